@@ -1,0 +1,5 @@
+//! Keeps the testbed's processes, and ends them when the program that started it is gone.
+
+fn main() -> anyhow::Result<()> {
+    testbed::supervisor::service::run()
+}

@@ -1,0 +1,5 @@
+//! stub
+/// stub
+pub fn program(_: &str) -> anyhow::Result<std::path::PathBuf> {
+    anyhow::bail!("later")
+}
