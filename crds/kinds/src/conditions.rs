@@ -1,0 +1,46 @@
+//! The types of condition that a status carries. Each says what is so now; "configured" is never written as "works".
+
+use std::fmt;
+
+/// A condition's type. `True` is good, but for [`Conflicted`](Self::Conflicted), which is present only while `True`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionType {
+    /// The spec is valid, its references are resolved, and the operator's configuration allows it.
+    Accepted,
+    /// The children are applied as built.
+    Programmed,
+    /// Enough pods are ready now.
+    Available,
+    /// A pod exchanged its service account token at its last probe.
+    FederationReady,
+    /// Every ready pod enforces the compiled revision of the policy.
+    AuthorizationReady,
+    /// Every parent accepts the route. Present with `spec.exposure` only.
+    Exposed,
+    /// A child's name is somebody else's object.
+    Conflicted,
+    /// All of the above.
+    Ready,
+}
+
+impl ConditionType {
+    /// The name in `status.conditions[].type`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::Programmed => "Programmed",
+            Self::Available => "Available",
+            Self::FederationReady => "FederationReady",
+            Self::AuthorizationReady => "AuthorizationReady",
+            Self::Exposed => "Exposed",
+            Self::Conflicted => "Conflicted",
+            Self::Ready => "Ready",
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}

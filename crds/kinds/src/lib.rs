@@ -1,0 +1,24 @@
+//! The Kubernetes kinds of `mcp-entra.dev`, as people write them and as the API server validates them.
+//!
+//! Validation lives in the schemas and their CEL rules, so that a bad manifest is refused by `kubectl apply`. The YAML
+//! in `crds/yaml` and the JSON schemas in `crds/schemas` are generated from here; `tests/generated.rs` holds them to it.
+
+#![allow(unreachable_pub, reason = "KubeSchema derives a hidden twin of each struct, and copies its `pub`")]
+
+mod conditions;
+mod definitions;
+mod mapping;
+mod server;
+
+pub use conditions::ConditionType;
+pub use definitions::{custom_resource_definitions, definition_yaml};
+pub use mapping::{
+    Allow, Grant, Group, McpRoleMapping, McpRoleMappingSpec, McpRoleMappingStatus, ServerSelection, Subject,
+};
+pub use server::{
+    DEFAULT_PATH, Endpoints, Entra, EnvironmentVariable, Exposure, FederatedCredential, Federation, Graph,
+    IngressExposure, McpServer, McpServerSpec, McpServerStatus, PodTemplate, PolicySummary, Tls, TrustBundle,
+};
+
+/// The API group of every kind here, and the prefix of this project's labels and annotations.
+pub const GROUP: &str = "mcp-entra.dev";

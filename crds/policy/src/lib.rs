@@ -1,0 +1,24 @@
+//! What the operator and the server agree on, in one place and without Kubernetes: the server's configuration file,
+//! the compiled policy and its evaluation, the built-in tools, and the document a pod answers on its admin port.
+//!
+//! Everything here is pure: no clock, no network, no file. The operator writes these documents, the server reads
+//! them, and both decide with the same [`CompiledPolicy::decide`].
+
+mod cloud;
+mod configuration;
+mod decision;
+mod policy;
+mod status;
+mod tools;
+
+pub use cloud::Cloud;
+pub use configuration::{
+    CONFIGURATION_KEY, ConfigurationError, EntraConfiguration, GraphConfiguration, ProbeConfiguration,
+    ServerConfiguration, ServerReference,
+};
+pub use decision::{Caller, CallerKind, Decision, Groups, Operation, Refusal};
+pub use policy::{
+    Allow, CompiledPolicy, Grant, MappingReference, POLICY_KEY, PolicyError, Subject, ToolPattern, revision,
+};
+pub use status::{FederatedIdentity, FederationStatus, KeysStatus, PolicyStatus, ServerStatus};
+pub use tools::{BUILT_IN_TOOLS, BuiltInTool, built_in_tool};

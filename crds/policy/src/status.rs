@@ -1,0 +1,66 @@
+//! The document that a server answers to `GET /status` on its admin port: what is so in that pod now, without identities
+//! of callers. The operator polls it for its conditions.
+
+use serde::{Deserialize, Serialize};
+
+/// What is so in one pod now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerStatus {
+    /// Version of the server program.
+    pub version: String,
+    /// The policy that is enforced.
+    pub policy: PolicyStatus,
+    /// What the last probe of the federated credential gave.
+    pub federation: FederationStatus,
+    /// The keys that tokens are verified with.
+    pub keys: KeysStatus,
+}
+
+/// The policy that a pod enforces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// Revision of the policy in force; absent before the first good one.
+    pub revision: Option<String>,
+    /// Why the newest document could not be used, if so.
+    pub error: Option<String>,
+}
+
+/// What the last probe of the federated credential gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FederationStatus {
+    /// What the projected token says of itself, once it could be read.
+    pub identity: Option<FederatedIdentity>,
+    /// Whether the last exchange worked; absent before the first probe ended.
+    pub works: Option<bool>,
+    /// While the exchange fails: Entra's own text (without its trace and correlation ids and time stamps) and what to do next.
+    pub message: Option<String>,
+    /// When the last probe ended, RFC 3339; absent before the first.
+    pub last_probe: Option<String>,
+}
+
+/// What a federated credential in Entra must say, exactly, for this pod's token to be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FederatedIdentity {
+    /// `iss` of the service account token.
+    pub issuer: String,
+    /// `sub` of the service account token.
+    pub subject: String,
+    /// `aud` of the service account token.
+    pub audience: String,
+}
+
+/// The keys that tokens are verified with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeysStatus {
+    /// How many usable keys there are; with none, nobody gets in.
+    pub count: usize,
+    /// Seconds since they were fetched; absent before the first.
+    pub age_seconds: Option<u64>,
+    /// Why the last fetch failed, if so.
+    pub error: Option<String>,
+}
