@@ -1,0 +1,160 @@
+//! `check`: says line by line what of a configuration works against the real Entra and Graph, and what to do about
+//! what does not.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use mcp_entra_policy::{CompiledPolicy, ServerConfiguration, revision};
+
+use crate::entra::{FederatedToken, Sts};
+use crate::environment::refuse_secrets;
+use crate::http_client;
+use crate::token::Keys;
+
+/// Longest answer of Graph that is read, in bytes: only whether it answers counts.
+const MAXIMUM_ANSWER: usize = 1024 * 1024;
+
+/// What to check.
+pub struct Inputs {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The compiled policy.
+    pub policy: PathBuf,
+    /// CA certificates for outgoing TLS, besides the system's.
+    pub trust_bundle: Option<PathBuf>,
+}
+
+/// Checks everything and writes a line for each: `ok` or `FAIL`, what, and what to do next. Says whether all is ok.
+/// Fails only where the report cannot be written.
+pub async fn check(inputs: &Inputs, report: &mut dyn Write) -> io::Result<bool> {
+    let mut report = Report { lines: report, all_ok: true };
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let environment = refuse_secrets(names).map(|()| "no client secret, certificate or password".to_owned());
+    report.line("environment", environment)?;
+    let configuration = report.value("configuration", configuration(&inputs.config), |configuration| {
+        let reference = &configuration.server;
+        format!("{} is valid, for McpServer {}/{}", inputs.config.display(), reference.namespace, reference.name)
+    })?;
+    report.line("policy", policy(&inputs.policy))?;
+    let federated_token = report.value("federated token", FederatedToken::from_environment(), |token| {
+        format!("AZURE_FEDERATED_TOKEN_FILE is {}", token.path().display())
+    })?;
+    if let Some(token) = &federated_token {
+        report.line("federated token", federated_token_says(token).await)?;
+    }
+    let trusted = match &inputs.trust_bundle {
+        Some(path) => format!("the system's certificates and {}", path.display()),
+        None => "the system's certificates".to_owned(),
+    };
+    let http = report.value("trust", client(inputs.trust_bundle.as_deref()), |_| trusted)?;
+    if let (Some(configuration), Some(http)) = (configuration, http) {
+        report.line("signing keys", signing_keys(&configuration, &http).await)?;
+        if let Some(token) = federated_token {
+            report.line("token exchange", exchange(&configuration, &http, token).await)?;
+        }
+        report.line("graph", graph(&configuration, &http).await)?;
+    }
+    Ok(report.all_ok)
+}
+
+struct Report<'a> {
+    lines: &'a mut dyn Write,
+    all_ok: bool,
+}
+
+impl Report<'_> {
+    fn line<E: std::fmt::Display>(&mut self, what: &str, result: Result<String, E>) -> io::Result<()> {
+        self.value(what, result, String::clone).map(|_| ())
+    }
+
+    /// Writes a line and hands on the value that later checks need.
+    fn value<T, E: std::fmt::Display>(
+        &mut self,
+        what: &str,
+        result: Result<T, E>,
+        describe: impl FnOnce(&T) -> String,
+    ) -> io::Result<Option<T>> {
+        match result {
+            Ok(value) => {
+                writeln!(self.lines, "ok    {what}: {}", describe(&value))?;
+                Ok(Some(value))
+            }
+            Err(error) => {
+                self.all_ok = false;
+                writeln!(self.lines, "FAIL  {what}: {error}")?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path)
+        .map_err(|error| format!("{} cannot be read ({error}); mount it there or name another file", path.display()))
+}
+
+fn configuration(path: &Path) -> Result<ServerConfiguration, String> {
+    let invalid = |error: &dyn std::fmt::Display| format!("{} is not valid: {error}", path.display());
+    let configuration: ServerConfiguration = serde_yaml::from_slice(&read(path)?).map_err(|error| invalid(&error))?;
+    configuration.validate().map_err(|error| invalid(&error))?;
+    Ok(configuration)
+}
+
+fn policy(path: &Path) -> Result<String, String> {
+    let document = read(path)?;
+    let policy = CompiledPolicy::parse(&document).map_err(|error| error.to_string())?;
+    let nobody =
+        if policy.grants.is_empty() { ": nobody may use any tool until an McpRoleMapping is applied" } else { "" };
+    Ok(format!("revision {} with {} grants{nobody}", revision(&document), policy.grants.len()))
+}
+
+async fn federated_token_says(token: &FederatedToken) -> Result<String, String> {
+    let says = token.describe().await.map_err(|error| error.to_string())?;
+    let identity = says.identity;
+    let remaining = says.expires_at - jiff::Timestamp::now().as_second();
+    match remaining > 0 {
+        true => Ok(format!(
+            "issuer {}, subject {}, audience {}, valid for another {remaining} s",
+            identity.issuer, identity.subject, identity.audience
+        )),
+        false => Err(format!(
+            "the token of subject {} expired {} s ago; check that the kubelet renews it, and the clock",
+            identity.subject, -remaining
+        )),
+    }
+}
+
+fn client(trust_bundle: Option<&Path>) -> Result<reqwest::Client, String> {
+    let pem = trust_bundle.map(read).transpose()?;
+    http_client::build(pem.as_deref()).map_err(|error| error.to_string())
+}
+
+async fn signing_keys(configuration: &ServerConfiguration, http: &reqwest::Client) -> Result<String, String> {
+    let entra = &configuration.entra;
+    match Keys::new(http.clone(), entra).refresh().await {
+        Ok(count) => Ok(format!("{count} usable at {} for tenant {}", entra.authority, entra.tenant_id)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn exchange(
+    configuration: &ServerConfiguration,
+    http: &reqwest::Client,
+    token: FederatedToken,
+) -> Result<String, String> {
+    let entra = &configuration.entra;
+    let sts = Sts::new(http.clone(), entra, token);
+    match sts.as_application(&configuration.graph.base_url).await {
+        Ok(_) => Ok(format!("Entra accepts the federated token for app registration {}", entra.client_id)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn graph(configuration: &ServerConfiguration, http: &reqwest::Client) -> Result<String, String> {
+    let base_url = &configuration.graph.base_url;
+    // Any answer will do: without a token Graph says 401 to most questions.
+    match http_client::exchange(http.get(format!("{base_url}/v1.0/me")), MAXIMUM_ANSWER).await {
+        Ok(_) => Ok(format!("{base_url} answers")),
+        Err(error) => Err(format!("{base_url} does not answer ({error}); check graph.baseUrl and the network")),
+    }
+}

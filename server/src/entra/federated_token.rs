@@ -1,0 +1,140 @@
+//! The projected service account token: the server's only credential to Entra, read afresh for every exchange.
+//!
+//! The kubelet replaces the file long before the token expires. A token that is kept would one day be too old
+//! (AADSTS700024).
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mcp_entra_policy::FederatedIdentity;
+use secrecy::SecretString;
+use serde::Deserialize;
+use tokio::io::AsyncReadExt;
+use zeroize::Zeroizing;
+
+/// The variable that names the file.
+const VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+/// A service account token has about 1 KiB.
+const MAXIMUM_LENGTH: u64 = 16 * 1024;
+
+/// Where the projected token is.
+#[derive(Clone, Debug)]
+pub struct FederatedToken {
+    path: PathBuf,
+}
+
+/// What a projected token says of itself, unverified: Entra verifies it, not we.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProjectedToken {
+    /// What the federated credential in Entra must say.
+    pub identity: FederatedIdentity,
+    /// `exp`: when it expires, in seconds since 1970.
+    pub expires_at: i64,
+}
+
+/// Why there is no projected token.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FederatedTokenError {
+    /// The variable is not set.
+    #[error(
+        "AZURE_FEDERATED_TOKEN_FILE is not set: it must name the file with the projected service account token (a serviceAccountToken volume)"
+    )]
+    NotConfigured,
+    /// The file cannot be read.
+    #[error("the projected service account token {path} cannot be read ({problem}): mount a serviceAccountToken volume there", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The file holds something else.
+    #[error("{path} holds no service account token ({problem}): AZURE_FEDERATED_TOKEN_FILE must name the file of a serviceAccountToken volume", path = path.display())]
+    NotAToken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    aud: Audience,
+    exp: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl FederatedToken {
+    /// The token in the file that `AZURE_FEDERATED_TOKEN_FILE` names.
+    pub fn from_environment() -> Result<Self, FederatedTokenError> {
+        let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
+        path.map(Self::at).ok_or(FederatedTokenError::NotConfigured)
+    }
+
+    /// The token in this file.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where the token is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The token as it is in the file now.
+    pub async fn read(&self) -> Result<SecretString, FederatedTokenError> {
+        let mut text = Zeroizing::new(String::new());
+        let read = async {
+            let file = tokio::fs::File::open(&self.path).await?;
+            file.take(MAXIMUM_LENGTH + 1).read_to_string(&mut text).await
+        };
+        let length = read
+            .await
+            .map_err(|error| FederatedTokenError::Unreadable { path: self.path.clone(), problem: error.to_string() })?;
+        if length as u64 > MAXIMUM_LENGTH {
+            return Err(self.not_a_token("it is longer than 16 KiB"));
+        }
+        match text.trim() {
+            "" => Err(self.not_a_token("it is empty")),
+            token => Ok(SecretString::from(token)),
+        }
+    }
+
+    /// What the token in the file says of itself now: issuer, subject and audience that the federated credential in
+    /// Entra must say.
+    pub async fn describe(&self) -> Result<ProjectedToken, FederatedTokenError> {
+        use secrecy::ExposeSecret;
+        let token = self.read().await?;
+        let mut parts = token.expose_secret().split('.');
+        let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(self.not_a_token("it is not a JWT of three parts"));
+        };
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| self.not_a_token("its claims are not base64url"))?;
+        let claims: Claims = serde_json::from_slice(&claims)
+            .map_err(|_| self.not_a_token("its claims iss, sub, aud and exp are not as Kubernetes writes them"))?;
+        let audience = match claims.aud {
+            Audience::One(audience) => audience,
+            Audience::Many(mut audiences) => match (audiences.pop(), audiences.is_empty()) {
+                (Some(audience), true) => audience,
+                // Entra refuses those (AADSTS5002741).
+                _ => return Err(self.not_a_token("it must have exactly one audience")),
+            },
+        };
+        let identity = FederatedIdentity { issuer: claims.iss, subject: claims.sub, audience };
+        Ok(ProjectedToken { identity, expires_at: claims.exp })
+    }
+
+    fn not_a_token(&self, problem: &str) -> FederatedTokenError {
+        FederatedTokenError::NotAToken { path: self.path.clone(), problem: problem.to_owned() }
+    }
+}

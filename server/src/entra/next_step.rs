@@ -1,0 +1,107 @@
+//! What to do about a refusal of Entra, by AADSTS code. One table; codes are for people, programs branch on `error`.
+
+use super::EntraRefusal;
+use super::error::Asker;
+
+/// What a person should do next.
+pub(super) fn next_step(refusal: &EntraRefusal, asker: Asker<'_>) -> String {
+    let Asker { tenant_id, client_id, .. } = asker;
+    let by_code = refusal.codes.iter().find_map(|code| for_code(*code, asker));
+    by_code.unwrap_or_else(|| match refusal.error.as_str() {
+        "temporarily_unavailable" | "server_error" => "nothing: Entra is busy, and the server tries again.".to_owned(),
+        "interaction_required" => "sign in again in the client.".to_owned(),
+        _ if refusal.consent_missing() => consent(asker),
+        _ => format!("look the code up at https://login.microsoftonline.com/error, for app registration {client_id} in tenant {tenant_id}."),
+    })
+}
+
+fn for_code(code: u64, asker: Asker<'_>) -> Option<String> {
+    let Asker { tenant_id, client_id, .. } = asker;
+    Some(match code {
+        // 7002137 and 7002138: the subject differs only in case.
+        70021 | 700_211 | 700_212 | 700_213 | 7_002_137 | 7_002_138 => credential(asker),
+        700_024 => "check the clock of the node, and that the kubelet renews the projected service account token.".to_owned(),
+        7_000_272 => "the cluster signs service account tokens with a key that its issuer does not publish: publish it in the issuer's JWKS; after a rotation of the keys, wait some minutes.".to_owned(),
+        90061 | 50166 | 501_661 => format!(
+            "make the cluster's issuer{} reachable from the internet over https (openid-configuration and JWKS); the server tries again.",
+            asker.identity.map(|identity| format!(" {}", identity.issuer)).unwrap_or_default()
+        ),
+        70023 => "shorten the projected token's life (tokenExpirationSeconds) to a day at most.".to_owned(),
+        5_002_741 => "give the projected token exactly one audience.".to_owned(),
+        5_002_730 => "let the cluster sign service account tokens with RS256.".to_owned(),
+        7_000_215 | 7_000_218 => "this server sends no client secret: check what stands between it and Entra.".to_owned(),
+        700_016 => format!("check clientId {client_id} and that this app registration exists in tenant {tenant_id}."),
+        90002 => format!("check tenantId {tenant_id} and the cloud."),
+        500_011 => format!("add a service principal of the requested resource to tenant {tenant_id}, or correct graph.scopes."),
+        70011 | 650_053 => "correct graph.scopes: every entry must be a delegated permission of Microsoft Graph.".to_owned(),
+        65001 => consent(asker),
+        50076 | 50079 => "sign in again in the client, with the second factor that the tenant's policy asks for.".to_owned(),
+        53000 | 53003 | 530_003 => format!("Conditional Access blocks this user for app registration {client_id}: an administrator finds the policy in the user's sign-in log."),
+        50013 | 500_131 | 500_133 | 50027 | 70043 | 70008 | 700_082 | 50173 => "sign in again in the client.".to_owned(),
+        50057 => "the user's account is disabled: ask an administrator.".to_owned(),
+        7_000_114 => "send a user's token: an app-only token has nobody to act on behalf of.".to_owned(),
+        50033 | 50087 | 90006 | 90012 | 90024 | 90033 | 90055 | 90090 => "nothing: Entra is busy, and the server tries again.".to_owned(),
+        _ => return None,
+    })
+}
+
+fn credential(asker: Asker<'_>) -> String {
+    let Asker { tenant_id, client_id, identity } = asker;
+    let must_say = match identity {
+        Some(identity) => format!(
+            "issuer {}, subject {}, audience {} (each exactly, upper and lower case and a trailing slash included)",
+            identity.issuer, identity.subject, identity.audience
+        ),
+        None => "the issuer, subject and audience of the projected service account token, exactly".to_owned(),
+    };
+    format!(
+        "give app registration {client_id} in tenant {tenant_id} a federated credential with {must_say}; a new one takes effect within minutes."
+    )
+}
+
+fn consent(asker: Asker<'_>) -> String {
+    let Asker { tenant_id, client_id, .. } = asker;
+    format!(
+        "let an administrator of tenant {tenant_id} grant consent for the Graph permissions of app registration {client_id} (API permissions, Grant admin consent)."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_entra_policy::FederatedIdentity;
+    use serde_json::json;
+
+    use super::*;
+
+    fn step(code: u64) -> String {
+        let identity = FederatedIdentity {
+            issuer: "https://issuer.example/".into(),
+            subject: "system:serviceaccount:a:b".into(),
+            audience: "api://AzureADTokenExchange".into(),
+        };
+        let asker = Asker { tenant_id: "the-tenant", client_id: "the-client", identity: Some(&identity) };
+        let body = json!({ "error": "invalid_client", "error_codes": [code] }).to_string();
+        EntraRefusal::parse(body.as_bytes(), asker).unwrap().next_step
+    }
+
+    #[test]
+    fn a_missing_credential_is_answered_with_exactly_what_it_must_say() {
+        for code in [70021, 700_211, 700_212, 700_213, 7_002_137, 7_002_138] {
+            let step = step(code);
+            for part in [
+                "the-client",
+                "the-tenant",
+                "https://issuer.example/,",
+                "system:serviceaccount:a:b,",
+                "api://AzureADTokenExchange ",
+            ] {
+                assert!(step.contains(part), "{code}: {part} is not in {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_is_answered_with_where_to_look_it_up() {
+        assert!(step(1_234_567).contains("https://login.microsoftonline.com/error"));
+    }
+}

@@ -1,0 +1,109 @@
+//! Whether the federated credential works, found out by using it: again and again, past every cache.
+//!
+//! The exchange asks for an app-only token to Graph, which Entra issues to any application, with or without
+//! permissions there: what is proven is that Entra accepts the projected token, and nothing is done with the result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_entra_policy::FederationStatus;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Sts;
+
+/// So that the replicas of a server do not all ask at once.
+const JITTER: f64 = 0.1;
+/// Longest pause after the first failure.
+const FIRST_RETRY: Duration = Duration::from_secs(10);
+/// Longest pause while probes fail.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// The probe, running in the background until cancelled.
+pub struct Probe {
+    status: watch::Receiver<FederationStatus>,
+}
+
+impl Probe {
+    /// Starts probing: at once, then every `interval` while the exchange works, less often while it does not. `graph`
+    /// is the base address of Microsoft Graph, the resource that a token is asked for.
+    pub fn spawn(sts: Arc<Sts>, graph: &str, interval: Duration, cancellation: CancellationToken) -> Self {
+        let nothing_yet = FederationStatus { identity: None, works: None, message: None, last_probe: None };
+        let (publish, status) = watch::channel(nothing_yet);
+        let graph = graph.to_owned();
+        tokio::spawn(async move {
+            let probing = async {
+                let mut failures = 0;
+                loop {
+                    let result = probe(&sts, &graph).await;
+                    failures = if result.works == Some(true) { 0 } else { failures + 1 };
+                    report_change(&publish.borrow(), &result);
+                    publish.send_replace(result);
+                    let jitter = rand::random_range(1.0 - JITTER..=1.0 + JITTER);
+                    tokio::time::sleep(pause(interval, failures, jitter)).await;
+                }
+            };
+            cancellation.run_until_cancelled(probing).await;
+        });
+        Self { status }
+    }
+
+    /// What the last probe gave.
+    pub fn status(&self) -> FederationStatus {
+        self.status.borrow().clone()
+    }
+
+    /// The same, to wait for a change.
+    pub fn subscribe(&self) -> watch::Receiver<FederationStatus> {
+        self.status.clone()
+    }
+}
+
+async fn probe(sts: &Sts, graph: &str) -> FederationStatus {
+    let result = sts.as_application(graph).await;
+    FederationStatus {
+        identity: sts.federated_token().describe().await.ok().map(|token| token.identity),
+        works: Some(result.is_ok()),
+        message: result.err().map(|error| error.to_string()),
+        last_probe: Some(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+    }
+}
+
+fn report_change(before: &FederationStatus, after: &FederationStatus) {
+    if (before.works, &before.message) == (after.works, &after.message) {
+        return;
+    }
+    match &after.message {
+        None => tracing::info!("the federated credential works"),
+        Some(message) => tracing::warn!(message, "the federated credential does not work"),
+    }
+}
+
+/// How long to wait after a probe that was the `failures`-th in a row to fail. Entra throttles clients that repeat a
+/// failing request, so the pause doubles.
+fn pause(interval: Duration, failures: u32, jitter: f64) -> Duration {
+    match failures.checked_sub(1) {
+        None => interval.mul_f64(jitter),
+        Some(repeated) => (interval.min(FIRST_RETRY) * 2_u32.pow(repeated.min(8))).min(LONGEST_RETRY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pauses(interval: u64) -> Vec<u64> {
+        (0..6).map(|failures| pause(Duration::from_secs(interval), failures, 1.0).as_secs()).collect()
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_a_minute_while_probes_fail() {
+        assert_eq!(pauses(300), [300, 10, 20, 40, 60, 60]);
+        assert_eq!(pauses(5), [5, 5, 10, 20, 40, 60]);
+    }
+
+    #[test]
+    fn a_long_outage_does_not_overflow_the_pause() {
+        assert_eq!(pause(Duration::from_secs(300), u32::MAX, 1.0), LONGEST_RETRY);
+    }
+}

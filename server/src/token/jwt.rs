@@ -1,0 +1,97 @@
+//! The compact form of a signed JWT: read strictly, verified with one key and one algorithm.
+//!
+//! jsonwebtoken verifies signatures here and nothing else: its own claim checks let an unknown `crit`, a missing
+//! audience and a future `nbf` pass by default, and its parser keeps the last of duplicate members.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+use serde_json::{Map, Value};
+
+use super::TokenError;
+use super::keys::Key;
+use crate::strict_json;
+
+/// Entra's access tokens stay far below; with 200 groups they are about 12 KiB long.
+const MAXIMUM_LENGTH: usize = 16 * 1024;
+
+/// A token whose form is right and of which nothing is proven.
+pub(super) struct UnverifiedToken<'a> {
+    signed_part: &'a str,
+    signature: &'a str,
+    key_id: String,
+    claims: Map<String, Value>,
+}
+
+/// The claims of a token whose signature holds.
+pub(super) struct VerifiedClaims(Map<String, Value>);
+
+impl<'a> UnverifiedToken<'a> {
+    pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
+        if token.len() > MAXIMUM_LENGTH {
+            return Err(TokenError::TooLong);
+        }
+        let not_three = TokenError::Malformed("it does not have three parts");
+        let Some((signed_part, signature)) = token.rsplit_once('.') else { return Err(not_three) };
+        let Some((header, claims)) = signed_part.split_once('.') else { return Err(not_three) };
+        let header = object(header, "its header is not a JSON object in base64url, or has duplicate members")?;
+        let claims = object(claims, "its claims are not a JSON object in base64url, or have duplicate members")?;
+
+        // The algorithm is pinned before anything else: a key must never be used for an algorithm of the token's
+        // choosing (RFC 8725 section 3.1). Keys inside the header (jwk, jku, x5u, x5c) are never looked at.
+        if header.get("alg").and_then(Value::as_str) != Some("RS256") {
+            return Err(TokenError::Algorithm);
+        }
+        if header.contains_key("crit") {
+            return Err(TokenError::CriticalHeader);
+        }
+        let key_id = header.get("kid").and_then(Value::as_str).ok_or(TokenError::Malformed("its header has no kid"))?;
+        Ok(Self { signed_part, signature, key_id: key_id.to_owned(), claims })
+    }
+
+    pub(super) fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// Good for naming a mistake, never for letting anyone in.
+    pub(super) fn unverified_claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// The claims, once the signature holds and the key is one for their issuer and tenant.
+    pub(super) fn verify(&self, key: &Key) -> Result<VerifiedClaims, TokenError> {
+        let message = self.signed_part.as_bytes();
+        match jsonwebtoken::crypto::verify(self.signature, message, &key.verifies_with, Algorithm::RS256) {
+            Ok(true) => {}
+            Ok(false) | Err(_) => return Err(TokenError::Signature),
+        }
+        let claim = |name| self.claims.get(name).and_then(Value::as_str);
+        // Entra publishes one set of keys for many tenants and says in each key for which issuers it is good.
+        match (claim("iss"), claim("tid")) {
+            (Some(issuer), Some(tenant)) if key.is_for(issuer, tenant) => Ok(VerifiedClaims(self.claims.clone())),
+            (Some(issuer), Some(_)) if issuer.starts_with("https://sts.windows.net/") => Err(TokenError::Version1),
+            (Some(_), Some(_)) => Err(TokenError::KeyIssuer),
+            (None, _) => Err(TokenError::Claim("iss")),
+            (_, None) => Err(TokenError::Claim("tid")),
+        }
+    }
+}
+
+impl VerifiedClaims {
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test(claims: Value) -> Self {
+        Self(claims.as_object().unwrap().clone())
+    }
+}
+
+fn object(part: &str, malformed: &'static str) -> Result<Map<String, Value>, TokenError> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed(malformed))?;
+    match strict_json::from_slice(&bytes) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) | Err(_) => Err(TokenError::Malformed(malformed)),
+    }
+}

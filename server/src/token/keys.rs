@@ -1,0 +1,336 @@
+//! Entra's signing keys: fetched from the tenant's authority, refreshed, and dropped when they are too old to trust.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
+use mcp_entra_policy::{EntraConfiguration, KeysStatus};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::TokenError;
+use crate::http_client::{self, ExchangeError};
+
+/// How long fetched keys are used before they are fetched again, give or take [`JITTER`].
+const REFRESH_AFTER: Duration = Duration::from_secs(12 * 3600);
+/// So that the replicas of a server do not all ask at once.
+const JITTER: f64 = 0.05;
+/// How long fetched keys are trusted at most: an hour beyond the latest refresh that should have replaced them. After
+/// that a key that Entra has withdrawn could still let somebody in, so nobody is.
+const TRUST_FOR: Duration = Duration::from_secs(REFRESH_AFTER.as_secs() / 100 * 105 + 3600);
+/// A token with an unknown key makes us ask at most this often: often enough for a hurried roll-over, too seldom for
+/// forged tokens to turn us against Entra.
+const ON_DEMAND_PAUSE: Duration = Duration::from_secs(60);
+/// Pause after the first failed fetch; it doubles up to [`LONGEST_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest pause between fetches while they fail.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// Longest discovery or key document that is read, in bytes. Entra's are about 15 KiB.
+const MAXIMUM_DOCUMENT: usize = 1024 * 1024;
+
+/// Why the keys could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The authority did not answer as it should.
+    #[error(
+        "cannot fetch {url}: {source}; check the tenant id, the cloud and that the network lets this address through"
+    )]
+    Fetch {
+        /// Which document.
+        url: String,
+        /// What went wrong.
+        source: ExchangeError,
+    },
+    /// A document is not what it should be.
+    #[error(
+        "{url} is not usable: {problem}; check entra.authority and entra.tenantId, and whether something answers in Entra's place"
+    )]
+    Document {
+        /// Which document.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// The signing keys of one tenant's authority.
+pub struct Keys {
+    http: reqwest::Client,
+    authority: String,
+    issuer: String,
+    current: ArcSwapOption<KeySet>,
+    error: ArcSwapOption<String>,
+    /// When keys were last asked for because a token had an unknown one; the lock makes that one request at a time.
+    asked_on_demand: Mutex<Option<Instant>>,
+}
+
+/// One published key.
+pub(super) struct Key {
+    pub(super) verifies_with: DecodingKey,
+    /// The issuers that the key is good for: an issuer, or a template with `{tenantid}` in it.
+    issuer: String,
+}
+
+struct KeySet {
+    keys: HashMap<String, Arc<Key>>,
+    fetched_at: Instant,
+}
+
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: String,
+    jwks_uri: String,
+}
+
+#[derive(Deserialize)]
+struct PublishedKeys {
+    keys: Vec<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct PublishedKey {
+    kty: String,
+    #[serde(rename = "use")]
+    used_for: Option<String>,
+    kid: String,
+    n: String,
+    e: String,
+    issuer: String,
+}
+
+impl Key {
+    /// Whether the key is good for tokens of this issuer and tenant.
+    pub(super) fn is_for(&self, issuer: &str, tenant: &str) -> bool {
+        self.issuer.replace("{tenantid}", tenant) == issuer
+    }
+
+    /// A published key, if it is one that RS256 can use. Entra's carry no `alg`, so none is asked for; a key that
+    /// does not say for which issuers it is good is good for none.
+    fn usable(published: serde_json::Value) -> Option<(String, Arc<Self>)> {
+        let published: PublishedKey = serde_json::from_value(published).ok()?;
+        let modulus = URL_SAFE_NO_PAD.decode(&published.n).ok()?;
+        let exponent = URL_SAFE_NO_PAD.decode(&published.e).ok()?;
+        let modulus_bytes = modulus.iter().skip_while(|byte| **byte == 0).count();
+        let for_signatures = published.used_for.as_deref().is_none_or(|used_for| used_for == "sig");
+        if published.kty != "RSA" || !for_signatures || modulus_bytes < 256 || exponent.is_empty() {
+            return None;
+        }
+        let verifies_with = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
+        Some((published.kid, Arc::new(Self { verifies_with, issuer: published.issuer })))
+    }
+}
+
+impl KeySet {
+    fn parse(document: &[u8], fetched_at: Instant) -> Result<Self, String> {
+        let published: PublishedKeys = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+        let keys: HashMap<_, _> = published.keys.into_iter().filter_map(Key::usable).collect();
+        if keys.is_empty() {
+            return Err("it has no RSA signing key with kid, issuer and at least 2048 bits".to_owned());
+        }
+        Ok(Self { keys, fetched_at })
+    }
+
+    fn trusted_at(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.fetched_at) < TRUST_FOR
+    }
+}
+
+impl Keys {
+    /// The keys of the configured tenant; none until [`Self::run`] or [`Self::refresh`] fetched them.
+    pub fn new(http: reqwest::Client, entra: &EntraConfiguration) -> Self {
+        Self {
+            http,
+            authority: entra.authority.clone(),
+            issuer: issuer(entra),
+            current: ArcSwapOption::empty(),
+            error: ArcSwapOption::empty(),
+            asked_on_demand: Mutex::new(None),
+        }
+    }
+
+    /// Fetches the keys and keeps them fresh, until cancelled.
+    pub async fn run(&self, cancellation: CancellationToken) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let pause = match self.refresh().await {
+                Ok(_) => {
+                    retry = FIRST_RETRY;
+                    REFRESH_AFTER.mul_f64(rand::random_range(1.0 - JITTER..=1.0 + JITTER))
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "signing keys not fetched");
+                    let pause = retry;
+                    retry = (retry * 2).min(LONGEST_RETRY);
+                    pause
+                }
+            };
+            tokio::select! {
+                () = cancellation.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Fetches the keys now and says how many are usable. While this fails, those fetched before stay in use.
+    pub async fn refresh(&self) -> Result<usize, KeysError> {
+        match self.fetch().await {
+            Ok(set) => {
+                let count = set.keys.len();
+                self.current.store(Some(Arc::new(set)));
+                self.error.store(None);
+                Ok(count)
+            }
+            Err(error) => {
+                self.error.store(Some(Arc::new(error.to_string())));
+                Err(error)
+            }
+        }
+    }
+
+    /// How many usable keys there are now, how old they are, and why the last fetch failed, if so.
+    pub fn status(&self) -> KeysStatus {
+        let now = Instant::now();
+        let current = self.current.load();
+        KeysStatus {
+            count: current.as_ref().filter(|set| set.trusted_at(now)).map_or(0, |set| set.keys.len()),
+            age_seconds: current.as_ref().map(|set| now.saturating_duration_since(set.fetched_at).as_secs()),
+            error: self.error.load().as_deref().cloned(),
+        }
+    }
+
+    /// The key of this id.
+    pub(super) async fn find(&self, key_id: &str) -> Result<Arc<Key>, TokenError> {
+        if let Some(key) = self.known(key_id)? {
+            return Ok(key);
+        }
+        let mut asked = self.asked_on_demand.lock().await;
+        // Whoever held the lock before may have fetched the key.
+        if let Some(key) = self.known(key_id)? {
+            return Ok(key);
+        }
+        if asked.is_some_and(|asked| asked.elapsed() < ON_DEMAND_PAUSE) {
+            return Err(TokenError::UnknownKey);
+        }
+        *asked = Some(Instant::now());
+        if let Err(error) = self.refresh().await {
+            tracing::warn!(%error, "signing keys not fetched for a token with an unknown key");
+        }
+        self.known(key_id)?.ok_or(TokenError::UnknownKey)
+    }
+
+    fn known(&self, key_id: &str) -> Result<Option<Arc<Key>>, TokenError> {
+        let current = self.current.load();
+        match current.as_ref().filter(|set| set.trusted_at(Instant::now())) {
+            Some(set) => Ok(set.keys.get(key_id).cloned()),
+            None => Err(TokenError::KeysUnavailable),
+        }
+    }
+
+    async fn fetch(&self) -> Result<KeySet, KeysError> {
+        let url = format!("{}/.well-known/openid-configuration", self.issuer);
+        let document = self.get(&url).await?;
+        let unusable = |url: &str, problem: String| KeysError::Document { url: url.to_owned(), problem };
+        let discovery: Discovery =
+            serde_json::from_slice(&document).map_err(|error| unusable(&url, error.to_string()))?;
+        if discovery.issuer != self.issuer {
+            let problem = format!("its issuer is {:?}, not {:?}", discovery.issuer, self.issuer);
+            return Err(unusable(&url, problem));
+        }
+        let same_origin = match (Url::parse(&discovery.jwks_uri), Url::parse(&self.authority)) {
+            (Ok(keys), Ok(authority)) => keys.origin() == authority.origin(),
+            _ => false,
+        };
+        if !same_origin {
+            let problem = format!("its jwks_uri {:?} is not on {}", discovery.jwks_uri, self.authority);
+            return Err(unusable(&url, problem));
+        }
+        let document = self.get(&discovery.jwks_uri).await?;
+        KeySet::parse(&document, Instant::now()).map_err(|problem| unusable(&discovery.jwks_uri, problem))
+    }
+
+    async fn get(&self, url: &str) -> Result<Vec<u8>, KeysError> {
+        let failed = |source| KeysError::Fetch { url: url.to_owned(), source };
+        let answer = http_client::exchange(self.http.get(url), MAXIMUM_DOCUMENT).await.map_err(failed)?;
+        match answer.status.is_success() {
+            true => Ok(answer.body),
+            false => Err(failed(ExchangeError::Status(answer.status))),
+        }
+    }
+}
+
+/// The issuer of version 2 tokens for the configured tenant; its discovery document lies below it.
+pub(super) fn issuer(entra: &EntraConfiguration) -> String {
+    format!("{}/{}/v2.0", entra.authority, entra.tenant_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn published() -> serde_json::Value {
+        json!({
+            "kty": "RSA", "use": "sig", "kid": "one", "x5t": "one", "e": "AQAB",
+            "n": URL_SAFE_NO_PAD.encode([0xC5; 256]),
+            "issuer": "https://login.example/{tenantid}/v2.0",
+        })
+    }
+
+    fn parse(keys: serde_json::Value) -> Result<KeySet, String> {
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), Instant::now())
+    }
+
+    #[test]
+    fn a_key_is_bound_to_the_issuers_of_its_template() {
+        let set = parse(json!([published()])).unwrap();
+        let key = set.keys.get("one").unwrap();
+        assert!(key.is_for("https://login.example/t1/v2.0", "t1"));
+        assert!(!key.is_for("https://login.example/t1/v2.0", "t2"));
+        assert!(!key.is_for("https://other.example/t1/v2.0", "t1"));
+    }
+
+    #[test]
+    fn an_unusable_key_is_left_out_and_its_neighbour_stays() {
+        let changes = [
+            ("kty", json!("EC")),
+            ("use", json!("enc")),
+            ("n", json!("!")),
+            ("n", json!(URL_SAFE_NO_PAD.encode([0xC5; 128]))),
+            ("n", json!(null)),
+            ("e", json!("")),
+            ("kid", json!(null)),
+            ("issuer", json!(null)),
+        ];
+        for (member, value) in changes {
+            let mut bad = published();
+            bad[member] = value.clone();
+            assert!(parse(json!([bad])).is_err(), "{member} {value}");
+            let mut neighbour = published();
+            neighbour["kid"] = json!("two");
+            let set = parse(json!([bad, neighbour])).unwrap();
+            assert_eq!(set.keys.keys().collect::<Vec<_>>(), ["two"], "{member} {value}");
+        }
+    }
+
+    #[test]
+    fn a_document_without_usable_keys_is_refused() {
+        assert!(parse(json!([])).is_err());
+        assert!(KeySet::parse(b"<html>", Instant::now()).is_err());
+    }
+
+    #[test]
+    fn keys_are_trusted_for_an_hour_beyond_the_refresh_that_should_have_replaced_them() {
+        let set = parse(json!([published()])).unwrap();
+        let after = |seconds: f64| set.fetched_at + Duration::from_secs_f64(seconds);
+        assert!(set.trusted_at(after(12.6 * 3600.0 + 3590.0)));
+        assert!(!set.trusted_at(after(12.6 * 3600.0 + 3610.0)));
+    }
+}
