@@ -1,6 +1,10 @@
 //! A real Kubernetes control plane, a node whose pods are processes, and an HTTPS edge: what the tests and the demo
 //! run on. It needs no root, no container engine and no fixed port, and leaves nothing behind, even when killed.
 
+pub mod address;
+pub mod certificates;
+pub mod control_plane;
 pub mod node;
 pub mod programs;
+pub mod shared;
 pub mod supervisor;

@@ -1,0 +1,75 @@
+//! Pod addresses, the one place that knows them. A pod announces 10.244.B.C, since the API server refuses loopback
+//! addresses in EndpointSlices, and listens on 127.244.B.C, since without root nobody can own 10.244.B.C. What lies at
+//! an announced address may be another's machine: an [`Announced`] cannot be dialled, only translated.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The address that a pod has in the API: 10.244.B.C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Announced {
+    third: u8,
+    fourth: u8,
+}
+
+/// Not an address of a pod of the testbed.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("{0} is no pod address of the testbed: those lie in 10.244.0.0/16")]
+pub struct NotAPodAddress(String);
+
+impl Announced {
+    /// The pod address 10.244.`third`.`fourth`.
+    pub const fn new(third: u8, fourth: u8) -> Self {
+        Self { third, fourth }
+    }
+
+    /// Where the pod really listens, on loopback.
+    pub const fn dialable(self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.listening(), port)
+    }
+
+    /// The loopback address that the pod's own process listens on.
+    pub const fn listening(self) -> Ipv4Addr {
+        Ipv4Addr::new(127, 244, self.third, self.fourth)
+    }
+}
+
+impl fmt::Display for Announced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "10.244.{}.{}", self.third, self.fourth)
+    }
+}
+
+impl FromStr for Announced {
+    type Err = NotAPodAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse().map(|address: Ipv4Addr| address.octets()) {
+            Ok([10, 244, third, fourth]) => Ok(Self { third, fourth }),
+            _ => Err(NotAPodAddress(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_announces_one_address_and_listens_on_loopback() {
+        let address: Announced = "10.244.3.17".parse().unwrap();
+        assert_eq!(address.to_string(), "10.244.3.17");
+        assert_eq!(address.dialable(8080).to_string(), "127.244.3.17:8080");
+        assert!(address.listening().is_loopback());
+    }
+
+    #[test]
+    fn no_other_address_is_a_pods() {
+        for text in ["10.245.3.17", "10.0.0.1", "127.244.3.17", "192.168.0.1", "::1", "10.244.3", "localhost", ""] {
+            assert_eq!(text.parse::<Announced>(), Err(NotAPodAddress(text.to_owned())));
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! A certificate authority for the testbed's own HTTPS.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// A certificate authority that lives in memory alone.
+pub struct CertificateAuthority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, both PEM.
+#[derive(Clone)]
+pub struct Certificate {
+    /// The certificate alone, without its issuer's.
+    pub certificate_pem: String,
+    /// PKCS#8.
+    pub key_pem: String,
+}
+
+impl CertificateAuthority {
+    /// A new authority with a key of its own; `name` is its common name.
+    ///
+    /// # Errors
+    /// Where no key can be made.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let mut params = params(name, &[])?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Ok(Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)? })
+    }
+
+    /// Its own certificate.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A certificate for servers and clients with these DNS names and IP addresses; the first is its common name.
+    ///
+    /// # Errors
+    /// Where one of them is neither.
+    pub fn issue(&self, names: &[&str]) -> anyhow::Result<Certificate> {
+        let mut params = params(names.first().copied().unwrap_or_default(), names)?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Certificate { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+}
+
+fn params(common_name: &str, names: &[&str]) -> anyhow::Result<CertificateParams> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    Ok(params)
+}

@@ -1,0 +1,316 @@
+//! How the control plane's processes are started and found ready.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube::api::{Api, Patch, PatchParams};
+use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+use serde_json::json;
+
+use super::{ControlPlane, audit, write_kubeconfig};
+use crate::certificates::CertificateAuthority;
+use crate::programs::ControlPlanePrograms;
+use crate::supervisor::{Child, Command, Supervisor};
+
+/// A machine busy with builds takes several times the usual five seconds.
+const READY: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(50);
+/// Between choosing a free port and its use, another process may take it.
+const ATTEMPTS: u32 = 4;
+
+pub(super) async fn start(supervisor: &Supervisor) -> anyhow::Result<ControlPlane> {
+    let programs = ControlPlanePrograms::find_or_build(supervisor).await?;
+    let mut attempt = 1;
+    loop {
+        let folder = tempfile::Builder::new()
+            .prefix("control-plane-")
+            .tempdir_in(supervisor.folder())
+            .context("make a folder for the control plane")?
+            .keep();
+        match start_in(supervisor, &programs, folder).await {
+            Err(error) if attempt < ATTEMPTS && is_collision(&error) => attempt += 1,
+            started => return started,
+        }
+    }
+}
+
+fn is_collision(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("address already in use")
+}
+
+async fn start_in(
+    supervisor: &Supervisor,
+    programs: &ControlPlanePrograms,
+    folder: PathBuf,
+) -> anyhow::Result<ControlPlane> {
+    let ports = Ports::choose()?;
+    let url = format!("https://127.0.0.1:{}", ports.api_server);
+    let files = Files::write(&folder, &url)?;
+    let launcher = Launcher { supervisor, programs, folder: &folder };
+    let etcd = launcher.launch("etcd", etcd(&folder, &ports)).await?;
+    let api_server = launcher.launch("kube-apiserver", api_server(&folder, &ports, &url)).await?;
+    let config = config(&url, &files)?;
+    let client = kube::Client::try_from(config.clone())?;
+    let deadline = Instant::now() + READY;
+    until_ready(&[&etcd, &api_server], deadline, "kube-apiserver", async || answers(&client, "/readyz").await).await?;
+    let controllers = launcher.launch("kube-controller-manager", controller_manager(&folder)).await?;
+    let scheduler = launcher.launch("kube-scheduler", scheduler(&folder)).await?;
+    open_discovery(&client).await.context("open the issuer's discovery")?;
+    let everyone = [&etcd, &api_server, &controllers, &scheduler];
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    until_ready(&everyone, deadline, "the default service account", async || {
+        matches!(accounts.get_opt("default").await, Ok(Some(_)))
+    })
+    .await?;
+    Ok(ControlPlane {
+        folder,
+        programs: programs.clone(),
+        url,
+        ca_pem: files.ca_pem,
+        admin: config,
+        _supervisor: supervisor.clone(),
+    })
+}
+
+struct Ports {
+    etcd: u16,
+    etcd_peer: u16,
+    api_server: u16,
+}
+
+impl Ports {
+    /// All listeners are open at once, so that the ports differ.
+    fn choose() -> anyhow::Result<Self> {
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let (etcd, peer, api_server) = (listen()?, listen()?, listen()?);
+        Ok(Self {
+            etcd: etcd.local_addr()?.port(),
+            etcd_peer: peer.local_addr()?.port(),
+            api_server: api_server.local_addr()?.port(),
+        })
+    }
+}
+
+struct Files {
+    ca_pem: String,
+    admin_token: String,
+}
+
+impl Files {
+    fn write(folder: &Path, url: &str) -> anyhow::Result<Self> {
+        let write = |name: &str, content: &str| {
+            std::fs::write(folder.join(name), content).with_context(|| format!("write {name} in {}", folder.display()))
+        };
+        let ca = CertificateAuthority::new("testbed-kubernetes")?;
+        let ca_pem = ca.pem();
+        write("ca.crt", &ca_pem)?;
+        let server =
+            ca.issue(&["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"])?;
+        write("server.crt", &server.certificate_pem)?;
+        write("server.key", &server.key_pem)?;
+        // etcd's own authority: nobody but this API server can use it, nor can the API server meet another's etcd.
+        let ca = CertificateAuthority::new("testbed-etcd")?;
+        write("etcd-ca.crt", &ca.pem())?;
+        let etcd = ca.issue(&["127.0.0.1"])?;
+        write("etcd.crt", &etcd.certificate_pem)?;
+        write("etcd.key", &etcd.key_pem)?;
+        // RSA, since Entra accepts federated tokens signed with RS256 alone.
+        let signer = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+        write("service-account.key", &signer.serialize_pem())?;
+        write("audit-policy.yaml", audit::POLICY)?;
+
+        let admin_token = token();
+        let mut tokens = format!("{admin_token},admin,admin,system:masters\n");
+        write_kubeconfig(&folder.join("admin.kubeconfig"), url, &ca_pem, &admin_token)?;
+        for name in ["kube-controller-manager", "kube-scheduler"] {
+            let token = token();
+            tokens.push_str(&format!("{token},system:{name},{name}\n"));
+            write_kubeconfig(&folder.join(format!("{name}.kubeconfig")), url, &ca_pem, &token)?;
+        }
+        write("tokens.csv", &tokens)?;
+        Ok(Self { ca_pem, admin_token })
+    }
+}
+
+fn token() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+fn config(url: &str, files: &Files) -> anyhow::Result<kube::Config> {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+    let mut config = kube::Config::new(url.parse()?);
+    config.root_cert = Some(vec![CertificateDer::from_pem_slice(files.ca_pem.as_bytes())?.to_vec()]);
+    config.auth_info.token = Some(files.admin_token.clone().into());
+    Ok(config)
+}
+
+fn etcd(folder: &Path, ports: &Ports) -> Vec<String> {
+    let client = format!("https://127.0.0.1:{}", ports.etcd);
+    let peer = format!("http://127.0.0.1:{}", ports.etcd_peer);
+    vec![
+        "--name=testbed".into(),
+        flag("data-dir", folder.join("etcd")),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer}"),
+        format!("--initial-advertise-peer-urls={peer}"),
+        format!("--initial-cluster=testbed={peer}"),
+        flag("cert-file", folder.join("etcd.crt")),
+        flag("key-file", folder.join("etcd.key")),
+        flag("trusted-ca-file", folder.join("etcd-ca.crt")),
+        "--client-cert-auth".into(),
+        // The data do not outlive the processes.
+        "--unsafe-no-fsync".into(),
+        "--log-level=warn".into(),
+    ]
+}
+
+fn api_server(folder: &Path, ports: &Ports, url: &str) -> Vec<String> {
+    vec![
+        format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd),
+        flag("etcd-cafile", folder.join("etcd-ca.crt")),
+        flag("etcd-certfile", folder.join("etcd.crt")),
+        flag("etcd-keyfile", folder.join("etcd.key")),
+        "--bind-address=127.0.0.1".into(),
+        "--advertise-address=127.0.0.1".into(),
+        format!("--secure-port={}", ports.api_server),
+        // The Service `kubernetes` may not have a loopback address as its endpoint.
+        "--endpoint-reconciler-type=none".into(),
+        flag("tls-cert-file", folder.join("server.crt")),
+        flag("tls-private-key-file", folder.join("server.key")),
+        flag("token-auth-file", folder.join("tokens.csv")),
+        "--authorization-mode=Node,RBAC".into(),
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement".into(),
+        format!("--service-account-issuer={url}"),
+        // Else the keys are advertised at the host's outer address.
+        format!("--service-account-jwks-uri={url}/openid/v1/jwks"),
+        flag("service-account-key-file", folder.join("service-account.key")),
+        flag("service-account-signing-key-file", folder.join("service-account.key")),
+        "--service-cluster-ip-range=10.96.0.0/16".into(),
+        flag("audit-policy-file", folder.join("audit-policy.yaml")),
+        flag("audit-log-path", folder.join("audit.log")),
+        // One file: a place in it stays a place in it.
+        "--audit-log-maxsize=0".into(),
+    ]
+}
+
+fn controller_manager(folder: &Path) -> Vec<String> {
+    let mut arguments = component(folder, "kube-controller-manager");
+    arguments.extend([
+        "--use-service-account-credentials".into(),
+        flag("service-account-private-key-file", folder.join("service-account.key")),
+        flag("root-ca-file", folder.join("ca.crt")),
+    ]);
+    arguments
+}
+
+fn scheduler(folder: &Path) -> Vec<String> {
+    component(folder, "kube-scheduler")
+}
+
+fn component(folder: &Path, name: &str) -> Vec<String> {
+    let kubeconfig = folder.join(format!("{name}.kubeconfig"));
+    vec![
+        flag("kubeconfig", &kubeconfig),
+        flag("authentication-kubeconfig", &kubeconfig),
+        flag("authorization-kubeconfig", &kubeconfig),
+        "--leader-elect=false".into(),
+        // Nobody asks it anything.
+        "--secure-port=0".into(),
+    ]
+}
+
+fn flag(name: &str, path: impl AsRef<Path>) -> String {
+    format!("--{name}={}", path.as_ref().display())
+}
+
+struct Launcher<'a> {
+    supervisor: &'a Supervisor,
+    programs: &'a ControlPlanePrograms,
+    folder: &'a Path,
+}
+
+struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Launcher<'_> {
+    async fn launch(&self, name: &'static str, arguments: Vec<String>) -> anyhow::Result<Process> {
+        let log = self.folder.join(format!("{name}.log"));
+        let command = Command::new(self.programs.path(name), &log).args(arguments).folder(self.folder);
+        let child = self.supervisor.spawn(command).await?;
+        Ok(Process { name, child, log })
+    }
+}
+
+impl Process {
+    fn last_words(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let (_, last) = lines.split_at(lines.len().saturating_sub(15));
+        format!("the last lines of {}:\n{}", self.log.display(), last.join("\n"))
+    }
+}
+
+async fn until_ready(
+    processes: &[&Process],
+    deadline: Instant,
+    what: &str,
+    mut ready: impl AsyncFnMut() -> bool,
+) -> anyhow::Result<()> {
+    loop {
+        if let Some((process, status)) = processes.iter().find_map(|process| Some((process, process.child.status()?))) {
+            end_all(processes).await;
+            bail!("{} ended ({status:?}); {}", process.name, process.last_words());
+        }
+        if matches!(tokio::time::timeout(Duration::from_secs(5), ready()).await, Ok(true)) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            end_all(processes).await;
+            let words: Vec<String> = processes.iter().map(|process| process.last_words()).collect();
+            bail!("{what} was not ready within {} s; {}", READY.as_secs(), words.join("\n"));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn end_all(processes: &[&Process]) {
+    for process in processes {
+        process.child.kill().await;
+    }
+}
+
+async fn answers(client: &kube::Client, path: &str) -> bool {
+    match http::Request::get(path).body(Vec::new()) {
+        Ok(request) => client.request_text(request).await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// The issuer's discovery document and keys are open to service accounts alone by default; Entra has none.
+async fn open_discovery(client: &kube::Client) -> anyhow::Result<()> {
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    let name = "testbed:service-account-issuer-discovery";
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": name },
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "system:service-account-issuer-discovery",
+        },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:unauthenticated" }],
+    });
+    bindings.patch(name, &PatchParams::apply("testbed"), &Patch::Apply(binding)).await?;
+    Ok(())
+}

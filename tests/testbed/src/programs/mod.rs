@@ -1,0 +1,82 @@
+//! The programs that the testbed runs, built when they are missing: Kubernetes' from Go modules, and the project's own.
+
+mod control_plane;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+
+pub use control_plane::ControlPlanePrograms;
+
+/// The path of one of the workspace's own programs, such as `mcp-entra-server`. The first call in a process builds them
+/// all, so that none is older than its source, and blocks until that is done.
+///
+/// # Errors
+/// Where the workspace does not build (the compiler's words stand on stderr), or has no such program.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    static PROGRAMS: OnceLock<Result<BTreeMap<String, PathBuf>, String>> = OnceLock::new();
+    let programs = PROGRAMS
+        .get_or_init(|| build_workspace().map_err(|error| format!("{error:#}")))
+        .as_ref()
+        .map_err(|error| anyhow!("{error}"))?;
+    programs.get(name).cloned().with_context(|| {
+        let known: Vec<_> = programs.keys().map(String::as_str).collect();
+        format!("the workspace has no program {name}, only {}", known.join(", "))
+    })
+}
+
+fn build_workspace() -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built =
+        announced_if_slow("building the project's programs (a cold build takes about 3 minutes on 2 cores)", || {
+            Command::new(cargo)
+                .args(["build", "--quiet", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
+                .current_dir(workspace())
+                .stdin(Stdio::null())
+                .stderr(Stdio::inherit())
+                .output()
+        })
+        .context("run cargo")?;
+    if !built.status.success() {
+        bail!("`cargo build --workspace --bins` failed; what it says stands above");
+    }
+    Ok(String::from_utf8_lossy(&built.stdout).lines().filter_map(executable).collect())
+}
+
+/// The name and path of the program that a line of cargo's JSON output tells of, if it does.
+fn executable(line: &str) -> Option<(String, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    let path = message.get("executable")?.as_str()?;
+    let name = message.get("target")?.get("name")?.as_str()?;
+    Some((name.to_owned(), path.into()))
+}
+
+/// The workspace's root.
+fn workspace() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own)
+}
+
+fn announced_if_slow<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        let (done, wait) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            if wait.recv_timeout(Duration::from_secs(5)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                progress(what);
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// A line for whoever waits. Not by `eprintln!`, which libtest captures.
+fn progress(line: &str) {
+    let _ = writeln!(std::io::stderr(), "testbed: {line}");
+}

@@ -1,0 +1,45 @@
+//! The testbed held to its word: one binary, so that its tests share one control plane.
+
+mod control_plane;
+mod supervisor;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, PostParams};
+use testbed::control_plane::ControlPlane;
+use testbed::shared::Shared;
+use testbed::supervisor::Supervisor;
+
+const SUPERVISOR: &str = env!("CARGO_BIN_EXE_testbed-supervisor");
+
+/// The control plane of this binary.
+fn control_plane() -> &'static ControlPlane {
+    static CONTROL_PLANE: Shared<ControlPlane> = Shared::new();
+    CONTROL_PLANE
+        .get_or_start(async || {
+            let begun = Instant::now();
+            let plane = ControlPlane::start(&Supervisor::start_program(Path::new(SUPERVISOR))?).await?;
+            println!("the control plane took {:?} to start", begun.elapsed());
+            Ok(plane)
+        })
+        .unwrap()
+}
+
+/// A new namespace of the shared control plane.
+async fn namespace() -> String {
+    let namespaces: Api<Namespace> = Api::all(control_plane().client().unwrap());
+    let new: Namespace =
+        serde_json::from_value(serde_json::json!({ "metadata": { "generateName": "test-" } })).unwrap();
+    namespaces.create(&PostParams::default(), &new).await.unwrap().metadata.name.unwrap()
+}
+
+/// Polls until the condition holds; fails the test with what was awaited after a minute.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
