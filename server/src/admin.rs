@@ -1,0 +1,94 @@
+//! The admin port: whether the pod lives, is ready, and what is so in it now. GET only, no identities of callers, never
+//! exposed outside the cluster.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use mcp_entra_policy::ServerStatus;
+use tokio_util::sync::CancellationToken;
+
+use crate::entra::Probe;
+use crate::policy::PolicyStore;
+use crate::telemetry::Metrics;
+use crate::token::Keys;
+
+/// What the admin port reports about.
+pub struct Admin {
+    /// The signing keys.
+    pub keys: Arc<Keys>,
+    /// The policy.
+    pub policy: Arc<PolicyStore>,
+    /// The probe of the federated credential.
+    pub probe: Probe,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled once the server is about to stop.
+    pub draining: CancellationToken,
+}
+
+impl Admin {
+    /// What is so in this pod now.
+    pub fn status(&self) -> ServerStatus {
+        ServerStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            policy: self.policy.status(),
+            federation: self.probe.status(),
+            keys: self.keys.status(),
+        }
+    }
+}
+
+/// The routes of the admin port.
+pub fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
+}
+
+/// Ready means able to judge requests: keys to verify tokens and a policy to decide by. An exchange that fails does not
+/// make the pod unready: it would take every pod away at once, and cached answers with them.
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    let status = admin.status();
+    let keys = match (status.keys.count, &status.keys.error) {
+        (0, error) => Err(format!("no usable key; {}", error.as_deref().unwrap_or("not fetched yet"))),
+        (count, None) => Ok(format!("{count} usable")),
+        (count, Some(error)) => Ok(format!("{count} usable, but the last fetch failed: {error}")),
+    };
+    let policy = match (&status.policy.revision, &status.policy.error) {
+        (None, error) => Err(format!("none; {}", error.as_deref().unwrap_or("not read yet"))),
+        (Some(revision), None) => Ok(format!("revision {revision}")),
+        (Some(revision), Some(error)) => Ok(format!("revision {revision}, but not the newest: {error}")),
+    };
+    let serving = if admin.draining.is_cancelled() { Err("shutting down".to_owned()) } else { Ok("yes".to_owned()) };
+
+    let checks = [("keys", keys), ("policy", policy), ("serving", serving)];
+    let ready = checks.iter().all(|(_, result)| result.is_ok());
+    let text: String = checks
+        .iter()
+        .map(|(name, result)| match result {
+            Ok(text) => format!("[+] {name}: {text}\n"),
+            Err(text) => format!("[-] {name}: {text}\n"),
+        })
+        .collect();
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, text).into_response()
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> axum::Json<ServerStatus> {
+    axum::Json(admin.status())
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.metrics.encode(&admin.status()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+            .into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

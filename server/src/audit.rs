@@ -1,0 +1,181 @@
+//! The audit log: one JSON line on standard output for every request that was judged, saying who asked for what, how
+//! it was decided, by which rule, and how it ended.
+//!
+//! A line holds ids and names of rules, never a token, a claim of an unverified token, an argument or an answer. It is
+//! written when the request ends, also when the client hung up or the time limit struck before there was an answer:
+//! then without a status.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use mcp_entra_policy::{MappingReference, ServerReference};
+use serde::Serialize;
+
+use crate::http::message::Message;
+use crate::telemetry::Metrics;
+use crate::token::Principal;
+
+/// Tool names come from clients, and an unknown one is no reason for a long line.
+const MAXIMUM_TOOL_NAME: usize = 64;
+
+/// Where audit lines go.
+pub struct AuditLog {
+    server: String,
+    metrics: Arc<Metrics>,
+    output: Mutex<Box<dyn Write + Send>>,
+}
+
+/// How a request was decided.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Any authenticated caller may do this.
+    Open,
+    /// A grant allows it.
+    Granted {
+        /// The mapping that the grant stands in.
+        mapping: MappingReference,
+        /// The grant's name.
+        grant: String,
+    },
+    /// It was refused, for this stable reason.
+    Refused(&'static str),
+}
+
+/// What becomes known about one request on its way through the layers; each part is set once.
+pub struct Trail {
+    request_id: String,
+    principal: OnceLock<Arc<Principal>>,
+    message: OnceLock<Arc<Message>>,
+    outcome: OnceLock<Outcome>,
+}
+
+/// The recording of one request. Dropping it writes the line, so that no end of a request goes unrecorded.
+pub struct Recording {
+    log: Arc<AuditLog>,
+    trail: Arc<Trail>,
+    started: Instant,
+    status: Option<u16>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    time: String,
+    request_id: &'a str,
+    server: &'a str,
+    tenant_id: Option<&'a str>,
+    object_id: Option<&'a str>,
+    client_id: Option<&'a str>,
+    method: Option<&'a str>,
+    tool: Option<String>,
+    decision: &'static str,
+    reason: &'static str,
+    rule: Option<Rule<'a>>,
+    status: Option<u16>,
+    latency_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Rule<'a> {
+    mapping: String,
+    grant: &'a str,
+}
+
+impl AuditLog {
+    /// A log of this server's requests, counted in these metrics.
+    pub fn new(server: &ServerReference, metrics: Arc<Metrics>, output: Box<dyn Write + Send>) -> Self {
+        let server = format!("{}/{}", server.namespace, server.name);
+        Self { server, metrics, output: Mutex::new(output) }
+    }
+
+    /// Begins the recording of a request.
+    pub fn begin(self: &Arc<Self>, request_id: String) -> Recording {
+        let trail =
+            Trail { request_id, principal: OnceLock::new(), message: OnceLock::new(), outcome: OnceLock::new() };
+        Recording { log: Arc::clone(self), trail: Arc::new(trail), started: Instant::now(), status: None }
+    }
+
+    /// Blocks while the reader of standard output is slow: an action that cannot be recorded has to wait.
+    fn write(&self, line: &Line<'_>) {
+        let written = serde_json::to_vec(line).map_err(std::io::Error::from).and_then(|mut bytes| {
+            bytes.push(b'\n');
+            let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+            output.write_all(&bytes)?;
+            output.flush()
+        });
+        if let Err(error) = written {
+            tracing::error!(%error, request_id = line.request_id, "audit line not written");
+        }
+    }
+}
+
+impl Trail {
+    /// The id of the request, as in the `x-request-id` of its answer.
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// Who asks, once the token is verified.
+    pub fn authenticated(&self, principal: Arc<Principal>) {
+        let _ = self.principal.set(principal);
+    }
+
+    /// What is asked, once the body is understood.
+    pub fn understood(&self, message: Arc<Message>) {
+        let _ = self.message.set(message);
+    }
+
+    /// How it was decided. The first decision stands.
+    pub fn decided(&self, outcome: Outcome) {
+        let _ = self.outcome.set(outcome);
+    }
+}
+
+impl Recording {
+    /// For the layers to leave their findings in.
+    pub fn trail(&self) -> Arc<Trail> {
+        Arc::clone(&self.trail)
+    }
+
+    /// Ends the recording of a request that was answered with this HTTP status.
+    pub fn answered(mut self, status: u16) {
+        self.status = Some(status);
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        // Ended before anything was judged: nothing was let in or kept out.
+        let Some(outcome) = self.trail.outcome.get() else { return };
+        let message = self.trail.message.get();
+        let principal = self.trail.principal.get();
+        let (decision, reason, rule) = match outcome {
+            Outcome::Open => ("allowed", "authenticated", None),
+            Outcome::Granted { mapping, grant } => {
+                let mapping = format!("{}/{}", mapping.namespace, mapping.name);
+                ("allowed", "granted", Some(Rule { mapping, grant }))
+            }
+            Outcome::Refused(reason) => ("refused", *reason, None),
+        };
+        let method = message.map(|message| message.method.name());
+        let tool = message.and_then(|message| message.method.tool());
+        let latency = self.started.elapsed();
+        self.log.metrics.count(method.unwrap_or(""), decision, reason, latency);
+        self.log.write(&Line {
+            time: jiff::Timestamp::now().to_string(),
+            request_id: &self.trail.request_id,
+            server: &self.log.server,
+            tenant_id: principal.map(|principal| principal.tenant_id()),
+            object_id: principal.map(|principal| principal.object_id()),
+            client_id: principal.map(|principal| principal.client_id()),
+            method,
+            tool: tool.map(|tool| tool.chars().take(MAXIMUM_TOOL_NAME).collect()),
+            decision,
+            reason,
+            rule,
+            status: self.status,
+            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+        });
+    }
+}

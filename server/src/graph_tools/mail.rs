@@ -1,0 +1,77 @@
+//! `list_my_messages`: the newest messages of the signed-in user, from `GET /me/messages`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::graph::Graph;
+
+const FIELDS: &str = "id,subject,from,receivedDateTime,isRead,bodyPreview";
+const MAXIMUM_TOP: u8 = 25;
+
+/// The arguments of `list_my_messages`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListMessages {
+    /// How many messages, 1 to 25.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 1, max = 25))]
+    top: u8,
+}
+
+fn ten() -> u8 {
+    10
+}
+
+/// The newest messages, newest first.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Messages {
+    /// Newest first.
+    messages: Vec<Message>,
+}
+
+/// One message. What it does not have is null.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct Message {
+    /// Id in Microsoft Graph.
+    id: String,
+    /// Subject, as the sender wrote it.
+    subject: Option<String>,
+    /// Sender's name.
+    from_name: Option<String>,
+    /// Sender's mail address.
+    from_address: Option<String>,
+    /// When it was received, RFC 3339.
+    received: Option<String>,
+    /// Whether the user has read it.
+    is_read: Option<bool>,
+    /// Its first words.
+    preview: Option<String>,
+}
+
+pub(super) async fn newest(graph: &Graph, arguments: ListMessages) -> Result<Messages, String> {
+    let top = arguments.top;
+    if !(1..=MAXIMUM_TOP).contains(&top) {
+        return Err(format!("top is a number from 1 to {MAXIMUM_TOP}, not {top}."));
+    }
+    let query = [("$select", FIELDS), ("$orderby", "receivedDateTime desc"), ("$top", &top.to_string())];
+    let answer = graph.get("/v1.0/me/messages", &query).await.map_err(|error| error.to_string())?;
+    let items = answer.get("value").and_then(Value::as_array);
+    let items = items.ok_or("Microsoft Graph answered /me/messages in an unexpected form: there is no list in it.")?;
+    Ok(Messages { messages: items.iter().take(usize::from(top)).filter_map(message).collect() })
+}
+
+fn message(item: &Value) -> Option<Message> {
+    let text = |pointer: &str| item.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    Some(Message {
+        id: text("/id")?,
+        subject: text("/subject"),
+        from_name: text("/from/emailAddress/name"),
+        from_address: text("/from/emailAddress/address"),
+        received: text("/receivedDateTime"),
+        is_read: item.get("isRead").and_then(Value::as_bool),
+        preview: text("/bodyPreview"),
+    })
+}

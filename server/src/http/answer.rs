@@ -1,0 +1,34 @@
+//! How refusals look: a JSON-RPC error where the request's id is known, else a small JSON document.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// Codes of JSON-RPC errors.
+pub mod code {
+    /// The body is not JSON.
+    pub const PARSE_ERROR: i32 = -32700;
+    /// The body is not one JSON-RPC message.
+    pub const INVALID_REQUEST: i32 = -32600;
+    /// There is no such method.
+    pub const METHOD_NOT_FOUND: i32 = -32601;
+    /// The parameters do not fit the method.
+    pub const INVALID_PARAMS: i32 = -32602;
+    /// The caller may not do this. From the range that JSON-RPC leaves to servers; MCP gives it no meaning.
+    pub const FORBIDDEN: i32 = -32003;
+}
+
+/// A JSON-RPC error with an HTTP status. `id` is null where none could be read.
+pub fn json_rpc_error(status: StatusCode, id: &Value, code: i32, message: &str, data: Option<Value>) -> Response {
+    let mut error = json!({ "code": code, "message": message });
+    if let (Some(data), Some(error)) = (data, error.as_object_mut()) {
+        error.insert("data".to_owned(), data);
+    }
+    (status, Json(json!({ "jsonrpc": "2.0", "id": id, "error": error }))).into_response()
+}
+
+/// A refusal made before the message was read.
+pub fn problem(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({ "message": message }))).into_response()
+}

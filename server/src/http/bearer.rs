@@ -1,0 +1,99 @@
+//! Is there a token? Taken from the Authorization header alone (RFC 6750 section 2.1): one in the query string or in
+//! the body is ignored, as if it were not there.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use secrecy::SecretString;
+
+use super::Gate;
+use crate::audit::{Outcome, Trail};
+
+/// The token of a request, not verified yet.
+#[derive(Clone)]
+pub(super) struct Bearer(pub(super) SecretString);
+
+/// Takes the token out of the request's headers, so that nothing further in can pass it on or log it.
+pub(super) async fn layer(
+    State(gate): State<Arc<Gate>>,
+    Extension(trail): Extension<Arc<Trail>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match token(request.headers()) {
+        Ok(Some(token)) => {
+            request.headers_mut().remove(header::AUTHORIZATION);
+            request.extensions_mut().insert(Bearer(token));
+            next.run(request).await
+        }
+        Ok(None) => {
+            trail.decided(Outcome::Refused("token_missing"));
+            gate.challenge.token_missing()
+        }
+        Err(description) => {
+            trail.decided(Outcome::Refused("malformed_authorization"));
+            gate.challenge.invalid_request(description)
+        }
+    }
+}
+
+/// The token, if there is a Bearer Authorization header. Other schemes are none of ours: no token.
+fn token(headers: &HeaderMap) -> Result<Option<SecretString>, &'static str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err("there is more than one Authorization header; send one"),
+    };
+    let value = value.to_str().map_err(|_| "the Authorization header is not ASCII; send Bearer and the token")?;
+    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    if !scheme.eq_ignore_ascii_case("Bearer") {
+        return Ok(None);
+    }
+    let token = token.trim_matches(' ');
+    // token68 of RFC 9110 section 11.2.
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    if token.is_empty() || !token.bytes().all(legal) {
+        return Err("the Authorization header does not hold a token after Bearer; send exactly one");
+    }
+    Ok(Some(SecretString::from(token)))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn read(values: &[&'static str]) -> Result<Option<String>, &'static str> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, value.parse().unwrap());
+        }
+        token(&headers).map(|token| token.map(|token| token.expose_secret().to_owned()))
+    }
+
+    #[test]
+    fn the_scheme_is_read_in_any_case() {
+        assert_eq!(read(&["Bearer a.b.c"]), Ok(Some("a.b.c".to_owned())));
+        assert_eq!(read(&["bearer  a.b.c"]), Ok(Some("a.b.c".to_owned())));
+    }
+
+    #[test]
+    fn another_scheme_is_no_token() {
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&["Basic YTpi"]), Ok(None));
+        assert_eq!(read(&["BearerToken a"]), Ok(None));
+    }
+
+    #[test]
+    fn what_cannot_be_one_token_is_a_malformed_request() {
+        for values in [&["Bearer"][..], &["Bearer "], &["Bearer a b"], &["Bearer a,b"], &["Bearer a", "Bearer a"]] {
+            assert!(read(values).is_err(), "{values:?}");
+        }
+    }
+}

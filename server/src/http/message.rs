@@ -1,0 +1,289 @@
+//! What is asked? The body is parsed once, strictly; what is decided about is that message, and that very message,
+//! serialised anew, is what the rmcp service receives. Two readers cannot understand it differently.
+//!
+//! A request has exactly one JSON-RPC message of a method that is known here. Whatever is added to the protocol is
+//! refused until somebody has decided who may use it.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method as HttpMethod, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::answer::{self, code};
+use super::limits;
+use crate::audit::{Outcome, Trail};
+use crate::strict_json;
+
+/// One JSON-RPC message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// The request's id, a string or an integer; absent for a notification.
+    pub id: Option<Value>,
+    /// What is asked.
+    pub method: Method,
+}
+
+/// The methods that are known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `initialize`: the handshake of revisions before 2026-07-28.
+    Initialize,
+    /// `server/discover`: what stands in its place since.
+    Discover,
+    /// `ping`.
+    Ping,
+    /// `tools/list`.
+    ListTools,
+    /// `tools/call`.
+    CallTool {
+        /// `params.name`.
+        tool: String,
+    },
+    /// A notification of a client, by name.
+    Notification(&'static str),
+}
+
+/// Why a body is refused.
+#[derive(Debug)]
+struct Malformed {
+    reason: &'static str,
+    status: StatusCode,
+    id: Value,
+    code: i32,
+    message: String,
+}
+
+impl Method {
+    /// The method's name in the protocol.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Initialize => "initialize",
+            Self::Discover => "server/discover",
+            Self::Ping => "ping",
+            Self::ListTools => "tools/list",
+            Self::CallTool { .. } => "tools/call",
+            Self::Notification(name) => name,
+        }
+    }
+
+    /// The tool that is asked for, if any.
+    pub fn tool(&self) -> Option<&str> {
+        match self {
+            Self::CallTool { tool } => Some(tool),
+            _ => None,
+        }
+    }
+}
+
+/// Lets POSTs of one well-formed message in: the request carries `Arc<Message>` from here on.
+pub(super) async fn layer(Extension(trail): Extension<Arc<Trail>>, request: Request, next: Next) -> Response {
+    if request.method() != HttpMethod::POST {
+        trail.decided(Outcome::Refused("method_not_allowed"));
+        let message = "POST a JSON-RPC message; this server has neither sessions to DELETE nor a stream to GET";
+        let mut response = answer::problem(StatusCode::METHOD_NOT_ALLOWED, message);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let (mut parts, body) = request.into_parts();
+    let body = match Limited::new(body, limits::MAXIMUM_BODY_BYTES).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return limits::too_large(&trail),
+        Err(_) => {
+            trail.decided(Outcome::Refused("body_incomplete"));
+            return answer::problem(StatusCode::BAD_REQUEST, "the body ended early; send it again");
+        }
+    };
+    let (message, value) = match parse(&body) {
+        Ok(parsed) => parsed,
+        Err(malformed) => {
+            trail.decided(Outcome::Refused(malformed.reason));
+            return answer::json_rpc_error(malformed.status, &malformed.id, malformed.code, &malformed.message, None);
+        }
+    };
+    let message = Arc::new(message);
+    trail.understood(Arc::clone(&message));
+    parts.extensions.insert(message);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    next.run(Request::from_parts(parts, Body::from(value.to_string()))).await
+}
+
+fn parse(body: &[u8]) -> Result<(Message, Value), Malformed> {
+    let value = strict_json::from_slice(body).map_err(|error| Malformed {
+        reason: "invalid_json",
+        status: StatusCode::BAD_REQUEST,
+        id: Value::Null,
+        code: code::PARSE_ERROR,
+        message: format!("the body is not acceptable JSON: {error}"),
+    })?;
+    let invalid = |reason, message: &str| Malformed {
+        reason,
+        status: StatusCode::BAD_REQUEST,
+        id: Value::Null,
+        code: code::INVALID_REQUEST,
+        message: message.to_owned(),
+    };
+    if value.is_array() {
+        return Err(invalid("batch", "batches are not accepted; send one message a request"));
+    }
+    let jsonrpc = value.get("jsonrpc").and_then(Value::as_str) == Some("2.0");
+    let Some(method) = value.get("method").and_then(Value::as_str).filter(|_| jsonrpc) else {
+        let message =
+            "the body is no JSON-RPC 2.0 request or notification; send an object with jsonrpc \"2.0\" and a method";
+        return Err(invalid("invalid_message", message));
+    };
+    let id = match value.get("id") {
+        None => None,
+        Some(id) if id.is_string() || id.is_i64() || id.is_u64() => Some(id.clone()),
+        Some(_) => return Err(invalid("invalid_message", "the id of a request is a string or an integer")),
+    };
+    let params = value.get("params");
+    if params.is_some_and(|params| !params.is_object()) {
+        return Err(invalid("invalid_message", "params is an object, or absent"));
+    }
+    let method = match &id {
+        Some(id) => request_method(method, params).map_err(|refused| refused.answer(id.clone(), params))?,
+        None => notification(method)
+            .ok_or_else(|| invalid("unknown_method", "there is no such notification, or the request lacks its id"))?,
+    };
+    Ok((Message { id, method }, value))
+}
+
+/// Why a method is refused.
+enum RefusedMethod {
+    Unknown(String),
+    ToolNameMissing,
+}
+
+fn request_method(method: &str, params: Option<&Value>) -> Result<Method, RefusedMethod> {
+    match method {
+        "initialize" => Ok(Method::Initialize),
+        "server/discover" => Ok(Method::Discover),
+        "ping" => Ok(Method::Ping),
+        "tools/list" => Ok(Method::ListTools),
+        "tools/call" => match params.and_then(|params| params.get("name")).and_then(Value::as_str) {
+            Some(tool) => Ok(Method::CallTool { tool: tool.to_owned() }),
+            None => Err(RefusedMethod::ToolNameMissing),
+        },
+        unknown => Err(RefusedMethod::Unknown(unknown.to_owned())),
+    }
+}
+
+impl RefusedMethod {
+    fn answer(self, id: Value, params: Option<&Value>) -> Malformed {
+        match self {
+            Self::Unknown(method) => Malformed {
+                reason: "unknown_method",
+                status: unknown_method_status(params),
+                id,
+                code: code::METHOD_NOT_FOUND,
+                message: format!("this server has no method {method:?}"),
+            },
+            Self::ToolNameMissing => Malformed {
+                reason: "invalid_message",
+                status: StatusCode::BAD_REQUEST,
+                id,
+                code: code::INVALID_PARAMS,
+                message: "tools/call needs params.name, the name of a tool of tools/list".to_owned(),
+            },
+        }
+    }
+}
+
+/// 404 since 2026-07-28, whose requests name their revision in `_meta`. Clients of earlier revisions take a 404 for the
+/// end of their session or of the whole server, and look for the JSON-RPC error in a 200.
+fn unknown_method_status(params: Option<&Value>) -> StatusCode {
+    let meta = params.and_then(|params| params.get("_meta"));
+    match meta.and_then(|meta| meta.get("io.modelcontextprotocol/protocolVersion")) {
+        Some(_) => StatusCode::NOT_FOUND,
+        None => StatusCode::OK,
+    }
+}
+
+fn notification(method: &str) -> Option<Method> {
+    const KNOWN: [&str; 4] = [
+        "notifications/initialized",
+        "notifications/cancelled",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+    ];
+    KNOWN.into_iter().find(|known| *known == method).map(Method::Notification)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(body: &str) -> (&'static str, u16, i32) {
+        let malformed = parse(body.as_bytes()).unwrap_err();
+        (malformed.reason, malformed.status.as_u16(), malformed.code)
+    }
+
+    #[test]
+    fn a_tool_call_names_its_tool() {
+        let body = json!({"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {"name": "get_user_details"}});
+        let (message, value) = parse(body.to_string().as_bytes()).unwrap();
+        assert_eq!(message.method, Method::CallTool { tool: "get_user_details".to_owned() });
+        assert_eq!(message.id, Some(json!("a")));
+        assert_eq!(value, body);
+    }
+
+    #[test]
+    fn what_is_not_one_json_rpc_message_is_refused() {
+        assert_eq!(refused("{"), ("invalid_json", 400, -32700));
+        assert_eq!(refused(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#), ("batch", 400, -32600));
+        assert_eq!(refused("[]"), ("batch", 400, -32600));
+        for body in [
+            r#""ping""#,
+            r#"{"id":1,"method":"ping"}"#,
+            r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":7}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#,
+        ] {
+            assert_eq!(refused(body), ("invalid_message", 400, -32600), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_occurs_twice_is_refused_wherever_it_stands() {
+        let twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"b"}}"#;
+        assert_eq!(refused(twice), ("invalid_json", 400, -32700));
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/list"}"#).0, "invalid_json");
+    }
+
+    #[test]
+    fn a_tool_call_without_a_name_is_refused() {
+        assert_eq!(
+            refused(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#),
+            ("invalid_message", 400, -32602)
+        );
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":1}}"#).2, -32602);
+    }
+
+    #[test]
+    fn an_unknown_method_is_refused_in_the_way_of_its_revision() {
+        let modern = r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+        assert_eq!(refused(modern), ("unknown_method", 404, -32601));
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#), ("unknown_method", 200, -32601));
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1,"method":"resources/list"}"#).0, "unknown_method");
+    }
+
+    #[test]
+    fn a_tool_call_cannot_pass_for_a_notification() {
+        assert_eq!(
+            refused(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a"}}"#),
+            ("unknown_method", 400, -32600)
+        );
+        assert!(parse(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).is_ok());
+    }
+}

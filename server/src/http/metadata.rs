@@ -1,0 +1,51 @@
+//! The protected resource metadata (RFC 9728): what everybody may read, so that clients find Entra.
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use mcp_entra_policy::ServerConfiguration;
+use serde_json::{Value, json};
+
+use super::answer;
+
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+/// Serves the document at the path-inserted form (RFC 9728 section 3.1) and at the root form, where many clients look
+/// first. A server without a public URL has no resource identifier that holds for all its callers: 404.
+pub(super) fn router(configuration: &ServerConfiguration) -> Router {
+    let document = document(configuration);
+    let handler = get(move || async move {
+        match document {
+            Some(document) => axum::response::IntoResponse::into_response(axum::Json(document)),
+            None => answer::problem(
+                StatusCode::NOT_FOUND,
+                "this server has no public URL, hence no metadata; it is reachable inside its cluster only",
+            ),
+        }
+    });
+    let inserted = inserted_path(configuration);
+    let router = Router::new().route(WELL_KNOWN, handler.clone());
+    if inserted == WELL_KNOWN { router } else { router.route(&inserted, handler) }
+}
+
+/// The URL of the path-inserted form, if there is a public URL.
+pub(super) fn document_url(configuration: &ServerConfiguration) -> Option<String> {
+    let origin = configuration.public_url.as_deref()?.strip_suffix(configuration.path.as_str())?;
+    Some(format!("{origin}{}", inserted_path(configuration)))
+}
+
+fn inserted_path(configuration: &ServerConfiguration) -> String {
+    format!("{WELL_KNOWN}{}", configuration.path.trim_end_matches('/'))
+}
+
+fn document(configuration: &ServerConfiguration) -> Option<Value> {
+    let resource = configuration.public_url.as_deref()?;
+    let entra = &configuration.entra;
+    Some(json!({
+        "resource": resource,
+        "authorization_servers": [format!("{}/{}/v2.0", entra.authority, entra.tenant_id)],
+        "scopes_supported": configuration.qualified_scopes(),
+        "bearer_methods_supported": ["header"],
+        "resource_name": format!("{} ({})", configuration.server.name, configuration.server.namespace),
+    }))
+}

@@ -1,0 +1,83 @@
+//! What a request goes through, in this order, each a layer that can be read alone:
+//!
+//! 1. [`trace`]: a request id, a span, the audit trail
+//! 2. [`limits`]: how large and how long
+//! 3. [`origin`]: does it mean this server, and does it come from a page that may ask?
+//! 4. [`bearer`]: is there a token?
+//! 5. [`principal`]: whose is it?
+//! 6. [`message`]: what is asked? (POST only, one message, parsed once)
+//! 7. [`authorize`]: may they?
+//!
+//! What comes through is answered by the rmcp service. 401, 403 and 503 are answered here, before it: a handler cannot
+//! set an HTTP status. Apart from that there are the documents that everybody may read ([`metadata`]), how refusals
+//! look ([`answer`], [`challenge`]), and the [`listener`] under all of it.
+
+pub mod answer;
+pub mod authorize;
+pub mod bearer;
+pub mod challenge;
+pub mod limits;
+pub mod listener;
+pub mod message;
+pub mod metadata;
+pub mod origin;
+pub mod principal;
+pub mod trace;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use mcp_entra_policy::ServerConfiguration;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::audit::AuditLog;
+use crate::graph_tools::GraphTools;
+use crate::policy::PolicyStore;
+use crate::token::TokenValidator;
+use challenge::Challenge;
+
+/// What the layers judge by.
+pub struct Gate {
+    /// The server's configuration.
+    pub configuration: ServerConfiguration,
+    /// Verifies bearer tokens.
+    pub tokens: TokenValidator,
+    /// Says what callers may do.
+    pub policy: Arc<PolicyStore>,
+    /// Records every judgement.
+    pub audit: Arc<AuditLog>,
+    /// Tells clients how to get a token.
+    pub challenge: Challenge,
+}
+
+/// The MCP endpoint behind its layers, and the public metadata documents beside it.
+pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
+    let layers = ServiceBuilder::new()
+        .layer(from_fn_with_state(Arc::clone(&gate), trace::layer))
+        .layer(CatchPanicLayer::new())
+        .layer(from_fn(limits::layer))
+        .layer(from_fn_with_state(Arc::clone(&gate), origin::layer))
+        .layer(from_fn_with_state(Arc::clone(&gate), bearer::layer))
+        .layer(from_fn_with_state(Arc::clone(&gate), principal::layer))
+        .layer(from_fn(message::layer))
+        .layer(from_fn_with_state(Arc::clone(&gate), authorize::layer));
+    Router::new()
+        .route_service(&gate.configuration.path, mcp_service(tools))
+        .route_layer(layers)
+        .merge(metadata::router(&gate.configuration))
+}
+
+/// One sessionless endpoint for both eras of the protocol, so that replicas share nothing.
+fn mcp_service(tools: GraphTools) -> StreamableHttpService<GraphTools, NeverSessionManager> {
+    // rmcp's own check of Host knows loopback only; `origin` has already made both.
+    let config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        .with_max_request_body_bytes(limits::MAXIMUM_BODY_BYTES)
+        .disable_allowed_hosts();
+    StreamableHttpService::new(move || Ok(tools.clone()), Arc::new(NeverSessionManager::default()), config)
+}

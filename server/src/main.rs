@@ -1,0 +1,92 @@
+//! The program `mcp-entra-server`: reads its arguments, starts the library, waits for the signal to stop.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use mcp_entra_server::entra::FederatedToken;
+use mcp_entra_server::{check, environment, serve, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// An MCP server that authenticates with Microsoft Entra ID and reaches Microsoft Graph as the signed-in user, without a
+/// client secret: its credential is the projected service account token that AZURE_FEDERATED_TOKEN_FILE names.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve MCP over HTTP, until SIGTERM or SIGINT. Audit lines go to standard output, logs to standard error.
+    Serve {
+        #[command(flatten)]
+        files: Files,
+        /// Where to serve MCP.
+        #[arg(long, env = "MCP_ENTRA_LISTEN", default_value = "0.0.0.0:8080")]
+        listen: SocketAddr,
+        /// Where to serve /healthz, /readyz, /status and /metrics. Never expose it.
+        #[arg(long, env = "MCP_ENTRA_ADMIN_LISTEN", default_value = "0.0.0.0:8081")]
+        admin_listen: SocketAddr,
+        /// Seconds to go on accepting requests after the stop was asked for, so that load balancers notice.
+        #[arg(long, env = "MCP_ENTRA_DRAIN_SECONDS", default_value_t = 5)]
+        drain_seconds: u16,
+    },
+    /// Say line by line what of the configuration works against the real Entra and Graph. Exit code 0: all of it.
+    Check {
+        #[command(flatten)]
+        files: Files,
+    },
+}
+
+#[derive(Args)]
+struct Files {
+    /// The configuration file (YAML).
+    #[arg(long, env = "MCP_ENTRA_CONFIG")]
+    config: PathBuf,
+    /// The compiled policy (JSON). Read again while the server runs.
+    #[arg(long, env = "MCP_ENTRA_POLICY")]
+    policy: PathBuf,
+    /// CA certificates (PEM) to trust besides the system's.
+    #[arg(long, env = "MCP_ENTRA_TRUST_BUNDLE")]
+    trust_bundle: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Serve { files, listen, admin_listen, drain_seconds } => {
+            telemetry::log_to_stderr();
+            environment::refuse_secrets(std::env::vars_os().map(|(name, _)| name))?;
+            let options = serve::Options {
+                config: files.config,
+                policy: files.policy,
+                trust_bundle: files.trust_bundle,
+                listen,
+                admin_listen,
+                drain: Duration::from_secs(drain_seconds.into()),
+            };
+            // Before the server listens, so that no signal is missed.
+            let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+            let server =
+                serve::start(options, FederatedToken::from_environment()?, Box::new(std::io::stdout())).await?;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            server.shutdown().await;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { files } => {
+            let inputs = check::Inputs { config: files.config, policy: files.policy, trust_bundle: files.trust_bundle };
+            let mut output = std::io::stdout();
+            let all_ok = check::check(&inputs, &mut output).await?;
+            output.flush()?;
+            Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}

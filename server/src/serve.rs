@@ -1,0 +1,145 @@
+//! Starting and stopping: puts the rooms together, and takes the server out of service without dropping a request.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin};
+use crate::audit::AuditLog;
+use crate::entra::{FederatedToken, Probe, Sts};
+use crate::graph::GraphClient;
+use crate::graph_tools::GraphTools;
+use crate::http::challenge::Challenge;
+use crate::http::{self, Gate, listener};
+use crate::inputs::{self, InputError};
+use crate::policy::PolicyStore;
+use crate::telemetry::Metrics;
+use crate::token::{Keys, TokenValidator};
+
+/// What a server is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The compiled policy, which may change while the server runs.
+    pub policy: PathBuf,
+    /// CA certificates for outgoing TLS, besides the system's.
+    pub trust_bundle: Option<PathBuf>,
+    /// Where MCP is served.
+    pub listen: SocketAddr,
+    /// Where health, status and metrics are served.
+    pub admin_listen: SocketAddr,
+    /// How long requests are still accepted after the stop was asked for, so that load balancers notice.
+    pub drain: Duration,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file cannot be used.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({source}); choose another with {option}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// The option that names it.
+        option: &'static str,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    drain: Duration,
+    draining: CancellationToken,
+    stop: CancellationToken,
+    background: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+/// Starts a server and returns once both ports are listened on: keys, policy and probe follow in the background, and
+/// `/readyz` says when they are there. Audit lines go to `audit`.
+pub async fn start(
+    options: Options,
+    token: FederatedToken,
+    audit: Box<dyn Write + Send>,
+) -> Result<Running, StartError> {
+    let configuration = inputs::configuration(&options.config)?;
+    let client = inputs::http_client(options.trust_bundle.as_deref())?;
+    let (listener, address) = listen(options.listen, "--listen").await?;
+    let (admin_listener, admin_address) = listen(options.admin_listen, "--admin-listen").await?;
+    let [draining, stop, background] = [(); 3].map(|()| CancellationToken::new());
+
+    let policy = Arc::new(PolicyStore::new(options.policy));
+    policy.reload().await;
+    tokio::spawn(Arc::clone(&policy).watch(background.clone()));
+
+    let keys = Arc::new(Keys::new(client.clone(), &configuration.entra));
+    let (fetching, cancellation) = (Arc::clone(&keys), background.clone());
+    tokio::spawn(async move { fetching.run(cancellation).await });
+
+    let sts = Arc::new(Sts::new(client.clone(), &configuration.entra, token));
+    let graph = &configuration.graph;
+    let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
+    let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
+    let tools = GraphTools::new(&configuration, GraphClient::new(client, &graph.base_url, sts, &graph.scopes));
+
+    let metrics = Arc::new(Metrics::default());
+    let gate = Arc::new(Gate {
+        tokens: TokenValidator::new(&configuration, Arc::clone(&keys)),
+        policy: Arc::clone(&policy),
+        audit: Arc::new(AuditLog::new(&configuration.server, Arc::clone(&metrics), audit)),
+        challenge: Challenge::new(&configuration),
+        configuration,
+    });
+    let admin = Admin { keys, policy, probe, metrics, draining: draining.clone() };
+    // The admin port outlives the other: until the last request is answered, `/readyz` says why the pod is leaving.
+    tokio::spawn(listener::serve(admin_listener, admin::router(Arc::new(admin)), background.clone()));
+    let serving = tokio::spawn(listener::serve(listener, http::router(gate, tools), stop.clone()));
+    tracing::info!(%address, %admin_address, "serving");
+    Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving })
+}
+
+impl Running {
+    /// Where MCP is served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where health, status and metrics are served.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Stops: unready at once, requests accepted while load balancers notice, those being answered finished (for at most
+    /// 20 s), then the rest.
+    pub async fn shutdown(self) {
+        tracing::info!(seconds = self.drain.as_secs(), "draining");
+        self.draining.cancel();
+        tokio::time::sleep(self.drain).await;
+        self.stop.cancel();
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the listener ended badly");
+        }
+        self.background.cancel();
+    }
+}
+
+async fn listen(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, option, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}

@@ -1,0 +1,99 @@
+//! How the server does: logs as JSON lines on standard error, metrics in the Prometheus text format.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use mcp_entra_policy::ServerStatus;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+
+/// Sends logs to standard error: `RUST_LOG` filters them (default `info`); a terminal gets them readable, everything
+/// else as JSON lines. Standard output belongs to the audit log.
+pub fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber in one process is a test's, and the first one does as well.
+    let _ = if std::io::stderr().is_terminal() {
+        subscriber.try_init()
+    } else {
+        subscriber.json().flatten_event(true).try_init()
+    };
+}
+
+/// The labels of a judged request. All values are from fixed sets: none comes from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    decision: &'static str,
+    reason: &'static str,
+}
+
+/// What is counted and measured.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    duration: Histogram,
+    policy_usable: Gauge,
+    keys: Gauge,
+    keys_age_seconds: Gauge,
+    federation_works: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("mcp_entra_server");
+        let metrics = Self {
+            requests: Family::default(),
+            duration: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            policy_usable: Gauge::default(),
+            keys: Gauge::default(),
+            keys_age_seconds: Gauge::default(),
+            federation_works: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("requests", "Requests judged, by method and decision", metrics.requests.clone());
+        registry.register("request_duration_seconds", "Seconds from request to answer", metrics.duration.clone());
+        registry.register(
+            "policy_usable",
+            "1 if the newest policy document is in force, 0 if the last good one is, or none",
+            metrics.policy_usable.clone(),
+        );
+        registry.register("keys", "Usable signing keys of Entra", metrics.keys.clone());
+        registry.register(
+            "keys_age_seconds",
+            "Seconds since the signing keys were fetched, -1 before",
+            metrics.keys_age_seconds.clone(),
+        );
+        registry.register(
+            "federation_works",
+            "1 if the last probe of the federated credential worked, 0 if it failed, -1 before the first",
+            metrics.federation_works.clone(),
+        );
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// Counts a judged request.
+    pub fn count(&self, method: &'static str, decision: &'static str, reason: &'static str, latency: Duration) {
+        self.requests.get_or_create(&RequestLabels { method, decision, reason }).inc();
+        self.duration.observe(latency.as_secs_f64());
+    }
+
+    /// Everything in the Prometheus text format, with this status.
+    pub fn encode(&self, status: &ServerStatus) -> Result<String, std::fmt::Error> {
+        self.policy_usable.set(i64::from(status.policy.revision.is_some() && status.policy.error.is_none()));
+        self.keys.set(i64::try_from(status.keys.count).unwrap_or(i64::MAX));
+        self.keys_age_seconds
+            .set(status.keys.age_seconds.map_or(-1, |seconds| i64::try_from(seconds).unwrap_or(i64::MAX)));
+        self.federation_works.set(status.federation.works.map_or(-1, i64::from));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
