@@ -1,0 +1,273 @@
+//! What goes into a token: pure functions of the tenant, the client, the resource and the subject.
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::{
+    configuration::{App, GroupMembershipClaims, MemberType, OptionalClaim, Tenant, TokenVersion, User},
+    keys::{Object, hashed, object},
+    resource::{Requested, Resource},
+};
+
+/// How long access tokens and ID tokens are valid, in seconds.
+pub(crate) const LIFETIME: i64 = 3599;
+/// A JWT lists no more groups than this; beyond it the claim is replaced by a reference to Graph.
+const GROUP_LIMIT: usize = 200;
+
+/// What every token is made from.
+pub(crate) struct Issuance<'a> {
+    pub(crate) authority: &'a str,
+    pub(crate) tenant: &'a Tenant,
+    pub(crate) client: &'a App,
+    /// Whether the client proved who it is by an assertion (it cannot by a secret).
+    pub(crate) authenticated: bool,
+    /// Seconds since 1970.
+    pub(crate) now: i64,
+    pub(crate) issue: u64,
+}
+
+/// The parts of a `claims` parameter that the emulator acts on.
+#[derive(Default)]
+pub(crate) struct ClaimsRequest {
+    /// `xms_cc`: what the client can do, e.g. `cp1`.
+    capabilities: Vec<String>,
+    /// `acrs`: authentication contexts that are to be met; signing in here meets all.
+    contexts: Vec<String>,
+}
+
+impl ClaimsRequest {
+    /// `None`: not a JSON object.
+    pub(crate) fn parse(parameter: Option<&str>) -> Option<Self> {
+        let Some(parameter) = parameter else {
+            return Some(Self::default());
+        };
+        let request: Object = serde_json::from_str(parameter).ok()?;
+        let values = |claim: &str| -> Vec<String> {
+            let asked = request.get("access_token").and_then(|token| token.get(claim));
+            let one = asked.and_then(|claim| claim.get("value"));
+            let many = asked.and_then(|claim| claim.get("values")).and_then(Value::as_array);
+            let all = one.into_iter().chain(many.into_iter().flatten());
+            all.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+        };
+        Some(Self { capabilities: values("xms_cc"), contexts: values("acrs") })
+    }
+
+    /// What the authorization request asked for holds for the token request too.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.capabilities.extend_from_slice(&other.capabilities);
+        self.contexts.extend_from_slice(&other.contexts);
+    }
+}
+
+impl Issuance<'_> {
+    /// An access token by which the client acts as the user.
+    pub(crate) fn user_token(
+        &self,
+        requested: &Requested<'_>,
+        scopes: &[String],
+        user: &User,
+        claims: &ClaimsRequest,
+    ) -> Object {
+        let mut token = self.base(requested);
+        let scp = match requested.resource {
+            Resource::Graph => [scopes, &requested.openid].concat(),
+            Resource::App(_) => scopes.to_vec(),
+        };
+        token.extend(object(json!({
+            "name": user.display_name,
+            "oid": user.oid,
+            "scp": scp.iter().filter(|scope| *scope != "offline_access").cloned().collect::<Vec<_>>().join(" "),
+            "sub": pairwise(self.tenant.id, user.oid, &requested.resource.id()),
+        })));
+        match version(requested) {
+            TokenVersion::V1 => token.extend(object(json!({
+                "amr": ["pwd"],
+                "given_name": user.given_name,
+                "family_name": user.surname,
+                "unique_name": user.user_principal_name,
+                "upn": user.user_principal_name,
+            }))),
+            TokenVersion::V2 => token.extend(object(json!({
+                "preferred_username": user.user_principal_name,
+            }))),
+        }
+        if let Resource::App(app) = requested.resource {
+            token.extend(roles_claim(user_roles(self.tenant, app, user)));
+            token.extend(groups_claims(self.tenant, app, user));
+        }
+        token.extend(optional(requested, OptionalClaim::Idtyp, "idtyp", json!("user")));
+        if !claims.capabilities.is_empty() {
+            token.extend(optional(requested, OptionalClaim::XmsCc, "xms_cc", json!(claims.capabilities)));
+        }
+        if !claims.contexts.is_empty() {
+            token.extend(optional(requested, OptionalClaim::Acrs, "acrs", json!(claims.contexts)));
+        }
+        // Absent, not null, is how Entra says that it does not know.
+        token.retain(|_, value| !value.is_null());
+        token
+    }
+
+    /// An access token by which the client acts as itself; issued even without any role.
+    pub(crate) fn application_token(&self, requested: &Requested<'_>) -> Object {
+        let oid = service_principal(self.tenant.id, self.client.client_id);
+        let mut token = self.base(requested);
+        token.extend(object(json!({"oid": oid, "sub": oid})));
+        let roles = match requested.resource {
+            Resource::Graph => self.client.granted_graph_roles.clone(),
+            Resource::App(app) => roles_of(app, MemberType::Application, |id| id == self.client.client_id),
+        };
+        token.extend(roles_claim(roles));
+        if version(requested) == TokenVersion::V1 {
+            token.insert("idp".to_owned(), self.v1_issuer().into());
+        }
+        token.extend(optional(requested, OptionalClaim::Idtyp, "idtyp", json!("app")));
+        token
+    }
+
+    /// An ID token for the client itself: its audience, the same keys, even the user's roles, but no `scp`.
+    pub(crate) fn id_token(&self, user: &User, nonce: Option<&str>) -> Object {
+        let mut token = object(json!({
+            "aud": self.client.client_id,
+            "iss": self.v2_issuer(),
+            "iat": self.now,
+            "nbf": self.now,
+            "exp": self.now + LIFETIME,
+            "name": user.display_name,
+            "oid": user.oid,
+            "preferred_username": user.user_principal_name,
+            "rh": self.opaque("rh"),
+            "sub": pairwise(self.tenant.id, user.oid, &self.client.client_id.to_string()),
+            "tid": self.tenant.id,
+            "uti": self.opaque("uti"),
+            "ver": "2.0",
+        }));
+        token.extend(nonce.map(|nonce| ("nonce".to_owned(), nonce.into())));
+        token.extend(roles_claim(user_roles(self.tenant, self.client, user)));
+        token
+    }
+
+    fn base(&self, requested: &Requested<'_>) -> Object {
+        let proof = if self.authenticated { "2" } else { "0" };
+        let mut token = object(json!({
+            // Opaque to everybody but the emulator's own Graph, which reads the issue number from it.
+            "aio": format!("{:x}", self.issue),
+            "iat": self.now,
+            "nbf": self.now,
+            "exp": self.now + LIFETIME,
+            "rh": self.opaque("rh"),
+            "tid": self.tenant.id,
+            "uti": self.opaque("uti"),
+        }));
+        token.extend(match version(requested) {
+            TokenVersion::V1 => object(json!({
+                "aud": requested.v1_audience(),
+                "iss": self.v1_issuer(),
+                "appid": self.client.client_id,
+                "app_displayname": self.client.display_name,
+                "appidacr": proof,
+                "ver": "1.0",
+            })),
+            TokenVersion::V2 => object(json!({
+                "aud": requested.resource.id(),
+                "iss": self.v2_issuer(),
+                "azp": self.client.client_id,
+                "azpacr": proof,
+                "ver": "2.0",
+            })),
+        });
+        token
+    }
+
+    fn v1_issuer(&self) -> String {
+        v1_issuer(self.tenant.id)
+    }
+
+    fn v2_issuer(&self) -> String {
+        format!("{}/{}/v2.0", self.authority, self.tenant.id)
+    }
+
+    fn opaque(&self, purpose: &str) -> String {
+        hashed(&format!("{purpose} {} {}", self.tenant.id, self.issue))
+    }
+}
+
+/// The issuer of v1 tokens, on a host that the emulator does not play: nobody needs to reach it.
+pub(crate) fn v1_issuer(tenant: Uuid) -> String {
+    format!("https://sts.windows.net/{tenant}/")
+}
+
+/// The object id of an application's service principal.
+pub(crate) fn service_principal(tenant: Uuid, client_id: Uuid) -> Uuid {
+    let digest = Sha256::digest(format!("service principal {tenant} {client_id}"));
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(digest).for_each(|(byte, hashed)| *byte = hashed);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+fn pairwise(tenant: Uuid, user: Uuid, resource: &str) -> String {
+    hashed(&format!("{tenant} {user} {resource}"))
+}
+
+fn version(requested: &Requested<'_>) -> TokenVersion {
+    match requested.resource {
+        Resource::Graph => TokenVersion::V1,
+        Resource::App(app) => app.requested_access_token_version,
+    }
+}
+
+/// Graph's own tokens have all the optional claims, an app's those that it registered.
+fn optional(requested: &Requested<'_>, claim: OptionalClaim, name: &str, value: Value) -> Option<(String, Value)> {
+    let wanted = match requested.resource {
+        Resource::Graph => true,
+        Resource::App(app) => app.optional_claims.contains(&claim),
+    };
+    wanted.then(|| (name.to_owned(), value))
+}
+
+fn roles_claim(roles: Vec<String>) -> Option<(String, Value)> {
+    (!roles.is_empty()).then(|| ("roles".to_owned(), roles.into()))
+}
+
+fn user_roles(tenant: &Tenant, app: &App, user: &User) -> Vec<String> {
+    // Membership of a nested group gives no role.
+    let is_user =
+        |id| id == user.oid || tenant.groups.iter().any(|group| group.id == id && group.members.contains(&user.oid));
+    roles_of(app, MemberType::User, is_user)
+}
+
+fn roles_of(app: &App, kind: MemberType, is_principal: impl Fn(Uuid) -> bool) -> Vec<String> {
+    let assigned = |role: &str| {
+        app.role_assignments
+            .iter()
+            .any(|assignment| is_principal(assignment.principal) && assignment.role.as_deref() == Some(role))
+    };
+    app.app_roles
+        .iter()
+        .filter(|role| role.allowed_member_types.contains(&kind) && assigned(&role.value))
+        .map(|role| role.value.clone())
+        .collect()
+}
+
+fn groups_claims(tenant: &Tenant, app: &App, user: &User) -> Object {
+    let groups: Vec<Uuid> = match app.group_membership_claims {
+        GroupMembershipClaims::None => return Object::new(),
+        GroupMembershipClaims::SecurityGroup | GroupMembershipClaims::All => {
+            tenant.transitive_groups(user.oid).iter().map(|group| group.id).collect()
+        }
+        GroupMembershipClaims::ApplicationGroup => {
+            let assigned = |id| app.role_assignments.iter().any(|assignment| assignment.principal == id);
+            let member = tenant.groups.iter().filter(|group| group.members.contains(&user.oid));
+            member.map(|group| group.id).filter(|id| assigned(*id)).collect()
+        }
+    };
+    if groups.is_empty() {
+        return Object::new();
+    }
+    if groups.len() <= GROUP_LIMIT {
+        return object(json!({"groups": groups}));
+    }
+    // Entra still names the host of the retired Azure AD Graph here; nobody should follow it.
+    let endpoint = format!("https://graph.windows.net/{}/users/{}/getMemberObjects", tenant.id, user.oid);
+    object(json!({"_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": {"endpoint": endpoint}}}))
+}

@@ -1,0 +1,266 @@
+//! What a test does to a running emulator that nobody can do to Entra: add tenants, read the log, inject faults,
+//! forge tokens.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    claims::{ClaimsRequest, Issuance},
+    configuration::{App, FEDERATED_CREDENTIAL_LIMIT, FederatedCredential, Tenant},
+    keys::Object,
+    log::{Fault, LoggedRequest},
+    resource::{Requested, Resource},
+    state::{Shared, TenantState},
+};
+
+/// A handle on a running emulator; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Control {
+    /// Adds a tenant.
+    ///
+    /// # Errors
+    /// When its id is taken or its parts contradict each other.
+    pub fn add_tenant(&self, tenant: Tenant) -> anyhow::Result<()> {
+        self.shared.add_tenant(tenant)
+    }
+
+    /// Changes a tenant in place, e.g. a role assignment or a group's members. Nothing changes if `change` fails or
+    /// what it leaves contradicts itself.
+    ///
+    /// # Errors
+    /// When there is no such tenant, and what `change` returns.
+    pub fn change_tenant<T>(
+        &self,
+        tenant: Uuid,
+        change: impl FnOnce(&mut Tenant) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        self.shared.change_tenant(tenant, |directory| {
+            let result = change(directory)?;
+            ensure!(directory.id == tenant, "a tenant's id cannot change");
+            directory.validate()?;
+            Ok(result)
+        })
+    }
+
+    /// Trusts the authorities in a PEM bundle when federated issuers are asked for their keys.
+    ///
+    /// # Errors
+    /// When it is not a bundle of certificates.
+    pub fn trust_ca_pem(&self, pem: &str) -> anyhow::Result<()> {
+        self.shared.trust(pem)
+    }
+
+    /// Adds a federated credential, which holds from the next token request on.
+    ///
+    /// # Errors
+    /// As Graph: when the app has 20 already, the name is taken or not of 3 to 120 characters, or the pair of
+    /// issuer and subject exists.
+    pub fn add_federated_credential(
+        &self,
+        tenant: Uuid,
+        client_id: Uuid,
+        credential: FederatedCredential,
+    ) -> anyhow::Result<()> {
+        self.change_app(tenant, client_id, |app| {
+            let all = &mut app.federated_credentials;
+            ensure!(
+                all.len() < FEDERATED_CREDENTIAL_LIMIT,
+                "the app {client_id} has {FEDERATED_CREDENTIAL_LIMIT} federated credentials, which is the limit"
+            );
+            ensure!(
+                (3..=120).contains(&credential.name.chars().count()),
+                "a federated credential's name has 3 to 120 characters"
+            );
+            ensure!(
+                !all.iter().any(|known| known.name == credential.name),
+                "the app {client_id} has a federated credential named {} already",
+                credential.name
+            );
+            ensure!(
+                !all.iter().any(|known| known.issuer == credential.issuer && known.subject == credential.subject),
+                "the app {client_id} has a federated credential for this issuer and subject already"
+            );
+            all.push(credential);
+            Ok(())
+        })
+    }
+
+    /// Removes a federated credential, from the next token request on.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn remove_federated_credential(&self, tenant: Uuid, client_id: Uuid, name: &str) -> anyhow::Result<()> {
+        self.change_app(tenant, client_id, |app| {
+            let before = app.federated_credentials.len();
+            app.federated_credentials.retain(|known| known.name != name);
+            ensure!(
+                app.federated_credentials.len() < before,
+                "the app {client_id} has no federated credential named {name}"
+            );
+            Ok(())
+        })
+    }
+
+    fn change_app<T>(
+        &self,
+        tenant: Uuid,
+        client_id: Uuid,
+        change: impl FnOnce(&mut App) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        self.change_tenant(tenant, |directory| {
+            let app = directory.apps.iter_mut().find(|app| app.client_id == client_id);
+            change(app.with_context(|| format!("no app {client_id} in the tenant {tenant}"))?)
+        })
+    }
+
+    /// The latest 4096 requests, oldest first.
+    pub fn requests(&self) -> Vec<LoggedRequest> {
+        self.shared.lock().log.list()
+    }
+
+    /// Answers some of the coming requests otherwise. Where faults overlap, the earlier one is used up first.
+    ///
+    /// # Errors
+    /// When 1000 faults wait already.
+    pub fn inject(&self, fault: Fault) -> anyhow::Result<()> {
+        self.shared.lock().add_fault(fault)
+    }
+
+    /// Forgets all faults, those of other tests too.
+    pub fn clear_faults(&self) {
+        self.shared.lock().faults().clear();
+    }
+
+    /// Voids every refresh token and every Graph token that a user has so far (continuous access evaluation).
+    ///
+    /// # Errors
+    /// When there is no such tenant.
+    pub fn revoke(&self, tenant: Uuid, user: Uuid) -> anyhow::Result<()> {
+        self.shared.revoke(tenant, user)
+    }
+
+    /// Signs the tenant's tokens with a new key from now on; the last ones stay published.
+    ///
+    /// # Errors
+    /// When there is no such tenant.
+    pub fn roll_signing_key(&self, tenant: Uuid) -> anyhow::Result<()> {
+        self.shared.roll_signing_key(tenant)
+    }
+
+    /// Moves the emulator's clock, for all tenants at once.
+    pub fn advance_clock(&self, seconds: i64) {
+        self.shared.advance_clock(seconds);
+    }
+
+    /// Signs `claims` as the tenant does, under its usual header with `header_overrides` in it (`null` removes a
+    /// member). A `kid` of another published key (that of Microsoft's tenant for personal accounts is one) signs
+    /// with that key; any other `kid` with the tenant's own. `alg` may be `RS256`, `none` (no signature), or
+    /// `HS256` (the public key's PEM as the secret).
+    ///
+    /// # Errors
+    /// When there is no such tenant, or no such `alg`.
+    pub fn sign(&self, tenant: Uuid, header_overrides: &Value, claims: &Value) -> anyhow::Result<String> {
+        let tenant = self.tenant(tenant)?;
+        let consumers = &self.shared.consumers_key;
+        let kid = header_overrides.get("kid").and_then(Value::as_str).unwrap_or_default();
+        let key = match tenant.key(kid) {
+            Some(key) => key,
+            None if kid == consumers.kid => consumers,
+            None => tenant.signing_key()?,
+        };
+        let mut header = key.header();
+        for (name, value) in header_overrides.as_object().into_iter().flatten() {
+            if value.is_null() {
+                header.remove(name);
+            } else {
+                header.insert(name.clone(), value.clone());
+            }
+        }
+        key.sign(&header, claims)
+    }
+
+    /// The claims of the access token that `client` would get for a user; to be changed in one place and signed.
+    ///
+    /// # Errors
+    /// When the tenant, the client, the user or the scope does not exist.
+    pub fn user_claims(&self, tenant: Uuid, client: Uuid, user: &str, scope: &str) -> anyhow::Result<Object> {
+        let tenant = self.tenant(tenant)?;
+        let directory = &tenant.directory;
+        let found = directory.find_user(user).with_context(|| format!("no user {user}"))?;
+        let requested = self.requested(&tenant, scope)?;
+        let issuance = self.issuance(&tenant, client)?;
+        let scopes = requested.asked_by(issuance.client);
+        Ok(issuance.user_token(&requested, &scopes, found, &ClaimsRequest::default()))
+    }
+
+    /// The claims of the access token that `client` would get as itself, for a scope such as `api://…/.default`.
+    ///
+    /// # Errors
+    /// When the tenant, the client or the resource does not exist.
+    pub fn application_claims(&self, tenant: Uuid, client: Uuid, scope: &str) -> anyhow::Result<Object> {
+        let tenant = self.tenant(tenant)?;
+        let requested = self.requested(&tenant, scope)?;
+        Ok(self.issuance(&tenant, client)?.application_token(&requested))
+    }
+
+    /// The claims of the ID token that `client` would get for a user.
+    ///
+    /// # Errors
+    /// When the tenant, the client or the user does not exist.
+    pub fn id_token_claims(&self, tenant: Uuid, client: Uuid, user: &str) -> anyhow::Result<Object> {
+        let tenant = self.tenant(tenant)?;
+        let found = tenant.directory.find_user(user).with_context(|| format!("no user {user}"))?;
+        Ok(self.issuance(&tenant, client)?.id_token(found, None))
+    }
+
+    /// An access token for a user, without any sign-in.
+    ///
+    /// # Errors
+    /// As [`Self::user_claims`].
+    pub fn mint_user_access_token(
+        &self,
+        tenant: Uuid,
+        client: Uuid,
+        user: &str,
+        scope: &str,
+    ) -> anyhow::Result<String> {
+        let claims = Value::Object(self.user_claims(tenant, client, user, scope)?);
+        let known = self.tenant(tenant)?;
+        let key = known.signing_key()?;
+        match self.requested(&known, scope)?.resource {
+            Resource::Graph => key.sign_for_graph(&claims),
+            Resource::App(_) => key.sign(&key.header(), &claims),
+        }
+    }
+
+    fn tenant(&self, id: Uuid) -> anyhow::Result<Arc<TenantState>> {
+        self.shared.tenant(id).with_context(|| format!("no tenant {id}"))
+    }
+
+    fn requested<'t>(&self, tenant: &'t TenantState, scope: &str) -> anyhow::Result<Requested<'t>> {
+        match Requested::parse(scope, &tenant.directory, &self.shared.graph) {
+            Ok(requested) => Ok(requested),
+            Err(error) => bail!("the scope {scope}: {error}"),
+        }
+    }
+
+    fn issuance<'a>(&'a self, tenant: &'a TenantState, client: Uuid) -> anyhow::Result<Issuance<'a>> {
+        let app = tenant.directory.app(client);
+        let client = app.with_context(|| format!("no app {client}"))?;
+        Ok(Issuance {
+            authority: &self.shared.authority,
+            tenant: &tenant.directory,
+            client,
+            authenticated: !client.public_client,
+            now: self.shared.now(),
+            issue: self.shared.next_issue(),
+        })
+    }
+}

@@ -1,0 +1,150 @@
+//! Federated credentials: whether an external token, checked against its issuer's live keys, may act as an application.
+//!
+//! The order: the token's shape, its time, then issuer, subject and audience against the credentials, and only for
+//! an issuer that a credential names, the issuer's discovery document, keys and the signature.
+
+use http_body_util::{BodyExt as _, Limited};
+use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
+
+use crate::{
+    configuration::App,
+    errors::{Aadsts, time_text},
+    keys::Unverified,
+    log::FederatedIdentity,
+};
+
+/// An external token may live this long, in seconds.
+const LIFETIME_LIMIT: i64 = 25 * 3600;
+/// How far an issuer's clock may be off, in seconds.
+const SKEW: i64 = 300;
+/// Entra keeps this many of an issuer's keys.
+const KEY_LIMIT: usize = 100;
+const DOCUMENT_LIMIT: usize = 1 << 20;
+
+/// Reads the parts of an external token that a credential is matched with.
+///
+/// # Errors
+/// When the token is malformed, or does not have exactly one audience.
+pub(crate) fn identity(assertion: &Unverified) -> Result<FederatedIdentity, Aadsts> {
+    let claim = |name| assertion.claim(name).map(ToOwned::to_owned);
+    let audience = match assertion.claims.get("aud") {
+        Some(serde_json::Value::Array(all)) => match all.as_slice() {
+            [serde_json::Value::String(one)] => one.clone(),
+            several => return Err(Aadsts::ClientAssertionAudiences(several.len())),
+        },
+        Some(serde_json::Value::String(one)) => one.clone(),
+        _ => return Err(Aadsts::ClientAssertionAudiences(0)),
+    };
+    Ok(FederatedIdentity {
+        issuer: claim("iss").ok_or(Aadsts::MalformedToken("The issuer is missing."))?,
+        subject: claim("sub").ok_or(Aadsts::MalformedToken("The subject is missing."))?,
+        audience,
+    })
+}
+
+/// Whether `assertion`, which speaks for `identity`, may act as `app` at this moment.
+pub(crate) async fn check(
+    app: &App,
+    assertion: &Unverified,
+    identity: &FederatedIdentity,
+    now: i64,
+    client: &reqwest::Client,
+) -> Result<(), Aadsts> {
+    let algorithm = assertion.header.get("alg").and_then(serde_json::Value::as_str);
+    if algorithm != Some("RS256") {
+        return Err(Aadsts::ClientAssertionAlgorithm(algorithm.unwrap_or_default().to_owned()));
+    }
+    check_time(assertion, now)?;
+    match_credential(app, identity)?;
+    let key = fetch_key(client, &identity.issuer, assertion.kid().unwrap_or_default()).await?;
+    if assertion.is_signed_by(&key) { Ok(()) } else { Err(Aadsts::ClientAssertionSignature) }
+}
+
+fn check_time(assertion: &Unverified, now: i64) -> Result<(), Aadsts> {
+    let until = assertion.number("exp").ok_or(Aadsts::MalformedToken("The expiry is missing."))?;
+    let issued = assertion.number("iat");
+    let from = assertion.number("nbf").or(issued).unwrap_or(now);
+    if until <= now || from > now + SKEW {
+        return Err(Aadsts::ClientAssertionTime {
+            now: time_text(now),
+            from: time_text(from),
+            until: time_text(until),
+        });
+    }
+    if until.saturating_sub(issued.unwrap_or(from)) > LIFETIME_LIMIT {
+        return Err(Aadsts::ClientAssertionLifetime);
+    }
+    Ok(())
+}
+
+/// Exact and case-sensitive, with the nearest miss told apart as Entra does.
+fn match_credential(app: &App, identity: &FederatedIdentity) -> Result<(), Aadsts> {
+    let FederatedIdentity { issuer, subject, audience } = identity;
+    let all = &app.federated_credentials;
+    if !all.iter().any(|known| &known.issuer == issuer) {
+        return Err(Aadsts::FederatedIssuer(issuer.clone()));
+    }
+    let mut of_issuer = all.iter().filter(|known| &known.issuer == issuer);
+    match of_issuer.clone().find(|known| &known.subject == subject) {
+        Some(known) if &known.audience == audience => Ok(()),
+        Some(_) => Err(Aadsts::FederatedAudience(audience.clone())),
+        None if of_issuer.any(|known| known.subject.eq_ignore_ascii_case(subject)) => {
+            Err(Aadsts::FederatedSubjectCase(subject.clone()))
+        }
+        None => Err(Aadsts::FederatedSubject(subject.clone())),
+    }
+}
+
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: String,
+    jwks_uri: String,
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<Key>,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    #[serde(default)]
+    kid: String,
+    n: Option<String>,
+    e: Option<String>,
+}
+
+/// Fetched for every exchange: an issuer's new key works, and a withdrawn one does not, from that moment on.
+async fn fetch_key(client: &reqwest::Client, issuer: &str, kid: &str) -> Result<DecodingKey, Aadsts> {
+    let document = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+    let discovery: Discovery = fetch(client, &document).await?;
+    if discovery.issuer != issuer {
+        let found = discovery.issuer;
+        return Err(Aadsts::IssuerUnusable(format!("{document} is about the issuer {found}")));
+    }
+    let set: KeySet = fetch(client, &discovery.jwks_uri).await?;
+    let key = set.keys.into_iter().take(KEY_LIMIT).find(|key| key.kid == kid);
+    let Some(Key { n: Some(n), e: Some(e), .. }) = key else {
+        return Err(Aadsts::ClientAssertionKey { kid: kid.to_owned(), issuer: issuer.to_owned() });
+    };
+    DecodingKey::from_rsa_components(&n, &e).map_err(|error| Aadsts::IssuerUnusable(format!("the key {kid}: {error}")))
+}
+
+async fn fetch<T: serde::de::DeserializeOwned>(client: &reqwest::Client, url: &str) -> Result<T, Aadsts> {
+    let unreachable = |error: reqwest::Error| Aadsts::IssuerUnreachable(chain(&error));
+    let response = client.get(url).send().await.map_err(unreachable)?;
+    let response = response.error_for_status().map_err(unreachable)?;
+    // With a bound: the other side is not ours.
+    let body = Limited::new(reqwest::Body::from(response), DOCUMENT_LIMIT)
+        .collect()
+        .await
+        .map_err(|error| Aadsts::IssuerUnreachable(format!("{url}: {error}")))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| Aadsts::IssuerUnusable(format!("{url}: {error}")))
+}
+
+/// An error with its causes, where TLS and DNS failures hide.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,160 @@
+//! Microsoft Entra ID and Microsoft Graph over HTTPS on this machine, for tests and the demo.
+//!
+//! Two hosts, as in the world: the authority (metadata, keys, sign-in page, tokens) and Graph. Both have certificates
+//! of the emulator's own authority. Client assertions are checked as federated credentials against the live keys of
+//! whoever issued them; client secrets are never accepted.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use entra_emulator::{Configuration, EntraEmulator, Tenant};
+//!
+//! let emulator = EntraEmulator::start(Configuration::default(), ([127, 0, 0, 1], 0).into()).await?;
+//! emulator.control().add_tenant(Tenant { id: uuid::Uuid::new_v4(), ..Tenant::default() })?;
+//! println!("{} {}", emulator.authority(), emulator.graph());
+//! # Ok(()) }
+//! ```
+//!
+//! # Where it differs from the real thing
+//!
+//! - Nobody has a password, a session or a second factor: the page lists the users, and `prompt=none` always ends in
+//!   `login_required`. Signing in is consenting to what the client asks for; on-behalf-of asks for consent given
+//!   beforehand (`grantedGraphScopes`, `preAuthorizedClients`).
+//! - Conditional Access, multi-factor and throttling answers come only from injected faults.
+//! - Every app is of a single tenant: `common` and `organizations` have metadata and answer AADSTS50194 elsewhere.
+//! - A new federated credential holds at once, and an issuer's keys are fetched for every exchange; at Entra both take
+//!   seconds to minutes.
+//! - Tokens always live 3599 seconds, and `nbf` is the moment of issue.
+//! - The metadata names endpoints that are not there: device code, user info, log-out, and the v1 ones.
+//! - v1 tokens have the public cloud's issuer, `https://sts.windows.net/…`; everything else is under the emulator's
+//!   own authority.
+//! - The status and `error` of some AADSTS codes are not known from any real answer: those of the nearest known
+//!   condition stand for them. Redeeming a code without its PKCE challenge's verifier is AADSTS501481 too.
+//! - Graph has users, memberships and messages to read and nothing to write. `$select` passes over unknown names;
+//!   `$filter` and other options of messages that it would have to ignore are answered with 501.
+
+mod authorize;
+mod claims;
+mod client;
+mod configuration;
+mod control;
+mod control_http;
+mod errors;
+mod federation;
+mod graph;
+mod keys;
+mod log;
+mod mail;
+mod metadata;
+mod observe;
+mod resource;
+pub mod sign_in;
+mod state;
+mod tls;
+mod token;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    routing::{get, post},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use configuration::{
+    App, AppRole, Configuration, FederatedCredential, Group, GroupMembershipClaims, MemberType, Message, OptionalClaim,
+    RoleAssignment, TOKEN_EXCHANGE_AUDIENCE, Tenant, TokenVersion, User,
+};
+pub use control::Control;
+pub use log::{Fault, FaultKind, FederatedIdentity, Host, LoggedRequest, Matcher};
+
+/// A running emulator; dropping it stops it.
+pub struct EntraEmulator {
+    shared: Arc<state::Shared>,
+    _stop: DropGuard,
+}
+
+impl EntraEmulator {
+    /// Starts both hosts on the current tokio runtime, and ends with it: an emulator that several tests share needs a
+    /// runtime of its own. The authority listens on `listen`, Graph on the same address and a free port.
+    ///
+    /// # Errors
+    /// When an address is taken, a trusted authority cannot be read, or a tenant contradicts itself.
+    pub async fn start(configuration: Configuration, listen: SocketAddr) -> anyhow::Result<Self> {
+        let bind = async |address: SocketAddr| {
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+        };
+        let authority = bind(listen).await?;
+        let graph = bind(SocketAddr::new(listen.ip(), 0)).await?;
+        let url = |listener: &TcpListener| -> anyhow::Result<String> {
+            Ok(format!("https://localhost:{}", listener.local_addr()?.port()))
+        };
+        let (authority_url, graph_url) = (url(&authority)?, url(&graph)?);
+
+        // Making keys takes a good part of a second of pure computing.
+        let (identity, shared) = tokio::task::spawn_blocking(move || {
+            let identity = tls::Identity::generate()?;
+            let shared = state::Shared::new(authority_url, graph_url, identity.ca_pem.clone())?;
+            anyhow::Ok((identity, shared))
+        })
+        .await??;
+        for path in &configuration.trusted_ca_files {
+            let pem = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the trusted authority {}", path.display()))?;
+            shared.trust(&pem).with_context(|| path.display().to_string())?;
+        }
+        for tenant in configuration.tenants {
+            shared.add_tenant(tenant)?;
+        }
+
+        let (identity, shared) = (Arc::new(identity), Arc::new(shared));
+        let stop = CancellationToken::new();
+        for (listener, router) in [(authority, authority_router(&shared)), (graph, graph_router(&shared))] {
+            let (identity, stop) = (Arc::clone(&identity), stop.clone());
+            tokio::spawn(async move { identity.serve(listener, router, stop).await });
+        }
+        Ok(Self { shared, _stop: stop.drop_guard() })
+    }
+
+    /// The authority's URL, e.g. `https://localhost:41234`.
+    pub fn authority(&self) -> &str {
+        &self.shared.authority
+    }
+
+    /// Graph's URL, e.g. `https://localhost:41235`.
+    pub fn graph(&self) -> &str {
+        &self.shared.graph
+    }
+
+    /// The certificate authority of both, as PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.shared.ca_pem
+    }
+
+    /// What tests do to the emulator.
+    pub fn control(&self) -> Control {
+        Control { shared: Arc::clone(&self.shared) }
+    }
+}
+
+fn authority_router(shared: &Arc<state::Shared>) -> Router {
+    Router::new()
+        .route("/{tenant}/v2.0/.well-known/openid-configuration", get(metadata::configuration_v2))
+        .route("/{tenant}/.well-known/openid-configuration", get(metadata::configuration_v1))
+        .route("/{tenant}/discovery/v2.0/keys", get(metadata::keys_v2))
+        .route("/{tenant}/discovery/keys", get(metadata::keys_v1))
+        .route("/common/discovery/instance", get(metadata::instance))
+        .route("/{tenant}/oauth2/v2.0/authorize", get(authorize::page).post(authorize::submit))
+        .route("/{tenant}/oauth2/v2.0/token", post(token::token))
+        .layer(from_fn_with_state((Arc::clone(shared), Host::Authority), observe::observe))
+        .merge(control_http::router())
+        .with_state(Arc::clone(shared))
+}
+
+fn graph_router(shared: &Arc<state::Shared>) -> Router {
+    graph::router()
+        .layer(from_fn_with_state((Arc::clone(shared), Host::Graph), observe::observe))
+        .with_state(Arc::clone(shared))
+}

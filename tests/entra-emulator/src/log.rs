@@ -1,0 +1,208 @@
+//! What was asked of the emulator, and the faults that it is told to answer with.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// How many requests are remembered.
+const CAPACITY: usize = 4096;
+
+/// Which of the two hosts was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Host {
+    /// The authority: metadata, keys, sign-in, tokens.
+    Authority,
+    /// Microsoft Graph.
+    Graph,
+}
+
+/// One request and what became of it. No token, code or credential is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoggedRequest {
+    /// Rises by one with every request to this emulator.
+    pub sequence: u64,
+    /// Which host.
+    pub host: Host,
+    /// The HTTP method.
+    pub method: String,
+    /// The path, without its query.
+    pub path: String,
+    /// The HTTP status of the answer.
+    pub status: u16,
+    /// The tenant, where the path names one that exists; at Graph, the token's `tid`.
+    pub tenant: Option<Uuid>,
+    /// `grant_type` of a request to the token endpoint.
+    pub grant_type: Option<String>,
+    /// The client: `client_id`, or at Graph the token's `appid`.
+    pub client: Option<String>,
+    /// The user's object id, where one is known.
+    pub user: Option<Uuid>,
+    /// The client assertion as it was presented, once it could be read.
+    pub federated: Option<FederatedIdentity>,
+    /// Whether a `client_secret`, or HTTP Basic credentials, came with the request.
+    pub client_secret_present: bool,
+    /// `scope` of a token request; at Graph, the token's scopes or roles.
+    pub scopes: Vec<String>,
+    /// The AADSTS code, where the authority refused.
+    pub aadsts: Option<u32>,
+}
+
+/// Whom an external token is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FederatedIdentity {
+    /// `iss`
+    pub issuer: String,
+    /// `sub`
+    pub subject: String,
+    /// `aud`
+    pub audience: String,
+}
+
+/// What a handler learns about a request, left on its answer for the log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Learnt {
+    pub(crate) user: Option<Uuid>,
+    pub(crate) federated: Option<FederatedIdentity>,
+}
+
+/// What the middleware reads off a request before any handler runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) host: Host,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) tenant: Option<Uuid>,
+    pub(crate) grant_type: Option<String>,
+    pub(crate) client: Option<String>,
+    pub(crate) user: Option<Uuid>,
+    pub(crate) client_secret_present: bool,
+    pub(crate) scopes: Vec<String>,
+}
+
+/// The latest requests, oldest first.
+#[derive(Default)]
+pub(crate) struct RequestLog {
+    requests: VecDeque<LoggedRequest>,
+    count: u64,
+}
+
+impl RequestLog {
+    pub(crate) fn push(&mut self, seen: Seen, learnt: Learnt, status: u16, aadsts: Option<u32>) {
+        if self.requests.len() == CAPACITY {
+            self.requests.pop_front();
+        }
+        self.count += 1;
+        self.requests.push_back(LoggedRequest {
+            sequence: self.count,
+            host: seen.host,
+            method: seen.method,
+            path: seen.path,
+            status,
+            tenant: seen.tenant,
+            grant_type: seen.grant_type,
+            client: seen.client,
+            user: learnt.user.or(seen.user),
+            federated: learnt.federated,
+            client_secret_present: seen.client_secret_present,
+            scopes: seen.scopes,
+            aadsts,
+        });
+    }
+
+    pub(crate) fn list(&self) -> Vec<LoggedRequest> {
+        self.requests.iter().cloned().collect()
+    }
+}
+
+/// Answers some requests otherwise than the emulator would.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fault {
+    /// Which requests.
+    #[serde(default)]
+    pub matcher: Matcher,
+    /// How many of them, from now on.
+    pub times: u32,
+    /// What happens to them.
+    pub kind: FaultKind,
+}
+
+/// Which requests a fault is for: those that fit everything that is given.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Matcher {
+    /// Which host.
+    pub host: Option<Host>,
+    /// The tenant: give it where tests share an emulator.
+    pub tenant: Option<Uuid>,
+    /// A part of the path, e.g. `/oauth2/v2.0/token` or `/me/messages`.
+    pub path: Option<String>,
+    /// `grant_type`, exactly.
+    pub grant_type: Option<String>,
+}
+
+impl Matcher {
+    fn fits(&self, seen: &Seen) -> bool {
+        self.host.is_none_or(|host| host == seen.host)
+            && self.tenant.is_none_or(|tenant| Some(tenant) == seen.tenant)
+            && self.path.as_ref().is_none_or(|part| seen.path.contains(part))
+            && (self.grant_type.is_none() || self.grant_type == seen.grant_type)
+    }
+}
+
+/// What a fault does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum FaultKind {
+    /// Answers with this, and nothing else happens.
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// Headers, e.g. `Retry-After`.
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        /// The body, as it is.
+        #[serde(default)]
+        body: String,
+    },
+    /// Waits, then answers as usual.
+    Delay {
+        /// How long.
+        milliseconds: u64,
+    },
+    /// Answers as the authority does when it refuses.
+    Aadsts {
+        /// The number.
+        code: u32,
+        /// The HTTP status, 400 if absent.
+        #[serde(default = "bad_request")]
+        status: u16,
+        /// `error`, e.g. `interaction_required`.
+        error: String,
+        /// The text after `AADSTSn: `.
+        message: String,
+        /// `suberror`, e.g. `basic_action`.
+        #[serde(default)]
+        suberror: Option<String>,
+        /// `claims`: JSON, as a string.
+        #[serde(default)]
+        claims: Option<String>,
+    },
+}
+
+fn bad_request() -> u16 {
+    400
+}
+
+/// The fault for this request, if there is one; it is used up by one.
+pub(crate) fn take_fault(faults: &mut Vec<Fault>, seen: &Seen) -> Option<FaultKind> {
+    let fault = faults.iter_mut().find(|fault| fault.times > 0 && fault.matcher.fits(seen))?;
+    fault.times -= 1;
+    let kind = fault.kind.clone();
+    faults.retain(|fault| fault.times > 0);
+    Some(kind)
+}

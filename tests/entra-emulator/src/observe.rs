@@ -1,0 +1,137 @@
+//! What happens to every request before and after its handler: it is read, perhaps answered by a fault, and logged.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use uuid::Uuid;
+
+use crate::{
+    authorize::client_request_id,
+    client::has_basic_credentials,
+    errors::{Aadsts, Failed, Trace},
+    keys::Unverified,
+    log::{FaultKind, Host, Learnt, Seen, take_fault},
+    state::Shared,
+};
+
+/// The largest request body read, in bytes.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// The layer of both routers.
+pub(crate) async fn observe(
+    State((shared, host)): State<(Arc<Shared>, Host)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let seen = see(&shared, host, &parts.method, parts.uri.path(), &parts.headers, &body);
+    let fault = take_fault(shared.lock().faults(), &seen);
+    let mut response = match fault {
+        None => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Some(FaultKind::Delay { milliseconds }) => {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            next.run(Request::from_parts(parts, Body::from(body))).await
+        }
+        Some(FaultKind::Status { status, headers, body }) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let mut response = (status, body).into_response();
+            for (name, value) in headers {
+                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+            response
+        }
+        Some(FaultKind::Aadsts { code, status, error, message, suberror, claims }) => {
+            let trace = Trace::new(client_request_id(&parts.headers), shared.now());
+            Aadsts::Injected { code, status, error, message, suberror, claims }.into_response(&shared.authority, &trace)
+        }
+    };
+    let learnt = response.extensions_mut().remove::<Learnt>().unwrap_or_default();
+    let failed = response.extensions_mut().remove::<Failed>();
+    shared.lock().log.push(seen, learnt, response.status().as_u16(), failed.map(|failed| failed.code));
+    response
+}
+
+fn see(shared: &Shared, host: Host, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> Seen {
+    let mut seen = Seen {
+        host,
+        method: method.to_string(),
+        path: path.to_owned(),
+        tenant: None,
+        grant_type: None,
+        client: None,
+        user: None,
+        client_secret_present: false,
+        scopes: Vec::new(),
+    };
+    match host {
+        Host::Authority => {
+            let tenant = path.split('/').nth(1).and_then(|name| shared.find_tenant(name));
+            seen.tenant = tenant.map(|tenant| tenant.directory.id);
+            seen.client_secret_present = has_basic_credentials(headers);
+            if method == Method::POST {
+                see_form(&mut seen, body);
+            }
+        }
+        Host::Graph => see_token(&mut seen, headers),
+    }
+    seen
+}
+
+/// A refused request is logged too, so this reads what is there, however wrong the rest may be.
+fn see_form(seen: &mut Seen, body: &[u8]) {
+    for (name, value) in url::form_urlencoded::parse(body) {
+        match &*name {
+            "grant_type" => seen.grant_type = Some(value.into_owned()),
+            "client_id" => seen.client = Some(value.into_owned()),
+            "client_secret" => seen.client_secret_present = true,
+            "scope" => seen.scopes = words(&value),
+            _ => {}
+        }
+    }
+}
+
+fn see_token(seen: &mut Seen, headers: &HeaderMap) {
+    let Some(token) = bearer(headers).and_then(Unverified::parse) else {
+        return;
+    };
+    let id = |name| token.claim(name).and_then(|id| Uuid::parse_str(id).ok());
+    seen.tenant = id("tid");
+    seen.client = token.claim("appid").map(ToOwned::to_owned);
+    match token.claim("scp") {
+        Some(scp) => {
+            seen.user = id("oid");
+            seen.scopes = words(scp);
+        }
+        None => seen.scopes = roles(&token),
+    }
+}
+
+/// The token of an `Authorization: Bearer` header.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// The `roles` claim.
+pub(crate) fn roles(token: &Unverified) -> Vec<String> {
+    let roles = token.claims.get("roles").and_then(serde_json::Value::as_array);
+    let roles = roles.into_iter().flatten().filter_map(serde_json::Value::as_str);
+    roles.map(ToOwned::to_owned).collect()
+}
+
+/// The words of a space-separated list.
+pub(crate) fn words(text: &str) -> Vec<String> {
+    text.split_ascii_whitespace().map(ToOwned::to_owned).collect()
+}

@@ -1,0 +1,293 @@
+//! What a running emulator knows: its tenants and their keys, codes and refresh tokens not yet used up, log, faults, clock.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use uuid::Uuid;
+
+use crate::{
+    configuration::Tenant,
+    errors::Aadsts,
+    keys::SigningKey,
+    log::{Fault, RequestLog},
+};
+
+/// How long a federated issuer may take for each of its two answers.
+const FEDERATION_TIME_OUT: Duration = Duration::from_secs(5);
+const TENANT_LIMIT: usize = 10_000;
+const GRANT_LIMIT: usize = 10_000;
+const FAULT_LIMIT: usize = 1_000;
+/// Superseded keys stay published this far back.
+const KEY_LIMIT: usize = 6;
+
+/// Shared by both hosts and every [`crate::Control`].
+pub(crate) struct Shared {
+    /// `https://localhost:PORT`
+    pub(crate) authority: String,
+    /// `https://localhost:PORT`
+    pub(crate) graph: String,
+    pub(crate) ca_pem: String,
+    /// The key of Microsoft's tenant for personal accounts, published beside each tenant's own: a token that it
+    /// signs for another tenant verifies and is still wrong.
+    pub(crate) consumers_key: Arc<SigningKey>,
+    initial_keys: Vec<Arc<SigningKey>>,
+    clock_offset: AtomicI64,
+    issued: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// What changes, behind the one lock, which is never held across an await.
+pub(crate) struct State {
+    tenants: HashMap<Uuid, Arc<TenantState>>,
+    pub(crate) codes: Bounded<Code>,
+    pub(crate) refresh_tokens: Bounded<RefreshToken>,
+    pub(crate) log: RequestLog,
+    faults: Vec<Fault>,
+    trusted: Vec<reqwest::Certificate>,
+    federation_client: reqwest::Client,
+}
+
+/// One tenant with what it has beyond its configuration.
+#[derive(Clone)]
+pub(crate) struct TenantState {
+    pub(crate) directory: Tenant,
+    /// Published; the first one signs.
+    pub(crate) keys: Vec<Arc<SigningKey>>,
+    /// Users, and up to which issue number their tokens are void.
+    revoked: HashMap<Uuid, u64>,
+}
+
+impl TenantState {
+    pub(crate) fn is_revoked(&self, user: Uuid, issue: u64) -> bool {
+        self.revoked.get(&user).is_some_and(|last| issue <= *last)
+    }
+
+    pub(crate) fn key(&self, kid: &str) -> Option<&Arc<SigningKey>> {
+        self.keys.iter().find(|key| key.kid == kid)
+    }
+
+    pub(crate) fn signing_key(&self) -> anyhow::Result<&Arc<SigningKey>> {
+        self.keys.first().context("a tenant has keys")
+    }
+}
+
+/// An authorization code's other half.
+#[derive(Clone)]
+pub(crate) struct Code {
+    pub(crate) tenant: Uuid,
+    pub(crate) client: Uuid,
+    pub(crate) user: Uuid,
+    pub(crate) redirect_uri: String,
+    pub(crate) scope: String,
+    pub(crate) challenge: Option<Challenge>,
+    pub(crate) nonce: Option<String>,
+    pub(crate) claims: Option<String>,
+    pub(crate) issue: u64,
+    /// Seconds since 1970.
+    pub(crate) expires: i64,
+    pub(crate) redeemed: bool,
+}
+
+/// PKCE (RFC 7636 §4.2).
+#[derive(Clone)]
+pub(crate) enum Challenge {
+    Sha256(String),
+    Plain(String),
+}
+
+/// A refresh token's other half.
+#[derive(Clone)]
+pub(crate) struct RefreshToken {
+    pub(crate) tenant: Uuid,
+    pub(crate) client: Uuid,
+    pub(crate) user: Uuid,
+    pub(crate) scope: String,
+    pub(crate) issue: u64,
+    /// Seconds since 1970.
+    pub(crate) expires: i64,
+}
+
+impl Shared {
+    pub(crate) fn new(authority: String, graph: String, ca_pem: String) -> anyhow::Result<Self> {
+        let own = reqwest::Certificate::from_pem(ca_pem.as_bytes())?;
+        let trusted = vec![own];
+        Ok(Self {
+            authority,
+            graph,
+            ca_pem,
+            consumers_key: SigningKey::generate()?,
+            initial_keys: (0..3).map(|_| SigningKey::generate()).collect::<Result<_, _>>()?,
+            clock_offset: AtomicI64::new(0),
+            issued: AtomicU64::new(0),
+            state: Mutex::new(State {
+                tenants: HashMap::new(),
+                codes: Bounded::default(),
+                refresh_tokens: Bounded::default(),
+                log: RequestLog::default(),
+                faults: Vec::new(),
+                federation_client: federation_client(&trusted)?,
+                trusted,
+            }),
+        })
+    }
+
+    /// Nothing panics while it holds the lock, and what it guards is valid after every statement.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seconds since 1970, by the emulator's clock.
+    pub(crate) fn now(&self) -> i64 {
+        jiff::Timestamp::now().as_second() + self.clock_offset.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn advance_clock(&self, seconds: i64) {
+        self.clock_offset.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// Numbers every token, so that a revocation can tell those before it from those after it within one second.
+    pub(crate) fn next_issue(&self) -> u64 {
+        self.issued.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn add_tenant(&self, directory: Tenant) -> anyhow::Result<()> {
+        directory.validate().with_context(|| format!("tenant {}", directory.id))?;
+        let mut state = self.lock();
+        ensure!(!state.tenants.contains_key(&directory.id), "the tenant {} exists already", directory.id);
+        ensure!(state.tenants.len() < TENANT_LIMIT, "no more than {TENANT_LIMIT} tenants");
+        state.tenants.insert(
+            directory.id,
+            Arc::new(TenantState { directory, keys: self.initial_keys.clone(), revoked: HashMap::new() }),
+        );
+        Ok(())
+    }
+
+    pub(crate) fn tenant(&self, id: Uuid) -> Option<Arc<TenantState>> {
+        self.lock().tenants.get(&id).cloned()
+    }
+
+    /// By id or by domain.
+    pub(crate) fn find_tenant(&self, name: &str) -> Option<Arc<TenantState>> {
+        if let Ok(id) = Uuid::parse_str(name) {
+            return self.tenant(id);
+        }
+        let named = |tenant: &&Arc<TenantState>| {
+            let domains = &tenant.directory.domains;
+            domains.iter().any(|domain| domain.eq_ignore_ascii_case(name))
+        };
+        self.lock().tenants.values().find(named).cloned()
+    }
+
+    /// The tenant that a path names. `common` and `organizations` name none: every app here has a single tenant.
+    pub(crate) fn concrete_tenant(&self, name: &str) -> Result<Arc<TenantState>, Aadsts> {
+        self.find_tenant(name).ok_or_else(|| Aadsts::TenantUnknown(name.to_owned()))
+    }
+
+    /// Changes one tenant's directory, or nothing if `change` fails.
+    pub(crate) fn change_tenant<T>(
+        &self,
+        id: Uuid,
+        change: impl FnOnce(&mut Tenant) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let mut state = self.lock();
+        let tenant = state.tenants.get_mut(&id).with_context(|| format!("no tenant {id}"))?;
+        let mut changed = TenantState::clone(tenant);
+        let result = change(&mut changed.directory)?;
+        *tenant = Arc::new(changed);
+        Ok(result)
+    }
+
+    pub(crate) fn revoke(&self, tenant: Uuid, user: Uuid) -> anyhow::Result<()> {
+        let last = self.issued.load(Ordering::Relaxed);
+        let mut state = self.lock();
+        let tenant = state.tenants.get_mut(&tenant).context("no such tenant")?;
+        Arc::make_mut(tenant).revoked.insert(user, last);
+        Ok(())
+    }
+
+    pub(crate) fn roll_signing_key(&self, tenant: Uuid) -> anyhow::Result<()> {
+        let key = SigningKey::generate()?;
+        let mut state = self.lock();
+        let tenant = state.tenants.get_mut(&tenant).context("no such tenant")?;
+        let keys = &mut Arc::make_mut(tenant).keys;
+        keys.insert(0, key);
+        keys.truncate(KEY_LIMIT);
+        Ok(())
+    }
+
+    pub(crate) fn trust(&self, pem: &str) -> anyhow::Result<()> {
+        let added =
+            reqwest::Certificate::from_pem_bundle(pem.as_bytes()).context("not a PEM bundle of certificates")?;
+        let mut state = self.lock();
+        state.trusted.extend(added);
+        state.federation_client = federation_client(&state.trusted)?;
+        Ok(())
+    }
+
+    pub(crate) fn federation_client(&self) -> reqwest::Client {
+        self.lock().federation_client.clone()
+    }
+}
+
+impl State {
+    pub(crate) fn add_fault(&mut self, fault: Fault) -> anyhow::Result<()> {
+        ensure!(self.faults.len() < FAULT_LIMIT, "no more than {FAULT_LIMIT} faults at a time");
+        self.faults.push(fault);
+        Ok(())
+    }
+
+    pub(crate) fn faults(&mut self) -> &mut Vec<Fault> {
+        &mut self.faults
+    }
+}
+
+/// Trusts what it is told to trust and nothing else, and goes nowhere but where the credential says.
+fn federation_client(trusted: &[reqwest::Certificate]) -> anyhow::Result<reqwest::Client> {
+    Ok(reqwest::Client::builder()
+        .tls_certs_only(trusted.iter().cloned())
+        .https_only(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(FEDERATION_TIME_OUT)
+        .timeout(FEDERATION_TIME_OUT)
+        .build()?)
+}
+
+/// A map that forgets its oldest entries rather than grow without end.
+pub(crate) struct Bounded<V> {
+    entries: HashMap<String, V>,
+    order: VecDeque<String>,
+}
+
+impl<V> Default for Bounded<V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), order: VecDeque::new() }
+    }
+}
+
+impl<V> Bounded<V> {
+    pub(crate) fn insert(&mut self, key: String, value: V) {
+        if self.order.len() == GRANT_LIMIT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.entries.remove(&oldest);
+        }
+        self.order.push_back(key.clone());
+        self.entries.insert(key, value);
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&V> {
+        self.entries.get(key)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut V> {
+        self.entries.get_mut(key)
+    }
+}
