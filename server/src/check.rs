@@ -9,6 +9,7 @@ use mcp_entra_policy::{CompiledPolicy, ServerConfiguration, revision};
 use crate::entra::{FederatedToken, Sts};
 use crate::environment::refuse_secrets;
 use crate::http_client;
+use crate::inputs;
 use crate::token::Keys;
 
 /// Longest answer of Graph that is read, in bytes: only whether it answers counts.
@@ -26,27 +27,27 @@ pub struct Inputs {
 
 /// Checks everything and writes a line for each: `ok` or `FAIL`, what, and what to do next. Says whether all is ok.
 /// Fails only where the report cannot be written.
-pub async fn check(inputs: &Inputs, report: &mut dyn Write) -> io::Result<bool> {
+pub async fn check(files: &Inputs, report: &mut dyn Write) -> io::Result<bool> {
     let mut report = Report { lines: report, all_ok: true };
     let names = std::env::vars_os().map(|(name, _)| name);
     let environment = refuse_secrets(names).map(|()| "no client secret, certificate or password".to_owned());
     report.line("environment", environment)?;
-    let configuration = report.value("configuration", configuration(&inputs.config), |configuration| {
+    let configuration = report.value("configuration", inputs::configuration(&files.config), |configuration| {
         let reference = &configuration.server;
-        format!("{} is valid, for McpServer {}/{}", inputs.config.display(), reference.namespace, reference.name)
+        format!("{} is valid, for McpServer {}/{}", files.config.display(), reference.namespace, reference.name)
     })?;
-    report.line("policy", policy(&inputs.policy))?;
+    report.line("policy", policy(&files.policy))?;
     let federated_token = report.value("federated token", FederatedToken::from_environment(), |token| {
         format!("AZURE_FEDERATED_TOKEN_FILE is {}", token.path().display())
     })?;
     if let Some(token) = &federated_token {
         report.line("federated token", federated_token_says(token).await)?;
     }
-    let trusted = match &inputs.trust_bundle {
+    let trusted = match &files.trust_bundle {
         Some(path) => format!("the system's certificates and {}", path.display()),
         None => "the system's certificates".to_owned(),
     };
-    let http = report.value("trust", client(inputs.trust_bundle.as_deref()), |_| trusted)?;
+    let http = report.value("trust", inputs::http_client(files.trust_bundle.as_deref()), |_| trusted)?;
     if let (Some(configuration), Some(http)) = (configuration, http) {
         report.line("signing keys", signing_keys(&configuration, &http).await)?;
         if let Some(token) = federated_token {
@@ -88,20 +89,8 @@ impl Report<'_> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path)
-        .map_err(|error| format!("{} cannot be read ({error}); mount it there or name another file", path.display()))
-}
-
-fn configuration(path: &Path) -> Result<ServerConfiguration, String> {
-    let invalid = |error: &dyn std::fmt::Display| format!("{} is not valid: {error}", path.display());
-    let configuration: ServerConfiguration = serde_yaml::from_slice(&read(path)?).map_err(|error| invalid(&error))?;
-    configuration.validate().map_err(|error| invalid(&error))?;
-    Ok(configuration)
-}
-
 fn policy(path: &Path) -> Result<String, String> {
-    let document = read(path)?;
+    let document = inputs::read(path).map_err(|error| error.to_string())?;
     let policy = CompiledPolicy::parse(&document).map_err(|error| error.to_string())?;
     let nobody =
         if policy.grants.is_empty() { ": nobody may use any tool until an McpRoleMapping is applied" } else { "" };
@@ -122,11 +111,6 @@ async fn federated_token_says(token: &FederatedToken) -> Result<String, String> 
             identity.subject, -remaining
         )),
     }
-}
-
-fn client(trust_bundle: Option<&Path>) -> Result<reqwest::Client, String> {
-    let pem = trust_bundle.map(read).transpose()?;
-    http_client::build(pem.as_deref()).map_err(|error| error.to_string())
 }
 
 async fn signing_keys(configuration: &ServerConfiguration, http: &reqwest::Client) -> Result<String, String> {

@@ -1,0 +1,33 @@
+//! Who is calling, and how the server proves to Entra who it is itself.
+
+mod check;
+mod exchange;
+mod graph;
+mod probe;
+mod signing_keys;
+mod tokens;
+
+use std::sync::Arc;
+
+use mcp_entra_server::entra::{FederatedToken, Sts};
+use mcp_entra_server::token::{Keys, Principal, TokenValidator};
+
+use crate::tenant::{TestTenant, http};
+
+/// A validator of this tenant's tokens, with its keys fetched.
+async fn validator(tenant: &TestTenant) -> TokenValidator {
+    let configuration = tenant.configuration();
+    let keys = Keys::new(http(), &configuration.entra);
+    keys.refresh().await.unwrap();
+    TokenValidator::new(&configuration, Arc::new(keys))
+}
+
+/// The principal of a good token of this user.
+async fn signed_in(tenant: &TestTenant, user: &str) -> Arc<Principal> {
+    validator(tenant).await.validate(&tenant.token(user)).await.unwrap()
+}
+
+/// This tenant's token endpoint, asked with the tenant's projected token.
+fn sts(tenant: &TestTenant) -> Arc<Sts> {
+    Arc::new(Sts::new(http(), &tenant.configuration().entra, FederatedToken::at(tenant.token_file())))
+}

@@ -1,0 +1,128 @@
+//! Entra's signing keys: when they are fetched, and what happens when they cannot be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use entra_emulator::{Fault, FaultKind, Host, Matcher};
+use mcp_entra_server::token::{Keys, TokenValidator};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::tenant::{ALICE, TestTenant, control, http};
+
+const DISCOVERY: &str = "/v2.0/.well-known/openid-configuration";
+const KEYS: &str = "/discovery/v2.0/keys";
+
+fn keys_of(tenant: &TestTenant) -> (Arc<Keys>, TokenValidator) {
+    let configuration = tenant.configuration();
+    let keys = Arc::new(Keys::new(http(), &configuration.entra));
+    (Arc::clone(&keys), TokenValidator::new(&configuration, keys))
+}
+
+fn fetches(tenant: &TestTenant) -> usize {
+    tenant.requests().iter().filter(|request| request.path.ends_with(KEYS)).count()
+}
+
+/// The next request for this document of the tenant is answered so.
+fn answer(tenant: &TestTenant, path: &str, status: u16, body: &str) {
+    let matcher = Matcher {
+        host: Some(Host::Authority),
+        tenant: Some(tenant.id),
+        path: Some(path.to_owned()),
+        ..Matcher::default()
+    };
+    let kind = FaultKind::Status { status, headers: [].into(), body: body.to_owned() };
+    control().inject(Fault { matcher, times: 1, kind }).unwrap();
+}
+
+#[tokio::test]
+async fn nobody_gets_in_before_keys_were_fetched() {
+    let tenant = TestTenant::new();
+    let (keys, validator) = keys_of(&tenant);
+    let error = validator.validate(&tenant.token(ALICE)).await.unwrap_err();
+    assert!(error.keys_unavailable() && !error.required_scope_missing());
+    assert_eq!(error.reason(), "keys_unavailable");
+    assert_eq!((keys.status().count, keys.status().age_seconds), (0, None));
+    assert_eq!(fetches(&tenant), 0, "a caller must not be able to make the server ask Entra");
+
+    keys.refresh().await.unwrap();
+    validator.validate(&tenant.token(ALICE)).await.unwrap();
+    assert!(keys.status().count >= 1 && keys.status().age_seconds.is_some() && keys.status().error.is_none());
+}
+
+#[tokio::test]
+async fn keys_come_by_themselves_once_entra_answers() {
+    let tenant = TestTenant::new();
+    let (keys, validator) = keys_of(&tenant);
+    answer(&tenant, DISCOVERY, 503, "");
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (keys, stop) = (Arc::clone(&keys), stop.clone());
+        async move { keys.run(stop).await }
+    });
+    let arrived = async {
+        while keys.status().count == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), arrived).await.unwrap();
+    validator.validate(&tenant.token(ALICE)).await.unwrap();
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_key_is_fetched_when_a_token_has_it_and_forged_key_ids_cause_no_further_requests() {
+    let tenant = TestTenant::new();
+    let (keys, validator) = keys_of(&tenant);
+    keys.refresh().await.unwrap();
+    let before = tenant.token(ALICE);
+    control().roll_signing_key(tenant.id).unwrap();
+    let after = tenant.token(ALICE);
+    assert_ne!(before.split('.').next(), after.split('.').next(), "the kid did not change");
+
+    let together = (0..20).map(|_| validator.validate(&after));
+    assert!(futures::future::join_all(together).await.iter().all(Result::is_ok));
+    assert_eq!(fetches(&tenant), 2, "concurrent misses are one request");
+    validator.validate(&before).await.unwrap();
+
+    let forged: Vec<_> = (0..20)
+        .map(|number| tenant.sign(&json!({ "kid": format!("forged-{number}") }), &tenant.claims(ALICE)))
+        .collect();
+    for result in futures::future::join_all(forged.iter().map(|token| validator.validate(token))).await {
+        assert_eq!(result.unwrap_err().reason(), "unknown_key");
+    }
+    assert_eq!(fetches(&tenant), 2);
+}
+
+#[tokio::test]
+async fn the_last_good_keys_stay_in_use_while_entra_answers_with_nothing_usable() {
+    let tenant = TestTenant::new();
+    let (keys, validator) = keys_of(&tenant);
+    keys.refresh().await.unwrap();
+    let configuration = tenant.configuration();
+    let (authority, issuer) =
+        (&configuration.entra.authority, format!("{}/{}/v2.0", configuration.entra.authority, tenant.id));
+    let discovery = |issuer: &str, jwks_uri: &str| json!({ "issuer": issuer, "jwks_uri": jwks_uri }).to_string();
+    let table = [
+        (DISCOVERY, 503, String::new(), "503"),
+        (DISCOVERY, 302, String::new(), "302"),
+        (DISCOVERY, 200, "<html>".to_owned(), "not usable"),
+        (DISCOVERY, 200, discovery("https://elsewhere.example/v2.0", &format!("{authority}{KEYS}")), "its issuer is"),
+        (DISCOVERY, 200, discovery(&issuer, "https://elsewhere.example/keys"), "is not on"),
+        (DISCOVERY, 200, discovery(&issuer, &format!("{authority}.elsewhere.example/keys")), "is not on"),
+        (KEYS, 500, String::new(), "500"),
+        (KEYS, 200, "{}".to_owned(), "not usable"),
+        (KEYS, 200, r#"{"keys":[]}"#.to_owned(), "no RSA signing key"),
+        (KEYS, 200, format!(r#"{{"keys":[],"padding":"{}"}}"#, "x".repeat(1024 * 1024)), "longer than"),
+    ];
+    for (path, status, body, problem) in table {
+        answer(&tenant, path, status, &body);
+        let error = keys.refresh().await.unwrap_err().to_string();
+        assert!(error.contains(problem), "{problem} is not in: {error}");
+        assert_eq!(keys.status().error, Some(error));
+        validator.validate(&tenant.token(ALICE)).await.unwrap();
+    }
+    keys.refresh().await.unwrap();
+    assert_eq!(keys.status().error, None);
+}
