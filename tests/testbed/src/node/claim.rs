@@ -1,0 +1,57 @@
+//! Takes a pod address that no other pod on this machine has, those of other testbeds included.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use anyhow::bail;
+
+use crate::address::Announced;
+
+/// Held on a pod's dialable address for as long as the pod has it, so that nobody else takes it. Pods cannot use it.
+const CLAIM_PORT: u16 = 10_249;
+
+/// An address of a pod, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    announced: Announced,
+    _listener: TcpListener,
+}
+
+impl Claim {
+    /// Takes a free address, chosen at random so that testbeds side by side seldom meet.
+    ///
+    /// # Errors
+    /// Where no address can be listened on.
+    pub(super) fn take() -> anyhow::Result<Self> {
+        for _ in 0..100 {
+            let announced = Announced::new(rand::random(), rand::random_range(1..=254));
+            if let Ok(listener) = TcpListener::bind(announced.dialable(CLAIM_PORT)) {
+                return Ok(Self { announced, _listener: listener });
+            }
+        }
+        bail!("no pod address can be listened on at port {CLAIM_PORT}")
+    }
+
+    /// What the pod's status says. Nothing listens there.
+    pub(super) fn announced(&self) -> Announced {
+        self.announced
+    }
+
+    /// Where the pod's processes listen.
+    pub(super) fn listening(&self) -> Ipv4Addr {
+        self.announced.listening()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claimed_address_cannot_be_claimed_again_until_it_is_given_back() {
+        let claim = Claim::take().unwrap();
+        let taken = claim.announced().dialable(CLAIM_PORT);
+        assert!(TcpListener::bind(taken).is_err());
+        drop(claim);
+        assert!(TcpListener::bind(taken).is_ok());
+    }
+}

@@ -1,0 +1,400 @@
+//! One container's life: planned, started, probed, restarted with back-off, ended gracefully.
+
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+use kube::ResourceExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::plan::{self, Process};
+use super::pod::PodContext;
+use super::probes::{Finding, Prober, Purpose};
+use super::sources::{Sources, of_environment};
+use super::state::{Phase, Termination};
+use super::{Image, Severity};
+use crate::supervisor::{Child, Command, ExitStatus};
+
+/// How soon what a container cannot start without is looked for again.
+const CONFIGURATION_RETRY: Duration = Duration::from_secs(2);
+/// Between an image's first failed pull and the back-off.
+const IMAGE_RETRY: Duration = Duration::from_secs(1);
+/// What of a log a termination message holds at most, as a kubelet's.
+const MESSAGE_BYTES: usize = 2048;
+const MESSAGE_LINES: usize = 80;
+
+/// When a container that has ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Restart {
+    Always,
+    OnFailure,
+    Never,
+}
+
+impl Restart {
+    pub(super) fn of(policy: Option<&str>) -> Self {
+        match policy {
+            Some("OnFailure") => Self::OnFailure,
+            Some("Never") => Self::Never,
+            _ => Self::Always,
+        }
+    }
+
+    /// For an init container, which is done once it has succeeded.
+    pub(super) fn of_init(self) -> Self {
+        if self == Self::Always { Self::OnFailure } else { self }
+    }
+
+    fn again(self, exit_code: i32) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit_code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// The kubelet's pause before a restart: none at first, then 10 s, doubling to 5 min; forgotten once the container has run
+/// for 10 min.
+#[derive(Debug, Default)]
+struct BackOff(Duration);
+
+impl BackOff {
+    const FIRST: Duration = Duration::from_secs(10);
+    const LONGEST: Duration = Duration::from_secs(300);
+    const FORGOTTEN: Duration = Duration::from_secs(600);
+
+    fn after(&mut self, ran: Duration) -> Duration {
+        let wait = if ran >= Self::FORGOTTEN { Duration::ZERO } else { self.0 };
+        self.0 = (wait * 2).clamp(Self::FIRST, Self::LONGEST);
+        wait
+    }
+}
+
+/// When the pod is to stop, and how long its processes may take: `None` until then. It may be shortened.
+pub(super) type Stop = watch::Receiver<Option<Duration>>;
+
+/// Waits for `work`, but not beyond the pod's stop.
+pub(super) async fn unless_stopped<T>(stop: &Stop, work: impl Future<Output = T>) -> Option<T> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        biased;
+        // Without anyone to stop the pod, it is stopped.
+        _ = stop.wait_for(Option::is_some) => None,
+        result = work => Some(result),
+    }
+}
+
+/// Runs the container until it has ended for good or the pod stops.
+pub(super) async fn run(pod: &PodContext, container: &Container, restart: Restart) {
+    let stop = pod.stop();
+    let Some(image) = pod.node.images.get(container.image.as_deref().unwrap_or_default()) else {
+        unless_stopped(&stop, without_image(pod, container)).await;
+        return;
+    };
+    let mut back_off = BackOff::default();
+    loop {
+        let Some(process) = unless_stopped(&stop, planned(pod, container, image)).await else {
+            return;
+        };
+        let begun = Instant::now();
+        let end = once(pod, container, process, &stop).await;
+        pod.update(&container.name, |state| state.now = Phase::Terminated(end.clone()));
+        if stop.borrow().is_some() || !restart.again(end.exit_code) {
+            return;
+        }
+        let wait = back_off.after(begun.elapsed());
+        if !wait.is_zero() {
+            say_back_off(pod, container, wait);
+        }
+        pod.update(&container.name, |state| {
+            state.before = Some(end.clone());
+        });
+        if unless_stopped(&stop, sleep(wait)).await.is_none() {
+            return;
+        }
+        pod.update(&container.name, |state| state.restarts += 1);
+    }
+}
+
+fn say_back_off(pod: &PodContext, container: &Container, wait: Duration) {
+    let who = format!("{}_{}({})", pod.pod.name_any(), pod.namespace(), pod.uid());
+    let name = &container.name;
+    let note = format!("Back-off restarting failed container {name} in pod {who}");
+    pod.event(Severity::Warning, "BackOff", note);
+    pod.update(name, |state| {
+        state.now = Phase::Waiting {
+            reason: "CrashLoopBackOff",
+            message: Some(format!(
+                "back-off {} restarting failed container={name} pod={who}",
+                minutes_and_seconds(wait)
+            )),
+        };
+    });
+}
+
+/// As Go prints a duration: `10s`, `2m40s`.
+fn minutes_and_seconds(time: Duration) -> String {
+    match (time.as_secs() / 60, time.as_secs() % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
+
+async fn without_image(pod: &PodContext, container: &Container) {
+    let image = container.image.as_deref().unwrap_or_default();
+    let error = format!(
+        "rpc error: code = NotFound desc = failed to pull and unpack image \"{image}\": \
+         failed to resolve reference \"{image}\": {image}: not found"
+    );
+    let wait = |reason, message| {
+        pod.update(&container.name, |state| {
+            state.now = Phase::Waiting { reason, message: Some(message) };
+        });
+    };
+    pod.event(Severity::Warning, "Failed", format!("Failed to pull image \"{image}\": {error}"));
+    wait("ErrImagePull", error.clone());
+    sleep(IMAGE_RETRY).await;
+    let back_off = format!("Back-off pulling image \"{image}\"");
+    pod.event(Severity::Normal, "BackOff", back_off.clone());
+    wait("ImagePullBackOff", format!("{back_off}: ErrImagePull: {error}"));
+    // The node's images never change.
+    std::future::pending().await
+}
+
+/// Plans the process, as often as it takes until everything that its environment refers to is there.
+async fn planned(pod: &PodContext, container: &Container, image: &Image) -> Process {
+    loop {
+        let references = of_environment(container);
+        let outcome = match Sources::fetch(&pod.node.client, &pod.namespace(), references).await {
+            Ok(sources) => {
+                let (volumes, address) = (pod.volumes_folder(), pod.address.listening());
+                plan::process(&pod.pod, container, image, &sources, &volumes, address).map_err(anyhow::Error::from)
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(process) => return process,
+            Err(error) => {
+                pod.event(Severity::Warning, "Failed", format!("Error: {error:#}"));
+                pod.update(&container.name, |state| {
+                    state.now =
+                        Phase::Waiting { reason: "CreateContainerConfigError", message: Some(format!("{error:#}")) };
+                });
+                sleep(CONFIGURATION_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Runs the process once, until it ends by itself, by a failed probe or by the pod's stop.
+async fn once(pod: &PodContext, container: &Container, process: Process, stop: &Stop) -> Termination {
+    let started = Timestamp::now();
+    let id = format!("testbed://{}", Uuid::new_v4().simple());
+    let log = pod.next_log(&container.name);
+    let child = match start(pod, &process, &log).await {
+        Ok(child) => child,
+        Err(error) => {
+            let message = format!("failed to create containerd task: {error:#}");
+            pod.event(Severity::Warning, "Failed", format!("Error: {message}"));
+            return Termination {
+                id,
+                exit_code: 128,
+                reason: "StartError",
+                message: Some(message),
+                started,
+                finished: Timestamp::now(),
+            };
+        }
+    };
+    pod.event(Severity::Normal, "Started", format!("Started container {}", container.name));
+    pod.update(&container.name, |state| {
+        state.now = Phase::Running { id: id.clone(), since: started, started: false, ready: false };
+    });
+    let status = until_end(pod, container, &child, stop).await;
+    let exit_code = exit_code(status);
+    let wants_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+    Termination {
+        id,
+        exit_code,
+        reason: if exit_code == 0 { "Completed" } else { "Error" },
+        message: (wants_log && exit_code != 0).then(|| last_words(&log)).flatten(),
+        started,
+        finished: Timestamp::now(),
+    }
+}
+
+async fn start(pod: &PodContext, process: &Process, log: &Path) -> anyhow::Result<Child> {
+    if let Some(folder) = log.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut command =
+        Command::new(&process.program, log).args(process.arguments.iter().cloned()).envs(process.environment.clone());
+    if let Some(folder) = &process.folder {
+        command = command.folder(folder);
+    }
+    pod.node.supervisor.spawn(command).await
+}
+
+async fn until_end(pod: &PodContext, container: &Container, child: &Child, stop: &Stop) -> ExitStatus {
+    let name = &container.name;
+    let found = |finding| match finding {
+        Finding::Started => pod.update(name, |state| {
+            if let Phase::Running { started, .. } = &mut state.now {
+                *started = true;
+            }
+        }),
+        Finding::Ready(now) => pod.update(name, |state| {
+            if let Phase::Running { ready, .. } = &mut state.now {
+                *ready = now;
+            }
+        }),
+        Finding::Failed(purpose, why) => {
+            pod.event(Severity::Warning, "Unhealthy", format!("{purpose:?} probe failed: {why}"));
+        }
+    };
+    let probed = async {
+        match Prober::new(container, pod.address.listening()) {
+            Ok(prober) => prober.run(found).await,
+            Err(error) => {
+                pod.event(Severity::Warning, "Unhealthy", format!("no probe can run: {error:#}"));
+                std::future::pending().await
+            }
+        }
+    };
+    let failed = tokio::select! {
+        status = child.exited() => return status,
+        failed = unless_stopped(stop, probed) => failed,
+    };
+    // The latest of: the probe's own grace, the pod's when a probe failed, the deletion's when it is deleted.
+    let grace = match (&failed, *stop.borrow()) {
+        (_, Some(grace)) => grace,
+        (Some((_, probe)), None) => probe.termination_grace_period_seconds.map_or(pod.grace(), seconds),
+        (None, None) => Duration::ZERO,
+    };
+    let why = match failed {
+        Some((purpose, _)) => format!(
+            "Container {name} failed {} probe, will be restarted",
+            match purpose {
+                Purpose::Startup => "startup",
+                Purpose::Readiness => "readiness",
+                Purpose::Liveness => "liveness",
+            }
+        ),
+        None => format!("Stopping container {name}"),
+    };
+    pod.event(Severity::Normal, "Killing", why);
+    end(container, child, stop, grace).await
+}
+
+/// Ends the process: the preStop sleep, SIGTERM, the rest of the grace, SIGKILL.
+async fn end(container: &Container, child: &Child, stop: &Stop, mut grace: Duration) -> ExitStatus {
+    let pre_stop = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+    if let Some(pause) = pre_stop.and_then(|hook| hook.sleep.as_ref()) {
+        let pause = seconds(pause.seconds).min(grace);
+        tokio::select! {
+            status = child.exited() => return status,
+            () = shortened(stop, grace) => {}
+            () = sleep(pause) => {}
+        }
+        // A kubelet leaves the process two seconds whatever the hook has used up.
+        grace = grace.saturating_sub(pause).max(Duration::from_secs(2));
+    }
+    loop {
+        tokio::select! {
+            status = child.terminate(grace) => return status,
+            () = shortened(stop, grace) => grace = stop.borrow().unwrap_or_default(),
+        }
+    }
+}
+
+/// Waits until the pod is to stop faster than within `grace`.
+async fn shortened(stop: &Stop, grace: Duration) {
+    let mut stop = stop.clone();
+    if stop.wait_for(|new| new.is_some_and(|new| new < grace)).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+pub(super) fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+}
+
+/// As a container runtime reports it: 128 and the signal's number where a signal ended it.
+fn exit_code(status: ExitStatus) -> i32 {
+    let by_signal = status.signal.map(|signal| 128 + signal);
+    status.code.or(by_signal).unwrap_or(137)
+}
+
+/// The end of a log; `None` where it is empty.
+fn last_words(log: &Path) -> Option<String> {
+    let content = std::fs::read(log).ok()?;
+    let start = content.len().saturating_sub(MESSAGE_BYTES);
+    let text = String::from_utf8_lossy(content.get(start..)?);
+    let lines: Vec<_> = text.lines().collect();
+    let last = lines.get(lines.len().saturating_sub(MESSAGE_LINES)..)?;
+    let words = last.join("\n");
+    (!words.is_empty()).then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_are_delayed_ever_longer_and_forgiven_after_ten_minutes() {
+        let mut back_off = BackOff::default();
+        let mut after = |ran| back_off.after(Duration::from_secs(ran)).as_secs();
+        let waits: Vec<_> = (0..8).map(|_| after(1)).collect();
+        assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(after(599), 300);
+        assert_eq!(after(600), 0);
+        assert_eq!(after(1), 10);
+    }
+
+    #[test]
+    fn the_restart_policy_decides_by_the_exit_code() {
+        for (policy, init, after_success, after_failure) in [
+            (Some("Always"), false, true, true),
+            (None, false, true, true),
+            (Some("OnFailure"), false, false, true),
+            (Some("Never"), false, false, false),
+            (Some("Always"), true, false, true),
+            (Some("Never"), true, false, false),
+        ] {
+            let restart = Restart::of(policy);
+            let restart = if init { restart.of_init() } else { restart };
+            assert_eq!((restart.again(0), restart.again(1)), (after_success, after_failure), "{policy:?} {init}");
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_a_container_runtime() {
+        let code = |code, signal| exit_code(ExitStatus { code, signal });
+        assert_eq!(code(Some(3), None), 3);
+        assert_eq!(code(None, Some(9)), 137);
+        assert_eq!(code(None, None), 137);
+    }
+
+    #[test]
+    fn last_words_are_the_end_of_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        assert_eq!(last_words(&log), None);
+        let lines: Vec<_> = (0..100).map(|line| format!("line {line}")).collect();
+        std::fs::write(&log, lines.join("\n")).unwrap();
+        let words = last_words(&log).unwrap();
+        assert!(words.starts_with("line 20\n") && words.ends_with("\nline 99"), "{words}");
+        std::fs::write(&log, "x".repeat(5000)).unwrap();
+        assert_eq!(last_words(&log).unwrap().len(), MESSAGE_BYTES);
+    }
+
+    #[test]
+    fn durations_are_printed_as_the_kubelet_prints_them() {
+        let printed = [10, 60, 160].map(|time| minutes_and_seconds(Duration::from_secs(time)));
+        assert_eq!(printed, ["10s", "1m0s", "2m40s"]);
+    }
+}

@@ -1,0 +1,112 @@
+//! What the node knows about a pod's containers at a moment.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+use super::Images;
+
+/// A pod on the node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PodState {
+    /// Its address is taken and its volumes are there.
+    pub(super) prepared: bool,
+    /// It is being deleted, or the node stops.
+    pub(super) terminating: bool,
+    pub(super) init_containers: Vec<ContainerState>,
+    pub(super) containers: Vec<ContainerState>,
+}
+
+/// One of its containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ContainerState {
+    pub(super) name: String,
+    pub(super) image: String,
+    pub(super) image_id: String,
+    pub(super) restarts: i32,
+    pub(super) now: Phase,
+    /// How it ended the last time, once it runs or waits again.
+    pub(super) before: Option<Termination>,
+}
+
+/// What a container does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    Waiting {
+        reason: &'static str,
+        message: Option<String>,
+    },
+    Running {
+        id: String,
+        since: Timestamp,
+        /// Its startup probe has passed.
+        started: bool,
+        ready: bool,
+    },
+    Terminated(Termination),
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Termination {
+    pub(super) id: String,
+    pub(super) exit_code: i32,
+    pub(super) reason: &'static str,
+    pub(super) message: Option<String>,
+    pub(super) started: Timestamp,
+    pub(super) finished: Timestamp,
+}
+
+impl Phase {
+    pub(super) fn waiting(reason: &'static str) -> Self {
+        Self::Waiting { reason, message: None }
+    }
+}
+
+impl PodState {
+    /// A pod before anything was done for it.
+    pub(super) fn new(spec: &PodSpec, images: &Images) -> Self {
+        let waiting = |reason| {
+            move |container: &Container| {
+                let image = container.image.clone().unwrap_or_default();
+                ContainerState {
+                    name: container.name.clone(),
+                    image_id: images.get(&image).map(super::Image::id).unwrap_or_default(),
+                    image,
+                    restarts: 0,
+                    now: Phase::waiting(reason),
+                    before: None,
+                }
+            }
+        };
+        let init_containers = spec.init_containers.as_deref().unwrap_or_default();
+        let reason = if init_containers.is_empty() { "ContainerCreating" } else { "PodInitializing" };
+        Self {
+            init_containers: init_containers.iter().map(waiting("PodInitializing")).collect(),
+            containers: spec.containers.iter().map(waiting(reason)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The container of that name.
+    pub(super) fn container(&self, name: &str) -> Option<&ContainerState> {
+        let mut all = self.init_containers.iter().chain(&self.containers);
+        all.find(|container| container.name == name)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn container_mut(&mut self, name: &str) -> Option<&mut ContainerState> {
+        let mut all = self.init_containers.iter_mut().chain(&mut self.containers);
+        all.find(|container| container.name == name)
+    }
+}
+
+impl ContainerState {
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.now, Phase::Running { ready: true, .. })
+    }
+
+    /// Ended with exit code 0, and not to be started again.
+    pub(super) fn has_succeeded(&self) -> bool {
+        matches!(&self.now, Phase::Terminated(end) if end.exit_code == 0)
+    }
+}

@@ -1,0 +1,345 @@
+//! Writes a pod's status from its state, as a kubelet does.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, Pod,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::HOST_ADDRESS;
+use super::state::{ContainerState, Phase, PodState, Termination};
+use crate::address::Announced;
+
+/// The conditions last written, by type: whether True, and since when.
+pub(super) type Conditions = BTreeMap<&'static str, (bool, Timestamp)>;
+
+/// A status as a strategic merge patch. It leaves other writers' conditions alone.
+pub(super) fn patch(
+    pod: &Pod,
+    state: &PodState,
+    address: Announced,
+    since: Timestamp,
+    conditions: &mut Conditions,
+    now: Timestamp,
+) -> Value {
+    let observed = pod.metadata.generation;
+    let address = address.to_string();
+    let written: Vec<_> = verdicts(pod, state)
+        .into_iter()
+        .map(|verdict| {
+            let known = conditions.entry(verdict.condition).or_insert((verdict.holds, now));
+            if known.0 != verdict.holds {
+                *known = (verdict.holds, now);
+            }
+            // Null removes what an earlier patch has set.
+            json!({
+                "type": verdict.condition,
+                "status": if verdict.holds { "True" } else { "False" },
+                "lastTransitionTime": Time(known.1),
+                "reason": verdict.reason,
+                "message": verdict.message,
+                "observedGeneration": observed,
+            })
+        })
+        .collect();
+    let ready = |container: &ContainerState| container.is_ready() && !state.terminating;
+    json!({
+        // A pod of the same name that replaced this one is not written to.
+        "metadata": { "uid": pod.uid() },
+        "status": {
+            "observedGeneration": observed,
+            "phase": phase(pod, state),
+            "conditions": written,
+            "hostIP": HOST_ADDRESS,
+            "hostIPs": [{ "ip": HOST_ADDRESS }],
+            "podIP": address,
+            "podIPs": [{ "ip": address }],
+            "startTime": Time(since),
+            "initContainerStatuses": statuses(&state.init_containers, ContainerState::has_succeeded),
+            "containerStatuses": statuses(&state.containers, ready),
+        }
+    })
+}
+
+struct Verdict {
+    condition: &'static str,
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+/// The conditions that a kubelet owns.
+fn verdicts(pod: &Pod, state: &PodState) -> Vec<Verdict> {
+    let unless = |condition, holds, reason, message: &dyn Fn() -> String| Verdict {
+        condition,
+        holds,
+        reason: (!holds).then_some(reason),
+        message: (!holds).then(message),
+    };
+    let uninitialized = names(&state.init_containers, ContainerState::has_succeeded);
+    let initialized = uninitialized.is_empty();
+    let unready = names(&state.containers, |container| container.is_ready() && !state.terminating);
+    let (reason, message) = if phase(pod, state) == "Succeeded" {
+        ("PodCompleted", String::new())
+    } else {
+        ("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
+    };
+    let gates = closed_gates(pod);
+    let containers_ready = unready.is_empty();
+    let mut ready = unless("Ready", containers_ready, reason, &|| message.clone());
+    if containers_ready && !gates.is_empty() {
+        ready = unless("Ready", false, "ReadinessGatesNotReady", &|| {
+            format!("the status of pod readiness gate {:?} is not \"True\"", gates.join(" "))
+        });
+    }
+    vec![
+        Verdict { condition: "PodReadyToStartContainers", holds: state.prepared, reason: None, message: None },
+        unless("Initialized", initialized, "ContainersNotInitialized", &|| {
+            format!("containers with incomplete status: [{}]", uninitialized.join(" "))
+        }),
+        ready,
+        unless("ContainersReady", containers_ready, reason, &|| message.clone()),
+    ]
+}
+
+/// The names of the containers that are not yet as they should be.
+fn names(containers: &[ContainerState], good: impl Fn(&ContainerState) -> bool) -> Vec<&str> {
+    let bad = containers.iter().filter(|container| !good(container));
+    bad.map(|container| container.name.as_str()).collect()
+}
+
+/// The readiness gates whose condition, written by others, is not True.
+fn closed_gates(pod: &Pod) -> Vec<&str> {
+    let gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let open = |gate: &str| conditions.iter().any(|known| known.type_ == gate && known.status == "True");
+    gates.map(|gate| gate.condition_type.as_str()).filter(|gate| !open(gate)).collect()
+}
+
+/// The pod's phase, by the kubelet's rules.
+pub(super) fn phase(pod: &Pod, state: &PodState) -> &'static str {
+    let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+    let ended = |container: &ContainerState| matches!(container.now, Phase::Terminated(_));
+    let running = |container: &ContainerState| matches!(container.now, Phase::Running { .. });
+    let never_ran =
+        |container: &ContainerState| matches!(container.now, Phase::Waiting { .. }) && container.before.is_none();
+    let succeeded = state.containers.iter().all(ContainerState::has_succeeded);
+    let failed_init = state.init_containers.iter().any(|init| ended(init) && !init.has_succeeded());
+    if failed_init && policy == Some("Never") {
+        "Failed"
+    } else if state.terminating && state.containers.iter().all(ended) {
+        if succeeded { "Succeeded" } else { "Failed" }
+    } else if state.containers.iter().any(never_ran) {
+        "Pending"
+    } else if state.containers.iter().any(running) || policy == Some("Always") {
+        "Running"
+    } else if succeeded {
+        "Succeeded"
+    } else if policy == Some("Never") {
+        "Failed"
+    } else {
+        "Running"
+    }
+}
+
+fn statuses(containers: &[ContainerState], ready: impl Fn(&ContainerState) -> bool) -> Vec<ContainerStatus> {
+    let status = |container: &ContainerState| ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone(),
+        image_id: container.image_id.clone(),
+        container_id: match &container.now {
+            Phase::Running { id, .. } => Some(id.clone()),
+            Phase::Terminated(end) => Some(end.id.clone()),
+            Phase::Waiting { .. } => container.before.as_ref().map(|end| end.id.clone()),
+        },
+        ready: ready(container),
+        started: Some(matches!(container.now, Phase::Running { started: true, .. })),
+        restart_count: container.restarts,
+        state: Some(api_state(&container.now)),
+        last_state: container.before.as_ref().map(|end| api_state(&Phase::Terminated(end.clone()))),
+        ..ContainerStatus::default()
+    };
+    containers.iter().map(status).collect()
+}
+
+fn api_state(phase: &Phase) -> ApiState {
+    match phase {
+        Phase::Waiting { reason, message } => ApiState {
+            waiting: Some(ContainerStateWaiting { reason: Some((*reason).to_owned()), message: message.clone() }),
+            ..ApiState::default()
+        },
+        Phase::Running { since, .. } => {
+            ApiState { running: Some(ContainerStateRunning { started_at: Some(Time(*since)) }), ..ApiState::default() }
+        }
+        Phase::Terminated(end) => ApiState { terminated: Some(terminated(end)), ..ApiState::default() },
+    }
+}
+
+fn terminated(end: &Termination) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        container_id: Some(end.id.clone()),
+        exit_code: end.exit_code,
+        finished_at: Some(Time(end.finished)),
+        message: end.message.clone(),
+        reason: Some(end.reason.to_owned()),
+        started_at: Some(Time(end.started)),
+        ..ContainerStateTerminated::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Images;
+    use super::*;
+
+    fn pod(policy: &str) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": { "name": "p", "uid": "u", "generation": 3 },
+            "spec": {
+                "restartPolicy": policy,
+                "initContainers": [{ "name": "init", "image": "i" }],
+                "containers": [{ "name": "a", "image": "i" }, { "name": "b", "image": "i" }]
+            }
+        }))
+        .unwrap()
+    }
+
+    fn time(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn ended(exit_code: i32) -> Termination {
+        Termination {
+            id: "testbed://1".to_owned(),
+            exit_code,
+            reason: if exit_code == 0 { "Completed" } else { "Error" },
+            message: None,
+            started: time(1),
+            finished: time(2),
+        }
+    }
+
+    fn running(ready: bool) -> Phase {
+        Phase::Running { id: "testbed://2".to_owned(), since: time(3), started: true, ready }
+    }
+
+    /// A pod whose init container has completed and whose containers are in the phases given.
+    fn state(policy: &str, containers: [Phase; 2]) -> (Pod, PodState) {
+        let pod = pod(policy);
+        let mut state = PodState::new(pod.spec.as_ref().unwrap(), &Images::default());
+        state.prepared = true;
+        state.container_mut("init").unwrap().now = Phase::Terminated(ended(0));
+        for (container, now) in state.containers.iter_mut().zip(containers) {
+            container.now = now;
+        }
+        (pod, state)
+    }
+
+    fn status(pod: &Pod, state: &PodState) -> Value {
+        let mut conditions = Conditions::new();
+        patch(pod, state, Announced::new(0, 1), time(0), &mut conditions, time(9))["status"].clone()
+    }
+
+    fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+        let conditions = status["conditions"].as_array().unwrap();
+        conditions.iter().find(|condition| condition["type"] == kind).unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_ready_when_every_container_is() {
+        let (pod, all) = state("Always", [running(true), running(true)]);
+        assert_eq!(condition(&status(&pod, &all), "Ready")["status"], "True");
+        assert_eq!(condition(&status(&pod, &all), "Ready")["message"], Value::Null);
+        let (pod, one) = state("Always", [running(true), running(false)]);
+        let status = status(&pod, &one);
+        assert_eq!(condition(&status, "Ready")["status"], "False");
+        assert_eq!(condition(&status, "Ready")["reason"], "ContainersNotReady");
+        assert_eq!(condition(&status, "ContainersReady")["message"], "containers with unready status: [b]");
+        assert_eq!(status["phase"], "Running");
+    }
+
+    #[test]
+    fn a_pod_that_is_being_deleted_is_not_ready_at_once() {
+        let (pod, mut state) = state("Always", [running(true), running(true)]);
+        state.terminating = true;
+        let status = status(&pod, &state);
+        assert_eq!(condition(&status, "Ready")["status"], "False");
+        assert_eq!(status["containerStatuses"][0]["ready"], false);
+    }
+
+    #[test]
+    fn a_readiness_gate_holds_the_pod_back_until_its_condition_is_true() {
+        let (mut pod, state) = state("Always", [running(true), running(true)]);
+        pod.spec.as_mut().unwrap().readiness_gates =
+            Some(serde_json::from_value(json!([{ "conditionType": "x/gate" }])).unwrap());
+        assert_eq!(condition(&status(&pod, &state), "Ready")["reason"], "ReadinessGatesNotReady");
+        assert_eq!(condition(&status(&pod, &state), "ContainersReady")["status"], "True");
+        pod.status =
+            Some(serde_json::from_value(json!({ "conditions": [{ "type": "x/gate", "status": "True" }] })).unwrap());
+        assert_eq!(condition(&status(&pod, &state), "Ready")["status"], "True");
+    }
+
+    #[test]
+    fn the_phase_follows_the_kubelets_rules() {
+        let creating = || Phase::waiting("ContainerCreating");
+        let done = |code| Phase::Terminated(ended(code));
+        for (policy, containers, expected) in [
+            ("Always", [running(true), creating()], "Pending"),
+            ("Always", [running(false), running(false)], "Running"),
+            ("Always", [done(0), done(0)], "Running"),
+            ("Never", [done(0), running(true)], "Running"),
+            ("Never", [done(0), done(0)], "Succeeded"),
+            ("Never", [done(0), done(1)], "Failed"),
+            ("OnFailure", [done(0), done(1)], "Running"),
+            ("OnFailure", [done(0), done(0)], "Succeeded"),
+        ] {
+            let (pod, state) = state(policy, containers.clone());
+            assert_eq!(phase(&pod, &state), expected, "{policy} {containers:?}");
+        }
+    }
+
+    #[test]
+    fn a_container_in_back_off_counts_as_one_that_has_run() {
+        let (pod, mut state) = state("Always", [running(true), Phase::waiting("CrashLoopBackOff")]);
+        assert_eq!(phase(&pod, &state), "Pending");
+        state.container_mut("b").unwrap().before = Some(ended(3));
+        assert_eq!(phase(&pod, &state), "Running");
+        let status = status(&pod, &state);
+        assert_eq!(status["containerStatuses"][1]["state"]["waiting"]["reason"], "CrashLoopBackOff");
+        assert_eq!(status["containerStatuses"][1]["lastState"]["terminated"]["exitCode"], 3);
+    }
+
+    #[test]
+    fn init_containers_come_first() {
+        let pod = pod("Never");
+        let mut state = PodState::new(pod.spec.as_ref().unwrap(), &Images::default());
+        let before = status(&pod, &state);
+        assert_eq!(condition(&before, "Initialized")["message"], "containers with incomplete status: [init]");
+        assert_eq!(before["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
+        assert_eq!(before["phase"], "Pending");
+        state.container_mut("init").unwrap().now = Phase::Terminated(ended(1));
+        assert_eq!(status(&pod, &state)["phase"], "Failed");
+        state.container_mut("init").unwrap().now = Phase::Terminated(ended(0));
+        assert_eq!(condition(&status(&pod, &state), "Initialized")["status"], "True");
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_it_changes() {
+        let mut conditions = Conditions::new();
+        let mut ready_since = |state: &(Pod, PodState), now| {
+            let address = Announced::new(0, 1);
+            let patch = patch(&state.0, &state.1, address, time(0), &mut conditions, time(now));
+            condition(&patch["status"], "Ready")["lastTransitionTime"].clone()
+        };
+        let unready = state("Always", [running(false), running(true)]);
+        let ready = state("Always", [running(true), running(true)]);
+        assert_eq!(ready_since(&unready, 10), "1970-01-01T00:00:10Z");
+        assert_eq!(ready_since(&unready, 20), "1970-01-01T00:00:10Z");
+        assert_eq!(ready_since(&ready, 30), "1970-01-01T00:00:30Z");
+    }
+}
