@@ -4,7 +4,11 @@
 pub mod address;
 pub mod certificates;
 pub mod control_plane;
+pub mod edge;
+mod forward;
 pub mod node;
+pub mod pod_proxy;
 pub mod programs;
+mod serve;
 pub mod shared;
 pub mod supervisor;

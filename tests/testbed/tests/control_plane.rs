@@ -1,5 +1,6 @@
 //! The control plane is a real one, of the version it says, and tells who wrote what.
 
+use std::path::Path;
 use std::process::Command;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -9,16 +10,18 @@ use serde_json::{Value, json};
 
 use crate::{control_plane, namespace, until};
 
+/// What it says on either output. Its cache, in the home folder by default, goes where the kubeconfig is.
+fn kubectl(kubeconfig: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(control_plane().kubectl());
+    command.arg("--kubeconfig").arg(kubeconfig).args(arguments);
+    let output = command.env("KUBECACHEDIR", kubeconfig.with_extension("cache")).output().unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
 #[tokio::test]
 async fn kubectl_tells_the_true_version_of_both_sides() {
     let plane = control_plane();
-    let output = Command::new(plane.kubectl())
-        .arg("--kubeconfig")
-        .arg(plane.kubeconfig())
-        .args(["version", "--output=json"])
-        .output()
-        .unwrap();
-    let versions: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let versions: Value = serde_json::from_str(&kubectl(&plane.kubeconfig(), &["version", "--output=json"])).unwrap();
     for side in ["clientVersion", "serverVersion"] {
         assert_eq!(versions[side]["gitVersion"], "v1.37.2", "{side}");
     }
@@ -68,14 +71,9 @@ async fn a_service_accounts_kubeconfig_can_what_the_account_may_and_no_more() {
     let accounts: Api<ServiceAccount> = Api::namespaced(plane.client().unwrap(), &namespace);
     until("the default service account", async || accounts.get("default").await.is_ok()).await;
     let kubeconfig = plane.kubeconfig_for_service_account(&namespace, "default").await.unwrap();
-    let kubectl = |arguments: &[&str]| {
-        let output =
-            Command::new(plane.kubectl()).arg("--kubeconfig").arg(&kubeconfig).args(arguments).output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    };
-    let who = kubectl(&["auth", "whoami"]);
+    let who = kubectl(&kubeconfig, &["auth", "whoami"]);
     assert!(who.contains(&format!("system:serviceaccount:{namespace}:default")), "{who}");
-    let refused = kubectl(&["get", "secrets"]);
+    let refused = kubectl(&kubeconfig, &["get", "secrets"]);
     assert!(refused.contains("forbidden"), "{refused}");
 }
 

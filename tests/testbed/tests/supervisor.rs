@@ -18,8 +18,8 @@ fn shell(supervisor: &Supervisor, name: &str, script: &str) -> Command {
 }
 
 fn exists(pid: u32) -> bool {
-    // A zombie has no command line.
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    // A process that has ended stays as a zombie until its parent has asked.
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 #[tokio::test]

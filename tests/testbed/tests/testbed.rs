@@ -1,6 +1,16 @@
 //! The testbed held to its word: one binary, so that its tests share one control plane.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+)]
 
+mod backend;
 mod control_plane;
+mod edge;
+mod node;
+mod pod_proxy;
 mod supervisor;
 
 use std::path::Path;

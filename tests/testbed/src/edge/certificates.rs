@@ -1,0 +1,101 @@
+//! Which certificate a host is served with: that of the Secret which an Ingress names for it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::ResourceExt;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::is_ours;
+use crate::certificates::{Certificate, CertificateAuthority};
+
+/// By host, lower case, `*.` kept; where the Secret is missing or unusable, the reason.
+#[derive(Default)]
+pub(super) struct Certificates(HashMap<String, Result<Arc<CertifiedKey>, String>>);
+
+impl Certificates {
+    pub(super) fn new(ingresses: &[Arc<Ingress>], secrets: &[Arc<Secret>]) -> Self {
+        let mut certificates = HashMap::new();
+        for ingress in ingresses.iter().filter(|ingress| is_ours(ingress)) {
+            for tls in ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten()) {
+                let namespace = ingress.namespace().unwrap_or_default();
+                let name = tls.secret_name.clone().unwrap_or_default();
+                let secret = secrets
+                    .iter()
+                    .find(|secret| secret.namespace().as_ref() == Some(&namespace) && secret.name_any() == name);
+                let key = match secret {
+                    Some(secret) => usable(secret).map_err(|error| format!("Secret {namespace}/{name}: {error:#}")),
+                    None => Err(format!("there is no Secret {namespace}/{name} of type kubernetes.io/tls")),
+                };
+                for host in tls.hosts.iter().flatten() {
+                    certificates.insert(host.to_ascii_lowercase(), key.clone());
+                }
+            }
+        }
+        Self(certificates)
+    }
+
+    fn find(&self, host: &str) -> Result<Arc<CertifiedKey>, String> {
+        let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        self.0
+            .get(host)
+            .or_else(|| self.0.get(&wildcard?))
+            .cloned()
+            .unwrap_or_else(|| Err("no Ingress has a certificate for it".to_owned()))
+    }
+}
+
+fn usable(secret: &Secret) -> anyhow::Result<Arc<CertifiedKey>> {
+    let data = |name: &str| {
+        let data = secret.data.as_ref().and_then(|data| data.get(name));
+        data.map(|data| data.0.as_slice()).with_context(|| format!("it has no {name}"))
+    };
+    certified(data("tls.crt")?, data("tls.key")?)
+}
+
+fn certified(certificates: &[u8], key: &[u8]) -> anyhow::Result<Arc<CertifiedKey>> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificates).collect::<Result<_, _>>().context("tls.crt")?;
+    let key = PrivateKeyDer::from_pem_slice(key).context("tls.key")?;
+    // Refuses an empty chain, and a key that is another certificate's.
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?))
+}
+
+/// Chooses by server name. Where there is no usable certificate, one for `edge.invalid` shows that, as controllers do.
+pub(super) struct Resolver {
+    pub(super) current: ArcSwap<Certificates>,
+    fallback: Arc<CertifiedKey>,
+}
+
+impl Resolver {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let Certificate { certificate_pem, key_pem } =
+            CertificateAuthority::new("testbed-edge")?.issue(&["edge.invalid"])?;
+        Ok(Self { current: ArcSwap::default(), fallback: certified(certificate_pem.as_bytes(), key_pem.as_bytes())? })
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let host = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+        let found = self.current.load().find(&host);
+        Some(found.unwrap_or_else(|why| {
+            tracing::warn!(host, "serving the certificate for edge.invalid: {why}");
+            Arc::clone(&self.fallback)
+        }))
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resolver")
+    }
+}

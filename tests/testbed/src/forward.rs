@@ -1,0 +1,99 @@
+//! Passes a request on to a pod: the one place where the edge and the pod proxy dial. It streams both ways and keeps
+//! no connection, so that none is found closed by a pod that has just gone.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName};
+use http::{Request, Response, Uri, Version};
+use http_body_util::{Either, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::address::Announced;
+
+/// A pod on this machine answers at once, or nothing listens there.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// What of a request or an answer concerns one connection alone (RFC 9110 section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// A body passed on, or one of our own.
+pub(crate) type Body = Either<Incoming, Full<Bytes>>;
+
+/// A port of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) pod: Announced,
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Error)]
+pub(crate) enum ForwardError {
+    #[error("none could be reached: {}", .0.join("; "))]
+    Unreachable(Vec<String>),
+    #[error("{at} did not answer: {error}")]
+    NoAnswer { at: SocketAddrV4, error: hyper::Error },
+    #[error("the request's target is no path: {0}")]
+    NoPath(#[from] http::Error),
+}
+
+/// Sends the request to the first of the targets that can be reached, which alone sees it, and passes its answer back.
+pub(crate) async fn forward(
+    mut request: Request<Incoming>,
+    targets: impl IntoIterator<Item = Target>,
+) -> Result<Response<Incoming>, ForwardError> {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = Uri::builder().path_and_query(path).build()?;
+    *request.version_mut() = Version::HTTP_11;
+    remove_hop_by_hop(request.headers_mut());
+
+    let mut failures = Vec::new();
+    for target in targets {
+        let at = target.pod.dialable(target.port);
+        match connect(at).await {
+            Ok(mut connection) => {
+                let answer = connection.send_request(request).await;
+                let mut answer = answer.map_err(|error| ForwardError::NoAnswer { at, error })?;
+                remove_hop_by_hop(answer.headers_mut());
+                return Ok(answer);
+            }
+            Err(error) => failures.push(format!("{at}: {error}")),
+        }
+    }
+    Err(ForwardError::Unreachable(failures))
+}
+
+async fn connect(at: SocketAddrV4) -> std::io::Result<SendRequest<Incoming>> {
+    let stream = timeout(CONNECT, TcpStream::connect(at)).await??;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    // It ends with the sender and the answer's body.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+}

@@ -1,0 +1,79 @@
+//! A forward proxy to pods, for programs that poll pods at the addresses they announce, as the operator does.
+
+use std::net::IpAddr;
+
+use http::uri::Scheme;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::Either;
+use hyper::body::Incoming;
+
+use crate::forward::{Body, Target, forward};
+use crate::serve::{Serving, answer, serve};
+
+/// A running proxy; it ends when dropped. It passes `GET http://10.244.B.C:PORT/…` on to the pod that announced that
+/// address, and refuses everything else.
+pub struct PodProxy {
+    serving: Serving,
+}
+
+impl PodProxy {
+    /// Starts it on a free loopback port, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// Where it cannot listen.
+    pub async fn start() -> anyhow::Result<Self> {
+        Ok(Self { serving: serve(None, handle).await? })
+    }
+
+    /// What to name as HTTP proxy: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.serving.address())
+    }
+}
+
+async fn handle(request: Request<Incoming>, _client: IpAddr) -> Response<Body> {
+    let target = match target(request.method(), request.uri()) {
+        Ok(target) => target,
+        Err(why) => return answer(StatusCode::FORBIDDEN, why),
+    };
+    match forward(request, [target]).await {
+        Ok(response) => response.map(Either::Left),
+        Err(error) => answer(StatusCode::BAD_GATEWAY, format!("pod {}: {error}", target.pod)),
+    }
+}
+
+fn target(method: &Method, uri: &Uri) -> Result<Target, String> {
+    if method != Method::GET {
+        return Err(format!("this proxy passes on GET alone, not {method}"));
+    }
+    if uri.scheme() != Some(&Scheme::HTTP) {
+        return Err("this proxy passes on http://10.244.B.C:PORT/… alone".to_owned());
+    }
+    let pod = uri.host().unwrap_or_default().parse().map_err(|error| format!("{error}"))?;
+    Ok(Target { pod, port: uri.port_u16().unwrap_or(80) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_get_to_an_announced_address_has_a_target_and_nothing_else_has() {
+        let target = |method, uri: &str| target(&method, &uri.parse().unwrap());
+        let found = target(Method::GET, "http://10.244.1.2:9090/status").unwrap();
+        assert_eq!(found, Target { pod: crate::address::Announced::new(1, 2), port: 9090 });
+        assert_eq!(target(Method::GET, "http://10.244.1.2/status").unwrap().port, 80);
+        for (method, uri) in [
+            (Method::POST, "http://10.244.1.2:9090/status"),
+            (Method::CONNECT, "10.244.1.2:9090"),
+            (Method::GET, "https://10.244.1.2:9090/status"),
+            (Method::GET, "/status"),
+            (Method::GET, "http://10.245.1.2:9090/status"),
+            (Method::GET, "http://127.0.0.1:9090/status"),
+            (Method::GET, "http://127.244.1.2:9090/status"),
+            (Method::GET, "http://localhost:9090/status"),
+        ] {
+            assert!(target(method.clone(), uri).is_err(), "{method} {uri}");
+        }
+    }
+}
