@@ -36,7 +36,7 @@ pub enum StsError {
     },
     /// Entra said no.
     #[error("{0}")]
-    Refused(EntraRefusal),
+    Refused(Box<EntraRefusal>),
 }
 
 /// Entra's refusal to issue a token.

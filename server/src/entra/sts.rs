@@ -145,7 +145,7 @@ impl Sts {
         let identity = self.federated_token.describe().await.ok().map(|token| token.identity);
         let asker = Asker { tenant_id: &self.tenant_id, client_id: &self.client_id, identity: identity.as_ref() };
         Err(match EntraRefusal::parse(&body, asker) {
-            Some(refusal) if !answer.status.is_success() => StsError::Refused(refusal),
+            Some(refusal) if !answer.status.is_success() => StsError::Refused(Box::new(refusal)),
             _ => StsError::NotEntra { url: self.token_endpoint.clone(), status: answer.status },
         })
     }

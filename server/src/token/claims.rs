@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 
 use mcp_entra_policy::{Groups, ServerConfiguration};
 use secrecy::SecretString;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::jwt::VerifiedClaims;
+use super::jwt::{Claims, VerifiedClaims};
 use super::{Application, Principal, TokenError, User, keys};
 
 /// Seconds by which clocks may differ.
@@ -45,13 +45,16 @@ impl Expected {
     }
 
     /// The mistake that claims show even though nothing is proven of them: only ever another way of saying no.
-    pub(super) fn recognise_mistake(&self, claims: &Map<String, Value>) -> Option<TokenError> {
-        let claim = |name| claims.get(name).and_then(Value::as_str);
-        if claim("aud").is_some_and(|audience| self.is_graph(audience)) {
-            return Some(TokenError::GraphToken { scope: self.a_scope() });
-        }
-        let tenant = claim("tid").filter(|tenant| *tenant != self.tenant)?;
-        Some(TokenError::Tenant { tenant: quote(tenant), expected: self.tenant.clone() })
+    pub(super) fn recognise_mistake(&self, claims: &Claims) -> Option<TokenError> {
+        let error = check_origin(claims, self).err()?;
+        let telling = matches!(
+            error,
+            TokenError::GraphToken { .. }
+                | TokenError::Tenant { .. }
+                | TokenError::Audience { .. }
+                | TokenError::Version1
+        );
+        telling.then_some(error)
     }
 
     fn is_graph(&self, audience: &str) -> bool {
@@ -71,13 +74,14 @@ pub(super) fn principal(
     expected: &Expected,
     now: u64,
 ) -> Result<Principal, TokenError> {
-    check_origin(&claims, expected)?;
-    let expires_at = check_lifetime(&claims, now)?;
+    let claims = claims.as_claims();
+    check_origin(claims, expected)?;
+    let expires_at = check_lifetime(claims, now)?;
     if claims.get("cnf").is_some() {
         return Err(TokenError::Bound);
     }
-    let roles = strings(&claims, "roles")?.unwrap_or_default();
-    let scopes = scopes(&claims)?;
+    let roles = strings(claims, "roles")?.unwrap_or_default();
+    let scopes = scopes(claims)?;
     let says_application = match claims.get("idtyp") {
         None => false,
         Some(kind) => kind.as_str().ok_or(TokenError::Claim("idtyp"))? == "app",
@@ -89,12 +93,12 @@ pub(super) fn principal(
         }
         return Ok(Principal::User(User {
             tenant_id,
-            object_id: guid(&claims, "oid")?,
-            client_id: client_id(&claims)?,
+            object_id: guid(claims, "oid")?,
+            client_id: client_id(claims)?,
             scopes,
             roles,
-            groups: groups(&claims)?,
-            accepts_claims_challenge: strings(&claims, "xms_cc")?.is_some_and(|values| values.contains("cp1")),
+            groups: groups(claims)?,
+            accepts_claims_challenge: strings(claims, "xms_cc")?.is_some_and(|values| values.contains("cp1")),
             assertion: SecretString::from(token),
             expires_at,
         }));
@@ -111,29 +115,28 @@ pub(super) fn principal(
     }
     Ok(Principal::Application(Application {
         tenant_id,
-        object_id: guid(&claims, "oid")?,
-        client_id: client_id(&claims)?,
+        object_id: guid(claims, "oid")?,
+        client_id: client_id(claims)?,
         roles,
     }))
 }
 
-/// Version, tenant, issuer and audience.
-fn check_origin(claims: &VerifiedClaims, expected: &Expected) -> Result<(), TokenError> {
-    if text(claims, "ver")? != "2.0" {
-        return Err(TokenError::Version1);
-    }
+/// Audience, tenant, version and issuer, in the order that names the mistake best.
+fn check_origin(claims: &Claims, expected: &Expected) -> Result<(), TokenError> {
     // An array of audiences would make the token good for others too; Entra issues none.
     let audience = text(claims, "aud")?;
-    if !expected.audiences.contains(audience) {
-        let scope = expected.a_scope();
-        return Err(match expected.is_graph(audience) {
-            true => TokenError::GraphToken { scope },
-            false => TokenError::Audience { audience: quote(audience), scope },
-        });
+    if expected.is_graph(audience) {
+        return Err(TokenError::GraphToken { scope: expected.a_scope() });
     }
     let tenant = text(claims, "tid")?;
     if tenant != expected.tenant {
         return Err(TokenError::Tenant { tenant: quote(tenant), expected: expected.tenant.clone() });
+    }
+    if !expected.audiences.contains(audience) {
+        return Err(TokenError::Audience { audience: quote(audience), scope: expected.a_scope() });
+    }
+    if text(claims, "ver")? != "2.0" {
+        return Err(TokenError::Version1);
     }
     match text(claims, "iss")? == expected.issuer {
         true => Ok(()),
@@ -142,7 +145,7 @@ fn check_origin(claims: &VerifiedClaims, expected: &Expected) -> Result<(), Toke
 }
 
 /// When the token expires, if it is valid now.
-fn check_lifetime(claims: &VerifiedClaims, now: u64) -> Result<u64, TokenError> {
+fn check_lifetime(claims: &Claims, now: u64) -> Result<u64, TokenError> {
     let seconds = |name| claims.get(name).and_then(Value::as_u64).ok_or(TokenError::Claim(name));
     let (expires_at, not_before, issued_at) = (seconds("exp")?, seconds("nbf")?, seconds("iat")?);
     if now >= expires_at.saturating_add(CLOCK_SKEW) {
@@ -155,7 +158,7 @@ fn check_lifetime(claims: &VerifiedClaims, now: u64) -> Result<u64, TokenError> 
     }
 }
 
-fn scopes(claims: &VerifiedClaims) -> Result<BTreeSet<String>, TokenError> {
+fn scopes(claims: &Claims) -> Result<BTreeSet<String>, TokenError> {
     match claims.get("scp") {
         None => Ok(BTreeSet::new()),
         Some(Value::String(scopes)) => Ok(scopes.split_ascii_whitespace().map(str::to_owned).collect()),
@@ -165,7 +168,7 @@ fn scopes(claims: &VerifiedClaims) -> Result<BTreeSet<String>, TokenError> {
 
 /// An absent claim does not mean "no groups": the app registration may not emit it, and above 200 groups Entra puts
 /// an indicator in its place.
-fn groups(claims: &VerifiedClaims) -> Result<Groups, TokenError> {
+fn groups(claims: &Claims) -> Result<Groups, TokenError> {
     let overage = claims.get("_claim_names").and_then(|names| names.get("groups")).is_some();
     let has_groups = claims.get("hasgroups").is_some_and(|value| *value != Value::Bool(false));
     match strings(claims, "groups")? {
@@ -176,15 +179,15 @@ fn groups(claims: &VerifiedClaims) -> Result<Groups, TokenError> {
     }
 }
 
-fn client_id(claims: &VerifiedClaims) -> Result<String, TokenError> {
+fn client_id(claims: &Claims) -> Result<String, TokenError> {
     guid(claims, if claims.get("azp").is_some() { "azp" } else { "appid" })
 }
 
-fn text<'a>(claims: &'a VerifiedClaims, name: &'static str) -> Result<&'a str, TokenError> {
+fn text<'a>(claims: &'a Claims, name: &'static str) -> Result<&'a str, TokenError> {
     claims.get(name).and_then(Value::as_str).ok_or(TokenError::Claim(name))
 }
 
-fn guid(claims: &VerifiedClaims, name: &'static str) -> Result<String, TokenError> {
+fn guid(claims: &Claims, name: &'static str) -> Result<String, TokenError> {
     let value = text(claims, name)?.to_ascii_lowercase();
     match Uuid::try_parse(&value) {
         Ok(guid) if guid.hyphenated().to_string() == value => Ok(value),
@@ -192,7 +195,7 @@ fn guid(claims: &VerifiedClaims, name: &'static str) -> Result<String, TokenErro
     }
 }
 
-fn strings(claims: &VerifiedClaims, name: &'static str) -> Result<Option<BTreeSet<String>>, TokenError> {
+fn strings(claims: &Claims, name: &'static str) -> Result<Option<BTreeSet<String>>, TokenError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let items = value.as_array().ok_or(TokenError::Claim(name))?;
     let strings = items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>();

@@ -15,16 +15,19 @@ use crate::strict_json;
 /// Entra's access tokens stay far below; with 200 groups they are about 12 KiB long.
 const MAXIMUM_LENGTH: usize = 16 * 1024;
 
+/// The claims of a token, or its header.
+pub(super) type Claims = Map<String, Value>;
+
 /// A token whose form is right and of which nothing is proven.
 pub(super) struct UnverifiedToken<'a> {
     signed_part: &'a str,
     signature: &'a str,
     key_id: String,
-    claims: Map<String, Value>,
+    claims: Claims,
 }
 
 /// The claims of a token whose signature holds.
-pub(super) struct VerifiedClaims(Map<String, Value>);
+pub(super) struct VerifiedClaims(Claims);
 
 impl<'a> UnverifiedToken<'a> {
     pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
@@ -54,7 +57,7 @@ impl<'a> UnverifiedToken<'a> {
     }
 
     /// Good for naming a mistake, never for letting anyone in.
-    pub(super) fn unverified_claims(&self) -> &Map<String, Value> {
+    pub(super) fn unverified_claims(&self) -> &Claims {
         &self.claims
     }
 
@@ -69,7 +72,6 @@ impl<'a> UnverifiedToken<'a> {
         // Entra publishes one set of keys for many tenants and says in each key for which issuers it is good.
         match (claim("iss"), claim("tid")) {
             (Some(issuer), Some(tenant)) if key.is_for(issuer, tenant) => Ok(VerifiedClaims(self.claims.clone())),
-            (Some(issuer), Some(_)) if issuer.starts_with("https://sts.windows.net/") => Err(TokenError::Version1),
             (Some(_), Some(_)) => Err(TokenError::KeyIssuer),
             (None, _) => Err(TokenError::Claim("iss")),
             (_, None) => Err(TokenError::Claim("tid")),
@@ -78,8 +80,8 @@ impl<'a> UnverifiedToken<'a> {
 }
 
 impl VerifiedClaims {
-    pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+    pub(super) fn as_claims(&self) -> &Claims {
+        &self.0
     }
 
     #[cfg(test)]
@@ -88,7 +90,7 @@ impl VerifiedClaims {
     }
 }
 
-fn object(part: &str, malformed: &'static str) -> Result<Map<String, Value>, TokenError> {
+fn object(part: &str, malformed: &'static str) -> Result<Claims, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed(malformed))?;
     match strict_json::from_slice(&bytes) {
         Ok(Value::Object(object)) => Ok(object),

@@ -39,9 +39,9 @@ impl TokenValidator {
         let token = UnverifiedToken::parse(bearer)?;
         let claims = match self.keys.find(token.key_id()).await.and_then(|key| token.verify(&key)) {
             Ok(claims) => claims,
-            // Tokens for Graph cannot be verified by anyone but Graph, and those of another cloud have other keys:
-            // both are refused, and the client learns its real mistake.
-            Err(error @ (TokenError::UnknownKey | TokenError::Signature)) => {
+            // Tokens for Graph can be verified by nobody but Graph, those of another cloud have other keys, those of
+            // version 1 another issuer: all are refused, and the client learns its real mistake.
+            Err(error @ (TokenError::UnknownKey | TokenError::Signature | TokenError::KeyIssuer)) => {
                 return Err(self.expected.recognise_mistake(token.unverified_claims()).unwrap_or(error));
             }
             Err(error) => return Err(error),

@@ -1,0 +1,216 @@
+//! A server in this process, on free ports, before a tenant of the emulated Entra; all of it ends with the test.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mcp_entra_policy::{
+    Allow, CompiledPolicy, Grant, MappingReference, ServerConfiguration, ServerStatus, Subject, ToolPattern,
+};
+use mcp_entra_server::entra::FederatedToken;
+use mcp_entra_server::serve::{self, Running};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::tenant::{ROLE, TestTenant, trust_bundle};
+
+/// The host of the public URL.
+pub(crate) const HOST: &str = "graph.mcp.contoso.com";
+/// How long anything may take that a test waits for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A tenant and what a server for it is started with. Change what the test is about, then [`Setup::start`].
+pub(crate) struct Setup {
+    pub(crate) tenant: TestTenant,
+    pub(crate) configuration: ServerConfiguration,
+    pub(crate) policy: CompiledPolicy,
+    pub(crate) drain: Duration,
+}
+
+/// A running server, its tenant and its files.
+pub(crate) struct Site {
+    pub(crate) setup: Setup,
+    pub(crate) running: Running,
+    pub(crate) http: Client,
+    audit: AuditLines,
+}
+
+#[derive(Clone, Default)]
+struct AuditLines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for AuditLines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Setup {
+    /// A server with a public URL and both tools, whose policy grants everything to [`ROLE`].
+    pub(crate) fn new() -> Self {
+        let tenant = TestTenant::new();
+        let configuration = tenant.configuration();
+        let policy = CompiledPolicy { grants: vec![grant_to_readers(&["*"])] };
+        Self { tenant, configuration, policy, drain: Duration::ZERO }
+    }
+
+    /// Writes the files that a server is started with.
+    pub(crate) fn write_files(&self) {
+        replace(&self.file("ca.pem"), trust_bundle().as_bytes());
+        replace(&self.file("config.yaml"), serde_yaml::to_string(&self.configuration).unwrap().as_bytes());
+        self.write_policy(&self.policy);
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub(crate) async fn start(self) -> Site {
+        let site = self.start_unready().await;
+        eventually("the server is ready", async || (site.admin("/readyz").await.status() == 200).then_some(())).await;
+        site
+    }
+
+    /// Starts a server that may never become ready.
+    pub(crate) async fn start_unready(self) -> Site {
+        self.write_files();
+        self.launch().await
+    }
+
+    /// Starts a server whose policy file holds these bytes from the beginning.
+    pub(crate) async fn start_with_policy(self, document: &[u8]) -> Site {
+        self.write_files();
+        self.write_policy_document(document);
+        self.launch().await
+    }
+
+    async fn launch(self) -> Site {
+        let options = serve::Options {
+            config: self.file("config.yaml"),
+            policy: self.file("policy.json"),
+            trust_bundle: Some(self.file("ca.pem")),
+            listen: ([127, 0, 0, 1], 0).into(),
+            admin_listen: ([127, 0, 0, 1], 0).into(),
+            drain: self.drain,
+        };
+        let audit = AuditLines::default();
+        let token = FederatedToken::at(self.tenant.token_file());
+        let running = serve::start(options, token, Box::new(audit.clone())).await.unwrap();
+        let http = Client::builder().no_proxy().resolve(HOST, running.address()).timeout(PATIENCE).build().unwrap();
+        Site { setup: self, running, http, audit }
+    }
+
+    /// A file that the server is started with: `config.yaml`, `policy.json` or `ca.pem`.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.tenant.path().join(name)
+    }
+
+    /// Replaces the policy as a kubelet does: at once.
+    pub(crate) fn write_policy(&self, policy: &CompiledPolicy) {
+        self.write_policy_document(&serde_json::to_vec(policy).unwrap());
+    }
+
+    /// Replaces the policy by any bytes.
+    pub(crate) fn write_policy_document(&self, document: &[u8]) {
+        replace(&self.file("policy.json"), document);
+    }
+}
+
+impl Site {
+    /// The URL of a path on the public port.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{HOST}:{}{path}", self.running.address().port())
+    }
+
+    /// A POST to the MCP endpoint without a body and without a token, as an MCP client of 2025-11-25 sends it.
+    pub(crate) fn request(&self) -> RequestBuilder {
+        self.http
+            .post(self.url(&self.setup.configuration.path))
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json")
+    }
+
+    /// Sends one JSON-RPC request, whose id is 7.
+    pub(crate) async fn rpc(&self, token: &str, method: &str, params: Value) -> Response {
+        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
+        self.request().bearer_auth(token).body(message.to_string()).send().await.unwrap()
+    }
+
+    /// Calls a tool.
+    pub(crate) async fn call(&self, token: &str, tool: &str, arguments: Value) -> Response {
+        self.rpc(token, "tools/call", json!({ "name": tool, "arguments": arguments })).await
+    }
+
+    /// The names of the tools that are listed to the bearer of this token.
+    pub(crate) async fn tools(&self, token: &str) -> Vec<String> {
+        let answer: Value = self.rpc(token, "tools/list", json!({})).await.json().await.unwrap();
+        let tools = answer["result"]["tools"].as_array().unwrap_or_else(|| panic!("no tools in {answer}"));
+        tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// A GET on the admin port.
+    pub(crate) async fn admin(&self, path: &str) -> Response {
+        self.http.get(format!("http://{}{path}", self.running.admin_address())).send().await.unwrap()
+    }
+
+    /// `/status` on the admin port.
+    pub(crate) async fn status(&self) -> ServerStatus {
+        self.admin("/status").await.json().await.unwrap()
+    }
+
+    /// All audit lines so far.
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        let bytes = self.audit.0.lock().unwrap().clone();
+        bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+
+    /// The audit line of the request that was answered like this. It is written just after the answer.
+    pub(crate) async fn audit_of(&self, response: &Response) -> Value {
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        eventually("the audit line is written", async || self.audit().into_iter().find(|line| line["requestId"] == *id))
+            .await
+    }
+}
+
+/// A grant of these tools to the app role [`ROLE`].
+pub(crate) fn grant_to_readers(tools: &[&str]) -> Grant {
+    grant("readers", Subject::AppRole(ROLE.into()), tools)
+}
+
+/// A grant of these tools to the group `Sales`.
+pub(crate) fn grant_to_sales(tenant: &TestTenant, tools: &[&str]) -> Grant {
+    grant("sales", Subject::Group { id: tenant.sales.to_string(), display_name: Some("Sales".into()) }, tools)
+}
+
+fn grant(name: &str, to: Subject, tools: &[&str]) -> Grant {
+    Grant {
+        mapping: MappingReference { namespace: "productivity".into(), name: format!("{name}-mapping") },
+        name: name.into(),
+        to: vec![to],
+        allow: Allow { tools: tools.iter().map(|tool| ToolPattern((*tool).into())).collect() },
+    }
+}
+
+/// Asks until there is an answer; gives up, with the name of what was waited for, after [`PATIENCE`].
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn replace(path: &Path, content: &[u8]) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, content).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}

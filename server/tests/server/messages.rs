@@ -1,0 +1,153 @@
+//! What counts as a message, and how both eras of the protocol are answered.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use reqwest::Response;
+use serde_json::{Value, json};
+
+use crate::harness::{Setup, Site};
+use crate::tenant::ALICE;
+
+async fn send(site: &Site, body: impl Into<reqwest::Body>) -> Response {
+    site.request().bearer_auth(site.setup.tenant.token(ALICE)).body(body).send().await.unwrap()
+}
+
+/// The HTTP status, the code of the JSON-RPC error, and the reason in the audit line.
+async fn refusal(site: &Site, body: &str) -> (u16, i64, String) {
+    let response = send(site, body.to_owned()).await;
+    let line = site.audit_of(&response).await;
+    let status = response.status().as_u16();
+    let answer: Value = response.json().await.unwrap();
+    (status, answer["error"]["code"].as_i64().unwrap(), line["reason"].as_str().unwrap().to_owned())
+}
+
+/// A request as clients of 2026-07-28 send it.
+fn modern(method: &str, mut params: Value) -> Value {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    json!({ "jsonrpc": "2.0", "id": "a", "method": method, "params": params })
+}
+
+async fn send_modern(site: &Site, message: &Value, headers: &[(&str, &str)]) -> (u16, Value) {
+    let mut request =
+        site.request().bearer_auth(site.setup.tenant.token(ALICE)).header("mcp-protocol-version", "2026-07-28");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = request.body(message.to_string()).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn what_is_not_one_known_message_is_refused() {
+    let site = Setup::new().start().await;
+    let ping = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
+    assert_eq!(refusal(&site, "{").await, (400, -32700, "invalid_json".into()));
+    assert_eq!(refusal(&site, &format!("[{ping}]")).await, (400, -32600, "batch".into()));
+    assert_eq!(refusal(&site, &format!("{ping}{ping}")).await, (400, -32700, "invalid_json".into()));
+    let twice =
+        r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"nothing","name":"get_user_details"}}"#;
+    assert_eq!(refusal(&site, twice).await, (400, -32700, "invalid_json".into()));
+    let answer = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+    assert_eq!(refusal(&site, answer).await, (400, -32600, "invalid_message".into()));
+    let nameless = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{}}"#;
+    assert_eq!(refusal(&site, nameless).await, (400, -32602, "invalid_message".into()));
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_refused_in_the_way_that_the_clients_era_expects() {
+    let site = Setup::new().start().await;
+    let unknown = r#"{"jsonrpc":"2.0","id":7,"method":"tools/destroy"}"#;
+    assert_eq!(refusal(&site, unknown).await, (200, -32601, "unknown_method".into()));
+    let unknown = modern("tools/destroy", json!({})).to_string();
+    assert_eq!(refusal(&site, &unknown).await, (404, -32601, "unknown_method".into()));
+}
+
+#[tokio::test]
+async fn a_body_above_a_mebibyte_is_refused_with_or_without_a_declared_length() {
+    let site = Setup::new().start().await;
+    let body =
+        |size: usize| format!(r#"{{"jsonrpc":"2.0","id":7,"method":"ping","params":{{"x":"{}"}}}}"#, "x".repeat(size));
+    assert_eq!(send(&site, body(1000 * 1024)).await.status(), 200);
+    let response = send(&site, body(1025 * 1024)).await;
+    assert_eq!(response.status(), 413);
+    assert_eq!(site.audit_of(&response).await["reason"], "body_too_large");
+
+    // A mapped body does not know its length and is sent in chunks.
+    let stream = reqwest::Body::wrap(Full::new(Bytes::from(body(1025 * 1024))).map_frame(|frame| frame));
+    assert_eq!(send(&site, stream).await.status(), 413);
+}
+
+#[tokio::test]
+async fn only_json_that_may_be_answered_by_json_is_accepted() {
+    let site = Setup::new().start().await;
+    let token = site.setup.tenant.token(ALICE);
+    let ping = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
+    let request = || site.http.post(site.url("/mcp")).bearer_auth(&token).body(ping);
+    let text = request().header("content-type", "text/plain").header("accept", "application/json, text/event-stream");
+    assert_eq!(text.send().await.unwrap().status(), 415);
+    let unacceptable = request().header("content-type", "application/json").header("accept", "text/html");
+    assert_eq!(unacceptable.send().await.unwrap().status(), 406);
+}
+
+#[tokio::test]
+async fn a_client_of_2025_11_25_initializes_without_a_session() {
+    let site = Setup::new().start().await;
+    let token = site.setup.tenant.token(ALICE);
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" },
+    });
+    let response = site.rpc(&token, "initialize", params).await;
+    assert_eq!(response.status(), 200);
+    assert!(!response.headers().contains_key("mcp-session-id"));
+    let answer: Value = response.json().await.unwrap();
+    assert_eq!(answer["result"]["protocolVersion"], "2025-11-25");
+    assert_eq!(answer["result"]["serverInfo"]["name"], "mcp-entra-server");
+    assert!(answer["result"]["capabilities"]["tools"].is_object());
+
+    let initialized = send(&site, r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+    assert_eq!(initialized.status(), 202);
+    assert_eq!(site.tools(&token).await, ["get_user_details", "list_my_messages"]);
+}
+
+#[tokio::test]
+async fn a_client_of_2026_07_28_discovers_and_calls_without_a_handshake() {
+    let site = Setup::new().start().await;
+    let (status, answer) =
+        send_modern(&site, &modern("server/discover", json!({})), &[("mcp-method", "server/discover")]).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer["result"]["supportedVersions"].as_array().unwrap().contains(&json!("2026-07-28")), "{answer}");
+
+    let call = modern("tools/call", json!({ "name": "get_user_details", "arguments": {} }));
+    let headers = [("mcp-method", "tools/call"), ("mcp-name", "get_user_details")];
+    let (status, answer) = send_modern(&site, &call, &headers).await;
+    assert_eq!(
+        (status, answer["result"]["structuredContent"]["displayName"].as_str()),
+        (200, Some("Alice Adams")),
+        "{answer}"
+    );
+    assert_eq!(answer["result"]["resultType"], "complete");
+}
+
+#[tokio::test]
+async fn a_header_that_contradicts_the_body_is_refused() {
+    let site = Setup::new().start().await;
+    let call = modern("tools/call", json!({ "name": "get_user_details", "arguments": {} }));
+    for headers in [
+        [("mcp-method", "tools/list"), ("mcp-name", "get_user_details")],
+        [("mcp-method", "tools/call"), ("mcp-name", "list_my_messages")],
+    ] {
+        let (status, answer) = send_modern(&site, &call, &headers).await;
+        assert_eq!((status, answer["error"]["code"].as_i64()), (400, Some(-32020)), "{headers:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_private_to_its_caller() {
+    let site = Setup::new().start().await;
+    let (_, answer) = send_modern(&site, &modern("tools/list", json!({})), &[("mcp-method", "tools/list")]).await;
+    assert_eq!(answer["result"]["cacheScope"], "private", "{answer}");
+}

@@ -1,0 +1,124 @@
+//! What the tools answer, and what they say when Entra or Graph refuses.
+
+use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
+use serde_json::{Value, json};
+
+use crate::harness::{Setup, Site};
+use crate::tenant::{ALICE, control};
+
+async fn call(site: &Site, tool: &str, arguments: Value) -> Value {
+    let response = site.call(&site.setup.tenant.token(ALICE), tool, arguments).await;
+    assert_eq!(response.status(), 200);
+    response.json::<Value>().await.unwrap()["result"].take()
+}
+
+fn text(result: &Value) -> &str {
+    result["content"][0]["text"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn the_user_is_who_the_token_says() {
+    let site = Setup::new().start().await;
+    let result = call(&site, "get_user_details", json!({})).await;
+    assert_ne!(result["isError"], true);
+    let user = &result["structuredContent"];
+    assert_eq!((&user["displayName"], &user["userPrincipalName"]), (&json!("Alice Adams"), &json!(ALICE)));
+    let asked = site.setup.tenant.requests();
+    let graph = asked.iter().find(|request| request.host == Host::Graph).unwrap();
+    assert_eq!(graph.path, "/v1.0/me");
+    assert!(asked.iter().all(|request| !request.client_secret_present));
+}
+
+#[tokio::test]
+async fn messages_come_newest_first_and_as_many_as_asked_for() {
+    let site = Setup::new().start().await;
+    let message = |day| Message {
+        subject: format!("Day {day}"),
+        from: "sender@contoso.com".into(),
+        from_name: "Sender".into(),
+        received_date_time: format!("2026-03-{day:02}T09:30:00Z"),
+        body_preview: "Hello".into(),
+        is_read: true,
+    };
+    control()
+        .change_tenant(site.setup.tenant.id, |tenant| {
+            let alice = tenant.users.iter_mut().find(|user| user.user_principal_name == ALICE).unwrap();
+            alice.messages = (1..=12).map(message).collect();
+            Ok(())
+        })
+        .unwrap();
+
+    let two = call(&site, "list_my_messages", json!({ "top": 2 })).await;
+    let messages = two["structuredContent"]["messages"].as_array().unwrap();
+    assert_eq!(messages.iter().map(|message| &message["subject"]).collect::<Vec<_>>(), ["Day 12", "Day 11"]);
+    let first = &messages[0];
+    assert_eq!((&first["fromName"], &first["fromAddress"]), (&json!("Sender"), &json!("sender@contoso.com")));
+    assert_eq!((&first["isRead"], &first["preview"]), (&json!(true), &json!("Hello")));
+
+    let ten = call(&site, "list_my_messages", json!({})).await;
+    assert_eq!(ten["structuredContent"]["messages"].as_array().unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn an_argument_out_of_range_is_an_error_that_a_model_can_correct() {
+    let site = Setup::new().start().await;
+    for (arguments, hint) in [
+        (json!({ "top": 0 }), "1 to 25"),
+        (json!({ "top": 26 }), "1 to 25"),
+        (json!({ "top": "ten" }), "invalid type"),
+        (json!({ "count": 3 }), "count"),
+    ] {
+        let result = call(&site, "list_my_messages", arguments.clone()).await;
+        assert_eq!(result["isError"], true, "{arguments}: {result}");
+        assert!(text(&result).contains(hint), "{arguments}: {result}");
+    }
+    assert!(site.setup.tenant.requests().iter().all(|request| request.host != Host::Graph));
+}
+
+#[tokio::test]
+async fn every_listed_tool_has_schemas_and_says_that_it_only_reads() {
+    let site = Setup::new().start().await;
+    let answer: Value = site.rpc(&site.setup.tenant.token(ALICE), "tools/list", json!({})).await.json().await.unwrap();
+    let tools = answer["result"]["tools"].as_array().unwrap();
+    assert_eq!(tools.len(), 2);
+    for tool in tools {
+        assert_eq!(tool["annotations"]["readOnlyHint"], true, "{tool}");
+        assert_eq!(tool["inputSchema"]["type"], "object", "{tool}");
+        assert_eq!(tool["outputSchema"]["type"], "object", "{tool}");
+    }
+    let top = &tools[1]["inputSchema"]["properties"]["top"];
+    assert_eq!((&top["minimum"], &top["maximum"], &top["default"]), (&json!(1), &json!(25), &json!(10)), "{top}");
+}
+
+#[tokio::test]
+async fn a_refusal_of_graph_is_an_error_with_graphs_own_words() {
+    let site = Setup::new().start().await;
+    let body = json!({ "error": { "code": "ErrorAccessDenied", "message": "Access is denied.", "innerError": {} } });
+    control()
+        .inject(Fault {
+            matcher: Matcher { tenant: Some(site.setup.tenant.id), host: Some(Host::Graph), ..Matcher::default() },
+            times: 1,
+            kind: FaultKind::Status { status: 403, headers: [].into(), body: body.to_string() },
+        })
+        .unwrap();
+    let result = call(&site, "get_user_details", json!({})).await;
+    assert_eq!(result["isError"], true);
+    assert!(text(&result).contains("ErrorAccessDenied"), "{result}");
+    assert_ne!(call(&site, "get_user_details", json!({})).await["isError"], true);
+}
+
+#[tokio::test]
+async fn missing_consent_is_an_error_that_says_who_must_give_it() {
+    let site = Setup::new().start().await;
+    let tenant = &site.setup.tenant;
+    control()
+        .change_tenant(tenant.id, |directory| {
+            directory.apps.iter_mut().for_each(|app| app.granted_graph_scopes.clear());
+            Ok(())
+        })
+        .unwrap();
+    let result = call(&site, "get_user_details", json!({})).await;
+    assert_eq!(result["isError"], true);
+    let text = text(&result);
+    assert!(text.contains("65001") && text.contains("User.Read") && text.contains("consent"), "{text}");
+}
