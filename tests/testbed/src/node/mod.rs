@@ -23,6 +23,7 @@
 //! - **Volumes.** configMap, secret, emptyDir, downwardAPI (fields, not resources) and projected ones. What cannot be
 //!   mounted is tried again after at most 8 s (a kubelet waits up to two minutes).
 //! - **Probes.** httpGet and tcpSocket; redirects are not followed. A pod is not ready as soon as it is deleted.
+//! - **Signals.** They reach every process of a container, not only the first.
 //! - **Hooks.** `preStop.sleep` alone. No ephemeral or sidecar containers, no `kubectl logs` or `exec`:
 //!   [`Node::logs`] reads the logs.
 //! - **Events.** One that repeats the last of its reason is not counted.
