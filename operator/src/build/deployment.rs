@@ -1,0 +1,253 @@
+//! The Deployment: the server's pods, with the projected service account token that is their only credential to Entra.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle,
+            LifecycleHandler, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
+            ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, SleepAction, Volume,
+            VolumeMount, VolumeProjection,
+        },
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+use mcp_entra_policy::{CONFIGURATION_KEY, POLICY_KEY};
+use sha2::{Digest, Sha256};
+
+use crate::{owner::ChildKind, validate::Validated};
+
+/// Name of the server's container.
+const CONTAINER: &str = "server";
+/// Name of the port with the MCP endpoint.
+pub(super) const HTTP_PORT_NAME: &str = "http";
+const HTTP_PORT: i32 = 8080;
+/// The port with health, metrics and status; in no Service.
+pub(crate) const ADMIN_PORT: u16 = 8081;
+const ADMIN_PORT_NAME: &str = "admin";
+
+/// The annotation of the pod template whose change restarts the pods.
+const CONFIGURATION_HASH: &str = "mcp-entra.dev/configuration-hash";
+
+const CONFIGURATION_FOLDER: &str = "/etc/mcp-entra/config";
+const POLICY_FOLDER: &str = "/etc/mcp-entra/policy";
+const TRUST_FOLDER: &str = "/etc/mcp-entra/trust";
+const IDENTITY_FOLDER: &str = "/var/run/secrets/mcp-entra";
+const IDENTITY_FILE: &str = "azure-identity-token";
+
+/// The user of the image; any other than root would do.
+const USER: i64 = 65532;
+/// Time for endpoints to notice that a pod is leaving, before it is told.
+const LEAVE_SECONDS: i64 = 5;
+/// The whole time for a pod's end: the sleep above, the server's own drain, and its running requests.
+const TERMINATION_SECONDS: i64 = 40;
+
+pub(super) fn deployment(server: &Validated) -> Deployment {
+    Deployment {
+        metadata: server.owner.child_metadata(ChildKind::Deployment),
+        spec: Some(DeploymentSpec {
+            replicas: Some(server.replicas),
+            selector: LabelSelector { match_labels: Some(server.owner.selector()), match_expressions: None },
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::Int(1)),
+                    max_unavailable: Some(IntOrString::Int(0)),
+                }),
+            }),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(server.owner.labels()),
+                    annotations: Some(BTreeMap::from([(CONFIGURATION_HASH.to_owned(), configuration_hash(server))])),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(server)),
+            },
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// Hash of what the server reads once, at its start. The policy is not in it: that is reloaded live.
+fn configuration_hash(server: &Validated) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&server.configuration);
+    if let Some(trust) = &server.trust {
+        hash.update([0]);
+        hash.update(&trust.certificates);
+    }
+    let mut digits = hex::encode(hash.finalize());
+    digits.truncate(16);
+    digits
+}
+
+fn pod(server: &Validated) -> PodSpec {
+    PodSpec {
+        service_account_name: Some(ChildKind::ServiceAccount.name(&server.owner.name)),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(TERMINATION_SECONDS),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container(server)],
+        volumes: Some(mounts(server).into_iter().map(|mount| mount.volume).collect()),
+        ..PodSpec::default()
+    }
+}
+
+fn container(server: &Validated) -> Container {
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(server.image.clone()),
+        args: Some(arguments(server)),
+        env: Some(environment(server)),
+        ports: Some(vec![
+            ContainerPort {
+                name: Some(HTTP_PORT_NAME.to_owned()),
+                container_port: HTTP_PORT,
+                protocol: Some("TCP".to_owned()),
+                ..ContainerPort::default()
+            },
+            ContainerPort {
+                name: Some(ADMIN_PORT_NAME.to_owned()),
+                container_port: ADMIN_PORT.into(),
+                protocol: Some("TCP".to_owned()),
+                ..ContainerPort::default()
+            },
+        ]),
+        startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(60), ..probe("/healthz") }),
+        readiness_probe: Some(Probe { period_seconds: Some(5), failure_threshold: Some(2), ..probe("/readyz") }),
+        liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(3), ..probe("/healthz") }),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction { seconds: LEAVE_SECONDS }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        resources: Some(ResourceRequirements {
+            requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
+            limits: Some(quantities(&[("memory", "256Mi")])),
+            claims: None,
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(
+            mounts(server)
+                .into_iter()
+                .map(|mount| VolumeMount {
+                    name: mount.volume.name,
+                    // Never by subPath: a kubelet does not refresh those.
+                    mount_path: mount.folder.to_owned(),
+                    read_only: Some(true),
+                    ..VolumeMount::default()
+                })
+                .collect(),
+        ),
+        ..Container::default()
+    }
+}
+
+fn arguments(server: &Validated) -> Vec<String> {
+    let mut arguments = vec![
+        "serve".to_owned(),
+        "--config".to_owned(),
+        format!("{CONFIGURATION_FOLDER}/{CONFIGURATION_KEY}"),
+        "--policy".to_owned(),
+        format!("{POLICY_FOLDER}/{POLICY_KEY}"),
+        "--listen".to_owned(),
+        format!("0.0.0.0:{HTTP_PORT}"),
+        "--admin-listen".to_owned(),
+        format!("0.0.0.0:{ADMIN_PORT}"),
+    ];
+    if let Some(trust) = &server.trust {
+        arguments.extend(["--trust-bundle".to_owned(), format!("{TRUST_FOLDER}/{}", trust.key)]);
+    }
+    arguments
+}
+
+fn environment(server: &Validated) -> Vec<EnvVar> {
+    let variable =
+        |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() };
+    let own = variable("AZURE_FEDERATED_TOKEN_FILE", &format!("{IDENTITY_FOLDER}/{IDENTITY_FILE}"));
+    let given = server.environment.iter().map(|given| variable(&given.name, &given.value));
+    std::iter::once(own).chain(given).collect()
+}
+
+fn probe(path: &str) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String(ADMIN_PORT_NAME.to_owned()),
+            scheme: Some("HTTP".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        timeout_seconds: Some(2),
+        ..Probe::default()
+    }
+}
+
+fn quantities(pairs: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
+    pairs.iter().map(|(name, quantity)| ((*name).to_owned(), Quantity((*quantity).to_owned()))).collect()
+}
+
+/// A volume and where it is mounted.
+struct Mount {
+    volume: Volume,
+    folder: &'static str,
+}
+
+fn mounts(server: &Validated) -> Vec<Mount> {
+    let config_map = |volume: &str, name: String, folder: &'static str| Mount {
+        volume: Volume {
+            name: volume.to_owned(),
+            config_map: Some(ConfigMapVolumeSource { name, ..ConfigMapVolumeSource::default() }),
+            ..Volume::default()
+        },
+        folder,
+    };
+    let owner = &server.owner.name;
+    let mut mounts = vec![
+        config_map("config", ChildKind::Configuration.name(owner), CONFIGURATION_FOLDER),
+        config_map("policy", ChildKind::Policy.name(owner), POLICY_FOLDER),
+        Mount { volume: identity(server), folder: IDENTITY_FOLDER },
+    ];
+    mounts.extend(server.trust.as_ref().map(|trust| config_map("trust", trust.config_map.clone(), TRUST_FOLDER)));
+    mounts
+}
+
+/// The projected token, under a name of our own so that it never meets the azure-workload-identity webhook's.
+fn identity(server: &Validated) -> Volume {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(server.audience.to_owned()),
+        expiration_seconds: Some(server.token_expiration_seconds),
+        path: IDENTITY_FILE.to_owned(),
+    };
+    Volume {
+        name: "mcp-entra-identity".to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(vec![VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() }]),
+            ..ProjectedVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}

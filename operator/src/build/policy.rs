@@ -1,0 +1,21 @@
+//! The ConfigMap with the compiled policy, which pods reload live. It does not depend on the spec: a policy is written
+//! for a server that is not accepted, too, so that nothing freezes a revocation.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use mcp_entra_policy::POLICY_KEY;
+
+use crate::{
+    owner::{ChildKind, Owner},
+    policy::Compiled,
+};
+
+/// Builds the ConfigMap with the compiled policy.
+pub(crate) fn policy(owner: &Owner, compiled: &Compiled) -> ConfigMap {
+    ConfigMap {
+        metadata: owner.child_metadata(ChildKind::Policy),
+        data: Some(BTreeMap::from([(POLICY_KEY.to_owned(), compiled.document.clone())])),
+        ..ConfigMap::default()
+    }
+}

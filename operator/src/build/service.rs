@@ -1,0 +1,27 @@
+//! The Service: the MCP endpoint inside the cluster. The admin port is not in it.
+
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort, ServiceSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::deployment::HTTP_PORT_NAME;
+use crate::{owner::ChildKind, validate::Validated};
+
+pub(super) fn service(server: &Validated) -> Service {
+    Service {
+        metadata: server.owner.child_metadata(ChildKind::Service),
+        spec: Some(ServiceSpec {
+            selector: Some(server.owner.selector()),
+            ports: Some(vec![ServicePort {
+                name: Some(HTTP_PORT_NAME.to_owned()),
+                port: 80,
+                protocol: Some("TCP".to_owned()),
+                target_port: Some(IntOrString::String(HTTP_PORT_NAME.to_owned())),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+}

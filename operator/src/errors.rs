@@ -1,0 +1,149 @@
+//! What can go wrong in a pass, and when it is tried again.
+
+use std::{collections::HashMap, sync::Mutex, time::Duration};
+
+/// Time until an object is looked at again that is about to change without a watch telling.
+pub(crate) const SOON: Duration = Duration::from_secs(1);
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The API server, or the way to it.
+    #[error("{action}: {}", describe(source))]
+    Kubernetes {
+        /// What was tried.
+        action: String,
+        source: Box<kube::Error>,
+    },
+    /// Every attempt met a newer version of the object.
+    #[error("{object} changed at each of {attempts} attempts to apply it; it is tried again")]
+    Contended { object: String, attempts: u32 },
+    /// What was applied is not what the API server then held.
+    #[error(
+        "{object} does not stay as applied: an admission webhook or policy of this cluster changes it; exempt objects labelled app.kubernetes.io/managed-by=mcp-entra-operator from it"
+    )]
+    Overridden { object: String },
+    /// A document could not be written.
+    #[error("a document could not be serialised: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The pass took too long.
+    #[error("the pass did not end within {} s; the API server is slow or unreachable", .0.as_secs())]
+    Deadline(Duration),
+    /// A watch has ended for good; the program is ending.
+    #[error("the watches have ended")]
+    WatchesEnded,
+    /// An object without namespace, name or uid; the API server sends none.
+    #[error("the object has no namespace, name or uid")]
+    NoIdentity,
+}
+
+/// When a failed pass is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// What was written is refused for what it is: a change is awaited.
+    Terminal,
+    /// It may pass by itself: tried again, ever more slowly.
+    Transient,
+}
+
+impl Error {
+    pub(crate) fn kubernetes(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let action = action.into();
+        |source| Self::Kubernetes { action, source: Box::new(source) }
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        match self {
+            Self::Kubernetes { source, .. } if matches!(code(source), Some(400 | 422)) => Class::Terminal,
+            Self::Json(_) | Self::NoIdentity => Class::Terminal,
+            _ => Class::Transient,
+        }
+    }
+}
+
+/// The HTTP status that the API server answered, if it answered.
+pub(crate) fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// The API server's own words, without the structure that kube's Display adds.
+fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Consecutive failures by uid. kube's controller has no back-off of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Mutex<HashMap<String, u32>>);
+
+/// The longest pause between attempts.
+const LONGEST: Duration = Duration::from_secs(256);
+
+impl Failures {
+    /// Counts a failure, and says how long to wait: 2, 4, 8 … 256 seconds, each up to a fifth longer, so that servers
+    /// which failed together do not try again together.
+    pub(crate) fn next_pause(&self, uid: &str, class: Class) -> Duration {
+        let mut failures = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = failures.entry(uid.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        let pause = match class {
+            Class::Terminal => LONGEST,
+            Class::Transient => Duration::from_secs(1 << (*count).min(8)),
+        };
+        pause.mul_f64(1.0 + rand::random::<f64>() / 5.0)
+    }
+
+    /// Forgets the failures of an object that is well.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+    }
+
+    /// Forgets the failures of objects that are gone.
+    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).retain(|uid, _| exists(uid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: u16) -> Error {
+        let status = kube::core::Status::failure("no", "Because").with_code(code);
+        Error::kubernetes("applying")(kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_start_anew_after_a_success() {
+        let failures = Failures::default();
+        let pauses: Vec<u64> =
+            (0..12).map(|_| failures.next_pause("a", Class::Transient).as_secs_f64() as u64).collect();
+        assert!((2..=2).contains(&pauses[0]) && (4..=4).contains(&pauses[1]) && (8..=9).contains(&pauses[2]));
+        assert!((256..=308).contains(&pauses[7]) && (256..=308).contains(&pauses[11]));
+        assert_eq!(failures.next_pause("b", Class::Transient).as_secs(), 2);
+        failures.forget("a");
+        assert_eq!(failures.next_pause("a", Class::Transient).as_secs(), 2);
+    }
+
+    #[test]
+    fn what_the_api_server_refuses_for_what_it_is_waits_for_a_change_and_the_rest_is_tried_again() {
+        assert_eq!(answered(422).class(), Class::Terminal);
+        for code in [403, 409, 429, 500, 503] {
+            assert_eq!(answered(code).class(), Class::Transient, "{code}");
+        }
+        assert!(Failures::default().next_pause("a", Class::Terminal) >= LONGEST);
+    }
+
+    #[test]
+    fn the_failures_of_objects_that_are_gone_are_forgotten() {
+        let failures = Failures::default();
+        failures.next_pause("gone", Class::Transient);
+        failures.retain(|_| false);
+        assert!(failures.0.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,43 @@
+//! The operator: reconciles `McpServer`s into running MCP servers, and `McpRoleMapping`s into the policy they enforce.
+//!
+//! A pass over one McpServer, in the order in which the rooms are used:
+//!
+//! 1. [`world`] holds what the watches have seen; [`resolve`] reads the little that they have not.
+//! 2. [`policy`] compiles the role mappings, [`validate`] decides whether the spec can be built at all. Both are pure.
+//! 3. [`build`] makes the children. It is pure and cannot fail, because only what was validated reaches it.
+//! 4. [`apply`] writes what differs, and nothing else.
+//! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
+//! 6. [`status`] turns all that into conditions ([`conditions`], [`availability`]) and writes them once; [`events`] says
+//!    what changed.
+//!
+//! [`controller`] wires a pass together, [`mapping`] is the small controller of role mappings, [`memory`] what a pass
+//! leaves to the next, [`errors`] what happens when it fails, [`http`] and [`metrics`] what is told about all that.
+//! Nothing here needs a state of its own: with the memory lost, a pass reads more and decides the same.
+
+mod apply;
+mod availability;
+mod build;
+mod conditions;
+mod controller;
+mod errors;
+mod events;
+mod http;
+mod mapping;
+mod memory;
+mod metrics;
+mod options;
+mod owner;
+mod pods;
+mod policy;
+mod resolve;
+mod run;
+mod status;
+mod validate;
+mod views;
+mod world;
+
+pub use options::Options;
+pub use run::{RunError, run};
+
+/// The field manager of every write, and the value of the `app.kubernetes.io/managed-by` label.
+pub const MANAGER: &str = "mcp-entra-operator";

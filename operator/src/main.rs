@@ -1,0 +1,85 @@
+//! The program `mcp-entra-operator`: `run` reconciles, `crds` prints the definitions of the kinds.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use mcp_entra_operator::Options;
+use tokio::{net::TcpListener, signal::unix::SignalKind};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Reconciles McpServers into running MCP servers behind Microsoft Entra ID.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Reconcile until SIGTERM or Ctrl-C. The cluster comes from KUBECONFIG, or from the pod's service account.
+    Run(Options),
+    /// Print the CustomResourceDefinitions, to be piped into `kubectl apply --server-side -f -`.
+    Crds,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Run(options) => {
+            log_to_stderr();
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(reconcile(options))
+        }
+        Command::Crds => print_definitions(),
+    }
+}
+
+async fn reconcile(options: Options) -> anyhow::Result<()> {
+    // A second provider among the dependencies would make rustls refuse to choose; naming one here is final.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let config = kube::Config::infer()
+        .await
+        .context("no cluster to reconcile: set KUBECONFIG, or run in a pod whose service account token is mounted")?;
+    let client =
+        kube::Client::try_from(config).context("the Kubernetes client cannot be made of that configuration")?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; choose another address with --listen", options.listen))?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(shutdown.clone()));
+    Ok(mcp_entra_operator::run(client, options, listener, shutdown).await?)
+}
+
+async fn cancel_on_signal(shutdown: CancellationToken) {
+    match tokio::signal::unix::signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(error) => {
+            tracing::error!(%error, "SIGTERM cannot be awaited; only Ctrl-C ends the operator gracefully");
+            tokio::signal::ctrl_c().await.ok();
+        }
+    }
+    tracing::info!("draining: running reconciles are finished, no new one is started");
+    shutdown.cancel();
+}
+
+fn print_definitions() -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    for definition in mcp_entra_crds::custom_resource_definitions()? {
+        writeln!(output, "---\n{}", mcp_entra_crds::definition_yaml(&definition)?.trim_end())?;
+    }
+    Ok(())
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        lines.init();
+    } else {
+        lines.json().flatten_event(true).init();
+    }
+}

@@ -1,0 +1,87 @@
+//! What is counted. Never by object: names as labels would grow without bound.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// The operator's metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    reconciles: Family<ReconcileLabels, Counter>,
+    durations: Family<KindLabels, Histogram>,
+    poll_errors: Counter,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Outcome {
+    /// There is nothing to do but to look again later.
+    Settled,
+    /// Something is on its way.
+    Waiting,
+    /// It failed and is tried again.
+    Transient,
+    /// It failed, and will again until something changes.
+    Terminal,
+}
+
+/// What a pass was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(clippy::enum_variant_names, reason = "the kinds' own names")]
+pub(crate) enum Kind {
+    McpServer,
+    McpRoleMapping,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconcileLabels {
+    kind: Kind,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: Kind,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            reconciles: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
+            poll_errors: Counter::default(),
+        };
+        registry.register("mcp_entra_operator_reconciles", "Passes by outcome", metrics.reconciles.clone());
+        registry.register(
+            "mcp_entra_operator_reconcile_duration_seconds",
+            "Duration of a pass in seconds",
+            metrics.durations.clone(),
+        );
+        registry.register(
+            "mcp_entra_operator_pod_status_errors",
+            "Polls of a pod's status that failed",
+            metrics.poll_errors.clone(),
+        );
+        metrics
+    }
+
+    /// Counts a pass.
+    pub(crate) fn pass(&self, kind: Kind, outcome: Outcome, duration: Duration) {
+        self.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
+        self.durations.get_or_create(&KindLabels { kind }).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a poll of a pod that failed.
+    pub(crate) fn poll_failed(&self) {
+        self.poll_errors.inc();
+    }
+}

@@ -1,0 +1,39 @@
+//! What whoever runs the operator configures, and what McpServers are therefore allowed.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Args;
+
+/// The operator's own configuration.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Image of mcp-entra-server that the pods run.
+    #[arg(long, env = "MCP_ENTRA_SERVER_IMAGE")]
+    pub server_image: String,
+    /// An address that `spec.entra.endpoints` may name, as https://host[:port]; repeatable. None: no McpServer may
+    /// set endpoints.
+    #[arg(long = "allowed-endpoint", value_name = "URL")]
+    pub allowed_endpoints: Vec<String>,
+    /// Let McpServers add CA certificates to their outgoing TLS by `spec.entra.trustBundle`.
+    #[arg(long)]
+    pub allow_trust_bundles: bool,
+    /// Forward proxy through which the pods' admin ports are polled. Proxies of the environment are never used.
+    #[arg(long, value_name = "URL")]
+    pub pod_proxy_url: Option<String>,
+    /// Seconds between polls of a pod's status while nothing changes.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub status_poll_seconds: u32,
+    /// Seconds between a pod's probes of its federated credential while they work.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub probe_interval_seconds: u32,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+}
+
+impl Options {
+    /// Time between polls of a pod's status while nothing changes.
+    pub(crate) fn status_poll(&self) -> Duration {
+        Duration::from_secs(self.status_poll_seconds.into())
+    }
+}

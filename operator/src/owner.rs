@@ -1,0 +1,112 @@
+//! Whose children they are: the McpServer's identity, their names, labels and owner reference.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+use mcp_entra_crds::McpServer;
+
+use crate::{MANAGER, errors::Error};
+
+/// The annotation with the hash of a child as built; a different one means that the child is of an older spec.
+pub(crate) const APPLIED_HASH: &str = "mcp-entra.dev/applied-hash";
+
+/// The label that selects all children and pods in watches, with the value [`MANAGER`].
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The label with the McpServer's name.
+pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// The McpServer that owns the children.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
+/// A kind of child; a server has at most one of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum ChildKind {
+    Policy,
+    ServiceAccount,
+    Configuration,
+    Service,
+    Deployment,
+    Ingress,
+}
+
+impl ChildKind {
+    /// The kind as Kubernetes names it.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::Policy | Self::Configuration => "ConfigMap",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Service => "Service",
+            Self::Deployment => "Deployment",
+            Self::Ingress => "Ingress",
+        }
+    }
+
+    /// The child's name: the server's, or derived from it. The federated credential's subject depends on it.
+    pub(crate) fn name(self, server: &str) -> String {
+        match self {
+            Self::Policy => format!("{server}-policy"),
+            Self::Configuration => format!("{server}-config"),
+            Self::ServiceAccount | Self::Service | Self::Deployment | Self::Ingress => server.to_owned(),
+        }
+    }
+}
+
+impl Owner {
+    /// The identity of an McpServer that came from the API server.
+    pub(crate) fn of(server: &McpServer) -> Result<Self, Error> {
+        match (&server.metadata.namespace, &server.metadata.name, &server.metadata.uid) {
+            (Some(namespace), Some(name), Some(uid)) => {
+                Ok(Self { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() })
+            }
+            _ => Err(Error::NoIdentity),
+        }
+    }
+
+    /// The metadata that a child is applied with.
+    pub(crate) fn child_metadata(&self, child: ChildKind) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(child.name(&self.name)),
+            namespace: Some(self.namespace.clone()),
+            labels: Some(self.labels()),
+            owner_references: Some(vec![OwnerReference {
+                api_version: McpServer::api_version(&()).into_owned(),
+                kind: McpServer::kind(&()).into_owned(),
+                name: self.name.clone(),
+                uid: self.uid.clone(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// The labels of children and pods.
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.selector();
+        labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+        labels
+    }
+
+    /// The labels that select the pods. Immutable in a Deployment: never to be widened.
+    pub(crate) fn selector(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("app.kubernetes.io/name".to_owned(), "mcp-entra-server".to_owned()),
+            (INSTANCE.to_owned(), self.name.clone()),
+        ])
+    }
+
+    /// Whether an object's controller is this very McpServer.
+    pub(crate) fn owns(&self, metadata: &ObjectMeta) -> bool {
+        metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .any(|reference| reference.controller == Some(true) && reference.uid == self.uid)
+    }
+}

@@ -1,0 +1,214 @@
+//! Running: the watches, the two controllers over them, the operator's own endpoints, and the end.
+
+use std::{
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, StreamExt};
+use kube::{
+    Client, ResourceExt,
+    runtime::{
+        Config, Controller,
+        controller::{self, Action},
+        watcher,
+    },
+};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    controller::{self as server, Context},
+    errors::{Class, Error, Failures, SOON},
+    http::{Readiness, router},
+    mapping,
+    memory::{Memories, ProgrammedPolicies},
+    metrics::{Kind, Metrics, Outcome},
+    options::Options,
+    pods::status_client,
+    world::{self, WatchedMapping, WatchedServer, everything, server_of, servers_beside, servers_of_config_map},
+};
+
+/// Passes of one controller that run at once.
+const CONCURRENCY: u16 = 16;
+/// The longest pass: the client's own retries could take a quarter of an hour.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Time between sweeps for what is remembered of objects that are gone.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Why the operator cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The client for the pods' admin ports cannot be made.
+    #[error("--pod-proxy-url cannot be used ({0}); give an address as http://host:port")]
+    PodClient(#[from] reqwest::Error),
+    /// The operator's own endpoints ended.
+    #[error("the operator's own endpoints ended: {0}")]
+    Listen(#[from] std::io::Error),
+}
+
+/// Reconciles until `shutdown` is cancelled, then lets running passes end. `listener` serves `/healthz`, `/readyz` and
+/// `/metrics`.
+///
+/// # Errors
+/// If the options cannot be used, or the endpoints end.
+pub async fn run(
+    client: Client,
+    options: Options,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let policies = Arc::new(ProgrammedPolicies::default());
+    let (world, streams) = world::watch(&client);
+    let servers = world.servers.clone();
+    let context = Arc::new(Context {
+        pods: status_client(options.pod_proxy_url.as_deref())?,
+        client: client.clone(),
+        options,
+        world,
+        memories: Memories::default(),
+        policies: policies.clone(),
+        failures: Failures::default(),
+        metrics: metrics.clone(),
+    });
+
+    let mut server_controller = Controller::for_stream(streams.servers, servers.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned());
+    server_controller = {
+        let (beside, config_maps) = (servers.clone(), servers.clone());
+        server_controller
+            .watches_stream(streams.mappings, move |mapping| servers_beside(&beside, &mapping))
+            .watches_stream(streams.config_maps, move |config_map| servers_of_config_map(&config_maps, &config_map))
+            .watches_stream(streams.service_accounts, |child| server_of(&child))
+            .watches_stream(streams.services, |child| server_of(&child))
+            .watches_stream(streams.deployments, |child| server_of(&child))
+            .watches_stream(streams.ingresses, |child| server_of(&child))
+            .watches_stream(streams.pods, |child| server_of(&child))
+    };
+    let reconcile_servers = server_controller
+        .run(reconcile_server, server_failed, context.clone())
+        .for_each(|result| async { tell(result) });
+
+    // The mapping controller has watches of its own: what starts a pass must be in the store that the pass reads.
+    let (server_names, touched_names) = world::store(&client, everything());
+    let (mappings, touched_mappings) = world::store(&client, everything());
+    let mapping_context =
+        Arc::new(mapping::Context { client, servers: server_names, policies, failures: Failures::default(), metrics });
+    let named = mappings.clone();
+    let reconcile_mappings = Controller::for_stream(touched_mappings, mappings.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .watches_stream(touched_names, move |server| mapping::mappings_naming(&named, &server))
+        .run(reconcile_mapping, mapping_failed, mapping_context.clone())
+        .for_each(|result| async { tell(result) });
+
+    let readiness = Readiness::default();
+    let ended = shutdown.clone().cancelled_owned();
+    let endpoints = axum::serve(listener, router(readiness.clone(), registry)).with_graceful_shutdown(ended);
+    let announce = async {
+        if context.world.complete().await.is_ok() && mappings.wait_until_ready().await.is_ok() {
+            tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "reconciling");
+            readiness.reached();
+        }
+        shutdown.cancelled().await;
+    };
+    let sweep = async {
+        while tokio::time::timeout(SWEEP, shutdown.cancelled()).await.is_err() {
+            let exists =
+                |uid: &str| context.world.servers.find(|server| server.uid().as_deref() == Some(uid)).is_some();
+            context.memories.retain(exists);
+            context.policies.retain(exists);
+            context.failures.retain(exists);
+            mapping_context
+                .failures
+                .retain(|uid| mappings.find(|mapping| mapping.uid().as_deref() == Some(uid)).is_some());
+        }
+    };
+    let (_, _, (), (), endpoints) =
+        futures::join!(reconcile_servers, reconcile_mappings, announce, sweep, endpoints.into_future());
+    endpoints?;
+    Ok(())
+}
+
+async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> Result<Action, Error> {
+    let uid = server.uid().unwrap_or_default();
+    let pass = async {
+        match &server.0 {
+            Ok(server) => server::reconcile(server, &context).await,
+            Err(invalid) => Ok(unreadable(&*server, invalid)),
+        }
+    };
+    measured(pass, Kind::McpServer, &uid, &context.metrics, &context.failures).await
+}
+
+async fn reconcile_mapping(mapping: Arc<WatchedMapping>, context: Arc<mapping::Context>) -> Result<Action, Error> {
+    let uid = mapping.uid().unwrap_or_default();
+    let pass = async {
+        match &mapping.0 {
+            Ok(mapping) => mapping::reconcile(mapping, &context).await,
+            Err(invalid) => Ok(unreadable(&*mapping, invalid)),
+        }
+    };
+    measured(pass, Kind::McpRoleMapping, &uid, &context.metrics, &context.failures).await
+}
+
+/// Schemas keep such objects out; one from an older or newer version of the kind may still be there.
+fn unreadable(object: &impl ResourceExt, invalid: &kube::core::error_boundary::InvalidObject) -> Action {
+    tracing::warn!(
+        namespace = object.namespace(), name = object.name_any(), %invalid,
+        "an object cannot be read and is left out; apply it anew against the installed definitions"
+    );
+    Action::await_change()
+}
+
+async fn measured(
+    pass: impl Future<Output = Result<Action, Error>>,
+    kind: Kind,
+    uid: &str,
+    metrics: &Metrics,
+    failures: &Failures,
+) -> Result<Action, Error> {
+    let start = Instant::now();
+    let result =
+        tokio::time::timeout(DEADLINE, pass).map(|result| result.unwrap_or(Err(Error::Deadline(DEADLINE)))).await;
+    let outcome = match &result {
+        Ok(action) if *action == Action::requeue(SOON) => Outcome::Waiting,
+        Ok(_) => Outcome::Settled,
+        Err(error) if error.class() == Class::Terminal => Outcome::Terminal,
+        Err(_) => Outcome::Transient,
+    };
+    metrics.pass(kind, outcome, start.elapsed());
+    if result.is_ok() {
+        failures.forget(uid);
+    }
+    result
+}
+
+fn server_failed(server: Arc<WatchedServer>, error: &Error, context: Arc<Context>) -> Action {
+    failed(&*server, error, &context.failures)
+}
+
+fn mapping_failed(mapping: Arc<WatchedMapping>, error: &Error, context: Arc<mapping::Context>) -> Action {
+    failed(&*mapping, error, &context.failures)
+}
+
+fn failed(object: &impl ResourceExt, error: &Error, failures: &Failures) -> Action {
+    let pause = failures.next_pause(&object.uid().unwrap_or_default(), error.class());
+    tracing::warn!(
+        namespace = object.namespace(), name = object.name_any(), %error, again_in_seconds = pause.as_secs(),
+        "a pass failed"
+    );
+    Action::requeue(pause)
+}
+
+/// Failed passes are told where they fail; what remains is an object that was gone before its pass began.
+fn tell<T: Debug>(result: Result<T, controller::Error<Error, watcher::Error>>) {
+    if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = result {
+        tracing::warn!(%error, "a watch or queue failed and is started anew");
+    }
+}

@@ -1,0 +1,271 @@
+//! Status: what is so, as conditions (pure), and the one write that says it.
+
+use std::time::Duration;
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use mcp_entra_crds::{ConditionType, FederatedCredential, McpServer, McpServerStatus};
+
+use crate::{
+    MANAGER,
+    apply::{Conflict, status_patch},
+    availability::availability,
+    conditions::{Reason, Verdict, conditions, with_ready},
+    errors::Error,
+    memory::{ServerMemory, WrittenStatus},
+    owner::{ChildKind, Owner},
+    pods::PolledPod,
+    policy::Compiled,
+    validate::{Refusal, public_url},
+    views::{DeploymentView, IngressView, PodView},
+};
+
+/// How long a ready pod may fail to report the compiled policy before the conditions say so.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+
+/// What a pass has found out about one McpServer.
+pub(crate) struct Facts<'a> {
+    pub(crate) server: &'a McpServer,
+    pub(crate) owner: &'a Owner,
+    pub(crate) refusal: Option<&'a Refusal>,
+    pub(crate) conflict: Option<&'a Conflict>,
+    pub(crate) error: Option<&'a Error>,
+    pub(crate) policy: &'a Compiled,
+    pub(crate) deployment: Option<&'a DeploymentView>,
+    pub(crate) ingress: Option<&'a IngressView>,
+    pub(crate) pods: &'a [&'a PodView],
+    pub(crate) polled: &'a [PolledPod],
+    /// For how long some ready pod has not reported the compiled policy.
+    pub(crate) lagging: Option<Duration>,
+}
+
+impl Facts<'_> {
+    fn ready_pods(&self) -> impl Iterator<Item = &PolledPod> {
+        self.polled.iter().filter(|polled| polled.pod.is_ready())
+    }
+
+    fn in_grace(&self) -> bool {
+        self.lagging.is_some_and(|lagging| lagging < GRACE)
+    }
+}
+
+/// The status that follows from the facts.
+pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timestamp) -> McpServerStatus {
+    let spec = &facts.server.spec;
+    let mut verdicts = vec![
+        (ConditionType::Accepted, accepted(facts.refusal)),
+        (ConditionType::Programmed, programmed(facts)),
+        (ConditionType::Available, availability(spec.replicas.unwrap_or(1), facts.deployment, facts.pods)),
+        (ConditionType::FederationReady, federation(facts, &previous.conditions)),
+        (ConditionType::AuthorizationReady, authorization(facts, &previous.conditions)),
+    ];
+    if spec.exposure.is_some() {
+        verdicts.push((ConditionType::Exposed, exposed(facts)));
+    }
+    if let Some(conflict) = facts.conflict {
+        verdicts.push((ConditionType::Conflicted, Verdict::yes(Reason::NotOwned, conflict_message(conflict))));
+    }
+    let generation = facts.server.metadata.generation;
+    let deployment = facts.deployment.map(|deployment| &deployment.status);
+    McpServerStatus {
+        observed_generation: generation,
+        url: public_url(spec.exposure.as_ref()),
+        replicas: deployment.map_or(0, |status| status.replicas),
+        ready_replicas: deployment.map_or(0, |status| status.ready_replicas),
+        federation: Some(credential(facts, previous)),
+        policy: Some(facts.policy.summary.clone()),
+        conditions: conditions(&previous.conditions, with_ready(verdicts), generation, now),
+    }
+}
+
+fn accepted(refusal: Option<&Refusal>) -> Verdict {
+    match refusal {
+        None => Verdict::yes(Reason::Accepted, "the spec is valid and allowed here"),
+        Some(refusal) => Verdict::no(refusal.reason, refusal.message.clone()),
+    }
+}
+
+fn programmed(facts: &Facts<'_>) -> Verdict {
+    if let Some(conflict) = facts.conflict {
+        return Verdict::no(Reason::NotOwned, conflict_message(conflict));
+    }
+    if let Some(error) = facts.error {
+        return Verdict::no(
+            Reason::ApplyFailed,
+            format!(
+                "{error}; it is tried again by itself, ever more slowly: remove the cause, or ask whoever runs the cluster"
+            ),
+        );
+    }
+    if facts.refusal.is_some() {
+        return Verdict::no(
+            Reason::NotAccepted,
+            "the children are left as they are, but for the policy, until the spec is accepted; the condition Accepted says what to change",
+        );
+    }
+    Verdict::yes(Reason::Applied, "the children are applied as built")
+}
+
+fn conflict_message(conflict: &Conflict) -> String {
+    let Conflict { kind, name, controller } = conflict;
+    let whose = controller
+        .as_ref()
+        .map_or_else(|| "nobody's child".to_owned(), |controller| format!("a child of {controller}"));
+    format!(
+        "{kind} {name} exists and is {whose}, not this McpServer's; nothing is applied until it is gone: delete or rename it, or give the McpServer another name"
+    )
+}
+
+/// What the credential in Entra must say. The issuer stays known while no pod can be asked.
+fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredential {
+    let Owner { namespace, name, .. } = facts.owner;
+    let issuer = facts
+        .polled
+        .iter()
+        .filter_map(|polled| polled.report.as_ref().ok()?.federation.identity.as_ref())
+        .map(|identity| identity.issuer.clone())
+        .next();
+    FederatedCredential {
+        issuer: issuer.or_else(|| previous.federation.as_ref()?.issuer.clone()),
+        subject: format!("system:serviceaccount:{namespace}:{}", ChildKind::ServiceAccount.name(name)),
+        audience: facts.server.spec.entra.cloud.federation_audience().to_owned(),
+    }
+}
+
+fn no_ready_pods() -> Verdict {
+    Verdict::unknown(Reason::NoReadyPods, "no pod is ready that could be asked; the condition Available says why")
+}
+
+fn unreachable(facts: &Facts<'_>) -> Option<Verdict> {
+    let (pod, error) = facts.ready_pods().find_map(|polled| Some((&polled.pod, polled.report.as_ref().err()?)))?;
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    Some(Verdict::unknown(
+        Reason::StatusUnreachable,
+        format!(
+            "pod {name} is ready, but its status on port 8081 cannot be read: {error}; let NetworkPolicies and proxies pass mcp-entra-operator to that port"
+        ),
+    ))
+}
+
+fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
+    let reports: Vec<_> = facts.ready_pods().filter_map(|polled| polled.report.as_ref().ok()).collect();
+    if facts.ready_pods().next().is_none() {
+        return no_ready_pods();
+    }
+    if let Some(failing) = reports.iter().find(|report| report.federation.works == Some(false)) {
+        let message = failing.federation.message.clone().unwrap_or_else(|| {
+            "Entra refuses the pods' service account token; run mcp-entra-server check in a pod".to_owned()
+        });
+        return Verdict::no(Reason::ExchangeFailed, message);
+    }
+    if reports.iter().any(|report| report.federation.works == Some(true)) {
+        return Verdict::yes(
+            Reason::ExchangeWorks,
+            "Entra accepted the service account token at the last probe of every ready pod",
+        );
+    }
+    let pending = if reports.is_empty() { unreachable(facts) } else { None }.unwrap_or_else(|| {
+        Verdict::unknown(Reason::ProbePending, "no pod has ended its first probe yet; wait a few seconds")
+    });
+    as_before_in_grace(facts, previous, ConditionType::FederationReady, pending)
+}
+
+fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
+    let compiled = facts.policy.revision();
+    let mut ready = facts.ready_pods().peekable();
+    if ready.peek().is_none() {
+        return no_ready_pods();
+    }
+    let Some(behind) = ready.find(|polled| !polled.enforces(compiled)) else {
+        if facts.policy.left_out.is_empty() {
+            return Verdict::yes(Reason::PolicyEnforced, "every ready pod enforces the compiled policy");
+        }
+        return Verdict::no(
+            Reason::PolicyTooLarge,
+            format!(
+                "the policy would be larger than 900 KiB; these mappings, the newest, are not in force: {}; merge or remove mappings",
+                named(&facts.policy.left_out)
+            ),
+        );
+    };
+    let name = behind.pod.metadata.name.as_deref().unwrap_or_default();
+    let verdict = match &behind.report {
+        Err(_) => unreachable(facts).map(|verdict| Verdict { state: crate::conditions::State::False, ..verdict }),
+        Ok(report) => report.policy.error.as_ref().map(|error| {
+            Verdict::no(
+                Reason::PolicyUnreadable,
+                format!("pod {name} enforces an older policy, since it cannot read the newest: {error}; if this lasts, see kubectl logs {name}"),
+            )
+        }),
+    };
+    let verdict = verdict.unwrap_or_else(|| {
+        Verdict::no(
+            Reason::PolicyLagging,
+            format!("pod {name} still enforces an older policy; it is nudged until it has read the newest: if this lasts, see kubectl describe pod {name}"),
+        )
+    });
+    as_before_in_grace(facts, previous, ConditionType::AuthorizationReady, verdict)
+}
+
+/// A change needs a moment to arrive everywhere; until then the condition stays what it was.
+fn as_before_in_grace(facts: &Facts<'_>, previous: &[Condition], type_: ConditionType, verdict: Verdict) -> Verdict {
+    if !facts.in_grace() {
+        return verdict;
+    }
+    let starting = || Verdict::unknown(Reason::Progressing, "the pods have not reported yet; wait a few seconds");
+    Verdict::before(previous, type_).unwrap_or_else(starting)
+}
+
+/// Names for a message: the first ten, and how many more there are.
+pub(crate) fn named(names: &[String]) -> String {
+    let first = names.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(10) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+fn exposed(facts: &Facts<'_>) -> Verdict {
+    let address = facts.ingress.and_then(|ingress| ingress.status.load_balancer.ingress.first());
+    match address.and_then(|address| address.hostname.as_ref().or(address.ip.as_ref())) {
+        Some(address) => {
+            Verdict::yes(Reason::AddressAssigned, format!("an ingress controller serves the host at {address}"))
+        }
+        None => Verdict::no(
+            Reason::AddressPending,
+            "no ingress controller has announced an address for the Ingress; check that one serves the class in spec.exposure.ingress.className",
+        ),
+    }
+}
+
+/// The status as far as anyone knows: the one that was written last, if the watch has not shown it yet.
+pub(crate) fn current(server: &McpServer, memory: &ServerMemory) -> McpServerStatus {
+    match &memory.written {
+        Some(written) if written.based_on == server.metadata.resource_version => written.status.clone(),
+        _ => server.status.clone().unwrap_or_default(),
+    }
+}
+
+/// Writes the status, if it differs from what stands there. Says whether it did.
+pub(crate) async fn write(
+    client: &Client,
+    server: &McpServer,
+    owner: &Owner,
+    memory: &mut ServerMemory,
+    current: &McpServerStatus,
+    status: McpServerStatus,
+) -> Result<bool, Error> {
+    if *current == status {
+        return Ok(false);
+    }
+    let patch = status_patch("McpServer", &owner.name, &owner.uid, &status)?;
+    Api::<McpServer>::namespaced(client.clone(), &owner.namespace)
+        .patch_status(&owner.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))
+        .await
+        .map_err(Error::kubernetes(format!("writing the status of McpServer {}", owner.name)))?;
+    memory.written = Some(WrittenStatus { based_on: server.metadata.resource_version.clone(), status });
+    Ok(true)
+}

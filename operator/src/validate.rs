@@ -1,0 +1,331 @@
+//! Validating: what the API server's own validation cannot know. What comes out can be built without failing. Pure.
+
+use mcp_entra_crds::{DEFAULT_PATH, EnvironmentVariable, Exposure, McpServer, McpServerSpec};
+use mcp_entra_policy::{
+    BUILT_IN_TOOLS, EntraConfiguration, GraphConfiguration, ProbeConfiguration, ServerConfiguration, ServerReference,
+    ToolPattern,
+};
+
+use crate::{conditions::Reason, options::Options, owner::Owner, resolve::ResolvedTrustBundle};
+
+/// An McpServer that can be built.
+#[derive(Clone, Debug)]
+pub(crate) struct Validated {
+    pub(crate) owner: Owner,
+    /// The server's configuration file.
+    pub(crate) configuration: String,
+    /// The audience of the projected token.
+    pub(crate) audience: &'static str,
+    /// Life of the projected token in seconds.
+    pub(crate) token_expiration_seconds: i64,
+    pub(crate) trust: Option<Trust>,
+    pub(crate) exposure: Option<Exposure>,
+    pub(crate) replicas: i32,
+    pub(crate) environment: Vec<EnvironmentVariable>,
+    pub(crate) image: String,
+}
+
+/// CA certificates that the server trusts besides the system's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trust {
+    /// Name of the ConfigMap.
+    pub(crate) config_map: String,
+    /// Key with the certificates.
+    pub(crate) key: String,
+    /// The certificates in PEM: a change restarts the pods.
+    pub(crate) certificates: String,
+}
+
+/// Why an McpServer cannot be built, as its `Accepted` condition says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+}
+
+fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { reason, message: message.into() })
+}
+
+/// Decides whether the McpServer can be built.
+pub(crate) fn validate(
+    server: &McpServer,
+    owner: &Owner,
+    trust_bundle: &ResolvedTrustBundle,
+    options: &Options,
+) -> Result<Validated, Refusal> {
+    let spec = &server.spec;
+    let configuration = ServerConfiguration {
+        server: ServerReference { namespace: owner.namespace.clone(), name: owner.name.clone() },
+        public_url: public_url(spec.exposure.as_ref()),
+        path: spec.exposure.as_ref().map_or(DEFAULT_PATH, |exposure| &exposure.path).to_owned(),
+        entra: EntraConfiguration {
+            tenant_id: spec.entra.tenant_id.clone(),
+            client_id: spec.entra.client_id.clone(),
+            authority: authority(spec, options)?,
+            audiences: spec.entra.audiences.clone(),
+            required_scopes: spec.entra.required_scopes.clone(),
+        },
+        graph: GraphConfiguration {
+            base_url: graph(spec, options)?,
+            scopes: spec.graph.scopes.clone(),
+            tools: tools(&spec.graph.tools)?,
+        },
+        probe: ProbeConfiguration { interval_seconds: options.probe_interval_seconds },
+    };
+    let trust = trust(spec, trust_bundle, options)?;
+    if let Err(error) = configuration.validate() {
+        return refuse(Reason::InvalidConfiguration, error.to_string());
+    }
+    let configuration = match serde_yaml::to_string(&configuration) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            return refuse(
+                Reason::InvalidConfiguration,
+                format!("the server's configuration cannot be written ({error}); report this as a defect"),
+            );
+        }
+    };
+    Ok(Validated {
+        owner: owner.clone(),
+        configuration,
+        audience: spec.entra.cloud.federation_audience(),
+        token_expiration_seconds: spec.entra.federation.clone().unwrap_or_default().token_expiration_seconds,
+        trust,
+        exposure: spec.exposure.clone(),
+        replicas: spec.replicas.unwrap_or(1),
+        environment: spec.pod_template.clone().unwrap_or_default().env,
+        image: options.server_image.clone(),
+    })
+}
+
+/// What clients connect to.
+pub(crate) fn public_url(exposure: Option<&Exposure>) -> Option<String> {
+    exposure.map(|exposure| format!("https://{}{}", exposure.host, exposure.path))
+}
+
+fn authority(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
+    match &spec.entra.endpoints {
+        None => Ok(spec.entra.cloud.authority().to_owned()),
+        Some(endpoints) => allowed("authority", &endpoints.authority, options),
+    }
+}
+
+fn graph(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
+    match &spec.entra.endpoints {
+        None => Ok(spec.entra.cloud.graph().to_owned()),
+        Some(endpoints) => allowed("graph", &endpoints.graph, options),
+    }
+}
+
+/// Another authority would vouch for anybody, another Graph would be handed users' tokens.
+fn allowed(field: &str, url: &str, options: &Options) -> Result<String, Refusal> {
+    if options.allowed_endpoints.iter().any(|allowed| allowed == url) {
+        return Ok(url.to_owned());
+    }
+    refuse(
+        Reason::EndpointsNotAllowed,
+        format!(
+            "spec.entra.endpoints.{field}: {url} is not allowed here; remove spec.entra.endpoints to use the cloud's own, or ask whoever runs mcp-entra-operator to start it with --allowed-endpoint={url}"
+        ),
+    )
+}
+
+fn trust(spec: &McpServerSpec, resolved: &ResolvedTrustBundle, options: &Options) -> Result<Option<Trust>, Refusal> {
+    let Some(bundle) = &spec.entra.trust_bundle else { return Ok(None) };
+    let (name, key) = (&bundle.name, &bundle.key);
+    if !options.allow_trust_bundles {
+        return refuse(
+            Reason::TrustBundleNotAllowed,
+            "spec.entra.trustBundle is not allowed here; remove it, or ask whoever runs mcp-entra-operator to start it with --allow-trust-bundles",
+        );
+    }
+    let certificates = match resolved {
+        ResolvedTrustBundle::Content(certificates) => certificates,
+        ResolvedTrustBundle::NoKey => {
+            return refuse(
+                Reason::TrustBundleNotFound,
+                format!(
+                    "spec.entra.trustBundle: ConfigMap {name} has no key {key}; add it, or name another in spec.entra.trustBundle.key"
+                ),
+            );
+        }
+        ResolvedTrustBundle::NoConfigMap | ResolvedTrustBundle::Unset => {
+            return refuse(
+                Reason::TrustBundleNotFound,
+                format!(
+                    "spec.entra.trustBundle: there is no ConfigMap {name} in this namespace; create it with CA certificates in PEM under the key {key}"
+                ),
+            );
+        }
+    };
+    if !certificates.contains("-----BEGIN CERTIFICATE-----") {
+        return refuse(
+            Reason::TrustBundleInvalid,
+            format!("spec.entra.trustBundle: key {key} of ConfigMap {name} holds no certificate in PEM; put one there"),
+        );
+    }
+    Ok(Some(Trust { config_map: name.clone(), key: key.clone(), certificates: certificates.clone() }))
+}
+
+/// The built-in tools that the patterns mean, by exact name.
+fn tools(patterns: &[String]) -> Result<Vec<String>, Refusal> {
+    let patterns: Vec<ToolPattern> = patterns.iter().cloned().map(ToolPattern).collect();
+    let known = || BUILT_IN_TOOLS.iter().map(|tool| tool.name);
+    if let Some(pattern) = patterns.iter().find(|pattern| !BUILT_IN_TOOLS.iter().any(|tool| pattern.matches(tool))) {
+        return refuse(
+            Reason::ToolNotFound,
+            format!(
+                "spec.graph.tools: {:?} matches no built-in tool; correct or remove it; there are: {}",
+                pattern.0,
+                known().collect::<Vec<_>>().join(", ")
+            ),
+        );
+    }
+    Ok(BUILT_IN_TOOLS
+        .iter()
+        .filter(|tool| patterns.iter().any(|pattern| pattern.matches(tool)))
+        .map(|tool| tool.name.to_owned())
+        .collect())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    pub(crate) fn mk_options() -> Options {
+        Options {
+            server_image: "registry.example/mcp-entra-server:1".into(),
+            allowed_endpoints: vec!["https://login.example".into(), "https://graph.example".into()],
+            allow_trust_bundles: true,
+            pod_proxy_url: None,
+            status_poll_seconds: 10,
+            probe_interval_seconds: 300,
+            listen: ([127, 0, 0, 1], 0).into(),
+        }
+    }
+
+    pub(crate) fn mk_owner() -> Owner {
+        Owner { namespace: "productivity".into(), name: "graph".into(), uid: "uid-1".into() }
+    }
+
+    pub(crate) fn mk_server() -> McpServer {
+        serde_json::from_value(json!({
+            "apiVersion": "mcp-entra.dev/v1alpha1",
+            "kind": "McpServer",
+            "metadata": {"name": "graph", "namespace": "productivity", "uid": "uid-1", "generation": 2},
+            "spec": {
+                "entra": {
+                    "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
+                    "clientId": "1c2d0000-0000-0000-0000-00000000000b",
+                },
+                "graph": {"scopes": ["User.Read"]},
+                "exposure": {
+                    "host": "graph.mcp.contoso.com",
+                    "ingress": {"className": "testbed", "annotations": {"a": "b"}},
+                    "tls": {"secretName": "graph-tls"},
+                },
+            },
+        }))
+        .unwrap()
+    }
+
+    fn check(change: impl FnOnce(&mut McpServer), bundle: &ResolvedTrustBundle) -> Result<Validated, Refusal> {
+        let mut server = mk_server();
+        change(&mut server);
+        validate(&server, &mk_owner(), bundle, &mk_options())
+    }
+
+    fn configuration(validated: &Validated) -> ServerConfiguration {
+        serde_yaml::from_str(&validated.configuration).unwrap()
+    }
+
+    #[test]
+    fn a_sound_server_gets_the_configuration_that_its_program_reads() {
+        let validated = check(|_| {}, &ResolvedTrustBundle::Unset).unwrap();
+        let configuration = configuration(&validated);
+        configuration.validate().unwrap();
+        assert_eq!(configuration.public_url.as_deref(), Some("https://graph.mcp.contoso.com/mcp"));
+        assert_eq!(configuration.entra.authority, "https://login.microsoftonline.com");
+        assert_eq!(configuration.entra.required_scopes, ["mcp.access"]);
+        assert_eq!(configuration.graph.tools, ["get_user_details", "list_my_messages"]);
+        assert_eq!(configuration.probe.interval_seconds, 300);
+        assert_eq!((validated.replicas, validated.token_expiration_seconds), (1, 3600));
+    }
+
+    #[test]
+    fn authority_graph_and_audience_follow_the_cloud() {
+        let validated =
+            check(|server| server.spec.entra.cloud = mcp_entra_policy::Cloud::China, &ResolvedTrustBundle::Unset)
+                .unwrap();
+        let configuration = configuration(&validated);
+        assert_eq!(configuration.entra.authority, "https://login.partner.microsoftonline.cn");
+        assert_eq!(configuration.graph.base_url, "https://microsoftgraph.chinacloudapi.cn");
+        assert_eq!(validated.audience, "api://AzureADTokenExchangeChina");
+    }
+
+    #[test]
+    fn endpoints_are_used_if_the_operator_allows_both_and_refused_otherwise() {
+        let endpoints = |authority: &str, graph: &str| {
+            let endpoints = mcp_entra_crds::Endpoints { authority: authority.into(), graph: graph.into() };
+            check(|server| server.spec.entra.endpoints = Some(endpoints), &ResolvedTrustBundle::Unset)
+        };
+        let validated = endpoints("https://login.example", "https://graph.example").unwrap();
+        assert_eq!(configuration(&validated).entra.authority, "https://login.example");
+
+        for (field, authority, graph) in [
+            ("authority", "https://login.example:444", "https://graph.example"),
+            ("graph", "https://login.example", "https://graph.example.evil"),
+        ] {
+            let refusal = endpoints(authority, graph).unwrap_err();
+            assert_eq!(refusal.reason, Reason::EndpointsNotAllowed);
+            assert!(refusal.message.starts_with(&format!("spec.entra.endpoints.{field}: ")), "{}", refusal.message);
+            assert!(refusal.message.contains("--allowed-endpoint"), "{}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn a_trust_bundle_must_be_allowed_exist_and_hold_a_certificate() {
+        let with_bundle = |server: &mut McpServer| {
+            server.spec.entra.trust_bundle =
+                Some(mcp_entra_crds::TrustBundle { name: "corporate".into(), key: "ca.crt".into() });
+        };
+        let pem = ResolvedTrustBundle::Content("-----BEGIN CERTIFICATE-----\n".into());
+        assert_eq!(check(with_bundle, &pem).unwrap().trust.unwrap().config_map, "corporate");
+        for (resolved, reason) in [
+            (ResolvedTrustBundle::NoConfigMap, Reason::TrustBundleNotFound),
+            (ResolvedTrustBundle::NoKey, Reason::TrustBundleNotFound),
+            (ResolvedTrustBundle::Content("hello".into()), Reason::TrustBundleInvalid),
+        ] {
+            assert_eq!(check(with_bundle, &resolved).unwrap_err().reason, reason);
+        }
+
+        let mut server = mk_server();
+        with_bundle(&mut server);
+        let forbidding = Options { allow_trust_bundles: false, ..mk_options() };
+        let refusal = validate(&server, &mk_owner(), &pem, &forbidding).unwrap_err();
+        assert_eq!(refusal.reason, Reason::TrustBundleNotAllowed);
+        assert!(refusal.message.contains("--allow-trust-bundles"));
+    }
+
+    #[test]
+    fn tools_are_resolved_to_exact_names_and_a_pattern_that_matches_none_is_named() {
+        let tools = |patterns: &[&str]| {
+            let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+            check(|server| server.spec.graph.tools = patterns, &ResolvedTrustBundle::Unset)
+        };
+        assert_eq!(configuration(&tools(&["list_*"]).unwrap()).graph.tools, ["list_my_messages"]);
+        let refusal = tools(&["get_user_details", "get_user_detail"]).unwrap_err();
+        assert_eq!(refusal.reason, Reason::ToolNotFound);
+        assert!(refusal.message.contains("\"get_user_detail\""), "{}", refusal.message);
+    }
+
+    #[test]
+    fn without_exposure_there_is_no_public_url() {
+        let validated = check(|server| server.spec.exposure = None, &ResolvedTrustBundle::Unset).unwrap();
+        assert_eq!(configuration(&validated).public_url, None);
+        assert_eq!(configuration(&validated).path, "/mcp");
+    }
+}

@@ -1,0 +1,182 @@
+//! What the watches have seen. Each stream feeds a store, which passes read, and then the queue that starts them: a
+//! pass never reads something older than what started it.
+
+use std::{fmt::Debug, sync::Arc};
+
+use futures::{StreamExt, stream::BoxStream};
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher::{self, watcher},
+    },
+};
+use mcp_entra_crds::{McpRoleMapping, McpServer};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    MANAGER,
+    errors::Error,
+    owner::{ChildKind, INSTANCE, MANAGED_BY},
+    views::{DeploymentView, IngressView, PodView},
+};
+
+/// An McpServer as watched: one that cannot be read must not stop the others.
+pub(crate) type WatchedServer = DeserializeGuard<McpServer>;
+/// An McpRoleMapping as watched.
+pub(crate) type WatchedMapping = DeserializeGuard<McpRoleMapping>;
+
+/// What the watches have seen.
+pub(crate) struct World {
+    pub(crate) servers: Store<WatchedServer>,
+    pub(crate) mappings: Store<WatchedMapping>,
+    /// Of all ConfigMaps, since trust bundles are anybody's; metadata only.
+    pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
+    pub(crate) service_accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    pub(crate) services: Store<PartialObjectMeta<Service>>,
+    pub(crate) deployments: Store<DeploymentView>,
+    pub(crate) ingresses: Store<IngressView>,
+    pub(crate) pods: Store<PodView>,
+}
+
+/// An object's every appearance, change and end.
+pub(crate) type Touched<K> = BoxStream<'static, watcher::Result<K>>;
+
+/// The streams that feed a [`World`]; each must be polled.
+pub(crate) struct Streams {
+    pub(crate) servers: Touched<WatchedServer>,
+    pub(crate) mappings: Touched<WatchedMapping>,
+    pub(crate) config_maps: Touched<PartialObjectMeta<ConfigMap>>,
+    pub(crate) service_accounts: Touched<PartialObjectMeta<ServiceAccount>>,
+    pub(crate) services: Touched<PartialObjectMeta<Service>>,
+    pub(crate) deployments: Touched<DeploymentView>,
+    pub(crate) ingresses: Touched<IngressView>,
+    pub(crate) pods: Touched<PodView>,
+}
+
+/// Watches everything that a pass over an McpServer depends on.
+pub(crate) fn watch(client: &Client) -> (World, Streams) {
+    let (servers, touched_servers) = store(client, everything());
+    let (mappings, touched_mappings) = store(client, everything());
+    let (config_maps, touched_config_maps) = store(client, everything());
+    let (service_accounts, touched_service_accounts) = store(client, ours());
+    let (services, touched_services) = store(client, ours());
+    let (deployments, touched_deployments) = store(client, ours());
+    let (ingresses, touched_ingresses) = store(client, ours());
+    let (pods, touched_pods) = store(client, ours());
+    let world = World { servers, mappings, config_maps, service_accounts, services, deployments, ingresses, pods };
+    let streams = Streams {
+        servers: touched_servers,
+        mappings: touched_mappings,
+        config_maps: touched_config_maps,
+        service_accounts: touched_service_accounts,
+        services: touched_services,
+        deployments: touched_deployments,
+        ingresses: touched_ingresses,
+        pods: touched_pods,
+    };
+    (world, streams)
+}
+
+/// Load balancers in front of API servers drop connections that were idle for 240 s; kube would ask for 290 s.
+pub(crate) fn everything() -> watcher::Config {
+    watcher::Config::default().timeout(200)
+}
+
+fn ours() -> watcher::Config {
+    everything().labels(&format!("{MANAGED_BY}={MANAGER}"))
+}
+
+/// A store of watched objects, and the stream of their changes. A watch that fails is tried again by itself; its error
+/// must not reach the controller, which would hold up all other streams.
+pub(crate) fn store<K>(client: &Client, config: watcher::Config) -> (Store<K>, Touched<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let touched = watcher(Api::all(client.clone()), config)
+        .default_backoff()
+        .modify(|object: &mut K| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .touched_objects()
+        .filter_map(|touched| async {
+            touched
+                .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is started anew"))
+                .ok()
+                .map(Ok)
+        })
+        .boxed();
+    (reader, touched)
+}
+
+impl World {
+    /// Waits until every store holds what there was at the start: a policy compiled of half the mappings would revoke
+    /// the other half.
+    pub(crate) async fn complete(&self) -> Result<(), Error> {
+        let ended = |_| Error::WatchesEnded;
+        self.servers.wait_until_ready().await.map_err(ended)?;
+        self.mappings.wait_until_ready().await.map_err(ended)?;
+        self.config_maps.wait_until_ready().await.map_err(ended)?;
+        self.service_accounts.wait_until_ready().await.map_err(ended)?;
+        self.services.wait_until_ready().await.map_err(ended)?;
+        self.deployments.wait_until_ready().await.map_err(ended)?;
+        self.ingresses.wait_until_ready().await.map_err(ended)?;
+        self.pods.wait_until_ready().await.map_err(ended)
+    }
+
+    /// The mappings of a namespace.
+    pub(crate) fn mappings_of(&self, namespace: &str) -> Vec<Arc<WatchedMapping>> {
+        self.mappings.state_filter(|mapping| mapping.namespace().as_deref() == Some(namespace))
+    }
+
+    /// The pods of a server, by name.
+    pub(crate) fn pods_of(&self, namespace: &str, server: &str) -> Vec<Arc<PodView>> {
+        let mut pods = self.pods.state_filter(|pod| {
+            pod.metadata.namespace.as_deref() == Some(namespace)
+                && pod.labels().get(INSTANCE).is_some_and(|instance| instance == server)
+        });
+        pods.sort_by_key(|pod| pod.name_any());
+        pods
+    }
+}
+
+/// The servers of a namespace, to be reconciled because something there changed that any of them may depend on.
+pub(crate) fn servers_beside<K: Resource>(servers: &Store<WatchedServer>, object: &K) -> Vec<ObjectRef<WatchedServer>> {
+    let namespace = object.meta().namespace.as_deref();
+    servers
+        .state_filter(|server| server.meta().namespace.as_deref() == namespace)
+        .iter()
+        .map(|server| ObjectRef::from_obj(&**server))
+        .collect()
+}
+
+/// The servers to which a ConfigMap matters: by the name of a child, or as their trust bundle.
+pub(crate) fn servers_of_config_map(
+    servers: &Store<WatchedServer>,
+    config_map: &PartialObjectMeta<ConfigMap>,
+) -> Vec<ObjectRef<WatchedServer>> {
+    let (namespace, name) = (config_map.namespace(), config_map.name_any());
+    servers
+        .state_filter(|server| {
+            server.meta().namespace == namespace
+                && server.0.as_ref().is_ok_and(|server| {
+                    let own = server.name_any();
+                    let trust_bundle = server.spec.entra.trust_bundle.as_ref();
+                    name == ChildKind::Policy.name(&own)
+                        || name == ChildKind::Configuration.name(&own)
+                        || trust_bundle.is_some_and(|bundle| bundle.name == name)
+                })
+        })
+        .iter()
+        .map(|server| ObjectRef::from_obj(&**server))
+        .collect()
+}
+
+/// The server to which a labelled child belongs.
+pub(crate) fn server_of<K: Resource>(child: &K) -> Option<ObjectRef<WatchedServer>> {
+    let instance = child.labels().get(INSTANCE)?;
+    Some(ObjectRef::new(instance).within(child.meta().namespace.as_deref()?))
+}
