@@ -466,3 +466,21 @@ async fn the_node_shows_signs_of_life() {
     until("the lease is renewed", async || renewed().await > first).await;
     bed.stop().await;
 }
+
+#[tokio::test]
+async fn kubectl_reads_the_logs_of_a_container() {
+    let bed = Bed::start().await;
+    bed.create_pod("loop", json!({ "containers": [shell("echo one; echo two; exit 1")] })).await;
+    bed.until_pod("loop", "is in back-off", |pod| waits_for(pod, "CrashLoopBackOff")).await;
+    let kubectl = async |arguments: &[&str]| {
+        let plane = control_plane();
+        let mut command = tokio::process::Command::new(plane.kubectl());
+        command.arg("--kubeconfig").arg(plane.kubeconfig()).args(["--namespace", &bed.namespace]).args(arguments);
+        let output = command.output().await.unwrap();
+        String::from_utf8(if output.status.success() { output.stdout } else { output.stderr }).unwrap()
+    };
+    assert_eq!(kubectl(&["logs", "loop"]).await, "one\ntwo\n");
+    assert_eq!(kubectl(&["logs", "loop", "--previous", "--tail=1"]).await, "two\n");
+    assert!(kubectl(&["logs", "loop", "--container=other"]).await.contains("container other is not valid"));
+    bed.stop().await;
+}

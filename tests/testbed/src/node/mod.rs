@@ -24,14 +24,16 @@
 //!   mounted is tried again after at most 8 s (a kubelet waits up to two minutes).
 //! - **Probes.** httpGet and tcpSocket; redirects are not followed. A pod is not ready as soon as it is deleted.
 //! - **Signals.** They reach every process of a container, not only the first.
-//! - **Hooks.** `preStop.sleep` alone. No ephemeral or sidecar containers, no `kubectl logs` or `exec`:
-//!   [`Node::logs`] reads the logs.
+//! - **Hooks.** `preStop.sleep` alone. No ephemeral or sidecar containers.
+//! - **The kubelet's own API.** Logs alone, and only as they are: `kubectl logs` knows `--previous` and `--tail`, while
+//!   `--follow` ends at once. No `kubectl exec` or `port-forward`.
 //! - **Events.** One that repeats the last of its reason is not counted.
 //! - **Restart of the node.** Pods end with it.
 
 mod claim;
 mod container;
 mod files;
+mod logs;
 mod plan;
 mod pod;
 mod probes;
@@ -45,7 +47,7 @@ mod volumes;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +65,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::supervisor::Supervisor;
+use logs::{Logs, serve_logs};
 
 /// The node's own address.
 const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -144,12 +147,7 @@ struct NodeContext {
     images: Images,
     settings: Settings,
     folder: PathBuf,
-}
-
-impl NodeContext {
-    fn logs(&self) -> PathBuf {
-        self.folder.join("logs")
-    }
+    logs: Logs,
 }
 
 impl Node {
@@ -172,16 +170,21 @@ impl Node {
         images: Images,
         settings: Settings,
     ) -> anyhow::Result<Self> {
+        let folder = supervisor.folder().join("nodes").join(name);
         let context = Arc::new(NodeContext {
-            folder: supervisor.folder().join("nodes").join(name),
+            logs: Logs::new(folder.join("logs")),
+            folder,
             client,
             supervisor: supervisor.clone(),
             name: name.to_owned(),
             images,
             settings,
         });
-        let registered =
-            registration::register(&context.client, name).await.with_context(|| format!("register node {name}"))?;
+        let serving = serve_logs(context.logs.clone()).await?;
+        let port = serving.address().port();
+        let registered = registration::register(&context.client, name, port)
+            .await
+            .with_context(|| format!("register node {name}"))?;
         let shutdown = CancellationToken::new();
         let running = Arc::clone(&context);
         let stopping = shutdown.clone();
@@ -194,6 +197,7 @@ impl Node {
             }
             pods.close();
             pods.wait().await;
+            drop(serving);
         });
         Ok(Self { context, task, shutdown: shutdown.drop_guard() })
     }
@@ -204,22 +208,7 @@ impl Node {
     /// # Errors
     /// Where the pod has run nothing on this node.
     pub fn logs(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
-        let prefix = format!("{namespace}_{pod}_");
-        let mut text = String::new();
-        let mut files = Vec::new();
-        for folder in sorted(&self.context.logs()).unwrap_or_default() {
-            let name = folder.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(&prefix) {
-                for container in sorted(&folder)? {
-                    files.extend(sorted(&container)?);
-                }
-            }
-        }
-        anyhow::ensure!(!files.is_empty(), "pod {namespace}/{pod} has run nothing on node {}", self.context.name);
-        for file in files {
-            text.push_str(&String::from_utf8_lossy(&std::fs::read(file)?));
-        }
-        Ok(text)
+        self.context.logs.of_pod(namespace, pod)
     }
 
     /// Ends all processes of the node's pods and removes the node. Its pods are left to the control plane, which
@@ -232,14 +221,6 @@ impl Node {
         self.task.await?;
         registration::remove(&self.context.client, &self.context.name).await
     }
-}
-
-/// The entries of a folder, `9.log` before `10.log`.
-fn sorted(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
-    let mut paths = entries.collect::<anyhow::Result<Vec<_>>>()?;
-    paths.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
-    Ok(paths)
 }
 
 /// Hands every pod that is bound to the node to a task of its own, and every change of the pod to that task.

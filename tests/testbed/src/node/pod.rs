@@ -130,8 +130,7 @@ impl PodContext {
     /// The log of the container's next run.
     pub(super) fn next_log(&self, container: &str) -> PathBuf {
         let restarts = self.state.borrow().container(container).map_or(0, |state| state.restarts);
-        let pod = format!("{}_{}_{}", self.namespace(), self.pod.name_any(), self.uid());
-        self.node.logs().join(pod).join(container).join(format!("{restarts}.log"))
+        self.node.logs.file(&self.namespace(), &self.pod.name_any(), &self.uid(), container, restarts)
     }
 
     /// How long its processes may take to end.

@@ -20,10 +20,10 @@ const RENEWAL: Duration = Duration::from_secs(10);
 /// As many as a kubelet takes.
 const PODS: &str = "110";
 
-/// Creates the Node, ready at once, and clears the taint that keeps pods off a new one.
-pub(super) async fn register(client: &Client, name: &str) -> anyhow::Result<ApiNode> {
+/// Creates the Node, ready at once, and clears the taint that keeps pods off a new one; `port` is that of its logs.
+pub(super) async fn register(client: &Client, name: &str, port: u16) -> anyhow::Result<ApiNode> {
     let nodes = Api::<ApiNode>::all(client.clone());
-    let node: ApiNode = serde_json::from_value(description(name, Timestamp::now()))?;
+    let node: ApiNode = serde_json::from_value(description(name, port, Timestamp::now()))?;
     let created = request(nodes.create(&PostParams::default(), &node)).await?;
     // The life-cycle controller would clear it too, some seconds later.
     let untainted = Patch::Merge(json!({ "spec": { "taints": null } }));
@@ -66,7 +66,7 @@ pub(super) async fn keep_alive(client: &Client, node: &ApiNode) {
 }
 
 /// The Node as a kubelet of a machine like this one describes it.
-fn description(name: &str, now: Timestamp) -> serde_json::Value {
+fn description(name: &str, port: u16, now: Timestamp) -> serde_json::Value {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -98,10 +98,9 @@ fn description(name: &str, now: Timestamp) -> serde_json::Value {
         "status": {
             "capacity": resources,
             "allocatable": resources,
-            "addresses": [
-                { "type": "InternalIP", "address": HOST_ADDRESS },
-                { "type": "Hostname", "address": name },
-            ],
+            // No name of the node: the API server would ask a resolver for it before it uses the address.
+            "addresses": [{ "type": "InternalIP", "address": HOST_ADDRESS }],
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
             "conditions": [
                 condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
                 condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
@@ -133,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_description_is_a_node_that_is_ready() {
-        let node: ApiNode = serde_json::from_value(description("n", Timestamp::UNIX_EPOCH)).unwrap();
+        let node: ApiNode = serde_json::from_value(description("n", 1, Timestamp::UNIX_EPOCH)).unwrap();
         let status = node.status.unwrap();
         let ready = status.conditions.unwrap().into_iter().find(|condition| condition.type_ == "Ready").unwrap();
         assert_eq!(ready.status, "True");
