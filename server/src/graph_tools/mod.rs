@@ -14,7 +14,7 @@ use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::{Extension, ToolCallContext};
 use rmcp::handler::server::wrapper::{Json, Parameters};
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, Implementation, ListToolsResult, PaginatedRequestParams,
+    CallToolRequestParams, CallToolResponse, Implementation, ListToolsResult, PaginatedRequestParams,
     ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
@@ -85,7 +85,8 @@ impl ServerHandler for GraphTools {
         self.info.clone()
     }
 
-    /// Those tools that the caller may call: the list differs between callers, so that nobody may share it in a cache.
+    /// Those tools that the caller may call. The list differs between callers, so that nobody may share it in a cache:
+    /// rmcp says so (`cacheScope: private`) of its own accord.
     async fn list_tools(
         &self,
         _: Option<PaginatedRequestParams>,
@@ -100,7 +101,7 @@ impl ServerHandler for GraphTools {
         };
         let allowed = |tool: &Tool| built_in_tool(&tool.name).is_some_and(|tool| permissions.decide(tool).is_allowed());
         let tools = self.router.list_all().into_iter().filter(allowed).collect();
-        Ok(ListToolsResult::with_all_items(tools).with_ttl_ms(0).with_cache_scope(CacheScope::Private))
+        Ok(ListToolsResult::with_all_items(tools))
     }
 
     async fn call_tool(

@@ -93,7 +93,11 @@ pub(super) async fn layer(Extension(trail): Extension<Arc<Trail>>, request: Requ
     let (mut parts, body) = request.into_parts();
     let body = match Limited::new(body, limits::MAXIMUM_BODY_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return limits::too_large(&trail),
+        Err(error) if error.is::<LengthLimitError>() => {
+            trail.decided(Outcome::Refused("body_too_large"));
+            let message = "the body is larger than 1 MiB; send less in one message";
+            return answer::problem(StatusCode::PAYLOAD_TOO_LARGE, message);
+        }
         Err(_) => {
             trail.decided(Outcome::Refused("body_incomplete"));
             return answer::problem(StatusCode::BAD_REQUEST, "the body ended early; send it again");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use mcp_entra_policy::{
     Allow, CompiledPolicy, Grant, MappingReference, ServerConfiguration, ServerStatus, Subject, ToolPattern,
 };
@@ -14,10 +15,12 @@ use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::tenant::{ROLE, TestTenant, trust_bundle};
+use crate::tenant::{ROLE, TestTenant, control, trust_bundle};
 
 /// The host of the public URL.
 pub(crate) const HOST: &str = "graph.mcp.contoso.com";
+/// The grant type of the on-behalf-of exchange (RFC 7523).
+pub(crate) const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 /// How long anything may take that a test waits for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -207,6 +210,17 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
         assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Lets Graph take this long for the next question about this tenant.
+pub(crate) fn delay_graph(tenant: uuid::Uuid, milliseconds: u64) {
+    control()
+        .inject(Fault {
+            matcher: Matcher { tenant: Some(tenant), host: Some(Host::Graph), ..Matcher::default() },
+            times: 1,
+            kind: FaultKind::Delay { milliseconds },
+        })
+        .unwrap();
 }
 
 fn replace(path: &Path, content: &[u8]) {

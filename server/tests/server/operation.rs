@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, eventually};
+use crate::harness::{ON_BEHALF_OF, Setup, delay_graph, eventually};
 use crate::tenant::{ALICE, AUDIENCE, BOB, SUBJECT, control, issuer};
 
 #[tokio::test]
@@ -151,7 +150,7 @@ async fn a_stopping_server_is_unready_at_once_and_finishes_what_it_is_answering(
             .send(),
     );
     eventually("the call has reached Entra", async || {
-        let asked = site.setup.tenant.grants("urn:ietf:params:oauth:grant-type:jwt-bearer");
+        let asked = site.setup.tenant.grants(ON_BEHALF_OF);
         (asked > 0).then_some(())
     })
     .await;
@@ -165,14 +164,4 @@ async fn a_stopping_server_is_unready_at_once_and_finishes_what_it_is_answering(
     stopping.await.unwrap();
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
     drop(setup);
-}
-
-fn delay_graph(tenant: uuid::Uuid, milliseconds: u64) {
-    control()
-        .inject(Fault {
-            matcher: Matcher { tenant: Some(tenant), host: Some(Host::Graph), ..Matcher::default() },
-            times: 1,
-            kind: FaultKind::Delay { milliseconds },
-        })
-        .unwrap();
 }

@@ -1,16 +1,16 @@
 //! The program itself: its environment, its output, its end.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use reqwest::Client;
+use reqwest::{Client, Response};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 
-use crate::harness::{PATIENCE, Setup};
+use crate::harness::{HOST, ON_BEHALF_OF, PATIENCE, Setup, delay_graph, eventually};
+use crate::tenant::ALICE;
 
 /// `serve` with everything that it needs. `timeout` ends it even if the test is killed.
 fn serve(setup: &Setup) -> Command {
@@ -76,29 +76,43 @@ async fn a_missing_token_file_or_a_wrong_configuration_keeps_the_server_from_sta
 }
 
 #[tokio::test]
-async fn the_program_writes_audit_lines_to_stdout_and_logs_to_stderr_and_ends_cleanly() {
+async fn the_program_writes_audit_lines_to_stdout_and_finishes_its_answers_before_it_ends() {
     let setup = Setup::new();
     setup.write_files();
     let mut child: Child = serve(&setup).spawn().unwrap();
     let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
     let serving = log_line(&mut logs, "admin_address").await;
-    let url = format!("http://{}/mcp", serving["address"].as_str().unwrap());
+    let get = |path: &str| reqwest::get(format!("http://{}{path}", serving["admin_address"].as_str().unwrap()));
+    eventually("it is ready", async || (get("/readyz").await.ok()?.status() == 200).then_some(())).await;
 
     let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-    let response = http.post(url).header("host", crate::harness::HOST).send().await.unwrap();
-    assert_eq!(response.status(), 401);
-    let request_id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let post = || {
+        let url = format!("http://{}/mcp", serving["address"].as_str().unwrap());
+        let request = http.post(url).header("host", HOST).header("content-type", "application/json");
+        request.header("accept", "application/json, text/event-stream")
+    };
+    let refused = post().send().await.unwrap();
+    assert_eq!(refused.status(), 401);
 
+    delay_graph(setup.tenant.id, 3_000);
+    let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_user_details"}}"#;
+    let in_flight = tokio::spawn(post().bearer_auth(setup.tenant.token(ALICE)).body(call).send());
+    eventually("the call has reached Entra", async || (setup.tenant.grants(ON_BEHALF_OF) > 0).then_some(())).await;
     let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
     kill(pid, Signal::SIGTERM).unwrap();
-    let output = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await.unwrap().unwrap();
+    let answered = in_flight.await.unwrap().unwrap();
+    let answered_id = request_id(&answered);
+    let answer: Value = answered.json().await.unwrap();
+    assert_eq!(answer["result"]["structuredContent"]["displayName"], "Alice Adams");
+
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{:?}", output.status);
-    let lines: Vec<Value> = output
-        .stdout
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).unwrap())
-        .collect();
-    assert_eq!(lines.len(), 1);
-    assert_eq!(lines[0]["requestId"], *request_id);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let recorded: Vec<_> = lines.iter().map(|line| line["requestId"].as_str().unwrap()).collect();
+    assert_eq!(recorded, [&request_id(&refused), &answered_id]);
+}
+
+fn request_id(response: &Response) -> String {
+    response.headers()["x-request-id"].to_str().unwrap().to_owned()
 }
