@@ -48,7 +48,7 @@ pub(super) struct PodContext {
 }
 
 /// Runs the pod until it is gone from the API server or the node stops.
-pub(super) async fn run(node: Arc<NodeContext>, mut updates: Updates, shutdown: CancellationToken) {
+pub(super) async fn run(node: Arc<NodeContext>, updates: Updates, shutdown: CancellationToken) {
     let pod = Arc::clone(&updates.borrow());
     if !is_over(&pod) {
         match PodContext::new(Arc::clone(&node), Arc::clone(&pod)) {
@@ -58,11 +58,23 @@ pub(super) async fn run(node: Arc<NodeContext>, mut updates: Updates, shutdown: 
     }
     let removal = async {
         let is_deleted = |pod: &Arc<Pod>| pod.metadata.deletion_timestamp.is_some();
-        if updates.wait_for(is_deleted).await.is_ok() {
+        if updates.clone().wait_for(is_deleted).await.is_ok() {
             remove(&node, &pod).await;
         }
     };
-    shutdown.run_until_cancelled(removal).await;
+    while_needed(&updates, &shutdown, removal).await;
+}
+
+/// Does the work unless the pod is gone from the API server, or the node stops.
+async fn while_needed(updates: &Updates, shutdown: &CancellationToken, work: impl Future<Output = ()>) {
+    let mut updates = updates.clone();
+    let gone = async { while updates.changed().await.is_ok() {} };
+    tokio::select! {
+        biased;
+        () = gone => {}
+        () = shutdown.cancelled() => {}
+        () = work => {}
+    }
 }
 
 /// Nothing is to be run for it, as after the node's restart.
@@ -88,12 +100,8 @@ async fn remove(node: &NodeContext, pod: &Pod) {
     }
 }
 
-/// The pod does not exist, or another one has its name.
 fn is_gone(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(kube::Error::Api(status)) if matches!(status.code, 404 | 409)
-    )
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404)
 }
 
 impl PodContext {
@@ -194,10 +202,7 @@ impl PodContext {
                 sleep(RETRY).await;
             }
         };
-        // Pointless once the pod is gone, and not worth waiting for where the node stops.
-        if updates.has_changed().is_ok() && !shutdown.is_cancelled() {
-            shutdown.run_until_cancelled(last).await;
-        }
+        while_needed(updates, shutdown, last).await;
         if let Err(error) = std::fs::remove_dir_all(self.folder()) {
             tracing::debug!("a pod's folder is not removed: {error}");
         }
