@@ -282,10 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn a_token_issued_in_the_future_is_refused_whatever_its_nbf() {
-        let mut claims = user_claims();
-        claims["iat"] = json!(NOW + 61);
-        assert_eq!(read_at(claims, NOW).unwrap_err(), TokenError::NotYetValid);
+    fn a_token_issued_or_valid_in_the_future_is_refused_whatever_its_other_times() {
+        for name in ["iat", "nbf"] {
+            let mut claims = user_claims();
+            claims[name] = json!(NOW + 61);
+            assert_eq!(read_at(claims, NOW).unwrap_err(), TokenError::NotYetValid, "{name}");
+        }
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! The server from outside: over HTTP, before an emulated Entra and Graph.
+// Clippy allows tests to unwrap; that the functions which tests share are of tests too, it sees by this.
+#![cfg(test)]
 
 mod authentication;
 mod authorization;

@@ -78,7 +78,7 @@ async fn another_user_another_scope_and_a_forgotten_token_are_exchanges_of_their
     let tenant = TestTenant::new();
     let sts = sts(&tenant);
     let (alice, bob) = (signed_in(&tenant, ALICE).await, signed_in(&tenant, BOB).await);
-    let (read, mail) = (scopes(&tenant, &["User.Read"]), scopes(&tenant, &["User.Read", "Mail.Read"]));
+    let (read, mail) = (scopes(&tenant, &["User.Read"]), scopes(&tenant, &["Mail.Read"]));
     let of_alice = sts.on_behalf_of(user(&alice), &read).await.unwrap();
     let of_bob = sts.on_behalf_of(user(&bob), &read).await.unwrap();
     assert_ne!(of_alice.access_token.expose_secret(), of_bob.access_token.expose_secret());
@@ -206,11 +206,14 @@ async fn a_file_without_a_projected_token_is_said_to_be_so_and_nothing_is_sent()
 }
 
 #[tokio::test]
-async fn a_client_without_tls_is_not_talked_to() {
+async fn nothing_is_sent_without_tls() {
     let tenant = TestTenant::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let mut entra = tenant.configuration().entra;
-    entra.authority = entra.authority.replace("https://", "http://");
+    entra.authority = format!("http://{}", listener.local_addr().unwrap());
     let sts = Sts::new(http(), &entra, FederatedToken::at(tenant.token_file()));
     let error = sts.as_application(&tenant.configuration().graph.base_url).await.err().unwrap();
     assert!(matches!(error, StsError::Unreachable { .. }), "{error}");
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody connected");
 }
