@@ -11,6 +11,7 @@ mod control_plane;
 mod edge;
 mod node;
 mod pod_proxy;
+mod programs;
 mod supervisor;
 
 use std::path::Path;

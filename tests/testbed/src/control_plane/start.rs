@@ -203,6 +203,9 @@ fn controller_manager(folder: &Path) -> Vec<String> {
     let mut arguments = component(folder, "kube-controller-manager");
     arguments.extend([
         "--use-service-account-credentials".into(),
+        // It makes an account and a token for each of its controllers, one after the other: 5 s at its default rate.
+        "--kube-api-qps=1000".into(),
+        "--kube-api-burst=1000".into(),
         flag("service-account-private-key-file", folder.join("service-account.key")),
         flag("root-ca-file", folder.join("ca.crt")),
     ]);

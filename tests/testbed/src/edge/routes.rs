@@ -192,3 +192,86 @@ fn ready(slice: &EndpointSlice, port_name: &str) -> Vec<Target> {
     }
     targets
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::address::Announced;
+
+    fn object<K: serde::de::DeserializeOwned>(value: Value) -> Arc<K> {
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+
+    fn ingress(name: &str, created: u32, host: Option<&str>, port: Value) -> Arc<Ingress> {
+        let backend = json!({ "service": { "name": name, "port": port } });
+        object(json!({
+            "metadata": { "name": name, "namespace": "n", "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z") },
+            "spec": {
+                "ingressClassName": "testbed",
+                "rules": [{ "host": host, "http": { "paths": [{ "pathType": "Prefix", "path": "/", "backend": backend }] } }],
+            },
+        }))
+    }
+
+    fn service(name: &str) -> Arc<Service> {
+        object(json!({
+            "metadata": { "name": name, "namespace": "n" },
+            "spec": { "ports": [{ "name": "admin", "port": 81 }, { "name": "http", "port": 80 }] },
+        }))
+    }
+
+    fn slice(name: &str, namespace: &str, pod: &str) -> Arc<EndpointSlice> {
+        object(json!({
+            "metadata": { "name": name, "namespace": namespace, "labels": { "kubernetes.io/service-name": name } },
+            "addressType": "IPv4",
+            "ports": [{ "name": "admin", "port": 9090 }, { "name": "http", "port": 8080 }],
+            "endpoints": [{ "addresses": [pod] }],
+        }))
+    }
+
+    fn leads_to(table: &Table, host: &str) -> Option<String> {
+        table.route(host, "/").map(|backend| backend.ingress.clone())
+    }
+
+    #[test]
+    fn the_most_specific_host_wins() {
+        let http = json!({ "name": "http" });
+        let hosts = [("any", None), ("below", Some("*.example.com")), ("exact", Some("A.example.com"))];
+        let ingresses = hosts.map(|(name, host)| ingress(name, 0, host, http.clone()));
+        let table = Table::new(&ingresses, &[], &[]);
+        for (host, name) in [
+            ("a.example.com", "n/exact"),
+            ("b.example.com", "n/below"),
+            ("a.b.example.com", "n/any"),
+            ("example.com", "n/any"),
+        ] {
+            assert_eq!(leads_to(&table, host).as_deref(), Some(name), "{host}");
+        }
+        assert_eq!(leads_to(&Table::new(&ingresses[1..], &[], &[]), "example.com"), None);
+    }
+
+    #[test]
+    fn of_equal_rules_the_older_ingress_counts() {
+        let of = |name, created| ingress(name, created, Some("a.example.com"), json!({ "name": "http" }));
+        for (first, second, winner) in [(1, 2, "n/one"), (2, 1, "n/two")] {
+            let table = Table::new(&[of("one", first), of("two", second)], &[], &[]);
+            assert_eq!(leads_to(&table, "a.example.com").as_deref(), Some(winner));
+        }
+    }
+
+    #[test]
+    fn a_port_by_name_or_number_is_that_of_the_services_own_namespace() {
+        let slices = [slice("s", "n", "10.244.0.1"), slice("s", "other", "10.244.0.2"), slice("t", "n", "10.244.0.3")];
+        let targets = |port| {
+            let table = Table::new(&[ingress("s", 0, None, port)], &[service("s"), service("t")], &slices);
+            table.route("any", "/").map(|backend| backend.targets.clone()).unwrap()
+        };
+        let pod = Announced::new(0, 1);
+        assert_eq!(targets(json!({ "name": "http" })), [Target { pod, port: 8080 }]);
+        assert_eq!(targets(json!({ "number": 81 })), [Target { pod, port: 9090 }]);
+        assert_eq!(targets(json!({ "name": "https" })), []);
+        assert_eq!(targets(json!({ "number": 8080 })), []);
+    }
+}

@@ -1,0 +1,12 @@
+//! The project's own programs are those of the source as it is.
+
+use testbed::programs::program;
+
+#[test]
+fn the_workspaces_programs_are_found_by_name() {
+    for name in ["mcp-entra-operator", "mcp-entra-server", "testbed-supervisor"] {
+        assert!(program(name).unwrap().is_file(), "{name}");
+    }
+    let error = program("nobody").unwrap_err().to_string();
+    assert!(error.contains("no program nobody") && error.contains("mcp-entra-server"), "{error}");
+}
