@@ -1,0 +1,192 @@
+//! Microsoft Graph: who may read what, pages, and errors in Graph's shape.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::world::{EMULATOR, JWT_BEARER, World};
+
+fn error((status, body): &(u16, Value)) -> (u16, &str) {
+    (*status, body["error"]["code"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn me_is_the_signed_in_user() {
+    let world = World::new();
+    let (status, me) = world.graph("/me", &world.graph_token("alice", "User.Read")).await;
+    assert_eq!((status, &me["id"]), (200, &json!(world.alice)));
+    assert_eq!(me["userPrincipalName"], "alice@contoso.com");
+    let logged = world.requests().pop().unwrap();
+    assert_eq!((logged.user, logged.path.as_str()), (Some(world.alice), "/v1.0/me"));
+    let (_, some) = world.graph("/me?$select=mail,unknown", &world.graph_token("alice", "User.Read")).await;
+    assert_eq!(some["mail"], "alice@contoso.com");
+    assert!(some.get("displayName").is_none() && some.get("unknown").is_none());
+}
+
+#[tokio::test]
+async fn each_resource_needs_its_scope() {
+    let world = World::new();
+    let cases = [
+        ("/me", "Mail.Read", 403, "Authorization_RequestDenied"),
+        ("/me/messages", "User.Read", 403, "ErrorAccessDenied"),
+        ("/me/memberOf", "Mail.Read", 403, "Authorization_RequestDenied"),
+        ("/users/bob@contoso.com", "User.Read", 403, "Authorization_RequestDenied"),
+        ("/users/nobody@contoso.com", "User.Read", 403, "Authorization_RequestDenied"),
+        ("/users/nobody@contoso.com", "User.ReadBasic.All", 404, "Request_ResourceNotFound"),
+    ];
+    for (path, scope, status, code) in cases {
+        let answer = world.graph(path, &world.graph_token("alice", scope)).await;
+        assert_eq!(error(&answer), (status, code), "{path} with {scope}");
+        assert!(answer.1["error"]["innerError"]["request-id"].is_string());
+    }
+    for (path, scope) in [
+        ("/me/messages", "Mail.Read"),
+        ("/me/memberOf", "User.Read"),
+        ("/users/alice@contoso.com", "User.Read"),
+        ("/users/bob@contoso.com", "User.ReadBasic.All"),
+    ] {
+        let (status, body) = world.graph(path, &world.graph_token("alice", scope)).await;
+        assert_eq!(status, 200, "{path} with {scope}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn an_application_reads_users_by_its_role_and_has_no_me() {
+    let world = World::new();
+    let (_, answer) = world
+        .token(&[
+            ("grant_type", "client_credentials"),
+            ("client_id", &world.api.to_string()),
+            ("client_assertion_type", JWT_BEARER),
+            ("client_assertion", &world.right_assertion()),
+            ("scope", "https://graph.microsoft.com/.default"),
+        ])
+        .await;
+    let token = answer["access_token"].as_str().unwrap();
+    let refused = world.graph("/me", token).await;
+    assert_eq!(error(&refused), (400, "BadRequest"));
+    assert_eq!(refused.1["error"]["message"], "/me request is only valid with delegated authentication flow.");
+    assert_eq!(world.graph(&format!("/users/{}", world.bob), token).await.0, 200);
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_graphs_are_refused() {
+    let world = World::new();
+    let graph = world.graph_token("alice", "User.Read");
+    let mut claims = world.control().user_claims(world.tenant, world.api, "alice@contoso.com", "User.Read").unwrap();
+    // Verifies as it travels: not how Graph's tokens are made.
+    let plain = world.control().sign(world.tenant, &json!({}), &Value::Object(claims.clone())).unwrap();
+    claims.insert("scp".to_owned(), json!("User.Read Files.Read"));
+    let (message, signature) = graph.rsplit_once('.').unwrap();
+    let (header, _) = message.split_once('.').unwrap();
+    let widened = plain.split('.').nth(1).unwrap();
+    for token in ["", "nonsense", &world.user_token("alice"), &plain, &format!("{header}.{widened}.{signature}")] {
+        let response = world.http.get(format!("{}/v1.0/me", EMULATOR.graph())).bearer_auth(token).send().await.unwrap();
+        assert_eq!(response.status(), 401, "{token}");
+        let challenge = response.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        assert!(challenge.starts_with("Bearer realm=\"\", authorization_uri="), "{challenge}");
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "InvalidAuthenticationToken");
+    }
+    assert_eq!(world.graph("/me", &graph).await.0, 200);
+}
+
+#[tokio::test]
+async fn messages_come_newest_first_and_page_by_page() {
+    let world = World::new();
+    let token = world.graph_token("alice", "Mail.Read");
+    let (_, first) = world.graph("/me/messages", &token).await;
+    assert_eq!(first["value"].as_array().unwrap().len(), 10);
+    assert_eq!(first["value"][0]["subject"], "Message 24");
+
+    let mut seen = Vec::new();
+    let mut next = Some("/me/messages?$top=9&$select=subject".to_owned());
+    while let Some(link) = next {
+        let (status, page) = world.graph(&link, &token).await;
+        assert_eq!(status, 200, "{page}");
+        for message in page["value"].as_array().unwrap() {
+            assert!(message["id"].is_string() && message.get("bodyPreview").is_none());
+            seen.push(message["subject"].as_str().unwrap().to_owned());
+        }
+        next = page["@odata.nextLink"].as_str().map(ToOwned::to_owned);
+    }
+    let all: Vec<String> = (0..25).rev().map(|minute| format!("Message {minute}")).collect();
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
+async fn options_that_cannot_be_met_are_refused() {
+    let world = World::new();
+    let token = world.graph_token("alice", "Mail.Read");
+    for (option, status) in
+        [("$top=0", 400), ("$top=1001", 400), ("$top=x", 400), ("$filter=isRead", 501), ("$top=1000", 200)]
+    {
+        assert_eq!(world.graph(&format!("/me/messages?{option}"), &token).await.0, status, "{option}");
+    }
+}
+
+#[tokio::test]
+async fn memberships_are_direct_or_transitive_as_asked() {
+    let world = World::new();
+    let token = world.graph_token("bob", "User.Read");
+    let (_, direct) = world.graph("/me/memberOf", &token).await;
+    assert_eq!(direct["value"].as_array().unwrap().len(), 1);
+    assert_eq!(direct["value"][0]["id"], json!(world.sales));
+    let (_, transitive) = world.graph("/me/transitiveMemberOf", &token).await;
+    assert_eq!(transitive["value"].as_array().unwrap().len(), 2);
+
+    let post = async |path: &str, body: Value| {
+        let url = format!("{}/v1.0{path}", EMULATOR.graph());
+        let response = world.http.post(url).bearer_auth(&token).json(&body).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let (_, all) = post("/me/getMemberGroups", json!({"securityEnabledOnly": true})).await;
+    assert_eq!(all["value"].as_array().unwrap().len(), 2);
+    let (_, checked) = post("/me/checkMemberGroups", json!({"groupIds": [world.sales, Uuid::new_v4()]})).await;
+    assert_eq!(checked["value"], json!([world.sales]));
+    let too_many: Vec<Uuid> = (0..21).map(|_| Uuid::new_v4()).collect();
+    assert_eq!(post("/me/checkMemberGroups", json!({"groupIds": too_many})).await.0, 400);
+}
+
+#[tokio::test]
+async fn every_answer_has_graphs_request_ids() {
+    let world = World::new();
+    let response = world
+        .http
+        .get(format!("{}/v1.0/nothing", EMULATOR.graph()))
+        .header("client-request-id", "mine")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.headers()["client-request-id"], "mine");
+    assert!(response.headers().contains_key("request-id"));
+}
+
+#[tokio::test]
+async fn a_revoked_users_token_is_challenged_and_the_next_one_works() {
+    let world = World::new();
+    let capable = json!({"access_token": {"xms_cc": {"values": ["cp1"]}}}).to_string();
+    let user_token = world.user_token("alice");
+    let (_, before) = world.on_behalf_of_with(&user_token, "User.Read", &[("claims", &capable)]).await;
+    let incapable = world.graph_token("alice", "User.Read");
+    world.control().revoke(world.tenant, world.alice).unwrap();
+
+    let url = format!("{}/v1.0/me", EMULATOR.graph());
+    let challenge = async |token: &str| {
+        let response = world.http.get(&url).bearer_auth(token).send().await.unwrap();
+        assert_eq!(response.status(), 401);
+        response.headers()["www-authenticate"].to_str().unwrap().to_owned()
+    };
+    let text = challenge(before["access_token"].as_str().unwrap()).await;
+    let encoded = text.split("claims=\"").nth(1).unwrap().trim_end_matches('"');
+    let claims: Value = serde_json::from_slice(&STANDARD.decode(encoded).unwrap()).unwrap();
+    assert_eq!(claims["access_token"]["nbf"]["essential"], true);
+    assert!(text.contains("error=\"insufficient_claims\""));
+    assert!(!challenge(&incapable).await.contains("claims="));
+
+    assert_eq!(world.on_behalf_of(&user_token, "User.Read").await.0, 400, "the user's own token is void too");
+    let (status, after) = world.on_behalf_of(&world.user_token("alice"), "User.Read").await;
+    assert_eq!(status, 200);
+    assert_eq!(world.graph("/me", after["access_token"].as_str().unwrap()).await.0, 200);
+}
