@@ -1,4 +1,10 @@
 //! The emulator's behaviour, seen from its two hosts. One emulator serves all tests; each has tenants of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
+    reason = "helpers of tests may say what they expect, as the tests themselves may"
+)]
 
 mod authorization_code;
 mod client_assertion;
