@@ -257,7 +257,11 @@ async fn a_container_that_fails_its_liveness_probe_is_restarted() {
     let bed = Bed::start().await;
     bed.config_map("ready").await;
     let mut spec = server_pod();
-    spec["containers"][0]["livenessProbe"] = spec["containers"][0]["readinessProbe"].clone();
+    let probe = spec["containers"][0]["readinessProbe"].clone();
+    spec["containers"][0]["livenessProbe"] = probe.clone();
+    // Without it, a liveness probe this impatient would end the program before it listens.
+    spec["containers"][0]["startupProbe"] = probe;
+    spec["containers"][0]["startupProbe"]["failureThreshold"] = json!(60);
     bed.create_pod("web", spec).await;
     bed.until_ready("web").await;
     bed.config_map("broken").await;
