@@ -15,8 +15,13 @@ use tokio_util::sync::CancellationToken;
 /// Connections at a time; more wait in the kernel's queue.
 const MAXIMUM_CONNECTIONS: usize = 1024;
 
-/// How long a client may take to send the head of a request.
-const HEAD_TIME_LIMIT: Duration = Duration::from_secs(15);
+/// How long a client may take to send the head of a request. hyper counts the pause between two requests too, so this is
+/// longer than proxies keep an idle connection (nginx and most load balancers 60 s): were we the first to close it, their
+/// next request could be lost.
+const HEAD_TIME_LIMIT: Duration = Duration::from_secs(90);
+
+/// How often an HTTP/2 client is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long requests that are being answered may take after the stop.
 const FINISH_TIME_LIMIT: Duration = Duration::from_secs(20);
@@ -29,7 +34,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&connections).acquire_owned()).await else { break };
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_LIMIT);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIME_LIMIT).max_concurrent_streams(64);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).max_concurrent_streams(64);
         let service = TowerToHyperService::new(router.clone());
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);

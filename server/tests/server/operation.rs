@@ -117,6 +117,16 @@ async fn a_refused_token_leaves_its_reason_in_the_audit_log_and_none_of_its_clai
 }
 
 #[tokio::test]
+async fn the_id_of_a_request_is_never_the_clients_choice() {
+    let site = Setup::new().start().await;
+    let mut ids = std::collections::BTreeSet::from(["chosen".to_owned()]);
+    for _ in 0..2 {
+        let response = site.request().header("x-request-id", "chosen").send().await.unwrap();
+        assert!(ids.insert(response.headers()["x-request-id"].to_str().unwrap().to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn a_caller_who_hangs_up_is_in_the_audit_log_all_the_same() {
     let site = Setup::new().start().await;
     delay_graph(site.setup.tenant.id, 20_000);

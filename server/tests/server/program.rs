@@ -12,10 +12,10 @@ use tokio::process::{Child, ChildStderr, Command};
 use crate::harness::{HOST, ON_BEHALF_OF, PATIENCE, Setup, delay_graph, eventually};
 use crate::tenant::ALICE;
 
-/// `serve` with everything that it needs. `timeout` ends it even if the test is killed.
+/// `serve` with everything that it needs. `setpriv` (util-linux) ends it with this process, even if that is killed.
 fn serve(setup: &Setup) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["60", env!("CARGO_BIN_EXE_mcp-entra-server"), "serve"]);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_mcp-entra-server"), "serve"]);
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--drain-seconds", "0"]);
     for (option, file) in [("--config", "config.yaml"), ("--policy", "policy.json"), ("--trust-bundle", "ca.pem")] {
         command.arg(option).arg(setup.file(file));
