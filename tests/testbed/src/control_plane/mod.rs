@@ -98,8 +98,8 @@ impl ControlPlane {
             .await
             .with_context(|| format!("a token for the service account {namespace}/{name}"))?;
         let token = issued.status.context("a token request without status")?.token;
-        // Of a name that nothing else has: neither part may contain a colon.
-        let file = self.folder.join(format!("{namespace}:{name}.kubeconfig"));
+        // No part of such a name may contain an underscore; a colon would make KUBECONFIG a list.
+        let file = self.folder.join(format!("{namespace}_{name}.kubeconfig"));
         write_kubeconfig(&file, &self.url, &self.ca_pem, &token)?;
         Ok(file)
     }
