@@ -57,6 +57,11 @@ async fn identify(request: Request, next: Next) -> Response {
     let request_id = Uuid::new_v4().to_string();
     let client_id = client_request_id(request.headers()).unwrap_or(&request_id).to_owned();
     let mut response = next.run(request).await;
+    if response.status().is_client_error() && response.extensions().get::<GraphError>().is_none() {
+        // The framework's own refusal of a body, a query or a method.
+        let message = "Unable to read the request: its method, query or JSON body is not what the segment takes.";
+        response = GraphError::new(400, "BadRequest", message).into_response();
+    }
     if let Some(error) = response.extensions_mut().remove::<GraphError>() {
         let body = json!({"error": {
             "code": error.code,

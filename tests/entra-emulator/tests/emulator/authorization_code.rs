@@ -177,22 +177,28 @@ async fn a_refresh_token_gives_new_tokens_and_a_new_refresh_token() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_worth_nothing_to_another_client() {
+async fn what_one_client_got_is_worth_nothing_to_another() {
+    let other = Uuid::new_v4();
     let world = World::with(|tenant| {
-        let mut other = tenant.apps[1].clone();
-        other.client_id = Uuid::new_v4();
-        tenant.apps.push(other);
+        let mut app = tenant.apps[1].clone();
+        app.client_id = other;
+        tenant.apps.push(app);
     });
-    let other = world.control().change_tenant(world.tenant, |tenant| Ok(tenant.apps[3].client_id)).unwrap();
+    let client = other.to_string();
+    let AuthorizationCode { code, verifier } = code(&world).await;
+    let code_form = [
+        ("grant_type", "authorization_code"),
+        ("client_id", &client),
+        ("code", &code),
+        ("code_verifier", &verifier),
+        ("redirect_uri", REDIRECT_URI),
+    ];
+    assert_eq!(refusal(&world.token(&code_form).await), (400, "invalid_grant", 70000));
+
     let tokens = world.sign_in("alice", &["offline_access", "User.Read"]).await;
-    let answer = world
-        .token(&[
-            ("grant_type", "refresh_token"),
-            ("client_id", &other.to_string()),
-            ("refresh_token", &tokens.refresh_token.unwrap()),
-        ])
-        .await;
-    assert_eq!(refusal(&answer), (400, "invalid_grant", 70000));
+    let refresh_token = tokens.refresh_token.unwrap();
+    let form = [("grant_type", "refresh_token"), ("client_id", &client), ("refresh_token", &refresh_token)];
+    assert_eq!(refusal(&world.token(&form).await), (400, "invalid_grant", 70000));
 }
 
 #[tokio::test]

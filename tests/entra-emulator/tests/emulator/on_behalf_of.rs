@@ -164,3 +164,18 @@ async fn what_a_client_can_do_is_in_the_token_if_it_says_so() {
     let answer = world.on_behalf_of_with(&world.user_token("alice"), "User.Read", &[("claims", "{")]).await;
     assert_eq!(refusal(&answer).2, 9_002_313);
 }
+
+#[tokio::test]
+async fn a_public_client_acts_on_nobodys_behalf() {
+    let world = World::new();
+    let answer = world
+        .token(&[
+            ("grant_type", ON_BEHALF_OF),
+            ("client_id", &world.desktop.to_string()),
+            ("requested_token_use", "on_behalf_of"),
+            ("assertion", &world.user_token("alice")),
+            ("scope", "User.Read"),
+        ])
+        .await;
+    assert_eq!(refusal(&answer), (401, "invalid_client", 7_000_218));
+}
