@@ -11,4 +11,6 @@ pub mod pod_proxy;
 pub mod programs;
 mod serve;
 pub mod shared;
+pub mod stack;
+pub mod story;
 pub mod supervisor;

@@ -1,0 +1,67 @@
+//! Each step of the demo's story as a test, in a world of its own.
+
+use testbed::story::{self, Step, World};
+
+/// Plays a step in a world whose server is Ready, and holds it to leaving evidence.
+async fn in_a_ready_world(name: &str, step: Step) -> anyhow::Result<World> {
+    let world = crate::world(name).await?;
+    world.make_ready().await?;
+    assert!(!step.play(&world).await?.is_empty());
+    Ok(world)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_refuses_a_bad_mcpserver_and_names_the_field() -> anyhow::Result<()> {
+    let world = crate::world("definitions").await?;
+    assert!(!story::DEFINITIONS.play(&world).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_become_a_running_server_whose_federation_comes_true_once_entra_has_the_credential()
+-> anyhow::Result<()> {
+    let world = crate::world("examples").await?;
+    assert!(!story::SERVER.play(&world).await?.is_empty());
+    assert!(!story::FEDERATION.play(&world).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_there_is_a_challenge_and_metadata_that_leads_to_entra() -> anyhow::Result<()> {
+    in_a_ready_world("challenge", story::CHALLENGE).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alice_sees_her_tools_and_reads_her_profile_as_herself() -> anyhow::Result<()> {
+    in_a_ready_world("alice", story::ALICE).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bob_without_a_role_sees_nothing_and_is_told_which_role_he_lacks() -> anyhow::Result<()> {
+    in_a_ready_world("bob", story::BOB).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_lets_bob_in_and_its_deletion_keeps_him_out_without_a_restart() -> anyhow::Result<()> {
+    in_a_ready_world("mapping", story::MAPPING).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_token_that_is_not_for_this_server_is_refused() -> anyhow::Result<()> {
+    in_a_ready_world("tokens", story::TOKENS).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_is_put_right_once_foreign_objects_are_left_alone_and_then_nothing_is_written() -> anyhow::Result<()> {
+    in_a_ready_world("convergence", story::CONVERGENCE).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_removed_in_entra_is_noticed_and_so_is_its_return() -> anyhow::Result<()> {
+    in_a_ready_world("revocation", story::REVOCATION).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_mcpserver_leaves_nothing_behind() -> anyhow::Result<()> {
+    in_a_ready_world("deletion", story::DELETION).await.map(drop)
+}

@@ -1,0 +1,113 @@
+//! `cargo demo`: the product's story on a real control plane, a line a step; then it stays up to be tried by hand.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use testbed::stack::Stack;
+use testbed::story::{STEPS, World};
+
+/// Plays the story of an MCP server from `kubectl apply` to a Graph answer, without a secret.
+#[derive(Parser)]
+struct Arguments {
+    /// End after the story: exit code 0 only if every step did what it says.
+    #[arg(long)]
+    exit: bool,
+}
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    let arguments = Arguments::parse();
+    let ended = tokio::select! {
+        ended = demo(&arguments) => ended,
+        // What runs ends with us: its supervisor sees our end of the pipe close.
+        _ = tokio::signal::ctrl_c() => Ok(false),
+    };
+    match ended {
+        Ok(true) => std::process::ExitCode::SUCCESS,
+        Ok(false) => std::process::ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo(arguments: &Arguments) -> anyhow::Result<bool> {
+    let start = Instant::now();
+    println!(
+        "mcp-entra demo: a real Kubernetes API server, a real service account token, real HTTPS; Entra and Graph are emulated."
+    );
+    println!("Building what it needs: about 10 minutes on 2 cores the first time, seconds after that.");
+    let stack = Arc::new(Stack::start(&|line| println!("  {line}")).await?);
+    println!("Everything stands after {:.1?}. The story:\n", start.elapsed());
+    let mut world = World::of_the_examples(stack)?;
+    world.patience = Duration::from_secs(30);
+
+    let story = Instant::now();
+    let passed = play(&world).await;
+    let verdict = format!("demo: {passed} of {} steps passed in {:.0} s", STEPS.len(), story.elapsed().as_secs_f64());
+    let all = passed == STEPS.len();
+    if !all || arguments.exit {
+        if !all {
+            println!("\nThe operator's last lines:");
+            let log = std::fs::read_to_string(world.stack.operator_log()).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            lines.iter().skip(lines.len().saturating_sub(20)).for_each(|line| println!("  {line}"));
+        }
+        println!("\n{verdict}");
+        return Ok(all);
+    }
+    println!("\n{verdict}\n");
+    world.make_ready().await?;
+    by_hand(&world).await?;
+    std::future::pending().await
+}
+
+/// Plays the steps up to the first that fails: the ones behind it build on it.
+async fn play(world: &World) -> usize {
+    let mut passed = 0;
+    for (index, step) in STEPS.iter().enumerate() {
+        print!("[{:>2}/{}] {} … ", index + 1, STEPS.len(), step.title);
+        let _ = std::io::stdout().flush();
+        let start = Instant::now();
+        match step.play(world).await {
+            Ok(evidence) => {
+                println!("ok ({:.1} s)", start.elapsed().as_secs_f64());
+                evidence.iter().for_each(|line| println!("        {line}"));
+                passed += 1;
+            }
+            Err(error) => {
+                println!("FAILED ({:.1} s)", start.elapsed().as_secs_f64());
+                format!("{error:#}").lines().for_each(|line| println!("        {line}"));
+                break;
+            }
+        }
+    }
+    passed
+}
+
+async fn by_hand(world: &World) -> anyhow::Result<()> {
+    let stack = &world.stack;
+    let kubeconfig = stack.control_plane.kubeconfig().display().to_string();
+    let edge = stack.edge.address();
+    let authorities = stack.folder().join("edge-ca.pem");
+    std::fs::write(&authorities, stack.certificates.pem())?;
+    let alice = world.sign_in(&world.alice).await?.access_token;
+    let bob = world.sign_in(&world.bob).await?.access_token;
+    println!("It stays up; Ctrl-C ends it and leaves nothing behind. To try by hand:\n");
+    println!("  kubectl --kubeconfig {kubeconfig} get mcpservers --all-namespaces");
+    println!("  kubectl --kubeconfig {kubeconfig} -n {} describe mcpserver graph\n", world.namespace);
+    println!("  (no kubectl at hand? {})\n", stack.control_plane.kubectl().display());
+    println!("MCP URL: {} (the edge answers for it at {edge})\n", world.url());
+    println!("  TOKEN=…");
+    println!("  curl --cacert {} --connect-to {}:443:{edge} {} \\", authorities.display(), world.host, world.url());
+    println!("    -H \"Authorization: Bearer $TOKEN\" -H 'Accept: application/json, text/event-stream' \\");
+    println!(
+        "    --json '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"get_user_details\"}}}}'\n"
+    );
+    println!("A token for alice, who has the role Mcp.Reader:\n{alice}\n");
+    println!("A token for bob, who has none:\n{bob}\n");
+    Ok(())
+}

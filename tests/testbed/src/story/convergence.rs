@@ -1,0 +1,107 @@
+//! Convergence: drift is put right once, what is not ours is left alone, and a steady state is not written to.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use mcp_entra_crds::ConditionType;
+use serde_json::json;
+
+use super::Evidence;
+use super::world::{SERVER, World, merge};
+use crate::control_plane::{AuditEvent, Marker};
+use crate::stack::OPERATOR;
+
+/// How long nothing may be written.
+const QUIET: Duration = Duration::from_secs(30);
+
+pub(super) async fn holds(world: &World) -> anyhow::Result<Evidence> {
+    let mut evidence =
+        vec![edited_deployment(world).await?, deleted_config_map(world).await?, foreign_object(world).await?];
+    world.condition(ConditionType::Ready, "True").await?;
+    evidence.push(quiet(world).await?);
+    Ok(evidence)
+}
+
+async fn edited_deployment(world: &World) -> anyhow::Result<String> {
+    let api: Api<Deployment> = Api::namespaced(world.kube.clone(), &world.namespace);
+    let before = api.get(SERVER).await?.spec.and_then(|spec| spec.replicas);
+    let marker = world.stack.control_plane.audit().mark()?;
+    world.kubectl(&["scale", "deployment", SERVER, "--replicas=3"]).await?;
+    let replicas = || async { Ok(api.get(SERVER).await?.spec.and_then(|spec| spec.replicas)) };
+    let (_, took) = world.eventually("the Deployment is put back", replicas, |now| *now == before).await?;
+    world.condition(ConditionType::Available, "True").await?;
+    let writes = writes(world, marker, Some("deployments")).await?;
+    ensure!(writes.len() == 1, "the Deployment was written {} times: {writes:?}", writes.len());
+    Ok(format!("a Deployment scaled by hand was put back after {took:.1?}, by one write"))
+}
+
+async fn deleted_config_map(world: &World) -> anyhow::Result<String> {
+    let api: Api<ConfigMap> = Api::namespaced(world.kube.clone(), &world.namespace);
+    let name = format!("{SERVER}-policy");
+    let before = api.get(&name).await?.data;
+    let marker = world.stack.control_plane.audit().mark()?;
+    world.kubectl(&["delete", "configmap", &name]).await?;
+    let data = || async { Ok(api.get_opt(&name).await?.map(|config_map| config_map.data)) };
+    let (_, took) = world.eventually("the ConfigMap is back", data, |now| now.as_ref() == Some(&before)).await?;
+    let writes = writes(world, marker, Some("configmaps")).await?;
+    ensure!(writes.len() == 1, "ConfigMaps were written {} times: {writes:?}", writes.len());
+    Ok(format!("a ConfigMap deleted by hand was back after {took:.1?}, by one write"))
+}
+
+async fn foreign_object(world: &World) -> anyhow::Result<String> {
+    let api: Api<ConfigMap> = Api::namespaced(world.kube.clone(), &world.namespace);
+    let foreign = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "data": {"mine": "and not yours"},
+        "metadata": {"name": "stranger-policy", "namespace": world.namespace},
+    });
+    world.apply(&foreign.to_string()).await?;
+    let before = api.get("stranger-policy").await?.metadata.resource_version;
+    let mut server = world.server_manifest()?;
+    merge(
+        &mut server,
+        &json!({"metadata": {"name": "stranger"}, "spec": {"entra": {"clientId": uuid::Uuid::new_v4()}}}),
+    );
+    server.pointer_mut("/spec").and_then(|spec| spec.as_object_mut()).context("a spec")?.remove("exposure");
+    world.apply(&server.to_string()).await?;
+    let conflicted = world.condition_of("stranger", ConditionType::Conflicted, "True").await?;
+    let deployment = Api::<Deployment>::namespaced(world.kube.clone(), &world.namespace).get_opt("stranger").await?;
+    ensure!(deployment.is_none(), "a Deployment stands on a policy that is not ours");
+    let after = api.get("stranger-policy").await?.metadata.resource_version;
+    ensure!(before == after, "the foreign ConfigMap was written");
+    world.kubectl(&["delete", "mcpserver/stranger", "configmap/stranger-policy"]).await?;
+    Ok(format!("a ConfigMap that was there before: {}", conflicted.message))
+}
+
+async fn quiet(world: &World) -> anyhow::Result<String> {
+    // What the steps before set off has to end first: the last write is older than a few polls.
+    let writes_of_last_seconds = || async {
+        let marker = world.stack.control_plane.audit().mark()?;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        writes(world, marker, None).await
+    };
+    world.eventually("the operator settles", writes_of_last_seconds, Vec::is_empty).await?;
+    let marker = world.stack.control_plane.audit().mark()?;
+    // Nothing can be awaited that must not happen; the time itself is what is tested.
+    tokio::time::sleep(QUIET).await;
+    let writes = writes(world, marker, None).await?;
+    ensure!(writes.is_empty(), "in a steady state the operator wrote {writes:?}");
+    Ok(format!("then {QUIET:?} without a single write by the operator, by the API server's audit log"))
+}
+
+/// Writes of the operator in this world's namespace: to one resource, or, where none is named, to everything but leases.
+async fn writes(world: &World, since: Marker, resource: Option<&str>) -> anyhow::Result<Vec<AuditEvent>> {
+    let (namespace, name) = OPERATOR;
+    let operator = format!("system:serviceaccount:{namespace}:{name}");
+    let mut writes = world.stack.control_plane.audit().writes(since, &operator)?;
+    writes.retain(|event| {
+        event.namespace.as_deref() == Some(world.namespace.as_str())
+            && match resource {
+                Some(resource) => event.resource == resource && event.subresource.is_none(),
+                None => event.resource != "leases",
+            }
+    });
+    Ok(writes)
+}

@@ -1,0 +1,85 @@
+//! The federated credential: asked for before it exists, found working once it does, missed when it is removed.
+
+use anyhow::{Context, ensure};
+use entra_emulator::{FederatedCredential, LoggedRequest};
+use mcp_entra_crds::ConditionType;
+
+use super::server::listed;
+use super::world::{SERVER, World};
+use super::{Evidence, callers};
+
+const NAME: &str = "kubernetes";
+
+pub(super) async fn comes_true(world: &World) -> anyhow::Result<Evidence> {
+    let before = world.condition(ConditionType::FederationReady, "False").await?;
+    ensure!(before.message.contains("AADSTS70021"), "no AADSTS code in: {}", before.message);
+    ensure!(before.message.contains(&world.subject()), "the message does not say which subject: {}", before.message);
+
+    let credential = credential(world).await?;
+    ensure!(credential.subject == world.subject(), "status.federation.subject is {}", credential.subject);
+    ensure!(credential.issuer == world.stack.control_plane.issuer(), "the issuer is {}", credential.issuer);
+    let mut evidence = vec![
+        format!("before: {}", before.message),
+        format!("status.federation: issuer {}, subject {}", credential.issuer, credential.subject),
+    ];
+    evidence.push(restore(world, credential).await?);
+    evidence.extend(listed(world).await?);
+    Ok(evidence)
+}
+
+/// What `status.federation` says that the credential must be, to the letter.
+async fn credential(world: &World) -> anyhow::Result<FederatedCredential> {
+    let told = || async { Ok(world.server().await?.status.and_then(|status| status.federation)) };
+    let known = |told: &Option<_>| {
+        told.as_ref().is_some_and(|told: &mcp_entra_crds::FederatedCredential| told.issuer.is_some())
+    };
+    let (told, _) = world.eventually("status.federation with an issuer", told, known).await?;
+    let told = told.context("eventually returns what was wanted")?;
+    Ok(FederatedCredential {
+        name: NAME.into(),
+        issuer: told.issuer.unwrap_or_default(),
+        subject: told.subject,
+        audience: told.audience,
+    })
+}
+
+/// Creates the credential, waits until the condition knows, and shows that an exchange made it so.
+async fn restore(world: &World, credential: FederatedCredential) -> anyhow::Result<String> {
+    let control = world.stack.entra.control();
+    let exchanges = || {
+        let works = |request: &&LoggedRequest| {
+            request.grant_type.as_deref() == Some("client_credentials")
+                && request.tenant == Some(world.tenant)
+                && request.federated.as_ref().is_some_and(|federated| federated.subject == world.subject())
+                && request.status == 200
+        };
+        control.requests().iter().filter(works).count()
+    };
+    let before = exchanges();
+    control.add_federated_credential(world.tenant, world.server_app, credential)?;
+    world.condition(ConditionType::FederationReady, "True").await?;
+    ensure!(exchanges() > before, "FederationReady is True, and Entra saw no exchange");
+    Ok("created in Entra: FederationReady=True, from an exchange that Entra has in its log".to_owned())
+}
+
+pub(super) async fn is_revoked_and_restored(world: &World) -> anyhow::Result<Evidence> {
+    let credential = credential(world).await?;
+    let alice = world.sign_in(&world.alice).await?.access_token;
+    let answer = callers::call(world, &alice, "get_user_details").await?;
+    ensure!(answer.status == 200, "alice cannot call before: {answer:?}");
+
+    world.stack.entra.control().remove_federated_credential(world.tenant, world.server_app, NAME)?;
+    let gone = world.condition(ConditionType::FederationReady, "False").await?;
+    ensure!(gone.message.contains("AADSTS70021"), "no AADSTS code in: {}", gone.message);
+    let ready = world.condition(ConditionType::Ready, "False").await?;
+    let answer = callers::call(world, &alice, "get_user_details").await?;
+    ensure!(answer.is_tool_result(), "what is cached for alice is gone with the credential: {answer:?}");
+
+    let restored = restore(world, credential).await?;
+    world.condition(ConditionType::Ready, "True").await?;
+    Ok(vec![
+        format!("removed: {}", gone.message),
+        format!("{SERVER} is not Ready ({}), while alice keeps what is cached", ready.reason),
+        restored,
+    ])
+}

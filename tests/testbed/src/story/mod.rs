@@ -1,0 +1,61 @@
+//! The product's story, a step a function: what the demo plays in a row and the tests play one by one.
+//!
+//! A step acts as a person would (kubectl, HTTPS, a sign-in page), checks what it says, and returns the evidence in a
+//! line or more. It fails with what it saw instead.
+
+mod callers;
+mod convergence;
+mod federation;
+mod server;
+mod tokens;
+mod world;
+
+use std::future::Future;
+use std::pin::Pin;
+
+pub use world::World;
+
+/// What a step saw, a line each.
+pub type Evidence = Vec<String>;
+
+type Play = for<'a> fn(&'a World) -> Pin<Box<dyn Future<Output = anyhow::Result<Evidence>> + Send + 'a>>;
+
+/// One step of the story.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// What happens, as a sentence.
+    pub title: &'static str,
+    play: Play,
+}
+
+impl Step {
+    /// Plays the step.
+    ///
+    /// # Errors
+    /// Where something else happens than the title says.
+    pub async fn play(&self, world: &World) -> anyhow::Result<Evidence> {
+        (self.play)(world).await
+    }
+}
+
+macro_rules! steps {
+    ($($constant:ident: $title:literal => $function:path;)*) => {
+        $(#[doc = $title] pub const $constant: Step = Step { title: $title, play: |world| Box::pin($function(world)) };)*
+        /// Every step, in the order of the story.
+        pub const STEPS: &[Step] = &[$($constant),*];
+    };
+}
+
+steps! {
+    DEFINITIONS: "The API server itself refuses a bad McpServer and names the field" => server::definitions;
+    SERVER: "An McpServer and an McpRoleMapping become a running server" => server::runs;
+    FEDERATION: "The federated credential is asked for, created in Entra, and found working" => federation::comes_true;
+    CHALLENGE: "Without a token there is a challenge, and metadata that leads to Entra" => callers::challenge;
+    ALICE: "alice signs in, sees her tools, and reads her profile from Graph as herself" => callers::alice;
+    BOB: "bob, without a role, sees nothing and is refused with the role that he lacks" => callers::bob;
+    MAPPING: "A mapping lets bob in, its deletion keeps him out, and no pod restarts" => callers::mapping;
+    TOKENS: "Every token that is not for this server is refused" => tokens::refused;
+    CONVERGENCE: "Drift is put right once, foreign objects are left alone, and then nothing is written" => convergence::holds;
+    REVOCATION: "The credential is removed in Entra, noticed, and restored" => federation::is_revoked_and_restored;
+    DELETION: "The McpServer is deleted, and everything it owned is gone" => server::is_deleted;
+}

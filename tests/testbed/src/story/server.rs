@@ -1,0 +1,141 @@
+//! The McpServer itself: what is refused of it, what it becomes, and what remains of it.
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::ListParams;
+use kube::{Api, Resource, ResourceExt};
+use mcp_entra_crds::ConditionType;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::Evidence;
+use super::world::{SERVER, World, merge};
+
+/// Bad manifests, and the field that the refusal has to name.
+fn bad_manifests() -> [(&'static str, &'static str, Value); 4] {
+    [
+        ("a tenant that is no GUID", "spec.entra.tenantId", json!({"spec": {"entra": {"tenantId": "contoso.com"}}})),
+        (
+            "a client secret in an env list",
+            "spec.podTemplate.env",
+            json!({"spec": {"podTemplate": {"env": [{"name": "AZURE_CLIENT_SECRET", "value": "hunter2"}]}}}),
+        ),
+        ("exposure without TLS", "spec.exposure.tls", json!({"spec": {"exposure": {"tls": null}}})),
+        ("an unknown field", "spec.entra.clientSecret", json!({"spec": {"entra": {"clientSecret": "hunter2"}}})),
+    ]
+}
+
+pub(super) async fn definitions(world: &World) -> anyhow::Result<Evidence> {
+    world.stack.define().await?;
+    let mut evidence = vec!["crds/yaml is applied, and both kinds are established".to_owned()];
+    for (what, field, change) in bad_manifests() {
+        let mut manifest = world.server_manifest()?;
+        merge(&mut manifest, &change);
+        merge(&mut manifest, &json!({"metadata": {"namespace": "default"}}));
+        let refusal = world.stack.kubectl_refused(&["apply", "-f", "-"], &manifest.to_string()).await?;
+        ensure!(refusal.contains(field), "the refusal of {what} does not name {field}: {refusal}");
+        let told = refusal.find(field).and_then(|start| refusal.get(start..)).unwrap_or_default();
+        evidence.push(format!("{what}: {}", told.lines().next().unwrap_or_default()));
+    }
+    Ok(evidence)
+}
+
+pub(super) async fn runs(world: &World) -> anyhow::Result<Evidence> {
+    world.stack.install().await?;
+    world.apply(&world.manifests()?).await?;
+    let running = || async { Ok(world.pods().await?.into_iter().find(is_running)) };
+    let (pod, _) = world.eventually("a running pod of the server", running, Option::is_some).await?;
+    let pod = pod.context("eventually returns what was wanted")?;
+
+    let namespace = &world.namespace;
+    owned::<ServiceAccount>(world, SERVER).await?;
+    owned::<ConfigMap>(world, &format!("{SERVER}-config")).await?;
+    owned::<ConfigMap>(world, &format!("{SERVER}-policy")).await?;
+    owned::<Service>(world, SERVER).await?;
+    let ingress: Ingress = owned(world, SERVER).await?;
+    let tls = ingress.spec.and_then(|spec| spec.tls?.pop()?.secret_name);
+    ensure!(tls.as_deref() == Some("graph-tls"), "the Ingress has TLS from {tls:?}");
+    let deployment: Deployment = owned(world, SERVER).await?;
+    let deployment = serde_json::to_value(deployment)?;
+    let projected = deployment
+        .pointer("/spec/template/spec/volumes")
+        .and_then(Value::as_array)
+        .and_then(|volumes| {
+            volumes.iter().find_map(|volume| volume.pointer("/projected/sources/0/serviceAccountToken"))
+        })
+        .context("the Deployment projects no service account token")?;
+    let audience = projected.get("audience").and_then(Value::as_str);
+    ensure!(audience == Some("api://AzureADTokenExchange"), "the token is projected for {audience:?}");
+    Ok(vec![
+        format!(
+            "in {namespace}: ServiceAccount, two ConfigMaps, Deployment, Service and Ingress, each owned by {SERVER}"
+        ),
+        format!("pod {} runs mcp-entra-server with a token for {}", name(&pod), audience.unwrap_or_default()),
+    ])
+}
+
+fn is_running(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+}
+
+fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The child of that name, which has the McpServer for its controller.
+async fn owned<K>(world: &World, name: &str) -> anyhow::Result<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let child = Api::<K>::namespaced(world.kube.clone(), &world.namespace).get(name).await?;
+    let uid = world.server().await?.metadata.uid;
+    let owner = child.owner_references().iter().find(|owner| owner.controller == Some(true));
+    ensure!(owner.map(|owner| &owner.uid) == uid.as_ref(), "{} {name} is not owned by the McpServer", K::kind(&()));
+    Ok(child)
+}
+
+pub(super) async fn is_deleted(world: &World) -> anyhow::Result<Evidence> {
+    world.kubectl(&["delete", "mcpserver", SERVER, "--wait=true", "--timeout=30s"]).await?;
+    let left = || async { children(world).await };
+    let (_, took) = world.eventually("no child is left", left, Vec::is_empty).await?;
+    Ok(vec![format!(
+        "its ServiceAccount, ConfigMaps, Deployment, Service, Ingress and pods were gone {took:.1?} later"
+    )])
+}
+
+/// Names of everything in the namespace that carries the server's label.
+async fn children(world: &World) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    names.extend(labelled::<ServiceAccount>(world).await?);
+    names.extend(labelled::<ConfigMap>(world).await?);
+    names.extend(labelled::<Deployment>(world).await?);
+    names.extend(labelled::<Service>(world).await?);
+    names.extend(labelled::<Ingress>(world).await?);
+    names.extend(labelled::<Pod>(world).await?);
+    Ok(names)
+}
+
+async fn labelled<K>(world: &World) -> anyhow::Result<Vec<String>>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
+    let selected = ListParams::default().labels(&format!("app.kubernetes.io/instance={SERVER}"));
+    let found = Api::<K>::namespaced(world.kube.clone(), &world.namespace).list(&selected).await?;
+    let named = |object: &K| format!("{} {}", K::kind(&()), object.meta().name.as_deref().unwrap_or_default());
+    Ok(found.items.iter().map(named).collect())
+}
+
+/// The first thing that a newcomer types, and what it prints.
+pub(super) async fn listed(world: &World) -> anyhow::Result<Evidence> {
+    world.condition(ConditionType::Ready, "True").await?;
+    let table = world.kubectl(&["get", "mcpservers"]).await?;
+    Ok(table.lines().map(str::to_owned).collect())
+}
