@@ -3,6 +3,7 @@
 //! Validation lives in the schemas and their CEL rules, so that a bad manifest is refused by `kubectl apply`. The YAML
 //! in `crds/yaml` and the JSON schemas in `crds/schemas` are generated from here; `tests/generated.rs` holds them to it.
 
+#![allow(clippy::duplicated_attributes, reason = "columns of one type each name it")]
 #![allow(unreachable_pub, reason = "KubeSchema derives a hidden twin of each struct, and copies its `pub`")]
 
 mod conditions;
