@@ -22,12 +22,6 @@ pub(crate) fn availability(wanted: i32, deployment: Option<&DeploymentView>, pod
         return Verdict::no(Reason::Progressing, "there is no Deployment yet; the condition Programmed says why");
     };
     let status = &deployment.status;
-    if status.observed_generation < deployment.metadata.generation.unwrap_or_default() {
-        return Verdict::no(
-            Reason::Progressing,
-            "the Deployment has changed and its controller has not acted on that yet; wait a moment",
-        );
-    }
     let trouble = refused(deployment).or_else(|| pods.iter().find_map(|pod| trouble(pod)));
     let ready = status.ready_replicas;
     if ready >= wanted {
@@ -131,7 +125,7 @@ mod tests {
     fn mk_deployment(ready: i32, conditions: serde_json::Value) -> DeploymentView {
         serde_json::from_value(json!({
             "metadata": {"name": "graph", "generation": 2},
-            "status": {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": ready,
+            "status": {"replicas": 2, "updatedReplicas": 2, "readyReplicas": ready,
                        "conditions": conditions},
         }))
         .unwrap()
@@ -161,13 +155,6 @@ mod tests {
         assert_no(&availability(2, Some(&mk_deployment(1, json!([]))), &[]), Reason::Progressing, "1 of 2");
         assert_no(&availability(2, None, &[]), Reason::Progressing, "Programmed");
         assert_no(&availability(0, Some(&mk_deployment(0, json!([]))), &[]), Reason::ScaledToZero, "spec.replicas");
-    }
-
-    #[test]
-    fn a_deployment_that_its_controller_has_not_seen_says_nothing_about_now() {
-        let mut stale = mk_deployment(2, json!([]));
-        stale.metadata.generation = Some(3);
-        assert_no(&availability(2, Some(&stale), &[]), Reason::Progressing, "controller");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
     pods::{self, PolledPod},
     policy::{self, Compiled},
     resolve,
-    status::{self, Facts},
+    status::{self, Facts, GRACE},
     validate::{Refusal, Validated, validate},
     views::PodView,
     world::World,
@@ -73,8 +73,11 @@ async fn pass(
     let validated = validate(server, owner, &trust_bundle, options);
 
     let mut applier = Applier { client, owner, seen: &seen, memory };
-    let applied = apply(&mut applier, context, &validated, &compiled).await;
-    let (conflict, error) = match applied {
+    let Applied { policy: policy_applied, result } = apply(&mut applier, &validated, &compiled).await;
+    if policy_applied {
+        context.policies.put(&owner.uid, compiled.programmed.clone());
+    }
+    let (conflict, error) = match result {
         Ok(()) => (None, None),
         Err(Failure::Conflict(conflict)) => (Some(conflict), None),
         // Nobody's fault and soon over: not worth a condition.
@@ -85,9 +88,12 @@ async fn pass(
     let pods = world.pods_of(&owner.namespace, &owner.name);
     let polled = pods::poll(&context.pods, &context.metrics, pods.clone()).await;
     let now = Instant::now();
-    pods::nudge(client, owner, memory, &polled, compiled.revision(), now).await;
+    if policy_applied {
+        pods::nudge(client, owner, memory, &polled, compiled.revision(), now).await;
+    }
     let lagging = polled.iter().any(|polled| polled.pod.is_ready() && !polled.enforces(compiled.revision()));
     memory.lagging_since = lagging.then(|| memory.lagging_since.unwrap_or(now));
+    let lagging = memory.lagging_since.map(|since| now.duration_since(since));
 
     let reference = |kind: ChildKind| (kind.name(&owner.name), owner.namespace.clone());
     let (name, namespace) = reference(ChildKind::Deployment);
@@ -105,7 +111,7 @@ async fn pass(
         ingress: ingress.as_deref().filter(|ingress| owner.owns(&ingress.metadata)),
         pods: &pods.iter().map(|pod| &**pod).collect::<Vec<&PodView>>(),
         polled: &polled,
-        lagging: memory.lagging_since.map(|since| now.duration_since(since)),
+        lagging,
     };
     let before = status::current(server, memory);
     let after = status::status(&facts, &before, Timestamp::now());
@@ -124,33 +130,38 @@ fn compile(owner: &Owner, world: &World) -> Result<Compiled, Error> {
     Ok(policy::compile(&owner.name, mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()))?)
 }
 
+/// What was written.
+struct Applied {
+    /// Whether the policy's ConfigMap holds what was compiled.
+    policy: bool,
+    result: Result<(), Failure>,
+}
+
 /// The policy first, and even where nothing else may be written, if it is there and ours: nothing freezes a revocation.
-async fn apply(
-    applier: &mut Applier<'_>,
-    context: &Context,
-    validated: &Result<Validated, Refusal>,
-    compiled: &Compiled,
-) -> Result<(), Failure> {
+async fn apply(applier: &mut Applier<'_>, validated: &Result<Validated, Refusal>, compiled: &Compiled) -> Applied {
     let conflict = conflict(applier.owner, applier.seen);
     let policy_is_ours = applier.seen.get(&ChildKind::Policy).is_some_and(|seen| seen.ours);
-    if conflict.is_none() || policy_is_ours {
-        applier.child(ChildKind::Policy, &build::policy(applier.owner, compiled)).await?;
-        context.policies.put(&applier.owner.uid, compiled.programmed.clone());
-    } else {
-        context.policies.put(&applier.owner.uid, crate::memory::ProgrammedPolicy::default());
+    if let Some(conflict) = conflict.clone().filter(|_| !policy_is_ours) {
+        return Applied { policy: false, result: Err(Failure::Conflict(conflict)) };
     }
-    match (conflict, validated) {
+    if let Err(failure) = applier.child(ChildKind::Policy, &build::policy(applier.owner, compiled)).await {
+        return Applied { policy: false, result: Err(failure) };
+    }
+    let result = match (conflict, validated) {
         (Some(conflict), _) => Err(Failure::Conflict(conflict)),
         (None, Ok(validated)) => applier.children(&build::children(validated)).await,
         (None, Err(_)) => Ok(()),
-    }
+    };
+    Applied { policy: true, result }
 }
 
 /// When to look again, besides when a watch tells: pods are asked, they do not call.
-fn next(context: &Context, conflict: Option<&Conflict>, lagging: bool, polled: &[PolledPod]) -> Action {
-    let probing =
-        polled.iter().any(|polled| polled.report.as_ref().is_ok_and(|report| report.federation.works.is_none()));
-    if lagging || probing {
+fn next(context: &Context, conflict: Option<&Conflict>, lagging: Option<Duration>, polled: &[PolledPod]) -> Action {
+    let mut reports = polled.iter().filter_map(|polled| polled.report.as_ref().ok());
+    let probing = reports.clone().any(|report| report.federation.works.is_none());
+    // A pod that cannot be asked for longer than that will not be a second later.
+    let arriving = lagging.is_some_and(|lagging| lagging < GRACE || reports.next().is_some());
+    if arriving || probing {
         return Action::requeue(SOON);
     }
     let poll = context.options.status_poll();

@@ -269,3 +269,118 @@ pub(crate) async fn write(
     memory.written = Some(WrittenStatus { based_on: server.metadata.resource_version.clone(), status });
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        conditions::State,
+        pods::PollError,
+        policy::compile,
+        validate::tests::{mk_owner, mk_server},
+    };
+
+    fn mk_pod(name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledPod {
+        let state = if ready { "True" } else { "False" };
+        let pod = json!({"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": state}]}});
+        let report = match report {
+            Some(report) => Ok(serde_json::from_value(report).unwrap()),
+            None => Err(PollError::NoAddress),
+        };
+        PolledPod { pod: Arc::new(serde_json::from_value(pod).unwrap()), report }
+    }
+
+    fn mk_report(revision: &str, works: Option<bool>) -> Option<serde_json::Value> {
+        Some(json!({
+            "version": "1",
+            "policy": {"revision": revision, "error": null},
+            "federation": {"identity": null, "works": works, "message": "AADSTS1", "lastProbe": null},
+            "keys": {"count": 1, "ageSeconds": 1, "error": null},
+        }))
+    }
+
+    /// The conditions that follow from what the pods said, after lagging so many seconds.
+    fn told(polled: &[PolledPod], lagging: Option<u64>, change: impl FnOnce(&mut Compiled)) -> McpServerStatus {
+        let (server, owner) = (mk_server(), mk_owner());
+        let mut compiled = compile("graph", []).unwrap();
+        compiled.summary.revision = "new".into();
+        change(&mut compiled);
+        let facts = Facts {
+            server: &server,
+            owner: &owner,
+            refusal: None,
+            conflict: None,
+            error: None,
+            policy: &compiled,
+            deployment: None,
+            ingress: None,
+            pods: &[],
+            polled,
+            lagging: lagging.map(Duration::from_secs),
+        };
+        status(&facts, &McpServerStatus::default(), Timestamp::UNIX_EPOCH)
+    }
+
+    fn assert_says(status: &McpServerStatus, type_: ConditionType, state: State, reason: Reason) {
+        let verdict = Verdict::before(&status.conditions, type_).unwrap();
+        assert_eq!(
+            (verdict.state, verdict.reason.clone()),
+            (state, reason.to_string()),
+            "{type_}: {}",
+            verdict.message
+        );
+    }
+
+    #[test]
+    fn pods_that_are_not_ready_are_not_asked_what_is_so() {
+        let status = told(&[mk_pod("a", false, mk_report("new", Some(true)))], None, |_| {});
+        assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::NoReadyPods);
+        assert_says(&status, ConditionType::AuthorizationReady, State::Unknown, Reason::NoReadyPods);
+    }
+
+    #[test]
+    fn one_pod_of_many_is_enough_to_fail_and_not_enough_to_succeed() {
+        use ConditionType::{AuthorizationReady, FederationReady};
+        let good = || mk_pod("a", true, mk_report("new", Some(true)));
+        let status = told(&[good(), mk_pod("b", true, mk_report("new", Some(true)))], None, |_| {});
+        assert_says(&status, FederationReady, State::True, Reason::ExchangeWorks);
+        assert_says(&status, AuthorizationReady, State::True, Reason::PolicyEnforced);
+        let status = told(&[good(), mk_pod("b", true, mk_report("old", Some(false)))], Some(11), |_| {});
+        assert_says(&status, FederationReady, State::False, Reason::ExchangeFailed);
+        assert_says(&status, AuthorizationReady, State::False, Reason::PolicyLagging);
+    }
+
+    #[test]
+    fn a_ready_pod_that_cannot_be_asked_is_told_after_the_grace() {
+        use ConditionType::{AuthorizationReady, FederationReady};
+        let status = told(&[mk_pod("a", true, None)], Some(1), |_| {});
+        assert_says(&status, AuthorizationReady, State::Unknown, Reason::Progressing);
+        let status = told(&[mk_pod("a", true, None)], Some(11), |_| {});
+        assert_says(&status, FederationReady, State::Unknown, Reason::StatusUnreachable);
+        assert_says(&status, AuthorizationReady, State::False, Reason::StatusUnreachable);
+    }
+
+    #[test]
+    fn before_the_first_probe_has_ended_nothing_is_known_of_the_federation() {
+        let status = told(&[mk_pod("a", true, mk_report("new", None))], None, |_| {});
+        assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
+    }
+
+    #[test]
+    fn a_policy_that_leaves_mappings_out_is_told_though_every_pod_enforces_it() {
+        let pods = [mk_pod("a", true, mk_report("new", Some(true)))];
+        let status = told(&pods, None, |compiled| compiled.left_out = vec!["newest".into()]);
+        assert_says(&status, ConditionType::AuthorizationReady, State::False, Reason::PolicyTooLarge);
+    }
+
+    #[test]
+    fn long_lists_of_names_are_cut() {
+        let names: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+        assert_eq!(named(&names), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
+        assert_eq!(named(&["a".to_owned()]), "a");
+    }
+}

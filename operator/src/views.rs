@@ -20,7 +20,6 @@ pub(crate) struct DeploymentView {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct DeploymentStatusView {
-    pub(crate) observed_generation: i64,
     pub(crate) replicas: i32,
     pub(crate) ready_replicas: i32,
     pub(crate) updated_replicas: i32,

@@ -39,3 +39,6 @@ pub(crate) fn children(server: &Validated) -> Children {
         ingress: server.exposure.as_ref().map(|exposure| ingress::ingress(server, exposure)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! What matters of the children.
+
+use mcp_entra_crds::{EnvironmentVariable, McpServer, TrustBundle};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    policy::compile,
+    resolve::ResolvedTrustBundle,
+    validate::{
+        tests::{mk_options, mk_owner, mk_server},
+        validate,
+    },
+};
+
+fn mk_children(change: impl FnOnce(&mut McpServer)) -> Children {
+    let mut server = mk_server();
+    change(&mut server);
+    let bundle = match server.spec.entra.trust_bundle {
+        Some(_) => ResolvedTrustBundle::Content("-----BEGIN CERTIFICATE-----".into()),
+        None => ResolvedTrustBundle::Unset,
+    };
+    children(&validate(&server, &mk_owner(), &bundle, &mk_options()).unwrap())
+}
+
+fn deployment(change: impl FnOnce(&mut McpServer)) -> Value {
+    serde_json::to_value(mk_children(change).deployment).unwrap()
+}
+
+fn with_bundle(server: &mut McpServer) {
+    server.spec.entra.trust_bundle = Some(TrustBundle { name: "corporate".into(), key: "ca.crt".into() });
+}
+
+fn hash(deployment: &Value) -> &Value {
+    &deployment["spec"]["template"]["metadata"]["annotations"]["mcp-entra.dev/configuration-hash"]
+}
+
+#[test]
+fn the_only_credential_is_the_projected_token_with_the_clouds_audience() {
+    let deployment = deployment(|server| server.spec.entra.cloud = mcp_entra_policy::Cloud::USGov);
+    let pod = &deployment["spec"]["template"]["spec"];
+    let volumes = pod["volumes"].as_array().unwrap();
+    let projected: Vec<_> = volumes.iter().filter_map(|volume| volume.get("projected")).collect();
+    let token = json!({
+        "audience": "api://AzureADTokenExchangeUSGov", "expirationSeconds": 3600, "path": "azure-identity-token",
+    });
+    assert_eq!(projected, [&json!({"sources": [{"serviceAccountToken": token}]})]);
+    assert!(volumes.iter().all(|volume| volume.get("secret").is_none()));
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    let file = "/var/run/secrets/mcp-entra/azure-identity-token";
+    assert_eq!(pod["containers"][0]["env"], json!([{"name": "AZURE_FEDERATED_TOKEN_FILE", "value": file}]));
+    assert!(deployment["spec"]["template"]["metadata"]["labels"].get("azure.workload.identity/use").is_none());
+}
+
+#[test]
+fn pods_are_restricted() {
+    let pod = &deployment(|_| {})["spec"]["template"]["spec"];
+    let (whole, container) = (&pod["securityContext"], &pod["containers"][0]["securityContext"]);
+    assert_eq!((&whole["runAsNonRoot"], &whole["runAsUser"]), (&json!(true), &json!(65532)));
+    assert_eq!(whole["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(container["allowPrivilegeEscalation"], false);
+    assert_eq!(container["readOnlyRootFilesystem"], true);
+    assert_eq!(container["capabilities"]["drop"], json!(["ALL"]));
+}
+
+#[test]
+fn every_volume_is_mounted_whole_so_that_it_is_refreshed() {
+    let pod = &deployment(with_bundle)["spec"]["template"]["spec"];
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    assert_eq!(mounts.len(), pod["volumes"].as_array().unwrap().len());
+    assert!(mounts.iter().all(|mount| mount.get("subPath").is_none() && mount["readOnly"] == true));
+    let arguments = pod["containers"][0]["args"].as_array().unwrap();
+    assert!(arguments.windows(2).any(|pair| pair == [json!("--trust-bundle"), json!("/etc/mcp-entra/trust/ca.crt")]));
+}
+
+#[test]
+fn a_changed_configuration_or_trust_bundle_restarts_the_pods_and_another_replica_count_does_not() {
+    let before = deployment(|_| {});
+    assert_eq!(hash(&before), hash(&deployment(|server| server.spec.replicas = Some(5))));
+    assert_ne!(hash(&before), hash(&deployment(|server| server.spec.entra.required_scopes = vec!["other".into()])));
+    assert_ne!(hash(&before), hash(&deployment(with_bundle)));
+}
+
+#[test]
+fn nothing_fails_while_pods_are_replaced() {
+    let deployment = deployment(|_| {});
+    let rolling = &deployment["spec"]["strategy"]["rollingUpdate"];
+    assert_eq!((&rolling["maxUnavailable"], &rolling["maxSurge"]), (&json!(0), &json!(1)));
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"], 5);
+    assert_eq!(pod["terminationGracePeriodSeconds"], 40);
+}
+
+#[test]
+fn the_pods_environment_is_added_to_ours() {
+    let deployment = deployment(|server| {
+        server.spec.pod_template = Some(mcp_entra_crds::PodTemplate {
+            env: vec![EnvironmentVariable { name: "HTTPS_PROXY".into(), value: "http://proxy:3128".into() }],
+        });
+    });
+    let environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+    assert_eq!(environment[1], json!({"name": "HTTPS_PROXY", "value": "http://proxy:3128"}));
+}
+
+#[test]
+fn the_selector_is_narrower_than_the_labels_since_it_can_never_change() {
+    let deployment = deployment(|_| {});
+    let selector = json!({"app.kubernetes.io/name": "mcp-entra-server", "app.kubernetes.io/instance": "graph"});
+    assert_eq!(deployment["spec"]["selector"]["matchLabels"], selector);
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(labels["app.kubernetes.io/managed-by"], "mcp-entra-operator");
+    assert_eq!(serde_json::to_value(mk_children(|_| {}).service).unwrap()["spec"]["selector"], selector);
+}
+
+#[test]
+fn the_admin_port_is_in_no_service() {
+    let service = serde_json::to_value(mk_children(|_| {}).service).unwrap();
+    let port = json!({"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"});
+    assert_eq!(service["spec"]["ports"], json!([port]));
+}
+
+#[test]
+fn the_ingress_publishes_the_endpoint_and_both_forms_of_its_metadata_over_tls_and_nothing_else() {
+    let ingress = serde_json::to_value(mk_children(|_| {}).ingress.unwrap()).unwrap();
+    let paths = ingress["spec"]["rules"][0]["http"]["paths"].as_array().unwrap();
+    let paths: Vec<_> =
+        paths.iter().map(|path| (path["path"].as_str().unwrap(), path["pathType"].as_str().unwrap())).collect();
+    assert_eq!(
+        paths,
+        [
+            ("/mcp", "Prefix"),
+            ("/.well-known/oauth-protected-resource/mcp", "Exact"),
+            ("/.well-known/oauth-protected-resource", "Exact"),
+        ]
+    );
+    assert_eq!(ingress["spec"]["tls"], json!([{"hosts": ["graph.mcp.contoso.com"], "secretName": "graph-tls"}]));
+    assert_eq!(ingress["spec"]["ingressClassName"], "testbed");
+    assert_eq!(ingress["metadata"]["annotations"], json!({"a": "b"}));
+    assert!(mk_children(|server| server.spec.exposure = None).ingress.is_none());
+}
+
+#[test]
+fn every_child_is_owned_and_labelled() {
+    let children = mk_children(|_| {});
+    let policy = policy(&mk_owner(), &compile("graph", []).unwrap());
+    let metadata = [
+        children.service_account.metadata,
+        children.configuration.metadata,
+        policy.metadata,
+        children.service.metadata,
+        children.deployment.metadata,
+        children.ingress.unwrap().metadata,
+    ];
+    for metadata in metadata {
+        assert!(mk_owner().owns(&metadata));
+        assert_eq!(metadata.labels.unwrap()["app.kubernetes.io/instance"], "graph");
+    }
+}

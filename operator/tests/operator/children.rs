@@ -1,0 +1,203 @@
+//! The children: made, kept as built, removed.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service, ServiceAccount},
+    networking::v1::Ingress,
+};
+use kube::ResourceExt;
+use mcp_entra_crds::McpServer;
+use mcp_entra_policy::{CONFIGURATION_KEY, ServerConfiguration};
+use serde_json::json;
+
+use crate::harness::{Space, find, mk_mapping, mk_server, until};
+
+const ALWAYS: [&str; 6] = ["Accepted", "Programmed", "Available", "FederationReady", "AuthorizationReady", "Ready"];
+
+#[tokio::test]
+async fn a_server_gets_its_children_and_a_status_that_says_what_is_missing() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    // There is no node in this cluster.
+    space.condition("Available", "False", "Unschedulable").await;
+
+    let server = space.get::<McpServer>("graph").await.unwrap();
+    let uid = server.uid().unwrap();
+    let deployment = space.get::<Deployment>("graph").await.unwrap();
+    let owners = [
+        deployment.owner_references().to_vec(),
+        space.get::<ServiceAccount>("graph").await.unwrap().owner_references().to_vec(),
+        space.get::<Service>("graph").await.unwrap().owner_references().to_vec(),
+        space.get::<Ingress>("graph").await.unwrap().owner_references().to_vec(),
+        space.get::<ConfigMap>("graph-config").await.unwrap().owner_references().to_vec(),
+        space.get::<ConfigMap>("graph-policy").await.unwrap().owner_references().to_vec(),
+    ];
+    for owner in owners {
+        assert_eq!(owner.len(), 1);
+        assert_eq!(
+            (owner[0].uid.as_str(), owner[0].controller, owner[0].block_owner_deletion),
+            (uid.as_str(), Some(true), Some(true))
+        );
+    }
+
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    let token = pod.volumes.unwrap().into_iter().find_map(|volume| volume.projected).unwrap().sources.unwrap()[0]
+        .service_account_token
+        .clone()
+        .unwrap();
+    assert_eq!(token.audience.as_deref(), Some("api://AzureADTokenExchange"));
+
+    let configuration = space.get::<ConfigMap>("graph-config").await.unwrap().data.unwrap()[CONFIGURATION_KEY].clone();
+    serde_yaml::from_str::<ServerConfiguration>(&configuration).unwrap().validate().unwrap();
+    assert_eq!(space.policy().await, r#"{"grants":[]}"#);
+
+    let status = server.status.unwrap();
+    for type_ in ALWAYS.iter().chain(&["Exposed"]) {
+        let condition = find(&status.conditions, type_).unwrap_or_else(|| panic!("{type_} is missing"));
+        assert_eq!(condition.observed_generation, Some(1));
+    }
+    assert!(find(&status.conditions, "Conflicted").is_none());
+    assert_eq!(find(&status.conditions, "FederationReady").unwrap().status, "Unknown");
+    assert_eq!(find(&status.conditions, "Ready").unwrap().status, "False");
+    assert_eq!(status.url.as_deref(), Some("https://graph.mcp.contoso.com/mcp"));
+    let federation = status.federation.unwrap();
+    assert_eq!(federation.subject, format!("system:serviceaccount:{}:graph", space.name));
+    assert_eq!((federation.audience.as_str(), federation.issuer), ("api://AzureADTokenExchange", None));
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_nothing_changes() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    space.mapping_condition("readers", "Programmed", "True", "Applied").await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.quiet().await;
+    let mark = space.mark();
+    // Polls run every second meanwhile; a wait is what is being tested here.
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(space.writes(mark), []);
+}
+
+#[tokio::test]
+async fn an_edited_deployment_is_put_back_by_exactly_one_write() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.quiet().await;
+    let mark = space.mark();
+    let image = json!([{"name": "server", "image": "evil.example/server:1"}]);
+    space
+        .api::<Deployment>()
+        .patch(
+            "graph",
+            &Default::default(),
+            &kube::api::Patch::Strategic(json!({"spec": {"replicas": 3, "template": {"spec": {"containers": image}}}})),
+        )
+        .await
+        .unwrap();
+    until("the Deployment is as built", async || {
+        let spec = space.get::<Deployment>("graph").await.unwrap().spec.unwrap();
+        let image = spec.template.spec.unwrap().containers[0].image.clone();
+        spec.replicas == Some(1) && image.as_deref() == Some("registry.example/mcp-entra-server:test")
+    })
+    .await;
+    space.quiet().await;
+    let writes: Vec<_> = space.writes(mark).into_iter().filter(|write| write.resource == "deployments").collect();
+    assert_eq!(writes.len(), 1, "{writes:#?}");
+}
+
+#[tokio::test]
+async fn a_deleted_and_an_edited_config_map_are_back_by_one_write_each() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.quiet().await;
+    let uid = space.get::<ConfigMap>("graph-config").await.unwrap().uid();
+    let mark = space.mark();
+    space.delete::<ConfigMap>("graph-config").await;
+    space.edit::<ConfigMap>("graph-policy", json!({"data": {"policy.json": "{\"grants\":[{}]}"}})).await;
+    until("both are as built", async || {
+        let config = space.get::<ConfigMap>("graph-config").await;
+        config.is_some_and(|config| config.uid() != uid) && space.policy().await == r#"{"grants":[]}"#
+    })
+    .await;
+    space.quiet().await;
+    let writes: Vec<_> = space.writes(mark).into_iter().filter(|write| write.resource == "configmaps").collect();
+    assert_eq!(writes.len(), 2, "{writes:#?}");
+}
+
+#[tokio::test]
+async fn what_others_add_to_a_child_stays_and_is_not_fought() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.quiet().await;
+    let mark = space.mark();
+    space.edit::<Service>("graph", json!({"metadata": {"annotations": {"team.example/note": "mine"}}})).await;
+    space.edit::<Deployment>("graph", json!({"spec": {"minReadySeconds": 1}})).await;
+    space.quiet().await;
+    assert_eq!(space.writes(mark), []);
+    assert_eq!(space.get::<Service>("graph").await.unwrap().annotations()["team.example/note"], "mine");
+}
+
+#[tokio::test]
+async fn the_ingress_goes_with_the_exposure() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Exposed", "False", "AddressPending").await;
+    space
+        .api::<Ingress>()
+        .patch_status(
+            "graph",
+            &Default::default(),
+            &kube::api::Patch::Merge(json!({"status": {"loadBalancer": {"ingress": [{"hostname": "edge.example"}]}}})),
+        )
+        .await
+        .unwrap();
+    let exposed = space.condition("Exposed", "True", "AddressAssigned").await;
+    assert!(exposed.message.contains("edge.example"));
+
+    space.edit::<McpServer>("graph", json!({"spec": {"exposure": null}})).await;
+    until("the Ingress is gone", async || space.get::<Ingress>("graph").await.is_none()).await;
+    until("the status says so", async || {
+        let status = space.get::<McpServer>("graph").await.unwrap().status.unwrap();
+        find(&status.conditions, "Exposed").is_none() && status.url.is_none()
+    })
+    .await;
+    assert!(space.get::<Service>("graph").await.is_some());
+}
+
+#[tokio::test]
+async fn an_ingress_of_somebody_else_is_not_deleted_with_an_exposure_that_never_was() {
+    let space = Space::new().await;
+    let theirs = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": "graph", "labels": {"app.kubernetes.io/managed-by": "mcp-entra-operator"}},
+        "spec": {"defaultBackend": {"service": {"name": "theirs", "port": {"number": 80}}}},
+    });
+    space.apply(theirs).await;
+    let mut server = mk_server();
+    server["spec"].as_object_mut().unwrap().remove("exposure");
+    space.apply(server).await;
+    space.condition("Conflicted", "True", "NotOwned").await;
+    assert!(space.get::<Ingress>("graph").await.is_some());
+}
+
+#[tokio::test]
+async fn a_deleted_server_takes_everything_with_it() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.delete::<McpServer>("graph").await;
+    until("everything is gone", async || {
+        space.get::<Deployment>("graph").await.is_none()
+            && space.get::<Service>("graph").await.is_none()
+            && space.get::<Ingress>("graph").await.is_none()
+            && space.get::<ServiceAccount>("graph").await.is_none()
+            && space.get::<ConfigMap>("graph-config").await.is_none()
+            && space.get::<ConfigMap>("graph-policy").await.is_none()
+    })
+    .await;
+}

@@ -1,0 +1,59 @@
+//! Somebody else's objects: never touched, and told of.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, ServiceAccount},
+    events::v1::Event,
+};
+use kube::ResourceExt;
+use mcp_entra_crds::McpServer;
+use serde_json::json;
+
+use crate::harness::{Space, find, mk_server, until};
+
+#[tokio::test]
+async fn a_config_map_of_somebody_else_stops_everything_until_it_is_gone() {
+    let space = Space::new().await;
+    space
+        .apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "graph-policy"}, "data": {"mine": "yes"}}))
+        .await;
+    let theirs = space.get::<ConfigMap>("graph-policy").await.unwrap();
+    space.apply(mk_server()).await;
+
+    let conflicted = space.condition("Conflicted", "True", "NotOwned").await;
+    assert!(conflicted.message.contains("ConfigMap graph-policy"), "{}", conflicted.message);
+    space.condition("Programmed", "False", "NotOwned").await;
+    space.condition("Ready", "False", "NotOwned").await;
+    assert!(space.get::<Deployment>("graph").await.is_none());
+    assert!(space.get::<ServiceAccount>("graph").await.is_none());
+    assert_eq!(space.get::<ConfigMap>("graph-policy").await.unwrap().resource_version(), theirs.resource_version());
+    until("a Warning is published", async || {
+        let events = space.api::<Event>().list(&Default::default()).await.unwrap();
+        events.iter().any(|event| {
+            event.type_.as_deref() == Some("Warning")
+                && event.reason.as_deref() == Some("NotOwned")
+                && event.note.as_ref().is_some_and(|note| note.contains("graph-policy"))
+        })
+    })
+    .await;
+
+    space.delete::<ConfigMap>("graph-policy").await;
+    space.condition("Programmed", "True", "Applied").await;
+    let status = space.get::<McpServer>("graph").await.unwrap().status.unwrap();
+    assert!(find(&status.conditions, "Conflicted").is_none());
+    assert!(space.get::<Deployment>("graph").await.is_some());
+}
+
+#[tokio::test]
+async fn a_service_account_of_somebody_else_is_not_adopted_either() {
+    let space = Space::new().await;
+    space.apply(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "graph"}})).await;
+    space.apply(mk_server()).await;
+    let conflicted = space.condition("Conflicted", "True", "NotOwned").await;
+    assert!(conflicted.message.contains("ServiceAccount graph"), "{}", conflicted.message);
+    assert!(space.get::<ServiceAccount>("graph").await.unwrap().owner_references().is_empty());
+    assert!(space.get::<Deployment>("graph").await.is_none());
+    // It carries no label that is watched, and is seen to go nevertheless.
+    space.delete::<ServiceAccount>("graph").await;
+    space.condition("Programmed", "True", "Applied").await;
+}

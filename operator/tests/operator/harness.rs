@@ -1,0 +1,370 @@
+//! What the tests share: a control plane with the kinds and the operator's role, an operator on it, pods that answer
+//! what a test tells them to, and a namespace for each test.
+
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{Json, Router, http::Uri, response::IntoResponse};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{ConfigMap, Namespace, Pod},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DynamicObject, Patch, PatchParams, PostParams},
+    discovery::{ApiCapabilities, ApiResource, Scope, oneshot::pinned_kind},
+};
+use mcp_entra_crds::{McpRoleMapping, McpServer};
+use mcp_entra_operator::Options;
+use mcp_entra_policy::{
+    FederatedIdentity, FederationStatus, KeysStatus, POLICY_KEY, PolicyStatus, ServerStatus, revision,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use testbed::{
+    control_plane::{AuditEvent, ControlPlane, Marker},
+    shared::Shared,
+    supervisor::Supervisor,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const OPERATOR: &str = "system:serviceaccount:mcp-entra-system:mcp-entra-operator";
+
+/// A control plane with the kinds and the operator's role.
+pub(crate) struct Cluster {
+    pub(crate) plane: ControlPlane,
+    pub(crate) pods: FakePods,
+    pod_proxy_url: String,
+    kubeconfig: std::path::PathBuf,
+}
+
+/// An operator of a test's own.
+pub(crate) struct Operator {
+    pub(crate) url: String,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) ended: JoinHandle<Result<(), mcp_entra_operator::RunError>>,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        let plane = ControlPlane::start(&Supervisor::start()?).await?;
+        let client = plane.client()?;
+        let system = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mcp-entra-system"}});
+        apply(&client, &system).await?;
+        for definition in mcp_entra_crds::custom_resource_definitions()? {
+            apply(&client, &serde_json::to_value(definition)?).await?;
+        }
+        let role = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rbac.yaml"))?;
+        for document in serde_yaml::Deserializer::from_str(&role) {
+            apply(&client, &serde::Deserialize::deserialize(document)?).await?;
+        }
+        until("the kinds are served", async || {
+            Api::<McpRoleMapping>::all(client.clone()).list(&Default::default()).await.is_ok()
+        })
+        .await;
+        let pods = FakePods::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let pod_proxy_url = format!("http://{}", listener.local_addr()?);
+        tokio::spawn(axum::serve(listener, pods.router()).into_future());
+        let kubeconfig = plane.kubeconfig_for_service_account("mcp-entra-system", "mcp-entra-operator").await?;
+        Ok(Self { plane, pods, pod_proxy_url, kubeconfig })
+    }
+
+    /// Starts an operator as the program does, but for the process of its own.
+    pub(crate) async fn operator(&self) -> anyhow::Result<Operator> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+        let options = Options {
+            server_image: "registry.example/mcp-entra-server:test".into(),
+            allowed_endpoints: vec!["https://login.example".into(), "https://graph.example".into()],
+            allow_trust_bundles: true,
+            pod_proxy_url: Some(self.pod_proxy_url.clone()),
+            status_poll_seconds: 1,
+            probe_interval_seconds: 300,
+            listen: ([127, 0, 0, 1], 0).into(),
+        };
+        let listener = TcpListener::bind(options.listen).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let shutdown = CancellationToken::new();
+        let client = Client::try_from(config)?;
+        let ended = tokio::spawn(mcp_entra_operator::run(client, options, listener, shutdown.clone()));
+        Ok(Operator { url, shutdown, ended })
+    }
+}
+
+/// The cluster and operator of this binary.
+pub(crate) fn cluster() -> &'static Cluster {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    CLUSTER
+        .get_or_start(async || {
+            let cluster = Cluster::start().await?;
+            cluster.operator().await?;
+            Ok(cluster)
+        })
+        .unwrap()
+}
+
+/// A namespace of a test's own.
+pub(crate) struct Space {
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) client: Client,
+    pub(crate) name: String,
+}
+
+impl Space {
+    pub(crate) async fn new() -> Self {
+        let cluster = tokio::task::spawn_blocking(cluster).await.unwrap();
+        let client = cluster.plane.client().unwrap();
+        let new: Namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
+        let made = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &new).await.unwrap();
+        Self { cluster, client, name: made.name_any() }
+    }
+
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Applies as a person with kubectl does.
+    pub(crate) async fn apply(&self, mut object: Value) {
+        object["metadata"]["namespace"] = json!(self.name);
+        apply(&self.client, &object).await.unwrap();
+    }
+
+    /// Edits as a person with `kubectl patch` does.
+    pub(crate) async fn edit<K>(&self, name: &str, patch: Value)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    }
+
+    pub(crate) async fn get<K>(&self, name: &str) -> Option<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        self.api::<K>().get_opt(name).await.unwrap()
+    }
+
+    pub(crate) async fn delete<K>(&self, name: &str)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        self.api::<K>().delete(name, &Default::default()).await.unwrap();
+    }
+
+    /// The condition of the server, once it says that.
+    pub(crate) async fn condition(&self, type_: &str, status: &str, reason: &str) -> Condition {
+        let mut last = None;
+        until_or(
+            || format!("{type_} is {status} for {reason}"),
+            async || {
+                let server = self.get::<McpServer>("graph").await;
+                last = server.and_then(|server| server.status).map(|status| status.conditions);
+                find(last.as_deref().unwrap_or_default(), type_)
+                    .is_some_and(|found| found.status == status && found.reason == reason)
+            },
+        )
+        .await
+        .unwrap_or_else(|what| panic!("{what}; the last conditions were {last:#?}"));
+        find(&last.unwrap(), type_).unwrap()
+    }
+
+    /// The condition of a mapping, once it says that.
+    pub(crate) async fn mapping_condition(&self, name: &str, type_: &str, status: &str, reason: &str) -> Condition {
+        let mut found = None;
+        until(&format!("{type_} of {name} is {status} for {reason}"), async || {
+            let mapping = self.get::<McpRoleMapping>(name).await;
+            let conditions = mapping.and_then(|mapping| mapping.status).map(|status| status.conditions);
+            found = find(&conditions.unwrap_or_default(), type_);
+            found.as_ref().is_some_and(|found| found.status == status && found.reason == reason)
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// The policy that the ConfigMap holds.
+    pub(crate) async fn policy(&self) -> String {
+        let config_map = self.get::<ConfigMap>("graph-policy").await;
+        config_map.and_then(|map| map.data).and_then(|mut data| data.remove(POLICY_KEY)).unwrap_or_default()
+    }
+
+    pub(crate) fn mark(&self) -> Marker {
+        self.cluster.plane.audit().mark().unwrap()
+    }
+
+    /// The operator's writes into this namespace since then.
+    pub(crate) fn writes(&self, since: Marker) -> Vec<AuditEvent> {
+        let mut writes = self.cluster.plane.audit().writes(since, OPERATOR).unwrap();
+        writes.retain(|write| write.namespace.as_deref() == Some(self.name.as_str()));
+        writes
+    }
+
+    /// Waits until the operator has been quiet for a second: what is counted after that is not what came before it.
+    pub(crate) async fn quiet(&self) {
+        until("the operator is quiet", async || {
+            let mark = self.mark();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.writes(mark).is_empty()
+        })
+        .await;
+    }
+
+    /// A running, ready pod of the server `graph`, without a node: it answers what [`FakePods`] are told.
+    pub(crate) async fn pod(&self, name: &str) -> FakePod {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let address = format!("10.244.77.{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": {
+                "app.kubernetes.io/name": "mcp-entra-server",
+                "app.kubernetes.io/instance": "graph",
+                "app.kubernetes.io/managed-by": "mcp-entra-operator",
+            }},
+            "spec": {"nodeName": "none", "containers": [{"name": "server", "image": "x"}],
+                     "automountServiceAccountToken": false},
+        }))
+        .unwrap();
+        self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
+        let status = json!({"status": {
+            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }});
+        self.cluster.pods.say(&address, mk_report("none"));
+        self.api::<Pod>().patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        FakePod { pods: self.cluster.pods.clone(), address, name: name.to_owned() }
+    }
+}
+
+/// What pods answer, by address; the proxy that the operator polls through asks nobody else.
+#[derive(Clone, Default)]
+pub(crate) struct FakePods(Arc<Mutex<HashMap<String, ServerStatus>>>);
+
+impl FakePods {
+    fn say(&self, address: &str, report: ServerStatus) {
+        self.0.lock().unwrap().insert(address.to_owned(), report);
+    }
+
+    fn router(&self) -> Router {
+        let pods = self.clone();
+        Router::new().fallback(move |uri: Uri| async move {
+            let report = uri.host().and_then(|host| pods.0.lock().unwrap().get(host).cloned());
+            match report {
+                Some(report) if uri.port_u16() == Some(8081) && uri.path() == "/status" => Json(report).into_response(),
+                _ => axum::http::StatusCode::BAD_GATEWAY.into_response(),
+            }
+        })
+    }
+}
+
+/// A pod that is nothing but its answers.
+pub(crate) struct FakePod {
+    pods: FakePods,
+    address: String,
+    pub(crate) name: String,
+}
+
+impl FakePod {
+    pub(crate) fn says(&self, change: impl FnOnce(&mut ServerStatus)) {
+        change(self.pods.0.lock().unwrap().get_mut(&self.address).unwrap());
+    }
+
+    pub(crate) fn enforces(&self, policy: &str) {
+        self.says(|report| report.policy.revision = Some(revision(policy.as_bytes())));
+    }
+}
+
+fn mk_report(revision: &str) -> ServerStatus {
+    ServerStatus {
+        version: "0".into(),
+        policy: PolicyStatus { revision: Some(revision.into()), error: None },
+        federation: FederationStatus {
+            identity: Some(FederatedIdentity {
+                issuer: "https://issuer.example/".into(),
+                subject: "s".into(),
+                audience: "a".into(),
+            }),
+            works: Some(true),
+            message: None,
+            last_probe: None,
+        },
+        keys: KeysStatus { count: 1, age_seconds: Some(1), error: None },
+    }
+}
+
+/// A sound McpServer named `graph`.
+pub(crate) fn mk_server() -> Value {
+    json!({
+        "apiVersion": "mcp-entra.dev/v1alpha1",
+        "kind": "McpServer",
+        "metadata": {"name": "graph"},
+        "spec": {
+            "entra": {
+                "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
+                "clientId": "1c2d0000-0000-0000-0000-00000000000b",
+            },
+            "graph": {"scopes": ["User.Read"]},
+            "exposure": {
+                "host": "graph.mcp.contoso.com",
+                "ingress": {"className": "none"},
+                "tls": {"secretName": "graph-tls"},
+            },
+        },
+    })
+}
+
+/// A mapping that grants an app role one tool of the server `graph`.
+pub(crate) fn mk_mapping(name: &str, role: &str) -> Value {
+    json!({
+        "apiVersion": "mcp-entra.dev/v1alpha1",
+        "kind": "McpRoleMapping",
+        "metadata": {"name": name},
+        "spec": {
+            "servers": {"names": ["graph"]},
+            "grants": [{"name": "all", "to": [{"appRole": role}], "allow": {"tools": ["get_user_details"]}}],
+        },
+    })
+}
+
+pub(crate) fn find(conditions: &[Condition], type_: &str) -> Option<Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_).cloned()
+}
+
+async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
+    let object: DynamicObject = serde_json::from_value(object.clone())?;
+    let types = object.types.clone().unwrap_or_default();
+    let (resource, capabilities): (ApiResource, ApiCapabilities) = pinned_kind(client, &types.try_into()?).await?;
+    let api: Api<DynamicObject> = match (capabilities.scope, object.namespace()) {
+        (Scope::Namespaced, Some(namespace)) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        _ => Api::all_with(client.clone(), &resource),
+    };
+    api.patch(&object.name_any(), &PatchParams::apply("kubectl").force(), &Patch::Apply(&object)).await?;
+    Ok(())
+}
+
+/// Polls until the condition holds; fails the test with what was awaited after a minute.
+pub(crate) async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    until_or(|| what.to_owned(), condition).await.unwrap_or_else(|what| panic!("{what}"));
+}
+
+async fn until_or(what: impl Fn() -> String, mut condition: impl AsyncFnMut() -> bool) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition().await {
+        if Instant::now() > deadline {
+            return Err(format!("waited in vain until {}", what()));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! The operator on a real API server, under exactly the role that it ships with: one binary, so that its tests share
+//! one control plane and one operator. A namespace a test keeps them apart; one that disturbs the operator starts its
+//! own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+)]
+
+mod children;
+mod conflicts;
+mod harness;
+mod mappings;
+mod pods;
+mod process;
+mod refusals;

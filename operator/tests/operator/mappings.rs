@@ -1,0 +1,64 @@
+//! Role mappings: their status, and the policy that they become.
+
+use mcp_entra_crds::{McpRoleMapping, McpServer};
+use mcp_entra_policy::{CompiledPolicy, revision};
+use serde_json::json;
+
+use crate::harness::{Space, mk_mapping, mk_server, until};
+
+#[tokio::test]
+async fn a_mapping_is_accepted_once_its_server_exists_and_programmed_once_the_policy_holds_it() {
+    let space = Space::new().await;
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    let missing = space.mapping_condition("readers", "Accepted", "False", "ServerNotFound").await;
+    assert!(missing.message.contains("graph"), "{}", missing.message);
+
+    space.apply(mk_server()).await;
+    space.mapping_condition("readers", "Accepted", "True", "Accepted").await;
+    space.mapping_condition("readers", "Programmed", "True", "Applied").await;
+    let policy = space.policy().await;
+    let grants = CompiledPolicy::parse(policy.as_bytes()).unwrap().grants;
+    assert_eq!((grants.len(), grants[0].mapping.namespace.as_str()), (1, space.name.as_str()));
+    until("the server's status counts it", async || {
+        let summary = space.get::<McpServer>("graph").await.unwrap().status.unwrap().policy.unwrap();
+        summary.revision == revision(policy.as_bytes()) && (summary.mappings, summary.roles, summary.tools) == (1, 1, 1)
+    })
+    .await;
+    assert_eq!(space.get::<McpRoleMapping>("readers").await.unwrap().status.unwrap().servers, 1);
+}
+
+#[tokio::test]
+async fn a_changed_and_a_deleted_mapping_change_the_policy_and_a_foreign_one_does_not() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    let mut other = mk_mapping("other", "Mcp.Other");
+    other["spec"]["servers"]["names"] = json!(["another"]);
+    space.apply(other).await;
+    let neighbour = Space::new().await;
+    neighbour.apply(mk_mapping("neighbour", "Mcp.Neighbour")).await;
+
+    until("the role may", async || space.policy().await.contains("Mcp.Reader")).await;
+    space.apply(mk_mapping("readers", "Mcp.Writer")).await;
+    until("the other role may instead", async || {
+        let policy = space.policy().await;
+        policy.contains("Mcp.Writer") && !policy.contains("Mcp.Reader")
+    })
+    .await;
+    // No longer naming the server is a revocation, too.
+    space.edit::<McpRoleMapping>("readers", json!({"spec": {"servers": {"names": ["another"]}}})).await;
+    until("nobody may", async || space.policy().await == r#"{"grants":[]}"#).await;
+    neighbour.mapping_condition("neighbour", "Accepted", "False", "ServerNotFound").await;
+}
+
+#[tokio::test]
+async fn a_mapping_that_names_one_missing_server_still_grants_on_the_others() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    let mut mapping = mk_mapping("readers", "Mcp.Reader");
+    mapping["spec"]["servers"]["names"] = json!(["graph", "grpah"]);
+    space.apply(mapping).await;
+    let missing = space.mapping_condition("readers", "Accepted", "False", "ServerNotFound").await;
+    assert!(missing.message.contains("grpah") && !missing.message.contains("graph,"), "{}", missing.message);
+    space.mapping_condition("readers", "Programmed", "True", "Applied").await;
+}

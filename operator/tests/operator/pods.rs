@@ -1,0 +1,94 @@
+//! What pods say, and how they are nudged.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use mcp_entra_crds::McpServer;
+
+use crate::harness::{Space, find, mk_mapping, mk_server, until};
+
+const REVISION: &str = "mcp-entra.dev/policy-revision";
+
+#[tokio::test]
+async fn federation_is_ready_while_every_ready_pods_last_probe_worked() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("FederationReady", "Unknown", "NoReadyPods").await;
+    let (one, two) = (space.pod("one").await, space.pod("two").await);
+    space.condition("FederationReady", "True", "ExchangeWorks").await;
+    let issuer = || async { space.get::<McpServer>("graph").await.unwrap().status.unwrap().federation.unwrap().issuer };
+    assert_eq!(issuer().await.as_deref(), Some("https://issuer.example/"));
+
+    two.says(|report| {
+        report.federation.works = Some(false);
+        report.federation.message = Some("AADSTS70025: no credential; create it with the issuer above".into());
+    });
+    let failed = space.condition("FederationReady", "False", "ExchangeFailed").await;
+    assert!(failed.message.starts_with("AADSTS70025"), "{}", failed.message);
+
+    two.says(|report| report.federation.works = Some(true));
+    space.condition("FederationReady", "True", "ExchangeWorks").await;
+    for pod in [&one, &two] {
+        space.api::<Pod>().delete(&pod.name, &kube::api::DeleteParams::default().grace_period(0)).await.unwrap();
+    }
+    space.condition("FederationReady", "Unknown", "NoReadyPods").await;
+    assert_eq!(issuer().await.as_deref(), Some("https://issuer.example/"), "the issuer stays known");
+}
+
+#[tokio::test]
+async fn a_pod_with_an_old_policy_is_nudged_with_new_values_until_it_enforces_the_new_one() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let pod = space.pod("one").await;
+    pod.enforces(&space.policy().await);
+    space.condition("AuthorizationReady", "True", "PolicyEnforced").await;
+    space.quiet().await;
+
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    let mut values = Vec::new();
+    until("it was nudged three times", async || {
+        let value = space.get::<Pod>("one").await.unwrap().annotations().get(REVISION).cloned();
+        if values.last() != Some(&value) {
+            values.push(value);
+        }
+        values.iter().flatten().count() >= 3
+    })
+    .await;
+    space.condition("AuthorizationReady", "False", "PolicyLagging").await;
+
+    pod.enforces(&space.policy().await);
+    space.condition("AuthorizationReady", "True", "PolicyEnforced").await;
+    space.quiet().await;
+    let mark = space.mark();
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    assert_eq!(space.writes(mark), [], "a pod that enforces the policy is left alone");
+}
+
+#[tokio::test]
+async fn a_policy_that_arrives_within_the_grace_changes_no_condition() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let pod = space.pod("one").await;
+    pod.enforces(&space.policy().await);
+    let before = space.condition("AuthorizationReady", "True", "PolicyEnforced").await;
+
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    until("it was nudged", async || space.get::<Pod>("one").await.unwrap().annotations().contains_key(REVISION)).await;
+    pod.enforces(&space.policy().await);
+    space.quiet().await;
+    let status = space.get::<McpServer>("graph").await.unwrap().status.unwrap();
+    let after = find(&status.conditions, "AuthorizationReady").unwrap();
+    assert_eq!((after.status.as_str(), after.last_transition_time), ("True", before.last_transition_time));
+}
+
+#[tokio::test]
+async fn an_unreadable_policy_is_told_with_the_pods_own_words() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let pod = space.pod("one").await;
+    pod.says(|report| report.policy.error = Some("unknown field `deny`".into()));
+    let failed = space.condition("AuthorizationReady", "False", "PolicyUnreadable").await;
+    assert!(failed.message.contains("unknown field `deny`"), "{}", failed.message);
+}

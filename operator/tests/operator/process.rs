@@ -1,0 +1,54 @@
+//! The operator as a process: its endpoints, its end, its start over what is already there.
+
+use std::time::Duration;
+
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use mcp_entra_crds::McpServer;
+use serde_json::json;
+
+use crate::harness::{Cluster, OPERATOR, find, mk_server, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_operator_is_ready_when_it_has_seen_everything_and_writes_nothing_new() {
+    let cluster = Cluster::start().await.unwrap();
+    let servers = Api::<McpServer>::namespaced(cluster.plane.client().unwrap(), "default");
+    servers.patch("graph", &PatchParams::apply("kubectl"), &Patch::Apply(mk_server())).await.unwrap();
+
+    let first = cluster.operator().await.unwrap();
+    until("the first operator is ready", async || get(&first.url, "/readyz").await == Some(200)).await;
+    assert_eq!(get(&first.url, "/healthz").await, Some(200));
+    until("the server is programmed", async || {
+        let status = servers.get("graph").await.unwrap().status.unwrap_or_default();
+        find(&status.conditions, "Programmed").is_some_and(|condition| condition.status == "True")
+            && find(&status.conditions, "Available").is_some_and(|condition| condition.message.contains("0 of 1"))
+    })
+    .await;
+    let metrics = reqwest::get(format!("{}/metrics", first.url)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("mcp_entra_operator_reconciles_total{kind=\"McpServer\""), "{metrics}");
+    assert!(!metrics.contains("graph"), "no name is a label: {metrics}");
+    first.shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(20), first.ended).await.expect("it drains").unwrap().unwrap();
+
+    let mark = cluster.plane.audit().mark().unwrap();
+    let second = cluster.operator().await.unwrap();
+    until("the second operator is ready", async || get(&second.url, "/readyz").await == Some(200)).await;
+    // Time for several passes over what is there; a wait is what is being tested here.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(cluster.plane.audit().writes(mark, OPERATOR).unwrap(), []);
+
+    servers.patch("graph", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 0}}))).await.unwrap();
+    until("the second operator does its work", async || {
+        let status = servers.get("graph").await.unwrap().status.unwrap_or_default();
+        find(&status.conditions, "Available").is_some_and(|condition| condition.reason == "ScaledToZero")
+    })
+    .await;
+    second.shutdown.cancel();
+    second.ended.await.unwrap().unwrap();
+}
+
+async fn get(url: &str, path: &str) -> Option<u16> {
+    reqwest::get(format!("{url}{path}")).await.ok().map(|response| response.status().as_u16())
+}

@@ -1,0 +1,96 @@
+//! What is not accepted: told, left as it is, and yet never a reason to freeze a revocation.
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use mcp_entra_crds::{McpRoleMapping, McpServer};
+use serde_json::{Value, json};
+
+use crate::harness::{OPERATOR, Space, mk_mapping, mk_server, until};
+
+fn bundle(content: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "corporate"},
+           "data": {"ca.crt": format!("-----BEGIN CERTIFICATE-----\n{content}\n")}})
+}
+
+async fn template_annotations(space: &Space) -> std::collections::BTreeMap<String, String> {
+    let deployment = space.get::<Deployment>("graph").await.unwrap();
+    deployment.spec.unwrap().template.metadata.unwrap().annotations.unwrap()
+}
+
+#[tokio::test]
+async fn a_missing_trust_bundle_is_awaited_and_a_changed_one_rolled_out() {
+    let space = Space::new().await;
+    let mut server = mk_server();
+    server["spec"]["entra"]["trustBundle"] = json!({"name": "corporate"});
+    space.apply(server).await;
+    let refused = space.condition("Accepted", "False", "TrustBundleNotFound").await;
+    assert!(refused.message.contains("ConfigMap corporate"), "{}", refused.message);
+    assert!(space.get::<Deployment>("graph").await.is_none());
+
+    space.apply(bundle("one")).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let before = template_annotations(&space).await;
+    space.apply(bundle("two")).await;
+    until("the pods are rolled out anew", async || template_annotations(&space).await != before).await;
+}
+
+#[tokio::test]
+async fn a_spec_that_is_not_accepted_leaves_the_children_but_not_the_policy() {
+    let space = Space::new().await;
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    assert!(space.policy().await.contains("Mcp.Reader"));
+    let deployment = space.get::<Deployment>("graph").await.unwrap();
+
+    space.edit::<McpServer>("graph", json!({"spec": {"replicas": 2, "graph": {"tools": ["drop_database"]}}})).await;
+    let refused = space.condition("Accepted", "False", "ToolNotFound").await;
+    assert!(refused.message.contains("drop_database"), "{}", refused.message);
+    space.condition("Programmed", "False", "NotAccepted").await;
+    assert_eq!(space.get::<Deployment>("graph").await.unwrap().metadata.generation, deployment.metadata.generation);
+
+    space.delete::<McpRoleMapping>("readers").await;
+    until("the mapping is revoked", async || space.policy().await == r#"{"grants":[]}"#).await;
+}
+
+#[tokio::test]
+async fn endpoints_are_used_only_as_far_as_the_operator_allows() {
+    let space = Space::new().await;
+    let mut server = mk_server();
+    server["spec"]["entra"]["endpoints"] = json!({"authority": "https://login.evil", "graph": "https://graph.example"});
+    space.apply(server.clone()).await;
+    let refused = space.condition("Accepted", "False", "EndpointsNotAllowed").await;
+    assert!(refused.message.contains("--allowed-endpoint=https://login.evil"), "{}", refused.message);
+
+    server["spec"]["entra"]["endpoints"]["authority"] = json!("https://login.example");
+    space.apply(server).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let configuration = space.get::<ConfigMap>("graph-config").await.unwrap().data.unwrap()["config.yaml"].clone();
+    assert!(configuration.contains("https://login.example"), "{configuration}");
+}
+
+#[tokio::test]
+async fn what_the_api_server_refuses_is_told_tried_ever_more_slowly_and_then_works() {
+    let space = Space::new().await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
+                       "spec": {"hard": {"services": "0"}}});
+    space.apply(quota).await;
+    until("the quota is enforced", async || {
+        let quota = space.get::<k8s_openapi::api::core::v1::ResourceQuota>("none").await.unwrap();
+        quota.status.is_some_and(|status| status.hard.is_some())
+    })
+    .await;
+    let mark = space.mark();
+    space.apply(mk_server()).await;
+    let failed = space.condition("Programmed", "False", "ApplyFailed").await;
+    assert!(failed.message.contains("Service graph") && failed.message.contains("quota"), "{}", failed.message);
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let attempts = space.cluster.plane.audit().writes(mark, OPERATOR).unwrap();
+    let refused = attempts
+        .iter()
+        .filter(|write| write.namespace.as_deref() == Some(space.name.as_str()) && write.code == 403)
+        .count();
+    assert!((1..=8).contains(&refused), "{refused} attempts in five seconds");
+
+    space.delete::<k8s_openapi::api::core::v1::ResourceQuota>("none").await;
+    space.condition("Programmed", "True", "Applied").await;
+}
