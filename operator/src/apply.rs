@@ -168,11 +168,12 @@ fn document<K: Serialize>(built: &K) -> Result<Desired, serde_json::Error> {
 }
 
 impl Desired {
-    /// What is sent: for an object that was seen, with the version that was seen; for an absent one with version `1`,
-    /// which creates, and answers 409 if one has appeared (`0` would merge into it).
+    /// What is sent: for an object that was seen, with its uid, so that no namesake that came after it is taken over
+    /// (its version would be contended by every change of its status); for an absent one with version `1`, which
+    /// creates, and answers 409 if one has appeared (`0` would merge into it).
     fn guarded(&self, live: Option<&kube::core::ObjectMeta>) -> Value {
         let guard = match live {
-            Some(live) => json!({"metadata": {"uid": live.uid, "resourceVersion": live.resource_version}}),
+            Some(live) => json!({"metadata": {"uid": live.uid}}),
             None => json!({"metadata": {"resourceVersion": "1"}}),
         };
         let mut patch = self.value.clone();
@@ -288,16 +289,12 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_child_is_created_and_a_present_one_changed_only_at_the_version_that_was_seen() {
+    fn an_absent_child_is_only_created_and_a_present_one_only_changed() {
         let desired = document(&json!({"metadata": {"name": "graph"}})).unwrap();
         assert_eq!(desired.guarded(None)["metadata"]["resourceVersion"], "1");
-        let live = kube::core::ObjectMeta {
-            uid: Some("u".into()),
-            resource_version: Some("7".into()),
-            ..kube::core::ObjectMeta::default()
-        };
+        let live = kube::core::ObjectMeta { uid: Some("u".into()), ..kube::core::ObjectMeta::default() };
         let guarded = desired.guarded(Some(&live));
-        assert_eq!((&guarded["metadata"]["uid"], &guarded["metadata"]["resourceVersion"]), (&json!("u"), &json!("7")));
+        assert_eq!(guarded["metadata"]["uid"], "u");
         assert_eq!(guarded["metadata"]["annotations"][APPLIED_HASH], json!(desired.hash));
     }
 }

@@ -1,0 +1,312 @@
+//! A bad manifest is refused by the API server itself, with a message that names the field, and its neighbour is not:
+//! every pattern, bound and CEL rule of the kinds, on a real API server.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+)]
+
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{
+    NamespaceResourceScope, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams, ValidationDirective},
+};
+use mcp_entra_crds::{McpRoleMapping, McpServer, custom_resource_definitions};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use testbed::{control_plane::ControlPlane, shared::Shared, supervisor::Supervisor};
+
+/// The control plane of this binary, with the kinds established.
+async fn control_plane() -> &'static ControlPlane {
+    static CONTROL_PLANE: Shared<ControlPlane> = Shared::new();
+    let start = || {
+        CONTROL_PLANE.get_or_start(async || {
+            let plane = ControlPlane::start(&Supervisor::start()?).await?;
+            let definitions = Api::<CustomResourceDefinition>::all(plane.client()?);
+            for definition in custom_resource_definitions()? {
+                let name = definition.name_any();
+                definitions.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&definition)).await?;
+                established(&definitions, &name).await?;
+            }
+            Ok(plane)
+        })
+    };
+    tokio::task::spawn_blocking(start).await.unwrap().unwrap()
+}
+
+async fn established(definitions: &Api<CustomResourceDefinition>, name: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = definitions.get(name).await?.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        if conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{name} is not established: {conditions:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn mk_server() -> Value {
+    json!({
+        "apiVersion": "mcp-entra.dev/v1alpha1",
+        "kind": "McpServer",
+        "metadata": {"name": "graph"},
+        "spec": {
+            "entra": {
+                "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
+                "clientId": "1c2d0000-0000-0000-0000-00000000000b",
+                "audiences": ["https://graph.mcp.contoso.com/mcp"],
+                "requiredScopes": ["mcp.access"],
+                "federation": {"tokenExpirationSeconds": 3600},
+                "endpoints": {"authority": "https://login.example", "graph": "https://graph.example:8443"},
+                "trustBundle": {"name": "corporate", "key": "ca.crt"},
+            },
+            "graph": {"scopes": ["User.Read"], "tools": ["get_user_details", "list_*"]},
+            "exposure": {
+                "host": "graph.mcp.contoso.com",
+                "path": "/mcp",
+                "ingress": {"className": "nginx", "annotations": {"a.example/b": "c"}},
+                "tls": {"secretName": "graph-tls"},
+            },
+            "replicas": 2,
+            "podTemplate": {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}]},
+        },
+    })
+}
+
+fn mk_mapping() -> Value {
+    json!({
+        "apiVersion": "mcp-entra.dev/v1alpha1",
+        "kind": "McpRoleMapping",
+        "metadata": {"name": "readers"},
+        "spec": {
+            "servers": {"names": ["graph"]},
+            "grants": [{
+                "name": "readers",
+                "to": [
+                    {"appRole": "Mcp.Reader"},
+                    {"group": {"id": "3f0c0000-0000-0000-0000-00000000000c", "displayName": "Sales"}},
+                ],
+                "allow": {"tools": ["get_user_details", "list_*"]},
+            }],
+        },
+    })
+}
+
+/// What the API server says to the manifest with one member changed (removed, by `null`); nothing is stored.
+async fn refusal<K>(mut manifest: Value, pointer: &str, value: Value) -> Option<String>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let (parent, member) = pointer.rsplit_once('/').unwrap();
+    match (manifest.pointer_mut(parent).unwrap_or_else(|| panic!("{parent}")), member) {
+        (Value::Array(items), "-") => items.push(value),
+        (Value::Array(items), index) => items[index.parse::<usize>().unwrap()] = value,
+        (object, member) if value.is_null() => drop(object.as_object_mut().unwrap().remove(member)),
+        (object, member) => object[member] = value,
+    }
+    let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
+    let api = Api::<K>::namespaced(control_plane().await.client().unwrap(), "default");
+    let mut parameters = PatchParams::apply("test").dry_run();
+    parameters.field_validation = Some(ValidationDirective::Strict);
+    match api.patch(&name, &parameters, &Patch::Apply(&manifest)).await {
+        Ok(_) => None,
+        Err(kube::Error::Api(status)) => Some(status.message.clone()),
+        Err(error) => panic!("{pointer}: {error}"),
+    }
+}
+
+async fn assert_refused<K>(manifest: fn() -> Value, cases: Vec<(&str, Value, &str)>)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    for (pointer, value, named) in cases {
+        let what = format!("{pointer} = {}", value.to_string().chars().take(80).collect::<String>());
+        let message = refusal::<K>(manifest(), pointer, value).await.unwrap_or_else(|| panic!("{what} was accepted"));
+        assert!(message.contains(named), "{what}: {message}");
+    }
+}
+
+async fn assert_accepted<K>(manifest: fn() -> Value, cases: Vec<(&str, Value)>)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    for (pointer, value) in cases {
+        let what = format!("{pointer} = {value}");
+        let refused = refusal::<K>(manifest(), pointer, value).await;
+        assert_eq!(refused, None, "{what}");
+    }
+}
+
+fn many(count: usize, entry: impl Fn(usize) -> Value) -> Value {
+    (0..count).map(entry).collect()
+}
+
+#[tokio::test]
+async fn a_bad_server_is_refused_with_the_field_named() {
+    let guid = "8F6B0000-0000-0000-0000-00000000000A";
+    let secret = |name: &str| json!({"name": name, "value": "x"});
+    let cases = vec![
+        ("/metadata/name", json!("g".repeat(41)), "metadata.name: at most 40 characters"),
+        ("/metadata/name", json!("9graph"), "metadata.name: at most 40 characters"),
+        ("/metadata/name", json!("gra.ph"), "metadata.name: at most 40 characters"),
+        ("/spec/unknown", json!(1), ".spec.unknown"),
+        ("/spec/entra", json!(null), "spec.entra"),
+        ("/spec/entra/tenantId", json!("contoso.onmicrosoft.com"), "spec.entra.tenantId"),
+        ("/spec/entra/tenantId", json!(guid), "spec.entra.tenantId"),
+        ("/spec/entra/tenantId", json!("common"), "spec.entra.tenantId"),
+        ("/spec/entra/tenantId", json!(null), "spec.entra.tenantId"),
+        ("/spec/entra/clientId", json!(guid), "spec.entra.clientId"),
+        ("/spec/entra/clientSecret", json!("hunter2"), ".spec.entra.clientSecret"),
+        ("/spec/entra/cloud", json!("Germany"), "spec.entra.cloud"),
+        ("/spec/entra/audiences/-", json!("https://graph.microsoft.com"), "spec.entra.audiences"),
+        ("/spec/entra/audiences/-", json!("00000003-0000-0000-c000-000000000000"), "spec.entra.audiences"),
+        ("/spec/entra/audiences/-", json!(""), "spec.entra.audiences"),
+        ("/spec/entra/audiences", many(9, |number| json!(format!("api://{number}"))), "spec.entra.audiences"),
+        ("/spec/entra/requiredScopes", json!([]), "spec.entra.requiredScopes"),
+        ("/spec/entra/requiredScopes/-", json!("mcp access"), "spec.entra.requiredScopes"),
+        ("/spec/entra/federation/tokenExpirationSeconds", json!(599), "spec.entra.federation.tokenExpirationSeconds"),
+        ("/spec/entra/federation/tokenExpirationSeconds", json!(86401), "spec.entra.federation.tokenExpirationSeconds"),
+        ("/spec/entra/endpoints/authority", json!("http://login.example"), "spec.entra.endpoints.authority"),
+        ("/spec/entra/endpoints/authority", json!("https://login.example/"), "spec.entra.endpoints.authority"),
+        ("/spec/entra/endpoints/authority", json!("https://a@login.example"), "spec.entra.endpoints.authority"),
+        ("/spec/entra/endpoints/graph", json!("graph.example"), "spec.entra.endpoints.graph"),
+        ("/spec/entra/endpoints/graph", json!(null), "spec.entra.endpoints.graph"),
+        ("/spec/entra/trustBundle/name", json!(""), "spec.entra.trustBundle.name"),
+        ("/spec/entra/trustBundle/key", json!("../ca.crt"), "spec.entra.trustBundle.key"),
+        ("/spec/graph", json!(null), "spec.graph"),
+        ("/spec/graph/scopes", json!([]), "spec.graph.scopes"),
+        ("/spec/graph/scopes/-", json!("User"), "spec.graph.scopes"),
+        ("/spec/graph/scopes/-", json!("https://graph.microsoft.com/User.Read"), "spec.graph.scopes"),
+        ("/spec/graph/tools", json!([]), "spec.graph.tools"),
+        ("/spec/graph/tools/-", json!("*_details"), "spec.graph.tools"),
+        ("/spec/exposure/host", json!("Graph.example"), "spec.exposure.host"),
+        ("/spec/exposure/host", json!("*.example"), "spec.exposure.host"),
+        ("/spec/exposure/host", json!("graph.example:443"), "spec.exposure.host"),
+        ("/spec/exposure/path", json!("/"), "spec.exposure.path"),
+        ("/spec/exposure/path", json!("/mcp/"), "spec.exposure.path"),
+        ("/spec/exposure/path", json!("/mcp/../admin"), "spec.exposure.path"),
+        ("/spec/exposure/path", json!("mcp"), "spec.exposure.path"),
+        ("/spec/exposure/tls", json!(null), "spec.exposure.tls"),
+        ("/spec/exposure/tls/secretName", json!(null), "spec.exposure.tls.secretName"),
+        ("/spec/exposure/ingress", json!(null), "spec.exposure.ingress"),
+        (
+            "/spec/exposure/ingress/annotations",
+            json!({"mcp-entra.dev/applied-hash": "x"}),
+            "spec.exposure.ingress.annotations",
+        ),
+        ("/spec/replicas", json!(-1), "spec.replicas"),
+        ("/spec/replicas", json!(101), "spec.replicas"),
+        ("/spec/podTemplate/env/-", secret("AZURE_CLIENT_SECRET"), "spec.podTemplate.env"),
+        ("/spec/podTemplate/env/-", secret("AZURE_CLIENT_SECRET"), "federated credential"),
+        ("/spec/podTemplate/env/-", secret("AZURE_PASSWORD"), "spec.podTemplate.env"),
+        ("/spec/podTemplate/env/-", secret("AZURE_CLIENT_CERTIFICATE_PATH"), "spec.podTemplate.env"),
+        ("/spec/podTemplate/env/-", secret("AZURE_FEDERATED_TOKEN_FILE"), "spec.podTemplate.env"),
+        ("/spec/podTemplate/env/-", secret("MCP_ENTRA_CONFIG"), "spec.podTemplate.env"),
+        ("/spec/podTemplate/env/-", secret("HTTPS_PROXY"), "HTTPS_PROXY"),
+        ("/spec/podTemplate/env/-", secret("NOT A NAME"), "spec.podTemplate.env"),
+        (
+            "/spec/podTemplate/env/-",
+            json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}),
+            "valueFrom",
+        ),
+    ];
+    assert_refused::<McpServer>(mk_server, cases).await;
+}
+
+#[tokio::test]
+async fn the_neighbours_of_bad_servers_are_accepted() {
+    let cases = vec![
+        ("/metadata/name", json!("g".repeat(40))),
+        ("/metadata/name", json!("g-9")),
+        ("/spec/entra/cloud", json!("USGovDoD")),
+        ("/spec/entra/audiences", json!(null)),
+        ("/spec/entra/audiences", many(8, |number| json!(format!("api://{number}")))),
+        ("/spec/entra/requiredScopes", json!(null)),
+        ("/spec/entra/federation", json!(null)),
+        ("/spec/entra/federation/tokenExpirationSeconds", json!(600)),
+        ("/spec/entra/federation/tokenExpirationSeconds", json!(86400)),
+        ("/spec/entra/endpoints", json!(null)),
+        ("/spec/entra/endpoints/authority", json!("https://127.0.0.1:8443")),
+        ("/spec/entra/trustBundle", json!({"name": "corporate"})),
+        ("/spec/graph/scopes", json!(["User.Read", "Mail.ReadWrite.Shared"])),
+        ("/spec/graph/tools", json!(["*"])),
+        ("/spec/graph/tools", json!(null)),
+        ("/spec/exposure", json!(null)),
+        ("/spec/exposure/path", json!(null)),
+        ("/spec/exposure/path", json!("/team-a/mcp_1~x")),
+        ("/spec/exposure/ingress", json!({})),
+        ("/spec/replicas", json!(null)),
+        ("/spec/replicas", json!(0)),
+        ("/spec/replicas", json!(100)),
+        ("/spec/podTemplate", json!(null)),
+        ("/spec/podTemplate/env/-", json!({"name": "AZURE_CLIENT_ID", "value": "x"})),
+        ("/spec/podTemplate/env/-", json!({"name": "EMPTY"})),
+    ];
+    assert_accepted::<McpServer>(mk_server, cases).await;
+}
+
+#[tokio::test]
+async fn a_bad_mapping_is_refused_with_the_field_named() {
+    let role = |number: usize| json!({"appRole": format!("Role{number}")});
+    let cases = vec![
+        ("/spec/unknown", json!(1), ".spec.unknown"),
+        ("/spec/servers/names", json!([]), "spec.servers.names"),
+        ("/spec/servers/names/-", json!("g".repeat(41)), "spec.servers.names"),
+        ("/spec/grants", json!([]), "spec.grants"),
+        ("/spec/grants/-", mk_mapping()["spec"]["grants"][0].clone(), "readers"),
+        ("/spec/grants/0/name", json!("Readers"), "spec.grants[0].name"),
+        ("/spec/grants/0/to", json!([]), "spec.grants[0].to"),
+        ("/spec/grants/0/to", many(65, role), "spec.grants[0].to"),
+        ("/spec/grants/0/to/-", json!({}), "exactly one of appRole and group"),
+        (
+            "/spec/grants/0/to/-",
+            json!({"appRole": "A", "group": {"id": "3f0c0000-0000-0000-0000-00000000000c"}}),
+            "exactly one of appRole and group",
+        ),
+        ("/spec/grants/0/to/-", json!({"appRole": "Mcp Reader"}), "spec.grants[0].to[2].appRole"),
+        ("/spec/grants/0/to/-", json!({"appRole": ""}), "spec.grants[0].to[2].appRole"),
+        ("/spec/grants/0/to/-", json!({"user": "alice@contoso.com"}), "user"),
+        ("/spec/grants/0/to/1/group/id", json!("Sales"), "spec.grants[0].to[1].group.id"),
+        (
+            "/spec/grants/0/to/1/group/id",
+            json!("3F0C0000-0000-0000-0000-00000000000C"),
+            "spec.grants[0].to[1].group.id",
+        ),
+        ("/spec/grants/0/allow", json!(null), "spec.grants[0].allow"),
+        ("/spec/grants/0/allow/tools", json!([]), "spec.grants[0].allow.tools"),
+        ("/spec/grants/0/allow/tools/-", json!("*_details"), "spec.grants[0].allow.tools"),
+        ("/spec/grants/0/deny", json!({"tools": ["*"]}), "deny"),
+    ];
+    assert_refused::<McpRoleMapping>(mk_mapping, cases).await;
+}
+
+#[tokio::test]
+async fn the_neighbours_of_bad_mappings_are_accepted() {
+    let role = |number: usize| json!({"appRole": format!("Role{number}")});
+    let cases = vec![
+        ("/spec/servers/names/-", json!("g".repeat(40))),
+        ("/spec/grants/0/to", many(64, role)),
+        ("/spec/grants/0/to/-", json!({"appRole": "Müller/ä"})),
+        ("/spec/grants/0/to/1/group/displayName", json!(null)),
+        ("/spec/grants/0/allow/tools", json!(["*"])),
+        (
+            "/spec/grants",
+            many(64, |number| {
+                let mut grant = mk_mapping()["spec"]["grants"][0].clone();
+                grant["name"] = json!(format!("grant-{number}"));
+                grant
+            }),
+        ),
+    ];
+    assert_accepted::<McpRoleMapping>(mk_mapping, cases).await;
+}
