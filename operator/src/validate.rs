@@ -224,7 +224,7 @@ pub(crate) mod tests {
                 "graph": {"scopes": ["User.Read"]},
                 "exposure": {
                     "host": "graph.mcp.contoso.com",
-                    "ingress": {"className": "testbed", "annotations": {"a": "b"}},
+                    "ingress": {"className": "testbed"},
                     "tls": {"secretName": "graph-tls"},
                 },
             },

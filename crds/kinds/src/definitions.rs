@@ -21,22 +21,23 @@ pub fn definition_yaml(definition: &CustomResourceDefinition) -> Result<String, 
 fn mend(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut value = serde_json::to_value(definition)?;
     mend_schema(&mut value);
+    let versions = value.pointer_mut("/spec/versions").and_then(Value::as_array_mut);
+    for version in versions.into_iter().flatten() {
+        let conditions = "/schema/openAPIV3Schema/properties/status/properties/conditions";
+        if let Some(conditions) = version.pointer_mut(conditions) {
+            *conditions = conditions_schema();
+        }
+    }
     serde_json::from_value(value)
 }
 
-/// An absent member is absent, never null; unsigned formats are unknown to Kubernetes; conditions get the limits
-/// and the list type that metav1.Condition has in built-in kinds.
+/// An absent member is absent, never null; unsigned formats are unknown to Kubernetes.
 fn mend_schema(value: &mut Value) {
     match value {
         Value::Object(members) => {
             members.remove("nullable");
             if members.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
                 members.remove("format");
-            }
-            if let Some(conditions) =
-                members.get_mut("properties").and_then(|properties| properties.get_mut("conditions"))
-            {
-                *conditions = conditions_schema();
             }
             members.values_mut().for_each(mend_schema);
         }
@@ -45,6 +46,7 @@ fn mend_schema(value: &mut Value) {
     }
 }
 
+/// The limits and the list type that metav1.Condition has in built-in kinds.
 fn conditions_schema() -> Value {
     json!({
         "description": "What is so now, one entry a type.",

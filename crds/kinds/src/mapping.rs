@@ -29,7 +29,13 @@ use serde::{Deserialize, Serialize};
         json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
     ),
     printcolumn(name = "Servers", type_ = "integer", json_path = ".status.servers"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Programmed")].message"#
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct McpRoleMappingSpec {
@@ -42,11 +48,12 @@ pub struct McpRoleMappingSpec {
 }
 
 /// The servers that the grants are about.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerSelection {
     /// McpServers of the mapping's namespace, by name.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 40)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub names: Vec<String>,
 }
 
@@ -92,7 +99,7 @@ pub struct Group {
 }
 
 /// What a grant lets its subjects use.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Allow {
     /// Tools: names, or prefixes with a trailing `*`, which never means a tool that writes.
@@ -100,6 +107,7 @@ pub struct Allow {
         length(min = 1, max = 128),
         inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.-]*\*?$"))
     )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub tools: Vec<String>,
 }
 

@@ -1,7 +1,5 @@
 //! `McpServer`: one MCP server behind Entra, as an application team asks for it.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use mcp_entra_policy::Cloud;
@@ -32,8 +30,14 @@ use serde::{Deserialize, Serialize};
         json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
     ),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url"),
-    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#
+    ),
     validation = (
         "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
         "metadata.name: at most 40 characters, lower-case letters, digits and hyphens, starting with a letter (RFC 1035): names of children are derived from it"
@@ -79,10 +83,12 @@ pub struct Entra {
         "self.all(audience, !(audience in ['00000003-0000-0000-c000-000000000000', 'https://graph.microsoft.com', 'https://graph.microsoft.us', 'https://dod-graph.microsoft.us', 'https://microsoftgraph.chinacloudapi.cn', 'https://management.azure.com', 'https://vault.azure.net']))",
         "a resource of Microsoft's own is no audience of this server: tokens for it belong to somebody else"
     ))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub audiences: Vec<String>,
     /// A user token carries at least one of these scopes of the app registration.
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 120), regex(pattern = "^[A-Za-z0-9._:-]+$")))]
     #[serde(default = "default_required_scopes")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub required_scopes: Vec<String>,
     /// How the pod's service account token is projected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,7 +155,7 @@ fn default_trust_bundle_key() -> String {
 }
 
 /// The built-in tools and what they may ask of Microsoft Graph.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Graph {
     /// Delegated permissions, as `User.Read`; an administrator consents to them in Entra.
@@ -157,6 +163,7 @@ pub struct Graph {
         length(min = 1, max = 32),
         inner(length(min = 1, max = 120), regex(pattern = r"^[A-Za-z]+(\.[A-Za-z-]+)+$"))
     )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub scopes: Vec<String>,
     /// Which built-in tools there are: names, or prefixes with a trailing `*`. What a caller may use of them is for
     /// mappings to say.
@@ -165,6 +172,7 @@ pub struct Graph {
         inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.-]*\*?$"))
     )]
     #[serde(default = "default_tools")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub tools: Vec<String>,
 }
 
@@ -200,21 +208,13 @@ fn default_path() -> String {
 }
 
 /// An Ingress of any class.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IngressExposure {
     /// Class of the Ingress. Absent: the cluster's default class.
     #[schemars(length(min = 1, max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_name: Option<String>,
-    /// Annotations for the Ingress, passed on as they are.
-    #[schemars(extend("maxProperties" = 32))]
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[x_kube(validation = (
-        "self.all(key, size(key) <= 317 && !key.startsWith('mcp-entra.dev/') && size(self[key]) <= 4096)",
-        "keys of mcp-entra.dev are the operator's own; keys have at most 317 characters, values at most 4096"
-    ))]
-    pub annotations: BTreeMap<String, String>,
 }
 
 /// Where the certificate comes from.
@@ -239,8 +239,8 @@ pub struct PodTemplate {
         "AZURE_CLIENT_SECRET, AZURE_PASSWORD and AZURE_CLIENT_CERTIFICATE_* are refused: the only credential is the pod's service account token; create a federated credential in Entra instead"
     ))]
     #[x_kube(validation = (
-        "self.all(variable, variable.name != 'AZURE_FEDERATED_TOKEN_FILE' && !variable.name.startsWith('MCP_ENTRA_'))",
-        "AZURE_FEDERATED_TOKEN_FILE and MCP_ENTRA_* are set by the operator"
+        "self.all(variable, variable.name in ['HTTPS_PROXY', 'https_proxy', 'NO_PROXY', 'no_proxy', 'RUST_LOG', 'TZ'])",
+        "may name HTTPS_PROXY, NO_PROXY (or both in lower case), RUST_LOG and TZ; others could change what the server trusts or runs"
     ))]
     pub env: Vec<EnvironmentVariable>,
 }

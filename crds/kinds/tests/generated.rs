@@ -1,5 +1,6 @@
 //! The generated files in `crds/yaml` and `crds/schemas` are what the code generates.
 //! `REGENERATE=1 cargo test --workspace --test generated` writes them anew.
+#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
 
 use std::{fs, path::PathBuf};
 

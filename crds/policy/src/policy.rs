@@ -95,10 +95,11 @@ impl CompiledPolicy {
     }
 }
 
-/// The revision of a policy document: the first 16 hexadecimal digits of the SHA-256 of its bytes. The operator
+/// The revision of a policy document: the first 128 bits of the SHA-256 of its bytes, in
+/// hexadecimal. The operator
 /// computes it of what it writes, a pod of what it read, so that equal revisions mean equal policies.
 pub fn revision(document: &[u8]) -> String {
     let mut digits = hex::encode(Sha256::digest(document));
-    digits.truncate(16);
+    digits.truncate(32);
     digits
 }

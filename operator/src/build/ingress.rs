@@ -13,8 +13,7 @@ use crate::{owner::ChildKind, validate::Validated};
 const PROTECTED_RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 
 pub(super) fn ingress(server: &Validated, exposure: &Exposure) -> Ingress {
-    let mut metadata = server.owner.child_metadata(ChildKind::Ingress);
-    metadata.annotations = Some(exposure.ingress.annotations.clone()).filter(|annotations| !annotations.is_empty());
+    let metadata = server.owner.child_metadata(ChildKind::Ingress);
     let backend = IngressBackend {
         service: Some(IngressServiceBackend {
             name: ChildKind::Service.name(&server.owner.name),

@@ -135,7 +135,6 @@ fn the_ingress_publishes_the_endpoint_and_both_forms_of_its_metadata_over_tls_an
     );
     assert_eq!(ingress["spec"]["tls"], json!([{"hosts": ["graph.mcp.contoso.com"], "secretName": "graph-tls"}]));
     assert_eq!(ingress["spec"]["ingressClassName"], "testbed");
-    assert_eq!(ingress["metadata"]["annotations"], json!({"a": "b"}));
     assert!(mk_children(|server| server.spec.exposure = None).ingress.is_none());
 }
 
