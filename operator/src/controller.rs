@@ -27,7 +27,7 @@ use crate::{
     status::{self, Facts, GRACE},
     validate::{Refusal, Validated, validate},
     views::PodView,
-    world::World,
+    world::{Gate, World},
 };
 
 /// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch.
@@ -39,6 +39,7 @@ pub(crate) struct Context {
     pub(crate) pods: reqwest::Client,
     pub(crate) options: Options,
     pub(crate) world: World,
+    pub(crate) gate: Gate,
     pub(crate) memories: Memories,
     pub(crate) policies: Arc<ProgrammedPolicies>,
     pub(crate) failures: Failures,
@@ -47,7 +48,7 @@ pub(crate) struct Context {
 
 /// Brings one McpServer's children and status to what is so.
 pub(crate) async fn reconcile(server: &McpServer, context: &Context) -> Result<Action, Error> {
-    context.world.complete().await?;
+    context.gate.passed().await?;
     if server.metadata.deletion_timestamp.is_some() {
         // Its children go with it: the garbage collector follows their owner references.
         return Ok(Action::await_change());

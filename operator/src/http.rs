@@ -1,9 +1,6 @@
 //! The operator's own `/healthz`, `/readyz` and `/metrics`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -13,31 +10,23 @@ use axum::{
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
-/// Whether every watch has seen what there was at the start.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Readiness(Arc<AtomicBool>);
-
-impl Readiness {
-    pub(crate) fn reached(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn answer(&self) -> (StatusCode, &'static str) {
-        if self.0.load(Ordering::Acquire) {
-            (StatusCode::OK, "ready\n")
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "the watches have not seen everything yet\n")
-        }
-    }
-}
+use crate::world::Gate;
 
 /// The routes.
-pub(crate) fn router(readiness: Readiness, registry: Registry) -> Router {
+pub(crate) fn router(gate: Gate, registry: Registry) -> Router {
     let registry = Arc::new(registry);
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
-        .route("/readyz", get(move || async move { readiness.answer() }))
+        .route("/readyz", get(move || async move { readiness(&gate) }))
         .route("/metrics", get(move || async move { metrics(&registry) }))
+}
+
+fn readiness(gate: &Gate) -> (StatusCode, &'static str) {
+    if gate.is_open() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the watches have not seen everything yet\n")
+    }
 }
 
 fn metrics(registry: &Registry) -> Response {

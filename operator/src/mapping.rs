@@ -23,13 +23,14 @@ use crate::{
     memory::{ProgrammedPolicies, ProgrammedPolicy},
     metrics::Metrics,
     status::named,
-    world::WatchedMapping,
+    world::{Gate, WatchedMapping},
 };
 
 /// What a pass over a mapping uses.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) servers: Store<PartialObjectMeta<McpServer>>,
+    pub(crate) gate: Gate,
     pub(crate) policies: Arc<ProgrammedPolicies>,
     pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
@@ -53,7 +54,7 @@ pub(crate) fn mappings_naming(
 
 /// Brings one mapping's status to what is so.
 pub(crate) async fn reconcile(mapping: &McpRoleMapping, context: &Context) -> Result<Action, Error> {
-    context.servers.wait_until_ready().await.map_err(|_| Error::WatchesEnded)?;
+    context.gate.passed().await?;
     if mapping.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }

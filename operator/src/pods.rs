@@ -132,7 +132,7 @@ pub(crate) async fn nudge(
         let recently = memory.nudged.get(&uid).is_some_and(|last| now.duration_since(*last) < NUDGE_PAUSE);
         let before = polled.pod.annotations().get(POLICY_REVISION).map(String::as_str);
         // One that cannot be asked is nudged once a revision: repeating would be writing for ever.
-        let asked = polled.report.is_ok() || !before.is_some_and(|value| counts(value, revision).is_some());
+        let asked = polled.report.is_ok() || before.is_none_or(|value| counts(value, revision).is_none());
         if recently || !asked {
             continue;
         }

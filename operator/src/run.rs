@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     controller::{self as server, Context},
     errors::{Class, Error, Failures, SOON},
-    http::{Readiness, router},
+    http::router,
     mapping,
     memory::{Memories, ProgrammedPolicies},
     metrics::{Kind, Metrics, Outcome},
     options::Options,
     pods::status_client,
-    world::{self, WatchedMapping, WatchedServer, everything, server_of, servers_beside, servers_of_config_map},
+    world::{self, Gate, WatchedMapping, WatchedServer, everything, server_of, servers_beside, servers_of_config_map},
 };
 
 /// Passes of one controller that run at once.
@@ -64,12 +64,14 @@ pub async fn run(
     let metrics = Metrics::register(&mut registry);
     let policies = Arc::new(ProgrammedPolicies::default());
     let (world, streams) = world::watch(&client);
+    let (open, gate) = Gate::closed();
     let servers = world.servers.clone();
     let context = Arc::new(Context {
         pods: status_client(options.pod_proxy_url.as_deref())?,
         client: client.clone(),
         options,
         world,
+        gate: gate.clone(),
         memories: Memories::default(),
         policies: policies.clone(),
         failures: Failures::default(),
@@ -97,8 +99,14 @@ pub async fn run(
     // The mapping controller has watches of its own: what starts a pass must be in the store that the pass reads.
     let (server_names, touched_names) = world::store(&client, everything());
     let (mappings, touched_mappings) = world::store(&client, everything());
-    let mapping_context =
-        Arc::new(mapping::Context { client, servers: server_names, policies, failures: Failures::default(), metrics });
+    let mapping_context = Arc::new(mapping::Context {
+        client,
+        servers: server_names.clone(),
+        gate: gate.clone(),
+        policies,
+        failures: Failures::default(),
+        metrics,
+    });
     let named = mappings.clone();
     let reconcile_mappings = Controller::for_stream(touched_mappings, mappings.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -107,13 +115,13 @@ pub async fn run(
         .run(reconcile_mapping, mapping_failed, mapping_context.clone())
         .for_each(|result| async { tell(result) });
 
-    let readiness = Readiness::default();
     let ended = shutdown.clone().cancelled_owned();
-    let endpoints = axum::serve(listener, router(readiness.clone(), registry)).with_graceful_shutdown(ended);
+    let endpoints = axum::serve(listener, router(gate, registry)).with_graceful_shutdown(ended);
     let announce = async {
-        if context.world.complete().await.is_ok() && mappings.wait_until_ready().await.is_ok() {
+        let (world, mapped) = (context.world.complete(), mappings.wait_until_ready());
+        if futures::try_join!(world, mapped, server_names.wait_until_ready()).is_ok() {
             tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "reconciling");
-            readiness.reached();
+            open.send_replace(true);
         }
         shutdown.cancelled().await;
     };

@@ -10,12 +10,13 @@ use kube::{
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef, Store, store::WriterDropped},
         watcher::{self, watcher},
     },
 };
 use mcp_entra_crds::{McpRoleMapping, McpServer};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::{
     MANAGER,
@@ -113,18 +114,17 @@ where
 }
 
 impl World {
-    /// Waits until every store holds what there was at the start: a policy compiled of half the mappings would revoke
-    /// the other half.
-    pub(crate) async fn complete(&self) -> Result<(), Error> {
-        let ended = |_| Error::WatchesEnded;
-        self.servers.wait_until_ready().await.map_err(ended)?;
-        self.mappings.wait_until_ready().await.map_err(ended)?;
-        self.config_maps.wait_until_ready().await.map_err(ended)?;
-        self.service_accounts.wait_until_ready().await.map_err(ended)?;
-        self.services.wait_until_ready().await.map_err(ended)?;
-        self.deployments.wait_until_ready().await.map_err(ended)?;
-        self.ingresses.wait_until_ready().await.map_err(ended)?;
-        self.pods.wait_until_ready().await.map_err(ended)
+    /// Waits until every store holds what there was at the start. To be awaited in the task that polls the streams, and
+    /// there alone: of several tasks that wait for a store, kube wakes one. Passes wait at a [`Gate`].
+    pub(crate) async fn complete(&self) -> Result<(), WriterDropped> {
+        self.servers.wait_until_ready().await?;
+        self.mappings.wait_until_ready().await?;
+        self.config_maps.wait_until_ready().await?;
+        self.service_accounts.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.deployments.wait_until_ready().await?;
+        self.ingresses.wait_until_ready().await?;
+        self.pods.wait_until_ready().await
     }
 
     /// The mappings of a namespace.
@@ -140,6 +140,29 @@ impl World {
         });
         pods.sort_by_key(|pod| pod.name_any());
         pods
+    }
+}
+
+/// Opens once every store holds what there was at the start: a policy compiled of half the mappings would revoke the
+/// other half.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(watch::Receiver<bool>);
+
+impl Gate {
+    /// A closed gate, and what opens it.
+    pub(crate) fn closed() -> (watch::Sender<bool>, Self) {
+        let (opener, gate) = watch::channel(false);
+        (opener, Self(gate))
+    }
+
+    /// Waits until it is open.
+    pub(crate) async fn passed(&self) -> Result<(), Error> {
+        self.0.clone().wait_for(|open| *open).await.map(drop).map_err(|_| Error::WatchesEnded)
+    }
+
+    /// Whether it is open.
+    pub(crate) fn is_open(&self) -> bool {
+        *self.0.borrow()
     }
 }
 
@@ -179,4 +202,33 @@ pub(crate) fn servers_of_config_map(
 pub(crate) fn server_of<K: Resource>(child: &K) -> Option<ObjectRef<WatchedServer>> {
     let instance = child.labels().get(INSTANCE)?;
     Some(ObjectRef::new(instance).within(child.meta().namespace.as_deref()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn everyone_who_waits_at_the_gate_is_let_through_and_nobody_before_it_opens() {
+        let (opener, gate) = Gate::closed();
+        let waiting: Vec<_> = (0..10)
+            .map(|_| {
+                let gate = gate.clone();
+                tokio::spawn(async move { gate.passed().await.is_ok() })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(!gate.is_open() && waiting.iter().all(|waiter| !waiter.is_finished()));
+        opener.send_replace(true);
+        assert!(join_all(waiting).await.into_iter().all(|passed| passed.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_gate_that_will_never_open_is_an_error() {
+        let (opener, gate) = Gate::closed();
+        drop(opener);
+        assert!(matches!(gate.passed().await, Err(Error::WatchesEnded)));
+    }
 }

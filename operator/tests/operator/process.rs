@@ -23,7 +23,8 @@ async fn a_restarted_operator_is_ready_when_it_has_seen_everything_and_writes_no
     until("the server is programmed", async || {
         let status = servers.get("graph").await.unwrap().status.unwrap_or_default();
         find(&status.conditions, "Programmed").is_some_and(|condition| condition.status == "True")
-            && find(&status.conditions, "Available").is_some_and(|condition| condition.message.contains("0 of 1"))
+            // The last word while there is no node: what comes before it would be a change to write of its own.
+            && find(&status.conditions, "Available").is_some_and(|condition| condition.reason == "Unschedulable")
     })
     .await;
     let metrics = reqwest::get(format!("{}/metrics", first.url)).await.unwrap().text().await.unwrap();
