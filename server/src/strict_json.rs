@@ -1,9 +1,10 @@
-//! JSON from outside, read in the only way that leaves no room for two readings: duplicate members and deep nesting
-//! are refused.
+//! JSON from outside, read in the only way that leaves no room for two readings, and bounded: duplicate members, deep
+//! nesting and very many values are refused.
 //!
 //! RFC 8259 lets every parser pick its own among duplicate members, so that what was checked might not be what is
 //! used later. serde_json silently keeps the last.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -12,43 +13,58 @@ use serde_json::{Map, Number, Value};
 /// How deeply arrays and objects may be nested.
 pub const MAXIMUM_DEPTH: u8 = 32;
 
+/// How many values a document may hold, each array, object and item of them counted. In memory a value takes many times
+/// the two bytes that it can be written in.
+pub const MAXIMUM_VALUES: usize = 10_000;
+
+/// How the names begin that serde_json gives a meaning of its own (with the feature `raw_value`, which axum turns on): it
+/// would expand such a member when it reads the value again, past every check made here.
+const RESERVED_PREFIX: &str = "$serde_json::private::";
+
 /// Why a document is refused, and where.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StrictJsonError(#[from] serde_json::Error);
 
-/// The one value that this document holds. Refuses duplicate members, nesting deeper than [`MAXIMUM_DEPTH`] and
-/// anything but white space after the value.
+/// The one value that this document holds. Refuses duplicate members, nesting deeper than [`MAXIMUM_DEPTH`], more
+/// values than [`MAXIMUM_VALUES`], member names that serde_json keeps for itself, and anything but white space after the
+/// value.
 pub fn from_slice(document: &[u8]) -> Result<Value, StrictJsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(document);
-    let value = Strict { depth_left: MAXIMUM_DEPTH }.deserialize(&mut deserializer)?;
+    let values_left = Cell::new(MAXIMUM_VALUES);
+    let value = Strict { depth_left: MAXIMUM_DEPTH, values_left: &values_left }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
 
 #[derive(Clone, Copy)]
-struct Strict {
+struct Strict<'a> {
     depth_left: u8,
+    values_left: &'a Cell<usize>,
 }
 
-impl Strict {
+impl Strict<'_> {
     fn deeper<E: Error>(self) -> Result<Self, E> {
         match self.depth_left.checked_sub(1) {
-            Some(depth_left) => Ok(Self { depth_left }),
+            Some(depth_left) => Ok(Self { depth_left, ..self }),
             None => Err(E::custom(format_args!("nested more than {MAXIMUM_DEPTH} levels deep"))),
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        match self.values_left.get().checked_sub(1) {
+            Some(values_left) => self.values_left.set(values_left),
+            None => return Err(D::Error::custom(format_args!("more than {MAXIMUM_VALUES} values"))),
+        }
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,6 +112,9 @@ impl<'de> Visitor<'de> for Strict {
         let inner = self.deeper()?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
+            if name.starts_with(RESERVED_PREFIX) {
+                return Err(A::Error::custom(format_args!("no member may be named {name:?}")));
+            }
             if object.contains_key(&name) {
                 return Err(A::Error::custom(format_args!("member {name:?} occurs twice")));
             }
@@ -136,6 +155,27 @@ mod tests {
         from_slice(nested(usize::from(MAXIMUM_DEPTH)).as_bytes()).unwrap();
         let error = from_slice(nested(usize::from(MAXIMUM_DEPTH) + 1).as_bytes()).unwrap_err().to_string();
         assert!(error.contains("nested more than 32 levels"), "{error}");
+    }
+
+    #[test]
+    fn values_are_accepted_up_to_the_limit_and_refused_beyond() {
+        for (item, values) in [("0", 1), ("[]", 1), (r#"{"a":0}"#, 2), ("[0,0,0]", 4)] {
+            let most = (MAXIMUM_VALUES - 1) / values;
+            let document = |items: usize| format!("[{}]", vec![item; items].join(","));
+            from_slice(document(most).as_bytes()).unwrap();
+            let error = from_slice(document(most + 1).as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("more than 10000 values"), "{item}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_serde_json_keeps_for_itself_is_refused() {
+        let hidden = r#"{"params":{"$serde_json::private::RawValue":"{\"name\":\"a\",\"name\":\"b\"}"}}"#;
+        for document in [hidden, &hidden.replace("RawValue", "Number"), &hidden.replace("$", "\\u0024")] {
+            let error = from_slice(document.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("no member may be named"), "{document}: {error}");
+        }
+        from_slice(br#"{"$serde_json":{"private":"$serde_json::private::RawValue"}}"#).unwrap();
     }
 
     #[test]

@@ -9,8 +9,9 @@ use axum::response::Response;
 
 use super::answer;
 
-/// The largest body of a request, in bytes. Held to where the body is read, which is after the token is verified.
-pub const MAXIMUM_BODY_BYTES: usize = 1024 * 1024;
+/// The largest body of a request, in bytes. Held to where the body is read, which is after the token is verified. Any
+/// caller with a token may send bodies, over every connection at once, and they share the pod's memory.
+pub const MAXIMUM_BODY_BYTES: usize = 128 * 1024;
 
 /// From the request's headers to its answer, with everything that Entra and Graph take.
 const TIME_LIMIT: Duration = Duration::from_secs(60);

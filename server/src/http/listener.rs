@@ -1,11 +1,14 @@
 //! The listener under the routes: accepts connections, bounds them in number and in patience, and lets them finish.
+//!
+//! HTTP/1.1 alone, which is what proxies speak to pods: no client could otherwise be put off until it has said which
+//! version it speaks, and an idle HTTP/2 connection would be kept for as long as it answers pings.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -15,32 +18,34 @@ use tokio_util::sync::CancellationToken;
 /// Connections at a time; more wait in the kernel's queue.
 const MAXIMUM_CONNECTIONS: usize = 1024;
 
-/// How long a client may take to send the head of a request. hyper counts the pause between two requests too, so this is
+/// How long a client of a server may take to send the head of a request. hyper counts the pause between two requests too, so this is
 /// longer than proxies keep an idle connection (nginx and most load balancers 60 s): were we the first to close it, their
 /// next request could be lost.
-const HEAD_TIME_LIMIT: Duration = Duration::from_secs(90);
+pub const HEAD_TIME_LIMIT: Duration = Duration::from_secs(90);
 
-/// How often an HTTP/2 client is asked whether it is still there.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Bytes read ahead of what is understood, most of all the head of a request: enough for a token of 16 KiB and the
+/// cookies of a host, and on all connections together a fraction of the pod's memory.
+const MAXIMUM_BUFFER: usize = 64 * 1024;
 
 /// How long requests that are being answered may take after the stop.
 const FINISH_TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most 20 s.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+/// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most 20 s. A connection on
+/// which no whole head of a request arrives within `head_time_limit` is closed.
+pub async fn serve(listener: TcpListener, router: Router, head_time_limit: Duration, stop: CancellationToken) {
     let connections = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     while let Some(stream) = stop.run_until_cancelled(accept(&listener)).await {
         let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&connections).acquire_owned()).await else { break };
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_LIMIT);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).max_concurrent_streams(64);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_time_limit)
+            .max_buf_size(MAXIMUM_BUFFER)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(error, "connection ended");
+                tracing::debug!(%error, "connection ended");
             }
             drop(permit);
         });
@@ -64,5 +69,59 @@ async fn accept(listener: &TcpListener) -> TcpStream {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What a client that sends this, and nothing more, is answered until the connection is closed.
+    async fn answer_to(sent: &[u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", axum::routing::get(|| async { "hello" }));
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, router, Duration::from_millis(500), stop.clone()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        let mut answer = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await;
+        stop.cancel();
+        serving.await.unwrap();
+        closed.expect("the connection is still open").unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_nothing_is_closed() {
+        answer_to(b"").await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_sends_half_of_the_http_2_preface_is_closed() {
+        answer_to(b"PRI * HTTP/2.0\r\n").await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_sends_half_a_request_is_closed() {
+        answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n").await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_asks_and_then_says_nothing_is_answered_and_closed() {
+        let answer = answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_head_is_accepted_up_to_the_limit_and_refused_beyond() {
+        let begin = "GET / HTTP/1.1\r\nHost: x\r\nCookie: ";
+        let head = |size: usize| begin.to_owned() + &"x".repeat(size - begin.len());
+        let whole = head(MAXIMUM_BUFFER - 1024) + "\r\n\r\n";
+        assert!(answer_to(whole.as_bytes()).await.starts_with("HTTP/1.1 200 "));
+        assert!(answer_to(head(MAXIMUM_BUFFER).as_bytes()).await.starts_with("HTTP/1.1 431 "));
     }
 }

@@ -91,20 +91,8 @@ pub(super) async fn layer(Extension(trail): Extension<Arc<Trail>>, request: Requ
         return response;
     }
     let (mut parts, body) = request.into_parts();
-    let body = match Limited::new(body, limits::MAXIMUM_BODY_BYTES).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            trail.decided(Outcome::Refused("body_too_large"));
-            let message = "the body is larger than 1 MiB; send less in one message";
-            return answer::problem(StatusCode::PAYLOAD_TOO_LARGE, message);
-        }
-        Err(_) => {
-            trail.decided(Outcome::Refused("body_incomplete"));
-            return answer::problem(StatusCode::BAD_REQUEST, "the body ended early; send it again");
-        }
-    };
-    let (message, value) = match parse(&body) {
-        Ok(parsed) => parsed,
+    let (message, body) = match receive(body).await {
+        Ok(received) => received,
         Err(malformed) => {
             trail.decided(Outcome::Refused(malformed.reason));
             return answer::json_rpc_error(malformed.status, &malformed.id, malformed.code, &malformed.message, None);
@@ -114,10 +102,29 @@ pub(super) async fn layer(Extension(trail): Extension<Arc<Trail>>, request: Requ
     trail.understood(Arc::clone(&message));
     parts.extensions.insert(message);
     parts.headers.remove(header::CONTENT_LENGTH);
-    next.run(Request::from_parts(parts, Body::from(value.to_string()))).await
+    next.run(Request::from_parts(parts, body)).await
 }
 
-fn parse(body: &[u8]) -> Result<(Message, Value), Malformed> {
+/// The message in this body, and the same message as the body for rmcp. What was read and parsed on the way ends here:
+/// kept while the request is answered, it would add up over all requests.
+async fn receive(body: Body) -> Result<(Message, Body), Malformed> {
+    let malformed = |reason, status, code, message| Malformed { reason, status, id: Value::Null, code, message };
+    let body = Limited::new(body, limits::MAXIMUM_BODY_BYTES).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let limit = limits::MAXIMUM_BODY_BYTES / 1024;
+            let message = format!("the body is larger than {limit} KiB; send less in one message");
+            malformed("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, code::INVALID_REQUEST, message)
+        } else {
+            let message = "the body ended early; send it again".to_owned();
+            malformed("body_incomplete", StatusCode::BAD_REQUEST, code::PARSE_ERROR, message)
+        }
+    })?;
+    let (message, body) = parse(&body.to_bytes())?;
+    Ok((message, Body::from(body)))
+}
+
+/// The message in these bytes, and the same message serialised anew.
+fn parse(body: &[u8]) -> Result<(Message, String), Malformed> {
     let value = strict_json::from_slice(body).map_err(|error| Malformed {
         reason: "invalid_json",
         status: StatusCode::BAD_REQUEST,
@@ -155,7 +162,7 @@ fn parse(body: &[u8]) -> Result<(Message, Value), Malformed> {
         None => notification(method)
             .ok_or_else(|| invalid("unknown_method", "there is no such notification, or the request lacks its id"))?,
     };
-    Ok((Message { id, method }, value))
+    Ok((Message { id, method }, value.to_string()))
 }
 
 /// Why a method is refused.
@@ -233,10 +240,10 @@ mod tests {
     #[test]
     fn a_tool_call_names_its_tool() {
         let body = json!({"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {"name": "get_user_details"}});
-        let (message, value) = parse(body.to_string().as_bytes()).unwrap();
+        let (message, anew) = parse(body.to_string().as_bytes()).unwrap();
         assert_eq!(message.method, Method::CallTool { tool: "get_user_details".to_owned() });
         assert_eq!(message.id, Some(json!("a")));
-        assert_eq!(value, body);
+        assert_eq!(anew, body.to_string());
     }
 
     #[test]

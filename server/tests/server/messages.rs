@@ -67,18 +67,37 @@ async fn an_unknown_method_is_refused_in_the_way_that_the_clients_era_expects() 
 }
 
 #[tokio::test]
-async fn a_body_above_a_mebibyte_is_refused_with_or_without_a_declared_length() {
+async fn a_body_above_128_kibibytes_is_refused_with_or_without_a_declared_length() {
     let site = Setup::new().start().await;
     let body =
         |size: usize| format!(r#"{{"jsonrpc":"2.0","id":7,"method":"ping","params":{{"x":"{}"}}}}"#, "x".repeat(size));
-    assert_eq!(send(&site, body(1000 * 1024)).await.status(), 200);
-    let response = send(&site, body(1025 * 1024)).await;
+    assert_eq!(send(&site, body(127 * 1024)).await.status(), 200);
+    let response = send(&site, body(128 * 1024)).await;
     assert_eq!(response.status(), 413);
     assert_eq!(site.audit_of(&response).await["reason"], "body_too_large");
 
     // A mapped body does not know its length and is sent in chunks.
-    let stream = reqwest::Body::wrap(Full::new(Bytes::from(body(1025 * 1024))).map_frame(|frame| frame));
+    let stream = reqwest::Body::wrap(Full::new(Bytes::from(body(128 * 1024))).map_frame(|frame| frame));
     assert_eq!(send(&site, stream).await.status(), 413);
+}
+
+#[tokio::test]
+async fn a_body_of_very_many_values_is_refused() {
+    let site = Setup::new().start().await;
+    let ping = |values: usize| {
+        let zeros = vec!["0"; values].join(",");
+        format!(r#"{{"jsonrpc":"2.0","id":7,"method":"ping","params":{{"x":[{zeros}]}}}}"#)
+    };
+    assert_eq!(send(&site, ping(9_990)).await.status(), 200);
+    assert_eq!(refusal(&site, &ping(10_000)).await, (400, -32700, "invalid_json".into()));
+}
+
+#[tokio::test]
+async fn a_member_that_serde_json_keeps_for_itself_is_refused() {
+    let site = Setup::new().start().await;
+    let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_user_details","arguments":
+        {"$serde_json::private::RawValue":"{\"top\":1,\"top\":2}"}}}"#;
+    assert_eq!(refusal(&site, call).await, (400, -32700, "invalid_json".into()));
 }
 
 #[tokio::test]

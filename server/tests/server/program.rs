@@ -2,15 +2,16 @@
 
 use std::process::Stdio;
 
+use entra_emulator::Message;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use reqwest::{Client, Response};
+use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 
 use crate::harness::{HOST, ON_BEHALF_OF, PATIENCE, Setup, delay_graph, eventually};
-use crate::tenant::ALICE;
+use crate::tenant::{ALICE, control};
 
 /// `serve` with everything that it needs. `setpriv` (util-linux) ends it with this process, even if that is killed.
 fn serve(setup: &Setup) -> Command {
@@ -20,6 +21,8 @@ fn serve(setup: &Setup) -> Command {
     for (option, file) in [("--config", "config.yaml"), ("--policy", "policy.json"), ("--trust-bundle", "ca.pem")] {
         command.arg(option).arg(setup.file(file));
     }
+    // A pod's environment, not this machine's, which may hold a proxy or CA certificates of its own.
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     command.env("AZURE_FEDERATED_TOKEN_FILE", setup.tenant.token_file()).env("RUST_LOG", "info");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
@@ -63,6 +66,66 @@ async fn a_secret_in_the_environment_keeps_the_server_from_starting() {
 }
 
 #[tokio::test]
+async fn a_variable_that_changes_what_is_trusted_keeps_the_server_from_starting() {
+    let setup = Setup::new();
+    setup.write_files();
+    for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR", "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"] {
+        let mut command = serve(&setup);
+        command.env(variable, "");
+        let message = refusal(command).await;
+        assert!(message.contains(&format!("{variable} is set in the environment")), "{message}");
+        assert!(message.contains("--trust-bundle"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn no_answer_of_graph_reaches_the_log_at_any_level() {
+    const SUBJECT: &str = "Merger with Fabrikam";
+    let setup = Setup::new();
+    setup.write_files();
+    control()
+        .change_tenant(setup.tenant.id, |tenant| {
+            let message = Message {
+                subject: SUBJECT.into(),
+                from: "sender@contoso.com".into(),
+                from_name: "Sender".into(),
+                received_date_time: "2026-03-01T09:30:00Z".into(),
+                body_preview: "Hello".into(),
+                is_read: true,
+            };
+            tenant.users.iter_mut().for_each(|user| user.messages = vec![message.clone()]);
+            Ok(())
+        })
+        .unwrap();
+    let token = setup.tenant.token(ALICE);
+    for filter in ["trace", "info,rmcp=trace", "info,rmcp::service=trace", "info,[request]=trace"] {
+        let mut command = serve(&setup);
+        command.env("RUST_LOG", filter);
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let serving = log_line(&mut lines, "admin_address").await;
+        let log = tokio::spawn(async move {
+            let mut log = String::new();
+            while let Some(line) = lines.next_line().await.unwrap() {
+                log.push_str(&line);
+            }
+            log
+        });
+        ready(&serving).await;
+        let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"list_my_messages"}}"#;
+        let response = post(&serving).bearer_auth(&token).body(call).send().await.unwrap();
+        assert!(response.text().await.unwrap().contains(SUBJECT));
+        terminate(&child);
+        assert!(tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap().success());
+        let log = log.await.unwrap();
+        assert!(log.contains("draining"), "{filter}: {log}");
+        for private in [SUBJECT, &token] {
+            assert!(!log.contains(private), "{filter}: {private} is in {log}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_missing_token_file_or_a_wrong_configuration_keeps_the_server_from_starting() {
     let setup = Setup::new();
     setup.write_files();
@@ -82,24 +145,15 @@ async fn the_program_writes_audit_lines_to_stdout_and_finishes_its_answers_befor
     let mut child: Child = serve(&setup).spawn().unwrap();
     let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
     let serving = log_line(&mut logs, "admin_address").await;
-    let get = |path: &str| reqwest::get(format!("http://{}{path}", serving["admin_address"].as_str().unwrap()));
-    eventually("it is ready", async || (get("/readyz").await.ok()?.status() == 200).then_some(())).await;
-
-    let http = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-    let post = || {
-        let url = format!("http://{}/mcp", serving["address"].as_str().unwrap());
-        let request = http.post(url).header("host", HOST).header("content-type", "application/json");
-        request.header("accept", "application/json, text/event-stream")
-    };
-    let refused = post().send().await.unwrap();
+    ready(&serving).await;
+    let refused = post(&serving).send().await.unwrap();
     assert_eq!(refused.status(), 401);
 
     delay_graph(setup.tenant.id, 3_000);
     let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_user_details"}}"#;
-    let in_flight = tokio::spawn(post().bearer_auth(setup.tenant.token(ALICE)).body(call).send());
+    let in_flight = tokio::spawn(post(&serving).bearer_auth(setup.tenant.token(ALICE)).body(call).send());
     eventually("the call has reached Entra", async || (setup.tenant.grants(ON_BEHALF_OF) > 0).then_some(())).await;
-    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
-    kill(pid, Signal::SIGTERM).unwrap();
+    terminate(&child);
     let answered = in_flight.await.unwrap().unwrap();
     let answered_id = request_id(&answered);
     let answer: Value = answered.json().await.unwrap();
@@ -111,6 +165,27 @@ async fn the_program_writes_audit_lines_to_stdout_and_finishes_its_answers_befor
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let recorded: Vec<_> = lines.iter().map(|line| line["requestId"].as_str().unwrap()).collect();
     assert_eq!(recorded, [&request_id(&refused), &answered_id]);
+}
+
+fn http() -> Client {
+    Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
+}
+
+/// Waits until the server that has logged this line is ready.
+async fn ready(serving: &Value) {
+    let (http, url) = (http(), format!("http://{}/readyz", serving["admin_address"].as_str().unwrap()));
+    eventually("it is ready", async || (http.get(&url).send().await.ok()?.status() == 200).then_some(())).await;
+}
+
+/// A POST to the server that has logged this line.
+fn post(serving: &Value) -> RequestBuilder {
+    let url = format!("http://{}/mcp", serving["address"].as_str().unwrap());
+    let request = http().post(url).header("host", HOST).header("content-type", "application/json");
+    request.header("accept", "application/json, text/event-stream")
+}
+
+fn terminate(child: &Child) {
+    kill(Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()), Signal::SIGTERM).unwrap();
 }
 
 fn request_id(response: &Response) -> String {

@@ -1,8 +1,10 @@
 //! The program's `check`: a line for everything that the configuration needs, and what to do about what fails.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::tenant::{ALICE, AUDIENCE, CREDENTIAL, SUBJECT, TestTenant, control, issuer, trust_bundle};
@@ -81,6 +83,29 @@ async fn a_secret_in_the_environment_fails() {
     command.env("AZURE_CLIENT_SECRET", "hunter2");
     let line = failure(command).await;
     assert!(line.contains("environment: AZURE_CLIENT_SECRET") && !line.contains("hunter2"), "{line}");
+}
+
+#[tokio::test]
+async fn entra_is_reached_through_the_proxy_that_the_environment_names() {
+    let tenant = TestTenant::new();
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut command = check(&tenant);
+    command.env("HTTPS_PROXY", format!("http://{}", proxy.local_addr().unwrap()));
+    let mut checking = command.stdout(Stdio::null()).spawn().unwrap();
+    let (stream, _) = tokio::time::timeout(Duration::from_secs(60), proxy.accept()).await.unwrap().unwrap();
+    let asked = BufReader::new(stream).lines().next_line().await.unwrap().unwrap();
+    let authority = tenant.configuration().entra.authority;
+    assert_eq!(asked, format!("CONNECT {} HTTP/1.1", authority.strip_prefix("https://").unwrap()));
+    checking.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_development_machine_sets_is_no_failure() {
+    let tenant = TestTenant::new();
+    let mut command = check(&tenant);
+    command.env("SSL_CERT_FILE", tenant.path().join("ca.pem"));
+    let (success, lines) = output(command).await;
+    assert!(success, "{lines:#?}");
 }
 
 #[tokio::test]
