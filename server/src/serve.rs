@@ -16,7 +16,7 @@ use crate::entra::{FederatedToken, Probe, Sts};
 use crate::graph::GraphClient;
 use crate::graph_tools::GraphTools;
 use crate::http::challenge::Challenge;
-use crate::http::listener::{self, HEAD_TIME_LIMIT};
+use crate::http::listener::{self, PATIENCE};
 use crate::http::{self, Gate};
 use crate::inputs::{self, InputError};
 use crate::policy::PolicyStore;
@@ -107,8 +107,8 @@ pub async fn start(
     });
     let admin = Admin { keys, policy, probe, metrics, draining: draining.clone() };
     // The admin port outlives the other: until the last request is answered, `/readyz` says why the pod is leaving.
-    tokio::spawn(listener::serve(admin_listener, admin::router(Arc::new(admin)), HEAD_TIME_LIMIT, background.clone()));
-    let serving = tokio::spawn(listener::serve(listener, http::router(gate, tools), HEAD_TIME_LIMIT, stop.clone()));
+    tokio::spawn(listener::serve(admin_listener, admin::router(Arc::new(admin)), PATIENCE, background.clone()));
+    let serving = tokio::spawn(listener::serve(listener, http::router(gate, tools), PATIENCE, stop.clone()));
     tracing::info!(%address, %admin_address, "serving");
     Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving })
 }

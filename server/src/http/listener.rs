@@ -13,15 +13,24 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAXIMUM_CONNECTIONS: usize = 1024;
 
-/// How long a client of a server may take to send the head of a request. hyper counts the pause between two requests too, so this is
-/// longer than proxies keep an idle connection (nginx and most load balancers 60 s): were we the first to close it, their
-/// next request could be lost.
-pub const HEAD_TIME_LIMIT: Duration = Duration::from_secs(90);
+/// How long a connection may do nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until the head of a request is there. hyper counts the pause between two requests too.
+    pub head: Duration,
+    /// Until the client takes some of its answer, for which hyper itself waits for ever.
+    pub write: Duration,
+}
+
+/// The head's is longer than proxies keep an idle connection (nginx and most load balancers 60 s): were we the first to
+/// close it, their next request could be lost.
+pub const PATIENCE: Patience = Patience { head: Duration::from_secs(90), write: Duration::from_secs(30) };
 
 /// Bytes read ahead of what is understood, most of all the head of a request: enough for a token of 16 KiB and the
 /// cookies of a host, and on all connections together a fraction of the pod's memory.
@@ -31,17 +40,20 @@ const MAXIMUM_BUFFER: usize = 64 * 1024;
 const FINISH_TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most 20 s. A connection on
-/// which no whole head of a request arrives within `head_time_limit` is closed.
-pub async fn serve(listener: TcpListener, router: Router, head_time_limit: Duration, stop: CancellationToken) {
+/// which no whole head of a request arrives within `patience.head`, or nothing of an answer is taken within
+/// `patience.write`, is closed.
+pub async fn serve(listener: TcpListener, router: Router, patience: Patience, stop: CancellationToken) {
     let connections = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     while let Some(stream) = stop.run_until_cancelled(accept(&listener)).await {
         let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&connections).acquire_owned()).await else { break };
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(patience.write));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(head_time_limit)
+            .header_read_timeout(patience.head)
             .max_buf_size(MAXIMUM_BUFFER)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+            .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router.clone()));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -78,21 +90,37 @@ mod tests {
 
     use super::*;
 
-    /// What a client that sends this, and nothing more, is answered until the connection is closed.
-    async fn answer_to(sent: &[u8]) -> String {
+    /// A connection to an impatient listener that answers every GET with this; it ends with the test's runtime.
+    async fn connect(answer: String) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().route("/", axum::routing::get(|| async { "hello" }));
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, router, Duration::from_millis(500), stop.clone()));
-        let mut stream = TcpStream::connect(address).await.unwrap();
+        let router = Router::new().route("/", axum::routing::get(|| async { answer }));
+        let patience = Patience { head: Duration::from_millis(500), write: Duration::from_millis(500) };
+        tokio::spawn(serve(listener, router, patience, CancellationToken::new()));
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    /// What a client that sends this, and nothing more, is answered until the connection is closed.
+    async fn answer_to(sent: &[u8]) -> String {
+        let mut stream = connect("hello".to_owned()).await;
         stream.write_all(sent).await.unwrap();
         let mut answer = Vec::new();
         let closed = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await;
-        stop.cancel();
-        serving.await.unwrap();
         closed.expect("the connection is still open").unwrap();
         String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_takes_nothing_of_its_answer_is_closed() {
+        // More than the kernel keeps for a reader.
+        let mut stream = connect("x".repeat(64 * 1024 * 1024)).await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let closed = async {
+            while stream.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), closed).await.expect("the connection is still open");
     }
 
     #[tokio::test]

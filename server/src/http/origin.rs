@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use url::Url;
@@ -25,7 +25,7 @@ pub(super) async fn layer(
     next: Next,
 ) -> Response {
     let public_url = gate.configuration.public_url.as_deref();
-    if !host_accepted(public_url, request.uri(), request.headers()) {
+    if !host_accepted(public_url, request.headers()) {
         trail.decided(Outcome::Refused("host_not_accepted"));
         let message = "this host name is not the server's; use the URL in the server's status";
         return answer::problem(StatusCode::FORBIDDEN, message);
@@ -40,14 +40,12 @@ pub(super) async fn layer(
 }
 
 /// The host of the public URL, with or without a port: an edge may pass on either.
-fn host_accepted(public_url: Option<&str>, uri: &Uri, headers: &HeaderMap) -> bool {
+fn host_accepted(public_url: Option<&str>, headers: &HeaderMap) -> bool {
     let Some(expected) = public_url.and_then(|url| Url::parse(url).ok()) else { return public_url.is_none() };
     let mut hosts = headers.get_all(header::HOST).iter();
     let authority = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
-        // HTTP/2 names the host in :authority.
-        (None, _) => uri.authority().cloned(),
-        (Some(_), Some(_)) => None,
+        _ => None,
     };
     authority.is_some_and(|authority| {
         !authority.as_str().contains('@')
@@ -74,7 +72,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        (host_accepted(public_url, &Uri::from_static("/mcp"), &map), origin_accepted(public_url, &map))
+        (host_accepted(public_url, &map), origin_accepted(public_url, &map))
     }
 
     #[test]
@@ -109,12 +107,5 @@ mod tests {
         {
             assert!(!accepted(PUBLIC, &[("origin", foreign)]).1, "{foreign}");
         }
-    }
-
-    #[test]
-    fn an_authority_of_http_2_counts_as_host() {
-        let uri = Uri::from_static("https://graph.mcp.contoso.com/mcp");
-        assert!(host_accepted(PUBLIC, &uri, &HeaderMap::new()));
-        assert!(!host_accepted(PUBLIC, &Uri::from_static("https://evil.example/mcp"), &HeaderMap::new()));
     }
 }
