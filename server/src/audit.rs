@@ -12,7 +12,6 @@ use std::time::Instant;
 use mcp_entra_policy::{MappingReference, ServerReference};
 use serde::Serialize;
 
-use crate::http::message::Message;
 use crate::telemetry::Metrics;
 use crate::token::Principal;
 
@@ -46,8 +45,13 @@ pub enum Outcome {
 pub struct Trail {
     request_id: String,
     principal: OnceLock<Arc<Principal>>,
-    message: OnceLock<Arc<Message>>,
+    asked: OnceLock<Asked>,
     outcome: OnceLock<Outcome>,
+}
+
+struct Asked {
+    method: &'static str,
+    tool: Option<String>,
 }
 
 /// The recording of one request. Dropping it writes the line, so that no end of a request goes unrecorded.
@@ -68,7 +72,7 @@ struct Line<'a> {
     object_id: Option<&'a str>,
     client_id: Option<&'a str>,
     method: Option<&'a str>,
-    tool: Option<String>,
+    tool: Option<&'a str>,
     decision: &'static str,
     reason: &'static str,
     rule: Option<Rule<'a>>,
@@ -91,8 +95,7 @@ impl AuditLog {
 
     /// Begins the recording of a request.
     pub fn begin(self: &Arc<Self>, request_id: String) -> Recording {
-        let trail =
-            Trail { request_id, principal: OnceLock::new(), message: OnceLock::new(), outcome: OnceLock::new() };
+        let trail = Trail { request_id, principal: OnceLock::new(), asked: OnceLock::new(), outcome: OnceLock::new() };
         Recording { log: Arc::clone(self), trail: Arc::new(trail), started: Instant::now(), status: None }
     }
 
@@ -121,9 +124,10 @@ impl Trail {
         let _ = self.principal.set(principal);
     }
 
-    /// What is asked, once the body is understood.
-    pub fn understood(&self, message: Arc<Message>) {
-        let _ = self.message.set(message);
+    /// What is asked, once the body is understood: a method, and the tool if it names one.
+    pub fn understood(&self, method: &'static str, tool: Option<&str>) {
+        let tool = tool.map(|tool| tool.chars().take(MAXIMUM_TOOL_NAME).collect());
+        let _ = self.asked.set(Asked { method, tool });
     }
 
     /// How it was decided. The first decision stands.
@@ -148,7 +152,7 @@ impl Drop for Recording {
     fn drop(&mut self) {
         // Ended before anything was judged: nothing was let in or kept out.
         let Some(outcome) = self.trail.outcome.get() else { return };
-        let message = self.trail.message.get();
+        let asked = self.trail.asked.get();
         let principal = self.trail.principal.get();
         let (decision, reason, rule) = match outcome {
             Outcome::Open => ("allowed", "authenticated", None),
@@ -158,8 +162,7 @@ impl Drop for Recording {
             }
             Outcome::Refused(reason) => ("refused", *reason, None),
         };
-        let method = message.map(|message| message.method.name());
-        let tool = message.and_then(|message| message.method.tool());
+        let method = asked.map(|asked| asked.method);
         let latency = self.started.elapsed();
         self.log.metrics.count(method.unwrap_or(""), decision, reason, latency);
         self.log.write(&Line {
@@ -170,7 +173,7 @@ impl Drop for Recording {
             object_id: principal.map(|principal| principal.object_id()),
             client_id: principal.map(|principal| principal.client_id()),
             method,
-            tool: tool.map(|tool| tool.chars().take(MAXIMUM_TOOL_NAME).collect()),
+            tool: asked.and_then(|asked| asked.tool.as_deref()),
             decision,
             reason,
             rule,

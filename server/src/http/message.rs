@@ -98,9 +98,8 @@ pub(super) async fn layer(Extension(trail): Extension<Arc<Trail>>, request: Requ
             return answer::json_rpc_error(malformed.status, &malformed.id, malformed.code, &malformed.message, None);
         }
     };
-    let message = Arc::new(message);
-    trail.understood(Arc::clone(&message));
-    parts.extensions.insert(message);
+    trail.understood(message.method.name(), message.method.tool());
+    parts.extensions.insert(Arc::new(message));
     parts.headers.remove(header::CONTENT_LENGTH);
     next.run(Request::from_parts(parts, body)).await
 }

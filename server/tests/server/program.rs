@@ -66,19 +66,6 @@ async fn a_secret_in_the_environment_keeps_the_server_from_starting() {
 }
 
 #[tokio::test]
-async fn a_variable_that_changes_what_is_trusted_keeps_the_server_from_starting() {
-    let setup = Setup::new();
-    setup.write_files();
-    for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR", "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"] {
-        let mut command = serve(&setup);
-        command.env(variable, "");
-        let message = refusal(command).await;
-        assert!(message.contains(&format!("{variable} is set in the environment")), "{message}");
-        assert!(message.contains("--trust-bundle"), "{message}");
-    }
-}
-
-#[tokio::test]
 async fn no_answer_of_graph_reaches_the_log_at_any_level() {
     const SUBJECT: &str = "Merger with Fabrikam";
     let setup = Setup::new();

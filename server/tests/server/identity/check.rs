@@ -100,15 +100,6 @@ async fn entra_is_reached_through_the_proxy_that_the_environment_names() {
 }
 
 #[tokio::test]
-async fn what_a_development_machine_sets_is_no_failure() {
-    let tenant = TestTenant::new();
-    let mut command = check(&tenant);
-    command.env("SSL_CERT_FILE", tenant.path().join("ca.pem"));
-    let (success, lines) = output(command).await;
-    assert!(success, "{lines:#?}");
-}
-
-#[tokio::test]
 async fn each_unusable_file_fails_on_its_own_line() {
     let tenant = TestTenant::new();
     let command = check(&tenant);

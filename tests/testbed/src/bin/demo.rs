@@ -1,6 +1,7 @@
 //! `cargo demo`: the product's story on a real control plane, a line a step; then it stays up to be tried by hand.
 
 use std::io::Write;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,21 +17,23 @@ struct Arguments {
     exit: bool,
 }
 
+/// What a shell expects of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 #[tokio::main]
-async fn main() -> std::process::ExitCode {
+async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let ended = tokio::select! {
-        ended = demo(&arguments) => ended,
+    tokio::select! {
+        ended = demo(&arguments) => match ended {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("demo: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         // What runs ends with us: its supervisor sees our end of the pipe close.
-        _ = tokio::signal::ctrl_c() => Ok(false),
-    };
-    match ended {
-        Ok(true) => std::process::ExitCode::SUCCESS,
-        Ok(false) => std::process::ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("demo: {error:#}");
-            std::process::ExitCode::FAILURE
-        }
+        _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),
     }
 }
 
@@ -107,7 +110,7 @@ async fn by_hand(world: &World) -> anyhow::Result<()> {
     println!(
         "    --json '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"get_user_details\"}}}}'\n"
     );
-    println!("A token for alice, who has the role Mcp.Reader:\n{alice}\n");
-    println!("A token for bob, who has none:\n{bob}\n");
+    println!("Tokens, good for about an hour. alice, who has the role Mcp.Reader:\n{alice}\n");
+    println!("bob, who has none:\n{bob}\n");
     Ok(())
 }
