@@ -1,6 +1,7 @@
 //! The whole product on real parts. One control plane serves all tests of this binary; each has a namespace and a
 //! tenant of its own. A test that disturbs the operator starts a stack of its own.
 
+mod demo;
 mod story;
 
 use std::sync::Arc;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use mcp_entra_crds::ConditionType;
 use testbed::stack::Stack;
-use testbed::story::{STEPS, World};
+use testbed::story::{SERVER, STEPS, World};
 
 /// Plays the story of an MCP server from `kubectl apply` to a Graph answer, without a secret.
 #[derive(Parser)]
@@ -63,7 +64,9 @@ async fn demo(arguments: &Arguments) -> anyhow::Result<bool> {
         return Ok(all);
     }
     println!("\n{verdict}\n");
-    world.make_ready().await?;
+    // The credential is still there, as it would be in Entra.
+    SERVER.play(&world).await?;
+    world.condition(ConditionType::Ready, "True").await?;
     by_hand(&world).await?;
     std::future::pending().await
 }

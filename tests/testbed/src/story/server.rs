@@ -36,8 +36,10 @@ pub(super) async fn definitions(world: &World) -> anyhow::Result<Evidence> {
         merge(&mut manifest, &json!({"metadata": {"namespace": "default"}}));
         let refusal = world.stack.kubectl_refused(&["apply", "-f", "-"], &manifest.to_string()).await?;
         ensure!(refusal.contains(field), "the refusal of {what} does not name {field}: {refusal}");
-        let told = refusal.find(field).and_then(|start| refusal.get(start..)).unwrap_or_default();
-        evidence.push(format!("{what}: {}", told.lines().next().unwrap_or_default()));
+        let line = refusal.lines().find(|line| line.contains(field)).unwrap_or_default();
+        // Behind what kubectl says of every object that is refused.
+        let told = ["is invalid: ", "decoding error: ", "* "].iter().find_map(|before| line.split_once(before));
+        evidence.push(format!("{what}: {}", told.map_or(line, |(_, told)| told)));
     }
     Ok(evidence)
 }
