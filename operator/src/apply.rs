@@ -17,7 +17,7 @@ use crate::{
     build::Children,
     errors::{Error, code},
     memory::{ServerMemory, Settled},
-    owner::{APPLIED_HASH, ChildKind, Owner},
+    owner::{APPLIED_HASH, ChildKind, Owner, Whose},
     resolve::{Seen, SeenChildren},
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct Conflict {
     pub(crate) name: String,
     /// The kind and name of its controller; absent if it has none.
     pub(crate) controller: Option<String>,
+    /// Whether it is only left over from a deleted McpServer of the same name.
+    pub(crate) collected: bool,
 }
 
 /// Why a child could not be applied.
@@ -50,23 +52,35 @@ impl From<Error> for Failure {
 pub(crate) struct Applier<'a> {
     pub(crate) client: &'a Client,
     pub(crate) owner: &'a Owner,
-    pub(crate) seen: &'a SeenChildren,
+    pub(crate) seen: SeenChildren,
     pub(crate) memory: &'a mut ServerMemory,
 }
 
-/// The first child's name that is somebody else's object.
+/// The first child's name that is somebody else's object, before one that is about to be free.
 pub(crate) fn conflict(owner: &Owner, seen: &SeenChildren) -> Option<Conflict> {
-    let (kind, found) = seen.iter().find(|(_, found)| !found.ours)?;
+    let first = |whose: Whose| seen.iter().find(|(_, found)| found.whose == whose);
+    let (kind, found) = first(Whose::Foreign).or_else(|| first(Whose::Predecessors))?;
     Some(conflict_with(owner, *kind, found))
 }
 
 fn conflict_with(owner: &Owner, kind: ChildKind, found: &Seen) -> Conflict {
-    Conflict { kind: kind.kind(), name: kind.name(&owner.name), controller: found.controller.clone() }
+    Conflict {
+        kind: kind.kind(),
+        name: kind.name(&owner.name),
+        controller: found.controller.clone(),
+        collected: found.whose == Whose::Predecessors,
+    }
+}
+
+/// What is done where there is no such object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    Create,
+    Leave,
 }
 
 impl Applier<'_> {
-    /// Applies everything but the policy, the Deployment after what its pods need, and removes what is no longer
-    /// wanted last.
+    /// Applies everything but the policy, the Deployment after what its pods need.
     pub(crate) async fn children(&mut self, children: &Children) -> Result<(), Failure> {
         self.child(ChildKind::ServiceAccount, &children.service_account).await?;
         self.child(ChildKind::Configuration, &children.configuration).await?;
@@ -74,7 +88,7 @@ impl Applier<'_> {
         self.child(ChildKind::Deployment, &children.deployment).await?;
         match &children.ingress {
             Some(ingress) => self.child(ChildKind::Ingress, ingress).await,
-            None => self.prune_ingress().await,
+            None => Ok(()),
         }
     }
 
@@ -83,27 +97,48 @@ impl Applier<'_> {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
     {
+        self.bring(kind, built, Absent::Create).await.map(drop)
+    }
+
+    /// Applies one child where it is there and ours, and creates nothing. Says whether it is there, as built.
+    pub(crate) async fn in_place<K>(&mut self, kind: ChildKind, built: &K) -> Result<bool, Failure>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        match self.seen.get(&kind) {
+            Some(seen) if seen.is_ours() => self.bring(kind, built, Absent::Leave).await,
+            _ => Ok(false),
+        }
+    }
+
+    async fn bring<K>(&mut self, kind: ChildKind, built: &K, absent: Absent) -> Result<bool, Failure>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    {
         let desired = document(built).map_err(Error::from)?;
         let settled = self.memory.settled.get(&kind);
         if let (Some(settled), Some(seen)) = (settled, self.seen.get(&kind))
             && (&settled.uid, &settled.version, &settled.hash) == (&seen.uid, &seen.version, &desired.hash)
         {
-            return Ok(());
+            return Ok(true);
         }
         let api = Api::<K>::namespaced(self.client.clone(), &self.owner.namespace);
         let name = kind.name(&self.owner.name);
         let object = format!("{} {name}", kind.kind());
+        let mut replaced = false;
         for _ in 0..ATTEMPTS {
             let live = api.get_opt(&name).await.map_err(Error::kubernetes(format!("reading {object}")))?;
             if let Some(live) = &live {
                 let found = Seen::of(live.meta(), self.owner);
-                if !found.ours {
+                if !found.is_ours() {
                     return Err(Failure::Conflict(conflict_with(self.owner, kind, &found)));
                 }
-                if holds(&serde_json::to_value(live).map_err(Error::from)?, &desired.value) {
+                if !replaced && holds(&serde_json::to_value(live).map_err(Error::from)?, &desired.value) {
                     self.settle(kind, live, desired.hash);
-                    return Ok(());
+                    return Ok(true);
                 }
+            } else if absent == Absent::Leave {
+                return Ok(false);
             }
             let patch = desired.guarded(live.as_ref().map(K::meta));
             let parameters = PatchParams::apply(MANAGER).force();
@@ -117,10 +152,24 @@ impl Applier<'_> {
                         return Err(Error::Overridden { object }.into());
                     }
                     self.settle(kind, &applied, desired.hash);
-                    return Ok(());
+                    return Ok(true);
                 }
                 // Somebody was faster: what they made may be theirs, so it is looked at again.
                 Err(error) if code(&error) == Some(409) => {}
+                Err(error) if code(&error) == Some(422) && !replaced => {
+                    let live = live.map(serde_json::to_value).transpose().map_err(Error::from)?;
+                    let Some(patch) = live.and_then(|live| replacement(&live, &desired.value)) else {
+                        return Err(Error::kubernetes(format!("applying {object}"))(error).into());
+                    };
+                    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+                    match api.patch(&name, &parameters, &Patch::<K>::Json(patch)).await {
+                        Ok(_) => replaced = true,
+                        // A failed test: it has changed since it was read.
+                        Err(later) if matches!(code(&later), Some(404 | 409)) => {}
+                        // What is built is refused as such, so the first answer says it best.
+                        Err(_) => return Err(Error::kubernetes(format!("applying {object}"))(error).into()),
+                    }
+                }
                 Err(error) => return Err(Error::kubernetes(format!("applying {object}"))(error).into()),
             }
         }
@@ -132,10 +181,11 @@ impl Applier<'_> {
         self.memory.settled.insert(kind, Settled { uid, version, hash });
     }
 
-    async fn prune_ingress(&mut self) -> Result<(), Failure> {
+    /// Deletes the Ingress, if there is one of ours that is not being deleted already.
+    pub(crate) async fn prune_ingress(&mut self, seen: Option<Seen>) -> Result<(), Failure> {
         let kind = ChildKind::Ingress;
         self.memory.settled.remove(&kind);
-        let Some(seen) = self.seen.get(&kind).filter(|seen| seen.ours) else { return Ok(()) };
+        let Some(seen) = seen.filter(|seen| seen.is_ours() && !seen.leaving) else { return Ok(()) };
         let name = kind.name(&self.owner.name);
         let api =
             Api::<k8s_openapi::api::networking::v1::Ingress>::namespaced(self.client.clone(), &self.owner.namespace);
@@ -182,6 +232,25 @@ impl Desired {
     }
 }
 
+/// The patch that puts back what server-side apply cannot: an edited key of a list becomes a second entry, and another
+/// member of a union stays beside ours. The whole spec is replaced, but for what is given once and never changes.
+fn replacement(live: &Value, desired: &Value) -> Option<json_patch::Patch> {
+    let metadata = live.get("metadata")?;
+    let mut spec = json!({});
+    for given in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if let Some(value) = live.pointer(&format!("/spec/{given}")) {
+            merge(&mut spec, json!({given: value}));
+        }
+    }
+    merge(&mut spec, desired.get("spec")?.clone());
+    serde_json::from_value(json!([
+        {"op": "test", "path": "/metadata/uid", "value": metadata.get("uid")?},
+        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata.get("resourceVersion")?},
+        {"op": "replace", "path": "/spec", "value": spec},
+    ]))
+    .ok()
+}
+
 fn cause<K: Resource>(live: Option<&K>, hash: &str) -> &'static str {
     match live {
         None => "it was absent",
@@ -207,9 +276,12 @@ fn merge(into: &mut Value, from: Value) {
 /// and entries of lists that Kubernetes merges by name.
 fn holds(there: &Value, desired: &Value) -> bool {
     match (there, desired) {
-        (Value::Object(there), Value::Object(desired)) => desired
-            .iter()
-            .all(|(key, desired)| there.get(key).map_or_else(|| is_nothing(desired), |there| holds(there, desired))),
+        (Value::Object(there), Value::Object(desired)) => desired.iter().all(|(key, desired)| match there.get(key) {
+            None => is_nothing(desired),
+            // One more label selects other pods: selectors are replaced as a whole.
+            Some(there) if key == "selector" => there == desired,
+            Some(there) => holds(there, desired),
+        }),
         (Value::Array(there), Value::Array(desired)) => {
             let named = !desired.is_empty() && desired.iter().all(|entry| name_of(entry).is_some());
             if named {
@@ -232,6 +304,7 @@ fn name_of(entry: &Value) -> Option<&str> {
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
+        Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(members) => members.is_empty(),
         _ => false,
@@ -296,5 +369,47 @@ mod tests {
         let guarded = desired.guarded(Some(&live));
         assert_eq!(guarded["metadata"]["uid"], "u");
         assert_eq!(guarded["metadata"]["annotations"][APPLIED_HASH], json!(desired.hash));
+    }
+
+    #[test]
+    fn an_empty_value_that_is_not_stored_is_held() {
+        let desired = json!({"env": [{"name": "NO_PROXY", "value": ""}]});
+        assert!(holds(&json!({"env": [{"name": "NO_PROXY"}]}), &desired));
+        assert!(!holds(&json!({"env": [{"name": "NO_PROXY", "value": "x"}]}), &desired));
+    }
+
+    #[test]
+    fn a_selector_with_one_more_label_is_another() {
+        let desired = json!({"spec": {"selector": {"a": "1"}}});
+        assert!(holds(&json!({"spec": {"selector": {"a": "1"}, "type": "ClusterIP"}}), &desired));
+        assert!(!holds(&json!({"spec": {"selector": {"a": "1", "b": "2"}}}), &desired));
+    }
+
+    #[test]
+    fn a_replaced_spec_keeps_what_is_given_once_and_nothing_else() {
+        let live = json!({
+            "metadata": {"uid": "u", "resourceVersion": "7"},
+            "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 81}], "externalName": "evil"},
+        });
+        let patch = replacement(&live, &json!({"spec": {"ports": [{"port": 80}]}})).unwrap();
+        let patch = serde_json::to_value(patch).unwrap();
+        assert_eq!(patch[0], json!({"op": "test", "path": "/metadata/uid", "value": "u"}));
+        assert_eq!(patch[1], json!({"op": "test", "path": "/metadata/resourceVersion", "value": "7"}));
+        assert_eq!(patch[2]["value"], json!({"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}));
+        assert!(replacement(&live, &json!({"data": {}})).is_none(), "a ConfigMap has no spec");
+    }
+
+    #[test]
+    fn a_foreign_object_counts_before_one_that_is_about_to_be_collected() {
+        let owner = crate::validate::tests::mk_owner();
+        let seen = |whose| Seen { uid: "u".into(), version: "1".into(), whose, controller: None, leaving: false };
+        let mut children = SeenChildren::from([
+            (ChildKind::Policy, seen(Whose::Predecessors)),
+            (ChildKind::Deployment, seen(Whose::Ours)),
+        ]);
+        assert!(conflict(&owner, &children).unwrap().collected);
+        children.insert(ChildKind::Service, seen(Whose::Foreign));
+        let found = conflict(&owner, &children).unwrap();
+        assert_eq!((found.kind, found.collected), ("Service", false));
     }
 }

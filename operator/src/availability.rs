@@ -1,17 +1,32 @@
 //! Available: whether enough pods are ready now, and if not, what keeps them from it, in words that help. Pure.
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::{
     conditions::{Reason, Verdict},
+    pods::PolledPod,
     views::{DeploymentView, PodView, is_true},
 };
 
-/// Lines of a crashed server's log that a message carries.
-const LOG_LINES: usize = 3;
 /// Characters of foreign text that a message carries.
 const LONGEST_QUOTE: usize = 600;
 
-/// Whether enough pods are ready now.
-pub(crate) fn availability(wanted: i32, deployment: Option<&DeploymentView>, pods: &[&PodView]) -> Verdict {
+/// What Available follows from.
+#[derive(Clone, Copy)]
+pub(crate) struct Rollout<'a> {
+    pub(crate) namespace: &'a str,
+    /// Pods that there should be.
+    pub(crate) wanted: i32,
+    pub(crate) deployment: Option<&'a DeploymentView>,
+    /// Whether the Deployment has been applied, but not been seen again since.
+    pub(crate) is_stale: bool,
+    pub(crate) pods: &'a [&'a PodView],
+    pub(crate) polled: &'a [PolledPod],
+}
+
+/// Whether enough pods of the newest spec, and no others, are ready now.
+pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
+    let Rollout { namespace, wanted, deployment, is_stale, pods, polled } = rollout;
     if wanted == 0 {
         return Verdict::no(
             Reason::ScaledToZero,
@@ -22,25 +37,58 @@ pub(crate) fn availability(wanted: i32, deployment: Option<&DeploymentView>, pod
         return Verdict::no(Reason::Progressing, "there is no Deployment yet; the condition Programmed says why");
     };
     let status = &deployment.status;
-    let trouble = refused(deployment).or_else(|| pods.iter().find_map(|pod| trouble(pod)));
     let ready = status.ready_replicas;
-    if ready >= wanted {
-        let mut message = format!("{ready} of {wanted} pods are ready");
-        if let Some((_, trouble)) = trouble.filter(|_| status.updated_replicas < wanted || status.replicas > wanted) {
-            message = format!("{message}, but a newer version does not come up: {trouble}");
-        }
-        return Verdict::yes(Reason::PodsReady, message);
+    if ready >= wanted && !is_stale && deployment.is_rolled_out(wanted) {
+        return Verdict::yes(Reason::PodsReady, format!("{ready} of {wanted} pods are ready"));
     }
+    let trouble = refused(deployment)
+        .or_else(|| pods.iter().find_map(|pod| trouble(pod)))
+        .or_else(|| polled.iter().find_map(own_words));
     match trouble {
+        Some((_, trouble)) if ready >= wanted => Verdict::no(
+            Reason::Progressing,
+            format!("the newest version does not come up, and pods of an older one still serve: {trouble}"),
+        ),
         Some((reason, trouble)) => Verdict::no(reason, format!("{ready} of {wanted} pods are ready: {trouble}")),
+        None if ready >= wanted => Verdict::no(
+            Reason::Progressing,
+            format!("the newest version is being rolled out; wait, or see kubectl -n {namespace} get pods"),
+        ),
         None => Verdict::no(
             Reason::Progressing,
             format!(
-                "{ready} of {wanted} pods are ready; wait, or see what holds them up with kubectl describe pods -l app.kubernetes.io/instance={}",
+                "{ready} of {wanted} pods are ready; wait, or see what holds them up with kubectl -n {namespace} describe pods -l app.kubernetes.io/instance={}",
                 deployment.metadata.name.as_deref().unwrap_or_default()
             ),
         ),
     }
+}
+
+/// Why a server that runs is not ready, as it says itself. A fresh one that has no keys yet has no error to tell either.
+fn own_words(polled: &PolledPod) -> Option<(Reason, String)> {
+    if polled.pod.is_ready() {
+        return None;
+    }
+    let (name, report) = (name(&polled.pod), polled.report.as_ref().ok()?);
+    if let Some(error) = report.keys.error.as_ref().filter(|_| report.keys.count == 0) {
+        let advice = "correct spec.entra.tenantId, or let the pods reach the authority";
+        return Some((
+            Reason::ServerNotReady,
+            format!("pod {name} has no keys to verify tokens with: {}; {advice}", quote(error)),
+        ));
+    }
+    let error = report.policy.error.as_ref().filter(|_| report.policy.revision.is_none())?;
+    let advice = "if this lasts, report it as a defect";
+    Some((Reason::ServerNotReady, format!("pod {name} has no policy to enforce: {}; {advice}", quote(error))))
+}
+
+fn name(pod: &PodView) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// How kubectl is told which pod.
+fn reference(pod: &PodView) -> String {
+    format!("-n {} {}", pod.metadata.namespace.as_deref().unwrap_or_default(), name(pod))
 }
 
 /// Why the ReplicaSet's controller cannot create pods at all.
@@ -59,7 +107,7 @@ fn trouble(pod: &PodView) -> Option<(Reason, String)> {
     if pod.is_ready() || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let (name, reference) = (name(pod), reference(pod));
     let unscheduled = pod.status.conditions.iter().find(|condition| {
         condition.type_ == "PodScheduled" && condition.status == "False" && condition.reason == "Unschedulable"
     });
@@ -79,25 +127,25 @@ fn trouble(pod: &PodView) -> Option<(Reason, String)> {
             return Some((
                 Reason::ImagePullFailed,
                 format!(
-                    "pod {name} cannot pull the image {image}; check the operator's --server-image and the nodes' access to that registry (kubectl describe pod {name})"
+                    "pod {name} cannot pull the image {image}; check the operator's --server-image and the nodes' access to that registry (kubectl describe pod {reference})"
                 ),
             ));
         }
         let crashed = container.last_state.terminated.as_ref().filter(|ended| ended.exit_code != Some(0));
         if let Some(ended) = crashed.or(container.state.terminated.as_ref()) {
             let code = ended.exit_code.unwrap_or_default();
-            let log = last_lines(&ended.message);
+            let log = last_line(&ended.message);
             let said = if log.is_empty() { String::new() } else { format!(" saying: {log}") };
             return Some((
                 Reason::CrashLooping,
-                format!("the server in pod {name} ended with code {code}{said}; see kubectl logs --previous {name}"),
+                format!("the server in pod {name} ended with code {code}{said}; see kubectl logs --previous {reference}"),
             ));
         }
         let waiting = waiting.filter(|waiting| !matches!(waiting.reason.as_str(), "" | "ContainerCreating" | "PodInitializing"))?;
         Some((
             Reason::ContainerFailed,
             format!(
-                "the container of pod {name} cannot start: {}: {}; see kubectl describe pod {name}",
+                "the container of pod {name} cannot start: {}: {}; see kubectl describe pod {reference}",
                 waiting.reason,
                 quote(&waiting.message)
             ),
@@ -105,10 +153,18 @@ fn trouble(pod: &PodView) -> Option<(Reason, String)> {
     })
 }
 
-fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let last = lines.iter().skip(lines.len().saturating_sub(LOG_LINES)).copied();
-    quote(&last.collect::<Vec<_>>().join(" | "))
+/// The last line of a log, without its time: the same crash is the same message.
+fn last_line(log: &str) -> String {
+    let line = log.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+    if let Ok(serde_json::Value::Object(entry)) = serde_json::from_str(line)
+        && let Some(message) = entry.get("message").and_then(serde_json::Value::as_str)
+    {
+        return quote(message);
+    }
+    match line.split_once(char::is_whitespace) {
+        Some((first, rest)) if first.parse::<Timestamp>().is_ok() => quote(rest),
+        _ => quote(line),
+    }
 }
 
 fn quote(text: &str) -> String {
@@ -125,19 +181,25 @@ mod tests {
     fn mk_deployment(ready: i32, conditions: serde_json::Value) -> DeploymentView {
         serde_json::from_value(json!({
             "metadata": {"name": "graph", "generation": 2},
-            "status": {"replicas": 2, "updatedReplicas": 2, "readyReplicas": ready,
+            "status": {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": ready,
                        "conditions": conditions},
         }))
         .unwrap()
     }
 
     fn mk_pod(status: serde_json::Value) -> PodView {
-        serde_json::from_value(json!({"metadata": {"name": "graph-1"}, "status": status})).unwrap()
+        serde_json::from_value(json!({"metadata": {"name": "graph-1", "namespace": "productivity"}, "status": status}))
+            .unwrap()
+    }
+
+    fn available(wanted: i32, deployment: Option<&DeploymentView>, pods: &[&PodView]) -> Verdict {
+        let rollout = Rollout { namespace: "productivity", wanted, deployment, is_stale: false, pods, polled: &[] };
+        availability(rollout)
     }
 
     fn with_container(container: serde_json::Value) -> Verdict {
         let pod = mk_pod(json!({"phase": "Running", "containerStatuses": [container]}));
-        availability(2, Some(&mk_deployment(1, json!([]))), &[&pod])
+        available(2, Some(&mk_deployment(1, json!([]))), &[&pod])
     }
 
     fn assert_no(verdict: &Verdict, reason: Reason, part: &str) {
@@ -151,10 +213,10 @@ mod tests {
 
     #[test]
     fn as_many_pods_as_wanted_are_enough_and_one_fewer_is_not() {
-        assert_eq!(availability(2, Some(&mk_deployment(2, json!([]))), &[]).state, State::True);
-        assert_no(&availability(2, Some(&mk_deployment(1, json!([]))), &[]), Reason::Progressing, "1 of 2");
-        assert_no(&availability(2, None, &[]), Reason::Progressing, "Programmed");
-        assert_no(&availability(0, Some(&mk_deployment(0, json!([]))), &[]), Reason::ScaledToZero, "spec.replicas");
+        assert_eq!(available(2, Some(&mk_deployment(2, json!([]))), &[]).state, State::True);
+        assert_no(&available(2, Some(&mk_deployment(1, json!([]))), &[]), Reason::Progressing, "1 of 2");
+        assert_no(&available(2, None, &[]), Reason::Progressing, "Programmed");
+        assert_no(&available(0, Some(&mk_deployment(0, json!([]))), &[]), Reason::ScaledToZero, "spec.replicas");
     }
 
     #[test]
@@ -172,7 +234,7 @@ mod tests {
         assert_no(
             &verdict,
             Reason::CrashLooping,
-            "code 2 saying: two | three | AZURE_CLIENT_SECRET is set; see kubectl",
+            "code 2 saying: AZURE_CLIENT_SECRET is set; see kubectl logs --previous -n productivity graph-1",
         );
         let between_crashes = json!({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 2}}});
         assert_no(&with_container(between_crashes), Reason::CrashLooping, "ended with code 2; see");
@@ -186,11 +248,11 @@ mod tests {
 
         let unscheduled = mk_pod(json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}));
-        let verdict = availability(2, Some(&mk_deployment(1, json!([]))), &[&unscheduled]);
+        let verdict = available(2, Some(&mk_deployment(1, json!([]))), &[&unscheduled]);
         assert_no(&verdict, Reason::Unschedulable, "0/3 nodes; add capacity");
 
         let quota = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}]);
-        assert_no(&availability(2, Some(&mk_deployment(0, quota)), &[]), Reason::PodsRefused, "exceeded quota; raise");
+        assert_no(&available(2, Some(&mk_deployment(0, quota)), &[]), Reason::PodsRefused, "exceeded quota; raise");
     }
 
     #[test]
@@ -201,8 +263,75 @@ mod tests {
         let crash =
             json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 2}}});
         let pod = mk_pod(json!({"phase": "Running", "containerStatuses": [crash]}));
-        let verdict = availability(2, Some(&deployment), &[&pod]);
-        assert_eq!(verdict.state, State::True);
-        assert!(verdict.message.contains("newer version does not come up"), "{}", verdict.message);
+        let verdict = available(2, Some(&deployment), &[&pod]);
+        assert_no(&verdict, Reason::Progressing, "the newest version does not come up");
+        assert!(verdict.message.contains("ended with code 2"), "{}", verdict.message);
+    }
+
+    #[test]
+    fn old_pods_do_not_make_a_new_spec_available() {
+        let change = |change: fn(&mut DeploymentView)| {
+            let mut deployment = mk_deployment(2, json!([]));
+            change(&mut deployment);
+            available(2, Some(&deployment), &[])
+        };
+        assert_eq!(change(|_| {}).state, State::True);
+        let part = "being rolled out";
+        assert_no(&change(|deployment| deployment.metadata.generation = Some(3)), Reason::Progressing, part);
+        assert_no(&change(|deployment| deployment.status.updated_replicas = 1), Reason::Progressing, part);
+        assert_no(&change(|deployment| deployment.status.replicas = 3), Reason::Progressing, part);
+        let deployment = mk_deployment(2, json!([]));
+        let stale = Rollout {
+            namespace: "productivity",
+            wanted: 2,
+            deployment: Some(&deployment),
+            is_stale: true,
+            pods: &[],
+            polled: &[],
+        };
+        assert_no(&availability(stale), Reason::Progressing, "kubectl -n productivity");
+    }
+
+    #[test]
+    fn a_server_that_is_not_ready_is_quoted() {
+        let polled = |keys: serde_json::Value, revision: Option<&str>, error: Option<&str>| PolledPod {
+            pod: std::sync::Arc::new(mk_pod(json!({"phase": "Running"}))),
+            report: Ok(serde_json::from_value(json!({
+                "version": "1",
+                "policy": {"revision": revision, "error": error},
+                "federation": {"identity": null, "works": null, "message": null, "lastProbe": null},
+                "keys": keys,
+            }))
+            .unwrap()),
+        };
+        let verdict = |polled: PolledPod| {
+            let deployment = mk_deployment(0, json!([]));
+            availability(Rollout {
+                namespace: "productivity",
+                wanted: 2,
+                deployment: Some(&deployment),
+                is_stale: false,
+                pods: &[],
+                polled: &[polled],
+            })
+        };
+        let none = json!({"count": 0, "ageSeconds": null, "error": "tenant not found"});
+        assert_no(&verdict(polled(none, Some("r"), None)), Reason::ServerNotReady, "tenant not found; correct spec");
+        let some = || json!({"count": 1, "ageSeconds": 1, "error": "timed out"});
+        assert_no(&verdict(polled(some(), Some("r"), Some("old"))), Reason::Progressing, "0 of 2");
+        assert_no(&verdict(polled(some(), None, Some("no such file"))), Reason::ServerNotReady, "no such file");
+        let fresh = json!({"count": 0, "ageSeconds": null, "error": null});
+        assert_no(&verdict(polled(fresh, None, None)), Reason::Progressing, "0 of 2");
+    }
+
+    #[test]
+    fn the_same_crash_is_the_same_message_whenever_it_happened() {
+        assert_eq!(last_line("x\n2026-11-23T13:52:15.123456Z ERROR no tenant\n\n"), "ERROR no tenant");
+        assert_eq!(
+            last_line(r#"{"timestamp":"2026-11-23T13:52:15Z","level":"ERROR","message":"no tenant"}"#),
+            "no tenant"
+        );
+        assert_eq!(last_line("Error: no tenant"), "Error: no tenant");
+        assert_eq!(last_line(""), "");
     }
 }

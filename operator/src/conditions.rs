@@ -13,7 +13,8 @@ use mcp_entra_crds::ConditionType;
 pub(crate) enum Reason {
     /// Accepted: the spec is valid and allowed here; of a mapping: every named server exists.
     Accepted,
-    /// Accepted: `spec.entra.endpoints` is not among the operator's `--allowed-endpoint`s.
+    /// Accepted: `spec.entra.endpoints` names an address that the operator's `--allowed-authority` or `--allowed-graph`
+    /// does not.
     EndpointsNotAllowed,
     /// Accepted: `spec.entra.trustBundle` is set, and the operator runs without `--allow-trust-bundles`.
     TrustBundleNotAllowed,
@@ -41,7 +42,7 @@ pub(crate) enum Reason {
 
     /// Available: as many pods are ready as there should be.
     PodsReady,
-    /// Available: pods are on their way.
+    /// Available: pods are on their way; Programmed: the children of a deleted namesake are about to go.
     Progressing,
     /// Available: `spec.replicas` is 0.
     ScaledToZero,
@@ -53,6 +54,8 @@ pub(crate) enum Reason {
     ContainerFailed,
     /// Available: no node takes a pod.
     Unschedulable,
+    /// Available: a server runs and says itself why it is not ready.
+    ServerNotReady,
     /// Available: pods are refused at their creation, by a quota or an admission policy.
     PodsRefused,
 

@@ -6,10 +6,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Client, Resource,
-    runtime::{controller::Action, reflector::ObjectRef},
-};
+use kube::{Client, Resource, runtime::controller::Action};
 use mcp_entra_crds::McpServer;
 
 use crate::{
@@ -17,13 +14,13 @@ use crate::{
     build,
     errors::{Error, Failures, SOON},
     events,
-    memory::{Memories, ProgrammedPolicies, ServerMemory},
+    memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
     metrics::Metrics,
     options::Options,
     owner::{ChildKind, Owner},
     pods::{self, PolledPod},
     policy::{self, Compiled},
-    resolve,
+    resolve::{self, Seen, SeenChildren},
     status::{self, Facts, GRACE},
     validate::{Refusal, Validated, validate},
     views::PodView,
@@ -32,6 +29,9 @@ use crate::{
 
 /// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch.
 const CONFLICT_PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest time between passes, whatever the poll of pods: a trust bundle may have been missed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(54);
 
 /// What a pass uses.
 pub(crate) struct Context {
@@ -49,15 +49,31 @@ pub(crate) struct Context {
 /// Brings one McpServer's children and status to what is so.
 pub(crate) async fn reconcile(server: &McpServer, context: &Context) -> Result<Action, Error> {
     context.gate.passed().await?;
-    if server.metadata.deletion_timestamp.is_some() {
-        // Its children go with it: the garbage collector follows their owner references.
-        return Ok(Action::await_change());
-    }
     let owner = Owner::of(server)?;
-    let mut memory = context.memories.take(&owner.uid);
-    let result = pass(server, &owner, context, &mut memory).await;
+    let mut memory = context.memories.take(&owner.uid).unwrap_or_default();
+    let result = if server.metadata.deletion_timestamp.is_some() {
+        leave(&owner, context, &mut memory).await
+    } else {
+        pass(server, &owner, context, &mut memory).await
+    };
     context.memories.put(&owner.uid, memory);
     result
+}
+
+/// A pass over an McpServer that is being deleted. Its children go with it: the garbage collector follows their owner
+/// references. As long as somebody's finalizer holds it up, its pods serve, and revocations reach them.
+async fn leave(owner: &Owner, context: &Context, memory: &mut ServerMemory) -> Result<Action, Error> {
+    let compiled = compile(owner, &context.world)?;
+    let seen = resolve::policy(&context.client, &context.world, owner).await?;
+    let seen = seen.into_iter().map(|seen| (ChildKind::Policy, seen)).collect();
+    let mut applier = Applier { client: &context.client, owner, seen, memory };
+    match applier.in_place(ChildKind::Policy, &build::policy(owner, &compiled)).await {
+        Ok(true) => context.policies.put(&owner.uid, compiled.programmed.clone()),
+        Ok(false) | Err(Failure::Conflict(_)) => return Ok(Action::await_change()),
+        Err(Failure::Error(error)) => return Err(error),
+    }
+    let answers = ask(owner, context, memory, &compiled, true).await;
+    Ok(next(context, None, &answers))
 }
 
 async fn pass(
@@ -66,18 +82,11 @@ async fn pass(
     context: &Context,
     memory: &mut ServerMemory,
 ) -> Result<Action, Error> {
-    let Context { client, world, options, .. } = context;
-
-    let trust_bundle = resolve::trust_bundle(client, world, server, owner, memory).await?;
-    let seen = resolve::children(client, world, owner, server.spec.exposure.is_some()).await?;
+    let Context { client, world, .. } = context;
     let compiled = compile(owner, world)?;
-    let validated = validate(server, owner, &trust_bundle, options);
-
-    let mut applier = Applier { client, owner, seen: &seen, memory };
-    let Applied { policy: policy_applied, result } = apply(&mut applier, &validated, &compiled).await;
-    if policy_applied {
-        context.policies.put(&owner.uid, compiled.programmed.clone());
-    }
+    let mut applied = Applied::default();
+    let result = apply(server, owner, context, memory, &compiled, &mut applied).await;
+    let is_applied = result.is_ok();
     let (conflict, error) = match result {
         Ok(()) => (None, None),
         Err(Failure::Conflict(conflict)) => (Some(conflict), None),
@@ -85,34 +94,36 @@ async fn pass(
         Err(Failure::Error(error @ Error::Contended { .. })) => return Err(error),
         Err(Failure::Error(error)) => (None, Some(error)),
     };
-
-    let pods = world.pods_of(&owner.namespace, &owner.name);
-    let polled = pods::poll(&context.pods, &context.metrics, pods.clone()).await;
-    let now = Instant::now();
-    if policy_applied {
-        pods::nudge(client, owner, memory, &polled, compiled.revision(), now).await;
+    if applied.policy {
+        context.policies.put(&owner.uid, compiled.programmed.clone());
+    } else if conflict.is_some() {
+        context.policies.put(&owner.uid, ProgrammedPolicy::default());
     }
-    let lagging = polled.iter().any(|polled| polled.pod.is_ready() && !polled.enforces(compiled.revision()));
-    memory.lagging_since = lagging.then(|| memory.lagging_since.unwrap_or(now));
-    let lagging = memory.lagging_since.map(|since| now.duration_since(since));
 
-    let reference = |kind: ChildKind| (kind.name(&owner.name), owner.namespace.clone());
-    let (name, namespace) = reference(ChildKind::Deployment);
-    let deployment = world.deployments.get(&ObjectRef::new(&name).within(&namespace));
-    let (name, namespace) = reference(ChildKind::Ingress);
-    let ingress = world.ingresses.get(&ObjectRef::new(&name).within(&namespace));
+    let answers = ask(owner, context, memory, &compiled, applied.policy).await;
+    let validated = applied.validated.as_ref();
+    let (deployment, ingress) = (world.deployment_of(owner), world.ingress_of(owner));
+    let deployment_is_stale = is_applied
+        && validated.is_some_and(Result::is_ok)
+        && deployment.as_ref().is_some_and(|deployment| {
+            let applied = memory.settled.get(&ChildKind::Deployment);
+            applied.is_some_and(|applied| applied.version != Seen::of(&deployment.metadata, owner).version)
+        });
     let facts = Facts {
         server,
         owner,
-        refusal: validated.as_ref().err(),
+        validation: validated.map(|validated| validated.as_ref().map(|_| ())),
+        configuration: validated.and_then(|validated| validated.as_ref().ok()).map(build::configuration_hash),
         conflict: conflict.as_ref(),
         error: error.as_ref(),
         policy: &compiled,
-        deployment: deployment.as_deref().filter(|deployment| owner.owns(&deployment.metadata)),
-        ingress: ingress.as_deref().filter(|ingress| owner.owns(&ingress.metadata)),
-        pods: &pods.iter().map(|pod| &**pod).collect::<Vec<&PodView>>(),
-        polled: &polled,
-        lagging,
+        deployment: deployment.as_deref(),
+        deployment_is_stale,
+        ingress: ingress.as_deref(),
+        pods: &answers.pods.iter().map(|pod| &**pod).collect::<Vec<&PodView>>(),
+        polled: &answers.polled,
+        lagging: answers.lagging,
+        probing: answers.probing,
     };
     let before = status::current(server, memory);
     let after = status::status(&facts, &before, Timestamp::now());
@@ -122,7 +133,7 @@ async fn pass(
     }
     match error {
         Some(error) => Err(error),
-        None => Ok(next(context, conflict.as_ref(), lagging, &polled)),
+        None => Ok(next(context, conflict.as_ref(), &answers)),
     }
 }
 
@@ -131,42 +142,185 @@ fn compile(owner: &Owner, world: &World) -> Result<Compiled, Error> {
     Ok(policy::compile(&owner.name, mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()))?)
 }
 
-/// What was written.
+/// What a pass got to before it was done or stopped.
+#[derive(Default)]
 struct Applied {
     /// Whether the policy's ConfigMap holds what was compiled.
     policy: bool,
-    result: Result<(), Failure>,
+    /// What became of the spec, once everything that decides it could be read.
+    validated: Option<Result<Validated, Refusal>>,
 }
 
-/// The policy first, and even where nothing else may be written, if it is there and ours: nothing freezes a revocation.
-async fn apply(applier: &mut Applier<'_>, validated: &Result<Validated, Refusal>, compiled: &Compiled) -> Applied {
-    let conflict = conflict(applier.owner, applier.seen);
-    let policy_is_ours = applier.seen.get(&ChildKind::Policy).is_some_and(|seen| seen.ours);
-    if let Some(conflict) = conflict.clone().filter(|_| !policy_is_ours) {
-        return Applied { policy: false, result: Err(Failure::Conflict(conflict)) };
-    }
-    if let Err(failure) = applier.child(ChildKind::Policy, &build::policy(applier.owner, compiled)).await {
-        return Applied { policy: false, result: Err(failure) };
-    }
-    let result = match (conflict, validated) {
-        (Some(conflict), _) => Err(Failure::Conflict(conflict)),
-        (None, Ok(validated)) => applier.children(&build::children(validated)).await,
-        (None, Err(_)) => Ok(()),
+/// Writes the children. What takes something away comes first, and waits for nothing else to be read, accepted or
+/// written: the policy, where it is there and ours, and the Ingress of an exposure that is gone.
+async fn apply(
+    server: &McpServer,
+    owner: &Owner,
+    context: &Context,
+    memory: &mut ServerMemory,
+    compiled: &Compiled,
+    applied: &mut Applied,
+) -> Result<(), Failure> {
+    let Context { client, world, options, .. } = context;
+    let policy = build::policy(owner, compiled);
+    let mut applier = Applier { client, owner, seen: SeenChildren::new(), memory };
+    let revoked = match resolve::policy(client, world, owner).await {
+        Ok(seen) => {
+            applier.seen.extend(seen.map(|seen| (ChildKind::Policy, seen)));
+            applier.in_place(ChildKind::Policy, &policy).await
+        }
+        Err(error) => Err(error.into()),
     };
-    Applied { policy: true, result }
+    let exposed = server.spec.exposure.is_some();
+    let pruned = if exposed { Ok(()) } else { applier.prune_ingress(resolve::watched_ingress(world, owner)).await };
+    applied.policy = revoked?;
+
+    let trust_bundle = resolve::trust_bundle(client, world, server, owner, applier.memory).await?;
+    let validated = applied.validated.insert(validate(server, owner, &trust_bundle, options));
+    applier.seen = resolve::children(client, world, owner, exposed).await?;
+    if let Some(conflict) = conflict(owner, &applier.seen) {
+        return Err(Failure::Conflict(conflict));
+    }
+    applier.child(ChildKind::Policy, &policy).await?;
+    applied.policy = true;
+    if let Ok(validated) = validated {
+        applier.children(&build::children(validated)).await?;
+    }
+    pruned
+}
+
+/// What the pods say.
+struct Answers {
+    pods: Vec<Arc<PodView>>,
+    polled: Vec<PolledPod>,
+    /// For how long some ready pod has not reported the compiled policy.
+    lagging: Option<Duration>,
+    /// For how long some ready pod has not said whether its credential works.
+    probing: Option<Duration>,
+}
+
+/// Asks the pods what is so, and nudges those whose policy is old.
+async fn ask(
+    owner: &Owner,
+    context: &Context,
+    memory: &mut ServerMemory,
+    compiled: &Compiled,
+    policy_is_written: bool,
+) -> Answers {
+    let pods = context.world.pods_of(owner);
+    let polled = pods::poll(&context.pods, &context.metrics, pods.clone()).await;
+    let now = Instant::now();
+    if policy_is_written {
+        pods::nudge(&context.client, owner, memory, &polled, compiled.revision(), now).await;
+    }
+    let is_behind = |polled: &PolledPod| polled.pod.is_ready() && !polled.enforces(compiled.revision());
+    let lagging = memory.lagging.note(polled.iter().any(is_behind), now);
+    let probing = memory.probing.note(polled.iter().any(status::is_probing), now);
+    Answers { pods, polled, lagging, probing }
 }
 
 /// When to look again, besides when a watch tells: pods are asked, they do not call.
-fn next(context: &Context, conflict: Option<&Conflict>, lagging: Option<Duration>, polled: &[PolledPod]) -> Action {
-    let mut reports = polled.iter().filter_map(|polled| polled.report.as_ref().ok());
+fn next(context: &Context, conflict: Option<&Conflict>, answers: &Answers) -> Action {
+    let mut reports = answers.polled.iter().filter_map(|polled| polled.report.as_ref().ok());
     let probing = reports.clone().any(|report| report.federation.works.is_none());
     // A pod that cannot be asked for longer than that will not be a second later.
-    let arriving = lagging.is_some_and(|lagging| lagging < GRACE || reports.next().is_some());
+    let arriving = answers.lagging.is_some_and(|lagging| lagging < GRACE || reports.next().is_some());
     if arriving || probing {
         return Action::requeue(SOON);
     }
-    let poll = context.options.status_poll();
+    let poll = context.options.status_poll().min(LONGEST_PAUSE);
     // Up to a tenth later, so that servers do not stay in step.
     let pause = poll.mul_f64(1.0 + rand::random::<f64>() / 10.0);
     Action::requeue(if conflict.is_some() { pause.min(CONFLICT_PAUSE) } else { pause })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use http::{Method, Request, Response, StatusCode};
+    use kube::{client::Body, runtime::reflector};
+    use prometheus_client::registry::Registry;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::validate::tests::{mk_options, mk_owner, mk_server};
+
+    type Writes = Arc<Mutex<Vec<(String, Value)>>>;
+
+    /// An API server that has nothing but a policy of ours, fails at every other object, and notes what is written.
+    fn mk_client(writes: Writes) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let writes = writes.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let path = parts.uri.path().to_owned();
+                let body = body.collect_bytes().await.unwrap();
+                let policy = path.ends_with("/configmaps/graph-policy");
+                let answer = if parts.method == Method::PATCH {
+                    let sent: Value = serde_json::from_slice(&body).unwrap();
+                    writes.lock().unwrap().push((path, sent.clone()));
+                    (StatusCode::OK, sent)
+                } else if parts.method == Method::GET && policy {
+                    let mut metadata = mk_owner().child_metadata(ChildKind::Policy);
+                    metadata.uid = Some("uid-2".into());
+                    metadata.resource_version = Some("1".into());
+                    let data = json!({"policy.json": "{\"grants\":[\"revoked\"]}"});
+                    (
+                        StatusCode::OK,
+                        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}),
+                    )
+                } else {
+                    let status = kube::core::Status::failure("etcd is slow", "InternalError").with_code(500);
+                    (StatusCode::INTERNAL_SERVER_ERROR, serde_json::to_value(status).unwrap())
+                };
+                let response = Response::builder().status(answer.0);
+                Ok::<_, std::convert::Infallible>(response.body(Body::from(answer.1.to_string().into_bytes())).unwrap())
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    fn mk_context(client: Client) -> Context {
+        let (opener, gate) = Gate::closed();
+        opener.send_replace(true);
+        Context {
+            client,
+            pods: pods::status_client(None).unwrap(),
+            options: mk_options(),
+            world: World {
+                servers: reflector::store().0,
+                mappings: reflector::store().0,
+                config_maps: reflector::store().0,
+                service_accounts: reflector::store().0,
+                services: reflector::store().0,
+                deployments: reflector::store().0,
+                ingresses: reflector::store().0,
+                pods: reflector::store().0,
+            },
+            gate,
+            memories: Memories::default(),
+            policies: Arc::default(),
+            failures: Failures::default(),
+            metrics: Metrics::register(&mut Registry::default()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_look_up_does_not_freeze_a_revocation_and_is_told() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let writes = Writes::default();
+        let context = mk_context(mk_client(writes.clone()));
+        let error = reconcile(&mk_server(), &context).await.unwrap_err();
+        assert!(error.to_string().contains("etcd is slow"), "{error}");
+
+        let writes = writes.lock().unwrap();
+        assert!(writes[0].0.ends_with("/configmaps/graph-policy"), "{writes:#?}");
+        assert_eq!(writes[0].1["data"]["policy.json"], r#"{"grants":[]}"#);
+        assert!(writes[1].0.ends_with("/mcpservers/graph/status"), "{writes:#?}");
+        let conditions = writes[1].1["status"]["conditions"].as_array().unwrap();
+        let programmed = conditions.iter().find(|condition| condition["type"] == "Programmed").unwrap();
+        assert_eq!((&programmed["status"], &programmed["reason"]), (&json!("False"), &json!("ApplyFailed")));
+        assert!(context.policies.get("uid-1").is_some(), "the mapping controller is told what is held");
+    }
 }

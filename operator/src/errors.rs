@@ -1,6 +1,8 @@
 //! What can go wrong in a pass, and when it is tried again.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::time::Duration;
+
+use crate::memory::ByUid;
 
 /// Time until an object is looked at again that is about to change without a watch telling.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
@@ -78,8 +80,7 @@ fn describe(error: &kube::Error) -> String {
 }
 
 /// Consecutive failures by uid. kube's controller has no back-off of its own.
-#[derive(Debug, Default)]
-pub(crate) struct Failures(Mutex<HashMap<String, u32>>);
+pub(crate) type Failures = ByUid<u32>;
 
 /// The longest pause between attempts.
 const LONGEST: Duration = Duration::from_secs(256);
@@ -88,7 +89,7 @@ impl Failures {
     /// Counts a failure, and says how long to wait: 2, 4, 8 … 256 seconds, each up to a fifth longer, so that servers
     /// which failed together do not try again together.
     pub(crate) fn next_pause(&self, uid: &str, class: Class) -> Duration {
-        let mut failures = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut failures = self.lock();
         let count = failures.entry(uid.to_owned()).or_default();
         *count = count.saturating_add(1);
         let pause = match class {
@@ -96,16 +97,6 @@ impl Failures {
             Class::Transient => Duration::from_secs(1 << (*count).min(8)),
         };
         pause.mul_f64(1.0 + rand::random::<f64>() / 5.0)
-    }
-
-    /// Forgets the failures of an object that is well.
-    pub(crate) fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
-    }
-
-    /// Forgets the failures of objects that are gone.
-    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).retain(|uid, _| exists(uid));
     }
 }
 
@@ -126,7 +117,7 @@ mod tests {
         assert!((2..=2).contains(&pauses[0]) && (4..=4).contains(&pauses[1]) && (8..=9).contains(&pauses[2]));
         assert!((256..=308).contains(&pauses[7]) && (256..=308).contains(&pauses[11]));
         assert_eq!(failures.next_pause("b", Class::Transient).as_secs(), 2);
-        failures.forget("a");
+        failures.take("a");
         assert_eq!(failures.next_pause("a", Class::Transient).as_secs(), 2);
     }
 
@@ -144,6 +135,6 @@ mod tests {
         let failures = Failures::default();
         failures.next_pause("gone", Class::Transient);
         failures.retain(|_| false);
-        assert!(failures.0.lock().unwrap().is_empty());
+        assert!(failures.lock().is_empty());
     }
 }

@@ -1,9 +1,9 @@
 //! The controller of role mappings: it writes their status, and nothing else. What they grant, the servers' passes
 //! compile.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -25,6 +25,9 @@ use crate::{
     status::named,
     world::{Gate, WatchedMapping},
 };
+
+/// How long a mapping that is not held yet is looked at every second; ever after, every ten.
+const PATIENCE_SECONDS: i64 = 10;
 
 /// What a pass over a mapping uses.
 pub(crate) struct Context {
@@ -72,7 +75,8 @@ pub(crate) async fn reconcile(mapping: &McpRoleMapping, context: &Context) -> Re
         let policy = context.policies.get(server_uid);
         standings.push((name.clone(), standing(policy.as_ref(), &uid, generation)));
     }
-    // Before the servers have been looked at once since the start, nothing is known that would be worth a write.
+    // Before the servers have been looked at once since the start, nothing is known that would be worth a write. Every
+    // pass over a server ends that, whatever becomes of it.
     if standings.iter().any(|(_, standing)| *standing == Standing::Unknown) {
         return Ok(Action::requeue(SOON));
     }
@@ -85,6 +89,7 @@ pub(crate) async fn reconcile(mapping: &McpRoleMapping, context: &Context) -> Re
         servers: i32::try_from(bound.len()).unwrap_or(i32::MAX),
         conditions: conditions(&previous.conditions, verdicts, mapping.metadata.generation, Timestamp::now()),
     };
+    let action = next(pending, &status.conditions);
     if status != previous {
         let name = mapping.name_any();
         let kind = McpRoleMapping::kind(&());
@@ -94,7 +99,20 @@ pub(crate) async fn reconcile(mapping: &McpRoleMapping, context: &Context) -> Re
             .await
             .map_err(Error::kubernetes(format!("writing the status of {kind} {name}")))?;
     }
-    Ok(if pending { Action::requeue(SOON) } else { Action::await_change() })
+    Ok(action)
+}
+
+/// When to look again, besides when a watch tells.
+fn next(pending: bool, conditions: &[Condition]) -> Action {
+    if !pending {
+        // Once an hour, lest anything that was missed is missed for ever; not all at once.
+        return Action::requeue(Duration::from_secs(60 * 40).mul_f64(1.0 + rand::random::<f64>() / 2.0));
+    }
+    let since = conditions
+        .iter()
+        .find(|condition| condition.type_ == ConditionType::Programmed.as_str())
+        .map_or(0, |condition| Timestamp::now().as_second() - condition.last_transition_time.0.as_second());
+    Action::requeue(if since < PATIENCE_SECONDS { SOON } else { SOON * 10 })
 }
 
 /// Whether a server's policy ConfigMap holds a mapping.
@@ -187,6 +205,25 @@ mod tests {
         assert_eq!(verdict(&[Standing::Held, Standing::Pending]).reason, "Pending");
         assert_eq!(verdict(&[Standing::Pending, Standing::LeftOut]).reason, "PolicyTooLarge");
         assert_eq!(verdict(&[]).reason, "ServerNotFound");
+    }
+
+    #[test]
+    fn a_mapping_that_cannot_be_written_is_pending_and_looked_at_ever_less_often() {
+        let policies = ProgrammedPolicies::default();
+        policies.not_written("server");
+        assert_eq!(standing(policies.get("server").as_ref(), "new", 1), Standing::Pending);
+        let verdict = programmed(&[("graph".to_owned(), Standing::Pending)]);
+        assert_eq!((verdict.state, verdict.reason.as_str()), (State::False, "Pending"));
+        assert!(verdict.message.contains("the server's condition Programmed"), "{}", verdict.message);
+
+        let now = Timestamp::now();
+        let pending =
+            |since: Timestamp| conditions(&[], vec![(ConditionType::Programmed, verdict.clone())], None, since);
+        assert_eq!(next(true, &pending(now)), Action::requeue(SOON));
+        let earlier = Timestamp::from_second(now.as_second() - 60).unwrap();
+        assert_eq!(next(true, &pending(earlier)), Action::requeue(SOON * 10));
+        let later = next(false, &[]);
+        assert!(later != Action::await_change() && later != Action::requeue(SOON));
     }
 
     #[test]

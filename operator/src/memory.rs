@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mcp_entra_crds::McpServerStatus;
@@ -19,10 +19,32 @@ pub(crate) struct ServerMemory {
     pub(crate) trust_bundle: Option<ReadTrustBundle>,
     /// The status that was written last, until the watch has seen it.
     pub(crate) written: Option<WrittenStatus>,
-    /// Since when some ready pod has not reported the compiled policy.
-    pub(crate) lagging_since: Option<Instant>,
+    /// Some ready pod does not report the compiled policy.
+    pub(crate) lagging: Since,
+    /// Some ready pod has not ended its first probe, or cannot be asked.
+    pub(crate) probing: Since,
     /// When a pod was nudged last, by uid.
-    pub(crate) nudged: HashMap<String, Instant>,
+    pub(crate) nudged: HashMap<String, Nudged>,
+}
+
+/// Since when something has been so.
+#[derive(Debug, Default)]
+pub(crate) struct Since(Option<Instant>);
+
+impl Since {
+    /// Notes whether it is so now, and says for how long it has been.
+    pub(crate) fn note(&mut self, is_so: bool, now: Instant) -> Option<Duration> {
+        self.0 = is_so.then(|| self.0.unwrap_or(now));
+        self.0.map(|since| now.duration_since(since))
+    }
+}
+
+/// The last nudge of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Nudged {
+    /// Towards which policy.
+    pub(crate) revision: String,
+    pub(crate) at: Instant,
 }
 
 /// A child that was found as built.
@@ -52,34 +74,44 @@ pub(crate) struct WrittenStatus {
     pub(crate) status: McpServerStatus,
 }
 
-/// The memories of all McpServers, by uid.
-#[derive(Debug, Default)]
-pub(crate) struct Memories(Mutex<HashMap<String, ServerMemory>>);
+/// Something of each object, by the object's uid.
+#[derive(Debug)]
+pub(crate) struct ByUid<T>(Mutex<HashMap<String, T>>);
 
-impl Memories {
-    /// Takes a server's memory out. kube runs one pass at a time over an object, so nobody else misses it.
-    pub(crate) fn take(&self, uid: &str) -> ServerMemory {
-        self.lock().remove(uid).unwrap_or_default()
+impl<T> Default for ByUid<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> ByUid<T> {
+    /// Notes something of an object.
+    pub(crate) fn put(&self, uid: &str, value: T) {
+        self.lock().insert(uid.to_owned(), value);
     }
 
-    /// Puts a server's memory back.
-    pub(crate) fn put(&self, uid: &str, memory: ServerMemory) {
-        self.lock().insert(uid.to_owned(), memory);
+    /// What is noted of an object, forgetting it.
+    pub(crate) fn take(&self, uid: &str) -> Option<T> {
+        self.lock().remove(uid)
     }
 
-    /// Forgets servers that are gone.
+    /// Forgets objects that are gone.
     pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| exists(uid));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, ServerMemory>> {
+    /// All that is noted.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Which mappings each server's policy ConfigMap holds, by the server's uid: what the mapping controller reports.
-#[derive(Debug, Default)]
-pub(crate) struct ProgrammedPolicies(Mutex<HashMap<String, ProgrammedPolicy>>);
+/// The memories of all McpServers. A pass takes its own out and puts it back: kube runs one pass at a time over an
+/// object, so nobody else misses it.
+pub(crate) type Memories = ByUid<ServerMemory>;
+
+/// Which mappings each server's policy ConfigMap holds: what the mapping controller reports.
+pub(crate) type ProgrammedPolicies = ByUid<ProgrammedPolicy>;
 
 /// Which mappings one server's policy ConfigMap holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,22 +123,41 @@ pub(crate) struct ProgrammedPolicy {
 }
 
 impl ProgrammedPolicies {
-    /// Notes what a server's policy ConfigMap holds now.
-    pub(crate) fn put(&self, uid: &str, programmed: ProgrammedPolicy) {
-        self.lock().insert(uid.to_owned(), programmed);
-    }
-
     /// What a server's policy ConfigMap holds, once it is known.
     pub(crate) fn get(&self, uid: &str) -> Option<ProgrammedPolicy> {
         self.lock().get(uid).cloned()
     }
 
-    /// Forgets servers that are gone.
-    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
-        self.lock().retain(|uid, _| exists(uid));
+    /// Notes that a pass could not write the policy: the ConfigMap holds what it held, as far as is known nothing.
+    pub(crate) fn not_written(&self, uid: &str) {
+        self.lock().entry(uid.to_owned()).or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_written_is_known_not_to_be_held_and_what_was_stays_held() {
+        let policies = ProgrammedPolicies::default();
+        policies.not_written("a");
+        assert_eq!(policies.get("a"), Some(ProgrammedPolicy::default()));
+        let held = ProgrammedPolicy { held: BTreeMap::from([("m".into(), 1)]), left_out: BTreeMap::new() };
+        policies.put("b", held.clone());
+        policies.not_written("b");
+        assert_eq!(policies.get("b"), Some(held));
+        policies.retain(|uid| uid == "b");
+        assert_eq!(policies.get("a"), None);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, ProgrammedPolicy>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    #[test]
+    fn how_long_something_has_been_so_starts_anew_when_it_was_not() {
+        let (mut since, start) = (Since::default(), Instant::now());
+        let later = start + Duration::from_secs(5);
+        assert_eq!(since.note(true, start), Some(Duration::ZERO));
+        assert_eq!(since.note(true, later), Some(Duration::from_secs(5)));
+        assert_eq!(since.note(false, later), None);
+        assert_eq!(since.note(true, later), Some(Duration::ZERO));
     }
 }

@@ -10,10 +10,14 @@ pub struct Options {
     /// Image of mcp-entra-server that the pods run.
     #[arg(long, env = "MCP_ENTRA_SERVER_IMAGE")]
     pub server_image: String,
-    /// An address that `spec.entra.endpoints` may name, as https://host[:port]; repeatable. None: no McpServer may
-    /// set endpoints.
-    #[arg(long = "allowed-endpoint", value_name = "URL")]
-    pub allowed_endpoints: Vec<String>,
+    /// An address that `spec.entra.endpoints.authority` may name, as https://host[:port]; repeatable. None: no McpServer
+    /// may set endpoints. Whoever runs an authority decides who every user of its servers is.
+    #[arg(long = "allowed-authority", value_name = "URL")]
+    pub allowed_authorities: Vec<String>,
+    /// An address that `spec.entra.endpoints.graph` may name, as https://host[:port]; repeatable. Whoever runs it is
+    /// handed the users' tokens for Graph.
+    #[arg(long = "allowed-graph", value_name = "URL")]
+    pub allowed_graphs: Vec<String>,
     /// Let McpServers add CA certificates to their outgoing TLS by `spec.entra.trustBundle`.
     #[arg(long)]
     pub allow_trust_bundles: bool,

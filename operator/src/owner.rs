@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
-use mcp_entra_crds::McpServer;
+use mcp_entra_crds::{GROUP, McpServer};
 
 use crate::{MANAGER, errors::Error};
 
 /// The annotation with the hash of a child as built; a different one means that the child is of an older spec.
 pub(crate) const APPLIED_HASH: &str = "mcp-entra.dev/applied-hash";
+
+/// The annotation of pods with the uid of the McpServer that they belong to: labels name its predecessors, too.
+pub(crate) const SERVER_UID: &str = "mcp-entra.dev/server-uid";
 
 /// The label that selects all children and pods in watches, with the value [`MANAGER`].
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -103,10 +106,70 @@ impl Owner {
 
     /// Whether an object's controller is this very McpServer.
     pub(crate) fn owns(&self, metadata: &ObjectMeta) -> bool {
-        metadata
-            .owner_references
-            .iter()
-            .flatten()
-            .any(|reference| reference.controller == Some(true) && reference.uid == self.uid)
+        self.whose(metadata) == Whose::Ours
+    }
+
+    /// Whose an object is.
+    pub(crate) fn whose(&self, metadata: &ObjectMeta) -> Whose {
+        let is_named_alike = |reference: &OwnerReference| {
+            reference.kind == McpServer::kind(&())
+                && reference.name == self.name
+                && reference.api_version.strip_prefix(GROUP).is_some_and(|version| version.starts_with('/'))
+        };
+        match controller(metadata) {
+            Some(reference) if reference.uid == self.uid => Whose::Ours,
+            Some(reference) if is_named_alike(reference) => Whose::Predecessors,
+            _ => Whose::Foreign,
+        }
+    }
+}
+
+/// Whose an object is that has a child's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// This very McpServer's.
+    Ours,
+    /// A deleted McpServer's of the same name: the garbage collector is about to take it.
+    Predecessors,
+    /// Anybody else's.
+    Foreign,
+}
+
+/// The owner reference of an object's controller.
+pub(crate) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.iter().flatten().find(|reference| reference.controller == Some(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::tests::mk_owner;
+
+    #[test]
+    fn only_a_server_of_the_same_name_and_kind_is_a_predecessor() {
+        let owner = mk_owner();
+        let whose = |change: fn(&mut OwnerReference)| {
+            let mut metadata = owner.child_metadata(ChildKind::Service);
+            metadata.owner_references.iter_mut().flatten().for_each(change);
+            owner.whose(&metadata)
+        };
+        assert_eq!(whose(|_| {}), Whose::Ours);
+        assert_eq!(whose(|reference| reference.uid = "uid-0".into()), Whose::Predecessors);
+        assert_eq!(
+            whose(|reference| {
+                reference.uid = "uid-0".into();
+                reference.name = "other".into();
+            }),
+            Whose::Foreign
+        );
+        assert_eq!(
+            whose(|reference| {
+                reference.uid = "uid-0".into();
+                reference.api_version = "mcp-entra.devious/v1".into();
+            }),
+            Whose::Foreign
+        );
+        assert_eq!(whose(|reference| reference.controller = None), Whose::Foreign);
+        assert_eq!(owner.whose(&ObjectMeta::default()), Whose::Foreign);
     }
 }

@@ -15,7 +15,13 @@ use mcp_entra_policy::ServerStatus;
 use serde_json::json;
 
 use crate::{
-    MANAGER, build::ADMIN_PORT, errors::code, memory::ServerMemory, metrics::Metrics, owner::Owner, views::PodView,
+    MANAGER,
+    build::ADMIN_PORT,
+    errors::code,
+    memory::{Nudged, ServerMemory},
+    metrics::Metrics,
+    owner::Owner,
+    views::PodView,
 };
 
 /// How long a pod may take to answer.
@@ -27,31 +33,34 @@ const AT_ONCE: usize = 16;
 
 /// The annotation whose change makes a kubelet look at the pod's volumes at once, instead of within a minute or two.
 const POLICY_REVISION: &str = "mcp-entra.dev/policy-revision";
-/// Time between nudges of one pod: the kubelet may have looked before its cache had the new ConfigMap.
+/// Time between the first two nudges of a pod towards one policy: the kubelet may have looked before its cache had the
+/// new ConfigMap. Each further pause is twice as long, up to [`LONGEST_NUDGE_PAUSES`] doublings.
 const NUDGE_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_NUDGE_PAUSES: u32 = 5;
 
-/// Why a pod could not be asked.
+/// Why a pod could not be asked, in a few fixed words: they end up in conditions, where every change is a write.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PollError {
     #[error("it has no address")]
     NoAddress,
-    #[error("{}", root(.0))]
+    #[error("{}", words(.0))]
     Request(#[from] reqwest::Error),
     #[error("it answered with status {0}")]
     Status(u16),
     #[error("it answered with more than {LARGEST_ANSWER} bytes")]
     TooLarge,
-    #[error("its answer is not what a server of this version says: {0}")]
+    #[error("its answer is not what a server of this version says")]
     Unreadable(#[from] serde_json::Error),
 }
 
-/// The innermost cause: reqwest's own text stops at "error sending request".
-fn root(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+fn words(error: &reqwest::Error) -> &'static str {
+    if error.is_timeout() {
+        "it did not answer in time"
+    } else if error.is_connect() {
+        "the connection was refused"
+    } else {
+        "the connection broke off"
     }
-    cause.to_string()
 }
 
 /// A pod, and what it said.
@@ -82,7 +91,7 @@ pub(crate) async fn poll(client: &reqwest::Client, metrics: &Metrics, pods: Vec<
             let report = ask(client, &pod).await;
             if let Err(error) = &report {
                 metrics.poll_failed();
-                tracing::debug!(pod = %pod.name_any(), %error, "a pod's status cannot be read");
+                tracing::debug!(pod = %pod.name_any(), ?error, "a pod's status cannot be read");
             }
             PolledPod { pod, report }
         })
@@ -115,7 +124,7 @@ impl PolledPod {
     }
 }
 
-/// Nudges every ready pod whose policy is old, at most every two seconds each. Nothing is restarted, and a pod that
+/// Nudges every ready pod whose policy is old: at once towards a new one, ever more rarely towards the same. Nothing is restarted, and a pod that
 /// enforces the policy is left alone.
 pub(crate) async fn nudge(
     client: &Client,
@@ -129,11 +138,11 @@ pub(crate) async fn nudge(
     let api = Api::<PodView>::namespaced(client.clone(), &owner.namespace);
     for polled in pods.iter().filter(|polled| polled.pod.is_ready() && !polled.enforces(revision)) {
         let uid = polled.pod.uid().unwrap_or_default();
-        let recently = memory.nudged.get(&uid).is_some_and(|last| now.duration_since(*last) < NUDGE_PAUSE);
         let before = polled.pod.annotations().get(POLICY_REVISION).map(String::as_str);
+        let count = before.and_then(|value| counts(value, revision));
         // One that cannot be asked is nudged once a revision: repeating would be writing for ever.
-        let asked = polled.report.is_ok() || before.is_none_or(|value| counts(value, revision).is_none());
-        if recently || !asked {
+        let asked = polled.report.is_ok() || count.is_none();
+        if !asked || !is_due(memory.nudged.get(&uid), revision, count, now) {
             continue;
         }
         let value = next_value(before, revision);
@@ -144,7 +153,7 @@ pub(crate) async fn nudge(
             Ok(_) => {
                 tracing::info!(server = %owner.name, namespace = %owner.namespace, pod = %name, revision,
                     "nudged a pod: its policy is old");
-                memory.nudged.insert(uid, now);
+                memory.nudged.insert(uid, Nudged { revision: revision.to_owned(), at: now });
             }
             Err(error) if code(&error) == Some(404) => {}
             Err(error) => {
@@ -154,7 +163,13 @@ pub(crate) async fn nudge(
     }
 }
 
-/// How often a pod has been nudged towards a revision, if it has.
+fn is_due(last: Option<&Nudged>, revision: &str, count: Option<u64>, now: Instant) -> bool {
+    let Some(last) = last.filter(|last| last.revision == revision) else { return true };
+    let doublings = u32::try_from(count.unwrap_or(0)).unwrap_or(u32::MAX).min(LONGEST_NUDGE_PAUSES);
+    now.duration_since(last.at) >= NUDGE_PAUSE * 2_u32.pow(doublings)
+}
+
+/// How often a pod has been nudged anew towards a revision, if it has.
 fn counts(value: &str, revision: &str) -> Option<u64> {
     match value.strip_prefix(revision)? {
         "" => Some(0),
@@ -181,5 +196,30 @@ mod tests {
         assert_eq!(next_value(Some("abc.9"), "abc"), "abc.10");
         assert_eq!(next_value(Some("abd.9"), "abc"), "abc");
         assert_eq!(next_value(Some("abcd"), "abc"), "abc");
+    }
+
+    #[test]
+    fn a_new_policy_is_nudged_at_once_and_the_same_one_ever_more_rarely() {
+        let start = Instant::now();
+        let last = Nudged { revision: "abc".into(), at: start };
+        let due = |revision: &str, count: u64, seconds: u64| {
+            is_due(Some(&last), revision, Some(count), start + Duration::from_secs(seconds))
+        };
+        assert!(is_due(None, "abc", None, start));
+        assert!(due("abd", 0, 0));
+        assert!(!due("abc", 0, 1) && due("abc", 0, 2));
+        assert!(!due("abc", 2, 7) && due("abc", 2, 8));
+        assert!(!due("abc", 99, 63) && due("abc", 99, 64));
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_cannot_be_reached_is_told_in_words_that_stay_the_same() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let refused = reqwest::get(format!("http://{address}/status")).await.unwrap_err();
+        assert_eq!(PollError::from(refused).to_string(), "the connection was refused");
+        let unreadable = serde_json::from_str::<ServerStatus>("{").unwrap_err();
+        assert_eq!(PollError::from(unreadable).to_string(), "its answer is not what a server of this version says");
     }
 }

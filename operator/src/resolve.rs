@@ -18,11 +18,13 @@ use kube::{
 };
 use mcp_entra_crds::{McpServer, TrustBundle};
 use serde::de::DeserializeOwned;
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::{
     errors::Error,
     memory::{ReadTrustBundle, ServerMemory},
-    owner::{ChildKind, Owner},
+    owner::{ChildKind, Owner, Whose, controller},
     world::World,
 };
 
@@ -31,30 +33,55 @@ use crate::{
 pub(crate) struct Seen {
     pub(crate) uid: String,
     /// Changes whenever something changes that could be ours: the generation where the kind has one (its status may
-    /// change freely), else the resource version.
+    /// change freely) with a hash of the metadata that it does not count, else the resource version.
     pub(crate) version: String,
-    /// Whether it is this server's own.
-    pub(crate) ours: bool,
+    pub(crate) whose: Whose,
     /// The kind and name of its controller, for people.
     pub(crate) controller: Option<String>,
+    /// Whether it is being deleted.
+    pub(crate) leaving: bool,
 }
 
 impl Seen {
     pub(crate) fn of(metadata: &ObjectMeta, owner: &Owner) -> Self {
-        let generation = metadata.generation.filter(|generation| *generation > 0).map(|number| number.to_string());
-        let controller =
-            metadata.owner_references.iter().flatten().find(|reference| reference.controller == Some(true));
+        let generation = metadata.generation.filter(|generation| *generation > 0);
+        let version = generation.map(|generation| format!("{generation}-{}", hash_of_what_generations_miss(metadata)));
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
-            version: generation.or_else(|| metadata.resource_version.clone()).unwrap_or_default(),
-            ours: owner.owns(metadata),
-            controller: controller.map(|reference| format!("{} {}", reference.kind, reference.name)),
+            version: version.or_else(|| metadata.resource_version.clone()).unwrap_or_default(),
+            whose: owner.whose(metadata),
+            controller: controller(metadata).map(|reference| format!("{} {}", reference.kind, reference.name)),
+            leaving: metadata.deletion_timestamp.is_some(),
         }
     }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        self.whose == Whose::Ours
+    }
+}
+
+fn hash_of_what_generations_miss(metadata: &ObjectMeta) -> String {
+    let mut annotations = metadata.annotations.clone().unwrap_or_default();
+    // The Deployment controller's own count.
+    annotations.remove("deployment.kubernetes.io/revision");
+    let missed = json!([metadata.labels, annotations, metadata.owner_references]);
+    let mut digits = hex::encode(Sha256::digest(missed.to_string()));
+    digits.truncate(16);
+    digits
 }
 
 /// The objects that have the children's names.
 pub(crate) type SeenChildren = BTreeMap<ChildKind, Seen>;
+
+/// Finds who has the policy's name.
+pub(crate) async fn policy(client: &Client, world: &World, owner: &Owner) -> Result<Option<Seen>, Error> {
+    child::<_, ConfigMap>(client, &world.config_maps, owner, ChildKind::Policy).await
+}
+
+/// The object that has the Ingress's name, as far as the watch shows one.
+pub(crate) fn watched_ingress(world: &World, owner: &Owner) -> Option<Seen> {
+    watched(&world.ingresses, owner, ChildKind::Ingress)
+}
 
 /// Finds who has the children's names. Of an Ingress that is not asked for, only one that the watch shows matters.
 pub(crate) async fn children(
@@ -69,9 +96,9 @@ pub(crate) async fn children(
             seen.insert(kind, found);
         }
     };
-    for kind in [ChildKind::Policy, ChildKind::Configuration] {
-        add(kind, child::<_, ConfigMap>(client, &world.config_maps, owner, kind).await?);
-    }
+    add(ChildKind::Policy, policy(client, world, owner).await?);
+    let kind = ChildKind::Configuration;
+    add(kind, child::<_, ConfigMap>(client, &world.config_maps, owner, kind).await?);
     let kind = ChildKind::ServiceAccount;
     add(kind, child::<_, ServiceAccount>(client, &world.service_accounts, owner, kind).await?);
     let kind = ChildKind::Service;
@@ -82,7 +109,7 @@ pub(crate) async fn children(
     if exposed {
         add(kind, child::<_, Ingress>(client, &world.ingresses, owner, kind).await?);
     } else {
-        add(kind, watched(&world.ingresses, owner, kind));
+        add(kind, watched_ingress(world, owner));
     }
     Ok(seen)
 }
@@ -165,4 +192,34 @@ pub(crate) async fn trust_bundle(
     };
     memory.trust_bundle = Some(read);
     Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::tests::mk_owner;
+
+    #[test]
+    fn a_change_of_our_metadata_is_a_new_version_though_the_generation_stays() {
+        let owner = mk_owner();
+        let version = |change: fn(&mut ObjectMeta)| {
+            let mut metadata = owner.child_metadata(ChildKind::Deployment);
+            metadata.generation = Some(3);
+            metadata.resource_version = Some("7".into());
+            change(&mut metadata);
+            Seen::of(&metadata, &owner).version
+        };
+        let before = version(|_| {});
+        assert_eq!(before, version(|metadata| metadata.resource_version = Some("8".into())));
+        assert_eq!(
+            before,
+            version(|metadata| {
+                metadata.annotations = Some([("deployment.kubernetes.io/revision".into(), "2".into())].into());
+            })
+        );
+        assert_ne!(before, version(|metadata| metadata.generation = Some(4)));
+        assert_ne!(before, version(|metadata| metadata.labels.get_or_insert_default().clear()));
+        assert_ne!(before, version(|metadata| metadata.owner_references = None));
+        assert_ne!(before, version(|metadata| metadata.annotations = Some([("a".into(), "b".into())].into())));
+    }
 }

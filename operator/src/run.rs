@@ -151,7 +151,10 @@ async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> 
             Err(invalid) => Ok(unreadable(&*server, invalid)),
         }
     };
-    measured(pass, Kind::McpServer, &uid, &context.metrics, &context.failures).await
+    let result = measured(pass, Kind::McpServer, &uid, &context.metrics, &context.failures).await;
+    // Mappings wait for the first pass over each of their servers, and no longer.
+    context.policies.not_written(&uid);
+    result
 }
 
 async fn reconcile_mapping(mapping: Arc<WatchedMapping>, context: Arc<mapping::Context>) -> Result<Action, Error> {
@@ -192,7 +195,7 @@ async fn measured(
     };
     metrics.pass(kind, outcome, start.elapsed());
     if result.is_ok() {
-        failures.forget(uid);
+        failures.take(uid);
     }
     result
 }

@@ -12,7 +12,8 @@ use mcp_entra_crds::{ConditionType, FederatedCredential, McpServer, McpServerSta
 use crate::{
     MANAGER,
     apply::{Conflict, status_patch},
-    availability::availability,
+    availability::{Rollout, availability},
+    build::CONFIGURATION_HASH,
     conditions::{Reason, Verdict, conditions, with_ready},
     errors::Error,
     memory::{ServerMemory, WrittenStatus},
@@ -30,16 +31,28 @@ pub(crate) const GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct Facts<'a> {
     pub(crate) server: &'a McpServer,
     pub(crate) owner: &'a Owner,
-    pub(crate) refusal: Option<&'a Refusal>,
+    /// Whether the spec is accepted; absent where that could not be found out.
+    pub(crate) validation: Option<Result<(), &'a Refusal>>,
+    /// Hash of the configuration that the pods should have, if the spec is accepted.
+    pub(crate) configuration: Option<String>,
     pub(crate) conflict: Option<&'a Conflict>,
     pub(crate) error: Option<&'a Error>,
     pub(crate) policy: &'a Compiled,
     pub(crate) deployment: Option<&'a DeploymentView>,
+    /// Whether the Deployment has been applied, but not been seen again since.
+    pub(crate) deployment_is_stale: bool,
     pub(crate) ingress: Option<&'a IngressView>,
     pub(crate) pods: &'a [&'a PodView],
     pub(crate) polled: &'a [PolledPod],
     /// For how long some ready pod has not reported the compiled policy.
     pub(crate) lagging: Option<Duration>,
+    /// For how long some ready pod has not ended its first probe, or could not be asked.
+    pub(crate) probing: Option<Duration>,
+}
+
+/// Whether a ready pod has yet to say whether its credential works.
+pub(crate) fn is_probing(polled: &PolledPod) -> bool {
+    polled.pod.is_ready() && !polled.report.as_ref().is_ok_and(|report| report.federation.works.is_some())
 }
 
 impl Facts<'_> {
@@ -47,8 +60,14 @@ impl Facts<'_> {
         self.polled.iter().filter(|polled| polled.pod.is_ready())
     }
 
-    fn in_grace(&self) -> bool {
-        self.lagging.is_some_and(|lagging| lagging < GRACE)
+    /// Ready pods that were started with the configuration that there should be.
+    fn current_pods(&self) -> Vec<&PolledPod> {
+        let is_current = |polled: &&PolledPod| {
+            let annotations = polled.pod.metadata.annotations.as_ref();
+            let hash = annotations.and_then(|annotations| annotations.get(CONFIGURATION_HASH));
+            self.configuration.is_none() || hash == self.configuration.as_ref()
+        };
+        self.ready_pods().filter(is_current).collect()
     }
 }
 
@@ -56,16 +75,16 @@ impl Facts<'_> {
 pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timestamp) -> McpServerStatus {
     let spec = &facts.server.spec;
     let mut verdicts = vec![
-        (ConditionType::Accepted, accepted(facts.refusal)),
+        (ConditionType::Accepted, accepted(facts, &previous.conditions)),
         (ConditionType::Programmed, programmed(facts)),
-        (ConditionType::Available, availability(spec.replicas.unwrap_or(1), facts.deployment, facts.pods)),
+        (ConditionType::Available, availability(rollout(facts))),
         (ConditionType::FederationReady, federation(facts, &previous.conditions)),
         (ConditionType::AuthorizationReady, authorization(facts, &previous.conditions)),
     ];
     if spec.exposure.is_some() {
         verdicts.push((ConditionType::Exposed, exposed(facts)));
     }
-    if let Some(conflict) = facts.conflict {
+    if let Some(conflict) = facts.conflict.filter(|conflict| !conflict.collected) {
         verdicts.push((ConditionType::Conflicted, Verdict::yes(Reason::NotOwned, conflict_message(conflict))));
     }
     let generation = facts.server.metadata.generation;
@@ -81,15 +100,41 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
     }
 }
 
-fn accepted(refusal: Option<&Refusal>) -> Verdict {
-    match refusal {
-        None => Verdict::yes(Reason::Accepted, "the spec is valid and allowed here"),
-        Some(refusal) => Verdict::no(refusal.reason, refusal.message.clone()),
+fn rollout<'a>(facts: &Facts<'a>) -> Rollout<'a> {
+    Rollout {
+        namespace: &facts.owner.namespace,
+        wanted: facts.server.spec.replicas.unwrap_or(1),
+        deployment: facts.deployment,
+        is_stale: facts.deployment_is_stale,
+        pods: facts.pods,
+        polled: facts.polled,
+    }
+}
+
+fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
+    match facts.validation {
+        Some(Ok(())) => Verdict::yes(Reason::Accepted, "the spec is valid and allowed here"),
+        Some(Err(refusal)) => Verdict::no(refusal.reason, refusal.message.clone()),
+        None => Verdict::before(previous, ConditionType::Accepted).unwrap_or_else(|| {
+            Verdict::unknown(
+                Reason::Progressing,
+                "what the spec refers to could not be read yet; the condition Programmed says why",
+            )
+        }),
     }
 }
 
 fn programmed(facts: &Facts<'_>) -> Verdict {
     if let Some(conflict) = facts.conflict {
+        let Conflict { kind, name, collected, .. } = conflict;
+        if *collected {
+            return Verdict::no(
+                Reason::Progressing,
+                format!(
+                    "the children of the deleted McpServer of this name are being collected, {kind} {name} among them; wait until they are gone"
+                ),
+            );
+        }
         return Verdict::no(Reason::NotOwned, conflict_message(conflict));
     }
     if let Some(error) = facts.error {
@@ -100,7 +145,7 @@ fn programmed(facts: &Facts<'_>) -> Verdict {
             ),
         );
     }
-    if facts.refusal.is_some() {
+    if facts.validation.is_some_and(|validation| validation.is_err()) {
         return Verdict::no(
             Reason::NotAccepted,
             "the children are left as they are, but for the policy, until the spec is accepted; the condition Accepted says what to change",
@@ -110,7 +155,7 @@ fn programmed(facts: &Facts<'_>) -> Verdict {
 }
 
 fn conflict_message(conflict: &Conflict) -> String {
-    let Conflict { kind, name, controller } = conflict;
+    let Conflict { kind, name, controller, .. } = conflict;
     let whose = controller
         .as_ref()
         .map_or_else(|| "nobody's child".to_owned(), |controller| format!("a child of {controller}"));
@@ -136,23 +181,25 @@ fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredent
 }
 
 fn no_ready_pods() -> Verdict {
-    Verdict::unknown(Reason::NoReadyPods, "no pod is ready that could be asked; the condition Available says why")
+    Verdict::unknown(
+        Reason::NoReadyPods,
+        "no pod with this configuration is ready that could be asked; the condition Available says why",
+    )
 }
 
-fn unreachable(facts: &Facts<'_>) -> Option<Verdict> {
-    let (pod, error) = facts.ready_pods().find_map(|polled| Some((&polled.pod, polled.report.as_ref().err()?)))?;
+/// Why a ready pod cannot be asked, if there is such a pod.
+fn unreachable<'a>(pods: impl IntoIterator<Item = &'a PolledPod>) -> Option<String> {
+    let (pod, error) = pods.into_iter().find_map(|polled| Some((&polled.pod, polled.report.as_ref().err()?)))?;
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    Some(Verdict::unknown(
-        Reason::StatusUnreachable,
-        format!(
-            "pod {name} is ready, but its status on port 8081 cannot be read: {error}; let NetworkPolicies and proxies pass mcp-entra-operator to that port"
-        ),
+    Some(format!(
+        "pod {name} is ready, but its status on port 8081 cannot be read: {error}; let NetworkPolicies and proxies pass mcp-entra-operator to that port"
     ))
 }
 
 fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
-    let reports: Vec<_> = facts.ready_pods().filter_map(|polled| polled.report.as_ref().ok()).collect();
-    if facts.ready_pods().next().is_none() {
+    let pods = facts.current_pods();
+    let reports: Vec<_> = pods.iter().filter_map(|polled| polled.report.as_ref().ok()).collect();
+    if pods.is_empty() {
         return no_ready_pods();
     }
     if let Some(failing) = reports.iter().find(|report| report.federation.works == Some(false)) {
@@ -161,16 +208,26 @@ fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
         });
         return Verdict::no(Reason::ExchangeFailed, message);
     }
-    if reports.iter().any(|report| report.federation.works == Some(true)) {
-        return Verdict::yes(
+    let (all, asked) = (pods.len(), reports.len());
+    let working = reports.iter().filter(|report| report.federation.works == Some(true)).count();
+    let verdict = if asked == 0 {
+        Verdict::unknown(Reason::StatusUnreachable, unreachable(pods.iter().copied()).unwrap_or_default())
+    } else if working < asked {
+        Verdict::unknown(
+            Reason::ProbePending,
+            format!("{working} of {all} ready pods have ended their first probe; wait a few seconds"),
+        )
+    } else {
+        Verdict::yes(
             Reason::ExchangeWorks,
-            "Entra accepted the service account token at the last probe of every ready pod",
-        );
+            format!("Entra accepted the service account token of {working} of {all} ready pods at their last probe"),
+        )
+    };
+    if working < all {
+        as_before_in_grace(facts.probing, previous, ConditionType::FederationReady, verdict)
+    } else {
+        verdict
     }
-    let pending = if reports.is_empty() { unreachable(facts) } else { None }.unwrap_or_else(|| {
-        Verdict::unknown(Reason::ProbePending, "no pod has ended its first probe yet; wait a few seconds")
-    });
-    as_before_in_grace(facts, previous, ConditionType::FederationReady, pending)
 }
 
 fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
@@ -192,27 +249,35 @@ fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
         );
     };
     let name = behind.pod.metadata.name.as_deref().unwrap_or_default();
+    let namespace = &facts.owner.namespace;
     let verdict = match &behind.report {
-        Err(_) => unreachable(facts).map(|verdict| Verdict { state: crate::conditions::State::False, ..verdict }),
-        Ok(report) => report.policy.error.as_ref().map(|error| {
-            Verdict::no(
+        Err(_) => Verdict::no(Reason::StatusUnreachable, unreachable([behind]).unwrap_or_default()),
+        Ok(report) => match &report.policy.error {
+            Some(error) => Verdict::no(
                 Reason::PolicyUnreadable,
-                format!("pod {name} enforces an older policy, since it cannot read the newest: {error}; if this lasts, see kubectl logs {name}"),
-            )
-        }),
+                format!(
+                    "pod {name} enforces an older policy, since it cannot read the newest: {error}; if this lasts, see kubectl -n {namespace} logs {name}"
+                ),
+            ),
+            None => Verdict::no(
+                Reason::PolicyLagging,
+                format!(
+                    "pod {name} still enforces an older policy; it is nudged until it has read the newest: if this lasts, see kubectl -n {namespace} describe pod {name}"
+                ),
+            ),
+        },
     };
-    let verdict = verdict.unwrap_or_else(|| {
-        Verdict::no(
-            Reason::PolicyLagging,
-            format!("pod {name} still enforces an older policy; it is nudged until it has read the newest: if this lasts, see kubectl describe pod {name}"),
-        )
-    });
-    as_before_in_grace(facts, previous, ConditionType::AuthorizationReady, verdict)
+    as_before_in_grace(facts.lagging, previous, ConditionType::AuthorizationReady, verdict)
 }
 
 /// A change needs a moment to arrive everywhere; until then the condition stays what it was.
-fn as_before_in_grace(facts: &Facts<'_>, previous: &[Condition], type_: ConditionType, verdict: Verdict) -> Verdict {
-    if !facts.in_grace() {
+fn as_before_in_grace(
+    since: Option<Duration>,
+    previous: &[Condition],
+    type_: ConditionType,
+    verdict: Verdict,
+) -> Verdict {
+    if since.is_none_or(|since| since >= GRACE) {
         return verdict;
     }
     let starting = || Verdict::unknown(Reason::Progressing, "the pods have not reported yet; wait a few seconds");
@@ -286,7 +351,8 @@ mod tests {
 
     fn mk_pod(name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledPod {
         let state = if ready { "True" } else { "False" };
-        let pod = json!({"metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": state}]}});
+        let pod = json!({"metadata": {"name": name, "annotations": {CONFIGURATION_HASH: "now"}},
+            "status": {"conditions": [{"type": "Ready", "status": state}]}});
         let report = match report {
             Some(report) => Ok(serde_json::from_value(report).unwrap()),
             None => Err(PollError::NoAddress),
@@ -312,15 +378,18 @@ mod tests {
         let facts = Facts {
             server: &server,
             owner: &owner,
-            refusal: None,
+            validation: Some(Ok(())),
+            configuration: Some("now".into()),
             conflict: None,
             error: None,
             policy: &compiled,
             deployment: None,
+            deployment_is_stale: false,
             ingress: None,
             pods: &[],
             polled,
             lagging: lagging.map(Duration::from_secs),
+            probing: lagging.map(Duration::from_secs),
         };
         status(&facts, &McpServerStatus::default(), Timestamp::UNIX_EPOCH)
     }
@@ -375,6 +444,36 @@ mod tests {
         let pods = [mk_pod("a", true, mk_report("new", Some(true)))];
         let status = told(&pods, None, |compiled| compiled.left_out = vec!["newest".into()]);
         assert_says(&status, ConditionType::AuthorizationReady, State::False, Reason::PolicyTooLarge);
+    }
+
+    #[test]
+    fn pods_of_an_older_configuration_do_not_vouch_for_the_newest() {
+        let old = || {
+            let mut polled = mk_pod("old", true, mk_report("new", Some(true)));
+            Arc::get_mut(&mut polled.pod).unwrap().metadata.annotations = None;
+            polled
+        };
+        let status = told(&[old()], None, |_| {});
+        assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::NoReadyPods);
+        let status = told(&[old(), mk_pod("a", true, mk_report("new", None))], None, |_| {});
+        assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
+        // It serves nevertheless, so its policy matters.
+        let mut lagging = mk_pod("old", true, mk_report("old", Some(true)));
+        Arc::get_mut(&mut lagging.pod).unwrap().metadata.annotations = None;
+        let status = told(&[lagging], Some(11), |_| {});
+        assert_says(&status, ConditionType::AuthorizationReady, State::False, Reason::PolicyLagging);
+    }
+
+    #[test]
+    fn one_pod_whose_first_probe_is_pending_keeps_federation_from_being_ready() {
+        let pods = [mk_pod("a", true, mk_report("new", Some(true))), mk_pod("b", true, mk_report("new", None))];
+        let status = told(&pods, Some(11), |_| {});
+        assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
+        let pods = [mk_pod("a", true, mk_report("new", Some(true))), mk_pod("b", true, None)];
+        let status = told(&pods, Some(11), |_| {});
+        assert_says(&status, ConditionType::FederationReady, State::True, Reason::ExchangeWorks);
+        let verdict = Verdict::before(&status.conditions, ConditionType::FederationReady).unwrap();
+        assert!(verdict.message.contains("1 of 2 ready pods"), "{}", verdict.message);
     }
 
     #[test]

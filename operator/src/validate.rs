@@ -107,26 +107,26 @@ pub(crate) fn public_url(exposure: Option<&Exposure>) -> Option<String> {
 fn authority(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
     match &spec.entra.endpoints {
         None => Ok(spec.entra.cloud.authority().to_owned()),
-        Some(endpoints) => allowed("authority", &endpoints.authority, options),
+        Some(endpoints) => allowed("authority", &endpoints.authority, &options.allowed_authorities),
     }
 }
 
 fn graph(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
     match &spec.entra.endpoints {
         None => Ok(spec.entra.cloud.graph().to_owned()),
-        Some(endpoints) => allowed("graph", &endpoints.graph, options),
+        Some(endpoints) => allowed("graph", &endpoints.graph, &options.allowed_graphs),
     }
 }
 
 /// Another authority would vouch for anybody, another Graph would be handed users' tokens.
-fn allowed(field: &str, url: &str, options: &Options) -> Result<String, Refusal> {
-    if options.allowed_endpoints.iter().any(|allowed| allowed == url) {
+fn allowed(field: &str, url: &str, allowed: &[String]) -> Result<String, Refusal> {
+    if allowed.iter().any(|allowed| allowed == url) {
         return Ok(url.to_owned());
     }
     refuse(
         Reason::EndpointsNotAllowed,
         format!(
-            "spec.entra.endpoints.{field}: {url} is not allowed here; remove spec.entra.endpoints to use the cloud's own, or ask whoever runs mcp-entra-operator to start it with --allowed-endpoint={url}"
+            "spec.entra.endpoints.{field}: {url} is not allowed here; remove spec.entra.endpoints to use the cloud's own, or ask whoever runs mcp-entra-operator to start it with --allowed-{field}={url}"
         ),
     )
 }
@@ -198,7 +198,8 @@ pub(crate) mod tests {
     pub(crate) fn mk_options() -> Options {
         Options {
             server_image: "registry.example/mcp-entra-server:1".into(),
-            allowed_endpoints: vec!["https://login.example".into(), "https://graph.example".into()],
+            allowed_authorities: vec!["https://login.example".into()],
+            allowed_graphs: vec!["https://graph.example".into()],
             allow_trust_bundles: true,
             pod_proxy_url: None,
             status_poll_seconds: 10,
@@ -278,11 +279,14 @@ pub(crate) mod tests {
         for (field, authority, graph) in [
             ("authority", "https://login.example:444", "https://graph.example"),
             ("graph", "https://login.example", "https://graph.example.evil"),
+            // What is allowed as the one is not allowed as the other.
+            ("authority", "https://graph.example", "https://graph.example"),
+            ("graph", "https://login.example", "https://login.example"),
         ] {
             let refusal = endpoints(authority, graph).unwrap_err();
             assert_eq!(refusal.reason, Reason::EndpointsNotAllowed);
             assert!(refusal.message.starts_with(&format!("spec.entra.endpoints.{field}: ")), "{}", refusal.message);
-            assert!(refusal.message.contains("--allowed-endpoint"), "{}", refusal.message);
+            assert!(refusal.message.contains(&format!("--allowed-{field}=https://")), "{}", refusal.message);
         }
     }
 

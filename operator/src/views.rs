@@ -20,6 +20,7 @@ pub(crate) struct DeploymentView {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct DeploymentStatusView {
+    pub(crate) observed_generation: Option<i64>,
     pub(crate) replicas: i32,
     pub(crate) ready_replicas: i32,
     pub(crate) updated_replicas: i32,
@@ -35,6 +36,16 @@ pub(crate) struct ConditionView {
     pub(crate) status: String,
     pub(crate) reason: String,
     pub(crate) message: String,
+}
+
+impl DeploymentView {
+    /// Whether all pods that there are, and as many as wanted, are of the newest spec.
+    pub(crate) fn is_rolled_out(&self, wanted: i32) -> bool {
+        let status = &self.status;
+        status.observed_generation == self.metadata.generation
+            && status.updated_replicas >= wanted
+            && status.replicas == status.updated_replicas
+    }
 }
 
 /// What is read of a Pod.

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::{
     MANAGER,
     errors::Error,
-    owner::{ChildKind, INSTANCE, MANAGED_BY},
+    owner::{ChildKind, INSTANCE, MANAGED_BY, Owner, SERVER_UID},
     views::{DeploymentView, IngressView, PodView},
 };
 
@@ -132,15 +132,33 @@ impl World {
         self.mappings.state_filter(|mapping| mapping.namespace().as_deref() == Some(namespace))
     }
 
-    /// The pods of a server, by name.
-    pub(crate) fn pods_of(&self, namespace: &str, server: &str) -> Vec<Arc<PodView>> {
+    /// The pods of a server, by name: those of its very own, not of a namesake or of somebody who borrows its labels.
+    pub(crate) fn pods_of(&self, owner: &Owner) -> Vec<Arc<PodView>> {
         let mut pods = self.pods.state_filter(|pod| {
-            pod.metadata.namespace.as_deref() == Some(namespace)
-                && pod.labels().get(INSTANCE).is_some_and(|instance| instance == server)
+            pod.metadata.namespace.as_ref() == Some(&owner.namespace)
+                && pod.annotations().get(SERVER_UID) == Some(&owner.uid)
         });
         pods.sort_by_key(|pod| pod.name_any());
         pods
     }
+
+    /// The Deployment of a server.
+    pub(crate) fn deployment_of(&self, owner: &Owner) -> Option<Arc<DeploymentView>> {
+        own(&self.deployments, owner, ChildKind::Deployment)
+    }
+
+    /// The Ingress of a server.
+    pub(crate) fn ingress_of(&self, owner: &Owner) -> Option<Arc<IngressView>> {
+        own(&self.ingresses, owner, ChildKind::Ingress)
+    }
+}
+
+fn own<K>(store: &Store<K>, owner: &Owner, kind: ChildKind) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let found = store.get(&ObjectRef::new(&kind.name(&owner.name)).within(&owner.namespace))?;
+    owner.owns(found.meta()).then_some(found)
 }
 
 /// Opens once every store holds what there was at the start: a policy compiled of half the mappings would revoke the

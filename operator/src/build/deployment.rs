@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle,
+            Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, KeyToPath, Lifecycle,
             LifecycleHandler, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
             ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, SleepAction, Volume,
             VolumeMount, VolumeProjection,
@@ -21,7 +21,10 @@ use k8s_openapi::{
 use mcp_entra_policy::{CONFIGURATION_KEY, POLICY_KEY};
 use sha2::{Digest, Sha256};
 
-use crate::{owner::ChildKind, validate::Validated};
+use crate::{
+    owner::{ChildKind, SERVER_UID},
+    validate::{Trust, Validated},
+};
 
 /// Name of the server's container.
 const CONTAINER: &str = "server";
@@ -33,7 +36,7 @@ pub(crate) const ADMIN_PORT: u16 = 8081;
 const ADMIN_PORT_NAME: &str = "admin";
 
 /// The annotation of the pod template whose change restarts the pods.
-const CONFIGURATION_HASH: &str = "mcp-entra.dev/configuration-hash";
+pub(crate) const CONFIGURATION_HASH: &str = "mcp-entra.dev/configuration-hash";
 
 const CONFIGURATION_FOLDER: &str = "/etc/mcp-entra/config";
 const POLICY_FOLDER: &str = "/etc/mcp-entra/policy";
@@ -64,7 +67,10 @@ pub(super) fn deployment(server: &Validated) -> Deployment {
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(server.owner.labels()),
-                    annotations: Some(BTreeMap::from([(CONFIGURATION_HASH.to_owned(), configuration_hash(server))])),
+                    annotations: Some(BTreeMap::from([
+                        (CONFIGURATION_HASH.to_owned(), configuration_hash(server)),
+                        (SERVER_UID.to_owned(), server.owner.uid.clone()),
+                    ])),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(server)),
@@ -76,7 +82,7 @@ pub(super) fn deployment(server: &Validated) -> Deployment {
 }
 
 /// Hash of what the server reads once, at its start. The policy is not in it: that is reloaded live.
-fn configuration_hash(server: &Validated) -> String {
+pub(crate) fn configuration_hash(server: &Validated) -> String {
     let mut hash = Sha256::new();
     hash.update(&server.configuration);
     if let Some(trust) = &server.trust {
@@ -217,21 +223,27 @@ struct Mount {
 }
 
 fn mounts(server: &Validated) -> Vec<Mount> {
-    let config_map = |volume: &str, name: String, folder: &'static str| Mount {
+    // One key each: whatever else stands in a ConfigMap is none of the server's business.
+    let config_map = |volume: &str, name: String, key: &str, folder: &'static str| Mount {
         volume: Volume {
             name: volume.to_owned(),
-            config_map: Some(ConfigMapVolumeSource { name, ..ConfigMapVolumeSource::default() }),
+            config_map: Some(ConfigMapVolumeSource {
+                name,
+                items: Some(vec![KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None }]),
+                ..ConfigMapVolumeSource::default()
+            }),
             ..Volume::default()
         },
         folder,
     };
     let owner = &server.owner.name;
     let mut mounts = vec![
-        config_map("config", ChildKind::Configuration.name(owner), CONFIGURATION_FOLDER),
-        config_map("policy", ChildKind::Policy.name(owner), POLICY_FOLDER),
+        config_map("config", ChildKind::Configuration.name(owner), CONFIGURATION_KEY, CONFIGURATION_FOLDER),
+        config_map("policy", ChildKind::Policy.name(owner), POLICY_KEY, POLICY_FOLDER),
         Mount { volume: identity(server), folder: IDENTITY_FOLDER },
     ];
-    mounts.extend(server.trust.as_ref().map(|trust| config_map("trust", trust.config_map.clone(), TRUST_FOLDER)));
+    let trust = |trust: &Trust| config_map("trust", trust.config_map.clone(), &trust.key, TRUST_FOLDER);
+    mounts.extend(server.trust.as_ref().map(trust));
     mounts
 }
 

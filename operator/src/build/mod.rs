@@ -13,7 +13,7 @@ use k8s_openapi::api::{
     networking::v1::Ingress,
 };
 
-pub(crate) use deployment::ADMIN_PORT;
+pub(crate) use deployment::{ADMIN_PORT, CONFIGURATION_HASH, configuration_hash};
 pub(crate) use policy::policy;
 
 use crate::validate::Validated;

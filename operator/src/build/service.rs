@@ -12,6 +12,7 @@ pub(super) fn service(server: &Validated) -> Service {
     Service {
         metadata: server.owner.child_metadata(ChildKind::Service),
         spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".to_owned()),
             selector: Some(server.owner.selector()),
             ports: Some(vec![ServicePort {
                 name: Some(HTTP_PORT_NAME.to_owned()),

@@ -74,6 +74,28 @@ fn every_volume_is_mounted_whole_so_that_it_is_refreshed() {
 }
 
 #[test]
+fn a_config_map_shows_the_server_the_one_key_that_it_reads() {
+    let volumes = &deployment(with_bundle)["spec"]["template"]["spec"]["volumes"];
+    let items: Vec<_> = volumes
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|volume| volume.get("configMap"))
+        .map(|source| (source["name"].as_str().unwrap(), source["items"].clone()))
+        .collect();
+    let one = |key: &str| json!([{"key": key, "path": key}]);
+    let expected =
+        [("graph-config", one("config.yaml")), ("graph-policy", one("policy.json")), ("corporate", one("ca.crt"))];
+    assert_eq!(items, expected);
+}
+
+#[test]
+fn pods_say_whose_they_are_beyond_the_name() {
+    let deployment = deployment(|_| {});
+    assert_eq!(deployment["spec"]["template"]["metadata"]["annotations"]["mcp-entra.dev/server-uid"], "uid-1");
+}
+
+#[test]
 fn a_changed_configuration_or_trust_bundle_restarts_the_pods_and_another_replica_count_does_not() {
     let before = deployment(|_| {});
     assert_eq!(hash(&before), hash(&deployment(|server| server.spec.replicas = Some(5))));

@@ -1,14 +1,17 @@
 //! The children: made, kept as built, removed.
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Service, ServiceAccount},
-    networking::v1::Ingress,
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Service, ServiceAccount},
+        networking::v1::Ingress,
+    },
 };
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use mcp_entra_crds::McpServer;
 use mcp_entra_policy::{CONFIGURATION_KEY, ServerConfiguration};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Space, find, mk_mapping, mk_server, until};
 
@@ -200,4 +203,136 @@ async fn a_deleted_server_takes_everything_with_it() {
             && space.get::<ConfigMap>("graph-policy").await.is_none()
     })
     .await;
+}
+
+#[tokio::test]
+async fn every_edit_by_hand_is_put_back_those_that_apply_cannot_heal_included() {
+    let space = Space::new().await;
+    let mut server = mk_server();
+    server["spec"]["podTemplate"] = json!({"env": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}]});
+    space.apply(server).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let before = spec(&space.get::<Service>("graph").await);
+
+    let container = "/spec/template/spec/containers/0";
+    let edits: [(&str, &str, Value); 9] = [
+        ("Service", "another port", json!([{"op": "replace", "path": "/spec/ports/0/port", "value": 81}])),
+        ("Service", "a wider selector", json!([{"op": "add", "path": "/spec/selector/team", "value": "theirs"}])),
+        ("Service", "another type", json!([{"op": "replace", "path": "/spec/type", "value": "NodePort"}])),
+        (
+            "Deployment",
+            "a probe of another sort",
+            json!([
+                {"op": "remove", "path": format!("{container}/readinessProbe/httpGet")},
+                {"op": "add", "path": format!("{container}/readinessProbe/exec"), "value": {"command": ["true"]}},
+            ]),
+        ),
+        (
+            "Deployment",
+            "a variable from elsewhere",
+            json!([{"op": "replace", "path": format!("{container}/env/1"), "value":
+                {"name": "HTTPS_PROXY", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}}]),
+        ),
+        (
+            "Deployment",
+            "another port",
+            json!([{"op": "replace", "path": format!("{container}/ports/1/containerPort"), "value": 9}]),
+        ),
+        (
+            "Deployment",
+            "another volume under our name",
+            json!([{"op": "replace", "path": "/spec/template/spec/volumes/1", "value": {"name": "policy", "emptyDir": {}}}]),
+        ),
+        (
+            "Deployment",
+            "another strategy",
+            json!([{"op": "replace", "path": "/spec/strategy", "value": {"type": "Recreate"}}]),
+        ),
+        ("Ingress", "another host", json!([{"op": "replace", "path": "/spec/rules/0/host", "value": "evil.example"}])),
+    ];
+    for (kind, what, edit) in edits {
+        match kind {
+            "Service" => edited_is_put_back::<Service>(&space, what, edit).await,
+            "Deployment" => edited_is_put_back::<Deployment>(&space, what, edit).await,
+            _ => edited_is_put_back::<Ingress>(&space, what, edit).await,
+        }
+    }
+    assert_eq!(spec(&space.get::<Service>("graph").await)["clusterIP"], before["clusterIP"], "its address stays");
+    space.condition("Programmed", "True", "Applied").await;
+}
+
+fn spec<K: serde::Serialize>(object: &Option<K>) -> Value {
+    serde_json::to_value(object).unwrap()["spec"].take()
+}
+
+async fn edited_is_put_back<K>(space: &Space, what: &str, edit: Value)
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::Serialize
+        + serde::de::DeserializeOwned,
+{
+    space.quiet().await;
+    let before = spec(&space.get::<K>("graph").await);
+    let patch = kube::api::Patch::Json::<()>(serde_json::from_value(edit).unwrap());
+    let edited = space.api::<K>().patch("graph", &Default::default(), &patch).await.unwrap();
+    assert_ne!(spec(&Some(edited)), before, "{what} is a change");
+    until(&format!("{what} is put back"), async || spec(&space.get::<K>("graph").await) == before).await;
+}
+
+#[tokio::test]
+async fn an_edit_of_labels_is_put_back_though_no_generation_counts_it() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.quiet().await;
+    let label = "app.kubernetes.io/name";
+    let other = json!({"metadata": {"labels": {label: "other"}}});
+    space.edit::<Deployment>("graph", other.clone()).await;
+    space.edit::<Ingress>("graph", other).await;
+    until("the labels are as built", async || {
+        space.get::<Deployment>("graph").await.unwrap().labels()[label] == "mcp-entra-server"
+            && space.get::<Ingress>("graph").await.unwrap().labels()[label] == "mcp-entra-server"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_variable_without_a_value_is_applied_once() {
+    let space = Space::new().await;
+    let mut server = mk_server();
+    server["spec"]["podTemplate"] = json!({"env": [{"name": "NO_PROXY", "value": ""}]});
+    space.apply(server).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.quiet().await;
+}
+
+#[tokio::test]
+async fn an_exposure_that_is_gone_is_gone_at_once_though_the_spec_is_not_accepted() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.edit::<McpServer>("graph", json!({"spec": {"exposure": null, "graph": {"tools": ["drop_database"]}}})).await;
+    space.condition("Accepted", "False", "ToolNotFound").await;
+    until("the Ingress is gone", async || space.get::<Ingress>("graph").await.is_none()).await;
+}
+
+#[tokio::test]
+async fn an_ingress_that_somebody_holds_up_is_deleted_once() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.edit::<Ingress>("graph", json!({"metadata": {"finalizers": ["team.example/hold"]}})).await;
+    space.quiet().await;
+    let mark = space.mark();
+    space.edit::<McpServer>("graph", json!({"spec": {"exposure": null}})).await;
+    until("the Ingress is being deleted", async || {
+        space.get::<Ingress>("graph").await.unwrap().metadata.deletion_timestamp.is_some()
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let deletions = space.writes(mark).into_iter().filter(|write| write.verb == "delete").count();
+    assert_eq!(deletions, 1);
+    space.edit::<Ingress>("graph", json!({"metadata": {"finalizers": null}})).await;
 }

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use mcp_entra_crds::McpServer;
 use serde_json::json;
 
-use crate::harness::{Space, find, mk_server, until};
+use crate::harness::{Space, find, mk_mapping, mk_server, until};
 
 #[tokio::test]
 async fn a_config_map_of_somebody_else_stops_everything_until_it_is_gone() {
@@ -56,4 +56,49 @@ async fn a_service_account_of_somebody_else_is_not_adopted_either() {
     // It carries no label that is watched, and is seen to go nevertheless.
     space.delete::<ServiceAccount>("graph").await;
     space.condition("Programmed", "True", "Applied").await;
+}
+
+#[tokio::test]
+async fn a_mapping_is_not_programmed_while_its_servers_policy_is_somebody_elses() {
+    let space = Space::new().await;
+    space.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "graph-policy"}})).await;
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    space.apply(mk_server()).await;
+    space.mapping_condition("readers", "Accepted", "True", "Accepted").await;
+    let pending = space.mapping_condition("readers", "Programmed", "False", "Pending").await;
+    assert!(pending.message.contains("the server's condition Programmed"), "{}", pending.message);
+
+    space.delete::<ConfigMap>("graph-policy").await;
+    space.mapping_condition("readers", "Programmed", "True", "Applied").await;
+    // Somebody takes the name later: what was held no longer is.
+    space.edit::<ConfigMap>("graph-policy", json!({"metadata": {"ownerReferences": null}})).await;
+    space.condition("Conflicted", "True", "NotOwned").await;
+    space.mapping_condition("readers", "Programmed", "False", "Pending").await;
+}
+
+#[tokio::test]
+async fn what_a_deleted_namesake_left_is_awaited_and_no_conflict() {
+    let space = Space::new().await;
+    // The finalizer keeps the garbage collector waiting.
+    let left = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "graph-config", "finalizers": ["team.example/hold"], "ownerReferences": [{
+            "apiVersion": "mcp-entra.dev/v1alpha1", "kind": "McpServer", "name": "graph", "controller": true,
+            "uid": "00000000-0000-0000-0000-000000000001",
+        }]},
+    });
+    space.apply(left).await;
+    space.apply(mk_server()).await;
+    let waiting = space.condition("Programmed", "False", "Progressing").await;
+    assert!(waiting.message.contains("are being collected"), "{}", waiting.message);
+    let conditions = space.get::<McpServer>("graph").await.unwrap().status.unwrap().conditions;
+    assert!(find(&conditions, "Conflicted").is_none());
+
+    space.edit::<ConfigMap>("graph-config", json!({"metadata": {"finalizers": null}})).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let events = space.api::<Event>().list(&Default::default()).await.unwrap();
+    let ours = |event: &&Event| event.reporting_controller.as_deref() == Some("mcp-entra-operator");
+    let warnings: Vec<_> =
+        events.iter().filter(ours).filter(|event| event.reason.as_deref() == Some("NotOwned")).collect();
+    assert!(warnings.is_empty(), "{warnings:#?}");
 }

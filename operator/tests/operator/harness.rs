@@ -15,7 +15,10 @@ use std::{
 use axum::{Json, Router, http::Uri, response::IntoResponse};
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{ConfigMap, Namespace, Pod},
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Namespace, Pod},
+    },
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{
@@ -86,7 +89,8 @@ impl Cluster {
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
         let options = Options {
             server_image: "registry.example/mcp-entra-server:test".into(),
-            allowed_endpoints: vec!["https://login.example".into(), "https://graph.example".into()],
+            allowed_authorities: vec!["https://login.example".into()],
+            allowed_graphs: vec!["https://graph.example".into()],
             allow_trust_bundles: true,
             pod_proxy_url: Some(self.pod_proxy_url.clone()),
             status_poll_seconds: 1,
@@ -224,14 +228,19 @@ impl Space {
 
     /// A running, ready pod of the server `graph`, without a node: it answers what [`FakePods`] are told.
     pub(crate) async fn pod(&self, name: &str) -> FakePod {
+        let deployment = self.get::<Deployment>("graph").await.unwrap();
+        let template = deployment.spec.unwrap().template.metadata.unwrap();
+        self.pod_like(name, &json!({"labels": template.labels, "annotations": template.annotations})).await
+    }
+
+    /// A pod as above, but with metadata of one's own.
+    pub(crate) async fn pod_like(&self, name: &str, metadata: &Value) -> FakePod {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let address = format!("10.244.77.{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut metadata = metadata.clone();
+        metadata["name"] = json!(name);
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": {
-                "app.kubernetes.io/name": "mcp-entra-server",
-                "app.kubernetes.io/instance": "graph",
-                "app.kubernetes.io/managed-by": "mcp-entra-operator",
-            }},
+            "metadata": metadata,
             "spec": {"nodeName": "none", "containers": [{"name": "server", "image": "x"}],
                      "automountServiceAccountToken": false},
         }))

@@ -1,8 +1,9 @@
 //! What pods say, and how they are nudged.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
 use mcp_entra_crds::McpServer;
+use serde_json::json;
 
 use crate::harness::{Space, find, mk_mapping, mk_server, until};
 
@@ -91,4 +92,33 @@ async fn an_unreadable_policy_is_told_with_the_pods_own_words() {
     pod.says(|report| report.policy.error = Some("unknown field `deny`".into()));
     let failed = space.condition("AuthorizationReady", "False", "PolicyUnreadable").await;
     assert!(failed.message.contains("unknown field `deny`"), "{}", failed.message);
+}
+
+#[tokio::test]
+async fn a_pod_that_merely_carries_the_labels_is_neither_believed_nor_nudged() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let labels = space.get::<Deployment>("graph").await.unwrap().spec.unwrap().template.metadata.unwrap().labels;
+    let namesake = json!({"labels": labels, "annotations": {"mcp-entra.dev/server-uid": "a-deleted-one"}});
+    space.pod_like("namesake", &namesake).await;
+    space.pod_like("stranger", &json!({"labels": labels})).await;
+    space.quiet().await;
+    for name in ["namesake", "stranger"] {
+        assert!(!space.get::<Pod>(name).await.unwrap().annotations().contains_key(REVISION));
+    }
+    space.condition("FederationReady", "Unknown", "NoReadyPods").await;
+}
+
+#[tokio::test]
+async fn a_pod_of_an_older_configuration_does_not_vouch_for_the_newest() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.pod("one").await;
+    space.condition("FederationReady", "True", "ExchangeWorks").await;
+    space.edit::<McpServer>("graph", json!({"spec": {"entra": {"requiredScopes": ["other"]}}})).await;
+    space.condition("FederationReady", "Unknown", "NoReadyPods").await;
+    space.pod("two").await;
+    space.condition("FederationReady", "True", "ExchangeWorks").await;
 }

@@ -1,7 +1,12 @@
 //! What is not accepted: told, left as it is, and yet never a reason to freeze a revocation.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Pod},
+};
+use kube::ResourceExt;
 use mcp_entra_crds::{McpRoleMapping, McpServer};
+use mcp_entra_policy::revision;
 use serde_json::{Value, json};
 
 use crate::harness::{OPERATOR, Space, mk_mapping, mk_server, until};
@@ -59,7 +64,7 @@ async fn endpoints_are_used_only_as_far_as_the_operator_allows() {
     server["spec"]["entra"]["endpoints"] = json!({"authority": "https://login.evil", "graph": "https://graph.example"});
     space.apply(server.clone()).await;
     let refused = space.condition("Accepted", "False", "EndpointsNotAllowed").await;
-    assert!(refused.message.contains("--allowed-endpoint=https://login.evil"), "{}", refused.message);
+    assert!(refused.message.contains("--allowed-authority=https://login.evil"), "{}", refused.message);
 
     server["spec"]["entra"]["endpoints"]["authority"] = json!("https://login.example");
     space.apply(server).await;
@@ -93,4 +98,34 @@ async fn what_the_api_server_refuses_is_told_tried_ever_more_slowly_and_then_wor
 
     space.delete::<k8s_openapi::api::core::v1::ResourceQuota>("none").await;
     space.condition("Programmed", "True", "Applied").await;
+}
+
+#[tokio::test]
+async fn a_server_whose_deletion_is_held_up_is_still_revoked_from_and_nothing_is_created_for_it() {
+    let space = Space::new().await;
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    space.apply(mk_server()).await;
+    space.mapping_condition("readers", "Programmed", "True", "Applied").await;
+    let pod = space.pod("one").await;
+    pod.enforces(&space.policy().await);
+    space.condition("AuthorizationReady", "True", "PolicyEnforced").await;
+
+    space.edit::<McpServer>("graph", json!({"metadata": {"finalizers": ["team.example/hold"]}})).await;
+    space.delete::<McpServer>("graph").await;
+    space.delete::<ConfigMap>("graph-config").await;
+    space.delete::<McpRoleMapping>("readers").await;
+    until("the mapping is revoked", async || space.policy().await == r#"{"grants":[]}"#).await;
+    until("the pod is nudged", async || {
+        let nudged = revision(space.policy().await.as_bytes());
+        space.get::<Pod>("one").await.unwrap().annotations().get("mcp-entra.dev/policy-revision") == Some(&nudged)
+    })
+    .await;
+    assert!(space.get::<ConfigMap>("graph-config").await.is_none());
+
+    pod.enforces(&space.policy().await);
+    space.delete::<ConfigMap>("graph-policy").await;
+    space.apply(mk_mapping("late", "Mcp.Late")).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert!(space.get::<ConfigMap>("graph-policy").await.is_none());
+    space.edit::<McpServer>("graph", json!({"metadata": {"finalizers": null}})).await;
 }
