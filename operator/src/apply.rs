@@ -178,7 +178,8 @@ impl Applier<'_> {
 
     fn settle<K: Resource>(&mut self, kind: ChildKind, object: &K, hash: String) {
         let Seen { uid, version, .. } = Seen::of(object.meta(), self.owner);
-        self.memory.settled.insert(kind, Settled { uid, version, hash });
+        let generation = object.meta().generation;
+        self.memory.settled.insert(kind, Settled { uid, version, generation, hash });
     }
 
     /// Deletes the Ingress, if there is one of ours that is not being deleted already.

@@ -20,7 +20,7 @@ use crate::{
     owner::{ChildKind, Owner},
     pods::{self, PolledPod},
     policy::{self, Compiled},
-    resolve::{self, Seen, SeenChildren},
+    resolve::{self, SeenChildren},
     status::{self, Facts, GRACE},
     validate::{Refusal, Validated, validate},
     views::PodView,
@@ -103,12 +103,9 @@ async fn pass(
     let answers = ask(owner, context, memory, &compiled, applied.policy).await;
     let validated = applied.validated.as_ref();
     let (deployment, ingress) = (world.deployment_of(owner), world.ingress_of(owner));
-    let deployment_is_stale = is_applied
-        && validated.is_some_and(Result::is_ok)
-        && deployment.as_ref().is_some_and(|deployment| {
-            let applied = memory.settled.get(&ChildKind::Deployment);
-            applied.is_some_and(|applied| applied.version != Seen::of(&deployment.metadata, owner).version)
-        });
+    let settled = memory.settled.get(&ChildKind::Deployment).filter(|_| is_applied);
+    let deployment_is_stale =
+        deployment.as_ref().zip(settled).is_some_and(|(seen, settled)| seen.metadata.generation < settled.generation);
     let facts = Facts {
         server,
         owner,
@@ -260,7 +257,7 @@ mod tests {
                 let answer = if parts.method == Method::PATCH {
                     let sent: Value = serde_json::from_slice(&body).unwrap();
                     writes.lock().unwrap().push((path, sent.clone()));
-                    (StatusCode::OK, sent)
+                    (StatusCode::OK, if policy { sent } else { serde_json::to_value(mk_server()).unwrap() })
                 } else if parts.method == Method::GET && policy {
                     let mut metadata = mk_owner().child_metadata(ChildKind::Policy);
                     metadata.uid = Some("uid-2".into());

@@ -53,6 +53,7 @@ pub(crate) struct Settled {
     pub(crate) uid: String,
     /// See [`crate::resolve::Seen::version`].
     pub(crate) version: String,
+    pub(crate) generation: Option<i64>,
     /// Hash of the child as built.
     pub(crate) hash: String,
 }
