@@ -82,11 +82,12 @@ fn describe(error: &kube::Error) -> String {
 /// Consecutive failures by uid. kube's controller has no back-off of its own.
 pub(crate) type Failures = ByUid<u32>;
 
-/// The longest pause between attempts.
-const LONGEST: Duration = Duration::from_secs(256);
+/// The longest pause between attempts, without what is added at random: a failing server is passed over once a minute
+/// nevertheless, since its pods may wait for a nudge.
+const LONGEST: Duration = Duration::from_secs(48);
 
 impl Failures {
-    /// Counts a failure, and says how long to wait: 2, 4, 8 … 256 seconds, each up to a fifth longer, so that servers
+    /// Counts a failure, and says how long to wait: 2, 4, 8, 16, 32, 48 seconds, each up to a fifth longer, so that servers
     /// which failed together do not try again together.
     pub(crate) fn next_pause(&self, uid: &str, class: Class) -> Duration {
         let mut failures = self.lock();
@@ -94,7 +95,7 @@ impl Failures {
         *count = count.saturating_add(1);
         let pause = match class {
             Class::Terminal => LONGEST,
-            Class::Transient => Duration::from_secs(1 << (*count).min(8)),
+            Class::Transient => Duration::from_secs(1 << (*count).min(8)).min(LONGEST),
         };
         pause.mul_f64(1.0 + rand::random::<f64>() / 5.0)
     }
@@ -115,7 +116,7 @@ mod tests {
         let pauses: Vec<u64> =
             (0..12).map(|_| failures.next_pause("a", Class::Transient).as_secs_f64() as u64).collect();
         assert!((2..=2).contains(&pauses[0]) && (4..=4).contains(&pauses[1]) && (8..=9).contains(&pauses[2]));
-        assert!((256..=308).contains(&pauses[7]) && (256..=308).contains(&pauses[11]));
+        assert!((48..60).contains(&pauses[7]) && (48..60).contains(&pauses[11]));
         assert_eq!(failures.next_pause("b", Class::Transient).as_secs(), 2);
         failures.take("a");
         assert_eq!(failures.next_pause("a", Class::Transient).as_secs(), 2);

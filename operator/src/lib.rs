@@ -5,7 +5,8 @@
 //! 1. [`world`] holds what the watches have seen; [`resolve`] reads the little that they have not.
 //! 2. [`policy`] compiles the role mappings, [`validate`] decides whether the spec can be built at all. Both are pure.
 //! 3. [`build`] makes the children. It is pure and cannot fail, because only what was validated reaches it.
-//! 4. [`apply`] writes what differs, and nothing else.
+//! 4. [`apply`] writes what differs, and nothing else: the policy before anything else is even read, so that nothing
+//!    holds up a revocation.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
 //! 6. [`status`] turns all that into conditions ([`conditions`], [`availability`]) and writes them once; [`events`] says
 //!    what changed.
