@@ -73,7 +73,7 @@ fn mk_server() -> Value {
                 "tls": {"secretName": "graph-tls"},
             },
             "replicas": 2,
-            "podTemplate": {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}]},
+            "podTemplate": {"env": [{"name": "HTTPS_PROXY", "value": "http://outbound.example:3128"}]},
         },
     })
 }

@@ -420,7 +420,7 @@ async fn pods_that_are_not_restarted_end_as_succeeded_or_failed_after_their_init
     let bed = Bed::start().await;
     let with_work = |script: &str| -> Container {
         let mut shell = shell(script);
-        shell["volumeMounts"] = json!([{ "name": "work", "mountPath": "/work" }]);
+        shell["volumeMounts"] = json!([{ "name": "work", "mountPath": "/scratch" }]);
         serde_json::from_value(shell).unwrap()
     };
     let spec = |init: &str, main: &str| {
@@ -433,7 +433,7 @@ async fn pods_that_are_not_restarted_end_as_succeeded_or_failed_after_their_init
             "volumes": [{ "name": "work", "emptyDir": {} }],
         })
     };
-    bed.create_pod("good", spec("echo prepared > /work/file", "cat /work/file")).await;
+    bed.create_pod("good", spec("echo prepared > /scratch/file", "cat /scratch/file")).await;
     bed.create_pod("bad", spec("true", "exit 4")).await;
     bed.create_pod("unprepared", spec("exit 1", "echo never")).await;
     bed.until_pod("good", "succeeds", |pod| phase(pod) == "Succeeded").await;
