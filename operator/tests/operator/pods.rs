@@ -119,6 +119,8 @@ async fn a_pod_of_an_older_configuration_does_not_vouch_for_the_newest() {
     space.condition("FederationReady", "True", "ExchangeWorks").await;
     space.edit::<McpServer>("graph", json!({"spec": {"entra": {"requiredScopes": ["other"]}}})).await;
     space.condition("FederationReady", "Unknown", "NoReadyPods").await;
+    let one = space.get::<Pod>("one").await.unwrap();
+    assert!(one.metadata.deletion_timestamp.is_none(), "it is there and ready, but of another configuration");
     space.pod("two").await;
     space.condition("FederationReady", "True", "ExchangeWorks").await;
 }
