@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+/// The longest time without a line: Kubernetes may have to be built first.
+const SILENCE: Duration = Duration::from_secs(30 * 60);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_passes_stays_up_to_be_tried_and_leaves_nothing_behind_when_it_is_killed() -> anyhow::Result<()> {
     let program = tokio::task::spawn_blocking(|| testbed::programs::program("demo")).await??;
