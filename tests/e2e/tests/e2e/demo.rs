@@ -17,8 +17,7 @@ async fn the_demo_passes_stays_up_to_be_tried_and_leaves_nothing_behind_when_it_
     let mut lines = BufReader::new(demo.stdout.take().context("its output")?).lines();
     let mut said = Vec::new();
     let folder = loop {
-        let line =
-            tokio::time::timeout(Duration::from_secs(300), lines.next_line()).await.context("it says nothing")??;
+        let line = tokio::time::timeout(SILENCE, lines.next_line()).await.context("it says nothing")??;
         let line = line.with_context(|| format!("it ended:\n{}", said.join("\n")))?;
         if let Some(folder) = folder_of_kubeconfig(&line) {
             break folder;
