@@ -195,7 +195,7 @@ impl Applier<'_> {
         match api.delete(&name, &parameters).await {
             Ok(_) => {
                 tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace,
-                    "deleted Ingress {name}: spec.exposure is gone");
+                    "deleted Ingress {name}: nothing is to be exposed");
                 Ok(())
             }
             Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),

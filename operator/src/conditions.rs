@@ -35,6 +35,12 @@ pub(crate) enum Reason {
     NotAccepted,
     /// Programmed, Conflicted: a child's name is somebody else's object.
     NotOwned,
+    /// Programmed, Exposed, Conflicted: `spec.exposure.host` belongs to another namespace, that of its oldest server.
+    HostTaken,
+    /// Programmed, Exposed, Conflicted: an older server of the host has `spec.exposure.path`, or one above or below it.
+    PathTaken,
+    /// Programmed, Exposed, Conflicted: an older server has `spec.entra.clientId` and one of its required scopes.
+    ClientIdTaken,
     /// Programmed: the API server refused a child.
     ApplyFailed,
     /// Programmed of a mapping: a bound server's policy does not hold it yet.

@@ -10,8 +10,9 @@ use kube::{Client, Resource, runtime::controller::Action};
 use mcp_entra_crds::McpServer;
 
 use crate::{
-    apply::{Applier, Conflict, Failure, conflict},
+    apply::{Applier, Failure, conflict},
     build,
+    claims::{self, Held, Lost},
     errors::{Error, Failures, SOON},
     events,
     memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
@@ -27,7 +28,8 @@ use crate::{
     world::{Gate, World},
 };
 
-/// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch.
+/// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch. And
+/// until a lost claim is: an older server that now names another host no longer leads to those that share the old one.
 const CONFLICT_PAUSE: Duration = Duration::from_secs(5);
 
 /// The longest time between passes, whatever the poll of pods: a trust bundle may have been missed.
@@ -73,7 +75,7 @@ async fn leave(owner: &Owner, context: &Context, memory: &mut ServerMemory) -> R
         Err(Failure::Error(error)) => return Err(error),
     }
     let answers = ask(owner, context, memory, &compiled, true).await;
-    Ok(next(context, None, &answers))
+    Ok(next(context, false, &answers))
 }
 
 async fn pass(
@@ -84,8 +86,10 @@ async fn pass(
 ) -> Result<Action, Error> {
     let Context { client, world, .. } = context;
     let compiled = compile(owner, world)?;
+    let servers = world.servers.state();
+    let held = claims::held(server, servers.iter().filter_map(|server| server.0.as_ref().ok()));
     let mut applied = Applied::default();
-    let result = apply(server, owner, context, memory, &compiled, &mut applied).await;
+    let result = apply(server, owner, context, memory, &compiled, held, &mut applied).await;
     let is_applied = result.is_ok();
     let (conflict, error) = match result {
         Ok(()) => (None, None),
@@ -112,6 +116,7 @@ async fn pass(
         validation: validated.map(|validated| validated.as_ref().map(|_| ())),
         configuration: validated.and_then(|validated| validated.as_ref().ok()).map(build::configuration_hash),
         conflict: conflict.as_ref(),
+        lost: held.err(),
         error: error.as_ref(),
         policy: &compiled,
         deployment: deployment.as_deref(),
@@ -130,7 +135,7 @@ async fn pass(
     }
     match error {
         Some(error) => Err(error),
-        None => Ok(next(context, conflict.as_ref(), &answers)),
+        None => Ok(next(context, conflict.is_some() || held.is_err(), &answers)),
     }
 }
 
@@ -149,13 +154,14 @@ struct Applied {
 }
 
 /// Writes the children. What takes something away comes first, and waits for nothing else to be read, accepted or
-/// written: the policy, where it is there and ours, and the Ingress of an exposure that is gone.
+/// written: the policy, where it is there and ours, and the Ingress of an exposure that is gone or lost.
 async fn apply(
     server: &McpServer,
     owner: &Owner,
     context: &Context,
     memory: &mut ServerMemory,
     compiled: &Compiled,
+    held: Result<Held, Lost>,
     applied: &mut Applied,
 ) -> Result<(), Failure> {
     let Context { client, world, options, .. } = context;
@@ -168,7 +174,7 @@ async fn apply(
         }
         Err(error) => Err(error.into()),
     };
-    let exposed = server.spec.exposure.is_some();
+    let exposed = server.spec.exposure.is_some() && held.is_ok();
     let pruned = if exposed { Ok(()) } else { applier.prune_ingress(resolve::watched_ingress(world, owner)).await };
     applied.policy = revoked?;
 
@@ -180,8 +186,8 @@ async fn apply(
     }
     applier.child(ChildKind::Policy, &policy).await?;
     applied.policy = true;
-    if let Ok(validated) = validated {
-        applier.children(&build::children(validated)).await?;
+    if let (Ok(validated), Ok(held)) = (validated, held) {
+        applier.children(&build::children(validated, held)).await?;
     }
     pruned
 }
@@ -217,7 +223,7 @@ async fn ask(
 }
 
 /// When to look again, besides when a watch tells: pods are asked, they do not call.
-fn next(context: &Context, conflict: Option<&Conflict>, answers: &Answers) -> Action {
+fn next(context: &Context, conflicted: bool, answers: &Answers) -> Action {
     let mut reports = answers.polled.iter().filter_map(|polled| polled.report.as_ref().ok());
     let probing = reports.clone().any(|report| report.federation.works.is_none());
     // A pod that cannot be asked for longer than that will not be a second later.
@@ -228,7 +234,7 @@ fn next(context: &Context, conflict: Option<&Conflict>, answers: &Answers) -> Ac
     let poll = context.options.status_poll().min(LONGEST_PAUSE);
     // Up to a tenth later, so that servers do not stay in step.
     let pause = poll.mul_f64(1.0 + rand::random::<f64>() / 10.0);
-    Action::requeue(if conflict.is_some() { pause.min(CONFLICT_PAUSE) } else { pause })
+    Action::requeue(if conflicted { pause.min(CONFLICT_PAUSE) } else { pause })
 }
 
 #[cfg(test)]

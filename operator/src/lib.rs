@@ -3,8 +3,9 @@
 //! A pass over one McpServer, in the order in which the rooms are used:
 //!
 //! 1. [`world`] holds what the watches have seen; [`resolve`] reads the little that they have not.
-//! 2. [`policy`] compiles the role mappings, [`validate`] decides whether the spec can be built at all. Both are pure.
-//! 3. [`build`] makes the children. It is pure and cannot fail, because only what was validated reaches it.
+//! 2. [`policy`] compiles the role mappings, [`claims`] finds what an older server keeps, [`validate`] decides whether the
+//!    spec can be built at all. All three are pure.
+//! 3. [`build`] makes the children. It is pure and cannot fail, because only what was validated and is held reaches it.
 //! 4. [`apply`] writes what differs, and nothing else: the policy before anything else is even read, so that nothing
 //!    holds up a revocation.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
@@ -18,6 +19,7 @@
 mod apply;
 mod availability;
 mod build;
+mod claims;
 mod conditions;
 mod controller;
 mod errors;

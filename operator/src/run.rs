@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use kube::{
     Client, ResourceExt,
     runtime::{
@@ -78,7 +78,10 @@ pub async fn run(
         metrics: metrics.clone(),
     });
 
-    let mut server_controller = Controller::for_stream(streams.servers, servers.clone())
+    let rivals = servers.clone();
+    let touched_servers =
+        streams.servers.map_ok(move |touched| stream::iter(world::with_rivals(&rivals, touched)).map(Ok)).try_flatten();
+    let mut server_controller = Controller::for_stream(touched_servers, servers.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     server_controller = {

@@ -14,6 +14,7 @@ use crate::{
     apply::{Conflict, status_patch},
     availability::{Rollout, availability},
     build::CONFIGURATION_HASH,
+    claims::Lost,
     conditions::{Reason, Verdict, conditions, with_ready},
     errors::Error,
     memory::{ServerMemory, WrittenStatus},
@@ -36,6 +37,8 @@ pub(crate) struct Facts<'a> {
     /// Hash of the configuration that the pods should have, if the spec is accepted.
     pub(crate) configuration: Option<String>,
     pub(crate) conflict: Option<&'a Conflict>,
+    /// What an older server keeps.
+    pub(crate) lost: Option<Lost>,
     pub(crate) error: Option<&'a Error>,
     pub(crate) policy: &'a Compiled,
     pub(crate) deployment: Option<&'a DeploymentView>,
@@ -84,14 +87,14 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
     if spec.exposure.is_some() {
         verdicts.push((ConditionType::Exposed, exposed(facts)));
     }
-    if let Some(conflict) = facts.conflict.filter(|conflict| !conflict.collected) {
-        verdicts.push((ConditionType::Conflicted, Verdict::yes(Reason::NotOwned, conflict_message(conflict))));
+    if let Some((reason, message)) = conflicted(facts) {
+        verdicts.push((ConditionType::Conflicted, Verdict::yes(reason, message)));
     }
     let generation = facts.server.metadata.generation;
     let deployment = facts.deployment.map(|deployment| &deployment.status);
     McpServerStatus {
         observed_generation: generation,
-        url: public_url(spec.exposure.as_ref()),
+        url: public_url(spec.exposure.as_ref().filter(|_| facts.lost.is_none())),
         replicas: deployment.map_or(0, |status| status.replicas),
         ready_replicas: deployment.map_or(0, |status| status.ready_replicas),
         federation: Some(credential(facts, previous)),
@@ -125,23 +128,22 @@ fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
 }
 
 fn programmed(facts: &Facts<'_>) -> Verdict {
-    if let Some(conflict) = facts.conflict {
-        let Conflict { kind, name, collected, .. } = conflict;
-        if *collected {
-            return Verdict::no(
-                Reason::Progressing,
-                format!(
-                    "the children of the deleted McpServer of this name are being collected, {kind} {name} among them; wait until they are gone"
-                ),
-            );
-        }
-        return Verdict::no(Reason::NotOwned, conflict_message(conflict));
-    }
     if let Some(error) = facts.error {
         return Verdict::no(
             Reason::ApplyFailed,
             format!(
                 "{error}; it is tried again by itself, ever more slowly: remove the cause, or ask whoever runs the cluster"
+            ),
+        );
+    }
+    if let Some((reason, message)) = conflicted(facts) {
+        return Verdict::no(reason, message);
+    }
+    if let Some(Conflict { kind, name, .. }) = facts.conflict {
+        return Verdict::no(
+            Reason::Progressing,
+            format!(
+                "the children of the deleted McpServer of this name are being collected, {kind} {name} among them; wait until they are gone"
             ),
         );
     }
@@ -152,6 +154,13 @@ fn programmed(facts: &Facts<'_>) -> Verdict {
         );
     }
     Verdict::yes(Reason::Applied, "the children are applied as built")
+}
+
+/// What is somebody else's, if anything is that will not go by itself.
+fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
+    let taken = facts.conflict.filter(|conflict| !conflict.collected);
+    let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict)));
+    taken.or_else(|| facts.lost.map(|lost| (lost.reason(), lost.message().to_owned())))
 }
 
 fn conflict_message(conflict: &Conflict) -> String {
@@ -294,6 +303,9 @@ pub(crate) fn named(names: &[String]) -> String {
 }
 
 fn exposed(facts: &Facts<'_>) -> Verdict {
+    if let Some(lost) = facts.lost {
+        return Verdict::no(lost.reason(), lost.message());
+    }
     let address = facts.ingress.and_then(|ingress| ingress.status.load_balancer.ingress.first());
     match address.and_then(|address| address.hostname.as_ref().or(address.ip.as_ref())) {
         Some(address) => {
@@ -381,6 +393,7 @@ mod tests {
             validation: Some(Ok(())),
             configuration: Some("now".into()),
             conflict: None,
+            lost: None,
             error: None,
             policy: &compiled,
             deployment: None,

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::{
-    MANAGER,
+    MANAGER, claims,
     errors::Error,
     owner::{ChildKind, INSTANCE, MANAGED_BY, Owner, SERVER_UID},
     views::{DeploymentView, IngressView, PodView},
@@ -192,6 +192,15 @@ pub(crate) fn servers_beside<K: Resource>(servers: &Store<WatchedServer>, object
         .iter()
         .map(|server| ObjectRef::from_obj(&**server))
         .collect()
+}
+
+/// A server that was touched, and those that may now hold or lose what they claim, too.
+pub(crate) fn with_rivals(servers: &Store<WatchedServer>, touched: WatchedServer) -> Vec<WatchedServer> {
+    let rivals = touched.0.as_ref().map_or_else(
+        |_| Vec::new(),
+        |touched| servers.state_filter(|other| other.0.as_ref().is_ok_and(|other| claims::are_rivals(touched, other))),
+    );
+    std::iter::once(touched).chain(rivals.iter().map(|rival| (**rival).clone())).collect()
 }
 
 /// The servers to which a ConfigMap matters: by the name of a child, or as their trust bundle.

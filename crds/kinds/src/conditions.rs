@@ -17,7 +17,7 @@ pub enum ConditionType {
     AuthorizationReady,
     /// Every parent accepts the route. Present with `spec.exposure` only.
     Exposed,
-    /// A child's name is somebody else's object.
+    /// A child's name is somebody else's object, or an older server has the host, path or client id.
     Conflicted,
     /// All of the above.
     Ready,

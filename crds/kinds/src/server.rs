@@ -265,7 +265,7 @@ pub struct McpServerStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What clients connect to. Absent without `spec.exposure`.
+    /// What clients connect to. Absent while nothing is exposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Number of pods.

@@ -7,12 +7,12 @@ use k8s_openapi::api::networking::v1::{
 use mcp_entra_crds::Exposure;
 
 use super::deployment::HTTP_PORT_NAME;
-use crate::{owner::ChildKind, validate::Validated};
+use crate::{claims::Held, owner::ChildKind, validate::Validated};
 
 /// Where RFC 9728 §3.1 puts a host's metadata; a resource's path is appended to it.
 const PROTECTED_RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 
-pub(super) fn ingress(server: &Validated, exposure: &Exposure) -> Ingress {
+pub(super) fn ingress(server: &Validated, exposure: &Exposure, held: Held) -> Ingress {
     let metadata = server.owner.child_metadata(ChildKind::Ingress);
     let backend = IngressBackend {
         service: Some(IngressServiceBackend {
@@ -26,11 +26,13 @@ pub(super) fn ingress(server: &Validated, exposure: &Exposure) -> Ingress {
         path_type: path_type.to_owned(),
         backend: backend.clone(),
     };
-    let paths = vec![
+    let mut paths = vec![
         path(exposure.path.clone(), "Prefix"),
         path(format!("{PROTECTED_RESOURCE_METADATA}{}", exposure.path), "Exact"),
-        path(PROTECTED_RESOURCE_METADATA.to_owned(), "Exact"),
     ];
+    if held.root {
+        paths.push(path(PROTECTED_RESOURCE_METADATA.to_owned(), "Exact"));
+    }
     Ingress {
         metadata,
         spec: Some(IngressSpec {

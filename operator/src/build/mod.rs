@@ -16,7 +16,7 @@ use k8s_openapi::api::{
 pub(crate) use deployment::{ADMIN_PORT, CONFIGURATION_HASH, configuration_hash};
 pub(crate) use policy::policy;
 
-use crate::validate::Validated;
+use crate::{claims::Held, validate::Validated};
 
 /// The children of an accepted McpServer, besides its policy.
 #[derive(Clone, Debug)]
@@ -29,14 +29,14 @@ pub(crate) struct Children {
     pub(crate) ingress: Option<Ingress>,
 }
 
-/// Builds the children of an accepted McpServer.
-pub(crate) fn children(server: &Validated) -> Children {
+/// Builds the children of an accepted McpServer that holds what it claims.
+pub(crate) fn children(server: &Validated, held: Held) -> Children {
     Children {
         service_account: service_account::service_account(server),
         configuration: configuration::configuration(server),
         service: service::service(server),
         deployment: deployment::deployment(server),
-        ingress: server.exposure.as_ref().map(|exposure| ingress::ingress(server, exposure)),
+        ingress: server.exposure.as_ref().map(|exposure| ingress::ingress(server, exposure, held)),
     }
 }
 

@@ -14,13 +14,17 @@ use crate::{
 };
 
 fn mk_children(change: impl FnOnce(&mut McpServer)) -> Children {
+    mk_children_of(Held { root: true }, change)
+}
+
+fn mk_children_of(held: Held, change: impl FnOnce(&mut McpServer)) -> Children {
     let mut server = mk_server();
     change(&mut server);
     let bundle = match server.spec.entra.trust_bundle {
         Some(_) => ResolvedTrustBundle::Content("-----BEGIN CERTIFICATE-----".into()),
         None => ResolvedTrustBundle::Unset,
     };
-    children(&validate(&server, &mk_owner(), &bundle, &mk_options()).unwrap())
+    children(&validate(&server, &mk_owner(), &bundle, &mk_options()).unwrap(), held)
 }
 
 fn deployment(change: impl FnOnce(&mut McpServer)) -> Value {
@@ -144,11 +148,8 @@ fn the_admin_port_is_in_no_service() {
 #[test]
 fn the_ingress_publishes_the_endpoint_and_both_forms_of_its_metadata_over_tls_and_nothing_else() {
     let ingress = serde_json::to_value(mk_children(|_| {}).ingress.unwrap()).unwrap();
-    let paths = ingress["spec"]["rules"][0]["http"]["paths"].as_array().unwrap();
-    let paths: Vec<_> =
-        paths.iter().map(|path| (path["path"].as_str().unwrap(), path["pathType"].as_str().unwrap())).collect();
     assert_eq!(
-        paths,
+        paths(&ingress),
         [
             ("/mcp", "Prefix"),
             ("/.well-known/oauth-protected-resource/mcp", "Exact"),
@@ -158,6 +159,17 @@ fn the_ingress_publishes_the_endpoint_and_both_forms_of_its_metadata_over_tls_an
     assert_eq!(ingress["spec"]["tls"], json!([{"hosts": ["graph.mcp.contoso.com"], "secretName": "graph-tls"}]));
     assert_eq!(ingress["spec"]["ingressClassName"], "testbed");
     assert!(mk_children(|server| server.spec.exposure = None).ingress.is_none());
+}
+
+#[test]
+fn a_host_has_one_metadata_document_at_its_root_that_of_its_oldest_server() {
+    let ingress = serde_json::to_value(mk_children_of(Held { root: false }, |_| {}).ingress.unwrap()).unwrap();
+    assert_eq!(paths(&ingress), [("/mcp", "Prefix"), ("/.well-known/oauth-protected-resource/mcp", "Exact")]);
+}
+
+fn paths(ingress: &Value) -> Vec<(&str, &str)> {
+    let paths = ingress["spec"]["rules"][0]["http"]["paths"].as_array().unwrap();
+    paths.iter().map(|path| (path["path"].as_str().unwrap(), path["pathType"].as_str().unwrap())).collect()
 }
 
 #[test]

@@ -20,7 +20,9 @@ const ALWAYS: [&str; 6] = ["Accepted", "Programmed", "Available", "FederationRea
 #[tokio::test]
 async fn a_server_gets_its_children_and_a_status_that_says_what_is_missing() {
     let space = Space::new().await;
-    space.apply(mk_server()).await;
+    let server = mk_server();
+    let url = format!("https://{}/mcp", server["spec"]["exposure"]["host"].as_str().unwrap());
+    space.apply(server).await;
     space.condition("Programmed", "True", "Applied").await;
     // There is no node in this cluster.
     space.condition("Available", "False", "Unschedulable").await;
@@ -63,7 +65,7 @@ async fn a_server_gets_its_children_and_a_status_that_says_what_is_missing() {
     assert!(find(&status.conditions, "Conflicted").is_none());
     assert_eq!(find(&status.conditions, "FederationReady").unwrap().status, "Unknown");
     assert_eq!(find(&status.conditions, "Ready").unwrap().status, "False");
-    assert_eq!(status.url.as_deref(), Some("https://graph.mcp.contoso.com/mcp"));
+    assert_eq!(status.url, Some(url));
     let federation = status.federation.unwrap();
     assert_eq!(federation.subject, format!("system:serviceaccount:{}:graph", space.name));
     assert_eq!((federation.audience.as_str(), federation.issuer), ("api://AzureADTokenExchange", None));

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -169,13 +169,18 @@ impl Space {
         self.api::<K>().delete(name, &Default::default()).await.unwrap();
     }
 
-    /// The condition of the server, once it says that.
+    /// The condition of the server `graph`, once it says that.
     pub(crate) async fn condition(&self, type_: &str, status: &str, reason: &str) -> Condition {
+        self.condition_of("graph", type_, status, reason).await
+    }
+
+    /// The condition of a server, once it says that.
+    pub(crate) async fn condition_of(&self, name: &str, type_: &str, status: &str, reason: &str) -> Condition {
         let mut last = None;
         until_or(
-            || format!("{type_} is {status} for {reason}"),
+            || format!("{type_} of {name} is {status} for {reason}"),
             async || {
-                let server = self.get::<McpServer>("graph").await;
+                let server = self.get::<McpServer>(name).await;
                 last = server.and_then(|server| server.status).map(|status| status.conditions);
                 find(last.as_deref().unwrap_or_default(), type_)
                     .is_some_and(|found| found.status == status && found.reason == reason)
@@ -312,8 +317,10 @@ fn mk_report(revision: &str) -> ServerStatus {
     }
 }
 
-/// A sound McpServer named `graph`.
+/// A sound McpServer named `graph`, with a host and client id of its own: tests share a cluster.
 pub(crate) fn mk_server() -> Value {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
     json!({
         "apiVersion": "mcp-entra.dev/v1alpha1",
         "kind": "McpServer",
@@ -321,11 +328,11 @@ pub(crate) fn mk_server() -> Value {
         "spec": {
             "entra": {
                 "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
-                "clientId": "1c2d0000-0000-0000-0000-00000000000b",
+                "clientId": format!("1c2d0000-0000-0000-0000-{number:012x}"),
             },
             "graph": {"scopes": ["User.Read"]},
             "exposure": {
-                "host": "graph.mcp.contoso.com",
+                "host": format!("graph-{number}.mcp.contoso.com"),
                 "ingress": {"className": "none"},
                 "tls": {"secretName": "graph-tls"},
             },

@@ -10,6 +10,7 @@
 )]
 
 mod children;
+mod claims;
 mod conflicts;
 mod harness;
 mod mappings;
