@@ -236,6 +236,28 @@ mod tests {
     use futures::future::join_all;
 
     use super::*;
+    use crate::validate::tests::mk_server;
+
+    #[test]
+    fn a_touched_server_brings_those_that_share_its_host_or_client_id_though_it_is_gone_itself() {
+        let (store, mut writer) = reflector::store();
+        for (name, host, client_id) in [("host", "h", "other"), ("app", "other", "a"), ("neither", "i", "b")] {
+            writer.apply_watcher_event(&watcher::Event::Apply(mk_watched(name, host, client_id)));
+        }
+        let touched = with_rivals(&store, mk_watched("touched", "h", "a"));
+        assert_eq!(touched[0].name_any(), "touched");
+        let mut rivals: Vec<String> = touched[1..].iter().map(ResourceExt::name_any).collect();
+        rivals.sort();
+        assert_eq!(rivals, ["app", "host"]);
+    }
+
+    fn mk_watched(name: &str, host: &str, client_id: &str) -> WatchedServer {
+        let mut server = mk_server();
+        server.metadata.name = Some(name.into());
+        server.spec.exposure.as_mut().unwrap().host = host.into();
+        server.spec.entra.client_id = client_id.into();
+        DeserializeGuard(Ok(server))
+    }
 
     #[tokio::test]
     async fn everyone_who_waits_at_the_gate_is_let_through_and_nobody_before_it_opens() {
