@@ -211,7 +211,7 @@ async fn a_deleted_server_takes_everything_with_it() {
 async fn every_edit_by_hand_is_put_back_those_that_apply_cannot_heal_included() {
     let space = Space::new().await;
     let mut server = mk_server();
-    server["spec"]["podTemplate"] = json!({"env": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}]});
+    server["spec"]["podTemplate"] = json!({"env": [{"name": "HTTPS_PROXY", "value": "http://outbound.example:3128"}]});
     space.apply(server).await;
     space.condition("Programmed", "True", "Applied").await;
     let before = spec(&space.get::<Service>("graph").await);
