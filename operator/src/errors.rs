@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::memory::ByUid;
+use crate::by_uid::ByUid;
 
 /// Time until an object is looked at again that is about to change without a watch telling.
 pub(crate) const SOON: Duration = Duration::from_secs(1);

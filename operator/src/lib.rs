@@ -19,6 +19,7 @@
 mod apply;
 mod availability;
 mod build;
+mod by_uid;
 mod claims;
 mod conditions;
 mod controller;

@@ -2,13 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use mcp_entra_crds::McpServerStatus;
 
-use crate::owner::ChildKind;
+use crate::{by_uid::ByUid, owner::ChildKind};
 
 /// What the last pass over one McpServer left.
 #[derive(Debug, Default)]
@@ -73,38 +72,6 @@ pub(crate) struct WrittenStatus {
     /// The version of the McpServer that the pass saw: while the watch still shows it, `status` is newer.
     pub(crate) based_on: Option<String>,
     pub(crate) status: McpServerStatus,
-}
-
-/// Something of each object, by the object's uid.
-#[derive(Debug)]
-pub(crate) struct ByUid<T>(Mutex<HashMap<String, T>>);
-
-impl<T> Default for ByUid<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<T> ByUid<T> {
-    /// Notes something of an object.
-    pub(crate) fn put(&self, uid: &str, value: T) {
-        self.lock().insert(uid.to_owned(), value);
-    }
-
-    /// What is noted of an object, forgetting it.
-    pub(crate) fn take(&self, uid: &str) -> Option<T> {
-        self.lock().remove(uid)
-    }
-
-    /// Forgets objects that are gone.
-    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
-        self.lock().retain(|uid, _| exists(uid));
-    }
-
-    /// All that is noted.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<String, T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The memories of all McpServers. A pass takes its own out and puts it back: kube runs one pass at a time over an
