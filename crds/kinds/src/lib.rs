@@ -8,18 +8,21 @@
 
 mod conditions;
 mod definitions;
+mod entra;
+mod exposure;
 mod mapping;
 mod server;
+mod workload;
 
 pub use conditions::ConditionType;
 pub use definitions::{custom_resource_definitions, definition_yaml};
+pub use entra::{Endpoints, Entra, Federation, TrustBundle};
+pub use exposure::{DEFAULT_PATH, Exposure, IngressExposure, Tls};
 pub use mapping::{
     Allow, Grant, Group, McpRoleMapping, McpRoleMappingSpec, McpRoleMappingStatus, ServerSelection, Subject,
 };
-pub use server::{
-    DEFAULT_PATH, Endpoints, Entra, EnvironmentVariable, Exposure, FederatedCredential, Federation, Graph,
-    IngressExposure, McpServer, McpServerSpec, McpServerStatus, PodTemplate, PolicySummary, Tls, TrustBundle,
-};
+pub use server::{FederatedCredential, Graph, McpServer, McpServerSpec, McpServerStatus, PolicySummary};
+pub use workload::{EnvironmentVariable, PodTemplate};
 
 /// The API group of every kind here, and the prefix of this project's labels and annotations.
 pub const GROUP: &str = "mcp-entra.dev";
