@@ -1,23 +1,20 @@
 //! Writes: brings the children to what was built, by server-side apply, where they differ and nowhere else.
 
-use std::fmt::Debug;
-
-use k8s_openapi::NamespaceResourceScope;
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    Client, Resource, ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
 };
 use mcp_entra_crds::GROUP;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
     MANAGER,
-    build::Children,
+    child::{Child, ChildKind},
     errors::{Error, code},
     memory::{ServerMemory, Settled},
-    owner::{APPLIED_HASH, ChildKind, Owner, Whose},
+    owner::{APPLIED_HASH, Owner, Whose},
     resolve::{Seen, SeenChildren},
 };
 
@@ -56,9 +53,9 @@ pub(crate) struct Applier<'a> {
     pub(crate) memory: &'a mut ServerMemory,
 }
 
-/// The first child's name that is somebody else's object, before one that is about to be free.
-pub(crate) fn conflict(owner: &Owner, seen: &SeenChildren) -> Option<Conflict> {
-    let first = |whose: Whose| seen.iter().find(|(_, found)| found.whose == whose);
+/// The first name of a wanted child that is somebody else's object, before one that is about to be free.
+pub(crate) fn conflict(owner: &Owner, seen: &SeenChildren, wanted: &[ChildKind]) -> Option<Conflict> {
+    let first = |whose: Whose| seen.iter().find(|(kind, found)| found.whose == whose && wanted.contains(kind));
     let (kind, found) = first(Whose::Foreign).or_else(|| first(Whose::Predecessors))?;
     Some(conflict_with(owner, *kind, found))
 }
@@ -80,54 +77,40 @@ enum Absent {
 }
 
 impl Applier<'_> {
-    /// Applies everything but the policy, the Deployment after what its pods need.
-    pub(crate) async fn children(&mut self, children: &Children) -> Result<(), Failure> {
-        self.child(ChildKind::ServiceAccount, &children.service_account).await?;
-        self.child(ChildKind::Configuration, &children.configuration).await?;
-        self.child(ChildKind::Service, &children.service).await?;
-        self.child(ChildKind::Deployment, &children.deployment).await?;
-        match &children.ingress {
-            Some(ingress) => self.child(ChildKind::Ingress, ingress).await,
-            None => Ok(()),
-        }
-    }
-
     /// Applies one child, if it is not as built.
-    pub(crate) async fn child<K>(&mut self, kind: ChildKind, built: &K) -> Result<(), Failure>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
-    {
-        self.bring(kind, built, Absent::Create).await.map(drop)
+    pub(crate) async fn child(&mut self, built: &Child) -> Result<(), Failure> {
+        self.bring(built, Absent::Create).await.map(drop)
     }
 
     /// Applies one child where it is there and ours, and creates nothing. Says whether it is there, as built.
-    pub(crate) async fn in_place<K>(&mut self, kind: ChildKind, built: &K) -> Result<bool, Failure>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
-    {
-        match self.seen.get(&kind) {
-            Some(seen) if seen.is_ours() => self.bring(kind, built, Absent::Leave).await,
+    pub(crate) async fn in_place(&mut self, built: &Child) -> Result<bool, Failure> {
+        match self.seen.get(&built.kind) {
+            Some(seen) if seen.is_ours() => self.bring(built, Absent::Leave).await,
             _ => Ok(false),
         }
     }
 
-    async fn bring<K>(&mut self, kind: ChildKind, built: &K, absent: Absent) -> Result<bool, Failure>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
-    {
-        let desired = document(built).map_err(Error::from)?;
+    async fn bring(&mut self, built: &Child, absent: Absent) -> Result<bool, Failure> {
+        let kind = built.kind;
+        let desired = Desired::of(built);
         let settled = self.memory.settled.get(&kind);
         if let (Some(settled), Some(seen)) = (settled, self.seen.get(&kind))
             && (&settled.uid, &settled.version, &settled.hash) == (&seen.uid, &seen.version, &desired.hash)
         {
             return Ok(true);
         }
-        let api = Api::<K>::namespaced(self.client.clone(), &self.owner.namespace);
+        let api = kind.api(self.client, &self.owner.namespace);
         let name = kind.name(&self.owner.name);
         let object = format!("{} {name}", kind.kind());
         let mut replaced = false;
+        // One that was not seen is created without another look: should it have appeared, the answer is 409.
+        let mut is_known = self.seen.contains_key(&kind) || absent == Absent::Leave;
         for _ in 0..ATTEMPTS {
-            let live = api.get_opt(&name).await.map_err(Error::kubernetes(format!("reading {object}")))?;
+            let live = match is_known {
+                true => api.get_opt(&name).await.map_err(Error::kubernetes(format!("reading {object}")))?,
+                false => None,
+            };
+            is_known = true;
             if let Some(live) = &live {
                 let found = Seen::of(live.meta(), self.owner);
                 if !found.is_ours() {
@@ -140,7 +123,7 @@ impl Applier<'_> {
             } else if absent == Absent::Leave {
                 return Ok(false);
             }
-            let patch = desired.guarded(live.as_ref().map(K::meta));
+            let patch = desired.guarded(live.as_ref().map(DynamicObject::meta));
             let parameters = PatchParams::apply(MANAGER).force();
             match api.patch(&name, &parameters, &Patch::Apply(&patch)).await {
                 Ok(applied) => {
@@ -162,7 +145,7 @@ impl Applier<'_> {
                         return Err(Error::kubernetes(format!("applying {object}"))(error).into());
                     };
                     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-                    match api.patch(&name, &parameters, &Patch::<K>::Json(patch)).await {
+                    match api.patch(&name, &parameters, &Patch::<DynamicObject>::Json(patch)).await {
                         Ok(_) => replaced = true,
                         // A failed test: it has changed since it was read.
                         Err(later) if matches!(code(&later), Some(404 | 409)) => {}
@@ -176,30 +159,28 @@ impl Applier<'_> {
         Err(Error::Contended { object, attempts: ATTEMPTS }.into())
     }
 
-    fn settle<K: Resource>(&mut self, kind: ChildKind, object: &K, hash: String) {
-        let Seen { uid, version, .. } = Seen::of(object.meta(), self.owner);
-        let generation = object.meta().generation;
+    fn settle(&mut self, kind: ChildKind, object: &DynamicObject, hash: String) {
+        let Seen { uid, version, .. } = Seen::of(&object.metadata, self.owner);
+        let generation = object.metadata.generation;
         self.memory.settled.insert(kind, Settled { uid, version, generation, hash });
     }
 
-    /// Deletes the Ingress, if there is one of ours that is not being deleted already.
-    pub(crate) async fn prune_ingress(&mut self, seen: Option<Seen>) -> Result<(), Failure> {
-        let kind = ChildKind::Ingress;
+    /// Deletes a child that is no longer asked for, if there is one of ours that is not being deleted already.
+    pub(crate) async fn prune(&mut self, kind: ChildKind, seen: Option<Seen>) -> Result<(), Error> {
         self.memory.settled.remove(&kind);
         let Some(seen) = seen.filter(|seen| seen.is_ours() && !seen.leaving) else { return Ok(()) };
-        let name = kind.name(&self.owner.name);
-        let api =
-            Api::<k8s_openapi::api::networking::v1::Ingress>::namespaced(self.client.clone(), &self.owner.namespace);
+        let object = format!("{} {}", kind.kind(), kind.name(&self.owner.name));
         let preconditions = Preconditions { uid: Some(seen.uid.clone()), resource_version: None };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match api.delete(&name, &parameters).await {
+        let api = kind.api(self.client, &self.owner.namespace);
+        match api.delete(&kind.name(&self.owner.name), &parameters).await {
             Ok(_) => {
                 tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace,
-                    "deleted Ingress {name}: nothing is to be exposed");
+                    "deleted {object}: it is no longer asked for");
                 Ok(())
             }
             Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
-            Err(error) => Err(Error::kubernetes(format!("deleting Ingress {name}"))(error).into()),
+            Err(error) => Err(Error::kubernetes(format!("deleting {object}"))(error)),
         }
     }
 }
@@ -210,15 +191,15 @@ struct Desired {
     hash: String,
 }
 
-fn document<K: Serialize>(built: &K) -> Result<Desired, serde_json::Error> {
-    let mut value = serde_json::to_value(built)?;
-    let mut hash = hex::encode(Sha256::digest(value.to_string()));
-    hash.truncate(16);
-    merge(&mut value, json!({"metadata": {"annotations": {APPLIED_HASH: hash}}}));
-    Ok(Desired { value, hash })
-}
-
 impl Desired {
+    fn of(built: &Child) -> Self {
+        let mut value = built.object.clone();
+        let mut hash = hex::encode(Sha256::digest(value.to_string()));
+        hash.truncate(16);
+        merge(&mut value, json!({"metadata": {"annotations": {APPLIED_HASH: hash}}}));
+        Self { value, hash }
+    }
+
     /// What is sent: for an object that was seen, with its uid, so that no namesake that came after it is taken over
     /// (its version would be contended by every change of its status); for an absent one with version `1`, which
     /// creates, and answers 409 if one has appeared (`0` would merge into it).
@@ -252,7 +233,7 @@ fn replacement(live: &Value, desired: &Value) -> Option<json_patch::Patch> {
     .ok()
 }
 
-fn cause<K: Resource>(live: Option<&K>, hash: &str) -> &'static str {
+fn cause(live: Option<&DynamicObject>, hash: &str) -> &'static str {
     match live {
         None => "it was absent",
         Some(live) if live.annotations().get(APPLIED_HASH).is_some_and(|applied| applied == hash) => {
@@ -364,7 +345,7 @@ mod tests {
 
     #[test]
     fn an_absent_child_is_only_created_and_a_present_one_only_changed() {
-        let desired = document(&json!({"metadata": {"name": "graph"}})).unwrap();
+        let desired = Desired::of(&Child { kind: ChildKind::Service, object: json!({"metadata": {"name": "graph"}}) });
         assert_eq!(desired.guarded(None)["metadata"]["resourceVersion"], "1");
         let live = kube::core::ObjectMeta { uid: Some("u".into()), ..kube::core::ObjectMeta::default() };
         let guarded = desired.guarded(Some(&live));
@@ -408,9 +389,9 @@ mod tests {
             (ChildKind::Policy, seen(Whose::Predecessors)),
             (ChildKind::Deployment, seen(Whose::Ours)),
         ]);
-        assert!(conflict(&owner, &children).unwrap().collected);
+        assert!(conflict(&owner, &children, ChildKind::ALL).unwrap().collected);
         children.insert(ChildKind::Service, seen(Whose::Foreign));
-        let found = conflict(&owner, &children).unwrap();
+        let found = conflict(&owner, &children, ChildKind::ALL).unwrap();
         assert_eq!((found.kind, found.collected), ("Service", false));
     }
 }

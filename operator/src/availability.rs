@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     conditions::{Reason, Verdict},
     pods::PolledPod,
-    views::{DeploymentView, PodView, is_true},
+    views::{ChildView, PodView, is_true},
 };
 
 /// Characters of foreign text that a message carries.
@@ -17,7 +17,7 @@ pub(crate) struct Rollout<'a> {
     pub(crate) namespace: &'a str,
     /// Pods that there should be.
     pub(crate) wanted: i32,
-    pub(crate) deployment: Option<&'a DeploymentView>,
+    pub(crate) deployment: Option<&'a ChildView>,
     /// Whether the Deployment has been applied, but not been seen again since.
     pub(crate) is_stale: bool,
     pub(crate) pods: &'a [&'a PodView],
@@ -36,7 +36,7 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
     let Some(deployment) = deployment else {
         return Verdict::no(Reason::Progressing, "there is no Deployment yet; the condition Programmed says why");
     };
-    let status = &deployment.status;
+    let status = deployment.status();
     let ready = status.ready_replicas;
     if ready >= wanted && !is_stale && deployment.is_rolled_out(wanted) {
         return Verdict::yes(Reason::PodsReady, format!("{ready} of {wanted} pods are ready"));
@@ -92,8 +92,8 @@ fn reference(pod: &PodView) -> String {
 }
 
 /// Why the ReplicaSet's controller cannot create pods at all.
-fn refused(deployment: &DeploymentView) -> Option<(Reason, String)> {
-    let conditions = &deployment.status.conditions;
+fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
+    let conditions = &deployment.status().conditions;
     if !is_true(conditions, "ReplicaFailure") {
         return None;
     }
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use crate::conditions::State;
 
-    fn mk_deployment(ready: i32, conditions: serde_json::Value) -> DeploymentView {
+    fn mk_deployment(ready: i32, conditions: serde_json::Value) -> ChildView {
         serde_json::from_value(json!({
             "metadata": {"name": "graph", "generation": 2},
             "status": {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": ready,
@@ -192,7 +192,7 @@ mod tests {
             .unwrap()
     }
 
-    fn available(wanted: i32, deployment: Option<&DeploymentView>, pods: &[&PodView]) -> Verdict {
+    fn available(wanted: i32, deployment: Option<&ChildView>, pods: &[&PodView]) -> Verdict {
         let rollout = Rollout { namespace: "productivity", wanted, deployment, is_stale: false, pods, polled: &[] };
         availability(rollout)
     }
@@ -258,8 +258,9 @@ mod tests {
     #[test]
     fn a_roll_out_that_is_stuck_is_told_while_the_old_pods_still_serve() {
         let mut deployment = mk_deployment(2, json!([]));
-        deployment.status.replicas = 3;
-        deployment.status.updated_replicas = 1;
+        let status = deployment.status_mut();
+        status.replicas = 3;
+        status.updated_replicas = 1;
         let crash =
             json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 2}}});
         let pod = mk_pod(json!({"phase": "Running", "containerStatuses": [crash]}));
@@ -270,7 +271,7 @@ mod tests {
 
     #[test]
     fn old_pods_do_not_make_a_new_spec_available() {
-        let change = |change: fn(&mut DeploymentView)| {
+        let change = |change: fn(&mut ChildView)| {
             let mut deployment = mk_deployment(2, json!([]));
             change(&mut deployment);
             available(2, Some(&deployment), &[])
@@ -278,8 +279,8 @@ mod tests {
         assert_eq!(change(|_| {}).state, State::True);
         let part = "being rolled out";
         assert_no(&change(|deployment| deployment.metadata.generation = Some(3)), Reason::Progressing, part);
-        assert_no(&change(|deployment| deployment.status.updated_replicas = 1), Reason::Progressing, part);
-        assert_no(&change(|deployment| deployment.status.replicas = 3), Reason::Progressing, part);
+        assert_no(&change(|deployment| deployment.status_mut().updated_replicas = 1), Reason::Progressing, part);
+        assert_no(&change(|deployment| deployment.status_mut().replicas = 3), Reason::Progressing, part);
         let deployment = mk_deployment(2, json!([]));
         let stale = Rollout {
             namespace: "productivity",

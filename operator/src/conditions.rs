@@ -41,6 +41,10 @@ pub(crate) enum Reason {
     PathTaken,
     /// Programmed, Exposed, Conflicted: an older server has `spec.entra.clientId` and one of its required scopes.
     ClientIdTaken,
+    /// Programmed: `spec.suspend` is true, so nothing but the policy is applied.
+    Suspended,
+    /// Programmed, Exposed: this cluster does not serve a kind that the spec asks for.
+    KindNotServed,
     /// Programmed: the API server refused a child.
     ApplyFailed,
     /// Programmed of a mapping: a bound server's policy does not hold it yet.

@@ -1,6 +1,7 @@
 //! A pass over one McpServer: the steps in their order.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,13 +13,14 @@ use mcp_entra_crds::McpServer;
 use crate::{
     apply::{Applier, Failure, conflict},
     build,
+    child::{Child, ChildKind},
     claims::{self, Held, Lost},
     errors::{Error, Failures, SOON},
     events,
     memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
     metrics::Metrics,
     options::Options,
-    owner::{ChildKind, Owner},
+    owner::Owner,
     pods::{self, PolledPod},
     policy::{self, Compiled},
     resolve::{self, SeenChildren},
@@ -66,10 +68,10 @@ pub(crate) async fn reconcile(server: &McpServer, context: &Context) -> Result<A
 /// references. As long as somebody's finalizer holds it up, its pods serve, and revocations reach them.
 async fn leave(owner: &Owner, context: &Context, memory: &mut ServerMemory) -> Result<Action, Error> {
     let compiled = compile(owner, &context.world)?;
-    let seen = resolve::policy(&context.client, &context.world, owner).await?;
+    let seen = resolve::child(&context.client, &context.world, owner, ChildKind::Policy).await?;
     let seen = seen.into_iter().map(|seen| (ChildKind::Policy, seen)).collect();
     let mut applier = Applier { client: &context.client, owner, seen, memory };
-    match applier.in_place(ChildKind::Policy, &build::policy(owner, &compiled)).await {
+    match applier.in_place(&build::policy(owner, &compiled)?).await {
         Ok(true) => context.policies.put(&owner.uid, compiled.programmed.clone()),
         Ok(false) | Err(Failure::Conflict(_)) => return Ok(Action::await_change()),
         Err(Failure::Error(error)) => return Err(error),
@@ -106,7 +108,8 @@ async fn pass(
 
     let answers = ask(owner, context, memory, &compiled, applied.policy).await;
     let validated = applied.validated.as_ref();
-    let (deployment, ingress) = (world.deployment_of(owner), world.ingress_of(owner));
+    let children = world.children.of(owner);
+    let deployment = children.get(&ChildKind::Deployment);
     let settled = memory.settled.get(&ChildKind::Deployment).filter(|_| is_applied);
     let deployment_is_stale =
         deployment.as_ref().zip(settled).is_some_and(|(seen, settled)| seen.metadata.generation < settled.generation);
@@ -119,9 +122,9 @@ async fn pass(
         lost: held.err(),
         error: error.as_ref(),
         policy: &compiled,
-        deployment: deployment.as_deref(),
         deployment_is_stale,
-        ingress: ingress.as_deref(),
+        missing: &applied.missing,
+        children: &children,
         pods: &answers.pods.iter().map(|pod| &**pod).collect::<Vec<&PodView>>(),
         polled: &answers.polled,
         lagging: answers.lagging,
@@ -151,10 +154,12 @@ struct Applied {
     policy: bool,
     /// What became of the spec, once everything that decides it could be read.
     validated: Option<Result<Validated, Refusal>>,
+    /// Kinds that the spec asks for and this cluster lacks.
+    missing: BTreeSet<ChildKind>,
 }
 
 /// Writes the children. What takes something away comes first, and waits for nothing else to be read, accepted or
-/// written: the policy, where it is there and ours, and the Ingress of an exposure that is gone or lost.
+/// written: the policy, where it is there and ours, and the routes of an exposure that is gone or lost.
 async fn apply(
     server: &McpServer,
     owner: &Owner,
@@ -165,31 +170,70 @@ async fn apply(
     applied: &mut Applied,
 ) -> Result<(), Failure> {
     let Context { client, world, options, .. } = context;
-    let policy = build::policy(owner, compiled);
+    let policy = build::policy(owner, compiled).map_err(Error::from)?;
     let mut applier = Applier { client, owner, seen: SeenChildren::new(), memory };
-    let revoked = match resolve::policy(client, world, owner).await {
+    let revoked = match resolve::child(client, world, owner, ChildKind::Policy).await {
         Ok(seen) => {
             applier.seen.extend(seen.map(|seen| (ChildKind::Policy, seen)));
-            applier.in_place(ChildKind::Policy, &policy).await
+            applier.in_place(&policy).await
         }
         Err(error) => Err(error.into()),
     };
-    let exposed = server.spec.exposure.is_some() && held.is_ok();
-    let pruned = if exposed { Ok(()) } else { applier.prune_ingress(resolve::watched_ingress(world, owner)).await };
+    let mut hidden = Ok(());
+    if server.spec.exposure.is_none() || held.is_err() {
+        for kind in ChildKind::EXPOSING {
+            hidden = hidden.and(applier.prune(*kind, resolve::watched(world, owner, *kind)).await);
+        }
+    }
     applied.policy = revoked?;
 
     let trust_bundle = resolve::trust_bundle(client, world, server, owner, applier.memory).await?;
     let validated = applied.validated.insert(validate(server, owner, &trust_bundle, options));
-    applier.seen = resolve::children(client, world, owner, exposed).await?;
-    if let Some(conflict) = conflict(owner, &applier.seen) {
+    if server.spec.suspend {
+        return Ok(hidden?);
+    }
+    let mut children = match (validated, held) {
+        (Ok(validated), Ok(held)) => Some(build::children(validated, held).map_err(Error::from)?),
+        _ => None,
+    };
+    if let Some(children) = &mut children {
+        applied.missing = world.missing(children.iter().map(|child| child.kind));
+        children.retain(|child| !applied.missing.contains(&child.kind));
+    }
+    let wanted = wanted(children.as_deref().unwrap_or_default());
+    applier.seen = resolve::children(client, world, owner, &wanted).await?;
+    if let Some(conflict) = conflict(owner, &applier.seen, &wanted) {
         return Err(Failure::Conflict(conflict));
     }
-    applier.child(ChildKind::Policy, &policy).await?;
+    applier.child(&policy).await?;
     applied.policy = true;
-    if let (Ok(validated), Ok(held)) = (validated, held) {
-        applier.children(&build::children(validated, held)).await?;
+    if let Some(children) = &children {
+        converge(&mut applier, children, &wanted).await?;
     }
-    pruned
+    Ok(hidden?)
+}
+
+/// The children that there are to be: those that every server has, whether or not its spec is accepted now, and those
+/// that were built.
+fn wanted(children: &[Child]) -> Vec<ChildKind> {
+    let is_built = |kind: &ChildKind| children.iter().any(|child| child.kind == *kind);
+    ChildKind::ALL.iter().copied().filter(|kind| !kind.is_optional() || is_built(kind)).collect()
+}
+
+/// Applies every child though one fails, so that one refusal holds up nothing else, and then deletes what is no longer
+/// asked for. The first failure is told.
+async fn converge(applier: &mut Applier<'_>, children: &[Child], wanted: &[ChildKind]) -> Result<(), Failure> {
+    let mut failed = Ok(());
+    for child in children {
+        let result = applier.child(child).await;
+        failed = failed.and(result);
+    }
+    failed?;
+    for kind in ChildKind::ALL.iter().filter(|kind| !wanted.contains(kind)) {
+        let seen = applier.seen.get(kind).cloned();
+        applier.prune(*kind, seen).await?;
+    }
+    Ok(())
 }
 
 /// What the pods say.
@@ -247,7 +291,10 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::validate::tests::{mk_options, mk_owner, mk_server};
+    use crate::{
+        validate::tests::{mk_options, mk_owner, mk_server},
+        world::Children,
+    };
 
     type Writes = Arc<Mutex<Vec<(String, Value)>>>;
 
@@ -294,12 +341,9 @@ mod tests {
             world: World {
                 servers: reflector::store().0,
                 mappings: reflector::store().0,
-                config_maps: reflector::store().0,
-                service_accounts: reflector::store().0,
-                services: reflector::store().0,
-                deployments: reflector::store().0,
-                ingresses: reflector::store().0,
+                children: Children::none(),
                 pods: reflector::store().0,
+                served: tokio::sync::watch::channel(None).1,
             },
             gate,
             memories: Memories::default(),

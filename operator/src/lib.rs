@@ -2,10 +2,12 @@
 //!
 //! A pass over one McpServer, in the order in which the rooms are used:
 //!
-//! 1. [`world`] holds what the watches have seen; [`resolve`] reads the little that they have not.
+//! 1. [`world`] holds what the watches have seen, of the kinds that [`discovery`] found; [`resolve`] reads the little that
+//!    they have not.
 //! 2. [`policy`] compiles the role mappings, [`claims`] finds what an older server keeps, [`validate`] decides whether the
 //!    spec can be built at all. All three are pure.
-//! 3. [`build`] makes the children. It is pure and cannot fail, because only what was validated and is held reaches it.
+//! 3. [`build`] makes the children, one of each [`child`] kind that the spec asks for. It is pure, and only what was
+//!    validated and is held reaches it.
 //! 4. [`apply`] writes what differs, and nothing else: the policy before anything else is even read, so that nothing
 //!    holds up a revocation.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
@@ -20,9 +22,11 @@ mod apply;
 mod availability;
 mod build;
 mod by_uid;
+mod child;
 mod claims;
 mod conditions;
 mod controller;
+mod discovery;
 mod errors;
 mod events;
 mod http;

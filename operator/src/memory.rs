@@ -7,7 +7,7 @@ use std::{
 
 use mcp_entra_crds::McpServerStatus;
 
-use crate::{by_uid::ByUid, owner::ChildKind};
+use crate::{by_uid::ByUid, child::ChildKind};
 
 /// What the last pass over one McpServer left.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! Whose children they are: the McpServer's identity, their names, labels and owner reference.
+//! Whose children they are: the McpServer's identity, their labels and owner reference.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::Resource;
 use mcp_entra_crds::{GROUP, McpServer};
 
-use crate::{MANAGER, errors::Error};
+use crate::{MANAGER, child::ChildKind, errors::Error};
 
 /// The annotation with the hash of a child as built; a different one means that the child is of an older spec.
 pub(crate) const APPLIED_HASH: &str = "mcp-entra.dev/applied-hash";
@@ -25,39 +25,6 @@ pub(crate) struct Owner {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
-}
-
-/// A kind of child; a server has at most one of each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum ChildKind {
-    Policy,
-    ServiceAccount,
-    Configuration,
-    Service,
-    Deployment,
-    Ingress,
-}
-
-impl ChildKind {
-    /// The kind as Kubernetes names it.
-    pub(crate) fn kind(self) -> &'static str {
-        match self {
-            Self::Policy | Self::Configuration => "ConfigMap",
-            Self::ServiceAccount => "ServiceAccount",
-            Self::Service => "Service",
-            Self::Deployment => "Deployment",
-            Self::Ingress => "Ingress",
-        }
-    }
-
-    /// The child's name: the server's, or derived from it. The federated credential's subject depends on it.
-    pub(crate) fn name(self, server: &str) -> String {
-        match self {
-            Self::Policy => format!("{server}-policy"),
-            Self::Configuration => format!("{server}-config"),
-            Self::ServiceAccount | Self::Service | Self::Deployment | Self::Ingress => server.to_owned(),
-        }
-    }
 }
 
 impl Owner {

@@ -1,30 +1,19 @@
 //! Reads: who owns the children's names now, and the trust bundle's content. What the watches show is taken from
 //! there; the API server is asked for what they do not.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        apps::v1::Deployment,
-        core::v1::{ConfigMap, Service, ServiceAccount},
-        networking::v1::Ingress,
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
-use kube::{
-    Api, Client, Resource,
-    runtime::reflector::{Lookup, ObjectRef, Store},
-};
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Api, Client};
 use mcp_entra_crds::{McpServer, TrustBundle};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    child::ChildKind,
     errors::Error,
     memory::{ReadTrustBundle, ServerMemory},
-    owner::{ChildKind, Owner, Whose, controller},
+    owner::{Owner, Whose, controller},
     world::World,
 };
 
@@ -73,65 +62,43 @@ fn hash_of_what_generations_miss(metadata: &ObjectMeta) -> String {
 /// The objects that have the children's names.
 pub(crate) type SeenChildren = BTreeMap<ChildKind, Seen>;
 
-/// Finds who has the policy's name.
-pub(crate) async fn policy(client: &Client, world: &World, owner: &Owner) -> Result<Option<Seen>, Error> {
-    child::<_, ConfigMap>(client, &world.config_maps, owner, ChildKind::Policy).await
+/// The object that has a child's name, as far as its watch shows one.
+pub(crate) fn watched(world: &World, owner: &Owner, kind: ChildKind) -> Option<Seen> {
+    world.children.get(kind, owner).map(|found| Seen::of(&found.metadata, owner))
 }
 
-/// The object that has the Ingress's name, as far as the watch shows one.
-pub(crate) fn watched_ingress(world: &World, owner: &Owner) -> Option<Seen> {
-    watched(&world.ingresses, owner, ChildKind::Ingress)
-}
-
-/// Finds who has the children's names. Of an Ingress that is not asked for, only one that the watch shows matters.
+/// Finds who has the names of these children, and, as far as the watches show, of those that are not asked for.
 pub(crate) async fn children(
     client: &Client,
     world: &World,
     owner: &Owner,
-    exposed: bool,
+    wanted: &[ChildKind],
 ) -> Result<SeenChildren, Error> {
     let mut seen = SeenChildren::new();
-    let mut add = |kind: ChildKind, found: Option<Seen>| {
-        if let Some(found) = found {
-            seen.insert(kind, found);
-        }
-    };
-    add(ChildKind::Policy, policy(client, world, owner).await?);
-    let kind = ChildKind::Configuration;
-    add(kind, child::<_, ConfigMap>(client, &world.config_maps, owner, kind).await?);
-    let kind = ChildKind::ServiceAccount;
-    add(kind, child::<_, ServiceAccount>(client, &world.service_accounts, owner, kind).await?);
-    let kind = ChildKind::Service;
-    add(kind, child::<_, Service>(client, &world.services, owner, kind).await?);
-    let kind = ChildKind::Deployment;
-    add(kind, child::<_, Deployment>(client, &world.deployments, owner, kind).await?);
-    let kind = ChildKind::Ingress;
-    if exposed {
-        add(kind, child::<_, Ingress>(client, &world.ingresses, owner, kind).await?);
-    } else {
-        add(kind, watched_ingress(world, owner));
+    for kind in ChildKind::ALL {
+        let found = if wanted.contains(kind) {
+            child(client, world, owner, *kind).await?
+        } else {
+            watched(world, owner, *kind)
+        };
+        seen.extend(found.map(|found| (*kind, found)));
     }
     Ok(seen)
 }
 
-fn watched<W>(store: &Store<W>, owner: &Owner, kind: ChildKind) -> Option<Seen>
-where
-    W: Lookup<DynamicType = ()> + Resource + Clone + 'static,
-{
-    let found = store.get(&ObjectRef::new(&kind.name(&owner.name)).within(&owner.namespace))?;
-    Some(Seen::of(found.meta(), owner))
-}
-
-async fn child<W, K>(client: &Client, store: &Store<W>, owner: &Owner, kind: ChildKind) -> Result<Option<Seen>, Error>
-where
-    W: Lookup<DynamicType = ()> + Resource + Clone + 'static,
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
-{
-    if let Some(seen) = watched(store, owner, kind) {
+/// Finds who has a child's name.
+pub(crate) async fn child(
+    client: &Client,
+    world: &World,
+    owner: &Owner,
+    kind: ChildKind,
+) -> Result<Option<Seen>, Error> {
+    if let Some(seen) = watched(world, owner, kind) {
         return Ok(Some(seen));
     }
     let name = kind.name(&owner.name);
-    let found = Api::<K>::namespaced(client.clone(), &owner.namespace)
+    let found = kind
+        .api(client, &owner.namespace)
         .get_metadata_opt(&name)
         .await
         .map_err(Error::kubernetes(format!("reading {} {name}", kind.kind())))?;
@@ -162,7 +129,7 @@ pub(crate) async fn trust_bundle(
     let Some(TrustBundle { name, key }) = &server.spec.entra.trust_bundle else {
         return Ok(ResolvedTrustBundle::Unset);
     };
-    let Some(watched) = world.config_maps.get(&ObjectRef::new(name).within(&owner.namespace)) else {
+    let Some(watched) = world.children.config_map(&owner.namespace, name) else {
         return Ok(ResolvedTrustBundle::NoConfigMap);
     };
     let known = memory.trust_bundle.take().filter(|known| {

@@ -17,10 +17,13 @@ use kube::{
 };
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    child::ChildKind,
     controller::{self as server, Context},
+    discovery::discover,
     errors::{Class, Error, Failures, SOON},
     http::router,
     mapping,
@@ -63,7 +66,8 @@ pub async fn run(
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let policies = Arc::new(ProgrammedPolicies::default());
-    let (world, streams) = world::watch(&client);
+    let (found, served) = tokio::sync::watch::channel(None);
+    let (world, streams) = world::watch(&client, served.clone());
     let (open, gate) = Gate::closed();
     let servers = world.servers.clone();
     let context = Arc::new(Context {
@@ -88,11 +92,14 @@ pub async fn run(
         let (beside, config_maps) = (servers.clone(), servers.clone());
         server_controller
             .watches_stream(streams.mappings, move |mapping| servers_beside(&beside, &mapping))
-            .watches_stream(streams.config_maps, move |config_map| servers_of_config_map(&config_maps, &config_map))
-            .watches_stream(streams.service_accounts, |child| server_of(&child))
-            .watches_stream(streams.services, |child| server_of(&child))
-            .watches_stream(streams.deployments, |child| server_of(&child))
-            .watches_stream(streams.ingresses, |child| server_of(&child))
+            .watches_stream_with(
+                streams.config_maps,
+                move |config_map| servers_of_config_map(&config_maps, &config_map),
+                ChildKind::Policy,
+            )
+            // The kind is for traces alone, and which child it was they do not tell anyway.
+            .watches_stream_with(streams.children, |child| server_of(&child), ChildKind::Deployment)
+            .reconcile_all_on(WatchStream::from_changes(served).map(drop))
             .watches_stream(streams.pods, |child| server_of(&child))
     };
     let reconcile_servers = server_controller
@@ -103,7 +110,7 @@ pub async fn run(
     let (server_names, touched_names) = world::store(&client, everything());
     let (mappings, touched_mappings) = world::store(&client, everything());
     let mapping_context = Arc::new(mapping::Context {
-        client,
+        client: client.clone(),
         servers: server_names.clone(),
         gate: gate.clone(),
         policies,
@@ -140,8 +147,9 @@ pub async fn run(
                 .retain(|uid| mappings.find(|mapping| mapping.uid().as_deref() == Some(uid)).is_some());
         }
     };
-    let (_, _, (), (), endpoints) =
-        futures::join!(reconcile_servers, reconcile_mappings, announce, sweep, endpoints.into_future());
+    let discovery = shutdown.run_until_cancelled(discover(client, found));
+    let (_, _, (), (), endpoints, _) =
+        futures::join!(reconcile_servers, reconcile_mappings, announce, sweep, endpoints.into_future(), discovery);
     endpoints?;
     Ok(())
 }

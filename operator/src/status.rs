@@ -1,6 +1,6 @@
 //! Status: what is so, as conditions (pure), and the one write that says it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
 use kube::{
@@ -14,15 +14,17 @@ use crate::{
     apply::{Conflict, status_patch},
     availability::{Rollout, availability},
     build::CONFIGURATION_HASH,
+    child::ChildKind,
     claims::Lost,
     conditions::{Reason, Verdict, conditions, with_ready},
     errors::Error,
     memory::{ServerMemory, WrittenStatus},
-    owner::{ChildKind, Owner},
+    owner::Owner,
     pods::PolledPod,
     policy::Compiled,
     validate::{Refusal, public_url},
-    views::{DeploymentView, IngressView, PodView},
+    views::{ChildView, PodView},
+    world::OwnChildren,
 };
 
 /// How long a ready pod may fail to report the compiled policy before the conditions say so.
@@ -41,10 +43,11 @@ pub(crate) struct Facts<'a> {
     pub(crate) lost: Option<Lost>,
     pub(crate) error: Option<&'a Error>,
     pub(crate) policy: &'a Compiled,
-    pub(crate) deployment: Option<&'a DeploymentView>,
     /// Whether the Deployment has been applied, but not been seen again since.
     pub(crate) deployment_is_stale: bool,
-    pub(crate) ingress: Option<&'a IngressView>,
+    /// Kinds that the spec asks for and this cluster lacks.
+    pub(crate) missing: &'a BTreeSet<ChildKind>,
+    pub(crate) children: &'a OwnChildren,
     pub(crate) pods: &'a [&'a PodView],
     pub(crate) polled: &'a [PolledPod],
     /// For how long some ready pod has not reported the compiled policy.
@@ -58,7 +61,11 @@ pub(crate) fn is_probing(polled: &PolledPod) -> bool {
     polled.pod.is_ready() && !polled.report.as_ref().is_ok_and(|report| report.federation.works.is_some())
 }
 
-impl Facts<'_> {
+impl<'a> Facts<'a> {
+    fn child(&self, kind: ChildKind) -> Option<&'a ChildView> {
+        self.children.get(&kind).map(|child| &**child)
+    }
+
     fn ready_pods(&self) -> impl Iterator<Item = &PolledPod> {
         self.polled.iter().filter(|polled| polled.pod.is_ready())
     }
@@ -91,7 +98,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         verdicts.push((ConditionType::Conflicted, Verdict::yes(reason, message)));
     }
     let generation = facts.server.metadata.generation;
-    let deployment = facts.deployment.map(|deployment| &deployment.status);
+    let deployment = facts.child(ChildKind::Deployment).map(ChildView::status);
     McpServerStatus {
         observed_generation: generation,
         url: public_url(spec.exposure.as_ref().filter(|_| facts.lost.is_none())),
@@ -107,7 +114,7 @@ fn rollout<'a>(facts: &Facts<'a>) -> Rollout<'a> {
     Rollout {
         namespace: &facts.owner.namespace,
         wanted: facts.server.spec.replicas.unwrap_or(1),
-        deployment: facts.deployment,
+        deployment: facts.child(ChildKind::Deployment),
         is_stale: facts.deployment_is_stale,
         pods: facts.pods,
         polled: facts.polled,
@@ -153,7 +160,28 @@ fn programmed(facts: &Facts<'_>) -> Verdict {
             "the children are left as they are, but for the policy, until the spec is accepted; the condition Accepted says what to change",
         );
     }
+    if facts.server.spec.suspend {
+        return Verdict::unknown(
+            Reason::Suspended,
+            "spec.suspend is true: the children are left as they are, but for the policy; set it to false to have them applied",
+        );
+    }
+    if !facts.missing.is_empty() {
+        return Verdict::no(Reason::KindNotServed, not_served(facts.missing));
+    }
     Verdict::yes(Reason::Applied, "the children are applied as built")
+}
+
+/// What a cluster lacks, and whom to ask for it.
+fn not_served(missing: &BTreeSet<ChildKind>) -> String {
+    let lacking: Vec<String> = missing
+        .iter()
+        .map(|kind| format!("{} of {}", kind.kind(), kind.brought_by().unwrap_or("Kubernetes")))
+        .collect();
+    format!(
+        "this cluster does not serve {}, so that it cannot be applied; ask whoever runs the cluster to install it: it is noticed by itself",
+        lacking.join(", ")
+    )
 }
 
 /// What is somebody else's, if anything is that will not go by itself.
@@ -306,7 +334,7 @@ fn exposed(facts: &Facts<'_>) -> Verdict {
     if let Some(lost) = facts.lost {
         return Verdict::no(lost.reason(), lost.message());
     }
-    let address = facts.ingress.and_then(|ingress| ingress.status.load_balancer.ingress.first());
+    let address = facts.child(ChildKind::Ingress).and_then(|ingress| ingress.status().load_balancer.ingress.first());
     match address.and_then(|address| address.hostname.as_ref().or(address.ip.as_ref())) {
         Some(address) => {
             Verdict::yes(Reason::AddressAssigned, format!("an ingress controller serves the host at {address}"))
@@ -396,9 +424,9 @@ mod tests {
             lost: None,
             error: None,
             policy: &compiled,
-            deployment: None,
             deployment_is_stale: false,
-            ingress: None,
+            missing: &BTreeSet::new(),
+            children: &OwnChildren::new(),
             pods: &[],
             polled,
             lagging: lagging.map(Duration::from_secs),

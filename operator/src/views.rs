@@ -1,51 +1,114 @@
-//! The few fields that are read of Deployments, Pods and Ingresses: a thousand full ones would take tens of megabytes.
+//! The few fields that are read of children and pods: a thousand full ones would take tens of megabytes.
 
 use k8s_openapi::{
-    api::{apps::v1::Deployment, core::v1::Pod, networking::v1::Ingress},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::Resource;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
-/// What is read of a Deployment.
-#[derive(Clone, Debug, Default, Resource, Serialize, Deserialize)]
-#[resource(inherit = Deployment)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct DeploymentView {
-    pub(crate) metadata: ObjectMeta,
-    pub(crate) status: DeploymentStatusView,
-}
-
-/// What is read of a Deployment's status.
+/// What is read of a child, of whatever kind: a member that its kind lacks is empty.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct DeploymentStatusView {
+pub(crate) struct ChildView {
+    pub(crate) metadata: ObjectMeta,
+    #[serde(deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
+    pub(crate) spec: Option<Box<ChildSpecView>>,
+    #[serde(deserialize_with = "readable", skip_serializing_if = "Option::is_none")]
+    status: Option<Box<ChildStatusView>>,
+}
+
+/// Kinds of others may say what we do not understand; that must not end the watch of all.
+fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
+}
+
+/// What is read of a child's spec.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ChildSpecView {
+    /// Of a Deployment: how many pods somebody wants, the operator or an autoscaler.
+    pub(crate) replicas: Option<i32>,
+}
+
+/// What is read of a child's status.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ChildStatusView {
     pub(crate) observed_generation: Option<i64>,
     pub(crate) replicas: i32,
     pub(crate) ready_replicas: i32,
     pub(crate) updated_replicas: i32,
     pub(crate) conditions: Vec<ConditionView>,
+    /// Of an Ingress: the addresses that its controller announced.
+    pub(crate) load_balancer: LoadBalancerView,
+    /// Of an HTTPRoute: what each Gateway says of it.
+    pub(crate) parents: Vec<ParentView>,
+    /// Of a Certificate: until when it is valid.
+    pub(crate) not_after: Option<Time>,
+    /// Of a Certificate: when it should have been renewed.
+    pub(crate) renewal_time: Option<Time>,
 }
 
-/// What is read of a condition of a built-in kind.
+impl ChildView {
+    /// What its controller says of it; nothing before it has said something.
+    pub(crate) fn status(&self) -> &ChildStatusView {
+        static NOTHING: ChildStatusView = ChildStatusView {
+            observed_generation: None,
+            replicas: 0,
+            ready_replicas: 0,
+            updated_replicas: 0,
+            conditions: Vec::new(),
+            load_balancer: LoadBalancerView { ingress: Vec::new() },
+            parents: Vec::new(),
+            not_after: None,
+            renewal_time: None,
+        };
+        self.status.as_deref().unwrap_or(&NOTHING)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn status_mut(&mut self) -> &mut ChildStatusView {
+        self.status.get_or_insert_default()
+    }
+
+    /// Of a Deployment: whether all pods that there are, and as many as wanted, are of the newest spec.
+    pub(crate) fn is_rolled_out(&self, wanted: i32) -> bool {
+        let status = self.status();
+        status.observed_generation == self.metadata.generation
+            && status.updated_replicas >= wanted
+            && status.replicas == status.updated_replicas
+    }
+}
+
+/// What one Gateway, or ListenerSet, says of a route.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ParentView {
+    pub(crate) parent_ref: ParentReferenceView,
+    pub(crate) conditions: Vec<ConditionView>,
+}
+
+/// Which Gateway, or ListenerSet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ParentReferenceView {
+    pub(crate) kind: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+    pub(crate) section_name: Option<String>,
+}
+
+/// What is read of a condition.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct ConditionView {
     #[serde(rename = "type")]
     pub(crate) type_: String,
     pub(crate) status: String,
     pub(crate) reason: String,
     pub(crate) message: String,
-}
-
-impl DeploymentView {
-    /// Whether all pods that there are, and as many as wanted, are of the newest spec.
-    pub(crate) fn is_rolled_out(&self, wanted: i32) -> bool {
-        let status = &self.status;
-        status.observed_generation == self.metadata.generation
-            && status.updated_replicas >= wanted
-            && status.replicas == status.updated_replicas
-    }
+    pub(crate) observed_generation: Option<i64>,
 }
 
 /// What is read of a Pod.
@@ -109,22 +172,6 @@ impl PodView {
 /// Whether a condition of that type is `True`.
 pub(crate) fn is_true(conditions: &[ConditionView], type_: &str) -> bool {
     conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
-}
-
-/// What is read of an Ingress.
-#[derive(Clone, Debug, Default, Resource, Serialize, Deserialize)]
-#[resource(inherit = Ingress)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct IngressView {
-    pub(crate) metadata: ObjectMeta,
-    pub(crate) status: IngressStatusView,
-}
-
-/// What is read of an Ingress's status.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct IngressStatusView {
-    pub(crate) load_balancer: LoadBalancerView,
 }
 
 /// The addresses that an ingress controller announced.

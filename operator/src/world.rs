@@ -1,13 +1,16 @@
 //! What the watches have seen. Each stream feeds a store, which passes read, and then the queue that starts them: a
 //! pass never reads something older than what started it.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::Arc,
+};
 
-use futures::{StreamExt, stream::BoxStream};
-use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use futures::{Stream, StreamExt, stream, stream::BoxStream};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store, store::WriterDropped},
@@ -17,12 +20,16 @@ use kube::{
 use mcp_entra_crds::{McpRoleMapping, McpServer};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 
 use crate::{
-    MANAGER, claims,
+    MANAGER,
+    child::ChildKind,
+    claims,
+    discovery::Served,
     errors::Error,
-    owner::{ChildKind, INSTANCE, MANAGED_BY, Owner, SERVER_UID},
-    views::{DeploymentView, IngressView, PodView},
+    owner::{INSTANCE, MANAGED_BY, Owner, SERVER_UID},
+    views::{ChildView, PodView},
 };
 
 /// An McpServer as watched: one that cannot be read must not stop the others.
@@ -34,14 +41,17 @@ pub(crate) type WatchedMapping = DeserializeGuard<McpRoleMapping>;
 pub(crate) struct World {
     pub(crate) servers: Store<WatchedServer>,
     pub(crate) mappings: Store<WatchedMapping>,
-    /// Of all ConfigMaps, since trust bundles are anybody's; metadata only.
-    pub(crate) config_maps: Store<PartialObjectMeta<ConfigMap>>,
-    pub(crate) service_accounts: Store<PartialObjectMeta<ServiceAccount>>,
-    pub(crate) services: Store<PartialObjectMeta<Service>>,
-    pub(crate) deployments: Store<DeploymentView>,
-    pub(crate) ingresses: Store<IngressView>,
+    pub(crate) children: Children,
     pub(crate) pods: Store<PodView>,
+    /// Which of the kinds that others bring there are.
+    pub(crate) served: watch::Receiver<Served>,
 }
+
+/// The watched children. Of ConfigMaps all are watched, since trust bundles are anybody's.
+pub(crate) struct Children(BTreeMap<ChildKind, Store<ChildView>>);
+
+/// The children of one server, as watched.
+pub(crate) type OwnChildren = BTreeMap<ChildKind, Arc<ChildView>>;
 
 /// An object's every appearance, change and end.
 pub(crate) type Touched<K> = BoxStream<'static, watcher::Result<K>>;
@@ -50,33 +60,40 @@ pub(crate) type Touched<K> = BoxStream<'static, watcher::Result<K>>;
 pub(crate) struct Streams {
     pub(crate) servers: Touched<WatchedServer>,
     pub(crate) mappings: Touched<WatchedMapping>,
-    pub(crate) config_maps: Touched<PartialObjectMeta<ConfigMap>>,
-    pub(crate) service_accounts: Touched<PartialObjectMeta<ServiceAccount>>,
-    pub(crate) services: Touched<PartialObjectMeta<Service>>,
-    pub(crate) deployments: Touched<DeploymentView>,
-    pub(crate) ingresses: Touched<IngressView>,
+    pub(crate) config_maps: Touched<ChildView>,
+    /// Every child but ConfigMaps.
+    pub(crate) children: Touched<ChildView>,
     pub(crate) pods: Touched<PodView>,
 }
 
 /// Watches everything that a pass over an McpServer depends on.
-pub(crate) fn watch(client: &Client) -> (World, Streams) {
+pub(crate) fn watch(client: &Client, served: watch::Receiver<Served>) -> (World, Streams) {
     let (servers, touched_servers) = store(client, everything());
     let (mappings, touched_mappings) = store(client, everything());
-    let (config_maps, touched_config_maps) = store(client, everything());
-    let (service_accounts, touched_service_accounts) = store(client, ours());
-    let (services, touched_services) = store(client, ours());
-    let (deployments, touched_deployments) = store(client, ours());
-    let (ingresses, touched_ingresses) = store(client, ours());
     let (pods, touched_pods) = store(client, ours());
-    let world = World { servers, mappings, config_maps, service_accounts, services, deployments, ingresses, pods };
+    let mut children = BTreeMap::new();
+    let mut touched_children = Vec::new();
+    let mut config_maps = stream::empty().boxed();
+    for kind in ChildKind::ALL.iter().copied().filter(|kind| kind.watched_as() == *kind) {
+        let is_config_map = kind == ChildKind::Policy;
+        let api = Api::<ChildView>::all_with(client.clone(), &kind);
+        let events = while_served(kind, &served, move || {
+            watcher(api.clone(), if is_config_map { everything() } else { ours() }).default_backoff()
+        });
+        let (store, touched) = store_of(kind, events);
+        children.insert(kind, store);
+        if is_config_map {
+            config_maps = touched;
+        } else {
+            touched_children.push(touched);
+        }
+    }
+    let world = World { servers, mappings, children: Children(children), pods, served };
     let streams = Streams {
         servers: touched_servers,
         mappings: touched_mappings,
-        config_maps: touched_config_maps,
-        service_accounts: touched_service_accounts,
-        services: touched_services,
-        deployments: touched_deployments,
-        ingresses: touched_ingresses,
+        config_maps,
+        children: stream::select_all(touched_children).boxed(),
         pods: touched_pods,
     };
     (world, streams)
@@ -91,26 +108,108 @@ fn ours() -> watcher::Config {
     everything().labels(&format!("{MANAGED_BY}={MANAGER}"))
 }
 
-/// A store of watched objects, and the stream of their changes. A watch that fails is tried again by itself; its error
-/// must not reach the controller, which would hold up all other streams.
+/// Watches a kind while it is served; where it is not, there are none. A kind of Kubernetes' own always is.
+fn while_served<S>(
+    kind: ChildKind,
+    served: &watch::Receiver<Served>,
+    start: impl Fn() -> S + Send + 'static,
+) -> BoxStream<'static, watcher::Result<watcher::Event<ChildView>>>
+where
+    S: Stream<Item = watcher::Result<watcher::Event<ChildView>>> + Send + 'static,
+{
+    if kind.brought_by().is_none() {
+        return start().boxed();
+    }
+    let has = move |served: &Served| served.as_ref().map(|served| served.contains(&kind));
+    let mut last = None;
+    let changes = WatchStream::new(served.clone()).filter_map(move |served| {
+        let now = has(&served);
+        let changed = now.filter(|_| now != last);
+        last = now.or(last);
+        std::future::ready(changed)
+    });
+    let served = served.clone();
+    changes
+        .map(move |is_served| {
+            if !is_served {
+                return stream::iter([Ok(watcher::Event::Init), Ok(watcher::Event::InitDone)]).boxed();
+            }
+            let mut served = served.clone();
+            let gone = async move { served.wait_for(|served| has(served) == Some(false)).await.map(drop).ok() };
+            start().take_until(Box::pin(gone)).boxed()
+        })
+        .flatten()
+        .boxed()
+}
+
+/// A store of watched objects, and the stream of their changes.
 pub(crate) fn store<K>(client: &Client, config: watcher::Config) -> (Store<K>, Touched<K>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let (reader, writer) = reflector::store();
-    let touched = watcher(Api::all(client.clone()), config)
-        .default_backoff()
+    store_of((), watcher(Api::all(client.clone()), config).default_backoff())
+}
+
+/// A watch that fails is tried again by itself; its error must not reach the controller, which would hold up all other
+/// streams.
+fn store_of<K>(
+    type_: K::DynamicType,
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+) -> (Store<K>, Touched<K>)
+where
+    K: Resource<DynamicType: Clone + Eq + std::hash::Hash + Send + Sync + Unpin>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let writer = reflector::store::Writer::new(type_.clone());
+    let reader = writer.as_reader();
+    let touched = events
         .modify(|object: &mut K| object.managed_fields_mut().clear())
         .reflect(writer)
         .touched_objects()
-        .filter_map(|touched| async {
-            touched
-                .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is started anew"))
-                .ok()
-                .map(Ok)
+        .filter_map(move |touched| {
+            let touched = touched
+                .inspect_err(|error| {
+                    tracing::warn!(kind = %K::kind(&type_), %error, "a watch failed and is started anew");
+                })
+                .ok();
+            std::future::ready(touched.map(Ok))
         })
         .boxed();
     (reader, touched)
+}
+
+impl Children {
+    /// The object that has a child's name, as far as its watch shows one: of any owner.
+    pub(crate) fn get(&self, kind: ChildKind, owner: &Owner) -> Option<Arc<ChildView>> {
+        self.named(kind, &owner.namespace, &kind.name(&owner.name))
+    }
+
+    /// All children of a server.
+    pub(crate) fn of(&self, owner: &Owner) -> OwnChildren {
+        let own = |kind: &ChildKind| self.get(*kind, owner).filter(|found| owner.owns(&found.metadata));
+        ChildKind::ALL.iter().filter_map(|kind| Some((*kind, own(kind)?))).collect()
+    }
+
+    /// A ConfigMap of any name.
+    pub(crate) fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<ChildView>> {
+        self.named(ChildKind::Policy, namespace, name)
+    }
+
+    fn named(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<Arc<ChildView>> {
+        let watched = kind.watched_as();
+        self.0.get(&watched)?.get(&ObjectRef::new_with(name, watched).within(namespace))
+    }
+
+    /// No children at all, of no kind.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self(BTreeMap::new())
+    }
 }
 
 impl World {
@@ -119,11 +218,9 @@ impl World {
     pub(crate) async fn complete(&self) -> Result<(), WriterDropped> {
         self.servers.wait_until_ready().await?;
         self.mappings.wait_until_ready().await?;
-        self.config_maps.wait_until_ready().await?;
-        self.service_accounts.wait_until_ready().await?;
-        self.services.wait_until_ready().await?;
-        self.deployments.wait_until_ready().await?;
-        self.ingresses.wait_until_ready().await?;
+        for children in self.children.0.values() {
+            children.wait_until_ready().await?;
+        }
         self.pods.wait_until_ready().await
     }
 
@@ -142,23 +239,12 @@ impl World {
         pods
     }
 
-    /// The Deployment of a server.
-    pub(crate) fn deployment_of(&self, owner: &Owner) -> Option<Arc<DeploymentView>> {
-        own(&self.deployments, owner, ChildKind::Deployment)
+    /// Of these kinds, those that this cluster lacks.
+    pub(crate) fn missing(&self, kinds: impl IntoIterator<Item = ChildKind>) -> BTreeSet<ChildKind> {
+        let served = self.served.borrow();
+        let is_served = |kind: &ChildKind| served.as_ref().is_some_and(|served| served.contains(kind));
+        kinds.into_iter().filter(|kind| kind.brought_by().is_some() && !is_served(kind)).collect()
     }
-
-    /// The Ingress of a server.
-    pub(crate) fn ingress_of(&self, owner: &Owner) -> Option<Arc<IngressView>> {
-        own(&self.ingresses, owner, ChildKind::Ingress)
-    }
-}
-
-fn own<K>(store: &Store<K>, owner: &Owner, kind: ChildKind) -> Option<Arc<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let found = store.get(&ObjectRef::new(&kind.name(&owner.name)).within(&owner.namespace))?;
-    owner.owns(found.meta()).then_some(found)
 }
 
 /// Opens once every store holds what there was at the start: a policy compiled of half the mappings would revoke the
@@ -206,7 +292,7 @@ pub(crate) fn with_rivals(servers: &Store<WatchedServer>, touched: WatchedServer
 /// The servers to which a ConfigMap matters: by the name of a child, or as their trust bundle.
 pub(crate) fn servers_of_config_map(
     servers: &Store<WatchedServer>,
-    config_map: &PartialObjectMeta<ConfigMap>,
+    config_map: &ChildView,
 ) -> Vec<ObjectRef<WatchedServer>> {
     let (namespace, name) = (config_map.namespace(), config_map.name_any());
     servers
@@ -226,9 +312,9 @@ pub(crate) fn servers_of_config_map(
 }
 
 /// The server to which a labelled child belongs.
-pub(crate) fn server_of<K: Resource>(child: &K) -> Option<ObjectRef<WatchedServer>> {
+pub(crate) fn server_of(child: &impl ResourceExt) -> Option<ObjectRef<WatchedServer>> {
     let instance = child.labels().get(INSTANCE)?;
-    Some(ObjectRef::new(instance).within(child.meta().namespace.as_deref()?))
+    Some(ObjectRef::new(instance).within(&child.namespace()?))
 }
 
 #[cfg(test)]

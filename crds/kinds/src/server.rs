@@ -61,6 +61,9 @@ pub struct McpServerSpec {
     /// What is added to the pods that the operator builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
+    /// Whether the children are left as they are. Role mappings stay in force, and so do their revocations.
+    #[serde(default)]
+    pub suspend: bool,
 }
 
 /// The built-in tools and what they may ask of Microsoft Graph.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use mcp_entra_policy::CONFIGURATION_KEY;
 
-use crate::{owner::ChildKind, validate::Validated};
+use crate::{child::ChildKind, validate::Validated};
 
 pub(super) fn configuration(server: &Validated) -> ConfigMap {
     ConfigMap {

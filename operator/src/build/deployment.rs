@@ -22,7 +22,8 @@ use mcp_entra_policy::{CONFIGURATION_KEY, POLICY_KEY};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    owner::{ChildKind, SERVER_UID},
+    child::ChildKind,
+    owner::SERVER_UID,
     validate::{Trust, Validated},
 };
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::{
 use mcp_entra_crds::Exposure;
 
 use super::deployment::HTTP_PORT_NAME;
-use crate::{claims::Held, owner::ChildKind, validate::Validated};
+use crate::{child::ChildKind, claims::Held, validate::Validated};
 
 /// Where RFC 9728 §3.1 puts a host's metadata; a resource's path is appended to it.
 const PROTECTED_RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";

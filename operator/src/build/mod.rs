@@ -1,4 +1,4 @@
-//! Building: what was validated becomes Kubernetes objects, one file a kind. Pure, and cannot fail.
+//! Building: what was validated becomes Kubernetes objects, one file a kind. Pure.
 
 mod configuration;
 mod deployment;
@@ -7,37 +7,31 @@ mod policy;
 mod service;
 mod service_account;
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Service, ServiceAccount},
-    networking::v1::Ingress,
-};
-
 pub(crate) use deployment::{ADMIN_PORT, CONFIGURATION_HASH, configuration_hash};
 pub(crate) use policy::policy;
 
-use crate::{claims::Held, validate::Validated};
+use crate::{
+    child::{Child, ChildKind},
+    claims::Held,
+    validate::Validated,
+};
 
-/// The children of an accepted McpServer, besides its policy.
-#[derive(Clone, Debug)]
-pub(crate) struct Children {
-    pub(crate) service_account: ServiceAccount,
-    pub(crate) configuration: ConfigMap,
-    pub(crate) service: Service,
-    pub(crate) deployment: Deployment,
-    /// Only with `spec.exposure`.
-    pub(crate) ingress: Option<Ingress>,
-}
-
-/// Builds the children of an accepted McpServer that holds what it claims.
-pub(crate) fn children(server: &Validated, held: Held) -> Children {
-    Children {
-        service_account: service_account::service_account(server),
-        configuration: configuration::configuration(server),
-        service: service::service(server),
-        deployment: deployment::deployment(server),
-        ingress: server.exposure.as_ref().map(|exposure| ingress::ingress(server, exposure, held)),
+/// Builds the children of an accepted McpServer that holds what it claims, besides its policy, in the order in which
+/// they are applied.
+///
+/// # Errors
+/// If an object cannot be written as JSON, which none refuses.
+pub(crate) fn children(server: &Validated, held: Held) -> Result<Vec<Child>, serde_json::Error> {
+    let mut children = vec![
+        Child::new(ChildKind::ServiceAccount, &service_account::service_account(server))?,
+        Child::new(ChildKind::Configuration, &configuration::configuration(server))?,
+        Child::new(ChildKind::Service, &service::service(server))?,
+        Child::new(ChildKind::Deployment, &deployment::deployment(server))?,
+    ];
+    if let Some(exposure) = &server.exposure {
+        children.push(Child::new(ChildKind::Ingress, &ingress::ingress(server, exposure, held))?);
     }
+    Ok(children)
 }
 
 #[cfg(test)]

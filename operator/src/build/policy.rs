@@ -7,15 +7,20 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use mcp_entra_policy::POLICY_KEY;
 
 use crate::{
-    owner::{ChildKind, Owner},
+    child::{Child, ChildKind},
+    owner::Owner,
     policy::Compiled,
 };
 
 /// Builds the ConfigMap with the compiled policy.
-pub(crate) fn policy(owner: &Owner, compiled: &Compiled) -> ConfigMap {
-    ConfigMap {
+///
+/// # Errors
+/// If it cannot be written as JSON, which no ConfigMap refuses.
+pub(crate) fn policy(owner: &Owner, compiled: &Compiled) -> Result<Child, serde_json::Error> {
+    let config_map = ConfigMap {
         metadata: owner.child_metadata(ChildKind::Policy),
         data: Some(BTreeMap::from([(POLICY_KEY.to_owned(), compiled.document.clone())])),
         ..ConfigMap::default()
-    }
+    };
+    Child::new(ChildKind::Policy, &config_map)
 }

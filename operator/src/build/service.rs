@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 
 use super::deployment::HTTP_PORT_NAME;
-use crate::{owner::ChildKind, validate::Validated};
+use crate::{child::ChildKind, validate::Validated};
 
 pub(super) fn service(server: &Validated) -> Service {
     Service {

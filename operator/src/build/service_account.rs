@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
-use crate::{owner::ChildKind, validate::Validated};
+use crate::{child::ChildKind, validate::Validated};
 
 pub(super) fn service_account(server: &Validated) -> ServiceAccount {
     ServiceAccount {

@@ -1,5 +1,8 @@
 //! What matters of the children.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mcp_entra_crds::{EnvironmentVariable, McpServer, TrustBundle};
 use serde_json::{Value, json};
 
@@ -13,6 +16,9 @@ use crate::{
     },
 };
 
+/// The children as built, by kind.
+type Children = BTreeMap<ChildKind, Value>;
+
 fn mk_children(change: impl FnOnce(&mut McpServer)) -> Children {
     mk_children_of(Held { root: true }, change)
 }
@@ -24,11 +30,12 @@ fn mk_children_of(held: Held, change: impl FnOnce(&mut McpServer)) -> Children {
         Some(_) => ResolvedTrustBundle::Content("-----BEGIN CERTIFICATE-----".into()),
         None => ResolvedTrustBundle::Unset,
     };
-    children(&validate(&server, &mk_owner(), &bundle, &mk_options()).unwrap(), held)
+    let children = children(&validate(&server, &mk_owner(), &bundle, &mk_options()).unwrap(), held).unwrap();
+    children.into_iter().map(|child| (child.kind, child.object)).collect()
 }
 
 fn deployment(change: impl FnOnce(&mut McpServer)) -> Value {
-    serde_json::to_value(mk_children(change).deployment).unwrap()
+    mk_children(change).remove(&ChildKind::Deployment).unwrap()
 }
 
 fn with_bundle(server: &mut McpServer) {
@@ -135,21 +142,21 @@ fn the_selector_is_narrower_than_the_labels_since_it_can_never_change() {
     assert_eq!(deployment["spec"]["selector"]["matchLabels"], selector);
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     assert_eq!(labels["app.kubernetes.io/managed-by"], "mcp-entra-operator");
-    assert_eq!(serde_json::to_value(mk_children(|_| {}).service).unwrap()["spec"]["selector"], selector);
+    assert_eq!(mk_children(|_| {})[&ChildKind::Service]["spec"]["selector"], selector);
 }
 
 #[test]
 fn the_admin_port_is_in_no_service() {
-    let service = serde_json::to_value(mk_children(|_| {}).service).unwrap();
+    let service = &mk_children(|_| {})[&ChildKind::Service];
     let port = json!({"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"});
     assert_eq!(service["spec"]["ports"], json!([port]));
 }
 
 #[test]
 fn the_ingress_publishes_the_endpoint_and_both_forms_of_its_metadata_over_tls_and_nothing_else() {
-    let ingress = serde_json::to_value(mk_children(|_| {}).ingress.unwrap()).unwrap();
+    let ingress = &mk_children(|_| {})[&ChildKind::Ingress];
     assert_eq!(
-        paths(&ingress),
+        paths(ingress),
         [
             ("/mcp", "Prefix"),
             ("/.well-known/oauth-protected-resource/mcp", "Exact"),
@@ -158,13 +165,13 @@ fn the_ingress_publishes_the_endpoint_and_both_forms_of_its_metadata_over_tls_an
     );
     assert_eq!(ingress["spec"]["tls"], json!([{"hosts": ["graph.mcp.contoso.com"], "secretName": "graph-tls"}]));
     assert_eq!(ingress["spec"]["ingressClassName"], "testbed");
-    assert!(mk_children(|server| server.spec.exposure = None).ingress.is_none());
+    assert!(!mk_children(|server| server.spec.exposure = None).contains_key(&ChildKind::Ingress));
 }
 
 #[test]
 fn a_host_has_one_metadata_document_at_its_root_that_of_its_oldest_server() {
-    let ingress = serde_json::to_value(mk_children_of(Held { root: false }, |_| {}).ingress.unwrap()).unwrap();
-    assert_eq!(paths(&ingress), [("/mcp", "Prefix"), ("/.well-known/oauth-protected-resource/mcp", "Exact")]);
+    let ingress = &mk_children_of(Held { root: false }, |_| {})[&ChildKind::Ingress];
+    assert_eq!(paths(ingress), [("/mcp", "Prefix"), ("/.well-known/oauth-protected-resource/mcp", "Exact")]);
 }
 
 fn paths(ingress: &Value) -> Vec<(&str, &str)> {
@@ -174,18 +181,13 @@ fn paths(ingress: &Value) -> Vec<(&str, &str)> {
 
 #[test]
 fn every_child_is_owned_and_labelled() {
-    let children = mk_children(|_| {});
-    let policy = policy(&mk_owner(), &compile("graph", []).unwrap());
-    let metadata = [
-        children.service_account.metadata,
-        children.configuration.metadata,
-        policy.metadata,
-        children.service.metadata,
-        children.deployment.metadata,
-        children.ingress.unwrap().metadata,
-    ];
-    for metadata in metadata {
-        assert!(mk_owner().owns(&metadata));
+    let policy = policy(&mk_owner(), &compile("graph", []).unwrap()).unwrap();
+    let children = mk_children(|_| {}).into_iter().chain([(policy.kind, policy.object)]);
+    for (kind, child) in children {
+        let metadata: ObjectMeta = serde_json::from_value(child["metadata"].clone()).unwrap();
+        assert!(mk_owner().owns(&metadata), "{kind:?}");
+        assert_eq!(metadata.name, Some(kind.name("graph")));
         assert_eq!(metadata.labels.unwrap()["app.kubernetes.io/instance"], "graph");
+        assert_eq!((&child["kind"], &child["apiVersion"]), (&json!(kind.kind()), &json!(kind.api_version())));
     }
 }
