@@ -262,6 +262,8 @@ fn holds(there: &Value, desired: &Value) -> bool {
             None => is_nothing(desired),
             // One more label selects other pods: selectors are replaced as a whole.
             Some(there) if key == "selector" => there == desired,
+            // One more parent would expose the server elsewhere: lists of references are nobody's to add to.
+            Some(there) if key.ends_with("Refs") => holds_each(there, desired),
             Some(there) => holds(there, desired),
         }),
         (Value::Array(there), Value::Array(desired)) => {
@@ -276,6 +278,11 @@ fn holds(there: &Value, desired: &Value) -> bool {
         }
         (there, desired) => there == desired,
     }
+}
+
+fn holds_each(there: &Value, desired: &Value) -> bool {
+    let length = |list: &Value| list.as_array().map(Vec::len);
+    length(there) == length(desired) && holds(there, desired)
 }
 
 fn name_of(entry: &Value) -> Option<&str> {
@@ -341,6 +348,14 @@ mod tests {
         assert!(holds(&json!({"rules": [{"host": "a", "more": 1}]}), &desired));
         assert!(!holds(&json!({"rules": [{"host": "a"}, {"host": "b"}]}), &desired));
         assert!(!holds(&json!({"rules": []}), &desired));
+    }
+
+    #[test]
+    fn one_more_parent_of_a_route_is_noticed() {
+        let desired = json!({"parentRefs": [{"name": "shared", "namespace": "infra"}]});
+        let ours = json!({"name": "shared", "namespace": "infra", "kind": "Gateway"});
+        assert!(holds(&json!({"parentRefs": [ours]}), &desired));
+        assert!(!holds(&json!({"parentRefs": [ours, {"name": "public"}]}), &desired));
     }
 
     #[test]

@@ -167,7 +167,8 @@ fn last_line(log: &str) -> String {
     }
 }
 
-fn quote(text: &str) -> String {
+/// Foreign text, cut to what a message carries.
+pub(crate) fn quote(text: &str) -> String {
     text.trim().chars().take(LONGEST_QUOTE).collect()
 }
 

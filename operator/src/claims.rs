@@ -7,13 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use mcp_entra_crds::{Exposure, McpServer};
 
-use crate::conditions::Reason;
+use crate::{conditions::Reason, owner::Owner};
 
 /// What a server holds that has lost nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     /// Whether it is the oldest server of its host: the metadata at the host's root (RFC 9728 §3.1) is its own.
     pub(crate) root: bool,
+    /// The older server whose listener serves this host at the same Gateway: a Gateway takes one listener a host.
+    pub(crate) listener_of: Option<Owner>,
 }
 
 /// What an older server keeps.
@@ -50,15 +52,25 @@ impl Lost {
 }
 
 /// Whether a server holds what it claims, beside all servers.
-pub(crate) fn held<'a>(server: &McpServer, all: impl IntoIterator<Item = &'a McpServer>) -> Result<Held, Lost> {
-    let older: Vec<&McpServer> = all
-        .into_iter()
-        .filter(|other| other.metadata.deletion_timestamp.is_none() && age(other) < age(server))
-        .collect();
+pub(crate) fn held<'a>(
+    server: &McpServer,
+    all: impl IntoIterator<Item = &'a McpServer, IntoIter: Clone>,
+) -> Result<Held, Lost> {
+    let all = all.into_iter();
+    let on_host = lost(server, all.clone())?;
+    let mut carriers = on_host.iter().filter(|other| share_listener(server, other));
+    let carrier = carriers.find(|other| lost(other, all.clone()).is_ok());
+    Ok(Held { root: on_host.is_empty(), listener_of: carrier.and_then(|carrier| Owner::of(carrier).ok()) })
+}
+
+/// What a server has lost, or the older servers beside it on its host, the oldest first.
+fn lost<'a>(server: &McpServer, all: impl Iterator<Item = &'a McpServer>) -> Result<Vec<&'a McpServer>, Lost> {
+    let mut older: Vec<&McpServer> =
+        all.filter(|other| are_rivals(server, other)).filter(|other| is_older(other, server)).collect();
+    older.sort_by_key(|other| age(other));
     let on_host: Vec<&McpServer> = older.iter().copied().filter(|other| share_host(server, other)).collect();
     // The owner is the oldest: where it is of this namespace, younger servers of others have lost the host.
-    let owner = on_host.iter().min_by_key(|other| age(other));
-    if owner.is_some_and(|owner| owner.namespace() != server.namespace()) {
+    if on_host.first().is_some_and(|owner| owner.namespace() != server.namespace()) {
         return Err(Lost::Host);
     }
     if on_host.iter().any(|other| other.namespace() == server.namespace() && share_path(server, other)) {
@@ -67,12 +79,28 @@ pub(crate) fn held<'a>(server: &McpServer, all: impl IntoIterator<Item = &'a Mcp
     if older.iter().any(|other| share_client_id(server, other) && share_scope(server, other)) {
         return Err(Lost::ClientId);
     }
-    Ok(Held { root: owner.is_none() })
+    Ok(on_host)
+}
+
+/// Whether both, beside one another on a host, bring a listener of their own to one Gateway.
+fn share_listener(one: &McpServer, other: &McpServer) -> bool {
+    let gateway = |server: &McpServer| {
+        let exposure = server.spec.exposure.as_ref()?;
+        let own = exposure.tls.terminated_by_gateway.is_none();
+        let parent = exposure.gateway.as_ref().filter(|_| own)?.parent_refs.first()?;
+        Some((parent.namespace.clone().or_else(|| server.namespace()), parent.name.clone()))
+    };
+    one.namespace() == other.namespace() && gateway(one).is_some() && gateway(one) == gateway(other)
 }
 
 /// Whether what becomes of the one may depend on the other.
 pub(crate) fn are_rivals(one: &McpServer, other: &McpServer) -> bool {
     share_host(one, other) || share_client_id(one, other)
+}
+
+/// Whether a server was there first, and still is.
+fn is_older(one: &McpServer, other: &McpServer) -> bool {
+    one.metadata.deletion_timestamp.is_none() && age(one) < age(other)
 }
 
 /// Orders servers, the oldest first.
@@ -143,8 +171,8 @@ mod tests {
         forwards
     }
 
-    const ROOT: Result<Held, Lost> = Ok(Held { root: true });
-    const BESIDE: Result<Held, Lost> = Ok(Held { root: false });
+    const ROOT: Result<Held, Lost> = Ok(Held { root: true, listener_of: None });
+    const BESIDE: Result<Held, Lost> = Ok(Held { root: false, listener_of: None });
 
     #[test]
     fn servers_that_share_nothing_hold_what_they_claim() {
@@ -180,6 +208,30 @@ mod tests {
             let servers = [mk(1, "a", "older", on("h", older)), mk(2, "a", "younger", on("h", younger))];
             assert_eq!(all_held(servers), [ROOT, expected], "{older} {younger}");
         }
+    }
+
+    fn at_gateway(host: &str, path: &str, gateway: &str) -> impl FnOnce(&mut McpServer) {
+        let exposure = serde_json::json!({"host": host, "path": path, "tls": {"issuerRef": {"name": "ca"}},
+            "gateway": {"parentRefs": [{"name": gateway, "namespace": "infra"}]}});
+        move |server| server.spec.exposure = Some(serde_json::from_value(exposure).unwrap())
+    }
+
+    #[test]
+    fn a_younger_server_of_a_host_comes_in_by_the_listener_of_the_oldest_that_has_one_at_the_same_gateway() {
+        let carrier = |servers: [McpServer; 3]| {
+            let [_, _, last] = all_held(servers);
+            last.unwrap().listener_of.map(|owner| owner.name)
+        };
+        let last = || mk(3, "a", "last", at_gateway("h", "/last", "shared"));
+        let first = mk(1, "a", "first", at_gateway("h", "/first", "shared"));
+        let next = mk(2, "a", "next", at_gateway("h", "/next", "shared"));
+        assert_eq!(carrier([first.clone(), next.clone(), last()]).as_deref(), Some("first"));
+        // One that is not served itself has no listener to share.
+        let mut lost = next;
+        lost.spec.exposure.as_mut().unwrap().path = "/first/below".into();
+        assert_eq!(carrier([mk(1, "a", "first", on("h", "/first")), lost, last()]), None);
+        let elsewhere = mk(1, "a", "first", at_gateway("h", "/first", "another"));
+        assert_eq!(carrier([elsewhere, mk(2, "a", "next", at_gateway("i", "/next", "shared")), last()]), None);
     }
 
     #[test]

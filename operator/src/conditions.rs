@@ -24,6 +24,10 @@ pub(crate) enum Reason {
     TrustBundleInvalid,
     /// Accepted: an entry of `spec.graph.tools` matches no built-in tool.
     ToolNotFound,
+    /// Accepted: nothing is exposed without TLS.
+    TlsRequired,
+    /// Accepted: an annotation of `spec.exposure.ingress` is not allowed by the operator's `--allowed-ingress-annotation`.
+    AnnotationsNotAllowed,
     /// Accepted: the server would refuse the configuration that follows from the spec.
     InvalidConfiguration,
     /// Accepted, Programmed of a mapping: a server that it names does not exist.
@@ -93,6 +97,23 @@ pub(crate) enum Reason {
     AddressAssigned,
     /// Exposed: no ingress controller has announced an address.
     AddressPending,
+    /// Exposed: every Gateway accepts the route.
+    RouteAccepted,
+    /// Exposed: a Gateway has not answered yet.
+    RoutePending,
+    /// Exposed: a Gateway does not accept the route, or not what it leads to.
+    RouteRejected,
+    /// Exposed: a Gateway does not accept the server's own listener, or not its certificate.
+    ListenerRejected,
+
+    /// CertificateReady: the certificate is valid now.
+    CertificateValid,
+    /// CertificateReady: cert-manager has issued none yet.
+    CertificatePending,
+    /// CertificateReady: cert-manager says why there is none.
+    CertificateFailed,
+    /// CertificateReady: the certificate has expired.
+    CertificateExpired,
 
     /// Ready: all of the above.
     Ready,

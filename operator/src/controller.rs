@@ -15,6 +15,7 @@ use crate::{
     build,
     child::{Child, ChildKind},
     claims::{self, Held, Lost},
+    conditions::Reason,
     errors::{Error, Failures, SOON},
     events,
     memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
@@ -91,7 +92,7 @@ async fn pass(
     let servers = world.servers.state();
     let held = claims::held(server, servers.iter().filter_map(|server| server.0.as_ref().ok()));
     let mut applied = Applied::default();
-    let result = apply(server, owner, context, memory, &compiled, held, &mut applied).await;
+    let result = apply(server, owner, context, memory, &compiled, &held, &mut applied).await;
     let is_applied = result.is_ok();
     let (conflict, error) = match result {
         Ok(()) => (None, None),
@@ -108,7 +109,9 @@ async fn pass(
 
     let answers = ask(owner, context, memory, &compiled, applied.policy).await;
     let validated = applied.validated.as_ref();
+    let carrier = held.as_ref().ok().and_then(|held| held.listener_of.clone());
     let children = world.children.of(owner);
+    let carrying = carrier.as_ref().map(|carrier| world.children.of(carrier)).unwrap_or_default();
     let deployment = children.get(&ChildKind::Deployment);
     let settled = memory.settled.get(&ChildKind::Deployment).filter(|_| is_applied);
     let deployment_is_stale =
@@ -119,12 +122,14 @@ async fn pass(
         validation: validated.map(|validated| validated.as_ref().map(|_| ())),
         configuration: validated.and_then(|validated| validated.as_ref().ok()).map(build::configuration_hash),
         conflict: conflict.as_ref(),
-        lost: held.err(),
+        lost: held.as_ref().err().copied(),
+        listener_of: carrier.as_ref(),
         error: error.as_ref(),
         policy: &compiled,
         deployment_is_stale,
         missing: &applied.missing,
         children: &children,
+        carrying: &carrying,
         pods: &answers.pods.iter().map(|pod| &**pod).collect::<Vec<&PodView>>(),
         polled: &answers.polled,
         lagging: answers.lagging,
@@ -166,7 +171,7 @@ async fn apply(
     context: &Context,
     memory: &mut ServerMemory,
     compiled: &Compiled,
-    held: Result<Held, Lost>,
+    held: &Result<Held, Lost>,
     applied: &mut Applied,
 ) -> Result<(), Failure> {
     let Context { client, world, options, .. } = context;
@@ -179,16 +184,15 @@ async fn apply(
         }
         Err(error) => Err(error.into()),
     };
-    let mut hidden = Ok(());
-    if server.spec.exposure.is_none() || held.is_err() {
-        for kind in ChildKind::EXPOSING {
-            hidden = hidden.and(applier.prune(*kind, resolve::watched(world, owner, *kind)).await);
-        }
-    }
+    let is_hidden = server.spec.exposure.is_none() || held.is_err();
+    let hidden = if is_hidden { hide(&mut applier, world).await } else { Ok(()) };
     applied.policy = revoked?;
 
-    let trust_bundle = resolve::trust_bundle(client, world, server, owner, applier.memory).await?;
-    let validated = applied.validated.insert(validate(server, owner, &trust_bundle, options));
+    let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
+    let validated = applied.validated.insert(validate(server, owner, &resolved, options));
+    if validated.as_ref().is_err_and(|refusal| refusal.reason == Reason::TlsRequired) {
+        hide(&mut applier, world).await?;
+    }
     if server.spec.suspend {
         return Ok(hidden?);
     }
@@ -211,6 +215,16 @@ async fn apply(
         converge(&mut applier, children, &wanted).await?;
     }
     Ok(hidden?)
+}
+
+/// Deletes what leads clients to the server.
+async fn hide(applier: &mut Applier<'_>, world: &World) -> Result<(), Error> {
+    let mut hidden = Ok(());
+    for kind in ChildKind::EXPOSING {
+        let seen = resolve::watched(world, applier.owner, *kind);
+        hidden = hidden.and(applier.prune(*kind, seen).await);
+    }
+    hidden
 }
 
 /// The children that there are to be: those that every server has, whether or not its spec is accepted now, and those
@@ -343,6 +357,7 @@ mod tests {
                 mappings: reflector::store().0,
                 children: Children::none(),
                 pods: reflector::store().0,
+                gateways: reflector::store().0,
                 served: tokio::sync::watch::channel(None).1,
             },
             gate,

@@ -29,6 +29,8 @@ mod controller;
 mod discovery;
 mod errors;
 mod events;
+mod exposed;
+mod exposure;
 mod http;
 mod mapping;
 mod memory;

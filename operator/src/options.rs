@@ -21,6 +21,10 @@ pub struct Options {
     /// Let McpServers add CA certificates to their outgoing TLS by `spec.entra.trustBundle`.
     #[arg(long)]
     pub allow_trust_bundles: bool,
+    /// An annotation that `spec.exposure.ingress.annotations` may have, or a prefix of such with a trailing `*`;
+    /// repeatable. Some controllers run what annotations say, so that none is allowed unasked.
+    #[arg(long = "allowed-ingress-annotation", value_name = "NAME")]
+    pub allowed_ingress_annotations: Vec<String>,
     /// Forward proxy through which the pods' admin ports are polled. Proxies of the environment are never used.
     #[arg(long, value_name = "URL")]
     pub pod_proxy_url: Option<String>,

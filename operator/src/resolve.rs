@@ -4,16 +4,18 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use kube::{Api, Client};
-use mcp_entra_crds::{McpServer, TrustBundle};
+use kube::{Api, Client, runtime::reflector::ObjectRef};
+use mcp_entra_crds::{GatewayReference, McpServer, TrustBundle};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::{
     child::ChildKind,
     errors::Error,
+    exposure::NamedListener,
     memory::{ReadTrustBundle, ServerMemory},
     owner::{Owner, Whose, controller},
+    validate::Resolved,
     world::World,
 };
 
@@ -105,10 +107,43 @@ pub(crate) async fn child(
     Ok(found.map(|found| Seen::of(&found.metadata, owner)))
 }
 
+/// Finds what the spec refers to.
+pub(crate) async fn references(
+    client: &Client,
+    world: &World,
+    server: &McpServer,
+    owner: &Owner,
+    memory: &mut ServerMemory,
+) -> Result<Resolved, Error> {
+    Ok(Resolved {
+        trust_bundle: trust_bundle(client, world, server, owner, memory).await?,
+        listeners: listeners(world, server, owner),
+    })
+}
+
+/// The listeners that the exposure names, of the Gateways that there are.
+fn listeners(world: &World, server: &McpServer, owner: &Owner) -> Vec<NamedListener> {
+    let gateway = server.spec.exposure.as_ref().and_then(|exposure| exposure.gateway.as_ref());
+    let parents = gateway.into_iter().flat_map(|gateway| &gateway.parent_refs);
+    let listener = |parent: &GatewayReference| {
+        let namespace = parent.namespace.as_deref().unwrap_or(&owner.namespace);
+        let gateway = world.gateways.get(&ObjectRef::new(&parent.name).within(namespace))?;
+        let section_name = parent.section_name.as_ref()?;
+        let named = gateway.spec.listeners.iter().find(|listener| listener.name == *section_name)?;
+        Some(NamedListener {
+            gateway: format!("{namespace}/{}", parent.name),
+            section_name: section_name.clone(),
+            protocol: named.protocol.clone(),
+        })
+    };
+    parents.filter_map(listener).collect()
+}
+
 /// What `spec.entra.trustBundle` refers to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ResolvedTrustBundle {
     /// The spec names none.
+    #[default]
     Unset,
     /// There is no such ConfigMap.
     NoConfigMap,
@@ -119,7 +154,7 @@ pub(crate) enum ResolvedTrustBundle {
 }
 
 /// Reads the trust bundle, if it has changed since it was read last.
-pub(crate) async fn trust_bundle(
+async fn trust_bundle(
     client: &Client,
     world: &World,
     server: &McpServer,

@@ -31,7 +31,10 @@ use crate::{
     metrics::{Kind, Metrics, Outcome},
     options::Options,
     pods::status_client,
-    world::{self, Gate, WatchedMapping, WatchedServer, everything, server_of, servers_beside, servers_of_config_map},
+    world::{
+        self, Gate, WatchedMapping, WatchedServer, everything, server_of, servers_beside, servers_of_config_map,
+        servers_of_gateway,
+    },
 };
 
 /// Passes of one controller that run at once.
@@ -89,7 +92,7 @@ pub async fn run(
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     server_controller = {
-        let (beside, config_maps) = (servers.clone(), servers.clone());
+        let (beside, config_maps, exposed) = (servers.clone(), servers.clone(), servers.clone());
         server_controller
             .watches_stream(streams.mappings, move |mapping| servers_beside(&beside, &mapping))
             .watches_stream_with(
@@ -100,6 +103,7 @@ pub async fn run(
             // The kind is for traces alone, and which child it was they do not tell anyway.
             .watches_stream_with(streams.children, |child| server_of(&child), ChildKind::Deployment)
             .reconcile_all_on(WatchStream::from_changes(served).map(drop))
+            .watches_stream(streams.gateways, move |gateway| servers_of_gateway(&exposed, &gateway))
             .watches_stream(streams.pods, |child| server_of(&child))
     };
     let reconcile_servers = server_controller

@@ -7,7 +7,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use mcp_entra_crds::{ConditionType, FederatedCredential, McpServer, McpServerStatus};
+use mcp_entra_crds::{ConditionType, Exposure, FederatedCredential, McpServer, McpServerStatus};
 
 use crate::{
     MANAGER,
@@ -18,6 +18,7 @@ use crate::{
     claims::Lost,
     conditions::{Reason, Verdict, conditions, with_ready},
     errors::Error,
+    exposed::{self, Leading},
     memory::{ServerMemory, WrittenStatus},
     owner::Owner,
     pods::PolledPod,
@@ -48,6 +49,9 @@ pub(crate) struct Facts<'a> {
     /// Kinds that the spec asks for and this cluster lacks.
     pub(crate) missing: &'a BTreeSet<ChildKind>,
     pub(crate) children: &'a OwnChildren,
+    /// The older server of this host whose listener this one shares, and that one's children.
+    pub(crate) listener_of: Option<&'a Owner>,
+    pub(crate) carrying: &'a OwnChildren,
     pub(crate) pods: &'a [&'a PodView],
     pub(crate) polled: &'a [PolledPod],
     /// For how long some ready pod has not reported the compiled policy.
@@ -64,6 +68,21 @@ pub(crate) fn is_probing(polled: &PolledPod) -> bool {
 impl<'a> Facts<'a> {
     fn child(&self, kind: ChildKind) -> Option<&'a ChildView> {
         self.children.get(&kind).map(|child| &**child)
+    }
+
+    /// What leads clients to the server: where it shares an older server's listener, that one's.
+    fn leading(&self, exposure: &'a Exposure) -> Leading<'a> {
+        let carrying = if self.listener_of.is_some() { self.carrying } else { self.children };
+        let carried = |kind| carrying.get(&kind).map(|child| &**child);
+        Leading {
+            namespace: &self.owner.namespace,
+            exposure,
+            ingress: self.child(ChildKind::Ingress),
+            route: self.child(ChildKind::HttpRoute),
+            listener_set: carried(ChildKind::ListenerSet),
+            listener_set_name: &self.listener_of.unwrap_or(self.owner).name,
+            certificate: carried(ChildKind::Certificate),
+        }
     }
 
     fn ready_pods(&self) -> impl Iterator<Item = &PolledPod> {
@@ -91,8 +110,12 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         (ConditionType::FederationReady, federation(facts, &previous.conditions)),
         (ConditionType::AuthorizationReady, authorization(facts, &previous.conditions)),
     ];
-    if spec.exposure.is_some() {
-        verdicts.push((ConditionType::Exposed, exposed(facts)));
+    if let Some(exposure) = &spec.exposure {
+        let leading = facts.leading(exposure);
+        verdicts.push((ConditionType::Exposed, exposed(facts, leading)));
+        if exposure.tls.issuer_ref.is_some() {
+            verdicts.push((ConditionType::CertificateReady, certificate(facts, leading, now)));
+        }
     }
     if let Some((reason, message)) = conflicted(facts) {
         verdicts.push((ConditionType::Conflicted, Verdict::yes(reason, message)));
@@ -330,20 +353,23 @@ pub(crate) fn named(names: &[String]) -> String {
     }
 }
 
-fn exposed(facts: &Facts<'_>) -> Verdict {
+fn exposed(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
     if let Some(lost) = facts.lost {
         return Verdict::no(lost.reason(), lost.message());
     }
-    let address = facts.child(ChildKind::Ingress).and_then(|ingress| ingress.status().load_balancer.ingress.first());
-    match address.and_then(|address| address.hostname.as_ref().or(address.ip.as_ref())) {
-        Some(address) => {
-            Verdict::yes(Reason::AddressAssigned, format!("an ingress controller serves the host at {address}"))
-        }
-        None => Verdict::no(
-            Reason::AddressPending,
-            "no ingress controller has announced an address for the Ingress; check that one serves the class in spec.exposure.ingress.className",
-        ),
+    let missing: BTreeSet<ChildKind> =
+        facts.missing.iter().copied().filter(|kind| *kind != ChildKind::Certificate).collect();
+    if missing.iter().any(|kind| ChildKind::EXPOSING.contains(kind)) {
+        return Verdict::no(Reason::KindNotServed, not_served(&missing));
     }
+    exposed::exposed(leading)
+}
+
+fn certificate(facts: &Facts<'_>, leading: Leading<'_>, now: Timestamp) -> Verdict {
+    if facts.missing.contains(&ChildKind::Certificate) {
+        return Verdict::no(Reason::KindNotServed, not_served(&BTreeSet::from([ChildKind::Certificate])));
+    }
+    exposed::certificate_ready(leading, now)
 }
 
 /// The status as far as anyone knows: the one that was written last, if the watch has not shown it yet.
@@ -427,6 +453,8 @@ mod tests {
             deployment_is_stale: false,
             missing: &BTreeSet::new(),
             children: &OwnChildren::new(),
+            listener_of: None,
+            carrying: &OwnChildren::new(),
             pods: &[],
             polled,
             lagging: lagging.map(Duration::from_secs),

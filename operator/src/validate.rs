@@ -6,7 +6,13 @@ use mcp_entra_policy::{
     ToolPattern,
 };
 
-use crate::{conditions::Reason, options::Options, owner::Owner, resolve::ResolvedTrustBundle};
+use crate::{
+    conditions::Reason,
+    exposure::{self, Exposed, NamedListener},
+    options::Options,
+    owner::Owner,
+    resolve::ResolvedTrustBundle,
+};
 
 /// An McpServer that can be built.
 #[derive(Clone, Debug)]
@@ -19,7 +25,7 @@ pub(crate) struct Validated {
     /// Life of the projected token in seconds.
     pub(crate) token_expiration_seconds: i64,
     pub(crate) trust: Option<Trust>,
-    pub(crate) exposure: Option<Exposure>,
+    pub(crate) exposure: Option<Exposed>,
     pub(crate) replicas: i32,
     pub(crate) environment: Vec<EnvironmentVariable>,
     pub(crate) image: String,
@@ -43,18 +49,29 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
-fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {
+pub(crate) fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { reason, message: message.into() })
+}
+
+/// What the spec refers to, as it was found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Resolved {
+    pub(crate) trust_bundle: ResolvedTrustBundle,
+    /// The Gateways' listeners that `spec.exposure` names, as far as they exist.
+    pub(crate) listeners: Vec<NamedListener>,
 }
 
 /// Decides whether the McpServer can be built.
 pub(crate) fn validate(
     server: &McpServer,
     owner: &Owner,
-    trust_bundle: &ResolvedTrustBundle,
+    resolved: &Resolved,
     options: &Options,
 ) -> Result<Validated, Refusal> {
     let spec = &server.spec;
+    let exposure = spec.exposure.as_ref();
+    let exposure =
+        exposure.map(|exposure| exposure::validate(&owner.name, exposure, &resolved.listeners, options)).transpose()?;
     let configuration = ServerConfiguration {
         server: ServerReference { namespace: owner.namespace.clone(), name: owner.name.clone() },
         public_url: public_url(spec.exposure.as_ref()),
@@ -73,7 +90,7 @@ pub(crate) fn validate(
         },
         probe: ProbeConfiguration { interval_seconds: options.probe_interval_seconds },
     };
-    let trust = trust(spec, trust_bundle, options)?;
+    let trust = trust(spec, &resolved.trust_bundle, options)?;
     if let Err(error) = configuration.validate() {
         return refuse(Reason::InvalidConfiguration, error.to_string());
     }
@@ -92,7 +109,7 @@ pub(crate) fn validate(
         audience: spec.entra.cloud.federation_audience(),
         token_expiration_seconds: spec.entra.federation.clone().unwrap_or_default().token_expiration_seconds,
         trust,
-        exposure: spec.exposure.clone(),
+        exposure,
         replicas: spec.replicas.unwrap_or(1),
         environment: spec.pod_template.clone().unwrap_or_default().env,
         image: options.server_image.clone(),
@@ -201,6 +218,7 @@ pub(crate) mod tests {
             allowed_authorities: vec!["https://login.example".into()],
             allowed_graphs: vec!["https://graph.example".into()],
             allow_trust_bundles: true,
+            allowed_ingress_annotations: Vec::new(),
             pod_proxy_url: None,
             status_poll_seconds: 10,
             probe_interval_seconds: 300,
@@ -236,7 +254,7 @@ pub(crate) mod tests {
     fn check(change: impl FnOnce(&mut McpServer), bundle: &ResolvedTrustBundle) -> Result<Validated, Refusal> {
         let mut server = mk_server();
         change(&mut server);
-        validate(&server, &mk_owner(), bundle, &mk_options())
+        validate(&server, &mk_owner(), &Resolved { trust_bundle: bundle.clone(), ..Resolved::default() }, &mk_options())
     }
 
     fn configuration(validated: &Validated) -> ServerConfiguration {
@@ -309,7 +327,8 @@ pub(crate) mod tests {
         let mut server = mk_server();
         with_bundle(&mut server);
         let forbidding = Options { allow_trust_bundles: false, ..mk_options() };
-        let refusal = validate(&server, &mk_owner(), &pem, &forbidding).unwrap_err();
+        let resolved = Resolved { trust_bundle: pem, ..Resolved::default() };
+        let refusal = validate(&server, &mk_owner(), &resolved, &forbidding).unwrap_err();
         assert_eq!(refusal.reason, Reason::TrustBundleNotAllowed);
         assert!(refusal.message.contains("--allow-trust-bundles"));
     }

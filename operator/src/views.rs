@@ -1,11 +1,16 @@
 //! The few fields that are read of children and pods: a thousand full ones would take tens of megabytes.
 
+use std::borrow::Cow;
+
 use k8s_openapi::{
+    NamespaceResourceScope,
     api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::Resource;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+
+use crate::child::ChildKind;
 
 /// What is read of a child, of whatever kind: a member that its kind lacks is empty.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -44,6 +49,8 @@ pub(crate) struct ChildStatusView {
     pub(crate) load_balancer: LoadBalancerView,
     /// Of an HTTPRoute: what each Gateway says of it.
     pub(crate) parents: Vec<ParentView>,
+    /// Of a ListenerSet: what the Gateway says of each listener.
+    pub(crate) listeners: Vec<ListenerStatusView>,
     /// Of a Certificate: until when it is valid.
     pub(crate) not_after: Option<Time>,
     /// Of a Certificate: when it should have been renewed.
@@ -61,6 +68,7 @@ impl ChildView {
             conditions: Vec::new(),
             load_balancer: LoadBalancerView { ingress: Vec::new() },
             parents: Vec::new(),
+            listeners: Vec::new(),
             not_after: None,
             renewal_time: None,
         };
@@ -86,6 +94,13 @@ impl ChildView {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ParentView {
     pub(crate) parent_ref: ParentReferenceView,
+    pub(crate) conditions: Vec<ConditionView>,
+}
+
+/// What a Gateway says of one listener of a ListenerSet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ListenerStatusView {
     pub(crate) conditions: Vec<ConditionView>,
 }
 
@@ -187,4 +202,56 @@ pub(crate) struct LoadBalancerView {
 pub(crate) struct AddressView {
     pub(crate) ip: Option<String>,
     pub(crate) hostname: Option<String>,
+}
+
+/// What is read of a Gateway, which is never ours: whether a listener ends TLS.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct GatewayView {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: GatewaySpecView,
+}
+
+/// What is read of a Gateway's spec.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct GatewaySpecView {
+    pub(crate) listeners: Vec<ListenerView>,
+}
+
+/// What is read of a listener.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ListenerView {
+    pub(crate) name: String,
+    pub(crate) protocol: String,
+}
+
+impl Resource for GatewayView {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Gateway".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        ChildKind::HttpRoute.api_resource().group.into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        ChildKind::HttpRoute.api_resource().version.into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "gateways".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
 }

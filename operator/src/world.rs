@@ -29,7 +29,7 @@ use crate::{
     discovery::Served,
     errors::Error,
     owner::{INSTANCE, MANAGED_BY, Owner, SERVER_UID},
-    views::{ChildView, PodView},
+    views::{ChildView, GatewayView, PodView},
 };
 
 /// An McpServer as watched: one that cannot be read must not stop the others.
@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) mappings: Store<WatchedMapping>,
     pub(crate) children: Children,
     pub(crate) pods: Store<PodView>,
+    /// Where TLS may end.
+    pub(crate) gateways: Store<GatewayView>,
     /// Which of the kinds that others bring there are.
     pub(crate) served: watch::Receiver<Served>,
 }
@@ -64,6 +66,7 @@ pub(crate) struct Streams {
     /// Every child but ConfigMaps.
     pub(crate) children: Touched<ChildView>,
     pub(crate) pods: Touched<PodView>,
+    pub(crate) gateways: Touched<GatewayView>,
 }
 
 /// Watches everything that a pass over an McpServer depends on.
@@ -88,13 +91,19 @@ pub(crate) fn watch(client: &Client, served: watch::Receiver<Served>) -> (World,
             touched_children.push(touched);
         }
     }
-    let world = World { servers, mappings, children: Children(children), pods, served };
+    // Gateways come with the routes that refer to them.
+    let api = Api::<GatewayView>::all(client.clone());
+    let events =
+        while_served(ChildKind::HttpRoute, &served, move || watcher(api.clone(), everything()).default_backoff());
+    let (gateways, touched_gateways) = store_of((), events);
+    let world = World { servers, mappings, children: Children(children), pods, gateways, served };
     let streams = Streams {
         servers: touched_servers,
         mappings: touched_mappings,
         config_maps,
         children: stream::select_all(touched_children).boxed(),
         pods: touched_pods,
+        gateways: touched_gateways,
     };
     (world, streams)
 }
@@ -109,13 +118,14 @@ fn ours() -> watcher::Config {
 }
 
 /// Watches a kind while it is served; where it is not, there are none. A kind of Kubernetes' own always is.
-fn while_served<S>(
+fn while_served<S, K>(
     kind: ChildKind,
     served: &watch::Receiver<Served>,
     start: impl Fn() -> S + Send + 'static,
-) -> BoxStream<'static, watcher::Result<watcher::Event<ChildView>>>
+) -> BoxStream<'static, watcher::Result<watcher::Event<K>>>
 where
-    S: Stream<Item = watcher::Result<watcher::Event<ChildView>>> + Send + 'static,
+    S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    K: Send + 'static,
 {
     if kind.brought_by().is_none() {
         return start().boxed();
@@ -221,6 +231,7 @@ impl World {
         for children in self.children.0.values() {
             children.wait_until_ready().await?;
         }
+        self.gateways.wait_until_ready().await?;
         self.pods.wait_until_ready().await
     }
 
@@ -306,6 +317,26 @@ pub(crate) fn servers_of_config_map(
                         || trust_bundle.is_some_and(|bundle| bundle.name == name)
                 })
         })
+        .iter()
+        .map(|server| ObjectRef::from_obj(&**server))
+        .collect()
+}
+
+/// The servers whose exposure names a Gateway.
+pub(crate) fn servers_of_gateway(
+    servers: &Store<WatchedServer>,
+    gateway: &GatewayView,
+) -> Vec<ObjectRef<WatchedServer>> {
+    let (namespace, name) = (gateway.namespace(), gateway.name_any());
+    let names = |server: &McpServer| {
+        let exposure = server.spec.exposure.as_ref().and_then(|exposure| exposure.gateway.as_ref());
+        exposure
+            .into_iter()
+            .flat_map(|exposure| &exposure.parent_refs)
+            .any(|parent| parent.name == name && parent.namespace.clone().or_else(|| server.namespace()) == namespace)
+    };
+    servers
+        .state_filter(|server| server.0.as_ref().is_ok_and(names))
         .iter()
         .map(|server| ObjectRef::from_obj(&**server))
         .collect()

@@ -17,6 +17,8 @@ pub enum ConditionType {
     AuthorizationReady,
     /// Every parent accepts the route. Present with `spec.exposure` only.
     Exposed,
+    /// The certificate is valid now. Present with `spec.exposure.tls.issuerRef` only.
+    CertificateReady,
     /// A child's name is somebody else's object, or an older server has the host, path or client id.
     Conflicted,
     /// All of the above.
@@ -33,6 +35,7 @@ impl ConditionType {
             Self::FederationReady => "FederationReady",
             Self::AuthorizationReady => "AuthorizationReady",
             Self::Exposed => "Exposed",
+            Self::CertificateReady => "CertificateReady",
             Self::Conflicted => "Conflicted",
             Self::Ready => "Ready",
         }

@@ -17,7 +17,9 @@ mod workload;
 pub use conditions::ConditionType;
 pub use definitions::{custom_resource_definitions, definition_yaml};
 pub use entra::{Endpoints, Entra, Federation, TrustBundle};
-pub use exposure::{DEFAULT_PATH, Exposure, IngressExposure, Tls};
+pub use exposure::{
+    AnnotationValue, DEFAULT_PATH, Exposure, GatewayExposure, GatewayReference, IngressExposure, IssuerReference, Tls,
+};
 pub use mapping::{
     Allow, Grant, Group, McpRoleMapping, McpRoleMappingSpec, McpRoleMappingStatus, ServerSelection, Subject,
 };

@@ -78,6 +78,10 @@ fn mk_server() -> Value {
     })
 }
 
+fn gateway(parents: Value, tls: Value) -> Value {
+    json!({"host": "graph.mcp.contoso.com", "gateway": {"parentRefs": parents}, "tls": tls})
+}
+
 fn mk_mapping() -> Value {
     json!({
         "apiVersion": "mcp-entra.dev/v1alpha1",
@@ -193,9 +197,34 @@ async fn a_bad_server_is_refused_with_the_field_named() {
         ("/spec/exposure/path", json!("/mcp/../admin"), "spec.exposure.path"),
         ("/spec/exposure/path", json!("mcp"), "spec.exposure.path"),
         ("/spec/exposure/tls", json!(null), "spec.exposure.tls"),
-        ("/spec/exposure/tls/secretName", json!(null), "spec.exposure.tls.secretName"),
-        ("/spec/exposure/ingress", json!(null), "spec.exposure.ingress"),
-        ("/spec/exposure/ingress/annotations", json!({"a.example/b": "c"}), ".spec.exposure.ingress.annotations"),
+        ("/spec/exposure/tls/secretName", json!(null), "spec.exposure.tls: Invalid value"),
+        ("/spec/exposure/tls/issuerRef", json!({"name": "ca"}), "exactly one of issuerRef, secretName"),
+        ("/spec/exposure/tls", json!({"issuerRef": {}}), "spec.exposure.tls.issuerRef.name"),
+        ("/spec/exposure/tls", json!({"terminatedByGateway": true}), "tls.terminatedByGateway goes with gateway"),
+        ("/spec/exposure/ingress", json!(null), "exactly one of gateway and ingress"),
+        ("/spec/exposure/gateway", json!({"parentRefs": [{"name": "shared"}]}), "exactly one of gateway and ingress"),
+        (
+            "/spec/exposure/ingress/annotations",
+            (0..33).map(|number| (format!("a.example/{number}"), json!("b"))).collect::<serde_json::Map<_, _>>().into(),
+            "spec.exposure.ingress.annotations",
+        ),
+        ("/spec/exposure/ingress/annotations", json!({"a.example/b": "c".repeat(4097)}), "a.example/b"),
+        ("/spec/exposure", gateway(json!([]), json!({"secretName": "s"})), "spec.exposure.gateway.parentRefs"),
+        (
+            "/spec/exposure",
+            gateway(json!([{"name": "shared"}]), json!({"terminatedByGateway": true})),
+            "names its HTTPS listener in sectionName",
+        ),
+        (
+            "/spec/exposure",
+            gateway(json!([{"name": "one"}, {"name": "two"}]), json!({"secretName": "s"})),
+            "names one Gateway and no sectionName",
+        ),
+        (
+            "/spec/exposure",
+            gateway(json!([{"name": "one", "sectionName": "https"}]), json!({"issuerRef": {"name": "ca"}})),
+            "names one Gateway and no sectionName",
+        ),
         ("/spec/replicas", json!(-1), "spec.replicas"),
         ("/spec/replicas", json!(101), "spec.replicas"),
         ("/spec/podTemplate/env/-", secret("AZURE_CLIENT_SECRET"), "spec.podTemplate.env"),
@@ -239,6 +268,18 @@ async fn the_neighbours_of_bad_servers_are_accepted() {
         ("/spec/exposure/path", json!(null)),
         ("/spec/exposure/path", json!("/team-a/mcp_1~x")),
         ("/spec/exposure/ingress", json!({})),
+        ("/spec/exposure/ingress/annotations", json!({"a.example/b": "c".repeat(4096)})),
+        ("/spec/exposure/tls", json!({"issuerRef": {"name": "ca", "kind": "ClusterIssuer"}})),
+        ("/spec/exposure", gateway(json!([{"name": "shared", "namespace": "infra"}]), json!({"secretName": "s"}))),
+        ("/spec/exposure", gateway(json!([{"name": "shared"}]), json!({"issuerRef": {"name": "ca"}}))),
+        (
+            "/spec/exposure",
+            gateway(
+                json!([{"name": "one", "sectionName": "https"}, {"name": "two", "sectionName": "web"}]),
+                json!({"terminatedByGateway": true}),
+            ),
+        ),
+        ("/spec/suspend", json!(true)),
         ("/spec/replicas", json!(null)),
         ("/spec/replicas", json!(0)),
         ("/spec/replicas", json!(100)),

@@ -1,49 +1,53 @@
-//! The Ingress: the MCP endpoint and its protected resource metadata (RFC 9728) on the exposed host, over TLS.
+//! The Ingress: what the server publishes, on the exposed host, over TLS.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend, IngressSpec,
     IngressTLS, ServiceBackendPort,
 };
-use mcp_entra_crds::Exposure;
 
-use super::deployment::HTTP_PORT_NAME;
-use crate::{child::ChildKind, claims::Held, validate::Validated};
+use super::{
+    deployment::HTTP_PORT_NAME,
+    paths::{Published, published},
+};
+use crate::{child::ChildKind, claims::Held, exposure::Exposed, owner::Owner};
 
-/// Where RFC 9728 §3.1 puts a host's metadata; a resource's path is appended to it.
-const PROTECTED_RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
-
-pub(super) fn ingress(server: &Validated, exposure: &Exposure, held: Held) -> Ingress {
-    let metadata = server.owner.child_metadata(ChildKind::Ingress);
+pub(super) fn ingress(
+    owner: &Owner,
+    exposed: &Exposed,
+    held: &Held,
+    class_name: Option<&String>,
+    annotations: &BTreeMap<String, String>,
+    secret_name: &str,
+) -> Ingress {
+    let mut metadata = owner.child_metadata(ChildKind::Ingress);
+    metadata.annotations = Some(annotations.clone()).filter(|annotations| !annotations.is_empty());
     let backend = IngressBackend {
         service: Some(IngressServiceBackend {
-            name: ChildKind::Service.name(&server.owner.name),
+            name: ChildKind::Service.name(&owner.name),
             port: Some(ServiceBackendPort { name: Some(HTTP_PORT_NAME.to_owned()), number: None }),
         }),
         resource: None,
     };
-    let path = |path: String, path_type: &str| HTTPIngressPath {
-        path: Some(path),
-        path_type: path_type.to_owned(),
-        backend: backend.clone(),
+    let path = |published: Published| {
+        let (path, path_type) = match published {
+            Published::Below(path) => (path, "Prefix"),
+            Published::Exactly(path) => (path, "Exact"),
+        };
+        HTTPIngressPath { path: Some(path), path_type: path_type.to_owned(), backend: backend.clone() }
     };
-    let mut paths = vec![
-        path(exposure.path.clone(), "Prefix"),
-        path(format!("{PROTECTED_RESOURCE_METADATA}{}", exposure.path), "Exact"),
-    ];
-    if held.root {
-        paths.push(path(PROTECTED_RESOURCE_METADATA.to_owned(), "Exact"));
-    }
     Ingress {
         metadata,
         spec: Some(IngressSpec {
-            ingress_class_name: exposure.ingress.class_name.clone(),
+            ingress_class_name: class_name.cloned(),
             rules: Some(vec![IngressRule {
-                host: Some(exposure.host.clone()),
-                http: Some(HTTPIngressRuleValue { paths }),
+                host: Some(exposed.host.clone()),
+                http: Some(HTTPIngressRuleValue { paths: published(exposed, held).into_iter().map(path).collect() }),
             }]),
             tls: Some(vec![IngressTLS {
-                hosts: Some(vec![exposure.host.clone()]),
-                secret_name: Some(exposure.tls.secret_name.clone()),
+                hosts: Some(vec![exposed.host.clone()]),
+                secret_name: Some(secret_name.to_owned()),
             }]),
             default_backend: None,
         }),

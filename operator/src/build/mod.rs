@@ -1,8 +1,11 @@
 //! Building: what was validated becomes Kubernetes objects, one file a kind. Pure.
 
+mod certificate;
 mod configuration;
 mod deployment;
+mod gateway;
 mod ingress;
+mod paths;
 mod policy;
 mod service;
 mod service_account;
@@ -10,9 +13,13 @@ mod service_account;
 pub(crate) use deployment::{ADMIN_PORT, CONFIGURATION_HASH, configuration_hash};
 pub(crate) use policy::policy;
 
+use serde_json::Value;
+
 use crate::{
     child::{Child, ChildKind},
     claims::Held,
+    exposure::{Exposed, Way},
+    owner::Owner,
     validate::Validated,
 };
 
@@ -21,17 +28,38 @@ use crate::{
 ///
 /// # Errors
 /// If an object cannot be written as JSON, which none refuses.
-pub(crate) fn children(server: &Validated, held: Held) -> Result<Vec<Child>, serde_json::Error> {
+pub(crate) fn children(server: &Validated, held: &Held) -> Result<Vec<Child>, serde_json::Error> {
     let mut children = vec![
         Child::new(ChildKind::ServiceAccount, &service_account::service_account(server))?,
         Child::new(ChildKind::Configuration, &configuration::configuration(server))?,
         Child::new(ChildKind::Service, &service::service(server))?,
         Child::new(ChildKind::Deployment, &deployment::deployment(server))?,
     ];
-    if let Some(exposure) = &server.exposure {
-        children.push(Child::new(ChildKind::Ingress, &ingress::ingress(server, exposure, held))?);
+    if let Some(exposed) = &server.exposure {
+        children.extend(exposing(&server.owner, exposed, held)?);
     }
     Ok(children)
+}
+
+/// What leads clients to the server.
+fn exposing(owner: &Owner, exposed: &Exposed, held: &Held) -> Result<Vec<Child>, serde_json::Error> {
+    let certificate = exposed.issuer.as_ref().map(|issuer| certificate::certificate(owner, exposed, issuer));
+    let route = |parents: &[Value]| gateway::http_route(owner, exposed, held, parents);
+    Ok(match (&exposed.way, &held.listener_of) {
+        (Way::Ingress { class_name, annotations, secret_name }, _) => {
+            let ingress = ingress::ingress(owner, exposed, held, class_name.as_ref(), annotations, secret_name);
+            certificate.into_iter().chain([Child::new(ChildKind::Ingress, &ingress)?]).collect()
+        }
+        (Way::Listeners(gateways), _) => {
+            vec![route(&gateways.iter().map(gateway::parent_of).collect::<Vec<_>>())]
+        }
+        (Way::OwnListener { .. }, Some(carrier)) => vec![route(&[gateway::own_listener_of(carrier)])],
+        (Way::OwnListener { gateway, secret_name }, None) => {
+            let listeners = gateway::listener_set(owner, exposed, gateway, secret_name);
+            let route = route(&[gateway::own_listener_of(owner)]);
+            certificate.into_iter().chain([listeners, route]).collect()
+        }
+    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use k8s_openapi::{
 use super::deployment::HTTP_PORT_NAME;
 use crate::{child::ChildKind, validate::Validated};
 
+/// The port of the Service.
+pub(super) const PORT: i32 = 80;
+
 pub(super) fn service(server: &Validated) -> Service {
     Service {
         metadata: server.owner.child_metadata(ChildKind::Service),
@@ -16,7 +19,7 @@ pub(super) fn service(server: &Validated) -> Service {
             selector: Some(server.owner.selector()),
             ports: Some(vec![ServicePort {
                 name: Some(HTTP_PORT_NAME.to_owned()),
-                port: 80,
+                port: PORT,
                 protocol: Some("TCP".to_owned()),
                 target_port: Some(IntOrString::String(HTTP_PORT_NAME.to_owned())),
                 ..ServicePort::default()

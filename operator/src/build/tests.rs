@@ -11,6 +11,7 @@ use crate::{
     policy::compile,
     resolve::ResolvedTrustBundle,
     validate::{
+        Resolved,
         tests::{mk_options, mk_owner, mk_server},
         validate,
     },
@@ -20,17 +21,18 @@ use crate::{
 type Children = BTreeMap<ChildKind, Value>;
 
 fn mk_children(change: impl FnOnce(&mut McpServer)) -> Children {
-    mk_children_of(Held { root: true }, change)
+    mk_children_of(Held { root: true, listener_of: None }, change)
 }
 
 fn mk_children_of(held: Held, change: impl FnOnce(&mut McpServer)) -> Children {
     let mut server = mk_server();
     change(&mut server);
-    let bundle = match server.spec.entra.trust_bundle {
+    let trust_bundle = match server.spec.entra.trust_bundle {
         Some(_) => ResolvedTrustBundle::Content("-----BEGIN CERTIFICATE-----".into()),
         None => ResolvedTrustBundle::Unset,
     };
-    let children = children(&validate(&server, &mk_owner(), &bundle, &mk_options()).unwrap(), held).unwrap();
+    let resolved = Resolved { trust_bundle, ..Resolved::default() };
+    let children = children(&validate(&server, &mk_owner(), &resolved, &mk_options()).unwrap(), &held).unwrap();
     children.into_iter().map(|child| (child.kind, child.object)).collect()
 }
 
@@ -170,7 +172,7 @@ fn the_ingress_publishes_the_endpoint_and_both_forms_of_its_metadata_over_tls_an
 
 #[test]
 fn a_host_has_one_metadata_document_at_its_root_that_of_its_oldest_server() {
-    let ingress = &mk_children_of(Held { root: false }, |_| {})[&ChildKind::Ingress];
+    let ingress = &mk_children_of(Held { root: false, listener_of: None }, |_| {})[&ChildKind::Ingress];
     assert_eq!(paths(ingress), [("/mcp", "Prefix"), ("/.well-known/oauth-protected-resource/mcp", "Exact")]);
 }
 
@@ -190,4 +192,63 @@ fn every_child_is_owned_and_labelled() {
         assert_eq!(metadata.labels.unwrap()["app.kubernetes.io/instance"], "graph");
         assert_eq!((&child["kind"], &child["apiVersion"]), (&json!(kind.kind()), &json!(kind.api_version())));
     }
+}
+
+#[test]
+fn a_route_leads_what_is_published_from_its_gateways_without_a_time_out() {
+    let children = mk_children(|server| {
+        let exposure = json!({"host": "h.example", "tls": {"terminatedByGateway": true}, "gateway": {"parentRefs": [
+            {"name": "shared", "namespace": "infra", "sectionName": "https"}]}});
+        server.spec.exposure = Some(serde_json::from_value(exposure).unwrap());
+    });
+    let spec = &children[&ChildKind::HttpRoute]["spec"];
+    let parent = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "shared", "namespace": "infra",
+                        "sectionName": "https"});
+    assert_eq!((&spec["parentRefs"], &spec["hostnames"]), (&json!([parent]), &json!(["h.example"])));
+    let rule = &spec["rules"][0];
+    assert_eq!(rule["timeouts"], json!({"request": "0s"}));
+    assert_eq!(rule["backendRefs"], json!([{"name": "graph", "port": 80}]));
+    let paths: Vec<_> = rule["matches"].as_array().unwrap().iter().map(|found| found["path"].clone()).collect();
+    assert_eq!(
+        paths,
+        [
+            json!({"type": "PathPrefix", "value": "/mcp"}),
+            json!({"type": "Exact", "value": "/.well-known/oauth-protected-resource/mcp"}),
+            json!({"type": "Exact", "value": "/.well-known/oauth-protected-resource"}),
+        ]
+    );
+    for kind in [ChildKind::Ingress, ChildKind::ListenerSet, ChildKind::Certificate] {
+        assert!(!children.contains_key(&kind), "{kind:?}");
+    }
+}
+
+fn with_own_listener(server: &mut McpServer) {
+    let exposure = json!({"host": "h.example", "tls": {"issuerRef": {"name": "ca", "kind": "ClusterIssuer"}},
+        "gateway": {"parentRefs": [{"name": "shared", "namespace": "infra"}]}});
+    server.spec.exposure = Some(serde_json::from_value(exposure).unwrap());
+}
+
+#[test]
+fn a_listener_of_the_servers_own_carries_its_certificate_to_the_gateway() {
+    let children = mk_children(with_own_listener);
+    let certificate = &children[&ChildKind::Certificate];
+    assert_eq!(certificate["metadata"]["name"], "graph-tls");
+    let issuer = json!({"name": "ca", "kind": "ClusterIssuer", "group": "cert-manager.io"});
+    assert_eq!(certificate["spec"], json!({"secretName": "graph-tls", "dnsNames": ["h.example"], "issuerRef": issuer}));
+    let set = &children[&ChildKind::ListenerSet]["spec"];
+    assert_eq!((&set["parentRef"]["name"], &set["parentRef"]["namespace"]), (&json!("shared"), &json!("infra")));
+    let listener = &set["listeners"][0];
+    assert_eq!((&listener["protocol"], &listener["hostname"]), (&json!("HTTPS"), &json!("h.example")));
+    assert_eq!(listener["tls"]["certificateRefs"], json!([{"group": "", "kind": "Secret", "name": "graph-tls"}]));
+    let parent = &children[&ChildKind::HttpRoute]["spec"]["parentRefs"];
+    assert_eq!((&parent[0]["kind"], &parent[0]["name"]), (&json!("ListenerSet"), &json!("graph")));
+}
+
+#[test]
+fn a_younger_server_of_the_host_comes_in_by_the_older_ones_listener_and_brings_none() {
+    let carrier = Owner { name: "first".into(), ..mk_owner() };
+    let children = mk_children_of(Held { root: false, listener_of: Some(carrier) }, with_own_listener);
+    let parent = &children[&ChildKind::HttpRoute]["spec"]["parentRefs"];
+    assert_eq!((&parent[0]["kind"], &parent[0]["name"]), (&json!("ListenerSet"), &json!("first")));
+    assert!(!children.contains_key(&ChildKind::ListenerSet) && !children.contains_key(&ChildKind::Certificate));
 }

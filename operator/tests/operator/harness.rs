@@ -92,6 +92,7 @@ impl Cluster {
             allowed_authorities: vec!["https://login.example".into()],
             allowed_graphs: vec!["https://graph.example".into()],
             allow_trust_bundles: true,
+            allowed_ingress_annotations: vec!["edge.example/*".into()],
             pod_proxy_url: Some(self.pod_proxy_url.clone()),
             status_poll_seconds: 1,
             probe_interval_seconds: 300,

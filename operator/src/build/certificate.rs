@@ -1,0 +1,22 @@
+//! The Certificate: cert-manager is asked for the certificate of the exposed host, and keeps it in a Secret.
+
+use mcp_entra_crds::IssuerReference;
+use serde_json::json;
+
+use super::gateway::object;
+use crate::{
+    child::{Child, ChildKind},
+    exposure::Exposed,
+    owner::Owner,
+};
+
+pub(super) fn certificate(owner: &Owner, exposed: &Exposed, issuer: &IssuerReference) -> Child {
+    let kind = ChildKind::Certificate;
+    let IssuerReference { name, kind: issuer_kind, group } = issuer;
+    let spec = json!({
+        "secretName": kind.name(&owner.name),
+        "dnsNames": [exposed.host],
+        "issuerRef": {"name": name, "kind": issuer_kind, "group": group},
+    });
+    object(owner, kind, spec)
+}

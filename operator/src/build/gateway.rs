@@ -1,0 +1,81 @@
+//! The HTTPRoute, which leads what the server publishes from Gateways to it, and the ListenerSet, which brings a listener
+//! with the server's own certificate to a Gateway. Gateways themselves are never ours.
+
+use mcp_entra_crds::GatewayReference;
+use serde_json::{Value, json};
+
+use super::{
+    paths::{Published, published},
+    service::PORT,
+};
+use crate::{
+    child::{Child, ChildKind},
+    claims::Held,
+    exposure::Exposed,
+    owner::Owner,
+};
+
+/// The name of the listener that a ListenerSet brings.
+const LISTENER: &str = "https";
+
+/// What a route is attached to.
+pub(super) fn parent_of(gateway: &GatewayReference) -> Value {
+    let mut parent = json!({"group": group(), "kind": "Gateway", "name": gateway.name});
+    for (member, value) in [("namespace", &gateway.namespace), ("sectionName", &gateway.section_name)] {
+        if let Some(value) = value {
+            parent[member] = json!(value);
+        }
+    }
+    parent
+}
+
+/// The listener of a server's own, or of that which shares its listener, as what a route is attached to.
+pub(super) fn own_listener_of(owner: &Owner) -> Value {
+    let kind = ChildKind::ListenerSet;
+    json!({"group": group(), "kind": kind.kind(), "name": kind.name(&owner.name), "sectionName": LISTENER})
+}
+
+pub(super) fn http_route(owner: &Owner, exposed: &Exposed, held: &Held, parents: &[Value]) -> Child {
+    let kind = ChildKind::HttpRoute;
+    let matches: Vec<Value> = published(exposed, held)
+        .into_iter()
+        .map(|published| match published {
+            Published::Below(path) => json!({"path": {"type": "PathPrefix", "value": path}}),
+            Published::Exactly(path) => json!({"path": {"type": "Exact", "value": path}}),
+        })
+        .collect();
+    let rule = json!({
+        "matches": matches,
+        "backendRefs": [{"name": ChildKind::Service.name(&owner.name), "port": PORT}],
+        // Answers are streams of events without an end that anybody could know.
+        "timeouts": {"request": "0s"},
+    });
+    object(owner, kind, json!({"parentRefs": parents, "hostnames": [exposed.host], "rules": [rule]}))
+}
+
+pub(super) fn listener_set(owner: &Owner, exposed: &Exposed, gateway: &GatewayReference, secret_name: &str) -> Child {
+    let listener = json!({
+        "name": LISTENER,
+        "hostname": exposed.host,
+        "port": 443,
+        "protocol": "HTTPS",
+        "tls": {"mode": "Terminate", "certificateRefs": [{"group": "", "kind": "Secret", "name": secret_name}]},
+        "allowedRoutes": {"namespaces": {"from": "Same"}},
+    });
+    object(owner, ChildKind::ListenerSet, json!({"parentRef": parent_of(gateway), "listeners": [listener]}))
+}
+
+/// An object of a kind that has no type here.
+pub(super) fn object(owner: &Owner, kind: ChildKind, spec: Value) -> Child {
+    let object = json!({
+        "apiVersion": kind.api_version(),
+        "kind": kind.kind(),
+        "metadata": owner.child_metadata(kind),
+        "spec": spec,
+    });
+    Child { kind, object }
+}
+
+fn group() -> String {
+    ChildKind::HttpRoute.api_resource().group
+}
