@@ -168,7 +168,9 @@ impl Applier<'_> {
     /// Deletes a child that is no longer asked for, if there is one of ours that is not being deleted already.
     pub(crate) async fn prune(&mut self, kind: ChildKind, seen: Option<Seen>) -> Result<(), Error> {
         self.memory.settled.remove(&kind);
-        let Some(seen) = seen.filter(|seen| seen.is_ours() && !seen.leaving) else { return Ok(()) };
+        // Until its watch shows that it is leaving, it need not be told again.
+        let is_told = |seen: &Seen| seen.leaving || self.memory.deleted.get(&kind) == Some(&seen.uid);
+        let Some(seen) = seen.filter(|seen| seen.is_ours() && !is_told(seen)) else { return Ok(()) };
         let object = format!("{} {}", kind.kind(), kind.name(&self.owner.name));
         let preconditions = Preconditions { uid: Some(seen.uid.clone()), resource_version: None };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
@@ -177,6 +179,7 @@ impl Applier<'_> {
             Ok(_) => {
                 tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace,
                     "deleted {object}: it is no longer asked for");
+                self.memory.deleted.insert(kind, seen.uid);
                 Ok(())
             }
             Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),

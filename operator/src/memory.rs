@@ -14,6 +14,8 @@ use crate::{by_uid::ByUid, child::ChildKind};
 pub(crate) struct ServerMemory {
     /// Children that were found as built, and the version at which they were.
     pub(crate) settled: HashMap<ChildKind, Settled>,
+    /// Uids of the children that were deleted last.
+    pub(crate) deleted: HashMap<ChildKind, String>,
     /// The trust bundle that was read last.
     pub(crate) trust_bundle: Option<ReadTrustBundle>,
     /// The status that was written last, until the watch has seen it.

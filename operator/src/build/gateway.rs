@@ -20,11 +20,11 @@ const LISTENER: &str = "https";
 
 /// What a route is attached to.
 pub(super) fn parent_of(gateway: &GatewayReference) -> Value {
-    let mut parent = json!({"group": group(), "kind": "Gateway", "name": gateway.name});
-    for (member, value) in [("namespace", &gateway.namespace), ("sectionName", &gateway.section_name)] {
-        if let Some(value) = value {
-            parent[member] = json!(value);
-        }
+    let GatewayReference { name, namespace, section_name } = gateway;
+    let mut parent = json!({"group": group(), "kind": "Gateway", "name": name, "namespace": namespace,
+                            "sectionName": section_name});
+    if let Some(members) = parent.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
     }
     parent
 }
