@@ -113,7 +113,7 @@ impl Applier<'_> {
             is_known = true;
             if let Some(live) = &live {
                 let found = Seen::of(live.meta(), self.owner);
-                if !found.is_ours() {
+                if !found.is_for_us() {
                     return Err(Failure::Conflict(conflict_with(self.owner, kind, &found)));
                 }
                 if !replaced && holds(&serde_json::to_value(live).map_err(Error::from)?, &desired.value) {

@@ -98,8 +98,20 @@ fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
         return None;
     }
     let failure = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure")?;
-    let advice = "raise the namespace's quota, or mend the policy that refuses the pods";
-    Some((Reason::PodsRefused, format!("pods cannot be created: {}; {advice}", quote(&failure.message))))
+    let message = &failure.message;
+    let (reason, advice) = if message.contains("exceeded quota") || message.contains("failed quota") {
+        (Reason::QuotaExceeded, "raise the namespace's ResourceQuota, or ask for fewer or smaller pods")
+    } else if message.contains("violates PodSecurity") {
+        (
+            Reason::PodSecurityViolated,
+            "take back what spec.podTemplate adds: pods as built satisfy the restricted standard",
+        )
+    } else if message.contains("denied the request") || message.contains("admission webhook") {
+        (Reason::AdmissionRefused, "mend the policy that refuses the pods, or exempt this namespace from it")
+    } else {
+        (Reason::PodsRefused, "see kubectl describe replicaset, and remove the cause")
+    };
+    Some((reason, format!("pods cannot be created: {}; {advice}", quote(message))))
 }
 
 /// What keeps a pod from becoming ready, if its status tells.
@@ -252,8 +264,24 @@ mod tests {
         let verdict = available(2, Some(&mk_deployment(1, json!([]))), &[&unscheduled]);
         assert_no(&verdict, Reason::Unschedulable, "0/3 nodes; add capacity");
 
-        let quota = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota"}]);
-        assert_no(&available(2, Some(&mk_deployment(0, quota)), &[]), Reason::PodsRefused, "exceeded quota; raise");
+        for (said, reason, advice) in [
+            (
+                "pods \"g\" is forbidden: exceeded quota: q",
+                Reason::QuotaExceeded,
+                "raise the namespace's ResourceQuota",
+            ),
+            (
+                "violates PodSecurity \"restricted:latest\"",
+                Reason::PodSecurityViolated,
+                "take back what spec.podTemplate",
+            ),
+            ("admission webhook \"p\" denied the request: no", Reason::AdmissionRefused, "mend the policy"),
+            ("serviceaccount \"g\" not found", Reason::PodsRefused, "see kubectl describe replicaset"),
+        ] {
+            let failure =
+                json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}]);
+            assert_no(&available(2, Some(&mk_deployment(0, failure)), &[]), reason, advice);
+        }
     }
 
     #[test]

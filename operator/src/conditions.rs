@@ -70,7 +70,13 @@ pub(crate) enum Reason {
     Unschedulable,
     /// Available: a server runs and says itself why it is not ready.
     ServerNotReady,
-    /// Available: pods are refused at their creation, by a quota or an admission policy.
+    /// Available: the namespace's ResourceQuota has no room for the pods.
+    QuotaExceeded,
+    /// Available: the namespace enforces a Pod Security Standard that the pods do not satisfy.
+    PodSecurityViolated,
+    /// Available: an admission webhook or policy refuses the pods.
+    AdmissionRefused,
+    /// Available: pods are refused at their creation for another reason.
     PodsRefused,
 
     /// FederationReady: every ready pod exchanged its token at its last probe.

@@ -88,6 +88,11 @@ async fn pass(
     memory: &mut ServerMemory,
 ) -> Result<Action, Error> {
     let Context { client, world, .. } = context;
+    let before = status::current(server, memory);
+    if before.conditions.is_empty() {
+        let first = status::at_first_sight(server, Timestamp::now());
+        status::write(client, server, owner, memory, &before, first).await?;
+    }
     let compiled = compile(owner, world)?;
     let servers = world.servers.state();
     let held = claims::held(server, servers.iter().filter_map(|server| server.0.as_ref().ok()));
@@ -373,7 +378,10 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let writes = Writes::default();
         let context = mk_context(mk_client(writes.clone()));
-        let error = reconcile(&mk_server(), &context).await.unwrap_err();
+        let mut server = mk_server();
+        // Not its first sight: there is something to revoke.
+        server.status = Some(status::at_first_sight(&server, Timestamp::UNIX_EPOCH));
+        let error = reconcile(&server, &context).await.unwrap_err();
         assert!(error.to_string().contains("etcd is slow"), "{error}");
 
         let writes = writes.lock().unwrap();

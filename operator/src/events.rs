@@ -1,5 +1,5 @@
-//! Events: each transition of a server's Ready and Conflicted conditions, once. An event that cannot be published
-//! changes nothing else.
+//! Events: each transition of a condition, and each new message of one that is not good, once. An event that cannot be
+//! published changes nothing else.
 
 use std::time::Duration;
 
@@ -31,28 +31,28 @@ pub(crate) async fn publish(client: &Client, about: &ObjectReference, before: &[
 }
 
 fn changes(before: &[Condition], after: &[Condition]) -> Vec<Event> {
-    [ConditionType::Conflicted, ConditionType::Ready]
-        .into_iter()
-        .filter_map(|type_| {
-            let find = |conditions: &[Condition]| {
-                conditions.iter().find(|condition| condition.type_ == type_.as_str()).cloned()
-            };
-            let new = find(after)?;
-            let told =
-                |condition: &Condition| (condition.status.clone(), condition.reason.clone(), condition.message.clone());
-            (find(before).as_ref().map(told) != Some(told(&new))).then(|| event(type_, &new))
-        })
-        .collect()
+    let told = |condition: &Condition| (condition.status.clone(), condition.reason.clone(), condition.message.clone());
+    let is_new = |new: &&Condition| match before.iter().find(|old| old.type_ == new.type_) {
+        None => new.status != "Unknown",
+        // Ready says what another condition says: its transitions are told, and not each of its words again.
+        Some(old) if new.type_ == ConditionType::Ready.as_str() => old.status != new.status,
+        Some(old) if is_good(new) || new.status == "Unknown" => old.status != new.status,
+        Some(old) => told(old) != told(new),
+    };
+    after.iter().filter(is_new).map(event).collect()
 }
 
-fn event(type_: ConditionType, condition: &Condition) -> Event {
-    let good = (condition.status == "True") == (type_ == ConditionType::Ready);
+fn is_good(condition: &Condition) -> bool {
+    (condition.status == "True") == (condition.type_ != ConditionType::Conflicted.as_str())
+}
+
+fn event(condition: &Condition) -> Event {
     let on_its_way = condition.status == "Unknown" || condition.reason == Reason::Progressing.to_string();
     Event {
-        type_: if good || on_its_way { EventType::Normal } else { EventType::Warning },
+        type_: if is_good(condition) || on_its_way { EventType::Normal } else { EventType::Warning },
         reason: condition.reason.clone(),
         note: Some(bounded(&condition.message)),
-        action: format!("{type_}Changed"),
+        action: format!("{}Changed", condition.type_),
         secondary: None,
     }
 }
@@ -80,20 +80,34 @@ mod tests {
         }
     }
 
+    fn types(before: &[Condition], after: &Condition) -> Vec<EventType> {
+        changes(before, std::slice::from_ref(after)).iter().map(|event| event.type_).collect()
+    }
+
     #[test]
     fn a_transition_is_told_once_and_a_changed_message_anew() {
-        let waiting = mk_condition(ConditionType::Ready, "False", "Progressing", "0 of 1");
-        let failing = mk_condition(ConditionType::Ready, "False", "ExchangeFailed", "AADSTS70025");
-        let other = mk_condition(ConditionType::Ready, "False", "ExchangeFailed", "AADSTS700213");
-        let well = mk_condition(ConditionType::Ready, "True", "Ready", "ready");
-        let types = |before: &[Condition], after: &Condition| {
-            changes(before, std::slice::from_ref(after)).iter().map(|event| event.type_).collect::<Vec<_>>()
+        let mk = |status: &str, reason: &str, message: &str| {
+            mk_condition(ConditionType::FederationReady, status, reason, message)
         };
-        assert_eq!(types(&[], &waiting), [EventType::Normal]);
-        assert_eq!(types(std::slice::from_ref(&waiting), &failing), [EventType::Warning]);
+        let unknown = mk("Unknown", "Progressing", "wait");
+        let failing = mk("False", "ExchangeFailed", "AADSTS70025");
+        let other = mk("False", "ExchangeFailed", "AADSTS700213");
+        let well = mk("True", "ExchangeWorks", "1 of 1");
+        assert_eq!(types(&[], &unknown), [], "nothing is known yet");
+        assert_eq!(types(std::slice::from_ref(&unknown), &failing), [EventType::Warning]);
         assert_eq!(types(std::slice::from_ref(&failing), &failing), []);
         assert_eq!(types(std::slice::from_ref(&failing), &other), [EventType::Warning]);
         assert_eq!(types(&[other], &well), [EventType::Normal]);
+        assert_eq!(types(&[well], &mk("True", "ExchangeWorks", "2 of 2")), [], "as good as before");
+    }
+
+    #[test]
+    fn ready_is_told_when_it_changes_and_not_each_of_its_words_again() {
+        let mk = |status: &str, reason: &str| mk_condition(ConditionType::Ready, status, reason, "m");
+        assert_eq!(types(&[mk("Unknown", "Progressing")], &mk("False", "Progressing")), [EventType::Normal]);
+        assert_eq!(types(&[mk("False", "Progressing")], &mk("False", "CrashLooping")), []);
+        assert_eq!(types(&[mk("False", "CrashLooping")], &mk("True", "Ready")), [EventType::Normal]);
+        assert_eq!(types(&[mk("True", "Ready")], &mk("False", "CrashLooping")), [EventType::Warning]);
     }
 
     #[test]

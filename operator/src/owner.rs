@@ -14,6 +14,9 @@ pub(crate) const APPLIED_HASH: &str = "mcp-entra.dev/applied-hash";
 /// The annotation of pods with the uid of the McpServer that they belong to: labels name its predecessors, too.
 pub(crate) const SERVER_UID: &str = "mcp-entra.dev/server-uid";
 
+/// The annotation by which whoever owns an object that is nobody's child gives it to the McpServer of that name.
+pub(crate) const ADOPT: &str = "mcp-entra.dev/adopt";
+
 /// The label that selects all children and pods in watches, with the value [`MANAGER`].
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label with the McpServer's name.
@@ -83,9 +86,11 @@ impl Owner {
                 && reference.name == self.name
                 && reference.api_version.strip_prefix(GROUP).is_some_and(|version| version.starts_with('/'))
         };
+        let offered_to = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ADOPT));
         match controller(metadata) {
             Some(reference) if reference.uid == self.uid => Whose::Ours,
             Some(reference) if is_named_alike(reference) => Whose::Predecessors,
+            None if offered_to == Some(&self.name) => Whose::Offered,
             _ => Whose::Foreign,
         }
     }
@@ -96,6 +101,8 @@ impl Owner {
 pub(crate) enum Whose {
     /// This very McpServer's.
     Ours,
+    /// Nobody's, and given to this McpServer by the annotation [`ADOPT`].
+    Offered,
     /// A deleted McpServer's of the same name: the garbage collector is about to take it.
     Predecessors,
     /// Anybody else's.
@@ -111,6 +118,24 @@ pub(crate) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
 mod tests {
     use super::*;
     use crate::validate::tests::mk_owner;
+
+    #[test]
+    fn what_is_nobodys_is_adopted_by_the_server_that_it_is_given_to_and_by_no_other() {
+        let owner = mk_owner();
+        let whose = |given_to: &str, controlled: bool| {
+            let mut metadata = owner.child_metadata(ChildKind::Service);
+            metadata.annotations = Some([(ADOPT.to_owned(), given_to.to_owned())].into());
+            match controlled {
+                true => metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.name = "other".into()),
+                false => metadata.owner_references = None,
+            }
+            metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.uid = "other".into());
+            owner.whose(&metadata)
+        };
+        assert_eq!(whose("graph", false), Whose::Offered);
+        assert_eq!(whose("grap", false), Whose::Foreign);
+        assert_eq!(whose("graph", true), Whose::Foreign);
+    }
 
     #[test]
     fn only_a_server_of_the_same_name_and_kind_is_a_predecessor() {

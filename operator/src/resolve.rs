@@ -49,6 +49,11 @@ impl Seen {
     pub(crate) fn is_ours(&self) -> bool {
         self.whose == Whose::Ours
     }
+
+    /// Whether it is ours, or given to us.
+    pub(crate) fn is_for_us(&self) -> bool {
+        matches!(self.whose, Whose::Ours | Whose::Offered)
+    }
 }
 
 fn hash_of_what_generations_miss(metadata: &ObjectMeta) -> String {

@@ -20,7 +20,7 @@ use crate::{
     errors::Error,
     exposed::{self, Leading},
     memory::{ServerMemory, WrittenStatus},
-    owner::Owner,
+    owner::{ADOPT, Owner},
     pods::PolledPod,
     policy::Compiled,
     validate::{Refusal, public_url},
@@ -210,17 +210,21 @@ fn not_served(missing: &BTreeSet<ChildKind>) -> String {
 /// What is somebody else's, if anything is that will not go by itself.
 fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
     let taken = facts.conflict.filter(|conflict| !conflict.collected);
-    let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict)));
+    let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict, &facts.owner.name)));
     taken.or_else(|| facts.lost.map(|lost| (lost.reason(), lost.message().to_owned())))
 }
 
-fn conflict_message(conflict: &Conflict) -> String {
+fn conflict_message(conflict: &Conflict, server: &str) -> String {
     let Conflict { kind, name, controller, .. } = conflict;
+    let adopt = match controller {
+        None => format!(", or, if the object is to become the McpServer's, annotate it with {ADOPT}: {server}"),
+        Some(_) => String::new(),
+    };
     let whose = controller
         .as_ref()
         .map_or_else(|| "nobody's child".to_owned(), |controller| format!("a child of {controller}"));
     format!(
-        "{kind} {name} exists and is {whose}, not this McpServer's; nothing is applied until it is gone: delete or rename it, or give the McpServer another name"
+        "{kind} {name} exists and is {whose}, not this McpServer's; nothing is applied until it is gone: delete it, or give the McpServer another name{adopt}"
     )
 }
 
@@ -370,6 +374,17 @@ fn certificate(facts: &Facts<'_>, leading: Leading<'_>, now: Timestamp) -> Verdi
         return Verdict::no(Reason::KindNotServed, not_served(&BTreeSet::from([ChildKind::Certificate])));
     }
     exposed::certificate_ready(leading, now)
+}
+
+/// What is said before anything is known: the conditions that are always there.
+pub(crate) fn at_first_sight(server: &McpServer, now: Timestamp) -> McpServerStatus {
+    let verdicts = ConditionType::ALWAYS.iter().map(|type_| {
+        (*type_, Verdict::unknown(Reason::Progressing, "the operator has begun to look at this; wait a few seconds"))
+    });
+    McpServerStatus {
+        conditions: conditions(&[], verdicts.collect(), server.metadata.generation, now),
+        ..McpServerStatus::default()
+    }
 }
 
 /// The status as far as anyone knows: the one that was written last, if the watch has not shown it yet.

@@ -26,6 +26,16 @@ pub enum ConditionType {
 }
 
 impl ConditionType {
+    /// Those that every McpServer has, from the first moment on.
+    pub const ALWAYS: &[Self] = &[
+        Self::Accepted,
+        Self::Programmed,
+        Self::Available,
+        Self::FederationReady,
+        Self::AuthorizationReady,
+        Self::Ready,
+    ];
+
     /// The name in `status.conditions[].type`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -102,3 +102,22 @@ async fn what_a_deleted_namesake_left_is_awaited_and_no_conflict() {
         events.iter().filter(ours).filter(|event| event.reason.as_deref() == Some("NotOwned")).collect();
     assert!(warnings.is_empty(), "{warnings:#?}");
 }
+
+#[tokio::test]
+async fn an_object_that_is_nobodys_is_adopted_by_the_server_that_its_annotation_names() {
+    let space = Space::new().await;
+    let theirs = |given_to: &str| {
+        json!({"apiVersion": "v1", "kind": "ServiceAccount",
+               "metadata": {"name": "graph", "annotations": {"mcp-entra.dev/adopt": given_to, "team.example/kept": "yes"}}})
+    };
+    space.apply(theirs("grap")).await;
+    space.apply(mk_server()).await;
+    let conflicted = space.condition("Conflicted", "True", "NotOwned").await;
+    assert!(conflicted.message.contains("mcp-entra.dev/adopt: graph"), "{}", conflicted.message);
+
+    space.apply(theirs("graph")).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let adopted = space.get::<ServiceAccount>("graph").await.unwrap();
+    assert_eq!(adopted.owner_references()[0].uid, space.get::<McpServer>("graph").await.unwrap().metadata.uid.unwrap());
+    assert_eq!(adopted.annotations()["team.example/kept"], "yes");
+}
