@@ -24,6 +24,8 @@ pub(crate) enum Reason {
     TrustBundleInvalid,
     /// Accepted: an entry of `spec.graph.tools` matches no built-in tool.
     ToolNotFound,
+    /// Accepted: `spec.image` is not allowed by the operator's `--allowed-image`.
+    ImageNotAllowed,
     /// Accepted: nothing is exposed without TLS.
     TlsRequired,
     /// Accepted: an annotation of `spec.exposure.ingress` is not allowed by the operator's `--allowed-ingress-annotation`.
@@ -35,6 +37,10 @@ pub(crate) enum Reason {
 
     /// Programmed: the children are as built.
     Applied,
+    /// Programmed: the children are as built, but for pods that wait until other servers have been upgraded.
+    UpgradeWaiting,
+    /// Programmed: the children are as built, but for pods that are not upgraded, since another server did not come up.
+    UpgradeHalted,
     /// Programmed, Available: the spec is not accepted, so the children are left as they are.
     NotAccepted,
     /// Programmed, Conflicted: a child's name is somebody else's object.

@@ -26,6 +26,7 @@ use crate::{
     policy::{self, Compiled},
     resolve::{self, SeenChildren},
     status::{self, Facts, GRACE},
+    upgrades::{self, Next, RollOut, Turns},
     validate::{Refusal, Validated, validate},
     views::PodView,
     world::{Gate, World},
@@ -48,6 +49,7 @@ pub(crate) struct Context {
     pub(crate) memories: Memories,
     pub(crate) policies: Arc<ProgrammedPolicies>,
     pub(crate) failures: Failures,
+    pub(crate) turns: Turns,
     pub(crate) metrics: Metrics,
 }
 
@@ -133,6 +135,7 @@ async fn pass(
         policy: &compiled,
         deployment_is_stale,
         missing: &applied.missing,
+        upgrade: applied.upgrade,
         children: &children,
         carrying: &carrying,
         pods: &answers.pods.iter().map(|pod| &**pod).collect::<Vec<&PodView>>(),
@@ -166,6 +169,8 @@ struct Applied {
     validated: Option<Result<Validated, Refusal>>,
     /// Kinds that the spec asks for and this cluster lacks.
     missing: BTreeSet<ChildKind>,
+    /// Why the pods as built are not rolled out yet.
+    upgrade: Option<upgrades::Held>,
 }
 
 /// Writes the children. What takes something away comes first, and waits for nothing else to be read, accepted or
@@ -202,14 +207,21 @@ async fn apply(
         return Ok(hidden?);
     }
     let mut children = match (validated, held) {
-        (Ok(validated), Ok(held)) => Some(build::children(validated, held).map_err(Error::from)?),
+        (Ok(validated), Ok(held)) => {
+            let turn = turn(server, context, validated)?;
+            applied.upgrade = turn.err();
+            Some(build::children(validated, held, turn.unwrap_or(RollOut::Requested)).map_err(Error::from)?)
+        }
         _ => None,
     };
+    let wanted = wanted(children.as_deref().unwrap_or_default());
     if let Some(children) = &mut children {
         applied.missing = world.missing(children.iter().map(|child| child.kind));
         children.retain(|child| !applied.missing.contains(&child.kind));
+        if applied.upgrade.is_some() {
+            children.retain(|child| !matches!(child.kind, ChildKind::Deployment | ChildKind::Configuration));
+        }
     }
-    let wanted = wanted(children.as_deref().unwrap_or_default());
     applier.seen = resolve::children(client, world, owner, &wanted).await?;
     if let Some(conflict) = conflict(owner, &applier.seen, &wanted) {
         return Err(Failure::Conflict(conflict));
@@ -220,6 +232,26 @@ async fn apply(
         converge(&mut applier, children, &wanted).await?;
     }
     Ok(hidden?)
+}
+
+/// Whether the pods as built may be rolled out now, or wait for their turn.
+fn turn(
+    server: &McpServer,
+    context: &Context,
+    validated: &Validated,
+) -> Result<Result<RollOut, upgrades::Held>, Error> {
+    let Context { world, options, turns, .. } = context;
+    let owner = &validated.owner;
+    let observed = server.status.as_ref().and_then(|status| status.observed_generation);
+    let next = Next {
+        uid: &owner.uid,
+        template: &build::template_hash(validated)?,
+        spec_is_known: observed == server.metadata.generation,
+    };
+    let live = world.children.of(owner).remove(&ChildKind::Deployment);
+    let fleet = world.children.deployments();
+    let fleet = fleet.iter().map(|deployment| &**deployment);
+    Ok(upgrades::turn(next, live.as_deref(), fleet, options.at_once.into(), turns))
 }
 
 /// Deletes what leads clients to the server.
@@ -369,6 +401,7 @@ mod tests {
             memories: Memories::default(),
             policies: Arc::default(),
             failures: Failures::default(),
+            turns: Turns::default(),
             metrics: Metrics::register(&mut Registry::default()),
         }
     }

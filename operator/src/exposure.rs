@@ -8,7 +8,7 @@ use crate::{
     child::ChildKind,
     conditions::Reason,
     options::Options,
-    validate::{Refusal, refuse},
+    validate::{Refusal, matches_any, refuse},
 };
 
 /// How clients outside the cluster reach a server.
@@ -101,12 +101,7 @@ fn encrypted(listeners: &[NamedListener]) -> Result<(), Refusal> {
 }
 
 fn annotations(ingress: &IngressExposure, options: &Options) -> Result<BTreeMap<String, String>, Refusal> {
-    let is_allowed = |name: &str| {
-        options.allowed_ingress_annotations.iter().any(|allowed| match allowed.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => name == allowed,
-        })
-    };
+    let is_allowed = |name: &str| matches_any(&options.allowed_ingress_annotations, name);
     match ingress.annotations.keys().find(|name| !is_allowed(name)) {
         None => Ok(ingress.annotations.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()),
         Some(name) => refuse(

@@ -8,6 +8,7 @@
 //!    spec can be built at all. All three are pure.
 //! 3. [`build`] makes the children, one of each [`child`] kind that the spec asks for. It is pure, and only what was
 //!    validated and is held reaches it.
+//!    [`upgrades`] decides whether pods that nobody asked for have to wait for their turn.
 //! 4. [`apply`] writes what differs, and nothing else: the policy before anything else is even read, so that nothing
 //!    holds up a revocation.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
@@ -42,6 +43,7 @@ mod policy;
 mod resolve;
 mod run;
 mod status;
+mod upgrades;
 mod validate;
 mod views;
 mod world;

@@ -10,6 +10,16 @@ pub struct Options {
     /// Image of mcp-entra-server that the pods run.
     #[arg(long, env = "MCP_ENTRA_SERVER_IMAGE")]
     pub server_image: String,
+    /// Another image that `spec.image` may name, or a prefix of such with a trailing `*`; repeatable. It runs under the
+    /// server's identity, and is handed its users' tokens.
+    #[arg(long = "allowed-image", value_name = "IMAGE")]
+    pub allowed_images: Vec<String>,
+    /// Servers whose pods are replaced at once where the operator itself wants other pods: after its own upgrade.
+    #[arg(long = "upgrades-at-once", value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub at_once: u16,
+    /// Seconds after which a roll-out that makes no progress has failed, and halts further upgrades.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub roll_out_deadline_seconds: u32,
     /// An address that `spec.entra.endpoints.authority` may name, as https://host[:port]; repeatable. None: no McpServer
     /// may set endpoints. Whoever runs an authority decides who every user of its servers is.
     #[arg(long = "allowed-authority", value_name = "URL")]

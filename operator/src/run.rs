@@ -31,6 +31,7 @@ use crate::{
     metrics::{Kind, Metrics, Outcome},
     options::Options,
     pods::status_client,
+    upgrades::Turns,
     world::{
         self, Gate, WatchedMapping, WatchedServer, everything, server_of, servers_beside, servers_of_config_map,
         servers_of_gateway,
@@ -82,6 +83,7 @@ pub async fn run(
         memories: Memories::default(),
         policies: policies.clone(),
         failures: Failures::default(),
+        turns: Turns::default(),
         metrics: metrics.clone(),
     });
 
@@ -146,6 +148,7 @@ pub async fn run(
             context.memories.retain(exists);
             context.policies.retain(exists);
             context.failures.retain(exists);
+            context.turns.retain(exists);
             mapping_context
                 .failures
                 .retain(|uid| mappings.find(|mapping| mapping.uid().as_deref() == Some(uid)).is_some());

@@ -23,6 +23,7 @@ use crate::{
     owner::{ADOPT, Owner},
     pods::PolledPod,
     policy::Compiled,
+    upgrades,
     validate::{Refusal, public_url},
     views::{ChildView, PodView},
     world::OwnChildren,
@@ -48,6 +49,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) deployment_is_stale: bool,
     /// Kinds that the spec asks for and this cluster lacks.
     pub(crate) missing: &'a BTreeSet<ChildKind>,
+    /// Why the pods as built are not rolled out yet.
+    pub(crate) upgrade: Option<upgrades::Held>,
     pub(crate) children: &'a OwnChildren,
     /// The older server of this host whose listener this one shares, and that one's children.
     pub(crate) listener_of: Option<&'a Owner>,
@@ -124,6 +127,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
     let deployment = facts.child(ChildKind::Deployment).map(ChildView::status);
     McpServerStatus {
         observed_generation: generation,
+        version: version(facts, previous),
         url: public_url(spec.exposure.as_ref().filter(|_| facts.lost.is_none())),
         replicas: deployment.map_or(0, |status| status.replicas),
         ready_replicas: deployment.map_or(0, |status| status.ready_replicas),
@@ -131,6 +135,14 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         policy: Some(facts.policy.summary.clone()),
         conditions: conditions(&previous.conditions, with_ready(verdicts), generation, now),
     }
+}
+
+/// The version that every ready pod runs: while they differ, the oldest; while none can be asked, what was known.
+fn version(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<String> {
+    let versions = facts.ready_pods().filter_map(|polled| Some(polled.report.as_ref().ok()?.version.clone()));
+    let numbers =
+        |version: &String| version.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).collect::<Vec<u64>>();
+    versions.min_by_key(numbers).or_else(|| previous.version.clone())
 }
 
 fn rollout<'a>(facts: &Facts<'a>) -> Rollout<'a> {
@@ -192,7 +204,17 @@ fn programmed(facts: &Facts<'_>) -> Verdict {
     if !facts.missing.is_empty() {
         return Verdict::no(Reason::KindNotServed, not_served(facts.missing));
     }
-    Verdict::yes(Reason::Applied, "the children are applied as built")
+    match facts.upgrade {
+        None => Verdict::yes(Reason::Applied, "the children are applied as built"),
+        Some(upgrades::Held::Busy) => Verdict::yes(
+            Reason::UpgradeWaiting,
+            "the children are applied as built, but for the pods: they are replaced by those of the operator's version once other servers have been; wait",
+        ),
+        Some(upgrades::Held::Halted) => Verdict::yes(
+            Reason::UpgradeHalted,
+            "the children are applied as built, but for the pods: they are left as they are, since another server did not come up with those of the operator's version; ask whoever runs mcp-entra-operator",
+        ),
+    }
 }
 
 /// What a cluster lacks, and whom to ask for it.
@@ -467,6 +489,7 @@ mod tests {
             policy: &compiled,
             deployment_is_stale: false,
             missing: &BTreeSet::new(),
+            upgrade: None,
             children: &OwnChildren::new(),
             listener_of: None,
             carrying: &OwnChildren::new(),
@@ -558,6 +581,19 @@ mod tests {
         assert_says(&status, ConditionType::FederationReady, State::True, Reason::ExchangeWorks);
         let verdict = Verdict::before(&status.conditions, ConditionType::FederationReady).unwrap();
         assert!(verdict.message.contains("1 of 2 ready pods"), "{}", verdict.message);
+    }
+
+    #[test]
+    fn the_version_is_the_oldest_that_a_ready_pod_runs() {
+        let pod = |name: &str, ready: bool, version: &str| {
+            let mut polled = mk_pod(name, ready, mk_report("new", Some(true)));
+            polled.report.as_mut().unwrap().version = version.into();
+            polled
+        };
+        let version = |pods: &[PolledPod]| told(pods, None, |_| {}).version;
+        assert_eq!(version(&[pod("a", true, "0.10.0"), pod("b", true, "0.9.1")]).as_deref(), Some("0.9.1"));
+        assert_eq!(version(&[pod("a", true, "0.10.0"), pod("b", false, "0.9.1")]).as_deref(), Some("0.10.0"));
+        assert_eq!(version(&[]), None);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Validated {
     pub(crate) replicas: i32,
     pub(crate) environment: Vec<EnvironmentVariable>,
     pub(crate) image: String,
+    /// Seconds after which a roll-out that makes no progress has failed.
+    pub(crate) roll_out_deadline_seconds: i32,
 }
 
 /// CA certificates that the server trusts besides the system's.
@@ -112,7 +114,30 @@ pub(crate) fn validate(
         exposure,
         replicas: spec.replicas.unwrap_or(1),
         environment: spec.pod_template.clone().unwrap_or_default().env,
-        image: options.server_image.clone(),
+        image: image(spec, options)?,
+        roll_out_deadline_seconds: i32::try_from(options.roll_out_deadline_seconds).unwrap_or(i32::MAX),
+    })
+}
+
+/// Another image runs under the server's identity, and is handed its users' tokens.
+fn image(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
+    let Some(image) = &spec.image else { return Ok(options.server_image.clone()) };
+    if matches_any(&options.allowed_images, image) {
+        return Ok(image.clone());
+    }
+    refuse(
+        Reason::ImageNotAllowed,
+        format!(
+            "spec.image: {image} is not allowed here; remove it to run the operator's own, or ask whoever runs mcp-entra-operator to start it with --allowed-image={image}"
+        ),
+    )
+}
+
+/// Whether a list of names, or of prefixes followed by `*`, has a name.
+pub(crate) fn matches_any(allowed: &[String], name: &str) -> bool {
+    allowed.iter().any(|allowed| match allowed.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == allowed,
     })
 }
 
@@ -219,6 +244,9 @@ pub(crate) mod tests {
             allowed_graphs: vec!["https://graph.example".into()],
             allow_trust_bundles: true,
             allowed_ingress_annotations: Vec::new(),
+            allowed_images: vec!["registry.example/allowed/*".into(), "registry.example/one:1".into()],
+            at_once: 5,
+            roll_out_deadline_seconds: 300,
             pod_proxy_url: None,
             status_poll_seconds: 10,
             probe_interval_seconds: 300,
@@ -343,6 +371,22 @@ pub(crate) mod tests {
         let refusal = tools(&["get_user_details", "get_user_detail"]).unwrap_err();
         assert_eq!(refusal.reason, Reason::ToolNotFound);
         assert!(refusal.message.contains("\"get_user_detail\""), "{}", refusal.message);
+    }
+
+    #[test]
+    fn another_image_is_run_where_the_operator_allows_it_and_no_neighbour_of_it() {
+        let image = |image: &str| {
+            check(|server| server.spec.image = Some(image.into()), &ResolvedTrustBundle::Unset)
+                .map(|validated| validated.image)
+        };
+        for allowed in ["registry.example/allowed/server@sha256:0", "registry.example/one:1"] {
+            assert_eq!(image(allowed).unwrap(), allowed);
+        }
+        for refused in ["registry.example/one:12", "registry.example/allowed", "evil/registry.example/allowed/x"] {
+            let refusal = image(refused).unwrap_err();
+            assert_eq!(refusal.reason, Reason::ImageNotAllowed);
+            assert!(refusal.message.contains(&format!("--allowed-image={refused}")), "{}", refusal.message);
+        }
     }
 
     #[test]

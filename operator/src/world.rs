@@ -205,6 +205,11 @@ impl Children {
         ChildKind::ALL.iter().filter_map(|kind| Some((*kind, own(kind)?))).collect()
     }
 
+    /// The Deployments of all servers.
+    pub(crate) fn deployments(&self) -> Vec<Arc<ChildView>> {
+        self.0.get(&ChildKind::Deployment).map(Store::state).unwrap_or_default()
+    }
+
     /// A ConfigMap of any name.
     pub(crate) fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<ChildView>> {
         self.named(ChildKind::Policy, namespace, name)

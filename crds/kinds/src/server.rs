@@ -61,6 +61,11 @@ pub struct McpServerSpec {
     /// What is added to the pods that the operator builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
+    /// Image of the server. Absent: that of the operator's version. Another one only if the operator's own configuration
+    /// allows it.
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Whether the children are left as they are. Role mappings stay in force, and so do their revocations.
     #[serde(default)]
     pub suspend: bool,
@@ -99,6 +104,9 @@ pub struct McpServerStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Version of mcp-entra-server that the ready pods run; while they differ, the oldest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// What clients connect to. Absent while nothing is exposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,

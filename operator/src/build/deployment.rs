@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     child::ChildKind,
     owner::SERVER_UID,
+    upgrades::{ROLL_OUT, RollOut, TEMPLATE_HASH},
     validate::{Trust, Validated},
 };
 
@@ -52,9 +53,15 @@ const LEAVE_SECONDS: i64 = 5;
 /// The whole time for a pod's end: the sleep above, the server's own drain, and its running requests.
 const TERMINATION_SECONDS: i64 = 40;
 
-pub(super) fn deployment(server: &Validated) -> Deployment {
-    Deployment {
-        metadata: server.owner.child_metadata(ChildKind::Deployment),
+pub(super) fn deployment(server: &Validated, roll_out: RollOut) -> Result<Deployment, serde_json::Error> {
+    let template = template(server);
+    let mut metadata = server.owner.child_metadata(ChildKind::Deployment);
+    metadata.annotations = Some(BTreeMap::from([
+        (TEMPLATE_HASH.to_owned(), hash_of(&template)?),
+        (ROLL_OUT.to_owned(), roll_out.as_str().to_owned()),
+    ]));
+    Ok(Deployment {
+        metadata,
         spec: Some(DeploymentSpec {
             replicas: Some(server.replicas),
             selector: LabelSelector { match_labels: Some(server.owner.selector()), match_expressions: None },
@@ -65,20 +72,39 @@ pub(super) fn deployment(server: &Validated) -> Deployment {
                     max_unavailable: Some(IntOrString::Int(0)),
                 }),
             }),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: Some(server.owner.labels()),
-                    annotations: Some(BTreeMap::from([
-                        (CONFIGURATION_HASH.to_owned(), configuration_hash(server)),
-                        (SERVER_UID.to_owned(), server.owner.uid.clone()),
-                    ])),
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(pod(server)),
-            },
+            progress_deadline_seconds: Some(server.roll_out_deadline_seconds),
+            template,
             ..DeploymentSpec::default()
         }),
         status: None,
+    })
+}
+
+/// Hash of the pod template: another one is another roll-out.
+///
+/// # Errors
+/// If it cannot be written as JSON, which no template refuses.
+pub(crate) fn template_hash(server: &Validated) -> Result<String, serde_json::Error> {
+    hash_of(&template(server))
+}
+
+fn hash_of(template: &PodTemplateSpec) -> Result<String, serde_json::Error> {
+    let mut digits = hex::encode(Sha256::digest(serde_json::to_string(template)?));
+    digits.truncate(16);
+    Ok(digits)
+}
+
+fn template(server: &Validated) -> PodTemplateSpec {
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(server.owner.labels()),
+            annotations: Some(BTreeMap::from([
+                (CONFIGURATION_HASH.to_owned(), configuration_hash(server)),
+                (SERVER_UID.to_owned(), server.owner.uid.clone()),
+            ])),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod(server)),
     }
 }
 

@@ -10,7 +10,7 @@ mod policy;
 mod service;
 mod service_account;
 
-pub(crate) use deployment::{ADMIN_PORT, CONFIGURATION_HASH, configuration_hash};
+pub(crate) use deployment::{ADMIN_PORT, CONFIGURATION_HASH, configuration_hash, template_hash};
 pub(crate) use policy::policy;
 
 use serde_json::Value;
@@ -20,6 +20,7 @@ use crate::{
     claims::Held,
     exposure::{Exposed, Way},
     owner::Owner,
+    upgrades::RollOut,
     validate::Validated,
 };
 
@@ -28,12 +29,12 @@ use crate::{
 ///
 /// # Errors
 /// If an object cannot be written as JSON, which none refuses.
-pub(crate) fn children(server: &Validated, held: &Held) -> Result<Vec<Child>, serde_json::Error> {
+pub(crate) fn children(server: &Validated, held: &Held, roll_out: RollOut) -> Result<Vec<Child>, serde_json::Error> {
     let mut children = vec![
         Child::new(ChildKind::ServiceAccount, &service_account::service_account(server))?,
         Child::new(ChildKind::Configuration, &configuration::configuration(server))?,
         Child::new(ChildKind::Service, &service::service(server))?,
-        Child::new(ChildKind::Deployment, &deployment::deployment(server))?,
+        Child::new(ChildKind::Deployment, &deployment::deployment(server, roll_out)?)?,
     ];
     if let Some(exposed) = &server.exposure {
         children.extend(exposing(&server.owner, exposed, held)?);

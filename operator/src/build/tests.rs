@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     policy::compile,
     resolve::ResolvedTrustBundle,
+    upgrades::TEMPLATE_HASH,
     validate::{
         Resolved,
         tests::{mk_options, mk_owner, mk_server},
@@ -32,7 +33,9 @@ fn mk_children_of(held: Held, change: impl FnOnce(&mut McpServer)) -> Children {
         None => ResolvedTrustBundle::Unset,
     };
     let resolved = Resolved { trust_bundle, ..Resolved::default() };
-    let children = children(&validate(&server, &mk_owner(), &resolved, &mk_options()).unwrap(), &held).unwrap();
+    let children =
+        children(&validate(&server, &mk_owner(), &resolved, &mk_options()).unwrap(), &held, RollOut::Requested)
+            .unwrap();
     children.into_iter().map(|child| (child.kind, child.object)).collect()
 }
 
@@ -114,6 +117,9 @@ fn a_changed_configuration_or_trust_bundle_restarts_the_pods_and_another_replica
     assert_eq!(hash(&before), hash(&deployment(|server| server.spec.replicas = Some(5))));
     assert_ne!(hash(&before), hash(&deployment(|server| server.spec.entra.required_scopes = vec!["other".into()])));
     assert_ne!(hash(&before), hash(&deployment(with_bundle)));
+    let template = |deployment: &Value| deployment["metadata"]["annotations"][TEMPLATE_HASH].clone();
+    assert_eq!(template(&before), template(&deployment(|server| server.spec.replicas = Some(5))));
+    assert_ne!(template(&before), template(&deployment(with_bundle)));
 }
 
 #[test]

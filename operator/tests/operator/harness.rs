@@ -85,19 +85,28 @@ impl Cluster {
 
     /// Starts an operator as the program does, but for the process of its own.
     pub(crate) async fn operator(&self) -> anyhow::Result<Operator> {
+        self.operator_with(|_| {}).await
+    }
+
+    /// Starts an operator with other options.
+    pub(crate) async fn operator_with(&self, change: impl FnOnce(&mut Options)) -> anyhow::Result<Operator> {
         let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-        let options = Options {
+        let mut options = Options {
             server_image: "registry.example/mcp-entra-server:test".into(),
             allowed_authorities: vec!["https://login.example".into()],
             allowed_graphs: vec!["https://graph.example".into()],
             allow_trust_bundles: true,
             allowed_ingress_annotations: vec!["edge.example/*".into()],
+            allowed_images: vec!["registry.example/allowed:*".into()],
+            at_once: 5,
+            roll_out_deadline_seconds: 300,
             pod_proxy_url: Some(self.pod_proxy_url.clone()),
             status_poll_seconds: 1,
             probe_interval_seconds: 300,
             listen: ([127, 0, 0, 1], 0).into(),
         };
+        change(&mut options);
         let listener = TcpListener::bind(options.listen).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let shutdown = CancellationToken::new();

@@ -17,3 +17,4 @@ mod mappings;
 mod pods;
 mod process;
 mod refusals;
+mod upgrades;
