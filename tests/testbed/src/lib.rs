@@ -4,6 +4,7 @@
 pub mod address;
 pub mod certificates;
 pub mod control_plane;
+pub mod definitions;
 pub mod edge;
 mod forward;
 pub mod node;

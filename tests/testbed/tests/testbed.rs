@@ -8,6 +8,7 @@
 
 mod backend;
 mod control_plane;
+mod definitions;
 mod edge;
 mod node;
 mod pod_proxy;

@@ -57,7 +57,7 @@ fn executable(line: &str) -> Option<(String, PathBuf)> {
 }
 
 /// The workspace's root.
-fn workspace() -> &'static Path {
+pub(crate) fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).unwrap_or(own)
 }
