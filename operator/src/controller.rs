@@ -214,7 +214,6 @@ async fn apply(
         }
         _ => None,
     };
-    let wanted = wanted(children.as_deref().unwrap_or_default());
     if let Some(children) = &mut children {
         applied.missing = world.missing(children.iter().map(|child| child.kind));
         children.retain(|child| !applied.missing.contains(&child.kind));
@@ -222,6 +221,7 @@ async fn apply(
             children.retain(|child| !matches!(child.kind, ChildKind::Deployment | ChildKind::Configuration));
         }
     }
+    let wanted = wanted(children.as_deref().unwrap_or_default());
     applier.seen = resolve::children(client, world, owner, &wanted).await?;
     if let Some(conflict) = conflict(owner, &applier.seen, &wanted) {
         return Err(Failure::Conflict(conflict));

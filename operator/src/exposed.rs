@@ -141,10 +141,7 @@ fn said(condition: &ConditionView) -> String {
 }
 
 fn by_route(leading: Leading<'_>, parents: &[ParentReferenceView]) -> Verdict {
-    let Some(route) = leading.route else {
-        return Verdict::no(Reason::RoutePending, "there is no HTTPRoute yet; the condition Programmed says why");
-    };
-    let verdicts = parents.iter().map(|parent| by_parent(leading, route, parent));
+    let verdicts = parents.iter().map(|parent| by_parent(leading, parent));
     let refused: Option<Verdict> = verdicts.flatten().next();
     refused.unwrap_or_else(|| {
         let names: Vec<String> = parents.iter().map(name_of).collect();
@@ -153,14 +150,15 @@ fn by_route(leading: Leading<'_>, parents: &[ParentReferenceView]) -> Verdict {
 }
 
 /// What is wrong with the route at one of its parents, if anything is.
-fn by_parent(leading: Leading<'_>, route: &ChildView, parent: &ParentReferenceView) -> Option<Verdict> {
+fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdict> {
     let name = name_of(parent);
     let answers = || {
-        let parents = route.status().parents.iter();
+        let generation = leading.route.and_then(|route| route.metadata.generation);
+        let parents = leading.route.into_iter().flat_map(|route| &route.status().parents);
         parents
             .filter(|found| is_same(parent, &found.parent_ref, leading.namespace))
             .flat_map(|found| &found.conditions)
-            .filter(|condition| is_current(condition, route.metadata.generation))
+            .filter(move |condition| is_current(condition, generation))
     };
     let rejected = answers().find(|condition| {
         matches!(condition.type_.as_str(), "Accepted" | "ResolvedRefs") && condition.status == "False"
@@ -189,12 +187,11 @@ fn by_parent(leading: Leading<'_>, route: &ChildView, parent: &ParentReferenceVi
 /// Whether the certificate is valid at this moment.
 pub(crate) fn certificate_ready(leading: Leading<'_>, now: Timestamp) -> Verdict {
     let advice = "see kubectl describe certificate, and the issuer in spec.exposure.tls.issuerRef";
-    let Some(certificate) = leading.certificate else {
-        return Verdict::no(
-            Reason::CertificatePending,
-            "there is no Certificate yet; the condition Programmed says why",
-        );
+    let pending = || {
+        let message = format!("cert-manager has not said anything of the certificate yet; if this lasts, {advice}");
+        Verdict::no(Reason::CertificatePending, message)
     };
+    let Some(certificate) = leading.certificate else { return pending() };
     let status = certificate.status();
     let condition = |type_: &str| status.conditions.iter().find(|condition| condition.type_ == type_);
     let not_after = status.not_after.as_ref().map(|time| time.0);
@@ -218,10 +215,7 @@ pub(crate) fn certificate_ready(leading: Leading<'_>, now: Timestamp) -> Verdict
             let message = format!("cert-manager has not issued the certificate: {}; {advice}", said(why));
             Verdict::no(Reason::CertificateFailed, message)
         }
-        _ => Verdict::no(
-            Reason::CertificatePending,
-            format!("cert-manager has not said anything of the certificate yet; if this lasts, {advice}"),
-        ),
+        _ => pending(),
     }
 }
 
@@ -362,6 +356,6 @@ mod tests {
         assert_says(&verdict(failed), State::False, Reason::CertificateFailed, "Denied: because");
         assert_says(&verdict(json!({})), State::False, Reason::CertificatePending, "has not said anything");
         let none = certificate_ready(leading(&exposure), now);
-        assert_says(&none, State::False, Reason::CertificatePending, "Programmed says why");
+        assert_says(&none, State::False, Reason::CertificatePending, "has not said anything");
     }
 }

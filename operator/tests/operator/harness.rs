@@ -35,6 +35,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use testbed::{
     control_plane::{AuditEvent, ControlPlane, Marker},
+    definitions,
     shared::Shared,
     supervisor::Supervisor,
 };
@@ -59,7 +60,27 @@ pub(crate) struct Operator {
 }
 
 impl Cluster {
+    /// With the kinds of Gateway API, cert-manager and Prometheus operator.
     pub(crate) async fn start() -> anyhow::Result<Self> {
+        let cluster = Self::bare().await?;
+        cluster.install_others().await?;
+        Ok(cluster)
+    }
+
+    /// Installs the kinds of others.
+    pub(crate) async fn install_others(&self) -> anyhow::Result<()> {
+        let read = || -> anyhow::Result<Vec<Value>> {
+            let mut all = definitions::gateway_api()?;
+            all.extend(definitions::cert_manager()?);
+            all.extend(definitions::prometheus_operator()?);
+            Ok(all)
+        };
+        let all = tokio::task::spawn_blocking(read).await??;
+        definitions::define(&self.plane.client()?, &all).await
+    }
+
+    /// Without the kinds of others.
+    pub(crate) async fn bare() -> anyhow::Result<Self> {
         let plane = ControlPlane::start(&Supervisor::start()?).await?;
         let client = plane.client()?;
         let system = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mcp-entra-system"}});
@@ -367,7 +388,7 @@ pub(crate) fn find(conditions: &[Condition], type_: &str) -> Option<Condition> {
     conditions.iter().find(|condition| condition.type_ == type_).cloned()
 }
 
-async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
+pub(crate) async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
     let object: DynamicObject = serde_json::from_value(object.clone())?;
     let types = object.types.clone().unwrap_or_default();
     let (resource, capabilities): (ApiResource, ApiCapabilities) = pinned_kind(client, &types.try_into()?).await?;

@@ -12,6 +12,7 @@
 mod children;
 mod claims;
 mod conflicts;
+mod exposure;
 mod harness;
 mod mappings;
 mod pods;

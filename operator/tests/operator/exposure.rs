@@ -1,0 +1,274 @@
+//! Exposure on the real kinds of Gateway API and cert-manager: the tests write status as their controllers do.
+
+use k8s_openapi::{api::networking::v1::Ingress, jiff::Timestamp};
+use kube::{
+    Api, ResourceExt,
+    api::{DynamicObject, Patch, PatchParams},
+    discovery::ApiResource,
+};
+use mcp_entra_crds::McpServer;
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, Space, apply, find, mk_server, until};
+
+fn api(space: &Space, kind: &str) -> Api<DynamicObject> {
+    let (group, plural) = match kind {
+        "Certificate" => ("cert-manager.io", "certificates"),
+        "HTTPRoute" => ("gateway.networking.k8s.io", "httproutes"),
+        "ListenerSet" => ("gateway.networking.k8s.io", "listenersets"),
+        _ => ("gateway.networking.k8s.io", "gateways"),
+    };
+    let resource = ApiResource {
+        group: group.into(),
+        version: "v1".into(),
+        api_version: format!("{group}/v1"),
+        kind: kind.into(),
+        plural: plural.into(),
+    };
+    Api::namespaced_with(space.client.clone(), &space.name, &resource)
+}
+
+async fn get(space: &Space, kind: &str, name: &str) -> Option<DynamicObject> {
+    api(space, kind).get_opt(name).await.unwrap()
+}
+
+/// The object, once it is there.
+async fn there(space: &Space, kind: &str, name: &str) -> DynamicObject {
+    until(&format!("{kind} {name} is there"), async || get(space, kind, name).await.is_some()).await;
+    get(space, kind, name).await.unwrap()
+}
+
+/// What a controller writes.
+async fn say(space: &Space, kind: &str, name: &str, status: Value) {
+    let patch = json!({"status": status});
+    api(space, kind).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+fn told(type_: &str, status: &str, reason: &str, message: &str) -> Value {
+    json!({"type": type_, "status": status, "reason": reason, "message": message,
+           "lastTransitionTime": "2026-11-25T09:00:00Z"})
+}
+
+fn gateway(protocol: &str) -> Value {
+    let tls = json!({"certificateRefs": [{"name": "edge-tls"}]});
+    let listener = match protocol {
+        "HTTPS" => json!({"name": "web", "port": 443, "protocol": "HTTPS", "tls": tls}),
+        _ => json!({"name": "web", "port": 80, "protocol": "HTTP"}),
+    };
+    json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "shared"},
+           "spec": {"gatewayClassName": "none", "listeners": [listener]}})
+}
+
+/// A server that is exposed as that says, on a host of its own.
+fn mk_exposed(exposure: Value) -> Value {
+    let mut server = mk_server();
+    let host = server["spec"]["exposure"]["host"].clone();
+    server["spec"]["exposure"] = exposure;
+    server["spec"]["exposure"]["host"] = host;
+    server
+}
+
+fn by_listener() -> Value {
+    mk_exposed(json!({"gateway": {"parentRefs": [{"name": "shared", "sectionName": "web"}]},
+                      "tls": {"terminatedByGateway": true}}))
+}
+
+fn by_own_listener() -> Value {
+    mk_exposed(json!({"gateway": {"parentRefs": [{"name": "shared"}]}, "tls": {"issuerRef": {"name": "ca"}}}))
+}
+
+async fn answer(space: &Space, name: &str, parent: Value, accepted: Value) {
+    let resolved = told("ResolvedRefs", "True", "ResolvedRefs", "");
+    let parents =
+        json!([{"parentRef": parent, "controllerName": "edge.example/c", "conditions": [accepted, resolved]}]);
+    say(space, "HTTPRoute", name, json!({"parents": parents})).await;
+}
+
+#[tokio::test]
+async fn a_route_is_exposed_while_every_gateway_accepts_it_and_each_ones_own_words_are_told() {
+    let space = Space::new().await;
+    space.apply(gateway("HTTPS")).await;
+    space.apply(by_listener()).await;
+    there(&space, "HTTPRoute", "graph").await;
+    let pending = space.condition("Exposed", "False", "RoutePending").await;
+    assert!(pending.message.contains("Gateway shared (listener web) has not answered"), "{}", pending.message);
+
+    let parent =
+        json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "shared", "sectionName": "web"});
+    answer(&space, "graph", parent.clone(), told("Accepted", "True", "Accepted", "")).await;
+    let exposed = space.condition("Exposed", "True", "RouteAccepted").await;
+    assert!(exposed.message.contains("Gateway shared"), "{}", exposed.message);
+    assert!(space.get::<Ingress>("graph").await.is_none());
+
+    let refused = told("Accepted", "False", "NotAllowedByListeners", "this namespace is not welcome");
+    answer(&space, "graph", parent, refused).await;
+    let rejected = space.condition("Exposed", "False", "RouteRejected").await;
+    assert!(
+        rejected.message.contains("NotAllowedByListeners: this namespace is not welcome; ask"),
+        "{}",
+        rejected.message
+    );
+    let conditions = space.get::<McpServer>("graph").await.unwrap().status.unwrap().conditions;
+    assert_eq!(find(&conditions, "Ready").unwrap().status, "False");
+}
+
+#[tokio::test]
+async fn a_listener_that_does_not_end_tls_is_refused_and_a_route_to_it_is_taken_away() {
+    let space = Space::new().await;
+    space.apply(gateway("HTTPS")).await;
+    space.apply(by_listener()).await;
+    space.condition("Accepted", "True", "Accepted").await;
+    there(&space, "HTTPRoute", "graph").await;
+    space.apply(gateway("HTTP")).await;
+    let refused = space.condition("Accepted", "False", "TlsRequired").await;
+    assert!(refused.message.contains("listener web of Gateway"), "{}", refused.message);
+    until("the route is gone", async || get(&space, "HTTPRoute", "graph").await.is_none()).await;
+    space.apply(gateway("HTTPS")).await;
+    there(&space, "HTTPRoute", "graph").await;
+}
+
+#[tokio::test]
+async fn a_listener_and_certificate_of_the_servers_own_are_told_of_until_all_is_well_and_afterwards() {
+    let space = Space::new().await;
+    space.apply(gateway("HTTPS")).await;
+    space.apply(by_own_listener()).await;
+    let certificate = there(&space, "Certificate", "graph-tls").await;
+    assert_eq!(certificate.data["spec"]["issuerRef"]["kind"], "Issuer");
+    space.condition("CertificateReady", "False", "CertificatePending").await;
+    space.condition("Exposed", "False", "RoutePending").await;
+
+    let set = there(&space, "ListenerSet", "graph").await;
+    assert_eq!(set.data["spec"]["parentRef"]["name"], "shared");
+    let missing = told("ResolvedRefs", "False", "InvalidCertificateRef", "Secret graph-tls does not exist");
+    let listener = |conditions: Value| json!([{"name": "https", "attachedRoutes": 0, "supportedKinds": [], "conditions": conditions}]);
+    let accepted = || json!([told("Accepted", "True", "Accepted", "")]);
+    say(&space, "ListenerSet", "graph", json!({"conditions": accepted(), "listeners": listener(json!([missing]))}))
+        .await;
+    let rejected = space.condition("Exposed", "False", "ListenerRejected").await;
+    assert!(rejected.message.contains("Secret graph-tls does not exist"), "{}", rejected.message);
+
+    let until = |seconds: i64| Timestamp::from_second(Timestamp::now().as_second() + seconds).unwrap().to_string();
+    let valid = |ready: Value, not_after: String| json!({"conditions": [ready], "notAfter": not_after, "renewalTime": not_after});
+    say(&space, "Certificate", "graph-tls", valid(told("Ready", "True", "Ready", "up to date"), until(3600))).await;
+    space.condition("CertificateReady", "True", "CertificateValid").await;
+    say(&space, "ListenerSet", "graph", json!({"conditions": accepted(), "listeners": listener(accepted())})).await;
+    let parent =
+        json!({"group": "gateway.networking.k8s.io", "kind": "ListenerSet", "name": "graph", "sectionName": "https"});
+    answer(&space, "graph", parent, told("Accepted", "True", "Accepted", "")).await;
+    space.condition("Exposed", "True", "RouteAccepted").await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.quiet().await;
+
+    // Nobody says anything when it expires.
+    say(&space, "Certificate", "graph-tls", valid(told("Ready", "True", "Ready", "up to date"), until(2))).await;
+    space.condition("CertificateReady", "False", "CertificateExpired").await;
+    let failed = told("Ready", "False", "DoesNotExist", "the order was denied");
+    say(&space, "Certificate", "graph-tls", json!({"conditions": [failed], "notAfter": null, "renewalTime": null}))
+        .await;
+    let failed = space.condition("CertificateReady", "False", "CertificateFailed").await;
+    assert!(failed.message.contains("the order was denied"), "{}", failed.message);
+}
+
+#[tokio::test]
+async fn a_younger_server_of_the_host_shares_the_older_ones_listener_and_has_its_own_once_that_is_gone() {
+    let space = Space::new().await;
+    space.apply(gateway("HTTPS")).await;
+    let older = by_own_listener();
+    let host = older["spec"]["exposure"]["host"].clone();
+    space.apply(older).await;
+    there(&space, "ListenerSet", "graph").await;
+    let mut younger = by_own_listener();
+    // By name, too, the younger, should both be created within a second.
+    younger["metadata"]["name"] = json!("younger");
+    younger["spec"]["exposure"]["host"] = host;
+    younger["spec"]["exposure"]["path"] = json!("/younger");
+    space.apply(younger).await;
+    let route = there(&space, "HTTPRoute", "younger").await;
+    assert_eq!(route.data["spec"]["parentRefs"][0]["name"], "graph");
+    space.condition_of("younger", "Programmed", "True", "Applied").await;
+    assert!(get(&space, "ListenerSet", "younger").await.is_none());
+    assert!(get(&space, "Certificate", "younger-tls").await.is_none());
+    space.delete::<McpServer>("graph").await;
+    there(&space, "ListenerSet", "younger").await;
+    until("it comes in by its own listener", async || {
+        get(&space, "HTTPRoute", "younger").await.unwrap().data["spec"]["parentRefs"][0]["name"] == "younger"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn from_ingress_to_gateway_the_new_way_is_there_before_the_old_one_is_gone() {
+    let space = Space::new().await;
+    space.apply(gateway("HTTPS")).await;
+    let mut server = mk_server();
+    server["spec"]["exposure"]["ingress"]["annotations"] = json!({"edge.example/body-size": "1m"});
+    space.apply(server).await;
+    space.condition("Programmed", "True", "Applied").await;
+    assert_eq!(space.get::<Ingress>("graph").await.unwrap().annotations()["edge.example/body-size"], "1m");
+    let mark = space.mark();
+    let exposure = json!({"ingress": null, "gateway": {"parentRefs": [{"name": "shared", "sectionName": "web"}]},
+                          "tls": {"secretName": null, "terminatedByGateway": true}});
+    space.edit::<McpServer>("graph", json!({"spec": {"exposure": exposure}})).await;
+    until("the Ingress is gone", async || space.get::<Ingress>("graph").await.is_none()).await;
+    let writes: Vec<_> = space.writes(mark).into_iter().map(|write| (write.verb, write.resource)).collect();
+    let at = |verb: &str, resource: &str| {
+        writes.iter().position(|(found, of)| (found.as_str(), of.as_str()) == (verb, resource)).unwrap()
+    };
+    assert!(at("patch", "httproutes") < at("delete", "ingresses"), "{writes:?}");
+}
+
+#[tokio::test]
+async fn an_annotation_that_the_operator_does_not_allow_is_not_passed_on() {
+    let space = Space::new().await;
+    let mut server = mk_server();
+    server["spec"]["exposure"]["ingress"]["annotations"] =
+        json!({"nginx.ingress.kubernetes.io/server-snippet": "evil"});
+    space.apply(server).await;
+    let refused = space.condition("Accepted", "False", "AnnotationsNotAllowed").await;
+    assert!(refused.message.contains("--allowed-ingress-annotation="), "{}", refused.message);
+    assert!(space.get::<Ingress>("graph").await.is_none());
+}
+
+#[tokio::test]
+async fn one_more_parent_that_somebody_adds_to_a_route_is_taken_off_again() {
+    let space = Space::new().await;
+    space.apply(gateway("HTTPS")).await;
+    space.apply(by_listener()).await;
+    let before = there(&space, "HTTPRoute", "graph").await.data["spec"].clone();
+    space.condition("Programmed", "True", "Applied").await;
+    space.quiet().await;
+    let parent = json!([{"op": "add", "path": "/spec/parentRefs/-", "value": {"name": "public"}}]);
+    let patch = Patch::Json::<()>(serde_json::from_value(parent).unwrap());
+    api(&space, "HTTPRoute").patch("graph", &PatchParams::default(), &patch).await.unwrap();
+    until("the parent is gone", async || there(&space, "HTTPRoute", "graph").await.data["spec"] == before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cluster_lacks_is_told_and_noticed_when_it_is_installed_without_a_restart() {
+    let cluster = Cluster::bare().await.unwrap();
+    let client = cluster.plane.client().unwrap();
+    let servers = Api::<McpServer>::namespaced(client.clone(), "default");
+    let operator = cluster.operator().await.unwrap();
+    servers.patch("graph", &PatchParams::apply("kubectl"), &Patch::Apply(by_own_listener())).await.unwrap();
+    let reason = async |type_: &str| {
+        let status = servers.get("graph").await.unwrap().status.unwrap_or_default();
+        find(&status.conditions, type_).map(|condition| (condition.reason, condition.message))
+    };
+    for type_ in ["Programmed", "Exposed", "CertificateReady"] {
+        until(&format!("{type_} says what is missing"), async || {
+            reason(type_).await.is_some_and(|(reason, _)| reason == "KindNotServed")
+        })
+        .await;
+    }
+    let (_, message) = reason("Programmed").await.unwrap();
+    assert!(
+        message.contains("Certificate of cert-manager") && message.contains("HTTPRoute of Gateway API"),
+        "{message}"
+    );
+
+    cluster.install_others().await.unwrap();
+    until("everything is applied", async || reason("Programmed").await.unwrap().0 == "Applied").await;
+    assert_eq!(reason("CertificateReady").await.unwrap().0, "CertificatePending");
+    operator.shutdown.cancel();
+    operator.ended.await.unwrap().unwrap();
+}
