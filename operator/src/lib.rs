@@ -12,7 +12,7 @@
 //! 4. [`apply`] writes what differs, and nothing else: the policy before anything else is even read, so that nothing
 //!    holds up a revocation.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
-//! 6. [`status`] turns all that into conditions ([`conditions`], [`availability`]) and writes them once; [`events`] says
+//! 6. [`status`] turns all that into conditions ([`conditions`] for [`reasons`], [`availability`], [`exposed`]) and writes them once; [`events`] says
 //!    what changed.
 //!
 //! [`controller`] wires a pass together, [`mapping`] is the small controller of role mappings, [`memory`] what a pass
@@ -40,6 +40,7 @@ mod options;
 mod owner;
 mod pods;
 mod policy;
+mod reasons;
 mod resolve;
 mod run;
 mod status;

@@ -1,0 +1,183 @@
+//! The reasons that conditions give: stable words for programs. What stands here stands in `docs/conditions.md`, too.
+
+use std::fmt;
+
+/// Makes the enumeration, and its documentation available to the program: each begins with the types of condition that
+/// give the reason.
+macro_rules! reasons {
+    ($($(#[doc = $line:literal])+ $reason:ident,)+) => {
+        /// The reason of a condition: a stable word for programs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Reason {
+            $($(#[doc = $line])+ $reason,)+
+        }
+
+        /// Every reason with its documentation.
+        #[cfg(test)]
+        const ALL: &[(Reason, &str)] = &[$((Reason::$reason, concat!($($line),+))),+];
+    };
+}
+
+reasons! {
+    /// Accepted: the spec is valid and allowed here; of a mapping: every named server exists.
+    Accepted,
+    /// Accepted: `spec.entra.endpoints` names an address that the operator's `--allowed-authority` or `--allowed-graph`
+    /// does not.
+    EndpointsNotAllowed,
+    /// Accepted: `spec.entra.trustBundle` is set, and the operator runs without `--allow-trust-bundles`.
+    TrustBundleNotAllowed,
+    /// Accepted: the trust bundle's ConfigMap or its key does not exist.
+    TrustBundleNotFound,
+    /// Accepted: the trust bundle holds no certificate.
+    TrustBundleInvalid,
+    /// Accepted: an entry of `spec.graph.tools` matches no built-in tool.
+    ToolNotFound,
+    /// Accepted: `spec.image` is not allowed by the operator's `--allowed-image`.
+    ImageNotAllowed,
+    /// Accepted: nothing is exposed without TLS.
+    TlsRequired,
+    /// Accepted: an annotation of `spec.exposure.ingress` is not allowed by the operator's `--allowed-ingress-annotation`.
+    AnnotationsNotAllowed,
+    /// Accepted: the server would refuse the configuration that follows from the spec.
+    InvalidConfiguration,
+    /// Accepted, Programmed of a mapping: a server that it names does not exist.
+    ServerNotFound,
+
+    /// Programmed: the children are as built.
+    Applied,
+    /// Programmed: the children are as built, but for pods that wait until other servers have been upgraded.
+    UpgradeWaiting,
+    /// Programmed: the children are as built, but for pods that are not upgraded, since another server did not come up.
+    UpgradeHalted,
+    /// Programmed, Available: the spec is not accepted, so the children are left as they are.
+    NotAccepted,
+    /// Programmed, Conflicted: a child's name is somebody else's object.
+    NotOwned,
+    /// Programmed, Exposed, Conflicted: `spec.exposure.host` belongs to another namespace, that of its oldest server.
+    HostTaken,
+    /// Programmed, Exposed, Conflicted: an older server of the host has `spec.exposure.path`, or one above or below it.
+    PathTaken,
+    /// Programmed, Exposed, Conflicted: an older server has `spec.entra.clientId` and one of its required scopes.
+    ClientIdTaken,
+    /// Programmed: `spec.suspend` is true, so nothing but the policy is applied.
+    Suspended,
+    /// Programmed, Exposed: this cluster does not serve a kind that the spec asks for.
+    KindNotServed,
+    /// Programmed: the API server refused a child.
+    ApplyFailed,
+    /// Programmed of a mapping: a bound server's policy does not hold it yet.
+    Pending,
+
+    /// Available: as many pods are ready as there should be.
+    PodsReady,
+    /// Available: pods are on their way; Programmed: the children of a deleted namesake are about to go.
+    Progressing,
+    /// Available: `spec.replicas` is 0.
+    ScaledToZero,
+    /// Available: an image cannot be pulled.
+    ImagePullFailed,
+    /// Available: the server ends again and again.
+    CrashLooping,
+    /// Available: a container cannot be created.
+    ContainerFailed,
+    /// Available: no node takes a pod.
+    Unschedulable,
+    /// Available: a server runs and says itself why it is not ready.
+    ServerNotReady,
+    /// Available: the namespace's ResourceQuota has no room for the pods.
+    QuotaExceeded,
+    /// Available: the namespace enforces a Pod Security Standard that the pods do not satisfy.
+    PodSecurityViolated,
+    /// Available: an admission webhook or policy refuses the pods.
+    AdmissionRefused,
+    /// Available: pods are refused at their creation for another reason.
+    PodsRefused,
+
+    /// FederationReady: every ready pod exchanged its token at its last probe.
+    ExchangeWorks,
+    /// FederationReady: Entra refuses the pods' token, or is out of reach.
+    ExchangeFailed,
+    /// FederationReady: no probe has ended yet.
+    ProbePending,
+    /// FederationReady, AuthorizationReady: there is no pod that could be asked.
+    NoReadyPods,
+    /// FederationReady, AuthorizationReady: pods are ready, but their admin port cannot be reached.
+    StatusUnreachable,
+
+    /// AuthorizationReady: every ready pod enforces the compiled policy.
+    PolicyEnforced,
+    /// AuthorizationReady: a ready pod enforces an older policy.
+    PolicyLagging,
+    /// AuthorizationReady: a pod cannot read the policy, and enforces the last good one.
+    PolicyUnreadable,
+    /// AuthorizationReady, Programmed of a mapping: not all mappings fit into a ConfigMap.
+    PolicyTooLarge,
+
+    /// Exposed: an ingress controller has announced an address.
+    AddressAssigned,
+    /// Exposed: no ingress controller has announced an address.
+    AddressPending,
+    /// Exposed: every Gateway accepts the route.
+    RouteAccepted,
+    /// Exposed: a Gateway has not answered yet.
+    RoutePending,
+    /// Exposed: a Gateway does not accept the route, or not what it leads to.
+    RouteRejected,
+    /// Exposed: a Gateway does not accept the server's own listener, or not its certificate.
+    ListenerRejected,
+
+    /// CertificateReady: the certificate is valid now.
+    CertificateValid,
+    /// CertificateReady: cert-manager has issued none yet.
+    CertificatePending,
+    /// CertificateReady: cert-manager says why there is none.
+    CertificateFailed,
+    /// CertificateReady: the certificate has expired.
+    CertificateExpired,
+
+    /// Ready: all of the above.
+    Ready,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The variants' names are the words.
+        fmt::Debug::fmt(self, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The table of `docs/conditions.md`.
+    fn table() -> String {
+        let mut rows: Vec<String> = ALL
+            .iter()
+            .map(|(reason, documentation)| {
+                let (types, says) = documentation.trim().split_once(": ").unwrap();
+                format!("| `{reason}` | {types} | {} |\n", says.replace('|', "\\|"))
+            })
+            .collect();
+        rows.sort();
+        format!("| Reason | Of | Says |\n|---|---|---|\n{}", rows.concat())
+    }
+
+    #[test]
+    fn every_reason_stands_in_the_documentation_and_no_other() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conditions.md");
+        let page = std::fs::read_to_string(&file).unwrap();
+        let (before, _) = page.split_once("| Reason |").unwrap();
+        let expected = format!("{before}{}", table());
+        if std::env::var_os("REGENERATE").is_some() {
+            std::fs::write(&file, &expected).unwrap();
+            return;
+        }
+        assert!(
+            page == expected,
+            "docs/conditions.md is not what the code says; run: REGENERATE=1 cargo test -p mcp-entra-operator --lib every_reason"
+        );
+    }
+}
