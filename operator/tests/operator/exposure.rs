@@ -9,7 +9,7 @@ use kube::{
 use mcp_entra_crds::McpServer;
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Space, apply, find, mk_server, until};
+use crate::harness::{Cluster, Space, find, mk_server, until};
 
 fn api(space: &Space, kind: &str) -> Api<DynamicObject> {
     let (group, plural) = match kind {

@@ -388,7 +388,7 @@ pub(crate) fn find(conditions: &[Condition], type_: &str) -> Option<Condition> {
     conditions.iter().find(|condition| condition.type_ == type_).cloned()
 }
 
-pub(crate) async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
+async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
     let object: DynamicObject = serde_json::from_value(object.clone())?;
     let types = object.types.clone().unwrap_or_default();
     let (resource, capabilities): (ApiResource, ApiCapabilities) = pinned_kind(client, &types.try_into()?).await?;
