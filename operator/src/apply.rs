@@ -189,13 +189,13 @@ impl Applier<'_> {
 }
 
 /// A child as it is applied.
-struct Desired {
-    value: Value,
+pub(crate) struct Desired {
+    pub(crate) value: Value,
     hash: String,
 }
 
 impl Desired {
-    fn of(built: &Child) -> Self {
+    pub(crate) fn of(built: &Child) -> Self {
         let mut value = built.object.clone();
         let mut hash = hex::encode(Sha256::digest(value.to_string()));
         hash.truncate(16);

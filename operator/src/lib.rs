@@ -17,6 +17,8 @@
 //!
 //! [`controller`] wires a pass together, [`mapping`] is the small controller of role mappings, [`memory`] what a pass
 //! leaves to the next, [`errors`] what happens when it fails, [`http`] and [`metrics`] what is told about all that.
+//! [`render`] does the pure steps on [`manifests`], offline.
+//!
 //! Nothing here needs a state of its own: with the memory lost, a pass reads more and decides the same.
 
 mod apply;
@@ -33,6 +35,7 @@ mod events;
 mod exposed;
 mod exposure;
 mod http;
+mod manifests;
 mod mapping;
 mod memory;
 mod metrics;
@@ -41,6 +44,7 @@ mod owner;
 mod pods;
 mod policy;
 mod reasons;
+mod render;
 mod resolve;
 mod run;
 mod status;
@@ -49,7 +53,9 @@ mod validate;
 mod views;
 mod world;
 
+pub use manifests::ManifestError;
 pub use options::Options;
+pub use render::{Arguments as RenderArguments, RenderError, render};
 pub use run::{RunError, run};
 
 /// The field manager of every write, and the value of the `app.kubernetes.io/managed-by` label.

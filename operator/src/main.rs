@@ -1,10 +1,10 @@
-//! The program `mcp-entra-operator`: `run` reconciles, `crds` prints the definitions of the kinds.
+//! The program `mcp-entra-operator`: `run` reconciles, `render` shows what it would apply, `crds` prints the definitions of the kinds.
 
 use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use mcp_entra_operator::Options;
+use mcp_entra_operator::{Options, RenderArguments};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -21,6 +21,8 @@ struct Arguments {
 enum Command {
     /// Reconcile until SIGTERM or Ctrl-C. The cluster comes from KUBECONFIG, or from the pod's service account.
     Run(Options),
+    /// Print every child of the McpServers in manifests, as they would be applied; no cluster is asked.
+    Render(RenderArguments),
     /// Print the CustomResourceDefinitions, to be piped into `kubectl apply --server-side -f -`.
     Crds,
 }
@@ -30,6 +32,9 @@ fn main() -> anyhow::Result<()> {
         Command::Run(options) => {
             log_to_stderr();
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(reconcile(options))
+        }
+        Command::Render(arguments) => {
+            Ok(write!(std::io::stdout().lock(), "{}", mcp_entra_operator::render(&arguments)?)?)
         }
         Command::Crds => print_definitions(),
     }
