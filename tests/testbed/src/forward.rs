@@ -2,17 +2,19 @@
 //! no connection, so that none is found closed by a pod that has just gone.
 
 use std::net::SocketAddrV4;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, Response, Uri, Version};
 use http_body_util::{Either, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::address::Announced;
 
@@ -31,7 +33,42 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 ];
 
 /// A body passed on, or one of our own.
-pub(crate) type Body = Either<Incoming, Full<Bytes>>;
+pub(crate) type Body = Either<Limited, Full<Bytes>>;
+
+/// A body passed on, that breaks off when its time is over.
+pub(crate) struct Limited {
+    body: Incoming,
+    over: Option<Pin<Box<Sleep>>>,
+}
+
+impl Limited {
+    pub(crate) fn new(body: Incoming, until: Option<Instant>) -> Self {
+        Self { body, over: until.map(|until| Box::pin(sleep_until(until))) }
+    }
+}
+
+impl hyper::body::Body for Limited {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.over.as_mut().is_some_and(|over| over.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(Some(Err("the time for this answer is over".into())));
+        }
+        Pin::new(&mut self.body).poll_frame(context).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// A port of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

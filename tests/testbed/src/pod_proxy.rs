@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Either;
 use hyper::body::Incoming;
 
-use crate::forward::{Body, Target, forward};
+use crate::forward::{Body, Limited, Target, forward};
 use crate::serve::{Serving, answer, serve};
 
 /// A running proxy; it ends when dropped. It passes `GET http://10.244.B.C:PORT/…` on to the pod that announced that
@@ -37,7 +37,7 @@ async fn handle(request: Request<Incoming>, _client: IpAddr) -> Response<Body> {
         Err(why) => return answer(StatusCode::FORBIDDEN, why),
     };
     match forward(request, [target]).await {
-        Ok(response) => response.map(Either::Left),
+        Ok(response) => response.map(|body| Either::Left(Limited::new(body, None))),
         Err(error) => answer(StatusCode::BAD_GATEWAY, format!("pod {}: {error}", target.pod)),
     }
 }

@@ -17,7 +17,7 @@ use testbed::shared::Shared;
 use crate::backend::{Backend, apply, service, unused_pod};
 use crate::{control_plane, namespace, until};
 
-fn edge() -> &'static Edge {
+pub(crate) fn edge() -> &'static Edge {
     static EDGE: Shared<Edge> = Shared::new();
     EDGE.get_or_start(async || Edge::start(control_plane().client()?).await).unwrap()
 }

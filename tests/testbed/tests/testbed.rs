@@ -10,6 +10,7 @@ mod backend;
 mod control_plane;
 mod definitions;
 mod edge;
+mod gateway;
 mod node;
 mod pod_proxy;
 mod programs;

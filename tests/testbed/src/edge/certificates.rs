@@ -1,4 +1,4 @@
-//! Which certificate a host is served with: that of the Secret which an Ingress names for it.
+//! Which certificate a host is served with: that of the Secret which an Ingress or a listener names for it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,19 +23,17 @@ use crate::certificates::{Certificate, CertificateAuthority};
 pub(super) struct Certificates(HashMap<String, Result<Arc<CertifiedKey>, String>>);
 
 impl Certificates {
-    pub(super) fn new(ingresses: &[Arc<Ingress>], secrets: &[Arc<Secret>]) -> Self {
-        let mut certificates = HashMap::new();
+    /// Those of Ingresses, and others by hostname: `*` is any.
+    pub(super) fn new(
+        ingresses: &[Arc<Ingress>],
+        secrets: &[Arc<Secret>],
+        others: impl Iterator<Item = (String, Result<Arc<CertifiedKey>, String>)>,
+    ) -> Self {
+        let mut certificates: HashMap<_, _> = others.collect();
         for ingress in ingresses.iter().filter(|ingress| is_ours(ingress)) {
             for tls in ingress.spec.iter().flat_map(|spec| spec.tls.iter().flatten()) {
                 let namespace = ingress.namespace().unwrap_or_default();
-                let name = tls.secret_name.clone().unwrap_or_default();
-                let secret = secrets
-                    .iter()
-                    .find(|secret| secret.namespace().as_ref() == Some(&namespace) && secret.name_any() == name);
-                let key = match secret {
-                    Some(secret) => usable(secret).map_err(|error| format!("Secret {namespace}/{name}: {error:#}")),
-                    None => Err(format!("there is no Secret {namespace}/{name} of type kubernetes.io/tls")),
-                };
+                let key = find(&namespace, tls.secret_name.as_deref().unwrap_or_default(), secrets);
                 for host in tls.hosts.iter().flatten() {
                     certificates.insert(host.to_ascii_lowercase(), key.clone());
                 }
@@ -44,13 +42,24 @@ impl Certificates {
         Self(certificates)
     }
 
+    /// The longest name that matches counts.
     fn find(&self, host: &str) -> Result<Arc<CertifiedKey>, String> {
-        let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-        self.0
-            .get(host)
-            .or_else(|| self.0.get(&wildcard?))
+        let parents = std::iter::successors(Some(host), |name| name.split_once('.').map(|(_, parent)| parent));
+        let wildcards = parents.skip(1).map(|parent| format!("*.{parent}"));
+        let mut names = std::iter::once(host.to_owned()).chain(wildcards).chain(["*".to_owned()]);
+        names
+            .find_map(|name| self.0.get(&name))
             .cloned()
-            .unwrap_or_else(|| Err("no Ingress has a certificate for it".to_owned()))
+            .unwrap_or_else(|| Err("no Ingress and no listener has a certificate for it".to_owned()))
+    }
+}
+
+/// The certificate in a Secret, or why it cannot be served.
+pub(super) fn find(namespace: &str, name: &str, secrets: &[Arc<Secret>]) -> Result<Arc<CertifiedKey>, String> {
+    let mut secrets = secrets.iter();
+    match secrets.find(|secret| secret.namespace().as_deref() == Some(namespace) && secret.name_any() == name) {
+        Some(secret) => usable(secret).map_err(|error| format!("Secret {namespace}/{name}: {error:#}")),
+        None => Err(format!("there is no Secret {namespace}/{name} of type kubernetes.io/tls")),
     }
 }
 

@@ -1,12 +1,29 @@
-//! An HTTPS edge on one loopback port, in the place of an ingress controller: it routes by the Ingresses of class
-//! `testbed`, to the ready endpoints of their Services, with the certificates that they name.
+//! An HTTPS edge on one loopback port, in the place of an ingress controller and of a Gateway API implementation: it
+//! routes by the Ingresses of class `testbed`, and by the HTTPRoutes at Gateways and ListenerSets of GatewayClass
+//! `testbed`, to the ready endpoints of their Services, with the certificates that they name. The definitions of Gateway
+//! API may come at any time, or never.
 //!
-//! It differs from a real controller: `defaultBackend` and resource backends are ignored, `ImplementationSpecific`
-//! paths are prefixes, and connections are not upgraded.
+//! It differs from a real Ingress controller: `defaultBackend` and resource backends are ignored,
+//! `ImplementationSpecific` paths are prefixes, and connections are not upgraded.
+//!
+//! And from an implementation of Gateway API:
+//!
+//! - **Listeners.** HTTPS alone, and every one of them is served on the edge's one port, whatever its own: their ports
+//!   only tell them apart. The request's host decides; that it is the connection's server name is not checked.
+//! - **Routes.** HTTPRoutes alone, by hostname and path (`PathPrefix`, `Exact`). One with filters, or with matches by
+//!   method, header, query parameter or regular expression, is not accepted: `UnsupportedValue`.
+//! - **Backends.** Services of the route's own namespace. Those of one rule share its requests by their number of
+//!   endpoints, not by weight, but for weight 0. A rule without a backend that exists is answered with 500.
+//! - **Time-outs.** `request`, counted from the request's head to the answer's end; no limit where it is absent.
+//! - **References into other namespaces** are `RefNotPermitted`: ReferenceGrants are not heeded.
+//! - **Certificates.** The first of a listener's certificateRefs.
 
 mod certificates;
-mod routes;
+mod cluster;
+mod gateway;
+mod ingresses;
 mod status;
+mod table;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,30 +32,30 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use futures::{FutureExt, Stream, StreamExt};
+use futures::StreamExt;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
-use k8s_openapi::api::core::v1::{Secret, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Client, ResourceExt};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::forward::{Body, Target, forward};
+use crate::forward::{Body, Limited, Target, forward};
 use crate::serve::{Serving, answer, serve};
 use certificates::{Certificates, Resolver};
-use routes::Table;
-use status::Statuses;
 
-/// The ingress class that the edge serves.
+use status::Statuses;
+use table::Table;
+
+/// The ingress class and the Gateway class that the edge serves.
 pub const CLASS: &str = "testbed";
+/// What its classes name as their controller.
+pub const CONTROLLER: &str = "mcp-entra.dev/testbed-edge";
 
 const SYNCED: Duration = Duration::from_secs(30);
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -68,7 +85,7 @@ impl Edge {
         })
         .await?;
 
-        let (cluster, mut changes) = watch(&client);
+        let (cluster, mut changes) = cluster::watch(&client);
         let mut statuses = Statuses::new(client, serving.address().port());
         let (synced, first) = tokio::sync::oneshot::channel();
         let watching = tokio::spawn(async move {
@@ -77,13 +94,24 @@ impl Edge {
                 if !cluster.is_synced() {
                     continue;
                 }
-                let ingresses = cluster.ingresses.state();
-                table.store(Arc::new(Table::new(&ingresses, &cluster.services.state(), &cluster.slices.state())));
-                resolver.current.store(Arc::new(Certificates::new(&ingresses, &cluster.secrets.state())));
+                let (ingresses, objects) = (cluster.ingresses.state(), cluster.objects());
+                let decision = gateway::Decision::new(&objects);
+                let mut rules = ingresses::all_rules(&ingresses, &objects.services, &objects.slices);
+                rules.extend(decision.rules());
+                table.store(Arc::new(Table::new(rules)));
+                let certificates = Certificates::new(&ingresses, &objects.secrets, decision.certificates());
+                resolver.current.store(Arc::new(certificates));
                 if let Some(synced) = synced.take() {
                     let _ = synced.send(());
                 }
+                if cluster.lacks_class() {
+                    statuses.create_gateway_class().await;
+                }
+                statuses.retain(|uid| {
+                    ingresses.iter().any(|known| known.uid().as_deref() == Some(uid)) || objects.have(uid)
+                });
                 statuses.write(&ingresses).await;
+                decision.write(&mut statuses).await;
             }
         });
         let watching = AbortOnDropHandle::new(watching);
@@ -110,49 +138,6 @@ fn acceptor(resolver: Arc<Resolver>) -> anyhow::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// What the edge knows of the cluster.
-struct Cluster {
-    ingresses: Store<Ingress>,
-    services: Store<Service>,
-    slices: Store<EndpointSlice>,
-    secrets: Store<Secret>,
-}
-
-impl Cluster {
-    fn is_synced(&self) -> bool {
-        is_synced(&self.ingresses) && is_synced(&self.services) && is_synced(&self.slices) && is_synced(&self.secrets)
-    }
-}
-
-fn is_synced<K>(store: &Store<K>) -> bool
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    matches!(store.wait_until_ready().now_or_never(), Some(Ok(())))
-}
-
-fn watch(client: &Client) -> (Cluster, impl Stream<Item = ()> + Send + Unpin + use<>) {
-    let (ingresses, a) = follow(client, watcher::Config::default());
-    let (services, b) = follow(client, watcher::Config::default());
-    let (slices, c) = follow(client, watcher::Config::default());
-    let (secrets, d) = follow(client, watcher::Config::default().fields("type=kubernetes.io/tls"));
-    (Cluster { ingresses, services, slices, secrets }, futures::stream::select_all([a, b, c, d]))
-}
-
-fn follow<K>(client: &Client, config: watcher::Config) -> (Store<K>, futures::stream::BoxStream<'static, ()>)
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
-{
-    let (store, writer) = reflector::store();
-    let events = watcher(Api::<K>::all(client.clone()), config).default_backoff().reflect(writer);
-    let changes = events.map(|event| {
-        if let Err(error) = event {
-            tracing::warn!("the edge's watch of {}: {error}", K::plural(&()));
-        }
-    });
-    (store, changes.boxed())
-}
-
 /// Takes the endpoints in turns, and the next where one cannot be reached.
 async fn handle(mut request: Request<Incoming>, from: IpAddr, table: Arc<Table>, turn: usize) -> Response<Body> {
     let Some(host) = host(&request) else {
@@ -161,17 +146,28 @@ async fn handle(mut request: Request<Incoming>, from: IpAddr, table: Arc<Table>,
     let name = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
     let path = request.uri().path();
     let Some(backend) = table.route(&name, path) else {
-        let why = format!("no Ingress of class {CLASS} has a rule for host {name} and path {path}");
+        let why = format!("no Ingress or HTTPRoute of class {CLASS} has a rule for host {name} and path {path}");
         return answer(StatusCode::NOT_FOUND, why);
     };
-    let whose = format!("Service {} of Ingress {}", backend.service, backend.ingress);
+    let Some(service) = &backend.service else {
+        let why = format!("{} names no Service that exists", backend.route);
+        return answer(StatusCode::INTERNAL_SERVER_ERROR, why);
+    };
+    let whose = format!("Service {service} of {}", backend.route);
     if backend.targets.is_empty() {
         return answer(StatusCode::SERVICE_UNAVAILABLE, format!("{whose} has no ready endpoint"));
     }
     set_forwarded(request.headers_mut(), &host, from);
-    match forward(request, in_turn(&backend.targets, turn)).await {
-        Ok(response) => response.map(Either::Left),
-        Err(error) => answer(StatusCode::BAD_GATEWAY, format!("{whose}: {error}")),
+    let until = backend.limit.map(|limit| Instant::now() + limit);
+    let forwarded = forward(request, in_turn(&backend.targets, turn));
+    let forwarded = match until {
+        Some(until) => timeout_at(until, forwarded).await,
+        None => Ok(forwarded.await),
+    };
+    match forwarded {
+        Ok(Ok(response)) => response.map(|body| Either::Left(Limited::new(body, until))),
+        Ok(Err(error)) => answer(StatusCode::BAD_GATEWAY, format!("{whose}: {error}")),
+        Err(_) => answer(StatusCode::GATEWAY_TIMEOUT, format!("{whose} has not answered within the rule's time-out")),
     }
 }
 

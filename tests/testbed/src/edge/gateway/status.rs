@@ -1,0 +1,173 @@
+//! What the edge says in the status of each object, in Gateway API's words.
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::kinds::{GROUP, GatewayClass, HTTPRoute};
+use super::listeners::{Listener, Owner, Parent, Problem};
+use super::routes::Attachment;
+use super::{CLASS, CONTROLLER};
+
+/// Says True with `reason`, or False with what is wrong.
+struct Verdict<'a> {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: &'a str,
+}
+
+impl<'a> Verdict<'a> {
+    fn new(kind: &'static str, problem: Option<&'a Problem>) -> Self {
+        match problem {
+            // The reason of what is well is the condition's own name.
+            None => Self { kind, holds: true, reason: kind, message: "" },
+            Some((reason, message)) => Self { kind, holds: false, reason: *reason, message },
+        }
+    }
+}
+
+/// Conditions for an object's generation; the time of one that says what it said stays.
+fn conditions(generation: Option<i64>, before: Option<&Value>, verdicts: &[Verdict]) -> Value {
+    let before = before.and_then(|status| status.get("conditions")).and_then(Value::as_array);
+    let now = json!(Timestamp::now().round(jiff::Unit::Second).unwrap_or_default());
+    let condition = |verdict: &Verdict| {
+        let status = if verdict.holds { "True" } else { "False" };
+        let same =
+            before.into_iter().flatten().find(|known| known["type"] == verdict.kind && known["status"] == status);
+        json!({
+            "type": verdict.kind, "status": status, "reason": verdict.reason, "message": verdict.message,
+            "observedGeneration": generation.unwrap_or_default(),
+            "lastTransitionTime": same.map_or(&now, |same| &same["lastTransitionTime"]),
+        })
+    };
+    verdicts.iter().map(condition).collect()
+}
+
+/// Of a class of ours.
+pub(super) fn of_class(class: &GatewayClass) -> Value {
+    let verdict = Verdict::new("Accepted", None);
+    json!({ "conditions": conditions(class.metadata.generation, class.status.as_ref(), &[verdict]) })
+}
+
+/// Of the Gateway or ListenerSet, `at` being its index among the parents.
+pub(super) fn of_parent(at: usize, parents: &[Parent], attachments: &[Attachment]) -> Option<Value> {
+    let parent = parents.get(at)?;
+    let (generation, before) = match &parent.owner {
+        Owner::Gateway(gateway) => (gateway.metadata.generation, gateway.status.as_ref()),
+        Owner::ListenerSet(set) => (set.metadata.generation, set.status.as_ref()),
+    };
+    let mut invalid = parent.listeners.iter().filter(|listener| listener.problem().is_some());
+    let words = invalid.next().and_then(|listener| Some((listener, &listener.problem()?.1)));
+    let message = words.map(|(listener, why)| format!("listener {}: {why}", listener.spec.name)).unwrap_or_default();
+    let is_any_valid = parent.listeners.iter().any(|listener| listener.problem().is_none());
+    let refused = parent.refused.as_ref();
+    let own = |kind, reason_if_invalid| match refused {
+        Some(_) => Verdict::new(kind, refused),
+        None if message.is_empty() => Verdict::new(kind, None),
+        None => Verdict { kind, holds: is_any_valid, reason: reason_if_invalid, message: &message },
+    };
+    let accepted = own("Accepted", "ListenersNotValid");
+    let mut programmed = own("Programmed", "Invalid");
+    if programmed.holds {
+        programmed.reason = "Programmed";
+    }
+    let listeners: Vec<Value> = parent
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(position, listener)| of_listener(listener, position, at, generation, before, attachments))
+        .collect();
+    let conditions = conditions(generation, before, &[accepted, programmed]);
+    Some(match &parent.owner {
+        Owner::ListenerSet(_) => json!({ "conditions": conditions, "listeners": listeners }),
+        Owner::Gateway(gateway) => {
+            let (namespace, name) = (gateway.namespace().unwrap_or_default(), gateway.name_any());
+            json!({
+                "conditions": conditions,
+                "listeners": listeners,
+                "addresses": [{ "type": "Hostname", "value": "localhost" }],
+                "attachedListenerSets": parents.iter().filter(|set| is_set_of(set, &namespace, &name)).count(),
+            })
+        }
+    })
+}
+
+fn is_set_of(parent: &Parent, namespace: &str, name: &str) -> bool {
+    let Owner::ListenerSet(set) = &parent.owner else { return false };
+    let own = set.namespace().unwrap_or_default();
+    let gateway = &set.spec.parent_ref;
+    parent.refused.is_none() && gateway.name == name && gateway.namespace(&own) == namespace
+}
+
+fn of_listener(
+    listener: &Listener,
+    position: usize,
+    parent: usize,
+    generation: Option<i64>,
+    before: Option<&Value>,
+    attachments: &[Attachment],
+) -> Value {
+    let name = &listener.spec.name;
+    let known = before.and_then(|status| status.get("listeners")).and_then(Value::as_array);
+    let before = known.into_iter().flatten().find(|known| known["name"] == name.as_str());
+    let invalid = listener.problem().map(|(_, why)| ("Invalid", why.clone()));
+    let conflicted = match &listener.conflict {
+        Some((reason, message)) => Verdict { kind: "Conflicted", holds: true, reason, message },
+        None => Verdict { kind: "Conflicted", holds: false, reason: "NoConflicts", message: "" },
+    };
+    // A listener without TLS has no reference that could fail.
+    let unresolved = listener.accepted.as_ref().ok().and(listener.certificate.as_ref().err());
+    let verdicts = [
+        Verdict::new("Accepted", listener.accepted.as_ref().err().or(listener.conflict.as_ref())),
+        Verdict::new("Programmed", invalid.as_ref()),
+        Verdict::new("ResolvedRefs", unresolved),
+        conflicted,
+    ];
+    let attached = attachments.iter().filter(|one| one.parent == parent && one.listeners.contains(&position)).count();
+    json!({
+        "name": name,
+        "supportedKinds": [{ "group": GROUP, "kind": "HTTPRoute" }],
+        "attachedRoutes": attached,
+        "conditions": conditions(generation, before, &verdicts),
+    })
+}
+
+/// Of a route, whose attachments these are; what other controllers have said stays. Of a route that is none of ours
+/// there is nothing to say.
+pub(super) fn of_route(route: &HTTPRoute, attachments: &[&Attachment]) -> Option<Value> {
+    let known = route.status.as_ref().and_then(|status| status.get("parents")).and_then(Value::as_array);
+    let (ours, theirs): (Vec<&Value>, Vec<&Value>) =
+        known.into_iter().flatten().partition(|parent| parent["controllerName"] == CONTROLLER);
+    if ours.is_empty() && attachments.is_empty() {
+        return None;
+    }
+    let mut parents: Vec<Value> = theirs.into_iter().cloned().collect();
+    for attachment in attachments {
+        let reference = json!(attachment.parent_ref).as_object().cloned().unwrap_or_default();
+        // The API server would refuse a null.
+        let reference: Value =
+            reference.into_iter().filter(|(_, value)| !value.is_null()).collect::<serde_json::Map<_, _>>().into();
+        let before = ours.iter().find(|parent| parent["parentRef"] == reference).copied();
+        let verdicts = [
+            Verdict::new("Accepted", attachment.accepted.as_ref().err()),
+            Verdict::new("ResolvedRefs", attachment.resolved.as_ref().err()),
+        ];
+        parents.push(json!({
+            "parentRef": reference,
+            "controllerName": CONTROLLER,
+            "conditions": conditions(route.metadata.generation, before, &verdicts),
+        }));
+    }
+    Some(json!({ "parents": parents }))
+}
+
+/// The class that the edge offers.
+pub(super) fn class() -> Value {
+    json!({
+        "apiVersion": format!("{GROUP}/v1"),
+        "kind": "GatewayClass",
+        "metadata": { "name": CLASS },
+        "spec": { "controllerName": CONTROLLER },
+    })
+}
