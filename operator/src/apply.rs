@@ -1,7 +1,7 @@
 //! Writes: brings the children to what was built, by server-side apply, where they differ and nowhere else.
 
 use kube::{
-    Client, Resource, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
 };
 use mcp_entra_crds::GROUP;
@@ -15,6 +15,7 @@ use crate::{
     errors::{Error, code},
     memory::{ServerMemory, Settled},
     owner::{APPLIED_HASH, Owner, Whose},
+    replicas,
     resolve::{Seen, SeenChildren},
 };
 
@@ -117,8 +118,19 @@ impl Applier<'_> {
                     return Err(Failure::Conflict(conflict_with(self.owner, kind, &found)));
                 }
                 if !replaced && holds(&serde_json::to_value(live).map_err(Error::from)?, &desired.value) {
+                    release(&api, live).await?;
                     self.settle(kind, live, desired.hash);
                     return Ok(true);
+                }
+                if replicas::is_dropped(live, &desired.value) {
+                    match replicas::keep(&api, live).await {
+                        Ok(()) => {}
+                        // Somebody has scaled it since it was read.
+                        Err(error) if code(&error) == Some(409) => continue,
+                        Err(error) => {
+                            return Err(Error::kubernetes(format!("keeping the replicas of {object}"))(error).into());
+                        }
+                    }
                 }
             } else if absent == Absent::Leave {
                 return Ok(false);
@@ -134,6 +146,7 @@ impl Applier<'_> {
                     if !holds(&serde_json::to_value(&applied).map_err(Error::from)?, &desired.value) {
                         return Err(Error::Overridden { object }.into());
                     }
+                    release(&api, &applied).await?;
                     self.settle(kind, &applied, desired.hash);
                     return Ok(true);
                 }
@@ -188,6 +201,15 @@ impl Applier<'_> {
     }
 }
 
+/// Ends a hand-over of replicas back to the spec.
+async fn release(api: &Api<DynamicObject>, live: &DynamicObject) -> Result<(), Error> {
+    if replicas::is_held_twice(live) {
+        let object = format!("releasing the replicas of Deployment {}", live.name_any());
+        replicas::release(api, live).await.map_err(Error::kubernetes(object))?;
+    }
+    Ok(())
+}
+
 /// A child as it is applied.
 pub(crate) struct Desired {
     pub(crate) value: Value,
@@ -222,7 +244,7 @@ impl Desired {
 fn replacement(live: &Value, desired: &Value) -> Option<json_patch::Patch> {
     let metadata = live.get("metadata")?;
     let mut spec = json!({});
-    for given in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+    for given in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "replicas"] {
         if let Some(value) = live.pointer(&format!("/spec/{given}")) {
             merge(&mut spec, json!({given: value}));
         }
@@ -264,7 +286,7 @@ fn holds(there: &Value, desired: &Value) -> bool {
         (Value::Object(there), Value::Object(desired)) => desired.iter().all(|(key, desired)| match there.get(key) {
             None => is_nothing(desired),
             // One more label selects other pods: selectors are replaced as a whole.
-            Some(there) if key == "selector" => there == desired,
+            Some(there) if key == "selector" || key.ends_with("Selector") => there == desired,
             // One more parent would expose the server elsewhere: lists of references are nobody's to add to.
             Some(there) if key.ends_with("Refs") => holds_each(there, desired),
             Some(there) => holds(there, desired),
@@ -289,7 +311,7 @@ fn holds_each(there: &Value, desired: &Value) -> bool {
 }
 
 fn name_of(entry: &Value) -> Option<&str> {
-    entry.get("name").and_then(Value::as_str)
+    entry.get("name").or_else(|| entry.get("topologyKey")).and_then(Value::as_str)
 }
 
 /// Empty members are not stored.
@@ -386,7 +408,23 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_spec_keeps_what_is_given_once_and_nothing_else() {
+    fn a_pod_selector_with_one_more_label_selects_fewer_pods_and_is_noticed() {
+        let desired = json!({"spec": {"podSelector": {"matchLabels": {"a": "1"}}}});
+        assert!(holds(&desired, &desired));
+        assert!(!holds(&json!({"spec": {"podSelector": {"matchLabels": {"a": "1", "b": "2"}}}}), &desired));
+    }
+
+    #[test]
+    fn a_replaced_spec_keeps_the_number_of_pods_that_it_does_not_name() {
+        let live = json!({"metadata": {"uid": "u", "resourceVersion": "7"}, "spec": {"replicas": 4}});
+        let replicas =
+            |desired: Value| serde_json::to_value(replacement(&live, &desired).unwrap()).unwrap()[2]["value"].clone();
+        assert_eq!(replicas(json!({"spec": {"paused": false}}))["replicas"], 4);
+        assert_eq!(replicas(json!({"spec": {"replicas": 2}}))["replicas"], 2);
+    }
+
+    #[test]
+    fn a_replaced_spec_keeps_what_is_given_what_is_given_once_and_nothing_else() {
         let live = json!({
             "metadata": {"uid": "u", "resourceVersion": "7"},
             "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 81}], "externalName": "evil"},

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     conditions::{Reason, Verdict},
     pods::PolledPod,
-    views::{ChildView, PodView, is_true},
+    views::{ChildView, ConditionView, PodView, is_true},
 };
 
 /// Characters of foreign text that a message carries.
@@ -18,6 +18,8 @@ pub(crate) struct Rollout<'a> {
     /// Pods that there should be.
     pub(crate) wanted: i32,
     pub(crate) deployment: Option<&'a ChildView>,
+    /// What sets the number of pods, where the spec leaves it that.
+    pub(crate) autoscaler: Option<&'a ChildView>,
     /// Whether the Deployment has been applied, but not been seen again since.
     pub(crate) is_stale: bool,
     pub(crate) pods: &'a [&'a PodView],
@@ -26,7 +28,16 @@ pub(crate) struct Rollout<'a> {
 
 /// Whether enough pods of the newest spec, and no others, are ready now.
 pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
-    let Rollout { namespace, wanted, deployment, is_stale, pods, polled } = rollout;
+    let Rollout { namespace, wanted, deployment, autoscaler, is_stale, pods, polled } = rollout;
+    if wanted == 0 && autoscaler.is_some() {
+        return Verdict::no(
+            Reason::ScaledToZero,
+            format!(
+                "no pod is wanted: somebody has scaled the Deployment to 0, which its autoscaler leaves so; start one with kubectl -n {namespace} scale deployment {} --replicas=1",
+                deployment.and_then(|deployment| deployment.metadata.name.as_deref()).unwrap_or_default()
+            ),
+        );
+    }
     if wanted == 0 {
         return Verdict::no(
             Reason::ScaledToZero,
@@ -39,7 +50,8 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
     let status = deployment.status();
     let ready = status.ready_replicas;
     if ready >= wanted && !is_stale && deployment.is_rolled_out(wanted) {
-        return Verdict::yes(Reason::PodsReady, format!("{ready} of {wanted} pods are ready"));
+        let idle = autoscaler.and_then(|autoscaler| idle(namespace, autoscaler)).unwrap_or_default();
+        return Verdict::yes(Reason::PodsReady, format!("{ready} of {wanted} pods are ready{idle}"));
     }
     let trouble = refused(deployment)
         .or_else(|| pods.iter().find_map(|pod| trouble(pod)))
@@ -62,6 +74,18 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
             ),
         ),
     }
+}
+
+/// What is to be said of an autoscaler that cannot do its work: the pods serve nevertheless. Its own text changes between
+/// attempts; the reason does not.
+fn idle(namespace: &str, autoscaler: &ChildView) -> Option<String> {
+    let is_idle = |condition: &&ConditionView| condition.type_ == "ScalingActive" && condition.status == "False";
+    let condition = autoscaler.status().conditions.iter().find(is_idle)?;
+    Some(format!(
+        ", but their number does not follow the load: the autoscaler says {}; check that metrics-server is installed and sees the pods (kubectl -n {namespace} describe hpa {})",
+        condition.reason,
+        autoscaler.metadata.name.as_deref().unwrap_or_default()
+    ))
 }
 
 /// Why a server that runs is not ready, as it says itself. A fresh one that has no keys yet has no error to tell either.
@@ -205,9 +229,13 @@ mod tests {
             .unwrap()
     }
 
+    fn mk_rollout<'a>(wanted: i32, deployment: Option<&'a ChildView>, pods: &'a [&'a PodView]) -> Rollout<'a> {
+        let namespace = "productivity";
+        Rollout { namespace, wanted, deployment, autoscaler: None, is_stale: false, pods, polled: &[] }
+    }
+
     fn available(wanted: i32, deployment: Option<&ChildView>, pods: &[&PodView]) -> Verdict {
-        let rollout = Rollout { namespace: "productivity", wanted, deployment, is_stale: false, pods, polled: &[] };
-        availability(rollout)
+        availability(mk_rollout(wanted, deployment, pods))
     }
 
     fn with_container(container: serde_json::Value) -> Verdict {
@@ -230,6 +258,36 @@ mod tests {
         assert_no(&available(2, Some(&mk_deployment(1, json!([]))), &[]), Reason::Progressing, "1 of 2");
         assert_no(&available(2, None, &[]), Reason::Progressing, "Programmed");
         assert_no(&available(0, Some(&mk_deployment(0, json!([]))), &[]), Reason::ScaledToZero, "spec.replicas");
+    }
+
+    #[test]
+    fn an_autoscaler_without_metrics_is_told_while_the_pods_serve_and_one_that_works_is_not() {
+        let message = |active: &str| {
+            let condition = json!([{"type": "ScalingActive", "status": active, "reason": "FailedGetResourceMetric"}]);
+            let autoscaler = serde_json::from_value(json!({
+                "metadata": {"name": "graph"}, "status": {"conditions": condition},
+            }));
+            let deployment = mk_deployment(2, json!([]));
+            let verdict = availability(Rollout {
+                autoscaler: Some(&autoscaler.unwrap()),
+                ..mk_rollout(2, Some(&deployment), &[])
+            });
+            assert_eq!(verdict.state, State::True);
+            verdict.message
+        };
+        assert!(
+            message("False").contains("FailedGetResourceMetric; check that metrics-server"),
+            "{}",
+            message("False")
+        );
+        assert_eq!(message("True"), "2 of 2 pods are ready");
+    }
+
+    #[test]
+    fn a_deployment_that_somebody_scaled_to_zero_keeps_its_autoscaler_from_working() {
+        let (autoscaler, deployment) = (ChildView::default(), mk_deployment(0, json!([])));
+        let rollout = Rollout { autoscaler: Some(&autoscaler), ..mk_rollout(0, Some(&deployment), &[]) };
+        assert_no(&availability(rollout), Reason::ScaledToZero, "kubectl -n productivity scale deployment graph");
     }
 
     #[test]
@@ -315,6 +373,7 @@ mod tests {
             namespace: "productivity",
             wanted: 2,
             deployment: Some(&deployment),
+            autoscaler: None,
             is_stale: true,
             pods: &[],
             polled: &[],
@@ -340,6 +399,7 @@ mod tests {
                 namespace: "productivity",
                 wanted: 2,
                 deployment: Some(&deployment),
+                autoscaler: None,
                 is_stale: false,
                 pods: &[],
                 polled: &[polled],

@@ -16,8 +16,12 @@ pub(crate) enum ChildKind {
     Policy,
     ServiceAccount,
     Configuration,
+    NetworkPolicy,
     Service,
     Deployment,
+    DisruptionBudget,
+    Autoscaler,
+    PodMonitor,
     Certificate,
     ListenerSet,
     HttpRoute,
@@ -42,8 +46,12 @@ impl ChildKind {
         Self::Policy,
         Self::ServiceAccount,
         Self::Configuration,
+        Self::NetworkPolicy,
         Self::Service,
         Self::Deployment,
+        Self::DisruptionBudget,
+        Self::Autoscaler,
+        Self::PodMonitor,
         Self::Certificate,
         Self::ListenerSet,
         Self::HttpRoute,
@@ -59,6 +67,10 @@ impl ChildKind {
             Self::ServiceAccount => names("", "v1", "ServiceAccount", "serviceaccounts"),
             Self::Service => names("", "v1", "Service", "services"),
             Self::Deployment => names("apps", "v1", "Deployment", "deployments"),
+            Self::NetworkPolicy => names("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+            Self::DisruptionBudget => names("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+            Self::Autoscaler => names("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+            Self::PodMonitor => names("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors"),
             Self::Certificate => names("cert-manager.io", "v1", "Certificate", "certificates"),
             Self::ListenerSet => names("gateway.networking.k8s.io", "v1", "ListenerSet", "listenersets"),
             Self::HttpRoute => names("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
@@ -68,13 +80,14 @@ impl ChildKind {
 
     /// Whether a server may do without, so that one which is no longer built is deleted.
     pub(crate) fn is_optional(self) -> bool {
-        !matches!(self, Self::Policy | Self::ServiceAccount | Self::Configuration | Self::Service | Self::Deployment)
+        !matches!(self, Self::Policy | Self::Configuration | Self::Service | Self::Deployment)
     }
 
     /// Who brings the kind to a cluster, for those that Kubernetes itself does not have.
     pub(crate) fn brought_by(self) -> Option<&'static str> {
         match self {
             Self::Certificate => Some("cert-manager"),
+            Self::PodMonitor => Some("the Prometheus operator"),
             Self::HttpRoute => Some("Gateway API (standard channel)"),
             Self::ListenerSet => Some("Gateway API (standard channel, 1.5 or newer)"),
             _ => None,

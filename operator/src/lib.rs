@@ -10,7 +10,7 @@
 //!    validated and is held reaches it.
 //!    [`upgrades`] decides whether pods that nobody asked for have to wait for their turn.
 //! 4. [`apply`] writes what differs, and nothing else: the policy before anything else is even read, so that nothing
-//!    holds up a revocation.
+//!    holds up a revocation. [`replicas`] hands the number of pods over to an autoscaler and back.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
 //! 6. [`status`] turns all that into conditions ([`conditions`] for [`reasons`], [`availability`], [`exposed`]) and writes them once; [`events`] says
 //!    what changed.
@@ -45,16 +45,18 @@ mod pods;
 mod policy;
 mod reasons;
 mod render;
+mod replicas;
 mod resolve;
 mod run;
 mod status;
 mod upgrades;
 mod validate;
 mod views;
+mod workload;
 mod world;
 
 pub use manifests::ManifestError;
-pub use options::Options;
+pub use options::{Options, PodMonitors};
 pub use render::{Arguments as RenderArguments, RenderError, render};
 pub use run::{RunError, run};
 

@@ -20,9 +20,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Reconcile until SIGTERM or Ctrl-C. The cluster comes from KUBECONFIG, or from the pod's service account.
-    Run(Options),
+    Run(Box<Options>),
     /// Print every child of the McpServers in manifests, as they would be applied; no cluster is asked.
-    Render(RenderArguments),
+    Render(Box<RenderArguments>),
     /// Print the CustomResourceDefinitions, to be piped into `kubectl apply --server-side -f -`.
     Crds,
 }
@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(options) => {
             log_to_stderr();
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(reconcile(options))
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(reconcile(*options))
         }
         Command::Render(arguments) => {
             Ok(write!(std::io::stdout().lock(), "{}", mcp_entra_operator::render(&arguments)?)?)

@@ -1,6 +1,6 @@
 //! What whoever runs the operator configures, and what McpServers are therefore allowed.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::Args;
 
@@ -35,6 +35,25 @@ pub struct Options {
     /// repeatable. Some controllers run what annotations say, so that none is allowed unasked.
     #[arg(long = "allowed-ingress-annotation", value_name = "NAME")]
     pub allowed_ingress_annotations: Vec<String>,
+    /// An annotation that `spec.podTemplate.annotations` may have, or a prefix of such with a trailing `*`; repeatable. None
+    /// is allowed unasked: annotations can inject containers, networks and security profiles into pods.
+    #[arg(long = "allowed-pod-annotation", value_name = "NAME")]
+    pub allowed_pod_annotations: Vec<String>,
+    /// A label that `spec.podTemplate.labels` may have, or a prefix of such with a trailing `*`; repeatable. None is
+    /// allowed unasked: labels decide which Services and policies mean a pod.
+    #[arg(long = "allowed-pod-label", value_name = "NAME")]
+    pub allowed_pod_labels: Vec<String>,
+    /// The operator's own namespace, from which the pods' admin ports are polled.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "mcp-entra-system", value_name = "NAMESPACE")]
+    pub operator_namespace: String,
+    /// A namespace whose pods may read the servers' metrics on their admin ports, where `spec.networkPolicy` is set;
+    /// repeatable.
+    #[arg(long = "monitoring-namespace", value_name = "NAMESPACE")]
+    pub monitoring_namespaces: Vec<String>,
+    /// Give each server a PodMonitor for the Prometheus operator, with that label if Prometheus selects by one. Not a
+    /// ServiceMonitor: the admin port, which has the metrics, is in no Service.
+    #[arg(long, value_name = "KEY=VALUE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub pod_monitors: Option<PodMonitors>,
     /// Forward proxy through which the pods' admin ports are polled. Proxies of the environment are never used.
     #[arg(long, value_name = "URL")]
     pub pod_proxy_url: Option<String>,
@@ -47,6 +66,25 @@ pub struct Options {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+}
+
+/// How the Prometheus operator finds PodMonitors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodMonitors {
+    /// The label by which Prometheus selects them, if it does.
+    pub label: Option<(String, String)>,
+}
+
+impl FromStr for PodMonitors {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self { label: Some((key.to_owned(), value.to_owned())) }),
+            None if text.is_empty() => Ok(Self::default()),
+            _ => Err("name a label as KEY=VALUE, such as release=prometheus"),
+        }
+    }
 }
 
 impl Options {

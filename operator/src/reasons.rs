@@ -38,6 +38,15 @@ reasons! {
     TlsRequired,
     /// Accepted: an annotation of `spec.exposure.ingress` is not allowed by the operator's `--allowed-ingress-annotation`.
     AnnotationsNotAllowed,
+    /// Accepted: a label or annotation of `spec.podTemplate` is not allowed by the operator's `--allowed-pod-label` or
+    /// `--allowed-pod-annotation`.
+    PodTemplateNotAllowed,
+    /// Accepted: `spec.entra.federation.serviceAccountName` names a ServiceAccount that does not exist.
+    ServiceAccountNotFound,
+    /// Accepted: the ServiceAccount that `spec.entra.federation` names does not allow this McpServer by its annotation `mcp-entra.dev/allow-server`.
+    ServiceAccountNotAllowed,
+    /// Accepted: the ServiceAccount that `spec.entra.federation` names tells azure-workload-identity another client id.
+    ServiceAccountMismatch,
     /// Accepted: the server would refuse the configuration that follows from the spec.
     InvalidConfiguration,
     /// Accepted, Programmed of a mapping: a server that it names does not exist.
@@ -72,7 +81,7 @@ reasons! {
     PodsReady,
     /// Available: pods are on their way; Programmed: the children of a deleted namesake are about to go.
     Progressing,
-    /// Available: `spec.replicas` is 0.
+    /// Available: `spec.replicas` is 0, or a Deployment with an autoscaler was scaled to 0 by hand.
     ScaledToZero,
     /// Available: an image cannot be pulled.
     ImagePullFailed,

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, ServiceAccount},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{Api, Client, runtime::reflector::ObjectRef};
 use mcp_entra_crds::{GatewayReference, McpServer, TrustBundle};
 use serde_json::json;
@@ -122,6 +125,7 @@ pub(crate) async fn references(
 ) -> Result<Resolved, Error> {
     Ok(Resolved {
         trust_bundle: trust_bundle(client, world, server, owner, memory).await?,
+        account: account(client, server, owner).await?,
         listeners: listeners(world, server, owner),
     })
 }
@@ -142,6 +146,38 @@ fn listeners(world: &World, server: &McpServer, owner: &Owner) -> Vec<NamedListe
         })
     };
     parents.filter_map(listener).collect()
+}
+
+/// What `spec.entra.federation.serviceAccountName` refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ResolvedAccount {
+    /// The spec names none.
+    #[default]
+    Unset,
+    /// There is no such ServiceAccount.
+    Absent,
+    /// It is this server's own child.
+    Child,
+    /// The annotations of one that is somebody else's.
+    Existing(BTreeMap<String, String>),
+}
+
+/// Looks at the ServiceAccount of somebody else at every pass: it carries no label that is watched, and what it allows
+/// may be withdrawn.
+async fn account(client: &Client, server: &McpServer, owner: &Owner) -> Result<ResolvedAccount, Error> {
+    let federation = server.spec.entra.federation.as_ref();
+    let Some(name) = federation.and_then(|federation| federation.service_account_name.as_ref()) else {
+        return Ok(ResolvedAccount::Unset);
+    };
+    let account = Api::<ServiceAccount>::namespaced(client.clone(), &owner.namespace)
+        .get_metadata_opt(name)
+        .await
+        .map_err(Error::kubernetes(format!("reading ServiceAccount {name}")))?;
+    Ok(match account {
+        None => ResolvedAccount::Absent,
+        Some(account) if owner.owns(&account.metadata) => ResolvedAccount::Child,
+        Some(account) => ResolvedAccount::Existing(account.metadata.annotations.unwrap_or_default()),
+    })
 }
 
 /// What `spec.entra.trustBundle` refers to.

@@ -148,12 +148,20 @@ fn version(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<String> {
 fn rollout<'a>(facts: &Facts<'a>) -> Rollout<'a> {
     Rollout {
         namespace: &facts.owner.namespace,
-        wanted: facts.server.spec.replicas.unwrap_or(1),
+        wanted: wanted(facts),
         deployment: facts.child(ChildKind::Deployment),
+        autoscaler: facts.server.spec.autoscaling.as_ref().and_then(|_| facts.child(ChildKind::Autoscaler)),
         is_stale: facts.deployment_is_stale,
         pods: facts.pods,
         polled: facts.polled,
     }
+}
+
+/// The pods that there should be: with an autoscaler, as many as it has set last.
+fn wanted(facts: &Facts<'_>) -> i32 {
+    let live = || facts.child(ChildKind::Deployment)?.spec.as_ref()?.replicas;
+    let wanted = if facts.server.spec.autoscaling.is_some() { live() } else { facts.server.spec.replicas };
+    wanted.unwrap_or(1)
 }
 
 fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
@@ -259,9 +267,12 @@ fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredent
         .filter_map(|polled| polled.report.as_ref().ok()?.federation.identity.as_ref())
         .map(|identity| identity.issuer.clone())
         .next();
+    let federation = facts.server.spec.entra.federation.as_ref();
+    let existing = federation.and_then(|federation| federation.service_account_name.clone());
+    let account = existing.unwrap_or_else(|| ChildKind::ServiceAccount.name(name));
     FederatedCredential {
         issuer: issuer.or_else(|| previous.federation.as_ref()?.issuer.clone()),
-        subject: format!("system:serviceaccount:{namespace}:{}", ChildKind::ServiceAccount.name(name)),
+        subject: format!("system:serviceaccount:{namespace}:{account}"),
         audience: facts.server.spec.entra.cloud.federation_audience().to_owned(),
     }
 }

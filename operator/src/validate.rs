@@ -1,6 +1,6 @@
 //! Validating: what the API server's own validation cannot know. What comes out can be built without failing. Pure.
 
-use mcp_entra_crds::{DEFAULT_PATH, EnvironmentVariable, Exposure, McpServer, McpServerSpec};
+use mcp_entra_crds::{DEFAULT_PATH, Exposure, McpServer, McpServerSpec};
 use mcp_entra_policy::{
     BUILT_IN_TOOLS, EntraConfiguration, GraphConfiguration, ProbeConfiguration, ServerConfiguration, ServerReference,
     ToolPattern,
@@ -11,7 +11,8 @@ use crate::{
     exposure::{self, Exposed, NamedListener},
     options::Options,
     owner::Owner,
-    resolve::ResolvedTrustBundle,
+    resolve::{ResolvedAccount, ResolvedTrustBundle},
+    workload::{self, Workload},
 };
 
 /// An McpServer that can be built.
@@ -20,14 +21,13 @@ pub(crate) struct Validated {
     pub(crate) owner: Owner,
     /// The server's configuration file.
     pub(crate) configuration: String,
+    pub(crate) tenant_id: String,
+    pub(crate) client_id: String,
     /// The audience of the projected token.
     pub(crate) audience: &'static str,
-    /// Life of the projected token in seconds.
-    pub(crate) token_expiration_seconds: i64,
     pub(crate) trust: Option<Trust>,
     pub(crate) exposure: Option<Exposed>,
-    pub(crate) replicas: i32,
-    pub(crate) environment: Vec<EnvironmentVariable>,
+    pub(crate) workload: Workload,
     pub(crate) image: String,
     /// Seconds after which a roll-out that makes no progress has failed.
     pub(crate) roll_out_deadline_seconds: i32,
@@ -59,6 +59,8 @@ pub(crate) fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T,
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Resolved {
     pub(crate) trust_bundle: ResolvedTrustBundle,
+    /// The ServiceAccount that `spec.entra.federation` names.
+    pub(crate) account: ResolvedAccount,
     /// The Gateways' listeners that `spec.exposure` names, as far as they exist.
     pub(crate) listeners: Vec<NamedListener>,
 }
@@ -93,6 +95,7 @@ pub(crate) fn validate(
         probe: ProbeConfiguration { interval_seconds: options.probe_interval_seconds },
     };
     let trust = trust(spec, &resolved.trust_bundle, options)?;
+    let workload = workload::validate(owner, spec, &configuration, &resolved.account, options)?;
     if let Err(error) = configuration.validate() {
         return refuse(Reason::InvalidConfiguration, error.to_string());
     }
@@ -108,12 +111,12 @@ pub(crate) fn validate(
     Ok(Validated {
         owner: owner.clone(),
         configuration,
+        tenant_id: spec.entra.tenant_id.clone(),
+        client_id: spec.entra.client_id.clone(),
         audience: spec.entra.cloud.federation_audience(),
-        token_expiration_seconds: spec.entra.federation.clone().unwrap_or_default().token_expiration_seconds,
         trust,
         exposure,
-        replicas: spec.replicas.unwrap_or(1),
-        environment: spec.pod_template.clone().unwrap_or_default().env,
+        workload,
         image: image(spec, options)?,
         roll_out_deadline_seconds: i32::try_from(options.roll_out_deadline_seconds).unwrap_or(i32::MAX),
     })
@@ -247,6 +250,11 @@ pub(crate) mod tests {
             allowed_images: vec!["registry.example/allowed/*".into(), "registry.example/one:1".into()],
             at_once: 5,
             roll_out_deadline_seconds: 300,
+            allowed_pod_annotations: Vec::new(),
+            allowed_pod_labels: Vec::new(),
+            operator_namespace: "mcp-entra-system".into(),
+            monitoring_namespaces: vec!["monitoring".into()],
+            pod_monitors: None,
             pod_proxy_url: None,
             status_poll_seconds: 10,
             probe_interval_seconds: 300,
@@ -299,7 +307,8 @@ pub(crate) mod tests {
         assert_eq!(configuration.entra.required_scopes, ["mcp.access"]);
         assert_eq!(configuration.graph.tools, ["get_user_details", "list_my_messages"]);
         assert_eq!(configuration.probe.interval_seconds, 300);
-        assert_eq!((validated.replicas, validated.token_expiration_seconds), (1, 3600));
+        assert_eq!(validated.workload.scale, workload::Scale::Fixed(1));
+        assert_eq!(validated.workload.token_expiration_seconds, 3600);
     }
 
     #[test]

@@ -49,18 +49,48 @@ fn default_required_scopes() -> Vec<String> {
 }
 
 /// How the pod's service account token is projected.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "self.injection != 'Webhook' || self.tokenExpirationSeconds >= 3600",
+    "with injection: Webhook, tokenExpirationSeconds is at least 3600: azure-workload-identity takes no less"
+))]
 pub struct Federation {
-    /// Life of the projected token in seconds; it is renewed at 80 % of it.
+    /// Who projects the token into the pods.
+    #[serde(default)]
+    pub injection: Injection,
+    /// A ServiceAccount of this namespace that the pods run under, if its annotation `mcp-entra.dev/allow-server` has
+    /// the McpServer's name. It is never changed. Absent: the server gets one of its own.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+    /// Life of the projected token in seconds; it is renewed at 80 % of it. With an existing ServiceAccount and
+    /// `injection: Webhook`, that one's annotation decides instead.
     #[schemars(range(min = 600, max = 86400))]
     #[serde(default = "default_token_expiration_seconds")]
     pub token_expiration_seconds: i64,
 }
 
+/// Who projects the service account token into the pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Injection {
+    /// The operator, on every cluster.
+    #[default]
+    Operator,
+    /// The webhook of azure-workload-identity, where it is installed.
+    Webhook,
+}
+
 impl Default for Federation {
     fn default() -> Self {
-        Self { token_expiration_seconds: default_token_expiration_seconds() }
+        Self {
+            injection: Injection::default(),
+            service_account_name: None,
+            token_expiration_seconds: default_token_expiration_seconds(),
+        }
     }
 }
 

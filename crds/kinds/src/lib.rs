@@ -16,7 +16,7 @@ mod workload;
 
 pub use conditions::ConditionType;
 pub use definitions::{custom_resource_definitions, definition_yaml};
-pub use entra::{Endpoints, Entra, Federation, TrustBundle};
+pub use entra::{Endpoints, Entra, Federation, Injection, TrustBundle};
 pub use exposure::{
     AnnotationValue, DEFAULT_PATH, Exposure, GatewayExposure, GatewayReference, IngressExposure, IssuerReference, Tls,
 };
@@ -24,7 +24,10 @@ pub use mapping::{
     Allow, Grant, Group, McpRoleMapping, McpRoleMappingSpec, McpRoleMappingStatus, ServerSelection, Subject,
 };
 pub use server::{FederatedCredential, Graph, McpServer, McpServerSpec, McpServerStatus, PolicySummary};
-pub use workload::{EnvironmentVariable, PodTemplate};
+pub use workload::{
+    Amounts, Autoscaling, EnvironmentVariable, NetworkPolicy, PodTemplate, PullSecret, Resources, TopologySpread,
+    WhenUnsatisfiable,
+};
 
 /// The API group of every kind here, and the prefix of this project's labels and annotations.
 pub const GROUP: &str = "mcp-entra.dev";

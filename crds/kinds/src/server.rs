@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Entra, Exposure, PodTemplate};
+use crate::{Autoscaling, Entra, Exposure, NetworkPolicy, PodTemplate};
 
 /// An MCP server behind Microsoft Entra ID, reaching Microsoft Graph as the signed-in user without a client secret.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -42,6 +42,10 @@ use crate::{Entra, Exposure, PodTemplate};
     validation = (
         "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
         "metadata.name: at most 40 characters, lower-case letters, digits and hyphens, starting with a letter (RFC 1035): names of children are derived from it"
+    ),
+    validation = (
+        "!has(self.spec.replicas) || !has(self.spec.autoscaling)",
+        "spec.replicas and spec.autoscaling exclude each other: an autoscaler sets the number of pods itself"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -54,10 +58,16 @@ pub struct McpServerSpec {
     /// authenticates every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposure: Option<Exposure>,
-    /// Number of pods. Absent means one.
+    /// Number of pods. Absent means one, or what the autoscaler wants.
     #[schemars(range(min = 0, max = 100))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
+    /// An autoscaler that sets the number of pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+    /// Who reaches the pods over the network. Absent: whoever the namespace's other policies let.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicy>,
     /// What is added to the pods that the operator builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,

@@ -1,13 +1,78 @@
-//! What of its pods an McpServer may say.
+//! What of its pods an McpServer may say: how many, where, who reaches them, and what is added to each.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Affinity, Toleration},
+        networking::v1::NetworkPolicyPeer,
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// What is added to the pods that the operator builds.
+/// An autoscaler that sets the number of pods by the CPU that they use. Needs metrics-server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("self.minReplicas <= self.maxReplicas", "minReplicas is at most maxReplicas"))]
+pub struct Autoscaling {
+    /// The fewest pods that there are.
+    #[schemars(range(min = 1, max = 100))]
+    pub min_replicas: i32,
+    /// The most pods that there are.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_replicas: i32,
+    /// Pods are added and removed to keep the average use near this percentage of the CPU that each requests.
+    #[schemars(range(min = 1, max = 1000))]
+    #[serde(default = "default_target_cpu_utilization")]
+    pub target_cpu_utilization: i32,
+}
+
+fn default_target_cpu_utilization() -> i32 {
+    80
+}
+
+/// Who reaches the pods over the network, in clusters that enforce NetworkPolicies. The pods themselves reach DNS, port
+/// 443, and the ports of `spec.entra.endpoints` and of a proxy in `spec.podTemplate.env`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicy {
+    /// Who reaches the MCP endpoint: the Gateway's or ingress controller's pods, and clients in the cluster. Each is an
+    /// `ipBlock`, or pods by `namespaceSelector` and `podSelector`.
+    #[schemars(length(min = 1, max = 16), schema_with = "bounded::<Vec<NetworkPolicyPeer>>")]
+    #[x_kube(validation = (
+        "self.all(peer, has(peer.ipBlock) != (has(peer.namespaceSelector) || has(peer.podSelector)))",
+        "each peer is an ipBlock, or has a namespaceSelector, a podSelector or both; an empty selector means all"
+    ))]
+    pub allow_from: Vec<NetworkPolicyPeer>,
+}
+
+/// What is added to the pods that the operator builds. What it says itself is never replaced: labels and annotations
+/// of its own win, and security context, volumes, probes and ports are not to be changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
+    /// Labels of the pods. Only those that the operator's own configuration allows: labels decide which Services and
+    /// policies mean a pod, and what webhooks do to it.
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = string(63)))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(validation = (
+        "self.all(name, !name.startsWith('app.kubernetes.io/') && !name.startsWith('azure.workload.identity/') && !name.startsWith('mcp-entra.dev/'))",
+        "app.kubernetes.io/*, azure.workload.identity/* and mcp-entra.dev/* are the operator's own"
+    ))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the pods. Only those that the operator's own configuration allows: annotations can inject
+    /// containers, networks and security profiles.
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = string(4096)))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(validation = (
+        "self.all(name, !name.startsWith('azure.workload.identity/') && !name.startsWith('mcp-entra.dev/'))",
+        "azure.workload.identity/* and mcp-entra.dev/* are the operator's own"
+    ))]
+    pub annotations: BTreeMap<String, String>,
     /// Environment variables for the server's container, such as `HTTPS_PROXY`.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -21,6 +86,40 @@ pub struct PodTemplate {
         "may name HTTPS_PROXY, NO_PROXY (or both in lower case), RUST_LOG and TZ; others could change what the server trusts or runs"
     ))]
     pub env: Vec<EnvironmentVariable>,
+    /// Labels of the nodes that may run the pods.
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = string(63)))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that the pods put up with.
+    #[schemars(length(max = 16), schema_with = "bounded::<Vec<Toleration>>")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+    /// Which nodes, and which other pods, they are drawn to or kept from.
+    #[schemars(schema_with = "bounded::<Affinity>")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// How the pods are spread. Absent: over nodes and zones, as well as can be.
+    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["topologyKey".into(), "whenUnsatisfiable".into()]))]
+    pub topology_spread_constraints: Vec<TopologySpread>,
+    /// PriorityClass of the pods.
+    #[schemars(length(min = 1, max = 253))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = (
+        "!self.startsWith('system-')",
+        "the priorities system-* are for what the cluster itself needs to run"
+    ))]
+    pub priority_class_name: Option<String>,
+    /// Secrets of this namespace that images are pulled with.
+    #[schemars(length(max = 8))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub image_pull_secrets: Vec<PullSecret>,
+    /// What the server's container requests and may use. A resource that is named here, in either, is left wholly to
+    /// what stands here; another keeps the operator's defaults (requests of 50m CPU and 64Mi memory, limit of 256Mi memory).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
 }
 
 /// An environment variable with a plain value.
@@ -34,4 +133,98 @@ pub struct EnvironmentVariable {
     #[schemars(length(max = 4096))]
     #[serde(default)]
     pub value: String,
+}
+
+/// How the pods are spread over nodes that differ in a label. Which pods are meant need not be said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TopologySpread {
+    /// By how many pods any two values of the label may differ.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_skew: i32,
+    /// The nodes' label, such as `topology.kubernetes.io/zone`.
+    #[schemars(length(min = 1, max = 316))]
+    pub topology_key: String,
+    /// What becomes of a pod that cannot be placed so.
+    pub when_unsatisfiable: WhenUnsatisfiable,
+}
+
+/// What becomes of a pod that cannot be placed as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WhenUnsatisfiable {
+    /// It waits.
+    DoNotSchedule,
+    /// It is placed nevertheless.
+    ScheduleAnyway,
+}
+
+/// A Secret that images are pulled with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PullSecret {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// What a container requests and may use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Resources {
+    /// What is set aside for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Amounts>,
+    /// The most that it may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Amounts>,
+}
+
+/// Amounts of resources, such as `500m` CPU and `256Mi` memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Amounts {
+    /// Processors.
+    #[schemars(extend("pattern" = AMOUNT))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<IntOrString>,
+    /// Bytes of memory.
+    #[schemars(extend("pattern" = AMOUNT))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<IntOrString>,
+    /// Bytes of the node's disk.
+    #[schemars(extend("pattern" = AMOUNT))]
+    #[serde(default, rename = "ephemeral-storage", skip_serializing_if = "Option::is_none")]
+    pub ephemeral_storage: Option<IntOrString>,
+}
+
+/// A whole number with a unit, or a decimal without.
+const AMOUNT: &str = r"^([0-9]{1,12}(m|k|M|G|T|Ki|Mi|Gi|Ti)?|[0-9]{1,6}\.[0-9]{1,3})$";
+
+/// The longest string in a type of Kubernetes' own.
+const LONGEST: usize = 316;
+
+fn string(longest: usize) -> Value {
+    serde_json::json!({"type": "string", "maxLength": longest})
+}
+
+/// The schema of a type of Kubernetes' own, bounded as everything here is, and without its long descriptions.
+fn bounded<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = Value::from(T::json_schema(generator));
+    bound(&mut schema);
+    Schema::try_from(schema).unwrap_or_default()
+}
+
+fn bound(schema: &mut Value) {
+    let Some(members) = schema.as_object_mut() else { return };
+    members.remove("description");
+    match members.get("type").and_then(Value::as_str) {
+        Some("string") => drop(members.entry("maxLength").or_insert(LONGEST.into())),
+        Some("array") => drop(members.entry("maxItems").or_insert(16.into())),
+        Some("object") if members.contains_key("additionalProperties") => {
+            members.entry("maxProperties").or_insert(32.into());
+        }
+        _ => {}
+    }
+    for schema in ["items", "additionalProperties"] {
+        members.get_mut(schema).into_iter().for_each(bound);
+    }
+    let properties = members.get_mut("properties").and_then(Value::as_object_mut);
+    properties.into_iter().flat_map(|properties| properties.values_mut()).for_each(bound);
 }

@@ -8,24 +8,23 @@ use k8s_openapi::{
         core::v1::{
             Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, HTTPGetAction, KeyToPath, Lifecycle,
             LifecycleHandler, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-            ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, SleepAction, Volume,
-            VolumeMount, VolumeProjection,
+            SeccompProfile, SecurityContext, ServiceAccountTokenProjection, SleepAction, Volume, VolumeMount,
+            VolumeProjection,
         },
     },
-    apimachinery::pkg::{
-        api::resource::Quantity,
-        apis::meta::v1::{LabelSelector, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
+use mcp_entra_crds::Injection;
 use mcp_entra_policy::{CONFIGURATION_KEY, POLICY_KEY};
 use sha2::{Digest, Sha256};
 
+use super::{pod_template, resources};
 use crate::{
     child::ChildKind,
     owner::SERVER_UID,
     upgrades::{ROLL_OUT, RollOut, TEMPLATE_HASH},
     validate::{Trust, Validated},
+    workload::Scale,
 };
 
 /// Name of the server's container.
@@ -35,7 +34,7 @@ pub(super) const HTTP_PORT_NAME: &str = "http";
 const HTTP_PORT: i32 = 8080;
 /// The port with health, metrics and status; in no Service.
 pub(crate) const ADMIN_PORT: u16 = 8081;
-const ADMIN_PORT_NAME: &str = "admin";
+pub(super) const ADMIN_PORT_NAME: &str = "admin";
 
 /// The annotation of the pod template whose change restarts the pods.
 pub(crate) const CONFIGURATION_HASH: &str = "mcp-entra.dev/configuration-hash";
@@ -63,7 +62,11 @@ pub(super) fn deployment(server: &Validated, roll_out: RollOut) -> Result<Deploy
     Ok(Deployment {
         metadata,
         spec: Some(DeploymentSpec {
-            replicas: Some(server.replicas),
+            replicas: match &server.workload.scale {
+                Scale::Fixed(replicas) => Some(*replicas),
+                // Whoever names a number fights the autoscaler.
+                Scale::Auto(_) => None,
+            },
             selector: LabelSelector { match_labels: Some(server.owner.selector()), match_expressions: None },
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -95,16 +98,13 @@ fn hash_of(template: &PodTemplateSpec) -> Result<String, serde_json::Error> {
 }
 
 fn template(server: &Validated) -> PodTemplateSpec {
+    let own = BTreeMap::from([
+        (CONFIGURATION_HASH.to_owned(), configuration_hash(server)),
+        (SERVER_UID.to_owned(), server.owner.uid.clone()),
+    ]);
     PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(server.owner.labels()),
-            annotations: Some(BTreeMap::from([
-                (CONFIGURATION_HASH.to_owned(), configuration_hash(server)),
-                (SERVER_UID.to_owned(), server.owner.uid.clone()),
-            ])),
-            ..ObjectMeta::default()
-        }),
-        spec: Some(pod(server)),
+        metadata: Some(pod_template::metadata(server, own)),
+        spec: Some(pod_template::place(pod(server), &server.owner, &server.workload.template)),
     }
 }
 
@@ -116,14 +116,29 @@ pub(crate) fn configuration_hash(server: &Validated) -> String {
         hash.update([0]);
         hash.update(&trust.certificates);
     }
+    if server.workload.injection == Injection::Webhook {
+        // Webhooks look at the ServiceAccount when a pod is created, and not again.
+        hash.update(server.workload.token_expiration_seconds.to_le_bytes());
+    }
     let mut digits = hex::encode(hash.finalize());
     digits.truncate(16);
     digits
 }
 
+/// The ServiceAccount that the pods run under.
+fn account(server: &Validated) -> String {
+    let own = || ChildKind::ServiceAccount.name(&server.owner.name);
+    server.workload.existing_account.clone().unwrap_or_else(own)
+}
+
+/// Whether it is we who project the token; azure-workload-identity's webhook does it where the spec says so.
+fn projects(server: &Validated) -> bool {
+    server.workload.injection == Injection::Operator
+}
+
 fn pod(server: &Validated) -> PodSpec {
     PodSpec {
-        service_account_name: Some(ChildKind::ServiceAccount.name(&server.owner.name)),
+        service_account_name: Some(account(server)),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(TERMINATION_SECONDS),
@@ -171,11 +186,7 @@ fn container(server: &Validated) -> Container {
             }),
             ..Lifecycle::default()
         }),
-        resources: Some(ResourceRequirements {
-            requests: Some(quantities(&[("cpu", "50m"), ("memory", "64Mi")])),
-            limits: Some(quantities(&[("memory", "256Mi")])),
-            claims: None,
-        }),
+        resources: Some(resources::requirements(server.workload.template.resources.as_ref())),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -221,9 +232,10 @@ fn arguments(server: &Validated) -> Vec<String> {
 fn environment(server: &Validated) -> Vec<EnvVar> {
     let variable =
         |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() };
-    let own = variable("AZURE_FEDERATED_TOKEN_FILE", &format!("{IDENTITY_FOLDER}/{IDENTITY_FILE}"));
-    let given = server.environment.iter().map(|given| variable(&given.name, &given.value));
-    std::iter::once(own).chain(given).collect()
+    let token_file = format!("{IDENTITY_FOLDER}/{IDENTITY_FILE}");
+    let own = projects(server).then(|| variable("AZURE_FEDERATED_TOKEN_FILE", &token_file));
+    let given = server.workload.template.env.iter().map(|given| variable(&given.name, &given.value));
+    own.into_iter().chain(given).collect()
 }
 
 fn probe(path: &str) -> Probe {
@@ -237,10 +249,6 @@ fn probe(path: &str) -> Probe {
         timeout_seconds: Some(2),
         ..Probe::default()
     }
-}
-
-fn quantities(pairs: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
-    pairs.iter().map(|(name, quantity)| ((*name).to_owned(), Quantity((*quantity).to_owned()))).collect()
 }
 
 /// A volume and where it is mounted.
@@ -267,8 +275,10 @@ fn mounts(server: &Validated) -> Vec<Mount> {
     let mut mounts = vec![
         config_map("config", ChildKind::Configuration.name(owner), CONFIGURATION_KEY, CONFIGURATION_FOLDER),
         config_map("policy", ChildKind::Policy.name(owner), POLICY_KEY, POLICY_FOLDER),
-        Mount { volume: identity(server), folder: IDENTITY_FOLDER },
     ];
+    if projects(server) {
+        mounts.push(Mount { volume: identity(server), folder: IDENTITY_FOLDER });
+    }
     let trust = |trust: &Trust| config_map("trust", trust.config_map.clone(), &trust.key, TRUST_FOLDER);
     mounts.extend(server.trust.as_ref().map(trust));
     mounts
@@ -278,7 +288,7 @@ fn mounts(server: &Validated) -> Vec<Mount> {
 fn identity(server: &Validated) -> Volume {
     let token = ServiceAccountTokenProjection {
         audience: Some(server.audience.to_owned()),
-        expiration_seconds: Some(server.token_expiration_seconds),
+        expiration_seconds: Some(server.workload.token_expiration_seconds),
         path: IDENTITY_FILE.to_owned(),
     };
     Volume {

@@ -1,12 +1,18 @@
 //! Building: what was validated becomes Kubernetes objects, one file a kind. Pure.
 
+mod autoscaler;
 mod certificate;
 mod configuration;
 mod deployment;
+mod disruption_budget;
 mod gateway;
 mod ingress;
+mod network_policy;
 mod paths;
+mod pod_monitor;
+mod pod_template;
 mod policy;
+mod resources;
 mod service;
 mod service_account;
 
@@ -22,6 +28,7 @@ use crate::{
     owner::Owner,
     upgrades::RollOut,
     validate::Validated,
+    workload::Scale,
 };
 
 /// Builds the children of an accepted McpServer that holds what it claims, besides its policy, in the order in which
@@ -30,12 +37,25 @@ use crate::{
 /// # Errors
 /// If an object cannot be written as JSON, which none refuses.
 pub(crate) fn children(server: &Validated, held: &Held, roll_out: RollOut) -> Result<Vec<Child>, serde_json::Error> {
-    let mut children = vec![
-        Child::new(ChildKind::ServiceAccount, &service_account::service_account(server))?,
-        Child::new(ChildKind::Configuration, &configuration::configuration(server))?,
-        Child::new(ChildKind::Service, &service::service(server))?,
-        Child::new(ChildKind::Deployment, &deployment::deployment(server, roll_out)?)?,
-    ];
+    let mut children = Vec::new();
+    if server.workload.existing_account.is_none() {
+        children.push(Child::new(ChildKind::ServiceAccount, &service_account::service_account(server))?);
+    }
+    children.push(Child::new(ChildKind::Configuration, &configuration::configuration(server))?);
+    if let Some(network) = &server.workload.network {
+        children.push(Child::new(ChildKind::NetworkPolicy, &network_policy::network_policy(&server.owner, network))?);
+    }
+    children.push(Child::new(ChildKind::Service, &service::service(server))?);
+    children.push(Child::new(ChildKind::Deployment, &deployment::deployment(server, roll_out)?)?);
+    if server.workload.scale.fewest() > 1 {
+        let budget = disruption_budget::disruption_budget(&server.owner);
+        children.push(Child::new(ChildKind::DisruptionBudget, &budget)?);
+    }
+    if let Scale::Auto(autoscaling) = &server.workload.scale {
+        children.push(Child::new(ChildKind::Autoscaler, &autoscaler::autoscaler(&server.owner, autoscaling))?);
+    }
+    children
+        .extend(server.workload.monitored.as_ref().map(|monitors| pod_monitor::pod_monitor(&server.owner, monitors)));
     if let Some(exposed) = &server.exposure {
         children.extend(exposing(&server.owner, exposed, held)?);
     }
@@ -65,3 +85,5 @@ fn exposing(owner: &Owner, exposed: &Exposed, held: &Held) -> Result<Vec<Child>,
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod workload_tests;

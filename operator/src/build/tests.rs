@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    options::Options,
     policy::compile,
-    resolve::ResolvedTrustBundle,
+    resolve::{ResolvedAccount, ResolvedTrustBundle},
     upgrades::TEMPLATE_HASH,
     validate::{
         Resolved,
@@ -19,23 +20,32 @@ use crate::{
 };
 
 /// The children as built, by kind.
-type Children = BTreeMap<ChildKind, Value>;
+pub(super) type Children = BTreeMap<ChildKind, Value>;
 
-fn mk_children(change: impl FnOnce(&mut McpServer)) -> Children {
+pub(super) fn mk_children(change: impl FnOnce(&mut McpServer)) -> Children {
     mk_children_of(Held { root: true, listener_of: None }, change)
 }
 
 fn mk_children_of(held: Held, change: impl FnOnce(&mut McpServer)) -> Children {
+    mk_children_with(held, &mk_options(), ResolvedAccount::Unset, change)
+}
+
+pub(super) fn mk_children_with(
+    held: Held,
+    options: &Options,
+    account: ResolvedAccount,
+    change: impl FnOnce(&mut McpServer),
+) -> Children {
     let mut server = mk_server();
     change(&mut server);
     let trust_bundle = match server.spec.entra.trust_bundle {
         Some(_) => ResolvedTrustBundle::Content("-----BEGIN CERTIFICATE-----".into()),
         None => ResolvedTrustBundle::Unset,
     };
-    let resolved = Resolved { trust_bundle, ..Resolved::default() };
+    let resolved = Resolved { trust_bundle, account, ..Resolved::default() };
     let children =
-        children(&validate(&server, &mk_owner(), &resolved, &mk_options()).unwrap(), &held, RollOut::Requested)
-            .unwrap();
+        children(&validate(&server, &mk_owner(), &resolved, options).unwrap(), &held, RollOut::Requested).unwrap();
+    assert!(children.is_sorted_by_key(|child| child.kind), "children are applied in the order of their kinds");
     children.into_iter().map(|child| (child.kind, child.object)).collect()
 }
 
@@ -47,7 +57,7 @@ fn with_bundle(server: &mut McpServer) {
     server.spec.entra.trust_bundle = Some(TrustBundle { name: "corporate".into(), key: "ca.crt".into() });
 }
 
-fn hash(deployment: &Value) -> &Value {
+pub(super) fn hash(deployment: &Value) -> &Value {
     &deployment["spec"]["template"]["metadata"]["annotations"]["mcp-entra.dev/configuration-hash"]
 }
 
@@ -137,6 +147,7 @@ fn the_pods_environment_is_added_to_ours() {
     let deployment = deployment(|server| {
         server.spec.pod_template = Some(mcp_entra_crds::PodTemplate {
             env: vec![EnvironmentVariable { name: "HTTPS_PROXY".into(), value: "http://proxy:3128".into() }],
+            ..mcp_entra_crds::PodTemplate::default()
         });
     });
     let environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();

@@ -1,0 +1,92 @@
+//! Replicas: the number of a Deployment's pods is handed over between the spec and an autoscaler, and never fought for.
+//! A number that its only field manager drops falls to one, so that a second one holds it meanwhile.
+
+use kube::{
+    Api, ResourceExt,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use crate::MANAGER;
+
+/// The field manager that holds the number while it is handed over to an autoscaler: the autoscaler takes it with the
+/// first change.
+const KEEPER: &str = "mcp-entra-operator-replicas";
+
+/// Whether the operator is about to drop the number, since what it applies no longer has one.
+pub(crate) fn is_dropped(live: &DynamicObject, desired: &Value) -> bool {
+    desired.pointer("/spec/replicas").is_none() && is_held_by(live, MANAGER)
+}
+
+/// Whether the operator has taken the number back, and the other manager still holds it, too.
+pub(crate) fn is_held_twice(live: &DynamicObject) -> bool {
+    is_held_by(live, MANAGER) && is_held_by(live, KEEPER)
+}
+
+/// Holds the number as it is. Nothing is forced, so that one which an autoscaler or a person changes meanwhile is answered
+/// with 409; but for 0, which would keep autoscalers from ever starting a pod.
+pub(crate) async fn keep(api: &Api<DynamicObject>, live: &DynamicObject) -> kube::Result<()> {
+    let number = live.data.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+    let mut parameters = PatchParams::apply(KEEPER);
+    parameters.force = number == 0;
+    hold(api, live, &parameters, json!({"replicas": number.max(1)})).await
+}
+
+/// Gives up what the other manager holds.
+pub(crate) async fn release(api: &Api<DynamicObject>, live: &DynamicObject) -> kube::Result<()> {
+    hold(api, live, &PatchParams::apply(KEEPER), json!({})).await
+}
+
+async fn hold(
+    api: &Api<DynamicObject>,
+    live: &DynamicObject,
+    parameters: &PatchParams,
+    spec: Value,
+) -> kube::Result<()> {
+    let patch = json!({
+        "apiVersion": live.types.as_ref().map(|types| &types.api_version),
+        "kind": live.types.as_ref().map(|types| &types.kind),
+        "metadata": {"name": live.name_any(), "uid": live.uid()},
+        "spec": spec,
+    });
+    api.patch(&live.name_any(), parameters, &Patch::Apply(&patch)).await.map(drop)
+}
+
+fn is_held_by(object: &DynamicObject, manager: &str) -> bool {
+    object.managed_fields().iter().any(|entry| {
+        entry.manager.as_deref() == Some(manager)
+            && entry.operation.as_deref() == Some("Apply")
+            && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mk_deployment(managers: &[(&str, &str)]) -> DynamicObject {
+        let entry = |(manager, operation): &(&str, &str)| {
+            json!({"manager": manager, "operation": operation, "apiVersion": "apps/v1", "fieldsType": "FieldsV1",
+                   "fieldsV1": {"f:spec": {"f:replicas": {}}}})
+        };
+        let managed: Vec<Value> = managers.iter().map(entry).collect();
+        serde_json::from_value(json!({"metadata": {"name": "graph", "managedFields": managed}})).unwrap()
+    }
+
+    #[test]
+    fn only_a_number_that_the_operator_holds_and_no_longer_names_is_handed_over() {
+        let (without, with) = (json!({"spec": {}}), json!({"spec": {"replicas": 2}}));
+        let ours = mk_deployment(&[(MANAGER, "Apply")]);
+        assert!(is_dropped(&ours, &without));
+        assert!(!is_dropped(&ours, &with));
+        assert!(!is_dropped(&mk_deployment(&[("kube-controller-manager", "Update")]), &without));
+        assert!(!is_dropped(&mk_deployment(&[(KEEPER, "Apply")]), &without));
+    }
+
+    #[test]
+    fn the_second_manager_gives_up_only_what_the_first_holds() {
+        assert!(is_held_twice(&mk_deployment(&[(MANAGER, "Apply"), (KEEPER, "Apply")])));
+        assert!(!is_held_twice(&mk_deployment(&[(KEEPER, "Apply")])));
+        assert!(!is_held_twice(&mk_deployment(&[(MANAGER, "Apply")])));
+    }
+}
