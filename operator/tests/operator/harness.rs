@@ -148,7 +148,7 @@ pub(crate) fn cluster() -> &'static Cluster {
     CLUSTER
         .get_or_start(async || {
             let cluster = Cluster::start().await?;
-            cluster.operator().await?;
+            cluster.operator_with(|options| options.pod_monitors = "release=prometheus".parse().ok()).await?;
             Ok(cluster)
         })
         .unwrap()

@@ -19,3 +19,4 @@ mod pods;
 mod process;
 mod refusals;
 mod upgrades;
+mod workload;
