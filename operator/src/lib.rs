@@ -17,7 +17,8 @@
 //!
 //! [`controller`] wires a pass together, [`mapping`] is the small controller of role mappings, [`memory`] what a pass
 //! leaves to the next, [`errors`] what happens when it fails, [`http`] and [`metrics`] what is told about all that.
-//! [`render`] does the pure steps on [`manifests`], offline.
+//! [`leader`] elects the one replica that reconciles; the others watch, so that they can take over at once. [`render`] does
+//! the pure steps on [`manifests`], offline.
 //!
 //! Nothing here needs a state of its own: with the memory lost, a pass reads more and decides the same.
 
@@ -35,6 +36,7 @@ mod events;
 mod exposed;
 mod exposure;
 mod http;
+mod leader;
 mod manifests;
 mod mapping;
 mod memory;
@@ -55,6 +57,7 @@ mod views;
 mod workload;
 mod world;
 
+pub use leader::Lost;
 pub use manifests::ManifestError;
 pub use options::{Options, PodMonitors};
 pub use render::{Arguments as RenderArguments, RenderError, render};

@@ -7,6 +7,7 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
@@ -18,6 +19,7 @@ pub(crate) struct Metrics {
     reconciles: Family<ReconcileLabels, Counter>,
     durations: Family<KindLabels, Histogram>,
     poll_errors: Counter,
+    leader: Gauge,
 }
 
 /// How a pass ended.
@@ -59,6 +61,7 @@ impl Metrics {
             reconciles: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
             poll_errors: Counter::default(),
+            leader: Gauge::default(),
         };
         registry.register("mcp_entra_operator_reconciles", "Passes by outcome", metrics.reconciles.clone());
         registry.register(
@@ -71,7 +74,17 @@ impl Metrics {
             "Polls of a pod's status that failed",
             metrics.poll_errors.clone(),
         );
+        registry.register(
+            "mcp_entra_operator_leader",
+            "1 while this replica leads and reconciles, 0 while it follows",
+            metrics.leader.clone(),
+        );
         metrics
+    }
+
+    /// Tells whether this replica leads.
+    pub(crate) fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
     }
 
     /// Counts a pass.

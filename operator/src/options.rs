@@ -4,6 +4,8 @@ use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 use clap::Args;
 
+use crate::MANAGER;
+
 /// The operator's own configuration.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -63,6 +65,16 @@ pub struct Options {
     /// Seconds between a pod's probes of its federated credential while they work.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub probe_interval_seconds: u32,
+    /// Namespace of the lease by which replicas elect their leader. By default that of the pod, or of KUBECONFIG's context.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
+    /// Seconds after which another replica takes over from a leader that is gone without a word. A leader that cannot
+    /// renew its lease ends after two thirds of them.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
+    pub lease_duration_seconds: u16,
+    /// Name by which this replica holds the lease, nobody else's. By default the host's, with something random.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub identity: Option<String>,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -88,6 +100,19 @@ impl FromStr for PodMonitors {
 }
 
 impl Options {
+    /// Name by which this replica holds the lease.
+    pub(crate) fn identity(&self) -> String {
+        self.identity.clone().unwrap_or_else(|| {
+            let host = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
+            format!("{host}-{:08x}", rand::random::<u32>())
+        })
+    }
+
+    /// Time after which the lease of a leader that is gone can be taken.
+    pub(crate) fn lease_duration(&self) -> Duration {
+        Duration::from_secs(self.lease_duration_seconds.into())
+    }
+
     /// Time between polls of a pod's status while nothing changes.
     pub(crate) fn status_poll(&self) -> Duration {
         Duration::from_secs(self.status_poll_seconds.into())

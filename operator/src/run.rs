@@ -8,7 +8,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use kube::{
-    Client, ResourceExt,
+    Api, Client, ResourceExt,
     runtime::{
         Config, Controller,
         controller::{self, Action},
@@ -18,7 +18,7 @@ use kube::{
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::WatchStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     child::ChildKind,
@@ -26,6 +26,7 @@ use crate::{
     discovery::discover,
     errors::{Class, Error, Failures, SOON},
     http::router,
+    leader::{Candidate, Leadership, Lost},
     mapping,
     memory::{Memories, ProgrammedPolicies},
     metrics::{Kind, Metrics, Outcome},
@@ -51,16 +52,22 @@ pub enum RunError {
     /// The client for the pods' admin ports cannot be made.
     #[error("--pod-proxy-url cannot be used ({0}); give an address as http://host:port")]
     PodClient(#[from] reqwest::Error),
+    /// This replica may lead no longer.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The election ended without a word, which is a bug.
+    #[error("the leader election broke off: {0}")]
+    Election(#[from] tokio::task::JoinError),
     /// The operator's own endpoints ended.
     #[error("the operator's own endpoints ended: {0}")]
     Listen(#[from] std::io::Error),
 }
 
-/// Reconciles until `shutdown` is cancelled, then lets running passes end. `listener` serves `/healthz`, `/readyz` and
-/// `/metrics`.
+/// Watches, and reconciles while this replica leads, until `shutdown` is cancelled; then lets running passes end and
+/// gives the lease back. `listener` serves `/healthz`, `/readyz` and `/metrics`.
 ///
 /// # Errors
-/// If the options cannot be used, or the endpoints end.
+/// If the options cannot be used, the lease is lost, or the endpoints end.
 pub async fn run(
     client: Client,
     options: Options,
@@ -73,6 +80,10 @@ pub async fn run(
     let (found, served) = tokio::sync::watch::channel(None);
     let (world, streams) = world::watch(&client, served.clone());
     let (open, gate) = Gate::closed();
+    let (leads, leadership) = Leadership::vacant();
+    let lease_namespace = options.lease_namespace.as_deref().unwrap_or(client.default_namespace());
+    let leases = Api::namespaced(client.clone(), lease_namespace);
+    let candidate = Candidate::new(leases, options.identity(), options.lease_duration(), leads, metrics.clone());
     let servers = world.servers.clone();
     let context = Arc::new(Context {
         pods: status_client(options.pod_proxy_url.as_deref())?,
@@ -80,6 +91,7 @@ pub async fn run(
         options,
         world,
         gate: gate.clone(),
+        leadership: leadership.clone(),
         memories: Memories::default(),
         policies: policies.clone(),
         failures: Failures::default(),
@@ -105,6 +117,7 @@ pub async fn run(
             // The kind is for traces alone, and which child it was they do not tell anyway.
             .watches_stream_with(streams.children, |child| server_of(&child), ChildKind::Deployment)
             .reconcile_all_on(WatchStream::from_changes(served).map(drop))
+            .reconcile_all_on(leadership.gained())
             .watches_stream(streams.gateways, move |gateway| servers_of_gateway(&exposed, &gateway))
             .watches_stream(streams.pods, |child| server_of(&child))
     };
@@ -119,6 +132,7 @@ pub async fn run(
         client: client.clone(),
         servers: server_names.clone(),
         gate: gate.clone(),
+        leadership: leadership.clone(),
         policies,
         failures: Failures::default(),
         metrics,
@@ -128,15 +142,16 @@ pub async fn run(
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .watches_stream(touched_names, move |server| mapping::mappings_naming(&named, &server))
+        .reconcile_all_on(leadership.gained())
         .run(reconcile_mapping, mapping_failed, mapping_context.clone())
         .for_each(|result| async { tell(result) });
 
     let ended = shutdown.clone().cancelled_owned();
-    let endpoints = axum::serve(listener, router(gate, registry)).with_graceful_shutdown(ended);
+    let endpoints = axum::serve(listener, router(gate.clone(), registry)).with_graceful_shutdown(ended);
     let announce = async {
         let (world, mapped) = (context.world.complete(), mappings.wait_until_ready());
         if futures::try_join!(world, mapped, server_names.wait_until_ready()).is_ok() {
-            tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "reconciling");
+            tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "everything is seen");
             open.send_replace(true);
         }
         shutdown.cancelled().await;
@@ -155,13 +170,34 @@ pub async fn run(
         }
     };
     let discovery = shutdown.run_until_cancelled(discover(client, found));
-    let (_, _, (), (), endpoints, _) =
-        futures::join!(reconcile_servers, reconcile_mappings, announce, sweep, endpoints.into_future(), discovery);
-    endpoints?;
+    let drained = CancellationToken::new();
+    let work = async {
+        futures::join!(reconcile_servers, reconcile_mappings);
+        drained.cancel();
+    };
+    // In a task of its own: a busy moment here must not delay a renewal.
+    let election = AbortOnDropHandle::new(tokio::spawn({
+        let drained = drained.clone();
+        async move {
+            // Whoever leads must be able to work at once.
+            match drained.run_until_cancelled(gate.passed()).await {
+                Some(Ok(())) => candidate.campaign(drained).await,
+                _ => Ok(()),
+            }
+        }
+    }));
+    // Whatever ends with an error ends all of it, passes included.
+    let election = async { Ok(election.await??) };
+    let endpoints = async { endpoints.await.map_err(RunError::from) };
+    let others = async { Ok(futures::join!(work, announce, sweep, discovery)) };
+    futures::try_join!(election, endpoints, others)?;
     Ok(())
 }
 
 async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> Result<Action, Error> {
+    if !context.leadership.is_held() {
+        return Ok(Action::await_change());
+    }
     let uid = server.uid().unwrap_or_default();
     let pass = async {
         match &server.0 {
@@ -176,6 +212,9 @@ async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> 
 }
 
 async fn reconcile_mapping(mapping: Arc<WatchedMapping>, context: Arc<mapping::Context>) -> Result<Action, Error> {
+    if !context.leadership.is_held() {
+        return Ok(Action::await_change());
+    }
     let uid = mapping.uid().unwrap_or_default();
     let pass = async {
         match &mapping.0 {

@@ -258,6 +258,9 @@ pub(crate) mod tests {
             pod_proxy_url: None,
             status_poll_seconds: 10,
             probe_interval_seconds: 300,
+            lease_namespace: None,
+            lease_duration_seconds: 15,
+            identity: None,
             listen: ([127, 0, 0, 1], 0).into(),
         }
     }

@@ -130,6 +130,9 @@ impl Cluster {
             pod_proxy_url: Some(self.pod_proxy_url.clone()),
             status_poll_seconds: 1,
             probe_interval_seconds: 300,
+            lease_namespace: None,
+            lease_duration_seconds: 15,
+            identity: None,
             listen: ([127, 0, 0, 1], 0).into(),
         };
         change(&mut options);
@@ -393,7 +396,7 @@ pub(crate) fn find(conditions: &[Condition], type_: &str) -> Option<Condition> {
     conditions.iter().find(|condition| condition.type_ == type_).cloned()
 }
 
-async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
+pub(crate) async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
     let object: DynamicObject = serde_json::from_value(object.clone())?;
     let types = object.types.clone().unwrap_or_default();
     let (resource, capabilities): (ApiResource, ApiCapabilities) = pinned_kind(client, &types.try_into()?).await?;
@@ -403,6 +406,11 @@ async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
     };
     api.patch(&object.name_any(), &PatchParams::apply("kubectl").force(), &Patch::Apply(&object)).await?;
     Ok(())
+}
+
+/// The HTTP status of an operator's answer, if it answers.
+pub(crate) async fn status_of(url: &str, path: &str) -> Option<u16> {
+    reqwest::get(format!("{url}{path}")).await.ok().map(|response| response.status().as_u16())
 }
 
 /// Polls until the condition holds; fails the test with what was awaited after a minute.

@@ -14,6 +14,7 @@ mod claims;
 mod conflicts;
 mod exposure;
 mod harness;
+mod leader;
 mod mappings;
 mod pods;
 mod process;

@@ -83,7 +83,7 @@ impl ControlPlane {
         self.folder.join("ca.crt")
     }
 
-    /// A kubeconfig file for a service account that exists, with a token for 24 hours.
+    /// A kubeconfig file for a service account that exists, with a token for 24 hours, in the account's namespace.
     ///
     /// # Errors
     /// Where the API server issues no token: the account does not exist.
@@ -100,7 +100,7 @@ impl ControlPlane {
         let token = issued.status.context("a token request without status")?.token;
         // No part of such a name may contain an underscore; a colon would make KUBECONFIG a list.
         let file = self.folder.join(format!("{namespace}_{name}.kubeconfig"));
-        write_kubeconfig(&file, &self.url, &self.ca_pem, &token)?;
+        write_kubeconfig(&file, &self.url, &self.ca_pem, &token, namespace)?;
         Ok(file)
     }
 
@@ -110,7 +110,7 @@ impl ControlPlane {
     }
 }
 
-fn write_kubeconfig(file: &Path, url: &str, ca_pem: &str, token: &str) -> anyhow::Result<()> {
+fn write_kubeconfig(file: &Path, url: &str, ca_pem: &str, token: &str, namespace: &str) -> anyhow::Result<()> {
     use base64::Engine;
     let ca = base64::engine::general_purpose::STANDARD.encode(ca_pem);
     let kubeconfig = json!({
@@ -118,7 +118,7 @@ fn write_kubeconfig(file: &Path, url: &str, ca_pem: &str, token: &str) -> anyhow
         "kind": "Config",
         "clusters": [{ "name": "testbed", "cluster": { "server": url, "certificate-authority-data": ca } }],
         "users": [{ "name": "testbed", "user": { "token": token } }],
-        "contexts": [{ "name": "testbed", "context": { "cluster": "testbed", "user": "testbed" } }],
+        "contexts": [{ "name": "testbed", "context": { "cluster": "testbed", "user": "testbed", "namespace": namespace } }],
         "current-context": "testbed",
     });
     std::fs::write(file, serde_yaml::to_string(&kubeconfig)?).with_context(|| format!("write {}", file.display()))

@@ -125,11 +125,11 @@ impl Files {
 
         let admin_token = token();
         let mut tokens = format!("{admin_token},admin,admin,system:masters\n");
-        write_kubeconfig(&folder.join("admin.kubeconfig"), url, &ca_pem, &admin_token)?;
+        write_kubeconfig(&folder.join("admin.kubeconfig"), url, &ca_pem, &admin_token, "default")?;
         for name in ["kube-controller-manager", "kube-scheduler"] {
             let token = token();
             tokens.push_str(&format!("{token},system:{name},{name}\n"));
-            write_kubeconfig(&folder.join(format!("{name}.kubeconfig")), url, &ca_pem, &token)?;
+            write_kubeconfig(&folder.join(format!("{name}.kubeconfig")), url, &ca_pem, &token, "default")?;
         }
         write("tokens.csv", &tokens)?;
         Ok(Self { ca_pem, admin_token })
