@@ -273,13 +273,18 @@ fn wanted(children: &[Child]) -> Vec<ChildKind> {
     ChildKind::ALL.iter().copied().filter(|kind| !kind.is_optional() || is_built(kind)).collect()
 }
 
-/// Applies every child though one fails, so that one refusal holds up nothing else, and then deletes what is no longer
+/// Applies every child though one fails, so that one refusal holds up nothing else but pods that would have to do without
+/// their NetworkPolicy, and then deletes what is no longer
 /// asked for. The first failure is told.
 async fn converge(applier: &mut Applier<'_>, children: &[Child], wanted: &[ChildKind]) -> Result<(), Failure> {
     let mut failed = Ok(());
     for child in children {
         let result = applier.child(child).await;
+        let is_unprotected = result.is_err() && child.kind == ChildKind::NetworkPolicy;
         failed = failed.and(result);
+        if is_unprotected {
+            break;
+        }
     }
     failed?;
     for kind in ChildKind::ALL.iter().filter(|kind| !wanted.contains(kind)) {

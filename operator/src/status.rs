@@ -131,6 +131,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         url: public_url(spec.exposure.as_ref().filter(|_| facts.lost.is_none())),
         replicas: deployment.map_or(0, |status| status.replicas),
         ready_replicas: deployment.map_or(0, |status| status.ready_replicas),
+        selector: Some(selector(facts.owner)),
         federation: Some(credential(facts, previous)),
         policy: Some(facts.policy.summary.clone()),
         conditions: conditions(&previous.conditions, with_ready(verdicts), generation, now),
@@ -155,6 +156,11 @@ fn rollout<'a>(facts: &Facts<'a>) -> Rollout<'a> {
         pods: facts.pods,
         polled: facts.polled,
     }
+}
+
+/// The pods' labels as a query.
+fn selector(owner: &Owner) -> String {
+    owner.selector().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// The pods that there should be: with an autoscaler, as many as it has set last.

@@ -19,6 +19,11 @@ use crate::{Autoscaling, Entra, Exposure, NetworkPolicy, PodTemplate};
     namespaced,
     status = "McpServerStatus",
     derive = "PartialEq",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     doc = "An MCP server behind Microsoft Entra ID, reaching Microsoft Graph as the signed-in user without a client secret.",
     printcolumn(
         name = "Ready",
@@ -126,6 +131,9 @@ pub struct McpServerStatus {
     /// Number of pods that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
+    /// Selects the pods, for what scales and lists them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// What the federated credential in Entra must say, exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federation: Option<FederatedCredential>,

@@ -47,6 +47,10 @@ pub struct NetworkPolicy {
         "self.all(peer, has(peer.ipBlock) != (has(peer.namespaceSelector) || has(peer.podSelector)))",
         "each peer is an ipBlock, or has a namespaceSelector, a podSelector or both; an empty selector means all"
     ))]
+    #[x_kube(validation = (
+        "self.all(peer, !has(peer.ipBlock) || (isCIDR(peer.ipBlock.cidr) && (!has(peer.ipBlock.except) || peer.ipBlock.except.all(except, isCIDR(except) && cidr(peer.ipBlock.cidr).containsCIDR(except)))))",
+        "ipBlock.cidr is a range of addresses such as 10.0.0.0/8, and each of ipBlock.except is one within it"
+    ))]
     pub allow_from: Vec<NetworkPolicyPeer>,
 }
 

@@ -156,6 +156,43 @@ async fn policy_budget_and_monitor_come_and_go_with_the_spec_and_are_put_back() 
 }
 
 #[tokio::test]
+async fn no_pod_is_started_without_the_network_policy_that_was_asked_for() {
+    let space = Space::new().await;
+    let mut server = mk_server();
+    let expressions = json!([{"key": "team", "operator": "Like", "values": ["edge"]}]);
+    server["spec"]["networkPolicy"] = json!({"allowFrom": [{"podSelector": {"matchExpressions": expressions}}]});
+    space.apply(server).await;
+    let failed = space.condition("Programmed", "False", "ApplyFailed").await;
+    assert!(failed.message.contains("NetworkPolicy graph"), "{}", failed.message);
+    assert!(space.get::<Deployment>("graph").await.is_none());
+
+    let expressions = json!([{"key": "team", "operator": "In", "values": ["edge"]}]);
+    let mended = json!({"allowFrom": [{"podSelector": {"matchExpressions": expressions}}]});
+    space.edit::<McpServer>("graph", json!({"spec": {"networkPolicy": mended}})).await;
+    space.condition("Programmed", "True", "Applied").await;
+    assert!(space.get::<Deployment>("graph").await.is_some());
+}
+
+#[tokio::test]
+async fn a_server_can_be_scaled_like_a_deployment_unless_an_autoscaler_does_that() {
+    let space = Space::new().await;
+    applied(&space, json!({"replicas": 1})).await;
+    let scaled = async |replicas: i32| {
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        space.api::<McpServer>().patch_scale("graph", &PatchParams::default(), &patch).await
+    };
+    let scale = scaled(2).await.unwrap();
+    let selector = scale.status.unwrap().selector.unwrap();
+    assert_eq!(selector, "app.kubernetes.io/instance=graph,app.kubernetes.io/name=mcp-entra-server");
+    until("the Deployment follows", async || replicas(&space).await == Some(2)).await;
+
+    let autoscaling = json!({"minReplicas": 2, "maxReplicas": 10});
+    space.edit::<McpServer>("graph", json!({"spec": {"replicas": null, "autoscaling": autoscaling}})).await;
+    assert!(scaled(3).await.is_err());
+    assert_eq!(space.get::<McpServer>("graph").await.unwrap().spec.replicas, None);
+}
+
+#[tokio::test]
 async fn an_account_of_somebody_else_is_used_while_its_annotation_allows_and_never_changed() {
     let space = Space::new().await;
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "shared"}});
