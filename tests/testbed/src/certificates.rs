@@ -1,5 +1,8 @@
 //! A certificate authority for the testbed's own HTTPS.
 
+use std::ops::Range;
+use std::time::SystemTime;
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
@@ -41,10 +44,26 @@ impl CertificateAuthority {
     /// # Errors
     /// Where one of them is neither.
     pub fn issue(&self, names: &[&str]) -> anyhow::Result<Certificate> {
+        self.issue_with(names, |_| ())
+    }
+
+    /// The same, valid from and until then.
+    ///
+    /// # Errors
+    /// As [`CertificateAuthority::issue`].
+    pub fn issue_for(&self, names: &[&str], valid: Range<SystemTime>) -> anyhow::Result<Certificate> {
+        self.issue_with(names, |params| {
+            params.not_before = valid.start.into();
+            params.not_after = valid.end.into();
+        })
+    }
+
+    fn issue_with(&self, names: &[&str], with: impl FnOnce(&mut CertificateParams)) -> anyhow::Result<Certificate> {
         let mut params = params(names.first().copied().unwrap_or_default(), names)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
+        with(&mut params);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Certificate { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })

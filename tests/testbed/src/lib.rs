@@ -2,8 +2,10 @@
 //! run on. It needs no root, no container engine and no fixed port, and leaves nothing behind, even when killed.
 
 pub mod address;
+pub mod certificate_manager;
 pub mod certificates;
 pub mod control_plane;
+mod controller;
 pub mod definitions;
 pub mod edge;
 mod forward;

@@ -7,6 +7,7 @@
 )]
 
 mod backend;
+mod certificate_manager;
 mod control_plane;
 mod definitions;
 mod edge;

@@ -1,37 +1,18 @@
 //! What the edge knows of the cluster, and hears as it changes.
 
-use std::fmt::Debug;
-use std::time::Duration;
-
-use futures::stream::{BoxStream, select_all};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::Stream;
+use futures::stream::select_all;
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
-use kube::runtime::reflector::{self, Store};
-use kube::runtime::utils::Backoff;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt};
 
 use super::CLASS;
 use super::gateway::Objects;
 use super::gateway::kinds::{Gateway, GatewayClass, HTTPRoute, ListenerSet};
-
-/// Waits as long before each attempt to watch, so that a kind that has just been defined is soon seen.
-struct Steady;
-
-impl Iterator for Steady {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_secs(1))
-    }
-}
-
-impl Backoff for Steady {
-    fn reset(&mut self) {}
-}
+use crate::controller::{follow, is_synced};
 
 pub(super) struct Cluster {
     pub(super) ingresses: Store<Ingress>,
@@ -74,13 +55,6 @@ impl Cluster {
     }
 }
 
-fn is_synced<K>(store: &Store<K>) -> bool
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    matches!(store.wait_until_ready().now_or_never(), Some(Ok(())))
-}
-
 /// What there is, and a stream that tells whenever it has changed.
 pub(super) fn watch(client: &Client) -> (Cluster, impl Stream<Item = ()> + Send + Unpin + use<>) {
     let mut changes = Vec::new();
@@ -96,21 +70,4 @@ pub(super) fn watch(client: &Client) -> (Cluster, impl Stream<Item = ()> + Send 
         routes: follow(client, watcher::Config::default(), &mut changes),
     };
     (cluster, select_all(changes))
-}
-
-fn follow<K>(client: &Client, config: watcher::Config, changes: &mut Vec<BoxStream<'static, ()>>) -> Store<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (store, writer) = reflector::store();
-    let events = watcher(Api::<K>::all(client.clone()), config).backoff(Steady).reflect(writer);
-    let heard = events.map(|event| match event {
-        Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
-            tracing::debug!("{} are not defined", K::plural(&()));
-        }
-        Err(error) => tracing::warn!("the edge's watch of {}: {error}", K::plural(&())),
-        Ok(_) => {}
-    });
-    changes.push(heard.boxed());
-    store
 }

@@ -45,11 +45,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::controller::Statuses;
 use crate::forward::{Body, Limited, Target, forward};
 use crate::serve::{Serving, answer, serve};
 use certificates::{Certificates, Resolver};
 
-use status::Statuses;
 use table::Table;
 
 /// The ingress class and the Gateway class that the edge serves.
@@ -86,7 +86,8 @@ impl Edge {
         .await?;
 
         let (cluster, mut changes) = cluster::watch(&client);
-        let mut statuses = Statuses::new(client, serving.address().port());
+        let port = serving.address().port();
+        let mut statuses = Statuses::new(client.clone(), status::MANAGER);
         let (synced, first) = tokio::sync::oneshot::channel();
         let watching = tokio::spawn(async move {
             let mut synced = Some(synced);
@@ -105,12 +106,12 @@ impl Edge {
                     let _ = synced.send(());
                 }
                 if cluster.lacks_class() {
-                    statuses.create_gateway_class().await;
+                    status::create_gateway_class(&client).await;
                 }
                 statuses.retain(|uid| {
                     ingresses.iter().any(|known| known.uid().as_deref() == Some(uid)) || objects.have(uid)
                 });
-                statuses.write(&ingresses).await;
+                status::write(&mut statuses, &ingresses, port).await;
                 decision.write(&mut statuses).await;
             }
         });

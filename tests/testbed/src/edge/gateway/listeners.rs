@@ -9,11 +9,9 @@ use rustls::sign::CertifiedKey;
 
 use super::kinds::{GROUP, Gateway, ListenerSet, ListenerSpec, Namespaces, ObjectKind};
 use super::{CONTROLLER, Objects};
+use crate::controller::Problem;
 use crate::edge::certificates;
 use crate::edge::table::Host;
-
-/// What is wrong: a reason of Gateway API, and words for people.
-pub(super) type Problem = (&'static str, String);
 
 /// A Gateway or ListenerSet of ours.
 #[derive(Clone)]

@@ -16,9 +16,9 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use rustls::sign::CertifiedKey;
 
-use super::status::Statuses;
 use super::table::Rule;
 use super::{CLASS, CONTROLLER};
+use crate::controller::Statuses;
 use kinds::{Gateway, GatewayClass, HTTPRoute, ListenerSet};
 use listeners::{Owner, Parent, parents};
 use routes::{Attachment, attachments};

@@ -8,7 +8,8 @@ use kube::ResourceExt;
 
 use super::Objects;
 use super::kinds::{BackendRef, GROUP, HTTPRoute, ParentRef, RouteMatch, RouteRule};
-use super::listeners::{Listener, Parent, Problem};
+use super::listeners::{Listener, Parent};
+use crate::controller::Problem;
 use crate::edge::ingresses::{port_name, targets};
 use crate::edge::table::{Backend, Host, Path, Rule};
 

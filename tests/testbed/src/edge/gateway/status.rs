@@ -1,48 +1,13 @@
 //! What the edge says in the status of each object, in Gateway API's words.
 
-use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::kinds::{GROUP, GatewayClass, HTTPRoute};
-use super::listeners::{Listener, Owner, Parent, Problem};
+use super::listeners::{Listener, Owner, Parent};
 use super::routes::Attachment;
 use super::{CLASS, CONTROLLER};
-
-/// Says True with `reason`, or False with what is wrong.
-struct Verdict<'a> {
-    kind: &'static str,
-    holds: bool,
-    reason: &'static str,
-    message: &'a str,
-}
-
-impl<'a> Verdict<'a> {
-    fn new(kind: &'static str, problem: Option<&'a Problem>) -> Self {
-        match problem {
-            // The reason of what is well is the condition's own name.
-            None => Self { kind, holds: true, reason: kind, message: "" },
-            Some((reason, message)) => Self { kind, holds: false, reason: *reason, message },
-        }
-    }
-}
-
-/// Conditions for an object's generation; the time of one that says what it said stays.
-fn conditions(generation: Option<i64>, before: Option<&Value>, verdicts: &[Verdict]) -> Value {
-    let before = before.and_then(|status| status.get("conditions")).and_then(Value::as_array);
-    let now = json!(Timestamp::now().round(jiff::Unit::Second).unwrap_or_default());
-    let condition = |verdict: &Verdict| {
-        let status = if verdict.holds { "True" } else { "False" };
-        let same =
-            before.into_iter().flatten().find(|known| known["type"] == verdict.kind && known["status"] == status);
-        json!({
-            "type": verdict.kind, "status": status, "reason": verdict.reason, "message": verdict.message,
-            "observedGeneration": generation.unwrap_or_default(),
-            "lastTransitionTime": same.map_or(&now, |same| &same["lastTransitionTime"]),
-        })
-    };
-    verdicts.iter().map(condition).collect()
-}
+use crate::controller::{Verdict, conditions};
 
 /// Of a class of ours.
 pub(super) fn of_class(class: &GatewayClass) -> Value {

@@ -1,0 +1,59 @@
+//! Writes statuses, each as seldom as it can.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::ApiResource;
+use kube::{Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The statuses that a controller has written.
+pub(crate) struct Statuses {
+    client: Client,
+    manager: &'static str,
+    /// By uid, the version each was written upon: until the watch tells of a newer one, there is nothing to write.
+    written: HashMap<String, Option<String>>,
+}
+
+impl Statuses {
+    pub(crate) fn new(client: Client, manager: &'static str) -> Self {
+        Self { client, manager, written: HashMap::new() }
+    }
+
+    /// Forgets what is no more.
+    pub(crate) fn retain(&mut self, exists: impl Fn(&str) -> bool) {
+        self.written.retain(|uid, _| exists(uid));
+    }
+
+    /// Writes a status unless it is so already; what fails is tried again at the next call.
+    pub(crate) async fn put<K>(&mut self, object: &K, status: Option<&Value>, wanted: Value)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let (name, uid, version) = (object.name_any(), object.uid().unwrap_or_default(), object.resource_version());
+        let known = |key: &str| status.and_then(|status| status.get(key));
+        let is_right =
+            wanted.as_object().is_some_and(|wanted| wanted.iter().all(|(key, value)| known(key) == Some(value)));
+        if is_right || self.written.get(&uid) == Some(&version) {
+            return;
+        }
+        let kind = ApiResource::erase::<K>(&());
+        let api: Api<DynamicObject> = match object.namespace() {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), &namespace, &kind),
+            None => Api::all_with(self.client.clone(), &kind),
+        };
+        // Another controller may write into the same list: what it has just written is not to be lost.
+        let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "status": wanted }));
+        let parameters = PatchParams { field_manager: Some(self.manager.into()), ..Default::default() };
+        match tokio::time::timeout(PATIENCE, api.patch_status(&name, &parameters, &patch)).await {
+            Ok(Ok(_)) => {
+                self.written.insert(uid, version);
+            }
+            Ok(Err(error)) => tracing::warn!("status of {} {name}: {error}", kind.kind),
+            Err(_) => tracing::warn!("status of {} {name}: time-out", kind.kind),
+        }
+    }
+}
