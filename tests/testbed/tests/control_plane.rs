@@ -114,6 +114,30 @@ async fn the_audit_log_tells_of_writes_and_not_of_reads() {
 }
 
 #[tokio::test]
+async fn what_the_operator_reads_is_logged_and_is_no_write() {
+    let plane = control_plane();
+    let namespaces: Api<Namespace> = Api::all(plane.client().unwrap());
+    let accounts: Api<ServiceAccount> = Api::namespaced(plane.client().unwrap(), "mcp-entra-system");
+    let named = |name: &str| json!({ "metadata": { "name": name } });
+    let namespace = serde_json::from_value(named("mcp-entra-system")).unwrap();
+    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    accounts.create(&PostParams::default(), &serde_json::from_value(named("operator")).unwrap()).await.unwrap();
+    let kubeconfig = plane.kubeconfig_for_service_account("mcp-entra-system", "operator").await.unwrap();
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+    let maps: Api<ConfigMap> = Api::default_namespaced(kube::Client::try_from(config).unwrap());
+
+    let (log, user) = (plane.audit(), "system:serviceaccount:mcp-entra-system:operator");
+    let since = log.mark().unwrap();
+    // What is refused is asked, too.
+    maps.get("one").await.unwrap_err();
+    until("the read is logged", async || !log.requests(since, user).unwrap().is_empty()).await;
+    let read = &log.requests(since, user).unwrap()[0];
+    assert_eq!((read.verb.as_str(), read.code, read.is_write()), ("get", 403, false));
+    assert_eq!(log.writes(since, user).unwrap(), []);
+}
+
+#[tokio::test]
 async fn owners_are_protected_as_in_a_hardened_cluster() {
     // OwnerReferencesPermissionEnforcement: who may not update an owner's finalizers may not block its deletion.
     let plane = control_plane();

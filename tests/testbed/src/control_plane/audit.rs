@@ -1,4 +1,4 @@
-//! The API server's audit log: who wrote what. Reads are not in it.
+//! The API server's audit log: who wrote what, and what the operator read. What others read is not in it.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::Deserialize;
 
-/// What the API server logs: the metadata of each write, once it is answered.
+/// What the API server logs: the metadata of each write, and of all that is asked in the operator's namespace's name, once
+/// it is answered.
 pub(super) const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted, Panic]
 rules:
+- level: Metadata
+  userGroups: [system:serviceaccounts:mcp-entra-system]
 - level: None
   verbs: [get, list, watch]
 - level: None
@@ -33,10 +36,10 @@ pub struct AuditLog {
 #[derive(Debug, Clone, Copy)]
 pub struct Marker(u64);
 
-/// One write, answered.
+/// One request, answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEvent {
-    /// `create`, `update`, `patch`, `delete` or `deletecollection`.
+    /// `create`, `update`, `patch`, `delete` or `deletecollection`; of the operator also `get`, `list` or `watch`.
     pub verb: String,
     /// The plural, such as `deployments`.
     pub resource: String,
@@ -71,11 +74,28 @@ impl AuditLog {
     /// # Errors
     /// Where the log cannot be read.
     pub fn writes(&self, since: Marker, by_user: &str) -> anyhow::Result<Vec<AuditEvent>> {
+        let mut events = self.requests(since, by_user)?;
+        events.retain(AuditEvent::is_write);
+        Ok(events)
+    }
+
+    /// As [`AuditLog::writes`], but with what the operator read. A watch is answered when it ends.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    pub fn requests(&self, since: Marker, by_user: &str) -> anyhow::Result<Vec<AuditEvent>> {
         let mut file = std::fs::File::open(&self.file).context("the audit log")?;
         file.seek(SeekFrom::Start(since.0))?;
         let mut lines = String::new();
         file.read_to_string(&mut lines)?;
         Ok(parse(&lines).filter(|event| matches(by_user, &event.user)).collect())
+    }
+}
+
+impl AuditEvent {
+    /// Whether it asked for a change.
+    pub fn is_write(&self) -> bool {
+        !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
 }
 

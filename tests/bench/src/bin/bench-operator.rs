@@ -1,0 +1,29 @@
+//! `cargo bench-operator`: what the operator takes for a thousand servers. It builds the release program, runs it under
+//! its own service account on a real control plane whose node is a stub, and prints a table of figures.
+
+use std::process::ExitCode;
+
+use bench::operator::{Size, measure};
+use clap::Parser;
+
+/// Measures mcp-entra-operator on a real control plane, and prints a table of figures.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    size: Size,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let Arguments { size } = Arguments::parse();
+    let program = tokio::task::spawn_blocking(|| testbed::programs::release_program("mcp-entra-operator")).await??;
+    let figures = tokio::select! {
+        figures = measure(&size, &program, &|line| eprintln!("bench: {line}")) => figures?,
+        // What runs ends with us: its supervisor sees our end of the pipe close.
+        _ = tokio::signal::ctrl_c() => return Ok(ExitCode::FAILURE),
+    };
+    print!("{figures}");
+    let broken = figures.broken_promises();
+    broken.iter().for_each(|promise| eprintln!("bench: {promise}"));
+    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

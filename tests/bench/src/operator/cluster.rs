@@ -1,0 +1,73 @@
+//! A control plane with the kinds and the operator's rights, as an installation has them.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+use testbed::control_plane::{AuditLog, ControlPlane};
+use testbed::stack::{OPERATOR, repository};
+use testbed::supervisor::Supervisor;
+
+/// The operator's user, as `operator/rbac.yaml` names it.
+pub(super) const USER: &str = "system:serviceaccount:mcp-entra-system:mcp-entra-operator";
+
+/// A control plane that the operator is installed in.
+pub(super) struct Cluster {
+    plane: ControlPlane,
+    pub(super) supervisor: Supervisor,
+    /// The operator's.
+    pub(super) kubeconfig: PathBuf,
+}
+
+impl Cluster {
+    pub(super) async fn start() -> anyhow::Result<Self> {
+        // Building blocks, and is told on stderr.
+        let supervisor = tokio::task::spawn_blocking(Supervisor::start).await??;
+        let plane = ControlPlane::start(&supervisor).await?;
+        let (namespace, name) = OPERATOR;
+        let kubectl = Kubectl { plane: &plane, folder: supervisor.folder() };
+        kubectl.run(&["create", "namespace", namespace]).await?;
+        kubectl.run(&["apply", "--server-side", "-f", &repository("crds/yaml")]).await?;
+        kubectl.run(&["apply", "--server-side", "-f", &repository("operator/rbac.yaml")]).await?;
+        let established = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &repository("crds/yaml")];
+        kubectl.run(&established).await?;
+        let kubeconfig = plane.kubeconfig_for_service_account(namespace, name).await?;
+        Ok(Self { plane, supervisor, kubeconfig })
+    }
+
+    /// A client as cluster administrator.
+    pub(super) fn client(&self) -> anyhow::Result<kube::Client> {
+        self.plane.client()
+    }
+
+    pub(super) fn audit(&self) -> AuditLog {
+        self.plane.audit()
+    }
+}
+
+struct Kubectl<'a> {
+    plane: &'a ControlPlane,
+    folder: &'a Path,
+}
+
+impl Kubectl<'_> {
+    async fn run(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let output = tokio::process::Command::new(self.plane.kubectl())
+            .arg("--kubeconfig")
+            .arg(self.plane.kubeconfig())
+            .args(arguments)
+            // Discovery is cached below HOME otherwise, and would stay behind.
+            .env("KUBECACHEDIR", self.folder.join("kubectl"))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(super::PATIENCE, output).await.context("kubectl does not end")??;
+        ensure!(
+            output.status.success(),
+            "kubectl {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+}

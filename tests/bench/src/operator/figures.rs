@@ -1,0 +1,158 @@
+//! The figures of a run as a table, and which promises they break.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::Size;
+use super::program::Memory;
+use super::requests::{Purpose, Requests};
+
+/// The most status writes that a server may take from its creation until it is Ready.
+const STATUS_WRITES: usize = 3;
+/// Kinds of requests that are told of each purpose.
+const KINDS: usize = 8;
+
+/// What was measured.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    size: Size,
+    /// Until the API server had taken every manifest.
+    pub(super) applied: Duration,
+    /// From the first apply to the last Ready.
+    pub(super) all_ready: Duration,
+    pub(super) creation: Requests,
+    pub(super) creation_passes: u64,
+    pub(super) steady: Requests,
+    pub(super) steady_passes: u64,
+    pub(super) steady_polls: u64,
+    pub(super) steady_cpu: Duration,
+    /// From the start of the new process until its watches have seen everything.
+    pub(super) restart_ready: Duration,
+    /// Until it has asked every pod.
+    pub(super) restart_all_asked: Duration,
+    pub(super) restart: Requests,
+    /// From the apply until half of all pods enforce it, and all.
+    pub(super) half_deny: Duration,
+    pub(super) all_deny: Duration,
+    pub(super) deny: Requests,
+    pub(super) empty_memory: Memory,
+    pub(super) full_memory: Memory,
+    pub(super) steady_memory: Memory,
+    pub(super) restart_memory: Memory,
+    pub(super) deny_memory: Memory,
+}
+
+impl Figures {
+    pub(super) fn of(size: &Size) -> Self {
+        Self { size: size.clone(), ..Self::default() }
+    }
+
+    /// The promises that do not hold: counts, which are the same on every machine.
+    pub fn broken_promises(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        let children = self.creation.objects_by_writes(Purpose::Child);
+        if children.keys().any(|writes| *writes > 1) {
+            broken.push(format!("a child is written once when its server is created: {}", spread(&children)));
+        }
+        let servers = self.creation.objects_by_writes(Purpose::ServerStatus);
+        if servers.keys().any(|writes| *writes > STATUS_WRITES) {
+            broken.push(format!(
+                "a server's status is written at most {STATUS_WRITES} times until it is Ready: {}",
+                spread(&servers)
+            ));
+        }
+        for (window, requests) in [("in a steady window", &self.steady), ("by a restart", &self.restart)] {
+            if requests.writes() > 0 {
+                let kinds = Purpose::ALL.into_iter().filter(|purpose| *purpose != Purpose::Lease);
+                let kinds: Vec<_> = kinds.flat_map(|purpose| requests.kinds(purpose)).collect();
+                broken.push(format!("nothing is written {window} but the lease: {}", list(&kinds)));
+            }
+        }
+        broken
+    }
+
+    fn requests(&self, table: &mut fmt::Formatter<'_>, window: &str, requests: &Requests) -> fmt::Result {
+        let servers = f64::from(self.size.servers);
+        writeln!(table, "API requests {window} (each server)")?;
+        for purpose in Purpose::ALL.into_iter().filter(|purpose| requests.count(*purpose) > 0) {
+            let count = requests.count(purpose);
+            writeln!(table, "  {:<42} {count:>9}   ({:.2})", purpose.name(), count as f64 / servers)?;
+            for (kind, count) in requests.kinds(purpose).into_iter().take(KINDS) {
+                writeln!(table, "    {kind:<40} {count:>9}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, table: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Size { servers, namespaces, steady_seconds, .. } = self.size;
+        writeln!(
+            table,
+            "Method: {servers} McpServers, each with its McpRoleMapping and an Ingress, in {namespaces} namespaces; {} pods. \
+             A real kube-apiserver, etcd, controller manager and scheduler; the release program as a process under its own \
+             service account with default options. Stubs: the node (pods Ready at once, a kubelet's nudge and sync), the \
+             edge, and the pods' /status. Requests are those of the audit log, memory is the kernel's VmRSS. {} processors.\n",
+            self.size.pods(),
+            std::thread::available_parallelism().map_or(1, usize::from),
+        )?;
+        let mut row = |name: &str, value: String| writeln!(table, "{name:<44} {value:>9}");
+        row("first apply to last apply answered", seconds(self.applied))?;
+        row("first apply to last Ready", seconds(self.all_ready))?;
+        row("passes until quiet, each server", format!("{:.1}", self.creation_passes as f64 / f64::from(servers)))?;
+        row("writes in the steady window but the lease", self.steady.writes().to_string())?;
+        row("length of the steady window", format!("{steady_seconds} s"))?;
+        row("passes in it", self.steady_passes.to_string())?;
+        row("polls of pods in it", self.steady_polls.to_string())?;
+        row("processor time in it", seconds(self.steady_cpu))?;
+        row("restart until ready", seconds(self.restart_ready))?;
+        row("restart until every pod is asked", seconds(self.restart_all_asked))?;
+        row("writes by the restart but the lease", self.restart.writes().to_string())?;
+        row("deny applied until half the pods enforce it", seconds(self.half_deny))?;
+        row("deny applied until the last pod enforces it", seconds(self.all_deny))?;
+        writeln!(table, "\n{:<44} {:>9} {:>9}", "memory in MB", "resident", "peak")?;
+        for (name, memory) in [
+            ("without servers", self.empty_memory),
+            ("all Ready, quiet", self.full_memory),
+            ("after the steady window", self.steady_memory),
+            ("restarted, quiet", self.restart_memory),
+            ("after the deny, quiet", self.deny_memory),
+        ] {
+            writeln!(table, "  {name:<42} {:>9} {:>9}", megabytes(memory.resident), megabytes(memory.peak))?;
+        }
+        writeln!(table)?;
+        for (name, purpose) in [("children", Purpose::Child), ("servers' status", Purpose::ServerStatus)] {
+            writeln!(table, "{name} by writes until quiet: {}", spread(&self.creation.objects_by_writes(purpose)))?;
+        }
+        for (window, requests) in [
+            ("from the first apply until quiet", &self.creation),
+            ("in the steady window", &self.steady),
+            ("by the restart", &self.restart),
+            ("by the deny", &self.deny),
+        ] {
+            writeln!(table)?;
+            self.requests(table, window, requests)?;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e6)
+}
+
+/// How many objects were written how often.
+fn spread(objects_by_writes: &BTreeMap<usize, usize>) -> String {
+    let each = objects_by_writes.iter().map(|(writes, objects)| format!("{objects} × {writes}"));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn list(kinds: &[(String, usize)]) -> String {
+    kinds.iter().map(|(kind, count)| format!("{count} × {kind}")).collect::<Vec<_>>().join(", ")
+}

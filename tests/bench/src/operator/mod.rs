@@ -1,0 +1,149 @@
+//! The operator's bench: its phases in their order.
+
+mod cluster;
+mod figures;
+mod load;
+mod node;
+mod pods;
+mod program;
+mod requests;
+mod servers;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use testbed::control_plane::Marker;
+
+pub use figures::Figures;
+
+use cluster::Cluster;
+use node::StubNode;
+use program::Program;
+use requests::Requests;
+use servers::ReadyServers;
+
+/// How much is measured.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Size {
+    /// McpServers, each with an McpRoleMapping of its own.
+    #[arg(long, default_value_t = 1000)]
+    pub servers: u32,
+    /// Pods of each server.
+    #[arg(long, default_value_t = 2)]
+    pub replicas: u32,
+    /// Namespaces that the servers are spread over.
+    #[arg(long, default_value_t = 20)]
+    pub namespaces: u32,
+    /// Length of the window in which nothing may be written.
+    #[arg(long, default_value_t = 60)]
+    pub steady_seconds: u64,
+}
+
+impl Size {
+    fn pods(&self) -> usize {
+        self.servers as usize * self.replicas as usize
+    }
+}
+
+/// The longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(1200);
+/// The operator is quiet once it has written nothing for that long.
+const QUIET: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(20);
+
+/// Measures that operator program. `say` gets a line for each phase that begins.
+///
+/// # Errors
+/// Where a part does not come up, or something that is awaited does not come.
+pub async fn measure(size: &Size, program: &Path, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Figures> {
+    ensure!(size.namespaces > 0 && size.servers > 0 && size.replicas > 0, "at least one of each is measured");
+    say("starting a control plane");
+    let cluster = Cluster::start().await?;
+    let node = StubNode::start(&cluster.client()?).await?;
+    let ready = ReadyServers::watch(&cluster.client()?);
+    load::namespaces(&cluster.client()?, size).await?;
+    let mut figures = Figures::of(size);
+
+    say("starting the operator over nothing");
+    let mut operator = Program::start(program, &cluster, node.proxy_url()).await?;
+    operator.until_ready().await?;
+    quiet(&cluster).await?;
+    figures.empty_memory = operator.memory()?;
+
+    say(&format!("applying {} servers and as many mappings", size.servers));
+    let (mark, begin) = (cluster.audit().mark()?, Instant::now());
+    load::apply(&cluster.client()?, size).await?;
+    figures.applied = begin.elapsed();
+    until("every server is Ready", async || Ok(ready.count() == size.servers as usize)).await?;
+    figures.all_ready = begin.elapsed();
+    quiet(&cluster).await?;
+    figures.creation = requests_since(&cluster, mark)?;
+    figures.creation_passes = operator.passes().await?;
+    figures.full_memory = operator.memory()?;
+
+    say(&format!("counting writes for {} s", size.steady_seconds));
+    let (mark, cpu, polls) = (cluster.audit().mark()?, operator.cpu()?, node.pods().polls());
+    let passes = operator.passes().await?;
+    tokio::time::sleep(Duration::from_secs(size.steady_seconds)).await;
+    figures.steady = requests_since(&cluster, mark)?;
+    figures.steady_cpu = operator.cpu()?.saturating_sub(cpu);
+    figures.steady_polls = node.pods().polls() - polls;
+    figures.steady_passes = operator.passes().await? - passes;
+    figures.steady_memory = operator.memory()?;
+
+    say("restarting the operator");
+    operator.stop().await;
+    node.pods().forget_polls();
+    let (mark, begin) = (cluster.audit().mark()?, Instant::now());
+    operator = Program::start(program, &cluster, node.proxy_url()).await?;
+    operator.until_ready().await?;
+    figures.restart_ready = begin.elapsed();
+    until("every pod is asked anew", async || Ok(node.pods().polled() == size.pods())).await?;
+    figures.restart_all_asked = begin.elapsed();
+    quiet(&cluster).await?;
+    figures.restart = requests_since(&cluster, mark)?;
+    figures.restart_memory = operator.memory()?;
+
+    say("denying something everywhere");
+    let (mark, begin) = (cluster.audit().mark()?, Instant::now());
+    load::deny(&cluster.client()?, size).await?;
+    let enforcing = || node.pods().enforcing(load::DENY);
+    until("half of the pods enforce the deny", async || Ok(enforcing() * 2 >= size.pods())).await?;
+    figures.half_deny = begin.elapsed();
+    until("every pod enforces the deny", async || Ok(enforcing() == size.pods())).await?;
+    figures.all_deny = begin.elapsed();
+    quiet(&cluster).await?;
+    figures.deny = requests_since(&cluster, mark)?;
+    figures.deny_memory = operator.memory()?;
+    operator.stop().await;
+    Ok(figures)
+}
+
+fn requests_since(cluster: &Cluster, mark: Marker) -> anyhow::Result<Requests> {
+    Ok(Requests::new(cluster.audit().requests(mark, cluster::USER)?))
+}
+
+/// Waits until the operator has written nothing for a while but for its lease.
+async fn quiet(cluster: &Cluster) -> anyhow::Result<()> {
+    let (mut mark, mut since) = (cluster.audit().mark()?, Instant::now());
+    until("the operator is quiet", async || {
+        if requests_since(cluster, mark)?.writes() > 0 {
+            (mark, since) = (cluster.audit().mark()?, Instant::now());
+        }
+        Ok(since.elapsed() > QUIET)
+    })
+    .await
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let wait = async {
+        while !holds().await? {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    };
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    waited.with_context(|| format!("waited {} s in vain until {what}", PATIENCE.as_secs()))?
+}

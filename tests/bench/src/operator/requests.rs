@@ -1,0 +1,140 @@
+//! What the operator asked of the API server, sorted by what it is for. Pure.
+
+use std::collections::BTreeMap;
+
+use testbed::control_plane::AuditEvent;
+
+/// The operator's requests in some window.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Requests(Vec<AuditEvent>);
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    Read,
+    Child,
+    ServerStatus,
+    MappingStatus,
+    Event,
+    Pod,
+    Lease,
+    Other,
+}
+
+impl Purpose {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Read,
+        Self::Child,
+        Self::ServerStatus,
+        Self::MappingStatus,
+        Self::Event,
+        Self::Pod,
+        Self::Lease,
+        Self::Other,
+    ];
+
+    /// For the table.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Read => "reads",
+            Self::Child => "writes of children",
+            Self::ServerStatus => "writes of servers' status",
+            Self::MappingStatus => "writes of mappings' status",
+            Self::Event => "events",
+            Self::Pod => "nudges of pods",
+            Self::Lease => "writes of the lease",
+            Self::Other => "other writes",
+        }
+    }
+
+    fn of(request: &AuditEvent) -> Self {
+        match (request.resource.as_str(), request.subresource.as_deref()) {
+            _ if !request.is_write() => Self::Read,
+            ("mcpservers", Some("status")) => Self::ServerStatus,
+            ("mcprolemappings" | "clustermcprolemappings", Some("status")) => Self::MappingStatus,
+            ("events", None) => Self::Event,
+            ("pods", None) => Self::Pod,
+            ("leases", None) => Self::Lease,
+            ("configmaps" | "serviceaccounts" | "services" | "deployments" | "ingresses", None) => Self::Child,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Requests {
+    pub(super) fn new(requests: Vec<AuditEvent>) -> Self {
+        Self(requests)
+    }
+
+    /// How many there are of a purpose.
+    pub(super) fn count(&self, purpose: Purpose) -> usize {
+        self.of(purpose).count()
+    }
+
+    /// How many writes there are, but for those of the lease.
+    pub(super) fn writes(&self) -> usize {
+        self.0.iter().filter(|request| request.is_write() && Purpose::of(request) != Purpose::Lease).count()
+    }
+
+    /// How many objects were written how often, of a purpose.
+    pub(super) fn objects_by_writes(&self, purpose: Purpose) -> BTreeMap<usize, usize> {
+        let mut writes = BTreeMap::<_, usize>::new();
+        for request in self.of(purpose) {
+            *writes.entry((&request.resource, &request.namespace, &request.name)).or_default() += 1;
+        }
+        let mut objects = BTreeMap::new();
+        writes.into_values().for_each(|count| *objects.entry(count).or_default() += 1);
+        objects
+    }
+
+    /// Every kind of request of a purpose, the most frequent first: verb, resource and answer.
+    pub(super) fn kinds(&self, purpose: Purpose) -> Vec<(String, usize)> {
+        let mut kinds = BTreeMap::<_, usize>::new();
+        for AuditEvent { verb, resource, code, .. } in self.of(purpose) {
+            *kinds.entry(format!("{verb} {resource} {code}")).or_default() += 1;
+        }
+        let mut kinds: Vec<_> = kinds.into_iter().collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        kinds
+    }
+
+    fn of(&self, purpose: Purpose) -> impl Iterator<Item = &AuditEvent> {
+        self.0.iter().filter(move |request| Purpose::of(request) == purpose)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mk_request(verb: &str, resource: &str, subresource: Option<&str>, name: &str) -> AuditEvent {
+        AuditEvent {
+            verb: verb.to_owned(),
+            resource: resource.to_owned(),
+            subresource: subresource.map(str::to_owned),
+            namespace: Some("team".to_owned()),
+            name: Some(name.to_owned()),
+            code: 200,
+            user: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_lease_is_no_write_and_everything_else_that_changes_something_is() {
+        let write = |resource, subresource| Requests(vec![mk_request("patch", resource, subresource, "a")]).writes();
+        assert_eq!(write("leases", None), 0);
+        assert_eq!(write("mcpservers", Some("status")), 1);
+        assert_eq!(write("unheard-of", None), 1);
+        assert_eq!(Requests(vec![mk_request("get", "configmaps", None, "a")]).writes(), 0);
+    }
+
+    #[test]
+    fn an_object_that_is_written_twice_is_told_from_two_that_are_written_once() {
+        let mk = |names: &[&str]| {
+            Requests(names.iter().map(|name| mk_request("patch", "services", None, name)).collect())
+                .objects_by_writes(Purpose::Child)
+        };
+        assert_eq!(mk(&["a", "b"]), BTreeMap::from([(1, 2)]));
+        assert_eq!(mk(&["a", "a"]), BTreeMap::from([(2, 1)]));
+    }
+}
