@@ -3,7 +3,7 @@
 //! an announced address may be another's machine: an [`Announced`] cannot be dialled, only translated.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -24,6 +24,11 @@ impl Announced {
     /// The pod address 10.244.`third`.`fourth`.
     pub const fn new(third: u8, fourth: u8) -> Self {
         Self { third, fourth }
+    }
+
+    /// As an address, to be compared with others.
+    pub const fn ip(self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 244, self.third, self.fourth))
     }
 
     /// Where the pod really listens, on loopback.

@@ -9,6 +9,7 @@ mod controller;
 pub mod definitions;
 pub mod edge;
 mod forward;
+pub mod network_policy;
 pub mod node;
 pub mod pod_proxy;
 pub mod programs;

@@ -1,6 +1,6 @@
 //! A forward proxy to pods, for programs that poll pods at the addresses they announce, as the operator does.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -8,6 +8,7 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 
 use crate::forward::{Body, Limited, Target, forward};
+use crate::network_policy::{Identity, NetworkPolicies};
 use crate::serve::{Serving, answer, serve};
 
 /// A running proxy; it ends when dropped. It passes `GET http://10.244.B.C:PORT/…` on to the pod that announced that
@@ -22,7 +23,16 @@ impl PodProxy {
     /// # Errors
     /// Where it cannot listen.
     pub async fn start() -> anyhow::Result<Self> {
-        Ok(Self { serving: serve(None, handle).await? })
+        Ok(Self { serving: serve(None, |request, _| handle(request, None)).await? })
+    }
+
+    /// The same, in the place of pods like these: what NetworkPolicies do not let them reach is not reached.
+    ///
+    /// # Errors
+    /// As [`PodProxy::start`].
+    pub async fn start_as(policies: NetworkPolicies, identity: Identity) -> anyhow::Result<Self> {
+        let guard = Arc::new((policies, identity));
+        Ok(Self { serving: serve(None, move |request, _| handle(request, Some(Arc::clone(&guard)))).await? })
     }
 
     /// What to name as HTTP proxy: `http://127.0.0.1:PORT`.
@@ -31,11 +41,15 @@ impl PodProxy {
     }
 }
 
-async fn handle(request: Request<Incoming>, _client: IpAddr) -> Response<Body> {
+async fn handle(request: Request<Incoming>, guard: Option<Arc<(NetworkPolicies, Identity)>>) -> Response<Body> {
     let target = match target(request.method(), request.uri()) {
         Ok(target) => target,
         Err(why) => return answer(StatusCode::FORBIDDEN, why),
     };
+    let refused = guard.and_then(|guard| guard.0.check(&guard.1, target.pod.ip(), target.port).err());
+    if let Some(why) = refused {
+        return answer(StatusCode::GATEWAY_TIMEOUT, format!("pod {}: {why}", target.pod));
+    }
     match forward(request, [target]).await {
         Ok(response) => response.map(|body| Either::Left(Limited::new(body, None))),
         Err(error) => answer(StatusCode::BAD_GATEWAY, format!("pod {}: {error}", target.pod)),

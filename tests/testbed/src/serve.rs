@@ -102,7 +102,7 @@ where
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     server.http2().timer(TokioTimer::new());
-    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::debug!("a connection ended: {error}");
     }
 }

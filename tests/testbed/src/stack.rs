@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use crate::certificates::CertificateAuthority;
 use crate::control_plane::ControlPlane;
 use crate::edge::Edge;
+use crate::network_policy::{Identity, NetworkPolicies};
 use crate::node::{Images, Node};
 use crate::pod_proxy::PodProxy;
 use crate::programs;
@@ -57,7 +58,9 @@ impl Stack {
         let images = Images::default().with(SERVER_IMAGE, server);
         let node = Node::start(control_plane.client()?, &supervisor, "node", images).await?;
         let edge = Edge::start(control_plane.client()?).await?;
-        let pod_proxy = PodProxy::start().await?;
+        let policies = NetworkPolicies::start(&control_plane.client()?).await?;
+        let (namespace, name) = OPERATOR;
+        let pod_proxy = PodProxy::start_as(policies, Identity::new(namespace, name)).await?;
         report(&format!("a node whose pods are processes, and an HTTPS edge at {}", edge.address()));
         let configuration = Configuration { tenants: Vec::new(), trusted_ca_files: vec![control_plane.ca_file()] };
         let entra = EntraEmulator::start(configuration, "127.0.0.1:0".parse()?).await?;

@@ -23,8 +23,8 @@ pub(crate) fn edge() -> &'static Edge {
 }
 
 /// A namespace with a host of its own, its certificate in the Secret `tls`.
-struct Site {
-    namespace: String,
+pub(crate) struct Site {
+    pub(crate) namespace: String,
     host: String,
     authority: Arc<CertificateAuthority>,
 }
@@ -87,12 +87,12 @@ impl Site {
     }
 
     /// Waits until the edge has learnt enough to answer so.
-    async fn until_status(&self, path: &str, status: StatusCode) {
+    pub(crate) async fn until_status(&self, path: &str, status: StatusCode) {
         let what = format!("{path} is answered with {status}");
         until(&what, async || self.get(path).await.is_ok_and(|response| response.status() == status)).await;
     }
 
-    async fn answer(&self, path: &str) -> (StatusCode, String) {
+    pub(crate) async fn answer(&self, path: &str) -> (StatusCode, String) {
         let response = self.get(path).await.unwrap();
         (response.status(), response.text().await.unwrap())
     }
@@ -104,7 +104,7 @@ impl Site {
 }
 
 /// A site with one backend at `/`.
-async fn simple(name: &'static str) -> (Site, Backend) {
+pub(crate) async fn simple(name: &'static str) -> (Site, Backend) {
     let (site, backend) = (Site::new().await, Backend::start(name).await);
     service(&site.namespace, "one", backend.port, &[(&backend.pod.to_string(), true)]).await;
     site.ingress("testbed", "tls", &[("/", "Prefix", "one")]).await;

@@ -12,6 +12,7 @@ mod control_plane;
 mod definitions;
 mod edge;
 mod gateway;
+mod network_policy;
 mod node;
 mod pod_proxy;
 mod programs;

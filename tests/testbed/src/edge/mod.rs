@@ -47,6 +47,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::controller::Statuses;
 use crate::forward::{Body, Limited, Target, forward};
+use crate::network_policy::{Identity, NetworkPolicies};
 use crate::serve::{Serving, answer, serve};
 use certificates::{Certificates, Resolver};
 
@@ -56,6 +57,11 @@ use table::Table;
 pub const CLASS: &str = "testbed";
 /// What its classes name as their controller.
 pub const CONTROLLER: &str = "mcp-entra.dev/testbed-edge";
+
+/// The namespace that the edge's pods would have; it need not exist.
+pub const NAMESPACE: &str = "edge";
+/// What their label `app.kubernetes.io/name` would be.
+pub const APP: &str = "testbed-edge";
 
 const SYNCED: Duration = Duration::from_secs(30);
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -70,18 +76,28 @@ pub struct Edge {
 
 impl Edge {
     /// Creates the ingress class, and serves what the cluster has on a free loopback port, on the current tokio runtime,
-    /// which `client` must belong to. It follows every change without being told.
+    /// which `client` must belong to. It follows every change without being told. To NetworkPolicies it is a pod of
+    /// [`NAMESPACE`] whose `app.kubernetes.io/name` is [`APP`].
     ///
     /// # Errors
     /// Where the API server does not answer, or the edge cannot listen.
     pub async fn start(client: Client) -> anyhow::Result<Self> {
+        Self::start_as(client, Identity::new(NAMESPACE, APP)).await
+    }
+
+    /// The same, as other pods to NetworkPolicies.
+    ///
+    /// # Errors
+    /// As [`Edge::start`].
+    pub async fn start_as(client: Client, identity: Identity) -> anyhow::Result<Self> {
+        let guard = Arc::new((NetworkPolicies::start(&client).await?, identity));
         status::create_class(&client).await.context("create the ingress class")?;
         let resolver = Arc::new(Resolver::new()?);
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
         let routes = Arc::clone(&table);
         let turn = Arc::new(AtomicUsize::new(0));
         let serving = serve(Some(acceptor(Arc::clone(&resolver))?), move |request, from| {
-            handle(request, from, routes.load_full(), turn.fetch_add(1, Ordering::Relaxed))
+            handle(request, from, routes.load_full(), Arc::clone(&guard), turn.fetch_add(1, Ordering::Relaxed))
         })
         .await?;
 
@@ -140,7 +156,13 @@ fn acceptor(resolver: Arc<Resolver>) -> anyhow::Result<TlsAcceptor> {
 }
 
 /// Takes the endpoints in turns, and the next where one cannot be reached.
-async fn handle(mut request: Request<Incoming>, from: IpAddr, table: Arc<Table>, turn: usize) -> Response<Body> {
+async fn handle(
+    mut request: Request<Incoming>,
+    from: IpAddr,
+    table: Arc<Table>,
+    guard: Arc<(NetworkPolicies, Identity)>,
+    turn: usize,
+) -> Response<Body> {
     let Some(host) = host(&request) else {
         return answer(StatusCode::BAD_REQUEST, "the request names no host");
     };
@@ -158,9 +180,15 @@ async fn handle(mut request: Request<Incoming>, from: IpAddr, table: Arc<Table>,
     if backend.targets.is_empty() {
         return answer(StatusCode::SERVICE_UNAVAILABLE, format!("{whose} has no ready endpoint"));
     }
+    let (policies, identity) = &*guard;
+    let check = |target: &Target| policies.check(identity, target.pod.ip(), target.port);
+    let open: Vec<Target> = backend.targets.iter().filter(|target| check(target).is_ok()).copied().collect();
+    if let (Some(Err(why)), true) = (backend.targets.first().map(check), open.is_empty()) {
+        return answer(StatusCode::GATEWAY_TIMEOUT, format!("{whose}: {why}"));
+    }
     set_forwarded(request.headers_mut(), &host, from);
     let until = backend.limit.map(|limit| Instant::now() + limit);
-    let forwarded = forward(request, in_turn(&backend.targets, turn));
+    let forwarded = forward(request, in_turn(&open, turn));
     let forwarded = match until {
         Some(until) => timeout_at(until, forwarded).await,
         None => Ok(forwarded.await),

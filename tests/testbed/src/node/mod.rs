@@ -19,7 +19,7 @@
 //!   machine's. Nothing is pulled.
 //! - **Environment.** Only what the spec says, `PATH` and `HOSTNAME`: no variables of Services.
 //! - **Isolation.** `securityContext`, resource limits, host namespaces and network policies are not enforced, as
-//!   a process without privileges cannot have them.
+//!   a process without privileges cannot have them; [`crate::network_policy`] says who heeds policies instead.
 //! - **Volumes.** configMap, secret, emptyDir, downwardAPI (fields, not resources) and projected ones. What cannot be
 //!   mounted is tried again after at most 8 s (a kubelet waits up to two minutes).
 //! - **Probes.** httpGet and tcpSocket; redirects are not followed. A pod is not ready as soon as it is deleted.

@@ -1,0 +1,117 @@
+//! NetworkPolicies, which the node does not enforce: whoever passes traffic on here asks whether they let it through.
+//! The edge does, in the place of the pods of an ingress controller; the pod proxy, in the place of the operator's; and
+//! an [`egress`] proxy, in the place of those pods that are told to go through it.
+//!
+//! It differs from a cluster whose network enforces them: pods reach each other, and whatever they do not ask a proxy
+//! for, unhindered; a connection that is open stays open; UDP, and so DNS, is not judged; and an `ipBlock` means pods'
+//! addresses too. A kubelet's probes are always let in, as everywhere.
+
+pub mod egress;
+mod evaluation;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::StreamExt;
+use futures::stream::select_all;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::controller::follow;
+use evaluation::{End, PodEnd, check};
+
+const SYNCED: Duration = Duration::from_secs(30);
+
+/// The pods that a proxy stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Their namespace, which need not exist.
+    pub namespace: String,
+    /// Their labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Identity {
+    /// Pods of a namespace with one label, `app.kubernetes.io/name`.
+    pub fn new(namespace: &str, app: &str) -> Self {
+        let labels = BTreeMap::from([("app.kubernetes.io/name".to_owned(), app.to_owned())]);
+        Self { namespace: namespace.to_owned(), labels }
+    }
+}
+
+/// The cluster's policies, as they are now. Clones share them; the last ends the watches.
+#[derive(Clone)]
+pub struct NetworkPolicies {
+    policies: Store<NetworkPolicy>,
+    namespaces: Store<Namespace>,
+    pods: Store<Pod>,
+    _task: Arc<AbortOnDropHandle<()>>,
+}
+
+impl NetworkPolicies {
+    /// Learns the cluster's policies, and follows their changes on the current tokio runtime.
+    ///
+    /// # Errors
+    /// Where they cannot be learnt in time.
+    pub async fn start(client: &Client) -> anyhow::Result<Self> {
+        let mut changes = Vec::new();
+        let policies = follow(client, watcher::Config::default(), &mut changes);
+        let namespaces = follow(client, watcher::Config::default(), &mut changes);
+        let pods = follow(client, watcher::Config::default(), &mut changes);
+        let mut changes = select_all(changes);
+        let task = tokio::spawn(async move { while changes.next().await.is_some() {} });
+        let started = Self { policies, namespaces, pods, _task: Arc::new(AbortOnDropHandle::new(task)) };
+        let synced = async {
+            started.policies.wait_until_ready().await?;
+            started.namespaces.wait_until_ready().await?;
+            started.pods.wait_until_ready().await
+        };
+        tokio::time::timeout(SYNCED, synced).await.context("the NetworkPolicies were not learnt in time")??;
+        Ok(started)
+    }
+
+    /// Whether pods like these may connect to that port, and else why not.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub(crate) fn check(&self, from: &Identity, to: IpAddr, port: u16) -> Result<(), String> {
+        let policies: Vec<NetworkPolicy> = self.policies.state().iter().map(|policy| (**policy).clone()).collect();
+        if policies.is_empty() {
+            return Ok(());
+        }
+        let subject = PodEnd {
+            namespace: from.namespace.clone(),
+            namespace_labels: self.labels_of(&from.namespace),
+            labels: from.labels.clone(),
+            ports: BTreeMap::new(),
+        };
+        check(&policies, &End { pod: Some(subject), address: None }, &self.end(to), port)
+    }
+
+    fn end(&self, address: IpAddr) -> End {
+        let text = address.to_string();
+        let has_it = |pod: &Arc<Pod>| {
+            let status = pod.status.as_ref();
+            let phase = status.and_then(|status| status.phase.as_deref());
+            status.and_then(|status| status.pod_ip.as_ref()) == Some(&text)
+                && !matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        let pod = self.pods.state().into_iter().find(has_it);
+        let pod = pod.map(|pod| PodEnd::new(&pod, self.labels_of(&pod.namespace().unwrap_or_default())));
+        End { pod, address: Some(address) }
+    }
+
+    /// A namespace that does not exist has the label that every namespace has.
+    fn labels_of(&self, namespace: &str) -> BTreeMap<String, String> {
+        let known = self.namespaces.state().into_iter().find(|known| known.name_any() == namespace);
+        let name = || BTreeMap::from([("kubernetes.io/metadata.name".to_owned(), namespace.to_owned())]);
+        known.map_or_else(name, |known| known.labels().clone())
+    }
+}
