@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use mcp_entra_crds::{McpRoleMapping, McpServer};
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     options::Options,
     owner::Owner,
     policy,
-    resolve::ResolvedTrustBundle,
+    resolve::{ResolvedAccount, ResolvedTrustBundle},
     upgrades::RollOut,
     validate::{Refusal, Resolved, validate},
 };
@@ -26,7 +26,7 @@ const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 /// What is rendered.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Manifests with McpServers, and the role mappings and ConfigMaps that go with them; repeatable, `-` for standard
+    /// Manifests with McpServers, and the role mappings, ConfigMaps and ServiceAccounts that go with them; repeatable, `-` for standard
     /// input.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
@@ -71,6 +71,7 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
     let mut servers: Vec<McpServer> = manifests.of(&arguments.namespace)?;
     let mappings: Vec<McpRoleMapping> = manifests.of(&arguments.namespace)?;
     let config_maps: Vec<ConfigMap> = manifests.of(&arguments.namespace)?;
+    let accounts: Vec<ServiceAccount> = manifests.of(&arguments.namespace)?;
     if servers.is_empty() {
         return Err(ManifestError::Missing("McpServer".to_owned()).into());
     }
@@ -86,7 +87,11 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
             message: message.to_owned(),
         };
         let owner = Owner::of(server).map_err(|error| refused(Reason::InvalidConfiguration, &error.to_string()))?;
-        let resolved = Resolved { trust_bundle: trust_bundle(server, &owner, &config_maps), ..Resolved::default() };
+        let resolved = Resolved {
+            trust_bundle: trust_bundle(server, &owner, &config_maps),
+            account: account(server, &owner, &accounts),
+            ..Resolved::default()
+        };
         let validated = validate(server, &owner, &resolved, &arguments.options)
             .map_err(|Refusal { reason, message }| refused(reason, &message))?;
         let held = claims::held(server, &servers).map_err(|lost| refused(lost.reason(), lost.message()))?;
@@ -112,6 +117,17 @@ fn trust_bundle(server: &McpServer, owner: &Owner, config_maps: &[ConfigMap]) ->
         Some(certificates) => ResolvedTrustBundle::Content(certificates.clone()),
         None => ResolvedTrustBundle::NoKey,
     }
+}
+
+fn account(server: &McpServer, owner: &Owner, accounts: &[ServiceAccount]) -> ResolvedAccount {
+    let federation = server.spec.entra.federation.as_ref();
+    let Some(name) = federation.and_then(|federation| federation.service_account_name.as_ref()) else {
+        return ResolvedAccount::Unset;
+    };
+    let mut metadata = accounts.iter().map(|account| &account.metadata);
+    let named =
+        metadata.find(|found| found.name.as_ref() == Some(name) && found.namespace.as_ref() == Some(&owner.namespace));
+    ResolvedAccount::of(named, owner)
 }
 
 #[cfg(test)]
@@ -150,6 +166,23 @@ mod tests {
         assert!(documents[0]["data"]["policy.json"].as_str().unwrap().contains("Mcp.Reader"));
         let hashed = |document: &Value| document["metadata"]["annotations"]["mcp-entra.dev/applied-hash"].is_string();
         assert!(documents.iter().all(hashed), "as applied");
+    }
+
+    #[test]
+    fn an_account_of_somebody_else_is_used_if_the_manifests_have_it_and_it_allows() {
+        let text = std::fs::read_to_string(example("2-server.yaml")).unwrap();
+        let render_with = |allowed: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            let federation = "  entra:\n    federation: {serviceAccountName: shared}\n";
+            let account = format!(
+                "---\napiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: shared\n  namespace: productivity\n  annotations: {{mcp-entra.dev/allow-server: {allowed}}}\n"
+            );
+            file.write_all(format!("{}{account}", text.replace("  entra:\n", federation)).as_bytes()).unwrap();
+            render_examples(&[], |arguments| arguments.files = vec![file.path().to_owned()])
+        };
+        assert!(render_with("graph").unwrap().contains("serviceAccountName: shared"));
+        let error = render_with("other").unwrap_err();
+        assert!(error.to_string().contains("ServiceAccountNotAllowed"), "{error}");
     }
 
     #[test]

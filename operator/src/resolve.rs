@@ -162,6 +162,17 @@ pub(crate) enum ResolvedAccount {
     Existing(BTreeMap<String, String>),
 }
 
+impl ResolvedAccount {
+    /// What a ServiceAccount, if there is one of the name that the spec gives, is to the server.
+    pub(crate) fn of(account: Option<&ObjectMeta>, owner: &Owner) -> Self {
+        match account {
+            None => Self::Absent,
+            Some(account) if owner.owns(account) => Self::Child,
+            Some(account) => Self::Existing(account.annotations.clone().unwrap_or_default()),
+        }
+    }
+}
+
 /// Looks at the ServiceAccount of somebody else at every pass: it carries no label that is watched, and what it allows
 /// may be withdrawn.
 async fn account(client: &Client, server: &McpServer, owner: &Owner) -> Result<ResolvedAccount, Error> {
@@ -173,11 +184,7 @@ async fn account(client: &Client, server: &McpServer, owner: &Owner) -> Result<R
         .get_metadata_opt(name)
         .await
         .map_err(Error::kubernetes(format!("reading ServiceAccount {name}")))?;
-    Ok(match account {
-        None => ResolvedAccount::Absent,
-        Some(account) if owner.owns(&account.metadata) => ResolvedAccount::Child,
-        Some(account) => ResolvedAccount::Existing(account.metadata.annotations.unwrap_or_default()),
-    })
+    Ok(ResolvedAccount::of(account.as_ref().map(|account| &account.metadata), owner))
 }
 
 /// What `spec.entra.trustBundle` refers to.
