@@ -12,6 +12,7 @@ use mcp_entra_crds::McpServer;
 
 use crate::{
     apply::{Applier, Failure, conflict},
+    binding::{Mapping, Target},
     build,
     child::{Child, ChildKind},
     claims::{self, Held, Lost},
@@ -30,7 +31,7 @@ use crate::{
     upgrades::{self, Next, RollOut, Turns},
     validate::{Refusal, Validated, validate},
     views::PodView,
-    world::{Gate, World},
+    world::{Gate, World, labels_of},
 };
 
 /// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch. And
@@ -61,7 +62,7 @@ pub(crate) async fn reconcile(server: &McpServer, context: &Context) -> Result<A
     let owner = Owner::of(server)?;
     let mut memory = context.memories.take(&owner.uid).unwrap_or_default();
     let result = if server.metadata.deletion_timestamp.is_some() {
-        leave(&owner, context, &mut memory).await
+        leave(server, &owner, context, &mut memory).await
     } else {
         pass(server, &owner, context, &mut memory).await
     };
@@ -71,8 +72,13 @@ pub(crate) async fn reconcile(server: &McpServer, context: &Context) -> Result<A
 
 /// A pass over an McpServer that is being deleted. Its children go with it: the garbage collector follows their owner
 /// references. As long as somebody's finalizer holds it up, its pods serve, and revocations reach them.
-async fn leave(owner: &Owner, context: &Context, memory: &mut ServerMemory) -> Result<Action, Error> {
-    let compiled = compile(owner, &context.world)?;
+async fn leave(
+    server: &McpServer,
+    owner: &Owner,
+    context: &Context,
+    memory: &mut ServerMemory,
+) -> Result<Action, Error> {
+    let compiled = compile(server, &context.world)?;
     let seen = resolve::child(&context.client, &context.world, owner, ChildKind::Policy).await?;
     let seen = seen.into_iter().map(|seen| (ChildKind::Policy, seen)).collect();
     let mut applier = Applier { client: &context.client, owner, seen, memory };
@@ -97,7 +103,7 @@ async fn pass(
         let first = status::at_first_sight(server, Timestamp::now());
         status::write(client, server, owner, memory, &before, first).await?;
     }
-    let compiled = compile(owner, world)?;
+    let compiled = compile(server, world)?;
     let servers = world.servers.state();
     let held = claims::held(server, servers.iter().filter_map(|server| server.0.as_ref().ok()));
     let mut applied = Applied::default();
@@ -157,9 +163,12 @@ async fn pass(
     }
 }
 
-fn compile(owner: &Owner, world: &World) -> Result<Compiled, Error> {
-    let mappings = world.mappings_of(&owner.namespace);
-    Ok(policy::compile(&owner.name, mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()))?)
+fn compile(server: &McpServer, world: &World) -> Result<Compiled, Error> {
+    let (mappings, cluster_mappings) = (world.mappings.state(), world.cluster_mappings.state());
+    let own = mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).map(Mapping::from);
+    let cluster = cluster_mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).map(Mapping::from);
+    let labels = labels_of(&world.namespaces, server);
+    Ok(policy::compile(&Target::of(server, labels.as_ref()), own.chain(cluster))?)
 }
 
 /// What a pass got to before it was done or stopped.
@@ -399,6 +408,8 @@ mod tests {
             world: World {
                 servers: reflector::store().0,
                 mappings: reflector::store().0,
+                cluster_mappings: reflector::store().0,
+                namespaces: reflector::store().0,
                 children: Children::none(),
                 pods: reflector::store().0,
                 gateways: reflector::store().0,

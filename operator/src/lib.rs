@@ -4,7 +4,7 @@
 //!
 //! 1. [`world`] holds what the watches have seen, of the kinds that [`discovery`] found; [`resolve`] reads the little that
 //!    they have not.
-//! 2. [`policy`] compiles the role mappings, [`claims`] finds what an older server keeps, [`validate`] decides whether the
+//! 2. [`policy`] compiles the mappings that are about the server ([`binding`]), [`claims`] finds what an older server keeps, [`validate`] decides whether the
 //!    spec can be built at all. All three are pure.
 //! 3. [`build`] makes the children, one of each [`child`] kind that the spec asks for. It is pure, and only what was
 //!    validated and is held reaches it.
@@ -15,7 +15,8 @@
 //! 6. [`status`] turns all that into conditions ([`conditions`] for [`reasons`], [`availability`], [`exposed`]) and writes them once; [`events`] says
 //!    what changed.
 //!
-//! [`controller`] wires a pass together, [`mapping`] is the small controller of role mappings, [`memory`] what a pass
+//! [`controller`] wires a pass together, [`mapping`] is the small controller of role mappings, whose status
+//! [`mapping_status`] decides, [`preview`] says offline or in a cluster who may call what, [`memory`] what a pass
 //! leaves to the next, [`errors`] what happens when it fails, [`http`] and [`metrics`] what is told about all that.
 //! [`leader`] elects the one replica that reconciles; the others watch, so that they can take over at once. [`render`] does
 //! the pure steps on [`manifests`], offline.
@@ -24,6 +25,7 @@
 
 mod apply;
 mod availability;
+mod binding;
 mod build;
 mod by_uid;
 mod child;
@@ -39,12 +41,14 @@ mod http;
 mod leader;
 mod manifests;
 mod mapping;
+mod mapping_status;
 mod memory;
 mod metrics;
 mod options;
 mod owner;
 mod pods;
 mod policy;
+mod preview;
 mod reasons;
 mod render;
 mod replicas;
@@ -60,6 +64,7 @@ mod world;
 pub use leader::Lost;
 pub use manifests::ManifestError;
 pub use options::{Options, PodMonitors};
+pub use preview::{PreviewError, PreviewOptions, preview};
 pub use render::{Arguments as RenderArguments, RenderError, render};
 pub use run::{RunError, run};
 

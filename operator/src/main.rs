@@ -1,10 +1,11 @@
-//! The program `mcp-entra-operator`: `run` reconciles, `render` shows what it would apply, `crds` prints the definitions of the kinds.
+//! The program `mcp-entra-operator`: `run` reconciles, `render` shows what it would apply, `preview` who may call what,
+//! `crds` prints the definitions of the kinds.
 
 use std::io::{IsTerminal, Write};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use mcp_entra_operator::{Options, RenderArguments};
+use mcp_entra_operator::{Options, PreviewOptions, RenderArguments};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -23,6 +24,8 @@ enum Command {
     Run(Box<Options>),
     /// Print every child of the McpServers in manifests, as they would be applied; no cluster is asked.
     Render(Box<RenderArguments>),
+    /// Print the tools that a caller gets of a server, and which mapping grants or denies each.
+    Preview(PreviewOptions),
     /// Print the CustomResourceDefinitions, to be piped into `kubectl apply --server-side -f -`.
     Crds,
 }
@@ -31,7 +34,12 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(options) => {
             log_to_stderr();
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(reconcile(*options))
+            runtime()?.block_on(reconcile(*options))
+        }
+        Command::Preview(options) => {
+            choose_cryptography();
+            let table = runtime()?.block_on(mcp_entra_operator::preview(&options))?;
+            Ok(std::io::stdout().lock().write_all(table.as_bytes())?)
         }
         Command::Render(arguments) => {
             Ok(write!(std::io::stdout().lock(), "{}", mcp_entra_operator::render(&arguments)?)?)
@@ -40,9 +48,17 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-async fn reconcile(options: Options) -> anyhow::Result<()> {
-    // A second provider among the dependencies would make rustls refuse to choose; naming one here is final.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// A second provider among the dependencies would make rustls refuse to choose; naming one is final.
+fn choose_cryptography() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+}
+
+async fn reconcile(options: Options) -> anyhow::Result<()> {
+    choose_cryptography();
     let config = kube::Config::infer()
         .await
         .context("no cluster to reconcile: set KUBECONFIG, or run in a pod whose service account token is mounted")?;

@@ -2,9 +2,12 @@
 
 use std::{io::Read, path::PathBuf};
 
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
 use kube::{Resource, ResourceExt};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+
+use crate::binding::Labels;
 
 /// Why manifests cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -53,14 +56,30 @@ impl Manifests {
             for document in serde_yaml::Deserializer::from_str(&text) {
                 let document = Value::deserialize(document)
                     .map_err(|source| ManifestError::Yaml { file: file.clone(), source })?;
-                documents.push(document);
+                // As `kubectl get -o yaml` writes several.
+                match document.get("items").and_then(Value::as_array) {
+                    Some(items) => documents.extend(items.iter().cloned()),
+                    None => documents.push(document),
+                }
             }
         }
         Ok(Self(documents))
     }
 
-    /// The objects of a kind, those without a namespace in the one given.
+    /// The objects of a namespaced kind, those without a namespace in the one given.
     pub(crate) fn of<K>(&self, namespace: &str) -> Result<Vec<K>, ManifestError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
+    {
+        let mut objects: Vec<K> = self.all()?;
+        for object in &mut objects {
+            object.meta_mut().namespace.get_or_insert_with(|| namespace.to_owned());
+        }
+        Ok(objects)
+    }
+
+    /// The objects of a kind, as they stand there.
+    pub(crate) fn all<K>(&self) -> Result<Vec<K>, ManifestError>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned,
     {
@@ -69,17 +88,24 @@ impl Manifests {
                 && document.get("apiVersion").and_then(Value::as_str) == Some(&K::api_version(&()))
         };
         let read = |document: &Value| {
-            let mut object: K = serde_json::from_value(document.clone()).map_err(|source| ManifestError::Kind {
+            serde_json::from_value(document.clone()).map_err(|source| ManifestError::Kind {
                 kind: K::kind(&()).into_owned(),
                 name: document.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned(),
                 source,
-            })?;
-            if object.namespace().is_none() {
-                object.meta_mut().namespace = Some(namespace.to_owned());
-            }
-            Ok(object)
+            })
         };
         self.0.iter().filter(is_of).map(read).collect()
+    }
+
+    /// The labels of a namespace, if it is among the objects.
+    pub(crate) fn labels_of(&self, namespace: &str) -> Result<Option<Labels>, ManifestError> {
+        let namespaces: Vec<Namespace> = self.all()?;
+        Ok(namespaces.into_iter().find(|found| found.name_any() == namespace).map(|found| {
+            let mut labels = found.metadata.labels.unwrap_or_default();
+            // The API server sets this one.
+            labels.insert("kubernetes.io/metadata.name".to_owned(), namespace.to_owned());
+            labels
+        }))
     }
 }
 

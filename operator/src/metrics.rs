@@ -41,6 +41,7 @@ pub(crate) enum Outcome {
 pub(crate) enum Kind {
     McpServer,
     McpRoleMapping,
+    ClusterMcpRoleMapping,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

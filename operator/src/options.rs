@@ -45,7 +45,8 @@ pub struct Options {
     /// allowed unasked: labels decide which Services and policies mean a pod.
     #[arg(long = "allowed-pod-label", value_name = "NAME")]
     pub allowed_pod_labels: Vec<String>,
-    /// The operator's own namespace, from which the pods' admin ports are polled.
+    /// The operator's own namespace: that of the lease by which its replicas elect their leader, and from which the pods'
+    /// admin ports are polled.
     #[arg(long, env = "POD_NAMESPACE", default_value = "mcp-entra-system", value_name = "NAMESPACE")]
     pub operator_namespace: String,
     /// A namespace whose pods may read the servers' metrics on their admin ports, where `spec.networkPolicy` is set;
@@ -65,9 +66,6 @@ pub struct Options {
     /// Seconds between a pod's probes of its federated credential while they work.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub probe_interval_seconds: u32,
-    /// Namespace of the lease by which replicas elect their leader. By default that of the pod, or of KUBECONFIG's context.
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
-    pub lease_namespace: Option<String>,
     /// Seconds after which another replica takes over from a leader that is gone without a word. A leader that cannot
     /// renew its lease ends after two thirds of them.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]

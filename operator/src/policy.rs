@@ -1,14 +1,18 @@
-//! Compiling: the role mappings that name a server become one document with one revision. Pure.
+//! Compiling: the mappings that bind a server become one document with one revision. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube::ResourceExt;
-use mcp_entra_crds::{McpRoleMapping, PolicySummary};
+use mcp_entra_crds as kinds;
+use mcp_entra_crds::PolicySummary;
 use mcp_entra_policy::{
-    Allow, BUILT_IN_TOOLS, CompiledPolicy, Grant, MappingReference, Subject, ToolPattern, revision,
+    BUILT_IN_TOOLS, CallerKind, CompiledPolicy, Deny, Grant, Operation, Pattern, Primitives, Requirements, Subject,
+    revision,
 };
 
-use crate::memory::ProgrammedPolicy;
+use crate::{
+    binding::{Bound, Mapping, Target},
+    memory::ProgrammedPolicy,
+};
 
 /// The largest document in bytes: below the 1,048,576 bytes that a ConfigMap holds, with room for its metadata.
 pub(crate) const LARGEST_DOCUMENT: usize = 900 * 1024;
@@ -18,6 +22,8 @@ pub(crate) const LARGEST_DOCUMENT: usize = 900 * 1024;
 pub(crate) struct Compiled {
     /// The bytes that the pods read.
     pub(crate) document: String,
+    /// What they say.
+    pub(crate) policy: CompiledPolicy,
     pub(crate) summary: PolicySummary,
     /// Which mappings are in it and which did not fit.
     pub(crate) programmed: ProgrammedPolicy,
@@ -31,90 +37,113 @@ impl Compiled {
     }
 }
 
-/// Compiles the mappings of a namespace that name the server. What does not fit is left out, the newest first, so that
-/// a mapping in force is not displaced by a new one.
+/// Compiles the mappings that bind the server, denies before grants. Of the grants that do not fit, the newest are left
+/// out, so that a mapping in force is not displaced by a new one. Where not even the denies fit, nothing is allowed.
 pub(crate) fn compile<'a>(
-    server: &str,
-    mappings: impl IntoIterator<Item = &'a McpRoleMapping>,
+    server: &Target<'_>,
+    mappings: impl IntoIterator<Item = Mapping<'a>>,
 ) -> Result<Compiled, serde_json::Error> {
     compile_within(LARGEST_DOCUMENT, server, mappings)
 }
 
 fn compile_within<'a>(
     largest: usize,
-    server: &str,
-    mappings: impl IntoIterator<Item = &'a McpRoleMapping>,
+    server: &Target<'_>,
+    mappings: impl IntoIterator<Item = Mapping<'a>>,
 ) -> Result<Compiled, serde_json::Error> {
-    let mut binding: Vec<&McpRoleMapping> = mappings.into_iter().filter(|mapping| binds(mapping, server)).collect();
-    binding.sort_by_key(|mapping| (mapping.creation_timestamp(), mapping.name_any()));
-
-    let mut size = serde_json::to_string(&CompiledPolicy::default())?.len();
-    let mut fitting = 0;
-    for mapping in &binding {
-        for grant in grants(mapping) {
-            size += serde_json::to_string(&grant)?.len() + ",".len();
-        }
-        if size > largest {
-            break;
-        }
-        fitting += 1;
+    let bound = mappings.into_iter().map(|mapping| (mapping, mapping.binds(server)));
+    let mut bound: Vec<(Mapping<'a>, Bound)> = bound.filter(|(_, bound)| *bound != Bound::No).collect();
+    bound.sort_by_key(|(mapping, _)| mapping.reference());
+    let mut policy =
+        CompiledPolicy { denies: bound.iter().flat_map(|(mapping, _)| denies(mapping)).collect(), grants: vec![] };
+    let mut size = serde_json::to_string(&policy)?.len();
+    let mut is_full = size > largest;
+    if is_full {
+        policy.denies.clear();
     }
-    let left_out = binding.split_off(fitting);
 
-    binding.sort_by_key(|mapping| (mapping.namespace(), mapping.name_any()));
-    let policy = CompiledPolicy { grants: binding.iter().flat_map(|mapping| grants(mapping)).collect() };
+    let (mut held, mut left_out) = (Vec::new(), Vec::new());
+    bound.sort_by(|(one, _), (other, _)| one.age().cmp(&other.age()));
+    let no_deny_fits = is_full;
+    for (mapping, bound) in bound {
+        let grants = if bound == Bound::Yes { grants(&mapping) } else { Vec::new() };
+        for grant in &grants {
+            size += serde_json::to_string(grant)?.len() + ",".len();
+        }
+        is_full |= size > largest && !grants.is_empty();
+        if no_deny_fits || (is_full && !grants.is_empty()) {
+            left_out.push(mapping);
+        } else {
+            policy.grants.extend(grants);
+            held.push(mapping);
+        }
+    }
+    // By mapping, and within a mapping as it stands there.
+    policy.grants.sort_by(|one, other| one.mapping.cmp(&other.mapping));
     let document = serde_json::to_string(&policy)?;
     Ok(Compiled {
-        summary: summarise(&policy, binding.len(), revision(document.as_bytes())),
+        summary: summarise(&policy, held.len(), revision(document.as_bytes())),
         document,
-        left_out: left_out.iter().map(|mapping| mapping.name_any()).collect(),
-        programmed: ProgrammedPolicy { held: generations(&binding), left_out: generations(&left_out) },
+        policy,
+        left_out: left_out.iter().map(Mapping::title).collect(),
+        programmed: ProgrammedPolicy { held: generations(&held), left_out: generations(&left_out) },
     })
 }
 
-/// Whether a mapping says something about the server. One that is being deleted no longer does.
-pub(crate) fn binds(mapping: &McpRoleMapping, server: &str) -> bool {
-    mapping.metadata.deletion_timestamp.is_none() && mapping.spec.servers.names.iter().any(|name| name == server)
+fn grants(mapping: &Mapping<'_>) -> Vec<Grant> {
+    let compiled = |grant: &kinds::Grant| Grant {
+        mapping: mapping.reference(),
+        name: grant.name.clone(),
+        to: grant.to.iter().filter_map(|to| subject(to, &[CallerKind::User])).collect(),
+        require: grant.require.as_ref().map(requirements).unwrap_or_default(),
+        allow: primitives(&grant.allow.tools, &grant.allow.prompts, &grant.allow.resources),
+    };
+    mapping.grants.iter().map(compiled).collect()
 }
 
-fn grants(mapping: &McpRoleMapping) -> Vec<Grant> {
-    let reference = MappingReference { namespace: mapping.namespace().unwrap_or_default(), name: mapping.name_any() };
-    mapping
-        .spec
-        .grants
-        .iter()
-        .map(|grant| Grant {
-            mapping: reference.clone(),
-            name: grant.name.clone(),
-            to: grant.to.iter().flat_map(subjects).collect(),
-            allow: Allow { tools: grant.allow.tools.iter().cloned().map(ToolPattern).collect() },
-        })
-        .collect()
+/// A deny with a subject that this version does not know is one to everyone.
+fn denies(mapping: &Mapping<'_>) -> Vec<Deny> {
+    let everyone = [CallerKind::User, CallerKind::Application];
+    let compiled = |deny: &kinds::Deny| Deny {
+        mapping: mapping.reference(),
+        name: deny.name.clone(),
+        to: deny.to.as_ref().and_then(|to| to.iter().map(|to| subject(to, &everyone)).collect()),
+        forbid: primitives(&deny.tools, &deny.prompts, &deny.resources),
+    };
+    mapping.deny.iter().map(compiled).collect()
 }
 
-fn subjects(subject: &mcp_entra_crds::Subject) -> impl Iterator<Item = Subject> {
-    let role = subject.app_role.clone().map(Subject::AppRole);
-    let group = subject
-        .group
-        .as_ref()
-        .map(|group| Subject::Group { id: group.id.clone(), display_name: group.display_name.clone() });
-    role.into_iter().chain(group)
+fn subject(subject: &kinds::Subject, callers: &[CallerKind]) -> Option<Subject> {
+    let kinds::Subject { app_role, callers: given, group, application } = subject;
+    let callers = given.as_deref().unwrap_or(callers);
+    let role = app_role.clone().map(|role| Subject::AppRole { role, callers: callers.iter().copied().collect() });
+    let group = group.clone().map(|group| Subject::Group { id: group.id, display_name: group.display_name });
+    let application = application.clone().map(|given| Subject::Application { client_id: given.client_id });
+    role.or(group).or(application)
+}
+
+fn requirements(require: &kinds::Requirements) -> Requirements {
+    Requirements {
+        scopes: require.scopes.iter().cloned().collect(),
+        authentication_context: require.authentication_context.clone(),
+    }
+}
+
+fn primitives(tools: &[String], prompts: &[String], resources: &[String]) -> Primitives {
+    let patterns = |names: &[String]| names.iter().cloned().map(Pattern).collect();
+    Primitives { tools: patterns(tools), prompts: patterns(prompts), resources: patterns(resources) }
 }
 
 fn summarise(policy: &CompiledPolicy, mappings: usize, revision: String) -> PolicySummary {
-    let roles: BTreeSet<&String> = policy
-        .grants
-        .iter()
-        .flat_map(|grant| &grant.to)
+    let subjects = policy.grants.iter().flat_map(|grant| &grant.to);
+    let roles: BTreeSet<&String> = subjects
         .filter_map(|subject| match subject {
-            Subject::AppRole(role) => Some(role),
-            Subject::Group { .. } => None,
+            Subject::AppRole { role, .. } => Some(role),
+            Subject::Group { .. } | Subject::Application { .. } => None,
         })
         .collect();
-    let tools = BUILT_IN_TOOLS
-        .iter()
-        .filter(|tool| policy.grants.iter().any(|grant| grant.allow.tools.iter().any(|pattern| pattern.matches(tool))))
-        .count();
+    let granted = |operation| policy.grants.iter().any(|grant| grant.allow.grant(operation));
+    let tools = BUILT_IN_TOOLS.iter().filter(|tool| granted(Operation::built_in(tool))).count();
     PolicySummary { revision, mappings: count(mappings), roles: count(roles.len()), tools: count(tools) }
 }
 
@@ -122,11 +151,10 @@ fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn generations(mappings: &[&McpRoleMapping]) -> BTreeMap<String, i64> {
-    mappings
-        .iter()
-        .filter_map(|mapping| Some((mapping.uid()?, mapping.metadata.generation.unwrap_or_default())))
-        .collect()
+fn generations(mappings: &[Mapping<'_>]) -> BTreeMap<String, i64> {
+    let generation =
+        |mapping: &Mapping<'_>| Some((mapping.metadata.uid.clone()?, mapping.metadata.generation.unwrap_or_default()));
+    mappings.iter().filter_map(generation).collect()
 }
 
 #[cfg(test)]
@@ -135,6 +163,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{
+        binding::{Labels, tests::mk_cluster_mapping},
+        validate::tests::mk_server,
+    };
+    use kinds::{ClusterMcpRoleMapping, McpRoleMapping};
+
+    fn compile_in(
+        largest: usize,
+        namespace_labels: Option<&Labels>,
+        mappings: &[McpRoleMapping],
+        cluster_mappings: &[ClusterMcpRoleMapping],
+    ) -> Compiled {
+        let server = mk_server();
+        let all = mappings.iter().map(Mapping::from).chain(cluster_mappings.iter().map(Mapping::from));
+        compile_within(largest, &Target::of(&server, namespace_labels), all).unwrap()
+    }
+
+    fn compile(mappings: &[McpRoleMapping]) -> Compiled {
+        compile_in(LARGEST_DOCUMENT, Some(&Labels::new()), mappings, &[])
+    }
 
     fn mk_mapping(name: &str, servers: &[&str], role: &str, age: i64) -> McpRoleMapping {
         let mut mapping: McpRoleMapping = serde_json::from_value(json!({
@@ -154,11 +202,12 @@ mod tests {
     #[test]
     fn only_mappings_that_name_the_server_are_compiled() {
         let mappings = [mk_mapping("ours", &["other", "graph"], "A", 1), mk_mapping("theirs", &["graphs"], "B", 1)];
-        let compiled = compile("graph", &mappings).unwrap();
+        let compiled = compile(&mappings);
         let policy = CompiledPolicy::parse(compiled.document.as_bytes()).unwrap();
         assert_eq!(policy.grants.len(), 1);
         assert_eq!(policy.grants[0].mapping.name, "ours");
-        assert_eq!(policy.grants[0].to, [Subject::AppRole("A".into())]);
+        assert_eq!(policy.grants[0].to, [Subject::AppRole { role: "A".into(), callers: [CallerKind::User].into() }]);
+        assert_eq!(policy, compiled.policy);
         assert_eq!(compiled.programmed.held, BTreeMap::from([("uid-ours".to_owned(), 3)]));
     }
 
@@ -166,14 +215,14 @@ mod tests {
     fn a_mapping_that_is_being_deleted_grants_nothing() {
         let mut mapping = mk_mapping("ours", &["graph"], "A", 1);
         mapping.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        assert_eq!(compile("graph", &[mapping]).unwrap().document, r#"{"grants":[]}"#);
+        assert_eq!(compile(&[mapping]).document, r#"{"grants":[]}"#);
     }
 
     #[test]
     fn the_document_does_not_depend_on_the_order_in_which_mappings_were_seen() {
         let (a, b) = (mk_mapping("a", &["graph"], "A", 1), mk_mapping("b", &["graph"], "B", 2));
-        let forth = compile("graph", [&a, &b]).unwrap();
-        let back = compile("graph", [&b, &a]).unwrap();
+        let forth = compile(&[a.clone(), b.clone()]);
+        let back = compile(&[b, a]);
         assert_eq!(forth.document, back.document);
         assert!(forth.document.find(r#""name":"a""#) < forth.document.find(r#""name":"b""#));
     }
@@ -181,7 +230,7 @@ mod tests {
     #[test]
     fn the_summary_counts_mappings_distinct_roles_and_tools() {
         let mappings = [mk_mapping("a", &["graph"], "A", 1), mk_mapping("b", &["graph"], "A", 2)];
-        let compiled = compile("graph", &mappings).unwrap();
+        let compiled = compile(&mappings);
         assert_eq!((compiled.summary.mappings, compiled.summary.roles, compiled.summary.tools), (2, 1, 1));
         assert_eq!(compiled.revision(), revision(compiled.document.as_bytes()));
     }
@@ -193,15 +242,93 @@ mod tests {
             mk_mapping("old", &["graph"], "B", 3),
             mk_mapping("middle", &["graph"], "C", 2),
         ];
-        let whole = compile("graph", &mappings).unwrap().document.len();
-        let compiled = compile_within(whole - 1, "graph", &mappings).unwrap();
+        let whole = compile(&mappings).document.len();
+        let compiled = compile_in(whole - 1, None, &mappings, &[]);
         assert!(compiled.document.len() < whole);
         assert_eq!(compiled.left_out, ["new"]);
         assert_eq!(compiled.programmed.left_out, BTreeMap::from([("uid-new".to_owned(), 3)]));
         assert_eq!(compiled.programmed.held.keys().collect::<Vec<_>>(), ["uid-middle", "uid-old"]);
 
-        let nothing_fits = compile_within(20, "graph", &mappings).unwrap();
+        let nothing_fits = compile_in(20, None, &mappings, &[]);
         assert_eq!(nothing_fits.document, r#"{"grants":[]}"#);
         assert_eq!(nothing_fits.left_out, ["old", "middle", "new"]);
+    }
+
+    fn no_mail() -> ClusterMcpRoleMapping {
+        mk_cluster_mapping("guardrails", json!({"matchLabels": {"stage": "production"}}), json!({"selector": {}}))
+    }
+
+    #[test]
+    fn denies_stand_in_the_policy_of_the_servers_whose_namespace_is_meant() {
+        let denies = |stage: &str| {
+            let labels = Labels::from([("stage".to_owned(), stage.to_owned())]);
+            compile_in(LARGEST_DOCUMENT, Some(&labels), &[], &[no_mail()]).policy.denies
+        };
+        let production = denies("production");
+        assert_eq!((production.len(), production[0].name.as_str(), &production[0].to), (1, "no-mail", &None));
+        assert_eq!(production[0].mapping.to_string(), "guardrails");
+        assert_eq!(denies("test"), []);
+    }
+
+    #[test]
+    fn of_a_mapping_whose_namespaces_are_unknown_the_denies_count_and_the_grants_do_not() {
+        let mut mapping = no_mail();
+        mapping.spec.grants = mk_mapping("x", &["graph"], "A", 1).spec.grants;
+        let compiled = compile_in(LARGEST_DOCUMENT, None, &[], &[mapping]);
+        assert_eq!((compiled.policy.denies.len(), compiled.policy.grants.len()), (1, 0));
+    }
+
+    #[test]
+    fn denies_stay_where_grants_do_not_fit_whatever_their_age() {
+        let old = mk_mapping("old", &["graph"], "A", 5);
+        let mut young = no_mail();
+        young.metadata.creation_timestamp = Some(Time(Timestamp::from_second(1_000_000).unwrap()));
+        let labels = Labels::from([("stage".to_owned(), "production".to_owned())]);
+        let (grants, denies) = (&[old], &[young]);
+        let whole = compile_in(LARGEST_DOCUMENT, Some(&labels), grants, denies).document.len();
+        let compiled = compile_in(whole - 1, Some(&labels), grants, denies);
+        assert_eq!((compiled.policy.denies.len(), compiled.policy.grants.len()), (1, 0));
+        assert_eq!((compiled.left_out, compiled.programmed.held.len()), (vec!["old".to_owned()], 1));
+    }
+
+    #[test]
+    fn where_the_denies_do_not_fit_nothing_is_allowed_and_every_mapping_is_left_out() {
+        let labels = Labels::from([("stage".to_owned(), "production".to_owned())]);
+        let compiled = compile_in(60, Some(&labels), &[mk_mapping("old", &["graph"], "A", 5)], &[no_mail()]);
+        assert_eq!(compiled.document, r#"{"grants":[]}"#);
+        assert_eq!(compiled.left_out.len(), 2);
+        assert!(compiled.left_out.contains(&"ClusterMcpRoleMapping guardrails".to_owned()));
+    }
+
+    #[test]
+    fn a_role_means_people_in_a_grant_and_applications_too_in_a_deny_unless_it_says_whom() {
+        let role = |callers: Option<Vec<CallerKind>>| kinds::Subject {
+            app_role: Some("A".into()),
+            callers,
+            ..kinds::Subject::default()
+        };
+        let meant = |given: Option<Vec<CallerKind>>| {
+            let mut mapping = mk_cluster_mapping("m", json!({}), json!({"selector": {}}));
+            mapping.spec.grants = mk_mapping("x", &["graph"], "A", 1).spec.grants;
+            mapping.spec.grants[0].to = vec![role(given.clone())];
+            mapping.spec.deny[0].to = Some(vec![role(given)]);
+            let policy = compile_in(LARGEST_DOCUMENT, None, &[], &[mapping]).policy;
+            [policy.grants[0].to[0].clone(), policy.denies[0].to.clone().unwrap()[0].clone()].map(|subject| {
+                match subject {
+                    Subject::AppRole { callers, .. } => callers.len(),
+                    other => panic!("{other:?}"),
+                }
+            })
+        };
+        assert_eq!(meant(None), [1, 2]);
+        assert_eq!(meant(Some(vec![CallerKind::User])), [1, 1]);
+        assert_eq!(meant(Some(vec![CallerKind::User, CallerKind::Application])), [2, 2]);
+    }
+
+    #[test]
+    fn a_deny_to_a_subject_that_this_version_does_not_know_is_one_to_everyone() {
+        let mut mapping = mk_cluster_mapping("m", json!({}), json!({"selector": {}}));
+        mapping.spec.deny[0].to = Some(vec![kinds::Subject::default()]);
+        assert_eq!(compile_in(LARGEST_DOCUMENT, None, &[], &[mapping]).policy.denies[0].to, None);
     }
 }

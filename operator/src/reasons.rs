@@ -49,8 +49,10 @@ reasons! {
     ServiceAccountMismatch,
     /// Accepted: the server would refuse the configuration that follows from the spec.
     InvalidConfiguration,
-    /// Accepted, Programmed of a mapping: a server that it names does not exist.
+    /// Accepted, Programmed of a mapping: a server that it names does not exist, or none that it selects.
     ServerNotFound,
+    /// Accepted of a mapping: a server that it names has another client id than `spec.servers.clientId`.
+    ClientIdMismatch,
 
     /// Programmed: the children are as built.
     Applied,

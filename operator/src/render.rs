@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use mcp_entra_crds::{McpRoleMapping, McpServer};
+use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 
 use crate::{
     apply::Desired,
+    binding::{Mapping, Target},
     build, claims,
     conditions::Reason,
     manifests::{ManifestError, Manifests},
@@ -26,8 +27,8 @@ const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 /// What is rendered.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Manifests with McpServers, and the role mappings, ConfigMaps and ServiceAccounts that go with them; repeatable, `-` for standard
-    /// input.
+    /// Manifests with McpServers, and the mappings, Namespaces, ConfigMaps and ServiceAccounts that go with them; repeatable,
+    /// `-` for standard input.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Namespace of what names none.
@@ -70,6 +71,7 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
     let manifests = Manifests::read(&arguments.files)?;
     let mut servers: Vec<McpServer> = manifests.of(&arguments.namespace)?;
     let mappings: Vec<McpRoleMapping> = manifests.of(&arguments.namespace)?;
+    let cluster_mappings: Vec<ClusterMcpRoleMapping> = manifests.all()?;
     let config_maps: Vec<ConfigMap> = manifests.of(&arguments.namespace)?;
     let accounts: Vec<ServiceAccount> = manifests.of(&arguments.namespace)?;
     if servers.is_empty() {
@@ -95,8 +97,9 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
         let validated = validate(server, &owner, &resolved, &arguments.options)
             .map_err(|Refusal { reason, message }| refused(reason, &message))?;
         let held = claims::held(server, &servers).map_err(|lost| refused(lost.reason(), lost.message()))?;
-        let bound = mappings.iter().filter(|mapping| mapping.metadata.namespace.as_ref() == Some(&owner.namespace));
-        let policy = build::policy(&owner, &policy::compile(&owner.name, bound)?)?;
+        let labels = manifests.labels_of(&owner.namespace)?;
+        let all = mappings.iter().map(Mapping::from).chain(cluster_mappings.iter().map(Mapping::from));
+        let policy = build::policy(&owner, &policy::compile(&Target::of(server, labels.as_ref()), all)?)?;
         let children = build::children(&validated, &held, RollOut::Requested)?;
         for child in std::iter::once(&policy).chain(&children) {
             rendered.push_str("---\n");

@@ -1,4 +1,4 @@
-//! Running: the watches, the two controllers over them, the operator's own endpoints, and the end.
+//! Running: the watches, the three controllers over them, the operator's own endpoints, and the end.
 
 use std::{
     fmt::Debug,
@@ -8,19 +8,23 @@ use std::{
 
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Resource, ResourceExt,
+    core::DeserializeGuard,
     runtime::{
         Config, Controller,
         controller::{self, Action},
         watcher,
     },
 };
+use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    binding::Mapping,
+    by_uid::ByUid,
     child::ChildKind,
     controller::{self as server, Context},
     discovery::discover,
@@ -34,8 +38,8 @@ use crate::{
     pods::status_client,
     upgrades::Turns,
     world::{
-        self, Gate, WatchedMapping, WatchedServer, everything, server_of, servers_beside, servers_of_config_map,
-        servers_of_gateway,
+        self, Gate, WatchedServer, everything, references, server_of, servers_beside, servers_in,
+        servers_of_config_map, servers_of_gateway,
     },
 };
 
@@ -81,8 +85,7 @@ pub async fn run(
     let (world, streams) = world::watch(&client, served.clone());
     let (open, gate) = Gate::closed();
     let (leads, leadership) = Leadership::vacant();
-    let lease_namespace = options.lease_namespace.as_deref().unwrap_or(client.default_namespace());
-    let leases = Api::namespaced(client.clone(), lease_namespace);
+    let leases = Api::namespaced(client.clone(), &options.operator_namespace);
     let candidate = Candidate::new(leases, options.identity(), options.lease_duration(), leads, metrics.clone());
     let servers = world.servers.clone();
     let context = Arc::new(Context {
@@ -99,6 +102,11 @@ pub async fn run(
         metrics: metrics.clone(),
     });
 
+    // Cluster mappings choose by the labels of namespaces and servers: a change of either may matter to any of them.
+    let (moved, moves) = tokio::sync::watch::channel(());
+    let (moved_namespace, moved_server) = (moved.clone(), moved);
+    let touched_namespaces = streams.namespaces.inspect(move |_| moved_namespace.send_replace(()));
+
     let rivals = servers.clone();
     let touched_servers =
         streams.servers.map_ok(move |touched| stream::iter(world::with_rivals(&rivals, touched)).map(Ok)).try_flatten();
@@ -106,9 +114,12 @@ pub async fn run(
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     server_controller = {
-        let (beside, config_maps, exposed) = (servers.clone(), servers.clone(), servers.clone());
+        let (beside, inside, all) = (servers.clone(), servers.clone(), servers.clone());
+        let (config_maps, exposed) = (servers.clone(), servers.clone());
         server_controller
             .watches_stream(streams.mappings, move |mapping| servers_beside(&beside, &mapping))
+            .watches_stream(touched_namespaces, move |namespace| servers_in(&inside, &namespace))
+            .watches_stream(streams.cluster_mappings, move |_| references(&all.state()))
             .watches_stream_with(
                 streams.config_maps,
                 move |config_map| servers_of_config_map(&config_maps, &config_map),
@@ -125,32 +136,45 @@ pub async fn run(
         .run(reconcile_server, server_failed, context.clone())
         .for_each(|result| async { tell(result) });
 
-    // The mapping controller has watches of its own: what starts a pass must be in the store that the pass reads.
-    let (server_names, touched_names) = world::store(&client, everything());
+    // The mapping controllers have watches of their own: what starts a pass must be in the store that the pass reads.
+    let (chosen, touched_servers) = world::store::<WatchedServer>(&client, everything());
     let (mappings, touched_mappings) = world::store(&client, everything());
+    let (cluster_mappings, touched_cluster_mappings) = world::store(&client, everything());
     let mapping_context = Arc::new(mapping::Context {
         client: client.clone(),
-        servers: server_names.clone(),
+        servers: chosen.clone(),
+        namespaces: context.world.namespaces.clone(),
         gate: gate.clone(),
         leadership: leadership.clone(),
         policies,
+        waiting: ByUid::default(),
         failures: Failures::default(),
         metrics,
     });
-    let named = mappings.clone();
+    let beside = mappings.clone();
     let reconcile_mappings = Controller::for_stream(touched_mappings, mappings.clone())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .watches_stream(touched_names, move |server| mapping::mappings_naming(&named, &server))
+        .watches_stream(touched_servers.inspect(move |_| moved_server.send_replace(())), move |server| {
+            mapping::mappings_beside(&beside, &server)
+        })
         .reconcile_all_on(leadership.gained())
-        .run(reconcile_mapping, mapping_failed, mapping_context.clone())
+        .run(reconcile_mapping::<McpRoleMapping>, mapping_failed, mapping_context.clone())
+        .for_each(|result| async { tell(result) });
+    let reconcile_cluster_mappings = Controller::for_stream(touched_cluster_mappings, cluster_mappings.clone())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .reconcile_all_on(WatchStream::from_changes(moves))
+        .reconcile_all_on(leadership.gained())
+        .run(reconcile_mapping::<ClusterMcpRoleMapping>, mapping_failed, mapping_context.clone())
         .for_each(|result| async { tell(result) });
 
     let ended = shutdown.clone().cancelled_owned();
     let endpoints = axum::serve(listener, router(gate.clone(), registry)).with_graceful_shutdown(ended);
     let announce = async {
         let (world, mapped) = (context.world.complete(), mappings.wait_until_ready());
-        if futures::try_join!(world, mapped, server_names.wait_until_ready()).is_ok() {
+        let (cluster_mapped, known) = (cluster_mappings.wait_until_ready(), chosen.wait_until_ready());
+        if futures::try_join!(world, mapped, cluster_mapped, known).is_ok() {
             tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "everything is seen");
             open.send_replace(true);
         }
@@ -164,15 +188,18 @@ pub async fn run(
             context.policies.retain(exists);
             context.failures.retain(exists);
             context.turns.retain(exists);
-            mapping_context
-                .failures
-                .retain(|uid| mappings.find(|mapping| mapping.uid().as_deref() == Some(uid)).is_some());
+            let exists = |uid: &str| {
+                mappings.find(|mapping| mapping.uid().as_deref() == Some(uid)).is_some()
+                    || cluster_mappings.find(|mapping| mapping.uid().as_deref() == Some(uid)).is_some()
+            };
+            mapping_context.failures.retain(exists);
+            mapping_context.waiting.retain(exists);
         }
     };
     let discovery = shutdown.run_until_cancelled(discover(client, found));
     let drained = CancellationToken::new();
     let work = async {
-        futures::join!(reconcile_servers, reconcile_mappings);
+        futures::join!(reconcile_servers, reconcile_mappings, reconcile_cluster_mappings);
         drained.cancel();
     };
     // In a task of its own: a busy moment here must not delay a renewal.
@@ -211,18 +238,26 @@ async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> 
     result
 }
 
-async fn reconcile_mapping(mapping: Arc<WatchedMapping>, context: Arc<mapping::Context>) -> Result<Action, Error> {
+async fn reconcile_mapping<K>(
+    mapping: Arc<DeserializeGuard<K>>,
+    context: Arc<mapping::Context>,
+) -> Result<Action, Error>
+where
+    K: Resource<DynamicType = ()>,
+    for<'a> Mapping<'a>: From<&'a K>,
+{
     if !context.leadership.is_held() {
         return Ok(Action::await_change());
     }
     let uid = mapping.uid().unwrap_or_default();
+    let kind = if mapping.namespace().is_some() { Kind::McpRoleMapping } else { Kind::ClusterMcpRoleMapping };
     let pass = async {
         match &mapping.0 {
             Ok(mapping) => mapping::reconcile(mapping, &context).await,
             Err(invalid) => Ok(unreadable(&*mapping, invalid)),
         }
     };
-    measured(pass, Kind::McpRoleMapping, &uid, &context.metrics, &context.failures).await
+    measured(pass, kind, &uid, &context.metrics, &context.failures).await
 }
 
 /// Schemas keep such objects out; one from an older or newer version of the kind may still be there.
@@ -261,7 +296,11 @@ fn server_failed(server: Arc<WatchedServer>, error: &Error, context: Arc<Context
     failed(&*server, error, &context.failures)
 }
 
-fn mapping_failed(mapping: Arc<WatchedMapping>, error: &Error, context: Arc<mapping::Context>) -> Action {
+fn mapping_failed<K: Resource<DynamicType = ()>>(
+    mapping: Arc<DeserializeGuard<K>>,
+    error: &Error,
+    context: Arc<mapping::Context>,
+) -> Action {
     failed(&*mapping, error, &context.failures)
 }
 

@@ -463,6 +463,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        binding::Target,
         conditions::State,
         pods::PollError,
         policy::compile,
@@ -492,7 +493,7 @@ mod tests {
     /// The conditions that follow from what the pods said, after lagging so many seconds.
     fn told(polled: &[PolledPod], lagging: Option<u64>, change: impl FnOnce(&mut Compiled)) -> McpServerStatus {
         let (server, owner) = (mk_server(), mk_owner());
-        let mut compiled = compile("graph", []).unwrap();
+        let mut compiled = compile(&Target::of(&mk_server(), None), []).unwrap();
         compiled.summary.revision = "new".into();
         change(&mut compiled);
         let facts = Facts {

@@ -2,8 +2,8 @@
 
 use mcp_entra_crds::{DEFAULT_PATH, Exposure, McpServer, McpServerSpec};
 use mcp_entra_policy::{
-    BUILT_IN_TOOLS, EntraConfiguration, GraphConfiguration, ProbeConfiguration, ServerConfiguration, ServerReference,
-    ToolPattern,
+    BUILT_IN_TOOLS, BuiltInTool, EntraConfiguration, GraphConfiguration, Operation, Pattern, ProbeConfiguration,
+    ServerConfiguration, ServerReference,
 };
 
 use crate::{
@@ -215,23 +215,23 @@ fn trust(spec: &McpServerSpec, resolved: &ResolvedTrustBundle, options: &Options
 
 /// The built-in tools that the patterns mean, by exact name.
 fn tools(patterns: &[String]) -> Result<Vec<String>, Refusal> {
-    let patterns: Vec<ToolPattern> = patterns.iter().cloned().map(ToolPattern).collect();
-    let known = || BUILT_IN_TOOLS.iter().map(|tool| tool.name);
-    if let Some(pattern) = patterns.iter().find(|pattern| !BUILT_IN_TOOLS.iter().any(|tool| pattern.matches(tool))) {
+    if let Some(pattern) = patterns.iter().find(|pattern| offered(std::slice::from_ref(*pattern)).next().is_none()) {
         return refuse(
             Reason::ToolNotFound,
             format!(
-                "spec.graph.tools: {:?} matches no built-in tool; correct or remove it; there are: {}",
-                pattern.0,
-                known().collect::<Vec<_>>().join(", ")
+                "spec.graph.tools: {pattern:?} matches no built-in tool; correct or remove it; there are: {}",
+                BUILT_IN_TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
             ),
         );
     }
-    Ok(BUILT_IN_TOOLS
+    Ok(offered(patterns).map(|tool| tool.name.to_owned()).collect())
+}
+
+/// The built-in tools that these patterns of `spec.graph.tools` mean.
+pub(crate) fn offered(patterns: &[String]) -> impl Iterator<Item = &'static BuiltInTool> {
+    BUILT_IN_TOOLS
         .iter()
-        .filter(|tool| patterns.iter().any(|pattern| pattern.matches(tool)))
-        .map(|tool| tool.name.to_owned())
-        .collect())
+        .filter(|tool| patterns.iter().any(|pattern| Pattern(pattern.clone()).grants(Operation::built_in(tool))))
 }
 
 #[cfg(test)]
@@ -258,7 +258,6 @@ pub(crate) mod tests {
             pod_proxy_url: None,
             status_poll_seconds: 10,
             probe_interval_seconds: 300,
-            lease_namespace: None,
             lease_duration_seconds: 15,
             identity: None,
             listen: ([127, 0, 0, 1], 0).into(),

@@ -8,22 +8,24 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::DeserializeGuard,
+    core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store, store::WriterDropped},
         watcher::{self, watcher},
     },
 };
-use mcp_entra_crds::{McpRoleMapping, McpServer};
+use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
 use crate::{
     MANAGER,
+    binding::Labels,
     child::ChildKind,
     claims,
     discovery::Served,
@@ -36,11 +38,17 @@ use crate::{
 pub(crate) type WatchedServer = DeserializeGuard<McpServer>;
 /// An McpRoleMapping as watched.
 pub(crate) type WatchedMapping = DeserializeGuard<McpRoleMapping>;
+/// A ClusterMcpRoleMapping as watched.
+pub(crate) type WatchedClusterMapping = DeserializeGuard<ClusterMcpRoleMapping>;
+/// A namespace as watched: its labels, by which cluster mappings choose.
+pub(crate) type WatchedNamespace = PartialObjectMeta<Namespace>;
 
 /// What the watches have seen.
 pub(crate) struct World {
     pub(crate) servers: Store<WatchedServer>,
     pub(crate) mappings: Store<WatchedMapping>,
+    pub(crate) cluster_mappings: Store<WatchedClusterMapping>,
+    pub(crate) namespaces: Store<WatchedNamespace>,
     pub(crate) children: Children,
     pub(crate) pods: Store<PodView>,
     /// Where TLS may end.
@@ -62,6 +70,8 @@ pub(crate) type Touched<K> = BoxStream<'static, watcher::Result<K>>;
 pub(crate) struct Streams {
     pub(crate) servers: Touched<WatchedServer>,
     pub(crate) mappings: Touched<WatchedMapping>,
+    pub(crate) cluster_mappings: Touched<WatchedClusterMapping>,
+    pub(crate) namespaces: Touched<WatchedNamespace>,
     pub(crate) config_maps: Touched<ChildView>,
     /// Every child but ConfigMaps.
     pub(crate) children: Touched<ChildView>,
@@ -73,6 +83,8 @@ pub(crate) struct Streams {
 pub(crate) fn watch(client: &Client, served: watch::Receiver<Served>) -> (World, Streams) {
     let (servers, touched_servers) = store(client, everything());
     let (mappings, touched_mappings) = store(client, everything());
+    let (cluster_mappings, touched_cluster_mappings) = store(client, everything());
+    let (namespaces, touched_namespaces) = store(client, everything());
     let (pods, touched_pods) = store(client, ours());
     let mut children = BTreeMap::new();
     let mut touched_children = Vec::new();
@@ -96,10 +108,13 @@ pub(crate) fn watch(client: &Client, served: watch::Receiver<Served>) -> (World,
     let events =
         while_served(ChildKind::HttpRoute, &served, move || watcher(api.clone(), everything()).default_backoff());
     let (gateways, touched_gateways) = store_of((), events);
-    let world = World { servers, mappings, children: Children(children), pods, gateways, served };
+    let world =
+        World { servers, mappings, cluster_mappings, namespaces, children: Children(children), pods, gateways, served };
     let streams = Streams {
         servers: touched_servers,
         mappings: touched_mappings,
+        cluster_mappings: touched_cluster_mappings,
+        namespaces: touched_namespaces,
         config_maps,
         children: stream::select_all(touched_children).boxed(),
         pods: touched_pods,
@@ -158,6 +173,12 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     store_of((), watcher(Api::all(client.clone()), config).default_backoff())
+}
+
+/// The labels of a server's namespace, once they are known.
+pub(crate) fn labels_of(namespaces: &Store<WatchedNamespace>, server: &McpServer) -> Option<Labels> {
+    let namespace = namespaces.get(&ObjectRef::new(server.metadata.namespace.as_deref()?))?;
+    Some(namespace.labels().clone())
 }
 
 /// A watch that fails is tried again by itself; its error must not reach the controller, which would hold up all other
@@ -233,16 +254,13 @@ impl World {
     pub(crate) async fn complete(&self) -> Result<(), WriterDropped> {
         self.servers.wait_until_ready().await?;
         self.mappings.wait_until_ready().await?;
+        self.cluster_mappings.wait_until_ready().await?;
+        self.namespaces.wait_until_ready().await?;
         for children in self.children.0.values() {
             children.wait_until_ready().await?;
         }
         self.gateways.wait_until_ready().await?;
         self.pods.wait_until_ready().await
-    }
-
-    /// The mappings of a namespace.
-    pub(crate) fn mappings_of(&self, namespace: &str) -> Vec<Arc<WatchedMapping>> {
-        self.mappings.state_filter(|mapping| mapping.namespace().as_deref() == Some(namespace))
     }
 
     /// The pods of a server, by name: those of its very own, not of a namesake or of somebody who borrows its labels.
@@ -294,6 +312,20 @@ pub(crate) fn servers_beside<K: Resource>(servers: &Store<WatchedServer>, object
         .iter()
         .map(|server| ObjectRef::from_obj(&**server))
         .collect()
+}
+
+/// The servers of a namespace, to be reconciled because its labels may have changed.
+pub(crate) fn servers_in(
+    servers: &Store<WatchedServer>,
+    namespace: &WatchedNamespace,
+) -> Vec<ObjectRef<WatchedServer>> {
+    let name = namespace.metadata.name.as_deref();
+    references(&servers.state_filter(|server| server.meta().namespace.as_deref() == name))
+}
+
+/// References to objects of a store.
+pub(crate) fn references<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<ObjectRef<K>> {
+    objects.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
 }
 
 /// A server that was touched, and those that may now hold or lose what they claim, too.

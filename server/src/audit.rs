@@ -31,14 +31,38 @@ pub enum Outcome {
     /// Any authenticated caller may do this.
     Open,
     /// A grant allows it.
-    Granted {
-        /// The mapping that the grant stands in.
-        mapping: MappingReference,
-        /// The grant's name.
-        grant: String,
-    },
+    Granted(Rule),
     /// It was refused, for this stable reason.
     Refused(&'static str),
+    /// It was refused for this stable reason by a deny, or by a grant whose requirements are not met.
+    RefusedBy(&'static str, Rule),
+}
+
+/// What decided: a grant or a deny of a mapping.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rule {
+    mapping: String,
+    #[serde(flatten)]
+    part: Part,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Part {
+    Grant(String),
+    Deny(String),
+}
+
+impl Rule {
+    /// A grant of a mapping.
+    pub fn grant(mapping: &MappingReference, grant: &str) -> Self {
+        Self { mapping: mapping.to_string(), part: Part::Grant(grant.to_owned()) }
+    }
+
+    /// A deny of a mapping.
+    pub fn deny(mapping: &MappingReference, deny: &str) -> Self {
+        Self { mapping: mapping.to_string(), part: Part::Deny(deny.to_owned()) }
+    }
 }
 
 /// What becomes known about one request on its way through the layers; each part is set once.
@@ -75,15 +99,9 @@ struct Line<'a> {
     tool: Option<&'a str>,
     decision: &'static str,
     reason: &'static str,
-    rule: Option<Rule<'a>>,
+    rule: Option<&'a Rule>,
     status: Option<u16>,
     latency_ms: u64,
-}
-
-#[derive(Serialize)]
-struct Rule<'a> {
-    mapping: String,
-    grant: &'a str,
 }
 
 impl AuditLog {
@@ -156,11 +174,9 @@ impl Drop for Recording {
         let principal = self.trail.principal.get();
         let (decision, reason, rule) = match outcome {
             Outcome::Open => ("allowed", "authenticated", None),
-            Outcome::Granted { mapping, grant } => {
-                let mapping = format!("{}/{}", mapping.namespace, mapping.name);
-                ("allowed", "granted", Some(Rule { mapping, grant }))
-            }
+            Outcome::Granted(rule) => ("allowed", "granted", Some(rule)),
             Outcome::Refused(reason) => ("refused", *reason, None),
+            Outcome::RefusedBy(reason, rule) => ("refused", *reason, Some(rule)),
         };
         let method = asked.map(|asked| asked.method);
         let latency = self.started.elapsed();

@@ -94,7 +94,8 @@ fn policy(path: &Path) -> Result<String, String> {
     let policy = CompiledPolicy::parse(&document).map_err(|error| error.to_string())?;
     let nobody =
         if policy.grants.is_empty() { ": nobody may use any tool until an McpRoleMapping is applied" } else { "" };
-    Ok(format!("revision {} with {} grants{nobody}", revision(&document), policy.grants.len()))
+    let (grants, denies) = (policy.grants.len(), policy.denies.len());
+    Ok(format!("revision {} with {grants} grants and {denies} denies{nobody}", revision(&document)))
 }
 
 async fn federated_token_says(token: &FederatedToken) -> Result<String, String> {

@@ -49,7 +49,7 @@ pub struct Permissions {
 impl Permissions {
     /// Decides about the use of a tool.
     pub fn decide(&self, tool: &BuiltInTool) -> Decision {
-        self.policy.policy.decide(&self.caller, Operation::Tool(tool))
+        self.policy.policy.decide(&self.caller, Operation::built_in(tool))
     }
 }
 
@@ -111,7 +111,7 @@ impl PolicyStore {
         }
         match CompiledPolicy::parse(document) {
             Ok(policy) => {
-                tracing::info!(revision, grants = policy.grants.len(), "policy in force");
+                tracing::info!(revision, denies = policy.denies.len(), grants = policy.grants.len(), "policy in force");
                 let in_force = Some(Arc::new(PolicyInForce { policy, revision }));
                 self.state.store(Arc::new(State { in_force, error: None }));
             }

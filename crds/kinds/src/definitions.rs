@@ -5,11 +5,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use crate::{McpRoleMapping, McpServer};
+use crate::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 
 /// The definitions of every kind.
 pub fn custom_resource_definitions() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
-    [McpServer::crd(), McpRoleMapping::crd()].into_iter().map(mend).collect()
+    [McpServer::crd(), McpRoleMapping::crd(), ClusterMcpRoleMapping::crd()].into_iter().map(mend).collect()
 }
 
 /// A definition as the YAML document that `crds/yaml` holds and `mcp-entra-operator crds` prints.

@@ -11,6 +11,7 @@ mod definitions;
 mod entra;
 mod exposure;
 mod mapping;
+mod selector;
 mod server;
 mod workload;
 
@@ -21,7 +22,8 @@ pub use exposure::{
     AnnotationValue, DEFAULT_PATH, Exposure, GatewayExposure, GatewayReference, IngressExposure, IssuerReference, Tls,
 };
 pub use mapping::{
-    Allow, Grant, Group, McpRoleMapping, McpRoleMappingSpec, McpRoleMappingStatus, ServerSelection, Subject,
+    Allow, Application, ClusterMcpRoleMapping, ClusterMcpRoleMappingSpec, Deny, Grant, Group, McpRoleMapping,
+    McpRoleMappingSpec, McpRoleMappingStatus, Requirements, ServerSelection, Subject,
 };
 pub use server::{FederatedCredential, Graph, McpServer, McpServerSpec, McpServerStatus, PolicySummary};
 pub use workload::{

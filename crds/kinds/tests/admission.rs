@@ -2,20 +2,16 @@
 //! every pattern, bound and CEL rule of the kinds, on a real API server.
 #![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
 
-use std::{
-    fmt::Debug,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use k8s_openapi::{
-    NamespaceResourceScope, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{Patch, PatchParams, ValidationDirective},
+    api::{DynamicObject, Patch, PatchParams, ValidationDirective},
+    core::ApiResource,
 };
-use mcp_entra_crds::{McpRoleMapping, McpServer, custom_resource_definitions};
-use serde::de::DeserializeOwned;
+use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer, custom_resource_definitions};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use testbed::{control_plane::ControlPlane, shared::Shared, supervisor::Supervisor};
 
@@ -125,7 +121,7 @@ fn mk_mapping() -> Value {
 /// What the API server says to the manifest with one member changed (removed, by `null`); nothing is stored.
 async fn refusal<K>(mut manifest: Value, pointer: &str, value: Value) -> Option<String>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = ()>,
 {
     let (parent, member) = pointer.rsplit_once('/').unwrap();
     match (manifest.pointer_mut(parent).unwrap_or_else(|| panic!("{parent}")), member) {
@@ -134,20 +130,30 @@ where
         (object, member) if value.is_null() => drop(object.as_object_mut().unwrap().remove(member)),
         (object, member) => object[member] = value,
     }
+    said::<K>(&manifest).await.unwrap_or_else(|error| panic!("{pointer}: {error}"))
+}
+
+/// What the API server says to the manifest, if it is against it; nothing is stored.
+async fn said<K: Resource<DynamicType = ()>>(manifest: &Value) -> kube::Result<Option<String>> {
     let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
-    let api = Api::<K>::namespaced(control_plane().await.client().unwrap(), "default");
+    let (client, resource) = (control_plane().await.client().unwrap(), ApiResource::erase::<K>(&()));
+    let api: Api<DynamicObject> = if resource.kind.starts_with("Cluster") {
+        Api::all_with(client, &resource)
+    } else {
+        Api::namespaced_with(client, manifest["metadata"]["namespace"].as_str().unwrap_or("default"), &resource)
+    };
     let mut parameters = PatchParams::apply("test").dry_run();
     parameters.field_validation = Some(ValidationDirective::Strict);
-    match api.patch(&name, &parameters, &Patch::Apply(&manifest)).await {
-        Ok(_) => None,
-        Err(kube::Error::Api(status)) => Some(status.message.clone()),
-        Err(error) => panic!("{pointer}: {error}"),
+    match api.patch(&name, &parameters, &Patch::Apply(manifest)).await {
+        Ok(_) => Ok(None),
+        Err(kube::Error::Api(status)) => Ok(Some(status.message.clone())),
+        Err(error) => Err(error),
     }
 }
 
 async fn assert_refused<K>(manifest: fn() -> Value, cases: Vec<(&str, Value, &str)>)
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = ()>,
 {
     for (pointer, value, named) in cases {
         let what = format!("{pointer} = {}", value.to_string().chars().take(80).collect::<String>());
@@ -158,7 +164,7 @@ where
 
 async fn assert_accepted<K>(manifest: fn() -> Value, cases: Vec<(&str, Value)>)
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = ()>,
 {
     for (pointer, value) in cases {
         let what = format!("{pointer} = {value}");
@@ -422,12 +428,58 @@ async fn a_bad_mapping_is_refused_with_the_field_named() {
         ("/spec/grants/0/name", json!("Readers"), "spec.grants[0].name"),
         ("/spec/grants/0/to", json!([]), "spec.grants[0].to"),
         ("/spec/grants/0/to", many(65, role), "spec.grants[0].to"),
-        ("/spec/grants/0/to/-", json!({}), "exactly one of appRole and group"),
+        ("/spec/grants/0/to/-", json!({}), "exactly one of appRole, group and application"),
         (
             "/spec/grants/0/to/-",
             json!({"appRole": "A", "group": {"id": "3f0c0000-0000-0000-0000-00000000000c"}}),
-            "exactly one of appRole and group",
+            "exactly one of appRole, group and application",
         ),
+        (
+            "/spec/grants/0/to/-",
+            json!({"appRole": "A", "application": {"clientId": "3f0c0000-0000-0000-0000-00000000000c"}}),
+            "exactly one of appRole, group and application",
+        ),
+        ("/spec/grants/0/to/-", json!({"application": {"clientId": "daemon"}}), "application.clientId"),
+        ("/spec/grants/0/to/0/callers", json!([]), "spec.grants[0].to[0].callers"),
+        ("/spec/grants/0/to/0/callers", json!(["User", "User"]), ".to[0].callers: duplicate entries"),
+        ("/spec/grants/0/to/0/callers", json!(["Daemon"]), "spec.grants[0].to[0].callers"),
+        ("/spec/grants/0/to/1/callers", json!(["User"]), "callers says whom an appRole means"),
+        ("/spec/servers", json!({}), "exactly one of names and selector"),
+        ("/spec/servers/selector", json!({}), "exactly one of names and selector"),
+        ("/spec/servers", json!({"selector": {"matchLabels": {"a": "b c"}}}), "spec.servers.selector.matchLabels"),
+        (
+            "/spec/servers",
+            json!({"selector": {"matchExpressions": [{"key": "a", "operator": "Is"}]}}),
+            "matchExpressions[0].operator",
+        ),
+        (
+            "/spec/servers",
+            json!({"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}),
+            "In and NotIn take values",
+        ),
+        (
+            "/spec/servers",
+            json!({"selector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}}),
+            "In and NotIn take values",
+        ),
+        ("/spec/servers/clientId", json!("graph"), "spec.servers.clientId"),
+        ("/spec/servers/names/-", json!("Graph"), "spec.servers.names"),
+        ("/spec/grants/0/require", json!({}), "at least one of scopes and authenticationContext"),
+        ("/spec/grants/0/require", json!({"scopes": []}), "at least one of scopes and authenticationContext"),
+        ("/spec/grants/0/require", json!({"scopes": ["a b"]}), "spec.grants[0].require.scopes"),
+        ("/spec/grants/0/require", json!({"scopes": ["a", "a"]}), ".require.scopes: duplicate entries"),
+        ("/spec/grants/0/require", json!({"authenticationContext": "c0"}), "require.authenticationContext"),
+        ("/spec/grants/0/require", json!({"authenticationContext": "c100"}), "require.authenticationContext"),
+        ("/spec/grants/0/allow", json!({}), "at least one of tools, prompts and resources"),
+        (
+            "/spec/grants/0/allow",
+            json!({"prompts": [], "resources": []}),
+            "at least one of tools, prompts and resources",
+        ),
+        ("/spec/grants/0/allow/prompts", json!(["*_x"]), "spec.grants[0].allow.prompts"),
+        ("/spec/grants/0/allow/resources", json!(["file://*/x"]), "spec.grants[0].allow.resources"),
+        ("/spec/deny", json!([{"name": "a", "tools": ["*"]}]), "deny"),
+        ("/spec/namespaceSelector", json!({}), "namespaceSelector"),
         ("/spec/grants/0/to/-", json!({"appRole": "Mcp Reader"}), "spec.grants[0].to[2].appRole"),
         ("/spec/grants/0/to/-", json!({"appRole": ""}), "spec.grants[0].to[2].appRole"),
         ("/spec/grants/0/to/-", json!({"user": "alice@contoso.com"}), "user"),
@@ -438,7 +490,7 @@ async fn a_bad_mapping_is_refused_with_the_field_named() {
             "spec.grants[0].to[1].group.id",
         ),
         ("/spec/grants/0/allow", json!(null), "spec.grants[0].allow"),
-        ("/spec/grants/0/allow/tools", json!([]), "spec.grants[0].allow.tools"),
+        ("/spec/grants/0/allow/tools", json!([]), "at least one of tools, prompts and resources"),
         ("/spec/grants/0/allow/tools/-", json!("*_details"), "spec.grants[0].allow.tools"),
         ("/spec/grants/0/deny", json!({"tools": ["*"]}), "deny"),
     ];
@@ -453,6 +505,20 @@ async fn the_neighbours_of_bad_mappings_are_accepted() {
         ("/spec/grants/0/to", many(64, role)),
         ("/spec/grants/0/to/-", json!({"appRole": "Müller/ä"})),
         ("/spec/grants/0/to/1/group/displayName", json!(null)),
+        ("/spec/grants/0/to/-", json!({"application": {"clientId": "3f0c0000-0000-0000-0000-00000000000c"}})),
+        ("/spec/grants/0/to/0/callers", json!(["User", "Application"])),
+        ("/spec/servers", json!({"selector": {}})),
+        ("/spec/servers", json!({"selector": {"matchLabels": {"mcp-entra.dev/team": "a"}}})),
+        (
+            "/spec/servers",
+            json!({"selector": {"matchExpressions": [
+                {"key": "a", "operator": "In", "values": ["b", ""]}, {"key": "c", "operator": "DoesNotExist"},
+            ]}}),
+        ),
+        ("/spec/servers/clientId", json!("3f0c0000-0000-0000-0000-00000000000c")),
+        ("/spec/grants/0/require", json!({"scopes": ["mail.read"], "authenticationContext": "c99"})),
+        ("/spec/grants/0/require", json!({"authenticationContext": "c1"})),
+        ("/spec/grants/0/allow", json!({"tools": [], "prompts": ["greet*"], "resources": ["file:///a/*", "*"]})),
         ("/spec/grants/0/allow/tools", json!(["*"])),
         (
             "/spec/grants",
@@ -464,4 +530,80 @@ async fn the_neighbours_of_bad_mappings_are_accepted() {
         ),
     ];
     assert_accepted::<McpRoleMapping>(mk_mapping, cases).await;
+}
+
+fn mk_cluster_mapping() -> Value {
+    json!({
+        "apiVersion": "mcp-entra.dev/v1alpha1",
+        "kind": "ClusterMcpRoleMapping",
+        "metadata": {"name": "guardrails"},
+        "spec": {
+            "namespaceSelector": {"matchLabels": {"stage": "production"}},
+            "servers": {"selector": {}},
+            "grants": mk_mapping()["spec"]["grants"].clone(),
+            "deny": [{"name": "no-guests", "to": [{"appRole": "Guest"}], "tools": ["send_*"]}],
+        },
+    })
+}
+
+#[tokio::test]
+async fn a_bad_cluster_mapping_is_refused_with_the_field_named() {
+    let cases = vec![
+        ("/spec/namespaceSelector", json!(null), "spec.namespaceSelector"),
+        ("/spec/namespaceSelector/matchLabel", json!({}), "matchLabel"),
+        ("/spec/namespaceSelector/matchLabels/a", json!("b c"), "spec.namespaceSelector.matchLabels"),
+        ("/spec/servers", json!({}), "exactly one of names and selector"),
+        ("/spec/grants/0/name", json!("Readers"), "spec.grants[0].name"),
+        ("/spec/deny/-", mk_cluster_mapping()["spec"]["deny"][0].clone(), "no-guests"),
+        ("/spec/deny/0/name", json!("No guests"), "spec.deny[0].name"),
+        ("/spec/deny/0/to", json!([]), "spec.deny[0].to"),
+        ("/spec/deny/0/to/0", json!({}), "exactly one of appRole, group and application"),
+        ("/spec/deny/0/tools", json!([]), "at least one of tools, prompts and resources"),
+        ("/spec/deny/0/tools", json!(null), "at least one of tools, prompts and resources"),
+        ("/spec/deny/0/tools", json!(["*_mail"]), "spec.deny[0].tools"),
+        ("/spec/deny/0/require", json!({"scopes": ["a"]}), "require"),
+        (
+            "/spec",
+            json!({"namespaceSelector": {}, "servers": {"selector": {}}, "grants": []}),
+            "at least one of grants and deny",
+        ),
+    ];
+    assert_refused::<ClusterMcpRoleMapping>(mk_cluster_mapping, cases).await;
+}
+
+#[tokio::test]
+async fn the_neighbours_of_bad_cluster_mappings_are_accepted() {
+    let cases = vec![
+        ("/spec/namespaceSelector", json!({})),
+        ("/spec/servers", json!({"names": ["graph"]})),
+        ("/spec/grants", json!(null)),
+        ("/spec/deny", json!(null)),
+        ("/spec/deny/0/to", json!(null)),
+        ("/spec/deny/0/tools", json!(["*"])),
+        ("/spec/deny/0", json!({"name": "no-files", "resources": ["file://*"], "prompts": ["*"]})),
+    ];
+    assert_accepted::<ClusterMcpRoleMapping>(mk_cluster_mapping, cases).await;
+}
+
+#[tokio::test]
+async fn every_example_is_accepted() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let mut manifest = Value::deserialize(document).unwrap();
+            // Nothing is stored, the namespace of the examples neither.
+            manifest["metadata"].as_object_mut().unwrap().remove("namespace");
+            let refused = match manifest["kind"].as_str().unwrap() {
+                "McpServer" => said::<McpServer>(&manifest).await,
+                "McpRoleMapping" => said::<McpRoleMapping>(&manifest).await,
+                "ClusterMcpRoleMapping" => said::<ClusterMcpRoleMapping>(&manifest).await,
+                _ => continue,
+            };
+            assert_eq!(refused.unwrap(), None, "{}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "only {seen} examples were seen");
 }

@@ -1,27 +1,27 @@
-//! Deciding by the compiled policy: who asks, for what, and which grant or lack of one answers.
+//! Deciding by the compiled policy: who asks, for what, and which deny, grant or lack of one answers.
+//!
+//! Membership of a subject is yes, no or unknown. Unknown never grants and always matches a deny. Any matching deny wins;
+//! else any grant does whose subject is yes and whose requirements are met; else nothing is allowed.
 
 use std::collections::BTreeSet;
 
-use crate::{BuiltInTool, CompiledPolicy, Grant, MappingReference, Subject};
+use crate::{BuiltInTool, CallerKind, CompiledPolicy, Grant, MappingReference, Requirements, Subject};
 
 /// Who asks, as far as decisions depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// A person, or an application without one.
     pub kind: CallerKind,
+    /// `azp` or `appid`: the client of a person, or the application itself; a GUID in lower case.
+    pub client_id: String,
     /// The `roles` claim.
     pub roles: BTreeSet<String>,
     /// The groups that the caller is known to be in.
     pub groups: Groups,
-}
-
-/// A person, or an application without one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallerKind {
-    /// A user token (delegated).
-    User,
-    /// An app-only token.
-    Application,
+    /// The `scp` claim; empty for an application.
+    pub scopes: BTreeSet<String>,
+    /// The `acrs` claim: authentication contexts of Conditional Access that the sign-in satisfied.
+    pub authentication_contexts: BTreeSet<String>,
 }
 
 /// The groups that a caller is known to be in.
@@ -33,11 +33,34 @@ pub enum Groups {
     Unknown,
 }
 
-/// What is asked for.
+/// What is asked for: to use it, or to see it listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<'a> {
-    /// To use a tool: call it, or see it listed.
-    Tool(&'a BuiltInTool),
+    /// A tool, by name.
+    Tool {
+        /// Its name.
+        name: &'a str,
+        /// Whether it is a built-in tool that changes anything.
+        writes: bool,
+    },
+    /// A prompt, by name.
+    Prompt(&'a str),
+    /// A resource, by URI.
+    Resource(&'a str),
+}
+
+impl<'a> Operation<'a> {
+    /// The use of a built-in tool.
+    pub fn built_in(tool: &'a BuiltInTool) -> Self {
+        Self::Tool { name: tool.name, writes: tool.writes }
+    }
+
+    /// The name that patterns are held against.
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Tool { name, .. } | Self::Prompt(name) | Self::Resource(name) => name,
+        }
+    }
 }
 
 /// What was decided, and by what.
@@ -50,7 +73,7 @@ pub enum Decision {
         /// The grant's name.
         grant: String,
     },
-    /// Nothing allows it.
+    /// It is denied, or nothing allows it.
     Refused(Refusal),
 }
 
@@ -63,10 +86,44 @@ impl Decision {
 
 /// Why an operation is refused, and what would allow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// App roles that some grant allows the operation to, in order.
+pub enum Refusal {
+    /// A deny forbids it, whatever is granted.
+    Denied {
+        /// The mapping that the deny stands in.
+        mapping: MappingReference,
+        /// The deny's name.
+        deny: String,
+        /// Whether it is only taken to mean the caller, since the caller's groups are unknown.
+        groups_unknown: bool,
+    },
+    /// A grant means the caller, whose token lacks scopes: the client can ask for them.
+    ScopesMissing {
+        /// The mapping that the grant stands in.
+        mapping: MappingReference,
+        /// The grant's name.
+        grant: String,
+        /// All scopes that the grant requires, those that the token has among them.
+        scopes: BTreeSet<String>,
+    },
+    /// A grant means the caller, whose sign-in did not satisfy this authentication context.
+    AuthenticationContextMissing {
+        /// The mapping that the grant stands in.
+        mapping: MappingReference,
+        /// The grant's name.
+        grant: String,
+        /// The authentication context, as `c1`.
+        context: String,
+    },
+    /// No grant means the caller.
+    NotGranted(Ways),
+}
+
+/// Whom some grant allows an operation to that the caller was refused: the ways in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// App roles, as far as callers of this kind can have them.
     pub roles: BTreeSet<String>,
-    /// Groups (display name, or id where there is none) that some grant allows the operation to, in order.
+    /// Groups (display name, or id where there is none).
     pub groups: BTreeSet<String>,
     /// Whether a grant to a group would have been decisive, had the caller's groups been known.
     pub groups_unknown: bool,
@@ -81,54 +138,107 @@ enum Membership {
 }
 
 impl CompiledPolicy {
-    /// Decides about one operation: the union of the grants whose subject the caller is known to be; by default,
-    /// nothing. A membership that is unknown grants nothing.
+    /// Decides about one operation of one caller.
     pub fn decide(&self, caller: &Caller, operation: Operation<'_>) -> Decision {
-        let mut refusal = Refusal { roles: BTreeSet::new(), groups: BTreeSet::new(), groups_unknown: false };
-        for grant in self.grants.iter().filter(|grant| grant.covers(operation)) {
-            for subject in &grant.to {
-                match membership(caller, subject) {
-                    Membership::Yes => {
-                        return Decision::Allowed { mapping: grant.mapping.clone(), grant: grant.name.clone() };
-                    }
-                    Membership::No => refusal.add(subject),
-                    Membership::Unknown => {
-                        refusal.add(subject);
-                        refusal.groups_unknown = true;
-                    }
-                }
+        match self.denied(caller, operation) {
+            Some(denied) => Decision::Refused(denied),
+            None => self.granted(caller, operation),
+        }
+    }
+
+    fn denied(&self, caller: &Caller, operation: Operation<'_>) -> Option<Refusal> {
+        let matching = self.denies.iter().filter(|deny| deny.forbid.forbid(operation)).filter_map(|deny| {
+            let meant = deny.to.as_ref().map_or(Membership::Yes, |to| caller.is_any_of(to));
+            (meant != Membership::No).then(|| Refusal::Denied {
+                mapping: deny.mapping.clone(),
+                deny: deny.name.clone(),
+                groups_unknown: meant == Membership::Unknown,
+            })
+        });
+        // One that surely means the caller says more than one that may.
+        matching.min_by_key(|denied| matches!(denied, Refusal::Denied { groups_unknown: true, .. }))
+    }
+
+    fn granted(&self, caller: &Caller, operation: Operation<'_>) -> Decision {
+        let mut ways = Ways::default();
+        let mut nearest: Option<(usize, Refusal)> = None;
+        for grant in self.grants.iter().filter(|grant| grant.allow.grant(operation)) {
+            if !caller.could_meet(&grant.require) {
+                continue;
+            }
+            if caller.is_any_of(&grant.to) != Membership::Yes {
+                grant.to.iter().for_each(|subject| ways.add(caller, subject));
+                continue;
+            }
+            match caller.lacks(grant) {
+                None => return Decision::Allowed { mapping: grant.mapping.clone(), grant: grant.name.clone() },
+                Some(lack) if nearest.as_ref().is_none_or(|(least, _)| lack.0 < *least) => nearest = Some(lack),
+                Some(_) => {}
             }
         }
-        Decision::Refused(refusal)
+        Decision::Refused(nearest.map_or(Refusal::NotGranted(ways), |(_, refusal)| refusal))
     }
 }
 
-impl Grant {
-    fn covers(&self, operation: Operation<'_>) -> bool {
-        match operation {
-            Operation::Tool(tool) => self.allow.tools.iter().any(|pattern| pattern.matches(tool)),
+impl Caller {
+    fn is_any_of(&self, subjects: &[Subject]) -> Membership {
+        let each = || subjects.iter().map(|subject| self.is(subject));
+        if each().any(|membership| membership == Membership::Yes) {
+            Membership::Yes
+        } else if each().any(|membership| membership == Membership::Unknown) {
+            Membership::Unknown
+        } else {
+            Membership::No
         }
     }
-}
 
-impl Refusal {
-    fn add(&mut self, subject: &Subject) {
-        match subject {
-            Subject::AppRole(role) => self.roles.insert(role.clone()),
-            Subject::Group { id, display_name } => self.groups.insert(display_name.as_ref().unwrap_or(id).clone()),
+    fn is(&self, subject: &Subject) -> Membership {
+        let member = match (subject, &self.groups) {
+            (Subject::AppRole { role, callers }, _) => callers.contains(&self.kind) && self.roles.contains(role),
+            (Subject::Group { id, .. }, Groups::Known(groups)) if self.kind == CallerKind::User => groups.contains(id),
+            // Nobody says of an application which groups it is in.
+            (Subject::Group { .. }, _) => return Membership::Unknown,
+            // A person's client is no subject: anybody can sign in to it.
+            (Subject::Application { client_id }, _) => {
+                self.kind == CallerKind::Application && self.client_id == *client_id
+            }
         };
+        if member { Membership::Yes } else { Membership::No }
+    }
+
+    /// An application signs in to nothing: its tokens carry neither scopes nor authentication contexts, ever.
+    fn could_meet(&self, required: &Requirements) -> bool {
+        self.kind == CallerKind::User || required.is_empty()
+    }
+
+    /// How many things a grant requires that the token lacks, and the first refusal to be met.
+    fn lacks(&self, grant: &Grant) -> Option<(usize, Refusal)> {
+        let Requirements { scopes, authentication_context } = &grant.require;
+        let missing_scopes = scopes.difference(&self.scopes).count();
+        let missing_context =
+            authentication_context.as_ref().filter(|context| !self.authentication_contexts.contains(*context));
+        let (mapping, name) = (grant.mapping.clone(), grant.name.clone());
+        let count = missing_scopes + missing_context.iter().count();
+        let refusal = match missing_context {
+            _ if missing_scopes > 0 => Refusal::ScopesMissing { mapping, grant: name, scopes: scopes.clone() },
+            Some(context) => Refusal::AuthenticationContextMissing { mapping, grant: name, context: context.clone() },
+            None => return None,
+        };
+        Some((count, refusal))
     }
 }
 
-/// Grants mean people: an application with a role of the same name is not one, whatever its token says.
-fn membership(caller: &Caller, subject: &Subject) -> Membership {
-    if caller.kind == CallerKind::Application {
-        return Membership::No;
+impl Ways {
+    fn add(&mut self, caller: &Caller, subject: &Subject) {
+        match subject {
+            Subject::AppRole { role, callers } if callers.contains(&caller.kind) => {
+                self.roles.insert(role.clone());
+            }
+            Subject::Group { id, display_name } if caller.kind == CallerKind::User => {
+                self.groups.insert(display_name.as_ref().unwrap_or(id).clone());
+                self.groups_unknown |= caller.groups == Groups::Unknown;
+            }
+            Subject::AppRole { .. } | Subject::Group { .. } | Subject::Application { .. } => {}
+        }
     }
-    let member = match (subject, &caller.groups) {
-        (Subject::AppRole(role), _) => caller.roles.contains(role),
-        (Subject::Group { id, .. }, Groups::Known(groups)) => groups.contains(id),
-        (Subject::Group { .. }, Groups::Unknown) => return Membership::Unknown,
-    };
-    if member { Membership::Yes } else { Membership::No }
 }

@@ -16,9 +16,10 @@ pub use configuration::{
     CONFIGURATION_KEY, ConfigurationError, EntraConfiguration, GraphConfiguration, ProbeConfiguration,
     ServerConfiguration, ServerReference,
 };
-pub use decision::{Caller, CallerKind, Decision, Groups, Operation, Refusal};
+pub use decision::{Caller, Decision, Groups, Operation, Refusal, Ways};
 pub use policy::{
-    Allow, CompiledPolicy, Grant, MappingReference, POLICY_KEY, PolicyError, Subject, ToolPattern, revision,
+    CallerKind, CompiledPolicy, Deny, Grant, MappingReference, POLICY_KEY, Pattern, PolicyError, Primitives,
+    Requirements, Subject, revision,
 };
 pub use status::{FederatedIdentity, FederationStatus, KeysStatus, PolicyStatus, ServerStatus};
 pub use tools::{BUILT_IN_TOOLS, BuiltInTool, built_in_tool};

@@ -1,52 +1,91 @@
-//! The compiled policy: every grant that binds one server, as one document with one revision.
+//! The compiled policy: every deny and grant that binds one server, as one document with one revision.
+
+use std::collections::BTreeSet;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::BuiltInTool;
+use crate::Operation;
 
 /// The key of the compiled policy in its ConfigMap, and its file name.
 pub const POLICY_KEY: &str = "policy.json";
 
-/// Every grant that binds one server. The empty policy lets nobody do anything.
+/// Everything that mappings say about one server. The empty policy lets nobody do anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CompiledPolicy {
-    /// The grants of all mappings, ordered by mapping and name.
+    /// What is forbidden whatever is granted: the denies of all cluster mappings, ordered by mapping.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denies: Vec<Deny>,
+    /// The grants of all mappings, ordered by mapping.
     pub grants: Vec<Grant>,
 }
 
-/// One grant of one mapping: these subjects may use these tools.
+/// One grant of one mapping: these subjects may use these primitives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Grant {
-    /// The McpRoleMapping that the grant stands in.
+    /// The mapping that the grant stands in.
     pub mapping: MappingReference,
     /// The grant's name in it.
     pub name: String,
     /// Any of these subjects is meant.
     pub to: Vec<Subject>,
+    /// What the token must carry besides.
+    #[serde(default, skip_serializing_if = "Requirements::is_empty")]
+    pub require: Requirements,
     /// What they may use.
-    pub allow: Allow,
+    pub allow: Primitives,
 }
 
-/// The name of an McpRoleMapping.
+/// One deny of one cluster mapping: these subjects may not use these primitives, whoever grants them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Deny {
+    /// The mapping that the deny stands in.
+    pub mapping: MappingReference,
+    /// The deny's name in it.
+    pub name: String,
+    /// Any of these subjects is meant. Absent: everyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Vec<Subject>>,
+    /// What they may not use.
+    pub forbid: Primitives,
+}
+
+/// The name of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MappingReference {
-    /// Its namespace.
-    pub namespace: String,
+    /// The namespace of an McpRoleMapping; absent for a ClusterMcpRoleMapping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Its name.
     pub name: String,
 }
 
-/// Who is meant by a grant.
+impl fmt::Display for MappingReference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(formatter, "{namespace}/{}", self.name),
+            None => formatter.write_str(&self.name),
+        }
+    }
+}
+
+/// Who is meant by a grant or a deny.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Subject {
-    /// Users with this app role of the server's app registration.
-    AppRole(String),
+    /// Callers with this app role of the server's app registration.
+    AppRole {
+        /// The role's value, as in the `roles` claim.
+        role: String,
+        /// The callers that are meant: an application can have a role of the same name as people.
+        callers: BTreeSet<CallerKind>,
+    },
     /// Members of this Entra group.
     #[serde(rename_all = "camelCase")]
     Group {
@@ -56,30 +95,96 @@ pub enum Subject {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         display_name: Option<String>,
     },
+    /// This application by itself, without a person.
+    #[serde(rename_all = "camelCase")]
+    Application {
+        /// The application's client id, a GUID in lower case.
+        client_id: String,
+    },
 }
 
-/// What a grant lets its subjects use.
+/// A person, or an application without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum CallerKind {
+    /// A user token (delegated).
+    User,
+    /// An app-only token.
+    Application,
+}
+
+/// What a token must carry for a grant to count: all of it. Narrows the grant, and grants nothing by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Allow {
-    /// Tools by name or prefix.
-    #[serde(default)]
-    pub tools: Vec<ToolPattern>,
+pub struct Requirements {
+    /// Scopes of the server's app registration (bare names, as in `scp`).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub scopes: BTreeSet<String>,
+    /// An authentication context of Conditional Access, as `c1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication_context: Option<String>,
 }
 
-/// A tool's name, or a prefix of names followed by `*`.
+impl Requirements {
+    /// Whether nothing is required.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a server offers, in the words of MCP: each by patterns of names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Primitives {
+    /// Tools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Pattern>,
+    /// Prompts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<Pattern>,
+    /// Resources, by URI.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Pattern>,
+}
+
+impl Primitives {
+    /// Whether a grant of these covers the operation.
+    pub fn grant(&self, operation: Operation<'_>) -> bool {
+        self.patterns(operation).iter().any(|pattern| pattern.grants(operation))
+    }
+
+    /// Whether a deny of these covers the operation.
+    pub fn forbid(&self, operation: Operation<'_>) -> bool {
+        self.patterns(operation).iter().any(|pattern| pattern.matches(operation.name()))
+    }
+
+    fn patterns(&self, operation: Operation<'_>) -> &[Pattern] {
+        match operation {
+            Operation::Tool { .. } => &self.tools,
+            Operation::Prompt(_) => &self.prompts,
+            Operation::Resource(_) => &self.resources,
+        }
+    }
+}
+
+/// A name, or a prefix of names followed by `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct ToolPattern(pub String);
+pub struct Pattern(pub String);
 
-impl ToolPattern {
-    /// Whether the pattern means this tool. A tool that writes is never meant by a prefix, only by its full name,
-    /// so that `*` cannot grant a change to anyone by surprise.
-    pub fn matches(&self, tool: &BuiltInTool) -> bool {
+impl Pattern {
+    /// Whether the pattern means this name.
+    pub fn matches(&self, name: &str) -> bool {
         match self.0.strip_suffix('*') {
-            Some(prefix) => !tool.writes && tool.name.starts_with(prefix),
-            None => self.0 == tool.name,
+            Some(prefix) => name.starts_with(prefix),
+            None => self.0 == name,
         }
+    }
+
+    /// Whether the pattern grants the operation. A built-in tool that writes is never granted by a prefix, only by its
+    /// full name, so that `*` cannot grant a change to anyone by surprise. A deny by `*` does mean it.
+    pub fn grants(&self, operation: Operation<'_>) -> bool {
+        let by_full_name_alone = matches!(operation, Operation::Tool { writes: true, .. });
+        self.matches(operation.name()) && !(by_full_name_alone && self.0.ends_with('*'))
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    binding::Target,
     options::Options,
     policy::compile,
     resolve::{ResolvedAccount, ResolvedTrustBundle},
@@ -200,7 +201,7 @@ fn paths(ingress: &Value) -> Vec<(&str, &str)> {
 
 #[test]
 fn every_child_is_owned_and_labelled() {
-    let policy = policy(&mk_owner(), &compile("graph", []).unwrap()).unwrap();
+    let policy = policy(&mk_owner(), &compile(&Target::of(&mk_server(), None), []).unwrap()).unwrap();
     let children = mk_children(|_| {}).into_iter().chain([(policy.kind, policy.object)]);
     for (kind, child) in children {
         let metadata: ObjectMeta = serde_json::from_value(child["metadata"].clone()).unwrap();

@@ -66,7 +66,7 @@ async fn a_mapping_is_not_programmed_while_its_servers_policy_is_somebody_elses(
     space.apply(mk_server()).await;
     space.mapping_condition("readers", "Accepted", "True", "Accepted").await;
     let pending = space.mapping_condition("readers", "Programmed", "False", "Pending").await;
-    assert!(pending.message.contains("the server's condition Programmed"), "{}", pending.message);
+    assert!(pending.message.contains("condition Programmed of the bound servers"), "{}", pending.message);
 
     space.delete::<ConfigMap>("graph-policy").await;
     space.mapping_condition("readers", "Programmed", "True", "Applied").await;

@@ -26,7 +26,7 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams, PostParams},
     discovery::{ApiCapabilities, ApiResource, Scope, oneshot::pinned_kind},
 };
-use mcp_entra_crds::{McpRoleMapping, McpServer};
+use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 use mcp_entra_operator::Options;
 use mcp_entra_policy::{
     FederatedIdentity, FederationStatus, KeysStatus, POLICY_KEY, PolicyStatus, ServerStatus, revision,
@@ -94,6 +94,7 @@ impl Cluster {
         }
         until("the kinds are served", async || {
             Api::<McpRoleMapping>::all(client.clone()).list(&Default::default()).await.is_ok()
+                && Api::<ClusterMcpRoleMapping>::all(client.clone()).list(&Default::default()).await.is_ok()
         })
         .await;
         let pods = FakePods::default();
@@ -130,7 +131,6 @@ impl Cluster {
             pod_proxy_url: Some(self.pod_proxy_url.clone()),
             status_poll_seconds: 1,
             probe_interval_seconds: 300,
-            lease_namespace: None,
             lease_duration_seconds: 15,
             identity: None,
             listen: ([127, 0, 0, 1], 0).into(),
@@ -184,6 +184,24 @@ impl Space {
     pub(crate) async fn apply(&self, mut object: Value) {
         object["metadata"]["namespace"] = json!(self.name);
         apply(&self.client, &object).await.unwrap();
+    }
+
+    /// Applies an object of the cluster as a person with kubectl does. Tests share the cluster: a name of the test's own
+    /// keeps them apart.
+    pub(crate) async fn apply_to_cluster(&self, object: &Value) {
+        apply(&self.client, object).await.unwrap();
+    }
+
+    /// Sets a label of the namespace; `None` removes it.
+    pub(crate) async fn label(&self, key: &str, value: Option<&str>) {
+        let patch = json!({"metadata": {"labels": {key: value}}});
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        namespaces.patch(&self.name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    }
+
+    /// The cluster mapping of that name.
+    pub(crate) fn cluster_mappings(&self) -> Api<ClusterMcpRoleMapping> {
+        Api::all(self.client.clone())
     }
 
     /// Edits as a person with `kubectl patch` does.

@@ -11,6 +11,7 @@
 
 mod children;
 mod claims;
+mod cluster_mappings;
 mod conflicts;
 mod exposure;
 mod harness;

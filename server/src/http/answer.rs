@@ -28,6 +28,12 @@ pub fn json_rpc_error(status: StatusCode, id: &Value, code: i32, message: &str, 
     (status, Json(json!({ "jsonrpc": "2.0", "id": id, "error": error }))).into_response()
 }
 
+/// The result of a tool that went wrong, for a model or a person to act on: what a client shows that hides HTTP statuses.
+pub fn tool_error(id: &Value, text: &str) -> Response {
+    let result = json!({ "resultType": "complete", "content": [{ "type": "text", "text": text }], "isError": true });
+    Json(json!({ "jsonrpc": "2.0", "id": id, "result": result })).into_response()
+}
+
 /// A refusal made before the message was read.
 pub fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "message": message }))).into_response()

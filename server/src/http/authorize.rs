@@ -1,8 +1,10 @@
 //! May they? Calling a tool takes a grant; everything else is open to every authenticated caller and shows no more than
 //! the grants allow.
 //!
-//! A missing role or group is nothing that a client could acquire by another token request, so the answer is a 403
-//! without a challenge (RFC 6750 would loop), whose body is a JSON-RPC error that says what is missing.
+//! A missing scope is a challenge that the client can meet, a missing authentication context one that it can meet if it
+//! said so. A missing role or group is nothing that a client could acquire by another token request, and neither is the
+//! lifting of a deny, so the answer is a 403 without a challenge (RFC 6750 would loop), whose body is a JSON-RPC error
+//! that says what is missing.
 
 use std::sync::Arc;
 
@@ -11,13 +13,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
-use mcp_entra_policy::{BuiltInTool, CallerKind, Decision, Refusal, built_in_tool};
+use mcp_entra_policy::{BuiltInTool, CallerKind, Decision, Refusal, Ways, built_in_tool};
 use serde_json::{Value, json};
 
 use super::Gate;
 use super::answer::{self, code};
 use super::message::{Message, Method};
-use crate::audit::{Outcome, Trail};
+use crate::audit::{Outcome, Rule, Trail};
 use crate::token::Principal;
 
 /// Lets granted calls in: the request carries the caller's [`Permissions`](crate::policy::Permissions) from here on.
@@ -29,18 +31,17 @@ pub(super) async fn layer(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = principal.caller();
-    let kind = caller.kind;
-    let permissions = gate.policy.permissions(caller);
+    let permissions = gate.policy.permissions(principal.caller());
     if let Method::CallTool { tool: name } = &message.method {
         match offered(&gate, name) {
             // rmcp answers -32602, as the specification has it: there is nothing to be allowed.
             None => trail.decided(Outcome::Refused("unknown_tool")),
             Some(tool) => match permissions.decide(tool) {
-                Decision::Allowed { mapping, grant } => trail.decided(Outcome::Granted { mapping, grant }),
+                Decision::Allowed { mapping, grant } => trail.decided(Outcome::Granted(Rule::grant(&mapping, &grant))),
                 Decision::Refused(refusal) => {
-                    trail.decided(Outcome::Refused("not_granted"));
-                    return refuse(&gate, &trail, &message, tool, kind, &refusal);
+                    trail.decided(outcome(&refusal));
+                    return Refused { gate: &gate, trail: &trail, principal: &principal, message: &message, tool }
+                        .answer(&refusal);
                 }
             },
         }
@@ -55,69 +56,128 @@ fn offered(gate: &Gate, name: &str) -> Option<&'static BuiltInTool> {
     built_in_tool(name).filter(|_| offered)
 }
 
-fn refuse(
-    gate: &Gate,
-    trail: &Trail,
-    message: &Message,
-    tool: &BuiltInTool,
-    kind: CallerKind,
-    refusal: &Refusal,
-) -> Response {
-    let server = &gate.configuration.server;
-    let text = format!(
-        "You may not call {} on the MCP server {}/{}. {}",
-        tool.name,
-        server.namespace,
-        server.name,
-        what_would_allow(kind, refusal)
-    );
-    let data = json!({
-        "tool": tool.name,
-        "roles": refusal.roles,
-        "groups": refusal.groups,
-        "groupsUnknown": refusal.groups_unknown,
-        "requestId": trail.request_id(),
-    });
-    let id = message.id.as_ref().unwrap_or(&Value::Null);
-    answer::json_rpc_error(StatusCode::FORBIDDEN, id, code::FORBIDDEN, &text, Some(data))
+fn outcome(refusal: &Refusal) -> Outcome {
+    match refusal {
+        Refusal::Denied { mapping, deny, .. } => Outcome::RefusedBy("denied", Rule::deny(mapping, deny)),
+        Refusal::ScopesMissing { mapping, grant, .. } => {
+            Outcome::RefusedBy("insufficient_scope", Rule::grant(mapping, grant))
+        }
+        Refusal::AuthenticationContextMissing { mapping, grant, .. } => {
+            Outcome::RefusedBy("insufficient_claims", Rule::grant(mapping, grant))
+        }
+        Refusal::NotGranted(_) => Outcome::Refused("not_granted"),
+    }
 }
 
-fn what_would_allow(kind: CallerKind, refusal: &Refusal) -> String {
-    if kind == CallerKind::Application {
-        return "It is granted to people, not to applications: call it with a token of a signed-in user.".to_owned();
+/// A call that is refused.
+struct Refused<'a> {
+    gate: &'a Gate,
+    trail: &'a Trail,
+    principal: &'a Principal,
+    message: &'a Message,
+    tool: &'a BuiltInTool,
+}
+
+impl Refused<'_> {
+    fn answer(&self, refusal: &Refusal) -> Response {
+        match refusal {
+            Refusal::Denied { mapping, deny, groups_unknown } => {
+                let unknown = if *groups_unknown { GROUPS_UNKNOWN } else { "" };
+                let why = format!(
+                    "It is denied by {deny} of the ClusterMcpRoleMapping {mapping}, whoever grants it: ask the platform \
+                     team.{unknown}"
+                );
+                self.forbidden(&why, json!({ "mapping": mapping.to_string(), "deny": deny }))
+            }
+            Refusal::ScopesMissing { scopes, .. } => {
+                let named = Vec::from_iter(scopes.iter().map(String::as_str)).join(", ");
+                let text = format!("{} takes the scopes {named}: ask for a token with all of them", self.tool.name);
+                self.gate.challenge.insufficient_scope(&text, scopes)
+            }
+            Refusal::AuthenticationContextMissing { context, .. } => self.step_up(context),
+            Refusal::NotGranted(ways) => {
+                let data = json!({
+                    "roles": ways.roles, "groups": ways.groups, "groupsUnknown": ways.groups_unknown,
+                });
+                self.forbidden(&what_would_allow(self.principal.caller().kind, ways), data)
+            }
+        }
     }
-    let roles = refusal.roles.iter().map(|role| format!("the app role {role}"));
-    let groups = refusal.groups.iter().map(|group| format!("membership in the group {group}"));
-    let ways: Vec<String> = roles.chain(groups).collect();
-    if ways.is_empty() {
-        return "No role mapping grants it to anyone: ask the platform team for an McpRoleMapping.".to_owned();
-    }
-    let mut text = format!(
-        "It takes {}: ask an administrator of Entra for it, then sign in again to get a new token.",
-        ways.join(" or ")
-    );
-    if refusal.groups_unknown {
-        text.push_str(
-            " Your token does not say which groups you are in (the groups claim is absent, or there are too many), so \
-             that membership in a group cannot be seen: ask for the groups assigned to the application to be emitted \
-             (groupMembershipClaims ApplicationGroup), or for a role.",
+
+    /// A client that did not say that it can answer a claims challenge would take a 401 for a token that has expired.
+    fn step_up(&self, context: &str) -> Response {
+        let text = format!(
+            "{} takes a sign-in that satisfies the authentication context {context} of Conditional Access",
+            self.tool.name
         );
+        if self.principal.accepts_claims_challenge() {
+            return self.gate.challenge.insufficient_claims(&text, context);
+        }
+        let text = format!(
+            "{text}. This client cannot ask for that (it does not declare the capability cp1): use a client that can."
+        );
+        answer::tool_error(self.id(), &text)
     }
-    text
+
+    fn forbidden(&self, why: &str, mut data: Value) -> Response {
+        let server = &self.gate.configuration.server;
+        let text = format!(
+            "You may not call {} on the MCP server {}/{}. {why}",
+            self.tool.name, server.namespace, server.name
+        );
+        if let Some(data) = data.as_object_mut() {
+            data.insert("tool".to_owned(), json!(self.tool.name));
+            data.insert("requestId".to_owned(), json!(self.trail.request_id()));
+        }
+        answer::json_rpc_error(StatusCode::FORBIDDEN, self.id(), code::FORBIDDEN, &text, Some(data))
+    }
+
+    fn id(&self) -> &Value {
+        self.message.id.as_ref().unwrap_or(&Value::Null)
+    }
+}
+
+const GROUPS_UNKNOWN: &str = " Your token does not say which groups you are in (the groups claim is absent, or there are too \
+     many), so that membership in a group cannot be seen: ask for the groups assigned to the application to be emitted \
+     (groupMembershipClaims ApplicationGroup), or for a role.";
+
+fn what_would_allow(kind: CallerKind, ways: &Ways) -> String {
+    let roles = ways.roles.iter().map(|role| format!("the app role {role}"));
+    let groups = ways.groups.iter().map(|group| format!("membership in the group {group}"));
+    let all = Vec::from_iter(roles.chain(groups)).join(" or ");
+    match kind {
+        CallerKind::Application if all.is_empty() => {
+            "It is not granted to this application: ask the platform team for \
+             a grant to it, or call it with a token of a signed-in user."
+                .to_owned()
+        }
+        CallerKind::Application => format!(
+            "It takes {all}: ask an administrator of Entra to assign it to the application, then ask for a new token."
+        ),
+        CallerKind::User if all.is_empty() => {
+            "No role mapping grants it to anyone: ask the platform team for an McpRoleMapping.".to_owned()
+        }
+        CallerKind::User => {
+            let unknown = if ways.groups_unknown { GROUPS_UNKNOWN } else { "" };
+            format!(
+                "It takes {all}: ask an administrator of Entra for it, then sign in again to get a new token.{unknown}"
+            )
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refusal(roles: &[&str], groups: &[&str], groups_unknown: bool) -> Refusal {
+    fn ways(roles: &[&str], groups: &[&str], groups_unknown: bool) -> Ways {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Refusal { roles: set(roles), groups: set(groups), groups_unknown }
+        Ways { roles: set(roles), groups: set(groups), groups_unknown }
     }
 
     #[test]
     fn a_refusal_names_every_way_in() {
-        let text = what_would_allow(CallerKind::User, &refusal(&["Mcp.Admin", "Mcp.Reader"], &["Sales"], false));
+        let text = what_would_allow(CallerKind::User, &ways(&["Mcp.Admin", "Mcp.Reader"], &["Sales"], false));
         assert!(text.starts_with(
             "It takes the app role Mcp.Admin or the app role Mcp.Reader or membership in the group Sales:"
         ));
@@ -126,18 +186,19 @@ mod tests {
 
     #[test]
     fn unknown_groups_are_said_to_be_the_reason() {
-        let text = what_would_allow(CallerKind::User, &refusal(&[], &["Sales"], true));
+        let text = what_would_allow(CallerKind::User, &ways(&[], &["Sales"], true));
         assert!(text.contains("does not say which groups you are in"));
     }
 
     #[test]
     fn a_tool_that_nobody_may_call_is_said_to_be_so() {
-        assert!(what_would_allow(CallerKind::User, &refusal(&[], &[], false)).contains("McpRoleMapping"));
+        assert!(what_would_allow(CallerKind::User, &ways(&[], &[], false)).contains("McpRoleMapping"));
     }
 
     #[test]
-    fn an_application_is_not_told_to_get_a_role_that_would_not_help() {
-        let text = what_would_allow(CallerKind::Application, &refusal(&["Mcp.Reader"], &[], false));
-        assert!(!text.contains("Mcp.Reader") && text.contains("signed-in user"));
+    fn an_application_is_told_of_roles_that_are_granted_to_applications_alone() {
+        assert!(what_would_allow(CallerKind::Application, &Ways::default()).contains("signed-in user"));
+        let text = what_would_allow(CallerKind::Application, &ways(&["Mcp.Reader"], &[], false));
+        assert!(text.contains("the app role Mcp.Reader") && text.contains("assign it to the application"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! Whose token is it? From here on a request has a verified [`Principal`], and no other source of identity.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -43,7 +44,7 @@ fn refuse(gate: &Gate, error: &TokenError) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
         response
     } else if error.required_scope_missing() {
-        gate.challenge.insufficient_scope(&text)
+        gate.challenge.insufficient_scope(&text, &BTreeSet::new())
     } else {
         gate.challenge.invalid_token(&text)
     }

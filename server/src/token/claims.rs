@@ -98,6 +98,7 @@ pub(super) fn principal(
             scopes,
             roles,
             groups: groups(claims)?,
+            authentication_contexts: strings(claims, "acrs")?.unwrap_or_default(),
             accepts_claims_challenge: strings(claims, "xms_cc")?.is_some_and(|values| values.contains("cp1")),
             assertion: SecretString::from(token),
             expires_at,

@@ -29,6 +29,8 @@ pub struct User {
     pub roles: BTreeSet<String>,
     /// `groups`, unless the claim is absent or stands for too many groups.
     pub groups: Groups,
+    /// `acrs`: the authentication contexts of Conditional Access that the sign-in satisfied.
+    pub authentication_contexts: BTreeSet<String>,
     /// Whether the client declared (`xms_cc` with `cp1`) that it can answer a claims challenge.
     pub accepts_claims_challenge: bool,
     /// The token itself: the assertion of an on-behalf-of exchange.
@@ -75,16 +77,31 @@ impl Principal {
         }
     }
 
+    /// Whether the caller can answer a claims challenge.
+    pub fn accepts_claims_challenge(&self) -> bool {
+        matches!(self, Self::User(user) if user.accepts_claims_challenge)
+    }
+
     /// What the policy decides by.
     pub fn caller(&self) -> Caller {
         match self {
-            Self::User(user) => {
-                Caller { kind: CallerKind::User, roles: user.roles.clone(), groups: user.groups.clone() }
-            }
-            // Entra puts no groups into app-only tokens, and no grant means an application's groups.
-            Self::Application(application) => {
-                Caller { kind: CallerKind::Application, roles: application.roles.clone(), groups: Groups::Unknown }
-            }
+            Self::User(user) => Caller {
+                kind: CallerKind::User,
+                client_id: user.client_id.clone(),
+                roles: user.roles.clone(),
+                groups: user.groups.clone(),
+                scopes: user.scopes.clone(),
+                authentication_contexts: user.authentication_contexts.clone(),
+            },
+            Self::Application(application) => Caller {
+                kind: CallerKind::Application,
+                client_id: application.client_id.clone(),
+                roles: application.roles.clone(),
+                // Nothing is read of an application's groups.
+                groups: Groups::Unknown,
+                scopes: BTreeSet::new(),
+                authentication_contexts: BTreeSet::new(),
+            },
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Who may do what, as the policy in force has it at that moment.
 
-use mcp_entra_policy::CompiledPolicy;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mcp_entra_policy::{CallerKind, CompiledPolicy, Requirements, Subject};
 use reqwest::header::WWW_AUTHENTICATE;
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, eventually, grant_to_readers, grant_to_sales};
-use crate::tenant::{ALICE, BOB};
+use crate::harness::{Setup, Site, deny_to_everyone, eventually, grant, grant_to_readers, grant_to_sales};
+use crate::tenant::{ALICE, BOB, ROLE, SCOPE};
 
 #[tokio::test]
 async fn a_caller_sees_and_calls_what_a_role_grants_and_nothing_else() {
     let mut setup = Setup::new();
-    setup.policy = CompiledPolicy { grants: vec![grant_to_readers(&["get_user_details"])] };
+    setup.policy = CompiledPolicy { denies: vec![], grants: vec![grant_to_readers(&["get_user_details"])] };
     let site = setup.start().await;
     let alice = site.setup.tenant.token(ALICE);
     assert_eq!(site.tools(&alice).await, ["get_user_details"]);
@@ -143,4 +145,135 @@ async fn a_tool_that_the_server_does_not_offer_is_unknown_whatever_is_granted() 
         let answer: Value = response.json().await.unwrap();
         assert_eq!(answer["error"]["code"], -32602, "{tool}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn a_deny_wins_over_every_grant_hides_the_tool_and_is_named() {
+    let mut setup = Setup::new();
+    setup.policy.denies = vec![deny_to_everyone(&["list_*"])];
+    let site = setup.start().await;
+    let alice = site.setup.tenant.token(ALICE);
+    assert_eq!(site.tools(&alice).await, ["get_user_details"]);
+    assert_eq!(site.call(&alice, "get_user_details", json!({})).await.status(), 200);
+
+    let response = site.call(&alice, "list_my_messages", json!({})).await;
+    assert_eq!(response.status(), 403);
+    assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
+    let line = site.audit_of(&response).await;
+    assert_eq!((&line["decision"], &line["reason"]), (&json!("refused"), &json!("denied")));
+    assert_eq!(line["rule"], json!({ "mapping": "guardrails", "deny": "nobody" }));
+    let answer: Value = response.json().await.unwrap();
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("denied by nobody of the ClusterMcpRoleMapping guardrails"), "{message}");
+}
+
+/// A server whose grant to readers requires this.
+async fn requiring(scopes: &[&str], context: Option<&str>) -> Site {
+    let mut setup = Setup::new();
+    setup.policy.grants[0].require = Requirements {
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        authentication_context: context.map(str::to_owned),
+    };
+    setup.start().await
+}
+
+#[tokio::test]
+async fn a_missing_scope_is_a_challenge_that_names_all_scopes_of_the_call_at_once() {
+    let site = requiring(&["mail.read", "other.scope"], None).await;
+    let tenant = &site.setup.tenant;
+    let mut claims = tenant.claims(ALICE);
+    claims["scp"] = json!(format!("{SCOPE} other.scope"));
+    let without = tenant.sign(&json!({}), &claims);
+    assert_eq!(site.tools(&without).await, [""; 0]);
+    let response = site.call(&without, "get_user_details", json!({})).await;
+    assert_eq!(response.status(), 403);
+    let header = response.headers()[WWW_AUTHENTICATE].to_str().unwrap();
+    let of = |scope: &str| format!("api://{}/{scope}", tenant.server);
+    let scope = format!("scope=\"{} {} {}\"", of("mail.read"), of(SCOPE), of("other.scope"));
+    assert!(header.starts_with("Bearer error=\"insufficient_scope\"") && header.contains(&scope), "{header}");
+    let line = site.audit_of(&response).await;
+    assert_eq!(line["reason"], "insufficient_scope");
+    assert_eq!(line["rule"], json!({ "mapping": "productivity/readers-mapping", "grant": "readers" }));
+
+    claims["scp"] = json!(format!("{SCOPE} other.scope mail.read"));
+    let with = tenant.sign(&json!({}), &claims);
+    assert_eq!(site.call(&with, "get_user_details", json!({})).await.status(), 200);
+    // Whom no grant means is not sent for scopes that would not help.
+    let mut bob = tenant.claims(BOB);
+    bob["scp"] = claims["scp"].clone();
+    let response = site.call(&tenant.sign(&json!({}), &bob), "get_user_details", json!({})).await;
+    assert_eq!((response.status().as_u16(), response.headers().contains_key(WWW_AUTHENTICATE)), (403, false));
+}
+
+#[tokio::test]
+async fn a_missing_authentication_context_is_a_claims_challenge_to_a_client_that_can_answer_it() {
+    let site = requiring(&[], Some("c1")).await;
+    let tenant = &site.setup.tenant;
+    let mut claims = tenant.claims(ALICE);
+    claims["xms_cc"] = json!(["cp1"]);
+    claims["acrs"] = json!(["c2"]);
+    let response = site.call(&tenant.sign(&json!({}), &claims), "get_user_details", json!({})).await;
+    assert_eq!(response.status(), 401);
+    let header = response.headers()[WWW_AUTHENTICATE].to_str().unwrap();
+    assert!(header.starts_with("Bearer error=\"insufficient_claims\", claims=\""), "{header}");
+    let encoded = header.split("claims=\"").nth(1).unwrap().split('"').next().unwrap();
+    let asked: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).unwrap()).unwrap();
+    assert_eq!(asked, json!({ "access_token": { "acrs": { "essential": true, "value": "c1" } } }));
+    let line = site.audit_of(&response).await;
+    assert_eq!((&line["reason"], &line["rule"]["grant"]), (&json!("insufficient_claims"), &json!("readers")));
+
+    claims["acrs"] = json!(["c1"]);
+    assert_eq!(site.call(&tenant.sign(&json!({}), &claims), "get_user_details", json!({})).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_answer_a_claims_challenge_gets_an_error_of_the_tool_instead() {
+    let site = requiring(&[], Some("c1")).await;
+    let tenant = &site.setup.tenant;
+    for capabilities in [None, Some(json!(["cp2"]))] {
+        let mut claims = tenant.claims(ALICE);
+        claims.as_object_mut().unwrap().remove("xms_cc");
+        if let Some(capabilities) = capabilities {
+            claims["xms_cc"] = capabilities;
+        }
+        let response = site.call(&tenant.sign(&json!({}), &claims), "get_user_details", json!({})).await;
+        assert_eq!((response.status().as_u16(), response.headers().contains_key(WWW_AUTHENTICATE)), (200, false));
+        assert_eq!(site.audit_of(&response).await["decision"], "refused");
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!((&answer["id"], &answer["result"]["isError"]), (&json!(7), &json!(true)));
+        let text = answer["result"]["content"][0]["text"].as_str().unwrap();
+        assert!(text.contains("authentication context c1") && text.contains("cp1"), "{text}");
+    }
+    let reached_graph = tenant.requests().iter().any(|request| request.host == entra_emulator::Host::Graph);
+    assert!(!reached_graph);
+}
+
+#[tokio::test]
+async fn an_application_is_let_in_by_a_grant_to_itself_or_to_its_role_if_that_means_applications() {
+    let mut setup = Setup::new();
+    let daemon = setup.tenant.daemon.to_string();
+    let tools = &["get_user_details"];
+    setup.policy.grants = vec![grant("daemon", Subject::Application { client_id: daemon }, tools)];
+    let site = setup.start().await;
+    let tenant = &site.setup.tenant;
+    let token = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon));
+    assert_eq!(site.tools(&token).await, ["get_user_details"]);
+    let mut claims = tenant.application_claims(tenant.daemon);
+    claims["azp"] = json!(tenant.client);
+    assert_eq!(site.tools(&tenant.sign(&json!({}), &claims)).await, [""; 0]);
+    // A person who signed in through that client is somebody else.
+    let mut claims = tenant.claims(ALICE);
+    claims["azp"] = json!(tenant.daemon);
+    assert_eq!(site.tools(&tenant.sign(&json!({}), &claims)).await, [""; 0]);
+
+    let everybody = [CallerKind::User, CallerKind::Application].into();
+    let role = Subject::AppRole { role: ROLE.into(), callers: everybody };
+    site.setup.write_policy(&CompiledPolicy { denies: vec![], grants: vec![grant("role", role, tools)] });
+    let revision = |policy: &CompiledPolicy| mcp_entra_policy::revision(&serde_json::to_vec(policy).unwrap());
+    let old = revision(&site.setup.policy);
+    eventually("the policy is in force", async || {
+        site.status().await.policy.revision.filter(|revision| *revision != old)
+    })
+    .await;
+    assert_eq!(site.tools(&token).await, ["get_user_details"]);
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use mcp_entra_policy::{
-    Allow, CompiledPolicy, Grant, MappingReference, ServerConfiguration, ServerStatus, Subject, ToolPattern,
+    CallerKind, CompiledPolicy, Deny, Grant, MappingReference, Pattern, Primitives, Requirements, ServerConfiguration,
+    ServerStatus, Subject,
 };
 use mcp_entra_server::entra::FederatedToken;
 use mcp_entra_server::serve::{self, Running};
@@ -58,7 +59,7 @@ impl Setup {
     pub(crate) fn new() -> Self {
         let tenant = TestTenant::new();
         let configuration = tenant.configuration();
-        let policy = CompiledPolicy { grants: vec![grant_to_readers(&["*"])] };
+        let policy = CompiledPolicy { denies: vec![], grants: vec![grant_to_readers(&["*"])] };
         Self { tenant, configuration, policy, drain: Duration::ZERO }
     }
 
@@ -183,7 +184,7 @@ impl Site {
 
 /// A grant of these tools to the app role [`ROLE`].
 pub(crate) fn grant_to_readers(tools: &[&str]) -> Grant {
-    grant("readers", Subject::AppRole(ROLE.into()), tools)
+    grant("readers", Subject::AppRole { role: ROLE.into(), callers: [CallerKind::User].into() }, tools)
 }
 
 /// A grant of these tools to the group `Sales`.
@@ -191,13 +192,29 @@ pub(crate) fn grant_to_sales(tenant: &TestTenant, tools: &[&str]) -> Grant {
     grant("sales", Subject::Group { id: tenant.sales.to_string(), display_name: Some("Sales".into()) }, tools)
 }
 
-fn grant(name: &str, to: Subject, tools: &[&str]) -> Grant {
+/// A deny of these tools to everyone.
+pub(crate) fn deny_to_everyone(tools: &[&str]) -> Deny {
+    Deny {
+        mapping: MappingReference { namespace: None, name: "guardrails".into() },
+        name: "nobody".into(),
+        to: None,
+        forbid: primitives(tools),
+    }
+}
+
+/// A grant of these tools to that subject.
+pub(crate) fn grant(name: &str, to: Subject, tools: &[&str]) -> Grant {
     Grant {
-        mapping: MappingReference { namespace: "productivity".into(), name: format!("{name}-mapping") },
+        mapping: MappingReference { namespace: Some("productivity".into()), name: format!("{name}-mapping") },
         name: name.into(),
         to: vec![to],
-        allow: Allow { tools: tools.iter().map(|tool| ToolPattern((*tool).into())).collect() },
+        require: Requirements::default(),
+        allow: primitives(tools),
     }
+}
+
+fn primitives(tools: &[&str]) -> Primitives {
+    Primitives { tools: tools.iter().map(|tool| Pattern((*tool).into())).collect(), ..Primitives::default() }
 }
 
 /// Asks until there is an answer; gives up, with the name of what was waited for, after [`PATIENCE`].

@@ -1,0 +1,82 @@
+//! The sentences about clouds and the configuration file, each as a test.
+#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+
+use mcp_entra_policy::*;
+
+fn configuration() -> ServerConfiguration {
+    ServerConfiguration {
+        server: ServerReference { namespace: "productivity".into(), name: "graph".into() },
+        public_url: Some("https://graph.mcp.contoso.com/mcp".into()),
+        path: "/mcp".into(),
+        entra: EntraConfiguration {
+            tenant_id: "8f6b0000-0000-0000-0000-00000000000a".into(),
+            client_id: "1c2d0000-0000-0000-0000-00000000000b".into(),
+            authority: Cloud::Public.authority().into(),
+            audiences: vec![],
+            required_scopes: vec!["mcp.access".into()],
+        },
+        graph: GraphConfiguration {
+            base_url: Cloud::Public.graph().into(),
+            scopes: vec!["User.Read".into()],
+            tools: vec!["get_user_details".into()],
+        },
+        probe: ProbeConfiguration { interval_seconds: 300 },
+    }
+}
+
+#[test]
+fn a_sound_configuration_is_accepted_and_qualifies_its_scopes() {
+    configuration().validate().unwrap();
+    assert_eq!(configuration().qualified_scopes(), ["api://1c2d0000-0000-0000-0000-00000000000b/mcp.access"]);
+}
+
+#[test]
+fn each_unsound_configuration_is_refused_with_the_field_named() {
+    type Change = fn(&mut ServerConfiguration);
+    let cases: [(&str, Change); 11] = [
+        ("entra.tenantId", |c| c.entra.tenant_id = "contoso.com".into()),
+        ("entra.tenantId", |c| c.entra.tenant_id = c.entra.tenant_id.to_uppercase()),
+        ("entra.clientId", |c| c.entra.client_id = String::new()),
+        ("entra.authority", |c| c.entra.authority = "http://login.example.com".into()),
+        ("entra.authority", |c| c.entra.authority = "https://login.example.com/".into()),
+        ("graph.baseUrl", |c| c.graph.base_url = "https://user@graph.example.com".into()),
+        ("publicUrl", |c| c.public_url = Some("http://graph.mcp.contoso.com/mcp".into())),
+        ("publicUrl", |c| c.path = "/other".into()),
+        ("entra.requiredScopes", |c| c.entra.required_scopes.clear()),
+        ("graph.scopes", |c| c.graph.scopes.clear()),
+        ("graph.tools", |c| c.graph.tools.push("drop_database".into())),
+    ];
+    for (field, change) in cases {
+        let mut changed = configuration();
+        change(&mut changed);
+        let error = changed.validate().expect_err(field).to_string();
+        assert!(error.starts_with(field), "{error} should name {field}");
+    }
+}
+
+#[test]
+fn each_cloud_has_an_authority_a_graph_and_an_audience_of_its_own_kind() {
+    let facts: Vec<_> = [Cloud::Public, Cloud::USGov, Cloud::USGovDoD, Cloud::China]
+        .map(|cloud| (cloud.authority(), cloud.graph(), cloud.federation_audience()))
+        .to_vec();
+    assert_eq!(
+        facts[0],
+        ("https://login.microsoftonline.com", "https://graph.microsoft.com", "api://AzureADTokenExchange")
+    );
+    assert_eq!(
+        facts[1],
+        ("https://login.microsoftonline.us", "https://graph.microsoft.us", "api://AzureADTokenExchangeUSGov")
+    );
+    assert_eq!(
+        facts[2],
+        ("https://login.microsoftonline.us", "https://dod-graph.microsoft.us", "api://AzureADTokenExchangeUSGov")
+    );
+    assert_eq!(
+        facts[3],
+        (
+            "https://login.partner.microsoftonline.cn",
+            "https://microsoftgraph.chinacloudapi.cn",
+            "api://AzureADTokenExchangeChina"
+        )
+    );
+}

@@ -1,0 +1,219 @@
+//! Which mapping is about which server: mappings of either kind, seen alike. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
+use kube::core::{Selector, SelectorExt};
+use mcp_entra_crds::{
+    ClusterMcpRoleMapping, Deny, Grant, McpRoleMapping, McpRoleMappingStatus, McpServer, ServerSelection,
+};
+use mcp_entra_policy::MappingReference;
+
+/// Labels of an object.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// A mapping of either kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping<'a> {
+    pub(crate) metadata: &'a ObjectMeta,
+    /// The namespaces that are meant; without a selector, the mapping's own.
+    namespaces: Option<&'a LabelSelector>,
+    pub(crate) servers: &'a ServerSelection,
+    pub(crate) grants: &'a [Grant],
+    pub(crate) deny: &'a [Deny],
+    pub(crate) status: Option<&'a McpRoleMappingStatus>,
+}
+
+impl<'a> From<&'a McpRoleMapping> for Mapping<'a> {
+    fn from(mapping: &'a McpRoleMapping) -> Self {
+        let McpRoleMapping { metadata, spec, status } = mapping;
+        let (servers, grants) = (&spec.servers, &spec.grants);
+        Self { metadata, namespaces: None, servers, grants, deny: &[], status: status.as_ref() }
+    }
+}
+
+impl<'a> From<&'a ClusterMcpRoleMapping> for Mapping<'a> {
+    fn from(mapping: &'a ClusterMcpRoleMapping) -> Self {
+        let ClusterMcpRoleMapping { metadata, spec, status } = mapping;
+        let (servers, grants, deny) = (&spec.servers, &spec.grants, &spec.deny);
+        Self { metadata, namespaces: Some(&spec.namespace_selector), servers, grants, deny, status: status.as_ref() }
+    }
+}
+
+/// A server, as far as mappings choose by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    labels: &'a Labels,
+    client_id: &'a str,
+    /// Nothing as long as they are not known.
+    namespace_labels: Option<&'a Labels>,
+}
+
+impl<'a> Target<'a> {
+    /// This server, in a namespace with these labels.
+    pub(crate) fn of(server: &'a McpServer, namespace_labels: Option<&'a Labels>) -> Self {
+        static NONE: Labels = Labels::new();
+        Self {
+            namespace: server.metadata.namespace.as_deref().unwrap_or_default(),
+            name: server.metadata.name.as_deref().unwrap_or_default(),
+            labels: server.metadata.labels.as_ref().unwrap_or(&NONE),
+            client_id: &server.spec.entra.client_id,
+            namespace_labels,
+        }
+    }
+}
+
+/// Whether a mapping is about a server. As with a caller's groups, what is unknown grants nothing and is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Bound {
+    No,
+    Unknown,
+    Yes,
+}
+
+impl From<bool> for Bound {
+    fn from(is_bound: bool) -> Self {
+        if is_bound { Self::Yes } else { Self::No }
+    }
+}
+
+impl Mapping<'_> {
+    /// Whether the mapping is about the server. One that is being deleted no longer is.
+    pub(crate) fn binds(&self, server: &Target<'_>) -> Bound {
+        if self.metadata.deletion_timestamp.is_some() {
+            return Bound::No;
+        }
+        self.selects(server).min(self.is_meant_for(server).into())
+    }
+
+    /// Whether the mapping chooses the server, by namespace and by name or labels.
+    pub(crate) fn selects(&self, server: &Target<'_>) -> Bound {
+        let in_namespace = match self.namespaces {
+            None => (self.metadata.namespace.as_deref() == Some(server.namespace)).into(),
+            Some(selector) => matches(selector, server.namespace_labels),
+        };
+        let chosen = match (&self.servers.names, &self.servers.selector) {
+            (Some(names), _) => names.iter().any(|name| name == server.name).into(),
+            (None, Some(selector)) => matches(selector, Some(server.labels)),
+            (None, None) => Bound::No,
+        };
+        in_namespace.min(chosen)
+    }
+
+    /// Whether the server's app registration is the one that the mapping is meant for.
+    pub(crate) fn is_meant_for(&self, server: &Target<'_>) -> bool {
+        self.servers.client_id.as_ref().is_none_or(|client_id| client_id == server.client_id)
+    }
+
+    /// How decisions name the mapping.
+    pub(crate) fn reference(&self) -> MappingReference {
+        MappingReference { namespace: self.metadata.namespace.clone(), name: self.name().to_owned() }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The name, as it is told to somebody who looks at a server.
+    pub(crate) fn title(&self) -> String {
+        match self.metadata.namespace {
+            Some(_) => self.name().to_owned(),
+            None => format!("ClusterMcpRoleMapping {}", self.name()),
+        }
+    }
+
+    /// Orders mappings, the oldest first.
+    pub(crate) fn age(&self) -> (Option<&Time>, Option<&str>, &str) {
+        (self.metadata.creation_timestamp.as_ref(), self.metadata.namespace.as_deref(), self.name())
+    }
+}
+
+fn matches(selector: &LabelSelector, labels: Option<&Labels>) -> Bound {
+    if *selector == LabelSelector::default() {
+        return Bound::Yes;
+    }
+    // The schema lets no selector in that cannot be used.
+    match (Selector::try_from(selector.clone()), labels) {
+        (Ok(selector), Some(labels)) => selector.matches(labels).into(),
+        _ => Bound::Unknown,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::validate::tests::mk_server;
+
+    /// A cluster mapping for the namespaces that this selector matches.
+    pub(crate) fn mk_cluster_mapping(name: &str, namespaces: Value, servers: Value) -> ClusterMcpRoleMapping {
+        serde_json::from_value(json!({
+            "apiVersion": "mcp-entra.dev/v1alpha1",
+            "kind": "ClusterMcpRoleMapping",
+            "metadata": {"name": name, "uid": format!("uid-{name}"), "generation": 1},
+            "spec": {
+                "namespaceSelector": namespaces,
+                "servers": servers,
+                "deny": [{"name": "no-mail", "tools": ["list_my_messages"]}],
+            },
+        }))
+        .unwrap()
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn bound(namespaces: Value, servers: Value, namespace_labels: Option<&Labels>) -> Bound {
+        let mut server = mk_server();
+        server.metadata.labels = Some(labels(&[("team", "a")]));
+        Mapping::from(&mk_cluster_mapping("m", namespaces, servers)).binds(&Target::of(&server, namespace_labels))
+    }
+
+    #[test]
+    fn a_cluster_mapping_binds_the_chosen_servers_of_the_namespaces_that_its_selector_matches() {
+        let production = labels(&[("stage", "production")]);
+        let selector = || json!({"matchLabels": {"stage": "production"}});
+        let graph = || json!({"names": ["graph"]});
+        assert_eq!(bound(selector(), graph(), Some(&production)), Bound::Yes);
+        assert_eq!(bound(selector(), graph(), Some(&labels(&[("stage", "test")]))), Bound::No);
+        assert_eq!(bound(selector(), json!({"names": ["graphs"]}), Some(&production)), Bound::No);
+        assert_eq!(bound(json!({}), graph(), Some(&Labels::new())), Bound::Yes);
+        let expression = json!({"matchExpressions": [{"key": "stage", "operator": "NotIn", "values": ["test"]}]});
+        assert_eq!(bound(expression.clone(), graph(), Some(&production)), Bound::Yes);
+        assert_eq!(bound(expression, graph(), Some(&labels(&[("stage", "test")]))), Bound::No);
+    }
+
+    #[test]
+    fn whether_a_namespace_is_meant_is_unknown_as_long_as_its_labels_are() {
+        assert_eq!(bound(json!({"matchLabels": {"a": "b"}}), json!({"names": ["graph"]}), None), Bound::Unknown);
+        assert_eq!(bound(json!({"matchLabels": {"a": "b"}}), json!({"names": ["other"]}), None), Bound::No);
+        assert_eq!(bound(json!({}), json!({"names": ["graph"]}), None), Bound::Yes);
+    }
+
+    #[test]
+    fn servers_are_chosen_by_their_labels_too() {
+        let by = |selector: Value| bound(json!({}), json!({ "selector": selector }), None);
+        assert_eq!(by(json!({"matchLabels": {"team": "a"}})), Bound::Yes);
+        assert_eq!(by(json!({"matchLabels": {"team": "b"}})), Bound::No);
+        assert_eq!(by(json!({})), Bound::Yes);
+    }
+
+    #[test]
+    fn a_mapping_for_another_app_registration_binds_nothing() {
+        let pinned = |client_id: &str| json!({"names": ["graph"], "clientId": client_id});
+        assert_eq!(bound(json!({}), pinned(&mk_server().spec.entra.client_id), None), Bound::Yes);
+        assert_eq!(bound(json!({}), pinned("77aa0000-0000-0000-0000-000000000000"), None), Bound::No);
+    }
+
+    #[test]
+    fn a_mapping_that_is_being_deleted_binds_nothing() {
+        let mut mapping = mk_cluster_mapping("m", json!({}), json!({"selector": {}}));
+        mapping.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(Mapping::from(&mapping).binds(&Target::of(&mk_server(), None)), Bound::No);
+    }
+}
