@@ -164,7 +164,7 @@ mod tests {
             .map(|document| Value::deserialize(document).unwrap())
             .collect();
         let kinds: Vec<_> = documents.iter().map(|document| document["kind"].as_str().unwrap()).collect();
-        assert_eq!((kinds[0], kinds.last()), ("ConfigMap", Some(&"Ingress")));
+        assert_eq!((kinds[0], kinds.last()), ("ConfigMap", Some(&"HTTPRoute")));
         assert!(kinds.contains(&"Deployment"), "{kinds:?}");
         assert!(documents[0]["data"]["policy.json"].as_str().unwrap().contains("Mcp.Reader"));
         let hashed = |document: &Value| document["metadata"]["annotations"]["mcp-entra.dev/applied-hash"].is_string();

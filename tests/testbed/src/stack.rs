@@ -2,15 +2,21 @@
 //! installed, the product itself: its definitions, its rights, its operator.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use entra_emulator::{Configuration, EntraEmulator};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
+use crate::certificate_manager::CertificateManager;
 use crate::certificates::CertificateAuthority;
 use crate::control_plane::ControlPlane;
+use crate::definitions;
 use crate::edge::Edge;
 use crate::network_policy::{Identity, NetworkPolicies};
 use crate::node::{Images, Node};
@@ -21,7 +27,10 @@ use crate::supervisor::{Child, Command, Supervisor};
 /// The image that the operator gives to servers here; the node runs the workspace's own `mcp-entra-server` for it.
 pub const SERVER_IMAGE: &str = "mcp-entra-server:workspace";
 
-/// Namespace and name of the operator's service account, as `operator/rbac.yaml` has them.
+/// Kind and name of the issuer that the examples name.
+const ISSUER: (&str, &str) = ("ClusterIssuer", "letsencrypt");
+
+/// Namespace and name of the operator's service account, and of its lease, as `operator/rbac.yaml` has them.
 pub const OPERATOR: (&str, &str) = ("mcp-entra-system", "mcp-entra-operator");
 
 /// Seconds between two probes of a federated credential here; five minutes by default elsewhere.
@@ -37,10 +46,14 @@ pub struct Stack {
     pub edge: Edge,
     /// Microsoft Entra ID and Graph.
     pub entra: EntraEmulator,
-    /// Issues the certificates that people put into Secrets.
-    pub certificates: CertificateAuthority,
+    /// The authority of every certificate that the edge shows.
+    pub certificates: Arc<CertificateAuthority>,
+    /// Issues what Certificates of the examples' issuer ask for.
+    pub certificate_manager: CertificateManager,
     pod_proxy: PodProxy,
-    operator: Mutex<Option<Child>>,
+    defined: OnceCell<()>,
+    /// The operator's replicas by the names under which they hold the lease.
+    operators: Mutex<Vec<(String, Child)>>,
     supervisor: Supervisor,
 }
 
@@ -54,7 +67,10 @@ impl Stack {
         let supervisor = Supervisor::start()?;
         let control_plane = ControlPlane::start(&supervisor).await?;
         report(&format!("kube-apiserver, controllers and etcd at {}", control_plane.url()));
-        let certificates = CertificateAuthority::new("testbed")?;
+        let certificates = Arc::new(CertificateAuthority::new("testbed")?);
+        let (issuer_kind, issuer) = ISSUER;
+        let certificate_manager =
+            CertificateManager::start(control_plane.client()?, issuer_kind, issuer, Arc::clone(&certificates));
         let images = Images::default().with(SERVER_IMAGE, server);
         let node = Node::start(control_plane.client()?, &supervisor, "node", images).await?;
         let edge = Edge::start(control_plane.client()?).await?;
@@ -65,38 +81,100 @@ impl Stack {
         let configuration = Configuration { tenants: Vec::new(), trusted_ca_files: vec![control_plane.ca_file()] };
         let entra = EntraEmulator::start(configuration, "127.0.0.1:0".parse()?).await?;
         report(&format!("Entra at {}, Graph at {}", entra.authority(), entra.graph()));
-        Ok(Self { control_plane, node, edge, entra, certificates, pod_proxy, operator: Mutex::new(None), supervisor })
+        Ok(Self {
+            control_plane,
+            node,
+            edge,
+            entra,
+            certificates,
+            certificate_manager,
+            pod_proxy,
+            defined: OnceCell::new(),
+            operators: Mutex::new(Vec::new()),
+            supervisor,
+        })
     }
 
-    /// Applies the definitions and waits until the API server serves them.
+    /// Applies the definitions, those of Gateway API and cert-manager included, and waits until the API server serves them.
     ///
     /// # Errors
     /// With kubectl's own words.
     pub async fn define(&self) -> anyhow::Result<()> {
+        self.defined.get_or_try_init(|| self.define_once()).await.copied()
+    }
+
+    async fn define_once(&self) -> anyhow::Result<()> {
+        let others = tokio::task::spawn_blocking(|| {
+            anyhow::Ok([definitions::gateway_api()?, definitions::cert_manager()?].concat())
+        });
+        definitions::define(&self.control_plane.client()?, &others.await??).await?;
         self.kubectl(&["apply", "--server-side", "-f", &repository("crds/yaml")], None).await?;
         let established = ["wait", "--for=condition=Established", "--timeout=30s", "-f", &repository("crds/yaml")];
         self.kubectl(&established, None).await?;
+        // Where whoever runs the cluster has the Gateways, and the certificate of their own listeners.
+        let certificate = self.certificates.issue(&["edge.example.com"])?;
+        let infrastructure = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "infra"}});
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "edge-tls", "namespace": "infra"},
+            "stringData": {"tls.crt": certificate.certificate_pem, "tls.key": certificate.key_pem},
+        });
+        self.kubectl(&["apply", "-f", "-"], Some(&format!("---\n{infrastructure}\n---\n{secret}\n"))).await?;
         Ok(())
     }
 
-    /// Gives the operator its rights and starts it, unless it runs already.
+    /// Gives the operator its rights and starts two replicas of it, unless they run already.
     ///
     /// # Errors
     /// Where the rights cannot be applied or the program does not start.
     pub async fn install(&self) -> anyhow::Result<()> {
-        let mut operator = self.operator.lock().await;
-        if operator.is_none() {
-            let (namespace, name) = OPERATOR;
+        let mut operators = self.operators.lock().await;
+        if operators.is_empty() {
+            let (namespace, _) = OPERATOR;
             let manifest = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
             self.kubectl(&["apply", "--server-side", "-f", "-"], Some(&manifest)).await?;
             self.kubectl(&["apply", "--server-side", "-f", &repository("operator/rbac.yaml")], None).await?;
-            let kubeconfig = self.control_plane.kubeconfig_for_service_account(namespace, name).await?;
-            *operator = Some(self.supervisor.spawn(self.operator_command(&kubeconfig)?).await?);
+            for number in 1..=2 {
+                operators.push(self.start_operator(&format!("mcp-entra-operator-{number}")).await?);
+            }
         }
         Ok(())
     }
 
-    fn operator_command(&self, kubeconfig: &Path) -> anyhow::Result<Command> {
+    async fn start_operator(&self, identity: &str) -> anyhow::Result<(String, Child)> {
+        let (namespace, name) = OPERATOR;
+        let kubeconfig = self.control_plane.kubeconfig_for_service_account(namespace, name).await?;
+        let child = self.supervisor.spawn(self.operator_command(&kubeconfig, identity)?).await?;
+        Ok((identity.to_owned(), child))
+    }
+
+    /// Which of the operator's replicas leads, by the lease.
+    ///
+    /// # Errors
+    /// Where the lease cannot be read.
+    pub async fn leader(&self) -> anyhow::Result<Option<String>> {
+        let (namespace, name) = OPERATOR;
+        let leases: Api<Lease> = Api::namespaced(self.control_plane.client()?, namespace);
+        Ok(leases.get_opt(name).await?.and_then(|lease| lease.spec?.holder_identity))
+    }
+
+    /// Kills the replica that leads, as a node that fails does, and starts another in its place, as its Deployment would.
+    /// Returns the killed one's name.
+    ///
+    /// # Errors
+    /// Where none leads, or the other does not start.
+    pub async fn kill_leader(&self) -> anyhow::Result<String> {
+        let mut operators = self.operators.lock().await;
+        let leader = self.leader().await?.context("no replica leads")?;
+        let index = operators.iter().position(|(identity, _)| *identity == leader);
+        let (_, child) = operators.swap_remove(index.with_context(|| format!("{leader} is no replica of ours"))?);
+        child.kill().await;
+        let successor = format!("{leader}-again");
+        operators.push(self.start_operator(&successor).await?);
+        Ok(leader)
+    }
+
+    fn operator_command(&self, kubeconfig: &Path, identity: &str) -> anyhow::Result<Command> {
         let probe = PROBE_INTERVAL_SECONDS.to_string();
         let arguments = [
             "run",
@@ -105,6 +183,10 @@ impl Stack {
             "--status-poll-seconds=1",
             "--server-image",
             SERVER_IMAGE,
+            "--operator-namespace",
+            OPERATOR.0,
+            "--identity",
+            identity,
             "--pod-proxy-url",
             &self.pod_proxy.url(),
             "--allowed-authority",

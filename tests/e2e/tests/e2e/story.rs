@@ -52,6 +52,31 @@ async fn every_token_that_is_not_for_this_server_is_refused() -> anyhow::Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_no_longer_lets_the_server_in_is_quoted_and_its_change_of_mind_noticed() -> anyhow::Result<()> {
+    in_a_ready_world("exposure", story::EXPOSURE).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_makes_the_server_unready_and_a_new_one_ready_again() -> anyhow::Result<()> {
+    in_a_ready_world("certificate", story::CERTIFICATE).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_of_the_same_host_is_told_so_without_a_word_about_the_first() -> anyhow::Result<()> {
+    in_a_ready_world("conflict", story::CONFLICT).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscalers_pods_are_left_alone_and_replaced_without_a_failed_call() -> anyhow::Result<()> {
+    in_a_ready_world("autoscaling", story::AUTOSCALING).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_operators_leader_is_killed_another_replica_takes_over() -> anyhow::Result<()> {
+    in_a_ready_world("hand-over", story::HAND_OVER).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn drift_is_put_right_once_foreign_objects_are_left_alone_and_then_nothing_is_written() -> anyhow::Result<()> {
     in_a_ready_world("convergence", story::CONVERGENCE).await.map(drop)
 }

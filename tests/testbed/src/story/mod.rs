@@ -5,7 +5,10 @@
 
 mod callers;
 mod convergence;
+mod edge;
 mod federation;
+mod pods;
+mod replicas;
 mod server;
 mod tokens;
 mod world;
@@ -55,6 +58,11 @@ steps! {
     BOB: "bob, without a role, sees nothing and is refused with the role that he lacks" => callers::bob;
     MAPPING: "A mapping lets bob in, its deletion keeps him out, and no pod restarts" => callers::mapping;
     TOKENS: "Every token that is not for this server is refused" => tokens::refused;
+    EXPOSURE: "A Gateway that no longer lets the server in is quoted, and its change of mind noticed" => edge::exposure;
+    CERTIFICATE: "A certificate that has expired makes the server unready, and a new one ready again" => edge::certificate;
+    CONFLICT: "A second server that names the same host is told so, without a word about the first" => edge::conflict;
+    AUTOSCALING: "An autoscaler's pods are left alone, and replaced without a failed call" => pods::autoscaling;
+    HAND_OVER: "The operator's leader is killed, and another replica takes over" => replicas::hand_over;
     CONVERGENCE: "Drift is put right once, foreign objects are left alone, and then nothing is written" => convergence::holds;
     REVOCATION: "The credential is removed in Entra, noticed, and restored" => federation::is_revoked_and_restored;
     DELETION: "The McpServer is deleted, and everything it owned is gone" => server::is_deleted;

@@ -3,7 +3,6 @@
 use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
 use mcp_entra_crds::ConditionType;
@@ -12,6 +11,10 @@ use serde_json::{Value, json};
 
 use super::Evidence;
 use super::world::{SERVER, World, merge};
+
+/// What leads clients to the server, by resource and name.
+const EXPOSING: [(&str, &str); 3] =
+    [("certificates.cert-manager.io", "NAME-tls"), ("listenersets", "NAME"), ("httproutes", "NAME")];
 
 /// Bad manifests, and the field that the refusal has to name.
 fn bad_manifests() -> [(&'static str, &'static str, Value); 4] {
@@ -29,7 +32,7 @@ fn bad_manifests() -> [(&'static str, &'static str, Value); 4] {
 
 pub(super) async fn definitions(world: &World) -> anyhow::Result<Evidence> {
     world.stack.define().await?;
-    let mut evidence = vec!["crds/yaml is applied, and both kinds are established".to_owned()];
+    let mut evidence = vec!["crds/yaml is applied, and its kinds are established".to_owned()];
     for (what, field, change) in bad_manifests() {
         let mut manifest = world.server_manifest()?;
         merge(&mut manifest, &change);
@@ -56,9 +59,11 @@ pub(super) async fn runs(world: &World) -> anyhow::Result<Evidence> {
     owned::<ConfigMap>(world, &format!("{SERVER}-config")).await?;
     owned::<ConfigMap>(world, &format!("{SERVER}-policy")).await?;
     owned::<Service>(world, SERVER).await?;
-    let ingress: Ingress = owned(world, SERVER).await?;
-    let tls = ingress.spec.and_then(|spec| spec.tls?.pop()?.secret_name);
-    ensure!(tls.as_deref() == Some("graph-tls"), "the Ingress has TLS from {tls:?}");
+    for (resource, name) in EXPOSING {
+        let uid = "-o=jsonpath={.metadata.ownerReferences[0].uid}";
+        let owner = world.kubectl(&["get", resource, &name.replace("NAME", SERVER), uid]).await?;
+        ensure!(Some(owner) == world.server().await?.uid(), "{resource} is not owned by {SERVER}");
+    }
     let deployment: Deployment = owned(world, SERVER).await?;
     let deployment = serde_json::to_value(deployment)?;
     let projected = deployment
@@ -72,7 +77,7 @@ pub(super) async fn runs(world: &World) -> anyhow::Result<Evidence> {
     ensure!(audience == Some("api://AzureADTokenExchange"), "the token is projected for {audience:?}");
     Ok(vec![
         format!(
-            "in {namespace}: ServiceAccount, two ConfigMaps, Deployment, Service and Ingress, each owned by {SERVER}"
+            "in {namespace}: ServiceAccount, two ConfigMaps, Deployment, Service, Certificate, ListenerSet and HTTPRoute, each owned by {SERVER}"
         ),
         format!("pod {} runs mcp-entra-server with a token for {}", name(&pod), audience.unwrap_or_default()),
     ])
@@ -106,7 +111,7 @@ pub(super) async fn is_deleted(world: &World) -> anyhow::Result<Evidence> {
     let left = || async { children(world).await };
     let (_, took) = world.eventually("no child is left", left, Vec::is_empty).await?;
     Ok(vec![format!(
-        "its ServiceAccount, ConfigMaps, Deployment, Service, Ingress and pods were gone {took:.1?} later"
+        "its ServiceAccount, ConfigMaps, Deployment, Service, Certificate, ListenerSet, HTTPRoute and pods were gone {took:.1?} later"
     )])
 }
 
@@ -117,7 +122,11 @@ async fn children(world: &World) -> anyhow::Result<Vec<String>> {
     names.extend(labelled::<ConfigMap>(world).await?);
     names.extend(labelled::<Deployment>(world).await?);
     names.extend(labelled::<Service>(world).await?);
-    names.extend(labelled::<Ingress>(world).await?);
+    for (resource, _) in EXPOSING {
+        let selected = format!("app.kubernetes.io/instance={SERVER}");
+        let found = world.kubectl(&["get", resource, "--selector", &selected, "-o", "name"]).await?;
+        names.extend(found.lines().map(str::to_owned));
+    }
     names.extend(labelled::<Pod>(world).await?);
     Ok(names)
 }

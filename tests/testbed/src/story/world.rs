@@ -28,6 +28,9 @@ pub(super) const SERVER: &str = "graph";
 /// The role that the example's mapping grants.
 pub(super) const READER: &str = "Mcp.Reader";
 
+/// The namespace of whoever runs the Gateways, as in the example.
+const INFRASTRUCTURE: &str = "infra";
+
 /// The group that bob is in.
 pub(super) const SALES: &str = "Sales";
 
@@ -39,6 +42,8 @@ pub struct World {
     pub namespace: String,
     /// The host that the server is exposed at.
     pub host: String,
+    /// The Gateway that it is exposed by.
+    gateway: String,
     /// The tenant's id.
     pub tenant: Uuid,
     /// The server's app registration.
@@ -69,7 +74,9 @@ impl World {
         let text = |pointer: &str| server.pointer(pointer).and_then(Value::as_str).context(pointer.to_owned());
         let tenant = text("/spec/entra/tenantId")?.parse()?;
         let app = text("/spec/entra/clientId")?.parse()?;
-        Self::new(stack, text("/metadata/namespace")?.to_owned(), text("/spec/exposure/host")?.to_owned(), tenant, app)
+        let gateway = text("/spec/exposure/gateway/parentRefs/0/name")?.to_owned();
+        let (namespace, host) = (text("/metadata/namespace")?.to_owned(), text("/spec/exposure/host")?.to_owned());
+        Self::new(stack, namespace, host, gateway, tenant, app)
     }
 
     /// A world of its own beside others on the same stack.
@@ -77,10 +84,18 @@ impl World {
     /// # Errors
     /// Where the tenant cannot be made.
     pub fn beside_others(stack: Arc<Stack>, name: &str) -> anyhow::Result<Self> {
-        Self::new(stack, name.to_owned(), format!("{name}.mcp.contoso.com"), Uuid::new_v4(), Uuid::new_v4())
+        let host = format!("{name}.mcp.contoso.com");
+        Self::new(stack, name.to_owned(), host, name.to_owned(), Uuid::new_v4(), Uuid::new_v4())
     }
 
-    fn new(stack: Arc<Stack>, namespace: String, host: String, tenant: Uuid, server_app: Uuid) -> anyhow::Result<Self> {
+    fn new(
+        stack: Arc<Stack>,
+        namespace: String,
+        host: String,
+        gateway: String,
+        tenant: Uuid,
+        server_app: Uuid,
+    ) -> anyhow::Result<Self> {
         let (client_app, sales) = (Uuid::new_v4(), Uuid::new_v4());
         let (alice, bob) = (person("alice", "Alice Example"), person("bob", "Bob Example"));
         stack.entra.control().add_tenant(Tenant {
@@ -124,7 +139,21 @@ impl World {
             .build()?;
         let kube = stack.control_plane.client()?;
         let patience = Duration::from_secs(60);
-        Ok(Self { stack, namespace, host, tenant, server_app, client_app, alice, bob, sales, http, kube, patience })
+        Ok(Self {
+            stack,
+            namespace,
+            host,
+            gateway,
+            tenant,
+            server_app,
+            client_app,
+            alice,
+            bob,
+            sales,
+            http,
+            kube,
+            patience,
+        })
     }
 
     /// What the server is reached at, and calls itself.
@@ -146,18 +175,37 @@ impl World {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}});
         let mut mapping = example("McpRoleMapping")?;
         merge(&mut mapping, &json!({"metadata": {"namespace": self.namespace}}));
-        let certificate = self.stack.certificates.issue(&[&self.host])?;
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-            "metadata": {"name": "graph-tls", "namespace": self.namespace},
-            "stringData": {"tls.crt": certificate.certificate_pem, "tls.key": certificate.key_pem},
-        });
         let trust = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "entra-ca", "namespace": self.namespace},
             "data": {"ca.crt": self.stack.entra.ca_pem()},
         });
-        let documents = [namespace, secret, trust, self.server_manifest()?, mapping];
+        let documents = [namespace, self.gateway_manifest("All"), trust, self.server_manifest()?, mapping];
         Ok(documents.iter().map(|document| format!("---\n{document}\n")).collect())
+    }
+
+    /// The Gateway that somebody else runs, which lets in the listeners of those namespaces: `All` or `None`. Each world
+    /// has one of its own, so that none is in another's way.
+    fn gateway_manifest(&self, allowed: &str) -> Value {
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+            "metadata": {"name": self.gateway, "namespace": INFRASTRUCTURE},
+            "spec": {
+                "gatewayClassName": edge::CLASS,
+                "allowedListeners": {"namespaces": {"from": allowed}},
+                "listeners": [{
+                    "name": "https", "port": 443, "protocol": "HTTPS", "hostname": format!("{}.example.com", self.gateway),
+                    "tls": {"certificateRefs": [{"name": "edge-tls"}]},
+                }],
+            },
+        })
+    }
+
+    /// Changes whose listeners the Gateway lets in.
+    ///
+    /// # Errors
+    /// With kubectl's own words.
+    pub(super) async fn allow_listeners(&self, from: &str) -> anyhow::Result<()> {
+        self.apply(&self.gateway_manifest(from).to_string()).await.map(drop)
     }
 
     /// The example's McpServer for this world.
@@ -175,7 +223,9 @@ impl World {
                     "endpoints": {"authority": entra.authority(), "graph": entra.graph()},
                     "trustBundle": {"name": "entra-ca"},
                 },
-                "exposure": {"host": self.host, "ingress": {"className": edge::CLASS}},
+                "exposure": {"host": self.host, "gateway": {"parentRefs": [
+                    {"name": self.gateway, "namespace": INFRASTRUCTURE},
+                ]}},
             }}),
         );
         Ok(server)
@@ -240,7 +290,21 @@ impl World {
     /// # Errors
     /// Where it does not within the world's patience: with all conditions as they stand.
     pub async fn condition_of(&self, server: &str, kind: ConditionType, status: &str) -> anyhow::Result<Condition> {
-        let api: Api<McpServer> = Api::namespaced(self.kube.clone(), &self.namespace);
+        self.condition_in(&self.namespace, server, kind, status).await
+    }
+
+    /// The same of any server.
+    ///
+    /// # Errors
+    /// Where it does not within the world's patience: with all conditions as they stand.
+    pub(super) async fn condition_in(
+        &self,
+        namespace: &str,
+        server: &str,
+        kind: ConditionType,
+        status: &str,
+    ) -> anyhow::Result<Condition> {
+        let api: Api<McpServer> = Api::namespaced(self.kube.clone(), namespace);
         let wanted = status.to_owned();
         let reached = await_condition(api.clone(), server, move |server: Option<&McpServer>| {
             server.and_then(|server| find(server, kind)).is_some_and(|condition| condition.status == wanted)
@@ -255,8 +319,7 @@ impl World {
             .map(|known| format!("  {}={} {}: {}", known.type_, known.status, known.reason, known.message))
             .collect();
         bail!(
-            "{kind} of {}/{server} did not become {status} within {:?}; its conditions:\n{}\nthe operator's log: {}",
-            self.namespace,
+            "{kind} of {namespace}/{server} did not become {status} within {:?}; its conditions:\n{}\nthe operator's log: {}",
             self.patience,
             now.join("\n"),
             self.stack.operator_log().display()

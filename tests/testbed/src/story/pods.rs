@@ -1,0 +1,108 @@
+//! The pods: an autoscaler that nobody fights, and a roll-out that nobody notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::Api;
+use mcp_entra_crds::ConditionType;
+use serde_json::json;
+
+use super::world::{SERVER, World};
+use super::{Evidence, callers};
+
+/// How long an autoscaler's number has to stand.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
+/// Callers that call while pods are replaced.
+const CALLERS: usize = 4;
+
+pub(super) async fn autoscaling(world: &World) -> anyhow::Result<Evidence> {
+    let deployments: Api<Deployment> = Api::namespaced(world.kube.clone(), &world.namespace);
+    let replicas = || async { Ok(deployments.get(SERVER).await?.spec.and_then(|spec| spec.replicas)) };
+    let before = replicas().await?;
+    patch(world, json!({"replicas": null, "autoscaling": {"minReplicas": 1, "maxReplicas": 4}})).await?;
+    let autoscaler = || async { world.kubectl(&["get", "hpa", SERVER, "--ignore-not-found", "-o", "name"]).await };
+    world.eventually("there is an autoscaler", autoscaler, |name| !name.is_empty()).await?;
+    ensure!(replicas().await? == before, "the number changed at the hand-over");
+    // What an autoscaler does once it has seen enough load.
+    world.kubectl(&["scale", "deployment", SERVER, "--replicas=3"]).await?;
+    world
+        .eventually(
+            "three pods are ready",
+            || async { Ok(world.server().await?.status) },
+            |status| status.as_ref().is_some_and(|status| status.ready_replicas == 3),
+        )
+        .await?;
+    // Nothing can be awaited that must not happen.
+    tokio::time::sleep(LEFT_ALONE).await;
+    ensure!(replicas().await? == Some(3), "the operator fought the autoscaler");
+    world.condition(ConditionType::Ready, "True").await?;
+    let mut evidence =
+        vec![format!("the autoscaler's 3 pods were left alone for {LEFT_ALONE:?}, and {SERVER} is Ready")];
+
+    evidence.push(roll_out(world).await?);
+    patch(world, json!({"replicas": 1, "autoscaling": null})).await?;
+    world.eventually("the spec's number is back", replicas, |now| *now == Some(1)).await?;
+    world.condition(ConditionType::Ready, "True").await?;
+    evidence.push("without autoscaling the spec's number is back: 1".to_owned());
+    Ok(evidence)
+}
+
+/// Replaces every pod while people call.
+async fn roll_out(world: &World) -> anyhow::Result<String> {
+    let token = world.sign_in(&world.alice).await?.access_token;
+    let done = Arc::new(AtomicBool::new(false));
+    let calling = || async {
+        let (mut calls, mut failed) = (0_usize, Vec::new());
+        while !done.load(Ordering::Relaxed) {
+            calls += 1;
+            match callers::call(world, &token, "get_user_details").await {
+                Ok(answer) if answer.is_tool_result() => {}
+                Ok(answer) => failed.push(format!("{answer:?}")),
+                Err(error) => failed.push(format!("{error:#}")),
+            }
+        }
+        (calls, failed)
+    };
+    let replaced = async {
+        let result = replace(world).await;
+        done.store(true, Ordering::Relaxed);
+        result
+    };
+    let callers = futures::future::join_all((0..CALLERS).map(|_| calling()));
+    let (replaced, called) = tokio::join!(replaced, callers);
+    replaced?;
+    let calls: usize = called.iter().map(|(calls, _)| calls).sum();
+    let failed: Vec<_> = called.into_iter().flat_map(|(_, failed)| failed).collect();
+    ensure!(
+        failed.is_empty(),
+        "{} of {calls} calls failed while pods were replaced; the first: {}",
+        failed.len(),
+        failed.first().context("one")?
+    );
+    Ok(format!("every pod was replaced while {CALLERS} callers called: none of {calls} calls failed"))
+}
+
+async fn replace(world: &World) -> anyhow::Result<()> {
+    let old: Vec<_> = names(world).await?;
+    patch(world, json!({"podTemplate": {"env": [{"name": "TZ", "value": "UTC"}]}})).await?;
+    world
+        .eventually(
+            "every pod is another",
+            || names(world),
+            |names| names.len() == old.len() && names.iter().all(|name| !old.contains(name)),
+        )
+        .await?;
+    world.condition(ConditionType::Ready, "True").await.map(drop)
+}
+
+async fn names(world: &World) -> anyhow::Result<Vec<String>> {
+    Ok(world.pods().await?.into_iter().filter_map(|pod| pod.metadata.name).collect())
+}
+
+async fn patch(world: &World, spec: serde_json::Value) -> anyhow::Result<()> {
+    let patch = json!({"spec": spec}).to_string();
+    world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", &patch]).await.map(drop)
+}
