@@ -18,3 +18,4 @@ pub mod shared;
 pub mod stack;
 pub mod story;
 pub mod supervisor;
+pub mod workload_identity_webhook;

@@ -23,15 +23,15 @@ use crate::{SUPERVISOR, control_plane, namespace, until};
 const PORT: u16 = 8080;
 
 /// A namespace and a node of a test's own.
-struct Bed {
+pub(crate) struct Bed {
     client: Client,
-    namespace: String,
+    pub(crate) namespace: String,
     supervisor: Supervisor,
-    node: Node,
+    pub(crate) node: Node,
 }
 
 impl Bed {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Settings::default()).await
     }
 
@@ -46,19 +46,19 @@ impl Bed {
         Self { client, namespace, supervisor, node }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.node.stop().await.unwrap();
         self.supervisor.stop().await;
     }
 
-    fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    async fn create<K>(&self, object: Value) -> K
+    pub(crate) async fn create<K>(&self, object: Value) -> K
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
         K: DeserializeOwned + serde::Serialize + Clone + std::fmt::Debug,
@@ -82,7 +82,7 @@ impl Bed {
         }
     }
 
-    async fn pod(&self, name: &str) -> Pod {
+    pub(crate) async fn pod(&self, name: &str) -> Pod {
         self.api().get(name).await.unwrap()
     }
 
@@ -172,7 +172,7 @@ fn server_pod() -> Value {
     })
 }
 
-fn shell(script: &str) -> Value {
+pub(crate) fn shell(script: &str) -> Value {
     json!({ "name": "shell", "image": "example.test/shell:1", "args": ["-c", script] })
 }
 

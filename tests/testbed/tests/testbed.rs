@@ -17,6 +17,7 @@ mod node;
 mod pod_proxy;
 mod programs;
 mod supervisor;
+mod workload_identity_webhook;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
