@@ -31,7 +31,11 @@ pub(crate) struct Site {
 
 impl Site {
     async fn new() -> Self {
-        let namespace = namespace().await;
+        Self::of(&namespace().await).await
+    }
+
+    pub(crate) async fn of(namespace: &str) -> Self {
+        let namespace = namespace.to_owned();
         let host = format!("{namespace}.example.com");
         let authority = Arc::new(CertificateAuthority::new("test").unwrap());
         let site = Self { namespace, host, authority };
@@ -50,7 +54,7 @@ impl Site {
     }
 
     /// An Ingress whose paths, of (path, type, service), are those of this host.
-    async fn ingress(&self, class: &str, secret: &str, paths: &[(&str, &str, &str)]) {
+    pub(crate) async fn ingress(&self, class: &str, secret: &str, paths: &[(&str, &str, &str)]) {
         let paths: Vec<_> = paths
             .iter()
             .map(|(path, kind, service)| {
@@ -73,12 +77,12 @@ impl Site {
         Api::namespaced(control_plane().client().unwrap(), &self.namespace)
     }
 
-    fn builder(&self) -> ClientBuilder {
+    pub(crate) fn builder(&self) -> ClientBuilder {
         let root = reqwest::Certificate::from_pem(self.authority.pem().as_bytes()).unwrap();
         Client::builder().tls_certs_only([root]).no_proxy().resolve(&self.host, edge().address())
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("https://{}:{}{path}", self.host, edge().address().port())
     }
 

@@ -16,6 +16,7 @@ mod network_policy;
 mod node;
 mod pod_proxy;
 mod programs;
+mod rolling_update;
 mod supervisor;
 mod workload_identity_webhook;
 
