@@ -50,6 +50,8 @@ pub struct Stack {
     pub certificates: Arc<CertificateAuthority>,
     /// Issues what Certificates of the examples' issuer ask for.
     pub certificate_manager: CertificateManager,
+    /// What the pod proxy heeds, and an egress proxy that a test starts.
+    pub policies: NetworkPolicies,
     pod_proxy: PodProxy,
     defined: OnceCell<()>,
     /// The operator's replicas by the names under which they hold the lease.
@@ -76,7 +78,7 @@ impl Stack {
         let edge = Edge::start(control_plane.client()?).await?;
         let policies = NetworkPolicies::start(&control_plane.client()?).await?;
         let (namespace, name) = OPERATOR;
-        let pod_proxy = PodProxy::start_as(policies, Identity::new(namespace, name)).await?;
+        let pod_proxy = PodProxy::start_as(policies.clone(), Identity::new(namespace, name)).await?;
         report(&format!("a node whose pods are processes, and an HTTPS edge at {}", edge.address()));
         let configuration = Configuration { tenants: Vec::new(), trusted_ca_files: vec![control_plane.ca_file()] };
         let entra = EntraEmulator::start(configuration, "127.0.0.1:0".parse()?).await?;
@@ -91,6 +93,7 @@ impl Stack {
             pod_proxy,
             defined: OnceCell::new(),
             operators: Mutex::new(Vec::new()),
+            policies,
             supervisor,
         })
     }
