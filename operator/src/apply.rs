@@ -122,15 +122,8 @@ impl Applier<'_> {
                     self.settle(kind, live, desired.hash);
                     return Ok(true);
                 }
-                if replicas::is_dropped(live, &desired.value) {
-                    match replicas::keep(&api, live).await {
-                        Ok(()) => {}
-                        // Somebody has scaled it since it was read.
-                        Err(error) if code(&error) == Some(409) => continue,
-                        Err(error) => {
-                            return Err(Error::kubernetes(format!("keeping the replicas of {object}"))(error).into());
-                        }
-                    }
+                if !keep(&api, live, &desired).await? {
+                    continue;
                 }
             } else if absent == Absent::Leave {
                 return Ok(false);
@@ -201,11 +194,25 @@ impl Applier<'_> {
     }
 }
 
+/// Begins a hand-over of replicas to an autoscaler, where there is to be one. Says whether the Deployment is still as it
+/// was read.
+async fn keep(api: &Api<DynamicObject>, live: &DynamicObject, desired: &Desired) -> Result<bool, Error> {
+    if !replicas::is_dropped(live, &desired.value) {
+        return Ok(true);
+    }
+    match replicas::keep(api, live).await {
+        Ok(()) => Ok(true),
+        // Somebody has scaled it.
+        Err(error) if code(&error) == Some(409) => Ok(false),
+        Err(error) => Err(Error::kubernetes(format!("keeping the replicas of Deployment {}", live.name_any()))(error)),
+    }
+}
+
 /// Ends a hand-over of replicas back to the spec.
 async fn release(api: &Api<DynamicObject>, live: &DynamicObject) -> Result<(), Error> {
     if replicas::is_held_twice(live) {
-        let object = format!("releasing the replicas of Deployment {}", live.name_any());
-        replicas::release(api, live).await.map_err(Error::kubernetes(object))?;
+        let action = format!("releasing the replicas of Deployment {}", live.name_any());
+        replicas::release(api, live).await.map_err(Error::kubernetes(action))?;
     }
     Ok(())
 }
