@@ -157,3 +157,24 @@ async fn a_cluster_mapping_without_a_server_says_so() {
     .await;
     space.cluster_mappings().delete("nowhere", &Default::default()).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_program_previews_who_may_call_what_in_a_cluster() {
+    let space = mk_space("previews").await;
+    let mut mapping = mk_guardrails("previews", "previews");
+    mapping["spec"]["deny"][0] = json!({"name": "no-guests", "to": [{"appRole": "Guest"}], "tools": ["*"]});
+    space.apply_to_cluster(&mapping).await;
+    let preview = async |more: &[&str]| {
+        let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_mcp-entra-operator"));
+        program.args(["preview", "--namespace", &space.name, "--server", "graph", "--role", "Mcp.Reader"]).args(more);
+        let output = program.env("KUBECONFIG", space.cluster.plane.kubeconfig()).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = preview(&[]).await;
+    let granted = format!("get_user_details  allowed   grant all of {}/readers", space.name);
+    assert!(table.contains(&granted) && table.contains("list_my_messages  refused   no mapping grants it"), "{table}");
+    let table = preview(&["--role", "Guest"]).await;
+    assert!(table.contains("get_user_details  refused   deny no-guests of previews"), "{table}");
+    space.cluster_mappings().delete("previews", &Default::default()).await.unwrap();
+}
