@@ -2,6 +2,7 @@
 //! tenant of its own. A test that disturbs the operator starts a stack of its own.
 
 mod demo;
+mod pods;
 mod story;
 
 use std::sync::Arc;
