@@ -12,8 +12,8 @@
 //! 4. [`apply`] writes what differs, and nothing else: the policy before anything else is even read, so that nothing
 //!    holds up a revocation. [`replicas`] hands the number of pods over to an autoscaler and back.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
-//! 6. [`status`] turns all that into conditions ([`conditions`] for [`reasons`], [`availability`], [`exposed`]) and writes them once; [`events`] says
-//!    what changed.
+//! 6. [`status`] turns all that into conditions ([`conditions`] for [`reasons`]: [`programmed`], [`availability`],
+//!    [`reported`], [`exposed`]) and writes them once; [`events`] says what changed.
 //!
 //! [`controller`] wires a pass together, [`mapping`] is the small controller of role mappings, whose status
 //! [`mapping_status`] decides, [`preview`] says offline or in a cluster who may call what, [`memory`] what a pass
@@ -49,9 +49,11 @@ mod owner;
 mod pods;
 mod policy;
 mod preview;
+mod programmed;
 mod reasons;
 mod render;
 mod replicas;
+mod reported;
 mod resolve;
 mod run;
 mod status;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -20,9 +20,11 @@ use crate::{
     errors::Error,
     exposed::{self, Leading},
     memory::{ServerMemory, WrittenStatus},
-    owner::{ADOPT, Owner},
+    owner::Owner,
     pods::PolledPod,
     policy::Compiled,
+    programmed::{accepted, conflicted, not_served, programmed},
+    reported::{authorization, federation},
     upgrades,
     validate::{Refusal, public_url},
     views::{ChildView, PodView},
@@ -88,12 +90,12 @@ impl<'a> Facts<'a> {
         }
     }
 
-    fn ready_pods(&self) -> impl Iterator<Item = &PolledPod> {
+    pub(crate) fn ready_pods(&self) -> impl Iterator<Item = &PolledPod> {
         self.polled.iter().filter(|polled| polled.pod.is_ready())
     }
 
     /// Ready pods that were started with the configuration that there should be.
-    fn current_pods(&self) -> Vec<&PolledPod> {
+    pub(crate) fn current_pods(&self) -> Vec<&PolledPod> {
         let is_current = |polled: &&PolledPod| {
             let annotations = polled.pod.metadata.annotations.as_ref();
             let hash = annotations.and_then(|annotations| annotations.get(CONFIGURATION_HASH));
@@ -170,100 +172,6 @@ fn wanted(facts: &Facts<'_>) -> i32 {
     wanted.unwrap_or(1)
 }
 
-fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
-    match facts.validation {
-        Some(Ok(())) => Verdict::yes(Reason::Accepted, "the spec is valid and allowed here"),
-        Some(Err(refusal)) => Verdict::no(refusal.reason, refusal.message.clone()),
-        None => Verdict::before(previous, ConditionType::Accepted).unwrap_or_else(|| {
-            Verdict::unknown(
-                Reason::Progressing,
-                "what the spec refers to could not be read yet; the condition Programmed says why",
-            )
-        }),
-    }
-}
-
-fn programmed(facts: &Facts<'_>) -> Verdict {
-    if let Some(error) = facts.error {
-        return Verdict::no(
-            Reason::ApplyFailed,
-            format!(
-                "{error}; it is tried again by itself, ever more slowly: remove the cause, or ask whoever runs the cluster"
-            ),
-        );
-    }
-    if let Some((reason, message)) = conflicted(facts) {
-        return Verdict::no(reason, message);
-    }
-    if let Some(Conflict { kind, name, .. }) = facts.conflict {
-        return Verdict::no(
-            Reason::Progressing,
-            format!(
-                "the children of the deleted McpServer of this name are being collected, {kind} {name} among them; wait until they are gone"
-            ),
-        );
-    }
-    if facts.validation.is_some_and(|validation| validation.is_err()) {
-        return Verdict::no(
-            Reason::NotAccepted,
-            "the children are left as they are, but for the policy, until the spec is accepted; the condition Accepted says what to change",
-        );
-    }
-    if facts.server.spec.suspend {
-        return Verdict::unknown(
-            Reason::Suspended,
-            "spec.suspend is true: the children are left as they are, but for the policy; set it to false to have them applied",
-        );
-    }
-    if !facts.missing.is_empty() {
-        return Verdict::no(Reason::KindNotServed, not_served(facts.missing));
-    }
-    match facts.upgrade {
-        None => Verdict::yes(Reason::Applied, "the children are applied as built"),
-        Some(upgrades::Held::Busy) => Verdict::yes(
-            Reason::UpgradeWaiting,
-            "the children are applied as built, but for the pods: they are replaced by those of the operator's version once other servers have been; wait",
-        ),
-        Some(upgrades::Held::Halted) => Verdict::yes(
-            Reason::UpgradeHalted,
-            "the children are applied as built, but for the pods: they are left as they are, since another server did not come up with those of the operator's version; ask whoever runs mcp-entra-operator",
-        ),
-    }
-}
-
-/// What a cluster lacks, and whom to ask for it.
-fn not_served(missing: &BTreeSet<ChildKind>) -> String {
-    let lacking: Vec<String> = missing
-        .iter()
-        .map(|kind| format!("{} of {}", kind.kind(), kind.brought_by().unwrap_or("Kubernetes")))
-        .collect();
-    format!(
-        "this cluster does not serve {}, so that it cannot be applied; ask whoever runs the cluster to install it: it is noticed by itself",
-        lacking.join(", ")
-    )
-}
-
-/// What is somebody else's, if anything is that will not go by itself.
-fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
-    let taken = facts.conflict.filter(|conflict| !conflict.collected);
-    let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict, &facts.owner.name)));
-    taken.or_else(|| facts.lost.map(|lost| (lost.reason(), lost.message().to_owned())))
-}
-
-fn conflict_message(conflict: &Conflict, server: &str) -> String {
-    let Conflict { kind, name, controller, .. } = conflict;
-    let adopt = match controller {
-        None => format!(", or, if the object is to become the McpServer's, annotate it with {ADOPT}: {server}"),
-        Some(_) => String::new(),
-    };
-    let whose = controller
-        .as_ref()
-        .map_or_else(|| "nobody's child".to_owned(), |controller| format!("a child of {controller}"));
-    format!(
-        "{kind} {name} exists and is {whose}, not this McpServer's; nothing is applied until it is gone: delete it, or give the McpServer another name{adopt}"
-    )
-}
-
 /// What the credential in Entra must say. The issuer stays known while no pod can be asked.
 fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredential {
     let Owner { namespace, name, .. } = facts.owner;
@@ -283,110 +191,6 @@ fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredent
     }
 }
 
-fn no_ready_pods() -> Verdict {
-    Verdict::unknown(
-        Reason::NoReadyPods,
-        "no pod with this configuration is ready that could be asked; the condition Available says why",
-    )
-}
-
-/// Why a ready pod cannot be asked, if there is such a pod.
-fn unreachable<'a>(pods: impl IntoIterator<Item = &'a PolledPod>) -> Option<String> {
-    let (pod, error) = pods.into_iter().find_map(|polled| Some((&polled.pod, polled.report.as_ref().err()?)))?;
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    Some(format!(
-        "pod {name} is ready, but its status on port 8081 cannot be read: {error}; let NetworkPolicies and proxies pass mcp-entra-operator to that port"
-    ))
-}
-
-fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
-    let pods = facts.current_pods();
-    let reports: Vec<_> = pods.iter().filter_map(|polled| polled.report.as_ref().ok()).collect();
-    if pods.is_empty() {
-        return no_ready_pods();
-    }
-    if let Some(failing) = reports.iter().find(|report| report.federation.works == Some(false)) {
-        let message = failing.federation.message.clone().unwrap_or_else(|| {
-            "Entra refuses the pods' service account token; run mcp-entra-server check in a pod".to_owned()
-        });
-        return Verdict::no(Reason::ExchangeFailed, message);
-    }
-    let (all, asked) = (pods.len(), reports.len());
-    let working = reports.iter().filter(|report| report.federation.works == Some(true)).count();
-    let verdict = if asked == 0 {
-        Verdict::unknown(Reason::StatusUnreachable, unreachable(pods.iter().copied()).unwrap_or_default())
-    } else if working < asked {
-        Verdict::unknown(
-            Reason::ProbePending,
-            format!("{working} of {all} ready pods have ended their first probe; wait a few seconds"),
-        )
-    } else {
-        Verdict::yes(
-            Reason::ExchangeWorks,
-            format!("Entra accepted the service account token of {working} of {all} ready pods at their last probe"),
-        )
-    };
-    if working < all {
-        as_before_in_grace(facts.probing, previous, ConditionType::FederationReady, verdict)
-    } else {
-        verdict
-    }
-}
-
-fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
-    let compiled = facts.policy.revision();
-    let mut ready = facts.ready_pods().peekable();
-    if ready.peek().is_none() {
-        return no_ready_pods();
-    }
-    let Some(behind) = ready.find(|polled| !polled.enforces(compiled)) else {
-        if facts.policy.left_out.is_empty() {
-            return Verdict::yes(Reason::PolicyEnforced, "every ready pod enforces the compiled policy");
-        }
-        return Verdict::no(
-            Reason::PolicyTooLarge,
-            format!(
-                "the policy would be larger than 900 KiB; these mappings, the newest, are not in force: {}; merge or remove mappings",
-                named(&facts.policy.left_out)
-            ),
-        );
-    };
-    let name = behind.pod.metadata.name.as_deref().unwrap_or_default();
-    let namespace = &facts.owner.namespace;
-    let verdict = match &behind.report {
-        Err(_) => Verdict::no(Reason::StatusUnreachable, unreachable([behind]).unwrap_or_default()),
-        Ok(report) => match &report.policy.error {
-            Some(error) => Verdict::no(
-                Reason::PolicyUnreadable,
-                format!(
-                    "pod {name} enforces an older policy, since it cannot read the newest: {error}; if this lasts, see kubectl -n {namespace} logs {name}"
-                ),
-            ),
-            None => Verdict::no(
-                Reason::PolicyLagging,
-                format!(
-                    "pod {name} still enforces an older policy; it is nudged until it has read the newest: if this lasts, see kubectl -n {namespace} describe pod {name}"
-                ),
-            ),
-        },
-    };
-    as_before_in_grace(facts.lagging, previous, ConditionType::AuthorizationReady, verdict)
-}
-
-/// A change needs a moment to arrive everywhere; until then the condition stays what it was.
-fn as_before_in_grace(
-    since: Option<Duration>,
-    previous: &[Condition],
-    type_: ConditionType,
-    verdict: Verdict,
-) -> Verdict {
-    if since.is_none_or(|since| since >= GRACE) {
-        return verdict;
-    }
-    let starting = || Verdict::unknown(Reason::Progressing, "the pods have not reported yet; wait a few seconds");
-    Verdict::before(previous, type_).unwrap_or_else(starting)
-}
-
 /// Names for a message: the first ten, and how many more there are.
 pub(crate) fn named(names: &[String]) -> String {
     let first = names.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -396,6 +200,7 @@ pub(crate) fn named(names: &[String]) -> String {
     }
 }
 
+/// Whether clients outside the cluster are led to the server.
 fn exposed(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
     if let Some(lost) = facts.lost {
         return Verdict::no(lost.reason(), lost.message());

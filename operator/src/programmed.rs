@@ -1,0 +1,109 @@
+//! Accepted, Programmed and Conflicted: whether the spec can be built, and whether the children are as built. Pure.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use mcp_entra_crds::ConditionType;
+
+use crate::{
+    apply::Conflict,
+    child::ChildKind,
+    conditions::{Reason, Verdict},
+    owner::ADOPT,
+    status::Facts,
+    upgrades,
+};
+
+pub(crate) fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
+    match facts.validation {
+        Some(Ok(())) => Verdict::yes(Reason::Accepted, "the spec is valid and allowed here"),
+        Some(Err(refusal)) => Verdict::no(refusal.reason, refusal.message.clone()),
+        None => Verdict::before(previous, ConditionType::Accepted).unwrap_or_else(|| {
+            Verdict::unknown(
+                Reason::Progressing,
+                "what the spec refers to could not be read yet; the condition Programmed says why",
+            )
+        }),
+    }
+}
+
+pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
+    if let Some(error) = facts.error {
+        return Verdict::no(
+            Reason::ApplyFailed,
+            format!(
+                "{error}; it is tried again by itself, ever more slowly: remove the cause, or ask whoever runs the cluster"
+            ),
+        );
+    }
+    if let Some((reason, message)) = conflicted(facts) {
+        return Verdict::no(reason, message);
+    }
+    if let Some(Conflict { kind, name, .. }) = facts.conflict {
+        return Verdict::no(
+            Reason::Progressing,
+            format!(
+                "the children of the deleted McpServer of this name are being collected, {kind} {name} among them; wait until they are gone"
+            ),
+        );
+    }
+    if facts.validation.is_some_and(|validation| validation.is_err()) {
+        return Verdict::no(
+            Reason::NotAccepted,
+            "the children are left as they are, but for the policy, until the spec is accepted; the condition Accepted says what to change",
+        );
+    }
+    if facts.server.spec.suspend {
+        return Verdict::unknown(
+            Reason::Suspended,
+            "spec.suspend is true: the children are left as they are, but for the policy; set it to false to have them applied",
+        );
+    }
+    if !facts.missing.is_empty() {
+        return Verdict::no(Reason::KindNotServed, not_served(facts.missing));
+    }
+    match facts.upgrade {
+        None => Verdict::yes(Reason::Applied, "the children are applied as built"),
+        Some(upgrades::Held::Busy) => Verdict::yes(
+            Reason::UpgradeWaiting,
+            "the children are applied as built, but for the pods: they are replaced by those of the operator's version once other servers have been; wait",
+        ),
+        Some(upgrades::Held::Halted) => Verdict::yes(
+            Reason::UpgradeHalted,
+            "the children are applied as built, but for the pods: they are left as they are, since another server did not come up with those of the operator's version; ask whoever runs mcp-entra-operator",
+        ),
+    }
+}
+
+/// What a cluster lacks, and whom to ask for it.
+pub(crate) fn not_served(missing: &BTreeSet<ChildKind>) -> String {
+    let lacking: Vec<String> = missing
+        .iter()
+        .map(|kind| format!("{} of {}", kind.kind(), kind.brought_by().unwrap_or("Kubernetes")))
+        .collect();
+    format!(
+        "this cluster does not serve {}, so that it cannot be applied; ask whoever runs the cluster to install it: it is noticed by itself",
+        lacking.join(", ")
+    )
+}
+
+/// What is somebody else's, if anything is that will not go by itself.
+pub(crate) fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
+    let taken = facts.conflict.filter(|conflict| !conflict.collected);
+    let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict, &facts.owner.name)));
+    taken.or_else(|| facts.lost.map(|lost| (lost.reason(), lost.message().to_owned())))
+}
+
+fn conflict_message(conflict: &Conflict, server: &str) -> String {
+    let Conflict { kind, name, controller, .. } = conflict;
+    let adopt = match controller {
+        None => format!(", or, if the object is to become the McpServer's, annotate it with {ADOPT}: {server}"),
+        Some(_) => String::new(),
+    };
+    let whose = controller
+        .as_ref()
+        .map_or_else(|| "nobody's child".to_owned(), |controller| format!("a child of {controller}"));
+    format!(
+        "{kind} {name} exists and is {whose}, not this McpServer's; nothing is applied until it is gone: delete it, or give the McpServer another name{adopt}"
+    )
+}
