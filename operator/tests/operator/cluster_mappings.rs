@@ -130,6 +130,7 @@ async fn a_change_is_written_to_the_status_once_whatever_the_number_of_servers_a
         .await;
     };
     programmed(1).await;
+    until("the write is in the audit log", async || writes(mark) > 0).await;
     assert_eq!(writes(mark), 1);
     let status = space.cluster_mappings().get("many").await.unwrap().status.unwrap();
     assert_eq!((status.servers, status.server_names.len()), (12, 10));
@@ -140,6 +141,7 @@ async fn a_change_is_written_to_the_status_once_whatever_the_number_of_servers_a
     mapping["spec"]["deny"][0]["tools"] = json!(["*"]);
     space.apply_to_cluster(&mapping).await;
     programmed(2).await;
+    until("the write is in the audit log", async || writes(mark) > 0).await;
     assert_eq!(writes(mark), 1);
     space.cluster_mappings().delete("many", &Default::default()).await.unwrap();
 }
