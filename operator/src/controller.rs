@@ -164,7 +164,9 @@ async fn pass(
 }
 
 fn compile(server: &McpServer, world: &World) -> Result<Compiled, Error> {
-    let (mappings, cluster_mappings) = (world.mappings.state(), world.cluster_mappings.state());
+    let namespace = &server.metadata.namespace;
+    let mappings = world.mappings.state_filter(|mapping| mapping.meta().namespace == *namespace);
+    let cluster_mappings = world.cluster_mappings.state();
     let own = mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).map(Mapping::from);
     let cluster = cluster_mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).map(Mapping::from);
     let labels = labels_of(&world.namespaces, server);

@@ -76,7 +76,9 @@ where
         return Ok(Action::await_change());
     }
     let Some(uid) = mapping.metadata.uid.as_deref() else { return Err(Error::NoIdentity) };
-    let watched = context.servers.state();
+    let namespace = mapping.metadata.namespace.as_ref();
+    let watched =
+        context.servers.state_filter(|server| namespace.is_none() || server.meta().namespace.as_ref() == namespace);
     let servers: Vec<&McpServer> = watched.iter().filter_map(|server| server.0.as_ref().ok()).collect();
     let labels: Vec<_> = servers.iter().map(|server| labels_of(&context.namespaces, server)).collect();
     let targets = servers.iter().zip(&labels).map(|(server, labels)| (*server, Target::of(server, labels.as_ref())));
