@@ -171,6 +171,12 @@ impl Applier<'_> {
         self.memory.settled.insert(kind, Settled { uid, version, generation, hash });
     }
 
+    /// Deletes a child that is no longer asked for, as it was seen.
+    pub(crate) async fn prune_seen(&mut self, kind: ChildKind) -> Result<(), Error> {
+        let seen = self.seen.get(&kind).cloned();
+        self.prune(kind, seen).await
+    }
+
     /// Deletes a child that is no longer asked for, if there is one of ours that is not being deleted already.
     pub(crate) async fn prune(&mut self, kind: ChildKind, seen: Option<Seen>) -> Result<(), Error> {
         self.memory.settled.remove(&kind);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use kube::core::{Selector, SelectorExt};
 use mcp_entra_crds::{
-    ClusterMcpRoleMapping, Deny, Grant, McpRoleMapping, McpRoleMappingStatus, McpServer, ServerSelection,
+    ClusterMcpRoleMapping, ClusterMcpRoleMappingSpec, Deny, Grant, McpRoleMapping, McpRoleMappingStatus, McpServer,
+    ServerSelection,
 };
 use mcp_entra_policy::MappingReference;
 
@@ -38,6 +39,20 @@ impl<'a> From<&'a ClusterMcpRoleMapping> for Mapping<'a> {
         let (servers, grants, deny) = (&spec.servers, &spec.grants, &spec.deny);
         Self { metadata, namespaces: Some(&spec.namespace_selector), servers, grants, deny, status: status.as_ref() }
     }
+}
+
+/// A cluster mapping that cannot be read, as what it may say at the worst: everything is denied to everyone.
+pub(crate) fn unreadable_as_deny(metadata: ObjectMeta) -> ClusterMcpRoleMapping {
+    let all = || vec!["*".to_owned()];
+    let deny = Deny { name: "unreadable".to_owned(), to: None, tools: all(), prompts: all(), resources: all() };
+    let servers = ServerSelection { selector: Some(LabelSelector::default()), ..ServerSelection::default() };
+    let spec = ClusterMcpRoleMappingSpec {
+        namespace_selector: LabelSelector::default(),
+        servers,
+        grants: Vec::new(),
+        deny: vec![deny],
+    };
+    ClusterMcpRoleMapping { metadata, spec, status: None }
 }
 
 /// A server, as far as mappings choose by it.

@@ -1,36 +1,37 @@
 //! A pass over one McpServer: the steps in their order.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{Client, Resource, runtime::controller::Action};
-use mcp_entra_crds::McpServer;
+use kube::{Client, Resource, ResourceExt, runtime::controller::Action};
+use mcp_entra_crds::{ClusterMcpRoleMapping, McpServer};
 
 use crate::{
     apply::{Applier, Failure, conflict},
-    binding::{Mapping, Target},
+    binding::{Mapping, Target, unreadable_as_deny},
     build,
     child::{Child, ChildKind},
     claims::{self, Held, Lost},
     conditions::Reason,
     errors::{Error, Failures, SOON},
     events,
+    exposure::{EXPOSES, exposes},
     leader::Leadership,
     memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
     metrics::Metrics,
     options::Options,
-    owner::Owner,
+    owner::{Owner, controller},
     pods::{self, PolledPod},
     policy::{self, Compiled},
     resolve::{self, SeenChildren},
     status::{self, Facts, GRACE},
     upgrades::{self, Next, RollOut, Turns},
     validate::{Refusal, Validated, validate},
-    views::PodView,
+    views::{ChildView, PodView},
     world::{Gate, World, labels_of},
 };
 
@@ -79,15 +80,18 @@ async fn leave(
     memory: &mut ServerMemory,
 ) -> Result<Action, Error> {
     let compiled = compile(server, &context.world)?;
+    let mut applier = Applier { client: &context.client, owner, seen: SeenChildren::new(), memory };
+    // Its host is free from now on, so that nothing may lead from there to it.
+    let hidden = hide(&mut applier, &context.world).await;
     let seen = resolve::child(&context.client, &context.world, owner, ChildKind::Policy).await?;
-    let seen = seen.into_iter().map(|seen| (ChildKind::Policy, seen)).collect();
-    let mut applier = Applier { client: &context.client, owner, seen, memory };
+    applier.seen.extend(seen.map(|seen| (ChildKind::Policy, seen)));
     match applier.in_place(&build::policy(owner, &compiled)?).await {
         Ok(true) => context.policies.put(&owner.uid, compiled.programmed.clone()),
         Ok(false) | Err(Failure::Conflict(_)) => return Ok(Action::await_change()),
         Err(Failure::Error(error)) => return Err(error),
     }
     let answers = ask(owner, context, memory, &compiled, true).await;
+    hidden?;
     Ok(next(context, false, &answers))
 }
 
@@ -168,9 +172,15 @@ fn compile(server: &McpServer, world: &World) -> Result<Compiled, Error> {
     let mappings = world.mappings.state_filter(|mapping| mapping.meta().namespace == *namespace);
     let cluster_mappings = world.cluster_mappings.state();
     let own = mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).map(Mapping::from);
-    let cluster = cluster_mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).map(Mapping::from);
+    // What a deny says that cannot be read nobody knows, so that it says all.
+    let unreadable: Vec<ClusterMcpRoleMapping> = cluster_mappings
+        .iter()
+        .filter_map(|mapping| mapping.0.as_ref().err())
+        .map(|invalid| unreadable_as_deny(invalid.metadata.clone()))
+        .collect();
+    let cluster = cluster_mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).chain(&unreadable);
     let labels = labels_of(&world.namespaces, server);
-    Ok(policy::compile(&Target::of(server, labels.as_ref()), own.chain(cluster))?)
+    Ok(policy::compile(&Target::of(server, labels.as_ref()), own.chain(cluster.map(Mapping::from)))?)
 }
 
 /// What a pass got to before it was done or stopped.
@@ -208,63 +218,102 @@ async fn apply(
         Err(error) => Err(error.into()),
     };
     let is_hidden = server.spec.exposure.is_none() || held.is_err();
-    let hidden = if is_hidden { hide(&mut applier, world).await } else { Ok(()) };
+    let hidden = if is_hidden { hide(&mut applier, world).await } else { hide_old(&mut applier, world, server).await };
     applied.policy = revoked?;
 
     let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
-    let validated = applied.validated.insert(validate(server, owner, &resolved, options));
+    let validated = validate(server, owner, &resolved, options);
+    applied.validated = Some(validated.clone());
     if validated.as_ref().is_err_and(|refusal| refusal.reason == Reason::TlsRequired) {
         hide(&mut applier, world).await?;
     }
     if server.spec.suspend {
         return Ok(hidden?);
     }
-    let mut children = match (validated, held) {
-        (Ok(validated), Ok(held)) => {
-            let turn = turn(server, context, validated)?;
-            applied.upgrade = turn.err();
-            Some(build::children(validated, held, turn.unwrap_or(RollOut::Requested)).map_err(Error::from)?)
-        }
-        _ => None,
+    let (Ok(validated), Ok(held)) = (&validated, held) else {
+        let wanted = wanted(&[]);
+        applier.seen = resolve::children(client, world, owner, &wanted).await?;
+        policy_alone(&mut applier, &policy, &wanted, applied).await?;
+        return Ok(hidden?);
     };
-    if let Some(children) = &mut children {
-        applied.missing = world.missing(children.iter().map(|child| child.kind));
-        children.retain(|child| !applied.missing.contains(&child.kind));
-        if applied.upgrade.is_some() {
-            children.retain(|child| !matches!(child.kind, ChildKind::Deployment | ChildKind::Configuration));
-        }
-    }
-    let wanted = wanted(children.as_deref().unwrap_or_default());
+    let mut children = build::children(validated, held, RollOut::Requested).map_err(Error::from)?;
+    applied.missing = world.missing(children.iter().map(|child| child.kind));
+    children.retain(|child| !applied.missing.contains(&child.kind));
+    let wanted = wanted(&children);
     applier.seen = resolve::children(client, world, owner, &wanted).await?;
-    if let Some(conflict) = conflict(owner, &applier.seen, &wanted) {
+    policy_alone(&mut applier, &policy, &wanted, applied).await?;
+
+    // The turn is taken last, and given back by whoever does not use it.
+    let turn = turn(context, validated, &applier.seen)?;
+    applied.upgrade = turn.err();
+    match turn {
+        Ok(RollOut::Requested) => {}
+        Ok(RollOut::Upgrade) => {
+            let upgraded = build::children(validated, held, RollOut::Upgrade).map_err(Error::from)?;
+            children = upgraded.into_iter().filter(|child| wanted.contains(&child.kind)).collect();
+        }
+        Err(_) => children.retain(|child| !matches!(child.kind, ChildKind::Deployment | ChildKind::Configuration)),
+    }
+    let converged = converge(&mut applier, &children, &wanted, &applied.missing).await;
+    if converged.is_err() {
+        context.turns.take(&owner.uid);
+    }
+    converged?;
+    Ok(hidden?)
+}
+
+/// Applies the policy, unless some child's name is somebody else's.
+async fn policy_alone(
+    applier: &mut Applier<'_>,
+    policy: &Child,
+    wanted: &[ChildKind],
+    applied: &mut Applied,
+) -> Result<(), Failure> {
+    if let Some(conflict) = conflict(applier.owner, &applier.seen, wanted) {
         return Err(Failure::Conflict(conflict));
     }
-    applier.child(&policy).await?;
+    applier.child(policy).await?;
     applied.policy = true;
-    if let Some(children) = &children {
-        converge(&mut applier, children, &wanted).await?;
-    }
-    Ok(hidden?)
+    Ok(())
 }
 
 /// Whether the pods as built may be rolled out now, or wait for their turn.
 fn turn(
-    server: &McpServer,
     context: &Context,
     validated: &Validated,
+    seen: &SeenChildren,
 ) -> Result<Result<RollOut, upgrades::Held>, Error> {
     let Context { world, options, turns, .. } = context;
     let owner = &validated.owner;
-    let observed = server.status.as_ref().and_then(|status| status.observed_generation);
-    let next = Next {
-        uid: &owner.uid,
-        template: &build::template_hash(validated)?,
-        spec_is_known: observed == server.metadata.generation,
-    };
+    // Without its configuration no pod would start again.
+    if !seen.contains_key(&ChildKind::Configuration) {
+        return Ok(Ok(RollOut::Requested));
+    }
+    let next =
+        Next { uid: &owner.uid, template: &build::template_hash(validated)?, requested: &validated.requested_hash };
     let live = world.children.of(owner).remove(&ChildKind::Deployment);
+    // Anybody may make a Deployment that looks like one of ours.
+    let servers: HashSet<String> = world.servers.state().iter().filter_map(|server| server.uid()).collect();
     let fleet = world.children.deployments();
-    let fleet = fleet.iter().map(|deployment| &**deployment);
+    let is_ours = |found: &&ChildView| controller(&found.metadata).is_some_and(|owner| servers.contains(&owner.uid));
+    let fleet = fleet.iter().map(|deployment| &**deployment).filter(is_ours);
     Ok(upgrades::turn(next, live.as_deref(), fleet, options.at_once.into(), turns))
+}
+
+/// Deletes what leads clients to the server from elsewhere than its spec says, whatever becomes of the rest of the spec:
+/// the old host may be somebody else's by now.
+async fn hide_old(applier: &mut Applier<'_>, world: &World, server: &McpServer) -> Result<(), Error> {
+    let Some(exposure) = &server.spec.exposure else { return Ok(()) };
+    let mut hidden = Ok(());
+    for kind in ChildKind::EXPOSING {
+        let Some(found) = world.children.get(*kind, applier.owner) else { continue };
+        let from = found.annotations().get(EXPOSES);
+        if from.is_some_and(|from| *from != exposes(*kind, &exposure.host, &exposure.path)) {
+            let seen = resolve::watched(world, applier.owner, *kind);
+            hidden = hidden.and(applier.prune(*kind, seen).await);
+        }
+    }
+    hidden
 }
 
 /// Deletes what leads clients to the server.
@@ -285,9 +334,20 @@ fn wanted(children: &[Child]) -> Vec<ChildKind> {
 }
 
 /// Applies every child though one fails, so that one refusal holds up nothing else but pods that would have to do without
-/// their NetworkPolicy, and then deletes what is no longer
-/// asked for. The first failure is told.
-async fn converge(applier: &mut Applier<'_>, children: &[Child], wanted: &[ChildKind]) -> Result<(), Failure> {
+/// their NetworkPolicy; and deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest
+/// last, and an old way in only once the new one is there. The first failure is told. What this cluster lacks now may be
+/// there nevertheless.
+async fn converge(
+    applier: &mut Applier<'_>,
+    children: &[Child],
+    wanted: &[ChildKind],
+    missing: &BTreeSet<ChildKind>,
+) -> Result<(), Failure> {
+    let unwanted = |kind: &ChildKind| !wanted.contains(kind) && !missing.contains(kind);
+    let autoscaler = ChildKind::Autoscaler;
+    if unwanted(&autoscaler) {
+        applier.prune_seen(autoscaler).await?;
+    }
     let mut failed = Ok(());
     for child in children {
         let result = applier.child(child).await;
@@ -297,12 +357,12 @@ async fn converge(applier: &mut Applier<'_>, children: &[Child], wanted: &[Child
             break;
         }
     }
-    failed?;
-    for kind in ChildKind::ALL.iter().filter(|kind| !wanted.contains(kind)) {
-        let seen = applier.seen.get(kind).cloned();
-        applier.prune(*kind, seen).await?;
+    for kind in ChildKind::ALL.iter().filter(|kind| unwanted(kind)) {
+        if failed.is_ok() || !ChildKind::EXPOSING.contains(kind) {
+            failed = failed.and(applier.prune_seen(*kind).await.map_err(Failure::from));
+        }
     }
-    Ok(())
+    failed
 }
 
 /// What the pods say.
@@ -355,7 +415,7 @@ mod tests {
     use std::sync::Mutex;
 
     use http::{Method, Request, Response, StatusCode};
-    use kube::{client::Body, runtime::reflector};
+    use kube::{client::Body, core::DeserializeGuard, runtime::reflector};
     use prometheus_client::registry::Registry;
     use serde_json::{Value, json};
 
@@ -425,6 +485,25 @@ mod tests {
             turns: Turns::default(),
             metrics: Metrics::register(&mut Registry::default()),
         }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_mapping_that_cannot_be_read_denies_everything() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut context = mk_context(mk_client(Writes::default()));
+        assert_eq!(compile(&mk_server(), &context.world).unwrap().policy.denies, []);
+
+        let (store, mut writer) = reflector::store();
+        let guarded: DeserializeGuard<ClusterMcpRoleMapping> =
+            serde_json::from_value(json!({"metadata": {"name": "guardrail"}, "spec": {"deny": "from the future"}}))
+                .unwrap();
+        assert!(guarded.0.is_err());
+        writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(guarded));
+        context.world.cluster_mappings = store;
+        let policy = compile(&mk_server(), &context.world).unwrap().policy;
+        let [deny] = policy.denies.as_slice() else { panic!("{:?}", policy.denies) };
+        assert_eq!((deny.mapping.name.as_str(), &deny.to), ("guardrail", &None));
+        assert_eq!(deny.forbid.tools, [mcp_entra_policy::Pattern("*".into())]);
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ use crate::child::ChildKind;
 
 /// Time between two looks.
 const AGAIN: Duration = Duration::from_secs(10);
+/// Time until another look as long as nothing is known.
+const SOON: Duration = Duration::from_secs(1);
 /// Time for one answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -25,8 +27,11 @@ pub(crate) async fn discover(client: Client, served: watch::Sender<Served>) {
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let known = served.borrow().clone().unwrap_or_default();
-        let now = look(&client, known).await;
+        let known = served.borrow().clone();
+        let Some(now) = look(&client, known.as_ref()).await else {
+            interval.reset_after(SOON);
+            continue;
+        };
         served.send_if_modified(|known| {
             let changed = known.as_ref() != Some(&now);
             if changed {
@@ -38,25 +43,28 @@ pub(crate) async fn discover(client: Client, served: watch::Sender<Served>) {
     }
 }
 
-/// What is served now; of a group that cannot be asked, what was known before.
-async fn look(client: &Client, known: BTreeSet<ChildKind>) -> BTreeSet<ChildKind> {
+/// What is served now; of a group that cannot be asked, what was known before. Nothing, if that is not known either.
+async fn look(client: &Client, known: Option<&BTreeSet<ChildKind>>) -> Served {
     let mut groups = BTreeMap::<String, Vec<ChildKind>>::new();
     for kind in ChildKind::ALL.iter().filter(|kind| kind.brought_by().is_some()) {
         groups.entry(kind.api_version()).or_default().push(*kind);
     }
     let mut served = BTreeSet::new();
     for (group, kinds) in groups {
-        match tokio::time::timeout(TIMEOUT, client.list_api_group_resources(&group)).await {
-            Ok(Ok(list)) => served.extend(
-                kinds.into_iter().filter(|kind| list.resources.iter().any(|found| found.name == kind.plural())),
-            ),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
-            Ok(Err(error)) => {
-                tracing::warn!(group, %error, "it cannot be seen what this cluster serves; it is asked again");
-                served.extend(kinds.into_iter().filter(|kind| known.contains(kind)));
+        let answer = tokio::time::timeout(TIMEOUT, client.list_api_group_resources(&group)).await;
+        match answer {
+            Ok(Ok(list)) => {
+                let is_listed = |kind: &ChildKind| list.resources.iter().any(|found| found.name == kind.plural());
+                served.extend(kinds.into_iter().filter(is_listed));
             }
-            Err(_) => served.extend(kinds.into_iter().filter(|kind| known.contains(kind))),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+            failed => {
+                let error = failed.map(|failed| failed.err().map(|error| error.to_string()));
+                tracing::warn!(group, ?error, "it cannot be seen what this cluster serves; it is asked again");
+                served.extend(kinds.into_iter().filter(|kind| known.is_some_and(|known| known.contains(kind))));
+                known?;
+            }
         }
     }
-    served
+    Some(served)
 }

@@ -8,8 +8,12 @@ use crate::{
     child::ChildKind,
     conditions::Reason,
     options::Options,
+    owner::Owner,
     validate::{Refusal, matches_any, refuse},
 };
+
+/// The annotation of what leads clients to a server with the host, and path, that it leads from.
+pub(crate) const EXPOSES: &str = "mcp-entra.dev/exposes";
 
 /// How clients outside the cluster reach a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,14 +47,14 @@ pub(crate) struct NamedListener {
 
 /// Decides whether, and how, the server can be exposed.
 pub(crate) fn validate(
-    server: &str,
+    owner: &Owner,
     exposure: &Exposure,
     listeners: &[NamedListener],
     options: &Options,
 ) -> Result<Exposed, Refusal> {
     let issuer = exposure.tls.issuer_ref.clone();
     let secret_name = match &issuer {
-        Some(_) => Some(ChildKind::Certificate.name(server)),
+        Some(_) => Some(certificate_secret(owner)),
         None => exposure.tls.secret_name.clone(),
     };
     let way = match (&exposure.gateway, &exposure.ingress, secret_name) {
@@ -75,6 +79,21 @@ pub(crate) fn validate(
         }
     };
     Ok(Exposed { host: exposure.host.clone(), path: exposure.path.clone(), way, issuer })
+}
+
+/// The Secret that cert-manager keeps the server's certificate in. Cert-manager writes over a Secret of that name, so that
+/// nobody may be able to choose one: the uid is the API server's.
+pub(crate) fn certificate_secret(owner: &Owner) -> String {
+    let uid: String = owner.uid.chars().take(8).collect();
+    format!("{}-{uid}-tls", owner.name)
+}
+
+/// What of the spec leads clients to a child, noted on it: where the spec says something else, it is to be gone.
+pub(crate) fn exposes(kind: ChildKind, host: &str, path: &str) -> String {
+    match kind {
+        ChildKind::Ingress | ChildKind::HttpRoute => format!("{host}{path}"),
+        _ => host.to_owned(),
+    }
 }
 
 fn own_listener(gateway: &GatewayExposure, secret_name: String) -> Result<Way, Refusal> {
@@ -118,14 +137,14 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::validate::tests::mk_options;
+    use crate::validate::tests::{mk_options, mk_owner};
 
     fn check(exposure: Value, listeners: &[NamedListener]) -> Result<Exposed, Refusal> {
         let options = Options {
             allowed_ingress_annotations: vec!["a.example/exact".into(), "b.example/*".into()],
             ..mk_options()
         };
-        validate("graph", &serde_json::from_value(exposure).unwrap(), listeners, &options)
+        validate(&mk_owner(), &serde_json::from_value(exposure).unwrap(), listeners, &options)
     }
 
     fn mk(parts: Value, tls: Value) -> Value {
@@ -146,7 +165,7 @@ mod tests {
         let exposed = check(mk(gateway(), json!({"secretName": "s"})), &[]).unwrap();
         assert!(matches!(exposed.way, Way::OwnListener { secret_name, .. } if secret_name == "s"));
         let exposed = check(mk(gateway(), json!({"issuerRef": {"name": "ca"}})), &[]).unwrap();
-        assert!(matches!(exposed.way, Way::OwnListener { secret_name, .. } if secret_name == "graph-tls"));
+        assert!(matches!(exposed.way, Way::OwnListener { secret_name, .. } if secret_name == "graph-uid-1-tls"));
         assert_eq!(exposed.issuer.unwrap().kind, "Issuer");
         let exposed = check(mk(gateway(), json!({"terminatedByGateway": true})), &[listener("HTTPS")]).unwrap();
         assert!(matches!(exposed.way, Way::Listeners(parents) if parents.len() == 1));

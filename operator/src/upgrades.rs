@@ -7,6 +7,8 @@ use crate::{by_uid::ByUid, owner::controller, views::ChildView};
 
 /// The annotation of a Deployment with the hash of its pod template as built.
 pub(crate) const TEMPLATE_HASH: &str = "mcp-entra.dev/template-hash";
+/// The annotation of a Deployment with the hash of what its McpServer's author asked of the pods.
+pub(crate) const REQUESTED_HASH: &str = "mcp-entra.dev/requested-hash";
 /// The annotation of a Deployment that says who wanted its newest roll-out.
 pub(crate) const ROLL_OUT: &str = "mcp-entra.dev/roll-out";
 
@@ -53,8 +55,8 @@ pub(crate) struct Next<'a> {
     pub(crate) uid: &'a str,
     /// Hash of the pod template as built.
     pub(crate) template: &'a str,
-    /// Whether the spec is no newer than what was looked at before: then it is not the spec that asks for a roll-out.
-    pub(crate) spec_is_known: bool,
+    /// Hash of what the author asks of the pods: another one asks for the roll-out.
+    pub(crate) requested: &'a str,
 }
 
 /// Decides whether a Deployment may be applied now. `fleet` are the Deployments of all servers.
@@ -69,8 +71,14 @@ pub(crate) fn turn<'a>(
     if template_of(live) == Some(next.template) {
         return Ok(RollOut::of(live));
     }
-    if !next.spec_is_known || !is_well(live) {
+    let asked = live.annotations().get(REQUESTED_HASH).is_some_and(|requested| requested != next.requested);
+    // There is nothing to lose, or what failed before may be mended.
+    let is_down = live.status().ready_replicas == 0;
+    if asked || is_down {
         return Ok(RollOut::Requested);
+    }
+    if has_failed(live) {
+        return Ok(RollOut::Upgrade);
     }
     // Held while everything is counted: two passes at once must not both get the last turn.
     let mut given = turns.lock();
@@ -78,12 +86,10 @@ pub(crate) fn turn<'a>(
     for deployment in fleet {
         let Some(owner) = controller(&deployment.metadata) else { continue };
         given.retain(|uid, template| *uid != owner.uid || template_of(deployment) != Some(template));
-        if RollOut::of(deployment) == RollOut::Upgrade && !is_complete(deployment) {
-            if progressing(deployment).is_some_and(|(status, _)| status == "False") {
-                return Err(Held::Halted);
-            }
-            running += 1;
+        if has_failed(deployment) {
+            return Err(Held::Halted);
         }
+        running += usize::from(RollOut::of(deployment) == RollOut::Upgrade && !is_complete(deployment));
     }
     if given.get(next.uid).is_none_or(|template| template != next.template) {
         if running + given.len() >= at_once {
@@ -92,6 +98,11 @@ pub(crate) fn turn<'a>(
         given.insert(next.uid.to_owned(), next.template.to_owned());
     }
     Ok(RollOut::Upgrade)
+}
+
+/// Whether the pods of an upgrade did not come up.
+fn has_failed(deployment: &ChildView) -> bool {
+    RollOut::of(deployment) == RollOut::Upgrade && progressing(deployment).is_some_and(|(status, _)| status == "False")
 }
 
 fn template_of(deployment: &ChildView) -> Option<&str> {
@@ -109,12 +120,6 @@ fn is_complete(deployment: &ChildView) -> bool {
         && progressing(deployment).is_some_and(|(_, reason)| reason == "NewReplicaSetAvailable")
 }
 
-/// Whether there is something to lose.
-fn is_well(deployment: &ChildView) -> bool {
-    let status = deployment.status();
-    is_complete(deployment) && status.replicas > 0 && status.ready_replicas == status.replicas
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -125,7 +130,7 @@ mod tests {
         serde_json::from_value(json!({
             "metadata": {
                 "name": server, "generation": 2,
-                "annotations": {TEMPLATE_HASH: template, ROLL_OUT: roll_out.as_str()},
+                "annotations": {TEMPLATE_HASH: template, ROLL_OUT: roll_out.as_str(), REQUESTED_HASH: "asked"},
                 "ownerReferences": [{"apiVersion": "mcp-entra.dev/v1alpha1", "kind": "McpServer", "name": server,
                                      "uid": server, "controller": true}],
             },
@@ -144,7 +149,7 @@ mod tests {
     }
 
     fn next(uid: &str) -> Next<'_> {
-        Next { uid, template: "new", spec_is_known: true }
+        Next { uid, template: "new", requested: "asked" }
     }
 
     #[test]
@@ -178,9 +183,22 @@ mod tests {
         let failed = mk("a", "new", RollOut::Upgrade, 2, FAILED);
         let ask = |next: Next<'_>, live: Option<&ChildView>| turn(next, live, [&failed], 1, &Turns::default());
         assert_eq!(ask(next("b"), None), Ok(RollOut::Requested));
-        assert_eq!(ask(Next { spec_is_known: false, ..next("b") }, Some(&well("b"))), Ok(RollOut::Requested));
-        assert_eq!(ask(next("b"), Some(&mk("b", "old", RollOut::Requested, 1, COMPLETE))), Ok(RollOut::Requested));
+        assert_eq!(ask(Next { requested: "else", ..next("b") }, Some(&well("b"))), Ok(RollOut::Requested));
+        assert_eq!(ask(next("b"), Some(&mk("b", "old", RollOut::Requested, 0, COMPLETE))), Ok(RollOut::Requested));
+        assert_eq!(
+            ask(next("b"), Some(&mk("b", "old", RollOut::Requested, 1, COMPLETE))),
+            Err(Held::Halted),
+            "half of it works"
+        );
         assert_eq!(ask(next("b"), Some(&well("b"))), Err(Held::Halted));
+    }
+
+    #[test]
+    fn what_failed_may_be_mended_though_it_halts_the_others() {
+        let failed = mk("a", "bad", RollOut::Upgrade, 2, FAILED);
+        let ask = |uid: &str, live: &ChildView| turn(next(uid), Some(live), [&failed], 1, &Turns::default());
+        assert_eq!(ask("a", &failed), Ok(RollOut::Upgrade));
+        assert_eq!(ask("b", &well("b")), Err(Held::Halted));
     }
 
     #[test]

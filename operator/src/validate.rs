@@ -6,6 +6,8 @@ use mcp_entra_policy::{
     ServerConfiguration, ServerReference,
 };
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     conditions::Reason,
     exposure::{self, Exposed, NamedListener},
@@ -29,6 +31,8 @@ pub(crate) struct Validated {
     pub(crate) exposure: Option<Exposed>,
     pub(crate) workload: Workload,
     pub(crate) image: String,
+    /// Hash of what the author asks of the pods; how many there are, and who reaches them, is not of them.
+    pub(crate) requested_hash: String,
     /// Seconds after which a roll-out that makes no progress has failed.
     pub(crate) roll_out_deadline_seconds: i32,
 }
@@ -75,7 +79,7 @@ pub(crate) fn validate(
     let spec = &server.spec;
     let exposure = spec.exposure.as_ref();
     let exposure =
-        exposure.map(|exposure| exposure::validate(&owner.name, exposure, &resolved.listeners, options)).transpose()?;
+        exposure.map(|exposure| exposure::validate(owner, exposure, &resolved.listeners, options)).transpose()?;
     let configuration = ServerConfiguration {
         server: ServerReference { namespace: owner.namespace.clone(), name: owner.name.clone() },
         public_url: public_url(spec.exposure.as_ref()),
@@ -118,8 +122,17 @@ pub(crate) fn validate(
         exposure,
         workload,
         image: image(spec, options)?,
+        requested_hash: requested_hash(spec, &resolved.trust_bundle),
         roll_out_deadline_seconds: i32::try_from(options.roll_out_deadline_seconds).unwrap_or(i32::MAX),
     })
+}
+
+fn requested_hash(spec: &McpServerSpec, trust_bundle: &ResolvedTrustBundle) -> String {
+    let of_the_pods =
+        McpServerSpec { replicas: None, autoscaling: None, network_policy: None, suspend: false, ..spec.clone() };
+    let mut digits = hex::encode(Sha256::digest(format!("{of_the_pods:?}{trust_bundle:?}")));
+    digits.truncate(16);
+    digits
 }
 
 /// Another image runs under the server's identity, and is handed its users' tokens.

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     sync::Arc,
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
@@ -33,6 +34,9 @@ use crate::{
     owner::{INSTANCE, MANAGED_BY, Owner, SERVER_UID},
     views::{ChildView, GatewayView, PodView},
 };
+
+/// How long the kinds of others are waited for at the start.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An McpServer as watched: one that cannot be read must not stop the others.
 pub(crate) type WatchedServer = DeserializeGuard<McpServer>;
@@ -256,11 +260,18 @@ impl World {
         self.mappings.wait_until_ready().await?;
         self.cluster_mappings.wait_until_ready().await?;
         self.namespaces.wait_until_ready().await?;
-        for children in self.children.0.values() {
+        for (_, children) in self.children.0.iter().filter(|(kind, _)| kind.brought_by().is_none()) {
             children.wait_until_ready().await?;
         }
-        self.gateways.wait_until_ready().await?;
-        self.pods.wait_until_ready().await
+        self.pods.wait_until_ready().await?;
+        // A kind of others that cannot be listed must hold up neither roll-outs nor revocations of all servers.
+        let others = async {
+            for (_, children) in self.children.0.iter().filter(|(kind, _)| kind.brought_by().is_some()) {
+                children.wait_until_ready().await?;
+            }
+            self.gateways.wait_until_ready().await
+        };
+        tokio::time::timeout(PATIENCE, others).await.unwrap_or(Ok(()))
     }
 
     /// The pods of a server, by name: those of its very own, not of a namesake or of somebody who borrows its labels.

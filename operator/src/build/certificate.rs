@@ -3,10 +3,10 @@
 use mcp_entra_crds::IssuerReference;
 use serde_json::json;
 
-use super::gateway::object;
+use super::gateway::{exposing_metadata, object};
 use crate::{
     child::{Child, ChildKind},
-    exposure::Exposed,
+    exposure::{Exposed, certificate_secret},
     owner::Owner,
 };
 
@@ -14,9 +14,9 @@ pub(super) fn certificate(owner: &Owner, exposed: &Exposed, issuer: &IssuerRefer
     let kind = ChildKind::Certificate;
     let IssuerReference { name, kind: issuer_kind, group } = issuer;
     let spec = json!({
-        "secretName": kind.name(&owner.name),
+        "secretName": certificate_secret(owner),
         "dnsNames": [exposed.host],
         "issuerRef": {"name": name, "kind": issuer_kind, "group": group},
     });
-    object(owner, kind, spec)
+    object(exposing_metadata(owner, exposed, kind), kind, spec)
 }

@@ -22,7 +22,7 @@ use super::{pod_template, resources};
 use crate::{
     child::ChildKind,
     owner::SERVER_UID,
-    upgrades::{ROLL_OUT, RollOut, TEMPLATE_HASH},
+    upgrades::{REQUESTED_HASH, ROLL_OUT, RollOut, TEMPLATE_HASH},
     validate::{Trust, Validated},
     workload::Scale,
 };
@@ -57,6 +57,7 @@ pub(super) fn deployment(server: &Validated, roll_out: RollOut) -> Result<Deploy
     let mut metadata = server.owner.child_metadata(ChildKind::Deployment);
     metadata.annotations = Some(BTreeMap::from([
         (TEMPLATE_HASH.to_owned(), hash_of(&template)?),
+        (REQUESTED_HASH.to_owned(), server.requested_hash.clone()),
         (ROLL_OUT.to_owned(), roll_out.as_str().to_owned()),
     ]));
     Ok(Deployment {

@@ -1,6 +1,7 @@
 //! The HTTPRoute, which leads what the server publishes from Gateways to it, and the ListenerSet, which brings a listener
 //! with the server's own certificate to a Gateway. Gateways themselves are never ours.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mcp_entra_crds::GatewayReference;
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     child::{Child, ChildKind},
     claims::Held,
-    exposure::Exposed,
+    exposure::{EXPOSES, Exposed, exposes},
     owner::Owner,
 };
 
@@ -50,7 +51,11 @@ pub(super) fn http_route(owner: &Owner, exposed: &Exposed, held: &Held, parents:
         // Answers are streams of events without an end that anybody could know.
         "timeouts": {"request": "0s"},
     });
-    object(owner, kind, json!({"parentRefs": parents, "hostnames": [exposed.host], "rules": [rule]}))
+    object(
+        exposing_metadata(owner, exposed, kind),
+        kind,
+        json!({"parentRefs": parents, "hostnames": [exposed.host], "rules": [rule]}),
+    )
 }
 
 pub(super) fn listener_set(owner: &Owner, exposed: &Exposed, gateway: &GatewayReference, secret_name: &str) -> Child {
@@ -62,18 +67,30 @@ pub(super) fn listener_set(owner: &Owner, exposed: &Exposed, gateway: &GatewayRe
         "tls": {"mode": "Terminate", "certificateRefs": [{"group": "", "kind": "Secret", "name": secret_name}]},
         "allowedRoutes": {"namespaces": {"from": "Same"}},
     });
-    object(owner, ChildKind::ListenerSet, json!({"parentRef": parent_of(gateway), "listeners": [listener]}))
+    object(
+        exposing_metadata(owner, exposed, ChildKind::ListenerSet),
+        ChildKind::ListenerSet,
+        json!({"parentRef": parent_of(gateway), "listeners": [listener]}),
+    )
 }
 
 /// An object of a kind that has no type here.
-pub(super) fn object(owner: &Owner, kind: ChildKind, spec: Value) -> Child {
+pub(super) fn object(metadata: ObjectMeta, kind: ChildKind, spec: Value) -> Child {
     let object = json!({
         "apiVersion": kind.api_version(),
         "kind": kind.kind(),
-        "metadata": owner.child_metadata(kind),
+        "metadata": metadata,
         "spec": spec,
     });
     Child { kind, object }
+}
+
+/// The metadata of what leads clients to a server: it says from where.
+pub(super) fn exposing_metadata(owner: &Owner, exposed: &Exposed, kind: ChildKind) -> ObjectMeta {
+    let mut metadata = owner.child_metadata(kind);
+    let from = exposes(kind, &exposed.host, &exposed.path);
+    metadata.annotations.get_or_insert_default().insert(EXPOSES.to_owned(), from);
+    metadata
 }
 
 fn group() -> String {

@@ -9,6 +9,7 @@ use k8s_openapi::api::networking::v1::{
 
 use super::{
     deployment::HTTP_PORT_NAME,
+    gateway::exposing_metadata,
     paths::{Published, published},
 };
 use crate::{child::ChildKind, claims::Held, exposure::Exposed, owner::Owner};
@@ -21,8 +22,8 @@ pub(super) fn ingress(
     annotations: &BTreeMap<String, String>,
     secret_name: &str,
 ) -> Ingress {
-    let mut metadata = owner.child_metadata(ChildKind::Ingress);
-    metadata.annotations = Some(annotations.clone()).filter(|annotations| !annotations.is_empty());
+    let mut metadata = exposing_metadata(owner, exposed, ChildKind::Ingress);
+    metadata.annotations.get_or_insert_default().extend(annotations.clone());
     let backend = IngressBackend {
         service: Some(IngressServiceBackend {
             name: ChildKind::Service.name(&owner.name),

@@ -15,7 +15,7 @@ pub(super) fn pod_monitor(owner: &Owner, monitors: &PodMonitors) -> Child {
         "selector": {"matchLabels": owner.selector()},
         "podMetricsEndpoints": [{"port": ADMIN_PORT_NAME, "path": "/metrics"}],
     });
-    let mut child = object(owner, ChildKind::PodMonitor, spec);
+    let mut child = object(owner.child_metadata(ChildKind::PodMonitor), ChildKind::PodMonitor, spec);
     if let Some((key, value)) = &monitors.label
         && let Some(labels) = child.object.pointer_mut("/metadata/labels").and_then(serde_json::Value::as_object_mut)
     {

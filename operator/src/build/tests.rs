@@ -252,12 +252,15 @@ fn a_listener_of_the_servers_own_carries_its_certificate_to_the_gateway() {
     let certificate = &children[&ChildKind::Certificate];
     assert_eq!(certificate["metadata"]["name"], "graph-tls");
     let issuer = json!({"name": "ca", "kind": "ClusterIssuer", "group": "cert-manager.io"});
-    assert_eq!(certificate["spec"], json!({"secretName": "graph-tls", "dnsNames": ["h.example"], "issuerRef": issuer}));
+    assert_eq!(
+        certificate["spec"],
+        json!({"secretName": "graph-uid-1-tls", "dnsNames": ["h.example"], "issuerRef": issuer})
+    );
     let set = &children[&ChildKind::ListenerSet]["spec"];
     assert_eq!((&set["parentRef"]["name"], &set["parentRef"]["namespace"]), (&json!("shared"), &json!("infra")));
     let listener = &set["listeners"][0];
     assert_eq!((&listener["protocol"], &listener["hostname"]), (&json!("HTTPS"), &json!("h.example")));
-    assert_eq!(listener["tls"]["certificateRefs"], json!([{"group": "", "kind": "Secret", "name": "graph-tls"}]));
+    assert_eq!(listener["tls"]["certificateRefs"], json!([{"group": "", "kind": "Secret", "name": "graph-uid-1-tls"}]));
     let parent = &children[&ChildKind::HttpRoute]["spec"]["parentRefs"];
     assert_eq!((&parent[0]["kind"], &parent[0]["name"]), (&json!("ListenerSet"), &json!("graph")));
 }

@@ -272,3 +272,29 @@ async fn what_a_cluster_lacks_is_told_and_noticed_when_it_is_installed_without_a
     operator.shutdown.cancel();
     operator.ended.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_host_that_a_server_no_longer_names_is_no_longer_led_to_it_whatever_becomes_of_the_rest_of_its_spec() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let elsewhere =
+        json!({"spec": {"suspend": true, "exposure": {"host": format!("elsewhere.{}.example", space.name)}}});
+    space.edit::<McpServer>("graph", elsewhere).await;
+    until("the Ingress of the old host is gone", async || space.get::<Ingress>("graph").await.is_none()).await;
+    space.condition("Programmed", "Unknown", "Suspended").await;
+    space.edit::<McpServer>("graph", json!({"spec": {"suspend": false}})).await;
+    until("there is one of the new host", async || space.get::<Ingress>("graph").await.is_some()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_being_deleted_is_exposed_no_longer_though_a_finalizer_holds_it_up() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.edit::<McpServer>("graph", json!({"metadata": {"finalizers": ["team.example/hold"]}})).await;
+    space.delete::<McpServer>("graph").await;
+    until("the Ingress is gone", async || space.get::<Ingress>("graph").await.is_none()).await;
+    assert!(space.get::<McpServer>("graph").await.is_some());
+    space.edit::<McpServer>("graph", json!({"metadata": {"finalizers": null}})).await;
+}

@@ -112,6 +112,7 @@ async fn a_server_whose_deletion_is_held_up_is_still_revoked_from_and_nothing_is
 
     space.edit::<McpServer>("graph", json!({"metadata": {"finalizers": ["team.example/hold"]}})).await;
     space.delete::<McpServer>("graph").await;
+    until("the deletion is noticed: nothing leads to it", async || space.get::<Ingress>("graph").await.is_none()).await;
     space.delete::<ConfigMap>("graph-config").await;
     space.delete::<McpRoleMapping>("readers").await;
     until("the mapping is revoked", async || space.policy().await == r#"{"grants":[]}"#).await;
