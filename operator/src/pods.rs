@@ -75,6 +75,8 @@ pub(crate) fn status_client(proxy: Option<&str>) -> reqwest::Result<reqwest::Cli
     let client = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
+        // Kept, the connections to thousands of pods would take more memory than all that is known of them.
+        .pool_max_idle_per_host(0)
         .timeout(TIMEOUT)
         .connect_timeout(TIMEOUT);
     match proxy {
@@ -221,5 +223,24 @@ mod tests {
         assert_eq!(PollError::from(refused).to_string(), "the connection was refused");
         let unreadable = serde_json::from_str::<ServerStatus>("{").unwrap_err();
         assert_eq!(PollError::from(unreadable).to_string(), "its answer is not what a server of this version says");
+    }
+
+    #[tokio::test]
+    async fn no_connection_is_kept_to_a_pod_that_has_answered() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = status_client(Some(&format!("http://{}", listener.local_addr().unwrap()))).unwrap();
+        let asked = client.get("http://10.244.0.1:8081/status").send();
+        let answered = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+            stream
+        };
+        let (response, mut stream) = tokio::join!(asked, answered);
+        assert_eq!(response.unwrap().text().await.unwrap(), "{}");
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+        closed.await.expect("the client hangs up").unwrap();
     }
 }
