@@ -32,7 +32,7 @@ const LARGEST_ANSWER: usize = 64 * 1024;
 const AT_ONCE: usize = 16;
 
 /// The annotation whose change makes a kubelet look at the pod's volumes at once, instead of within a minute or two.
-const POLICY_REVISION: &str = "mcp-entra.dev/policy-revision";
+pub(crate) const POLICY_REVISION: &str = "mcp-entra.dev/policy-revision";
 /// Time between the first two nudges of a pod towards one policy: the kubelet may have looked before its cache had the
 /// new ConfigMap. Each further pause is twice as long, up to [`LONGEST_NUDGE_PAUSES`] doublings.
 const NUDGE_PAUSE: Duration = Duration::from_secs(2);
@@ -140,7 +140,7 @@ pub(crate) async fn nudge(
     let api = Api::<PodView>::namespaced(client.clone(), &owner.namespace);
     for polled in pods.iter().filter(|polled| polled.pod.is_ready() && !polled.enforces(revision)) {
         let uid = polled.pod.uid().unwrap_or_default();
-        let before = polled.pod.annotations().get(POLICY_REVISION).map(String::as_str);
+        let before = polled.pod.policy_revision.as_deref();
         let count = before.and_then(|value| counts(value, revision));
         // One that cannot be asked is nudged once a revision: repeating would be writing for ever.
         let asked = polled.report.is_ok() || count.is_none();

@@ -19,6 +19,7 @@ use crate::{
     memory::{ReadTrustBundle, ServerMemory},
     owner::{Owner, Whose, controller},
     validate::Resolved,
+    views::ChildView,
     world::World,
 };
 
@@ -38,11 +39,17 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn of(metadata: &ObjectMeta, owner: &Owner) -> Self {
-        let generation = metadata.generation.filter(|generation| *generation > 0);
-        let version = generation.map(|generation| format!("{generation}-{}", hash_of_what_generations_miss(metadata)));
+        Self::at(version_of(metadata), metadata, owner)
+    }
+
+    pub(crate) fn watched(child: &ChildView, owner: &Owner) -> Self {
+        Self::at(child.version.clone(), &child.metadata, owner)
+    }
+
+    fn at(version: String, metadata: &ObjectMeta, owner: &Owner) -> Self {
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
-            version: version.or_else(|| metadata.resource_version.clone()).unwrap_or_default(),
+            version,
             whose: owner.whose(metadata),
             controller: controller(metadata).map(|reference| format!("{} {}", reference.kind, reference.name)),
             leaving: metadata.deletion_timestamp.is_some(),
@@ -56,6 +63,14 @@ impl Seen {
     /// Whether it is ours, or given to us.
     pub(crate) fn is_for_us(&self) -> bool {
         matches!(self.whose, Whose::Ours | Whose::Offered)
+    }
+}
+
+/// See [`Seen::version`].
+pub(crate) fn version_of(metadata: &ObjectMeta) -> String {
+    match metadata.generation.filter(|generation| *generation > 0) {
+        Some(generation) => format!("{generation}-{}", hash_of_what_generations_miss(metadata)),
+        None => metadata.resource_version.clone().unwrap_or_default(),
     }
 }
 
@@ -74,7 +89,7 @@ pub(crate) type SeenChildren = BTreeMap<ChildKind, Seen>;
 
 /// The object that has a child's name, as far as its watch shows one.
 pub(crate) fn watched(world: &World, owner: &Owner, kind: ChildKind) -> Option<Seen> {
-    world.children.get(kind, owner).map(|found| Seen::of(&found.metadata, owner))
+    world.children.get(kind, owner).map(|found| Seen::watched(&found, owner))
 }
 
 /// Finds who has the names of these children, and, as far as the watches show, of those that are not asked for.

@@ -13,7 +13,6 @@ use crate::{
     MANAGER,
     apply::{Conflict, status_patch},
     availability::{Rollout, availability},
-    build::CONFIGURATION_HASH,
     child::ChildKind,
     claims::Lost,
     conditions::{Reason, Verdict, conditions, with_ready},
@@ -96,11 +95,8 @@ impl<'a> Facts<'a> {
 
     /// Ready pods that were started with the configuration that there should be.
     pub(crate) fn current_pods(&self) -> Vec<&PolledPod> {
-        let is_current = |polled: &&PolledPod| {
-            let annotations = polled.pod.metadata.annotations.as_ref();
-            let hash = annotations.and_then(|annotations| annotations.get(CONFIGURATION_HASH));
-            self.configuration.is_none() || hash == self.configuration.as_ref()
-        };
+        let is_current =
+            |polled: &&PolledPod| self.configuration.is_none() || polled.pod.configuration_hash == self.configuration;
         self.ready_pods().filter(is_current).collect()
     }
 }
@@ -269,6 +265,7 @@ mod tests {
     use super::*;
     use crate::{
         binding::Target,
+        build::CONFIGURATION_HASH,
         conditions::State,
         pods::PollError,
         policy::compile,
@@ -380,7 +377,7 @@ mod tests {
     fn pods_of_an_older_configuration_do_not_vouch_for_the_newest() {
         let old = || {
             let mut polled = mk_pod("old", true, mk_report("new", Some(true)));
-            Arc::get_mut(&mut polled.pod).unwrap().metadata.annotations = None;
+            Arc::get_mut(&mut polled.pod).unwrap().configuration_hash = None;
             polled
         };
         let status = told(&[old()], None, |_| {});
@@ -389,7 +386,7 @@ mod tests {
         assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
         // It serves nevertheless, so its policy matters.
         let mut lagging = mk_pod("old", true, mk_report("old", Some(true)));
-        Arc::get_mut(&mut lagging.pod).unwrap().metadata.annotations = None;
+        Arc::get_mut(&mut lagging.pod).unwrap().configuration_hash = None;
         let status = told(&[lagging], Some(11), |_| {});
         assert_says(&status, ConditionType::AuthorizationReady, State::False, Reason::PolicyLagging);
     }

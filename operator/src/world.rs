@@ -31,8 +31,8 @@ use crate::{
     claims,
     discovery::Served,
     errors::Error,
-    owner::{INSTANCE, MANAGED_BY, Owner, SERVER_UID},
-    views::{ChildView, GatewayView, PodView},
+    owner::{MANAGED_BY, Owner},
+    views::{ChildView, GatewayView, Labelled, PodView},
 };
 
 /// How long the kinds of others are waited for at the start.
@@ -171,6 +171,9 @@ where
         .boxed()
 }
 
+/// The annotation in which kubectl keeps the whole object once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// A store of watched objects, and the stream of their changes.
 pub(crate) fn store<K>(client: &Client, config: watcher::Config) -> (Store<K>, Touched<K>)
 where
@@ -203,7 +206,10 @@ where
     let writer = reflector::store::Writer::new(type_.clone());
     let reader = writer.as_reader();
     let touched = events
-        .modify(|object: &mut K| object.managed_fields_mut().clear())
+        .modify(|object: &mut K| {
+            object.managed_fields_mut().clear();
+            object.annotations_mut().remove(LAST_APPLIED);
+        })
         .reflect(writer)
         .touched_objects()
         .filter_map(move |touched| {
@@ -277,8 +283,7 @@ impl World {
     /// The pods of a server, by name: those of its very own, not of a namesake or of somebody who borrows its labels.
     pub(crate) fn pods_of(&self, owner: &Owner) -> Vec<Arc<PodView>> {
         let mut pods = self.pods.state_filter(|pod| {
-            pod.metadata.namespace.as_ref() == Some(&owner.namespace)
-                && pod.annotations().get(SERVER_UID) == Some(&owner.uid)
+            pod.metadata.namespace.as_ref() == Some(&owner.namespace) && pod.server_uid.as_ref() == Some(&owner.uid)
         });
         pods.sort_by_key(|pod| pod.name_any());
         pods
@@ -391,9 +396,8 @@ pub(crate) fn servers_of_gateway(
 }
 
 /// The server to which a labelled child belongs.
-pub(crate) fn server_of(child: &impl ResourceExt) -> Option<ObjectRef<WatchedServer>> {
-    let instance = child.labels().get(INSTANCE)?;
-    Some(ObjectRef::new(instance).within(&child.namespace()?))
+pub(crate) fn server_of(child: &impl Labelled) -> Option<ObjectRef<WatchedServer>> {
+    Some(ObjectRef::new(child.server()?).within(&child.namespace()?))
 }
 
 #[cfg(test)]
