@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use bench::operator::{Size, measure};
 use clap::Parser;
+use testbed::programs::release_program;
+use testbed::supervisor::Supervisor;
 
 /// Measures mcp-entra-operator on a real control plane, and prints a table of figures.
 #[derive(Parser)]
@@ -16,9 +18,11 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let Arguments { size } = Arguments::parse();
-    let program = tokio::task::spawn_blocking(|| testbed::programs::release_program("mcp-entra-operator")).await??;
+    let program = tokio::task::spawn_blocking(|| release_program("mcp-entra-operator", "mcp-entra-operator")).await??;
+    let supervisor = tokio::task::spawn_blocking(|| release_program("testbed", "testbed-supervisor")).await??;
+    let supervisor = Supervisor::start_program(&supervisor)?;
     let figures = tokio::select! {
-        figures = measure(&size, &program, &|line| eprintln!("bench: {line}")) => figures?,
+        figures = measure(&size, &program, supervisor, &|line| eprintln!("bench: {line}")) => figures?,
         // What runs ends with us: its supervisor sees our end of the pipe close.
         _ = tokio::signal::ctrl_c() => return Ok(ExitCode::FAILURE),
     };

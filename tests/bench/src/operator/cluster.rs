@@ -20,9 +20,7 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) async fn start() -> anyhow::Result<Self> {
-        // Building blocks, and is told on stderr.
-        let supervisor = tokio::task::spawn_blocking(Supervisor::start).await??;
+    pub(super) async fn start(supervisor: Supervisor) -> anyhow::Result<Self> {
         let plane = ControlPlane::start(&supervisor).await?;
         let (namespace, name) = OPERATOR;
         let kubectl = Kubectl { plane: &plane, folder: supervisor.folder() };

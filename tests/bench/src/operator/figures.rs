@@ -112,7 +112,7 @@ impl fmt::Display for Figures {
         row("writes by the restart but the lease", self.restart.writes().to_string())?;
         row("deny applied until half the pods enforce it", seconds(self.half_deny))?;
         row("deny applied until the last pod enforces it", seconds(self.all_deny))?;
-        writeln!(table, "\n{:<44} {:>9} {:>9}", "memory in MB", "resident", "peak")?;
+        writeln!(table, "\n{:<44} {:>9} {:>9} {:>9}", "memory in MB", "resident", "anonymous", "peak")?;
         for (name, memory) in [
             ("without servers", self.empty_memory),
             ("all Ready, quiet", self.full_memory),
@@ -120,7 +120,8 @@ impl fmt::Display for Figures {
             ("restarted, quiet", self.restart_memory),
             ("after the deny, quiet", self.deny_memory),
         ] {
-            writeln!(table, "  {name:<42} {:>9} {:>9}", megabytes(memory.resident), megabytes(memory.peak))?;
+            let [resident, anonymous, peak] = [memory.resident, memory.anonymous, memory.peak].map(megabytes);
+            writeln!(table, "  {name:<42} {resident:>9} {anonymous:>9} {peak:>9}")?;
         }
         writeln!(table)?;
         for (name, purpose) in [("children", Purpose::Child), ("servers' status", Purpose::ServerStatus)] {

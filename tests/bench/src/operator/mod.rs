@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Args;
 use testbed::control_plane::Marker;
+use testbed::supervisor::Supervisor;
 
 pub use figures::Figures;
 
@@ -53,14 +54,19 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 const QUIET: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
 
-/// Measures that operator program. `say` gets a line for each phase that begins.
+/// Measures that operator program; what runs is the supervisor's. `say` gets a line for each phase that begins.
 ///
 /// # Errors
 /// Where a part does not come up, or something that is awaited does not come.
-pub async fn measure(size: &Size, program: &Path, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Figures> {
+pub async fn measure(
+    size: &Size,
+    program: &Path,
+    supervisor: Supervisor,
+    say: &(dyn Fn(&str) + Sync),
+) -> anyhow::Result<Figures> {
     ensure!(size.namespaces > 0 && size.servers > 0 && size.replicas > 0, "at least one of each is measured");
     say("starting a control plane");
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::start(supervisor).await?;
     let node = StubNode::start(&cluster.client()?).await?;
     let ready = ReadyServers::watch(&cluster.client()?);
     load::namespaces(&cluster.client()?, size).await?;

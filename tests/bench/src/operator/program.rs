@@ -28,6 +28,8 @@ pub(super) struct Program {
 pub(super) struct Memory {
     /// Bytes resident now.
     pub(super) resident: u64,
+    /// Of them, those that are not pages of the program's file, which the kernel can drop at any time.
+    pub(super) anonymous: u64,
     /// The most bytes that have been resident.
     pub(super) peak: u64,
 }
@@ -79,7 +81,8 @@ impl Program {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
         };
-        let memory = || Some(Memory { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? });
+        let memory =
+            || Some(Memory { resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")?, peak: bytes("VmHWM:")? });
         memory().with_context(|| format!("{path} tells no memory"))
     }
 

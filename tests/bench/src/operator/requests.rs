@@ -18,20 +18,11 @@ pub(super) enum Purpose {
     Event,
     Pod,
     Lease,
-    Other,
 }
 
 impl Purpose {
-    pub(super) const ALL: [Self; 8] = [
-        Self::Read,
-        Self::Child,
-        Self::ServerStatus,
-        Self::MappingStatus,
-        Self::Event,
-        Self::Pod,
-        Self::Lease,
-        Self::Other,
-    ];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Read, Self::Child, Self::ServerStatus, Self::MappingStatus, Self::Event, Self::Pod, Self::Lease];
 
     /// For the table.
     pub(super) fn name(self) -> &'static str {
@@ -43,7 +34,6 @@ impl Purpose {
             Self::Event => "events",
             Self::Pod => "nudges of pods",
             Self::Lease => "writes of the lease",
-            Self::Other => "other writes",
         }
     }
 
@@ -55,8 +45,7 @@ impl Purpose {
             ("events", None) => Self::Event,
             ("pods", None) => Self::Pod,
             ("leases", None) => Self::Lease,
-            ("configmaps" | "serviceaccounts" | "services" | "deployments" | "ingresses", None) => Self::Child,
-            _ => Self::Other,
+            _ => Self::Child,
         }
     }
 }

@@ -30,14 +30,14 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The path of the program of one package as it is shipped: optimised, and with no feature that other packages ask of
-/// what it depends on. Builds it, and blocks until that is done.
+/// The path of a program of one package as it is shipped: optimised, and with no feature that other packages ask of what
+/// it depends on. Builds it, and blocks until that is done.
 ///
 /// # Errors
-/// Where the package does not build (the compiler's words stand on stderr), or has no program of its name.
-pub fn release_program(package: &str) -> anyhow::Result<PathBuf> {
-    let built = build(&["--release", "--package", package, "--bins"])?.remove(package);
-    built.with_context(|| format!("the package {package} has no program of its name"))
+/// Where the package does not build (the compiler's words stand on stderr), or has no such program.
+pub fn release_program(package: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let built = build(&["--release", "--package", package, "--bin", name])?.remove(name);
+    built.with_context(|| format!("the package {package} has no program {name}"))
 }
 
 fn build(what: &[&str]) -> anyhow::Result<BTreeMap<String, PathBuf>> {
