@@ -17,14 +17,14 @@ use crate::{
     child::{Child, ChildKind},
     claims::{self, Held, Lost},
     conditions::Reason,
-    errors::{Error, Failures, SOON},
+    errors::{Error, SOON},
     events,
     exposure::{EXPOSES, exposes},
-    leader::Leadership,
     memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
     metrics::Metrics,
     options::Options,
     owner::{Owner, controller},
+    passes::Passes,
     pods::{self, PolledPod},
     policy::{self, Compiled},
     resolve::{self, SeenChildren},
@@ -49,10 +49,9 @@ pub(crate) struct Context {
     pub(crate) options: Options,
     pub(crate) world: World,
     pub(crate) gate: Gate,
-    pub(crate) leadership: Leadership,
+    pub(crate) passes: Passes,
     pub(crate) memories: Memories,
     pub(crate) policies: Arc<ProgrammedPolicies>,
-    pub(crate) failures: Failures,
     pub(crate) turns: Turns,
     pub(crate) metrics: Metrics,
 }
@@ -419,7 +418,11 @@ mod tests {
     use prometheus_client::registry::Registry;
     use serde_json::{Value, json};
 
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::leader::Leadership;
+    use crate::metrics::Kind;
     use crate::{
         validate::tests::{mk_options, mk_owner, mk_server},
         world::Children,
@@ -463,6 +466,7 @@ mod tests {
     fn mk_context(client: Client) -> Context {
         let (opener, gate) = Gate::closed();
         opener.send_replace(true);
+        let metrics = Metrics::register(&mut Registry::default());
         Context {
             client,
             pods: pods::status_client(None).unwrap(),
@@ -478,12 +482,11 @@ mod tests {
                 served: tokio::sync::watch::channel(None).1,
             },
             gate,
-            leadership: Leadership::vacant().1,
+            passes: Passes::new(Kind::McpServer, Leadership::vacant().1, CancellationToken::new(), metrics.clone()),
             memories: Memories::default(),
             policies: Arc::default(),
-            failures: Failures::default(),
             turns: Turns::default(),
-            metrics: Metrics::register(&mut Registry::default()),
+            metrics,
         }
     }
 

@@ -17,17 +17,20 @@
 //!
 //! [`controller`] wires a pass together, [`mapping`] is the small controller of role mappings, whose status
 //! [`mapping_status`] decides, [`preview`] says offline or in a cluster who may call what, [`memory`] what a pass
-//! leaves to the next, [`errors`] what happens when it fails, [`http`] and [`metrics`] what is told about all that.
-//! [`leader`] elects the one replica that reconciles; the others watch, so that they can take over at once. [`render`] does
-//! the pure steps on [`manifests`], offline.
+//! leaves to the next, [`errors`] what happens when it fails, [`http`], [`metrics`] and [`census`] what is told about
+//! all that. [`leader`] elects the one replica that reconciles; the others watch, so that they can take over at once.
+//! [`passes`] decides when a pass may run, [`api`] how long the API server may take for an answer. [`render`] does the
+//! pure steps on [`manifests`], offline.
 //!
 //! Nothing here needs a state of its own: with the memory lost, a pass reads more and decides the same.
 
+mod api;
 mod apply;
 mod availability;
 mod binding;
 mod build;
 mod by_uid;
+mod census;
 mod child;
 mod claims;
 mod conditions;
@@ -46,6 +49,7 @@ mod memory;
 mod metrics;
 mod options;
 mod owner;
+mod passes;
 mod pods;
 mod policy;
 mod preview;

@@ -1,14 +1,17 @@
 //! The program `mcp-entra-operator`: `run` reconciles, `render` shows what it would apply, `preview` who may call what,
 //! `crds` prints the definitions of the kinds.
 
-use std::io::{IsTerminal, Write};
+mod telemetry;
+
+use std::io::Write;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use mcp_entra_operator::{Options, PreviewOptions, RenderArguments};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+
+use crate::telemetry::{LogFormat, Telemetry};
 
 /// Reconciles McpServers into running MCP servers behind Microsoft Entra ID.
 #[derive(Parser)]
@@ -21,7 +24,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Reconcile until SIGTERM or Ctrl-C. The cluster comes from KUBECONFIG, or from the pod's service account.
-    Run(Box<Options>),
+    Run {
+        #[command(flatten)]
+        options: Box<Options>,
+        /// How logs are written to standard error. By default for people on a terminal, as JSON elsewhere. RUST_LOG says
+        /// which are.
+        #[arg(long, value_enum)]
+        log_format: Option<LogFormat>,
+    },
     /// Print every child of the McpServers in manifests, as they would be applied; no cluster is asked.
     Render(Box<RenderArguments>),
     /// Print the tools that a caller gets of a server, and which mapping grants or denies each.
@@ -32,9 +42,12 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Run(options) => {
-            log_to_stderr();
-            runtime()?.block_on(reconcile(*options))
+        Command::Run { options, log_format } => {
+            choose_cryptography();
+            let telemetry = Telemetry::start(log_format)?;
+            let ended = runtime()?.block_on(reconcile(*options));
+            telemetry.end();
+            ended
         }
         Command::Preview(options) => {
             choose_cryptography();
@@ -58,18 +71,15 @@ fn choose_cryptography() {
 }
 
 async fn reconcile(options: Options) -> anyhow::Result<()> {
-    choose_cryptography();
     let config = kube::Config::infer()
         .await
         .context("no cluster to reconcile: set KUBECONFIG, or run in a pod whose service account token is mounted")?;
-    let client =
-        kube::Client::try_from(config).context("the Kubernetes client cannot be made of that configuration")?;
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {}; choose another address with --listen", options.listen))?;
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone()));
-    Ok(mcp_entra_operator::run(client, options, listener, shutdown).await?)
+    Ok(mcp_entra_operator::run(config, options, listener, shutdown).await?)
 }
 
 async fn cancel_on_signal(shutdown: CancellationToken) {
@@ -93,14 +103,4 @@ fn print_definitions() -> anyhow::Result<()> {
         writeln!(output, "---\n{}", mcp_entra_crds::definition_yaml(&definition)?.trim_end())?;
     }
     Ok(())
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        lines.init();
-    } else {
-        lines.json().flatten_event(true).init();
-    }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api, Client, Resource,
     api::{DynamicObject, Patch, PatchParams},
-    core::ApiResource,
+    core::{ApiResource, DeserializeGuard},
     runtime::{
         controller::Action,
         reflector::{ObjectRef, Store},
@@ -23,11 +23,10 @@ use crate::{
     apply::status_patch,
     binding::{Mapping, Target},
     by_uid::ByUid,
-    errors::{Error, Failures, SOON},
-    leader::Leadership,
+    errors::{Error, SOON},
     mapping_status::{Standing, standing, status, survey},
     memory::{ProgrammedPolicies, Since},
-    metrics::Metrics,
+    passes::Passes,
     world::{Gate, WatchedMapping, WatchedNamespace, WatchedServer, labels_of, references},
 };
 
@@ -35,18 +34,26 @@ use crate::{
 /// over one after the other, and a status that told of each would be written as often. Ever after, every ten seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a pass over a mapping uses.
-pub(crate) struct Context {
+/// What a pass over a mapping of that kind uses.
+pub(crate) struct Context<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(crate) client: Client,
+    pub(crate) mappings: Store<DeserializeGuard<K>>,
     pub(crate) servers: Store<WatchedServer>,
     pub(crate) namespaces: Store<WatchedNamespace>,
     pub(crate) gate: Gate,
-    pub(crate) leadership: Leadership,
     pub(crate) policies: Arc<ProgrammedPolicies>,
     /// Since when a mapping has been waiting for its servers.
     pub(crate) waiting: ByUid<Since>,
-    pub(crate) failures: Failures,
-    pub(crate) metrics: Metrics,
+    pub(crate) passes: Passes,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Context<K> {
+    /// Forgets what is remembered of mappings that are gone.
+    pub(crate) fn retain(&self) {
+        let exists = |uid: &str| self.mappings.find(|mapping| mapping.meta().uid.as_deref() == Some(uid)).is_some();
+        self.passes.retain(exists);
+        self.waiting.retain(exists);
+    }
 }
 
 /// The mappings of its namespace that a server may matter to: by its name, or by labels that it has or had.
@@ -65,9 +72,9 @@ pub(crate) fn mappings_beside(
 }
 
 /// Brings one mapping's status to what is so.
-pub(crate) async fn reconcile<K>(mapping: &K, context: &Context) -> Result<Action, Error>
+pub(crate) async fn reconcile<K>(mapping: &K, context: &Context<K>) -> Result<Action, Error>
 where
-    K: Resource<DynamicType = ()>,
+    K: Resource<DynamicType = ()> + Clone + 'static,
     for<'a> Mapping<'a>: From<&'a K>,
 {
     context.gate.passed().await?;
@@ -99,16 +106,16 @@ where
     }
     let status = status(&mapping, &survey, &standings, Timestamp::now());
     if mapping.status != Some(&status) {
-        write::<K>(&mapping, uid, &status, context).await?;
+        write(&mapping, uid, &status, context).await?;
     }
     Ok(next(is_pending))
 }
 
-async fn write<K: Resource<DynamicType = ()>>(
+async fn write<K: Resource<DynamicType = ()> + Clone + 'static>(
     mapping: &Mapping<'_>,
     uid: &str,
     status: &McpRoleMappingStatus,
-    context: &Context,
+    context: &Context<K>,
 ) -> Result<(), Error> {
     let (kind, name, resource) = (K::kind(&()), mapping.name(), ApiResource::erase::<K>(&()));
     let api: Api<DynamicObject> = match &mapping.metadata.namespace {

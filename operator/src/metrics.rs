@@ -20,6 +20,9 @@ pub(crate) struct Metrics {
     durations: Family<KindLabels, Histogram>,
     poll_errors: Counter,
     leader: Gauge,
+    queued: Family<KindLabels, Gauge>,
+    running: Family<KindLabels, Gauge>,
+    requests: Family<RequestLabels, Counter>,
 }
 
 /// How a pass ended.
@@ -51,6 +54,12 @@ struct ReconcileLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: &'static str,
+    code: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: Kind,
 }
@@ -63,6 +72,9 @@ impl Metrics {
             durations: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
             poll_errors: Counter::default(),
             leader: Gauge::default(),
+            queued: Family::default(),
+            running: Family::default(),
+            requests: Family::default(),
         };
         registry.register("mcp_entra_operator_reconciles", "Passes by outcome", metrics.reconciles.clone());
         registry.register(
@@ -80,7 +92,34 @@ impl Metrics {
             "1 while this replica leads and reconciles, 0 while it follows",
             metrics.leader.clone(),
         );
+        registry.register(
+            "mcp_entra_operator_queue_depth",
+            "Objects due for a pass that wait for others to end; not those that are to be looked at later",
+            metrics.queued.clone(),
+        );
+        registry.register("mcp_entra_operator_running_reconciles", "Passes that run now", metrics.running.clone());
+        registry.register(
+            "mcp_entra_operator_api_requests",
+            "Requests to the API server by verb and HTTP status, which is none where no answer came; a retried one once",
+            metrics.requests.clone(),
+        );
         metrics
+    }
+
+    /// How many objects of a kind wait for a pass.
+    pub(crate) fn queued(&self, kind: Kind) -> Gauge {
+        self.queued.get_or_create(&KindLabels { kind }).clone()
+    }
+
+    /// How many passes over objects of a kind run.
+    pub(crate) fn running(&self, kind: Kind) -> Gauge {
+        self.running.get_or_create(&KindLabels { kind }).clone()
+    }
+
+    /// Counts a request to the API server, with the status it was answered with.
+    pub(crate) fn request(&self, verb: &'static str, code: Option<u16>) {
+        let code = code.map_or_else(|| "none".to_owned(), |code| code.to_string());
+        self.requests.get_or_create(&RequestLabels { verb, code }).inc();
     }
 
     /// Tells whether this replica leads.

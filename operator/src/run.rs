@@ -1,14 +1,10 @@
 //! Running: the watches, the three controllers over them, the operator's own endpoints, and the end.
 
-use std::{
-    fmt::Debug,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Resource, ResourceExt,
     core::DeserializeGuard,
     runtime::{
         Config, Controller,
@@ -23,18 +19,21 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    api,
     binding::Mapping,
     by_uid::ByUid,
+    census::Census,
     child::ChildKind,
     controller::{self as server, Context},
     discovery::discover,
-    errors::{Class, Error, Failures, SOON},
+    errors::Error,
     http::router,
     leader::{Candidate, Leadership, Lost},
     mapping,
     memory::{Memories, ProgrammedPolicies},
-    metrics::{Kind, Metrics, Outcome},
+    metrics::{Kind, Metrics},
     options::Options,
+    passes::Passes,
     pods::status_client,
     upgrades::Turns,
     world::{
@@ -43,16 +42,17 @@ use crate::{
     },
 };
 
-/// Passes of one controller that run at once.
-const CONCURRENCY: u16 = 16;
-/// The longest pass: the client's own retries could take a quarter of an hour.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// kube's own bound on passes at once, which is none: [`Passes`] have one.
+const BOUND_BY_PASSES: u16 = 0;
 /// Time between sweeps for what is remembered of objects that are gone.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// Why the operator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The client for the API server cannot be made.
+    #[error("the Kubernetes client cannot be made of this configuration: {0}")]
+    Client(#[from] kube::Error),
     /// The client for the pods' admin ports cannot be made.
     #[error("--pod-proxy-url cannot be used ({0}); give an address as http://host:port")]
     PodClient(#[from] reqwest::Error),
@@ -73,13 +73,14 @@ pub enum RunError {
 /// # Errors
 /// If the options cannot be used, the lease is lost, or the endpoints end.
 pub async fn run(
-    client: Client,
+    config: kube::Config,
     options: Options,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let client = api::client(config, metrics.clone())?;
     let policies = Arc::new(ProgrammedPolicies::default());
     let (found, served) = tokio::sync::watch::channel(None);
     let (world, streams) = world::watch(&client, served.clone());
@@ -88,16 +89,21 @@ pub async fn run(
     let leases = Api::namespaced(client.clone(), &options.operator_namespace);
     let candidate = Candidate::new(leases, options.identity(), options.lease_duration(), leads, metrics.clone());
     let servers = world.servers.clone();
+    registry.register_collector(Box::new(Census {
+        servers: servers.clone(),
+        mappings: world.mappings.clone(),
+        cluster_mappings: world.cluster_mappings.clone(),
+    }));
+    let passes = |kind| Passes::new(kind, leadership.clone(), shutdown.clone(), metrics.clone());
     let context = Arc::new(Context {
         pods: status_client(options.pod_proxy_url.as_deref())?,
         client: client.clone(),
         options,
         world,
         gate: gate.clone(),
-        leadership: leadership.clone(),
+        passes: passes(Kind::McpServer),
         memories: Memories::default(),
         policies: policies.clone(),
-        failures: Failures::default(),
         turns: Turns::default(),
         metrics: metrics.clone(),
     });
@@ -111,7 +117,7 @@ pub async fn run(
     let touched_servers =
         streams.servers.map_ok(move |touched| stream::iter(world::with_rivals(&rivals, touched)).map(Ok)).try_flatten();
     let mut server_controller = Controller::for_stream(touched_servers, servers.clone())
-        .with_config(Config::default().concurrency(CONCURRENCY))
+        .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     server_controller = {
         let (beside, inside, all) = (servers.clone(), servers.clone(), servers.clone());
@@ -142,18 +148,27 @@ pub async fn run(
     let (cluster_mappings, touched_cluster_mappings) = world::store(&client, everything());
     let mapping_context = Arc::new(mapping::Context {
         client: client.clone(),
+        mappings: mappings.clone(),
         servers: chosen.clone(),
         namespaces: context.world.namespaces.clone(),
         gate: gate.clone(),
-        leadership: leadership.clone(),
+        policies: policies.clone(),
+        waiting: ByUid::default(),
+        passes: passes(Kind::McpRoleMapping),
+    });
+    let cluster_mapping_context = Arc::new(mapping::Context {
+        client: client.clone(),
+        mappings: cluster_mappings.clone(),
+        servers: chosen.clone(),
+        namespaces: context.world.namespaces.clone(),
+        gate: gate.clone(),
         policies,
         waiting: ByUid::default(),
-        failures: Failures::default(),
-        metrics,
+        passes: passes(Kind::ClusterMcpRoleMapping),
     });
     let beside = mappings.clone();
     let reconcile_mappings = Controller::for_stream(touched_mappings, mappings.clone())
-        .with_config(Config::default().concurrency(CONCURRENCY))
+        .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .watches_stream(touched_servers.inspect(move |_| moved_server.send_replace(())), move |server| {
             mapping::mappings_beside(&beside, &server)
@@ -162,11 +177,11 @@ pub async fn run(
         .run(reconcile_mapping::<McpRoleMapping>, mapping_failed, mapping_context.clone())
         .for_each(|result| async { tell(result) });
     let reconcile_cluster_mappings = Controller::for_stream(touched_cluster_mappings, cluster_mappings.clone())
-        .with_config(Config::default().concurrency(CONCURRENCY))
+        .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .reconcile_all_on(WatchStream::from_changes(moves))
         .reconcile_all_on(leadership.gained())
-        .run(reconcile_mapping::<ClusterMcpRoleMapping>, mapping_failed, mapping_context.clone())
+        .run(reconcile_mapping::<ClusterMcpRoleMapping>, mapping_failed, cluster_mapping_context.clone())
         .for_each(|result| async { tell(result) });
 
     let ended = shutdown.clone().cancelled_owned();
@@ -186,14 +201,10 @@ pub async fn run(
                 |uid: &str| context.world.servers.find(|server| server.uid().as_deref() == Some(uid)).is_some();
             context.memories.retain(exists);
             context.policies.retain(exists);
-            context.failures.retain(exists);
+            context.passes.retain(exists);
             context.turns.retain(exists);
-            let exists = |uid: &str| {
-                mappings.find(|mapping| mapping.uid().as_deref() == Some(uid)).is_some()
-                    || cluster_mappings.find(|mapping| mapping.uid().as_deref() == Some(uid)).is_some()
-            };
-            mapping_context.failures.retain(exists);
-            mapping_context.waiting.retain(exists);
+            mapping_context.retain();
+            cluster_mapping_context.retain();
         }
     };
     let discovery = shutdown.run_until_cancelled(discover(client, found));
@@ -222,42 +233,39 @@ pub async fn run(
 }
 
 async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> Result<Action, Error> {
-    if !context.leadership.is_held() {
-        return Ok(Action::await_change());
-    }
-    let uid = server.uid().unwrap_or_default();
-    let pass = async {
-        match &server.0 {
-            Ok(server) => server::reconcile(server, &context).await,
-            Err(invalid) => Ok(unreadable(&*server, invalid)),
+    let pass = |server: Arc<WatchedServer>| {
+        let context = &context;
+        async move {
+            let action = match &server.0 {
+                Ok(server) => server::reconcile(server, context).await?,
+                Err(invalid) => unreadable(&*server, invalid),
+            };
+            // Mappings wait for the first pass over each of their servers, and no longer.
+            context.policies.not_written(&server.uid().unwrap_or_default());
+            Ok(action)
         }
     };
-    let result = measured(pass, Kind::McpServer, &uid, &context.metrics, &context.failures).await;
-    // Mappings wait for the first pass over each of their servers, and no longer.
-    context.policies.not_written(&uid);
-    result
+    context.passes.over(&*server, &context.world.servers, pass).await
 }
 
 async fn reconcile_mapping<K>(
     mapping: Arc<DeserializeGuard<K>>,
-    context: Arc<mapping::Context>,
+    context: Arc<mapping::Context<K>>,
 ) -> Result<Action, Error>
 where
-    K: Resource<DynamicType = ()>,
+    K: Resource<DynamicType = ()> + Clone + 'static,
     for<'a> Mapping<'a>: From<&'a K>,
 {
-    if !context.leadership.is_held() {
-        return Ok(Action::await_change());
-    }
-    let uid = mapping.uid().unwrap_or_default();
-    let kind = if mapping.namespace().is_some() { Kind::McpRoleMapping } else { Kind::ClusterMcpRoleMapping };
-    let pass = async {
-        match &mapping.0 {
-            Ok(mapping) => mapping::reconcile(mapping, &context).await,
-            Err(invalid) => Ok(unreadable(&*mapping, invalid)),
+    let pass = |mapping: Arc<DeserializeGuard<K>>| {
+        let context = &context;
+        async move {
+            match &mapping.0 {
+                Ok(mapping) => mapping::reconcile(mapping, context).await,
+                Err(invalid) => Ok(unreadable(&*mapping, invalid)),
+            }
         }
     };
-    measured(pass, kind, &uid, &context.metrics, &context.failures).await
+    context.passes.over(&*mapping, &context.mappings, pass).await
 }
 
 /// Schemas keep such objects out; one from an older or newer version of the kind may still be there.
@@ -269,48 +277,16 @@ fn unreadable(object: &impl ResourceExt, invalid: &kube::core::error_boundary::I
     Action::await_change()
 }
 
-async fn measured(
-    pass: impl Future<Output = Result<Action, Error>>,
-    kind: Kind,
-    uid: &str,
-    metrics: &Metrics,
-    failures: &Failures,
-) -> Result<Action, Error> {
-    let start = Instant::now();
-    let result =
-        tokio::time::timeout(DEADLINE, pass).map(|result| result.unwrap_or(Err(Error::Deadline(DEADLINE)))).await;
-    let outcome = match &result {
-        Ok(action) if *action == Action::requeue(SOON) => Outcome::Waiting,
-        Ok(_) => Outcome::Settled,
-        Err(error) if error.class() == Class::Terminal => Outcome::Terminal,
-        Err(_) => Outcome::Transient,
-    };
-    metrics.pass(kind, outcome, start.elapsed());
-    if result.is_ok() {
-        failures.take(uid);
-    }
-    result
-}
-
 fn server_failed(server: Arc<WatchedServer>, error: &Error, context: Arc<Context>) -> Action {
-    failed(&*server, error, &context.failures)
+    context.policies.not_written(&server.uid().unwrap_or_default());
+    context.passes.failed(&*server, error)
 }
 
-fn mapping_failed<K: Resource<DynamicType = ()>>(
-    mapping: Arc<DeserializeGuard<K>>,
-    error: &Error,
-    context: Arc<mapping::Context>,
-) -> Action {
-    failed(&*mapping, error, &context.failures)
-}
-
-fn failed(object: &impl ResourceExt, error: &Error, failures: &Failures) -> Action {
-    let pause = failures.next_pause(&object.uid().unwrap_or_default(), error.class());
-    tracing::warn!(
-        namespace = object.namespace(), name = object.name_any(), %error, again_in_seconds = pause.as_secs(),
-        "a pass failed"
-    );
-    Action::requeue(pause)
+fn mapping_failed<K>(mapping: Arc<DeserializeGuard<K>>, error: &Error, context: Arc<mapping::Context<K>>) -> Action
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    context.passes.failed(&*mapping, error)
 }
 
 /// Failed passes are told where they fail; what remains is an object that was gone before its pass began.

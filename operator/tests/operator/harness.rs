@@ -139,8 +139,7 @@ impl Cluster {
         let listener = TcpListener::bind(options.listen).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let shutdown = CancellationToken::new();
-        let client = Client::try_from(config)?;
-        let ended = tokio::spawn(mcp_entra_operator::run(client, options, listener, shutdown.clone()));
+        let ended = tokio::spawn(mcp_entra_operator::run(config, options, listener, shutdown.clone()));
         Ok(Operator { url, shutdown, ended })
     }
 }
@@ -166,7 +165,11 @@ pub(crate) struct Space {
 
 impl Space {
     pub(crate) async fn new() -> Self {
-        let cluster = tokio::task::spawn_blocking(cluster).await.unwrap();
+        Self::on(tokio::task::spawn_blocking(cluster).await.unwrap()).await
+    }
+
+    /// On a cluster of the test's own.
+    pub(crate) async fn on(cluster: &'static Cluster) -> Self {
         let client = cluster.plane.client().unwrap();
         let new: Namespace = serde_json::from_value(json!({"metadata": {"generateName": "test-"}})).unwrap();
         let made = Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &new).await.unwrap();
@@ -436,7 +439,10 @@ pub(crate) async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
     until_or(|| what.to_owned(), condition).await.unwrap_or_else(|what| panic!("{what}"));
 }
 
-async fn until_or(what: impl Fn() -> String, mut condition: impl AsyncFnMut() -> bool) -> Result<(), String> {
+pub(crate) async fn until_or(
+    what: impl Fn() -> String,
+    mut condition: impl AsyncFnMut() -> bool,
+) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {
         if Instant::now() > deadline {

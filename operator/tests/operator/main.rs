@@ -20,5 +20,7 @@ mod mappings;
 mod pods;
 mod process;
 mod refusals;
+mod replicas;
+mod telemetry;
 mod upgrades;
 mod workload;

@@ -28,7 +28,25 @@ async fn a_restarted_operator_is_ready_when_it_has_seen_everything_and_writes_no
     })
     .await;
     let metrics = reqwest::get(format!("{}/metrics", first.url)).await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("mcp_entra_operator_reconciles_total{kind=\"McpServer\""), "{metrics}");
+    let value = |sample: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("mcp_entra_operator_{sample} ")));
+        line.map(|value| value.parse::<f64>().unwrap())
+    };
+    let kind = "kind=\"McpServer\"";
+    let passes = value(&format!("reconcile_duration_seconds_count{{{kind}}}")).unwrap();
+    let outcomes = ["Settled", "Waiting", "Transient", "Terminal"];
+    let by_outcome = outcomes.map(|outcome| value(&format!("reconciles_total{{{kind},outcome=\"{outcome}\"}}")));
+    assert_eq!(by_outcome.into_iter().flatten().sum::<f64>(), passes, "{metrics}");
+    assert_eq!(value("leader"), Some(1.0));
+    assert_eq!(value(&format!("queue_depth{{{kind}}}")), Some(0.0));
+    assert!(value(&format!("running_reconciles{{{kind}}}")).is_some_and(|running| running <= 1.0), "{metrics}");
+    assert_eq!(value(&format!("conditions{{{kind},type=\"Programmed\",status=\"True\"}}")), Some(1.0));
+    assert_eq!(value(&format!("conditions{{{kind},type=\"Programmed\",status=\"False\"}}")), None);
+    // Children are created by server-side apply.
+    for request in ["verb=\"list\",code=\"200\"", "verb=\"watch\",code=\"200\"", "verb=\"patch\",code=\"201\""] {
+        assert!(value(&format!("api_requests_total{{{request}}}")) > Some(0.0), "{request}: {metrics}");
+    }
+    assert_eq!(value("api_requests_total{verb=\"delete\",code=\"200\"}"), None);
     assert!(!metrics.contains("graph"), "no name is a label: {metrics}");
     first.shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(20), first.ended).await.expect("it drains").unwrap().unwrap();

@@ -3,6 +3,7 @@
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, Pod},
+    networking::v1::Ingress,
 };
 use kube::ResourceExt;
 use mcp_entra_crds::{McpRoleMapping, McpServer};

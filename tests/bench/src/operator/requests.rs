@@ -99,6 +99,7 @@ mod tests {
     fn mk_request(verb: &str, resource: &str, subresource: Option<&str>, name: &str) -> AuditEvent {
         AuditEvent {
             verb: verb.to_owned(),
+            group: String::new(),
             resource: resource.to_owned(),
             subresource: subresource.map(str::to_owned),
             namespace: Some("team".to_owned()),

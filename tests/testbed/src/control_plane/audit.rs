@@ -41,6 +41,8 @@ pub struct Marker(u64);
 pub struct AuditEvent {
     /// `create`, `update`, `patch`, `delete` or `deletecollection`; of the operator also `get`, `list` or `watch`.
     pub verb: String,
+    /// The API group, such as `apps`; empty for the core group.
+    pub group: String,
     /// The plural, such as `deployments`.
     pub resource: String,
     /// Such as `status`.
@@ -113,6 +115,7 @@ fn parse(lines: &str) -> impl Iterator<Item = AuditEvent> {
         let object = event.object_ref?;
         Some(AuditEvent {
             verb: event.verb,
+            group: object.api_group,
             resource: object.resource,
             subresource: object.subresource,
             namespace: object.namespace,
@@ -140,6 +143,8 @@ struct User {
 
 #[derive(Deserialize)]
 struct ObjectReference {
+    #[serde(default, rename = "apiGroup")]
+    api_group: String,
     #[serde(default)]
     resource: String,
     subresource: Option<String>,
