@@ -21,6 +21,7 @@ mod pods;
 mod process;
 mod refusals;
 mod replicas;
+mod rights;
 mod telemetry;
 mod upgrades;
 mod workload;

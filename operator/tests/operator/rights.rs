@@ -1,0 +1,260 @@
+//! The rights that the operator ships with: enough for all that it does, and none of them idle. What it can do is
+//! exercised here, and the audit log tells with which rights; the list of those is read from the role itself.
+
+use std::{collections::BTreeSet, path::Path};
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Service, ServiceAccount},
+};
+use kube::{
+    Api, ResourceExt,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
+};
+use mcp_entra_crds::McpServer;
+use mcp_entra_operator::Options;
+use serde_json::{Value, json};
+use testbed::{control_plane::AuditEvent, shared::Shared};
+
+use crate::harness::{Cluster, OPERATOR, Operator, Space, find, mk_mapping, mk_server, until, until_or};
+
+/// What is granted or used: API group, resource with subresource, verb.
+type Right = (String, String, String);
+
+/// Children of both servers here that have to be looked at again when somebody edits them.
+const CHILDREN: &[(&str, &str, &str)] = &[
+    ("", "serviceaccounts", "graph"),
+    ("", "configmaps", "graph-config"),
+    ("", "services", "graph"),
+    ("apps", "deployments", "graph"),
+    ("networking.k8s.io", "ingresses", "graph"),
+    ("networking.k8s.io", "networkpolicies", "graph"),
+    ("policy", "poddisruptionbudgets", "graph"),
+    ("autoscaling", "horizontalpodautoscalers", "graph"),
+    ("monitoring.coreos.com", "podmonitors", "graph"),
+    ("gateway.networking.k8s.io", "httproutes", "routed"),
+    ("gateway.networking.k8s.io", "listenersets", "routed"),
+    ("cert-manager.io", "certificates", "routed-tls"),
+];
+
+/// Rights that nothing but admission looks at (OwnerReferencesPermissionEnforcement): without the first no owner
+/// reference can block a deletion, without the others nothing can be adopted. Without them this test meets a 403.
+fn only_admission_sees((_, resource, verb): &Right) -> bool {
+    match verb.as_str() {
+        "update" => resource.ends_with("/finalizers"),
+        "delete" => matches!(resource.as_str(), "configmaps" | "services" | "deployments"),
+        _ => false,
+    }
+}
+
+fn documents(file: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    serde_yaml::Deserializer::from_str(&text)
+        .map(|document| serde::Deserialize::deserialize(document).unwrap())
+        .collect()
+}
+
+/// Everything that the roles of a file grant.
+fn granted(file: &str) -> BTreeSet<Right> {
+    let mut granted = BTreeSet::new();
+    for document in documents(file) {
+        for rule in document["rules"].as_array().into_iter().flatten() {
+            let all = |key: &str| rule[key].as_array().unwrap().iter().map(|value| value.as_str().unwrap().to_owned());
+            for group in all("apiGroups") {
+                for resource in all("resources") {
+                    granted.extend(all("verbs").map(|verb| (group.clone(), resource.clone(), verb)));
+                }
+            }
+        }
+    }
+    granted
+}
+
+/// The rights that a request took. Server-side apply of an object that is not there takes two.
+fn used(request: &AuditEvent) -> Vec<Right> {
+    let resource = match &request.subresource {
+        Some(subresource) => format!("{}/{subresource}", request.resource),
+        None => request.resource.clone(),
+    };
+    let right = |verb: &str| (request.group.clone(), resource.clone(), verb.to_owned());
+    match (request.verb.as_str(), request.code) {
+        ("patch", 201) => vec![right("patch"), right("create")],
+        (verb, _) => vec![right(verb)],
+    }
+}
+
+#[test]
+fn no_role_says_anything_of_secrets_or_of_everything() {
+    for right in granted("rbac.yaml") {
+        let (group, resource, verb) = &right;
+        assert!(!resource.starts_with("secrets") && !resource.contains("token"), "{right:?}");
+        assert!(![group, resource, verb].iter().any(|part| part.contains('*')), "{right:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_uses_every_right_that_it_ships_with_and_lacks_none() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let start = || tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap());
+    let cluster = start().await.unwrap();
+    let (space, other) = (Space::on(cluster).await, Space::on(cluster).await);
+    let begin = space.mark();
+    everything_is_done(&space, &other, |_| {}).await;
+
+    let requests = || cluster.plane.audit().requests(begin, OPERATOR).unwrap();
+    let idle = || {
+        let used: BTreeSet<Right> = requests().iter().flat_map(used).collect();
+        let idle =
+            granted("rbac.yaml").into_iter().filter(|right| !used.contains(right) && !only_admission_sees(right));
+        idle.collect::<BTreeSet<_>>()
+    };
+    // The ends of watches take a moment to be logged.
+    let all_used = until_or(|| format!("every right is used, but {:?}", idle()), async || idle().is_empty()).await;
+    all_used.unwrap_or_else(|what| panic!("{what}"));
+    let refused: Vec<_> = requests().into_iter().filter(|request| request.code == 403).collect();
+    assert_eq!(refused, [], "what the operator does, it has to be allowed");
+    assert!(requests().iter().all(|request| request.resource != "secrets"));
+}
+
+/// All that the operator does, in two namespaces.
+async fn everything_is_done(space: &Space, other: &Space, options: impl Fn(&mut Options)) {
+    let with_monitors = |changed: &mut Options| {
+        options(changed);
+        changed.pod_monitors = Some("release=prometheus".parse().unwrap());
+    };
+    let first = space.cluster.operator_with(with_monitors).await.unwrap();
+    everything_is_made(space).await;
+    everything_is_edited(space).await;
+    end(first).await;
+    // Without PodMonitors, which are taken away.
+    let second = space.cluster.operator_with(&options).await.unwrap();
+    everything_is_taken_away(space).await;
+    everything_is_adopted(space, other).await;
+    everything_is_deleted(other).await;
+    end(second).await;
+}
+
+async fn end(operator: Operator) {
+    operator.shutdown.cancel();
+    operator.ended.await.unwrap().unwrap();
+}
+
+fn with(name: &str, changes: Value) -> Value {
+    let mut server = mk_server();
+    server["metadata"]["name"] = json!(name);
+    json_patch::merge(&mut server["spec"], &changes);
+    server
+}
+
+async fn everything_is_made(space: &Space) {
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    space
+        .apply_to_cluster(&json!({"apiVersion": "mcp-entra.dev/v1alpha1", "kind": "ClusterMcpRoleMapping",
+            "metadata": {"name": "no-mail"}, "spec": {"namespaceSelector": {}, "servers": {"selector": {}},
+            "deny": [{"name": "mail", "tools": ["list_my_messages"]}]}}))
+        .await;
+    let clients = json!({"allowFrom": [{"podSelector": {}}]});
+    let autoscaling = json!({"minReplicas": 2, "maxReplicas": 3});
+    space.apply(with("graph", json!({"autoscaling": autoscaling, "networkPolicy": clients}))).await;
+    space
+        .apply(json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "shared"},
+            "spec": {"gatewayClassName": "none", "listeners": [{"name": "web", "port": 80, "protocol": "HTTP"}]}}))
+        .await;
+    let exposure = json!({"ingress": null, "gateway": {"parentRefs": [{"name": "shared"}]},
+                          "tls": {"secretName": null, "issuerRef": {"name": "ca"}}});
+    space.apply(with("routed", json!({"exposure": exposure}))).await;
+    for name in ["graph", "routed"] {
+        space.condition_of(name, "Programmed", "True", "Applied").await;
+    }
+    space.mapping_condition("readers", "Programmed", "True", "Applied").await;
+    assert!(space.policy().await.contains("no-mail"));
+    until("the cluster mapping is programmed", async || {
+        let mapping = space.cluster_mappings().get("no-mail").await.unwrap();
+        find(&mapping.status.unwrap_or_default().conditions, "Programmed").is_some_and(|found| found.status == "True")
+    })
+    .await;
+    let mark = space.mark();
+    let _pod = space.pod("graph-0").await;
+    until("a pod with another policy is nudged", async || {
+        space.writes(mark).iter().any(|write| write.resource == "pods")
+    })
+    .await;
+}
+
+fn api(space: &Space, group: &str, plural: &str) -> Api<DynamicObject> {
+    let version = if group == "autoscaling" { "v2" } else { "v1" };
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let (group, version, plural) = (group.into(), version.into(), plural.into());
+    let resource = ApiResource { group, version, api_version, kind: String::new(), plural };
+    Api::namespaced_with(space.client.clone(), &space.name, &resource)
+}
+
+async fn everything_is_edited(space: &Space) {
+    let edit = json!({"metadata": {"annotations": {"team.example/seen": "yes"}}});
+    for (group, plural, name) in CHILDREN {
+        let api = api(space, group, plural);
+        until(&format!("{plural} {name} is there"), async || api.get_metadata_opt(name).await.unwrap().is_some()).await;
+        let mark = space.mark();
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
+        until(&format!("{plural} {name} is looked at"), async || {
+            let requests = space.cluster.plane.audit().requests(mark, OPERATOR).unwrap();
+            requests.iter().any(|request| request.verb == "get" && request.resource == *plural)
+        })
+        .await;
+    }
+}
+
+async fn everything_is_taken_away(space: &Space) {
+    let shared = json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                        "metadata": {"name": "shared", "annotations": {"mcp-entra.dev/allow-server": "graph"}}});
+    space.apply(shared).await;
+    let federation = json!({"federation": {"serviceAccountName": "shared"}});
+    let spec =
+        json!({"autoscaling": null, "replicas": 1, "networkPolicy": null, "exposure": null, "entra": federation});
+    space.edit::<McpServer>("graph", json!({"spec": spec})).await;
+    space.edit::<McpServer>("routed", json!({"spec": {"exposure": null}})).await;
+    let stays = |plural: &str| matches!(plural, "configmaps" | "services" | "deployments");
+    for (group, plural, name) in CHILDREN.iter().filter(|(_, plural, _)| !stays(plural)) {
+        let api = api(space, group, plural);
+        until(&format!("{plural} {name} is gone"), async || api.get_metadata_opt(name).await.unwrap().is_none()).await;
+    }
+}
+
+/// A server finds its children there as somebody else left them, and then given to it.
+async fn everything_is_adopted(from: &Space, space: &Space) {
+    let offered = |kind: &str, api_version: &str, name: &str, content: Value| {
+        let mut object = json!({"apiVersion": api_version, "kind": kind,
+            "metadata": {"name": name, "annotations": {"mcp-entra.dev/adopt": "graph"}}});
+        json_patch::merge(&mut object, &content);
+        object
+    };
+    let deployment = from.get::<Deployment>("graph").await.unwrap().spec.unwrap();
+    let service = from.get::<Service>("graph").await.unwrap().spec.unwrap();
+    space.apply(offered("ServiceAccount", "v1", "graph", json!({}))).await;
+    space.apply(offered("ConfigMap", "v1", "graph-policy", json!({}))).await;
+    space.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "graph-config"}})).await;
+    space
+        .apply(offered(
+            "Service",
+            "v1",
+            "graph",
+            json!({"spec": {"selector": service.selector, "ports": service.ports}}),
+        ))
+        .await;
+    let spec = json!({"spec": {"selector": deployment.selector, "template": deployment.template}});
+    space.apply(offered("Deployment", "apps/v1", "graph", spec)).await;
+    space.apply(mk_server()).await;
+    space.condition("Conflicted", "True", "NotOwned").await;
+    space.apply(offered("ConfigMap", "v1", "graph-config", json!({}))).await;
+    space.condition("Programmed", "True", "Applied").await;
+    assert!(!space.get::<ServiceAccount>("graph").await.unwrap().owner_references().is_empty());
+    assert!(!space.get::<ConfigMap>("graph-policy").await.unwrap().owner_references().is_empty());
+}
+
+async fn everything_is_deleted(space: &Space) {
+    space.delete::<McpServer>("graph").await;
+    until("its children are gone", async || {
+        space.get::<Deployment>("graph").await.is_none() && space.get::<ServiceAccount>("graph").await.is_none()
+    })
+    .await;
+}
