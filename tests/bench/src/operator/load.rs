@@ -46,17 +46,19 @@ pub(super) async fn apply(client: &Client, size: &Size) -> anyhow::Result<()> {
         .await
 }
 
-/// Changes every server's policy by one mapping a namespace, which goes the way that a deny of a whole cluster goes.
-pub(super) async fn deny(client: &Client, size: &Size) -> anyhow::Result<()> {
-    for number in 0..size.namespaces.min(size.servers) {
-        let names: Vec<String> = (number..size.servers).step_by(size.namespaces as usize).map(server_name).collect();
-        let mut mapping = mapping(&namespace(number), DENY);
-        if let Some(servers) = mapping.pointer_mut("/spec/servers") {
-            *servers = json!({"names": names});
-        }
-        patch(client, "mcprolemappings", &mapping).await?;
-    }
-    Ok(())
+/// Denies something on every server there is.
+pub(super) async fn deny(client: &Client) -> anyhow::Result<()> {
+    let mapping = json!({
+        "apiVersion": API_VERSION,
+        "kind": "ClusterMcpRoleMapping",
+        "metadata": {"name": DENY},
+        "spec": {
+            "namespaceSelector": {},
+            "servers": {"selector": {}},
+            "deny": [{"name": "mail", "tools": ["list_*"]}],
+        },
+    });
+    patch(client, "clustermcprolemappings", &mapping).await
 }
 
 fn mapping(namespace: &str, server: &str) -> Value {

@@ -114,7 +114,7 @@ pub async fn measure(
 
     say("denying something everywhere");
     let (mark, begin) = (cluster.audit().mark()?, Instant::now());
-    load::deny(&cluster.client()?, size).await?;
+    load::deny(&cluster.client()?).await?;
     let enforcing = || node.pods().enforcing(load::DENY);
     until("half of the pods enforce the deny", async || Ok(enforcing() * 2 >= size.pods())).await?;
     figures.half_deny = begin.elapsed();
