@@ -94,6 +94,13 @@ impl From<bool> for Bound {
     }
 }
 
+impl<'a> Mapping<'a> {
+    /// The same with another status.
+    pub(crate) fn with_status(self, status: &'a McpRoleMappingStatus) -> Self {
+        Self { status: Some(status), ..self }
+    }
+}
+
 impl Mapping<'_> {
     /// Whether the mapping is about the server. One that is being deleted no longer is.
     pub(crate) fn binds(&self, server: &Target<'_>) -> Bound {

@@ -5,7 +5,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use mcp_entra_crds::{Exposure, McpServer};
+use mcp_entra_crds::{Entra, Exposure, McpServer};
 
 use crate::{conditions::Reason, owner::Owner};
 
@@ -122,9 +122,16 @@ fn share_path(one: &McpServer, other: &McpServer) -> bool {
         .is_some_and(|(one, other)| one.path.split('/').zip(other.path.split('/')).all(|(one, other)| one == other))
 }
 
+/// Whether tokens for the one could be taken for tokens for the other.
 fn share_client_id(one: &McpServer, other: &McpServer) -> bool {
     let (one, other) = (&one.spec.entra, &other.spec.entra);
-    (&one.tenant_id, &one.client_id) == (&other.tenant_id, &other.client_id)
+    one.tenant_id == other.tenant_id && audiences(one).any(|audience| audiences(other).any(|theirs| theirs == audience))
+}
+
+/// What a token may be for to be accepted. That `api://` stands before it or not makes no difference.
+fn audiences(entra: &Entra) -> impl Iterator<Item = &str> {
+    let all = std::iter::once(&entra.client_id).chain(&entra.audiences);
+    all.map(|audience| audience.strip_prefix("api://").unwrap_or(audience))
 }
 
 fn share_scope(one: &McpServer, other: &McpServer) -> bool {
@@ -252,6 +259,22 @@ mod tests {
         let mut elsewhere = mk(2, "b", "younger", of_app(&["read"]));
         elsewhere.spec.entra.tenant_id = "another".into();
         assert_eq!(all_held([mk(1, "a", "older", of_app(&["read"])), elsewhere]), [ROOT, ROOT]);
+    }
+
+    #[test]
+    fn an_audience_that_is_anothers_client_id_is_shared_like_a_client_id() {
+        let mut own = mk(2, "b", "younger", of_app(&["read"]));
+        own.spec.entra.client_id = "other".into();
+        for audience in ["app", "api://app"] {
+            own.spec.entra.audiences = vec![audience.into()];
+            assert_eq!(
+                all_held([mk(1, "a", "older", of_app(&["read"])), own.clone()])[1],
+                Err(Lost::ClientId),
+                "{audience}"
+            );
+        }
+        own.spec.entra.audiences = vec!["api://another".into()];
+        assert_eq!(all_held([mk(1, "a", "older", of_app(&["read"])), own])[1], ROOT);
     }
 
     #[test]

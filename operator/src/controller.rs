@@ -271,8 +271,10 @@ async fn policy_alone(
     if let Some(conflict) = conflict(applier.owner, &applier.seen, wanted) {
         return Err(Failure::Conflict(conflict));
     }
-    applier.child(policy).await?;
-    applied.policy = true;
+    if !applied.policy {
+        applier.child(policy).await?;
+        applied.policy = true;
+    }
     Ok(())
 }
 
@@ -513,7 +515,11 @@ mod tests {
     async fn a_failed_look_up_does_not_freeze_a_revocation_and_is_told() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let writes = Writes::default();
-        let context = mk_context(mk_client(writes.clone()));
+        let mut context = mk_context(mk_client(writes.clone()));
+        let mut metadata = mk_owner().child_metadata(ChildKind::Policy);
+        metadata.uid = Some("uid-2".into());
+        let watched: ChildView = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        context.world.children = Children::one(ChildKind::Policy, watched);
         let mut server = mk_server();
         // Not its first sight: there is something to revoke.
         server.status = Some(status::at_first_sight(&server, Timestamp::UNIX_EPOCH));

@@ -24,6 +24,7 @@ use crate::{
     binding::{Mapping, Target},
     by_uid::ByUid,
     errors::{Error, SOON},
+    events,
     mapping_status::{Standing, standing, status, survey},
     memory::{ProgrammedPolicies, Since},
     passes::Passes,
@@ -44,6 +45,8 @@ pub(crate) struct Context<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(crate) policies: Arc<ProgrammedPolicies>,
     /// Since when a mapping has been waiting for its servers.
     pub(crate) waiting: ByUid<Since>,
+    /// The status that was written last, and upon which version of the mapping, until the watch has seen it.
+    pub(crate) written: ByUid<(Option<String>, McpRoleMappingStatus)>,
     pub(crate) passes: Passes,
 }
 
@@ -53,6 +56,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Context<K> {
         let exists = |uid: &str| self.mappings.find(|mapping| mapping.meta().uid.as_deref() == Some(uid)).is_some();
         self.passes.retain(exists);
         self.waiting.retain(exists);
+        self.written.retain(exists);
     }
 }
 
@@ -78,6 +82,7 @@ where
     for<'a> Mapping<'a>: From<&'a K>,
 {
     context.gate.passed().await?;
+    let about = mapping.object_ref(&());
     let mapping = Mapping::from(mapping);
     if mapping.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
@@ -104,9 +109,14 @@ where
     if waiting.is_some_and(|waiting| waiting < PATIENCE) {
         return Ok(Action::requeue(SOON));
     }
-    let status = status(&mapping, &survey, &standings, Timestamp::now());
-    if mapping.status != Some(&status) {
+    let version = &mapping.metadata.resource_version;
+    let written = context.written.lock().get(uid).filter(|(based_on, _)| based_on == version).cloned();
+    let before = written.map(|(_, status)| status).or_else(|| mapping.status.cloned()).unwrap_or_default();
+    let status = status(&mapping.with_status(&before), &survey, &standings, Timestamp::now());
+    if before != status {
         write(&mapping, uid, &status, context).await?;
+        context.written.put(uid, (version.clone(), status.clone()));
+        events::publish(&context.client, &about, &before.conditions, &status.conditions).await;
     }
     Ok(next(is_pending))
 }

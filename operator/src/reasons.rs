@@ -68,7 +68,8 @@ reasons! {
     HostTaken,
     /// Programmed, Exposed, Conflicted: an older server of the host has `spec.exposure.path`, or one above or below it.
     PathTaken,
-    /// Programmed, Exposed, Conflicted: an older server has `spec.entra.clientId` and one of its required scopes.
+    /// Programmed, Exposed, Conflicted: an older server has `spec.entra.clientId`, or an audience of it, and one of its
+    /// required scopes.
     ClientIdTaken,
     /// Programmed: `spec.suspend` is true, so nothing but the policy is applied.
     Suspended,

@@ -118,8 +118,10 @@ pub(crate) async fn child(
     owner: &Owner,
     kind: ChildKind,
 ) -> Result<Option<Seen>, Error> {
-    if let Some(seen) = watched(world, owner, kind) {
-        return Ok(Some(seen));
+    let seen = watched(world, owner, kind);
+    // All ConfigMaps are watched, whosever they are; one that is made meanwhile is met when ours is created.
+    if seen.is_some() || kind.watched_as() == ChildKind::Policy {
+        return Ok(seen);
     }
     let name = kind.name(&owner.name);
     let found = kind

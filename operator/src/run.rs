@@ -154,6 +154,7 @@ pub async fn run(
         gate: gate.clone(),
         policies: policies.clone(),
         waiting: ByUid::default(),
+        written: ByUid::default(),
         passes: passes(Kind::McpRoleMapping),
     });
     let cluster_mapping_context = Arc::new(mapping::Context {
@@ -164,6 +165,7 @@ pub async fn run(
         gate: gate.clone(),
         policies,
         waiting: ByUid::default(),
+        written: ByUid::default(),
         passes: passes(Kind::ClusterMcpRoleMapping),
     });
     let beside = mappings.clone();

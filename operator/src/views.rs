@@ -13,10 +13,11 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use crate::{
     build::CONFIGURATION_HASH,
     child::ChildKind,
+    exposure::EXPOSES,
     owner::{ADOPT, INSTANCE, SERVER_UID},
     pods::POLICY_REVISION,
     resolve::version_of,
-    upgrades::{ROLL_OUT, TEMPLATE_HASH},
+    upgrades::{REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH},
 };
 
 /// What is read of a child, of whatever kind: a member that its kind lacks is empty.
@@ -47,7 +48,7 @@ struct WatchedChild {
 impl From<WatchedChild> for ChildView {
     fn from(WatchedChild { mut metadata, spec, status }: WatchedChild) -> Self {
         let version = version_of(&metadata);
-        let server = trim(&mut metadata, &[ADOPT, ROLL_OUT, TEMPLATE_HASH]);
+        let server = trim(&mut metadata, &[ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH]);
         let status = status.filter(|status| **status != ChildStatusView::default());
         Self { metadata, server, version, spec, status }
     }

@@ -251,6 +251,14 @@ impl Children {
         self.0.get(&watched)?.get(&ObjectRef::new_with(name, watched).within(namespace))
     }
 
+    /// One child, and no other.
+    #[cfg(test)]
+    pub(crate) fn one(kind: ChildKind, child: ChildView) -> Self {
+        let mut writer = reflector::store::Writer::new(kind.watched_as());
+        writer.apply_watcher_event(&watcher::Event::Apply(child));
+        Self(BTreeMap::from([(kind.watched_as(), writer.as_reader())]))
+    }
+
     /// No children at all, of no kind.
     #[cfg(test)]
     pub(crate) fn none() -> Self {

@@ -125,3 +125,23 @@ async fn misspelt_tools_are_named_and_the_rest_is_granted() {
         accepted.message
     );
 }
+
+#[tokio::test]
+async fn a_mapping_tells_each_transition_as_an_event_once() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    space.mapping_condition("readers", "Programmed", "True", "Applied").await;
+    let told = async || {
+        let events = space.api::<Event>().list(&Default::default()).await.unwrap();
+        let about = |event: &&Event| {
+            event.regarding.as_ref().is_some_and(|regarding| regarding.kind.as_deref() == Some("McpRoleMapping"))
+                && event.reason.as_deref() == Some("Applied")
+        };
+        events.iter().filter(about).count()
+    };
+    until("it is told", async || told().await == 1).await;
+    space.quiet().await;
+    assert_eq!(told().await, 1);
+}
