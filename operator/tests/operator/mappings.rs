@@ -1,5 +1,6 @@
 //! Role mappings: their status, and the policy that they become.
 
+use k8s_openapi::api::events::v1::Event;
 use mcp_entra_crds::{McpRoleMapping, McpServer};
 use mcp_entra_policy::{CompiledPolicy, revision};
 use serde_json::json;
