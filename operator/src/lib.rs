@@ -19,7 +19,8 @@
 //! [`mapping_status`] decides, [`preview`] says offline or in a cluster who may call what, [`memory`] what a pass
 //! leaves to the next, [`errors`] what happens when it fails, [`http`], [`metrics`] and [`census`] what is told about
 //! all that. [`leader`] elects the one replica that reconciles; the others watch, so that they can take over at once.
-//! [`passes`] decides when a pass may run, [`api`] how long the API server may take for an answer. [`render`] does the
+//! [`passes`] decides when a pass may run, [`api`] how long the API server may take for an answer,
+//! [`scope`] where it is watched, [`sight`] what must be seen for that. [`render`] does the
 //! pure steps on [`manifests`], offline.
 //!
 //! Nothing here needs a state of its own: with the memory lost, a pass reads more and decides the same.
@@ -60,6 +61,8 @@ mod replicas;
 mod reported;
 mod resolve;
 mod run;
+mod scope;
+mod sight;
 mod status;
 mod upgrades;
 mod validate;
@@ -73,6 +76,7 @@ pub use options::{Options, PodMonitors};
 pub use preview::{PreviewError, PreviewOptions, preview};
 pub use render::{Arguments as RenderArguments, RenderError, render};
 pub use run::{RunError, run};
+pub use sight::Blind;
 
 /// The field manager of every write, and the value of the `app.kubernetes.io/managed-by` label.
 pub const MANAGER: &str = "mcp-entra-operator";

@@ -43,6 +43,8 @@ pub(crate) struct Context<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(crate) namespaces: Store<WatchedNamespace>,
     pub(crate) gate: Gate,
     pub(crate) policies: Arc<ProgrammedPolicies>,
+    /// Whether the status of these mappings is this operator's to write.
+    pub(crate) is_told: bool,
     /// Since when a mapping has been waiting for its servers.
     pub(crate) waiting: ByUid<Since>,
     /// The status that was written last, and upon which version of the mapping, until the watch has seen it.
@@ -84,7 +86,7 @@ where
     context.gate.passed().await?;
     let about = mapping.object_ref(&());
     let mapping = Mapping::from(mapping);
-    if mapping.metadata.deletion_timestamp.is_some() {
+    if mapping.metadata.deletion_timestamp.is_some() || !context.is_told {
         return Ok(Action::await_change());
     }
     let Some(uid) = mapping.metadata.uid.as_deref() else { return Err(Error::NoIdentity) };

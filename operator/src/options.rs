@@ -45,6 +45,10 @@ pub struct Options {
     /// allowed unasked: labels decide which Services and policies mean a pod.
     #[arg(long = "allowed-pod-label", value_name = "NAME")]
     pub allowed_pod_labels: Vec<String>,
+    /// A namespace to watch and write in; repeatable. None named: all of them. Cluster mappings, namespaces and Gateways are
+    /// read in the whole cluster in any case. What servers elsewhere claim, hosts and client ids, is not seen.
+    #[arg(long = "watch-namespace", value_name = "NAMESPACE")]
+    pub watch_namespaces: Vec<String>,
     /// The operator's own namespace: that of the lease by which its replicas elect their leader, and from which the pods'
     /// admin ports are polled.
     #[arg(long, env = "POD_NAMESPACE", default_value = "mcp-entra-system", value_name = "NAMESPACE")]

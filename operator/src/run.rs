@@ -35,6 +35,8 @@ use crate::{
     options::Options,
     passes::Passes,
     pods::status_client,
+    scope::Scope,
+    sight::{self, Blind},
     upgrades::Turns,
     world::{
         self, Gate, WatchedServer, everything, references, server_of, servers_beside, servers_in,
@@ -56,6 +58,9 @@ pub enum RunError {
     /// The client for the pods' admin ports cannot be made.
     #[error("--pod-proxy-url cannot be used ({0}); give an address as http://host:port")]
     PodClient(#[from] reqwest::Error),
+    /// The operator may not see what it must.
+    #[error(transparent)]
+    Blind(#[from] Blind),
     /// This replica may lead no longer.
     #[error(transparent)]
     Lost(#[from] Lost),
@@ -83,7 +88,9 @@ pub async fn run(
     let client = api::client(config, metrics.clone())?;
     let policies = Arc::new(ProgrammedPolicies::default());
     let (found, served) = tokio::sync::watch::channel(None);
-    let (world, streams) = world::watch(&client, served.clone());
+    let scope = Scope::of(&options.watch_namespaces);
+    sight::check(&client, scope.rights()).await?;
+    let (world, streams) = world::watch(&client, &scope, served.clone());
     let (open, gate) = Gate::closed();
     let (leads, leadership) = Leadership::vacant();
     let leases = Api::namespaced(client.clone(), &options.operator_namespace);
@@ -143,9 +150,9 @@ pub async fn run(
         .for_each(|result| async { tell(result) });
 
     // The mapping controllers have watches of their own: what starts a pass must be in the store that the pass reads.
-    let (chosen, touched_servers) = world::store::<WatchedServer>(&client, everything());
-    let (mappings, touched_mappings) = world::store(&client, everything());
-    let (cluster_mappings, touched_cluster_mappings) = world::store(&client, everything());
+    let (chosen, touched_servers) = world::store::<WatchedServer>(&client, &scope, everything());
+    let (mappings, touched_mappings) = world::store(&client, &scope, everything());
+    let (cluster_mappings, touched_cluster_mappings) = world::cluster_store(&client);
     let mapping_context = Arc::new(mapping::Context {
         client: client.clone(),
         mappings: mappings.clone(),
@@ -153,6 +160,7 @@ pub async fn run(
         namespaces: context.world.namespaces.clone(),
         gate: gate.clone(),
         policies: policies.clone(),
+        is_told: true,
         waiting: ByUid::default(),
         written: ByUid::default(),
         passes: passes(Kind::McpRoleMapping),
@@ -164,6 +172,8 @@ pub async fn run(
         namespaces: context.world.namespaces.clone(),
         gate: gate.clone(),
         policies,
+        // Of two operators, each in namespaces of its own, neither could say how many servers there are.
+        is_told: scope.is_everywhere(),
         waiting: ByUid::default(),
         written: ByUid::default(),
         passes: passes(Kind::ClusterMcpRoleMapping),

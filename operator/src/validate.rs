@@ -265,6 +265,7 @@ pub(crate) mod tests {
             roll_out_deadline_seconds: 300,
             allowed_pod_annotations: Vec::new(),
             allowed_pod_labels: Vec::new(),
+            watch_namespaces: Vec::new(),
             operator_namespace: "mcp-entra-system".into(),
             monitoring_namespaces: vec!["monitoring".into()],
             pod_monitors: None,

@@ -3,13 +3,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Debug,
     sync::Arc,
     time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, api::core::v1::Namespace};
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::{DeserializeGuard, PartialObjectMeta},
@@ -20,7 +19,6 @@ use kube::{
     },
 };
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
@@ -32,6 +30,7 @@ use crate::{
     discovery::Served,
     errors::Error,
     owner::{MANAGED_BY, Owner},
+    scope::{Scope, Watched},
     views::{ChildView, GatewayView, Labelled, PodView},
 };
 
@@ -84,22 +83,25 @@ pub(crate) struct Streams {
 }
 
 /// Watches everything that a pass over an McpServer depends on.
-pub(crate) fn watch(client: &Client, served: watch::Receiver<Served>) -> (World, Streams) {
-    let (servers, touched_servers) = store(client, everything());
-    let (mappings, touched_mappings) = store(client, everything());
-    let (cluster_mappings, touched_cluster_mappings) = store(client, everything());
-    let (namespaces, touched_namespaces) = store(client, everything());
-    let (pods, touched_pods) = store(client, ours());
+pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Served>) -> (World, Streams) {
+    let (servers, touched_servers) = store(client, scope, everything());
+    let (mappings, touched_mappings) = store(client, scope, everything());
+    let (cluster_mappings, touched_cluster_mappings) = cluster_store(client);
+    let (namespaces, touched_namespaces) = cluster_store(client);
+    let (pods, touched_pods) = store(client, scope, ours());
     let mut children = BTreeMap::new();
     let mut touched_children = Vec::new();
     let mut config_maps = stream::empty().boxed();
     for kind in ChildKind::ALL.iter().copied().filter(|kind| kind.watched_as() == *kind) {
         let is_config_map = kind == ChildKind::Policy;
-        let api = Api::<ChildView>::all_with(client.clone(), &kind);
-        let events = while_served(kind, &served, move || {
-            watcher(api.clone(), if is_config_map { everything() } else { ours() }).default_backoff()
-        });
-        let (store, touched) = store_of(kind, events);
+        let (client, scope) = (client.clone(), scope.clone());
+        let api = move |namespace: Option<&str>| match namespace {
+            Some(namespace) => Api::<ChildView>::namespaced_with(client.clone(), namespace, &kind),
+            None => Api::all_with(client.clone(), &kind),
+        };
+        let config = if is_config_map { everything() } else { ours() };
+        let (store, touched) =
+            store_of(kind, |seen| while_served(kind, &served, move || scope.watch(&api, &config, &seen)));
         children.insert(kind, store);
         if is_config_map {
             config_maps = touched;
@@ -107,11 +109,11 @@ pub(crate) fn watch(client: &Client, served: watch::Receiver<Served>) -> (World,
             touched_children.push(touched);
         }
     }
-    // Gateways come with the routes that refer to them.
+    // Gateways come with the routes that refer to them, and may be in any namespace.
     let api = Api::<GatewayView>::all(client.clone());
-    let events =
-        while_served(ChildKind::HttpRoute, &served, move || watcher(api.clone(), everything()).default_backoff());
-    let (gateways, touched_gateways) = store_of((), events);
+    let (gateways, touched_gateways) = store_of((), |_| {
+        while_served(ChildKind::HttpRoute, &served, move || watcher(api.clone(), everything()).default_backoff())
+    });
     let world =
         World { servers, mappings, cluster_mappings, namespaces, children: Children(children), pods, gateways, served };
     let streams = Streams {
@@ -174,12 +176,24 @@ where
 /// The annotation in which kubectl keeps the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// A store of watched objects, and the stream of their changes.
-pub(crate) fn store<K>(client: &Client, config: watcher::Config) -> (Store<K>, Touched<K>)
+/// A store of the objects that are watched in these namespaces, and the stream of their changes.
+pub(crate) fn store<K>(client: &Client, scope: &Scope, config: watcher::Config) -> (Store<K>, Touched<K>)
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Watched<DynamicType = (), Scope = NamespaceResourceScope>,
 {
-    store_of((), watcher(Api::all(client.clone()), config).default_backoff())
+    let api = |namespace: Option<&str>| match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    store_of((), |seen| scope.watch(api, &config, &seen))
+}
+
+/// A store of objects that are in no namespace, and the stream of their changes.
+pub(crate) fn cluster_store<K>(client: &Client) -> (Store<K>, Touched<K>)
+where
+    K: Watched<DynamicType = (), Scope = ClusterResourceScope>,
+{
+    store_of((), |_| watcher(Api::all(client.clone()), everything()).default_backoff())
 }
 
 /// The labels of a server's namespace, once they are known.
@@ -190,22 +204,14 @@ pub(crate) fn labels_of(namespaces: &Store<WatchedNamespace>, server: &McpServer
 
 /// A watch that fails is tried again by itself; its error must not reach the controller, which would hold up all other
 /// streams.
-fn store_of<K>(
-    type_: K::DynamicType,
-    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
-) -> (Store<K>, Touched<K>)
+fn store_of<K, S>(type_: K::DynamicType, events: impl FnOnce(Store<K>) -> S) -> (Store<K>, Touched<K>)
 where
-    K: Resource<DynamicType: Clone + Eq + std::hash::Hash + Send + Sync + Unpin>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
+    K: Watched<DynamicType: Clone + Eq + std::hash::Hash + Send + Sync + Unpin>,
+    S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
 {
     let writer = reflector::store::Writer::new(type_.clone());
     let reader = writer.as_reader();
-    let touched = events
+    let touched = events(reader.clone())
         .modify(|object: &mut K| {
             object.managed_fields_mut().clear();
             object.annotations_mut().remove(LAST_APPLIED);

@@ -62,7 +62,12 @@ pub(crate) struct Operator {
 impl Cluster {
     /// With the kinds of Gateway API, cert-manager and Prometheus operator.
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let cluster = Self::bare().await?;
+        Self::start_under("rbac.yaml").await
+    }
+
+    /// As above, with the rights of that file.
+    pub(crate) async fn start_under(rights: &str) -> anyhow::Result<Self> {
+        let cluster = Self::bare_under(rights).await?;
         cluster.install_others().await?;
         Ok(cluster)
     }
@@ -81,6 +86,10 @@ impl Cluster {
 
     /// Without the kinds of others.
     pub(crate) async fn bare() -> anyhow::Result<Self> {
+        Self::bare_under("rbac.yaml").await
+    }
+
+    async fn bare_under(rights: &str) -> anyhow::Result<Self> {
         let plane = ControlPlane::start(&Supervisor::start()?).await?;
         let client = plane.client()?;
         let system = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mcp-entra-system"}});
@@ -88,7 +97,7 @@ impl Cluster {
         for definition in mcp_entra_crds::custom_resource_definitions()? {
             apply(&client, &serde_json::to_value(definition)?).await?;
         }
-        let role = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rbac.yaml"))?;
+        let role = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(rights))?;
         for document in serde_yaml::Deserializer::from_str(&role) {
             apply(&client, &serde::Deserialize::deserialize(document)?).await?;
         }
@@ -112,7 +121,16 @@ impl Cluster {
 
     /// Starts an operator with other options.
     pub(crate) async fn operator_with(&self, change: impl FnOnce(&mut Options)) -> anyhow::Result<Operator> {
-        let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
+        self.operator_by(&self.kubeconfig, change).await
+    }
+
+    /// Starts an operator that may do what that kubeconfig's account may.
+    pub(crate) async fn operator_by(
+        &self,
+        kubeconfig: &Path,
+        change: impl FnOnce(&mut Options),
+    ) -> anyhow::Result<Operator> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
         let mut options = Options {
             server_image: "registry.example/mcp-entra-server:test".into(),
@@ -122,6 +140,7 @@ impl Cluster {
             allowed_ingress_annotations: vec!["edge.example/*".into()],
             allowed_pod_annotations: vec!["team.example/*".into()],
             allowed_pod_labels: vec!["team".into()],
+            watch_namespaces: Vec::new(),
             operator_namespace: "mcp-entra-system".into(),
             monitoring_namespaces: vec!["monitoring".into()],
             pod_monitors: None,

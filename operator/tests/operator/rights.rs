@@ -12,11 +12,15 @@ use kube::{
     api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use mcp_entra_crds::McpServer;
-use mcp_entra_operator::Options;
 use serde_json::{Value, json};
-use testbed::{control_plane::AuditEvent, shared::Shared};
+use testbed::{
+    control_plane::{AuditEvent, Marker},
+    shared::Shared,
+};
 
-use crate::harness::{Cluster, OPERATOR, Operator, Space, find, mk_mapping, mk_server, until, until_or};
+use crate::harness::{
+    Cluster, OPERATOR, Operator, Space, apply, cluster, find, mk_mapping, mk_server, until, until_or,
+};
 
 /// What is granted or used: API group, resource with subresource, verb.
 type Right = (String, String, String);
@@ -85,27 +89,100 @@ fn used(request: &AuditEvent) -> Vec<Right> {
 
 #[test]
 fn no_role_says_anything_of_secrets_or_of_everything() {
-    for right in granted("rbac.yaml") {
-        let (group, resource, verb) = &right;
+    for right in granted("rbac.yaml").union(&granted("rbac-namespaced.yaml")) {
+        let (group, resource, verb) = right;
         assert!(!resource.starts_with("secrets") && !resource.contains("token"), "{right:?}");
         assert!(![group, resource, verb].iter().any(|part| part.contains('*')), "{right:?}");
     }
 }
 
+#[test]
+fn in_namespaces_of_its_own_the_operator_may_do_the_same_but_tell_of_cluster_mappings() {
+    let (everywhere, namespaced) = (granted("rbac.yaml"), granted("rbac-namespaced.yaml"));
+    let status = ["mcp-entra.dev", "clustermcprolemappings/status", "patch"].map(str::to_owned);
+    assert_eq!(everywhere.difference(&namespaced).collect::<Vec<_>>(), [&status.into()]);
+    assert!(namespaced.is_subset(&everywhere));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_uses_every_right_that_it_ships_with_and_lacks_none() {
     static CLUSTER: Shared<Cluster> = Shared::new();
-    let start = || tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap());
-    let cluster = start().await.unwrap();
+    let start = || CLUSTER.get_or_start(Cluster::start).unwrap();
+    let cluster = tokio::task::spawn_blocking(start).await.unwrap();
     let (space, other) = (Space::on(cluster).await, Space::on(cluster).await);
     let begin = space.mark();
-    everything_is_done(&space, &other, |_| {}).await;
+    everything_is_done(&space, &other, &[]).await;
+    rights_fit(cluster, begin, "rbac.yaml").await;
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_namespaces_that_it_watches_the_operator_does_all_and_others_it_never_touches() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let start = || CLUSTER.get_or_start(|| Cluster::start_under("rbac-namespaced.yaml")).unwrap();
+    let cluster = tokio::task::spawn_blocking(start).await.unwrap();
+    let (space, other, unwatched) = (Space::on(cluster).await, Space::on(cluster).await, Space::on(cluster).await);
+    for space in [&space, &other] {
+        let account = json!({"kind": "ServiceAccount", "name": "mcp-entra-operator", "namespace": "mcp-entra-system"});
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                          "name": "mcp-entra-operator-in-namespace"});
+        space
+            .apply(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                "metadata": {"name": "mcp-entra-operator"}, "roleRef": role, "subjects": [account]}))
+            .await;
+    }
+    unwatched.apply(mk_server()).await;
+    unwatched.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    let begin = space.mark();
+    everything_is_done(&space, &other, &[space.name.clone(), other.name.clone()]).await;
+    rights_fit(cluster, begin, "rbac-namespaced.yaml").await;
+
+    let requests = cluster.plane.audit().requests(begin, OPERATOR).unwrap();
+    assert!(requests.iter().all(|request| request.namespace.as_ref() != Some(&unwatched.name)));
+    assert!(unwatched.get::<McpServer>("graph").await.unwrap().status.is_none());
+    assert!(space.cluster_mappings().get("no-mail").await.unwrap().status.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_see_every_deny_does_not_start_and_is_told_the_right_that_is_missing_and_the_file_that_gives_it() {
+    let cluster = tokio::task::spawn_blocking(cluster).await.unwrap();
+    let client = cluster.plane.client().unwrap();
+    let group = "rbac.authorization.k8s.io";
+    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": "lists-denies"},
+        "rules": [{"apiGroups": ["mcp-entra.dev"], "resources": ["clustermcprolemappings"], "verbs": ["list"]}]});
+    let binding = json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding",
+        "metadata": {"name": "lists-denies"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "lists-denies"},
+        "subjects": [{"kind": "ServiceAccount", "name": "lists-denies", "namespace": "mcp-entra-system"}]});
+    for object in [role, binding] {
+        apply(&client, &object).await.unwrap();
+    }
+    for (account, missing) in [("sees-nothing", "list"), ("lists-denies", "watch")] {
+        let object = json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                            "metadata": {"name": account, "namespace": "mcp-entra-system"}});
+        apply(&client, &object).await.unwrap();
+        let kubeconfig = cluster.plane.kubeconfig_for_service_account("mcp-entra-system", account).await.unwrap();
+        let start = |namespaces: &[&str]| {
+            let namespaces = namespaces.iter().copied().map(str::to_owned).collect();
+            cluster.operator_by(&kubeconfig, |options| options.watch_namespaces = namespaces)
+        };
+        // Rights that were just given are known a moment later.
+        until(&format!("{account} is told that it may not {missing}"), async || {
+            let error = start(&["default"]).await.unwrap().ended.await.unwrap().unwrap_err().to_string();
+            let file = error.contains("kubectl apply -f operator/rbac-namespaced.yaml");
+            file && error.contains(&format!("may not {missing} clustermcprolemappings.mcp-entra.dev"))
+        })
+        .await;
+        let error = start(&[]).await.unwrap().ended.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("kubectl apply -f operator/rbac.yaml"), "{error}");
+    }
+}
+
+/// Every right that a file grants was used since then, and none was missed.
+async fn rights_fit(cluster: &Cluster, begin: Marker, file: &str) {
     let requests = || cluster.plane.audit().requests(begin, OPERATOR).unwrap();
     let idle = || {
         let used: BTreeSet<Right> = requests().iter().flat_map(used).collect();
-        let idle =
-            granted("rbac.yaml").into_iter().filter(|right| !used.contains(right) && !only_admission_sees(right));
+        let idle = granted(file).into_iter().filter(|right| !used.contains(right) && !only_admission_sees(right));
         idle.collect::<BTreeSet<_>>()
     };
     // The ends of watches take a moment to be logged.
@@ -116,18 +193,26 @@ async fn the_operator_uses_every_right_that_it_ships_with_and_lacks_none() {
     assert!(requests().iter().all(|request| request.resource != "secrets"));
 }
 
-/// All that the operator does, in two namespaces.
-async fn everything_is_done(space: &Space, other: &Space, options: impl Fn(&mut Options)) {
-    let with_monitors = |changed: &mut Options| {
-        options(changed);
-        changed.pod_monitors = Some("release=prometheus".parse().unwrap());
-    };
-    let first = space.cluster.operator_with(with_monitors).await.unwrap();
+/// All that the operator does, in two namespaces, while it watches these; none: all.
+async fn everything_is_done(space: &Space, other: &Space, watched: &[String]) {
+    let cluster = space.cluster;
+    let first = cluster.operator_with(|options| {
+        options.watch_namespaces = watched.to_vec();
+        options.pod_monitors = Some("release=prometheus".parse().unwrap());
+    });
+    let first = first.await.unwrap();
     everything_is_made(space).await;
+    if watched.is_empty() {
+        until("the cluster mapping is programmed", async || {
+            let status = space.cluster_mappings().get("no-mail").await.unwrap().status.unwrap_or_default();
+            find(&status.conditions, "Programmed").is_some_and(|found| found.status == "True")
+        })
+        .await;
+    }
     everything_is_edited(space).await;
     end(first).await;
     // Without PodMonitors, which are taken away.
-    let second = space.cluster.operator_with(&options).await.unwrap();
+    let second = cluster.operator_with(|options| options.watch_namespaces = watched.to_vec()).await.unwrap();
     everything_is_taken_away(space).await;
     everything_is_adopted(space, other).await;
     everything_is_deleted(other).await;
@@ -168,11 +253,6 @@ async fn everything_is_made(space: &Space) {
     }
     space.mapping_condition("readers", "Programmed", "True", "Applied").await;
     assert!(space.policy().await.contains("no-mail"));
-    until("the cluster mapping is programmed", async || {
-        let mapping = space.cluster_mappings().get("no-mail").await.unwrap();
-        find(&mapping.status.unwrap_or_default().conditions, "Programmed").is_some_and(|found| found.status == "True")
-    })
-    .await;
     let mark = space.mark();
     let _pod = space.pod("graph-0").await;
     until("a pod with another policy is nudged", async || {

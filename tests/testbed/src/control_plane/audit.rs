@@ -7,22 +7,22 @@ use anyhow::Context;
 use serde::Deserialize;
 
 /// What the API server logs: the metadata of each write, and of all that is asked in the operator's namespace's name, once
-/// it is answered.
+/// it is answered. Reviews change nothing and are left out.
 pub(super) const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted, Panic]
 rules:
-- level: Metadata
-  userGroups: [system:serviceaccounts:mcp-entra-system]
-- level: None
-  verbs: [get, list, watch]
 - level: None
   resources:
   - group: authentication.k8s.io
     resources: [tokenreviews]
   - group: authorization.k8s.io
     resources: [subjectaccessreviews, selfsubjectaccessreviews]
+- level: Metadata
+  userGroups: [system:serviceaccounts:mcp-entra-system]
+- level: None
+  verbs: [get, list, watch]
 - level: Metadata
 "#;
 

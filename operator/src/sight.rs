@@ -1,0 +1,49 @@
+//! What the operator must be allowed to see before it does anything: a deny that it does not see would let people in.
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::{Api, Client, api::PostParams};
+
+/// Denies are in cluster mappings, and hold where the labels of namespaces say.
+const MUST: [(&str, &str); 2] = [("mcp-entra.dev", "clustermcprolemappings"), ("", "namespaces")];
+
+/// A right that the operator cannot do without, and lacks.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the operator may not {verb} {resource} in the whole cluster, so that it could overlook who is denied what; it must not run without that right, which {file} gives its service account: kubectl apply -f {file}"
+)]
+pub struct Blind {
+    verb: &'static str,
+    resource: String,
+    file: &'static str,
+}
+
+/// Fails if it is certain that something cannot be seen that must be. Where the API server does not tell, the watches meet
+/// the same, and nothing is done before they have seen everything.
+pub(crate) async fn check(client: &Client, file: &'static str) -> Result<(), Blind> {
+    for (group, plural) in MUST {
+        for verb in ["list", "watch"] {
+            if is_allowed(client, verb, group, plural).await == Ok(false) {
+                let resource = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
+                return Err(Blind { verb, resource, file });
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn is_allowed(client: &Client, verb: &str, group: &str, plural: &str) -> Result<bool, ()> {
+    let resource_attributes = Some(ResourceAttributes {
+        verb: Some(verb.to_owned()),
+        group: Some(group.to_owned()),
+        resource: Some(plural.to_owned()),
+        ..Default::default()
+    });
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec { resource_attributes, ..Default::default() },
+        ..Default::default()
+    };
+    let answer = Api::<SelfSubjectAccessReview>::all(client.clone()).create(&PostParams::default(), &review).await;
+    let status =
+        answer.map_err(|error| tracing::warn!(%error, "whether {plural} may be seen is not known yet"))?.status;
+    Ok(status.is_some_and(|status| status.allowed))
+}
