@@ -15,8 +15,11 @@ const LONGEST_QUOTE: usize = 600;
 #[derive(Clone, Copy)]
 pub(crate) struct Rollout<'a> {
     pub(crate) namespace: &'a str,
-    /// Pods that there should be.
+    /// Pods that there should be: with an autoscaler, as many as it has set last.
     pub(crate) wanted: i32,
+    /// Ready pods that are enough, if they are fewer: with an autoscaler, the fewest that it may set, so that pods which it
+    /// adds to a server that serves are no outage of it.
+    pub(crate) enough: i32,
     pub(crate) deployment: Option<&'a ChildView>,
     /// What sets the number of pods, where the spec leaves it that.
     pub(crate) autoscaler: Option<&'a ChildView>,
@@ -28,7 +31,8 @@ pub(crate) struct Rollout<'a> {
 
 /// Whether enough pods of the newest spec, and no others, are ready now.
 pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
-    let Rollout { namespace, wanted, deployment, autoscaler, is_stale, pods, polled } = rollout;
+    let Rollout { namespace, wanted, deployment, autoscaler, is_stale, pods, polled, .. } = rollout;
+    let enough = rollout.enough.min(wanted);
     if wanted == 0 && autoscaler.is_some() {
         return Verdict::no(
             Reason::ScaledToZero,
@@ -49,7 +53,9 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
     };
     let status = deployment.status();
     let ready = status.ready_replicas;
-    if ready >= wanted && !is_stale && deployment.is_rolled_out(wanted) {
+    // What an autoscaler changes is the number alone.
+    let is_observed = deployment.is_observed() || (autoscaler.is_some() && deployment.is_scaling());
+    if ready >= enough && !is_stale && is_observed && deployment.is_rolled_out(enough) {
         let idle = autoscaler.and_then(|autoscaler| idle(namespace, autoscaler)).unwrap_or_default();
         return Verdict::yes(Reason::PodsReady, format!("{ready} of {wanted} pods are ready{idle}"));
     }
@@ -57,12 +63,12 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
         .or_else(|| pods.iter().find_map(|pod| trouble(pod)))
         .or_else(|| polled.iter().find_map(own_words));
     match trouble {
-        Some((_, trouble)) if ready >= wanted => Verdict::no(
+        Some((_, trouble)) if ready >= enough => Verdict::no(
             Reason::Progressing,
             format!("the newest version does not come up, and pods of an older one still serve: {trouble}"),
         ),
         Some((reason, trouble)) => Verdict::no(reason, format!("{ready} of {wanted} pods are ready: {trouble}")),
-        None if ready >= wanted => Verdict::no(
+        None if ready >= enough => Verdict::no(
             Reason::Progressing,
             format!("the newest version is being rolled out; wait, or see kubectl -n {namespace} get pods"),
         ),
@@ -231,7 +237,7 @@ mod tests {
 
     fn mk_rollout<'a>(wanted: i32, deployment: Option<&'a ChildView>, pods: &'a [&'a PodView]) -> Rollout<'a> {
         let namespace = "productivity";
-        Rollout { namespace, wanted, deployment, autoscaler: None, is_stale: false, pods, polled: &[] }
+        Rollout { namespace, wanted, enough: wanted, deployment, autoscaler: None, is_stale: false, pods, polled: &[] }
     }
 
     fn available(wanted: i32, deployment: Option<&ChildView>, pods: &[&PodView]) -> Verdict {
@@ -281,6 +287,28 @@ mod tests {
             message("False")
         );
         assert_eq!(message("True"), "2 of 2 pods are ready");
+    }
+
+    #[test]
+    fn pods_that_an_autoscaler_adds_to_the_fewest_are_no_outage_and_one_fewer_than_those_is() {
+        let autoscaler = ChildView::default();
+        let verdict = |ready: i32, updated: i32| {
+            let mut deployment = mk_deployment(ready, json!([]));
+            let status = deployment.status_mut();
+            (status.replicas, status.updated_replicas) = (5, updated);
+            availability(Rollout { autoscaler: Some(&autoscaler), enough: 2, ..mk_rollout(5, Some(&deployment), &[]) })
+        };
+        assert_eq!((verdict(2, 5).state, verdict(2, 5).message.as_str()), (State::True, "2 of 5 pods are ready"));
+        assert_no(&verdict(1, 5), Reason::Progressing, "1 of 5");
+        assert_no(&verdict(5, 4), Reason::Progressing, "being rolled out");
+        // The number that it has set is newer than what the Deployment's controller has seen.
+        let scaled = |autoscaler: Option<&ChildView>| {
+            let deployment = json!({"metadata": {"generation": 3}, "spec": {"replicas": 5}, "status":
+                {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2}});
+            let deployment = serde_json::from_value(deployment).unwrap();
+            availability(Rollout { autoscaler, enough: 2, ..mk_rollout(5, Some(&deployment), &[]) }).state
+        };
+        assert_eq!((scaled(Some(&autoscaler)), scaled(None)), (State::True, State::False));
     }
 
     #[test]
@@ -372,6 +400,7 @@ mod tests {
         let stale = Rollout {
             namespace: "productivity",
             wanted: 2,
+            enough: 2,
             deployment: Some(&deployment),
             autoscaler: None,
             is_stale: true,
@@ -398,6 +427,7 @@ mod tests {
             availability(Rollout {
                 namespace: "productivity",
                 wanted: 2,
+                enough: 2,
                 deployment: Some(&deployment),
                 autoscaler: None,
                 is_stale: false,

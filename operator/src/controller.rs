@@ -134,11 +134,13 @@ async fn pass(
     let settled = memory.settled.get(&ChildKind::Deployment).filter(|_| is_applied);
     let deployment_is_stale =
         deployment.as_ref().zip(settled).is_some_and(|(seen, settled)| seen.metadata.generation < settled.generation);
+    let accepted = validated.and_then(|validated| validated.as_ref().ok());
+    let exposed = accepted.and_then(|accepted| accepted.exposure.as_ref());
     let facts = Facts {
         server,
         owner,
         validation: validated.map(|validated| validated.as_ref().map(|_| ())),
-        configuration: validated.and_then(|validated| validated.as_ref().ok()).map(build::configuration_hash),
+        configuration: accepted.map(build::configuration_hash),
         conflict: conflict.as_ref(),
         lost: held.as_ref().err().copied(),
         listener_of: carrier.as_ref(),
@@ -148,6 +150,7 @@ async fn pass(
         missing: &applied.missing,
         upgrade: applied.upgrade,
         children: &children,
+        absent: exposed.map(|exposed| exposed.absent.as_slice()).unwrap_or_default(),
         carrying: &carrying,
         pods: &answers.pods.iter().map(|pod| &**pod).collect::<Vec<&PodView>>(),
         polled: &answers.polled,
@@ -223,7 +226,7 @@ async fn apply(
     let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
     let validated = validate(server, owner, &resolved, options);
     applied.validated = Some(validated.clone());
-    if validated.as_ref().is_err_and(|refusal| refusal.reason == Reason::TlsRequired) {
+    if validated.as_ref().is_err_and(|refusal| matches!(refusal.reason, Reason::TlsRequired | Reason::HostNotAllowed)) {
         hide(&mut applier, world).await?;
     }
     if server.spec.suspend {

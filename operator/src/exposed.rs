@@ -16,6 +16,8 @@ use crate::{
 pub(crate) struct Leading<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) exposure: &'a Exposure,
+    /// Gateways and listeners that the spec names and that do not exist, in words.
+    pub(crate) absent: &'a [String],
     pub(crate) ingress: Option<&'a ChildView>,
     pub(crate) route: Option<&'a ChildView>,
     /// The server's own, or that of the server whose listener it shares.
@@ -29,6 +31,13 @@ pub(crate) struct Leading<'a> {
 /// Whether every parent accepts the route.
 pub(crate) fn exposed(leading: Leading<'_>) -> Verdict {
     let Some(gateway) = &leading.exposure.gateway else { return by_ingress(leading.ingress) };
+    if !leading.absent.is_empty() {
+        let message = format!(
+            "there is no {}, and nothing is exposed there; correct spec.exposure.gateway.parentRefs, or ask whoever runs the Gateway",
+            leading.absent.join(", no ")
+        );
+        return Verdict::no(Reason::RoutePending, message);
+    }
     if leading.exposure.tls.terminated_by_gateway.is_some() {
         return by_route(leading, &gateway.parent_refs.iter().map(at_gateway).collect::<Vec<_>>());
     }
@@ -188,12 +197,15 @@ fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdi
 pub(crate) fn certificate_ready(leading: Leading<'_>, now: Timestamp) -> Verdict {
     let advice = "see kubectl describe certificate, and the issuer in spec.exposure.tls.issuerRef";
     let pending = || {
-        let message = format!("cert-manager has not said anything of the certificate yet; if this lasts, {advice}");
+        let message =
+            format!("cert-manager has not said anything of the certificate as it is to be; if this lasts, {advice}");
         Verdict::no(Reason::CertificatePending, message)
     };
     let Some(certificate) = leading.certificate else { return pending() };
     let status = certificate.status();
-    let condition = |type_: &str| status.conditions.iter().find(|condition| condition.type_ == type_);
+    let generation = certificate.metadata.generation;
+    let current = status.conditions.iter().filter(|condition| is_current(condition, generation));
+    let condition = |type_: &str| current.clone().find(|condition| condition.type_ == type_);
     let not_after = status.not_after.as_ref().map(|time| time.0);
     if let Some(until) = not_after.filter(|until| *until <= now) {
         let why = condition("Issuing").map(|issuing| format!(" ({})", said(issuing))).unwrap_or_default();
@@ -204,10 +216,12 @@ pub(crate) fn certificate_ready(leading: Leading<'_>, now: Timestamp) -> Verdict
     match (ready, not_after) {
         (Some(ready), Some(until)) if ready.status == "True" => {
             let overdue = status.renewal_time.as_ref().is_some_and(|renewal| renewal.0 <= now);
-            let failing = condition("Issuing").filter(|_| overdue);
-            let renewal = failing
-                .map(|issuing| format!("; its renewal is due and has not succeeded ({}); {advice}", said(issuing)))
-                .unwrap_or_default();
+            let why = condition("Issuing").map(|issuing| format!(" ({})", said(issuing))).unwrap_or_default();
+            let renewal = if overdue {
+                format!("; its renewal is due and has not succeeded{why}; {advice}")
+            } else {
+                String::new()
+            };
             Verdict::yes(Reason::CertificateValid, format!("the certificate is valid until {until}{renewal}"))
         }
         (Some(ready), _) if ready.status == "False" => {
@@ -238,6 +252,7 @@ mod tests {
         Leading {
             namespace: "productivity",
             exposure,
+            absent: &[],
             ingress: None,
             route: None,
             listener_set: None,
@@ -299,6 +314,23 @@ mod tests {
     }
 
     #[test]
+    fn what_accepted_a_route_counts_no_more_once_it_does_not_exist() {
+        let own = mk_exposure(json!([{"name": "one"}]), json!({"secretName": "s"}));
+        let named = mk_exposure(json!([{"name": "one", "sectionName": "web"}]), json!({"terminatedByGateway": true}));
+        let set = mk_view(json!({"conditions": [told("Accepted", "True", "Accepted")]}));
+        let route = mk_view(json!({"parents": [
+            at(json!({"kind": "ListenerSet", "name": "graph", "sectionName": "https"}), &yes()),
+            at(json!({"name": "one", "sectionName": "web"}), &yes()),
+        ]}));
+        for exposure in [&own, &named] {
+            let leading = Leading { route: Some(&route), listener_set: Some(&set), ..leading(exposure) };
+            assert_eq!(exposed(leading).state, State::True);
+            let verdict = exposed(Leading { absent: &["Gateway infra/one".to_owned()], ..leading });
+            assert_says(&verdict, State::False, Reason::RoutePending, "there is no Gateway infra/one, and nothing");
+        }
+    }
+
+    #[test]
     fn what_was_said_of_an_older_spec_is_no_answer() {
         let exposure = mk_exposure(json!([{"name": "one", "sectionName": "s"}]), json!({"terminatedByGateway": true}));
         let mut old = yes();
@@ -342,6 +374,8 @@ mod tests {
         assert_says(&verdict(valid.clone()), State::True, Reason::CertificateValid, "valid until 2027-01-01T00:00:00Z");
         let mut overdue = valid.clone();
         overdue["renewalTime"] = json!("2026-11-20T00:00:00Z");
+        let silent = "its renewal is due and has not succeeded; see kubectl describe certificate";
+        assert_says(&verdict(overdue.clone()), State::True, Reason::CertificateValid, silent);
         overdue["conditions"] = json!([told("Ready", "True", "Ready"), told("Issuing", "False", "Failed")]);
         assert_says(
             &verdict(overdue.clone()),
@@ -355,6 +389,10 @@ mod tests {
             json!({"conditions": [told("Ready", "False", "DoesNotExist"), told("Issuing", "False", "Denied")]});
         assert_says(&verdict(failed), State::False, Reason::CertificateFailed, "Denied: because");
         assert_says(&verdict(json!({})), State::False, Reason::CertificatePending, "has not said anything");
+        // For another host, perhaps.
+        let mut of_an_older_spec = valid;
+        of_an_older_spec["conditions"][0]["observedGeneration"] = json!(1);
+        assert_says(&verdict(of_an_older_spec), State::False, Reason::CertificatePending, "has not said anything");
         let none = certificate_ready(leading(&exposure), now);
         assert_says(&none, State::False, Reason::CertificatePending, "has not said anything");
     }

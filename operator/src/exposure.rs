@@ -10,6 +10,7 @@ use crate::{
     options::Options,
     owner::Owner,
     validate::{Refusal, matches_any, refuse},
+    views::ListenerView,
 };
 
 /// The annotation of what leads clients to a server with the host, and path, that it leads from.
@@ -23,6 +24,8 @@ pub(crate) struct Exposed {
     pub(crate) way: Way,
     /// Who issues the certificate of the server's own, if it has one.
     pub(crate) issuer: Option<IssuerReference>,
+    /// Gateways and listeners that the spec names and that do not exist, in words.
+    pub(crate) absent: Vec<String>,
 }
 
 /// By what clients come in.
@@ -30,28 +33,49 @@ pub(crate) struct Exposed {
 pub(crate) enum Way {
     /// An Ingress, whose controller ends TLS with the certificate in that Secret.
     Ingress { class_name: Option<String>, annotations: BTreeMap<String, String>, secret_name: String },
-    /// HTTPS listeners of Gateways, which end TLS with certificates of their own.
+    /// HTTPS listeners of Gateways, which end TLS with certificates of their own: those that there are, perhaps none.
     Listeners(Vec<GatewayReference>),
     /// A listener of the server's own at a Gateway, with the certificate in that Secret.
     OwnListener { gateway: GatewayReference, secret_name: String },
 }
 
-/// A listener that an exposure names, as far as its Gateway can be seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NamedListener {
-    /// `namespace/name` of the Gateway.
-    pub(crate) gateway: String,
-    pub(crate) section_name: String,
-    pub(crate) protocol: String,
+/// A Gateway that an exposure names, as it is seen.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedGateway {
+    /// As the spec names it.
+    pub(crate) parent: GatewayReference,
+    pub(crate) namespace: String,
+    /// What it listens to; absent where there is no such Gateway.
+    pub(crate) listeners: Option<Vec<ListenerView>>,
 }
 
-/// Decides whether, and how, the server can be exposed.
+impl NamedGateway {
+    /// The listener that the spec names, if there is one.
+    fn listener(&self) -> Option<&ListenerView> {
+        let section_name = self.parent.section_name.as_ref()?;
+        self.listeners.iter().flatten().find(|listener| listener.name == *section_name)
+    }
+
+    /// What of it does not exist, if anything does not.
+    fn absent(&self) -> Option<String> {
+        let gateway = format!("Gateway {}/{}", self.namespace, self.parent.name);
+        match &self.parent.section_name {
+            _ if self.listeners.is_none() => Some(gateway),
+            Some(section_name) if self.listener().is_none() => Some(format!("listener {section_name} of {gateway}")),
+            _ => None,
+        }
+    }
+}
+
+/// Decides whether, and how, the server can be exposed. Where nobody can see Gateways, each that the spec names is taken
+/// to be as it says.
 pub(crate) fn validate(
     owner: &Owner,
     exposure: &Exposure,
-    listeners: &[NamedListener],
+    gateways: Option<&[NamedGateway]>,
     options: &Options,
 ) -> Result<Exposed, Refusal> {
+    allowed_host(&exposure.host, &options.allowed_hosts)?;
     let issuer = exposure.tls.issuer_ref.clone();
     let secret_name = match &issuer {
         Some(_) => Some(certificate_secret(owner)),
@@ -60,8 +84,10 @@ pub(crate) fn validate(
     let way = match (&exposure.gateway, &exposure.ingress, secret_name) {
         (Some(gateway), None, Some(secret_name)) => own_listener(gateway, secret_name)?,
         (Some(gateway), None, None) if exposure.tls.terminated_by_gateway == Some(true) => {
-            encrypted(listeners)?;
-            Way::Listeners(gateway.parent_refs.clone())
+            Way::Listeners(match gateways {
+                None => gateway.parent_refs.clone(),
+                Some(gateways) => encrypted(gateways)?,
+            })
         }
         (None, Some(ingress), Some(secret_name)) => Way::Ingress {
             class_name: ingress.class_name.clone(),
@@ -78,7 +104,26 @@ pub(crate) fn validate(
             return refuse(Reason::InvalidConfiguration, "spec.exposure: name exactly one of gateway and ingress");
         }
     };
-    Ok(Exposed { host: exposure.host.clone(), path: exposure.path.clone(), way, issuer })
+    let absent = gateways.into_iter().flatten().filter_map(NamedGateway::absent).collect();
+    Ok(Exposed { host: exposure.host.clone(), path: exposure.path.clone(), way, issuer, absent })
+}
+
+/// Whether a host is one that the operator's configuration allows: everything, if it names none.
+fn allowed_host(host: &str, allowed: &[String]) -> Result<(), Refusal> {
+    let is_meant = |allowed: &String| match allowed.strip_prefix('*') {
+        // What is left of the pattern begins with a dot.
+        Some(suffix) => host.strip_suffix(suffix).is_some_and(|label| !label.is_empty()),
+        None => host == allowed,
+    };
+    if allowed.is_empty() || allowed.iter().any(is_meant) {
+        return Ok(());
+    }
+    refuse(
+        Reason::HostNotAllowed,
+        format!(
+            "spec.exposure.host: {host} is not allowed here; name a host that is, or ask whoever runs mcp-entra-operator to start it with --allowed-host={host}"
+        ),
+    )
 }
 
 /// The Secret that cert-manager keeps the server's certificate in. Cert-manager writes over a Secret of that name, so that
@@ -106,17 +151,27 @@ fn own_listener(gateway: &GatewayExposure, secret_name: String) -> Result<Way, R
     }
 }
 
-/// A token that comes in by a plain listener has been on the wire for everybody to read.
-fn encrypted(listeners: &[NamedListener]) -> Result<(), Refusal> {
-    match listeners.iter().find(|listener| listener.protocol != "HTTPS") {
-        None => Ok(()),
-        Some(NamedListener { gateway, section_name, protocol }) => refuse(
-            Reason::TlsRequired,
-            format!(
-                "spec.exposure.gateway: listener {section_name} of Gateway {gateway} speaks {protocol}, and nothing is exposed without TLS; name a listener that speaks HTTPS"
-            ),
-        ),
+/// The listeners that are seen to speak HTTPS. A token that comes in by a plain one has been on the wire for everybody to
+/// read, and one that does not exist yet may become such.
+fn encrypted(gateways: &[NamedGateway]) -> Result<Vec<GatewayReference>, Refusal> {
+    let mut encrypted = Vec::new();
+    for gateway in gateways {
+        match gateway.listener() {
+            None => {}
+            Some(listener) if listener.protocol == "HTTPS" => encrypted.push(gateway.parent.clone()),
+            Some(ListenerView { name, protocol }) => {
+                let NamedGateway { parent, namespace, .. } = gateway;
+                return refuse(
+                    Reason::TlsRequired,
+                    format!(
+                        "spec.exposure.gateway: listener {name} of Gateway {namespace}/{} speaks {protocol}, and nothing is exposed without TLS; name a listener that speaks HTTPS",
+                        parent.name
+                    ),
+                );
+            }
+        }
     }
+    Ok(encrypted)
 }
 
 fn annotations(ingress: &IngressExposure, options: &Options) -> Result<BTreeMap<String, String>, Refusal> {
@@ -139,12 +194,21 @@ mod tests {
     use super::*;
     use crate::validate::tests::{mk_options, mk_owner};
 
-    fn check(exposure: Value, listeners: &[NamedListener]) -> Result<Exposed, Refusal> {
+    fn check(exposure: Value, gateways: &[NamedGateway]) -> Result<Exposed, Refusal> {
+        check_for(&[], exposure, Some(gateways))
+    }
+
+    fn check_for(
+        allowed_hosts: &[&str],
+        exposure: Value,
+        gateways: Option<&[NamedGateway]>,
+    ) -> Result<Exposed, Refusal> {
         let options = Options {
             allowed_ingress_annotations: vec!["a.example/exact".into(), "b.example/*".into()],
+            allowed_hosts: allowed_hosts.iter().map(|host| (*host).to_owned()).collect(),
             ..mk_options()
         };
-        validate(&mk_owner(), &serde_json::from_value(exposure).unwrap(), listeners, &options)
+        validate(&mk_owner(), &serde_json::from_value(exposure).unwrap(), gateways, &options)
     }
 
     fn mk(parts: Value, tls: Value) -> Value {
@@ -153,8 +217,57 @@ mod tests {
         exposure
     }
 
-    fn listener(protocol: &str) -> NamedListener {
-        NamedListener { gateway: "infra/shared".into(), section_name: "web".into(), protocol: protocol.into() }
+    fn listener(protocol: &str) -> NamedGateway {
+        let listener = ListenerView { name: "web".into(), protocol: protocol.into() };
+        NamedGateway { listeners: Some(vec![listener]), ..no_gateway() }
+    }
+
+    fn no_gateway() -> NamedGateway {
+        let parent = json!({"name": "shared", "namespace": "infra", "sectionName": "web"});
+        NamedGateway { parent: serde_json::from_value(parent).unwrap(), namespace: "infra".into(), listeners: None }
+    }
+
+    fn at_listener() -> Value {
+        let parent = json!({"name": "shared", "namespace": "infra", "sectionName": "web"});
+        mk(json!({"gateway": {"parentRefs": [parent]}}), json!({"terminatedByGateway": true}))
+    }
+
+    #[test]
+    fn a_route_leads_to_listeners_that_are_seen_to_speak_https_and_what_is_not_there_is_named() {
+        let led = |gateways: &[NamedGateway]| {
+            let Exposed { way: Way::Listeners(parents), absent, .. } = check(at_listener(), gateways).unwrap() else {
+                panic!()
+            };
+            (parents.len(), absent.join(", "))
+        };
+        assert_eq!(led(&[listener("HTTPS")]), (1, String::new()));
+        assert_eq!(led(&[no_gateway()]), (0, "Gateway infra/shared".into()));
+        let mut another = listener("HTTPS");
+        another.listeners.as_mut().unwrap()[0].name = "webs".into();
+        assert_eq!(led(std::slice::from_ref(&another)), (0, "listener web of Gateway infra/shared".into()));
+        assert_eq!(led(&[another, listener("HTTPS")]), (1, "listener web of Gateway infra/shared".into()));
+        let unseen = check_for(&[], at_listener(), None).unwrap();
+        assert!(matches!(unseen.way, Way::Listeners(parents) if parents.len() == 1));
+        assert!(unseen.absent.is_empty());
+    }
+
+    #[test]
+    fn a_host_is_one_that_the_operator_allows_or_any_where_it_names_none() {
+        let check = |allowed: &[&str], host: &str| {
+            let mut exposure = mk(json!({"ingress": {}}), json!({"secretName": "s"}));
+            exposure["host"] = json!(host);
+            check_for(allowed, exposure, None)
+        };
+        let allowed = ["*.contoso.com", "mcp.example"];
+        check(&[], "anything.example").unwrap();
+        for host in ["graph.contoso.com", "a.b.contoso.com", "mcp.example"] {
+            check(&allowed, host).unwrap();
+        }
+        for host in ["evil-contoso.com", "contoso.com", ".contoso.com", "graph.contoso.com.evil", "a.mcp.example"] {
+            let refusal = check(&allowed, host).unwrap_err();
+            assert_eq!(refusal.reason, Reason::HostNotAllowed);
+            assert!(refusal.message.contains(&format!("--allowed-host={host}")), "{}", refusal.message);
+        }
     }
 
     #[test]

@@ -49,6 +49,14 @@ pub struct Options {
     /// read in the whole cluster in any case. What servers elsewhere claim, hosts and client ids, is not seen.
     #[arg(long = "watch-namespace", value_name = "NAMESPACE")]
     pub watch_namespaces: Vec<String>,
+    /// A PriorityClass that `spec.podTemplate.priorityClassName` may name; repeatable. None is allowed unasked: pods of a
+    /// higher priority take the place of others, whoever's they are.
+    #[arg(long = "allowed-priority-class", value_name = "NAME")]
+    pub allowed_priority_classes: Vec<String>,
+    /// A host that `spec.exposure.host` may name, or `*.` and the domain that it is to lie in; repeatable. None: any host,
+    /// which is then checked against other McpServers only.
+    #[arg(long = "allowed-host", value_name = "HOST")]
+    pub allowed_hosts: Vec<String>,
     /// The operator's own namespace: that of the lease by which its replicas elect their leader, and from which the pods'
     /// admin ports are polled.
     #[arg(long, env = "POD_NAMESPACE", default_value = "mcp-entra-system", value_name = "NAMESPACE")]

@@ -41,6 +41,10 @@ reasons! {
     /// Accepted: a label or annotation of `spec.podTemplate` is not allowed by the operator's `--allowed-pod-label` or
     /// `--allowed-pod-annotation`.
     PodTemplateNotAllowed,
+    /// Accepted: `spec.podTemplate.priorityClassName` is not allowed by the operator's `--allowed-priority-class`.
+    PriorityClassNotAllowed,
+    /// Accepted: `spec.exposure.host` is not allowed by the operator's `--allowed-host`; nothing is exposed.
+    HostNotAllowed,
     /// Accepted: `spec.entra.federation.serviceAccountName` names a ServiceAccount that does not exist.
     ServiceAccountNotFound,
     /// Accepted: the ServiceAccount that `spec.entra.federation` names does not allow this McpServer by its annotation `mcp-entra.dev/allow-server`.
@@ -131,7 +135,7 @@ reasons! {
     AddressPending,
     /// Exposed: every Gateway accepts the route.
     RouteAccepted,
-    /// Exposed: a Gateway has not answered yet.
+    /// Exposed: a Gateway has not answered yet, or it or its listener does not exist.
     RoutePending,
     /// Exposed: a Gateway does not accept the route, or not what it leads to.
     RouteRejected,

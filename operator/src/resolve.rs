@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     child::ChildKind,
     errors::Error,
-    exposure::NamedListener,
+    exposure::NamedGateway,
     memory::{ReadTrustBundle, ServerMemory},
     owner::{Owner, Whose, controller},
     validate::Resolved,
@@ -143,26 +143,26 @@ pub(crate) async fn references(
     Ok(Resolved {
         trust_bundle: trust_bundle(client, world, server, owner, memory).await?,
         account: account(client, server, owner).await?,
-        listeners: listeners(world, server, owner),
+        gateways: gateways(world, server, owner),
     })
 }
 
-/// The listeners that the exposure names, of the Gateways that there are.
-fn listeners(world: &World, server: &McpServer, owner: &Owner) -> Vec<NamedListener> {
+/// The Gateways that the exposure names, where the cluster has such a kind.
+fn gateways(world: &World, server: &McpServer, owner: &Owner) -> Option<Vec<NamedGateway>> {
+    if !world.missing([ChildKind::HttpRoute]).is_empty() {
+        return None;
+    }
     let gateway = server.spec.exposure.as_ref().and_then(|exposure| exposure.gateway.as_ref());
-    let parents = gateway.into_iter().flat_map(|gateway| &gateway.parent_refs);
-    let listener = |parent: &GatewayReference| {
-        let namespace = parent.namespace.as_deref().unwrap_or(&owner.namespace);
-        let gateway = world.gateways.get(&ObjectRef::new(&parent.name).within(namespace))?;
-        let section_name = parent.section_name.as_ref()?;
-        let named = gateway.spec.listeners.iter().find(|listener| listener.name == *section_name)?;
-        Some(NamedListener {
-            gateway: format!("{namespace}/{}", parent.name),
-            section_name: section_name.clone(),
-            protocol: named.protocol.clone(),
-        })
+    let named = |parent: &GatewayReference| {
+        let namespace = parent.namespace.as_ref().unwrap_or(&owner.namespace);
+        let gateway = world.gateways.get(&ObjectRef::new(&parent.name).within(namespace));
+        NamedGateway {
+            parent: parent.clone(),
+            namespace: namespace.clone(),
+            listeners: gateway.map(|gateway| gateway.spec.listeners.clone()),
+        }
     };
-    parents.filter_map(listener).collect()
+    Some(gateway.into_iter().flat_map(|gateway| &gateway.parent_refs).map(named).collect())
 }
 
 /// What `spec.entra.federation.serviceAccountName` refers to.

@@ -53,6 +53,8 @@ pub(crate) struct Facts<'a> {
     /// Why the pods as built are not rolled out yet.
     pub(crate) upgrade: Option<upgrades::Held>,
     pub(crate) children: &'a OwnChildren,
+    /// Gateways and listeners that the spec names and that do not exist, in words.
+    pub(crate) absent: &'a [String],
     /// The older server of this host whose listener this one shares, and that one's children.
     pub(crate) listener_of: Option<&'a Owner>,
     pub(crate) carrying: &'a OwnChildren,
@@ -81,6 +83,7 @@ impl<'a> Facts<'a> {
         Leading {
             namespace: &self.owner.namespace,
             exposure,
+            absent: self.absent,
             ingress: self.child(ChildKind::Ingress),
             route: self.child(ChildKind::HttpRoute),
             listener_set: carried(ChildKind::ListenerSet),
@@ -148,6 +151,7 @@ fn rollout<'a>(facts: &Facts<'a>) -> Rollout<'a> {
     Rollout {
         namespace: &facts.owner.namespace,
         wanted: wanted(facts),
+        enough: facts.server.spec.autoscaling.as_ref().map_or(i32::MAX, |autoscaling| autoscaling.min_replicas),
         deployment: facts.child(ChildKind::Deployment),
         autoscaler: facts.server.spec.autoscaling.as_ref().and_then(|_| facts.child(ChildKind::Autoscaler)),
         is_stale: facts.deployment_is_stale,
@@ -161,11 +165,14 @@ fn selector(owner: &Owner) -> String {
     owner.selector().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }
 
-/// The pods that there should be: with an autoscaler, as many as it has set last.
+/// The pods that there should be: with an autoscaler, as many as it has set last, or is about to. At 0 it leaves them.
 fn wanted(facts: &Facts<'_>) -> i32 {
     let live = || facts.child(ChildKind::Deployment)?.spec.as_ref()?.replicas;
-    let wanted = if facts.server.spec.autoscaling.is_some() { live() } else { facts.server.spec.replicas };
-    wanted.unwrap_or(1)
+    match &facts.server.spec.autoscaling {
+        Some(autoscaling) if live() != Some(0) => live().unwrap_or(1).max(autoscaling.min_replicas),
+        Some(_) => 0,
+        None => facts.server.spec.replicas.unwrap_or(1),
+    }
 }
 
 /// What the credential in Entra must say. The issuer stays known while no pod can be asked.
@@ -311,6 +318,7 @@ mod tests {
             missing: &BTreeSet::new(),
             upgrade: None,
             children: &OwnChildren::new(),
+            absent: &[],
             listener_of: None,
             carrying: &OwnChildren::new(),
             pods: &[],

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     conditions::Reason,
-    exposure::{self, Exposed, NamedListener},
+    exposure::{self, Exposed, NamedGateway},
     options::Options,
     owner::Owner,
     resolve::{ResolvedAccount, ResolvedTrustBundle},
@@ -65,8 +65,8 @@ pub(crate) struct Resolved {
     pub(crate) trust_bundle: ResolvedTrustBundle,
     /// The ServiceAccount that `spec.entra.federation` names.
     pub(crate) account: ResolvedAccount,
-    /// The Gateways' listeners that `spec.exposure` names, as far as they exist.
-    pub(crate) listeners: Vec<NamedListener>,
+    /// The Gateways that `spec.exposure` names; absent where nobody can see Gateways.
+    pub(crate) gateways: Option<Vec<NamedGateway>>,
 }
 
 /// Decides whether the McpServer can be built.
@@ -78,8 +78,8 @@ pub(crate) fn validate(
 ) -> Result<Validated, Refusal> {
     let spec = &server.spec;
     let exposure = spec.exposure.as_ref();
-    let exposure =
-        exposure.map(|exposure| exposure::validate(owner, exposure, &resolved.listeners, options)).transpose()?;
+    let gateways = resolved.gateways.as_deref();
+    let exposure = exposure.map(|exposure| exposure::validate(owner, exposure, gateways, options)).transpose()?;
     let configuration = ServerConfiguration {
         server: ServerReference { namespace: owner.namespace.clone(), name: owner.name.clone() },
         public_url: public_url(spec.exposure.as_ref()),
@@ -266,6 +266,8 @@ pub(crate) mod tests {
             allowed_pod_annotations: Vec::new(),
             allowed_pod_labels: Vec::new(),
             watch_namespaces: Vec::new(),
+            allowed_priority_classes: Vec::new(),
+            allowed_hosts: Vec::new(),
             operator_namespace: "mcp-entra-system".into(),
             monitoring_namespaces: vec!["monitoring".into()],
             pod_monitors: None,

@@ -141,12 +141,22 @@ impl ChildView {
         self.status.get_or_insert_default()
     }
 
-    /// Of a Deployment: whether all pods that there are, and as many as wanted, are of the newest spec.
+    /// Of a Deployment: whether all pods that there are, and as many as wanted, are of the newest spec that its controller
+    /// has seen.
     pub(crate) fn is_rolled_out(&self, wanted: i32) -> bool {
         let status = self.status();
-        status.observed_generation == self.metadata.generation
-            && status.updated_replicas >= wanted
-            && status.replicas == status.updated_replicas
+        status.updated_replicas >= wanted && status.replicas == status.updated_replicas
+    }
+
+    /// Of a Deployment: whether its controller has seen the newest spec.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.status().observed_generation == self.metadata.generation
+    }
+
+    /// Of a Deployment: whether it is to have another number of pods than it has.
+    pub(crate) fn is_scaling(&self) -> bool {
+        let wanted = self.spec.as_ref().and_then(|spec| spec.replicas);
+        wanted.is_some_and(|wanted| wanted != self.status().replicas)
     }
 }
 

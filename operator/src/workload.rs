@@ -45,11 +45,11 @@ pub(crate) enum Scale {
 }
 
 impl Scale {
-    /// The fewest pods that are wanted.
-    pub(crate) fn fewest(&self) -> i32 {
+    /// The most pods that are wanted.
+    pub(crate) fn most(&self) -> i32 {
         match self {
             Self::Fixed(replicas) => *replicas,
-            Self::Auto(autoscaling) => autoscaling.min_replicas,
+            Self::Auto(autoscaling) => autoscaling.max_replicas,
         }
     }
 }
@@ -80,6 +80,7 @@ pub(crate) fn validate(
     let template = spec.pod_template.clone().unwrap_or_default();
     unasked("annotation", &template.annotations, &options.allowed_pod_annotations)?;
     unasked("label", &template.labels, &options.allowed_pod_labels)?;
+    priority(template.priority_class_name.as_ref(), &options.allowed_priority_classes)?;
     let network = spec.network_policy.as_ref().map(|network| Network {
         clients: network.allow_from.clone(),
         admin_namespaces: std::iter::once(&options.operator_namespace)
@@ -163,6 +164,19 @@ fn unasked(what: &str, given: &BTreeMap<String, String>, allowed: &[String]) -> 
             Reason::PodTemplateNotAllowed,
             format!(
                 "spec.podTemplate.{what}s: {name} is not allowed here; remove it, or ask whoever runs mcp-entra-operator to start it with --allowed-pod-{what}={name}"
+            ),
+        ),
+    }
+}
+
+/// Pods of a higher priority take the place of others, whoever's they are.
+fn priority(given: Option<&String>, allowed: &[String]) -> Result<(), Refusal> {
+    match given.filter(|given| !allowed.contains(given)) {
+        None => Ok(()),
+        Some(name) => refuse(
+            Reason::PriorityClassNotAllowed,
+            format!(
+                "spec.podTemplate.priorityClassName: {name} is not allowed here; remove it, or ask whoever runs mcp-entra-operator to start it with --allowed-priority-class={name}"
             ),
         ),
     }
@@ -281,6 +295,17 @@ mod tests {
         }
         let none = check(with(json!({"labels": {"team": "a"}})), ResolvedAccount::Unset, &mk_options());
         assert_refused(none, Reason::PodTemplateNotAllowed, "spec.podTemplate.labels: team");
+    }
+
+    #[test]
+    fn a_priority_is_one_that_the_operators_configuration_names() {
+        let options = Options { allowed_priority_classes: vec!["high".into()], ..mk_options() };
+        let with = |name: &str| spec_with(json!({"podTemplate": {"priorityClassName": name}}));
+        check(with("high"), ResolvedAccount::Unset, &options).unwrap();
+        let refused = check(with("higher"), ResolvedAccount::Unset, &options);
+        assert_refused(refused, Reason::PriorityClassNotAllowed, "--allowed-priority-class=higher");
+        let refused = check(with("high"), ResolvedAccount::Unset, &mk_options());
+        assert_refused(refused, Reason::PriorityClassNotAllowed, "--allowed-priority-class=high");
     }
 
     #[test]

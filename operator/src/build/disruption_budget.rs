@@ -1,5 +1,5 @@
-//! The PodDisruptionBudget: of several pods, drained nodes take one at a time. One pod alone has none, since it would
-//! keep its node from ever being drained.
+//! The PodDisruptionBudget: of several pods, drained nodes take one at a time. A pod alone would be taken with it as
+//! without, so that a server which never has more goes without.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},

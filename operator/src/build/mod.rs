@@ -47,7 +47,7 @@ pub(crate) fn children(server: &Validated, held: &Held, roll_out: RollOut) -> Re
     }
     children.push(Child::new(ChildKind::Service, &service::service(server))?);
     children.push(Child::new(ChildKind::Deployment, &deployment::deployment(server, roll_out)?)?);
-    if server.workload.scale.fewest() > 1 {
+    if server.workload.scale.most() > 1 {
         let budget = disruption_budget::disruption_budget(&server.owner);
         children.push(Child::new(ChildKind::DisruptionBudget, &budget)?);
     }
@@ -71,6 +71,8 @@ fn exposing(owner: &Owner, exposed: &Exposed, held: &Held) -> Result<Vec<Child>,
             let ingress = ingress::ingress(owner, exposed, held, class_name.as_ref(), annotations, secret_name);
             certificate.into_iter().chain([Child::new(ChildKind::Ingress, &ingress)?]).collect()
         }
+        // A route without a parent leads nowhere.
+        (Way::Listeners(gateways), _) if gateways.is_empty() => Vec::new(),
         (Way::Listeners(gateways), _) => {
             vec![route(&gateways.iter().map(gateway::parent_of).collect::<Vec<_>>())]
         }

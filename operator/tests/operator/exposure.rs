@@ -128,6 +128,28 @@ async fn a_listener_that_does_not_end_tls_is_refused_and_a_route_to_it_is_taken_
 }
 
 #[tokio::test]
+async fn nothing_leads_to_a_listener_that_is_not_there_and_a_route_to_one_that_goes_is_taken_away() {
+    let space = Space::new().await;
+    space.apply(by_listener()).await;
+    let pending = space.condition("Exposed", "False", "RoutePending").await;
+    assert!(pending.message.contains(&format!("there is no Gateway {}/shared,", space.name)), "{}", pending.message);
+    space.condition("Accepted", "True", "Accepted").await;
+    space.condition("Programmed", "True", "Applied").await;
+    assert!(get(&space, "HTTPRoute", "graph").await.is_none());
+    space.apply(gateway("HTTPS")).await;
+    there(&space, "HTTPRoute", "graph").await;
+    let mut renamed = gateway("HTTPS");
+    renamed["spec"]["listeners"][0]["name"] = json!("webs");
+    space.apply(renamed).await;
+    until("the route is gone", async || get(&space, "HTTPRoute", "graph").await.is_none()).await;
+    until("the missing listener is named", async || {
+        let pending = space.condition("Exposed", "False", "RoutePending").await;
+        pending.message.contains("no listener web of Gateway")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_listener_and_certificate_of_the_servers_own_are_told_of_until_all_is_well_and_afterwards() {
     let space = Space::new().await;
     space.apply(gateway("HTTPS")).await;

@@ -141,6 +141,8 @@ impl Cluster {
             allowed_pod_annotations: vec!["team.example/*".into()],
             allowed_pod_labels: vec!["team".into()],
             watch_namespaces: Vec::new(),
+            allowed_priority_classes: vec!["team".into()],
+            allowed_hosts: Vec::new(),
             operator_namespace: "mcp-entra-system".into(),
             monitoring_namespaces: vec!["monitoring".into()],
             pod_monitors: None,
