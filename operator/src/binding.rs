@@ -61,7 +61,8 @@ pub(crate) struct Target<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
     labels: &'a Labels,
-    client_id: &'a str,
+    /// Nothing where the server cannot be read.
+    client_id: Option<&'a str>,
     /// Nothing as long as they are not known.
     namespace_labels: Option<&'a Labels>,
 }
@@ -69,12 +70,18 @@ pub(crate) struct Target<'a> {
 impl<'a> Target<'a> {
     /// This server, in a namespace with these labels.
     pub(crate) fn of(server: &'a McpServer, namespace_labels: Option<&'a Labels>) -> Self {
+        let client_id = Some(server.spec.entra.client_id.as_str());
+        Self { client_id, ..Self::unreadable(&server.metadata, namespace_labels) }
+    }
+
+    /// A server of which nothing but the metadata can be read.
+    pub(crate) fn unreadable(metadata: &'a ObjectMeta, namespace_labels: Option<&'a Labels>) -> Self {
         static NONE: Labels = Labels::new();
         Self {
-            namespace: server.metadata.namespace.as_deref().unwrap_or_default(),
-            name: server.metadata.name.as_deref().unwrap_or_default(),
-            labels: server.metadata.labels.as_ref().unwrap_or(&NONE),
-            client_id: &server.spec.entra.client_id,
+            namespace: metadata.namespace.as_deref().unwrap_or_default(),
+            name: metadata.name.as_deref().unwrap_or_default(),
+            labels: metadata.labels.as_ref().unwrap_or(&NONE),
+            client_id: None,
             namespace_labels,
         }
     }
@@ -107,7 +114,7 @@ impl Mapping<'_> {
         if self.metadata.deletion_timestamp.is_some() {
             return Bound::No;
         }
-        self.selects(server).min(self.is_meant_for(server).into())
+        self.selects(server).min(self.is_meant_for(server))
     }
 
     /// Whether the mapping chooses the server, by namespace and by name or labels.
@@ -125,8 +132,12 @@ impl Mapping<'_> {
     }
 
     /// Whether the server's app registration is the one that the mapping is meant for.
-    pub(crate) fn is_meant_for(&self, server: &Target<'_>) -> bool {
-        self.servers.client_id.as_ref().is_none_or(|client_id| client_id == server.client_id)
+    pub(crate) fn is_meant_for(&self, server: &Target<'_>) -> Bound {
+        match (&self.servers.client_id, server.client_id) {
+            (None, _) => Bound::Yes,
+            (Some(_), None) => Bound::Unknown,
+            (Some(pinned), Some(client_id)) => (pinned == client_id).into(),
+        }
     }
 
     /// How decisions name the mapping.
@@ -194,6 +205,17 @@ pub(crate) mod tests {
         let mut server = mk_server();
         server.metadata.labels = Some(labels(&[("team", "a")]));
         Mapping::from(&mk_cluster_mapping("m", namespaces, servers)).binds(&Target::of(&server, namespace_labels))
+    }
+
+    #[test]
+    fn of_a_server_that_cannot_be_read_no_pin_is_known_to_be_met() {
+        let server = mk_server();
+        let mapping =
+            mk_cluster_mapping("m", json!({}), json!({"selector": {}, "clientId": server.spec.entra.client_id}));
+        let unreadable = Target::unreadable(&server.metadata, None);
+        assert_eq!(Mapping::from(&mapping).binds(&unreadable), Bound::Unknown, "it grants nothing, and denies");
+        let mapping = mk_cluster_mapping("m", json!({}), json!({"selector": {}}));
+        assert_eq!(Mapping::from(&mapping).binds(&unreadable), Bound::Yes);
     }
 
     #[test]

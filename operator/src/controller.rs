@@ -1,37 +1,34 @@
 //! A pass over one McpServer: the steps in their order.
 
 use std::{
-    collections::{BTreeSet, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use k8s_openapi::jiff::Timestamp;
-use kube::{Client, Resource, ResourceExt, runtime::controller::Action};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+use kube::{Client, Resource, runtime::controller::Action};
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpServer};
 
 use crate::{
-    apply::{Applier, Failure, conflict},
+    apply::{Applier, Failure},
     binding::{Mapping, Target, unreadable_as_deny},
     build,
-    child::{Child, ChildKind},
-    claims::{self, Held, Lost},
-    conditions::Reason,
+    child::ChildKind,
+    children::{Applied, apply, hide},
+    claims,
     errors::{Error, SOON},
     events,
-    exposure::{EXPOSES, exposes},
     memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
     metrics::Metrics,
     options::Options,
-    owner::{Owner, controller},
+    owner::Owner,
     passes::Passes,
     pods::{self, PolledPod},
     policy::{self, Compiled},
     resolve::{self, SeenChildren},
     status::{self, Facts, GRACE},
-    upgrades::{self, Next, RollOut, Turns},
-    validate::{Refusal, Validated, validate},
-    views::{ChildView, PodView},
+    upgrades::Turns,
+    views::PodView,
     world::{Gate, World, labels_of},
 };
 
@@ -78,19 +75,43 @@ async fn leave(
     context: &Context,
     memory: &mut ServerMemory,
 ) -> Result<Action, Error> {
-    let compiled = compile(server, &context.world)?;
+    let compiled = compile(&server.metadata, Some(server), &context.world)?;
     let mut applier = Applier { client: &context.client, owner, seen: SeenChildren::new(), memory };
     // Its host is free from now on, so that nothing may lead from there to it.
     let hidden = hide(&mut applier, &context.world).await;
+    let action = revoke(owner, context, memory, &compiled).await?;
+    hidden?;
+    Ok(action)
+}
+
+/// A pass over an McpServer of which nothing but the metadata can be read, as one of another version of the kind. Its pods
+/// serve, and revocations reach them.
+pub(crate) async fn reconcile_unreadable(metadata: &ObjectMeta, context: &Context) -> Result<Action, Error> {
+    context.gate.passed().await?;
+    let owner = Owner::of_metadata(metadata)?;
+    let mut memory = context.memories.take(&owner.uid).unwrap_or_default();
+    let compiled = compile(metadata, None, &context.world)?;
+    let result = revoke(&owner, context, &mut memory, &compiled).await;
+    context.memories.put(&owner.uid, memory);
+    result
+}
+
+/// Writes the policy where there is one, and sees to it that it is enforced; nothing else.
+async fn revoke(
+    owner: &Owner,
+    context: &Context,
+    memory: &mut ServerMemory,
+    compiled: &Compiled,
+) -> Result<Action, Error> {
     let seen = resolve::child(&context.client, &context.world, owner, ChildKind::Policy).await?;
-    applier.seen.extend(seen.map(|seen| (ChildKind::Policy, seen)));
-    match applier.in_place(&build::policy(owner, &compiled)?).await {
+    let seen = seen.into_iter().map(|seen| (ChildKind::Policy, seen)).collect();
+    let mut applier = Applier { client: &context.client, owner, seen, memory };
+    match applier.in_place(&build::policy(owner, compiled)?).await {
         Ok(true) => context.policies.put(&owner.uid, compiled.programmed.clone()),
         Ok(false) | Err(Failure::Conflict(_)) => return Ok(Action::await_change()),
         Err(Failure::Error(error)) => return Err(error),
     }
-    let answers = ask(owner, context, memory, &compiled, true).await;
-    hidden?;
+    let answers = ask(owner, context, memory, compiled, true).await;
     Ok(next(context, false, &answers))
 }
 
@@ -106,7 +127,7 @@ async fn pass(
         let first = status::at_first_sight(server, Timestamp::now());
         status::write(client, server, owner, memory, &before, first).await?;
     }
-    let compiled = compile(server, world)?;
+    let compiled = compile(&server.metadata, Some(server), world)?;
     let servers = world.servers.state();
     let held = claims::held(server, servers.iter().filter_map(|server| server.0.as_ref().ok()));
     let mut applied = Applied::default();
@@ -169,8 +190,9 @@ async fn pass(
     }
 }
 
-fn compile(server: &McpServer, world: &World) -> Result<Compiled, Error> {
-    let namespace = &server.metadata.namespace;
+/// Compiles the policy of a server, whether or not it can be read.
+fn compile(metadata: &ObjectMeta, server: Option<&McpServer>, world: &World) -> Result<Compiled, Error> {
+    let namespace = &metadata.namespace;
     let mappings = world.mappings.state_filter(|mapping| mapping.meta().namespace == *namespace);
     let cluster_mappings = world.cluster_mappings.state();
     let own = mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).map(Mapping::from);
@@ -181,192 +203,12 @@ fn compile(server: &McpServer, world: &World) -> Result<Compiled, Error> {
         .map(|invalid| unreadable_as_deny(invalid.metadata.clone()))
         .collect();
     let cluster = cluster_mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).chain(&unreadable);
-    let labels = labels_of(&world.namespaces, server);
-    Ok(policy::compile(&Target::of(server, labels.as_ref()), own.chain(cluster.map(Mapping::from)))?)
-}
-
-/// What a pass got to before it was done or stopped.
-#[derive(Default)]
-struct Applied {
-    /// Whether the policy's ConfigMap holds what was compiled.
-    policy: bool,
-    /// What became of the spec, once everything that decides it could be read.
-    validated: Option<Result<Validated, Refusal>>,
-    /// Kinds that the spec asks for and this cluster lacks.
-    missing: BTreeSet<ChildKind>,
-    /// Why the pods as built are not rolled out yet.
-    upgrade: Option<upgrades::Held>,
-}
-
-/// Writes the children. What takes something away comes first, and waits for nothing else to be read, accepted or
-/// written: the policy, where it is there and ours, and the routes of an exposure that is gone or lost.
-async fn apply(
-    server: &McpServer,
-    owner: &Owner,
-    context: &Context,
-    memory: &mut ServerMemory,
-    compiled: &Compiled,
-    held: &Result<Held, Lost>,
-    applied: &mut Applied,
-) -> Result<(), Failure> {
-    let Context { client, world, options, .. } = context;
-    let policy = build::policy(owner, compiled).map_err(Error::from)?;
-    let mut applier = Applier { client, owner, seen: SeenChildren::new(), memory };
-    let revoked = match resolve::child(client, world, owner, ChildKind::Policy).await {
-        Ok(seen) => {
-            applier.seen.extend(seen.map(|seen| (ChildKind::Policy, seen)));
-            applier.in_place(&policy).await
-        }
-        Err(error) => Err(error.into()),
+    let labels = labels_of(&world.namespaces, metadata);
+    let target = match server {
+        Some(server) => Target::of(server, labels.as_ref()),
+        None => Target::unreadable(metadata, labels.as_ref()),
     };
-    let is_hidden = server.spec.exposure.is_none() || held.is_err();
-    let hidden = if is_hidden { hide(&mut applier, world).await } else { hide_old(&mut applier, world, server).await };
-    applied.policy = revoked?;
-
-    let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
-    let validated = validate(server, owner, &resolved, options);
-    applied.validated = Some(validated.clone());
-    if validated.as_ref().is_err_and(|refusal| matches!(refusal.reason, Reason::TlsRequired | Reason::HostNotAllowed)) {
-        hide(&mut applier, world).await?;
-    }
-    if server.spec.suspend {
-        return Ok(hidden?);
-    }
-    let (Ok(validated), Ok(held)) = (&validated, held) else {
-        let wanted = wanted(&[]);
-        applier.seen = resolve::children(client, world, owner, &wanted).await?;
-        policy_alone(&mut applier, &policy, &wanted, applied).await?;
-        return Ok(hidden?);
-    };
-    let mut children = build::children(validated, held, RollOut::Requested).map_err(Error::from)?;
-    applied.missing = world.missing(children.iter().map(|child| child.kind));
-    children.retain(|child| !applied.missing.contains(&child.kind));
-    let wanted = wanted(&children);
-    applier.seen = resolve::children(client, world, owner, &wanted).await?;
-    policy_alone(&mut applier, &policy, &wanted, applied).await?;
-
-    // The turn is taken last, and given back by whoever does not use it.
-    let turn = turn(context, validated, &applier.seen)?;
-    applied.upgrade = turn.err();
-    match turn {
-        Ok(RollOut::Requested) => {}
-        Ok(RollOut::Upgrade) => {
-            let upgraded = build::children(validated, held, RollOut::Upgrade).map_err(Error::from)?;
-            children = upgraded.into_iter().filter(|child| wanted.contains(&child.kind)).collect();
-        }
-        Err(_) => children.retain(|child| !matches!(child.kind, ChildKind::Deployment | ChildKind::Configuration)),
-    }
-    let converged = converge(&mut applier, &children, &wanted, &applied.missing).await;
-    if converged.is_err() {
-        context.turns.take(&owner.uid);
-    }
-    converged?;
-    Ok(hidden?)
-}
-
-/// Applies the policy, unless some child's name is somebody else's.
-async fn policy_alone(
-    applier: &mut Applier<'_>,
-    policy: &Child,
-    wanted: &[ChildKind],
-    applied: &mut Applied,
-) -> Result<(), Failure> {
-    if let Some(conflict) = conflict(applier.owner, &applier.seen, wanted) {
-        return Err(Failure::Conflict(conflict));
-    }
-    if !applied.policy {
-        applier.child(policy).await?;
-        applied.policy = true;
-    }
-    Ok(())
-}
-
-/// Whether the pods as built may be rolled out now, or wait for their turn.
-fn turn(
-    context: &Context,
-    validated: &Validated,
-    seen: &SeenChildren,
-) -> Result<Result<RollOut, upgrades::Held>, Error> {
-    let Context { world, options, turns, .. } = context;
-    let owner = &validated.owner;
-    // Without its configuration no pod would start again.
-    if !seen.contains_key(&ChildKind::Configuration) {
-        return Ok(Ok(RollOut::Requested));
-    }
-    let next =
-        Next { uid: &owner.uid, template: &build::template_hash(validated)?, requested: &validated.requested_hash };
-    let live = world.children.of(owner).remove(&ChildKind::Deployment);
-    // Anybody may make a Deployment that looks like one of ours.
-    let servers: HashSet<String> = world.servers.state().iter().filter_map(|server| server.uid()).collect();
-    let fleet = world.children.deployments();
-    let is_ours = |found: &&ChildView| controller(&found.metadata).is_some_and(|owner| servers.contains(&owner.uid));
-    let fleet = fleet.iter().map(|deployment| &**deployment).filter(is_ours);
-    Ok(upgrades::turn(next, live.as_deref(), fleet, options.at_once.into(), turns))
-}
-
-/// Deletes what leads clients to the server from elsewhere than its spec says, whatever becomes of the rest of the spec:
-/// the old host may be somebody else's by now.
-async fn hide_old(applier: &mut Applier<'_>, world: &World, server: &McpServer) -> Result<(), Error> {
-    let Some(exposure) = &server.spec.exposure else { return Ok(()) };
-    let mut hidden = Ok(());
-    for kind in ChildKind::EXPOSING {
-        let Some(found) = world.children.get(*kind, applier.owner) else { continue };
-        let from = found.annotations().get(EXPOSES);
-        if from.is_some_and(|from| *from != exposes(*kind, &exposure.host, &exposure.path)) {
-            let seen = resolve::watched(world, applier.owner, *kind);
-            hidden = hidden.and(applier.prune(*kind, seen).await);
-        }
-    }
-    hidden
-}
-
-/// Deletes what leads clients to the server.
-async fn hide(applier: &mut Applier<'_>, world: &World) -> Result<(), Error> {
-    let mut hidden = Ok(());
-    for kind in ChildKind::EXPOSING {
-        let seen = resolve::watched(world, applier.owner, *kind);
-        hidden = hidden.and(applier.prune(*kind, seen).await);
-    }
-    hidden
-}
-
-/// The children that there are to be: those that every server has, whether or not its spec is accepted now, and those
-/// that were built.
-fn wanted(children: &[Child]) -> Vec<ChildKind> {
-    let is_built = |kind: &ChildKind| children.iter().any(|child| child.kind == *kind);
-    ChildKind::ALL.iter().copied().filter(|kind| !kind.is_optional() || is_built(kind)).collect()
-}
-
-/// Applies every child though one fails, so that one refusal holds up nothing else but pods that would have to do without
-/// their NetworkPolicy; and deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest
-/// last, and an old way in only once the new one is there. The first failure is told. What this cluster lacks now may be
-/// there nevertheless.
-async fn converge(
-    applier: &mut Applier<'_>,
-    children: &[Child],
-    wanted: &[ChildKind],
-    missing: &BTreeSet<ChildKind>,
-) -> Result<(), Failure> {
-    let unwanted = |kind: &ChildKind| !wanted.contains(kind) && !missing.contains(kind);
-    let autoscaler = ChildKind::Autoscaler;
-    if unwanted(&autoscaler) {
-        applier.prune_seen(autoscaler).await?;
-    }
-    let mut failed = Ok(());
-    for child in children {
-        let result = applier.child(child).await;
-        let is_unprotected = result.is_err() && child.kind == ChildKind::NetworkPolicy;
-        failed = failed.and(result);
-        if is_unprotected {
-            break;
-        }
-    }
-    for kind in ChildKind::ALL.iter().filter(|kind| unwanted(kind)) {
-        if failed.is_ok() || !ChildKind::EXPOSING.contains(kind) {
-            failed = failed.and(applier.prune_seen(*kind).await.map_err(Failure::from));
-        }
-    }
-    failed
+    Ok(policy::compile(&target, own.chain(cluster.map(Mapping::from)))?)
 }
 
 /// What the pods say.
@@ -430,6 +272,7 @@ mod tests {
     use crate::metrics::Kind;
     use crate::{
         validate::tests::{mk_options, mk_owner, mk_server},
+        views::ChildView,
         world::Children,
     };
 
@@ -499,7 +342,7 @@ mod tests {
     async fn a_cluster_mapping_that_cannot_be_read_denies_everything() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut context = mk_context(mk_client(Writes::default()));
-        assert_eq!(compile(&mk_server(), &context.world).unwrap().policy.denies, []);
+        assert_eq!(compile(&mk_server().metadata, Some(&mk_server()), &context.world).unwrap().policy.denies, []);
 
         let (store, mut writer) = reflector::store();
         let guarded: DeserializeGuard<ClusterMcpRoleMapping> =
@@ -508,10 +351,26 @@ mod tests {
         assert!(guarded.0.is_err());
         writer.apply_watcher_event(&kube::runtime::watcher::Event::Apply(guarded));
         context.world.cluster_mappings = store;
-        let policy = compile(&mk_server(), &context.world).unwrap().policy;
+        let policy = compile(&mk_server().metadata, Some(&mk_server()), &context.world).unwrap().policy;
         let [deny] = policy.denies.as_slice() else { panic!("{:?}", policy.denies) };
         assert_eq!((deny.mapping.name.as_str(), &deny.to), ("guardrail", &None));
         assert_eq!(deny.forbid.tools, [mcp_entra_policy::Pattern("*".into())]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_be_read_is_still_revoked_from() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let writes = Writes::default();
+        let mut context = mk_context(mk_client(writes.clone()));
+        let mut metadata = mk_owner().child_metadata(ChildKind::Policy);
+        metadata.uid = Some("uid-2".into());
+        let watched: ChildView = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        context.world.children = Children::one(ChildKind::Policy, watched);
+        reconcile_unreadable(&mk_server().metadata, &context).await.unwrap();
+        let writes = writes.lock().unwrap();
+        let [(path, written)] = writes.as_slice() else { panic!("{writes:#?}") };
+        assert!(path.ends_with("/configmaps/graph-policy"), "{path}");
+        assert_eq!(written["data"]["policy.json"], r#"{"grants":[]}"#);
     }
 
     #[tokio::test]

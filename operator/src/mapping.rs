@@ -94,7 +94,7 @@ where
     let watched =
         context.servers.state_filter(|server| namespace.is_none() || server.meta().namespace.as_ref() == namespace);
     let servers: Vec<&McpServer> = watched.iter().filter_map(|server| server.0.as_ref().ok()).collect();
-    let labels: Vec<_> = servers.iter().map(|server| labels_of(&context.namespaces, server)).collect();
+    let labels: Vec<_> = servers.iter().map(|server| labels_of(&context.namespaces, &server.metadata)).collect();
     let targets = servers.iter().zip(&labels).map(|(server, labels)| (*server, Target::of(server, labels.as_ref())));
     let survey = survey(&mapping, &targets.collect::<Vec<_>>());
 

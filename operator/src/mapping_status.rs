@@ -43,7 +43,7 @@ pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]
             Some(_) => target.name.to_owned(),
             None => format!("{}/{}", target.namespace, target.name),
         };
-        if mapping.is_meant_for(target) {
+        if mapping.is_meant_for(target) == Bound::Yes {
             survey.bound.push((name, server.metadata.uid.clone().unwrap_or_default()));
             tools.extend(offered(&server.spec.graph.tools).map(|tool| tool.name));
         } else if mapping.servers.names.is_some() {

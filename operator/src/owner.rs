@@ -33,7 +33,12 @@ pub(crate) struct Owner {
 impl Owner {
     /// The identity of an McpServer that came from the API server.
     pub(crate) fn of(server: &McpServer) -> Result<Self, Error> {
-        match (&server.metadata.namespace, &server.metadata.name, &server.metadata.uid) {
+        Self::of_metadata(&server.metadata)
+    }
+
+    /// The same, where nothing but its metadata can be read.
+    pub(crate) fn of_metadata(metadata: &ObjectMeta) -> Result<Self, Error> {
+        match (&metadata.namespace, &metadata.name, &metadata.uid) {
             (Some(namespace), Some(name), Some(uid)) => {
                 Ok(Self { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() })
             }

@@ -250,7 +250,10 @@ async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> 
         async move {
             let action = match &server.0 {
                 Ok(server) => server::reconcile(server, context).await?,
-                Err(invalid) => unreadable(&*server, invalid),
+                Err(invalid) => {
+                    unreadable(&*server, invalid);
+                    server::reconcile_unreadable(&invalid.metadata, context).await?
+                }
             };
             // Mappings wait for the first pass over each of their servers, and no longer.
             context.policies.not_written(&server.uid().unwrap_or_default());

@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
-use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope, api::core::v1::Namespace};
+use k8s_openapi::{
+    ClusterResourceScope, NamespaceResourceScope, api::core::v1::Namespace,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::{DeserializeGuard, PartialObjectMeta},
@@ -197,8 +200,8 @@ where
 }
 
 /// The labels of a server's namespace, once they are known.
-pub(crate) fn labels_of(namespaces: &Store<WatchedNamespace>, server: &McpServer) -> Option<Labels> {
-    let namespace = namespaces.get(&ObjectRef::new(server.metadata.namespace.as_deref()?))?;
+pub(crate) fn labels_of(namespaces: &Store<WatchedNamespace>, server: &ObjectMeta) -> Option<Labels> {
+    let namespace = namespaces.get(&ObjectRef::new(server.namespace.as_deref()?))?;
     Some(namespace.labels().clone())
 }
 

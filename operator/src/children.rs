@@ -1,0 +1,210 @@
+//! The children of one server, brought to what was built: what takes something away first, the policy before all, what
+//! waits for its turn left alone, and what is no longer asked for deleted last.
+
+use std::collections::{BTreeSet, HashSet};
+
+use kube::ResourceExt;
+use mcp_entra_crds::McpServer;
+
+use crate::{
+    apply::{Applier, Failure, conflict},
+    build,
+    child::{Child, ChildKind},
+    claims::{Held, Lost},
+    conditions::Reason,
+    controller::Context,
+    errors::Error,
+    exposure::{EXPOSES, exposes},
+    memory::ServerMemory,
+    owner::{Owner, controller},
+    policy::Compiled,
+    resolve::{self, SeenChildren},
+    upgrades::{self, Next, RollOut},
+    validate::{Refusal, Validated, validate},
+    views::ChildView,
+    world::World,
+};
+
+/// What a pass got to before it was done or stopped.
+#[derive(Default)]
+pub(crate) struct Applied {
+    /// Whether the policy's ConfigMap holds what was compiled.
+    pub(crate) policy: bool,
+    /// What became of the spec, once everything that decides it could be read.
+    pub(crate) validated: Option<Result<Validated, Refusal>>,
+    /// Kinds that the spec asks for and this cluster lacks.
+    pub(crate) missing: BTreeSet<ChildKind>,
+    /// Why the pods as built are not rolled out yet.
+    pub(crate) upgrade: Option<upgrades::Held>,
+}
+
+/// Writes the children. What takes something away comes first, and waits for nothing else to be read, accepted or
+/// written: the policy, where it is there and ours, and the routes of an exposure that is gone or lost.
+pub(crate) async fn apply(
+    server: &McpServer,
+    owner: &Owner,
+    context: &Context,
+    memory: &mut ServerMemory,
+    compiled: &Compiled,
+    held: &Result<Held, Lost>,
+    applied: &mut Applied,
+) -> Result<(), Failure> {
+    let Context { client, world, options, .. } = context;
+    let policy = build::policy(owner, compiled).map_err(Error::from)?;
+    let mut applier = Applier { client, owner, seen: SeenChildren::new(), memory };
+    let revoked = match resolve::child(client, world, owner, ChildKind::Policy).await {
+        Ok(seen) => {
+            applier.seen.extend(seen.map(|seen| (ChildKind::Policy, seen)));
+            applier.in_place(&policy).await
+        }
+        Err(error) => Err(error.into()),
+    };
+    let is_hidden = server.spec.exposure.is_none() || held.is_err();
+    let hidden = if is_hidden { hide(&mut applier, world).await } else { hide_old(&mut applier, world, server).await };
+    applied.policy = revoked?;
+
+    let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
+    let validated = validate(server, owner, &resolved, options);
+    applied.validated = Some(validated.clone());
+    if validated.as_ref().is_err_and(|refusal| matches!(refusal.reason, Reason::TlsRequired | Reason::HostNotAllowed)) {
+        hide(&mut applier, world).await?;
+    }
+    if server.spec.suspend {
+        return Ok(hidden?);
+    }
+    let (Ok(validated), Ok(held)) = (&validated, held) else {
+        let wanted = wanted(&[]);
+        applier.seen = resolve::children(client, world, owner, &wanted).await?;
+        policy_alone(&mut applier, &policy, &wanted, applied).await?;
+        return Ok(hidden?);
+    };
+    let mut children = build::children(validated, held, RollOut::Requested).map_err(Error::from)?;
+    applied.missing = world.missing(children.iter().map(|child| child.kind));
+    children.retain(|child| !applied.missing.contains(&child.kind));
+    let wanted = wanted(&children);
+    applier.seen = resolve::children(client, world, owner, &wanted).await?;
+    policy_alone(&mut applier, &policy, &wanted, applied).await?;
+
+    // The turn is taken last, and given back by whoever does not use it.
+    let turn = turn(context, validated, &applier.seen)?;
+    applied.upgrade = turn.err();
+    match turn {
+        Ok(RollOut::Requested) => {}
+        Ok(RollOut::Upgrade) => {
+            let upgraded = build::children(validated, held, RollOut::Upgrade).map_err(Error::from)?;
+            children = upgraded.into_iter().filter(|child| wanted.contains(&child.kind)).collect();
+        }
+        Err(_) => children.retain(|child| !matches!(child.kind, ChildKind::Deployment | ChildKind::Configuration)),
+    }
+    let converged = converge(&mut applier, &children, &wanted, &applied.missing).await;
+    if converged.is_err() {
+        context.turns.take(&owner.uid);
+    }
+    converged?;
+    Ok(hidden?)
+}
+
+/// Applies the policy, unless some child's name is somebody else's.
+async fn policy_alone(
+    applier: &mut Applier<'_>,
+    policy: &Child,
+    wanted: &[ChildKind],
+    applied: &mut Applied,
+) -> Result<(), Failure> {
+    if let Some(conflict) = conflict(applier.owner, &applier.seen, wanted) {
+        return Err(Failure::Conflict(conflict));
+    }
+    if !applied.policy {
+        applier.child(policy).await?;
+        applied.policy = true;
+    }
+    Ok(())
+}
+
+/// Whether the pods as built may be rolled out now, or wait for their turn.
+fn turn(
+    context: &Context,
+    validated: &Validated,
+    seen: &SeenChildren,
+) -> Result<Result<RollOut, upgrades::Held>, Error> {
+    let Context { world, options, turns, .. } = context;
+    let owner = &validated.owner;
+    // Without its configuration no pod would start again.
+    if !seen.contains_key(&ChildKind::Configuration) {
+        return Ok(Ok(RollOut::Requested));
+    }
+    let next =
+        Next { uid: &owner.uid, template: &build::template_hash(validated)?, requested: &validated.requested_hash };
+    let live = world.children.of(owner).remove(&ChildKind::Deployment);
+    // Anybody may make a Deployment that looks like one of ours.
+    let servers: HashSet<String> = world.servers.state().iter().filter_map(|server| server.uid()).collect();
+    let fleet = world.children.deployments();
+    let is_ours = |found: &&ChildView| controller(&found.metadata).is_some_and(|owner| servers.contains(&owner.uid));
+    let fleet = fleet.iter().map(|deployment| &**deployment).filter(is_ours);
+    Ok(upgrades::turn(next, live.as_deref(), fleet, options.at_once.into(), turns))
+}
+
+/// Deletes what leads clients to the server from elsewhere than its spec says, whatever becomes of the rest of the spec:
+/// the old host may be somebody else's by now.
+async fn hide_old(applier: &mut Applier<'_>, world: &World, server: &McpServer) -> Result<(), Error> {
+    let Some(exposure) = &server.spec.exposure else { return Ok(()) };
+    let mut hidden = Ok(());
+    for kind in ChildKind::EXPOSING {
+        let Some(found) = world.children.get(*kind, applier.owner) else { continue };
+        let from = found.annotations().get(EXPOSES);
+        if from.is_some_and(|from| *from != exposes(*kind, &exposure.host, &exposure.path)) {
+            let seen = resolve::watched(world, applier.owner, *kind);
+            hidden = hidden.and(applier.prune(*kind, seen).await);
+        }
+    }
+    hidden
+}
+
+/// Deletes what leads clients to the server.
+pub(crate) async fn hide(applier: &mut Applier<'_>, world: &World) -> Result<(), Error> {
+    let mut hidden = Ok(());
+    for kind in ChildKind::EXPOSING {
+        let seen = resolve::watched(world, applier.owner, *kind);
+        hidden = hidden.and(applier.prune(*kind, seen).await);
+    }
+    hidden
+}
+
+/// The children that there are to be: those that every server has, whether or not its spec is accepted now, and those
+/// that were built.
+fn wanted(children: &[Child]) -> Vec<ChildKind> {
+    let is_built = |kind: &ChildKind| children.iter().any(|child| child.kind == *kind);
+    ChildKind::ALL.iter().copied().filter(|kind| !kind.is_optional() || is_built(kind)).collect()
+}
+
+/// Applies every child though one fails, so that one refusal holds up nothing else but pods that would have to do without
+/// their NetworkPolicy; and deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest
+/// last, and an old way in only once the new one is there. The first failure is told. What this cluster lacks now may be
+/// there nevertheless.
+async fn converge(
+    applier: &mut Applier<'_>,
+    children: &[Child],
+    wanted: &[ChildKind],
+    missing: &BTreeSet<ChildKind>,
+) -> Result<(), Failure> {
+    let unwanted = |kind: &ChildKind| !wanted.contains(kind) && !missing.contains(kind);
+    let autoscaler = ChildKind::Autoscaler;
+    if unwanted(&autoscaler) {
+        applier.prune_seen(autoscaler).await?;
+    }
+    let mut failed = Ok(());
+    for child in children {
+        let result = applier.child(child).await;
+        let is_unprotected = result.is_err() && child.kind == ChildKind::NetworkPolicy;
+        failed = failed.and(result);
+        if is_unprotected {
+            break;
+        }
+    }
+    for kind in ChildKind::ALL.iter().filter(|kind| unwanted(kind)) {
+        if failed.is_ok() || !ChildKind::EXPOSING.contains(kind) {
+            failed = failed.and(applier.prune_seen(*kind).await.map_err(Failure::from));
+        }
+    }
+    failed
+}
