@@ -27,8 +27,8 @@ pub use mapping::{
 };
 pub use server::{FederatedCredential, Graph, McpServer, McpServerSpec, McpServerStatus, PolicySummary};
 pub use workload::{
-    Amounts, Autoscaling, EnvironmentVariable, NetworkPolicy, PodTemplate, PullSecret, Resources, TopologySpread,
-    WhenUnsatisfiable,
+    Amount, Amounts, Autoscaling, EnvironmentVariable, NetworkPolicy, PodTemplate, PullSecret, Resources,
+    TopologySpread, WhenUnsatisfiable,
 };
 
 /// The API group of every kind here, and the prefix of this project's labels and annotations.

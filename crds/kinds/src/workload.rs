@@ -1,16 +1,13 @@
 //! What of its pods an McpServer may say: how many, where, who reaches them, and what is added to each.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use k8s_openapi::{
-    api::{
-        core::v1::{Affinity, Toleration},
-        networking::v1::NetworkPolicyPeer,
-    },
-    apimachinery::pkg::util::intstr::IntOrString,
+use k8s_openapi::api::{
+    core::v1::{Affinity, Toleration},
+    networking::v1::NetworkPolicyPeer,
 };
 use kube::KubeSchema;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -98,8 +95,8 @@ pub struct PodTemplate {
     #[schemars(length(max = 16), schema_with = "bounded::<Vec<Toleration>>")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
-    /// Which nodes, and which other pods, they are drawn to or kept from.
-    #[schemars(schema_with = "bounded::<Affinity>")]
+    /// Which nodes, and which other pods of this namespace, they are drawn to or kept from.
+    #[schemars(schema_with = "affinity")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
     /// How the pods are spread. Absent: over nodes and zones, as well as can be.
@@ -185,20 +182,46 @@ pub struct Resources {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Amounts {
     /// Processors.
-    #[schemars(extend("pattern" = AMOUNT))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<IntOrString>,
+    pub cpu: Option<Amount>,
     /// Bytes of memory.
-    #[schemars(extend("pattern" = AMOUNT))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<IntOrString>,
+    pub memory: Option<Amount>,
     /// Bytes of the node's disk.
-    #[schemars(extend("pattern" = AMOUNT))]
     #[serde(default, rename = "ephemeral-storage", skip_serializing_if = "Option::is_none")]
-    pub ephemeral_storage: Option<IntOrString>,
+    pub ephemeral_storage: Option<Amount>,
 }
 
-/// A whole number with a unit, or a decimal without.
+/// An amount of a resource. Bytes are more than the 32 bits of Kubernetes' own type of this shape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Amount {
+    /// A whole number.
+    Number(i64),
+    /// A whole number with a unit, or a decimal without.
+    Text(String),
+}
+
+impl JsonSchema for Amount {
+    fn schema_name() -> Cow<'static, str> {
+        "Amount".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "pattern": AMOUNT,
+            "minimum": 0,
+            "maximum": 999_999_999_999_i64,
+        })
+    }
+}
+
+/// What the text of an amount looks like.
 const AMOUNT: &str = r"^([0-9]{1,12}(m|k|M|G|T|Ki|Mi|Gi|Ti)?|[0-9]{1,6}\.[0-9]{1,3})$";
 
 /// The longest string in a type of Kubernetes' own.
@@ -212,6 +235,26 @@ fn string(longest: usize) -> Value {
 fn bounded<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = Value::from(T::json_schema(generator));
     bound(&mut schema);
+    Schema::try_from(schema).unwrap_or_default()
+}
+
+/// Affinity to pods of the server's own namespace alone: a term that names others would keep their pods from nodes.
+fn affinity(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = Value::from(bounded::<Affinity>(generator));
+    let rules = serde_json::json!([{
+        "rule": "!has(self.namespaces) && !has(self.namespaceSelector)",
+        "message": "namespaces and namespaceSelector are refused: a term means pods of this namespace, since others' could be kept from their nodes",
+    }]);
+    for affinity in ["podAffinity", "podAntiAffinity"] {
+        for terms in [
+            "requiredDuringSchedulingIgnoredDuringExecution/items",
+            "preferredDuringSchedulingIgnoredDuringExecution/items/properties/podAffinityTerm",
+        ] {
+            let term = schema.pointer_mut(&format!("/properties/{affinity}/properties/{terms}"));
+            let members = term.and_then(Value::as_object_mut);
+            members.map(|members| members.insert("x-kubernetes-validations".to_owned(), rules.clone()));
+        }
+    }
     Schema::try_from(schema).unwrap_or_default()
 }
 

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{
-    api::core::v1::ResourceRequirements,
-    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
-};
-use mcp_entra_crds::{Amounts, Resources};
+use k8s_openapi::{api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity};
+use mcp_entra_crds::{Amount, Amounts, Resources};
 
 const REQUESTS: [(&str, &str); 2] = [("cpu", "50m"), ("memory", "64Mi")];
 const LIMITS: [(&str, &str); 1] = [("memory", "256Mi")];
@@ -40,10 +37,10 @@ fn quantities(amounts: Option<Amounts>) -> Quantities {
 }
 
 /// An amount as the API server stores it, since what is stored is compared with what was built: `1500m`, not `1.5`.
-fn canonical(amount: &IntOrString) -> String {
+fn canonical(amount: &Amount) -> String {
     let text = match amount {
-        IntOrString::Int(number) => number.to_string(),
-        IntOrString::String(text) => text.clone(),
+        Amount::Number(number) => number.to_string(),
+        Amount::Text(text) => text.clone(),
     };
     canonical_text(&text).unwrap_or(text)
 }
@@ -97,9 +94,9 @@ mod tests {
             ("0.000", "0"),
             ("007", "7"),
         ] {
-            assert_eq!(canonical(&IntOrString::String(given.into())), stored, "{given}");
+            assert_eq!(canonical(&Amount::Text(given.into())), stored, "{given}");
         }
-        assert_eq!(canonical(&IntOrString::Int(2)), "2");
+        assert_eq!(canonical(&Amount::Number(2)), "2");
     }
 
     #[test]
@@ -118,6 +115,11 @@ mod tests {
         assert_eq!(
             given(serde_json::json!({"requests": {"cpu": 1}})),
             serde_json::json!({"requests": {"cpu": "1", "memory": "64Mi"}, "limits": {"memory": "256Mi"}})
+        );
+        // More than 32 bits.
+        assert_eq!(
+            given(serde_json::json!({"limits": {"memory": 3_000_000_000_u64}})),
+            serde_json::json!({"requests": {"cpu": "50m"}, "limits": {"memory": "3G"}})
         );
     }
 }

@@ -302,10 +302,27 @@ async fn the_neighbours_of_bad_servers_are_accepted() {
     assert_accepted::<McpServer>(mk_server, cases).await;
 }
 
+/// A term of affinity to pods.
+fn term(more: Value) -> Value {
+    let mut term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "a"}}});
+    term.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    term
+}
+
+fn required(affinity: &str, more: Value) -> Value {
+    json!({affinity: {"requiredDuringSchedulingIgnoredDuringExecution": [term(more)]}})
+}
+
+fn preferred(affinity: &str, more: Value) -> Value {
+    let term = json!({"weight": 1, "podAffinityTerm": term(more)});
+    json!({affinity: {"preferredDuringSchedulingIgnoredDuringExecution": [term]}})
+}
+
 #[tokio::test]
 async fn what_a_server_says_badly_of_its_pods_is_refused_with_the_field_named() {
     let named = |count: usize| (0..count).map(|number| (format!("a{number}"), json!("b"))).collect::<Value>();
     let peer = |peer: Value| ("/spec/networkPolicy/allowFrom/-", peer, "each peer is an ipBlock, or has");
+    let affinity = |affinity: Value| ("/spec/podTemplate/affinity", affinity, "a term means pods of this namespace");
     let cases = vec![
         ("/spec/entra/federation/injection", json!("Sidecar"), "spec.entra.federation.injection"),
         (
@@ -342,6 +359,10 @@ async fn what_a_server_says_badly_of_its_pods_is_refused_with_the_field_named() 
         ("/spec/podTemplate/nodeSelector", named(33), "spec.podTemplate.nodeSelector"),
         ("/spec/podTemplate/tolerations", many(17, |_| json!({})), "spec.podTemplate.tolerations"),
         ("/spec/podTemplate/affinity/nodeName", json!("a"), ".spec.podTemplate.affinity.nodeName"),
+        affinity(required("podAntiAffinity", json!({"namespaceSelector": {}}))),
+        affinity(required("podAffinity", json!({"namespaces": ["kube-system"]}))),
+        affinity(preferred("podAntiAffinity", json!({"namespaces": ["kube-system"]}))),
+        affinity(preferred("podAffinity", json!({"namespaceSelector": {}}))),
         (
             "/spec/podTemplate/topologySpreadConstraints/0/whenUnsatisfiable",
             json!("Never"),
@@ -351,6 +372,12 @@ async fn what_a_server_says_badly_of_its_pods_is_refused_with_the_field_named() 
         ("/spec/podTemplate/priorityClassName", json!("system-cluster-critical"), "what the cluster itself needs"),
         ("/spec/podTemplate/imagePullSecrets/-", json!({"name": "registry"}), "spec.podTemplate.imagePullSecrets"),
         ("/spec/podTemplate/resources/requests/cpu", json!("much"), "spec.podTemplate.resources.requests.cpu"),
+        ("/spec/podTemplate/resources/limits/memory", json!(-1), "spec.podTemplate.resources.limits.memory"),
+        (
+            "/spec/podTemplate/resources/limits/memory",
+            json!(1_000_000_000_000_u64),
+            "spec.podTemplate.resources.limits.memory",
+        ),
         ("/spec/podTemplate/resources/limits/gpu", json!("1"), ".spec.podTemplate.resources.limits.gpu"),
         ("/spec/podTemplate/securityContext", json!({"runAsUser": 0}), ".spec.podTemplate.securityContext"),
         ("/spec/podTemplate/hostNetwork", json!(true), ".spec.podTemplate.hostNetwork"),
@@ -386,10 +413,13 @@ async fn the_neighbours_of_what_a_server_says_badly_of_its_pods_are_accepted() {
         ("/spec/podTemplate/annotations", json!({"a.example/b": "c".repeat(4096)})),
         ("/spec/podTemplate/nodeSelector", labels(32)),
         ("/spec/podTemplate/affinity", affinity),
+        ("/spec/podTemplate/affinity", required("podAntiAffinity", json!({}))),
+        ("/spec/podTemplate/affinity", preferred("podAffinity", json!({}))),
         ("/spec/podTemplate/topologySpreadConstraints", json!(null)),
         ("/spec/podTemplate/priorityClassName", json!("system")),
         ("/spec/podTemplate/resources/requests/cpu", json!(2)),
         ("/spec/podTemplate/resources/requests/cpu", json!("0.25")),
+        ("/spec/podTemplate/resources/limits/memory", json!(3_000_000_000_u64)),
         ("/spec/podTemplate/resources/limits/ephemeral-storage", json!("1Gi")),
     ];
     assert_accepted::<McpServer>(mk_server, cases).await;
