@@ -20,6 +20,7 @@ use crate::{
     events,
     memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
     metrics::Metrics,
+    news::{self, MOMENT},
     options::Options,
     owner::Owner,
     passes::Passes,
@@ -180,6 +181,9 @@ async fn pass(
     };
     let before = status::current(server, memory);
     let after = status::status(&facts, &before, Timestamp::now());
+    if error.is_none() && before != after && memory.told_within(MOMENT) && news::may_wait(&before, &after) {
+        return Ok(Action::requeue(SOON));
+    }
     let conditions = after.conditions.clone();
     if status::write(client, server, owner, memory, &before, after).await? {
         events::publish(client, &server.object_ref(&()), &before.conditions, &conditions).await;

@@ -13,7 +13,7 @@
 //!    holds up a revocation. [`replicas`] hands the number of pods over to an autoscaler and back.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
 //! 6. [`status`] turns all that into conditions ([`conditions`] for [`reasons`]: [`programmed`], [`availability`],
-//!    [`reported`], [`exposed`]) and writes them once; [`events`] says what changed.
+//!    [`reported`], [`exposed`]) and writes them once, what is [`news`] at once; [`events`] says what changed.
 //!
 //! [`controller`] wires a pass together, [`mapping`] is the small controller of role mappings, whose status
 //! [`mapping_status`] decides, [`preview`] says offline or in a cluster who may call what, [`memory`] what a pass
@@ -49,6 +49,7 @@ mod mapping;
 mod mapping_status;
 mod memory;
 mod metrics;
+mod news;
 mod options;
 mod owner;
 mod passes;

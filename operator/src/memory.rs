@@ -74,6 +74,14 @@ pub(crate) struct WrittenStatus {
     /// The version of the McpServer that the pass saw: while the watch still shows it, `status` is newer.
     pub(crate) based_on: Option<String>,
     pub(crate) status: McpServerStatus,
+    pub(crate) at: Instant,
+}
+
+impl ServerMemory {
+    /// Whether the status was written no longer ago than that.
+    pub(crate) fn told_within(&self, moment: Duration) -> bool {
+        self.written.as_ref().is_some_and(|written| written.at.elapsed() < moment)
+    }
 }
 
 /// The memories of all McpServers. A pass takes its own out and puts it back: kube runs one pass at a time over an

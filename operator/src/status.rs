@@ -1,6 +1,9 @@
 //! Status: what is so, as conditions (pure), and the one write that says it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
@@ -259,7 +262,8 @@ pub(crate) async fn write(
         .patch_status(&owner.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))
         .await
         .map_err(Error::kubernetes(format!("writing the status of McpServer {}", owner.name)))?;
-    memory.written = Some(WrittenStatus { based_on: server.metadata.resource_version.clone(), status });
+    memory.written =
+        Some(WrittenStatus { based_on: server.metadata.resource_version.clone(), status, at: Instant::now() });
     Ok(true)
 }
 

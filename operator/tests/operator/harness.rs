@@ -302,11 +302,12 @@ impl Space {
         writes
     }
 
-    /// Waits until the operator has been quiet for a second: what is counted after that is not what came before it.
+    /// Waits until the operator has been quiet for longer than anything waits to be told: what is counted after that is not
+    /// what came before it.
     pub(crate) async fn quiet(&self) {
         until("the operator is quiet", async || {
             let mark = self.mark();
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(4)).await;
             self.writes(mark).is_empty()
         })
         .await;

@@ -25,6 +25,8 @@ async fn a_restarted_operator_is_ready_when_it_has_seen_everything_and_writes_no
         find(&status.conditions, "Programmed").is_some_and(|condition| condition.status == "True")
             // The last word while there is no node: what comes before it would be a change to write of its own.
             && find(&status.conditions, "Available").is_some_and(|condition| condition.reason == "Unschedulable")
+            // Told a moment later than the condition, since it is no news.
+            && status.replicas == 1
     })
     .await;
     let metrics = reqwest::get(format!("{}/metrics", first.url)).await.unwrap().text().await.unwrap();

@@ -131,3 +131,15 @@ async fn a_server_whose_deletion_is_held_up_is_still_revoked_from_and_nothing_is
     assert!(space.get::<ConfigMap>("graph-policy").await.is_none());
     space.edit::<McpServer>("graph", json!({"metadata": {"finalizers": null}})).await;
 }
+
+#[tokio::test]
+async fn pods_that_a_quota_refuses_are_told_of_as_such() {
+    let space = Space::new().await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}});
+    space.apply(quota).await;
+    space.apply(mk_server()).await;
+    let refused = space.condition("Available", "False", "QuotaExceeded").await;
+    assert!(refused.message.contains("exceeded quota") && refused.message.contains("raise"), "{}", refused.message);
+    let ready = space.condition("Ready", "False", "QuotaExceeded").await;
+    assert_eq!(ready.message, refused.message);
+}
