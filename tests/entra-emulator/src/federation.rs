@@ -133,7 +133,13 @@ async fn fetch_key(client: &reqwest::Client, issuer: &str, kid: &str) -> Result<
 
 async fn fetch<T: serde::de::DeserializeOwned>(client: &reqwest::Client, url: &str) -> Result<T, Aadsts> {
     let unreachable = |error: reqwest::Error| Aadsts::IssuerUnreachable(chain(&error));
-    let response = client.get(url).send().await.map_err(unreachable)?;
+    let response = match client.get(url).send().await {
+        // A connection of the pool may have been closed a moment ago; the real Entra has the keys in a cache. Whoever
+        // cannot be reached at all is not reached by a second request either.
+        Err(error) if error.is_request() && !error.is_connect() => client.get(url).send().await,
+        answer => answer,
+    };
+    let response = response.map_err(unreachable)?;
     let response = response.error_for_status().map_err(unreachable)?;
     // With a bound: the other side is not ours.
     let body = Limited::new(reqwest::Body::from(response), DOCUMENT_LIMIT)
