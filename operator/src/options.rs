@@ -72,6 +72,10 @@ pub struct Options {
     /// Forward proxy through which the pods' admin ports are polled. Proxies of the environment are never used.
     #[arg(long, value_name = "URL")]
     pub pod_proxy_url: Option<String>,
+    /// Proxies before the servers (Gateways, ingress controllers), as a range of addresses such as `10.0.0.0/8`: what they
+    /// write into X-Forwarded-For is believed, so that limits by address mean clients; repeatable.
+    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Seconds between polls of a pod's status while nothing changes.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub status_poll_seconds: u32,

@@ -96,6 +96,7 @@ fn grants(mapping: &Mapping<'_>) -> Vec<Grant> {
         name: grant.name.clone(),
         to: grant.to.iter().filter_map(|to| subject(to, &[CallerKind::User])).collect(),
         require: grant.require.as_ref().map(requirements).unwrap_or_default(),
+        graph: grant.graph,
         allow: primitives(&grant.allow.tools, &grant.allow.prompts, &grant.allow.resources),
     };
     mapping.grants.iter().map(compiled).collect()

@@ -7,7 +7,7 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, Resource, ResourceExt, core::DeserializeGuard};
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
-use mcp_entra_policy::{Caller, CallerKind, Decision, Groups, Operation, Refusal, Ways};
+use mcp_entra_policy::{Caller, CallerKind, Decision, GraphAccess, Groups, Operation, Refusal, Ways};
 use uuid::Uuid;
 
 use crate::{
@@ -176,7 +176,9 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
     let caller = caller(options, server);
     for tool in offered(&server.spec.graph.tools) {
         let (decision, by) = match compiled.policy.decide(&caller, Operation::built_in(tool)) {
-            Decision::Allowed { mapping, grant } => ("allowed", format!("grant {grant} of {mapping}")),
+            Decision::Allowed { mapping, grant, graph } => {
+                ("allowed", format!("grant {grant} of {mapping}{}", as_whom(graph)))
+            }
             Decision::Refused(refusal) => ("refused", why(&refusal)),
         };
         rows.push([tool.name.to_owned(), decision.to_owned(), by]);
@@ -195,6 +197,13 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
         note(format!("these cannot be read and are left out: {}", named(&known.unreadable)));
     }
     Ok(text)
+}
+
+fn as_whom(graph: GraphAccess) -> &'static str {
+    match graph {
+        GraphAccess::OnBehalfOf => "",
+        GraphAccess::Application => ", reaching Graph as the application",
+    }
 }
 
 fn caller(options: &PreviewOptions, server: &McpServer) -> Caller {

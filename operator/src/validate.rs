@@ -1,9 +1,9 @@
 //! Validating: what the API server's own validation cannot know. What comes out can be built without failing. Pure.
 
-use mcp_entra_crds::{DEFAULT_PATH, Exposure, McpServer, McpServerSpec};
+use mcp_entra_crds::{DEFAULT_PATH, Exposure, McpServer, McpServerSpec, RateLimit};
 use mcp_entra_policy::{
-    BUILT_IN_TOOLS, BuiltInTool, EntraConfiguration, GraphConfiguration, Operation, Pattern, ProbeConfiguration,
-    ServerConfiguration, ServerReference,
+    AuditConfiguration, BUILT_IN_TOOLS, BuiltInTool, EntraConfiguration, GraphConfiguration, Operation, Pattern,
+    ProbeConfiguration, Rate, RateLimitConfiguration, ServerConfiguration, ServerReference,
 };
 
 use sha2::{Digest, Sha256};
@@ -90,13 +90,20 @@ pub(crate) fn validate(
             authority: authority(spec, options)?,
             audiences: spec.entra.audiences.clone(),
             required_scopes: spec.entra.required_scopes.clone(),
+            allowed_clients: spec.entra.allowed_clients.clone(),
+            token_versions: spec.entra.token_versions.iter().copied().collect(),
+            groups: spec.entra.groups,
         },
         graph: GraphConfiguration {
             base_url: graph(spec, options)?,
             scopes: spec.graph.scopes.clone(),
             tools: tools(&spec.graph.tools)?,
+            access: spec.graph.access,
         },
         probe: ProbeConfiguration { interval_seconds: options.probe_interval_seconds },
+        rate_limit: rate_limit(spec),
+        audit: AuditConfiguration { hash_chain: spec.audit.as_ref().is_some_and(|audit| audit.hash_chain) },
+        trusted_proxies: options.trusted_proxies.clone(),
     };
     let trust = trust(spec, &resolved.trust_bundle, options)?;
     let workload = workload::validate(owner, spec, &configuration, &resolved.account, options)?;
@@ -133,6 +140,14 @@ fn requested_hash(spec: &McpServerSpec, trust_bundle: &ResolvedTrustBundle) -> S
     let mut digits = hex::encode(Sha256::digest(format!("{of_the_pods:?}{trust_bundle:?}")));
     digits.truncate(16);
     digits
+}
+
+fn rate_limit(spec: &McpServerSpec) -> RateLimitConfiguration {
+    let rate = |limit: &RateLimit| {
+        let seconds = std::time::Duration::from(limit.per_user.per).as_secs();
+        Rate { requests: limit.per_user.requests, per_seconds: u32::try_from(seconds).unwrap_or(u32::MAX) }
+    };
+    RateLimitConfiguration { per_user: spec.rate_limit.as_ref().map(rate).unwrap_or_default() }
 }
 
 /// Another image runs under the server's identity, and is handed its users' tokens.
@@ -273,6 +288,7 @@ pub(crate) mod tests {
             pod_monitors: None,
             pod_proxy_url: None,
             status_poll_seconds: 10,
+            trusted_proxies: vec![],
             probe_interval_seconds: 300,
             lease_duration_seconds: 15,
             identity: None,

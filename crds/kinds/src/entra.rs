@@ -1,7 +1,7 @@
 //! `spec.entra`: who the server is to Microsoft Entra ID, and whose tokens it accepts.
 
 use kube::KubeSchema;
-use mcp_entra_policy::Cloud;
+use mcp_entra_policy::{Cloud, GroupsSource, TokenVersion};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,24 @@ pub struct Entra {
     #[serde(default = "default_required_scopes")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub required_scopes: Vec<String>,
+    /// Client ids (`azp`) whose tokens are accepted, GUIDs in lower case. Empty: any that Entra lets.
+    #[schemars(
+        length(max = 64),
+        inner(length(max = 36), regex(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"))
+    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub allowed_clients: Vec<String>,
+    /// Versions of access tokens that are accepted. `V1` is for an app registration that other resources keep at
+    /// `requestedAccessTokenVersion: 1`.
+    #[schemars(length(min = 1, max = 2))]
+    #[serde(default = "default_token_versions")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub token_versions: Vec<TokenVersion>,
+    /// Where a user's groups are learnt: `Resolve` asks Graph where the token does not say, `InToken` takes an absent
+    /// claim for no groups.
+    #[serde(default)]
+    pub groups: GroupsSource,
     /// How the pod's service account token is projected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federation: Option<Federation>,
@@ -46,6 +64,10 @@ pub struct Entra {
 
 fn default_required_scopes() -> Vec<String> {
     vec!["mcp.access".to_owned()]
+}
+
+fn default_token_versions() -> Vec<TokenVersion> {
+    TokenVersion::by_default().into_iter().collect()
 }
 
 /// How the pod's service account token is projected.

@@ -11,6 +11,7 @@ mod definitions;
 mod entra;
 mod exposure;
 mod mapping;
+mod requests;
 mod selector;
 mod server;
 mod workload;
@@ -25,6 +26,7 @@ pub use mapping::{
     Allow, Application, ClusterMcpRoleMapping, ClusterMcpRoleMappingSpec, Deny, Grant, Group, McpRoleMapping,
     McpRoleMappingSpec, McpRoleMappingStatus, Requirements, ServerSelection, Subject,
 };
+pub use requests::{Audit, Rate, RateLimit};
 pub use server::{FederatedCredential, Graph, McpServer, McpServerSpec, McpServerStatus, PolicySummary};
 pub use workload::{
     Amount, Amounts, Autoscaling, EnvironmentVariable, NetworkPolicy, PodTemplate, PullSecret, Resources,

@@ -3,7 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
-use mcp_entra_policy::CallerKind;
+use mcp_entra_policy::{CallerKind, GraphAccess};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,10 @@ pub struct Grant {
     /// What the token must carry besides: all of it. Narrows the grant, as for a step-up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require: Option<Requirements>,
+    /// As whom the tools reach Microsoft Graph for these users. `Application` hands them the application's tenant-wide
+    /// permissions, and counts only on a server whose `spec.graph.access` is `Application`.
+    #[serde(default)]
+    pub graph: GraphAccess,
     /// What they may use.
     pub allow: Allow,
 }

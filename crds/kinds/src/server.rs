@@ -2,10 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
+use mcp_entra_policy::GraphAccess;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Autoscaling, Entra, Exposure, NetworkPolicy, PodTemplate};
+use crate::{Audit, Autoscaling, Entra, Exposure, NetworkPolicy, PodTemplate, RateLimit};
 
 /// An MCP server behind Microsoft Entra ID, reaching Microsoft Graph as the signed-in user without a client secret.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -70,6 +71,12 @@ pub struct McpServerSpec {
     /// An autoscaler that sets the number of pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
+    /// How much a caller may ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// What the audit log holds besides its lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// Who reaches the pods over the network. Absent: whoever the namespace's other policies let.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicy>,
@@ -106,6 +113,10 @@ pub struct Graph {
     #[serde(default = "default_tools")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tools: Vec<String>,
+    /// As whom Graph is reached. `Application` serves applications that call without a user; a user's tools go on the
+    /// user's behalf even then, unless the grant says `graph: Application`.
+    #[serde(default)]
+    pub access: GraphAccess,
 }
 
 fn default_tools() -> Vec<String> {

@@ -3,6 +3,9 @@
 //! It holds no paths and no secrets: where files lie is an argument of the program, and the only credential is the
 //! service account token that `AZURE_FEDERATED_TOKEN_FILE` names.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +30,17 @@ pub struct ServerConfiguration {
     pub graph: GraphConfiguration,
     /// How often the server tries its federated credential.
     pub probe: ProbeConfiguration,
+    /// How much a caller may ask.
+    #[serde(default)]
+    pub rate_limit: RateLimitConfiguration,
+    /// What the audit log holds besides its lines.
+    #[serde(default, skip_serializing_if = "AuditConfiguration::is_default")]
+    pub audit: AuditConfiguration,
+    /// Proxies before the server, as ranges of addresses: of a request that one of these sends, `X-Forwarded-For` is
+    /// believed as far as they wrote it. Of others it never is.
+    #[schemars(with = "Vec<String>")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// The name of an McpServer.
@@ -54,6 +68,43 @@ pub struct EntraConfiguration {
     pub audiences: Vec<String>,
     /// A user token carries at least one of these scopes (bare names, as in `scp`).
     pub required_scopes: Vec<String>,
+    /// Client ids (`azp` or `appid`) whose tokens are accepted, GUIDs in lower case. Empty: any that Entra lets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_clients: Vec<String>,
+    /// The versions of access tokens that are accepted.
+    #[serde(default = "TokenVersion::by_default")]
+    pub token_versions: BTreeSet<TokenVersion>,
+    /// Where a user's groups are learnt.
+    #[serde(default)]
+    pub groups: GroupsSource,
+}
+
+/// A version of Entra's access tokens. It follows `api.requestedAccessTokenVersion` of the server's app registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum TokenVersion {
+    /// Version 1, issued by `https://sts.windows.net/<tenant>/`.
+    V1,
+    /// Version 2, issued by `<authority>/<tenant>/v2.0`.
+    V2,
+}
+
+impl TokenVersion {
+    /// What is accepted where nothing is said.
+    pub fn by_default() -> BTreeSet<Self> {
+        BTreeSet::from([Self::V2])
+    }
+}
+
+/// Where a user's groups are learnt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GroupsSource {
+    /// From the token; where its groups claim is absent or stands for too many, Graph is asked about the groups that the
+    /// policy names.
+    #[default]
+    Resolve,
+    /// From the token alone: the app registration emits all groups that matter, and an absent claim means none. Groups
+    /// that were too many for the token stay unknown.
+    InToken,
 }
 
 /// What the built-in tools may ask of Microsoft Graph.
@@ -66,6 +117,64 @@ pub struct GraphConfiguration {
     pub scopes: Vec<String>,
     /// The built-in tools that this server offers: exact names, no patterns.
     pub tools: Vec<String>,
+    /// As whom Graph may be reached at all.
+    #[serde(default)]
+    pub access: GraphAccess,
+}
+
+/// As whom Microsoft Graph is reached, the narrower first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum GraphAccess {
+    /// As the signed-in user.
+    #[default]
+    OnBehalfOf,
+    /// As the application itself, with its tenant-wide permissions.
+    Application,
+}
+
+impl GraphAccess {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How much a caller may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RateLimitConfiguration {
+    /// Each user, and each application by itself, in each pod.
+    pub per_user: Rate,
+}
+
+/// So many requests in so much time; as many may come at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rate {
+    /// Number of requests, at least one.
+    pub requests: u32,
+    /// In this many seconds, at least one.
+    pub per_seconds: u32,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { requests: 120, per_seconds: 60 }
+    }
+}
+
+/// What the audit log holds besides its lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuditConfiguration {
+    /// Whether each line carries the hash of the one before it, so that a line that was changed or taken out shows.
+    #[serde(default)]
+    pub hash_chain: bool,
+}
+
+impl AuditConfiguration {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How often the server tries its federated credential.
@@ -114,6 +223,9 @@ pub enum ConfigurationError {
         /// The field's path in the file.
         field: &'static str,
     },
+    /// A rate that lets nobody in.
+    #[error("rateLimit.perUser: requests and perSeconds are at least 1")]
+    Rate,
     /// A tool's name is not built in.
     #[error("graph.tools: {name:?} is no built-in tool of this version")]
     UnknownTool {
@@ -141,6 +253,16 @@ impl ServerConfiguration {
             if list.is_empty() {
                 return Err(ConfigurationError::Empty { field });
             }
+        }
+        for client_id in &self.entra.allowed_clients {
+            guid("entra.allowedClients", client_id)?;
+        }
+        if self.entra.token_versions.is_empty() {
+            return Err(ConfigurationError::Empty { field: "entra.tokenVersions" });
+        }
+        let Rate { requests, per_seconds } = self.rate_limit.per_user;
+        if requests == 0 || per_seconds == 0 {
+            return Err(ConfigurationError::Rate);
         }
         match self.graph.tools.iter().find(|name| crate::built_in_tool(name).is_none()) {
             Some(name) => Err(ConfigurationError::UnknownTool { name: name.clone() }),

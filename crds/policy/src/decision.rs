@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{BuiltInTool, CallerKind, CompiledPolicy, Grant, MappingReference, Requirements, Subject};
+use crate::{BuiltInTool, CallerKind, CompiledPolicy, Grant, GraphAccess, MappingReference, Requirements, Subject};
 
 /// Who asks, as far as decisions depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub enum Decision {
         mapping: MappingReference,
         /// The grant's name.
         grant: String,
+        /// As whom Microsoft Graph is reached: as the application where any grant that allows the operation says so.
+        graph: GraphAccess,
     },
     /// It is denied, or nothing allows it.
     Refused(Refusal),
@@ -162,6 +164,7 @@ impl CompiledPolicy {
     fn granted(&self, caller: &Caller, operation: Operation<'_>) -> Decision {
         let mut ways = Ways::default();
         let mut nearest: Option<(usize, Refusal)> = None;
+        let mut allowing: Option<&Grant> = None;
         for grant in self.grants.iter().filter(|grant| grant.allow.grant(operation)) {
             if !caller.could_meet(&grant.require) {
                 continue;
@@ -171,10 +174,14 @@ impl CompiledPolicy {
                 continue;
             }
             match caller.lacks(grant) {
-                None => return Decision::Allowed { mapping: grant.mapping.clone(), grant: grant.name.clone() },
+                None if allowing.is_none_or(|allowing| allowing.graph < grant.graph) => allowing = Some(grant),
+                None => {}
                 Some(lack) if nearest.as_ref().is_none_or(|(least, _)| lack.0 < *least) => nearest = Some(lack),
                 Some(_) => {}
             }
+        }
+        if let Some(Grant { mapping, name, graph, .. }) = allowing {
+            return Decision::Allowed { mapping: mapping.clone(), grant: name.clone(), graph: *graph };
         }
         Decision::Refused(nearest.map_or(Refusal::NotGranted(ways), |(_, refusal)| refusal))
     }

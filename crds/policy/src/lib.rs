@@ -13,8 +13,8 @@ mod tools;
 
 pub use cloud::Cloud;
 pub use configuration::{
-    CONFIGURATION_KEY, ConfigurationError, EntraConfiguration, GraphConfiguration, ProbeConfiguration,
-    ServerConfiguration, ServerReference,
+    AuditConfiguration, CONFIGURATION_KEY, ConfigurationError, EntraConfiguration, GraphAccess, GraphConfiguration,
+    GroupsSource, ProbeConfiguration, Rate, RateLimitConfiguration, ServerConfiguration, ServerReference, TokenVersion,
 };
 pub use decision::{Caller, Decision, Groups, Operation, Refusal, Ways};
 pub use policy::{

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::Operation;
+use crate::{GraphAccess, Operation};
 
 /// The key of the compiled policy in its ConfigMap, and its file name.
 pub const POLICY_KEY: &str = "policy.json";
@@ -36,6 +36,9 @@ pub struct Grant {
     /// What the token must carry besides.
     #[serde(default, skip_serializing_if = "Requirements::is_empty")]
     pub require: Requirements,
+    /// As whom their tools reach Microsoft Graph.
+    #[serde(default, skip_serializing_if = "GraphAccess::is_default")]
+    pub graph: GraphAccess,
     /// What they may use.
     pub allow: Primitives,
 }

@@ -14,13 +14,20 @@ fn configuration() -> ServerConfiguration {
             authority: Cloud::Public.authority().into(),
             audiences: vec![],
             required_scopes: vec!["mcp.access".into()],
+            allowed_clients: vec![],
+            token_versions: TokenVersion::by_default(),
+            groups: GroupsSource::Resolve,
         },
         graph: GraphConfiguration {
             base_url: Cloud::Public.graph().into(),
             scopes: vec!["User.Read".into()],
             tools: vec!["get_user_details".into()],
+            access: GraphAccess::OnBehalfOf,
         },
         probe: ProbeConfiguration { interval_seconds: 300 },
+        rate_limit: RateLimitConfiguration::default(),
+        audit: AuditConfiguration::default(),
+        trusted_proxies: vec![],
     }
 }
 
@@ -79,4 +86,20 @@ fn each_cloud_has_an_authority_a_graph_and_an_audience_of_its_own_kind() {
             "api://AzureADTokenExchangeChina"
         )
     );
+}
+
+#[test]
+fn a_client_that_is_no_guid_no_version_and_a_rate_of_nothing_are_refused() {
+    let refused = |change: fn(&mut ServerConfiguration)| {
+        let mut changed = configuration();
+        change(&mut changed);
+        changed.validate().unwrap_err().to_string()
+    };
+    let mut allowed = configuration();
+    allowed.entra.allowed_clients = vec!["77aa0000-0000-0000-0000-00000000000c".into()];
+    allowed.validate().unwrap();
+    assert!(refused(|changed| changed.entra.allowed_clients = vec!["VS Code".into()]).contains("entra.allowedClients"));
+    assert!(refused(|changed| changed.entra.token_versions.clear()).contains("entra.tokenVersions"));
+    assert!(refused(|changed| changed.rate_limit.per_user.requests = 0).contains("rateLimit.perUser"));
+    assert!(refused(|changed| changed.rate_limit.per_user.per_seconds = 0).contains("rateLimit.perUser"));
 }

@@ -26,6 +26,7 @@ fn grant(name: &str, to: Subject, patterns: &[&str]) -> Grant {
         name: name.into(),
         to: vec![to],
         require: Requirements::default(),
+        graph: GraphAccess::OnBehalfOf,
         allow: tools(patterns),
     }
 }
@@ -94,6 +95,21 @@ fn granting(decision: &Decision) -> &str {
 }
 
 #[test]
+fn graph_is_reached_as_the_application_only_where_a_grant_that_allows_the_call_says_so() {
+    let as_whom = |grants: Vec<Grant>| match decide(grants, &user(&["A"], None)) {
+        Decision::Allowed { graph, .. } => graph,
+        Decision::Refused(refusal) => panic!("{refusal:?}"),
+    };
+    let ordinary = grant("ordinary", role("A"), &["*"]);
+    let wide = |name: &str, role| Grant { graph: GraphAccess::Application, ..grant(name, role, &["get_*"]) };
+    assert_eq!(as_whom(vec![ordinary.clone()]), GraphAccess::OnBehalfOf);
+    assert_eq!(as_whom(vec![ordinary.clone(), wide("wide", role("A"))]), GraphAccess::Application);
+    assert_eq!(as_whom(vec![ordinary.clone(), wide("others", role("B"))]), GraphAccess::OnBehalfOf);
+    let lacking = requiring(&["more"], None, wide("lacking", role("A")));
+    assert_eq!(as_whom(vec![lacking, ordinary]), GraphAccess::OnBehalfOf);
+}
+
+#[test]
 fn no_mapping_means_no_tool() {
     let everything = user(&["Mcp.Reader", "Mcp.Admin"], Some(&[SALES]));
     assert_eq!(ways(decide(vec![], &everything)), Ways::default());
@@ -102,7 +118,7 @@ fn no_mapping_means_no_tool() {
 #[test]
 fn a_role_grants_what_its_mapping_says_and_names_itself() {
     let grants = vec![grant("all", role("Mcp.Reader"), &["get_user_details"])];
-    let Decision::Allowed { mapping, grant } = decide(grants, &user(&["Mcp.Reader"], None)) else {
+    let Decision::Allowed { mapping, grant, .. } = decide(grants, &user(&["Mcp.Reader"], None)) else {
         panic!("the role is granted")
     };
     assert_eq!((mapping.to_string().as_str(), grant.as_str()), ("productivity/readers", "all"));

@@ -151,6 +151,7 @@ impl Cluster {
             roll_out_deadline_seconds: 300,
             pod_proxy_url: Some(self.pod_proxy_url.clone()),
             status_poll_seconds: 1,
+            trusted_proxies: vec![],
             probe_interval_seconds: 300,
             lease_duration_seconds: 15,
             identity: None,

@@ -37,7 +37,9 @@ pub(super) async fn layer(
             // rmcp answers -32602, as the specification has it: there is nothing to be allowed.
             None => trail.decided(Outcome::Refused("unknown_tool")),
             Some(tool) => match permissions.decide(tool) {
-                Decision::Allowed { mapping, grant } => trail.decided(Outcome::Granted(Rule::grant(&mapping, &grant))),
+                Decision::Allowed { mapping, grant, .. } => {
+                    trail.decided(Outcome::Granted(Rule::grant(&mapping, &grant)))
+                }
                 Decision::Refused(refusal) => {
                     trail.decided(outcome(&refusal));
                     return Refused { gate: &gate, trail: &trail, principal: &principal, message: &message, tool }

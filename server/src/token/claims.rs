@@ -214,7 +214,10 @@ fn quote(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mcp_entra_policy::{EntraConfiguration, GraphConfiguration, ProbeConfiguration, ServerReference};
+    use mcp_entra_policy::{
+        AuditConfiguration, EntraConfiguration, GraphAccess, GraphConfiguration, GroupsSource, ProbeConfiguration,
+        RateLimitConfiguration, ServerReference, TokenVersion,
+    };
     use serde_json::json;
 
     use super::*;
@@ -234,13 +237,20 @@ mod tests {
                 authority: "https://login.example".into(),
                 audiences: vec![],
                 required_scopes: vec!["mcp.access".into()],
+                allowed_clients: vec![],
+                token_versions: TokenVersion::by_default(),
+                groups: GroupsSource::Resolve,
             },
             graph: GraphConfiguration {
                 base_url: "https://graph.example".into(),
                 scopes: vec!["User.Read".into()],
                 tools: vec![],
+                access: GraphAccess::OnBehalfOf,
             },
             probe: ProbeConfiguration { interval_seconds: 300 },
+            rate_limit: RateLimitConfiguration::default(),
+            audit: AuditConfiguration::default(),
+            trusted_proxies: vec![],
         })
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use mcp_entra_policy::{
-    CallerKind, CompiledPolicy, Deny, Grant, MappingReference, Pattern, Primitives, Requirements, ServerConfiguration,
-    ServerStatus, Subject,
+    CallerKind, CompiledPolicy, Deny, Grant, GraphAccess, MappingReference, Pattern, Primitives, Requirements,
+    ServerConfiguration, ServerStatus, Subject,
 };
 use mcp_entra_server::entra::FederatedToken;
 use mcp_entra_server::serve::{self, Running};
@@ -209,6 +209,7 @@ pub(crate) fn grant(name: &str, to: Subject, tools: &[&str]) -> Grant {
         name: name.into(),
         to: vec![to],
         require: Requirements::default(),
+        graph: GraphAccess::OnBehalfOf,
         allow: primitives(tools),
     }
 }

@@ -8,7 +8,8 @@ use entra_emulator::{
     LoggedRequest, MemberType, OptionalClaim, RoleAssignment, Tenant, User,
 };
 use mcp_entra_policy::{
-    EntraConfiguration, GraphConfiguration, ProbeConfiguration, ServerConfiguration, ServerReference,
+    AuditConfiguration, EntraConfiguration, GraphAccess, GraphConfiguration, GroupsSource, ProbeConfiguration,
+    RateLimitConfiguration, ServerConfiguration, ServerReference, TokenVersion,
 };
 use mcp_entra_server::http_client;
 use serde_json::Value;
@@ -164,13 +165,20 @@ impl TestTenant {
                 authority: SHARED.emulator.authority().to_owned(),
                 audiences: vec![],
                 required_scopes: vec![SCOPE.to_owned()],
+                allowed_clients: vec![],
+                token_versions: TokenVersion::by_default(),
+                groups: GroupsSource::Resolve,
             },
             graph: GraphConfiguration {
                 base_url: SHARED.emulator.graph().to_owned(),
                 scopes: vec!["User.Read".to_owned(), "Mail.Read".to_owned()],
                 tools: mcp_entra_policy::BUILT_IN_TOOLS.iter().map(|tool| tool.name.to_owned()).collect(),
+                access: GraphAccess::OnBehalfOf,
             },
             probe: ProbeConfiguration { interval_seconds: 1 },
+            rate_limit: RateLimitConfiguration::default(),
+            audit: AuditConfiguration::default(),
+            trusted_proxies: vec![],
         }
     }
 
