@@ -3,10 +3,14 @@
 //! https only, no redirects (a token must not follow one), time-outs on every request, bounded bodies, and certificates
 //! checked against the system's roots and those of the trust bundle.
 
+mod retry;
+
 use std::error::Error;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+
+pub(crate) use retry::{Again, Patience, retry_after};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(15);

@@ -1,12 +1,19 @@
 //! What Entra's token endpoint answers when it issues no token, kept as data and without what changes every time.
 
+use std::time::Duration;
+
 use http::StatusCode;
+use jiff::Timestamp;
 use mcp_entra_policy::FederatedIdentity;
 use serde::Deserialize;
 
-use super::FederatedTokenError;
 use super::next_step::next_step;
-use crate::http_client::ExchangeError;
+use super::remedy::{Said, is_transient};
+use super::{ClaimsChallenge, FederatedTokenError, Remedy};
+use crate::http_client::{Again, Answer, ExchangeError, retry_after};
+
+/// Longest text of Entra that is kept, in characters.
+const LONGEST_TEXT: usize = 2_000;
 
 /// Why there is no token from Entra.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -33,6 +40,8 @@ pub enum StsError {
         url: String,
         /// The answer's status.
         status: StatusCode,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
     },
     /// Entra said no.
     #[error("{0}")]
@@ -50,13 +59,18 @@ pub struct EntraRefusal {
     pub codes: Vec<u64>,
     /// Entra's text without trace id, correlation id and time stamp.
     pub description: String,
-    /// What to do about it.
+    /// What helps against it.
+    pub remedy: Remedy,
+    /// What to do about it, in words.
     pub next_step: String,
+    /// How long Entra asks to wait, in whichever form it said so.
+    pub retry_after: Option<Duration>,
 }
 
 /// Who asked: what the next step depends on besides the codes.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
+    pub(super) authority: &'a str,
     pub(super) tenant_id: &'a str,
     pub(super) client_id: &'a str,
     /// What the credential says of itself, if it could be read.
@@ -72,31 +86,66 @@ struct ErrorDocument {
     error_codes: Vec<serde_json::Value>,
     #[serde(default)]
     error_description: String,
+    claims: Option<String>,
+}
+
+impl StsError {
+    /// What helps against it.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::FederatedToken(_) => Remedy::Credential,
+            Self::Unreachable { .. } => Remedy::AskAgain,
+            Self::NotEntra { status, .. } if is_transient(*status) => Remedy::AskAgain,
+            Self::NotEntra { .. } => Remedy::Configuration,
+            Self::Refused(refusal) => refusal.remedy.clone(),
+        }
+    }
+
+    /// How long Entra asks to wait, if it does.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NotEntra { retry_after, .. } => *retry_after,
+            Self::Refused(refusal) => refusal.retry_after,
+            Self::FederatedToken(_) | Self::Unreachable { .. } => None,
+        }
+    }
+
+    pub(super) fn again(&self) -> Again {
+        match self.remedy() {
+            Remedy::AskAgain => Again::After(self.retry_after()),
+            _ => Again::Never,
+        }
+    }
 }
 
 impl EntraRefusal {
-    /// The refusal in this body, if there is one.
-    pub(super) fn parse(body: &[u8], asker: Asker<'_>) -> Option<Self> {
-        let document: ErrorDocument = serde_json::from_slice(body).ok()?;
+    /// The refusal in this answer, if there is one.
+    pub(super) fn read(answer: &Answer, asker: Asker<'_>) -> Option<Self> {
+        let document: ErrorDocument = serde_json::from_slice(&answer.body).ok()?;
         let mut codes: Vec<u64> = document.error_codes.iter().filter_map(number).collect();
         let description = lasting_part(&document.error_description);
         if codes.is_empty() {
             codes.extend(code_in_text(&description));
         }
+        let suberror = document.suberror.filter(|suberror| !suberror.is_empty());
+        let said = Said {
+            status: answer.status,
+            error: &document.error,
+            suberror: suberror.as_deref(),
+            codes: &codes,
+            claims: document.claims.as_deref().and_then(ClaimsChallenge::parse),
+        };
         let mut refusal = Self {
+            remedy: said.remedy(),
             error: document.error,
-            suberror: document.suberror.filter(|suberror| !suberror.is_empty()),
+            suberror,
             codes,
             description,
             next_step: String::new(),
+            retry_after: retry_after(&answer.headers, Timestamp::now()),
         };
         refusal.next_step = next_step(&refusal, asker);
         Some(refusal)
-    }
-
-    /// Whether consent for the Graph permissions is missing (AADSTS65001).
-    pub fn consent_missing(&self) -> bool {
-        self.suberror.as_deref() == Some("consent_required") || self.codes.contains(&65001)
     }
 }
 
@@ -116,7 +165,8 @@ fn number(value: &serde_json::Value) -> Option<u64> {
 fn lasting_part(description: &str) -> String {
     let end = ["Trace ID:", "Correlation ID:", "Timestamp:"].iter().filter_map(|tail| description.find(tail)).min();
     let lasting = end.and_then(|end| description.get(..end)).unwrap_or(description);
-    lasting.split_whitespace().collect::<Vec<_>>().join(" ")
+    let on_one_line = lasting.split_whitespace().collect::<Vec<_>>().join(" ");
+    on_one_line.chars().take(LONGEST_TEXT).collect()
 }
 
 fn code_in_text(description: &str) -> Option<u64> {
@@ -126,11 +176,23 @@ fn code_in_text(description: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use http::HeaderMap;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    const ASKER: Asker<'_> = Asker { tenant_id: "tenant", client_id: "client", identity: None };
+    const ASKER: Asker<'_> =
+        Asker { authority: "https://login.example", tenant_id: "tenant", client_id: "client", identity: None };
+
+    fn read(body: &str) -> Option<EntraRefusal> {
+        let answer =
+            Answer { status: StatusCode::BAD_REQUEST, headers: HeaderMap::new(), body: body.as_bytes().to_vec() };
+        EntraRefusal::read(&answer, ASKER)
+    }
+
+    fn refusal(body: &Value) -> EntraRefusal {
+        read(&body.to_string()).unwrap()
+    }
 
     #[test]
     fn what_changes_with_every_request_is_not_part_of_the_text() {
@@ -141,10 +203,8 @@ mod tests {
                 "error_description": format!("AADSTS700213: No matching\r\nrecord. Trace ID: {trace} Correlation ID: {trace} Timestamp: {trace}"),
             })
         };
-        let one = EntraRefusal::parse(body("1").to_string().as_bytes(), ASKER).unwrap();
-        let two = EntraRefusal::parse(body("2").to_string().as_bytes(), ASKER).unwrap();
-        assert_eq!(one.description, "AADSTS700213: No matching record.");
-        assert_eq!(one, two);
+        assert_eq!(refusal(&body("1")).description, "AADSTS700213: No matching record.");
+        assert_eq!(refusal(&body("1")), refusal(&body("2")));
     }
 
     #[test]
@@ -154,15 +214,23 @@ mod tests {
             json!({ "error": "invalid_grant", "error_codes": ["65001"] }),
             json!({ "error": "invalid_grant", "error_description": "AADSTS65001: The user …" }),
         ] {
-            let refusal = EntraRefusal::parse(body.to_string().as_bytes(), ASKER).unwrap();
-            assert_eq!(refusal.codes, [65001], "{body}");
-            assert!(refusal.consent_missing());
+            let refusal = refusal(&body);
+            assert_eq!((refusal.codes.as_slice(), refusal.remedy), (&[65001][..], Remedy::Consent), "{body}");
         }
     }
 
     #[test]
+    fn claims_are_json_in_a_string() {
+        let claims = r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#;
+        let body = json!({ "error": "interaction_required", "claims": claims });
+        assert_eq!(refusal(&body).remedy, Remedy::Satisfy(ClaimsChallenge::parse(claims).unwrap()));
+        let body = json!({ "error": "interaction_required", "claims": "none" });
+        assert_eq!(refusal(&body).remedy, Remedy::SignIn);
+    }
+
+    #[test]
     fn what_is_not_an_error_document_is_not_taken_for_one() {
-        assert_eq!(EntraRefusal::parse(b"<html>", ASKER), None);
-        assert_eq!(EntraRefusal::parse(br#"{"access_token":"x"}"#, ASKER), None);
+        assert_eq!(read("<html>"), None);
+        assert_eq!(read(r#"{"access_token":"x"}"#), None);
     }
 }

@@ -1,17 +1,26 @@
-//! What to do about a refusal of Entra, by AADSTS code. One table; codes are for people, programs branch on `error`.
+//! What to do about a refusal of Entra, in words: by AADSTS code, which is for people, else by the remedy that programs
+//! go by.
 
-use super::EntraRefusal;
 use super::error::Asker;
+use super::{EntraRefusal, Remedy};
+
+const BUSY: &str = "nothing: Entra is busy, and the server tries again.";
+const SIGN_IN: &str = "sign in again in the client.";
 
 /// What a person should do next.
 pub(super) fn next_step(refusal: &EntraRefusal, asker: Asker<'_>) -> String {
     let Asker { tenant_id, client_id, .. } = asker;
     let by_code = refusal.codes.iter().find_map(|code| for_code(*code, asker));
-    by_code.unwrap_or_else(|| match refusal.error.as_str() {
-        "temporarily_unavailable" | "server_error" => "nothing: Entra is busy, and the server tries again.".to_owned(),
-        "interaction_required" => "sign in again in the client.".to_owned(),
-        _ if refusal.consent_missing() => consent(asker),
-        _ => format!("look the code up at https://login.microsoftonline.com/error, for app registration {client_id} in tenant {tenant_id}."),
+    by_code.unwrap_or_else(|| match refusal.remedy {
+        Remedy::AskAgain => BUSY.to_owned(),
+        Remedy::Satisfy(_) | Remedy::SignIn => SIGN_IN.to_owned(),
+        Remedy::Consent => consent(asker),
+        Remedy::Unblock => format!(
+            "an administrator of tenant {tenant_id} finds out from the user's sign-in log what blocks them, for app registration {client_id}."
+        ),
+        Remedy::Credential | Remedy::Configuration => format!(
+            "look the code up at https://login.microsoftonline.com/error, for app registration {client_id} in tenant {tenant_id}."
+        ),
     })
 }
 
@@ -37,16 +46,15 @@ fn for_code(code: u64, asker: Asker<'_>) -> Option<String> {
         65001 => consent(asker),
         50076 | 50079 => "sign in again in the client, with the second factor that the tenant's policy asks for.".to_owned(),
         53000 | 53003 | 530_003 => format!("Conditional Access blocks this user for app registration {client_id}: an administrator finds the policy in the user's sign-in log."),
-        50013 | 500_131 | 500_133 | 50027 | 70043 | 70008 | 700_082 | 50173 => "sign in again in the client.".to_owned(),
+        50013 | 500_131 | 500_133 | 50027 | 70043 | 70008 | 700_082 | 50173 => SIGN_IN.to_owned(),
         50057 => "the user's account is disabled: ask an administrator.".to_owned(),
         7_000_114 => "send a user's token: an app-only token has nobody to act on behalf of.".to_owned(),
-        50033 | 50087 | 90006 | 90012 | 90024 | 90033 | 90055 | 90090 => "nothing: Entra is busy, and the server tries again.".to_owned(),
         _ => return None,
     })
 }
 
 fn credential(asker: Asker<'_>) -> String {
-    let Asker { tenant_id, client_id, identity } = asker;
+    let Asker { tenant_id, client_id, identity, .. } = asker;
     let must_say = match identity {
         Some(identity) => format!(
             "issuer {}, subject {}, audience {} (each exactly, upper and lower case and a trailing slash included)",
@@ -60,34 +68,42 @@ fn credential(asker: Asker<'_>) -> String {
 }
 
 fn consent(asker: Asker<'_>) -> String {
-    let Asker { tenant_id, client_id, .. } = asker;
+    let Asker { authority, tenant_id, client_id, .. } = asker;
     format!(
-        "let an administrator of tenant {tenant_id} grant consent for the Graph permissions of app registration {client_id} (API permissions, Grant admin consent)."
+        "let an administrator of tenant {tenant_id} grant consent for the Graph permissions of app registration {client_id}: {authority}/{tenant_id}/adminconsent?client_id={client_id}"
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, StatusCode};
     use mcp_entra_policy::FederatedIdentity;
     use serde_json::json;
 
     use super::*;
+    use crate::http_client::Answer;
 
-    fn step(code: u64) -> String {
+    fn step(error: &str, code: u64) -> String {
         let identity = FederatedIdentity {
             issuer: "https://issuer.example/".into(),
             subject: "system:serviceaccount:a:b".into(),
             audience: "api://AzureADTokenExchange".into(),
         };
-        let asker = Asker { tenant_id: "the-tenant", client_id: "the-client", identity: Some(&identity) };
-        let body = json!({ "error": "invalid_client", "error_codes": [code] }).to_string();
-        EntraRefusal::parse(body.as_bytes(), asker).unwrap().next_step
+        let asker = Asker {
+            authority: "https://login.example",
+            tenant_id: "the-tenant",
+            client_id: "the-client",
+            identity: Some(&identity),
+        };
+        let body = json!({ "error": error, "error_codes": [code] }).to_string().into_bytes();
+        let answer = Answer { status: StatusCode::BAD_REQUEST, headers: HeaderMap::new(), body };
+        EntraRefusal::read(&answer, asker).unwrap().next_step
     }
 
     #[test]
     fn a_missing_credential_is_answered_with_exactly_what_it_must_say() {
         for code in [70021, 700_211, 700_212, 700_213, 7_002_137, 7_002_138] {
-            let step = step(code);
+            let step = step("invalid_client", code);
             for part in [
                 "the-client",
                 "the-tenant",
@@ -101,7 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_code_is_answered_with_where_to_look_it_up() {
-        assert!(step(1_234_567).contains("https://login.microsoftonline.com/error"));
+    fn missing_consent_is_answered_with_the_link_that_gives_it() {
+        let link = "https://login.example/the-tenant/adminconsent?client_id=the-client";
+        assert!(step("invalid_grant", 65001).ends_with(link));
+    }
+
+    #[test]
+    fn an_unknown_code_is_answered_by_its_remedy_and_else_with_where_to_look_it_up() {
+        assert_eq!(step("temporarily_unavailable", 1_234_567), BUSY);
+        assert_eq!(step("invalid_grant", 1_234_567), SIGN_IN);
+        assert!(step("invalid_client", 1_234_567).contains("https://login.microsoftonline.com/error"));
     }
 }

@@ -1,153 +1,230 @@
-//! The token exchange: a user's token for one to Graph on the user's behalf, or the application's own.
+//! On behalf of a user: tokens for Graph, exchanged for the user's own and kept.
 //!
-//! On-behalf-of tokens are cached by a hash of assertion and scopes until shortly before they expire; concurrent calls
-//! for the same one make one exchange. Errors are never cached. Tokens for Graph are opaque to us and never looked into.
+//! A token is kept by a hash of assertion and scopes until shortly before it expires, and replaced in the background
+//! while it still serves. Concurrent calls for the same one make one exchange. A refusal that would be repeated is kept
+//! for half a minute; one that somebody may be putting right at this moment never.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mcp_entra_policy::EntraConfiguration;
 use moka::Expiry;
 use moka::future::Cache;
+use moka::ops::compute::Op;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
-use super::error::Asker;
-use super::{EntraRefusal, FederatedToken, StsError};
-use crate::http_client;
+use super::token_endpoint::TokenEndpoint;
+use super::{ClaimsChallenge, FederatedToken, GraphToken, StsError, claims};
+use crate::http_client::Again;
 use crate::token::User;
 
-/// Most Graph tokens kept at once; the least used go first.
-const CACHED_TOKENS: u64 = 10_000;
-/// How long before its end a Graph token is no longer handed out.
+/// Most bytes of Graph tokens kept at once; the least used go first.
+const KEPT_BYTES: u64 = 16 * 1024 * 1024;
+/// A user's token, and with it the key of what is kept, is renewed about this often.
+const LONGEST_IDLE: Duration = Duration::from_secs(3600);
+/// How long before its end a Graph token is no longer handed out, and before that renewed, if Entra recommends nothing.
 const MARGIN: Duration = Duration::from_secs(300);
-/// Longest answer of the token endpoint that is read, in bytes.
-const MAXIMUM_ANSWER: usize = 256 * 1024;
-/// RFC 7523 section 2.2.
-const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// Pause between attempts to renew a token that still serves.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
+/// How long a refusal is repeated without asking Entra.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+const KEPT_REFUSALS: u64 = 2_000;
 
 type CacheKey = [u8; 32];
 
-/// The token endpoint of one tenant, asked by one application.
+/// The token endpoint, asked by one application.
 pub struct Sts {
-    http: reqwest::Client,
-    token_endpoint: String,
+    endpoint: Arc<TokenEndpoint>,
     tenant_id: String,
-    client_id: String,
-    federated_token: FederatedToken,
-    cache: Cache<CacheKey, Arc<GraphToken>>,
+    tokens: Cache<CacheKey, Arc<KeptToken>>,
+    refusals: Cache<CacheKey, Arc<StsError>>,
 }
 
-/// A token for Microsoft Graph.
-pub struct GraphToken {
-    /// What goes behind `Authorization: Bearer`.
-    pub access_token: SecretString,
-    expires_at: Instant,
+/// A token that is kept, and when it is renewed.
+struct KeptToken {
+    token: Arc<GraphToken>,
+    schedule: Schedule,
+    renewing: AtomicBool,
 }
 
-/// Entra's answer; other members come and go.
-#[derive(Deserialize)]
-struct TokenDocument {
-    access_token: String,
-    expires_in: Seconds,
+/// Until when a token is handed out, and from when it is renewed meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Schedule {
+    usable_until: Instant,
+    renew_from: Instant,
 }
 
-/// Entra has been seen to write numbers as strings.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
-enum Seconds {
-    Number(u32),
-    Text(#[serde(deserialize_with = "from_text")] u32),
+/// What is asked of Entra for one user.
+#[derive(Clone)]
+struct Question {
+    key: CacheKey,
+    tenant_id: String,
+    assertion: SecretString,
+    scope: String,
 }
 
-fn from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-}
+struct WhileUsable;
 
-struct UntilShortlyBeforeTheEnd;
+impl Expiry<CacheKey, Arc<KeptToken>> for WhileUsable {
+    fn expire_after_create(&self, _: &CacheKey, kept: &Arc<KeptToken>, created_at: Instant) -> Option<Duration> {
+        Some(kept.schedule.usable_until.saturating_duration_since(created_at))
+    }
 
-impl Expiry<CacheKey, Arc<GraphToken>> for UntilShortlyBeforeTheEnd {
-    fn expire_after_create(&self, _: &CacheKey, token: &Arc<GraphToken>, created_at: Instant) -> Option<Duration> {
-        let life = token.expires_at.saturating_duration_since(created_at);
-        Some(life.saturating_sub(MARGIN.min(life / 2)))
+    fn expire_after_update(
+        &self,
+        _: &CacheKey,
+        kept: &Arc<KeptToken>,
+        updated_at: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(kept.schedule.usable_until.saturating_duration_since(updated_at))
     }
 }
 
 impl Sts {
-    /// The token endpoint of the configured tenant, asked by the configured application with this credential.
+    /// The configured authority, asked by the configured application with this credential.
     pub fn new(http: reqwest::Client, entra: &EntraConfiguration, federated_token: FederatedToken) -> Self {
+        let tokens = Cache::builder()
+            .weigher(|_, kept: &Arc<KeptToken>| kept.weight())
+            .max_capacity(KEPT_BYTES)
+            .time_to_idle(LONGEST_IDLE)
+            .expire_after(WhileUsable)
+            .build();
         Self {
-            http,
-            token_endpoint: format!("{}/{}/oauth2/v2.0/token", entra.authority, entra.tenant_id),
+            endpoint: Arc::new(TokenEndpoint::new(http, entra, federated_token)),
             tenant_id: entra.tenant_id.clone(),
-            client_id: entra.client_id.clone(),
-            federated_token,
-            cache: Cache::builder().max_capacity(CACHED_TOKENS).expire_after(UntilShortlyBeforeTheEnd).build(),
+            tokens,
+            refusals: Cache::builder().max_capacity(KEPT_REFUSALS).time_to_live(REFUSED_FOR).build(),
         }
     }
 
-    /// A token for these scopes (fully qualified, of one resource) on the user's behalf, from the cache if possible.
+    /// A token for these scopes (fully qualified, of one resource) on the user's behalf, kept from before if possible.
     pub async fn on_behalf_of(&self, user: &User, scopes: &[String]) -> Result<Arc<GraphToken>, StsError> {
+        let question = Question::new(user, scopes);
+        if let Some(refusal) = self.refusals.get(&question.key).await {
+            return Err(StsError::clone(&refusal));
+        }
         let exchange = async {
-            let parameters = [
-                ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
-                ("requested_token_use", "on_behalf_of"),
-                ("assertion", user.assertion.expose_secret()),
-                ("scope", &scopes.join(" ")),
-            ];
-            self.exchange(&parameters).await.map(Arc::new)
+            let result = question.ask(&self.endpoint, None).await;
+            if let Err(error) = &result
+                && error.remedy().is_lasting()
+            {
+                self.refusals.insert(question.key, Arc::new(error.clone())).await;
+            }
+            result
         };
-        let token = self.cache.try_get_with(cache_key(user, scopes), exchange).await;
-        token.map_err(|error| (*error).clone())
+        let kept = self.tokens.try_get_with(question.key, exchange).await.map_err(|error| StsError::clone(&error))?;
+        if kept.is_to_be_renewed(Instant::now()) {
+            self.renew(question, Arc::clone(&kept));
+        }
+        Ok(Arc::clone(&kept.token))
     }
 
-    /// Drops the cached token of [`Self::on_behalf_of`]: its resource no longer accepts it.
-    pub async fn forget(&self, user: &User, scopes: &[String]) {
-        self.cache.invalidate(&cache_key(user, scopes)).await;
+    /// Another token in place of one that its resource no longer accepts, satisfying what the resource challenged us
+    /// with. Whatever was kept is passed over, unless another call has replaced that very token meanwhile.
+    pub async fn instead_of(
+        &self,
+        rejected: &Arc<GraphToken>,
+        challenge: Option<&ClaimsChallenge>,
+        user: &User,
+        scopes: &[String],
+    ) -> Result<Arc<GraphToken>, StsError> {
+        let question = Question::new(user, scopes);
+        let dropped = self.tokens.entry(question.key).and_compute_with(async |kept| match kept {
+            Some(kept) if Arc::ptr_eq(&kept.value().token, rejected) => Op::Remove,
+            _ => Op::Nop,
+        });
+        dropped.await;
+        let exchange = question.ask(&self.endpoint, challenge);
+        let kept = self.tokens.try_get_with(question.key, exchange).await.map_err(|error| StsError::clone(&error))?;
+        Ok(Arc::clone(&kept.token))
     }
 
-    /// A token for the application itself, past every cache. `resource` is an address like
+    /// A token for the application itself, past every cache and in one attempt. `resource` is an address like
     /// `https://graph.microsoft.com`.
     pub async fn as_application(&self, resource: &str) -> Result<GraphToken, StsError> {
-        self.exchange(&[("grant_type", "client_credentials"), ("scope", &format!("{resource}/.default"))]).await
+        let scope = format!("{resource}/.default");
+        let parameters = [("grant_type", "client_credentials"), ("scope", scope.as_str())];
+        self.endpoint.attempt(&self.tenant_id, &parameters).await
     }
 
     /// The credential that is exchanged.
     pub fn federated_token(&self) -> &FederatedToken {
-        &self.federated_token
+        &self.endpoint.federated_token
     }
 
-    async fn exchange(&self, parameters: &[(&str, &str)]) -> Result<GraphToken, StsError> {
-        let credential = self.federated_token.read().await?;
-        let ours = [
-            ("client_id", self.client_id.as_str()),
-            ("client_assertion_type", ASSERTION_TYPE),
-            ("client_assertion", credential.expose_secret()),
-        ];
-        let form: Vec<_> = parameters.iter().chain(&ours).copied().collect();
-        let asked_at = Instant::now();
-        let request = self.http.post(&self.token_endpoint).form(&form);
-        let answer = http_client::exchange(request, MAXIMUM_ANSWER)
-            .await
-            .map_err(|source| StsError::Unreachable { url: self.token_endpoint.clone(), source })?;
-        let body = Zeroizing::new(answer.body);
-        if answer.status.is_success()
-            && let Ok(document) = serde_json::from_slice::<TokenDocument>(&body)
-        {
-            let (Seconds::Number(seconds) | Seconds::Text(seconds)) = document.expires_in;
-            return Ok(GraphToken {
-                access_token: SecretString::from(document.access_token),
-                expires_at: asked_at + Duration::from_secs(seconds.into()),
-            });
+    /// Replaces a token in the background. If that fails, the old one serves on: Entra is asked again after a pause.
+    fn renew(&self, question: Question, kept: Arc<KeptToken>) {
+        let (endpoint, tokens) = (Arc::clone(&self.endpoint), self.tokens.clone());
+        tokio::spawn(async move {
+            match question.ask(&endpoint, None).await {
+                Ok(renewed) => {
+                    let replaced = tokens.entry(question.key).and_compute_with(async |current| match current {
+                        // One that was dropped meanwhile was dropped for a reason.
+                        Some(current) if Arc::ptr_eq(current.value(), &kept) => Op::Put(renewed),
+                        _ => Op::Nop,
+                    });
+                    replaced.await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a token for Microsoft Graph is not renewed; the old one serves to its end");
+                    if error.again() != Again::Never {
+                        tokio::time::sleep(RENEWAL_PAUSE).await;
+                        kept.renewing.store(false, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Question {
+    fn new(user: &User, scopes: &[String]) -> Self {
+        Self {
+            key: cache_key(user, scopes),
+            tenant_id: user.tenant_id.clone(),
+            assertion: user.assertion.clone(),
+            scope: scopes.join(" "),
         }
-        let identity = self.federated_token.describe().await.ok().map(|token| token.identity);
-        let asker = Asker { tenant_id: &self.tenant_id, client_id: &self.client_id, identity: identity.as_ref() };
-        Err(match EntraRefusal::parse(&body, asker) {
-            Some(refusal) if !answer.status.is_success() => StsError::Refused(Box::new(refusal)),
-            _ => StsError::NotEntra { url: self.token_endpoint.clone(), status: answer.status },
-        })
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &TokenEndpoint,
+        challenge: Option<&ClaimsChallenge>,
+    ) -> Result<Arc<KeptToken>, StsError> {
+        let parameters = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+            ("requested_token_use", "on_behalf_of"),
+            ("assertion", self.assertion.expose_secret()),
+            ("scope", &self.scope),
+            ("claims", &claims::request(challenge)),
+        ];
+        let token = endpoint.exchange(&self.tenant_id, &parameters).await?;
+        let schedule = Schedule::new(token.asked_at, token.life, token.refresh_in);
+        Ok(Arc::new(KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) }))
+    }
+}
+
+impl Schedule {
+    fn new(asked_at: Instant, life: Duration, refresh_in: Option<Duration>) -> Self {
+        let margin = MARGIN.min(life / 4);
+        let usable = life.saturating_sub(margin);
+        let renewed = refresh_in.unwrap_or(usable.saturating_sub(margin)).min(usable);
+        Self { usable_until: asked_at + usable, renew_from: asked_at + renewed }
+    }
+}
+
+impl KeptToken {
+    fn weight(&self) -> u32 {
+        u32::try_from(self.token.access_token.expose_secret().len()).unwrap_or(u32::MAX)
+    }
+
+    /// True for the first who asks after it is time.
+    fn is_to_be_renewed(&self, now: Instant) -> bool {
+        now >= self.schedule.renew_from && !self.renewing.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -166,24 +243,38 @@ fn cache_key(user: &User, scopes: &[String]) -> CacheKey {
 mod tests {
     use super::*;
 
-    fn kept_for(life: u64) -> Duration {
+    fn schedule(life: u64, refresh_in: Option<u64>) -> (u64, u64) {
         let now = Instant::now();
-        let token = GraphToken { access_token: SecretString::from("x"), expires_at: now + Duration::from_secs(life) };
-        UntilShortlyBeforeTheEnd.expire_after_create(&[0; 32], &Arc::new(token), now).unwrap()
+        let schedule = Schedule::new(now, Duration::from_secs(life), refresh_in.map(Duration::from_secs));
+        ((schedule.usable_until - now).as_secs(), (schedule.renew_from - now).as_secs())
     }
 
     #[test]
-    fn a_token_is_kept_until_five_minutes_before_its_end_and_a_short_one_for_half_its_life() {
-        assert_eq!(kept_for(3600), Duration::from_secs(3300));
-        assert_eq!(kept_for(100), Duration::from_secs(50));
-        assert_eq!(kept_for(0), Duration::ZERO);
+    fn a_token_serves_until_five_minutes_before_its_end_and_is_renewed_before_or_when_entra_recommends() {
+        assert_eq!(schedule(3600, None), (3300, 3000));
+        assert_eq!(schedule(86_400, Some(43_200)), (86_100, 43_200));
+        assert_eq!(schedule(3600, Some(7200)), (3300, 3300));
     }
 
     #[test]
-    fn lifetimes_are_read_as_numbers_and_as_strings() {
-        for body in [r#"{"access_token":"x","expires_in":3599}"#, r#"{"access_token":"x","expires_in":"3599"}"#] {
-            let document: TokenDocument = serde_json::from_str(body).unwrap();
-            assert!(matches!(document.expires_in, Seconds::Number(3599) | Seconds::Text(3599)), "{body}");
-        }
+    fn a_short_life_is_used_for_three_quarters() {
+        assert_eq!(schedule(100, None), (75, 50));
+        assert_eq!(schedule(0, None), (0, 0));
+    }
+
+    #[test]
+    fn a_token_is_renewed_by_one_caller_at_a_time_and_not_before_its_time() {
+        let now = Instant::now();
+        let token = GraphToken {
+            access_token: SecretString::from("x"),
+            asked_at: now,
+            life: Duration::from_secs(100),
+            refresh_in: None,
+        };
+        let schedule = Schedule::new(now, token.life, None);
+        let kept = KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) };
+        assert!(!kept.is_to_be_renewed(now + Duration::from_secs(49)));
+        assert!(kept.is_to_be_renewed(now + Duration::from_secs(50)));
+        assert!(!kept.is_to_be_renewed(now + Duration::from_secs(50)));
     }
 }

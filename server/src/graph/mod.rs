@@ -5,13 +5,14 @@ mod error;
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
 pub use error::{GraphError, GraphRefusal};
 
-use crate::entra::Sts;
-use crate::http_client;
+use crate::entra::{GraphToken, Sts};
+use crate::http_client::{self, Answer};
 use crate::token::{Principal, User};
 
 /// Longest answer of Graph that is read, in bytes.
@@ -59,24 +60,28 @@ impl Graph {
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, GraphError> {
         let client = &self.client.0;
         let user = self.user()?;
-        let token = client
-            .sts
-            .on_behalf_of(user, &client.scopes)
-            .await
-            .map_err(|source| GraphError::NoToken { permissions: client.permissions.clone(), source })?;
+        let no_token = |source| GraphError::NoToken { permissions: client.permissions.clone(), source };
+        let token = client.sts.on_behalf_of(user, &client.scopes).await.map_err(no_token)?;
+        let mut answer = self.ask(path, query, &token).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            // Revoked, or expired by Graph's clock.
+            let token = client.sts.instead_of(&token, None, user, &client.scopes).await.map_err(no_token)?;
+            answer = self.ask(path, query, &token).await?;
+        }
+        if answer.status.is_success() {
+            return serde_json::from_slice(&answer.body).map_err(|_| GraphError::NotJson { status: answer.status });
+        }
+        Err(GraphError::Refused(GraphRefusal::read(&answer)))
+    }
+
+    async fn ask(&self, path: &str, query: &[(&str, &str)], token: &GraphToken) -> Result<Answer, GraphError> {
+        let client = &self.client.0;
         let request = client
             .http
             .get(format!("{}{path}", client.base_url))
             .query(query)
             .bearer_auth(token.access_token.expose_secret());
-        let answer = http_client::exchange(request, MAXIMUM_ANSWER).await.map_err(GraphError::Unreachable)?;
-        if answer.status.is_success() {
-            return serde_json::from_slice(&answer.body).map_err(|_| GraphError::NotJson { status: answer.status });
-        }
-        if answer.status == http::StatusCode::UNAUTHORIZED {
-            client.sts.forget(user, &client.scopes).await;
-        }
-        Err(GraphError::Refused(GraphRefusal::read(&answer)))
+        http_client::exchange(request, MAXIMUM_ANSWER).await.map_err(GraphError::Unreachable)
     }
 
     fn user(&self) -> Result<&User, GraphError> {

@@ -1,12 +1,15 @@
 //! The exchange at Entra's token endpoint: the projected token is the credential, and what is cached is what may be.
 
+use std::time::Duration;
+
 use entra_emulator::{Fault, FaultKind, FederatedCredential, FederatedIdentity, Host, Matcher};
-use mcp_entra_server::entra::{FederatedToken, Sts, StsError};
+use mcp_entra_server::entra::{ClaimsChallenge, FederatedToken, Sts, StsError};
 use mcp_entra_server::token::{Principal, User};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::{signed_in, sts};
+use crate::harness::eventually;
 use crate::tenant::{ALICE, AUDIENCE, BOB, CREDENTIAL, SUBJECT, TestTenant, control, http, issuer};
 
 const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -74,7 +77,7 @@ async fn concurrent_and_later_calls_for_the_same_token_make_one_exchange() {
 }
 
 #[tokio::test]
-async fn another_user_another_scope_and_a_forgotten_token_are_exchanges_of_their_own() {
+async fn another_user_and_another_scope_are_exchanges_of_their_own() {
     let tenant = TestTenant::new();
     let sts = sts(&tenant);
     let (alice, bob) = (signed_in(&tenant, ALICE).await, signed_in(&tenant, BOB).await);
@@ -84,21 +87,142 @@ async fn another_user_another_scope_and_a_forgotten_token_are_exchanges_of_their
     assert_ne!(of_alice.access_token.expose_secret(), of_bob.access_token.expose_secret());
     sts.on_behalf_of(user(&alice), &mail).await.unwrap();
     assert_eq!(tenant.grants(ON_BEHALF_OF), 3);
-    sts.forget(user(&alice), &read).await;
-    sts.on_behalf_of(user(&alice), &read).await.unwrap();
-    sts.on_behalf_of(user(&alice), &mail).await.unwrap();
-    assert_eq!(tenant.grants(ON_BEHALF_OF), 4);
 }
 
 #[tokio::test]
-async fn an_error_is_not_cached() {
+async fn a_rejected_token_is_replaced_once_for_all_who_used_it_and_no_other_is() {
+    let tenant = TestTenant::new();
+    let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
+    let (read, mail) = (scopes(&tenant, &["User.Read"]), scopes(&tenant, &["Mail.Read"]));
+    let rejected = sts.on_behalf_of(user(&alice), &read).await.unwrap();
+    sts.on_behalf_of(user(&alice), &mail).await.unwrap();
+    let challenge = ClaimsChallenge::parse(r#"{"access_token":{"nbf":{"value":"1"}}}"#).unwrap();
+    let calls = (0..5).map(|_| sts.instead_of(&rejected, Some(&challenge), user(&alice), &read));
+    let replacements = futures::future::try_join_all(calls).await.unwrap();
+    let late = sts.instead_of(&rejected, None, user(&alice), &read).await.unwrap();
+    let kept = sts.on_behalf_of(user(&alice), &read).await.unwrap();
+    for token in replacements.iter().chain([&late]) {
+        assert_eq!(token.access_token.expose_secret(), kept.access_token.expose_secret());
+    }
+    sts.on_behalf_of(user(&alice), &mail).await.unwrap();
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 3);
+}
+
+#[tokio::test]
+async fn what_passes_is_asked_again_and_answered() {
+    let date = "Tue, 24 Nov 2020 08:00:00 GMT";
+    let status = |status, retry_after: &str| FaultKind::Status {
+        status,
+        headers: [("Retry-After".to_owned(), retry_after.to_owned())].into(),
+        body: "<html>".to_owned(),
+    };
+    let faults = [
+        aadsts(90033, "temporarily_unavailable"),
+        aadsts(50087, "invalid_request"),
+        status(503, ""),
+        status(429, "0.1"),
+        status(429, date),
+        status(500, "0"),
+    ];
+    for fault in faults {
+        let tenant = TestTenant::new();
+        let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
+        next_exchange(&tenant, fault.clone());
+        let token = sts.on_behalf_of(user(&alice), &scopes(&tenant, &["User.Read"])).await;
+        assert!(token.is_ok(), "{fault:?}: {:?}", token.err());
+        assert_eq!(tenant.grants(ON_BEHALF_OF), 2, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn entra_is_not_waited_for_longer_than_a_call_may_take() {
     let tenant = TestTenant::new();
     let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
     let scopes = scopes(&tenant, &["User.Read"]);
-    next_exchange(&tenant, aadsts(90033, "temporarily_unavailable"));
+    let headers = [("Retry-After".to_owned(), "60".to_owned())].into();
+    next_exchange(&tenant, FaultKind::Status { status: 429, headers, body: String::new() });
+    let error = sts.on_behalf_of(user(&alice), &scopes).await.err().unwrap();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(60)), "{error}");
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 1, "it did not wait and ask again");
+    sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_busy_entra_is_asked_four_times_and_the_next_call_asks_anew() {
+    let tenant = TestTenant::new();
+    let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
+    let scopes = scopes(&tenant, &["User.Read"]);
+    (0..4).for_each(|_| next_exchange(&tenant, aadsts(90033, "temporarily_unavailable")));
     let text = refusal(sts.on_behalf_of(user(&alice), &scopes).await);
     assert!(text.contains("AADSTS90033") && text.contains("Entra is busy"), "{text}");
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 4);
     sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_that_would_be_repeated_is_not_asked_for_again_at_once() {
+    for (code, error) in [(50173, "invalid_grant"), (53003, "invalid_grant"), (700_016, "unauthorized_client")] {
+        let tenant = TestTenant::new();
+        let (sts, alice, bob) = (sts(&tenant), signed_in(&tenant, ALICE).await, signed_in(&tenant, BOB).await);
+        let scopes = scopes(&tenant, &["User.Read"]);
+        next_exchange(&tenant, aadsts(code, error));
+        let first = refusal(sts.on_behalf_of(user(&alice), &scopes).await);
+        assert_eq!(refusal(sts.on_behalf_of(user(&alice), &scopes).await), first);
+        assert_eq!(tenant.grants(ON_BEHALF_OF), 1, "{code}");
+        sts.on_behalf_of(user(&bob), &scopes).await.unwrap();
+        // Another sign-in is another question.
+        let again = signed_in(&tenant, ALICE).await;
+        sts.on_behalf_of(user(&again), &scopes).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_an_administrator_may_be_putting_right_is_asked_for_again_each_time() {
+    for (code, error) in [(65001, "invalid_grant"), (70021, "invalid_request"), (700_213, "invalid_client")] {
+        let tenant = TestTenant::new();
+        let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
+        let scopes = scopes(&tenant, &["User.Read"]);
+        next_exchange(&tenant, aadsts(code, error));
+        refusal(sts.on_behalf_of(user(&alice), &scopes).await);
+        sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_in_the_background_while_the_old_one_serves() {
+    let tenant = TestTenant::new();
+    let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
+    let scopes = scopes(&tenant, &["User.Read"]);
+    let body = r#"{"access_token":"old","expires_in":"3600","refresh_in":"0","refresh_token":"never kept"}"#;
+    next_exchange(&tenant, FaultKind::Status { status: 200, headers: [].into(), body: body.to_owned() });
+    // Held up until the old token has been handed out.
+    next_exchange(&tenant, FaultKind::Delay { milliseconds: 300 });
+    for _ in 0..3 {
+        let token = sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+        assert_eq!(token.access_token.expose_secret(), "old");
+    }
+    eventually("the token is renewed", async || {
+        let token = sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+        (token.access_token.expose_secret() != "old").then_some(())
+    })
+    .await;
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 2, "renewed once");
+    assert_eq!(tenant.grants("refresh_token"), 0);
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_renewed_serves_on() {
+    let tenant = TestTenant::new();
+    let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
+    let scopes = scopes(&tenant, &["User.Read"]);
+    let body = r#"{"access_token":"old","expires_in":3600,"refresh_in":0}"#;
+    next_exchange(&tenant, FaultKind::Status { status: 200, headers: [].into(), body: body.to_owned() });
+    next_exchange(&tenant, aadsts(50173, "invalid_grant"));
+    sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+    eventually("it was tried", async || (tenant.grants(ON_BEHALF_OF) == 2).then_some(())).await;
+    let token = sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+    assert_eq!(token.access_token.expose_secret(), "old");
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 2);
 }
 
 #[tokio::test]

@@ -61,7 +61,9 @@ async fn missing_consent_is_answered_with_which_permissions_and_who_must_grant_t
         })
         .unwrap();
     let error = graph_of(&tenant, ALICE).await.get("/v1.0/me", &[]).await.unwrap_err().to_string();
-    for part in ["User.Read, Mail.Read", "AADSTS65001", "administrator", "grant consent", &server.to_string()] {
+    let authority = tenant.configuration().entra.authority;
+    let consent_link = format!("{authority}/{}/adminconsent?client_id={server}", tenant.id);
+    for part in ["User.Read, Mail.Read", "AADSTS65001", "administrator", "grant consent", &consent_link] {
         assert!(error.contains(part), "{part} is not in {error}");
     }
 }
@@ -90,15 +92,18 @@ async fn a_throttled_caller_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_token_that_graph_no_longer_accepts_is_not_used_again() {
+async fn a_token_that_graph_no_longer_accepts_is_exchanged_for_another_once() {
     let tenant = TestTenant::new();
     let graph = graph_of(&tenant, ALICE).await;
     graph.get("/v1.0/me", &[]).await.unwrap();
-    next_answer(&tenant, 401, &[], r#"{"error":{"code":"InvalidAuthenticationToken","message":"Revoked."}}"#);
-    graph.get("/v1.0/me", &[]).await.unwrap_err();
-    assert_eq!(tenant.grants(ON_BEHALF_OF), 1);
+    let revoked = r#"{"error":{"code":"InvalidAuthenticationToken","message":"Revoked."}}"#;
+    next_answer(&tenant, 401, &[], revoked);
     graph.get("/v1.0/me", &[]).await.unwrap();
     assert_eq!(tenant.grants(ON_BEHALF_OF), 2);
+    next_answer(&tenant, 401, &[], revoked);
+    next_answer(&tenant, 401, &[], revoked);
+    graph.get("/v1.0/me", &[]).await.unwrap_err();
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 3);
 }
 
 #[tokio::test]

@@ -1,0 +1,150 @@
+//! Entra's token endpoint: one exchange from its parameters to the token, repeated while Entra is busy.
+
+use std::time::{Duration, Instant};
+
+use mcp_entra_policy::EntraConfiguration;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::error::Asker;
+use super::{EntraRefusal, FederatedToken, StsError};
+use crate::http_client::{self, ExchangeError, Patience, retry_after};
+
+/// Longest answer of the token endpoint that is read, in bytes.
+const MAXIMUM_ANSWER: usize = 256 * 1024;
+/// RFC 7523 section 2.2.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// What one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(8);
+/// A tool call waits for this, and for Graph afterwards.
+const PATIENCE: Patience =
+    Patience { repetitions: 3, first_pause: Duration::from_millis(500), total: Duration::from_secs(20) };
+
+/// The token endpoint, asked by one application.
+pub(super) struct TokenEndpoint {
+    http: reqwest::Client,
+    authority: String,
+    client_id: String,
+    pub(super) federated_token: FederatedToken,
+}
+
+/// A token for Microsoft Graph: opaque to us, and never looked into.
+#[derive(Debug)]
+pub struct GraphToken {
+    /// What goes behind `Authorization: Bearer`.
+    pub access_token: SecretString,
+    /// When it was asked for.
+    pub(super) asked_at: Instant,
+    /// How long it lives from then on.
+    pub(super) life: Duration,
+    /// After how long Entra recommends to ask for the next one.
+    pub(super) refresh_in: Option<Duration>,
+}
+
+/// Entra's answer; other members come and go. A refresh token among them is not kept: it would outlive the user's own
+/// token, on which the next exchange depends.
+#[derive(Deserialize)]
+struct TokenDocument {
+    access_token: String,
+    expires_in: Seconds,
+    refresh_in: Option<Seconds>,
+}
+
+/// Entra has been seen to write numbers as strings.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum Seconds {
+    Number(u32),
+    Text(#[serde(deserialize_with = "from_text")] u32),
+}
+
+fn from_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+impl From<Seconds> for Duration {
+    fn from(seconds: Seconds) -> Self {
+        let (Seconds::Number(seconds) | Seconds::Text(seconds)) = seconds;
+        Self::from_secs(seconds.into())
+    }
+}
+
+impl TokenEndpoint {
+    pub(super) fn new(http: reqwest::Client, entra: &EntraConfiguration, federated_token: FederatedToken) -> Self {
+        Self { http, authority: entra.authority.clone(), client_id: entra.client_id.clone(), federated_token }
+    }
+
+    /// The token that these parameters ask for; asks again while Entra is busy, as long as it makes sense.
+    pub(super) async fn exchange(&self, tenant: &str, parameters: &[(&str, &str)]) -> Result<GraphToken, StsError> {
+        let attempts = PATIENCE.attempt(|| self.attempt(tenant, parameters), StsError::again).await;
+        attempts.unwrap_or_else(|| {
+            let source = ExchangeError::Network(format!("no answer within {} s", PATIENCE.total.as_secs()));
+            Err(StsError::Unreachable { url: self.url(tenant), source })
+        })
+    }
+
+    /// The same in one attempt.
+    pub(super) async fn attempt(&self, tenant: &str, parameters: &[(&str, &str)]) -> Result<GraphToken, StsError> {
+        let credential = self.federated_token.read().await?;
+        let ours = [
+            ("client_id", self.client_id.as_str()),
+            ("client_assertion_type", ASSERTION_TYPE),
+            ("client_assertion", credential.expose_secret()),
+        ];
+        let form: Vec<_> = parameters.iter().chain(&ours).copied().collect();
+        let (url, asked_at) = (self.url(tenant), Instant::now());
+        let request = self.http.post(&url).form(&form).timeout(ATTEMPT);
+        let mut answer = match http_client::exchange(request, MAXIMUM_ANSWER).await {
+            Ok(answer) => answer,
+            Err(source) => return Err(StsError::Unreachable { url, source }),
+        };
+        if answer.status.is_success() {
+            let body = Zeroizing::new(std::mem::take(&mut answer.body));
+            if let Ok(document) = serde_json::from_slice::<TokenDocument>(&body) {
+                return Ok(GraphToken {
+                    access_token: SecretString::from(document.access_token),
+                    asked_at,
+                    life: document.expires_in.into(),
+                    refresh_in: document.refresh_in.map(Duration::from),
+                });
+            }
+        }
+        let identity = self.federated_token.describe().await.ok().map(|token| token.identity);
+        let asker = Asker {
+            authority: &self.authority,
+            tenant_id: tenant,
+            client_id: &self.client_id,
+            identity: identity.as_ref(),
+        };
+        Err(match EntraRefusal::read(&answer, asker) {
+            Some(refusal) => StsError::Refused(Box::new(refusal)),
+            None => {
+                let retry_after = retry_after(&answer.headers, jiff::Timestamp::now());
+                StsError::NotEntra { url, status: answer.status, retry_after }
+            }
+        })
+    }
+
+    fn url(&self, tenant: &str) -> String {
+        format!("{}/{tenant}/oauth2/v2.0/token", self.authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_read_as_numbers_and_as_strings() {
+        for (body, refresh_in) in [
+            (r#"{"access_token":"x","expires_in":3599}"#, None),
+            (r#"{"access_token":"x","expires_in":"3599","refresh_in":"1800"}"#, Some(1800)),
+            (r#"{"access_token":"x","expires_in":3599,"refresh_in":1800,"refresh_token":"y"}"#, Some(1800)),
+        ] {
+            let document: TokenDocument = serde_json::from_str(body).unwrap();
+            assert_eq!(Duration::from(document.expires_in).as_secs(), 3599, "{body}");
+            assert_eq!(document.refresh_in.map(|seconds| Duration::from(seconds).as_secs()), refresh_in, "{body}");
+        }
+    }
+}
