@@ -10,8 +10,8 @@ use crate::{
     resource::{Requested, Resource},
 };
 
-/// How long access tokens and ID tokens are valid, in seconds.
-pub(crate) const LIFETIME: i64 = 3599;
+/// How long ID tokens are valid, and access tokens unless the client has a lifetime of its own, in seconds.
+const LIFETIME: i64 = 3599;
 /// A JWT lists no more groups than this; beyond it the claim is replaced by a reference to Graph.
 const GROUP_LIMIT: usize = 200;
 
@@ -61,6 +61,11 @@ impl ClaimsRequest {
 }
 
 impl Issuance<'_> {
+    /// How long the client's access tokens are valid, in seconds.
+    pub(crate) fn lifetime(&self) -> i64 {
+        self.client.access_token_lifetime_seconds.map_or(LIFETIME, i64::from)
+    }
+
     /// An access token by which the client acts as the user.
     pub(crate) fn user_token(
         &self,
@@ -154,7 +159,7 @@ impl Issuance<'_> {
             "aio": format!("{:x}", self.issue),
             "iat": self.now,
             "nbf": self.now,
-            "exp": self.now + LIFETIME,
+            "exp": self.now + self.lifetime(),
             "rh": self.opaque("rh"),
             "tid": self.tenant.id,
             "uti": self.opaque("uti"),

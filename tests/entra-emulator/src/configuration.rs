@@ -170,6 +170,9 @@ pub struct App {
     /// Who has which role of this application.
     #[serde(default)]
     pub role_assignments: Vec<RoleAssignment>,
+    /// How long the access tokens that it gets are valid; an hour if absent.
+    #[serde(default)]
+    pub access_token_lifetime_seconds: Option<u32>,
 }
 
 /// `requestedAccessTokenVersion`, written as a number.

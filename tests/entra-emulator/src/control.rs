@@ -11,7 +11,7 @@ use crate::{
     claims::{ClaimsRequest, Issuance},
     configuration::{App, FEDERATED_CREDENTIAL_LIMIT, FederatedCredential, Tenant},
     keys::Object,
-    log::{Fault, LoggedRequest},
+    log::{Fault, Host, LoggedRequest},
     resource::{Requested, Resource},
     state::{Shared, TenantState},
 };
@@ -152,6 +152,24 @@ impl Control {
     /// When there is no such tenant.
     pub fn roll_signing_key(&self, tenant: Uuid) -> anyhow::Result<()> {
         self.shared.roll_signing_key(tenant)
+    }
+
+    /// Publishes the key that signs now alone: tokens of earlier ones no longer verify.
+    ///
+    /// # Errors
+    /// When there is no such tenant.
+    pub fn withdraw_old_signing_keys(&self, tenant: Uuid) -> anyhow::Result<()> {
+        self.shared.withdraw_old_signing_keys(tenant)
+    }
+
+    /// Refuses connections to a host and ends those it has, for all tenants at once; returns once that is so.
+    pub async fn close(&self, host: Host) {
+        self.shared.door(host).set_open(false).await;
+    }
+
+    /// Takes back [`Self::close`]; returns once the host can be reached.
+    pub async fn open(&self, host: Host) {
+        self.shared.door(host).set_open(true).await;
     }
 
     /// Moves the emulator's clock, for all tenants at once.

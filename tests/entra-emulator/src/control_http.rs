@@ -8,6 +8,7 @@
 //! | `DELETE /_control/tenants/{tenant}/apps/{client}/federated-credentials/{name}` | removes it |
 //! | `POST /_control/tenants/{tenant}/users/{user}/revoke` | voids a user's tokens |
 //! | `POST /_control/tenants/{tenant}/roll-signing-key` | signs with a new key from now on |
+//! | `POST /_control/tenants/{tenant}/withdraw-old-signing-keys` | publishes the key that signs now alone |
 //! | `POST /_control/tenants/{tenant}/sign` | `{header, claims}` → `{token}` |
 //! | `POST /_control/tenants/{tenant}/user-claims` | `{client, user, scope}` → claims |
 //! | `POST /_control/tenants/{tenant}/mint` | `{client, user, scope}` → `{token}` |
@@ -47,6 +48,7 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/_control/tenants/{tenant}/apps/{client}/federated-credentials/{name}", delete(remove_credential))
         .route("/_control/tenants/{tenant}/users/{user}/revoke", post(revoke))
         .route("/_control/tenants/{tenant}/roll-signing-key", post(roll_signing_key))
+        .route("/_control/tenants/{tenant}/withdraw-old-signing-keys", post(withdraw_old_signing_keys))
         .route("/_control/tenants/{tenant}/sign", post(sign))
         .route("/_control/tenants/{tenant}/user-claims", post(user_claims))
         .route("/_control/tenants/{tenant}/mint", post(mint))
@@ -109,6 +111,14 @@ async fn revoke(
 
 async fn roll_signing_key(State(control): State<Control>, Path(tenant): Path<Uuid>) -> Result<StatusCode, Refused> {
     control.roll_signing_key(tenant)?;
+    Ok(DONE)
+}
+
+async fn withdraw_old_signing_keys(
+    State(control): State<Control>,
+    Path(tenant): Path<Uuid>,
+) -> Result<StatusCode, Refused> {
+    control.withdraw_old_signing_keys(tenant)?;
     Ok(DONE)
 }
 

@@ -23,7 +23,7 @@
 //! - Every app is of a single tenant: `common` and `organizations` have metadata and answer AADSTS50194 elsewhere.
 //! - A new federated credential holds at once, and an issuer's keys are fetched for every exchange; at Entra both take
 //!   seconds to minutes.
-//! - Tokens always live 3599 seconds, and `nbf` is the moment of issue.
+//! - Tokens live 3599 seconds unless `accessTokenLifetimeSeconds` says otherwise, and `nbf` is the moment of issue.
 //! - The metadata names endpoints that are not there: device code, user info, log-out, and the v1 ones.
 //! - v1 tokens have the public cloud's issuer, `https://sts.windows.net/…`; everything else is under the emulator's
 //!   own authority.
@@ -111,9 +111,15 @@ impl EntraEmulator {
 
         let (identity, shared) = (Arc::new(identity), Arc::new(shared));
         let stop = CancellationToken::new();
-        for (listener, router) in [(authority, authority_router(&shared)), (graph, graph_router(&shared))] {
-            let (identity, stop) = (Arc::clone(&identity), stop.clone());
-            tokio::spawn(async move { identity.serve(listener, router, stop).await });
+        let routers = [authority_router(&shared), graph_router(&shared)];
+        for ((host, listener), router) in [(Host::Authority, authority), (Host::Graph, graph)].into_iter().zip(routers)
+        {
+            let (identity, shared, stop) = (Arc::clone(&identity), Arc::clone(&shared), stop.clone());
+            tokio::spawn(async move {
+                if let Err(error) = identity.serve(listener, router, shared.door(host), &stop).await {
+                    tracing::error!(%error, ?host, "the host cannot be reached any more");
+                }
+            });
         }
         Ok(Self { shared, _stop: stop.drop_guard() })
     }

@@ -30,7 +30,8 @@ pub struct LoggedRequest {
     pub method: String,
     /// The path, without its query.
     pub path: String,
-    /// The HTTP status of the answer.
+    /// The HTTP status of the answer; 0 where there was none: a connection cut by [`FaultKind::Disconnect`], or a
+    /// client that gave up before.
     pub status: u16,
     /// The tenant, where the path names one that exists; at Graph, the token's `tid`.
     pub tenant: Option<Uuid>,
@@ -174,6 +175,10 @@ pub enum FaultKind {
         /// How long.
         milliseconds: u64,
     },
+    /// Closes the connection instead of answering, under whatever else is on its way on it.
+    Disconnect,
+    /// Answers as usual, but for the second half of the body: the connection ends before the announced length.
+    Truncate,
     /// Answers as the authority does when it refuses.
     Aadsts {
         /// The number.

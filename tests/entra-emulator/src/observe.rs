@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::{Body, to_bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use futures::{StreamExt as _, future::ready, stream::once};
 use uuid::Uuid;
 
 use crate::{
@@ -18,14 +20,18 @@ use crate::{
     keys::Unverified,
     log::{FaultKind, Host, Learnt, Seen, take_fault},
     state::Shared,
+    tls::HangUp,
 };
 
 /// The largest request body read, in bytes.
 const BODY_LIMIT: usize = 1 << 20;
+/// Until the first half of a body is on its way; a reset that comes at once would overtake it.
+const HALF_SENT: Duration = Duration::from_millis(100);
 
 /// The layer of both routers.
 pub(crate) async fn observe(
     State((shared, host)): State<(Arc<Shared>, Host)>,
+    Extension(hang_up): Extension<HangUp>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -35,12 +41,19 @@ pub(crate) async fn observe(
     };
     let seen = see(&shared, host, &parts.method, parts.uri.path(), &parts.headers, &body);
     let fault = take_fault(shared.lock().faults(), &seen);
+    let entry = Entry { shared: &shared, seen: Some(seen) };
     let mut response = match fault {
         None => next.run(Request::from_parts(parts, Body::from(body))).await,
         Some(FaultKind::Delay { milliseconds }) => {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
             next.run(Request::from_parts(parts, Body::from(body))).await
         }
+        Some(FaultKind::Disconnect) => {
+            hang_up.now();
+            // The connection, and this with it, is dropped.
+            std::future::pending().await
+        }
+        Some(FaultKind::Truncate) => truncated(next.run(Request::from_parts(parts, Body::from(body))).await).await,
         Some(FaultKind::Status { status, headers, body }) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let mut response = (status, body).into_response();
@@ -58,8 +71,43 @@ pub(crate) async fn observe(
     };
     let learnt = response.extensions_mut().remove::<Learnt>().unwrap_or_default();
     let failed = response.extensions_mut().remove::<Failed>();
-    shared.lock().log.push(seen, learnt, response.status().as_u16(), failed.map(|failed| failed.code));
+    entry.answered(learnt, response.status(), failed.map(|failed| failed.code));
     response
+}
+
+/// A request on its way into the log, where it arrives even if nobody waits for the answer any more.
+struct Entry<'a> {
+    shared: &'a Shared,
+    seen: Option<Seen>,
+}
+
+impl Entry<'_> {
+    fn answered(mut self, learnt: Learnt, status: StatusCode, aadsts: Option<u32>) {
+        if let Some(seen) = self.seen.take() {
+            self.shared.lock().log.push(seen, learnt, status.as_u16(), aadsts);
+        }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if let Some(seen) = self.seen.take() {
+            self.shared.lock().log.push(seen, Learnt::default(), 0, None);
+        }
+    }
+}
+
+/// Half of the body under the whole one's length.
+async fn truncated(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let half = body.slice(..body.len() / 2);
+    parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    let broken = once(async {
+        tokio::time::sleep(HALF_SENT).await;
+        Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
+    });
+    Response::from_parts(parts, Body::from_stream(once(ready(Ok(half))).chain(broken)))
 }
 
 fn see(shared: &Shared, host: Host, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> Seen {

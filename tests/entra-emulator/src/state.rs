@@ -16,7 +16,8 @@ use crate::{
     configuration::Tenant,
     errors::Aadsts,
     keys::SigningKey,
-    log::{Fault, RequestLog},
+    log::{Fault, Host, RequestLog},
+    tls::Door,
 };
 
 /// How long a federated issuer may take for each of its two answers.
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     initial_keys: Vec<Arc<SigningKey>>,
     clock_offset: AtomicI64,
     issued: AtomicU64,
+    authority_door: Door,
+    graph_door: Door,
     state: Mutex<State>,
 }
 
@@ -126,6 +129,8 @@ impl Shared {
             initial_keys: (0..3).map(|_| SigningKey::generate()).collect::<Result<_, _>>()?,
             clock_offset: AtomicI64::new(0),
             issued: AtomicU64::new(0),
+            authority_door: Door::default(),
+            graph_door: Door::default(),
             state: Mutex::new(State {
                 tenants: HashMap::new(),
                 codes: Bounded::default(),
@@ -141,6 +146,13 @@ impl Shared {
     /// Nothing panics while it holds the lock, and what it guards is valid after every statement.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn door(&self, host: Host) -> &Door {
+        match host {
+            Host::Authority => &self.authority_door,
+            Host::Graph => &self.graph_door,
+        }
     }
 
     /// Seconds since 1970, by the emulator's clock.
@@ -219,6 +231,13 @@ impl Shared {
         let keys = &mut Arc::make_mut(tenant).keys;
         keys.insert(0, key);
         keys.truncate(KEY_LIMIT);
+        Ok(())
+    }
+
+    pub(crate) fn withdraw_old_signing_keys(&self, tenant: Uuid) -> anyhow::Result<()> {
+        let mut state = self.lock();
+        let tenant = state.tenants.get_mut(&tenant).context("no such tenant")?;
+        Arc::make_mut(tenant).keys.truncate(1);
         Ok(())
     }
 

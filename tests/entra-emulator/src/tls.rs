@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
@@ -11,12 +11,17 @@ use hyper_util::{
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivateKeyDer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_TIME_OUT: Duration = Duration::from_secs(10);
+/// Between attempts at what the system refuses.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A server's side of TLS, and the authority that clients have to trust.
 pub(crate) struct Identity {
@@ -49,25 +54,101 @@ impl Identity {
         Ok(Self { ca_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 
-    /// Serves `router` on `listener` until `stop`; open connections end with it.
-    pub(crate) async fn serve(&self, listener: TcpListener, router: Router, stop: CancellationToken) {
+    /// Serves `router` on `listener` until `stop`, as far as `door` is open; open connections end with either.
+    pub(crate) async fn serve(
+        &self,
+        mut listener: TcpListener,
+        router: Router,
+        door: &Door,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let address = listener.local_addr()?;
         loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
+            let connections = stop.child_token();
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = door.wants(false) => {}
+                () = self.accept(&listener, &router, &connections) => {}
+            }
+            drop(listener);
+            connections.cancel();
+            door.is_open.send_replace(false);
+            let reopened = async {
+                door.wants(true).await;
+                bind_again(address).await
             };
-            match accepted {
+            listener = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                listener = reopened => listener,
+            };
+            door.is_open.send_replace(true);
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, router: &Router, connections: &CancellationToken) {
+        loop {
+            match listener.accept().await {
                 Ok((stream, peer)) => {
                     let connection = connection(self.acceptor.clone(), stream, peer, router.clone());
-                    tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
+                    tokio::spawn(connections.clone().run_until_cancelled_owned(connection));
                 }
                 // Out of file descriptors, most likely: without a pause this would be a busy loop.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         }
+    }
+}
+
+/// While the host was closed, the system may have lent its port to somebody for a moment.
+async fn bind_again(address: SocketAddr) -> TcpListener {
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => tracing::warn!(%error, %address, "cannot listen again yet"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Whether a host can be reached: what a test wants, and what is so.
+pub(crate) struct Door {
+    wanted: watch::Sender<bool>,
+    is_open: watch::Sender<bool>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self { wanted: watch::Sender::new(true), is_open: watch::Sender::new(true) }
+    }
+}
+
+impl Door {
+    /// Returns once it is so.
+    pub(crate) async fn set_open(&self, open: bool) {
+        self.wanted.send_replace(open);
+        until(&self.is_open, open).await;
+    }
+
+    async fn wants(&self, open: bool) {
+        until(&self.wanted, open).await;
+    }
+}
+
+async fn until(sender: &watch::Sender<bool>, value: bool) {
+    // It fails where the sender is gone, and that is borrowed here.
+    drop(sender.subscribe().wait_for(|now| *now == value).await);
+}
+
+/// Ends the connection that a request came by.
+#[derive(Clone)]
+pub(crate) struct HangUp(CancellationToken);
+
+impl HangUp {
+    pub(crate) fn now(&self) {
+        self.0.cancel();
     }
 }
 
@@ -77,10 +158,11 @@ async fn connection(acceptor: TlsAcceptor, stream: TcpStream, peer: SocketAddr, 
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "the TLS handshake failed"),
         Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
     };
-    let served = Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
-    if let Err(error) = served {
+    let hang_up = CancellationToken::new();
+    let service = TowerToHyperService::new(router.layer(Extension(HangUp(hang_up.clone()))));
+    let builder = Builder::new(TokioExecutor::new());
+    let served = hang_up.run_until_cancelled(builder.serve_connection(TokioIo::new(stream), service)).await;
+    if let Some(Err(error)) = served {
         tracing::debug!(%peer, %error, "the connection ended early");
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     authorize::client_request_id,
-    claims::{ClaimsRequest, Issuance, LIFETIME, v1_issuer},
+    claims::{ClaimsRequest, Issuance, v1_issuer},
     client::{Client, Form, authenticate},
     configuration::{Tenant, User},
     errors::{Aadsts, Trace},
@@ -27,6 +27,8 @@ use crate::{
 
 /// How long an unused refresh token works, in seconds.
 const REFRESH_TOKEN_LIFETIME: i64 = 90 * 24 * 3600;
+/// From this many seconds on, an answer has `refresh_in`.
+const LONG_LIFETIME: i64 = 7200;
 const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// `POST /{tenant}/oauth2/v2.0/token`
@@ -93,13 +95,11 @@ impl<'a> Exchange<'a> {
             return Err(Aadsts::DefaultScopeRequired(scope.to_owned()));
         }
         let requested = self.requested(scope)?;
-        let token = self.issuance().application_token(&requested);
-        Ok(object(json!({
-            "token_type": "Bearer",
-            "expires_in": LIFETIME,
-            "ext_expires_in": LIFETIME,
-            "access_token": self.sign(&requested, token)?,
-        })))
+        let issuance = self.issuance();
+        let token = issuance.application_token(&requested);
+        let mut answer = lifetime(&issuance);
+        answer.insert("access_token".to_owned(), self.sign(&requested, token)?.into());
+        Ok(answer)
     }
 
     fn authorization_code(&self, learnt: &mut Learnt) -> Result<Object, Aadsts> {
@@ -280,13 +280,9 @@ impl<'a> Exchange<'a> {
     ) -> Result<Object, Aadsts> {
         let issuance = self.issuance();
         let token = issuance.user_token(requested, &scopes, user, claims);
-        let mut answer = object(json!({
-            "token_type": "Bearer",
-            "scope": requested.granted_text(&scopes),
-            "expires_in": LIFETIME,
-            "ext_expires_in": LIFETIME,
-            "access_token": self.sign(requested, token)?,
-        }));
+        let mut answer = lifetime(&issuance);
+        answer.insert("scope".to_owned(), requested.granted_text(&scopes).into());
+        answer.insert("access_token".to_owned(), self.sign(requested, token)?.into());
         if requested.wants("offline_access") {
             let refresh_token = random_token();
             self.shared.lock().refresh_tokens.insert(
@@ -334,6 +330,16 @@ impl<'a> Exchange<'a> {
         }
         .map_err(internal)
     }
+}
+
+/// What an answer says of its access token's life: of one that lives long, also when a new one should be fetched.
+fn lifetime(issuance: &Issuance<'_>) -> Object {
+    let seconds = issuance.lifetime();
+    let mut answer = object(json!({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds}));
+    if seconds >= LONG_LIFETIME {
+        answer.insert("refresh_in".to_owned(), (seconds / 2).into());
+    }
+    answer
 }
 
 /// The issue number in one of the emulator's own tokens; 0, older than any, in one that a test made up.

@@ -9,6 +9,7 @@
 mod authorization_code;
 mod client_assertion;
 mod control;
+mod faults;
 mod graph;
 mod metadata;
 mod on_behalf_of;
