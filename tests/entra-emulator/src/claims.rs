@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     configuration::{App, GroupMembershipClaims, MemberType, OptionalClaim, Tenant, TokenVersion, User},
-    keys::{Object, hashed, object},
+    keys::{Object, Unverified, hashed, object},
     resource::{Requested, Resource},
 };
 
@@ -28,12 +28,65 @@ pub(crate) struct Issuance<'a> {
 }
 
 /// The parts of a `claims` parameter that the emulator acts on.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct ClaimsRequest {
     /// `xms_cc`: what the client can do, e.g. `cp1`.
     capabilities: Vec<String>,
-    /// `acrs`: authentication contexts that are to be met; signing in here meets all.
+    /// What the user is to do; signing in here is doing it.
+    pub(crate) session: Session,
+}
+
+/// What a user did when signing in: it holds for every token that comes of it.
+#[derive(Clone, Default)]
+pub(crate) struct Session {
+    /// `acrs`: authentication contexts.
     contexts: Vec<String>,
+    /// `capolids`: Conditional Access policies.
+    policies: Vec<String>,
+}
+
+/// Between the issue number and the policies in `aio`.
+const AIO_SEPARATOR: char = '~';
+
+impl Session {
+    /// That of a user token, as far as the token tells.
+    pub(crate) fn of(token: &Unverified) -> Self {
+        let contexts = token.claims.get("acrs").and_then(Value::as_array);
+        let contexts = contexts.into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned);
+        let aio = token.claim("aio").unwrap_or_default();
+        Self {
+            contexts: contexts.collect(),
+            policies: aio.split(AIO_SEPARATOR).skip(1).map(ToOwned::to_owned).collect(),
+        }
+    }
+
+    pub(crate) fn meets(&self, asked: &Self) -> bool {
+        asked.contexts.iter().all(|context| self.contexts.contains(context))
+            && asked.policies.iter().all(|policy| self.policies.contains(policy))
+    }
+
+    pub(crate) fn meets_policy(&self, policy: &str) -> bool {
+        self.policies.iter().any(|met| met == policy)
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        add(&mut self.contexts, &other.contexts);
+        add(&mut self.policies, &other.policies);
+    }
+}
+
+fn add(to: &mut Vec<String>, more: &[String]) {
+    for one in more {
+        if !to.contains(one) {
+            to.push(one.clone());
+        }
+    }
+}
+
+/// The issue number in one of the emulator's own tokens; 0, older than any, in one that a test made up.
+pub(crate) fn issue_of(token: &Unverified) -> u64 {
+    let aio = token.claim("aio").and_then(|aio| aio.split(AIO_SEPARATOR).next());
+    aio.and_then(|issue| u64::from_str_radix(issue, 16).ok()).unwrap_or_default()
 }
 
 impl ClaimsRequest {
@@ -50,13 +103,14 @@ impl ClaimsRequest {
             let all = one.into_iter().chain(many.into_iter().flatten());
             all.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
         };
-        Some(Self { capabilities: values("xms_cc"), contexts: values("acrs") })
+        let session = Session { contexts: values("acrs"), policies: values("capolids") };
+        Some(Self { capabilities: values("xms_cc"), session })
     }
 
     /// What the authorization request asked for holds for the token request too.
     pub(crate) fn extend(&mut self, other: &Self) {
-        self.capabilities.extend_from_slice(&other.capabilities);
-        self.contexts.extend_from_slice(&other.contexts);
+        add(&mut self.capabilities, &other.capabilities);
+        self.session.extend(&other.session);
     }
 }
 
@@ -105,8 +159,14 @@ impl Issuance<'_> {
         if !claims.capabilities.is_empty() {
             token.extend(optional(requested, OptionalClaim::XmsCc, "xms_cc", json!(claims.capabilities)));
         }
-        if !claims.contexts.is_empty() {
-            token.extend(optional(requested, OptionalClaim::Acrs, "acrs", json!(claims.contexts)));
+        if !claims.session.contexts.is_empty() {
+            token.extend(optional(requested, OptionalClaim::Acrs, "acrs", json!(claims.session.contexts)));
+        }
+        for policy in &claims.session.policies {
+            if let Some(Value::String(aio)) = token.get_mut("aio") {
+                aio.push(AIO_SEPARATOR);
+                aio.push_str(policy);
+            }
         }
         // Absent, not null, is how Entra says that it does not know.
         token.retain(|_, value| !value.is_null());
@@ -155,7 +215,7 @@ impl Issuance<'_> {
     fn base(&self, requested: &Requested<'_>) -> Object {
         let proof = if self.authenticated { "2" } else { "0" };
         let mut token = object(json!({
-            // Opaque to everybody but the emulator's own Graph, which reads the issue number from it.
+            // Opaque to everybody but the emulator itself, which reads the issue number and what the user did from it.
             "aio": format!("{:x}", self.issue),
             "iat": self.now,
             "nbf": self.now,
@@ -202,9 +262,23 @@ pub(crate) fn v1_issuer(tenant: Uuid) -> String {
     format!("https://sts.windows.net/{tenant}/")
 }
 
+/// The claims that ask for a token issued at this moment or later, to make up for a revocation.
+pub(crate) fn issued_after(seconds: i64) -> String {
+    json!({"access_token": {"nbf": {"essential": true, "value": seconds.to_string()}}}).to_string()
+}
+
 /// The object id of an application's service principal.
 pub(crate) fn service_principal(tenant: Uuid, client_id: Uuid) -> Uuid {
-    let digest = Sha256::digest(format!("service principal {tenant} {client_id}"));
+    derived(&format!("service principal {tenant} {client_id}"))
+}
+
+/// The id of the Conditional Access policy that stands before an application.
+pub(crate) fn policy_of(client: &App) -> Uuid {
+    derived(&format!("conditional access {}", client.client_id))
+}
+
+fn derived(name: &str) -> Uuid {
+    let digest = Sha256::digest(name);
     let mut bytes = [0; 16];
     bytes.iter_mut().zip(digest).for_each(|(byte, hashed)| *byte = hashed);
     uuid::Builder::from_random_bytes(bytes).into_uuid()

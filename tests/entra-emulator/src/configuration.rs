@@ -170,6 +170,9 @@ pub struct App {
     /// Who has which role of this application.
     #[serde(default)]
     pub role_assignments: Vec<RoleAssignment>,
+    /// What stands between its users and Graph, besides consent.
+    #[serde(default)]
+    pub conditional_access: ConditionalAccess,
     /// How long the access tokens that it gets are valid; an hour if absent.
     #[serde(default)]
     pub access_token_lifetime_seconds: Option<u32>,
@@ -276,6 +279,21 @@ pub struct FederatedCredential {
 
 fn token_exchange_audience() -> String {
     TOKEN_EXCHANGE_AUDIENCE.to_owned()
+}
+
+/// A Conditional Access policy for whoever reaches Graph through an application on behalf of a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConditionalAccess {
+    /// No policy.
+    #[default]
+    None,
+    /// A second factor, asked for as it is documented: `interaction_required` with claims. A sign-in with those claims
+    /// gives it.
+    MultiFactor,
+    /// The same, asked for as Entra was seen to: `invalid_grant`, suberror `basic_action`, with claims.
+    MultiFactorBasicAction,
+    /// Nobody gets through, whatever they do.
+    Blocked,
 }
 
 /// Assigns a principal to an application, with a role or just so.

@@ -16,7 +16,13 @@ pub(crate) enum Aadsts {
     #[error(
         "The provided grant has expired due to it being revoked, a fresh auth token is needed. The user might have changed or reset their password."
     )]
-    GrantRevoked,
+    GrantRevoked { claims: String },
+    #[error(
+        "Due to a configuration change made by your administrator, or because you moved to a new location, you must use multi-factor authentication to access '{resource}'."
+    )]
+    StepUpRequired { resource: String, claims: String, basic_action: bool },
+    #[error("Access has been blocked by Conditional Access policies. The access policy does not allow token issuance.")]
+    AccessBlocked,
     #[error("The user account is disabled.")]
     AccountDisabled,
     #[error("Session information is not sufficient for single-sign-on.")]
@@ -170,7 +176,10 @@ impl Aadsts {
     /// The number, HTTP status and `error`.
     fn facts(&self) -> (u32, u16, &str) {
         match self {
-            Self::GrantRevoked => (50173, 400, "invalid_grant"),
+            Self::GrantRevoked { .. } => (50173, 400, "invalid_grant"),
+            Self::StepUpRequired { basic_action: true, .. } => (50076, 400, "invalid_grant"),
+            Self::StepUpRequired { .. } => (50076, 400, "interaction_required"),
+            Self::AccessBlocked => (53003, 400, "invalid_grant"),
             Self::AccountDisabled => (50057, 400, "invalid_grant"),
             Self::LoginRequired => (50058, 400, "login_required"),
             Self::UserUnknown(_) => (50034, 400, "invalid_grant"),
@@ -268,6 +277,10 @@ impl Aadsts {
         });
         let (suberror, claims) = match self {
             Self::ConsentRequired { .. } => (Some("consent_required".to_owned()), None),
+            Self::GrantRevoked { claims } => (None, Some(claims.clone())),
+            Self::StepUpRequired { claims, basic_action, .. } => {
+                (basic_action.then(|| "basic_action".to_owned()), Some(claims.clone()))
+            }
             Self::Injected { suberror, claims, .. } => (suberror.clone(), claims.clone()),
             _ => (None, None),
         };

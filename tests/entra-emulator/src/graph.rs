@@ -17,18 +17,19 @@ use uuid::Uuid;
 
 use crate::{
     authorize::client_request_id,
+    claims::{issue_of, issued_after},
     configuration::{Group, User},
     keys::Unverified,
     mail,
     observe::{bearer, roles, words},
     resource::{GRAPH_APP_ID, GRAPH_URL},
     state::{Shared, TenantState},
-    token::issue_of,
 };
 
 const READ_ME: &[&str] = &["User.Read", "User.ReadWrite", "User.Read.All", "Directory.Read.All"];
 const READ_USERS: &[&str] = &["User.ReadBasic.All", "User.Read.All", "Directory.Read.All"];
-const READ_MEMBERSHIPS: &[&str] = &["GroupMember.Read.All", "Group.Read.All", "Directory.Read.All", "User.Read.All"];
+const READ_MEMBER_OF: &[&str] = &["User.Read.All", "GroupMember.Read.All", "Group.Read.All", "Directory.Read.All"];
+const READ_MEMBERSHIPS: &[&str] = &["GroupMember.Read.All", "Group.Read.All", "Directory.Read.All"];
 
 /// The routes of Graph's host.
 pub(crate) fn router() -> Router<Arc<Shared>> {
@@ -160,8 +161,8 @@ fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<Caller, GraphErr
         None => Subject::Application { roles: roles(&token) },
         Some(scp) => {
             let oid = id("oid").ok_or_else(invalid)?;
-            if tenant.is_revoked(oid, issue_of(&token)) {
-                return Err(revoked(shared, &token));
+            if let Some(at) = tenant.revoked_at(oid, issue_of(&token)) {
+                return Err(revoked(shared, &token, at));
             }
             Subject::User { oid, scopes: words(scp) }
         }
@@ -170,11 +171,11 @@ fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<Caller, GraphErr
 }
 
 /// Continuous access evaluation: a client that can take one is told what its next token must satisfy.
-fn revoked(shared: &Shared, token: &Unverified) -> GraphError {
+fn revoked(shared: &Shared, token: &Unverified, at: i64) -> GraphError {
     let capable = token.claims.get("xms_cc").and_then(Value::as_array);
     let capable = capable.is_some_and(|all| all.iter().any(|one| one == "cp1"));
-    let claims = json!({"access_token": {"nbf": {"essential": true, "value": shared.now().to_string()}}});
-    let parameters = format!(", error=\"insufficient_claims\", claims=\"{}\"", STANDARD.encode(claims.to_string()));
+    let claims = STANDARD.encode(issued_after(at));
+    let parameters = format!(", error=\"insufficient_claims\", claims=\"{claims}\"");
     GraphError {
         challenge: Some(challenge(shared, if capable { &parameters } else { "" })),
         ..GraphError::new(
@@ -195,14 +196,14 @@ fn challenge(shared: &Shared, parameters: &str) -> String {
 impl Caller {
     /// The signed-in user, if its token has one of `scopes`.
     pub(crate) fn me(&self, scopes: &[&str], denied: impl FnOnce() -> GraphError) -> Result<&User, GraphError> {
-        let Subject::User { oid, scopes: granted } = &self.subject else {
+        let Subject::User { oid, .. } = &self.subject else {
             return Err(GraphError::new(
                 400,
                 "BadRequest",
                 "/me request is only valid with delegated authentication flow.",
             ));
         };
-        if !granted.iter().any(|scope| scopes.contains(&scope.as_str())) {
+        if !self.has(scopes) {
             return Err(denied());
         }
         self.find(&oid.to_string())
@@ -210,14 +211,22 @@ impl Caller {
 
     /// A user of the caller's tenant. Oneself needs one of `own`, anybody else one of `all`.
     fn user(&self, name: &str, own: &[&str], all: &[&str]) -> Result<&User, GraphError> {
-        let (oid, granted) = match &self.subject {
-            Subject::User { oid, scopes } => (Some(*oid), scopes),
-            Subject::Application { roles } => (None, roles),
-        };
         let user = self.find(name);
-        let is_own = user.as_ref().is_ok_and(|user| Some(user.oid) == oid);
-        let has = |needed: &[&str]| granted.iter().any(|scope| needed.contains(&scope.as_str()));
-        if has(all) || (is_own && has(own)) { user } else { Err(GraphError::denied()) }
+        let is_own = user.as_ref().is_ok_and(|user| self.is(user));
+        if self.has(all) || (is_own && self.has(own)) { user } else { Err(GraphError::denied()) }
+    }
+
+    /// Whether the token has one of these scopes, or, an application's, one of these roles.
+    fn has(&self, needed: &[&str]) -> bool {
+        let granted = match &self.subject {
+            Subject::User { scopes, .. } => scopes,
+            Subject::Application { roles } => roles,
+        };
+        granted.iter().any(|one| needed.contains(&one.as_str()))
+    }
+
+    fn is(&self, user: &User) -> bool {
+        matches!(self.subject, Subject::User { oid, .. } if oid == user.oid)
     }
 
     fn find(&self, name: &str) -> Result<&User, GraphError> {
@@ -296,7 +305,7 @@ async fn groups(
     Path(name): Path<String>,
     caller: Caller,
 ) -> Result<Json<Value>, GraphError> {
-    let oid = caller.user(&name, READ_ME, READ_MEMBERSHIPS)?.oid;
+    let oid = caller.user(&name, READ_ME, READ_MEMBER_OF)?.oid;
     Ok(group_list(&shared, caller.direct_groups(oid)))
 }
 
@@ -305,7 +314,7 @@ async fn transitive_groups(
     Path(name): Path<String>,
     caller: Caller,
 ) -> Result<Json<Value>, GraphError> {
-    let oid = caller.user(&name, READ_ME, READ_MEMBERSHIPS)?.oid;
+    let oid = caller.user(&name, READ_ME, READ_MEMBER_OF)?.oid;
     Ok(group_list(&shared, caller.tenant.directory.transitive_groups(oid)))
 }
 
@@ -325,6 +334,15 @@ fn group_list(shared: &Shared, groups: Vec<&Group>) -> Json<Value> {
         "@odata.context": format!("{}/v1.0/$metadata#directoryObjects", shared.graph),
         "value": entries,
     }))
+}
+
+impl Caller {
+    /// Whose groups may be asked for by `checkMemberGroups` and the like: the caller's own with a scope for profiles,
+    /// anybody else's with one for users and one for groups.
+    fn member(&self, name: &str) -> Result<Uuid, GraphError> {
+        let user = self.user(name, READ_ME, READ_USERS)?;
+        if self.is(user) || self.has(READ_MEMBERSHIPS) { Ok(user.oid) } else { Err(GraphError::denied()) }
+    }
 }
 
 /// The body of `checkMemberGroups`.
@@ -349,7 +367,7 @@ async fn check_groups(
     caller: Caller,
     Json(body): Json<CheckGroups>,
 ) -> Result<Json<Value>, GraphError> {
-    let oid = caller.user(&name, READ_ME, READ_MEMBERSHIPS)?.oid;
+    let oid = caller.member(&name)?;
     caller.check(&shared, oid, &body)
 }
 
@@ -364,7 +382,7 @@ async fn list_groups(
     Path(name): Path<String>,
     caller: Caller,
 ) -> Result<Json<Value>, GraphError> {
-    let oid = caller.user(&name, READ_ME, READ_MEMBERSHIPS)?.oid;
+    let oid = caller.member(&name)?;
     Ok(ids(&shared, caller.group_ids(oid)))
 }
 

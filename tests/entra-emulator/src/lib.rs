@@ -19,7 +19,11 @@
 //! - Nobody has a password, a session or a second factor: the page lists the users, and `prompt=none` always ends in
 //!   `login_required`. Signing in is consenting to what the client asks for; on-behalf-of asks for consent given
 //!   beforehand (`grantedGraphScopes`, `preAuthorizedClients`).
-//! - Conditional Access, multi-factor and throttling answers come only from injected faults.
+//! - Conditional Access stands only before Graph on behalf of a user (`conditionalAccess`), and knows a second factor
+//!   and nothing else; it is asked for by the policy's id, and a sign-in with those claims counts as having given it.
+//!   Throttling comes only from injected faults.
+//! - Refusing a revoked user, the token endpoint names the claims that a new sign-in meets; whether Entra does is not
+//!   known.
 //! - Every app is of a single tenant: `common` and `organizations` have metadata and answer AADSTS50194 elsewhere.
 //! - A new federated credential holds at once, and an issuer's keys are fetched for every exchange; at Entra both take
 //!   seconds to minutes.
@@ -64,8 +68,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use configuration::{
-    App, AppRole, Configuration, FederatedCredential, Group, GroupMembershipClaims, MemberType, Message, OptionalClaim,
-    RoleAssignment, TOKEN_EXCHANGE_AUDIENCE, Tenant, TokenVersion, User,
+    App, AppRole, ConditionalAccess, Configuration, FederatedCredential, Group, GroupMembershipClaims, MemberType,
+    Message, OptionalClaim, RoleAssignment, TOKEN_EXCHANGE_AUDIENCE, Tenant, TokenVersion, User,
 };
 pub use control::Control;
 pub use log::{Fault, FaultKind, FederatedIdentity, Host, LoggedRequest, Matcher};

@@ -84,7 +84,23 @@ pub async fn sign_in(
     user: &str,
     scopes: &[&str],
 ) -> anyhow::Result<Tokens> {
-    let code = authorize(authority, tenant, client, redirect_uri, user, scopes).await?;
+    sign_in_with_claims(authority, tenant, client, redirect_uri, user, scopes, None).await
+}
+
+/// As [`sign_in`], answering a claims challenge: `claims` is the JSON that the challenge holds.
+///
+/// # Errors
+/// With Entra's own text, when it refuses.
+pub async fn sign_in_with_claims(
+    authority: &Authority,
+    tenant: Uuid,
+    client: Uuid,
+    redirect_uri: &str,
+    user: &str,
+    scopes: &[&str],
+    claims: Option<&str>,
+) -> anyhow::Result<Tokens> {
+    let code = authorize_with_claims(authority, tenant, client, redirect_uri, user, scopes, claims).await?;
     let answer = http_client(&authority.ca_pem)?
         .post(format!("{}/{tenant}/oauth2/v2.0/token", authority.url))
         .form(&[
@@ -115,6 +131,18 @@ pub async fn authorize(
     user: &str,
     scopes: &[&str],
 ) -> anyhow::Result<AuthorizationCode> {
+    authorize_with_claims(authority, tenant, client, redirect_uri, user, scopes, None).await
+}
+
+async fn authorize_with_claims(
+    authority: &Authority,
+    tenant: Uuid,
+    client: Uuid,
+    redirect_uri: &str,
+    user: &str,
+    scopes: &[&str],
+    claims: Option<&str>,
+) -> anyhow::Result<AuthorizationCode> {
     let http = http_client(&authority.ca_pem)?;
     let verifier = random_token();
     let state = random_token();
@@ -131,6 +159,7 @@ pub async fn authorize(
             ("code_challenge", &hashed(&verifier)),
             ("code_challenge_method", "S256"),
         ])
+        .query(&claims.map(|claims| ("claims", claims)).as_slice())
         .send()
         .await?;
     // An error that the client may be told about comes by the same way as a code.

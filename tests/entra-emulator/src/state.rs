@@ -13,6 +13,7 @@ use anyhow::{Context as _, ensure};
 use uuid::Uuid;
 
 use crate::{
+    claims::Session,
     configuration::Tenant,
     errors::Aadsts,
     keys::SigningKey,
@@ -63,13 +64,22 @@ pub(crate) struct TenantState {
     pub(crate) directory: Tenant,
     /// Published; the first one signs.
     pub(crate) keys: Vec<Arc<SigningKey>>,
-    /// Users, and up to which issue number their tokens are void.
-    revoked: HashMap<Uuid, u64>,
+    revoked: HashMap<Uuid, Revocation>,
+}
+
+/// Since when a user's tokens are void.
+#[derive(Clone, Copy)]
+struct Revocation {
+    /// The last void token.
+    issue: u64,
+    /// Seconds since 1970.
+    at: i64,
 }
 
 impl TenantState {
-    pub(crate) fn is_revoked(&self, user: Uuid, issue: u64) -> bool {
-        self.revoked.get(&user).is_some_and(|last| issue <= *last)
+    /// When the user's token of this number was voided, if it was.
+    pub(crate) fn revoked_at(&self, user: Uuid, issue: u64) -> Option<i64> {
+        self.revoked.get(&user).filter(|last| issue <= last.issue).map(|last| last.at)
     }
 
     pub(crate) fn key(&self, kid: &str) -> Option<&Arc<SigningKey>> {
@@ -112,6 +122,8 @@ pub(crate) struct RefreshToken {
     pub(crate) client: Uuid,
     pub(crate) user: Uuid,
     pub(crate) scope: String,
+    /// What the sign-in met.
+    pub(crate) session: Session,
     pub(crate) issue: u64,
     /// Seconds since 1970.
     pub(crate) expires: i64,
@@ -217,7 +229,7 @@ impl Shared {
     }
 
     pub(crate) fn revoke(&self, tenant: Uuid, user: Uuid) -> anyhow::Result<()> {
-        let last = self.issued.load(Ordering::Relaxed);
+        let last = Revocation { issue: self.issued.load(Ordering::Relaxed), at: self.now() };
         let mut state = self.lock();
         let tenant = state.tenants.get_mut(&tenant).context("no such tenant")?;
         Arc::make_mut(tenant).revoked.insert(user, last);

@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use crate::{
     authorize::client_request_id,
-    claims::{ClaimsRequest, Issuance, v1_issuer},
+    claims::{ClaimsRequest, Issuance, Session, issue_of, issued_after, policy_of, v1_issuer},
     client::{Client, Form, authenticate},
-    configuration::{Tenant, User},
+    configuration::{ConditionalAccess, Tenant, User},
     errors::{Aadsts, Trace},
     keys::{Object, Unverified, hashed, object, random_token},
     log::Learnt,
@@ -107,8 +107,9 @@ impl<'a> Exchange<'a> {
         learnt.user = Some(code.user);
         let user = self.active_user(code.user, code.issue)?;
         let requested = self.requested(self.form.get("scope").unwrap_or(&code.scope))?;
-        let mut claims = ClaimsRequest::parse(code.claims.as_deref()).ok_or(Aadsts::Malformed)?;
-        claims.extend(&self.claims);
+        let signed_in = ClaimsRequest::parse(code.claims.as_deref()).ok_or(Aadsts::Malformed)?;
+        let mut claims = self.claims_within(&signed_in.session, &requested)?;
+        claims.extend(&signed_in);
         let answer = self.for_user(user, &requested, requested.asked_by(self.client.app), &claims)?;
         self.with_id_token(answer, user, &requested, code.nonce.as_deref())
     }
@@ -161,7 +162,8 @@ impl<'a> Exchange<'a> {
         if !requested.wants("offline_access") {
             requested.openid.push("offline_access".to_owned());
         }
-        let answer = self.for_user(user, &requested, requested.asked_by(self.client.app), &self.claims)?;
+        let claims = self.claims_within(&known.session, &requested)?;
+        let answer = self.for_user(user, &requested, requested.asked_by(self.client.app), &claims)?;
         self.with_id_token(answer, user, &requested, None)
     }
 
@@ -174,16 +176,49 @@ impl<'a> Exchange<'a> {
         }
         let assertion = self.form.require("assertion")?;
         let scope = self.form.require("scope")?;
-        let user = self.asserted_user(assertion)?;
+        let (user, session) = self.asserted_user(assertion)?;
         learnt.user = Some(user.oid);
         let requested = self.requested(scope)?;
         let consented = self.consented(&requested)?;
-        let answer = self.for_user(user, &requested, consented, &self.claims)?;
+        self.check_conditional_access(&session, &requested)?;
+        let claims = self.claims_within(&session, &requested)?;
+        let answer = self.for_user(user, &requested, consented, &claims)?;
         self.with_id_token(answer, user, &requested, None)
     }
 
-    /// The user of the token presented in the on-behalf-of grant, if it is one for this app, of this tenant, and valid.
-    fn asserted_user(&self, assertion: &str) -> Result<&'a User, Aadsts> {
+    /// Without the user, a client gets what the sign-in met and no more.
+    fn claims_within(&self, session: &Session, requested: &Requested<'_>) -> Result<ClaimsRequest, Aadsts> {
+        if !session.meets(&self.claims.session) {
+            return Err(Aadsts::StepUpRequired {
+                resource: requested.resource.id(),
+                claims: self.form.get("claims").unwrap_or_default().to_owned(),
+                basic_action: true,
+            });
+        }
+        let mut claims = self.claims.clone();
+        claims.session.extend(session);
+        Ok(claims)
+    }
+
+    fn check_conditional_access(&self, session: &Session, requested: &Requested<'_>) -> Result<(), Aadsts> {
+        let Resource::Graph = requested.resource else { return Ok(()) };
+        let policy = policy_of(self.client.app).to_string();
+        let step_up = |basic_action| Aadsts::StepUpRequired {
+            resource: requested.resource.id(),
+            claims: json!({"access_token": {"capolids": {"essential": true, "values": [policy]}}}).to_string(),
+            basic_action,
+        };
+        match self.client.app.conditional_access {
+            ConditionalAccess::Blocked => Err(Aadsts::AccessBlocked),
+            ConditionalAccess::MultiFactor if !session.meets_policy(&policy) => Err(step_up(false)),
+            ConditionalAccess::MultiFactorBasicAction if !session.meets_policy(&policy) => Err(step_up(true)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The user of the token presented in the on-behalf-of grant, if it is one for this app, of this tenant, and valid;
+    /// and what that user did to get it.
+    fn asserted_user(&self, assertion: &str) -> Result<(&'a User, Session), Aadsts> {
         let token =
             Unverified::parse(assertion).ok_or(Aadsts::MalformedToken("The assertion is not a JSON Web Token."))?;
         let key = token.kid().and_then(|kid| self.tenant.key(kid));
@@ -219,7 +254,7 @@ impl<'a> Exchange<'a> {
         }
         let oid = token.claim("oid").and_then(|oid| Uuid::parse_str(oid).ok());
         let oid = oid.ok_or(Aadsts::MalformedToken("The assertion names no user."))?;
-        self.active_user(oid, issue_of(&token))
+        Ok((self.active_user(oid, issue_of(&token))?, Session::of(&token)))
     }
 
     /// The user, unless disabled, unknown, or signed out of everything since `issue`.
@@ -229,10 +264,10 @@ impl<'a> Exchange<'a> {
         if !user.account_enabled {
             return Err(Aadsts::AccountDisabled);
         }
-        if self.tenant.is_revoked(oid, issue) {
-            return Err(Aadsts::GrantRevoked);
+        match self.tenant.revoked_at(oid, issue) {
+            None => Ok(user),
+            Some(at) => Err(Aadsts::GrantRevoked { claims: issued_after(at) }),
         }
-        Ok(user)
     }
 
     fn requested(&self, scope: &str) -> Result<Requested<'a>, Aadsts> {
@@ -292,6 +327,7 @@ impl<'a> Exchange<'a> {
                     client: self.client.app.client_id,
                     user: user.oid,
                     scope: requested.granted_text(&scopes),
+                    session: claims.session.clone(),
                     issue: issuance.issue,
                     expires: issuance.now + REFRESH_TOKEN_LIFETIME,
                 },
@@ -340,11 +376,6 @@ fn lifetime(issuance: &Issuance<'_>) -> Object {
         answer.insert("refresh_in".to_owned(), (seconds / 2).into());
     }
     answer
-}
-
-/// The issue number in one of the emulator's own tokens; 0, older than any, in one that a test made up.
-pub(crate) fn issue_of(token: &Unverified) -> u64 {
-    token.claim("aio").and_then(|aio| u64::from_str_radix(aio, 16).ok()).unwrap_or_default()
 }
 
 /// Entra's "internal service error", for what cannot happen.

@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{EMULATOR, JWT_BEARER, World};
+use crate::world::{EMULATOR, World};
 
 fn error((status, body): &(u16, Value)) -> (u16, &str) {
     (*status, body["error"]["code"].as_str().unwrap())
@@ -53,16 +53,7 @@ async fn each_resource_needs_its_scope() {
 #[tokio::test]
 async fn an_application_reads_users_by_its_role_and_has_no_me() {
     let world = World::new();
-    let (_, answer) = world
-        .token(&[
-            ("grant_type", "client_credentials"),
-            ("client_id", &world.api.to_string()),
-            ("client_assertion_type", JWT_BEARER),
-            ("client_assertion", &world.right_assertion()),
-            ("scope", "https://graph.microsoft.com/.default"),
-        ])
-        .await;
-    let token = answer["access_token"].as_str().unwrap();
+    let token = &world.graph_application_token().await;
     let refused = world.graph("/me", token).await;
     assert_eq!(error(&refused), (400, "BadRequest"));
     assert_eq!(refused.1["error"]["message"], "/me request is only valid with delegated authentication flow.");
@@ -191,4 +182,44 @@ async fn a_revoked_users_token_is_challenged_and_the_next_one_works() {
     let (status, after) = world.on_behalf_of(&world.user_token("alice"), "User.Read").await;
     assert_eq!(status, 200);
     assert_eq!(world.graph("/me", after["access_token"].as_str().unwrap()).await.0, 200);
+}
+
+#[tokio::test]
+async fn groups_of_others_need_a_permission_for_users_and_one_for_groups() {
+    let post = async |world: &World, token: &str, path: &str| {
+        let url = format!("{}/v1.0{path}", EMULATOR.graph());
+        let body = json!({"groupIds": [world.sales], "securityEnabledOnly": true});
+        let response = world.http.post(url).bearer_auth(token).json(&body).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    for function in ["checkMemberGroups", "getMemberGroups", "getMemberObjects"] {
+        let world = World::new();
+        let (mine, bobs) = (format!("/me/{function}"), format!("/users/{}/{function}", world.bob));
+        for (path, scope, status) in [
+            (&mine, "User.Read", 200),
+            (&mine, "Mail.Read", 403),
+            (&bobs, "User.Read", 403),
+            (&bobs, "User.ReadBasic.All", 403),
+            (&bobs, "GroupMember.Read.All", 403),
+            (&bobs, "User.ReadBasic.All GroupMember.Read.All", 200),
+            (&bobs, "Directory.Read.All", 200),
+        ] {
+            let token = world.graph_token("alice", scope);
+            assert_eq!(post(&world, &token, path).await.0, status, "{path} with {scope}");
+        }
+        for (roles, status) in [
+            (vec!["User.Read.All"], 403),
+            (vec!["User.Read.All", "GroupMember.Read.All"], 200),
+            (vec!["Directory.Read.All"], 200),
+            (vec![], 403),
+        ] {
+            let roles: Vec<String> = roles.into_iter().map(ToOwned::to_owned).collect();
+            let world = World::with(|tenant| tenant.apps[0].granted_graph_roles = roles.clone());
+            let token = world.graph_application_token().await;
+            let path = format!("/users/{}/{function}", world.bob);
+            let (found, body) = post(&world, &token, &path).await;
+            assert_eq!(found, status, "{path} with {roles:?}: {body}");
+            assert_eq!(error(&post(&world, &token, &mine).await), (400, "BadRequest"));
+        }
+    }
 }

@@ -14,4 +14,5 @@ mod graph;
 mod metadata;
 mod on_behalf_of;
 mod program;
+mod step_up;
 mod world;

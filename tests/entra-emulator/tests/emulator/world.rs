@@ -247,6 +247,20 @@ impl World {
         self.control().mint_user_access_token(self.tenant, self.api, &name, scope).unwrap()
     }
 
+    /// A Graph token of the API acting as itself.
+    pub(crate) async fn graph_application_token(&self) -> String {
+        let (_, answer) = self
+            .token(&[
+                ("grant_type", "client_credentials"),
+                ("client_id", &self.api.to_string()),
+                ("client_assertion_type", JWT_BEARER),
+                ("client_assertion", &self.right_assertion()),
+                ("scope", "https://graph.microsoft.com/.default"),
+            ])
+            .await;
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+
     pub(crate) async fn graph(&self, path: &str, token: &str) -> (u16, Value) {
         let url =
             if path.starts_with("https://") { path.to_owned() } else { format!("{}/v1.0{path}", EMULATOR.graph()) };
