@@ -13,7 +13,7 @@ use secrecy::ExposeSecret;
 use super::bearer::Bearer;
 use super::{Gate, answer};
 use crate::audit::{Outcome, Trail};
-use crate::token::{Principal, TokenError};
+use crate::token::{Principal, Remedy, TokenError};
 
 /// Lets verified tokens in: the request carries `Arc<Principal>` from here on, and its bearer token no longer.
 pub(super) async fn layer(
@@ -31,6 +31,7 @@ pub(super) async fn layer(
             next.run(request).await
         }
         Err(error) => {
+            tracing::info!(reason = error.reason(), "token refused: {error}");
             trail.decided(Outcome::Refused(error.reason()));
             refuse(&gate, &error)
         }
@@ -39,13 +40,14 @@ pub(super) async fn layer(
 
 fn refuse(gate: &Gate, error: &TokenError) -> Response {
     let text = error.to_string();
-    if error.keys_unavailable() {
-        let mut response = answer::problem(StatusCode::SERVICE_UNAVAILABLE, &text);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
-        response
-    } else if error.required_scope_missing() {
-        gate.challenge.insufficient_scope(&text, &BTreeSet::new())
-    } else {
-        gate.challenge.invalid_token(&text)
+    match error.remedy() {
+        Remedy::AnotherToken => gate.challenge.invalid_token(&text),
+        Remedy::MoreScopes => gate.challenge.insufficient_scope(&text, &BTreeSet::new()),
+        Remedy::Administrator => answer::problem(StatusCode::FORBIDDEN, &text),
+        Remedy::Patience => {
+            let mut response = answer::problem(StatusCode::SERVICE_UNAVAILABLE, &text);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
+            response
+        }
     }
 }

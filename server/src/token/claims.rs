@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use mcp_entra_policy::{Groups, ServerConfiguration};
+use mcp_entra_policy::{CallerKind, Groups, GroupsSource, ServerConfiguration, TokenVersion};
 use secrecy::SecretString;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::issuers::Issuers;
 use super::jwt::{Claims, VerifiedClaims};
-use super::{Application, Principal, TokenError, User, keys};
+use super::{Application, Membership, Principal, TokenError, User};
 
 /// Seconds by which clocks may differ.
 const CLOCK_SKEW: u64 = 60;
@@ -21,12 +22,16 @@ const GRAPH_APPLICATION: &str = "00000003-0000-0000-c000-000000000000";
 
 /// What a token must say to be accepted.
 pub(super) struct Expected {
-    issuer: String,
+    issuers: Issuers,
+    token_versions: BTreeSet<TokenVersion>,
     tenant: String,
     audiences: BTreeSet<String>,
+    /// Empty: any.
+    allowed_clients: BTreeSet<String>,
     required_scopes: BTreeSet<String>,
     /// The required scopes, fully qualified: what a client should ask for.
     qualified_scopes: Vec<String>,
+    groups: GroupsSource,
     graph_base_url: String,
 }
 
@@ -35,26 +40,21 @@ impl Expected {
         let entra = &configuration.entra;
         let own = [entra.client_id.clone(), format!("api://{}", entra.client_id)];
         Self {
-            issuer: keys::issuer(entra),
+            issuers: Issuers::new(&entra.authority, &entra.tenant_id),
+            token_versions: entra.token_versions.clone(),
             tenant: entra.tenant_id.clone(),
             audiences: own.into_iter().chain(entra.audiences.iter().cloned()).collect(),
+            allowed_clients: entra.allowed_clients.iter().cloned().collect(),
             required_scopes: entra.required_scopes.iter().cloned().collect(),
             qualified_scopes: configuration.qualified_scopes(),
+            groups: entra.groups,
             graph_base_url: configuration.graph.base_url.clone(),
         }
     }
 
     /// The mistake that claims show even though nothing is proven of them: only ever another way of saying no.
     pub(super) fn recognise_mistake(&self, claims: &Claims) -> Option<TokenError> {
-        let error = check_origin(claims, self).err()?;
-        let telling = matches!(
-            error,
-            TokenError::GraphToken { .. }
-                | TokenError::Tenant { .. }
-                | TokenError::Audience { .. }
-                | TokenError::Version1
-        );
-        telling.then_some(error)
+        check_origin(claims, self).err().filter(|error| !matches!(error, TokenError::Claim(_)))
     }
 
     fn is_graph(&self, audience: &str) -> bool {
@@ -69,61 +69,54 @@ impl Expected {
 
 /// Who these claims speak for, at `now` (seconds since 1970). `token` is the one that they were read from.
 pub(super) fn principal(
-    claims: VerifiedClaims,
+    verified: &VerifiedClaims,
     token: &str,
     expected: &Expected,
     now: u64,
 ) -> Result<Principal, TokenError> {
-    let claims = claims.as_claims();
-    check_origin(claims, expected)?;
+    let claims = verified.as_claims();
+    let version = check_origin(claims, expected)?;
+    // Only keys for version 2 are published with their issuer. Those of version 1 are the same, so that the issuer that
+    // the tenant has in version 2 stands for both, as in Microsoft's own validator.
+    if !verified.key_is_for(expected.issuers.of(TokenVersion::V2), &expected.tenant) {
+        return Err(TokenError::KeyIssuer);
+    }
     let expires_at = check_lifetime(claims, now)?;
-    if claims.get("cnf").is_some() {
+    if claims.contains_key("cnf") {
         return Err(TokenError::Bound);
     }
-    let roles = strings(claims, "roles")?.unwrap_or_default();
     let scopes = scopes(claims)?;
-    let says_application = match claims.get("idtyp") {
-        None => false,
-        Some(kind) => kind.as_str().ok_or(TokenError::Claim("idtyp"))? == "app",
-    };
-    let tenant_id = expected.tenant.clone();
-    if !scopes.is_empty() && !says_application {
-        if scopes.is_disjoint(&expected.required_scopes) {
-            return Err(TokenError::ScopeMissing { scopes: expected.qualified_scopes.join(" ") });
-        }
-        return Ok(Principal::User(User {
-            tenant_id,
-            object_id: guid(claims, "oid")?,
-            client_id: client_id(claims)?,
-            scopes,
-            roles,
-            groups: groups(claims)?,
-            authentication_contexts: strings(claims, "acrs")?.unwrap_or_default(),
-            accepts_claims_challenge: strings(claims, "xms_cc")?.is_some_and(|values| values.contains("cp1")),
-            assertion: SecretString::from(token),
-            expires_at,
-        }));
+    let kind = caller_kind(claims, scopes.as_ref(), expected)?;
+    let (tenant_id, object_id) = (expected.tenant.clone(), guid(claims, "oid")?);
+    let client_id = client_id(claims, version, expected)?;
+    let roles = strings(claims, "roles")?.unwrap_or_default();
+    if kind == CallerKind::Application {
+        return match roles.is_empty() {
+            true => Err(TokenError::ApplicationWithoutRole),
+            false => Ok(Principal::Application(Application { tenant_id, object_id, client_id, roles, expires_at })),
+        };
     }
-    // idtyp is an optional claim, so its absence proves nothing; a service principal's token has sub = oid. An ID
-    // token has this server's audience, the same keys and even the user's roles, but neither scp nor these.
-    let has_client = claims.get("azp").or(claims.get("appid")).is_some();
-    let own_subject = claims.get("oid").is_some() && claims.get("oid") == claims.get("sub");
-    if claims.get("scp").is_some() || !has_client || !(says_application || own_subject) {
-        return Err(TokenError::IdToken { scope: expected.a_scope() });
+    let scopes = scopes.unwrap_or_default();
+    if scopes.is_disjoint(&expected.required_scopes) {
+        return Err(TokenError::ScopeMissing { scopes: expected.qualified_scopes.join(" ") });
     }
-    if roles.is_empty() {
-        return Err(TokenError::ApplicationWithoutRole);
-    }
-    Ok(Principal::Application(Application {
+    Ok(Principal::User(User {
         tenant_id,
-        object_id: guid(claims, "oid")?,
-        client_id: client_id(claims)?,
+        object_id,
+        membership: membership(claims, expected),
+        client_id,
+        scopes,
         roles,
+        groups: groups(claims, expected.groups)?,
+        authentication_contexts: strings(claims, "acrs")?.unwrap_or_default(),
+        accepts_claims_challenge: strings(claims, "xms_cc")?.is_some_and(|values| values.contains("cp1")),
+        assertion: SecretString::from(token),
+        expires_at,
     }))
 }
 
 /// Audience, tenant, version and issuer, in the order that names the mistake best.
-fn check_origin(claims: &Claims, expected: &Expected) -> Result<(), TokenError> {
+fn check_origin(claims: &Claims, expected: &Expected) -> Result<TokenVersion, TokenError> {
     // An array of audiences would make the token good for others too; Entra issues none.
     let audience = text(claims, "aud")?;
     if expected.is_graph(audience) {
@@ -136,12 +129,41 @@ fn check_origin(claims: &Claims, expected: &Expected) -> Result<(), TokenError> 
     if !expected.audiences.contains(audience) {
         return Err(TokenError::Audience { audience: quote(audience), scope: expected.a_scope() });
     }
-    if text(claims, "ver")? != "2.0" {
-        return Err(TokenError::Version1);
+    let (version, other) = match text(claims, "ver")? {
+        "1.0" => (TokenVersion::V1, TokenError::Version1),
+        "2.0" => (TokenVersion::V2, TokenError::Version2),
+        _ => return Err(TokenError::Claim("ver")),
+    };
+    if !expected.token_versions.contains(&version) {
+        return Err(other);
     }
-    match text(claims, "iss")? == expected.issuer {
-        true => Ok(()),
-        false => Err(TokenError::Issuer { expected: expected.issuer.clone() }),
+    let issuer = expected.issuers.of(version);
+    match text(claims, "iss")? == issuer {
+        true => Ok(version),
+        false => Err(TokenError::Issuer { expected: issuer.to_owned() }),
+    }
+}
+
+/// Whether a user or an application is spoken for. `idtyp` is an optional claim, so that its absence proves nothing; the
+/// token of a service principal then has `sub` = `oid`. An ID token has this server's audience, the same keys and even the
+/// user's roles, but no `scp`.
+fn caller_kind(
+    claims: &Claims,
+    scopes: Option<&BTreeSet<String>>,
+    expected: &Expected,
+) -> Result<CallerKind, TokenError> {
+    let stated = match claims.get("idtyp") {
+        None => None,
+        Some(kind) => Some(kind.as_str().ok_or(TokenError::Claim("idtyp"))?),
+    };
+    let has_client = claims.contains_key("azp") || claims.contains_key("appid");
+    let own_subject = claims.contains_key("oid") && claims.get("oid") == claims.get("sub");
+    match (scopes, stated) {
+        (None, Some("app")) => Ok(CallerKind::Application),
+        (None, None) if has_client && own_subject => Ok(CallerKind::Application),
+        (None, _) => Err(TokenError::IdToken { scope: expected.a_scope() }),
+        (Some(scopes), stated) if !scopes.is_empty() && stated != Some("app") => Ok(CallerKind::User),
+        (Some(_), _) => Err(TokenError::NeitherUserNorApplication),
     }
 }
 
@@ -150,38 +172,64 @@ fn check_lifetime(claims: &Claims, now: u64) -> Result<u64, TokenError> {
     let seconds = |name| claims.get(name).and_then(Value::as_u64).ok_or(TokenError::Claim(name));
     let (expires_at, not_before, issued_at) = (seconds("exp")?, seconds("nbf")?, seconds("iat")?);
     if now >= expires_at.saturating_add(CLOCK_SKEW) {
-        return Err(TokenError::Expired);
+        return Err(TokenError::Expired { seconds_ago: now - expires_at });
     }
-    let latest_start = now.saturating_add(CLOCK_SKEW);
-    match not_before > latest_start || issued_at > latest_start {
-        true => Err(TokenError::NotYetValid),
+    let starts_at = not_before.max(issued_at);
+    match starts_at > now.saturating_add(CLOCK_SKEW) {
+        true => Err(TokenError::NotYetValid { in_seconds: starts_at - now }),
         false => Ok(expires_at),
     }
 }
 
-fn scopes(claims: &Claims) -> Result<BTreeSet<String>, TokenError> {
+/// The scopes of a user's token; none where there is no such claim, as in all other tokens.
+fn scopes(claims: &Claims) -> Result<Option<BTreeSet<String>>, TokenError> {
     match claims.get("scp") {
-        None => Ok(BTreeSet::new()),
-        Some(Value::String(scopes)) => Ok(scopes.split_ascii_whitespace().map(str::to_owned).collect()),
+        None => Ok(None),
+        Some(Value::String(scopes)) => {
+            Ok(Some(scopes.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect()))
+        }
         Some(_) => Err(TokenError::Claim("scp")),
     }
 }
 
-/// An absent claim does not mean "no groups": the app registration may not emit it, and above 200 groups Entra puts
-/// an indicator in its place.
-fn groups(claims: &Claims) -> Result<Groups, TokenError> {
-    let overage = claims.get("_claim_names").and_then(|names| names.get("groups")).is_some();
-    let has_groups = claims.get("hasgroups").is_some_and(|value| *value != Value::Bool(false));
-    match strings(claims, "groups")? {
-        Some(groups) if !overage && !has_groups => {
-            Ok(Groups::Known(groups.iter().map(|group| group.to_ascii_lowercase()).collect()))
-        }
-        _ => Ok(Groups::Unknown),
-    }
+/// `acct` says it where the app registration asks for it; anything but a member's zero is a guest. Else `idp` does, which
+/// names who signed the user in, and is absent where that was the issuer.
+fn membership(claims: &Claims, expected: &Expected) -> Membership {
+    let own = match (claims.get("acct"), claims.get("idp")) {
+        (Some(account), _) => account.as_u64() == Some(0),
+        (None, Some(provider)) => provider.as_str().is_some_and(|provider| expected.issuers.contain(provider)),
+        (None, None) => true,
+    };
+    if own { Membership::Member } else { Membership::Guest }
 }
 
-fn client_id(claims: &Claims) -> Result<String, TokenError> {
-    guid(claims, if claims.get("azp").is_some() { "azp" } else { "appid" })
+/// An absent claim does not mean "no groups" unless the app registration is known to emit all that matter; above 200
+/// groups Entra puts an indicator in its place.
+fn groups(claims: &Claims, source: GroupsSource) -> Result<Groups, TokenError> {
+    let overage = claims.get("_claim_names").and_then(|names| names.get("groups")).is_some();
+    let has_groups = claims.get("hasgroups").is_some_and(|value| *value != Value::Bool(false));
+    let listed = strings(claims, "groups")?;
+    Ok(match (listed, source) {
+        _ if overage || has_groups => Groups::Unknown,
+        (Some(groups), _) => Groups::Known(groups.iter().map(|group| group.to_ascii_lowercase()).collect()),
+        (None, GroupsSource::InToken) => Groups::Known(BTreeSet::new()),
+        (None, GroupsSource::Resolve) => Groups::Unknown,
+    })
+}
+
+/// The client that asked Entra for the token, if it is one that may call.
+fn client_id(claims: &Claims, version: TokenVersion, expected: &Expected) -> Result<String, TokenError> {
+    let client = guid(
+        claims,
+        match version {
+            TokenVersion::V1 => "appid",
+            TokenVersion::V2 => "azp",
+        },
+    )?;
+    match expected.allowed_clients.is_empty() || expected.allowed_clients.contains(&client) {
+        true => Ok(client),
+        false => Err(TokenError::Client { client }),
+    }
 }
 
 fn text<'a>(claims: &'a Claims, name: &'static str) -> Result<&'a str, TokenError> {
@@ -213,124 +261,4 @@ fn quote(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use mcp_entra_policy::{
-        AuditConfiguration, EntraConfiguration, GraphAccess, GraphConfiguration, GroupsSource, ProbeConfiguration,
-        RateLimitConfiguration, ServerReference, TokenVersion,
-    };
-    use serde_json::json;
-
-    use super::*;
-
-    const TENANT: &str = "8f6b0000-0000-4000-8000-000000000001";
-    const CLIENT: &str = "1c2d0000-0000-4000-8000-000000000002";
-    const NOW: u64 = 1_800_000_000;
-
-    fn expected() -> Expected {
-        Expected::new(&ServerConfiguration {
-            server: ServerReference { namespace: "productivity".into(), name: "graph".into() },
-            public_url: None,
-            path: "/mcp".into(),
-            entra: EntraConfiguration {
-                tenant_id: TENANT.into(),
-                client_id: CLIENT.into(),
-                authority: "https://login.example".into(),
-                audiences: vec![],
-                required_scopes: vec!["mcp.access".into()],
-                allowed_clients: vec![],
-                token_versions: TokenVersion::by_default(),
-                groups: GroupsSource::Resolve,
-            },
-            graph: GraphConfiguration {
-                base_url: "https://graph.example".into(),
-                scopes: vec!["User.Read".into()],
-                tools: vec![],
-                access: GraphAccess::OnBehalfOf,
-            },
-            probe: ProbeConfiguration { interval_seconds: 300 },
-            rate_limit: RateLimitConfiguration::default(),
-            audit: AuditConfiguration::default(),
-            trusted_proxies: vec![],
-        })
-    }
-
-    fn user_claims() -> Value {
-        json!({
-            "ver": "2.0", "iss": format!("https://login.example/{TENANT}/v2.0"), "aud": CLIENT, "tid": TENANT,
-            "oid": "aaaa0000-0000-4000-8000-000000000003", "sub": "pairwise",
-            "azp": "bbbb0000-0000-4000-8000-000000000004", "scp": "profile mcp.access", "roles": ["Mcp.Reader"],
-            "iat": NOW, "nbf": NOW, "exp": NOW + 3600,
-        })
-    }
-
-    fn application_claims() -> Value {
-        let mut claims = user_claims();
-        claims.as_object_mut().unwrap().remove("scp");
-        claims["sub"] = claims["oid"].clone();
-        claims
-    }
-
-    fn read_at(claims: Value, now: u64) -> Result<Principal, TokenError> {
-        principal(VerifiedClaims::for_test(claims), "token", &expected(), now)
-    }
-
-    fn groups_with(change: Value) -> Groups {
-        let mut claims = user_claims();
-        claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        match read_at(claims, NOW).unwrap() {
-            Principal::User(user) => user.groups,
-            Principal::Application(_) => panic!("an application"),
-        }
-    }
-
-    #[test]
-    fn a_token_is_accepted_up_to_the_skew_around_its_lifetime_and_not_beyond() {
-        let claims = user_claims;
-        assert!(read_at(claims(), NOW - 60).is_ok());
-        assert_eq!(read_at(claims(), NOW - 61).unwrap_err(), TokenError::NotYetValid);
-        assert!(read_at(claims(), NOW + 3600 + 59).is_ok());
-        assert_eq!(read_at(claims(), NOW + 3600 + 60).unwrap_err(), TokenError::Expired);
-    }
-
-    #[test]
-    fn a_token_issued_or_valid_in_the_future_is_refused_whatever_its_other_times() {
-        for name in ["iat", "nbf"] {
-            let mut claims = user_claims();
-            claims[name] = json!(NOW + 61);
-            assert_eq!(read_at(claims, NOW).unwrap_err(), TokenError::NotYetValid, "{name}");
-        }
-    }
-
-    #[test]
-    fn absent_or_replaced_groups_are_unknown_and_an_empty_list_is_not() {
-        assert_eq!(groups_with(json!({})), Groups::Unknown);
-        assert_eq!(groups_with(json!({ "groups": [] })), Groups::Known(BTreeSet::new()));
-        assert_eq!(groups_with(json!({ "groups": ["ABC"] })), Groups::Known(BTreeSet::from(["abc".to_owned()])));
-        assert_eq!(groups_with(json!({ "hasgroups": true })), Groups::Unknown);
-        assert_eq!(groups_with(json!({ "_claim_names": { "groups": "src1" }, "groups": ["abc"] })), Groups::Unknown);
-    }
-
-    #[test]
-    fn an_application_is_told_from_a_user_by_the_absence_of_scp_and_by_its_subject_or_idtyp() {
-        assert!(matches!(read_at(application_claims(), NOW), Ok(Principal::Application(_))));
-        let mut by_idtyp = application_claims();
-        by_idtyp["sub"] = json!("pairwise");
-        assert_eq!(read_at(by_idtyp.clone(), NOW).unwrap_err().reason(), "id_token");
-        by_idtyp["idtyp"] = json!("app");
-        assert!(matches!(read_at(by_idtyp, NOW), Ok(Principal::Application(_))));
-        let mut both = user_claims();
-        both["idtyp"] = json!("app");
-        assert_eq!(read_at(both, NOW).unwrap_err().reason(), "id_token");
-    }
-
-    #[test]
-    fn what_is_repeated_to_the_client_stays_within_the_characters_of_rfc_6750() {
-        for audience in ["https://other.example/\"", "a\\b", "ü", &"x".repeat(101), "", "a\r\nb"] {
-            let mut claims = user_claims();
-            claims["aud"] = json!(audience);
-            let text = read_at(claims, NOW).unwrap_err().to_string();
-            assert!(text.bytes().all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E)), "{text}");
-            assert!(text.contains("issued for another one, not for this server"), "{text}");
-        }
-    }
-}
+mod tests;

@@ -35,8 +35,15 @@ pub enum TokenError {
         "this is a version 1 token, but version 2 is needed: set api.requestedAccessTokenVersion to 2 in the manifest of this server's app registration, then sign in again"
     )]
     Version1,
+    /// A token of version 2.
+    #[error(
+        "this is a version 2 token, but this server takes version 1 alone: set api.requestedAccessTokenVersion to 1 in the manifest of this server's app registration, then sign in again"
+    )]
+    Version2,
     /// A token for Microsoft Graph.
-    #[error("this is a token for Microsoft Graph, not for this server: request {scope} instead")]
+    #[error(
+        "this is a token for Microsoft Graph, not for this server: request {scope}, in full (a scope by its bare name is one of Graph's)"
+    )]
     GraphToken {
         /// A scope of this server, fully qualified.
         scope: String,
@@ -70,11 +77,17 @@ pub enum TokenError {
         scope: String,
     },
     /// Past its end.
-    #[error("the token has expired; refresh it or sign in again")]
-    Expired,
+    #[error("the token expired {} ago; refresh it or sign in again", spoken(*.seconds_ago))]
+    Expired {
+        /// By the server's clock.
+        seconds_ago: u64,
+    },
     /// Before its start.
-    #[error("the token is not valid yet; check the clocks of client and server")]
-    NotYetValid,
+    #[error("the token becomes valid in {}; check the clocks of client and server", spoken(*.in_seconds))]
+    NotYetValid {
+        /// By the server's clock.
+        in_seconds: u64,
+    },
     /// A claim is absent or not of its type.
     #[error("the token's claim {0} is missing or not as Entra issues it; send an access token issued by Entra")]
     Claim(&'static str),
@@ -83,6 +96,19 @@ pub enum TokenError {
         "the token is bound to a device or key (cnf) and cannot be sent as a bearer token; request an ordinary access token"
     )]
     Bound,
+    /// The claims that tell users from applications contradict each other.
+    #[error(
+        "the token speaks neither for a user nor for an application (its scp and idtyp contradict each other); send an access token issued by Entra"
+    )]
+    NeitherUserNorApplication,
+    /// Obtained by a client that this server does not serve.
+    #[error(
+        "this server does not serve the client {client}: use one that it serves, or ask the platform team to add this one to spec.entra.allowedClients of the McpServer"
+    )]
+    Client {
+        /// `azp` or `appid`: a GUID.
+        client: String,
+    },
     /// An app-only token without any application permission. Entra issues those to every service principal of the
     /// tenant, so that the token alone proves no permission.
     #[error(
@@ -110,28 +136,71 @@ impl TokenError {
             Self::Signature => "bad_signature",
             Self::KeyIssuer => "key_of_another_issuer",
             Self::Version1 => "version_1_token",
+            Self::Version2 => "version_2_token",
             Self::GraphToken { .. } => "graph_token",
             Self::IdToken { .. } => "id_token",
             Self::Tenant { .. } => "another_tenant",
             Self::Issuer { .. } => "another_issuer",
             Self::Audience { .. } => "another_audience",
-            Self::Expired => "expired",
-            Self::NotYetValid => "not_yet_valid",
+            Self::Expired { .. } => "expired",
+            Self::NotYetValid { .. } => "not_yet_valid",
             Self::Claim(_) => "bad_claim",
             Self::Bound => "bound_token",
+            Self::NeitherUserNorApplication => "neither_user_nor_application",
+            Self::Client { .. } => "client_not_allowed",
             Self::ApplicationWithoutRole => "application_without_role",
             Self::ScopeMissing { .. } => "scope_missing",
         }
     }
 
-    /// Whether the token is good but for its scopes: HTTP 403 `insufficient_scope`, which the client can meet by
-    /// asking for more. Everything else is 401 `invalid_token`, or 503 while [`Self::keys_unavailable`].
-    pub fn required_scope_missing(&self) -> bool {
-        matches!(self, Self::ScopeMissing { .. })
+    /// What helps the caller.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::KeysUnavailable => Remedy::Patience,
+            Self::ScopeMissing { .. } => Remedy::MoreScopes,
+            Self::ApplicationWithoutRole | Self::Client { .. } => Remedy::Administrator,
+            _ => Remedy::AnotherToken,
+        }
     }
+}
 
-    /// Whether no token can be verified at the moment: HTTP 503, not the client's fault.
-    pub fn keys_unavailable(&self) -> bool {
-        matches!(self, Self::KeysUnavailable)
+/// What helps a caller whose token is refused; the HTTP answer follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Another token: 401 `invalid_token`.
+    AnotherToken,
+    /// A token with more scopes, which the client can ask for: 403 `insufficient_scope`.
+    MoreScopes,
+    /// Somebody who changes what is allowed: 403 without a challenge, for no other token would be accepted either.
+    Administrator,
+    /// Trying again: 503, for it is not the caller's fault.
+    Patience,
+}
+
+/// A time as people say it.
+fn spoken(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    let (number, unit) = match () {
+        () if days > 1 => (days, "days"),
+        () if hours > 1 => (hours, "hours"),
+        () if minutes > 1 => (minutes, "minutes"),
+        () => (seconds, "seconds"),
+    };
+    format!("{number} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_said_in_the_largest_unit_of_which_there_are_at_least_two() {
+        let table =
+            [(61, "61 seconds"), (120, "2 minutes"), (7199, "119 minutes"), (7200, "2 hours"), (200_000, "2 days")];
+        for (seconds, text) in table {
+            assert_eq!(spoken(seconds), text);
+        }
+        let error = TokenError::Expired { seconds_ago: 12 * 60 + 5 };
+        assert_eq!(error.to_string(), "the token expired 12 minutes ago; refresh it or sign in again");
     }
 }

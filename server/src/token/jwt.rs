@@ -3,6 +3,8 @@
 //! jsonwebtoken verifies signatures here and nothing else: its own claim checks let an unknown `crit`, a missing
 //! audience and a future `nbf` pass by default, and its parser keeps the last of duplicate members.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
@@ -26,8 +28,11 @@ pub(super) struct UnverifiedToken<'a> {
     claims: Claims,
 }
 
-/// The claims of a token whose signature holds.
-pub(super) struct VerifiedClaims(Claims);
+/// The claims of a token whose signature holds, and the key that it holds with.
+pub(super) struct VerifiedClaims {
+    claims: Claims,
+    key: Arc<Key>,
+}
 
 impl<'a> UnverifiedToken<'a> {
     pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
@@ -61,32 +66,34 @@ impl<'a> UnverifiedToken<'a> {
         &self.claims
     }
 
-    /// The claims, once the signature holds and the key is one for their issuer and tenant.
-    pub(super) fn verify(&self, key: &Key) -> Result<VerifiedClaims, TokenError> {
+    /// The claims, once the signature holds.
+    pub(super) fn verify(&self, key: Arc<Key>) -> Result<VerifiedClaims, TokenError> {
         let message = self.signed_part.as_bytes();
         match jsonwebtoken::crypto::verify(self.signature, message, &key.verifies_with, Algorithm::RS256) {
-            Ok(true) => {}
-            Ok(false) | Err(_) => return Err(TokenError::Signature),
-        }
-        let claim = |name| self.claims.get(name).and_then(Value::as_str);
-        // Entra publishes one set of keys for many tenants and says in each key for which issuers it is good.
-        match (claim("iss"), claim("tid")) {
-            (Some(issuer), Some(tenant)) if key.is_for(issuer, tenant) => Ok(VerifiedClaims(self.claims.clone())),
-            (Some(_), Some(_)) => Err(TokenError::KeyIssuer),
-            (None, _) => Err(TokenError::Claim("iss")),
-            (_, None) => Err(TokenError::Claim("tid")),
+            Ok(true) => Ok(VerifiedClaims { claims: self.claims.clone(), key }),
+            Ok(false) | Err(_) => Err(TokenError::Signature),
         }
     }
 }
 
 impl VerifiedClaims {
     pub(super) fn as_claims(&self) -> &Claims {
-        &self.0
+        &self.claims
+    }
+
+    /// Whether the key is good for tokens of this tenant, whose issuer (of version 2) this is. Entra publishes one set of
+    /// keys for many tenants and says in each key for which issuers it is good.
+    pub(super) fn key_is_for(&self, issuer: &str, tenant: &str) -> bool {
+        self.key.is_for(issuer, tenant)
+    }
+
+    pub(super) fn into_key(self) -> Arc<Key> {
+        self.key
     }
 
     #[cfg(test)]
-    pub(super) fn for_test(claims: Value) -> Self {
-        Self(claims.as_object().unwrap().clone())
+    pub(super) fn for_test(claims: Value, key: Arc<Key>) -> Self {
+        Self { claims: claims.as_object().unwrap().clone(), key }
     }
 }
 

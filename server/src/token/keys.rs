@@ -1,6 +1,6 @@
 //! Entra's signing keys: fetched from the tenant's authority, refreshed, and dropped when they are too old to trust.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +8,18 @@ use arc_swap::ArcSwapOption;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
-use mcp_entra_policy::{EntraConfiguration, KeysStatus};
+use mcp_entra_policy::{EntraConfiguration, KeysStatus, TokenVersion};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::TokenError;
+use super::issuers::Issuers;
 use crate::http_client::{self, ExchangeError};
+use crate::strict_json;
 
 /// How long fetched keys are used before they are fetched again, give or take [`JITTER`].
 const REFRESH_AFTER: Duration = Duration::from_secs(12 * 3600);
@@ -74,8 +77,7 @@ pub struct Keys {
 /// One published key.
 pub(super) struct Key {
     pub(super) verifies_with: DecodingKey,
-    /// The issuers that the key is good for: an issuer, or a template with `{tenantid}` in it.
-    issuer: String,
+    published: PublishedKey,
 }
 
 struct KeySet {
@@ -94,43 +96,59 @@ struct PublishedKeys {
     keys: Vec<serde_json::Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(PartialEq, Eq, Deserialize)]
 struct PublishedKey {
     kty: String,
     #[serde(rename = "use")]
     used_for: Option<String>,
+    alg: Option<String>,
     kid: String,
     n: String,
     e: String,
+    /// The issuers that the key is good for: an issuer, or a template with `{tenantid}` in it.
     issuer: String,
 }
 
 impl Key {
     /// Whether the key is good for tokens of this issuer and tenant.
     pub(super) fn is_for(&self, issuer: &str, tenant: &str) -> bool {
-        self.issuer.replace("{tenantid}", tenant) == issuer
+        self.published.issuer.replace("{tenantid}", tenant) == issuer
     }
 
     /// A published key, if it is one that RS256 can use. Entra's carry no `alg`, so none is asked for; a key that
     /// does not say for which issuers it is good is good for none.
-    fn usable(published: serde_json::Value) -> Option<(String, Arc<Self>)> {
+    fn usable(published: serde_json::Value) -> Option<Self> {
         let published: PublishedKey = serde_json::from_value(published).ok()?;
         let modulus = URL_SAFE_NO_PAD.decode(&published.n).ok()?;
         let exponent = URL_SAFE_NO_PAD.decode(&published.e).ok()?;
         let modulus_bytes = modulus.iter().skip_while(|byte| **byte == 0).count();
         let for_signatures = published.used_for.as_deref().is_none_or(|used_for| used_for == "sig");
-        if published.kty != "RSA" || !for_signatures || modulus_bytes < 256 || exponent.is_empty() {
+        let for_rs256 = published.alg.as_deref().is_none_or(|algorithm| algorithm == "RS256");
+        if published.kty != "RSA" || !for_signatures || !for_rs256 || modulus_bytes < 256 || exponent.is_empty() {
             return None;
         }
         let verifies_with = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
-        Some((published.kid, Arc::new(Self { verifies_with, issuer: published.issuer })))
+        Some(Self { verifies_with, published })
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test(published: serde_json::Value) -> Arc<Self> {
+        Arc::new(Self::usable(published).unwrap())
     }
 }
 
 impl KeySet {
     fn parse(document: &[u8], fetched_at: Instant) -> Result<Self, String> {
-        let published: PublishedKeys = serde_json::from_slice(document).map_err(|error| error.to_string())?;
-        let keys: HashMap<_, _> = published.keys.into_iter().filter_map(Key::usable).collect();
+        let published: PublishedKeys = read(document)?;
+        let (mut keys, mut ambiguous) = (HashMap::new(), HashSet::new());
+        for key in published.keys.into_iter().filter_map(Key::usable) {
+            let id = key.published.kid.clone();
+            if keys.insert(id.clone(), Arc::new(key)).is_some() {
+                ambiguous.insert(id);
+            }
+        }
+        // Which of two keys with one id is meant cannot be told, so that neither is used.
+        keys.retain(|id, _| !ambiguous.contains(id));
         if keys.is_empty() {
             return Err("it has no RSA signing key with kid, issuer and at least 2048 bits".to_owned());
         }
@@ -148,7 +166,7 @@ impl Keys {
         Self {
             http,
             authority: entra.authority.clone(),
-            issuer: issuer(entra),
+            issuer: Issuers::new(&entra.authority, &entra.tenant_id).of(TokenVersion::V2).to_owned(),
             current: ArcSwapOption::empty(),
             error: ArcSwapOption::empty(),
             asked_on_demand: Mutex::new(None),
@@ -225,6 +243,12 @@ impl Keys {
         self.known(key_id)?.ok_or(TokenError::UnknownKey)
     }
 
+    /// Whether this very key is still published, and trusted.
+    pub(super) fn still_publish(&self, key: &Key) -> bool {
+        let known = self.known(&key.published.kid).ok().flatten();
+        known.is_some_and(|known| known.published == key.published)
+    }
+
     fn known(&self, key_id: &str) -> Result<Option<Arc<Key>>, TokenError> {
         let current = self.current.load();
         match current.as_ref().filter(|set| set.trusted_at(Instant::now())) {
@@ -237,8 +261,7 @@ impl Keys {
         let url = format!("{}/.well-known/openid-configuration", self.issuer);
         let document = self.get(&url).await?;
         let unusable = |url: &str, problem: String| KeysError::Document { url: url.to_owned(), problem };
-        let discovery: Discovery =
-            serde_json::from_slice(&document).map_err(|error| unusable(&url, error.to_string()))?;
+        let discovery: Discovery = read(&document).map_err(|problem| unusable(&url, problem))?;
         if discovery.issuer != self.issuer {
             let problem = format!("its issuer is {:?}, not {:?}", discovery.issuer, self.issuer);
             return Err(unusable(&url, problem));
@@ -265,18 +288,20 @@ impl Keys {
     }
 }
 
-/// The issuer of version 2 tokens for the configured tenant; its discovery document lies below it.
-pub(super) fn issuer(entra: &EntraConfiguration) -> String {
-    format!("{}/{}/v2.0", entra.authority, entra.tenant_id)
+/// A document of the authority, if there is only one way to read it.
+fn read<T: DeserializeOwned>(document: &[u8]) -> Result<T, String> {
+    let value = strict_json::from_slice(document).map_err(|error| error.to_string())?;
+    serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn published() -> serde_json::Value {
+    /// A key as Entra publishes it.
+    pub(in crate::token) fn published() -> serde_json::Value {
         json!({
             "kty": "RSA", "use": "sig", "kid": "one", "x5t": "one", "e": "AQAB",
             "n": URL_SAFE_NO_PAD.encode([0xC5; 256]),
@@ -289,19 +314,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_bound_to_the_issuers_of_its_template() {
-        let set = parse(json!([published()])).unwrap();
-        let key = set.keys.get("one").unwrap();
-        assert!(key.is_for("https://login.example/t1/v2.0", "t1"));
-        assert!(!key.is_for("https://login.example/t1/v2.0", "t2"));
-        assert!(!key.is_for("https://other.example/t1/v2.0", "t1"));
-    }
-
-    #[test]
     fn an_unusable_key_is_left_out_and_its_neighbour_stays() {
         let changes = [
             ("kty", json!("EC")),
             ("use", json!("enc")),
+            ("alg", json!("RS512")),
             ("n", json!("!")),
             ("n", json!(URL_SAFE_NO_PAD.encode([0xC5; 128]))),
             ("n", json!(null)),
@@ -321,9 +338,30 @@ mod tests {
     }
 
     #[test]
-    fn a_document_without_usable_keys_is_refused() {
+    fn a_key_may_say_that_it_is_for_rs256_and_need_not_say_what_it_is_for() {
+        let mut key = published();
+        key["alg"] = json!("RS256");
+        key.as_object_mut().unwrap().remove("use");
+        assert_eq!(parse(json!([key])).unwrap().keys.len(), 1);
+    }
+
+    #[test]
+    fn two_keys_with_one_id_are_both_left_out() {
+        let mut neighbour = published();
+        neighbour["kid"] = json!("two");
+        let set = parse(json!([published(), neighbour, published()])).unwrap();
+        assert_eq!(set.keys.keys().collect::<Vec<_>>(), ["two"]);
+    }
+
+    #[test]
+    fn a_document_without_usable_keys_or_with_two_readings_is_refused() {
         assert!(parse(json!([])).is_err());
-        assert!(KeySet::parse(b"<html>", Instant::now()).is_err());
+        let one = json!([published()]);
+        for document in
+            ["<html>".to_owned(), format!(r#"{{"keys":[],"keys":{one}}}"#), format!(r#"{{"keys":{one}}} {{}}"#)]
+        {
+            assert!(KeySet::parse(document.as_bytes(), Instant::now()).is_err(), "{document}");
+        }
     }
 
     #[test]

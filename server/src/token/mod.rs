@@ -2,51 +2,66 @@
 //!
 //! Three steps, each in its room: `jwt` reads and verifies the compact form (no claim is looked at before the
 //! signature holds, but to name a mistake), `keys` fetches Entra's signing keys, `claims` turns verified claims into a
-//! principal. Nothing about what the principal may do lives here; that is the policy's.
+//! principal, issued by one of the tenant's `issuers`. What was validated a moment ago is `recent`. Nothing about what
+//! the principal may do lives here; that is the policy's.
 
 mod claims;
 mod error;
+mod issuers;
 mod jwt;
 mod keys;
 mod principal;
+mod recent;
 
 use std::sync::Arc;
 
 use mcp_entra_policy::ServerConfiguration;
 
-pub use error::TokenError;
+pub use error::{Remedy, TokenError};
 pub use keys::{Keys, KeysError};
-pub use principal::{Application, Principal, User};
+pub use principal::{Application, Membership, Principal, User};
 
 use claims::Expected;
 use jwt::UnverifiedToken;
+use recent::Recent;
 
 /// Verifies access tokens of one tenant for one server.
 pub struct TokenValidator {
     keys: Arc<Keys>,
     expected: Expected,
+    recent: Recent,
 }
 
 impl TokenValidator {
     /// A validator for the tokens that this configuration accepts, verified with these keys.
     pub fn new(configuration: &ServerConfiguration, keys: Arc<Keys>) -> Self {
-        Self { keys, expected: Expected::new(configuration) }
+        Self { keys, expected: Expected::new(configuration), recent: Recent::new() }
     }
 
     /// Who this bearer token speaks for. Asks the network only if the token's key is unknown, and then at most once a
     /// minute.
     pub async fn validate(&self, bearer: &str) -> Result<Arc<Principal>, TokenError> {
+        if let Some(principal) = self.recent.principal(bearer, &self.keys, now()).await {
+            return Ok(principal);
+        }
         let token = UnverifiedToken::parse(bearer)?;
-        let claims = match self.keys.find(token.key_id()).await.and_then(|key| token.verify(&key)) {
-            Ok(claims) => claims,
-            // Tokens for Graph can be verified by nobody but Graph, those of another cloud have other keys, those of
-            // version 1 another issuer: all are refused, and the client learns its real mistake.
-            Err(error @ (TokenError::UnknownKey | TokenError::Signature | TokenError::KeyIssuer)) => {
+        let verified = match self.keys.find(token.key_id()).await.and_then(|key| token.verify(key)) {
+            Ok(verified) => verified,
+            // Tokens for Graph can be verified by nobody but Graph, and those of another cloud have other keys: all are
+            // refused, and the client learns its real mistake.
+            Err(error @ (TokenError::UnknownKey | TokenError::Signature)) => {
                 return Err(self.expected.recognise_mistake(token.unverified_claims()).unwrap_or(error));
             }
             Err(error) => return Err(error),
         };
-        let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
-        claims::principal(claims, bearer, &self.expected, now).map(Arc::new)
+        let now = now();
+        let principal = Arc::new(claims::principal(&verified, bearer, &self.expected, now)?);
+        self.recent.remember(bearer, verified.into_key(), &principal, now).await;
+        Ok(principal)
     }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0)
 }

@@ -21,6 +21,8 @@ pub struct User {
     pub tenant_id: String,
     /// `oid`: the user in that tenant, a GUID in lower case.
     pub object_id: String,
+    /// Whether the user is the tenant's own or a guest in it.
+    pub membership: Membership,
     /// `azp` or `appid`: the client that the user signed in to, a GUID in lower case.
     pub client_id: String,
     /// `scp`: what the client may do for the user; at least one of the required scopes is among them.
@@ -39,6 +41,15 @@ pub struct User {
     pub expires_at: u64,
 }
 
+/// How a user belongs to the tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// One of the tenant's own users.
+    Member,
+    /// A user of somewhere else who was invited.
+    Guest,
+}
+
 /// An application by itself: what an app-only access token says.
 #[derive(Debug)]
 pub struct Application {
@@ -50,6 +61,8 @@ pub struct Application {
     pub client_id: String,
     /// `roles`: the application permissions; never empty.
     pub roles: BTreeSet<String>,
+    /// `exp`: when the token expires, in seconds since 1970.
+    pub expires_at: u64,
 }
 
 impl Principal {
@@ -74,6 +87,14 @@ impl Principal {
         match self {
             Self::User(user) => &user.client_id,
             Self::Application(application) => &application.client_id,
+        }
+    }
+
+    /// When the token expires, in seconds since 1970.
+    pub(super) fn expires_at(&self) -> u64 {
+        match self {
+            Self::User(user) => user.expires_at,
+            Self::Application(application) => application.expires_at,
         }
     }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
-use mcp_entra_server::token::{Keys, TokenValidator};
-use serde_json::json;
+use mcp_entra_server::token::{Keys, Remedy, TokenValidator};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::tenant::{ALICE, TestTenant, control, http};
@@ -40,7 +42,7 @@ async fn nobody_gets_in_before_keys_were_fetched() {
     let tenant = TestTenant::new();
     let (keys, validator) = keys_of(&tenant);
     let error = validator.validate(&tenant.token(ALICE)).await.unwrap_err();
-    assert!(error.keys_unavailable() && !error.required_scope_missing());
+    assert_eq!(error.remedy(), Remedy::Patience);
     assert_eq!(error.reason(), "keys_unavailable");
     assert_eq!((keys.status().count, keys.status().age_seconds), (0, None));
     assert_eq!(fetches(&tenant), 0, "a caller must not be able to make the server ask Entra");
@@ -114,6 +116,7 @@ async fn the_last_good_keys_stay_in_use_while_entra_answers_with_nothing_usable(
         (KEYS, 500, String::new(), "500"),
         (KEYS, 200, "{}".to_owned(), "not usable"),
         (KEYS, 200, r#"{"keys":[]}"#.to_owned(), "no RSA signing key"),
+        (KEYS, 200, r#"{"keys":[],"keys":[]}"#.to_owned(), "occurs twice"),
         (KEYS, 200, format!(r#"{{"keys":[],"padding":"{}"}}"#, "x".repeat(1024 * 1024)), "longer than"),
     ];
     for (path, status, body, problem) in table {
@@ -125,4 +128,64 @@ async fn the_last_good_keys_stay_in_use_while_entra_answers_with_nothing_usable(
     }
     keys.refresh().await.unwrap();
     assert_eq!(keys.status().error, None);
+}
+
+/// The key set that the tenant publishes, for a test to change.
+async fn published(tenant: &TestTenant) -> Value {
+    let url = format!("{}/{}{KEYS}", tenant.configuration().entra.authority, tenant.id);
+    http().get(url).send().await.unwrap().json().await.unwrap()
+}
+
+fn key_id(token: &str) -> String {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_token_is_not_verified_again_while_its_validation_can_be_relied_on() {
+    let tenant = TestTenant::new();
+    let (keys, validator) = keys_of(&tenant);
+    keys.refresh().await.unwrap();
+    let token = tenant.token(ALICE);
+    let first = validator.validate(&token).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &validator.validate(&token).await.unwrap()));
+    keys.refresh().await.unwrap();
+    assert!(Arc::ptr_eq(&first, &validator.validate(&token).await.unwrap()), "the key is still published");
+    let another = validator.validate(&tenant.token(ALICE)).await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &another), "another token of the same user");
+
+    let claims = json!({ "exp": jiff::Timestamp::now().as_second() - 10 });
+    let mut expired = tenant.claims(ALICE);
+    expired.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+    let token = tenant.sign(&json!({}), &expired);
+    let first = validator.validate(&token).await.unwrap();
+    assert!(!Arc::ptr_eq(&first, &validator.validate(&token).await.unwrap()), "good by the skew alone");
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_longer_published_takes_the_validations_that_it_made_with_it() {
+    let tenant = TestTenant::new();
+    let (keys, validator) = keys_of(&tenant);
+    keys.refresh().await.unwrap();
+    let token = tenant.token(ALICE);
+    validator.validate(&token).await.unwrap();
+    let (signed_with, mut published) = (key_id(&token), published(&tenant).await);
+    let all = published["keys"].as_array_mut().unwrap();
+    let revoked = all.iter().position(|key| key["kid"] == signed_with).unwrap();
+
+    let mut replaced = json!({ "keys": all });
+    replaced["keys"][revoked]["n"] = all[(revoked + 1) % all.len()]["n"].clone();
+    answer(&tenant, KEYS, 200, &replaced.to_string());
+    keys.refresh().await.unwrap();
+    let error = validator.validate(&token).await.unwrap_err();
+    assert_eq!(error.reason(), "bad_signature", "another key under the same id");
+
+    keys.refresh().await.unwrap();
+    validator.validate(&token).await.unwrap();
+    all.remove(revoked);
+    // Once for the refresh, once for the token whose key is not known.
+    answer(&tenant, KEYS, 200, &published.to_string());
+    answer(&tenant, KEYS, 200, &published.to_string());
+    keys.refresh().await.unwrap();
+    assert_eq!(validator.validate(&token).await.unwrap_err().reason(), "unknown_key");
 }

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcp_entra_policy::{CallerKind, Groups};
-use mcp_entra_server::token::{Principal, TokenError, TokenValidator};
+use mcp_entra_server::token::{Membership, Principal, Remedy, TokenError, TokenValidator};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -66,7 +66,7 @@ async fn a_users_token_says_who_the_user_is_and_what_the_client_may_do() {
     let Principal::User(user) = &*principal else { panic!("{principal:?}") };
     assert!(user.scopes.contains(SCOPE), "{:?}", user.scopes);
     assert!(user.roles.contains(ROLE), "{:?}", user.roles);
-    assert!(!user.accepts_claims_challenge);
+    assert_eq!((user.membership, user.accepts_claims_challenge), (Membership::Member, false));
     assert_eq!(principal.caller().kind, CallerKind::User);
     assert!(!format!("{principal:?}").contains(&token), "the token is not for logs");
 }
@@ -100,7 +100,7 @@ async fn an_application_needs_a_role_to_be_let_in_and_is_no_user() {
     assert_eq!(principal.client_id(), tenant.daemon.to_string());
     assert_eq!(principal.caller().kind, CallerKind::Application);
     let error = refused(&validator, &token(tenant.daemon_without_role)).await;
-    assert_eq!(error, TokenError::ApplicationWithoutRole);
+    assert_eq!((&error, error.remedy()), (&TokenError::ApplicationWithoutRole, Remedy::Administrator));
 }
 
 #[tokio::test]
@@ -125,14 +125,11 @@ async fn each_single_change_to_a_good_claim_is_refused_for_its_own_reason() {
         (vec![("aud", Some(json!("https://graph.microsoft.com/")))], "graph_token"),
         (vec![("aud", Some(json!("00000003-0000-0000-c000-000000000000")))], "graph_token"),
         (vec![("iss", None)], "bad_claim"),
-        (vec![("iss", Some(json!("")))], "key_of_another_issuer"),
-        (vec![("iss", Some(json!(elsewhere)))], "key_of_another_issuer"),
-        (vec![("iss", Some(json!(format!("{issuer}/"))))], "key_of_another_issuer"),
-        (
-            vec![("iss", Some(json!(format!("https://login.microsoftonline.us/{}/v2.0", tenant.id))))],
-            "key_of_another_issuer",
-        ),
-        (vec![("iss", Some(json!(v1)))], "key_of_another_issuer"),
+        (vec![("iss", Some(json!("")))], "another_issuer"),
+        (vec![("iss", Some(json!(elsewhere)))], "another_issuer"),
+        (vec![("iss", Some(json!(format!("{issuer}/"))))], "another_issuer"),
+        (vec![("iss", Some(json!(format!("https://login.microsoftonline.us/{}/v2.0", tenant.id))))], "another_issuer"),
+        (vec![("iss", Some(json!(v1)))], "another_issuer"),
         (vec![("iss", Some(json!(v1))), ("ver", Some(json!("1.0")))], "version_1_token"),
         (vec![("tid", None)], "bad_claim"),
         (vec![("tid", Some(json!([tenant.id])))], "bad_claim"),
@@ -150,11 +147,11 @@ async fn each_single_change_to_a_good_claim_is_refused_for_its_own_reason() {
         (vec![("iat", Some(json!(now + 120)))], "not_yet_valid"),
         (vec![("cnf", Some(json!({ "jwk": {} })))], "bound_token"),
         (vec![("scp", None)], "id_token"),
-        (vec![("scp", Some(json!("")))], "id_token"),
+        (vec![("scp", Some(json!("")))], "neither_user_nor_application"),
         (vec![("scp", Some(json!([SCOPE])))], "bad_claim"),
         (vec![("scp", Some(json!("other.scope")))], "scope_missing"),
         (vec![("scp", Some(json!("MCP.ACCESS")))], "scope_missing"),
-        (vec![("idtyp", Some(json!("app")))], "id_token"),
+        (vec![("idtyp", Some(json!("app")))], "neither_user_nor_application"),
         (vec![("idtyp", Some(json!(1)))], "bad_claim"),
         (vec![("oid", None)], "bad_claim"),
         (vec![("oid", Some(json!("../me")))], "bad_claim"),
@@ -358,9 +355,10 @@ async fn a_token_without_the_required_scope_is_told_which_to_request_and_can_be_
     let tenant = TestTenant::new();
     let claims = changed(tenant.claims(ALICE), &[("scp", Some(json!("openid other.scope")))]);
     let error = refused(&validator(&tenant).await, &tenant.sign(&json!({}), &claims)).await;
-    assert!(error.required_scope_missing() && !error.keys_unavailable());
+    assert_eq!(error.remedy(), Remedy::MoreScopes);
     assert!(error.to_string().contains(&format!("api://{}/{SCOPE}", tenant.server)), "{error}");
     let expired = changed(tenant.claims(ALICE), &[("exp", Some(json!(1)))]);
     let error = refused(&validator(&tenant).await, &tenant.sign(&json!({}), &expired)).await;
-    assert!(!error.required_scope_missing());
+    assert_eq!(error.remedy(), Remedy::AnotherToken);
+    assert!(error.to_string().contains(" days ago"), "{error}");
 }
