@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use mcp_entra_server::entra::FederatedToken;
-use mcp_entra_server::{check, environment, serve, telemetry};
+use mcp_entra_server::{audit, check, environment, serve, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// An MCP server that authenticates with Microsoft Entra ID and reaches Microsoft Graph as the signed-in user, without a
@@ -36,6 +36,9 @@ enum Command {
         #[arg(long, env = "MCP_ENTRA_DRAIN_SECONDS", default_value_t = 5)]
         drain_seconds: u16,
     },
+    /// Verify the hash chains of an audit log (`spec.audit.hashChain`) that comes on standard input. Exit code 0: every
+    /// chain holds.
+    VerifyAudit,
     /// Say line by line what of the configuration works against the real Entra and Graph. Exit code 0: all of it.
     Check {
         #[command(flatten)]
@@ -80,6 +83,12 @@ async fn main() -> anyhow::Result<ExitCode> {
             }
             server.shutdown().await;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::VerifyAudit => {
+            let mut output = std::io::stdout();
+            let all_hold = audit::chain::verify(&mut std::io::stdin().lock(), &mut output)?;
+            output.flush()?;
+            Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Check { files } => {
             let inputs = check::Inputs { config: files.config, policy: files.policy, trust_bundle: files.trust_bundle };

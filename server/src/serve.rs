@@ -17,6 +17,7 @@ use crate::graph::GraphClient;
 use crate::graph_tools::GraphTools;
 use crate::http::challenge::Challenge;
 use crate::http::listener::{self, PATIENCE};
+use crate::http::rate_limit::RateLimits;
 use crate::http::{self, Gate};
 use crate::inputs::{self, InputError};
 use crate::policy::PolicyStore;
@@ -101,7 +102,8 @@ pub async fn start(
     let gate = Arc::new(Gate {
         tokens: TokenValidator::new(&configuration, Arc::clone(&keys)),
         policy: Arc::clone(&policy),
-        audit: Arc::new(AuditLog::new(&configuration.server, Arc::clone(&metrics), audit)),
+        rate_limits: RateLimits::new(configuration.rate_limit.per_user),
+        audit: Arc::new(AuditLog::new(&configuration.server, configuration.audit, Arc::clone(&metrics), audit)),
         challenge: Challenge::new(&configuration),
         configuration,
     });

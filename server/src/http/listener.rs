@@ -3,6 +3,7 @@
 //! HTTP/1.1 alone, which is what proxies speak to pods: no client could otherwise be put off until it has said which
 //! version it speaks, and an idle HTTP/2 connection would be kept for as long as it answers pings.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use tower_http::add_extension::AddExtensionLayer;
+
+use super::client_address::Peer;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAXIMUM_CONNECTIONS: usize = 1024;
@@ -45,15 +50,16 @@ const FINISH_TIME_LIMIT: Duration = Duration::from_secs(20);
 pub async fn serve(listener: TcpListener, router: Router, patience: Patience, stop: CancellationToken) {
     let connections = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
     let graceful = GracefulShutdown::new();
-    while let Some(stream) = stop.run_until_cancelled(accept(&listener)).await {
+    while let Some((stream, peer)) = stop.run_until_cancelled(accept(&listener)).await {
         let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&connections).acquire_owned()).await else { break };
+        let service = ServiceBuilder::new().layer(AddExtensionLayer::new(Peer(peer.ip()))).service(router.clone());
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(patience.write));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(patience.head)
             .max_buf_size(MAXIMUM_BUFFER)
-            .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router.clone()));
+            .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -68,12 +74,12 @@ pub async fn serve(listener: TcpListener, router: Router, patience: Patience, st
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                return stream;
+                return (stream, peer);
             }
             // Out of file descriptors, most likely: other connections will free some.
             Err(error) => {

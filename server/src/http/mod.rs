@@ -3,12 +3,15 @@
 //! 1. [`trace`]: a request id, a span, the audit trail
 //! 2. [`limits`]: how large and how long
 //! 3. [`origin`]: does it mean this server, and does it come from a page that may ask?
-//! 4. [`bearer`]: is there a token?
-//! 5. [`principal`]: whose is it?
-//! 6. [`message`]: what is asked? (POST only, one message, parsed once)
-//! 7. [`authorize`]: may they?
+//! 4. [`client_address`]: where does it come from?
+//! 5. [`bearer`]: is there a token?
+//! 6. [`rate_limit`]: did that address send too many bad ones?
+//! 7. [`principal`]: whose is it?
+//! 8. [`rate_limit`] again: do they ask too often?
+//! 9. [`message`]: what is asked? (POST only, one message, parsed once)
+//! 10. [`authorize`]: may they?
 //!
-//! What comes through is answered by the rmcp service. 401, 403 and 503 are answered here, before it: a handler cannot
+//! What comes through is answered by the rmcp service. 401, 403, 429 and 503 are answered here, before it: a handler cannot
 //! set an HTTP status. Apart from that there are the documents that everybody may read ([`metadata`]), how refusals
 //! look ([`answer`], [`challenge`]), and the [`listener`] under all of it.
 
@@ -16,12 +19,14 @@ pub mod answer;
 pub mod authorize;
 pub mod bearer;
 pub mod challenge;
+pub mod client_address;
 pub mod limits;
 pub mod listener;
 pub mod message;
 pub mod metadata;
 pub mod origin;
 pub mod principal;
+pub mod rate_limit;
 pub mod trace;
 
 use std::sync::Arc;
@@ -39,6 +44,7 @@ use crate::graph_tools::GraphTools;
 use crate::policy::PolicyStore;
 use crate::token::TokenValidator;
 use challenge::Challenge;
+use rate_limit::RateLimits;
 
 /// What the layers judge by.
 pub struct Gate {
@@ -48,6 +54,8 @@ pub struct Gate {
     pub tokens: TokenValidator,
     /// Says what callers may do.
     pub policy: Arc<PolicyStore>,
+    /// Say how often callers may ask.
+    pub rate_limits: RateLimits,
     /// Records every judgement.
     pub audit: Arc<AuditLog>,
     /// Tells clients how to get a token.
@@ -61,8 +69,11 @@ pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
         .layer(CatchPanicLayer::new())
         .layer(from_fn(limits::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), origin::layer))
+        .layer(from_fn_with_state(Arc::clone(&gate), client_address::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), bearer::layer))
+        .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_address))
         .layer(from_fn_with_state(Arc::clone(&gate), principal::layer))
+        .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_principal))
         .layer(from_fn(message::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), authorize::layer));
     Router::new()

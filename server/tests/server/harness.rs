@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
@@ -24,6 +24,12 @@ pub(crate) const HOST: &str = "graph.mcp.contoso.com";
 pub(crate) const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 /// How long anything may take that a test waits for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What every line of the audit log is held to.
+static AUDIT_LINE: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+    let schema = serde_json::to_value(mcp_entra_server::audit::schema()).unwrap();
+    jsonschema::validator_for(&schema).unwrap()
+});
 
 /// A tenant and what a server for it is started with. Change what the test is about, then [`Setup::start`].
 pub(crate) struct Setup {
@@ -166,12 +172,16 @@ impl Site {
 
     /// All audit lines so far.
     pub(crate) fn audit(&self) -> Vec<Value> {
-        let bytes = self.audit.0.lock().unwrap().clone();
-        bytes
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).unwrap())
-            .collect()
+        let lines: Vec<Value> = self.audit_log().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for line in &lines {
+            AUDIT_LINE.validate(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        }
+        lines
+    }
+
+    /// The audit log so far, as it was written.
+    pub(crate) fn audit_log(&self) -> String {
+        String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap()
     }
 
     /// The audit line of the request that was answered like this. It is written just after the answer.

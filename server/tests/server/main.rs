@@ -10,5 +10,6 @@ mod issuer;
 mod messages;
 mod operation;
 mod program;
+mod rate_limits;
 mod tenant;
 mod tools;

@@ -80,6 +80,8 @@ async fn an_audit_line_says_who_asked_for_what_and_holds_nothing_personal() {
         ("tenantId", claims["tid"].clone()),
         ("objectId", claims["oid"].clone()),
         ("clientId", claims["azp"].clone()),
+        ("caller", json!("User")),
+        ("schema", json!("mcp-entra-audit/1")),
         ("method", json!("tools/call")),
         ("tool", json!("get_user_details")),
         ("decision", json!("allowed")),
@@ -98,6 +100,28 @@ async fn an_audit_line_says_who_asked_for_what_and_holds_nothing_personal() {
     for personal in [&alice, "argument", "alice", "Adams"] {
         assert!(!text.contains(personal), "{personal} is in {text}");
     }
+}
+
+#[tokio::test]
+async fn a_chained_audit_log_holds_until_somebody_changes_it() {
+    let mut setup = Setup::new();
+    setup.configuration.audit.hash_chain = true;
+    let site = setup.start().await;
+    for token in [site.setup.tenant.token(ALICE), site.setup.tenant.token(BOB), "no.such.token".to_owned()] {
+        let response = site.call(&token, "get_user_details", json!({})).await;
+        let line = site.audit_of(&response).await;
+        assert!(line["hash"].is_string() && line["chain"]["sequence"].is_u64(), "{line}");
+    }
+    let log = site.audit_log();
+    let verify = |log: &str| {
+        let mut report = Vec::new();
+        let all_hold = mcp_entra_server::audit::chain::verify(&mut log.as_bytes(), &mut report).unwrap();
+        (all_hold, String::from_utf8(report).unwrap())
+    };
+    let (all_hold, report) = verify(&log);
+    assert!(all_hold && report.contains("lines 1 to 3"), "{report}");
+    let (all_hold, report) = verify(&log.replacen("refused", "allowed", 1));
+    assert!(!all_hold && report.contains("line 2 was changed"), "{report}");
 }
 
 #[tokio::test]

@@ -3,17 +3,24 @@
 //!
 //! A line holds ids and names of rules, never a token, a claim of an unverified token, an argument or an answer. It is
 //! written when the request ends, also when the client hung up or the time limit struck before there was an answer:
-//! then without a status.
+//! then without a status. What stands in it is in `line`, how lines are chained by hashes in [`chain`], and every reason in `reasons`.
+
+pub mod chain;
+mod line;
+mod reasons;
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use mcp_entra_policy::{MappingReference, ServerReference};
-use serde::Serialize;
+use mcp_entra_policy::{AuditConfiguration, ServerReference};
+
+pub use line::{Rule, schema};
 
 use crate::telemetry::Metrics;
 use crate::token::Principal;
+use chain::Chain;
+use line::{Caller, Decision, Line};
 
 /// Tool names come from clients, and an unknown one is no reason for a long line.
 const MAXIMUM_TOOL_NAME: usize = 64;
@@ -22,7 +29,12 @@ const MAXIMUM_TOOL_NAME: usize = 64;
 pub struct AuditLog {
     server: String,
     metrics: Arc<Metrics>,
-    output: Mutex<Box<dyn Write + Send>>,
+    output: Mutex<Output>,
+}
+
+struct Output {
+    lines: Box<dyn Write + Send>,
+    chain: Option<Chain>,
 }
 
 /// How a request was decided.
@@ -36,33 +48,6 @@ pub enum Outcome {
     Refused(&'static str),
     /// It was refused for this stable reason by a deny, or by a grant whose requirements are not met.
     RefusedBy(&'static str, Rule),
-}
-
-/// What decided: a grant or a deny of a mapping.
-#[derive(Clone, Debug, Serialize)]
-pub struct Rule {
-    mapping: String,
-    #[serde(flatten)]
-    part: Part,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-enum Part {
-    Grant(String),
-    Deny(String),
-}
-
-impl Rule {
-    /// A grant of a mapping.
-    pub fn grant(mapping: &MappingReference, grant: &str) -> Self {
-        Self { mapping: mapping.to_string(), part: Part::Grant(grant.to_owned()) }
-    }
-
-    /// A deny of a mapping.
-    pub fn deny(mapping: &MappingReference, deny: &str) -> Self {
-        Self { mapping: mapping.to_string(), part: Part::Deny(deny.to_owned()) }
-    }
 }
 
 /// What becomes known about one request on its way through the layers; each part is set once.
@@ -86,29 +71,17 @@ pub struct Recording {
     status: Option<u16>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Line<'a> {
-    time: String,
-    request_id: &'a str,
-    server: &'a str,
-    tenant_id: Option<&'a str>,
-    object_id: Option<&'a str>,
-    client_id: Option<&'a str>,
-    method: Option<&'a str>,
-    tool: Option<&'a str>,
-    decision: &'static str,
-    reason: &'static str,
-    rule: Option<&'a Rule>,
-    status: Option<u16>,
-    latency_ms: u64,
-}
-
 impl AuditLog {
     /// A log of this server's requests, counted in these metrics.
-    pub fn new(server: &ServerReference, metrics: Arc<Metrics>, output: Box<dyn Write + Send>) -> Self {
+    pub fn new(
+        server: &ServerReference,
+        configuration: AuditConfiguration,
+        metrics: Arc<Metrics>,
+        lines: Box<dyn Write + Send>,
+    ) -> Self {
         let server = format!("{}/{}", server.namespace, server.name);
-        Self { server, metrics, output: Mutex::new(output) }
+        let chain = configuration.hash_chain.then(Chain::begin);
+        Self { server, metrics, output: Mutex::new(Output { lines, chain }) }
     }
 
     /// Begins the recording of a request.
@@ -119,11 +92,13 @@ impl AuditLog {
 
     /// Blocks while the reader of standard output is slow: an action that cannot be recorded has to wait.
     fn write(&self, line: &Line<'_>) {
-        let written = serde_json::to_vec(line).map_err(std::io::Error::from).and_then(|mut bytes| {
-            bytes.push(b'\n');
-            let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-            output.write_all(&bytes)?;
-            output.flush()
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let Output { lines, chain } = &mut *output;
+        let text = serde_json::to_string(line).map_err(std::io::Error::from);
+        let written = text.and_then(|text| {
+            let text = chain.as_mut().map_or(text.clone(), |chain| chain.append(&text));
+            lines.write_all(format!("{text}\n").as_bytes())?;
+            lines.flush()
         });
         if let Err(error) = written {
             tracing::error!(%error, request_id = line.request_id, "audit line not written");
@@ -135,6 +110,11 @@ impl Trail {
     /// The id of the request, as in the `x-request-id` of its answer.
     pub fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    /// Whether it is known who asks.
+    pub fn is_authenticated(&self) -> bool {
+        self.principal.get().is_some()
     }
 
     /// Who asks, once the token is verified.
@@ -173,21 +153,23 @@ impl Drop for Recording {
         let asked = self.trail.asked.get();
         let principal = self.trail.principal.get();
         let (decision, reason, rule) = match outcome {
-            Outcome::Open => ("allowed", "authenticated", None),
-            Outcome::Granted(rule) => ("allowed", "granted", Some(rule)),
-            Outcome::Refused(reason) => ("refused", *reason, None),
-            Outcome::RefusedBy(reason, rule) => ("refused", *reason, Some(rule)),
+            Outcome::Open => (Decision::Allowed, "authenticated", None),
+            Outcome::Granted(rule) => (Decision::Allowed, "granted", Some(rule)),
+            Outcome::Refused(reason) => (Decision::Refused, *reason, None),
+            Outcome::RefusedBy(reason, rule) => (Decision::Refused, *reason, Some(rule)),
         };
         let method = asked.map(|asked| asked.method);
         let latency = self.started.elapsed();
-        self.log.metrics.count(method.unwrap_or(""), decision, reason, latency);
+        self.log.metrics.count(method.unwrap_or(""), decision.name(), reason, latency);
         self.log.write(&Line {
+            schema: line::SCHEMA,
             time: jiff::Timestamp::now().to_string(),
             request_id: &self.trail.request_id,
             server: &self.log.server,
             tenant_id: principal.map(|principal| principal.tenant_id()),
             object_id: principal.map(|principal| principal.object_id()),
             client_id: principal.map(|principal| principal.client_id()),
+            caller: principal.map(|principal| Caller::of(principal)),
             method,
             tool: asked.and_then(|asked| asked.tool.as_deref()),
             decision,

@@ -1,0 +1,123 @@
+//! What stands in a line of the audit log. `crds/schemas/audit-line.schema.json` says it to programs, and is generated from here.
+
+use mcp_entra_policy::MappingReference;
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::Serialize;
+
+use super::reasons;
+use crate::token::Principal;
+
+/// Name and version of what stands in a line. A member that is added leaves it as it is; one that changes its meaning,
+/// or goes, does not.
+pub(super) const SCHEMA: &str = "mcp-entra-audit/1";
+
+/// The JSON schema of a line, without its chain.
+pub fn schema() -> Schema {
+    schema_for!(Line<'_>)
+}
+
+/// A line of the audit log: one request to the MCP endpoint that was judged, and how it ended. With `audit.hashChain`
+/// two members more stand at its end, `chain` and `hash`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "AuditLine")]
+pub(super) struct Line<'a> {
+    /// `mcp-entra-audit/1`.
+    pub(super) schema: &'static str,
+    /// When the request ended (RFC 3339, UTC).
+    pub(super) time: String,
+    /// The `x-request-id` of the answer.
+    pub(super) request_id: &'a str,
+    /// Namespace and name of the McpServer.
+    pub(super) server: &'a str,
+    /// `tid` of the verified token; null where there was none.
+    pub(super) tenant_id: Option<&'a str>,
+    /// `oid` of the verified token: the user, or the application's service principal.
+    pub(super) object_id: Option<&'a str>,
+    /// `azp` or `appid` of the verified token: the client.
+    pub(super) client_id: Option<&'a str>,
+    /// Whether the token is a user's or an application's.
+    pub(super) caller: Option<Caller>,
+    /// The method of the message; null where it was not understood, or not read.
+    pub(super) method: Option<&'a str>,
+    /// The tool that was asked for, cut to 64 characters.
+    pub(super) tool: Option<&'a str>,
+    /// How it was decided.
+    pub(super) decision: Decision,
+    /// Why: a stable name.
+    #[schemars(schema_with = "reasons::schema")]
+    pub(super) reason: &'static str,
+    /// The grant or deny that decided, where one did.
+    pub(super) rule: Option<&'a Rule>,
+    /// The HTTP status; null where the client hung up before there was one.
+    pub(super) status: Option<u16>,
+    /// From the request to its answer, in milliseconds.
+    pub(super) latency_ms: u64,
+}
+
+/// Whose token it is.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub(super) enum Caller {
+    /// A person's, through a client.
+    User,
+    /// An application's, without a person.
+    Application,
+}
+
+impl Caller {
+    pub(super) fn of(principal: &Principal) -> Self {
+        match principal {
+            Principal::User(_) => Self::User,
+            Principal::Application(_) => Self::Application,
+        }
+    }
+}
+
+/// How a request was decided.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Decision {
+    /// It was let in.
+    Allowed,
+    /// It was kept out.
+    Refused,
+}
+
+impl Decision {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What decided: a grant or a deny of a mapping.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Rule {
+    /// Namespace and name of an McpRoleMapping, or the name of a ClusterMcpRoleMapping.
+    mapping: String,
+    #[serde(flatten)]
+    part: Part,
+}
+
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+enum Part {
+    /// The grant's name in it.
+    Grant(String),
+    /// The deny's name in it.
+    Deny(String),
+}
+
+impl Rule {
+    /// A grant of a mapping.
+    pub fn grant(mapping: &MappingReference, grant: &str) -> Self {
+        Self { mapping: mapping.to_string(), part: Part::Grant(grant.to_owned()) }
+    }
+
+    /// A deny of a mapping.
+    pub fn deny(mapping: &MappingReference, deny: &str) -> Self {
+        Self { mapping: mapping.to_string(), part: Part::Deny(deny.to_owned()) }
+    }
+}

@@ -1,0 +1,71 @@
+//! The reasons that lines of the audit log give: stable words for programs. What stands here stands in `docs/audit.md`
+//! and in the schema, too.
+
+/// Every reason, with what it says.
+pub(super) const REASONS: &[(&str, &str)] = &[
+    ("authenticated", "allowed: anybody with a good token may do this, and sees what is granted"),
+    ("granted", "allowed by a grant, which `rule` names"),
+    ("address_rate_limited", "too many tokens from this address were not accepted"),
+    ("algorithm_not_accepted", "the token is not signed with RS256"),
+    ("another_audience", "the token is for another server"),
+    ("another_issuer", "the token is of another issuer"),
+    ("another_tenant", "the token is of another tenant"),
+    ("application_without_role", "an app-only token without any app role of this server"),
+    ("bad_claim", "a claim is missing, or not as Entra issues it"),
+    ("bad_signature", "the signature does not verify"),
+    ("batch", "a batch of messages"),
+    ("body_incomplete", "the body ended early"),
+    ("body_too_large", "the body is larger than 128 KiB"),
+    ("bound_token", "the token is bound to a key (`cnf`), which a bearer does not prove to have"),
+    ("client_not_allowed", "the client is not among `spec.entra.allowedClients`"),
+    ("critical_header", "the token's header has critical extensions (`crit`)"),
+    ("denied", "a deny forbids it, which `rule` names"),
+    ("expired", "the token has expired"),
+    ("graph_token", "a token for Microsoft Graph"),
+    ("host_not_accepted", "the request's Host is not that of the public URL"),
+    ("id_token", "an ID token in place of an access token"),
+    ("insufficient_claims", "the sign-in does not satisfy what a grant, Graph or Entra asks for: a step-up"),
+    ("insufficient_scope", "a grant asks for scopes that the token lacks"),
+    ("invalid_json", "the body is not JSON, or has duplicate members"),
+    ("invalid_message", "the body is not a JSON-RPC message"),
+    ("key_of_another_issuer", "the key that signed the token is not one for its issuer"),
+    ("keys_unavailable", "Entra's signing keys are not available: nobody can be let in"),
+    ("malformed_authorization", "the Authorization header cannot be understood"),
+    ("malformed_token", "the token is not a signed JWT, or an ambiguous one"),
+    ("method_not_allowed", "another HTTP method than POST"),
+    ("neither_user_nor_application", "a token that is neither a user's access token nor an application's"),
+    ("not_granted", "no grant means the caller"),
+    ("not_yet_valid", "the token begins in the future"),
+    ("origin_not_accepted", "the request comes from a page of another origin"),
+    ("rate_limited", "the caller asks more often than `spec.rateLimit` lets it"),
+    ("scope_missing", "a user token without any of `spec.entra.requiredScopes`"),
+    ("token_missing", "no token"),
+    ("token_too_long", "the token is longer than 16 KiB"),
+    ("unknown_key", "the token is signed with a key that Entra does not publish"),
+    ("unknown_method", "a method that this server does not know"),
+    ("unknown_tool", "a tool that this server does not offer"),
+    ("version_1_token", "a version 1 token, where `spec.entra.tokenVersions` has V2 alone"),
+    ("version_2_token", "a version 2 token, where `spec.entra.tokenVersions` has V1 alone"),
+];
+
+/// The reasons alone.
+pub(super) fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let names: Vec<&str> = REASONS.iter().map(|(name, _)| *name).collect();
+    schemars::json_schema!({ "type": "string", "enum": names })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_once_in_the_document_with_what_it_says() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/audit.md");
+        let document = std::fs::read_to_string(file).unwrap();
+        let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| `") && line.contains("` |")).collect();
+        for (name, says) in REASONS {
+            let row = format!("| `{name}` | {says} |");
+            assert_eq!(rows.iter().filter(|found| **found == row).count(), 1, "docs/audit.md has no line {row}");
+        }
+    }
+}

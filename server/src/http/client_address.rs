@@ -1,0 +1,114 @@
+//! Which address does the request come from? From here on it has a [`ClientAddress`].
+//!
+//! The address of the connection, unless that is one of the trusted proxies of the configuration: then the last entry
+//! of `X-Forwarded-For` that no trusted proxy is. What a client itself writes there stands further to the left, and is
+//! never reached.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::Response;
+use ipnet::IpNet;
+
+use super::Gate;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The other end of the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// Where a request comes from, as far as it can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientAddress {
+    /// A client: its address, of IPv6 the network of 64 bits, all of which one client can use.
+    Client(IpAddr),
+    /// Some client behind a proxy that the configuration does not name: many clients may share the address.
+    BehindProxy,
+}
+
+/// Notes where the request comes from.
+pub(super) async fn layer(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let address = match peer {
+        Some(Peer(peer)) => client_address(peer, request.headers(), &gate.configuration.trusted_proxies),
+        None => ClientAddress::BehindProxy,
+    };
+    request.extensions_mut().insert(address);
+    next.run(request).await
+}
+
+fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> ClientAddress {
+    let trusted = |address: &IpAddr| trusted_proxies.iter().any(|network| network.contains(address));
+    let peer = peer.to_canonical();
+    if !trusted(&peer) {
+        return match headers.contains_key(FORWARDED_FOR) || headers.contains_key("forwarded") {
+            true => ClientAddress::BehindProxy,
+            false => ClientAddress::Client(network(peer)),
+        };
+    }
+    let values: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let mut hops = values.iter().rev().flat_map(|value| value.rsplit(',')).map(|hop| address(hop.trim()));
+    match hops.find(|hop| hop.is_none_or(|hop| !trusted(&hop))) {
+        Some(Some(client)) => ClientAddress::Client(network(client)),
+        // Unreadable, or a chain of nothing but proxies.
+        Some(None) | None => ClientAddress::BehindProxy,
+    }
+}
+
+/// An entry of `X-Forwarded-For`: some proxies add the port.
+fn address(hop: &str) -> Option<IpAddr> {
+    let with_port = || hop.parse().ok().map(|address: SocketAddr| address.ip());
+    hop.parse().ok().or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn of(peer: &str, forwarded: &[&str]) -> ClientAddress {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(FORWARDED_FOR, HeaderValue::from_str(value).unwrap());
+        }
+        client_address(peer.parse().unwrap(), &headers, &["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()])
+    }
+
+    fn client(address: &str) -> ClientAddress {
+        ClientAddress::Client(address.parse().unwrap())
+    }
+
+    #[test]
+    fn without_a_proxy_it_is_the_connections() {
+        assert_eq!(of("192.0.2.7", &[]), client("192.0.2.7"));
+        assert_eq!(of("::ffff:192.0.2.7", &[]), client("192.0.2.7"));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_what_the_client_wrote_itself_is_not() {
+        assert_eq!(of("10.1.1.1", &["198.51.100.1, 192.0.2.7"]), client("192.0.2.7"));
+        assert_eq!(of("10.1.1.1", &["198.51.100.1", "192.0.2.7, 10.2.2.2"]), client("192.0.2.7"));
+        assert_eq!(of("10.1.1.1", &["192.0.2.7:41234"]), client("192.0.2.7"));
+        assert_eq!(of("fd00::1", &["[2001:db8:0:1:2:3:4:5]:443"]), client("2001:db8:0:1::"));
+    }
+
+    #[test]
+    fn what_another_sender_claims_is_not_believed() {
+        assert_eq!(of("192.0.2.7", &["198.51.100.1"]), ClientAddress::BehindProxy);
+        assert_eq!(of("10.1.1.1", &["198.51.100.1, unknown"]), ClientAddress::BehindProxy);
+        assert_eq!(of("10.1.1.1", &["10.2.2.2"]), ClientAddress::BehindProxy);
+        assert_eq!(of("10.1.1.1", &[]), ClientAddress::BehindProxy);
+    }
+}

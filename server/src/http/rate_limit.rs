@@ -1,0 +1,173 @@
+//! How often? Two bounds, neither of which lets one caller use up what is another's.
+//!
+//! Before authentication, by address: who sends token after token that is not accepted has to pause. Only such tokens
+//! count, and one that was accepted within the last minute is let in all the same. Where many clients share an address
+//! (a proxy that the configuration does not name) the bound does not apply: it would keep out all of them for one.
+//!
+//! After it, by principal: each user, and each application by itself, has a budget of its own.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use mcp_entra_policy::Rate;
+use moka::sync::Cache;
+use secrecy::ExposeSecret;
+
+use super::bearer::Bearer;
+use super::client_address::ClientAddress;
+use super::{Gate, answer};
+use crate::audit::{Outcome, Trail};
+use crate::token::Principal;
+
+/// Tokens that are not accepted, from one address: as many at once, and so many each minute. A browser full of clients
+/// whose tokens expired meanwhile stays far below.
+const REFUSED_TOKENS: Rate = Rate { requests: 60, per_seconds: 60 };
+
+/// Most addresses, and most principals, remembered at a time. Whose budget is forgotten begins a new one.
+const REMEMBERED: u64 = 20_000;
+
+/// The budgets of all callers.
+pub struct RateLimits {
+    addresses: Budgets<IpAddr>,
+    principals: Budgets<(String, String)>,
+}
+
+impl RateLimits {
+    /// Bounds with this rate for each principal.
+    pub fn new(per_user: Rate) -> Self {
+        Self { addresses: Budgets::new(REFUSED_TOKENS), principals: Budgets::new(per_user) }
+    }
+}
+
+/// A budget for each of many, made when it is first drawn on.
+struct Budgets<K> {
+    rate: Rate,
+    of: Cache<K, Arc<Budget>>,
+}
+
+struct Budget {
+    limiter: DefaultDirectRateLimiter,
+    used_up_until: Mutex<Option<Instant>>,
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> Budgets<K> {
+    fn new(rate: Rate) -> Self {
+        // A budget that nobody drew on for its whole time is full, as a new one is.
+        let idle = Duration::from_secs(u64::from(rate.per_seconds) + 1);
+        Self { rate, of: Cache::builder().max_capacity(REMEMBERED).time_to_idle(idle).build() }
+    }
+
+    /// Draws one, or says how long to wait for it.
+    fn draw(&self, key: K) -> Result<(), Duration> {
+        let budget = self.of.get_with(key, || Arc::new(Budget::new(self.rate)));
+        budget.draw()
+    }
+
+    /// How long to wait where the last draw found nothing left. Draws nothing.
+    fn wait(&self, key: &K) -> Option<Duration> {
+        let until = *self.of.get(key)?.used_up_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until?.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
+    }
+}
+
+impl Budget {
+    fn new(rate: Rate) -> Self {
+        let requests = NonZeroU32::new(rate.requests).unwrap_or(NonZeroU32::MIN);
+        let each = Duration::from_secs(rate.per_seconds.max(1).into()) / requests.get();
+        let quota =
+            Quota::with_period(each.max(Duration::from_nanos(1))).unwrap_or_else(|| Quota::per_second(requests));
+        Self { limiter: RateLimiter::direct(quota.allow_burst(requests)), used_up_until: Mutex::new(None) }
+    }
+
+    fn draw(&self) -> Result<(), Duration> {
+        self.limiter.check().map_err(|until| {
+            let wait = until.wait_time_from(DefaultClock::default().now());
+            *self.used_up_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + wait);
+            wait
+        })
+    }
+}
+
+/// Keeps an address out that has sent too many tokens that were not accepted.
+pub(super) async fn by_address(
+    State(gate): State<Arc<Gate>>,
+    Extension(trail): Extension<Arc<Trail>>,
+    Extension(address): Extension<ClientAddress>,
+    Extension(Bearer(token)): Extension<Bearer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let ClientAddress::Client(address) = address else { return next.run(request).await };
+    let budgets = &gate.rate_limits.addresses;
+    if let Some(wait) = budgets.wait(&address)
+        && !gate.tokens.accepted_lately(token.expose_secret()).await
+    {
+        trail.decided(Outcome::Refused("address_rate_limited"));
+        return too_many(wait, "too many tokens from this address were not accepted");
+    }
+    let response = next.run(request).await;
+    if !trail.is_authenticated() {
+        let _ = budgets.draw(address);
+    }
+    response
+}
+
+/// Keeps a principal out that asks more often than the configuration lets it.
+pub(super) async fn by_principal(
+    State(gate): State<Arc<Gate>>,
+    Extension(trail): Extension<Arc<Trail>>,
+    Extension(principal): Extension<Arc<Principal>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let who = (principal.tenant_id().to_owned(), principal.object_id().to_owned());
+    match gate.rate_limits.principals.draw(who) {
+        Ok(()) => next.run(request).await,
+        Err(wait) => {
+            trail.decided(Outcome::Refused("rate_limited"));
+            let Rate { requests, per_seconds } = gate.configuration.rate_limit.per_user;
+            too_many(wait, &format!("more than {requests} requests in {per_seconds} s"))
+        }
+    }
+}
+
+fn too_many(wait: Duration, why: &str) -> Response {
+    // Rounded up: a client that comes back on the second is let in.
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let text = format!("{why}; try again in {seconds} s");
+    let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, &text);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_used_up_and_says_how_long_to_wait() {
+        let budgets = Budgets::new(Rate { requests: 2, per_seconds: 3600 });
+        assert_eq!((budgets.draw("a"), budgets.draw("a")), (Ok(()), Ok(())));
+        let wait = budgets.draw("a").unwrap_err();
+        assert!(wait > Duration::from_secs(1790) && wait <= Duration::from_secs(1800), "{wait:?}");
+        assert!(budgets.wait(&"a").is_some());
+    }
+
+    #[test]
+    fn a_budget_is_nobody_elses() {
+        let budgets = Budgets::new(Rate { requests: 1, per_seconds: 3600 });
+        assert!(budgets.draw("a").is_ok() && budgets.draw("a").is_err());
+        assert_eq!(budgets.wait(&"b"), None);
+        assert_eq!(budgets.draw("b"), Ok(()));
+    }
+}

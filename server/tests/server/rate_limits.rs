@@ -1,0 +1,100 @@
+//! How often a caller may ask, and that nobody's asking keeps others out.
+
+use mcp_entra_policy::Rate;
+use reqwest::Response;
+use serde_json::json;
+
+use crate::harness::{Setup, Site};
+use crate::tenant::{ALICE, BOB};
+
+/// As in the server: tokens that are not accepted, from one address.
+const REFUSED_TOKENS: usize = 60;
+
+/// A server whose proxy is this machine, so that a test can come from any address.
+async fn behind_a_trusted_proxy() -> Site {
+    let mut setup = Setup::new();
+    setup.configuration.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    setup.start().await
+}
+
+async fn ping(site: &Site, address: &str, token: &str) -> Response {
+    let message = json!({ "jsonrpc": "2.0", "id": 7, "method": "ping" });
+    let request = site.request().header("x-forwarded-for", address).bearer_auth(token);
+    request.body(message.to_string()).send().await.unwrap()
+}
+
+async fn use_up(site: &Site, address: &str) {
+    for _ in 0..REFUSED_TOKENS {
+        assert_eq!(ping(site, address, "no.such.token").await.status(), 401);
+    }
+    // The one that finds nothing left.
+    ping(site, address, "no.such.token").await;
+}
+
+fn retry_after(response: &Response) -> u64 {
+    response.headers()["retry-after"].to_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_caller_has_a_budget_and_learns_when_to_come_back_and_others_have_their_own() {
+    let mut setup = Setup::new();
+    setup.configuration.rate_limit.per_user = Rate { requests: 2, per_seconds: 3600 };
+    let site = setup.start().await;
+    let (alice, bob) = (site.setup.tenant.token(ALICE), site.setup.tenant.token(BOB));
+    for _ in 0..2 {
+        assert_eq!(site.rpc(&alice, "ping", json!({})).await.status(), 200);
+    }
+    // Another token of the same user draws on the same budget.
+    for token in [&alice, &site.setup.tenant.token(ALICE)] {
+        let refused = site.rpc(token, "ping", json!({})).await;
+        assert_eq!(refused.status(), 429);
+        assert!((1..=1800).contains(&retry_after(&refused)));
+        let line = site.audit_of(&refused).await;
+        assert_eq!((&line["reason"], &line["decision"]), (&json!("rate_limited"), &json!("refused")), "{line}");
+        assert!(line["objectId"].is_string(), "{line}");
+    }
+    assert_eq!(site.rpc(&bob, "ping", json!({})).await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_address_whose_tokens_are_not_accepted_has_to_pause_and_others_have_not() {
+    let site = behind_a_trusted_proxy().await;
+    use_up(&site, "192.0.2.7").await;
+    let refused = ping(&site, "192.0.2.7", &site.setup.tenant.token(BOB)).await;
+    assert_eq!(refused.status(), 429);
+    assert!((1..=60).contains(&retry_after(&refused)));
+    assert_eq!(site.audit_of(&refused).await["reason"], "address_rate_limited");
+    // Whatever the client itself wrote into the header, the proxy wrote its address behind it.
+    assert_eq!(ping(&site, "192.0.2.8, 192.0.2.7", "no.such.token").await.status(), 429);
+    assert_eq!(ping(&site, "192.0.2.8", &site.setup.tenant.token(BOB)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_token_that_was_accepted_is_let_in_from_an_address_that_has_to_pause() {
+    let site = behind_a_trusted_proxy().await;
+    let alice = site.setup.tenant.token(ALICE);
+    assert_eq!(ping(&site, "192.0.2.7", &alice).await.status(), 200);
+    use_up(&site, "192.0.2.7").await;
+    assert_eq!(ping(&site, "192.0.2.7", "no.such.token").await.status(), 429);
+    assert_eq!(ping(&site, "192.0.2.7", &alice).await.status(), 200);
+}
+
+#[tokio::test]
+async fn requests_without_a_token_and_good_ones_use_up_nothing() {
+    let site = behind_a_trusted_proxy().await;
+    let alice = site.setup.tenant.token(ALICE);
+    for _ in 0..=REFUSED_TOKENS / 2 {
+        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": "ping" }).to_string();
+        let request = site.request().header("x-forwarded-for", "192.0.2.7").body(message);
+        assert_eq!(request.send().await.unwrap().status(), 401);
+        assert_eq!(ping(&site, "192.0.2.7", &alice).await.status(), 200);
+    }
+    assert_eq!(ping(&site, "192.0.2.7", &site.setup.tenant.token(BOB)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_is_not_named_nobody_can_use_up_what_all_share() {
+    let site = Setup::new().start().await;
+    use_up(&site, "192.0.2.7").await;
+    assert_eq!(ping(&site, "192.0.2.7", &site.setup.tenant.token(BOB)).await.status(), 200);
+}
