@@ -39,8 +39,8 @@ use crate::{
     sight::{self, Blind},
     upgrades::Turns,
     world::{
-        self, Gate, WatchedServer, everything, references, server_of, servers_beside, servers_in,
-        servers_of_config_map, servers_of_gateway,
+        self, Gate, WatchedServer, concerning, server_of, servers_beside, servers_in, servers_of_config_map,
+        servers_of_gateway,
     },
 };
 
@@ -115,24 +115,34 @@ pub async fn run(
         metrics: metrics.clone(),
     });
 
+    // One watch of a kind starts the passes of all whom it concerns, when the store that they read has been fed.
+    let (mappings, cluster_mappings) = (context.world.mappings.clone(), context.world.cluster_mappings.clone());
+    let (chosen_by, chooses) = (mappings.clone(), servers.clone());
+    let (touched_servers, mappings_of_servers) =
+        concerning(streams.servers, move |server| mapping::mappings_beside(&chosen_by, server));
+    let (touched_mappings, servers_of_mappings) =
+        concerning(streams.mappings, move |mapping| servers_beside(&chooses, mapping));
     // Cluster mappings choose by the labels of namespaces and servers: a change of either may matter to any of them.
     let (moved, moves) = tokio::sync::watch::channel(());
     let (moved_namespace, moved_server) = (moved.clone(), moved);
     let touched_namespaces = streams.namespaces.inspect(move |_| moved_namespace.send_replace(()));
+    let (denied, denies) = tokio::sync::watch::channel(());
+    let touched_cluster_mappings = streams.cluster_mappings.inspect(move |_| denied.send_replace(()));
 
     let rivals = servers.clone();
-    let touched_servers =
-        streams.servers.map_ok(move |touched| stream::iter(world::with_rivals(&rivals, touched)).map(Ok)).try_flatten();
+    let touched_servers = touched_servers
+        .inspect(move |_| moved_server.send_replace(()))
+        .map_ok(move |touched| stream::iter(world::with_rivals(&rivals, touched)).map(Ok))
+        .try_flatten();
     let mut server_controller = Controller::for_stream(touched_servers, servers.clone())
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     server_controller = {
-        let (beside, inside, all) = (servers.clone(), servers.clone(), servers.clone());
-        let (config_maps, exposed) = (servers.clone(), servers.clone());
+        let (inside, config_maps, exposed) = (servers.clone(), servers.clone(), servers.clone());
         server_controller
-            .watches_stream(streams.mappings, move |mapping| servers_beside(&beside, &mapping))
+            .reconcile_on(servers_of_mappings)
             .watches_stream(touched_namespaces, move |namespace| servers_in(&inside, &namespace))
-            .watches_stream(streams.cluster_mappings, move |_| references(&all.state()))
+            .reconcile_all_on(WatchStream::from_changes(denies))
             .watches_stream_with(
                 streams.config_maps,
                 move |config_map| servers_of_config_map(&config_maps, &config_map),
@@ -149,14 +159,10 @@ pub async fn run(
         .run(reconcile_server, server_failed, context.clone())
         .for_each(|result| async { tell(result) });
 
-    // The mapping controllers have watches of their own: what starts a pass must be in the store that the pass reads.
-    let (chosen, touched_servers) = world::store::<WatchedServer>(&client, &scope, everything());
-    let (mappings, touched_mappings) = world::store(&client, &scope, everything());
-    let (cluster_mappings, touched_cluster_mappings) = world::cluster_store(&client);
     let mapping_context = Arc::new(mapping::Context {
         client: client.clone(),
         mappings: mappings.clone(),
-        servers: chosen.clone(),
+        servers: servers.clone(),
         namespaces: context.world.namespaces.clone(),
         gate: gate.clone(),
         policies: policies.clone(),
@@ -168,7 +174,7 @@ pub async fn run(
     let cluster_mapping_context = Arc::new(mapping::Context {
         client: client.clone(),
         mappings: cluster_mappings.clone(),
-        servers: chosen.clone(),
+        servers: servers.clone(),
         namespaces: context.world.namespaces.clone(),
         gate: gate.clone(),
         policies,
@@ -178,13 +184,10 @@ pub async fn run(
         written: ByUid::default(),
         passes: passes(Kind::ClusterMcpRoleMapping),
     });
-    let beside = mappings.clone();
     let reconcile_mappings = Controller::for_stream(touched_mappings, mappings.clone())
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .watches_stream(touched_servers.inspect(move |_| moved_server.send_replace(())), move |server| {
-            mapping::mappings_beside(&beside, &server)
-        })
+        .reconcile_on(mappings_of_servers)
         .reconcile_all_on(leadership.gained())
         .run(reconcile_mapping::<McpRoleMapping>, mapping_failed, mapping_context.clone())
         .for_each(|result| async { tell(result) });
@@ -199,9 +202,7 @@ pub async fn run(
     let ended = shutdown.clone().cancelled_owned();
     let endpoints = axum::serve(listener, router(gate.clone(), registry)).with_graceful_shutdown(ended);
     let announce = async {
-        let (world, mapped) = (context.world.complete(), mappings.wait_until_ready());
-        let (cluster_mapped, known) = (cluster_mappings.wait_until_ready(), chosen.wait_until_ready());
-        if futures::try_join!(world, mapped, cluster_mapped, known).is_ok() {
+        if context.world.complete().await.is_ok() {
             tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "everything is seen");
             open.send_replace(true);
         }

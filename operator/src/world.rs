@@ -22,8 +22,8 @@ use kube::{
     },
 };
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
-use tokio::sync::watch;
-use tokio_stream::wrappers::WatchStream;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 
 use crate::{
     MANAGER,
@@ -133,7 +133,7 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
 }
 
 /// Load balancers in front of API servers drop connections that were idle for 240 s; kube would ask for 290 s.
-pub(crate) fn everything() -> watcher::Config {
+fn everything() -> watcher::Config {
     watcher::Config::default().timeout(200)
 }
 
@@ -180,7 +180,7 @@ where
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A store of the objects that are watched in these namespaces, and the stream of their changes.
-pub(crate) fn store<K>(client: &Client, scope: &Scope, config: watcher::Config) -> (Store<K>, Touched<K>)
+fn store<K>(client: &Client, scope: &Scope, config: watcher::Config) -> (Store<K>, Touched<K>)
 where
     K: Watched<DynamicType = (), Scope = NamespaceResourceScope>,
 {
@@ -192,7 +192,7 @@ where
 }
 
 /// A store of objects that are in no namespace, and the stream of their changes.
-pub(crate) fn cluster_store<K>(client: &Client) -> (Store<K>, Touched<K>)
+fn cluster_store<K>(client: &Client) -> (Store<K>, Touched<K>)
 where
     K: Watched<DynamicType = (), Scope = ClusterResourceScope>,
 {
@@ -203,6 +203,27 @@ where
 pub(crate) fn labels_of(namespaces: &Store<WatchedNamespace>, server: &ObjectMeta) -> Option<Labels> {
     let namespace = namespaces.get(&ObjectRef::new(server.namespace.as_deref()?))?;
     Some(namespace.labels().clone())
+}
+
+/// Whom a stream concerns besides those who follow it. Both must be polled: the stream waits until those have been taken.
+pub(crate) fn concerning<K, T>(
+    touched: Touched<K>,
+    concerned: impl Fn(&K) -> Vec<ObjectRef<T>> + Send + 'static,
+) -> (Touched<K>, BoxStream<'static, ObjectRef<T>>)
+where
+    K: Send + 'static,
+    T: Resource<DynamicType = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel::<Vec<ObjectRef<T>>>(1);
+    let touched = touched.then(move |touched| {
+        let (found, sender) = (touched.as_ref().map(&concerned).unwrap_or_default(), sender.clone());
+        async move {
+            // Nobody takes them once the operator drains.
+            sender.send(found).await.ok();
+            touched
+        }
+    });
+    (touched.boxed(), ReceiverStream::new(receiver).flat_map(stream::iter).boxed())
 }
 
 /// A watch that fails is tried again by itself; its error must not reach the controller, which would hold up all other
@@ -419,7 +440,7 @@ pub(crate) fn server_of(child: &impl Labelled) -> Option<ObjectRef<WatchedServer
 
 #[cfg(test)]
 mod tests {
-    use futures::future::join_all;
+    use futures::{TryStreamExt, future::join_all};
 
     use super::*;
     use crate::validate::tests::mk_server;
@@ -443,6 +464,19 @@ mod tests {
         server.spec.exposure.as_mut().unwrap().host = host.into();
         server.spec.entra.client_id = client_id.into();
         DeserializeGuard(Ok(server))
+    }
+
+    #[tokio::test]
+    async fn those_whom_a_change_concerns_are_told_and_it_goes_on_when_they_no_longer_listen() {
+        let touched = || stream::iter(["a", "b"].map(|name| Ok(mk_watched(name, "h", "app")))).boxed();
+        let twice = |server: &WatchedServer| vec![ObjectRef::<WatchedMapping>::new(&server.name_any()); 2];
+        let (seen, told) = concerning(touched(), twice);
+        let (seen, told) = tokio::join!(seen.try_collect::<Vec<_>>(), told.collect::<Vec<_>>());
+        assert_eq!(seen.unwrap().iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(told.iter().map(|told| told.name.as_str()).collect::<Vec<_>>(), ["a", "a", "b", "b"]);
+        let (seen, told) = concerning(touched(), twice);
+        drop(told);
+        assert_eq!(seen.count().await, 2);
     }
 
     #[tokio::test]
