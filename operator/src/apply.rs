@@ -96,7 +96,7 @@ impl Applier<'_> {
         let desired = Desired::of(built);
         let settled = self.memory.settled.get(&kind);
         if let (Some(settled), Some(seen)) = (settled, self.seen.get(&kind))
-            && (&settled.uid, &settled.version, &settled.hash) == (&seen.uid, &seen.version, &desired.hash)
+            && settled.hash == Settled::hash(&seen.uid, &seen.version, &desired.hash)
         {
             return Ok(true);
         }
@@ -119,7 +119,7 @@ impl Applier<'_> {
                 }
                 if !replaced && holds(&serde_json::to_value(live).map_err(Error::from)?, &desired.value) {
                     release(&api, live).await?;
-                    self.settle(kind, live, desired.hash);
+                    self.settle(kind, live, &desired.hash);
                     return Ok(true);
                 }
                 if !keep(&api, live, &desired).await? {
@@ -140,7 +140,7 @@ impl Applier<'_> {
                         return Err(Error::Overridden { object }.into());
                     }
                     release(&api, &applied).await?;
-                    self.settle(kind, &applied, desired.hash);
+                    self.settle(kind, &applied, &desired.hash);
                     return Ok(true);
                 }
                 // Somebody was faster: what they made may be theirs, so it is looked at again.
@@ -165,10 +165,10 @@ impl Applier<'_> {
         Err(Error::Contended { object, attempts: ATTEMPTS }.into())
     }
 
-    fn settle(&mut self, kind: ChildKind, object: &DynamicObject, hash: String) {
+    fn settle(&mut self, kind: ChildKind, object: &DynamicObject, built: &str) {
         let Seen { uid, version, .. } = Seen::of(&object.metadata, self.owner);
-        let generation = object.metadata.generation;
-        self.memory.settled.insert(kind, Settled { uid, version, generation, hash });
+        let hash = Settled::hash(&uid, &version, built);
+        self.memory.settled.insert(kind, Settled { hash, generation: object.metadata.generation });
     }
 
     /// Deletes a child that is no longer asked for, as it was seen.

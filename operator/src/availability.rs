@@ -38,7 +38,7 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
             Reason::ScaledToZero,
             format!(
                 "no pod is wanted: somebody has scaled the Deployment to 0, which its autoscaler leaves so; start one with kubectl -n {namespace} scale deployment {} --replicas=1",
-                deployment.and_then(|deployment| deployment.metadata.name.as_deref()).unwrap_or_default()
+                deployment.map(ChildView::name).unwrap_or_default()
             ),
         );
     }
@@ -76,7 +76,7 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
             Reason::Progressing,
             format!(
                 "{ready} of {wanted} pods are ready; wait, or see what holds them up with kubectl -n {namespace} describe pods -l app.kubernetes.io/instance={}",
-                deployment.metadata.name.as_deref().unwrap_or_default()
+                deployment.name()
             ),
         ),
     }
@@ -90,7 +90,7 @@ fn idle(namespace: &str, autoscaler: &ChildView) -> Option<String> {
     Some(format!(
         ", but their number does not follow the load: the autoscaler says {}; check that metrics-server is installed and sees the pods (kubectl -n {namespace} describe hpa {})",
         condition.reason,
-        autoscaler.metadata.name.as_deref().unwrap_or_default()
+        autoscaler.name()
     ))
 }
 
@@ -99,7 +99,7 @@ fn own_words(polled: &PolledPod) -> Option<(Reason, String)> {
     if polled.pod.is_ready() {
         return None;
     }
-    let (name, report) = (name(&polled.pod), polled.report.as_ref().ok()?);
+    let (name, report) = (polled.pod.name(), polled.report.as_ref().ok()?);
     if let Some(error) = report.keys.error.as_ref().filter(|_| report.keys.count == 0) {
         let advice = "correct spec.entra.tenantId, or let the pods reach the authority";
         return Some((
@@ -112,13 +112,9 @@ fn own_words(polled: &PolledPod) -> Option<(Reason, String)> {
     Some((Reason::ServerNotReady, format!("pod {name} has no policy to enforce: {}; {advice}", quote(error))))
 }
 
-fn name(pod: &PodView) -> &str {
-    pod.metadata.name.as_deref().unwrap_or_default()
-}
-
 /// How kubectl is told which pod.
 fn reference(pod: &PodView) -> String {
-    format!("-n {} {}", pod.metadata.namespace.as_deref().unwrap_or_default(), name(pod))
+    format!("-n {} {}", pod.full_name.namespace(), pod.name())
 }
 
 /// Why the ReplicaSet's controller cannot create pods at all.
@@ -146,11 +142,11 @@ fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
 
 /// What keeps a pod from becoming ready, if its status tells.
 fn trouble(pod: &PodView) -> Option<(Reason, String)> {
-    if pod.is_ready() || pod.metadata.deletion_timestamp.is_some() {
+    if pod.is_ready() || pod.leaving {
         return None;
     }
-    let (name, reference) = (name(pod), reference(pod));
-    let unscheduled = pod.status.conditions.iter().find(|condition| {
+    let (name, reference) = (pod.name(), reference(pod));
+    let unscheduled = pod.trouble.iter().find(|condition| {
         condition.type_ == "PodScheduled" && condition.status == "False" && condition.reason == "Unschedulable"
     });
     if let Some(condition) = unscheduled {
@@ -160,7 +156,7 @@ fn trouble(pod: &PodView) -> Option<(Reason, String)> {
             format!("no node takes pod {name}: {}; {advice}", quote(&condition.message)),
         ));
     }
-    pod.status.container_statuses.iter().find_map(|container| {
+    pod.containers.iter().find_map(|container| {
         let waiting = container.state.waiting.as_ref();
         let why = waiting.map_or("", |waiting| waiting.reason.as_str());
         // The kubelet's own text changes between attempts; this does not.
@@ -393,7 +389,7 @@ mod tests {
         };
         assert_eq!(change(|_| {}).state, State::True);
         let part = "being rolled out";
-        assert_no(&change(|deployment| deployment.metadata.generation = Some(3)), Reason::Progressing, part);
+        assert_no(&change(|deployment| deployment.generation = Some(3)), Reason::Progressing, part);
         assert_no(&change(|deployment| deployment.status_mut().updated_replicas = 1), Reason::Progressing, part);
         assert_no(&change(|deployment| deployment.status_mut().replicas = 3), Reason::Progressing, part);
         let deployment = mk_deployment(2, json!([]));

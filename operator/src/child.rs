@@ -7,7 +7,7 @@ use kube::{Api, Client, Resource, api::DynamicObject, core::DynamicResourceScope
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::views::ChildView;
+use crate::views::WatchedChild;
 
 /// A kind of child; a server has at most one of each. In the order in which they are applied: a pod's needs before the
 /// Deployment, a route after what it leads to.
@@ -99,6 +99,16 @@ impl ChildKind {
         if self == Self::Configuration { Self::Policy } else { self }
     }
 
+    /// Whether more is read of it than its metadata.
+    pub(crate) fn is_read(self) -> bool {
+        match self {
+            Self::Deployment | Self::Autoscaler => true,
+            Self::Certificate | Self::ListenerSet | Self::HttpRoute | Self::Ingress => true,
+            Self::Policy | Self::Configuration | Self::ServiceAccount | Self::NetworkPolicy => false,
+            Self::Service | Self::DisruptionBudget | Self::PodMonitor => false,
+        }
+    }
+
     /// The kind as Kubernetes names it.
     pub(crate) fn kind(self) -> &'static str {
         self.names().kind
@@ -144,7 +154,7 @@ impl ChildKind {
 }
 
 /// A watched child's kind is known when the program runs, not when it is compiled.
-impl Resource for ChildView {
+impl Resource for WatchedChild {
     type DynamicType = ChildKind;
     type Scope = DynamicResourceScope;
 

@@ -1,7 +1,10 @@
 //! The children of one server, brought to what was built: what takes something away first, the policy before all, what
 //! waits for its turn left alone, and what is no longer asked for deleted last.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    cell::LazyCell,
+    collections::{BTreeSet, HashSet},
+};
 
 use kube::ResourceExt;
 use mcp_entra_crds::McpServer;
@@ -16,7 +19,7 @@ use crate::{
     errors::Error,
     exposure::{EXPOSES, exposes},
     memory::ServerMemory,
-    owner::{Owner, controller},
+    owner::Owner,
     policy::Compiled,
     resolve::{self, SeenChildren},
     upgrades::{self, Next, RollOut},
@@ -137,9 +140,12 @@ fn turn(
         Next { uid: &owner.uid, template: &build::template_hash(validated)?, requested: &validated.requested_hash };
     let live = world.children.of(owner).remove(&ChildKind::Deployment);
     // Anybody may make a Deployment that looks like one of ours.
-    let servers: HashSet<String> = world.servers.state().iter().filter_map(|server| server.uid()).collect();
+    let servers = LazyCell::new(|| world.servers.state().iter().filter_map(|server| server.uid()).collect());
     let fleet = world.children.deployments();
-    let is_ours = |found: &&ChildView| controller(&found.metadata).is_some_and(|owner| servers.contains(&owner.uid));
+    let is_ours = |found: &&ChildView| {
+        let servers: &HashSet<String> = &servers;
+        found.controller.as_ref().is_some_and(|controller| servers.contains(&*controller.uid))
+    };
     let fleet = fleet.iter().map(|deployment| &**deployment).filter(is_ours);
     Ok(upgrades::turn(next, live.as_deref(), fleet, options.at_once.into(), turns))
 }
@@ -151,8 +157,8 @@ async fn hide_old(applier: &mut Applier<'_>, world: &World, server: &McpServer) 
     let mut hidden = Ok(());
     for kind in ChildKind::EXPOSING {
         let Some(found) = world.children.get(*kind, applier.owner) else { continue };
-        let from = found.annotations().get(EXPOSES);
-        if from.is_some_and(|from| *from != exposes(*kind, &exposure.host, &exposure.path)) {
+        let from = found.annotation(EXPOSES);
+        if from.is_some_and(|from| from != exposes(*kind, &exposure.host, &exposure.path)) {
             let seen = resolve::watched(world, applier.owner, *kind);
             hidden = hidden.and(applier.prune(*kind, seen).await);
         }

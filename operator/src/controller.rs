@@ -18,6 +18,7 @@ use crate::{
     claims,
     errors::{Error, SOON},
     events,
+    gate::Gate,
     memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
     metrics::Metrics,
     news::{self, MOMENT},
@@ -30,7 +31,7 @@ use crate::{
     status::{self, Facts, GRACE},
     upgrades::Turns,
     views::PodView,
-    world::{Gate, World, labels_of},
+    world::{World, labels_of},
 };
 
 /// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch. And
@@ -155,7 +156,7 @@ async fn pass(
     let deployment = children.get(&ChildKind::Deployment);
     let settled = memory.settled.get(&ChildKind::Deployment).filter(|_| is_applied);
     let deployment_is_stale =
-        deployment.as_ref().zip(settled).is_some_and(|(seen, settled)| seen.metadata.generation < settled.generation);
+        deployment.as_ref().zip(settled).is_some_and(|(seen, settled)| seen.generation < settled.generation);
     let accepted = validated.and_then(|validated| validated.as_ref().ok());
     let exposed = accepted.and_then(|accepted| accepted.exposure.as_ref());
     let facts = Facts {
@@ -275,6 +276,7 @@ mod tests {
     use crate::leader::Leadership;
     use crate::metrics::Kind;
     use crate::{
+        cache::cache,
         validate::tests::{mk_options, mk_owner, mk_server},
         views::ChildView,
         world::Children,
@@ -329,7 +331,7 @@ mod tests {
                 cluster_mappings: reflector::store().0,
                 namespaces: reflector::store().0,
                 children: Children::none(),
-                pods: reflector::store().0,
+                pods: cache().0,
                 gateways: reflector::store().0,
                 served: tokio::sync::watch::channel(None).1,
             },

@@ -108,7 +108,7 @@ fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
     };
     let Some(set) = leading.listener_set else { return pending() };
     let status = set.status();
-    let generation = set.metadata.generation;
+    let generation = set.generation;
     let mut all = status.listeners.iter().flat_map(|listener| &listener.conditions).chain(&status.conditions);
     let rejected = all.find(|condition| {
         is_current(condition, generation)
@@ -162,7 +162,7 @@ fn by_route(leading: Leading<'_>, parents: &[ParentReferenceView]) -> Verdict {
 fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdict> {
     let name = name_of(parent);
     let answers = || {
-        let generation = leading.route.and_then(|route| route.metadata.generation);
+        let generation = leading.route.and_then(|route| route.generation);
         let parents = leading.route.into_iter().flat_map(|route| &route.status().parents);
         parents
             .filter(|found| is_same(parent, &found.parent_ref, leading.namespace))
@@ -203,7 +203,7 @@ pub(crate) fn certificate_ready(leading: Leading<'_>, now: Timestamp) -> Verdict
     };
     let Some(certificate) = leading.certificate else { return pending() };
     let status = certificate.status();
-    let generation = certificate.metadata.generation;
+    let generation = certificate.generation;
     let current = status.conditions.iter().filter(|condition| is_current(condition, generation));
     let condition = |type_: &str| current.clone().find(|condition| condition.type_ == type_);
     let not_after = status.not_after.as_ref().map(|time| time.0);

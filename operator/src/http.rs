@@ -10,7 +10,7 @@ use axum::{
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
-use crate::world::Gate;
+use crate::gate::Gate;
 
 /// The routes.
 pub(crate) fn router(gate: Gate, registry: Registry) -> Router {

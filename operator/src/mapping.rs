@@ -25,10 +25,11 @@ use crate::{
     by_uid::ByUid,
     errors::{Error, SOON},
     events,
+    gate::Gate,
     mapping_status::{Standing, standing, status, survey},
     memory::{ProgrammedPolicies, Since},
     passes::Passes,
-    world::{Gate, WatchedMapping, WatchedNamespace, WatchedServer, labels_of, references},
+    world::{WatchedMapping, WatchedNamespace, WatchedServer, labels_of, references},
 };
 
 /// How long a mapping that is not held yet is looked at every second, and its status left as it is: servers are passed
@@ -53,6 +54,15 @@ pub(crate) struct Context<K: Resource<DynamicType = ()> + Clone + 'static> {
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> Context<K> {
+    /// The status that was written upon this version of a mapping; once the watch shows another, it shows that, too.
+    fn written(&self, uid: &str, version: &Option<String>) -> Option<McpRoleMappingStatus> {
+        let mut written = self.written.lock();
+        if written.get(uid).is_some_and(|(based_on, _)| based_on != version) {
+            written.remove(uid);
+        }
+        written.get(uid).map(|(_, status)| status.clone())
+    }
+
     /// Forgets what is remembered of mappings that are gone.
     pub(crate) fn retain(&self) {
         let exists = |uid: &str| self.mappings.find(|mapping| mapping.meta().uid.as_deref() == Some(uid)).is_some();
@@ -112,8 +122,7 @@ where
         return Ok(Action::requeue(SOON));
     }
     let version = &mapping.metadata.resource_version;
-    let written = context.written.lock().get(uid).filter(|(based_on, _)| based_on == version).cloned();
-    let before = written.map(|(_, status)| status).or_else(|| mapping.status.cloned()).unwrap_or_default();
+    let before = context.written(uid, version).or_else(|| mapping.status.cloned()).unwrap_or_default();
     let status = status(&mapping.with_status(&before), &survey, &standings, Timestamp::now());
     if before != status {
         write(&mapping, uid, &status, context).await?;

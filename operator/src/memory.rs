@@ -6,6 +6,7 @@ use std::{
 };
 
 use mcp_entra_crds::McpServerStatus;
+use sha2::{Digest, Sha256};
 
 use crate::{by_uid::ByUid, child::ChildKind};
 
@@ -18,8 +19,10 @@ pub(crate) struct ServerMemory {
     pub(crate) deleted: HashMap<ChildKind, String>,
     /// The trust bundle that was read last.
     pub(crate) trust_bundle: Option<ReadTrustBundle>,
-    /// The status that was written last, until the watch has seen it.
-    pub(crate) written: Option<WrittenStatus>,
+    /// The status that was written last, until the watch has shown it.
+    pub(crate) written: Option<Box<WrittenStatus>>,
+    /// When it was.
+    pub(crate) told: Option<Instant>,
     /// Some ready pod does not report the compiled policy.
     pub(crate) lagging: Since,
     /// Some ready pod has not ended its first probe, or cannot be asked.
@@ -49,14 +52,21 @@ pub(crate) struct Nudged {
 }
 
 /// A child that was found as built.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
-    pub(crate) uid: String,
-    /// See [`crate::resolve::Seen::version`].
-    pub(crate) version: String,
+    /// Hash of the object, its version, and the child as built; see [`Settled::hash`].
+    pub(crate) hash: [u8; 16],
     pub(crate) generation: Option<i64>,
-    /// Hash of the child as built.
-    pub(crate) hash: String,
+}
+
+impl Settled {
+    /// What has to be the same for an object to be as built still: its uid and its version, of which
+    /// [`crate::resolve::Seen`] tells, and the hash of the child as built.
+    pub(crate) fn hash(uid: &str, version: &str, built: &str) -> [u8; 16] {
+        let mut half = [0; 16];
+        half.iter_mut().zip(Sha256::digest(format!("{uid} {version} {built}"))).for_each(|(half, byte)| *half = byte);
+        half
+    }
 }
 
 /// A trust bundle that was read.
@@ -74,19 +84,18 @@ pub(crate) struct WrittenStatus {
     /// The version of the McpServer that the pass saw: while the watch still shows it, `status` is newer.
     pub(crate) based_on: Option<String>,
     pub(crate) status: McpServerStatus,
-    pub(crate) at: Instant,
 }
 
 impl ServerMemory {
     /// Whether the status was written no longer ago than that.
     pub(crate) fn told_within(&self, moment: Duration) -> bool {
-        self.written.as_ref().is_some_and(|written| written.at.elapsed() < moment)
+        self.told.is_some_and(|told| told.elapsed() < moment)
     }
 }
 
 /// The memories of all McpServers. A pass takes its own out and puts it back: kube runs one pass at a time over an
 /// object, so nobody else misses it.
-pub(crate) type Memories = ByUid<ServerMemory>;
+pub(crate) type Memories = ByUid<Box<ServerMemory>>;
 
 /// Which mappings each server's policy ConfigMap holds: what the mapping controller reports.
 pub(crate) type ProgrammedPolicies = ByUid<ProgrammedPolicy>;
@@ -127,6 +136,15 @@ mod tests {
         assert_eq!(policies.get("b"), Some(held));
         policies.retain(|uid| uid == "b");
         assert_eq!(policies.get("a"), None);
+    }
+
+    #[test]
+    fn what_was_settled_is_not_if_the_object_its_version_or_what_is_built_is_another() {
+        let settled = Settled::hash("uid", "7", "built");
+        assert_eq!(settled, Settled::hash("uid", "7", "built"));
+        for other in [("other", "7", "built"), ("uid", "8", "built"), ("uid", "7", "other")] {
+            assert_ne!(settled, Settled::hash(other.0, other.1, other.2), "{other:?}");
+        }
     }
 
     #[test]

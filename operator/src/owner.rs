@@ -79,22 +79,16 @@ impl Owner {
         ])
     }
 
-    /// Whether an object's controller is this very McpServer.
-    pub(crate) fn owns(&self, metadata: &ObjectMeta) -> bool {
-        self.whose(metadata) == Whose::Ours
+    /// Whether an object of that controller is this very McpServer's.
+    pub(crate) fn owns(&self, controller: Option<&Controller>) -> bool {
+        self.whose(controller, None) == Whose::Ours
     }
 
-    /// Whose an object is.
-    pub(crate) fn whose(&self, metadata: &ObjectMeta) -> Whose {
-        let is_named_alike = |reference: &OwnerReference| {
-            reference.kind == McpServer::kind(&())
-                && reference.name == self.name
-                && reference.api_version.strip_prefix(GROUP).is_some_and(|version| version.starts_with('/'))
-        };
-        let offered_to = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ADOPT));
-        match controller(metadata) {
-            Some(reference) if reference.uid == self.uid => Whose::Ours,
-            Some(reference) if is_named_alike(reference) => Whose::Predecessors,
+    /// Whose an object is, by its controller and the value of the annotation [`ADOPT`].
+    pub(crate) fn whose(&self, controller: Option<&Controller>, offered_to: Option<&str>) -> Whose {
+        match controller {
+            Some(controller) if *controller.uid == *self.uid => Whose::Ours,
+            Some(controller) if controller.server() == Some(&self.name) => Whose::Predecessors,
             None if offered_to == Some(&self.name) => Whose::Offered,
             _ => Whose::Foreign,
         }
@@ -114,9 +108,29 @@ pub(crate) enum Whose {
     Foreign,
 }
 
-/// The owner reference of an object's controller.
-pub(crate) fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
-    metadata.owner_references.iter().flatten().find(|reference| reference.controller == Some(true))
+/// An object's controller, by its owner references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Controller {
+    pub(crate) uid: Box<str>,
+    /// Its kind and name, for people.
+    pub(crate) title: Box<str>,
+    is_server: bool,
+}
+
+impl Controller {
+    pub(crate) fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let mut owners = metadata.owner_references.iter().flatten();
+        let OwnerReference { api_version, kind, name, uid, .. } =
+            owners.find(|reference| reference.controller == Some(true))?;
+        let is_ours = api_version.strip_prefix(GROUP).is_some_and(|version| version.starts_with('/'));
+        let is_server = is_ours && *kind == McpServer::kind(&());
+        Some(Self { uid: uid.as_str().into(), title: format!("{kind} {name}").into(), is_server })
+    }
+
+    /// Its name, if it is an McpServer.
+    fn server(&self) -> Option<&str> {
+        self.title.split_once(' ').filter(|_| self.is_server).map(|(_, name)| name)
+    }
 }
 
 #[cfg(test)]
@@ -129,13 +143,12 @@ mod tests {
         let owner = mk_owner();
         let whose = |given_to: &str, controlled: bool| {
             let mut metadata = owner.child_metadata(ChildKind::Service);
-            metadata.annotations = Some([(ADOPT.to_owned(), given_to.to_owned())].into());
             match controlled {
                 true => metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.name = "other".into()),
                 false => metadata.owner_references = None,
             }
             metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.uid = "other".into());
-            owner.whose(&metadata)
+            owner.whose(Controller::of(&metadata).as_ref(), Some(given_to))
         };
         assert_eq!(whose("graph", false), Whose::Offered);
         assert_eq!(whose("grap", false), Whose::Foreign);
@@ -148,7 +161,7 @@ mod tests {
         let whose = |change: fn(&mut OwnerReference)| {
             let mut metadata = owner.child_metadata(ChildKind::Service);
             metadata.owner_references.iter_mut().flatten().for_each(change);
-            owner.whose(&metadata)
+            owner.whose(Controller::of(&metadata).as_ref(), None)
         };
         assert_eq!(whose(|_| {}), Whose::Ours);
         assert_eq!(whose(|reference| reference.uid = "uid-0".into()), Whose::Predecessors);
@@ -167,6 +180,6 @@ mod tests {
             Whose::Foreign
         );
         assert_eq!(whose(|reference| reference.controller = None), Whose::Foreign);
-        assert_eq!(owner.whose(&ObjectMeta::default()), Whose::Foreign);
+        assert_eq!(owner.whose(None, None), Whose::Foreign);
     }
 }

@@ -1,14 +1,14 @@
 //! The pods: what they say of themselves on their admin ports, and the nudge for those whose policy is old.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream};
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     api::{Patch, PatchParams},
 };
 use mcp_entra_policy::ServerStatus;
@@ -21,7 +21,7 @@ use crate::{
     memory::{Nudged, ServerMemory},
     metrics::Metrics,
     owner::Owner,
-    views::PodView,
+    views::{PodView, WatchedPod},
 };
 
 /// How long a pod may take to answer.
@@ -93,7 +93,7 @@ pub(crate) async fn poll(client: &reqwest::Client, metrics: &Metrics, pods: Vec<
             let report = ask(client, &pod).await;
             if let Err(error) = &report {
                 metrics.poll_failed();
-                tracing::debug!(pod = %pod.name_any(), ?error, "a pod's status cannot be read");
+                tracing::debug!(pod = pod.name(), ?error, "a pod's status cannot be read");
             }
             PolledPod { pod, report }
         })
@@ -103,8 +103,7 @@ pub(crate) async fn poll(client: &reqwest::Client, metrics: &Metrics, pods: Vec<
 }
 
 async fn ask(client: &reqwest::Client, pod: &PodView) -> Result<ServerStatus, PollError> {
-    let address: IpAddr =
-        pod.status.pod_ip.as_deref().and_then(|address| address.parse().ok()).ok_or(PollError::NoAddress)?;
+    let address = pod.address.ok_or(PollError::NoAddress)?;
     let mut response = client.get(format!("http://{}/status", SocketAddr::new(address, ADMIN_PORT))).send().await?;
     if !response.status().is_success() {
         return Err(PollError::Status(response.status().as_u16()));
@@ -136,10 +135,10 @@ pub(crate) async fn nudge(
     revision: &str,
     now: Instant,
 ) {
-    memory.nudged.retain(|uid, _| pods.iter().any(|polled| polled.pod.metadata.uid.as_ref() == Some(uid)));
-    let api = Api::<PodView>::namespaced(client.clone(), &owner.namespace);
+    memory.nudged.retain(|uid, _| pods.iter().any(|polled| *polled.pod.uid == **uid));
+    let api = Api::<WatchedPod>::namespaced(client.clone(), &owner.namespace);
     for polled in pods.iter().filter(|polled| polled.pod.is_ready() && !polled.enforces(revision)) {
-        let uid = polled.pod.uid().unwrap_or_default();
+        let uid = polled.pod.uid.to_string();
         let before = polled.pod.policy_revision.as_deref();
         let count = before.and_then(|value| counts(value, revision));
         // One that cannot be asked is nudged once a revision: repeating would be writing for ever.
@@ -150,16 +149,16 @@ pub(crate) async fn nudge(
         let value = next_value(before, revision);
         let patch = json!({"metadata": {"annotations": {POLICY_REVISION: value}}});
         let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let name = polled.pod.name_any();
-        match api.patch(&name, &parameters, &Patch::Merge(&patch)).await {
+        let name = polled.pod.name();
+        match api.patch(name, &parameters, &Patch::Merge(&patch)).await {
             Ok(_) => {
-                tracing::info!(server = %owner.name, namespace = %owner.namespace, pod = %name, revision,
+                tracing::info!(server = %owner.name, namespace = %owner.namespace, pod = name, revision,
                     "nudged a pod: its policy is old");
                 memory.nudged.insert(uid, Nudged { revision: revision.to_owned(), at: now });
             }
             Err(error) if code(&error) == Some(404) => {}
             Err(error) => {
-                tracing::warn!(pod = %name, %error, "a pod cannot be nudged; its kubelet will look by itself")
+                tracing::warn!(pod = name, %error, "a pod cannot be nudged; its kubelet will look by itself")
             }
         }
     }

@@ -21,7 +21,7 @@ fn no_ready_pods() -> Verdict {
 /// Why a ready pod cannot be asked, if there is such a pod.
 fn unreachable<'a>(pods: impl IntoIterator<Item = &'a PolledPod>) -> Option<String> {
     let (pod, error) = pods.into_iter().find_map(|polled| Some((&polled.pod, polled.report.as_ref().err()?)))?;
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let name = pod.name();
     Some(format!(
         "pod {name} is ready, but its status on port 8081 cannot be read: {error}; let NetworkPolicies and proxies pass mcp-entra-operator to that port"
     ))
@@ -79,7 +79,7 @@ pub(crate) fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdic
             ),
         );
     };
-    let name = behind.pod.metadata.name.as_deref().unwrap_or_default();
+    let name = behind.pod.name();
     let namespace = &facts.owner.namespace;
     let verdict = match &behind.report {
         Err(_) => Verdict::no(Reason::StatusUnreachable, unreachable([behind]).unwrap_or_default()),

@@ -17,7 +17,7 @@ use crate::{
     errors::Error,
     exposure::NamedGateway,
     memory::{ReadTrustBundle, ServerMemory},
-    owner::{Owner, Whose, controller},
+    owner::{ADOPT, Controller, Owner, Whose},
     validate::Resolved,
     views::ChildView,
     world::World,
@@ -39,20 +39,17 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn of(metadata: &ObjectMeta, owner: &Owner) -> Self {
-        Self::at(version_of(metadata), metadata, owner)
+        Self::watched(&ChildView::from(metadata), owner)
     }
 
     pub(crate) fn watched(child: &ChildView, owner: &Owner) -> Self {
-        Self::at(child.version.clone(), &child.metadata, owner)
-    }
-
-    fn at(version: String, metadata: &ObjectMeta, owner: &Owner) -> Self {
+        let controller = child.controller.as_ref();
         Self {
-            uid: metadata.uid.clone().unwrap_or_default(),
-            version,
-            whose: owner.whose(metadata),
-            controller: controller(metadata).map(|reference| format!("{} {}", reference.kind, reference.name)),
-            leaving: metadata.deletion_timestamp.is_some(),
+            uid: child.uid.to_string(),
+            version: child.version.to_string(),
+            whose: owner.whose(controller, child.annotation(ADOPT)),
+            controller: controller.map(|controller| controller.title.to_string()),
+            leaving: child.leaving,
         }
     }
 
@@ -184,7 +181,7 @@ impl ResolvedAccount {
     pub(crate) fn of(account: Option<&ObjectMeta>, owner: &Owner) -> Self {
         match account {
             None => Self::Absent,
-            Some(account) if owner.owns(account) => Self::Child,
+            Some(account) if owner.owns(Controller::of(account).as_ref()) => Self::Child,
             Some(account) => Self::Existing(account.annotations.clone().unwrap_or_default()),
         }
     }
@@ -232,11 +229,10 @@ async fn trust_bundle(
     let Some(watched) = world.children.config_map(&owner.namespace, name) else {
         return Ok(ResolvedTrustBundle::NoConfigMap);
     };
-    let known = memory.trust_bundle.take().filter(|known| {
-        watched.metadata.uid.as_ref() == Some(&known.uid)
-            && watched.metadata.resource_version.as_ref() == Some(&known.resource_version)
-            && known.key == *key
-    });
+    let known = memory
+        .trust_bundle
+        .take()
+        .filter(|known| *watched.uid == *known.uid && *watched.version == *known.resource_version && known.key == *key);
     let read = match known {
         Some(known) => known,
         None => {

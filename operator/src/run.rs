@@ -23,10 +23,10 @@ use crate::{
     binding::Mapping,
     by_uid::ByUid,
     census::Census,
-    child::ChildKind,
     controller::{self as server, Context},
     discovery::discover,
     errors::Error,
+    gate::Gate,
     http::router,
     leader::{Candidate, Leadership, Lost},
     mapping,
@@ -39,7 +39,7 @@ use crate::{
     sight::{self, Blind},
     upgrades::Turns,
     world::{
-        self, Gate, WatchedServer, concerning, server_of, servers_beside, servers_in, servers_of_config_map,
+        self, WatchedServer, concerning, server_of, servers_beside, servers_in, servers_of_config_map,
         servers_of_gateway,
     },
 };
@@ -143,17 +143,16 @@ pub async fn run(
             .reconcile_on(servers_of_mappings)
             .watches_stream(touched_namespaces, move |namespace| servers_in(&inside, &namespace))
             .reconcile_all_on(WatchStream::from_changes(denies))
-            .watches_stream_with(
-                streams.config_maps,
-                move |config_map| servers_of_config_map(&config_maps, &config_map),
-                ChildKind::Policy,
+            .reconcile_on(
+                streams
+                    .config_maps
+                    .flat_map(move |config_map| stream::iter(servers_of_config_map(&config_maps, &config_map))),
             )
-            // The kind is for traces alone, and which child it was they do not tell anyway.
-            .watches_stream_with(streams.children, |child| server_of(&child), ChildKind::Deployment)
+            .reconcile_on(streams.children.flat_map(|child| stream::iter(server_of(&*child))))
+            .reconcile_on(streams.pods.flat_map(|pod| stream::iter(server_of(&*pod))))
             .reconcile_all_on(WatchStream::from_changes(served).map(drop))
             .reconcile_all_on(leadership.gained())
             .watches_stream(streams.gateways, move |gateway| servers_of_gateway(&exposed, &gateway))
-            .watches_stream(streams.pods, |child| server_of(&child))
     };
     let reconcile_servers = server_controller
         .run(reconcile_server, server_failed, context.clone())

@@ -1,17 +1,21 @@
 //! Where the operator watches and writes: everywhere, or in some namespaces, whose watches are made to look like one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::{StreamExt, stream, stream::BoxStream};
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     runtime::{
-        WatchStreamExt,
         reflector::Store,
-        watcher::{self, Event, watcher},
+        watcher::{self, Event},
     },
 };
 use serde::de::DeserializeOwned;
+
+use crate::cache::{Cache, Kept};
 
 /// The namespaces that are watched; none named: all of them.
 #[derive(Clone, Debug, Default)]
@@ -31,24 +35,18 @@ impl Scope {
         if self.is_everywhere() { "operator/rbac.yaml" } else { "operator/rbac-namespaced.yaml" }
     }
 
-    /// Watches a kind there. `api` is that of a namespace, or of all; `seen` the store that the events feed.
-    pub(crate) fn watch<K>(
+    /// Watches a kind there. `start` begins the watch of a namespace, or of all; `seen` is what the events feed.
+    pub(crate) fn watch<K: Send + 'static>(
         &self,
-        api: impl Fn(Option<&str>) -> Api<K>,
-        config: &watcher::Config,
-        seen: &Store<K>,
-    ) -> BoxStream<'static, watcher::Result<Event<K>>>
-    where
-        K: Watched,
-        K::DynamicType: Clone + Eq + std::hash::Hash + Send + Sync,
-    {
-        let watch = |api| watcher(api, config.clone()).default_backoff();
+        start: impl Fn(Option<&str>) -> BoxStream<'static, watcher::Result<Event<K>>>,
+        seen: &(impl Showing<K> + Clone),
+    ) -> BoxStream<'static, watcher::Result<Event<K>>> {
         if self.is_everywhere() {
-            return watch(api(None)).boxed();
+            return start(None);
         }
         let tagged = |namespace: &String| {
             let tag = namespace.clone();
-            watch(api(Some(namespace))).map(move |event| (tag.clone(), event)).boxed()
+            start(Some(namespace)).map(move |event| (tag.clone(), event)).boxed()
         };
         let (mut merged, seen) = (Merged::new(&self.0), seen.clone());
         stream::select_all(self.0.iter().map(tagged))
@@ -68,6 +66,36 @@ pub(crate) trait Watched: Resource + Clone + std::fmt::Debug + DeserializeOwned 
 
 impl<K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static> Watched for K {}
 
+/// What shows the objects of a watch.
+pub(crate) trait Showing<K>: Send + 'static {
+    fn name(object: &K) -> String;
+
+    /// All that it shows of a namespace.
+    fn shown(&self, namespace: &str) -> Vec<K>;
+}
+
+impl<K: Watched<DynamicType = ()>> Showing<K> for Store<K> {
+    fn name(object: &K) -> String {
+        object.name_any()
+    }
+
+    fn shown(&self, namespace: &str) -> Vec<K> {
+        let shown = self.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace));
+        shown.into_iter().map(Arc::unwrap_or_clone).collect()
+    }
+}
+
+impl<V: Kept> Showing<V> for Cache<V> {
+    fn name(object: &V) -> String {
+        object.full_name().name().to_owned()
+    }
+
+    fn shown(&self, namespace: &str) -> Vec<V> {
+        let shown = self.filter(|object| object.full_name().namespace() == namespace);
+        shown.into_iter().map(Arc::unwrap_or_clone).collect()
+    }
+}
+
 /// The watches of several namespaces, as one: it begins when each has been listed, and a namespace that is listed anew
 /// is told by what was changed and what is gone.
 struct Merged<K> {
@@ -78,16 +106,13 @@ struct Merged<K> {
     listed: BTreeMap<String, BTreeMap<String, K>>,
 }
 
-impl<K: Watched> Merged<K> {
+impl<K> Merged<K> {
     fn new(namespaces: &BTreeSet<String>) -> Self {
         Self { unlisted: namespaces.clone(), has_begun: false, listed: BTreeMap::new() }
     }
 
     /// What an event of one namespace's watch is in the watch of all.
-    fn take(&mut self, namespace: &str, event: Event<K>, seen: &Store<K>) -> Vec<Event<K>>
-    where
-        K::DynamicType: Clone + Eq + std::hash::Hash,
-    {
+    fn take<S: Showing<K>>(&mut self, namespace: &str, event: Event<K>, seen: &S) -> Vec<Event<K>> {
         let listed = self.listed.entry(namespace.to_owned()).or_default();
         match event {
             Event::Init => {
@@ -97,7 +122,7 @@ impl<K: Watched> Merged<K> {
                 }
             }
             Event::InitApply(object) => {
-                listed.insert(object.name_any(), object);
+                listed.insert(S::name(&object), object);
             }
             Event::InitDone if self.has_begun => return relisted(namespace, std::mem::take(listed), seen),
             Event::InitDone => {
@@ -108,10 +133,10 @@ impl<K: Watched> Merged<K> {
             }
             event if self.has_begun => return vec![event],
             Event::Apply(object) => {
-                listed.insert(object.name_any(), object);
+                listed.insert(S::name(&object), object);
             }
             Event::Delete(object) => {
-                listed.remove(&object.name_any());
+                listed.remove(&S::name(&object));
             }
         }
         Vec::new()
@@ -127,15 +152,11 @@ impl<K: Watched> Merged<K> {
     }
 }
 
-fn relisted<K: Watched>(namespace: &str, listed: BTreeMap<String, K>, seen: &Store<K>) -> Vec<Event<K>>
-where
-    K::DynamicType: Clone + Eq + std::hash::Hash,
-{
-    let gone = seen.state_filter(|object| {
-        object.meta().namespace.as_deref() == Some(namespace) && !listed.contains_key(&object.name_any())
-    });
-    let gone = gone.iter().map(|object| Event::Delete((**object).clone()));
-    gone.chain(listed.into_values().map(Event::Apply)).collect()
+fn relisted<K, S: Showing<K>>(namespace: &str, listed: BTreeMap<String, K>, seen: &S) -> Vec<Event<K>> {
+    let shown = seen.shown(namespace).into_iter();
+    let gone = shown.filter(|object| !listed.contains_key(&S::name(object))).map(Event::Delete);
+    let gone: Vec<_> = gone.collect();
+    gone.into_iter().chain(listed.into_values().map(Event::Apply)).collect()
 }
 
 #[cfg(test)]

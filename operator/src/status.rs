@@ -101,8 +101,9 @@ impl<'a> Facts<'a> {
 
     /// Ready pods that were started with the configuration that there should be.
     pub(crate) fn current_pods(&self) -> Vec<&PolledPod> {
-        let is_current =
-            |polled: &&PolledPod| self.configuration.is_none() || polled.pod.configuration_hash == self.configuration;
+        let is_current = |polled: &&PolledPod| {
+            self.configuration.is_none() || polled.pod.configuration_hash.as_deref() == self.configuration.as_deref()
+        };
         self.ready_pods().filter(is_current).collect()
     }
 }
@@ -170,7 +171,7 @@ fn selector(owner: &Owner) -> String {
 
 /// The pods that there should be: with an autoscaler, as many as it has set last, or is about to. At 0 it leaves them.
 fn wanted(facts: &Facts<'_>) -> i32 {
-    let live = || facts.child(ChildKind::Deployment)?.spec.as_ref()?.replicas;
+    let live = || facts.child(ChildKind::Deployment)?.replicas;
     match &facts.server.spec.autoscaling {
         Some(autoscaling) if live() != Some(0) => live().unwrap_or(1).max(autoscaling.min_replicas),
         Some(_) => 0,
@@ -238,10 +239,11 @@ pub(crate) fn at_first_sight(server: &McpServer, now: Timestamp) -> McpServerSta
 }
 
 /// The status as far as anyone knows: the one that was written last, if the watch has not shown it yet.
-pub(crate) fn current(server: &McpServer, memory: &ServerMemory) -> McpServerStatus {
+pub(crate) fn current(server: &McpServer, memory: &mut ServerMemory) -> McpServerStatus {
+    memory.written.take_if(|written| written.based_on != server.metadata.resource_version);
     match &memory.written {
-        Some(written) if written.based_on == server.metadata.resource_version => written.status.clone(),
-        _ => server.status.clone().unwrap_or_default(),
+        Some(written) => written.status.clone(),
+        None => server.status.clone().unwrap_or_default(),
     }
 }
 
@@ -262,8 +264,9 @@ pub(crate) async fn write(
         .patch_status(&owner.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))
         .await
         .map_err(Error::kubernetes(format!("writing the status of McpServer {}", owner.name)))?;
-    memory.written =
-        Some(WrittenStatus { based_on: server.metadata.resource_version.clone(), status, at: Instant::now() });
+    let based_on = server.metadata.resource_version.clone();
+    memory.written = Some(Box::new(WrittenStatus { based_on, status }));
+    memory.told = Some(Instant::now());
     Ok(true)
 }
 

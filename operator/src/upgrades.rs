@@ -1,9 +1,7 @@
 //! Upgrades: a new operator version that builds other pods replaces those of a bounded number of servers at a time, and
 //! of no further one once a server does not come up with them. Pure, but for what is noted of turns just given.
 
-use kube::ResourceExt;
-
-use crate::{by_uid::ByUid, owner::controller, views::ChildView};
+use crate::{by_uid::ByUid, views::ChildView};
 
 /// The annotation of a Deployment with the hash of its pod template as built.
 pub(crate) const TEMPLATE_HASH: &str = "mcp-entra.dev/template-hash";
@@ -30,7 +28,7 @@ impl RollOut {
     }
 
     fn of(deployment: &ChildView) -> Self {
-        match deployment.annotations().get(ROLL_OUT) {
+        match deployment.annotation(ROLL_OUT) {
             Some(value) if value == Self::Upgrade.as_str() => Self::Upgrade,
             _ => Self::Requested,
         }
@@ -71,7 +69,7 @@ pub(crate) fn turn<'a>(
     if template_of(live) == Some(next.template) {
         return Ok(RollOut::of(live));
     }
-    let asked = live.annotations().get(REQUESTED_HASH).is_some_and(|requested| requested != next.requested);
+    let asked = live.annotation(REQUESTED_HASH).is_some_and(|requested| requested != next.requested);
     // There is nothing to lose, or what failed before may be mended.
     let is_down = live.status().ready_replicas == 0;
     if asked || is_down {
@@ -84,8 +82,8 @@ pub(crate) fn turn<'a>(
     let mut given = turns.lock();
     let mut running = 0;
     for deployment in fleet {
-        let Some(owner) = controller(&deployment.metadata) else { continue };
-        given.retain(|uid, template| *uid != owner.uid || template_of(deployment) != Some(template));
+        let Some(owner) = &deployment.controller else { continue };
+        given.retain(|uid, template| **uid != *owner.uid || template_of(deployment) != Some(template));
         if has_failed(deployment) {
             return Err(Held::Halted);
         }
@@ -106,7 +104,7 @@ fn has_failed(deployment: &ChildView) -> bool {
 }
 
 fn template_of(deployment: &ChildView) -> Option<&str> {
-    deployment.annotations().get(TEMPLATE_HASH).map(String::as_str)
+    deployment.annotation(TEMPLATE_HASH)
 }
 
 fn progressing(deployment: &ChildView) -> Option<(&str, &str)> {
@@ -116,7 +114,7 @@ fn progressing(deployment: &ChildView) -> Option<(&str, &str)> {
 
 /// Whether the newest template has come up once. What becomes of its pods later is no failed upgrade.
 fn is_complete(deployment: &ChildView) -> bool {
-    deployment.status().observed_generation == deployment.metadata.generation
+    deployment.status().observed_generation == deployment.generation
         && progressing(deployment).is_some_and(|(_, reason)| reason == "NewReplicaSetAvailable")
 }
 
@@ -156,7 +154,7 @@ mod tests {
     fn at_most_so_many_servers_are_upgraded_at_once_even_before_their_deployments_show_it() {
         let (fleet, turns) = ([well("a"), well("b"), well("c")], Turns::default());
         let ask = |fleet: &[ChildView], uid: &str| {
-            turn(next(uid), fleet.iter().find(|view| view.name_any() == uid), fleet, 2, &turns)
+            turn(next(uid), fleet.iter().find(|view| view.name() == uid), fleet, 2, &turns)
         };
         assert_eq!(ask(&fleet, "a"), Ok(RollOut::Upgrade));
         assert_eq!(ask(&fleet, "a"), Ok(RollOut::Upgrade), "a turn is kept");

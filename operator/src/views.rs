@@ -1,68 +1,126 @@
 //! The few fields that are read of children and pods: a thousand full ones would take tens of megabytes.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
-use kube::{Resource, ResourceExt};
+use kube::{Resource, core::PartialObjectMeta};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
     build::CONFIGURATION_HASH,
+    cache::{FullName, Kept},
     child::ChildKind,
     exposure::EXPOSES,
-    owner::{ADOPT, INSTANCE, SERVER_UID},
+    owner::{ADOPT, Controller, INSTANCE, SERVER_UID},
     pods::POLICY_REVISION,
     resolve::version_of,
     upgrades::{REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH},
 };
 
+/// The annotations of children that are read.
+const ANNOTATIONS: [&str; 5] = [ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH];
+
 /// What is read of a child, of whatever kind: a member that its kind lacks is empty.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(from = "WatchedChild")]
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Deserialize), serde(from = "WatchedChild"))]
 pub(crate) struct ChildView {
-    /// Without labels, and with those annotations alone that are read.
-    pub(crate) metadata: ObjectMeta,
-    /// The McpServer that the labels name.
-    pub(crate) server: Option<String>,
+    pub(crate) full_name: FullName,
+    pub(crate) uid: Box<str>,
     /// See [`crate::resolve::Seen::version`].
-    pub(crate) version: String,
-    pub(crate) spec: Option<Box<ChildSpecView>>,
+    pub(crate) version: Box<str>,
+    pub(crate) generation: Option<i64>,
+    pub(crate) controller: Option<Controller>,
+    /// The McpServer that the labels name.
+    server: Option<Box<str>>,
+    annotations: Box<[(&'static str, Box<str>)]>,
+    /// Of a Deployment: how many pods somebody wants, the operator or an autoscaler.
+    pub(crate) replicas: Option<i32>,
     status: Option<Box<ChildStatusView>>,
+    /// Whether it is being deleted.
+    pub(crate) leaving: bool,
 }
 
 /// A child as its watch tells of it.
-#[derive(Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct WatchedChild {
-    metadata: ObjectMeta,
-    #[serde(deserialize_with = "readable")]
-    spec: Option<Box<ChildSpecView>>,
+pub(crate) struct WatchedChild {
+    pub(crate) metadata: ObjectMeta,
+    spec: Option<WatchedSpec>,
     #[serde(deserialize_with = "readable")]
     status: Option<Box<ChildStatusView>>,
 }
 
-impl From<WatchedChild> for ChildView {
-    fn from(WatchedChild { mut metadata, spec, status }: WatchedChild) -> Self {
-        let version = version_of(&metadata);
-        let server = trim(&mut metadata, &[ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH]);
-        let status = status.filter(|status| **status != ChildStatusView::default());
-        Self { metadata, server, version, spec, status }
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct WatchedSpec {
+    #[serde(deserialize_with = "readable")]
+    replicas: Option<i32>,
+}
+
+impl From<&ObjectMeta> for ChildView {
+    fn from(metadata: &ObjectMeta) -> Self {
+        let found = |name: &'static str| Some((name, boxed(metadata.annotations.as_ref()?.get(name)?)));
+        Self {
+            full_name: FullName::of(metadata),
+            uid: metadata.uid.as_ref().map(boxed).unwrap_or_default(),
+            version: version_of(metadata).into(),
+            generation: metadata.generation,
+            controller: Controller::of(metadata),
+            server: named_server(metadata),
+            annotations: ANNOTATIONS.into_iter().filter_map(found).collect(),
+            leaving: metadata.deletion_timestamp.is_some(),
+            ..Self::default()
+        }
     }
 }
 
+impl From<PartialObjectMeta<WatchedChild>> for ChildView {
+    fn from(watched: PartialObjectMeta<WatchedChild>) -> Self {
+        Self::from(&watched.metadata)
+    }
+}
+
+impl From<WatchedChild> for ChildView {
+    fn from(WatchedChild { metadata, spec, status }: WatchedChild) -> Self {
+        let status = status.filter(|status| **status != ChildStatusView::default());
+        Self { replicas: spec.and_then(|spec| spec.replicas), status, ..Self::from(&metadata) }
+    }
+}
+
+fn boxed(text: impl AsRef<str>) -> Box<str> {
+    text.as_ref().into()
+}
+
+/// The McpServer that the labels of a child or a pod name.
+fn named_server(metadata: &ObjectMeta) -> Option<Box<str>> {
+    metadata.labels.as_ref()?.get(INSTANCE).map(boxed)
+}
+
 /// What carries the labels of children and pods.
-pub(crate) trait Labelled: ResourceExt {
+pub(crate) trait Labelled: Kept {
     /// The McpServer that the labels name.
     fn server(&self) -> Option<&str>;
+}
+
+impl Kept for ChildView {
+    fn full_name(&self) -> &FullName {
+        &self.full_name
+    }
 }
 
 impl Labelled for ChildView {
     fn server(&self) -> Option<&str> {
         self.server.as_deref()
+    }
+}
+
+impl Kept for PodView {
+    fn full_name(&self) -> &FullName {
+        &self.full_name
     }
 }
 
@@ -72,29 +130,9 @@ impl Labelled for PodView {
     }
 }
 
-/// Leaves of an object's metadata what is read, and takes out the McpServer that its labels name: each map takes half a
-/// kilobyte, however little is in it, and in annotations others keep whole objects.
-fn trim(metadata: &mut ObjectMeta, annotations: &[&str]) -> Option<String> {
-    metadata.managed_fields = None;
-    metadata.generate_name = None;
-    if let Some(found) = &mut metadata.annotations {
-        found.retain(|name, _| annotations.contains(&name.as_str()));
-    }
-    metadata.annotations.take_if(|found| found.is_empty());
-    metadata.labels.take()?.remove(INSTANCE)
-}
-
 /// Kinds of others may say what we do not understand; that must not end the watch of all.
 fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
-}
-
-/// What is read of a child's spec.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ChildSpecView {
-    /// Of a Deployment: how many pods somebody wants, the operator or an autoscaler.
-    pub(crate) replicas: Option<i32>,
 }
 
 /// What is read of a child's status.
@@ -141,6 +179,15 @@ impl ChildView {
         self.status.get_or_insert_default()
     }
 
+    pub(crate) fn name(&self) -> &str {
+        self.full_name.name()
+    }
+
+    /// An annotation, if it is one of those that are read.
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.iter().find(|(found, _)| *found == name).map(|(_, value)| &**value)
+    }
+
     /// Of a Deployment: whether all pods that there are, and as many as wanted, are of the newest spec that its controller
     /// has seen.
     pub(crate) fn is_rolled_out(&self, wanted: i32) -> bool {
@@ -150,13 +197,12 @@ impl ChildView {
 
     /// Of a Deployment: whether its controller has seen the newest spec.
     pub(crate) fn is_observed(&self) -> bool {
-        self.status().observed_generation == self.metadata.generation
+        self.status().observed_generation == self.generation
     }
 
     /// Of a Deployment: whether it is to have another number of pods than it has.
     pub(crate) fn is_scaling(&self) -> bool {
-        let wanted = self.spec.as_ref().and_then(|spec| spec.replicas);
-        wanted.is_some_and(|wanted| wanted != self.status().replicas)
+        self.replicas.is_some_and(|wanted| wanted != self.status().replicas)
     }
 }
 
@@ -198,62 +244,67 @@ pub(crate) struct ConditionView {
 }
 
 /// What is read of a Pod.
-#[derive(Clone, Debug, Default, Resource, Deserialize)]
-#[resource(inherit = Pod)]
-#[serde(from = "WatchedPod")]
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Deserialize), serde(from = "WatchedPod"))]
 pub(crate) struct PodView {
-    /// Without labels, annotations and owners.
-    pub(crate) metadata: ObjectMeta,
+    pub(crate) full_name: FullName,
+    pub(crate) uid: Box<str>,
     /// The McpServer that the labels name.
-    pub(crate) server: Option<String>,
+    server: Option<Box<str>>,
     /// The annotation [`SERVER_UID`].
-    pub(crate) server_uid: Option<String>,
+    pub(crate) server_uid: Option<Box<str>>,
     /// The annotation [`CONFIGURATION_HASH`].
-    pub(crate) configuration_hash: Option<String>,
+    pub(crate) configuration_hash: Option<Box<str>>,
     /// The annotation [`POLICY_REVISION`].
-    pub(crate) policy_revision: Option<String>,
-    pub(crate) status: PodStatusView,
+    pub(crate) policy_revision: Option<Box<str>>,
+    pub(crate) address: Option<IpAddr>,
+    /// Conditions that are not as they should be.
+    pub(crate) trouble: Box<[ConditionView]>,
+    /// Containers that do not simply run.
+    pub(crate) containers: Box<[ContainerStatusView]>,
+    /// Whether it is being deleted.
+    pub(crate) leaving: bool,
+    has_started: bool,
+    says_ready: bool,
 }
 
 /// A Pod as its watch tells of it.
-#[derive(Default, Deserialize)]
+#[derive(Clone, Debug, Default, Resource, Deserialize)]
+#[resource(inherit = Pod)]
 #[serde(default)]
-struct WatchedPod {
-    metadata: ObjectMeta,
-    status: PodStatusView,
+pub(crate) struct WatchedPod {
+    pub(crate) metadata: ObjectMeta,
+    status: WatchedPodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct WatchedPodStatus {
+    phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    conditions: Vec<ConditionView>,
+    container_statuses: Vec<ContainerStatusView>,
 }
 
 impl From<WatchedPod> for PodView {
-    fn from(WatchedPod { mut metadata, mut status }: WatchedPod) -> Self {
-        let mut annotations = metadata.annotations.take().unwrap_or_default();
-        let server = trim(&mut metadata, &[]);
-        metadata.owner_references = None;
-        status.conditions.retain(|condition| condition.type_ == "Ready" || condition.status == "False");
-        status.conditions.shrink_to_fit();
-        status.container_statuses.retain(ContainerStatusView::is_telling);
-        status.container_statuses.shrink_to_fit();
+    fn from(WatchedPod { metadata, status }: WatchedPod) -> Self {
+        let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).map(boxed);
         Self {
-            metadata,
-            server,
-            server_uid: annotations.remove(SERVER_UID),
-            configuration_hash: annotations.remove(CONFIGURATION_HASH),
-            policy_revision: annotations.remove(POLICY_REVISION),
-            status,
+            full_name: FullName::of(&metadata),
+            uid: metadata.uid.as_ref().map(boxed).unwrap_or_default(),
+            server: named_server(&metadata),
+            server_uid: annotation(SERVER_UID),
+            configuration_hash: annotation(CONFIGURATION_HASH),
+            policy_revision: annotation(POLICY_REVISION),
+            address: status.pod_ip.and_then(|address| address.parse().ok()),
+            says_ready: is_true(&status.conditions, "Ready"),
+            trouble: status.conditions.into_iter().filter(|condition| condition.status == "False").collect(),
+            containers: status.container_statuses.into_iter().filter(ContainerStatusView::is_telling).collect(),
+            leaving: metadata.deletion_timestamp.is_some(),
+            has_started: status.phase == "Running",
         }
     }
-}
-
-/// What is read of a Pod's status.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct PodStatusView {
-    pub(crate) phase: String,
-    #[serde(rename = "podIP")]
-    pub(crate) pod_ip: Option<String>,
-    /// Ready, and what is not as it should be.
-    pub(crate) conditions: Vec<ConditionView>,
-    /// Those that do not simply run.
-    pub(crate) container_statuses: Vec<ContainerStatusView>,
 }
 
 /// What is read of a container's status.
@@ -290,14 +341,18 @@ pub(crate) struct StateDetailView {
 }
 
 impl PodView {
+    pub(crate) fn name(&self) -> &str {
+        self.full_name.name()
+    }
+
     /// Whether requests are routed to the pod.
     pub(crate) fn is_ready(&self) -> bool {
-        self.metadata.deletion_timestamp.is_none() && is_true(&self.status.conditions, "Ready")
+        self.says_ready && !self.leaving
     }
 
     /// Whether the pod's containers have been started and it is not being deleted.
     pub(crate) fn is_running(&self) -> bool {
-        self.metadata.deletion_timestamp.is_none() && self.status.phase == "Running"
+        self.has_started && !self.leaving
     }
 }
 
@@ -409,8 +464,7 @@ mod tests {
             "status": {"loadBalancer": {}},
         }))
         .unwrap();
-        let kept = Some([(ADOPT.to_owned(), "graph".to_owned())].into());
-        assert_eq!(child.metadata, ObjectMeta { annotations: kept, ..ObjectMeta::default() });
+        assert_eq!(*child.annotations, [(ADOPT, "graph".into())]);
         assert!(child.status.is_none() && server_of(&child).is_none());
 
         let pod: PodView = serde_json::from_value(json!({
@@ -422,8 +476,15 @@ mod tests {
             },
         }))
         .unwrap();
-        assert_eq!((pod.metadata.clone(), pod.server_uid.as_deref()), (ObjectMeta::default(), Some("uid")));
-        let conditions: Vec<&str> = pod.status.conditions.iter().map(|condition| condition.type_.as_str()).collect();
-        assert_eq!((conditions, pod.status.container_statuses.len()), (vec!["Ready", "PodScheduled"], 1));
+        assert_eq!((pod.is_ready(), pod.server_uid.as_deref()), (true, Some("uid")));
+        let trouble: Vec<&str> = pod.trouble.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!((trouble, pod.containers.len()), (vec!["PodScheduled"], 1));
+    }
+
+    #[test]
+    fn what_of_others_is_not_understood_is_as_if_it_were_not_there() {
+        let object = json!({"metadata": {"name": "a"}, "spec": {"replicas": "all"}, "status": {"conditions": "fine"}});
+        let child: ChildView = serde_json::from_value(object).unwrap();
+        assert_eq!((child.name(), child.replicas, child.status.is_none()), ("a", None, true));
     }
 }

@@ -7,18 +7,18 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, stream, stream::BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt, stream, stream::BoxStream};
 use k8s_openapi::{
     ClusterResourceScope, NamespaceResourceScope, api::core::v1::Namespace,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::{DeserializeGuard, DynamicResourceScope, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store, store::WriterDropped},
-        watcher::{self, watcher},
+        watcher::{self, Event, watcher},
     },
 };
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
@@ -28,13 +28,14 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use crate::{
     MANAGER,
     binding::Labels,
+    cache::{Cache, cache},
     child::ChildKind,
     claims,
     discovery::Served,
     errors::Error,
     owner::{MANAGED_BY, Owner},
     scope::{Scope, Watched},
-    views::{ChildView, GatewayView, Labelled, PodView},
+    views::{ChildView, GatewayView, Labelled, PodView, WatchedChild, WatchedPod},
 };
 
 /// How long the kinds of others are waited for at the start.
@@ -56,7 +57,7 @@ pub(crate) struct World {
     pub(crate) cluster_mappings: Store<WatchedClusterMapping>,
     pub(crate) namespaces: Store<WatchedNamespace>,
     pub(crate) children: Children,
-    pub(crate) pods: Store<PodView>,
+    pub(crate) pods: Cache<PodView>,
     /// Where TLS may end.
     pub(crate) gateways: Store<GatewayView>,
     /// Which of the kinds that others bring there are.
@@ -64,7 +65,7 @@ pub(crate) struct World {
 }
 
 /// The watched children. Of ConfigMaps all are watched, since trust bundles are anybody's.
-pub(crate) struct Children(BTreeMap<ChildKind, Store<ChildView>>);
+pub(crate) struct Children(BTreeMap<ChildKind, Cache<ChildView>>);
 
 /// The children of one server, as watched.
 pub(crate) type OwnChildren = BTreeMap<ChildKind, Arc<ChildView>>;
@@ -78,35 +79,31 @@ pub(crate) struct Streams {
     pub(crate) mappings: Touched<WatchedMapping>,
     pub(crate) cluster_mappings: Touched<WatchedClusterMapping>,
     pub(crate) namespaces: Touched<WatchedNamespace>,
-    pub(crate) config_maps: Touched<ChildView>,
+    pub(crate) config_maps: BoxStream<'static, Arc<ChildView>>,
     /// Every child but ConfigMaps.
-    pub(crate) children: Touched<ChildView>,
-    pub(crate) pods: Touched<PodView>,
+    pub(crate) children: BoxStream<'static, Arc<ChildView>>,
+    pub(crate) pods: BoxStream<'static, Arc<PodView>>,
     pub(crate) gateways: Touched<GatewayView>,
 }
 
 /// Watches everything that a pass over an McpServer depends on.
 pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Served>) -> (World, Streams) {
-    let (servers, touched_servers) = store(client, scope, everything());
-    let (mappings, touched_mappings) = store(client, scope, everything());
+    let (servers, touched_servers) = store(client, scope);
+    let (mappings, touched_mappings) = store(client, scope);
     let (cluster_mappings, touched_cluster_mappings) = cluster_store(client);
     let (namespaces, touched_namespaces) = cluster_store(client);
-    let (pods, touched_pods) = store(client, scope, ours());
+    let (pods, pod_feeder) = cache();
+    let all = api_of::<WatchedPod>(client);
+    let start = move |namespace: Option<&str>| views::<_, PodView>(watcher(all(namespace), ours()));
+    let touched_pods = pod_feeder.follow(scope.watch(start, &pods));
     let mut children = BTreeMap::new();
     let mut touched_children = Vec::new();
     let mut config_maps = stream::empty().boxed();
     for kind in ChildKind::ALL.iter().copied().filter(|kind| kind.watched_as() == *kind) {
-        let is_config_map = kind == ChildKind::Policy;
-        let (client, scope) = (client.clone(), scope.clone());
-        let api = move |namespace: Option<&str>| match namespace {
-            Some(namespace) => Api::<ChildView>::namespaced_with(client.clone(), namespace, &kind),
-            None => Api::all_with(client.clone(), &kind),
-        };
-        let config = if is_config_map { everything() } else { ours() };
-        let (store, touched) =
-            store_of(kind, |seen| while_served(kind, &served, move || scope.watch(&api, &config, &seen)));
-        children.insert(kind, store);
-        if is_config_map {
+        let (kept, feeder) = cache();
+        let touched = feeder.follow(while_served(kind, &served, watch_children(client, scope, kind, &kept)));
+        children.insert(kind, kept);
+        if kind == ChildKind::Policy {
             config_maps = touched;
         } else {
             touched_children.push(touched);
@@ -114,7 +111,7 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
     }
     // Gateways come with the routes that refer to them, and may be in any namespace.
     let api = Api::<GatewayView>::all(client.clone());
-    let (gateways, touched_gateways) = store_of((), |_| {
+    let (gateways, touched_gateways) = store_of(|_| {
         while_served(ChildKind::HttpRoute, &served, move || watcher(api.clone(), everything()).default_backoff())
     });
     let world =
@@ -132,9 +129,62 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
     (world, streams)
 }
 
-/// Load balancers in front of API servers drop connections that were idle for 240 s; kube would ask for 290 s.
+/// How a kind of child is watched: ConfigMaps of whatever labels, and of what is read in part, its metadata alone.
+fn watch_children(
+    client: &Client,
+    scope: &Scope,
+    kind: ChildKind,
+    kept: &Cache<ChildView>,
+) -> impl Fn() -> BoxStream<'static, watcher::Result<Event<ChildView>>> + Send + 'static {
+    let (client, scope, kept) = (client.clone(), scope.clone(), kept.clone());
+    let config = if kind == ChildKind::Policy { everything() } else { ours() };
+    let start = move |namespace: Option<&str>| match kind.is_read() {
+        true => views(watcher(child_api::<WatchedChild>(&client, namespace, kind), config.clone())),
+        false => views(watcher(child_api::<PartialObjectMeta<_>>(&client, namespace, kind), config.clone())),
+    };
+    move || scope.watch(&start, &kept)
+}
+
+fn child_api<K>(client: &Client, namespace: Option<&str>, kind: ChildKind) -> Api<K>
+where
+    K: Resource<DynamicType = ChildKind, Scope = DynamicResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
+        None => Api::all_with(client.clone(), &kind),
+    }
+}
+
+/// The events of a watch, with what is kept of its objects. It begins anew where it fails.
+fn views<K, V: From<K>>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+) -> BoxStream<'static, watcher::Result<Event<V>>> {
+    let view = |event| match event {
+        Event::Apply(object) => Event::Apply(V::from(object)),
+        Event::Delete(object) => Event::Delete(V::from(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(V::from(object)),
+        Event::InitDone => Event::InitDone,
+    };
+    events.default_backoff().map_ok(view).boxed()
+}
+
+/// The API of a kind in a namespace, or in all.
+fn api_of<K>(client: &Client) -> impl Fn(Option<&str>) -> Api<K> + Send + 'static
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    let client = client.clone();
+    move |namespace| match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// Load balancers in front of API servers drop connections that were idle for 240 s; kube would ask for 290 s. What is
+/// listed is kept in part only, so that large pages would be most of the memory.
 fn everything() -> watcher::Config {
-    watcher::Config::default().timeout(200)
+    watcher::Config::default().timeout(200).page_size(100)
 }
 
 fn ours() -> watcher::Config {
@@ -180,15 +230,12 @@ where
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A store of the objects that are watched in these namespaces, and the stream of their changes.
-fn store<K>(client: &Client, scope: &Scope, config: watcher::Config) -> (Store<K>, Touched<K>)
+fn store<K>(client: &Client, scope: &Scope) -> (Store<K>, Touched<K>)
 where
     K: Watched<DynamicType = (), Scope = NamespaceResourceScope>,
 {
-    let api = |namespace: Option<&str>| match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    store_of((), |seen| scope.watch(api, &config, &seen))
+    let api = api_of(client);
+    store_of(|seen| scope.watch(|namespace| watcher(api(namespace), everything()).default_backoff().boxed(), &seen))
 }
 
 /// A store of objects that are in no namespace, and the stream of their changes.
@@ -196,7 +243,7 @@ fn cluster_store<K>(client: &Client) -> (Store<K>, Touched<K>)
 where
     K: Watched<DynamicType = (), Scope = ClusterResourceScope>,
 {
-    store_of((), |_| watcher(Api::all(client.clone()), everything()).default_backoff())
+    store_of(|_| watcher(Api::all(client.clone()), everything()).default_backoff())
 }
 
 /// The labels of a server's namespace, once they are known.
@@ -228,13 +275,12 @@ where
 
 /// A watch that fails is tried again by itself; its error must not reach the controller, which would hold up all other
 /// streams.
-fn store_of<K, S>(type_: K::DynamicType, events: impl FnOnce(Store<K>) -> S) -> (Store<K>, Touched<K>)
+fn store_of<K, S>(events: impl FnOnce(Store<K>) -> S) -> (Store<K>, Touched<K>)
 where
-    K: Watched<DynamicType: Clone + Eq + std::hash::Hash + Send + Sync + Unpin>,
-    S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    K: Watched<DynamicType = ()>,
+    S: Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
 {
-    let writer = reflector::store::Writer::new(type_.clone());
-    let reader = writer.as_reader();
+    let (reader, writer) = reflector::store();
     let touched = events(reader.clone())
         .modify(|object: &mut K| {
             object.managed_fields_mut().clear();
@@ -242,10 +288,10 @@ where
         })
         .reflect(writer)
         .touched_objects()
-        .filter_map(move |touched| {
+        .filter_map(|touched| {
             let touched = touched
                 .inspect_err(|error| {
-                    tracing::warn!(kind = %K::kind(&type_), %error, "a watch failed and is started anew");
+                    tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is started anew");
                 })
                 .ok();
             std::future::ready(touched.map(Ok))
@@ -262,13 +308,13 @@ impl Children {
 
     /// All children of a server.
     pub(crate) fn of(&self, owner: &Owner) -> OwnChildren {
-        let own = |kind: &ChildKind| self.get(*kind, owner).filter(|found| owner.owns(&found.metadata));
+        let own = |kind: &ChildKind| self.get(*kind, owner).filter(|found| owner.owns(found.controller.as_ref()));
         ChildKind::ALL.iter().filter_map(|kind| Some((*kind, own(kind)?))).collect()
     }
 
     /// The Deployments of all servers.
     pub(crate) fn deployments(&self) -> Vec<Arc<ChildView>> {
-        self.0.get(&ChildKind::Deployment).map(Store::state).unwrap_or_default()
+        self.0.get(&ChildKind::Deployment).map(|all| all.filter(|_| true)).unwrap_or_default()
     }
 
     /// A ConfigMap of any name.
@@ -277,16 +323,15 @@ impl Children {
     }
 
     fn named(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<Arc<ChildView>> {
-        let watched = kind.watched_as();
-        self.0.get(&watched)?.get(&ObjectRef::new_with(name, watched).within(namespace))
+        self.0.get(&kind.watched_as())?.get(namespace, name)
     }
 
     /// One child, and no other.
     #[cfg(test)]
     pub(crate) fn one(kind: ChildKind, child: ChildView) -> Self {
-        let mut writer = reflector::store::Writer::new(kind.watched_as());
-        writer.apply_watcher_event(&watcher::Event::Apply(child));
-        Self(BTreeMap::from([(kind.watched_as(), writer.as_reader())]))
+        let (kept, mut feeder) = cache();
+        feeder.feed(Event::Apply(child));
+        Self(BTreeMap::from([(kind.watched_as(), kept)]))
     }
 
     /// No children at all, of no kind.
@@ -298,32 +343,34 @@ impl Children {
 
 impl World {
     /// Waits until every store holds what there was at the start. To be awaited in the task that polls the streams, and
-    /// there alone: of several tasks that wait for a store, kube wakes one. Passes wait at a [`Gate`].
-    pub(crate) async fn complete(&self) -> Result<(), WriterDropped> {
-        self.servers.wait_until_ready().await?;
-        self.mappings.wait_until_ready().await?;
-        self.cluster_mappings.wait_until_ready().await?;
-        self.namespaces.wait_until_ready().await?;
+    /// there alone: of several tasks that wait for a store, kube wakes one. Passes wait at a [`crate::gate::Gate`].
+    pub(crate) async fn complete(&self) -> Result<(), Error> {
+        let ended = |_: WriterDropped| Error::WatchesEnded;
+        self.servers.wait_until_ready().await.map_err(ended)?;
+        self.mappings.wait_until_ready().await.map_err(ended)?;
+        self.cluster_mappings.wait_until_ready().await.map_err(ended)?;
+        self.namespaces.wait_until_ready().await.map_err(ended)?;
         for (_, children) in self.children.0.iter().filter(|(kind, _)| kind.brought_by().is_none()) {
-            children.wait_until_ready().await?;
+            children.complete().await?;
         }
-        self.pods.wait_until_ready().await?;
+        self.pods.complete().await?;
         // A kind of others that cannot be listed must hold up neither roll-outs nor revocations of all servers.
         let others = async {
             for (_, children) in self.children.0.iter().filter(|(kind, _)| kind.brought_by().is_some()) {
-                children.wait_until_ready().await?;
+                children.complete().await?;
             }
-            self.gateways.wait_until_ready().await
+            self.gateways.wait_until_ready().await.map_err(ended)
         };
         tokio::time::timeout(PATIENCE, others).await.unwrap_or(Ok(()))
     }
 
     /// The pods of a server, by name: those of its very own, not of a namesake or of somebody who borrows its labels.
     pub(crate) fn pods_of(&self, owner: &Owner) -> Vec<Arc<PodView>> {
-        let mut pods = self.pods.state_filter(|pod| {
-            pod.metadata.namespace.as_ref() == Some(&owner.namespace) && pod.server_uid.as_ref() == Some(&owner.uid)
-        });
-        pods.sort_by_key(|pod| pod.name_any());
+        let is_own = |pod: &PodView| {
+            pod.server_uid.as_deref() == Some(&owner.uid) && pod.full_name.namespace() == owner.namespace
+        };
+        let mut pods = self.pods.filter(is_own);
+        pods.sort_by(|one, other| one.name().cmp(other.name()));
         pods
     }
 
@@ -332,29 +379,6 @@ impl World {
         let served = self.served.borrow();
         let is_served = |kind: &ChildKind| served.as_ref().is_some_and(|served| served.contains(kind));
         kinds.into_iter().filter(|kind| kind.brought_by().is_some() && !is_served(kind)).collect()
-    }
-}
-
-/// Opens once every store holds what there was at the start: a policy compiled of half the mappings would revoke the
-/// other half.
-#[derive(Clone, Debug)]
-pub(crate) struct Gate(watch::Receiver<bool>);
-
-impl Gate {
-    /// A closed gate, and what opens it.
-    pub(crate) fn closed() -> (watch::Sender<bool>, Self) {
-        let (opener, gate) = watch::channel(false);
-        (opener, Self(gate))
-    }
-
-    /// Waits until it is open.
-    pub(crate) async fn passed(&self) -> Result<(), Error> {
-        self.0.clone().wait_for(|open| *open).await.map(drop).map_err(|_| Error::WatchesEnded)
-    }
-
-    /// Whether it is open.
-    pub(crate) fn is_open(&self) -> bool {
-        *self.0.borrow()
     }
 }
 
@@ -396,10 +420,10 @@ pub(crate) fn servers_of_config_map(
     servers: &Store<WatchedServer>,
     config_map: &ChildView,
 ) -> Vec<ObjectRef<WatchedServer>> {
-    let (namespace, name) = (config_map.namespace(), config_map.name_any());
+    let (namespace, name) = (config_map.full_name.namespace(), config_map.name());
     servers
         .state_filter(|server| {
-            server.meta().namespace == namespace
+            server.meta().namespace.as_deref() == Some(namespace)
                 && server.0.as_ref().is_ok_and(|server| {
                     let own = server.name_any();
                     let trust_bundle = server.spec.entra.trust_bundle.as_ref();
@@ -435,12 +459,11 @@ pub(crate) fn servers_of_gateway(
 
 /// The server to which a labelled child belongs.
 pub(crate) fn server_of(child: &impl Labelled) -> Option<ObjectRef<WatchedServer>> {
-    Some(ObjectRef::new(child.server()?).within(&child.namespace()?))
+    Some(ObjectRef::new(child.server()?).within(child.full_name().namespace()))
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::{TryStreamExt, future::join_all};
 
     use super::*;
     use crate::validate::tests::mk_server;
@@ -477,27 +500,5 @@ mod tests {
         let (seen, told) = concerning(touched(), twice);
         drop(told);
         assert_eq!(seen.count().await, 2);
-    }
-
-    #[tokio::test]
-    async fn everyone_who_waits_at_the_gate_is_let_through_and_nobody_before_it_opens() {
-        let (opener, gate) = Gate::closed();
-        let waiting: Vec<_> = (0..10)
-            .map(|_| {
-                let gate = gate.clone();
-                tokio::spawn(async move { gate.passed().await.is_ok() })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        assert!(!gate.is_open() && waiting.iter().all(|waiter| !waiter.is_finished()));
-        opener.send_replace(true);
-        assert!(join_all(waiting).await.into_iter().all(|passed| passed.unwrap()));
-    }
-
-    #[tokio::test]
-    async fn a_gate_that_will_never_open_is_an_error() {
-        let (opener, gate) = Gate::closed();
-        drop(opener);
-        assert!(matches!(gate.passed().await, Err(Error::WatchesEnded)));
     }
 }

@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     binding::Target,
     options::Options,
+    owner::Controller,
     policy::compile,
     resolve::{ResolvedAccount, ResolvedTrustBundle},
     upgrades::TEMPLATE_HASH,
@@ -205,7 +206,7 @@ fn every_child_is_owned_and_labelled() {
     let children = mk_children(|_| {}).into_iter().chain([(policy.kind, policy.object)]);
     for (kind, child) in children {
         let metadata: ObjectMeta = serde_json::from_value(child["metadata"].clone()).unwrap();
-        assert!(mk_owner().owns(&metadata), "{kind:?}");
+        assert!(mk_owner().owns(Controller::of(&metadata).as_ref()), "{kind:?}");
         assert_eq!(metadata.name, Some(kind.name("graph")));
         assert_eq!(metadata.labels.unwrap()["app.kubernetes.io/instance"], "graph");
         assert_eq!((&child["kind"], &child["apiVersion"]), (&json!(kind.kind()), &json!(kind.api_version())));
