@@ -11,6 +11,10 @@ use crate::{
 /// Characters of foreign text that a message carries.
 const LONGEST_QUOTE: usize = 600;
 
+/// How the API server says that something which is asked at admission refuses: a webhook, a webhook that is out of reach,
+/// a ValidatingAdmissionPolicy.
+const ADMISSION: [&str; 3] = ["denied the request", "failed calling webhook", "denied request"];
+
 /// What Available follows from.
 #[derive(Clone, Copy)]
 pub(crate) struct Rollout<'a> {
@@ -132,8 +136,8 @@ fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
             Reason::PodSecurityViolated,
             "take back what spec.podTemplate adds: pods as built satisfy the restricted standard",
         )
-    } else if message.contains("denied the request") || message.contains("admission webhook") {
-        (Reason::AdmissionRefused, "mend the policy that refuses the pods, or exempt this namespace from it")
+    } else if ADMISSION.iter().any(|words| message.contains(words)) {
+        (Reason::AdmissionRefused, "mend the policy or webhook that refuses the pods, or exempt this namespace from it")
     } else {
         (Reason::PodsRefused, "see kubectl describe replicaset, and remove the cause")
     };
@@ -358,6 +362,8 @@ mod tests {
                 "take back what spec.podTemplate",
             ),
             ("admission webhook \"p\" denied the request: no", Reason::AdmissionRefused, "mend the policy"),
+            ("failed calling webhook \"p\": refused", Reason::AdmissionRefused, "mend the policy"),
+            ("ValidatingAdmissionPolicy 'p' denied request: no", Reason::AdmissionRefused, "mend the policy"),
             ("serviceaccount \"g\" not found", Reason::PodsRefused, "see kubectl describe replicaset"),
         ] {
             let failure =

@@ -1,36 +1,29 @@
-//! What the tests share: a control plane with the kinds and the operator's role, an operator on it, pods that answer
-//! what a test tells them to, and a namespace for each test.
+//! What the tests share: a control plane with the kinds and the operator's role, an operator on it, and a namespace for
+//! each test.
 
 use std::{
-    collections::HashMap,
     fmt::Debug,
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU8, AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
-use axum::{Json, Router, http::Uri, response::IntoResponse};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::Deployment,
-        core::v1::{ConfigMap, Namespace, Pod},
+        admissionregistration::v1::ValidatingAdmissionPolicyBinding,
+        core::v1::{ConfigMap, Namespace},
     },
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     discovery::{ApiCapabilities, ApiResource, Scope, oneshot::pinned_kind},
 };
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 use mcp_entra_operator::Options;
-use mcp_entra_policy::{
-    FederatedIdentity, FederationStatus, KeysStatus, POLICY_KEY, PolicyStatus, ServerStatus, revision,
-};
+use mcp_entra_policy::POLICY_KEY;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use testbed::{
@@ -41,6 +34,8 @@ use testbed::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+
+use crate::kubelet::FakePods;
 
 pub(crate) const OPERATOR: &str = "system:serviceaccount:mcp-entra-system:mcp-entra-operator";
 
@@ -138,11 +133,14 @@ impl Cluster {
             allowed_graphs: vec!["https://graph.example".into()],
             allow_trust_bundles: true,
             allowed_ingress_annotations: vec!["edge.example/*".into()],
-            allowed_pod_annotations: vec!["team.example/*".into()],
+            allowed_pod_annotations: vec![
+                "team.example/*".into(),
+                "container.apparmor.security.beta.kubernetes.io/*".into(),
+            ],
             allowed_pod_labels: vec!["team".into()],
             watch_namespaces: Vec::new(),
             allowed_priority_classes: vec!["team".into()],
-            allowed_hosts: Vec::new(),
+            allowed_hosts: vec!["*.mcp.contoso.com".into(), "*.example".into()],
             operator_namespace: "mcp-entra-system".into(),
             monitoring_namespaces: vec!["monitoring".into()],
             pod_monitors: None,
@@ -215,6 +213,34 @@ impl Space {
     /// keeps them apart.
     pub(crate) async fn apply_to_cluster(&self, object: &Value) {
         apply(&self.client, object).await.unwrap();
+    }
+
+    /// Has the API server refuse objects of the namespace of which that expression (CEL) is false, by a policy of whoever
+    /// runs the cluster. It takes effect a moment later.
+    pub(crate) async fn refuse(&self, group: &str, plural: &str, expression: &str, message: &str) {
+        let name = format!("{}-{plural}", self.name);
+        let version = "admissionregistration.k8s.io/v1";
+        let rule = json!({"apiGroups": [group], "apiVersions": ["*"], "resources": [plural],
+                          "operations": ["CREATE", "UPDATE"]});
+        self.apply_to_cluster(&json!({
+            "apiVersion": version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+            "spec": {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": [rule]},
+                     "validations": [{"expression": expression, "message": message}]},
+        }))
+        .await;
+        let here = json!({"matchLabels": {"kubernetes.io/metadata.name": self.name}});
+        self.apply_to_cluster(&json!({
+            "apiVersion": version, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"],
+                     "matchResources": {"namespaceSelector": here}},
+        }))
+        .await;
+    }
+
+    /// Takes back what [`Space::refuse`] did.
+    pub(crate) async fn refuse_no_longer(&self, plural: &str) {
+        let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(self.client.clone());
+        bindings.delete(&format!("{}-{plural}", self.name), &DeleteParams::default()).await.unwrap();
     }
 
     /// Sets a label of the namespace; `None` removes it.
@@ -312,91 +338,6 @@ impl Space {
             self.writes(mark).is_empty()
         })
         .await;
-    }
-
-    /// A running, ready pod of the server `graph`, without a node: it answers what [`FakePods`] are told.
-    pub(crate) async fn pod(&self, name: &str) -> FakePod {
-        let deployment = self.get::<Deployment>("graph").await.unwrap();
-        let template = deployment.spec.unwrap().template.metadata.unwrap();
-        self.pod_like(name, &json!({"labels": template.labels, "annotations": template.annotations})).await
-    }
-
-    /// A pod as above, but with metadata of one's own.
-    pub(crate) async fn pod_like(&self, name: &str, metadata: &Value) -> FakePod {
-        static NEXT: AtomicU8 = AtomicU8::new(1);
-        let address = format!("10.244.77.{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut metadata = metadata.clone();
-        metadata["name"] = json!(name);
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": metadata,
-            "spec": {"nodeName": "none", "containers": [{"name": "server", "image": "x"}],
-                     "automountServiceAccountToken": false},
-        }))
-        .unwrap();
-        self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
-        let status = json!({"status": {
-            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
-            "conditions": [{"type": "Ready", "status": "True"}],
-        }});
-        self.cluster.pods.say(&address, mk_report("none"));
-        self.api::<Pod>().patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
-        FakePod { pods: self.cluster.pods.clone(), address, name: name.to_owned() }
-    }
-}
-
-/// What pods answer, by address; the proxy that the operator polls through asks nobody else.
-#[derive(Clone, Default)]
-pub(crate) struct FakePods(Arc<Mutex<HashMap<String, ServerStatus>>>);
-
-impl FakePods {
-    fn say(&self, address: &str, report: ServerStatus) {
-        self.0.lock().unwrap().insert(address.to_owned(), report);
-    }
-
-    fn router(&self) -> Router {
-        let pods = self.clone();
-        Router::new().fallback(move |uri: Uri| async move {
-            let report = uri.host().and_then(|host| pods.0.lock().unwrap().get(host).cloned());
-            match report {
-                Some(report) if uri.port_u16() == Some(8081) && uri.path() == "/status" => Json(report).into_response(),
-                _ => axum::http::StatusCode::BAD_GATEWAY.into_response(),
-            }
-        })
-    }
-}
-
-/// A pod that is nothing but its answers.
-pub(crate) struct FakePod {
-    pods: FakePods,
-    address: String,
-    pub(crate) name: String,
-}
-
-impl FakePod {
-    pub(crate) fn says(&self, change: impl FnOnce(&mut ServerStatus)) {
-        change(self.pods.0.lock().unwrap().get_mut(&self.address).unwrap());
-    }
-
-    pub(crate) fn enforces(&self, policy: &str) {
-        self.says(|report| report.policy.revision = Some(revision(policy.as_bytes())));
-    }
-}
-
-fn mk_report(revision: &str) -> ServerStatus {
-    ServerStatus {
-        version: "0".into(),
-        policy: PolicyStatus { revision: Some(revision.into()), error: None },
-        federation: FederationStatus {
-            identity: Some(FederatedIdentity {
-                issuer: "https://issuer.example/".into(),
-                subject: "s".into(),
-                audience: "a".into(),
-            }),
-            works: Some(true),
-            message: None,
-            last_probe: None,
-        },
-        keys: KeysStatus { count: 1, age_seconds: Some(1), error: None },
     }
 }
 

@@ -29,7 +29,7 @@ async fn federation_is_ready_while_every_ready_pods_last_probe_worked() {
     two.says(|report| report.federation.works = Some(true));
     space.condition("FederationReady", "True", "ExchangeWorks").await;
     for pod in [&one, &two] {
-        space.api::<Pod>().delete(&pod.name, &kube::api::DeleteParams::default().grace_period(0)).await.unwrap();
+        space.kill(&pod.name).await;
     }
     space.condition("FederationReady", "Unknown", "NoReadyPods").await;
     assert_eq!(issuer().await.as_deref(), Some("https://issuer.example/"), "the issuer stays known");

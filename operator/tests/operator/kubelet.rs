@@ -1,0 +1,144 @@
+//! The kubelet's part: there is no node, so tests write the status of pods, and say what pods answer.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use axum::{Json, Router, http::Uri, response::IntoResponse};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use mcp_entra_policy::{FederatedIdentity, FederationStatus, KeysStatus, PolicyStatus, ServerStatus, revision};
+use serde_json::{Value, json};
+
+use crate::harness::{Space, until};
+
+impl Space {
+    /// A running, ready pod of the server `graph`, beside those of its Deployment: it answers what [`FakePods`] are told.
+    pub(crate) async fn pod(&self, name: &str) -> FakePod {
+        let deployment = self.get::<Deployment>("graph").await.unwrap();
+        let template = deployment.spec.unwrap().template.metadata.unwrap();
+        self.pod_like(name, &json!({"labels": template.labels, "annotations": template.annotations})).await
+    }
+
+    /// A pod as above, but with metadata of one's own.
+    pub(crate) async fn pod_like(&self, name: &str, metadata: &Value) -> FakePod {
+        let mut metadata = metadata.clone();
+        metadata["name"] = json!(name);
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": metadata,
+            "spec": {"nodeName": "none", "containers": [{"name": "server", "image": "x"}],
+                     "automountServiceAccountToken": false},
+        }))
+        .unwrap();
+        self.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
+        self.runs(name).await
+    }
+
+    /// The name of a pod that the Deployment of the server `graph` has made and for which the scheduler knew no node, bound
+    /// to one of which there is nothing but the name.
+    pub(crate) async fn bound_pod(&self) -> String {
+        let selected = ListParams::default().labels("app.kubernetes.io/instance=graph");
+        let mut found = None;
+        let is_given_up = |pod: &Pod| {
+            let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            conditions.any(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
+        };
+        until("the scheduler has given up a pod of the Deployment", async || {
+            let pods = self.api::<Pod>().list(&selected).await.unwrap();
+            found = pods.into_iter().find(is_given_up);
+            found.is_some()
+        })
+        .await;
+        let name = found.unwrap().name_any();
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                             "target": {"apiVersion": "v1", "kind": "Node", "name": "none"}});
+        let pods = self.api::<Pod>();
+        pods.create_subresource::<_, Value>("binding", &name, &PostParams::default(), &binding).await.unwrap();
+        name
+    }
+
+    /// Writes what the kubelet would of a pod.
+    pub(crate) async fn kubelet_says(&self, pod: &str, status: Value) {
+        let patch = Patch::Strategic(json!({"status": status}));
+        self.api::<Pod>().patch_status(pod, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Has a pod run, and be ready.
+    pub(crate) async fn runs(&self, name: &str) -> FakePod {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let address = format!("10.244.77.{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.cluster.pods.say(&address, mk_report("none"));
+        let ready = json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+                           "conditions": [{"type": "Ready", "status": "True"}]});
+        self.kubelet_says(name, ready).await;
+        FakePod { pods: self.cluster.pods.clone(), address, name: name.to_owned() }
+    }
+
+    /// Deletes a pod, and does not wait for a kubelet to end it.
+    pub(crate) async fn kill(&self, pod: &str) {
+        self.api::<Pod>().delete(pod, &DeleteParams::default().grace_period(0)).await.unwrap();
+    }
+}
+
+/// What pods answer, by address; the proxy that the operator polls through asks nobody else.
+#[derive(Clone, Default)]
+pub(crate) struct FakePods(Arc<Mutex<HashMap<String, ServerStatus>>>);
+
+impl FakePods {
+    fn say(&self, address: &str, report: ServerStatus) {
+        self.0.lock().unwrap().insert(address.to_owned(), report);
+    }
+
+    pub(crate) fn router(&self) -> Router {
+        let pods = self.clone();
+        Router::new().fallback(move |uri: Uri| async move {
+            let report = uri.host().and_then(|host| pods.0.lock().unwrap().get(host).cloned());
+            match report {
+                Some(report) if uri.port_u16() == Some(8081) && uri.path() == "/status" => Json(report).into_response(),
+                _ => axum::http::StatusCode::BAD_GATEWAY.into_response(),
+            }
+        })
+    }
+}
+
+/// A pod that is nothing but its answers.
+pub(crate) struct FakePod {
+    pods: FakePods,
+    address: String,
+    pub(crate) name: String,
+}
+
+impl FakePod {
+    pub(crate) fn says(&self, change: impl FnOnce(&mut ServerStatus)) {
+        change(self.pods.0.lock().unwrap().get_mut(&self.address).unwrap());
+    }
+
+    pub(crate) fn enforces(&self, policy: &str) {
+        self.says(|report| report.policy.revision = Some(revision(policy.as_bytes())));
+    }
+}
+
+fn mk_report(revision: &str) -> ServerStatus {
+    ServerStatus {
+        version: "0".into(),
+        policy: PolicyStatus { revision: Some(revision.into()), error: None },
+        federation: FederationStatus {
+            identity: Some(FederatedIdentity {
+                issuer: "https://issuer.example/".into(),
+                subject: "s".into(),
+                audience: "a".into(),
+            }),
+            works: Some(true),
+            message: None,
+            last_probe: None,
+        },
+        keys: KeysStatus { count: 1, age_seconds: Some(1), error: None },
+    }
+}
