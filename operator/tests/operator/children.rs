@@ -1,5 +1,8 @@
 //! The children: made, kept as built, removed.
 
+use std::{pin::pin, time::Duration};
+
+use futures::StreamExt;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -8,7 +11,7 @@ use k8s_openapi::{
         networking::v1::Ingress,
     },
 };
-use kube::{Resource, ResourceExt};
+use kube::{Resource, ResourceExt, api::WatchEvent};
 use mcp_entra_crds::McpServer;
 use mcp_entra_policy::{CONFIGURATION_KEY, ServerConfiguration};
 use serde_json::{Value, json};
@@ -72,6 +75,26 @@ async fn a_server_gets_its_children_and_a_status_that_says_what_is_missing() {
 }
 
 #[tokio::test]
+async fn the_first_thing_that_is_told_of_a_server_is_that_nothing_is_known_of_it_yet() {
+    let space = Space::new().await;
+    let servers = space.api::<McpServer>();
+    let version = servers.list(&Default::default()).await.unwrap().metadata.resource_version.unwrap();
+    let changes = servers.watch(&Default::default(), &version).await.unwrap();
+    space.apply(mk_server()).await;
+    let told = changes.filter_map(async |change| match change.unwrap() {
+        WatchEvent::Added(server) | WatchEvent::Modified(server) => server.status,
+        other => panic!("{other:?}"),
+    });
+    let first = tokio::time::timeout(Duration::from_secs(60), pin!(told).next()).await.expect("it is told of").unwrap();
+    let types: Vec<_> = first.conditions.iter().map(|condition| condition.type_.as_str()).collect();
+    assert_eq!(types, ALWAYS);
+    for condition in first.conditions {
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("Unknown", "Progressing"));
+        assert!(condition.message.ends_with("wait a few seconds"), "{}", condition.message);
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_written_while_nothing_changes() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
@@ -81,7 +104,7 @@ async fn nothing_is_written_while_nothing_changes() {
     space.quiet().await;
     let mark = space.mark();
     // Polls run every second meanwhile; a wait is what is being tested here.
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(space.writes(mark), []);
 }
 
@@ -334,7 +357,7 @@ async fn an_ingress_that_somebody_holds_up_is_deleted_once() {
         space.get::<Ingress>("graph").await.unwrap().metadata.deletion_timestamp.is_some()
     })
     .await;
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     let deletions = space.writes(mark).into_iter().filter(|write| write.verb == "delete").count();
     assert_eq!(deletions, 1);
     space.edit::<Ingress>("graph", json!({"metadata": {"finalizers": null}})).await;

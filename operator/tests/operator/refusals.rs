@@ -143,3 +143,48 @@ async fn pods_that_a_quota_refuses_are_told_of_as_such() {
     let ready = space.condition("Ready", "False", "QuotaExceeded").await;
     assert_eq!(ready.message, refused.message);
 }
+
+#[tokio::test]
+async fn clients_are_led_from_hosts_that_the_operator_allows_and_not_from_their_neighbours() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    for neighbour in ["mcp.contoso.com", "graphmcp.contoso.com", "graph.mcp.contoso.com.evil.net"] {
+        assert!(space.get::<Ingress>("graph").await.is_some(), "it is exposed before");
+        space.edit::<McpServer>("graph", json!({"spec": {"exposure": {"host": neighbour}}})).await;
+        let mut refused = None;
+        until(&format!("{neighbour} is refused"), async || {
+            let found = space.condition("Accepted", "False", "HostNotAllowed").await;
+            refused = Some(found.message).filter(|message| message.contains(&format!("--allowed-host={neighbour}")));
+            refused.is_some()
+        })
+        .await;
+        until("nothing leads to it", async || space.get::<Ingress>("graph").await.is_none()).await;
+
+        let allowed = json!({"spec": {"exposure": {"host": format!("{}.mcp.contoso.com", space.name)}}});
+        space.edit::<McpServer>("graph", allowed).await;
+        space.condition("Programmed", "True", "Applied").await;
+    }
+}
+
+#[tokio::test]
+async fn pods_have_a_priority_that_the_operator_allows_and_not_its_neighbours() {
+    let space = Space::new().await;
+    for (name, value) in [("team", 1000), ("team-2", 1001)] {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+                           "metadata": {"name": name}, "value": value});
+        space.apply_to_cluster(&class).await;
+    }
+    let mut server = mk_server();
+    server["spec"]["podTemplate"] = json!({"priorityClassName": "team"});
+    space.apply(server).await;
+    let pod = space.bound_pod().await;
+    assert_eq!(space.get::<Pod>(&pod).await.unwrap().spec.unwrap().priority, Some(1000));
+
+    space.edit::<McpServer>("graph", json!({"spec": {"podTemplate": {"priorityClassName": "team-2"}}})).await;
+    let refused = space.condition("Accepted", "False", "PriorityClassNotAllowed").await;
+    assert!(refused.message.ends_with("--allowed-priority-class=team-2"), "{}", refused.message);
+    space.quiet().await;
+    let template = space.get::<Deployment>("graph").await.unwrap().spec.unwrap().template.spec.unwrap();
+    assert_eq!(template.priority_class_name.as_deref(), Some("team"));
+}
