@@ -12,6 +12,7 @@ use crate::{
     configuration::{App, FEDERATED_CREDENTIAL_LIMIT, FederatedCredential, Tenant},
     keys::Object,
     log::{Fault, Host, LoggedRequest},
+    mail::SentMessage,
     resource::{Requested, Resource},
     state::{Shared, TenantState},
 };
@@ -123,6 +124,11 @@ impl Control {
     /// The latest 4096 requests, oldest first.
     pub fn requests(&self) -> Vec<LoggedRequest> {
         self.shared.lock().log.list()
+    }
+
+    /// The latest 4096 messages sent with `sendMail`, oldest first.
+    pub fn sent_messages(&self) -> Vec<SentMessage> {
+        self.shared.lock().sent.list()
     }
 
     /// Answers some of the coming requests otherwise. Where faults overlap, the earlier one is used up first.

@@ -1,52 +1,49 @@
-//! Microsoft Graph v1.0: profiles and memberships. The caller's token is checked here, and for no one else to read.
+//! Microsoft Graph v1.0: its routes, who calls them and with what permissions, and its errors. The caller's token is
+//! checked here, and for no one else to read.
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{FromRequestParts, Path, Query, Request, State},
+    extract::{FromRequestParts, Query, RawPathParams, Request},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
     authorize::client_request_id,
     claims::{issue_of, issued_after},
-    configuration::{Group, User},
+    configuration::{Tenant, User},
     keys::Unverified,
     mail,
     observe::{bearer, roles, words},
     resource::{GRAPH_APP_ID, GRAPH_URL},
     state::{Shared, TenantState},
+    users,
 };
 
-const READ_ME: &[&str] = &["User.Read", "User.ReadWrite", "User.Read.All", "Directory.Read.All"];
-const READ_USERS: &[&str] = &["User.ReadBasic.All", "User.Read.All", "Directory.Read.All"];
-const READ_MEMBER_OF: &[&str] = &["User.Read.All", "GroupMember.Read.All", "Group.Read.All", "Directory.Read.All"];
-const READ_MEMBERSHIPS: &[&str] = &["GroupMember.Read.All", "Group.Read.All", "Directory.Read.All"];
-
-/// The routes of Graph's host.
+/// The routes of Graph's host, but for `$batch`.
 pub(crate) fn router() -> Router<Arc<Shared>> {
-    Router::new()
-        .route("/v1.0/me", get(me))
-        .route("/v1.0/me/messages", get(mail::messages))
-        .route("/v1.0/me/memberOf", get(my_groups))
-        .route("/v1.0/me/transitiveMemberOf", get(my_transitive_groups))
-        .route("/v1.0/me/checkMemberGroups", post(check_my_groups))
-        .route("/v1.0/me/getMemberGroups", post(list_my_groups))
-        .route("/v1.0/me/getMemberObjects", post(list_my_groups))
-        .route("/v1.0/users/{user}", get(user))
-        .route("/v1.0/users/{user}/memberOf", get(groups))
-        .route("/v1.0/users/{user}/transitiveMemberOf", get(transitive_groups))
-        .route("/v1.0/users/{user}/checkMemberGroups", post(check_groups))
-        .route("/v1.0/users/{user}/getMemberGroups", post(list_groups))
-        .route("/v1.0/users/{user}/getMemberObjects", post(list_groups))
+    let mut router = Router::new();
+    for user in ["/v1.0/me", "/v1.0/users/{user}"] {
+        let at = |path| format!("{user}{path}");
+        router = router
+            .route(user, get(users::profile))
+            .route(&at("/messages"), get(mail::messages))
+            .route(&at("/messages/{message}"), get(mail::message))
+            .route(&at("/sendMail"), post(mail::send))
+            .route(&at("/memberOf"), get(users::groups))
+            .route(&at("/transitiveMemberOf"), get(users::transitive_groups))
+            .route(&at("/checkMemberGroups"), post(users::check_groups))
+            .route(&at("/getMemberGroups"), post(users::member_groups))
+            .route(&at("/getMemberObjects"), post(users::member_groups));
+    }
+    router
         .fallback(async || {
             GraphError::new(400, "BadRequest", "Resource not found for the segment: the emulator does not have it.")
         })
@@ -54,7 +51,7 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
 }
 
 /// Gives every answer the ids that Graph's answers have, in the headers and in an error's body.
-async fn identify(request: Request, next: Next) -> Response {
+pub(crate) async fn identify(request: Request, next: Next) -> Response {
     let request_id = Uuid::new_v4().to_string();
     let client_id = client_request_id(request.headers()).unwrap_or(&request_id).to_owned();
     let mut response = next.run(request).await;
@@ -99,7 +96,7 @@ impl GraphError {
         Self { status, code, message: message.into(), challenge: None }
     }
 
-    fn denied() -> Self {
+    pub(crate) fn denied() -> Self {
         Self::new(403, "Authorization_RequestDenied", "Insufficient privileges to complete the operation.")
     }
 }
@@ -193,44 +190,68 @@ fn challenge(shared: &Shared, parameters: &str) -> String {
     )
 }
 
+/// Whom the path is about.
+pub(crate) enum Target {
+    /// `/me`
+    Me,
+    /// `/users/{user}`: a principal name or an object id.
+    User(String),
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = GraphError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, GraphError> {
+        let unreadable = |_| GraphError::new(400, "BadRequest", "The request's path cannot be read.");
+        let path = RawPathParams::from_request_parts(parts, state).await.map_err(unreadable)?;
+        let user = path.iter().find(|(name, _)| *name == "user");
+        Ok(user.map_or(Self::Me, |(_, user)| Self::User(user.to_owned())))
+    }
+}
+
+/// What a request needs, one of each list.
+pub(crate) struct Permissions {
+    /// Scopes of a user, for what is that user's own.
+    pub(crate) own: &'static [&'static str],
+    /// Scopes of a user, for what is somebody else's.
+    pub(crate) others: &'static [&'static str],
+    /// Roles of an application.
+    pub(crate) application: &'static [&'static str],
+    /// The refusal.
+    pub(crate) denied: fn() -> GraphError,
+}
+
 impl Caller {
-    /// The signed-in user, if its token has one of `scopes`.
-    pub(crate) fn me(&self, scopes: &[&str], denied: impl FnOnce() -> GraphError) -> Result<&User, GraphError> {
-        let Subject::User { oid, .. } = &self.subject else {
-            return Err(GraphError::new(
-                400,
-                "BadRequest",
-                "/me request is only valid with delegated authentication flow.",
-            ));
+    /// The user that the path is about, if the caller's token allows it.
+    pub(crate) fn user(&self, target: &Target, permissions: &Permissions) -> Result<&User, GraphError> {
+        let user = match (target, &self.subject) {
+            (Target::Me, Subject::User { oid, .. }) => self.find(&oid.to_string()),
+            (Target::User(name), _) => self.find(name),
+            (Target::Me, Subject::Application { .. }) => {
+                let message = "/me request is only valid with delegated authentication flow.";
+                return Err(GraphError::new(400, "BadRequest", message));
+            }
         };
-        if !self.has(scopes) {
-            return Err(denied());
-        }
-        self.find(&oid.to_string())
-    }
-
-    /// A user of the caller's tenant. Oneself needs one of `own`, anybody else one of `all`.
-    fn user(&self, name: &str, own: &[&str], all: &[&str]) -> Result<&User, GraphError> {
-        let user = self.find(name);
-        let is_own = user.as_ref().is_ok_and(|user| self.is(user));
-        if self.has(all) || (is_own && self.has(own)) { user } else { Err(GraphError::denied()) }
-    }
-
-    /// Whether the token has one of these scopes, or, an application's, one of these roles.
-    fn has(&self, needed: &[&str]) -> bool {
-        let granted = match &self.subject {
-            Subject::User { scopes, .. } => scopes,
-            Subject::Application { roles } => roles,
+        let (granted, needed) = match &self.subject {
+            Subject::User { scopes, .. } if user.as_ref().is_ok_and(|user| self.is(user)) => (scopes, permissions.own),
+            Subject::User { scopes, .. } => (scopes, permissions.others),
+            Subject::Application { roles } => (roles, permissions.application),
         };
-        granted.iter().any(|one| needed.contains(&one.as_str()))
+        // Whoever may not ask is not told whether the user exists.
+        if granted.iter().any(|one| needed.contains(&one.as_str())) { user } else { Err((permissions.denied)()) }
     }
 
-    fn is(&self, user: &User) -> bool {
+    /// Whether that is the signed-in user.
+    pub(crate) fn is(&self, user: &User) -> bool {
         matches!(self.subject, Subject::User { oid, .. } if oid == user.oid)
     }
 
+    pub(crate) fn directory(&self) -> &Tenant {
+        &self.tenant.directory
+    }
+
     fn find(&self, name: &str) -> Result<&User, GraphError> {
-        self.tenant.directory.find_user(name).ok_or_else(|| {
+        self.directory().find_user(name).ok_or_else(|| {
             let message = format!(
                 "Resource '{name}' does not exist or one of its queried reference-property objects are not present."
             );
@@ -255,159 +276,4 @@ pub(crate) fn select(object: Value, options: &Options) -> Value {
         }
         other => other,
     }
-}
-
-fn profile(shared: &Shared, user: &User, options: &Options) -> Json<Value> {
-    let profile = json!({
-        "@odata.context": format!("{}/v1.0/$metadata#users/$entity", shared.graph),
-        "businessPhones": user.business_phones,
-        "displayName": user.display_name,
-        "givenName": user.given_name,
-        "jobTitle": user.job_title,
-        "mail": user.mail,
-        "mobilePhone": user.mobile_phone,
-        "officeLocation": user.office_location,
-        "preferredLanguage": user.preferred_language,
-        "surname": user.surname,
-        "userPrincipalName": user.user_principal_name,
-        "id": user.oid,
-    });
-    Json(select(profile, options))
-}
-
-async fn me(State(shared): State<Arc<Shared>>, caller: Caller, options: Options) -> Result<Json<Value>, GraphError> {
-    let user = caller.me(READ_ME, GraphError::denied)?;
-    Ok(profile(&shared, user, &options))
-}
-
-async fn user(
-    State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
-    caller: Caller,
-    options: Options,
-) -> Result<Json<Value>, GraphError> {
-    let user = caller.user(&name, READ_ME, READ_USERS)?;
-    Ok(profile(&shared, user, &options))
-}
-
-async fn my_groups(State(shared): State<Arc<Shared>>, caller: Caller) -> Result<Json<Value>, GraphError> {
-    let oid = caller.me(&[READ_ME, READ_MEMBERSHIPS].concat(), GraphError::denied)?.oid;
-    Ok(group_list(&shared, caller.direct_groups(oid)))
-}
-
-async fn my_transitive_groups(State(shared): State<Arc<Shared>>, caller: Caller) -> Result<Json<Value>, GraphError> {
-    let oid = caller.me(&[READ_ME, READ_MEMBERSHIPS].concat(), GraphError::denied)?.oid;
-    Ok(group_list(&shared, caller.tenant.directory.transitive_groups(oid)))
-}
-
-async fn groups(
-    State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
-    caller: Caller,
-) -> Result<Json<Value>, GraphError> {
-    let oid = caller.user(&name, READ_ME, READ_MEMBER_OF)?.oid;
-    Ok(group_list(&shared, caller.direct_groups(oid)))
-}
-
-async fn transitive_groups(
-    State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
-    caller: Caller,
-) -> Result<Json<Value>, GraphError> {
-    let oid = caller.user(&name, READ_ME, READ_MEMBER_OF)?.oid;
-    Ok(group_list(&shared, caller.tenant.directory.transitive_groups(oid)))
-}
-
-fn group_list(shared: &Shared, groups: Vec<&Group>) -> Json<Value> {
-    let entries: Vec<Value> = groups
-        .into_iter()
-        .map(|group| {
-            json!({
-                "@odata.type": "#microsoft.graph.group",
-                "id": group.id,
-                "displayName": group.display_name,
-                "securityEnabled": true,
-            })
-        })
-        .collect();
-    Json(json!({
-        "@odata.context": format!("{}/v1.0/$metadata#directoryObjects", shared.graph),
-        "value": entries,
-    }))
-}
-
-impl Caller {
-    /// Whose groups may be asked for by `checkMemberGroups` and the like: the caller's own with a scope for profiles,
-    /// anybody else's with one for users and one for groups.
-    fn member(&self, name: &str) -> Result<Uuid, GraphError> {
-        let user = self.user(name, READ_ME, READ_USERS)?;
-        if self.is(user) || self.has(READ_MEMBERSHIPS) { Ok(user.oid) } else { Err(GraphError::denied()) }
-    }
-}
-
-/// The body of `checkMemberGroups`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CheckGroups {
-    group_ids: Vec<String>,
-}
-
-async fn check_my_groups(
-    State(shared): State<Arc<Shared>>,
-    caller: Caller,
-    Json(body): Json<CheckGroups>,
-) -> Result<Json<Value>, GraphError> {
-    let oid = caller.me(&[READ_ME, READ_MEMBERSHIPS].concat(), GraphError::denied)?.oid;
-    caller.check(&shared, oid, &body)
-}
-
-async fn check_groups(
-    State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
-    caller: Caller,
-    Json(body): Json<CheckGroups>,
-) -> Result<Json<Value>, GraphError> {
-    let oid = caller.member(&name)?;
-    caller.check(&shared, oid, &body)
-}
-
-/// `getMemberGroups` and `getMemberObjects` are one here: a user is a member of groups only, all of them secure.
-async fn list_my_groups(State(shared): State<Arc<Shared>>, caller: Caller) -> Result<Json<Value>, GraphError> {
-    let oid = caller.me(&[READ_ME, READ_MEMBERSHIPS].concat(), GraphError::denied)?.oid;
-    Ok(ids(&shared, caller.group_ids(oid)))
-}
-
-async fn list_groups(
-    State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
-    caller: Caller,
-) -> Result<Json<Value>, GraphError> {
-    let oid = caller.member(&name)?;
-    Ok(ids(&shared, caller.group_ids(oid)))
-}
-
-impl Caller {
-    fn direct_groups(&self, oid: Uuid) -> Vec<&Group> {
-        self.tenant.directory.groups.iter().filter(|group| group.members.contains(&oid)).collect()
-    }
-
-    fn group_ids(&self, oid: Uuid) -> Vec<String> {
-        self.tenant.directory.transitive_groups(oid).iter().map(|group| group.id.to_string()).collect()
-    }
-
-    fn check(&self, shared: &Shared, oid: Uuid, body: &CheckGroups) -> Result<Json<Value>, GraphError> {
-        if body.group_ids.len() > 20 {
-            return Err(GraphError::new(400, "Request_BadRequest", "groupIds has more than the 20 items allowed."));
-        }
-        let mut member = self.group_ids(oid);
-        member.retain(|id| body.group_ids.iter().any(|asked| asked.eq_ignore_ascii_case(id)));
-        Ok(ids(shared, member))
-    }
-}
-
-fn ids(shared: &Shared, ids: Vec<String>) -> Json<Value> {
-    Json(json!({
-        "@odata.context": format!("{}/v1.0/$metadata#Collection(Edm.String)", shared.graph),
-        "value": ids,
-    }))
 }

@@ -33,10 +33,11 @@
 //!   own authority.
 //! - The status and `error` of some AADSTS codes are not known from any real answer: those of the nearest known
 //!   condition stand for them. Redeeming a code without its PKCE challenge's verifier is AADSTS501481 too.
-//! - Graph has users, memberships and messages to read and nothing to write. `$select` passes over unknown names;
-//!   `$filter` and other options of messages that it would have to ignore are answered with 501.
+//! - Graph has users, memberships and messages to read, and takes messages to send, which nobody receives. `$select`
+//!   passes over unknown names; `$filter` and other options of messages that it would have to ignore are answered with 501.
 
 mod authorize;
+mod batch;
 mod claims;
 mod client;
 mod configuration;
@@ -50,18 +51,20 @@ mod log;
 mod mail;
 mod metadata;
 mod observe;
+mod paging;
 mod resource;
 pub mod sign_in;
 mod state;
 mod tls;
 mod token;
+mod users;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use axum::{
     Router,
-    middleware::from_fn_with_state,
+    middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
 use tokio::net::TcpListener;
@@ -73,6 +76,7 @@ pub use configuration::{
 };
 pub use control::Control;
 pub use log::{Fault, FaultKind, FederatedIdentity, Host, LoggedRequest, Matcher};
+pub use mail::SentMessage;
 
 /// A running emulator; dropping it stops it.
 pub struct EntraEmulator {
@@ -164,7 +168,12 @@ fn authority_router(shared: &Arc<state::Shared>) -> Router {
 }
 
 fn graph_router(shared: &Arc<state::Shared>) -> Router {
-    graph::router()
-        .layer(from_fn_with_state((Arc::clone(shared), Host::Graph), observe::observe))
-        .with_state(Arc::clone(shared))
+    let observed = from_fn_with_state((Arc::clone(shared), Host::Graph), observe::observe);
+    let graph = graph::router().layer(observed.clone()).with_state(Arc::clone(shared));
+    Router::new()
+        .route("/v1.0/$batch", post(batch::batch))
+        .layer(from_fn(graph::identify))
+        .layer(observed)
+        .with_state(graph.clone())
+        .merge(graph)
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// How many requests are remembered.
+/// How many requests, and how many sent messages, are remembered.
 const CAPACITY: usize = 4096;
 
 /// Which of the two hosts was asked.
@@ -84,20 +84,39 @@ pub(crate) struct Seen {
     pub(crate) scopes: Vec<String>,
 }
 
-/// The latest requests, oldest first.
+/// The latest of many, oldest first.
+pub(crate) struct Latest<T>(VecDeque<T>);
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T: Clone> Latest<T> {
+    pub(crate) fn push(&mut self, entry: T) {
+        if self.0.len() == CAPACITY {
+            self.0.pop_front();
+        }
+        self.0.push_back(entry);
+    }
+
+    pub(crate) fn list(&self) -> Vec<T> {
+        self.0.iter().cloned().collect()
+    }
+}
+
+/// The latest requests.
 #[derive(Default)]
 pub(crate) struct RequestLog {
-    requests: VecDeque<LoggedRequest>,
+    requests: Latest<LoggedRequest>,
     count: u64,
 }
 
 impl RequestLog {
     pub(crate) fn push(&mut self, seen: Seen, learnt: Learnt, status: u16, aadsts: Option<u32>) {
-        if self.requests.len() == CAPACITY {
-            self.requests.pop_front();
-        }
         self.count += 1;
-        self.requests.push_back(LoggedRequest {
+        self.requests.push(LoggedRequest {
             sequence: self.count,
             host: seen.host,
             method: seen.method,
@@ -115,7 +134,7 @@ impl RequestLog {
     }
 
     pub(crate) fn list(&self) -> Vec<LoggedRequest> {
-        self.requests.iter().cloned().collect()
+        self.requests.list()
     }
 }
 
@@ -179,6 +198,8 @@ pub enum FaultKind {
     Disconnect,
     /// Answers as usual, but for the second half of the body: the connection ends before the announced length.
     Truncate,
+    /// Answers, as Graph may, with a page that has no entries and yet a next one: that which was asked for.
+    EmptyPage,
     /// Answers as the authority does when it refuses.
     Aadsts {
         /// The number.

@@ -1,62 +1,118 @@
-//! Microsoft Graph v1.0: the signed-in user's messages, page by page.
+//! Microsoft Graph v1.0: a user's messages, to read and to send.
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::{RawPathParams, State},
+    http::{StatusCode, Uri},
+};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::{
     configuration::{Message, User},
-    graph::{Caller, GraphError, Options, select},
+    graph::{Caller, GraphError, Options, Permissions, Target, select},
     keys::hashed,
+    paging::{Limits, page},
     state::Shared,
 };
 
-const READ_MAIL: &[&str] = &["Mail.Read", "Mail.ReadBasic", "Mail.ReadWrite"];
-const DEFAULT_PAGE: usize = 10;
-const LARGEST_PAGE: usize = 1000;
+const READ: Permissions = Permissions {
+    own: &["Mail.Read", "Mail.ReadBasic", "Mail.ReadWrite"],
+    others: &[],
+    application: &["Mail.Read", "Mail.ReadBasic.All", "Mail.ReadWrite"],
+    denied,
+};
+const SEND: Permissions = Permissions { own: &["Mail.Send"], others: &[], application: &["Mail.Send"], denied };
+const PAGES: Limits = Limits { default: 10, largest: 1000 };
 
-/// `GET /v1.0/me/messages`, newest first.
+fn denied() -> GraphError {
+    GraphError::new(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
+}
+
+/// What somebody sent with `sendMail`.
+#[derive(Clone, Debug)]
+pub struct SentMessage {
+    /// The sender's tenant.
+    pub tenant: Uuid,
+    /// From whose mailbox.
+    pub user: Uuid,
+    /// `message`, as it was posted.
+    pub message: Value,
+    /// `saveToSentItems`
+    pub save_to_sent_items: bool,
+}
+
+/// `GET …/messages`, newest first.
 pub(crate) async fn messages(
     State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    target: Target,
     caller: Caller,
     options: Options,
 ) -> Result<Json<Value>, GraphError> {
-    let user = caller.me(READ_MAIL, || {
-        GraphError::new(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
-    })?;
+    let user = caller.user(&target, &READ)?;
     check_options(&options)?;
-    let top = number(&options, "$top", DEFAULT_PAGE)?;
-    if !(1..=LARGEST_PAGE).contains(&top) {
-        let message =
-            format!("The limit of '{top}' for Top query is invalid. The value must be from 1 to {LARGEST_PAGE}.");
-        return Err(GraphError::new(400, "BadRequest", message));
+    let entries = entries(user).into_iter().map(|message| select_with_id(message, &options)).collect();
+    page(&shared, uri.path(), &format!("users('{}')/messages", user.oid), &options, PAGES, entries)
+}
+
+/// `GET …/messages/{message}`
+pub(crate) async fn message(
+    target: Target,
+    caller: Caller,
+    options: Options,
+    path: RawPathParams,
+) -> Result<Json<Value>, GraphError> {
+    let user = caller.user(&target, &READ)?;
+    let id = path.iter().find(|(name, _)| *name == "message").map(|(_, id)| id).unwrap_or_default();
+    let found = entries(user).into_iter().find(|message| message.get("id").is_some_and(|known| known == id));
+    let found = found
+        .ok_or_else(|| GraphError::new(404, "ErrorItemNotFound", "The specified object was not found in the store."))?;
+    Ok(Json(select_with_id(found, &options)))
+}
+
+/// The body of `sendMail`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SendMail {
+    message: Value,
+    #[serde(default = "yes")]
+    save_to_sent_items: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `POST …/sendMail`: accepted, and kept for the test to look at; nobody receives it.
+pub(crate) async fn send(
+    State(shared): State<Arc<Shared>>,
+    target: Target,
+    caller: Caller,
+    Json(body): Json<SendMail>,
+) -> Result<StatusCode, GraphError> {
+    let user = caller.user(&target, &SEND)?;
+    let recipients = body.message.get("toRecipients").and_then(Value::as_array);
+    let has_address = |recipient: &Value| recipient.pointer("/emailAddress/address").is_some_and(Value::is_string);
+    if !recipients.is_some_and(|all| !all.is_empty() && all.iter().all(has_address)) {
+        return Err(GraphError::new(400, "ErrorInvalidRecipients", "At least one recipient isn't valid."));
     }
-    let skip = number(&options, "$skip", 0)?;
-    let mut newest: Vec<&Message> = user.messages.iter().collect();
-    newest.sort_by(|one, two| two.received_date_time.cmp(&one.received_date_time));
-    let page: Vec<Value> = newest
-        .iter()
-        .enumerate()
-        .skip(skip)
-        .take(top)
-        .map(|(index, message)| select_with_id(entry(user, index, message), &options))
-        .collect();
-    let mut answer = json!({
-        "@odata.context": format!("{}/v1.0/$metadata#users('{}')/messages", shared.graph, user.oid),
-        "value": page,
+    shared.lock().sent.push(SentMessage {
+        tenant: caller.directory().id,
+        user: user.oid,
+        message: body.message,
+        save_to_sent_items: body.save_to_sent_items,
     });
-    let next = skip.saturating_add(top);
-    if let (true, Value::Object(answer)) = (next < newest.len(), &mut answer) {
-        answer.insert("@odata.nextLink".to_owned(), next_link(&shared, &options, next).into());
-    }
-    Ok(Json(answer))
+    Ok(StatusCode::ACCEPTED)
 }
 
 /// An option that the emulator would have to ignore is refused: an unfiltered answer would look like a filtered one.
 fn check_options(options: &Options) -> Result<(), GraphError> {
     let known = |name: &str, value: &str| match name {
-        "$top" | "$skip" | "$select" | "$count" => true,
+        "$top" | "$skip" | "$skiptoken" | "$select" | "$count" => true,
         "$orderby" => value.eq_ignore_ascii_case("receivedDateTime desc"),
         other => !other.starts_with('$'),
     };
@@ -69,25 +125,6 @@ fn check_options(options: &Options) -> Result<(), GraphError> {
     }
 }
 
-fn number(options: &Options, name: &str, default: usize) -> Result<usize, GraphError> {
-    let Some(text) = options.get(name) else {
-        return Ok(default);
-    };
-    text.parse().map_err(|_| {
-        let message = format!("Invalid value '{text}' for {name} query option found.");
-        GraphError::new(400, "BadRequest", message)
-    })
-}
-
-fn next_link(shared: &Shared, options: &Options, skip: usize) -> String {
-    let kept = options.iter().filter(|(name, _)| *name != "$skip");
-    let query = url::form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(kept)
-        .append_pair("$skip", &skip.to_string())
-        .finish();
-    format!("{}/v1.0/me/messages?{query}", shared.graph)
-}
-
 /// Outlook's items keep their `id` whatever is selected.
 fn select_with_id(message: Value, options: &Options) -> Value {
     let id = message.get("id").cloned();
@@ -96,6 +133,12 @@ fn select_with_id(message: Value, options: &Options) -> Value {
         members.insert("id".to_owned(), id);
     }
     selected
+}
+
+fn entries(user: &User) -> Vec<Value> {
+    let mut newest: Vec<&Message> = user.messages.iter().collect();
+    newest.sort_by(|one, two| two.received_date_time.cmp(&one.received_date_time));
+    newest.into_iter().enumerate().map(|(index, message)| entry(user, index, message)).collect()
 }
 
 fn entry(user: &User, index: usize, message: &Message) -> Value {

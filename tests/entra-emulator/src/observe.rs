@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Extension,
+    Extension, Json,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -54,6 +54,7 @@ pub(crate) async fn observe(
             std::future::pending().await
         }
         Some(FaultKind::Truncate) => truncated(next.run(Request::from_parts(parts, Body::from(body))).await).await,
+        Some(FaultKind::EmptyPage) => empty_page(&shared, &parts.uri),
         Some(FaultKind::Status { status, headers, body }) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let mut response = (status, body).into_response();
@@ -95,6 +96,12 @@ impl Drop for Entry<'_> {
             self.shared.lock().log.push(seen, Learnt::default(), 0, None);
         }
     }
+}
+
+fn empty_page(shared: &Shared, uri: &Uri) -> Response {
+    let query = uri.query().map(|query| format!("{query}&")).unwrap_or_default();
+    let next = format!("{}{}?{query}page={}", shared.graph, uri.path(), Uuid::new_v4());
+    Json(serde_json::json!({"value": [], "@odata.nextLink": next})).into_response()
 }
 
 /// Half of the body under the whole one's length.

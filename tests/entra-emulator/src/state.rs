@@ -17,7 +17,8 @@ use crate::{
     configuration::Tenant,
     errors::Aadsts,
     keys::SigningKey,
-    log::{Fault, Host, RequestLog},
+    log::{Fault, Host, Latest, RequestLog},
+    mail::SentMessage,
     tls::Door,
 };
 
@@ -53,6 +54,7 @@ pub(crate) struct State {
     pub(crate) codes: Bounded<Code>,
     pub(crate) refresh_tokens: Bounded<RefreshToken>,
     pub(crate) log: RequestLog,
+    pub(crate) sent: Latest<SentMessage>,
     faults: Vec<Fault>,
     trusted: Vec<reqwest::Certificate>,
     federation_client: reqwest::Client,
@@ -148,6 +150,7 @@ impl Shared {
                 codes: Bounded::default(),
                 refresh_tokens: Bounded::default(),
                 log: RequestLog::default(),
+                sent: Latest::default(),
                 faults: Vec::new(),
                 federation_client: federation_client(&trusted)?,
                 trusted,

@@ -1,6 +1,7 @@
 //! Microsoft Graph: who may read what, pages, and errors in Graph's shape.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -103,6 +104,77 @@ async fn messages_come_newest_first_and_page_by_page() {
     }
     let all: Vec<String> = (0..25).rev().map(|minute| format!("Message {minute}")).collect();
     assert_eq!(seen, all);
+}
+
+#[tokio::test]
+async fn the_next_page_is_known_to_nobody_but_graph() {
+    let world = World::new();
+    let token = world.graph_token("alice", "Mail.Read");
+    let link = async || world.graph("/me/messages", &token).await.1["@odata.nextLink"].as_str().unwrap().to_owned();
+    let (one, two) = (link().await, link().await);
+    assert!(one.starts_with(&format!("{}/v1.0/me/messages?", EMULATOR.graph())), "{one}");
+    assert_ne!(one, two);
+    assert_eq!(world.graph(&one, &token).await.1["value"], world.graph(&two, &token).await.1["value"]);
+    assert_eq!(error(&world.graph("/me/messages?$skiptoken=mine", &token).await), (400, "BadRequest"));
+}
+
+#[tokio::test]
+async fn a_page_can_be_empty_and_not_be_the_last() {
+    let world = World::new();
+    let token = world.graph_token("alice", "Mail.Read");
+    let matcher = Matcher { host: Some(Host::Graph), tenant: Some(world.tenant), ..Matcher::default() };
+    world.control().inject(Fault { matcher, times: 2, kind: FaultKind::EmptyPage }).unwrap();
+    let mut link = "/me/messages?$top=25".to_owned();
+    for _ in 0..2 {
+        let (status, page) = world.graph(&link, &token).await;
+        assert_eq!((status, &page["value"]), (200, &json!([])));
+        link = page["@odata.nextLink"].as_str().unwrap().to_owned();
+    }
+    let (_, last) = world.graph(&link, &token).await;
+    assert_eq!(last["value"].as_array().unwrap().len(), 25);
+    assert!(last.get("@odata.nextLink").is_none());
+}
+
+#[tokio::test]
+async fn a_mailbox_is_its_owners_and_that_of_applications_with_the_role() {
+    let world = World::with(|tenant| tenant.apps[0].granted_graph_roles = vec!["Mail.Read".to_owned()]);
+    let mailbox = format!("/users/{}/messages", world.alice);
+    assert_eq!(world.graph(&mailbox, &world.graph_token("alice", "Mail.Read")).await.0, 200);
+    let bobs = world.graph_token("bob", "Mail.Read User.Read.All Directory.Read.All");
+    assert_eq!(error(&world.graph(&mailbox, &bobs).await), (403, "ErrorAccessDenied"));
+
+    let (status, page) = world.graph(&mailbox, &world.graph_application_token().await).await;
+    assert_eq!(status, 200, "{page}");
+    let id = page["value"][3]["id"].as_str().unwrap();
+    let (_, one) = world.graph(&format!("{mailbox}/{id}"), &world.graph_application_token().await).await;
+    assert_eq!(one["subject"], page["value"][3]["subject"]);
+    let none = world.graph(&format!("{mailbox}/none"), &world.graph_application_token().await).await;
+    assert_eq!(error(&none), (404, "ErrorItemNotFound"));
+
+    let roleless = World::with(|tenant| tenant.apps[0].granted_graph_roles = vec!["User.Read.All".to_owned()]);
+    let mailbox = format!("/users/{}/messages", roleless.alice);
+    let refused = roleless.graph(&mailbox, &roleless.graph_application_token().await).await;
+    assert_eq!(error(&refused), (403, "ErrorAccessDenied"));
+}
+
+#[tokio::test]
+async fn sent_mail_is_accepted_without_a_body_and_kept() {
+    let world = World::new();
+    let send = async |scope: &str, body: Value| {
+        let url = format!("{}/v1.0/me/sendMail", EMULATOR.graph());
+        let response = world.http.post(url).bearer_auth(world.graph_token("alice", scope)).json(&body).send().await;
+        let response = response.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let message = json!({"subject": "Hello", "toRecipients": [{"emailAddress": {"address": "bob@contoso.com"}}]});
+    assert_eq!(send("Mail.Read", json!({"message": message})).await.0, 403);
+    assert_eq!(send("Mail.Send", json!({"message": {"subject": "To nobody"}})).await.0, 400);
+    let body = json!({"message": message, "saveToSentItems": false});
+    assert_eq!(send("Mail.Send", body).await, (202, String::new()));
+    let mut sent = world.control().sent_messages();
+    sent.retain(|sent| sent.tenant == world.tenant);
+    assert_eq!(sent.len(), 1);
+    assert_eq!((sent[0].user, &sent[0].message, sent[0].save_to_sent_items), (world.alice, &message, false));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 )]
 
 mod authorization_code;
+mod batch;
 mod client_assertion;
 mod control;
 mod faults;

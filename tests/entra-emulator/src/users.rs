@@ -1,0 +1,166 @@
+//! Microsoft Graph v1.0: profiles and memberships.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::Uri};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    configuration::{Group, User},
+    graph::{Caller, GraphError, Options, Permissions, Target, select},
+    paging::{Limits, page},
+    state::Shared,
+};
+
+const PROFILE: Permissions = Permissions {
+    own: &["User.Read", "User.ReadWrite", "User.Read.All", "Directory.Read.All"],
+    others: &["User.ReadBasic.All", "User.Read.All", "Directory.Read.All"],
+    application: &["User.Read.All", "User.ReadBasic.All", "Directory.Read.All"],
+    denied: GraphError::denied,
+};
+const READ_MEMBER_OF: &[&str] = &["User.Read.All", "GroupMember.Read.All", "Group.Read.All", "Directory.Read.All"];
+const MEMBER_OF: Permissions = Permissions {
+    own: &[
+        "User.Read",
+        "User.ReadWrite",
+        "User.Read.All",
+        "GroupMember.Read.All",
+        "Group.Read.All",
+        "Directory.Read.All",
+    ],
+    others: READ_MEMBER_OF,
+    application: READ_MEMBER_OF,
+    denied: GraphError::denied,
+};
+const READ_GROUPS: &[&str] = &["GroupMember.Read.All", "Group.Read.All", "Directory.Read.All"];
+/// For `checkMemberGroups` and the like: beside these, somebody else's profile must be readable.
+const MEMBERSHIPS: Permissions =
+    Permissions { own: MEMBER_OF.own, others: READ_GROUPS, application: READ_GROUPS, denied: GraphError::denied };
+/// How many groups `checkMemberGroups` takes.
+const CHECK_LIMIT: usize = 20;
+const PAGES: Limits = Limits { default: 100, largest: 999 };
+
+/// `GET /me`, `GET /users/{user}`
+pub(crate) async fn profile(
+    State(shared): State<Arc<Shared>>,
+    target: Target,
+    caller: Caller,
+    options: Options,
+) -> Result<Json<Value>, GraphError> {
+    let user = caller.user(&target, &PROFILE)?;
+    let profile = json!({
+        "@odata.context": format!("{}/v1.0/$metadata#users/$entity", shared.graph),
+        "businessPhones": user.business_phones,
+        "displayName": user.display_name,
+        "givenName": user.given_name,
+        "jobTitle": user.job_title,
+        "mail": user.mail,
+        "mobilePhone": user.mobile_phone,
+        "officeLocation": user.office_location,
+        "preferredLanguage": user.preferred_language,
+        "surname": user.surname,
+        "userPrincipalName": user.user_principal_name,
+        "id": user.oid,
+    });
+    Ok(Json(select(profile, &options)))
+}
+
+/// `GET …/memberOf`
+pub(crate) async fn groups(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    target: Target,
+    caller: Caller,
+    options: Options,
+) -> Result<Json<Value>, GraphError> {
+    let oid = caller.user(&target, &MEMBER_OF)?.oid;
+    let groups = caller.directory().groups.iter().filter(|group| group.members.contains(&oid));
+    list(&shared, uri.path(), &options, groups)
+}
+
+/// `GET …/transitiveMemberOf`
+pub(crate) async fn transitive_groups(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    target: Target,
+    caller: Caller,
+    options: Options,
+) -> Result<Json<Value>, GraphError> {
+    let oid = caller.user(&target, &MEMBER_OF)?.oid;
+    list(&shared, uri.path(), &options, caller.directory().transitive_groups(oid).into_iter())
+}
+
+fn list<'g>(
+    shared: &Shared,
+    path: &str,
+    options: &Options,
+    groups: impl Iterator<Item = &'g Group>,
+) -> Result<Json<Value>, GraphError> {
+    let entry = |group: &Group| {
+        let entry = json!({
+            "@odata.type": "#microsoft.graph.group",
+            "id": group.id,
+            "displayName": group.display_name,
+            "securityEnabled": true,
+        });
+        select(entry, options)
+    };
+    page(shared, path, "directoryObjects", options, PAGES, groups.map(entry).collect())
+}
+
+/// The body of `checkMemberGroups`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CheckGroups {
+    group_ids: Vec<String>,
+}
+
+/// `POST …/checkMemberGroups`
+pub(crate) async fn check_groups(
+    State(shared): State<Arc<Shared>>,
+    target: Target,
+    caller: Caller,
+    Json(body): Json<CheckGroups>,
+) -> Result<Json<Value>, GraphError> {
+    let member = caller.member(&target)?;
+    if body.group_ids.len() > CHECK_LIMIT {
+        let message = format!("groupIds has more than the {CHECK_LIMIT} items allowed.");
+        return Err(GraphError::new(400, "Request_BadRequest", message));
+    }
+    let mut groups = caller.group_ids(member);
+    groups.retain(|id| body.group_ids.iter().any(|asked| asked.eq_ignore_ascii_case(id)));
+    Ok(ids(&shared, groups))
+}
+
+/// `POST …/getMemberGroups` and `POST …/getMemberObjects`, which are one here: a user is a member of groups only, all of
+/// them secure.
+pub(crate) async fn member_groups(
+    State(shared): State<Arc<Shared>>,
+    target: Target,
+    caller: Caller,
+) -> Result<Json<Value>, GraphError> {
+    let groups = caller.group_ids(caller.member(&target)?);
+    Ok(ids(&shared, groups))
+}
+
+impl Caller {
+    fn member(&self, target: &Target) -> Result<&User, GraphError> {
+        let user = self.user(target, &MEMBERSHIPS)?;
+        if !self.is(user) {
+            self.user(target, &PROFILE)?;
+        }
+        Ok(user)
+    }
+
+    fn group_ids(&self, user: &User) -> Vec<String> {
+        self.directory().transitive_groups(user.oid).iter().map(|group| group.id.to_string()).collect()
+    }
+}
+
+fn ids(shared: &Shared, ids: Vec<String>) -> Json<Value> {
+    Json(json!({
+        "@odata.context": format!("{}/v1.0/$metadata#Collection(Edm.String)", shared.graph),
+        "value": ids,
+    }))
+}
