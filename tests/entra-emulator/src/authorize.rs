@@ -255,14 +255,14 @@ fn hidden(name: &str, value: &str) -> String {
     format!("<input type=\"hidden\" name=\"{}\" value=\"{}\">", escape(name), escape(value))
 }
 
-fn error_page(error: &Aadsts, trace: &Trace) -> Response {
+pub(crate) fn error_page(error: &Aadsts, trace: &Trace) -> Response {
     let text = format!("<p role=\"alert\">{}</p>", escape(&error.description(trace)));
     let mut response = document(StatusCode::BAD_REQUEST, "Sign-in failed", &text);
     response.extensions_mut().insert(Failed { code: error.code() });
     response
 }
 
-fn document(status: StatusCode, title: &str, body: &str) -> Response {
+pub(crate) fn document(status: StatusCode, title: &str, body: &str) -> Response {
     let page = format!(
         "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title} – entra-emulator</title>\

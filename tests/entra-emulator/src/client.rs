@@ -11,7 +11,7 @@ use crate::{
     federation,
     keys::Unverified,
     log::Learnt,
-    state::Shared,
+    state::{Shared, TenantState},
 };
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -71,7 +71,7 @@ pub(crate) fn find_app<'t>(tenant: &'t Tenant, client_id: &str) -> Result<&'t Ap
 /// A secret is never right, even beside an assertion that is.
 pub(crate) async fn authenticate<'t>(
     shared: &Shared,
-    tenant: &'t Tenant,
+    tenant: &'t TenantState,
     headers: &HeaderMap,
     form: &Form,
     learnt: &mut Learnt,
@@ -79,7 +79,7 @@ pub(crate) async fn authenticate<'t>(
     if has_basic_credentials(headers) {
         return Err(Aadsts::ClientSecretInvalid(form.get("client_id").unwrap_or_default().to_owned()));
     }
-    let app = find_app(tenant, form.require("client_id")?)?;
+    let app = find_app(&tenant.directory, form.require("client_id")?)?;
     let assertion = form.get("client_assertion");
     if app.public_client {
         return if assertion.is_some() || form.get("client_secret").is_some() {
@@ -99,6 +99,7 @@ pub(crate) async fn authenticate<'t>(
         Unverified::parse(assertion).ok_or(Aadsts::MalformedToken("The client assertion is not a JSON Web Token."))?;
     let identity = federation::identity(&assertion)?;
     learnt.federated = Some(identity.clone());
-    federation::check(app, &assertion, &identity, shared.now(), &shared.federation_client()).await?;
+    federation::check(tenant.credentials(app), &assertion, &identity, shared.now(), &shared.federation_client())
+        .await?;
     Ok(Client { app, authenticated: true })
 }

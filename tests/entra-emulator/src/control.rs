@@ -109,6 +109,23 @@ impl Control {
         })
     }
 
+    /// From now on, changes to the tenant's federated credentials have no effect, as for a while at Entra, until
+    /// [`Self::propagate`].
+    ///
+    /// # Errors
+    /// When there is no such tenant.
+    pub fn hold_propagation(&self, tenant: Uuid) -> anyhow::Result<()> {
+        self.shared.hold_propagation(tenant, true)
+    }
+
+    /// Lets the changes since [`Self::hold_propagation`], and all later ones, have their effect.
+    ///
+    /// # Errors
+    /// When there is no such tenant.
+    pub fn propagate(&self, tenant: Uuid) -> anyhow::Result<()> {
+        self.shared.hold_propagation(tenant, false)
+    }
+
     fn change_app<T>(
         &self,
         tenant: Uuid,

@@ -83,6 +83,14 @@ pub(crate) enum Aadsts {
     GrantExpired,
     #[error("The provided request must include a valid '{0}' value: {1}")]
     ScopeInvalid(&'static str, String),
+    #[error("OAuth 2.0 device flow error. Authorization is pending. Continue polling.")]
+    DevicePending,
+    #[error("Invalid verification code due to User typing in wrong user code for device code flow.")]
+    DeviceCodeUnknown,
+    #[error("Verification code expired. Have the user retry the sign-in.")]
+    DeviceCodeExpired,
+    #[error("User declined to consent to access the app.")]
+    DeviceDeclined,
     #[error("The refresh token has expired due to inactivity.")]
     RefreshTokenExpired,
     #[error(
@@ -200,6 +208,10 @@ impl Aadsts {
             Self::GrantTypeUnsupported(_) => (70003, 400, "unsupported_grant_type"),
             Self::GrantExpired => (70008, 400, "invalid_grant"),
             Self::ScopeInvalid(..) => (70011, 400, "invalid_scope"),
+            Self::DevicePending => (70016, 400, "authorization_pending"),
+            Self::DeviceCodeUnknown => (70018, 400, "bad_verification_code"),
+            Self::DeviceCodeExpired => (70019, 400, "expired_token"),
+            Self::DeviceDeclined => (65004, 400, "authorization_declined"),
             Self::RefreshTokenExpired => (700_082, 400, "invalid_grant"),
             Self::AppUnknown { .. } => (700_016, 400, "unauthorized_client"),
             Self::ResponseTypeUnsupported(_) => (700_054, 400, "unsupported_response_type"),

@@ -8,7 +8,7 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 
 use crate::{
-    configuration::App,
+    configuration::FederatedCredential,
     errors::{Aadsts, time_text},
     keys::Unverified,
     log::FederatedIdentity,
@@ -43,9 +43,9 @@ pub(crate) fn identity(assertion: &Unverified) -> Result<FederatedIdentity, Aads
     })
 }
 
-/// Whether `assertion`, which speaks for `identity`, may act as `app` at this moment.
+/// Whether `assertion`, which speaks for `identity`, may act at this moment as the app that has these credentials.
 pub(crate) async fn check(
-    app: &App,
+    credentials: &[FederatedCredential],
     assertion: &Unverified,
     identity: &FederatedIdentity,
     now: i64,
@@ -56,7 +56,7 @@ pub(crate) async fn check(
         return Err(Aadsts::ClientAssertionAlgorithm(algorithm.unwrap_or_default().to_owned()));
     }
     check_time(assertion, now)?;
-    match_credential(app, identity)?;
+    match_credential(credentials, identity)?;
     let key = fetch_key(client, &identity.issuer, assertion.kid().unwrap_or_default()).await?;
     if assertion.is_signed_by(&key) { Ok(()) } else { Err(Aadsts::ClientAssertionSignature) }
 }
@@ -79,9 +79,8 @@ fn check_time(assertion: &Unverified, now: i64) -> Result<(), Aadsts> {
 }
 
 /// Exact and case-sensitive, with the nearest miss told apart as Entra does.
-fn match_credential(app: &App, identity: &FederatedIdentity) -> Result<(), Aadsts> {
+fn match_credential(all: &[FederatedCredential], identity: &FederatedIdentity) -> Result<(), Aadsts> {
     let FederatedIdentity { issuer, subject, audience } = identity;
-    let all = &app.federated_credentials;
     if !all.iter().any(|known| &known.issuer == issuer) {
         return Err(Aadsts::FederatedIssuer(issuer.clone()));
     }

@@ -25,10 +25,11 @@
 //! - Refusing a revoked user, the token endpoint names the claims that a new sign-in meets; whether Entra does is not
 //!   known.
 //! - Every app is of a single tenant: `common` and `organizations` have metadata and answer AADSTS50194 elsewhere.
-//! - A new federated credential holds at once, and an issuer's keys are fetched for every exchange; at Entra both take
-//!   seconds to minutes.
+//! - A new federated credential holds at once unless a test holds its propagation, and an issuer's keys are fetched for
+//!   every exchange; at Entra both take seconds to minutes.
+//! - A device polls every second, and every app may ask for device codes.
 //! - Tokens live 3599 seconds unless `accessTokenLifetimeSeconds` says otherwise, and `nbf` is the moment of issue.
-//! - The metadata names endpoints that are not there: device code, user info, log-out, and the v1 ones.
+//! - The metadata names endpoints that are not there: user info, log-out, and the v1 ones.
 //! - v1 tokens have the public cloud's issuer, `https://sts.windows.net/…`; everything else is under the emulator's
 //!   own authority.
 //! - The status and `error` of some AADSTS codes are not known from any real answer: those of the nearest known
@@ -43,6 +44,7 @@ mod client;
 mod configuration;
 mod control;
 mod control_http;
+mod device;
 mod errors;
 mod federation;
 mod graph;
@@ -161,6 +163,8 @@ fn authority_router(shared: &Arc<state::Shared>) -> Router {
         .route("/{tenant}/discovery/keys", get(metadata::keys_v1))
         .route("/common/discovery/instance", get(metadata::instance))
         .route("/{tenant}/oauth2/v2.0/authorize", get(authorize::page).post(authorize::submit))
+        .route("/{tenant}/oauth2/v2.0/devicecode", post(device::code))
+        .route("/devicelogin", get(device::page).post(device::submit))
         .route("/{tenant}/oauth2/v2.0/token", post(token::token))
         .layer(from_fn_with_state((Arc::clone(shared), Host::Authority), observe::observe))
         .merge(control_http::router())

@@ -49,6 +49,8 @@ pub struct LoggedRequest {
     pub scopes: Vec<String>,
     /// The AADSTS code, where the authority refused.
     pub aadsts: Option<u32>,
+    /// How many requests of the same tenant to the same host were on their way when it came, itself included.
+    pub concurrent: usize,
 }
 
 /// Whom an external token is about.
@@ -82,6 +84,7 @@ pub(crate) struct Seen {
     pub(crate) user: Option<Uuid>,
     pub(crate) client_secret_present: bool,
     pub(crate) scopes: Vec<String>,
+    pub(crate) concurrent: usize,
 }
 
 /// The latest of many, oldest first.
@@ -111,10 +114,23 @@ impl<T: Clone> Latest<T> {
 pub(crate) struct RequestLog {
     requests: Latest<LoggedRequest>,
     count: u64,
+    /// Those on their way, which are never many.
+    open: Vec<(Host, Option<Uuid>)>,
 }
 
 impl RequestLog {
-    pub(crate) fn push(&mut self, seen: Seen, learnt: Learnt, status: u16, aadsts: Option<u32>) {
+    /// A request came.
+    pub(crate) fn open(&mut self, seen: &mut Seen) {
+        let of = (seen.host, seen.tenant);
+        self.open.push(of);
+        seen.concurrent = self.open.iter().filter(|open| **open == of).count();
+    }
+
+    /// It is over.
+    pub(crate) fn close(&mut self, seen: Seen, learnt: Learnt, status: u16, aadsts: Option<u32>) {
+        if let Some(place) = self.open.iter().position(|open| *open == (seen.host, seen.tenant)) {
+            self.open.swap_remove(place);
+        }
         self.count += 1;
         self.requests.push(LoggedRequest {
             sequence: self.count,
@@ -130,6 +146,7 @@ impl RequestLog {
             client_secret_present: seen.client_secret_present,
             scopes: seen.scopes,
             aadsts,
+            concurrent: seen.concurrent,
         });
     }
 

@@ -39,8 +39,12 @@ pub(crate) async fn observe(
     let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let seen = see(&shared, host, &parts.method, parts.uri.path(), &parts.headers, &body);
-    let fault = take_fault(shared.lock().faults(), &seen);
+    let mut seen = see(&shared, host, &parts.method, parts.uri.path(), &parts.headers, &body);
+    let fault = {
+        let mut state = shared.lock();
+        state.log.open(&mut seen);
+        take_fault(state.faults(), &seen)
+    };
     let entry = Entry { shared: &shared, seen: Some(seen) };
     let mut response = match fault {
         None => next.run(Request::from_parts(parts, Body::from(body))).await,
@@ -49,9 +53,10 @@ pub(crate) async fn observe(
             next.run(Request::from_parts(parts, Body::from(body))).await
         }
         Some(FaultKind::Disconnect) => {
+            drop(entry);
             hang_up.now();
             // The connection, and this with it, is dropped.
-            std::future::pending().await
+            match std::future::pending::<std::convert::Infallible>().await {}
         }
         Some(FaultKind::Truncate) => truncated(next.run(Request::from_parts(parts, Body::from(body))).await).await,
         Some(FaultKind::EmptyPage) => empty_page(&shared, &parts.uri),
@@ -85,7 +90,7 @@ struct Entry<'a> {
 impl Entry<'_> {
     fn answered(mut self, learnt: Learnt, status: StatusCode, aadsts: Option<u32>) {
         if let Some(seen) = self.seen.take() {
-            self.shared.lock().log.push(seen, learnt, status.as_u16(), aadsts);
+            self.shared.lock().log.close(seen, learnt, status.as_u16(), aadsts);
         }
     }
 }
@@ -93,7 +98,7 @@ impl Entry<'_> {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         if let Some(seen) = self.seen.take() {
-            self.shared.lock().log.push(seen, Learnt::default(), 0, None);
+            self.shared.lock().log.close(seen, Learnt::default(), 0, None);
         }
     }
 }
@@ -128,6 +133,7 @@ fn see(shared: &Shared, host: Host, method: &Method, path: &str, headers: &Heade
         user: None,
         client_secret_present: false,
         scopes: Vec::new(),
+        concurrent: 0,
     };
     match host {
         Host::Authority => {

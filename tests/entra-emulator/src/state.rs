@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use crate::{
     claims::Session,
-    configuration::Tenant,
+    configuration::{App, FederatedCredential, Tenant},
+    device::DeviceCode,
     errors::Aadsts,
     keys::SigningKey,
     log::{Fault, Host, Latest, RequestLog},
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     tenants: HashMap<Uuid, Arc<TenantState>>,
     pub(crate) codes: Bounded<Code>,
+    pub(crate) device_codes: Bounded<DeviceCode>,
     pub(crate) refresh_tokens: Bounded<RefreshToken>,
     pub(crate) log: RequestLog,
     pub(crate) sent: Latest<SentMessage>,
@@ -67,6 +69,8 @@ pub(crate) struct TenantState {
     /// Published; the first one signs.
     pub(crate) keys: Vec<Arc<SigningKey>>,
     revoked: HashMap<Uuid, Revocation>,
+    /// While changes do not propagate: the federated credentials that hold, by client.
+    held_credentials: Option<HashMap<Uuid, Vec<FederatedCredential>>>,
 }
 
 /// Since when a user's tokens are void.
@@ -82,6 +86,14 @@ impl TenantState {
     /// When the user's token of this number was voided, if it was.
     pub(crate) fn revoked_at(&self, user: Uuid, issue: u64) -> Option<i64> {
         self.revoked.get(&user).filter(|last| issue <= last.issue).map(|last| last.at)
+    }
+
+    /// The federated credentials that hold for an app of this tenant.
+    pub(crate) fn credentials<'t>(&'t self, app: &'t App) -> &'t [FederatedCredential] {
+        match &self.held_credentials {
+            None => &app.federated_credentials,
+            Some(held) => held.get(&app.client_id).map(Vec::as_slice).unwrap_or_default(),
+        }
     }
 
     pub(crate) fn key(&self, kid: &str) -> Option<&Arc<SigningKey>> {
@@ -148,6 +160,7 @@ impl Shared {
             state: Mutex::new(State {
                 tenants: HashMap::new(),
                 codes: Bounded::default(),
+                device_codes: Bounded::default(),
                 refresh_tokens: Bounded::default(),
                 log: RequestLog::default(),
                 sent: Latest::default(),
@@ -191,7 +204,12 @@ impl Shared {
         ensure!(state.tenants.len() < TENANT_LIMIT, "no more than {TENANT_LIMIT} tenants");
         state.tenants.insert(
             directory.id,
-            Arc::new(TenantState { directory, keys: self.initial_keys.clone(), revoked: HashMap::new() }),
+            Arc::new(TenantState {
+                directory,
+                keys: self.initial_keys.clone(),
+                revoked: HashMap::new(),
+                held_credentials: None,
+            }),
         );
         Ok(())
     }
@@ -236,6 +254,15 @@ impl Shared {
         let mut state = self.lock();
         let tenant = state.tenants.get_mut(&tenant).context("no such tenant")?;
         Arc::make_mut(tenant).revoked.insert(user, last);
+        Ok(())
+    }
+
+    pub(crate) fn hold_propagation(&self, tenant: Uuid, hold: bool) -> anyhow::Result<()> {
+        let mut state = self.lock();
+        let tenant = Arc::make_mut(state.tenants.get_mut(&tenant).context("no such tenant")?);
+        let apps = tenant.directory.apps.iter();
+        tenant.held_credentials =
+            hold.then(|| apps.map(|app| (app.client_id, app.federated_credentials.clone())).collect());
         Ok(())
     }
 
@@ -323,5 +350,9 @@ impl<V> Bounded<V> {
 
     pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut V> {
         self.entries.get_mut(key)
+    }
+
+    pub(crate) fn find_mut(&mut self, is_it: impl Fn(&V) -> bool) -> Option<&mut V> {
+        self.entries.values_mut().find(|value| is_it(value))
     }
 }

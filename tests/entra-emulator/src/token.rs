@@ -18,6 +18,7 @@ use crate::{
     claims::{ClaimsRequest, Issuance, Session, issue_of, issued_after, policy_of, v1_issuer},
     client::{Client, Form, authenticate},
     configuration::{ConditionalAccess, Tenant, User},
+    device,
     errors::{Aadsts, Trace},
     keys::{Object, Unverified, hashed, object, random_token},
     log::Learnt,
@@ -29,6 +30,7 @@ use crate::{
 const REFRESH_TOKEN_LIFETIME: i64 = 90 * 24 * 3600;
 /// From this many seconds on, an answer has `refresh_in`.
 const LONG_LIFETIME: i64 = 7200;
+const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// `POST /{tenant}/oauth2/v2.0/token`
@@ -73,7 +75,7 @@ async fn grant(
         });
     }
     let tenant = &*shared.concrete_tenant(tenant)?;
-    let client = authenticate(shared, &tenant.directory, headers, form, learnt).await?;
+    let client = authenticate(shared, tenant, headers, form, learnt).await?;
     let claims = ClaimsRequest::parse(form.get("claims")).ok_or(Aadsts::Malformed)?;
     let exchange = Exchange { shared, tenant, form, client, claims };
     match grant_type {
@@ -81,6 +83,7 @@ async fn grant(
         "authorization_code" => exchange.authorization_code(learnt),
         "refresh_token" => exchange.refresh_token(learnt),
         ON_BEHALF_OF => exchange.on_behalf_of(learnt),
+        DEVICE_CODE => exchange.device_code(learnt),
         other => Err(Aadsts::GrantTypeUnsupported(other.to_owned())),
     }
 }
@@ -164,6 +167,18 @@ impl<'a> Exchange<'a> {
         }
         let claims = self.claims_within(&known.session, &requested)?;
         let answer = self.for_user(user, &requested, requested.asked_by(self.client.app), &claims)?;
+        self.with_id_token(answer, user, &requested, None)
+    }
+
+    fn device_code(&self, learnt: &mut Learnt) -> Result<Object, Aadsts> {
+        let code = self.form.require("device_code")?;
+        let (tenant, client) = (self.tenant.directory.id, self.client.app.client_id);
+        let (scope, user, issue) = device::redeem(self.shared, tenant, client, code)?;
+        learnt.user = Some(user);
+        let user = self.active_user(user, issue)?;
+        let requested = self.requested(&scope)?;
+        // The user has just signed in for this very request: whatever its claims ask for was done.
+        let answer = self.for_user(user, &requested, requested.asked_by(self.client.app), &self.claims)?;
         self.with_id_token(answer, user, &requested, None)
     }
 

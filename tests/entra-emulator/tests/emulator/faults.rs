@@ -120,3 +120,35 @@ async fn tokens_live_as_long_as_their_client_is_allowed() {
     assert_eq!(lives(Some(60)).await, (60, None));
     assert_eq!(lives(Some(86_400)).await, (86_400, Some(43_200)));
 }
+
+#[tokio::test]
+async fn a_new_credential_can_take_its_time() {
+    let world = World::with(|tenant| tenant.apps[2].federated_credentials.clear());
+    let control = world.control();
+    control.hold_propagation(world.tenant).unwrap();
+    control.add_federated_credential(world.tenant, world.daemon, world.credential()).unwrap();
+    let code = async || world.app_only(&world.right_assertion()).await.1["error_codes"][0].as_u64();
+    assert_eq!(code().await, Some(700_211), "the app has no credential yet");
+    control.propagate(world.tenant).unwrap();
+    assert_eq!(code().await, None);
+    control.hold_propagation(world.tenant).unwrap();
+    control.remove_federated_credential(world.tenant, world.daemon, "cluster").unwrap();
+    assert_eq!(code().await, None, "a removed one goes on for a while, too");
+    control.propagate(world.tenant).unwrap();
+    assert_eq!(code().await, Some(700_211));
+}
+
+#[tokio::test]
+async fn the_log_tells_how_many_requests_were_on_their_way_together() {
+    let world = World::new();
+    let token = world.graph_token("alice", "User.Read");
+    let matcher = Matcher { host: Some(Host::Graph), tenant: Some(world.tenant), ..Matcher::default() };
+    world.control().inject(Fault { matcher, times: 3, kind: FaultKind::Delay { milliseconds: 2000 } }).unwrap();
+    let answers = tokio::join!(me(&world, &token), me(&world, &token), me(&world, &token));
+    assert!(answers.0.is_ok() && answers.1.is_ok() && answers.2.is_ok());
+    me(&world, &token).await.unwrap();
+    let mut concurrent: Vec<usize> = world.requests().iter().map(|request| request.concurrent).collect();
+    assert_eq!(concurrent.pop(), Some(1), "after the others");
+    concurrent.sort_unstable();
+    assert_eq!(concurrent, [1, 2, 3]);
+}

@@ -10,6 +10,7 @@ mod authorization_code;
 mod batch;
 mod client_assertion;
 mod control;
+mod device_code;
 mod faults;
 mod graph;
 mod metadata;
