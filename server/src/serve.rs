@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
 use crate::audit::AuditLog;
-use crate::entra::{FederatedToken, Probe, Sts};
+use crate::entra::{ApplicationCredential, FederatedToken, Probe, Sts};
 use crate::graph::GraphClient;
 use crate::graph_tools::GraphTools;
 use crate::http::challenge::Challenge;
@@ -92,11 +92,12 @@ pub async fn start(
     let (fetching, cancellation) = (Arc::clone(&keys), background.clone());
     tokio::spawn(async move { fetching.run(cancellation).await });
 
-    let sts = Arc::new(Sts::new(client.clone(), &configuration.entra, token));
+    let sts = Arc::new(Sts::new(client.clone(), &configuration.entra, token.clone()));
     let graph = &configuration.graph;
+    let application = ApplicationCredential::new(client.clone(), &configuration.entra, &graph.base_url, token);
     let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
-    let tools = GraphTools::new(&configuration, GraphClient::new(client, &graph.base_url, sts, &graph.scopes));
+    let tools = GraphTools::new(&configuration, GraphClient::new(client, graph, sts, application));
 
     let metrics = Arc::new(Metrics::default());
     let gate = Arc::new(Gate {

@@ -56,6 +56,8 @@ pub struct Trail {
     principal: OnceLock<Arc<Principal>>,
     asked: OnceLock<Asked>,
     outcome: OnceLock<Outcome>,
+    /// Set where a sign-in was asked for after the decision.
+    challenged: OnceLock<()>,
 }
 
 struct Asked {
@@ -86,7 +88,13 @@ impl AuditLog {
 
     /// Begins the recording of a request.
     pub fn begin(self: &Arc<Self>, request_id: String) -> Recording {
-        let trail = Trail { request_id, principal: OnceLock::new(), asked: OnceLock::new(), outcome: OnceLock::new() };
+        let trail = Trail {
+            request_id,
+            principal: OnceLock::new(),
+            asked: OnceLock::new(),
+            outcome: OnceLock::new(),
+            challenged: OnceLock::new(),
+        };
         Recording { log: Arc::clone(self), trail: Arc::new(trail), started: Instant::now(), status: None }
     }
 
@@ -132,6 +140,11 @@ impl Trail {
     pub fn decided(&self, outcome: Outcome) {
         let _ = self.outcome.set(outcome);
     }
+
+    /// What was granted was answered by a challenge: Entra takes another sign-in of the user first.
+    pub fn challenged(&self) {
+        let _ = self.challenged.set(());
+    }
 }
 
 impl Recording {
@@ -154,6 +167,9 @@ impl Drop for Recording {
         let principal = self.trail.principal.get();
         let (decision, reason, rule) = match outcome {
             Outcome::Open => (Decision::Allowed, "authenticated", None),
+            Outcome::Granted(rule) if self.trail.challenged.get().is_some() => {
+                (Decision::Refused, "sign_in_needed", Some(rule))
+            }
             Outcome::Granted(rule) => (Decision::Allowed, "granted", Some(rule)),
             Outcome::Refused(reason) => (Decision::Refused, *reason, None),
             Outcome::RefusedBy(reason, rule) => (Decision::Refused, *reason, Some(rule)),

@@ -1,7 +1,7 @@
 //! Claims challenges: what a token must satisfy before its resource accepts it, as Entra and Graph say it in JSON.
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 /// Longest challenge that is passed on: it has to fit into a header.
@@ -11,7 +11,21 @@ const MAXIMUM_LENGTH: usize = 4 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimsChallenge(String);
 
+/// What a user's next sign-in is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SignIn {
+    /// The last one no longer counts.
+    Anew,
+    /// It has to satisfy these claims, by a second factor for example.
+    Satisfying(ClaimsChallenge),
+}
+
 impl ClaimsChallenge {
+    /// A sign-in that satisfies this authentication context of Conditional Access.
+    pub fn authentication_context(context: &str) -> Self {
+        Self(json!({ "access_token": { "acrs": { "essential": true, "value": context } } }).to_string())
+    }
+
     /// The challenge in this JSON, if it is a non-empty object of reasonable length.
     pub fn parse(json: &str) -> Option<Self> {
         let request: Map<String, Value> = serde_json::from_str(json).ok()?;
@@ -34,6 +48,23 @@ impl ClaimsChallenge {
     pub fn as_json(&self) -> &str {
         &self.0
     }
+
+    /// The challenge as base64 of JSON. Clients decode it by either alphabet, with padding or without: of a length that
+    /// needs none, ASCII text without `>`, `?` and `~` is the same in all.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        for character in self.0.chars() {
+            match character {
+                ' '..='~' if !matches!(character, '>' | '?' | '~') => text.push(character),
+                // Outside of its strings JSON has no such character.
+                _ => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
+            }
+        }
+        while !text.len().is_multiple_of(3) {
+            text.push(' ');
+        }
+        URL_SAFE_NO_PAD.encode(text)
+    }
 }
 
 /// The `claims` parameter of an on-behalf-of exchange: the challenge, if there is one, and that this server can answer
@@ -51,7 +82,7 @@ pub(super) fn request(challenge: Option<&ClaimsChallenge>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
     use super::*;
 
@@ -70,6 +101,20 @@ mod tests {
                 assert_eq!(ClaimsChallenge::decode(&encoded), Some(expected.clone()), "{encoded}");
             }
         }
+    }
+
+    #[test]
+    fn a_challenge_is_encoded_so_that_either_alphabet_reads_it() {
+        for value in ["c1", "c25", "1?>~?>", "a?b>c~", "ü", "\u{1F600}", "\"\\\n"] {
+            let text = json!({ "access_token": { "acrs": { "essential": true, "value": value } } }).to_string();
+            let challenge = ClaimsChallenge::parse(&text).unwrap();
+            let encoded = challenge.encode();
+            let read = |bytes: Vec<u8>| ClaimsChallenge::parse(str::from_utf8(&bytes).unwrap()).unwrap();
+            assert_eq!(read(URL_SAFE_NO_PAD.decode(&encoded).unwrap()), challenge, "{value}");
+            assert_eq!(read(STANDARD.decode(&encoded).unwrap()), challenge, "{value}");
+        }
+        let context = ClaimsChallenge::authentication_context("c1");
+        assert_eq!(ClaimsChallenge::decode(&context.encode()), Some(context));
     }
 
     #[test]

@@ -180,6 +180,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::entra::SignIn;
 
     const ASKER: Asker<'_> =
         Asker { authority: "https://login.example", tenant_id: "tenant", client_id: "client", identity: None };
@@ -223,9 +224,10 @@ mod tests {
     fn claims_are_json_in_a_string() {
         let claims = r#"{"access_token":{"acrs":{"essential":true,"value":"c1"}}}"#;
         let body = json!({ "error": "interaction_required", "claims": claims });
-        assert_eq!(refusal(&body).remedy, Remedy::Satisfy(ClaimsChallenge::parse(claims).unwrap()));
+        let satisfying = SignIn::Satisfying(ClaimsChallenge::parse(claims).unwrap());
+        assert_eq!(refusal(&body).remedy, Remedy::SignIn(satisfying));
         let body = json!({ "error": "interaction_required", "claims": "none" });
-        assert_eq!(refusal(&body).remedy, Remedy::SignIn);
+        assert_eq!(refusal(&body).remedy, Remedy::SignIn(SignIn::Anew));
     }
 
     #[test]

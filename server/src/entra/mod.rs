@@ -1,10 +1,11 @@
 //! Microsoft Entra ID's token endpoint, with the projected service account token as the only credential.
 //!
 //! `federated_token` reads that credential, `token_endpoint` presents it, `sts` keeps what it is exchanged for on behalf
-//! of users. `error` is what Entra answers when it issues nothing, `remedy` what helps against it, `next_step` the same
+//! of users, and `application` for the application itself. `error` is what Entra answers when it issues nothing, `remedy` what helps against it, `next_step` the same
 //! in words, `claims` what a user's next sign-in must satisfy. `probe` tries the exchange again and again. What tokens of
 //! callers must look like is not decided here but in `token`.
 
+mod application;
 mod claims;
 mod error;
 mod federated_token;
@@ -14,10 +15,11 @@ mod remedy;
 mod sts;
 mod token_endpoint;
 
-pub use claims::ClaimsChallenge;
+pub use application::ApplicationCredential;
+pub use claims::{ClaimsChallenge, SignIn};
 pub use error::{EntraRefusal, StsError};
 pub use federated_token::{FederatedToken, FederatedTokenError, ProjectedToken};
 pub use probe::Probe;
 pub use remedy::Remedy;
-pub use sts::Sts;
+pub use sts::{OnBehalfOf, Sts};
 pub use token_endpoint::GraphToken;

@@ -13,7 +13,7 @@ pub(super) fn next_step(refusal: &EntraRefusal, asker: Asker<'_>) -> String {
     let by_code = refusal.codes.iter().find_map(|code| for_code(*code, asker));
     by_code.unwrap_or_else(|| match refusal.remedy {
         Remedy::AskAgain => BUSY.to_owned(),
-        Remedy::Satisfy(_) | Remedy::SignIn => SIGN_IN.to_owned(),
+        Remedy::SignIn(_) => SIGN_IN.to_owned(),
         Remedy::Consent => consent(asker),
         Remedy::Unblock => format!(
             "an administrator of tenant {tenant_id} finds out from the user's sign-in log what blocks them, for app registration {client_id}."

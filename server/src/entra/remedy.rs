@@ -5,17 +5,15 @@
 
 use http::StatusCode;
 
-use super::ClaimsChallenge;
+use super::{ClaimsChallenge, SignIn};
 
 /// What helps against a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Nothing: Entra is busy, and asking again may do.
     AskAgain,
-    /// The user signs in anew so that these claims are satisfied, by a second factor for example.
-    Satisfy(ClaimsChallenge),
-    /// The user signs in anew: the sign-in no longer counts.
-    SignIn,
+    /// The user signs in again.
+    SignIn(SignIn),
     /// An administrator consents to the permissions.
     Consent,
     /// An administrator lifts what blocks the user: a policy of Conditional Access, a disabled account.
@@ -60,14 +58,14 @@ impl Said<'_> {
             return Remedy::Credential;
         }
         match (self.error, self.claims) {
-            ("interaction_required" | "invalid_grant", Some(claims)) => Remedy::Satisfy(claims),
-            ("interaction_required" | "login_required", None) => Remedy::SignIn,
+            ("interaction_required" | "invalid_grant", Some(claims)) => Remedy::SignIn(SignIn::Satisfying(claims)),
+            ("interaction_required" | "login_required", None) => Remedy::SignIn(SignIn::Anew),
             ("invalid_grant", None) if any(&BLOCKED) => Remedy::Unblock,
             ("invalid_grant", None) if any(&[ASSERTION_AUDIENCE]) => Remedy::Configuration,
             ("invalid_grant", None) => match self.suberror {
                 // No sign-in would help by itself.
                 Some("additional_action" | "message_only" | "protection_policy_required") => Remedy::Unblock,
-                _ => Remedy::SignIn,
+                _ => Remedy::SignIn(SignIn::Anew),
             },
             _ => Remedy::Configuration,
         }
@@ -84,7 +82,7 @@ impl Remedy {
     /// this moment (consent, the federated credential) is asked anew each time.
     pub(super) fn is_lasting(&self) -> bool {
         match self {
-            Self::Satisfy(_) | Self::SignIn | Self::Unblock | Self::Configuration => true,
+            Self::SignIn(_) | Self::Unblock | Self::Configuration => true,
             Self::AskAgain | Self::Consent | Self::Credential => false,
         }
     }
@@ -109,8 +107,9 @@ mod tests {
 
     #[test]
     fn every_condition_of_the_token_endpoint_has_its_remedy() {
-        use Remedy::{AskAgain, Configuration, Consent, Credential, SignIn, Unblock};
-        let satisfy = || Remedy::Satisfy(ClaimsChallenge::parse(CLAIMS).unwrap());
+        use Remedy::{AskAgain, Configuration, Consent, Credential, Unblock};
+        let satisfy = || Remedy::SignIn(SignIn::Satisfying(ClaimsChallenge::parse(CLAIMS).unwrap()));
+        let anew = || Remedy::SignIn(SignIn::Anew);
         for (status, error, suberror, code, claims, expected) in [
             (401, "invalid_client", "", 7_000_215, "", Credential),
             (401, "invalid_client", "", 700_211, "", Credential),
@@ -126,25 +125,25 @@ mod tests {
             (400, "invalid_request", "", 50166, "", AskAgain),
             (400, "invalid_request", "", 501_661, "", AskAgain),
             (400, "invalid_request", "", 50027, "", Configuration),
-            (400, "invalid_grant", "", 50013, "", SignIn),
+            (400, "invalid_grant", "", 50013, "", anew()),
             (400, "invalid_grant", "", 500_131, "", Configuration),
-            (400, "invalid_grant", "", 500_133, "", SignIn),
+            (400, "invalid_grant", "", 500_133, "", anew()),
             (400, "unauthorized_client", "", 7_000_114, "", Configuration),
             (400, "invalid_grant", "consent_required", 65001, "", Consent),
             (400, "invalid_grant", "", 65001, "", Consent),
             (400, "interaction_required", "", 50076, CLAIMS, satisfy()),
             (400, "invalid_grant", "basic_action", 50079, CLAIMS, satisfy()),
-            (400, "invalid_grant", "basic_action", 50076, "", SignIn),
-            (400, "interaction_required", "", 50076, "", SignIn),
+            (400, "invalid_grant", "basic_action", 50076, "", anew()),
+            (400, "interaction_required", "", 50076, "", anew()),
             (400, "invalid_grant", "", 53003, "", Unblock),
             (400, "invalid_grant", "message_only", 53003, CLAIMS, satisfy()),
             (400, "invalid_grant", "", 53000, "", Unblock),
             (400, "invalid_grant", "", 530_003, "", Unblock),
             (400, "invalid_grant", "message_only", 1, "", Unblock),
-            (400, "invalid_grant", "bad_token", 700_082, "", SignIn),
-            (400, "invalid_grant", "", 70043, "", SignIn),
-            (400, "invalid_grant", "", 70008, "", SignIn),
-            (400, "invalid_grant", "", 50173, "", SignIn),
+            (400, "invalid_grant", "bad_token", 700_082, "", anew()),
+            (400, "invalid_grant", "", 70043, "", anew()),
+            (400, "invalid_grant", "", 70008, "", anew()),
+            (400, "invalid_grant", "", 50173, "", anew()),
             (400, "invalid_grant", "", 50057, "", Unblock),
             (400, "unauthorized_client", "", 700_016, "", Configuration),
             (400, "invalid_request", "", 90002, "", Configuration),
@@ -177,10 +176,10 @@ mod tests {
             (Remedy::Consent, false),
             (Remedy::Credential, false),
             (Remedy::AskAgain, false),
-            (Remedy::SignIn, true),
+            (Remedy::SignIn(SignIn::Anew), true),
             (Remedy::Unblock, true),
             (Remedy::Configuration, true),
-            (Remedy::Satisfy(ClaimsChallenge::parse(CLAIMS).unwrap()), true),
+            (Remedy::SignIn(SignIn::Satisfying(ClaimsChallenge::parse(CLAIMS).unwrap())), true),
         ] {
             assert_eq!(remedy.is_lasting(), lasting, "{remedy:?}");
         }

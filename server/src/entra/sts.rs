@@ -15,7 +15,7 @@ use moka::ops::compute::Op;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use super::token_endpoint::TokenEndpoint;
+use super::token_endpoint::{Issued, TokenEndpoint};
 use super::{ClaimsChallenge, FederatedToken, GraphToken, StsError, claims};
 use crate::http_client::Again;
 use crate::token::User;
@@ -29,7 +29,7 @@ const MARGIN: Duration = Duration::from_secs(300);
 /// Pause between attempts to renew a token that still serves.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 /// How long a refusal is repeated without asking Entra.
-const REFUSED_FOR: Duration = Duration::from_secs(30);
+pub(super) const REFUSED_FOR: Duration = Duration::from_secs(30);
 const KEPT_REFUSALS: u64 = 2_000;
 
 type CacheKey = [u8; 32];
@@ -56,9 +56,9 @@ struct Schedule {
     renew_from: Instant,
 }
 
-/// What is asked of Entra for one user.
+/// A user on whose behalf Graph is reached, and with which permissions.
 #[derive(Clone)]
-struct Question {
+pub struct OnBehalfOf {
     key: CacheKey,
     tenant_id: String,
     assertion: SecretString,
@@ -100,24 +100,23 @@ impl Sts {
         }
     }
 
-    /// A token for these scopes (fully qualified, of one resource) on the user's behalf, kept from before if possible.
-    pub async fn on_behalf_of(&self, user: &User, scopes: &[String]) -> Result<Arc<GraphToken>, StsError> {
-        let question = Question::new(user, scopes);
-        if let Some(refusal) = self.refusals.get(&question.key).await {
+    /// A token on the user's behalf, kept from before if possible.
+    pub async fn on_behalf_of(&self, user: &OnBehalfOf) -> Result<Arc<GraphToken>, StsError> {
+        if let Some(refusal) = self.refusals.get(&user.key).await {
             return Err(StsError::clone(&refusal));
         }
         let exchange = async {
-            let result = question.ask(&self.endpoint, None).await;
+            let result = user.ask(&self.endpoint, None).await;
             if let Err(error) = &result
                 && error.remedy().is_lasting()
             {
-                self.refusals.insert(question.key, Arc::new(error.clone())).await;
+                self.refusals.insert(user.key, Arc::new(error.clone())).await;
             }
             result
         };
-        let kept = self.tokens.try_get_with(question.key, exchange).await.map_err(|error| StsError::clone(&error))?;
+        let kept = self.tokens.try_get_with(user.key, exchange).await.map_err(|error| StsError::clone(&error))?;
         if kept.is_to_be_renewed(Instant::now()) {
-            self.renew(question, Arc::clone(&kept));
+            self.renew(user.clone(), Arc::clone(&kept));
         }
         Ok(Arc::clone(&kept.token))
     }
@@ -128,17 +127,15 @@ impl Sts {
         &self,
         rejected: &Arc<GraphToken>,
         challenge: Option<&ClaimsChallenge>,
-        user: &User,
-        scopes: &[String],
+        user: &OnBehalfOf,
     ) -> Result<Arc<GraphToken>, StsError> {
-        let question = Question::new(user, scopes);
-        let dropped = self.tokens.entry(question.key).and_compute_with(async |kept| match kept {
+        let dropped = self.tokens.entry(user.key).and_compute_with(async |kept| match kept {
             Some(kept) if Arc::ptr_eq(&kept.value().token, rejected) => Op::Remove,
             _ => Op::Nop,
         });
         dropped.await;
-        let exchange = question.ask(&self.endpoint, challenge);
-        let kept = self.tokens.try_get_with(question.key, exchange).await.map_err(|error| StsError::clone(&error))?;
+        let exchange = user.ask(&self.endpoint, challenge);
+        let kept = self.tokens.try_get_with(user.key, exchange).await.map_err(|error| StsError::clone(&error))?;
         Ok(Arc::clone(&kept.token))
     }
 
@@ -147,7 +144,7 @@ impl Sts {
     pub async fn as_application(&self, resource: &str) -> Result<GraphToken, StsError> {
         let scope = format!("{resource}/.default");
         let parameters = [("grant_type", "client_credentials"), ("scope", scope.as_str())];
-        self.endpoint.attempt(&self.tenant_id, &parameters).await
+        self.endpoint.attempt(&self.tenant_id, &parameters).await.map(|issued| issued.token)
     }
 
     /// The credential that is exchanged.
@@ -156,12 +153,12 @@ impl Sts {
     }
 
     /// Replaces a token in the background. If that fails, the old one serves on: Entra is asked again after a pause.
-    fn renew(&self, question: Question, kept: Arc<KeptToken>) {
+    fn renew(&self, user: OnBehalfOf, kept: Arc<KeptToken>) {
         let (endpoint, tokens) = (Arc::clone(&self.endpoint), self.tokens.clone());
         tokio::spawn(async move {
-            match question.ask(&endpoint, None).await {
+            match user.ask(&endpoint, None).await {
                 Ok(renewed) => {
-                    let replaced = tokens.entry(question.key).and_compute_with(async |current| match current {
+                    let replaced = tokens.entry(user.key).and_compute_with(async |current| match current {
                         // One that was dropped meanwhile was dropped for a reason.
                         Some(current) if Arc::ptr_eq(current.value(), &kept) => Op::Put(renewed),
                         _ => Op::Nop,
@@ -180,8 +177,9 @@ impl Sts {
     }
 }
 
-impl Question {
-    fn new(user: &User, scopes: &[String]) -> Self {
+impl OnBehalfOf {
+    /// This user, with these scopes (fully qualified, of one resource).
+    pub fn new(user: &User, scopes: &[String]) -> Self {
         Self {
             key: cache_key(user, scopes),
             tenant_id: user.tenant_id.clone(),
@@ -202,8 +200,8 @@ impl Question {
             ("scope", &self.scope),
             ("claims", &claims::request(challenge)),
         ];
-        let token = endpoint.exchange(&self.tenant_id, &parameters).await?;
-        let schedule = Schedule::new(token.asked_at, token.life, token.refresh_in);
+        let Issued { token, asked_at, life, refresh_in } = endpoint.exchange(&self.tenant_id, &parameters).await?;
+        let schedule = Schedule::new(asked_at, life, refresh_in);
         Ok(Arc::new(KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) }))
     }
 }
@@ -265,13 +263,8 @@ mod tests {
     #[test]
     fn a_token_is_renewed_by_one_caller_at_a_time_and_not_before_its_time() {
         let now = Instant::now();
-        let token = GraphToken {
-            access_token: SecretString::from("x"),
-            asked_at: now,
-            life: Duration::from_secs(100),
-            refresh_in: None,
-        };
-        let schedule = Schedule::new(now, token.life, None);
+        let token = GraphToken { access_token: SecretString::from("x") };
+        let schedule = Schedule::new(now, Duration::from_secs(100), None);
         let kept = KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) };
         assert!(!kept.is_to_be_renewed(now + Duration::from_secs(49)));
         assert!(kept.is_to_be_renewed(now + Duration::from_secs(50)));

@@ -18,7 +18,7 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 /// What one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(8);
 /// A tool call waits for this, and for Graph afterwards.
-const PATIENCE: Patience =
+pub(super) const PATIENCE: Patience =
     Patience { repetitions: 3, first_pause: Duration::from_millis(500), total: Duration::from_secs(20) };
 
 /// The token endpoint, asked by one application.
@@ -34,6 +34,11 @@ pub(super) struct TokenEndpoint {
 pub struct GraphToken {
     /// What goes behind `Authorization: Bearer`.
     pub access_token: SecretString,
+}
+
+/// What Entra issued.
+pub(super) struct Issued {
+    pub(super) token: GraphToken,
     /// When it was asked for.
     pub(super) asked_at: Instant,
     /// How long it lives from then on.
@@ -76,7 +81,7 @@ impl TokenEndpoint {
     }
 
     /// The token that these parameters ask for; asks again while Entra is busy, as long as it makes sense.
-    pub(super) async fn exchange(&self, tenant: &str, parameters: &[(&str, &str)]) -> Result<GraphToken, StsError> {
+    pub(super) async fn exchange(&self, tenant: &str, parameters: &[(&str, &str)]) -> Result<Issued, StsError> {
         let attempts = PATIENCE.attempt(|| self.attempt(tenant, parameters), StsError::again).await;
         attempts.unwrap_or_else(|| {
             let source = ExchangeError::Network(format!("no answer within {} s", PATIENCE.total.as_secs()));
@@ -85,7 +90,7 @@ impl TokenEndpoint {
     }
 
     /// The same in one attempt.
-    pub(super) async fn attempt(&self, tenant: &str, parameters: &[(&str, &str)]) -> Result<GraphToken, StsError> {
+    pub(super) async fn attempt(&self, tenant: &str, parameters: &[(&str, &str)]) -> Result<Issued, StsError> {
         let credential = self.federated_token.read().await?;
         let ours = [
             ("client_id", self.client_id.as_str()),
@@ -102,8 +107,8 @@ impl TokenEndpoint {
         if answer.status.is_success() {
             let body = Zeroizing::new(std::mem::take(&mut answer.body));
             if let Ok(document) = serde_json::from_slice::<TokenDocument>(&body) {
-                return Ok(GraphToken {
-                    access_token: SecretString::from(document.access_token),
+                return Ok(Issued {
+                    token: GraphToken { access_token: SecretString::from(document.access_token) },
                     asked_at,
                     life: document.expires_in.into(),
                     refresh_in: document.refresh_in.map(Duration::from),

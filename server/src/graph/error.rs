@@ -1,10 +1,14 @@
 //! What went wrong on the way to Graph or there, in words that a person or a model can act on.
 
+use std::time::Duration;
+
 use http::StatusCode;
+use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::entra::StsError;
-use crate::http_client::{Answer, ExchangeError};
+use super::www_authenticate::claims_challenge;
+use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError};
+use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 
 /// Why Graph gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -14,28 +18,71 @@ pub enum GraphError {
         "this tool reads Microsoft Graph as the signed-in user, and the caller is an application without one: sign in as a user"
     )]
     NoUser,
-    /// Entra issued no token for Graph.
-    #[error("no access to Microsoft Graph with the permissions {permissions} on the user's behalf. {source}")]
+    /// An application asks about nobody.
+    #[error(
+        "the caller is an application, so that there is no signed-in user to read: give the argument user, the object id or user principal name of the user to read"
+    )]
+    UserNotNamed,
+    /// A user asks about somebody.
+    #[error("this tool reads the data of the signed-in user and of nobody else: leave out the argument user")]
+    UserNamedByUser,
+    /// An application asks about something that is no user.
+    #[error(
+        "the argument user is neither an object id (a GUID) nor a user principal name: give one of them, as alice@contoso.com"
+    )]
+    NotAUser,
+    /// Entra issued no token for Graph on the user's behalf.
+    #[error("no access to Microsoft Graph with the permissions {permissions} on the user's behalf. {source}{}", when(.source))]
     NoToken {
         /// The delegated permissions that were asked for.
         permissions: String,
         /// What Entra said.
         source: StsError,
     },
+    /// Entra issued no token for Graph to the application.
+    #[error("no access to Microsoft Graph as the application itself. {source}{}", when(.source))]
+    NoApplicationToken {
+        /// What Entra said.
+        source: StsError,
+    },
     /// Graph could not be asked.
-    #[error("Microsoft Graph does not answer ({0}); try again in a minute")]
-    Unreachable(ExchangeError),
+    #[error(
+        "Microsoft Graph does not answer ({source}); call again in a minute (client-request-id {client_request_id})"
+    )]
+    Unreachable {
+        /// What went wrong.
+        source: ExchangeError,
+        /// What the request is called in Graph's logs, if it got there.
+        client_request_id: String,
+    },
+    /// Graph, or Entra before it, took too long.
+    #[error("Microsoft Graph gave no answer within {seconds} s; call again in a minute")]
+    TooSlow {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The answer is not JSON.
     #[error(
-        "Microsoft Graph answered HTTP {status} with something that is not JSON; check whether a proxy answers in its place"
+        "Microsoft Graph answered HTTP {status} with something that is not JSON; call again, and if that does not help, an administrator checks whether a proxy answers in its place"
     )]
     NotJson {
         /// The answer's status.
         status: StatusCode,
     },
+    /// The answer is JSON of another form.
+    #[error("Microsoft Graph answered {path} in an unexpected form; report it to the developers of this server")]
+    Unexpected {
+        /// What was asked for.
+        path: &'static str,
+    },
+    /// A list goes on somewhere else.
+    #[error(
+        "Microsoft Graph says that the list goes on at another host, where this server sends no token; ask for fewer entries, and report it to the developers of this server"
+    )]
+    ForeignLink,
     /// Graph said no.
     #[error("{0}")]
-    Refused(GraphRefusal),
+    Refused(Box<GraphRefusal>),
 }
 
 /// Graph's refusal.
@@ -49,8 +96,48 @@ pub struct GraphRefusal {
     pub message: String,
     /// `request-id`: what Microsoft's support asks for.
     pub request_id: Option<String>,
-    /// `Retry-After`, as Graph wrote it: seconds (decimals included), or a date.
-    pub retry_after: Option<String>,
+    /// `client-request-id`: what we called the request.
+    pub client_request_id: String,
+    /// How long Graph asks to wait, in whichever form it said so.
+    pub retry_after: Option<Duration>,
+    /// What a token must satisfy to be accepted.
+    pub challenge: Option<ClaimsChallenge>,
+}
+
+impl GraphError {
+    pub(super) fn no_token(permissions: &str, source: StsError) -> Self {
+        Self::NoToken { permissions: permissions.to_owned(), source }
+    }
+
+    /// The sign-in that would help, if one does: nobody but the user's client can bring it about.
+    pub fn sign_in(&self) -> Option<SignIn> {
+        match self {
+            Self::NoToken { source, .. } => match source.remedy() {
+                Remedy::SignIn(sign_in) => Some(sign_in),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    pub(super) fn again(&self) -> Again {
+        match self {
+            Self::Refused(refusal) if matches!(refusal.status.as_u16(), 429 | 503 | 504) => {
+                Again::After(refusal.retry_after)
+            }
+            Self::Unreachable { source: ExchangeError::Network(_), .. } => Again::After(None),
+            _ => Again::Never,
+        }
+    }
+}
+
+fn when(error: &StsError) -> String {
+    error.retry_after().map(|pause| format!(" Call again after {} seconds.", seconds(pause))).unwrap_or_default()
+}
+
+/// Whole seconds, never too few.
+fn seconds(pause: Duration) -> u64 {
+    pause.as_secs() + u64::from(pause.subsec_nanos() > 0)
 }
 
 #[derive(Deserialize)]
@@ -67,7 +154,7 @@ struct ErrorMember {
 }
 
 impl GraphRefusal {
-    pub(super) fn read(answer: &Answer) -> Self {
+    pub(super) fn read(answer: &Answer, client_request_id: &str) -> Self {
         let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let error = match serde_json::from_slice(&answer.body) {
             Ok(ErrorDocument { error }) => error,
@@ -78,7 +165,9 @@ impl GraphRefusal {
             code: error.code,
             message: error.message,
             request_id: header("request-id"),
-            retry_after: header("retry-after"),
+            client_request_id: client_request_id.to_owned(),
+            retry_after: retry_after(&answer.headers, Timestamp::now()),
+            challenge: claims_challenge(&answer.headers),
         }
     }
 
@@ -88,8 +177,7 @@ impl GraphRefusal {
             403 => "the user or the app registration lacks the permission: an administrator checks API permissions, and what the user may see".to_owned(),
             404 => "it does not exist, or the user has no such thing (a mailbox needs a licence)".to_owned(),
             429 | 503 | 504 => match &self.retry_after {
-                Some(when) if when.parse::<f64>().is_ok() => format!("call again after {when} seconds"),
-                Some(when) => format!("call again after {when}"),
+                Some(pause) => format!("call again after {} seconds", seconds(*pause)),
                 None => "call again in a minute".to_owned(),
             },
             500..=599 => "call again in a minute".to_owned(),
@@ -108,9 +196,10 @@ impl std::fmt::Display for GraphRefusal {
             write!(formatter, ": {}", self.message.trim_end_matches('.'))?;
         }
         write!(formatter, ". Next: {}", self.next_step())?;
-        match &self.request_id {
-            Some(request_id) => write!(formatter, " (request-id {request_id})."),
-            None => formatter.write_str("."),
+        if let Some(request_id) = &self.request_id {
+            write!(formatter, " (request-id {request_id}, client-request-id {}).", self.client_request_id)
+        } else {
+            write!(formatter, " (client-request-id {}).", self.client_request_id)
         }
     }
 }
@@ -125,7 +214,7 @@ mod tests {
         let headers: HeaderMap =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         let status = StatusCode::from_u16(status).unwrap();
-        GraphRefusal::read(&Answer { status, headers, body: body.as_bytes().to_vec() }).to_string()
+        GraphRefusal::read(&Answer { status, headers, body: body.as_bytes().to_vec() }, "c1").to_string()
     }
 
     #[test]
@@ -136,13 +225,13 @@ mod tests {
             text.starts_with("Microsoft Graph answered HTTP 403 ErrorAccessDenied: Access is denied. Next: "),
             "{text}"
         );
-        assert!(text.ends_with("(request-id r1)."), "{text}");
+        assert!(text.ends_with("(request-id r1, client-request-id c1)."), "{text}");
     }
 
     #[test]
     fn a_throttled_caller_learns_how_long_to_wait_in_every_form_of_retry_after() {
-        assert!(refusal(429, &[("retry-after", "2.128")], "").contains("after 2.128 seconds"));
-        assert!(refusal(503, &[("retry-after", "Tue, 24 Nov 2026 08:00:00 GMT")], "").contains("after Tue, 24 Nov"));
+        assert!(refusal(429, &[("retry-after", "2.128")], "").contains("after 3 seconds"));
+        assert!(refusal(503, &[("retry-after", "Tue, 24 Nov 2020 08:00:00 GMT")], "").contains("after 0 seconds"));
         assert!(refusal(429, &[], "<html>").contains("in a minute"));
     }
 }

@@ -1,22 +1,35 @@
-//! Microsoft Graph as the calling user. How to reach Graph and read its errors lives here; what to ask it is up to the
-//! tools.
+//! Microsoft Graph about one user, asked as that user or as the application itself. How to reach Graph and read its
+//! errors lives here; what to ask it is up to the tools.
+//!
+//! `access` is as whom, `subject` about whom; `question` one question with its repetitions, `pages` and `batch` several
+//! at once; `www_authenticate` is how Graph asks for a better token, `error` what it says otherwise, and `mailboxes` how
+//! much of it at a time.
+//!
+//! No answer is kept. A profile or a mailbox changes under our hands, what the user may see of it is for Graph to decide
+//! anew each time, and no tool asks the same question twice in one call: a cache would only ever be wrong or unused.
 
+mod access;
 mod error;
+mod mailboxes;
+mod pages;
+mod question;
+mod subject;
+mod www_authenticate;
 
 use std::sync::Arc;
 
-use http::StatusCode;
-use secrecy::ExposeSecret;
+use mcp_entra_policy::{GraphAccess, GraphConfiguration};
 use serde_json::Value;
 
 pub use error::{GraphError, GraphRefusal};
 
-use crate::entra::{GraphToken, Sts};
-use crate::http_client::{self, Answer};
-use crate::token::{Principal, User};
+use access::Access;
+use mailboxes::Mailboxes;
+use question::Question;
+use subject::{Subject, UserId};
 
-/// Longest answer of Graph that is read, in bytes.
-const MAXIMUM_ANSWER: usize = 4 * 1024 * 1024;
+use crate::entra::{ApplicationCredential, OnBehalfOf, Sts};
+use crate::token::Principal;
 
 /// Microsoft Graph, as anyone.
 #[derive(Clone)]
@@ -29,65 +42,223 @@ struct Client {
     /// Fully qualified: in a sovereign cloud a bare scope would mean another Graph.
     scopes: Vec<String>,
     permissions: String,
+    /// Absent where nobody reaches Graph as the application.
+    application: Option<Arc<ApplicationCredential>>,
+    mailboxes: Mailboxes,
 }
 
-/// Microsoft Graph as one caller.
+/// Microsoft Graph about one user. Tools name what comes behind `/me` or `/users/{id}`, so that none of them can ask about
+/// anybody else.
 pub struct Graph {
     client: GraphClient,
-    principal: Arc<Principal>,
+    access: Access,
+    subject: Subject,
+    /// Whose turns are taken.
+    mailbox: String,
 }
 
 impl GraphClient {
-    /// Graph at this base address, asked with these delegated permissions (as `User.Read`).
-    pub fn new(http: reqwest::Client, base_url: &str, sts: Arc<Sts>, scopes: &[String]) -> Self {
+    /// The configured Graph, reached on behalf of users by `sts`, and as the application by `application`, which takes
+    /// effect where the configuration allows that.
+    pub fn new(
+        http: reqwest::Client,
+        configuration: &GraphConfiguration,
+        sts: Arc<Sts>,
+        application: ApplicationCredential,
+    ) -> Self {
+        let base_url = configuration.base_url.clone();
+        let allowed = configuration.access == GraphAccess::Application;
         Self(Arc::new(Client {
             http,
-            base_url: base_url.to_owned(),
             sts,
-            scopes: scopes.iter().map(|scope| format!("{base_url}/{scope}")).collect(),
-            permissions: scopes.join(", "),
+            scopes: configuration.scopes.iter().map(|scope| format!("{base_url}/{scope}")).collect(),
+            permissions: configuration.scopes.join(", "),
+            application: allowed.then(|| Arc::new(application)),
+            mailboxes: Mailboxes::default(),
+            base_url,
         }))
     }
 
-    /// Graph as this caller.
-    pub fn on_behalf_of(&self, principal: Arc<Principal>) -> Graph {
-        Graph { client: self.clone(), principal }
+    /// Graph as this caller, to whom the policy grants this access.
+    ///
+    /// A user is reached as the application only where both configuration and policy say so, and even then it is that
+    /// same user whom Graph is asked about. `user` is the one whom an application asks about; users cannot name any.
+    pub fn for_caller(
+        &self,
+        principal: &Principal,
+        granted: GraphAccess,
+        user: Option<&str>,
+    ) -> Result<Graph, GraphError> {
+        let client = &self.0;
+        let (access, subject) = match (principal, &client.application, user) {
+            (Principal::User(_), _, Some(_)) => return Err(GraphError::UserNamedByUser),
+            (Principal::User(user), Some(application), None) if granted == GraphAccess::Application => {
+                let id = UserId::parse(&user.object_id).ok_or(GraphError::NotAUser)?;
+                (Access::Application(Arc::clone(application)), Subject::User(id))
+            }
+            (Principal::User(user), _, None) => {
+                let user = OnBehalfOf::new(user, &client.scopes);
+                (Access::OnBehalfOf { sts: Arc::clone(&client.sts), user }, Subject::Me)
+            }
+            (Principal::Application(_), None, _) => return Err(GraphError::NoUser),
+            (Principal::Application(_), Some(_), None) => return Err(GraphError::UserNotNamed),
+            (Principal::Application(_), Some(application), Some(user)) => {
+                let id = UserId::parse(user).ok_or(GraphError::NotAUser)?;
+                (Access::Application(Arc::clone(application)), Subject::User(id))
+            }
+        };
+        let mailbox = match &subject {
+            Subject::Me => principal.object_id().to_owned(),
+            Subject::User(id) => id.as_str().to_owned(),
+        };
+        Ok(Graph { client: self.clone(), access, subject, mailbox })
     }
 }
 
 impl Graph {
-    /// The document at `path` (as `/v1.0/me`), with these query parameters.
-    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, GraphError> {
-        let client = &self.client.0;
-        let user = self.user()?;
-        let no_token = |source| GraphError::NoToken { permissions: client.permissions.clone(), source };
-        let token = client.sts.on_behalf_of(user, &client.scopes).await.map_err(no_token)?;
-        let mut answer = self.ask(path, query, &token).await?;
-        if answer.status == StatusCode::UNAUTHORIZED {
-            // Revoked, or expired by Graph's clock.
-            let token = client.sts.instead_of(&token, None, user, &client.scopes).await.map_err(no_token)?;
-            answer = self.ask(path, query, &token).await?;
-        }
-        if answer.status.is_success() {
-            return serde_json::from_slice(&answer.body).map_err(|_| GraphError::NotJson { status: answer.status });
-        }
-        Err(GraphError::Refused(GraphRefusal::read(&answer)))
+    /// The document at `path` behind the user (as `/messages`; empty: the user), with these query parameters.
+    pub async fn get(&self, path: &'static str, query: &[(&str, &str)]) -> Result<Value, GraphError> {
+        self.answer(&Question { url: self.url(path), query, body: None }).await
     }
 
-    async fn ask(&self, path: &str, query: &[(&str, &str)], token: &GraphToken) -> Result<Answer, GraphError> {
-        let client = &self.client.0;
-        let request = client
-            .http
-            .get(format!("{}{path}", client.base_url))
-            .query(query)
-            .bearer_auth(token.access_token.expose_secret());
-        http_client::exchange(request, MAXIMUM_ANSWER).await.map_err(GraphError::Unreachable)
+    /// The answer to a question that has a body and changes nothing, as `/checkMemberGroups`.
+    pub async fn ask(&self, path: &'static str, body: &Value) -> Result<Value, GraphError> {
+        self.answer(&Question { url: self.url(path), query: &[], body: Some(body) }).await
     }
 
-    fn user(&self) -> Result<&User, GraphError> {
-        match &*self.principal {
-            Principal::User(user) => Ok(user),
-            Principal::Application(_) => Err(GraphError::NoUser),
+    fn url(&self, path: &str) -> String {
+        format!("{}/v1.0/{}{path}", self.client.0.base_url, self.subject.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use mcp_entra_policy::{Cloud, EntraConfiguration, Groups, GroupsSource, TokenVersion};
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::entra::FederatedToken;
+    use crate::http_client;
+    use crate::token::{Application, User};
+
+    const ALICE: &str = "aaaa0000-0000-4000-8000-000000000003";
+
+    fn client(cloud: Cloud, access: GraphAccess) -> GraphClient {
+        let entra = EntraConfiguration {
+            tenant_id: "8f6b0000-0000-4000-8000-000000000001".into(),
+            client_id: "1c2d0000-0000-4000-8000-000000000002".into(),
+            authority: cloud.authority().into(),
+            audiences: vec![],
+            required_scopes: vec![],
+            allowed_clients: vec![],
+            token_versions: TokenVersion::by_default(),
+            groups: GroupsSource::Resolve,
+        };
+        let graph = GraphConfiguration {
+            base_url: cloud.graph().into(),
+            scopes: vec!["User.Read".into()],
+            tools: vec![],
+            access,
+        };
+        let (http, token) = (http_client::build(None).unwrap(), FederatedToken::at("/nowhere"));
+        let sts = Arc::new(Sts::new(http.clone(), &entra, token.clone()));
+        let application = ApplicationCredential::new(http.clone(), &entra, &graph.base_url, token);
+        GraphClient::new(http, &graph, sts, application)
+    }
+
+    fn alice() -> Principal {
+        Principal::User(User {
+            tenant_id: "tenant".into(),
+            object_id: ALICE.into(),
+            client_id: "client".into(),
+            scopes: BTreeSet::new(),
+            roles: BTreeSet::new(),
+            groups: Groups::Unknown,
+            authentication_contexts: BTreeSet::new(),
+            accepts_claims_challenge: false,
+            assertion: SecretString::from("assertion"),
+            expires_at: 0,
+        })
+    }
+
+    fn daemon() -> Principal {
+        Principal::Application(Application {
+            tenant_id: "tenant".into(),
+            object_id: "daemon".into(),
+            client_id: "daemon".into(),
+            roles: BTreeSet::new(),
+        })
+    }
+
+    /// What is asked, and whether on behalf of the user.
+    fn asked(
+        configured: GraphAccess,
+        principal: &Principal,
+        granted: GraphAccess,
+        user: Option<&str>,
+    ) -> Result<(String, bool), String> {
+        let graph = client(Cloud::Public, configured).for_caller(principal, granted, user);
+        graph
+            .map(|graph| (graph.url("/messages"), matches!(graph.access, Access::OnBehalfOf { .. })))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_user_is_reached_as_the_application_only_where_both_configuration_and_grant_say_so() {
+        use GraphAccess::{Application, OnBehalfOf};
+        let me = Ok(("https://graph.microsoft.com/v1.0/me/messages".to_owned(), true));
+        for (configured, granted) in [(OnBehalfOf, OnBehalfOf), (OnBehalfOf, Application), (Application, OnBehalfOf)] {
+            assert_eq!(asked(configured, &alice(), granted, None), me, "{configured:?} {granted:?}");
+        }
+        let by_id = format!("https://graph.microsoft.com/v1.0/users/{ALICE}/messages");
+        assert_eq!(asked(Application, &alice(), Application, None), Ok((by_id, false)));
+    }
+
+    #[test]
+    fn a_user_names_nobody_not_even_themselves() {
+        for configured in [GraphAccess::OnBehalfOf, GraphAccess::Application] {
+            for granted in [GraphAccess::OnBehalfOf, GraphAccess::Application] {
+                for user in ["bob@contoso.com", ALICE, ""] {
+                    let refused = asked(configured, &alice(), granted, Some(user)).unwrap_err();
+                    assert!(refused.contains("leave out the argument user"), "{refused}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_application_names_one_user_and_never_asks_about_me() {
+        use GraphAccess::{Application, OnBehalfOf};
+        for granted in [OnBehalfOf, Application] {
+            let named = asked(Application, &daemon(), granted, Some("bob@contoso.com"));
+            let expected = "https://graph.microsoft.com/v1.0/users/bob@contoso.com/messages".to_owned();
+            assert_eq!(named, Ok((expected, false)));
+            assert!(asked(Application, &daemon(), granted, None).unwrap_err().contains("give the argument user"));
+            for user in ["me", "", "bob", "bob@contoso.com/../alice@contoso.com"] {
+                let refused = asked(Application, &daemon(), granted, Some(user)).unwrap_err();
+                assert!(refused.contains("alice@contoso.com"), "{user}: {refused}");
+            }
+            for user in [None, Some("bob@contoso.com")] {
+                let refused = asked(OnBehalfOf, &daemon(), granted, user).unwrap_err();
+                assert!(refused.contains("sign in as a user"), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_cloud_has_its_own_graph_and_permissions_of_that_graph() {
+        for (cloud, host) in [
+            (Cloud::Public, "graph.microsoft.com"),
+            (Cloud::USGov, "graph.microsoft.us"),
+            (Cloud::USGovDoD, "dod-graph.microsoft.us"),
+            (Cloud::China, "microsoftgraph.chinacloudapi.cn"),
+        ] {
+            let client = client(cloud, GraphAccess::OnBehalfOf);
+            assert_eq!(client.0.scopes, [format!("https://{host}/User.Read")]);
+            let graph = client.for_caller(&alice(), GraphAccess::OnBehalfOf, None).unwrap();
+            assert_eq!(graph.url(""), format!("https://{host}/v1.0/me"));
         }
     }
 }

@@ -1,9 +1,11 @@
-//! `list_my_messages`: the newest messages of the signed-in user, from `GET /me/messages`.
+//! `list_my_messages`: the newest messages of the signed-in user, from `GET /me/messages`; or of the user whom an
+//! application names.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::ToolError;
 use crate::graph::Graph;
 
 const FIELDS: &str = "id,subject,from,receivedDateTime,isRead,bodyPreview";
@@ -17,6 +19,9 @@ pub(super) struct ListMessages {
     #[serde(default = "ten")]
     #[schemars(range(min = 1, max = 25))]
     top: u8,
+    /// Whose messages, by object id or user principal name. Only an application that calls by itself names somebody.
+    #[serde(default)]
+    pub(super) user: Option<String>,
 }
 
 fn ten() -> u8 {
@@ -51,16 +56,22 @@ struct Message {
     preview: Option<String>,
 }
 
-pub(super) async fn newest(graph: &Graph, arguments: ListMessages) -> Result<Messages, String> {
-    let top = arguments.top;
-    if !(1..=MAXIMUM_TOP).contains(&top) {
-        return Err(format!("top is a number from 1 to {MAXIMUM_TOP}, not {top}."));
+impl ListMessages {
+    /// Refuses numbers that are out of range.
+    pub(super) fn check(&self) -> Result<(), ToolError> {
+        let top = self.top;
+        match (1..=MAXIMUM_TOP).contains(&top) {
+            true => Ok(()),
+            false => Err(ToolError::Argument(format!("top is a number from 1 to {MAXIMUM_TOP}, not {top}."))),
+        }
     }
+}
+
+pub(super) async fn newest(graph: &Graph, arguments: &ListMessages) -> Result<Messages, ToolError> {
+    let top = arguments.top;
     let query = [("$select", FIELDS), ("$orderby", "receivedDateTime desc"), ("$top", &top.to_string())];
-    let answer = graph.get("/v1.0/me/messages", &query).await.map_err(|error| error.to_string())?;
-    let items = answer.get("value").and_then(Value::as_array);
-    let items = items.ok_or("Microsoft Graph answered /me/messages in an unexpected form: there is no list in it.")?;
-    Ok(Messages { messages: items.iter().take(usize::from(top)).filter_map(message).collect() })
+    let messages = graph.list("/messages", &query, top.into()).await?;
+    Ok(Messages { messages: messages.iter().filter_map(message).collect() })
 }
 
 fn message(item: &Value) -> Option<Message> {

@@ -1,15 +1,16 @@
-//! What is answered: the built-in tools, each a small question to Microsoft Graph as the signed-in user.
+//! What is answered: the built-in tools, each a small question to Microsoft Graph about one user.
 //!
 //! A call that arrives here is authenticated and granted. What goes wrong from here on (Graph refuses, an argument is
-//! out of range) is a tool result with `isError`, whose text a model or a person can act on.
+//! out of range) is a tool result with `isError`, whose text a model or a person can act on. Where a sign-in would help,
+//! it is left in the request besides: [`SignInNeeded`].
 
 mod mail;
 mod user;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::http::request::Parts;
-use mcp_entra_policy::{ServerConfiguration, built_in_tool};
+use mcp_entra_policy::{GraphAccess, ServerConfiguration, built_in_tool};
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::{Extension, ToolCallContext};
 use rmcp::handler::server::wrapper::{Json, Parameters};
@@ -20,11 +21,29 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool, tool_router};
 
-use crate::graph::{Graph, GraphClient};
+use crate::entra::SignIn;
+use crate::graph::{Graph, GraphClient, GraphError};
 use crate::policy::Permissions;
 use crate::token::Principal;
 use mail::{ListMessages, Messages};
-use user::UserDetails;
+use user::{GetUser, UserDetails};
+
+/// Where a tool leaves what only the user's next sign-in helps against, for whoever can answer by an HTTP status.
+pub type SignInNeeded = Arc<OnceLock<SignIn>>;
+
+/// Why a tool gave no answer, in words that a model or a person can act on.
+#[derive(Debug, thiserror::Error)]
+enum ToolError {
+    /// An argument is out of range.
+    #[error("{0}")]
+    Argument(String),
+    /// The way to Graph, or Graph itself, is at fault.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A layer before this one left out what it owes.
+    #[error("the request carries no verified caller and grant; report this defect to the developers of this server")]
+    Defect,
+}
 
 /// The MCP server of the built-in tools. Cheap to clone: rmcp takes one a request.
 #[derive(Clone)]
@@ -58,8 +77,13 @@ impl GraphTools {
     /// Who is the signed-in user: name, user principal name, mail address, job title, office and phones, from the
     /// directory of their organisation.
     #[tool(name = "get_user_details", annotations(title = "Signed-in user", read_only_hint = true))]
-    async fn get_user_details(&self, Extension(parts): Extension<Parts>) -> Result<Json<UserDetails>, String> {
-        user::details(&self.graph(&parts)?).await.map(Json)
+    async fn get_user_details(
+        &self,
+        Extension(parts): Extension<Parts>,
+        Parameters(arguments): Parameters<GetUser>,
+    ) -> Result<Json<UserDetails>, String> {
+        let details = async { user::details(&self.graph(&parts, arguments.user.as_deref())?).await };
+        answer(&parts, details.await)
     }
 
     /// The newest messages of the signed-in user's mailbox, newest first: sender, subject, time, whether read, and the
@@ -70,14 +94,30 @@ impl GraphTools {
         Extension(parts): Extension<Parts>,
         Parameters(arguments): Parameters<ListMessages>,
     ) -> Result<Json<Messages>, String> {
-        mail::newest(&self.graph(&parts)?, arguments).await.map(Json)
+        let messages = async {
+            arguments.check()?;
+            mail::newest(&self.graph(&parts, arguments.user.as_deref())?, &arguments).await
+        };
+        answer(&parts, messages.await)
     }
 
-    fn graph(&self, parts: &Parts) -> Result<Graph, String> {
-        let principal = parts.extensions.get::<Arc<Principal>>();
-        let principal = principal.ok_or("The request carries no verified caller; this is a defect of the server.")?;
-        Ok(self.graph.on_behalf_of(Arc::clone(principal)))
+    /// Graph as the caller of this request, about the user whom it names, if any.
+    fn graph(&self, parts: &Parts, user: Option<&str>) -> Result<Graph, ToolError> {
+        let principal = parts.extensions.get::<Arc<Principal>>().ok_or(ToolError::Defect)?;
+        let granted = parts.extensions.get::<GraphAccess>().ok_or(ToolError::Defect)?;
+        Ok(self.graph.for_caller(principal, *granted, user)?)
     }
+}
+
+fn answer<T>(parts: &Parts, result: Result<T, ToolError>) -> Result<Json<T>, String> {
+    result.map(Json).map_err(|error| {
+        if let ToolError::Graph(error) = &error
+            && let (Some(sign_in), Some(needed)) = (error.sign_in(), parts.extensions.get::<SignInNeeded>())
+        {
+            _ = needed.set(sign_in);
+        }
+        error.to_string()
+    })
 }
 
 impl ServerHandler for GraphTools {

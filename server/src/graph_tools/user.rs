@@ -1,14 +1,24 @@
-//! `get_user_details`: the signed-in user, from `GET /me`.
+//! `get_user_details`: the signed-in user, from `GET /me`; or the user whom an application names.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::Graph;
+use super::ToolError;
+use crate::graph::{Graph, GraphError};
 
 const FIELDS: &str = "id,displayName,givenName,surname,userPrincipalName,mail,jobTitle,officeLocation,mobilePhone,\
                       businessPhones,preferredLanguage";
 
-/// The signed-in user. What the directory does not know is null.
+/// The arguments of `get_user_details`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GetUser {
+    /// The user to read, by object id or user principal name. Only an application that calls by itself names one.
+    #[serde(default)]
+    pub(super) user: Option<String>,
+}
+
+/// The user. What the directory does not know is null.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserDetails {
@@ -37,8 +47,7 @@ pub(super) struct UserDetails {
     preferred_language: Option<String>,
 }
 
-pub(super) async fn details(graph: &Graph) -> Result<UserDetails, String> {
-    let answer = graph.get("/v1.0/me", &[("$select", FIELDS)]).await.map_err(|error| error.to_string())?;
-    serde_json::from_value(answer)
-        .map_err(|error| format!("Microsoft Graph answered /me in an unexpected form: {error}"))
+pub(super) async fn details(graph: &Graph) -> Result<UserDetails, ToolError> {
+    let answer = graph.get("", &[("$select", FIELDS)]).await?;
+    Ok(serde_json::from_value(answer).map_err(|_| GraphError::Unexpected { path: "the user" })?)
 }

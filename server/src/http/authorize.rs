@@ -20,9 +20,11 @@ use super::Gate;
 use super::answer::{self, code};
 use super::message::{Message, Method};
 use crate::audit::{Outcome, Rule, Trail};
+use crate::entra::{ClaimsChallenge, SignIn};
 use crate::token::Principal;
 
-/// Lets granted calls in: the request carries the caller's [`Permissions`](crate::policy::Permissions) from here on.
+/// Lets granted calls in: the request carries the caller's [`Permissions`](crate::policy::Permissions) from here on, and
+/// a call as whom it may reach Graph ([`GraphAccess`](mcp_entra_policy::GraphAccess)).
 pub(super) async fn layer(
     State(gate): State<Arc<Gate>>,
     Extension(trail): Extension<Arc<Trail>>,
@@ -37,13 +39,15 @@ pub(super) async fn layer(
             // rmcp answers -32602, as the specification has it: there is nothing to be allowed.
             None => trail.decided(Outcome::Refused("unknown_tool")),
             Some(tool) => match permissions.decide(tool) {
-                Decision::Allowed { mapping, grant, .. } => {
-                    trail.decided(Outcome::Granted(Rule::grant(&mapping, &grant)))
+                Decision::Allowed { mapping, grant, graph } => {
+                    trail.decided(Outcome::Granted(Rule::grant(&mapping, &grant)));
+                    request.extensions_mut().insert(graph);
                 }
                 Decision::Refused(refusal) => {
                     trail.decided(outcome(&refusal));
                     return Refused { gate: &gate, trail: &trail, principal: &principal, message: &message, tool }
-                        .answer(&refusal);
+                        .answer(&refusal)
+                        .await;
                 }
             },
         }
@@ -81,7 +85,7 @@ struct Refused<'a> {
 }
 
 impl Refused<'_> {
-    fn answer(&self, refusal: &Refusal) -> Response {
+    async fn answer(&self, refusal: &Refusal) -> Response {
         match refusal {
             Refusal::Denied { mapping, deny, groups_unknown } => {
                 let unknown = if *groups_unknown { GROUPS_UNKNOWN } else { "" };
@@ -96,7 +100,7 @@ impl Refused<'_> {
                 let text = format!("{} takes the scopes {named}: ask for a token with all of them", self.tool.name);
                 self.gate.challenge.insufficient_scope(&text, scopes)
             }
-            Refusal::AuthenticationContextMissing { context, .. } => self.step_up(context),
+            Refusal::AuthenticationContextMissing { context, .. } => self.step_up(context).await,
             Refusal::NotGranted(ways) => {
                 let data = json!({
                     "roles": ways.roles, "groups": ways.groups, "groupsUnknown": ways.groups_unknown,
@@ -106,18 +110,20 @@ impl Refused<'_> {
         }
     }
 
-    /// A client that did not say that it can answer a claims challenge would take a 401 for a token that has expired.
-    fn step_up(&self, context: &str) -> Response {
+    async fn step_up(&self, context: &str) -> Response {
         let text = format!(
             "{} takes a sign-in that satisfies the authentication context {context} of Conditional Access",
             self.tool.name
         );
-        if self.principal.accepts_claims_challenge() {
-            return self.gate.challenge.insufficient_claims(&text, context);
+        let sign_in = SignIn::Satisfying(ClaimsChallenge::authentication_context(context));
+        if let Some(challenge) = self.gate.challenge.sign_in(self.principal, &sign_in, &text).await {
+            return challenge;
         }
-        let text = format!(
-            "{text}. This client cannot ask for that (it does not declare the capability cp1): use a client that can."
-        );
+        let why = match self.principal.accepts_claims_challenge() {
+            true => "This client was asked for it and came back without: sign in again in the client, and satisfy it.",
+            false => "This client cannot ask for that (it does not declare the capability cp1): use a client that can.",
+        };
+        let text = format!("{text}. {why}");
         answer::tool_error(self.id(), &text)
     }
 

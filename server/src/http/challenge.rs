@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcp_entra_policy::ServerConfiguration;
 use serde_json::json;
 
+use super::challenged::Challenged;
 use super::metadata;
+use crate::entra::SignIn;
+use crate::token::Principal;
 
 /// Tells clients where the metadata is and which scopes to ask Entra for.
 pub struct Challenge {
@@ -21,6 +22,7 @@ pub struct Challenge {
     scopes: BTreeSet<String>,
     /// What qualifies a scope of this server.
     client_id: String,
+    challenged: Challenged,
 }
 
 /// What a challenge says besides where the metadata is.
@@ -41,6 +43,7 @@ impl Challenge {
             resource_metadata: metadata::document_url(configuration),
             scopes: configuration.qualified_scopes().into_iter().collect(),
             client_id: configuration.entra.client_id.clone(),
+            challenged: Challenged::new(),
         }
     }
 
@@ -70,12 +73,19 @@ impl Challenge {
         self.response(StatusCode::FORBIDDEN, &details)
     }
 
-    /// 401 to a sign-in that did not satisfy an authentication context of Conditional Access: a client that declared so
-    /// can ask Entra for these claims.
-    pub fn insufficient_claims(&self, description: &str, context: &str) -> Response {
-        let claims = Some(encoded_claims(context));
-        let details = Details { error: Some("insufficient_claims"), description, claims, ..Details::default() };
-        self.response(StatusCode::UNAUTHORIZED, &details)
+    /// 401 to a sign-in that no longer counts, or does not satisfy claims. `None`: the caller's client did not say that
+    /// it can ask Entra for claims, and would take this for a token that has expired; or it was asked the same already.
+    pub async fn sign_in(&self, principal: &Principal, sign_in: &SignIn, description: &str) -> Option<Response> {
+        let (error, claims) = match sign_in {
+            SignIn::Anew => ("invalid_token", None),
+            SignIn::Satisfying(claims) if principal.accepts_claims_challenge() => {
+                ("insufficient_claims", Some(claims.encode()))
+            }
+            SignIn::Satisfying(_) => return None,
+        };
+        let details = Details { error: Some(error), description, claims, ..Details::default() };
+        let first = self.challenged.is_first(principal, sign_in).await;
+        first.then(|| self.response(StatusCode::UNAUTHORIZED, &details))
     }
 
     fn response(&self, status: StatusCode, details: &Details<'_>) -> Response {
@@ -111,17 +121,6 @@ impl Challenge {
     }
 }
 
-/// A claims request for this authentication context. Clients decode it by either alphabet of base64, with padding or
-/// without: of a length that needs none, ASCII text without `>`, `?` and `~` is the same in all.
-fn encoded_claims(context: &str) -> String {
-    let request = json!({ "access_token": { "acrs": { "essential": true, "value": context } } });
-    let mut text = request.to_string();
-    while !text.len().is_multiple_of(3) {
-        text.push(' ');
-    }
-    URL_SAFE_NO_PAD.encode(text)
-}
-
 /// The characters that RFC 6750 section 3 allows in a description: printable ASCII without quotes and backslashes.
 /// Parts of a description can come from a token.
 fn quotable(description: &str) -> String {
@@ -137,22 +136,7 @@ fn quotable(description: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-    use serde_json::{Value, json};
-
-    use super::{encoded_claims, quotable};
-
-    #[test]
-    fn a_claims_request_is_read_alike_by_either_alphabet_of_base64() {
-        for context in ["c1", "c25", "c99"] {
-            let encoded = encoded_claims(context);
-            let read = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).unwrap();
-            let expected = json!({ "access_token": { "acrs": { "essential": true, "value": context } } });
-            assert_eq!(read(URL_SAFE_NO_PAD.decode(&encoded).unwrap()), expected);
-            assert_eq!(read(STANDARD.decode(&encoded).unwrap()), expected);
-        }
-    }
+    use super::quotable;
 
     #[test]
     fn a_description_cannot_leave_its_quotes_or_its_line() {

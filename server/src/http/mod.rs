@@ -10,6 +10,7 @@
 //! 8. [`rate_limit`] again: do they ask too often?
 //! 9. [`message`]: what is asked? (POST only, one message, parsed once)
 //! 10. [`authorize`]: may they?
+//! 11. [`sign_in`]: does the answer depend on the user's next sign-in?
 //!
 //! What comes through is answered by the rmcp service. 401, 403, 429 and 503 are answered here, before it: a handler cannot
 //! set an HTTP status. Apart from that there are the documents that everybody may read ([`metadata`]), how refusals
@@ -19,6 +20,7 @@ pub mod answer;
 pub mod authorize;
 pub mod bearer;
 pub mod challenge;
+mod challenged;
 pub mod client_address;
 pub mod limits;
 pub mod listener;
@@ -27,6 +29,7 @@ pub mod metadata;
 pub mod origin;
 pub mod principal;
 pub mod rate_limit;
+pub mod sign_in;
 pub mod trace;
 
 use std::sync::Arc;
@@ -75,7 +78,8 @@ pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
         .layer(from_fn_with_state(Arc::clone(&gate), principal::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_principal))
         .layer(from_fn(message::layer))
-        .layer(from_fn_with_state(Arc::clone(&gate), authorize::layer));
+        .layer(from_fn_with_state(Arc::clone(&gate), authorize::layer))
+        .layer(from_fn_with_state(Arc::clone(&gate), sign_in::layer));
     Router::new()
         .route_service(&gate.configuration.path, mcp_service(tools))
         .route_layer(layers)

@@ -9,7 +9,7 @@ mod tokens;
 
 use std::sync::Arc;
 
-use mcp_entra_server::entra::{FederatedToken, Sts};
+use mcp_entra_server::entra::{ApplicationCredential, FederatedToken, Sts};
 use mcp_entra_server::token::{Keys, Principal, TokenValidator};
 
 use crate::tenant::{TestTenant, http};
@@ -30,4 +30,11 @@ async fn signed_in(tenant: &TestTenant, user: &str) -> Arc<Principal> {
 /// This tenant's token endpoint, asked with the tenant's projected token.
 fn sts(tenant: &TestTenant) -> Arc<Sts> {
     Arc::new(Sts::new(http(), &tenant.configuration().entra, FederatedToken::at(tenant.token_file())))
+}
+
+/// This tenant's server as the application itself.
+fn application(tenant: &TestTenant) -> ApplicationCredential {
+    let configuration = tenant.configuration();
+    let token = FederatedToken::at(tenant.token_file());
+    ApplicationCredential::new(http(), &configuration.entra, &configuration.graph.base_url, token)
 }

@@ -4,6 +4,7 @@
 
 mod authentication;
 mod authorization;
+mod claims_challenges;
 mod harness;
 mod identity;
 mod issuer;

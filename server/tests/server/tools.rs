@@ -67,6 +67,7 @@ async fn an_argument_out_of_range_is_an_error_that_a_model_can_correct() {
         (json!({ "top": 26 }), "1 to 25"),
         (json!({ "top": "ten" }), "invalid type"),
         (json!({ "count": 3 }), "count"),
+        (json!({ "user": "bob@contoso.com" }), "leave out the argument user"),
     ] {
         let result = call(&site, "list_my_messages", arguments.clone()).await;
         assert_eq!(result["isError"], true, "{arguments}: {result}");

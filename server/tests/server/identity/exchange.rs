@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use entra_emulator::{Fault, FaultKind, FederatedCredential, FederatedIdentity, Host, Matcher};
-use mcp_entra_server::entra::{ClaimsChallenge, FederatedToken, Sts, StsError};
-use mcp_entra_server::token::{Principal, User};
+use mcp_entra_server::entra::{ClaimsChallenge, FederatedToken, OnBehalfOf, Sts, StsError};
+use mcp_entra_server::token::Principal;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -18,9 +18,9 @@ fn scopes(tenant: &TestTenant, names: &[&str]) -> Vec<String> {
     names.iter().map(|name| format!("{}/{name}", tenant.configuration().graph.base_url)).collect()
 }
 
-fn user(principal: &Principal) -> &User {
+fn user(principal: &Principal, scopes: &[String]) -> OnBehalfOf {
     match principal {
-        Principal::User(user) => user,
+        Principal::User(user) => OnBehalfOf::new(user, scopes),
         Principal::Application(_) => panic!("{principal:?}"),
     }
 }
@@ -52,7 +52,7 @@ fn refusal(result: Result<impl Sized, StsError>) -> String {
 async fn the_projected_token_and_no_secret_proves_the_server_to_entra() {
     let tenant = TestTenant::new();
     let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
-    sts.on_behalf_of(user(&alice), &scopes(&tenant, &["User.Read"])).await.unwrap();
+    sts.on_behalf_of(&user(&alice, &scopes(&tenant, &["User.Read"]))).await.unwrap();
     let exchange =
         tenant.requests().into_iter().find(|request| request.grant_type.as_deref() == Some(ON_BEHALF_OF)).unwrap();
     assert_eq!(exchange.status, 200);
@@ -69,9 +69,10 @@ async fn concurrent_and_later_calls_for_the_same_token_make_one_exchange() {
     let tenant = TestTenant::new();
     let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
     let scopes = scopes(&tenant, &["User.Read"]);
-    let calls = (0..20).map(|_| sts.on_behalf_of(user(&alice), &scopes));
+    let user = user(&alice, &scopes);
+    let calls = (0..20).map(|_| sts.on_behalf_of(&user));
     let tokens = futures::future::try_join_all(calls).await.unwrap();
-    let later = sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+    let later = sts.on_behalf_of(&user).await.unwrap();
     assert!(tokens.iter().all(|token| token.access_token.expose_secret() == later.access_token.expose_secret()));
     assert_eq!(tenant.grants(ON_BEHALF_OF), 1);
 }
@@ -82,10 +83,10 @@ async fn another_user_and_another_scope_are_exchanges_of_their_own() {
     let sts = sts(&tenant);
     let (alice, bob) = (signed_in(&tenant, ALICE).await, signed_in(&tenant, BOB).await);
     let (read, mail) = (scopes(&tenant, &["User.Read"]), scopes(&tenant, &["Mail.Read"]));
-    let of_alice = sts.on_behalf_of(user(&alice), &read).await.unwrap();
-    let of_bob = sts.on_behalf_of(user(&bob), &read).await.unwrap();
+    let of_alice = sts.on_behalf_of(&user(&alice, &read)).await.unwrap();
+    let of_bob = sts.on_behalf_of(&user(&bob, &read)).await.unwrap();
     assert_ne!(of_alice.access_token.expose_secret(), of_bob.access_token.expose_secret());
-    sts.on_behalf_of(user(&alice), &mail).await.unwrap();
+    sts.on_behalf_of(&user(&alice, &mail)).await.unwrap();
     assert_eq!(tenant.grants(ON_BEHALF_OF), 3);
 }
 
@@ -94,17 +95,18 @@ async fn a_rejected_token_is_replaced_once_for_all_who_used_it_and_no_other_is()
     let tenant = TestTenant::new();
     let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
     let (read, mail) = (scopes(&tenant, &["User.Read"]), scopes(&tenant, &["Mail.Read"]));
-    let rejected = sts.on_behalf_of(user(&alice), &read).await.unwrap();
-    sts.on_behalf_of(user(&alice), &mail).await.unwrap();
+    let rejected = sts.on_behalf_of(&user(&alice, &read)).await.unwrap();
+    sts.on_behalf_of(&user(&alice, &mail)).await.unwrap();
     let challenge = ClaimsChallenge::parse(r#"{"access_token":{"nbf":{"value":"1"}}}"#).unwrap();
-    let calls = (0..5).map(|_| sts.instead_of(&rejected, Some(&challenge), user(&alice), &read));
+    let alice_reads = user(&alice, &read);
+    let calls = (0..5).map(|_| sts.instead_of(&rejected, Some(&challenge), &alice_reads));
     let replacements = futures::future::try_join_all(calls).await.unwrap();
-    let late = sts.instead_of(&rejected, None, user(&alice), &read).await.unwrap();
-    let kept = sts.on_behalf_of(user(&alice), &read).await.unwrap();
+    let late = sts.instead_of(&rejected, None, &alice_reads).await.unwrap();
+    let kept = sts.on_behalf_of(&user(&alice, &read)).await.unwrap();
     for token in replacements.iter().chain([&late]) {
         assert_eq!(token.access_token.expose_secret(), kept.access_token.expose_secret());
     }
-    sts.on_behalf_of(user(&alice), &mail).await.unwrap();
+    sts.on_behalf_of(&user(&alice, &mail)).await.unwrap();
     assert_eq!(tenant.grants(ON_BEHALF_OF), 3);
 }
 
@@ -128,7 +130,7 @@ async fn what_passes_is_asked_again_and_answered() {
         let tenant = TestTenant::new();
         let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
         next_exchange(&tenant, fault.clone());
-        let token = sts.on_behalf_of(user(&alice), &scopes(&tenant, &["User.Read"])).await;
+        let token = sts.on_behalf_of(&user(&alice, &scopes(&tenant, &["User.Read"]))).await;
         assert!(token.is_ok(), "{fault:?}: {:?}", token.err());
         assert_eq!(tenant.grants(ON_BEHALF_OF), 2, "{fault:?}");
     }
@@ -141,10 +143,10 @@ async fn entra_is_not_waited_for_longer_than_a_call_may_take() {
     let scopes = scopes(&tenant, &["User.Read"]);
     let headers = [("Retry-After".to_owned(), "60".to_owned())].into();
     next_exchange(&tenant, FaultKind::Status { status: 429, headers, body: String::new() });
-    let error = sts.on_behalf_of(user(&alice), &scopes).await.err().unwrap();
+    let error = sts.on_behalf_of(&user(&alice, &scopes)).await.err().unwrap();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(60)), "{error}");
     assert_eq!(tenant.grants(ON_BEHALF_OF), 1, "it did not wait and ask again");
-    sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+    sts.on_behalf_of(&user(&alice, &scopes)).await.unwrap();
 }
 
 #[tokio::test]
@@ -153,10 +155,10 @@ async fn a_busy_entra_is_asked_four_times_and_the_next_call_asks_anew() {
     let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
     let scopes = scopes(&tenant, &["User.Read"]);
     (0..4).for_each(|_| next_exchange(&tenant, aadsts(90033, "temporarily_unavailable")));
-    let text = refusal(sts.on_behalf_of(user(&alice), &scopes).await);
+    let text = refusal(sts.on_behalf_of(&user(&alice, &scopes)).await);
     assert!(text.contains("AADSTS90033") && text.contains("Entra is busy"), "{text}");
     assert_eq!(tenant.grants(ON_BEHALF_OF), 4);
-    sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+    sts.on_behalf_of(&user(&alice, &scopes)).await.unwrap();
 }
 
 #[tokio::test]
@@ -166,13 +168,13 @@ async fn a_refusal_that_would_be_repeated_is_not_asked_for_again_at_once() {
         let (sts, alice, bob) = (sts(&tenant), signed_in(&tenant, ALICE).await, signed_in(&tenant, BOB).await);
         let scopes = scopes(&tenant, &["User.Read"]);
         next_exchange(&tenant, aadsts(code, error));
-        let first = refusal(sts.on_behalf_of(user(&alice), &scopes).await);
-        assert_eq!(refusal(sts.on_behalf_of(user(&alice), &scopes).await), first);
+        let first = refusal(sts.on_behalf_of(&user(&alice, &scopes)).await);
+        assert_eq!(refusal(sts.on_behalf_of(&user(&alice, &scopes)).await), first);
         assert_eq!(tenant.grants(ON_BEHALF_OF), 1, "{code}");
-        sts.on_behalf_of(user(&bob), &scopes).await.unwrap();
+        sts.on_behalf_of(&user(&bob, &scopes)).await.unwrap();
         // Another sign-in is another question.
         let again = signed_in(&tenant, ALICE).await;
-        sts.on_behalf_of(user(&again), &scopes).await.unwrap();
+        sts.on_behalf_of(&user(&again, &scopes)).await.unwrap();
     }
 }
 
@@ -183,8 +185,8 @@ async fn what_an_administrator_may_be_putting_right_is_asked_for_again_each_time
         let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
         let scopes = scopes(&tenant, &["User.Read"]);
         next_exchange(&tenant, aadsts(code, error));
-        refusal(sts.on_behalf_of(user(&alice), &scopes).await);
-        sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+        refusal(sts.on_behalf_of(&user(&alice, &scopes)).await);
+        sts.on_behalf_of(&user(&alice, &scopes)).await.unwrap();
     }
 }
 
@@ -198,11 +200,11 @@ async fn a_token_is_renewed_in_the_background_while_the_old_one_serves() {
     // Held up until the old token has been handed out.
     next_exchange(&tenant, FaultKind::Delay { milliseconds: 300 });
     for _ in 0..3 {
-        let token = sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+        let token = sts.on_behalf_of(&user(&alice, &scopes)).await.unwrap();
         assert_eq!(token.access_token.expose_secret(), "old");
     }
     eventually("the token is renewed", async || {
-        let token = sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+        let token = sts.on_behalf_of(&user(&alice, &scopes)).await.unwrap();
         (token.access_token.expose_secret() != "old").then_some(())
     })
     .await;
@@ -218,9 +220,9 @@ async fn a_token_that_cannot_be_renewed_serves_on() {
     let body = r#"{"access_token":"old","expires_in":3600,"refresh_in":0}"#;
     next_exchange(&tenant, FaultKind::Status { status: 200, headers: [].into(), body: body.to_owned() });
     next_exchange(&tenant, aadsts(50173, "invalid_grant"));
-    sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+    sts.on_behalf_of(&user(&alice, &scopes)).await.unwrap();
     eventually("it was tried", async || (tenant.grants(ON_BEHALF_OF) == 2).then_some(())).await;
-    let token = sts.on_behalf_of(user(&alice), &scopes).await.unwrap();
+    let token = sts.on_behalf_of(&user(&alice, &scopes)).await.unwrap();
     assert_eq!(token.access_token.expose_secret(), "old");
     assert_eq!(tenant.grants(ON_BEHALF_OF), 2);
 }

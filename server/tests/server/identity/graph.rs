@@ -1,38 +1,45 @@
 //! Microsoft Graph as the calling user, and what a caller is told when it does not work.
 
-use entra_emulator::{Fault, FaultKind, Host, Matcher};
+use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
+use mcp_entra_policy::GraphAccess;
+use mcp_entra_server::entra::{ClaimsChallenge, SignIn};
 use mcp_entra_server::graph::{Graph, GraphClient, GraphError};
 use mcp_entra_server::token::Principal;
 use serde_json::json;
 
-use super::{signed_in, sts, validator};
+use super::{application, signed_in, sts, validator};
+use crate::harness::ON_BEHALF_OF;
 use crate::tenant::{ALICE, BOB, TestTenant, control, http};
 
-const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-
 fn client(tenant: &TestTenant) -> GraphClient {
-    let graph = tenant.configuration().graph;
-    GraphClient::new(http(), &graph.base_url, sts(tenant), &graph.scopes)
+    GraphClient::new(http(), &tenant.configuration().graph, sts(tenant), application(tenant))
 }
 
 async fn graph_of(tenant: &TestTenant, user: &str) -> Graph {
-    client(tenant).on_behalf_of(signed_in(tenant, user).await)
+    let user = signed_in(tenant, user).await;
+    client(tenant).for_caller(&user, GraphAccess::OnBehalfOf, None).unwrap()
+}
+
+fn answer_next(tenant: &TestTenant, kind: FaultKind) {
+    let matcher = Matcher { host: Some(Host::Graph), tenant: Some(tenant.id), ..Matcher::default() };
+    control().inject(Fault { matcher, times: 1, kind }).unwrap();
 }
 
 fn next_answer(tenant: &TestTenant, status: u16, headers: &[(&str, &str)], body: &str) {
-    let matcher = Matcher { host: Some(Host::Graph), tenant: Some(tenant.id), ..Matcher::default() };
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let kind = FaultKind::Status { status, headers, body: body.to_owned() };
-    control().inject(Fault { matcher, times: 1, kind }).unwrap();
+    answer_next(tenant, FaultKind::Status { status, headers, body: body.to_owned() });
+}
+
+/// How often this tenant's Graph was asked.
+fn questions(tenant: &TestTenant) -> usize {
+    tenant.requests().iter().filter(|request| request.host == Host::Graph).count()
 }
 
 #[tokio::test]
 async fn each_user_reads_their_own_profile() {
     let tenant = TestTenant::new();
-    let client = client(&tenant);
     for (user, name) in [(ALICE, "Alice Adams"), (BOB, "Bob Brown")] {
-        let graph = client.on_behalf_of(signed_in(&tenant, user).await);
-        let profile = graph.get("/v1.0/me", &[("$select", "id,displayName")]).await.unwrap();
+        let profile = graph_of(&tenant, user).await.get("", &[("$select", "id,displayName")]).await.unwrap();
         assert_eq!(profile["displayName"], name);
     }
 }
@@ -43,7 +50,7 @@ async fn an_application_is_told_that_it_has_no_user() {
     let token = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon));
     let application = validator(&tenant).await.validate(&token).await.unwrap();
     assert!(matches!(*application, Principal::Application(_)));
-    let error = client(&tenant).on_behalf_of(application).get("/v1.0/me", &[]).await.unwrap_err();
+    let error = client(&tenant).for_caller(&application, GraphAccess::OnBehalfOf, None).err().unwrap();
     assert!(matches!(error, GraphError::NoUser), "{error}");
     assert_eq!(tenant.grants(ON_BEHALF_OF), 0);
 }
@@ -60,7 +67,7 @@ async fn missing_consent_is_answered_with_which_permissions_and_who_must_grant_t
             Ok(())
         })
         .unwrap();
-    let error = graph_of(&tenant, ALICE).await.get("/v1.0/me", &[]).await.unwrap_err().to_string();
+    let error = graph_of(&tenant, ALICE).await.get("", &[]).await.unwrap_err().to_string();
     let authority = tenant.configuration().entra.authority;
     let consent_link = format!("{authority}/{}/adminconsent?client_id={server}", tenant.id);
     for part in ["User.Read, Mail.Read", "AADSTS65001", "administrator", "grant consent", &consent_link] {
@@ -69,41 +76,182 @@ async fn missing_consent_is_answered_with_which_permissions_and_who_must_grant_t
 }
 
 #[tokio::test]
-async fn a_refusal_of_graph_carries_its_code_and_the_requests_id() {
+async fn a_refusal_of_graph_carries_its_code_and_the_requests_ids() {
     let tenant = TestTenant::new();
-    let graph = graph_of(&tenant, ALICE).await;
-    let error = graph.get("/v1.0/users/11111111-1111-4111-8111-111111111111", &[]).await.unwrap_err();
+    let error = graph_of(&tenant, ALICE).await.get("/nothing", &[]).await.unwrap_err();
     let GraphError::Refused(refusal) = &error else { panic!("{error}") };
     assert!(!refusal.code.is_empty());
     let text = error.to_string();
-    assert!(text.contains(&refusal.code) && text.contains(refusal.request_id.as_deref().unwrap()), "{text}");
+    for part in [&refusal.code, refusal.request_id.as_ref().unwrap(), &refusal.client_request_id] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
 }
 
 #[tokio::test]
-async fn a_throttled_caller_is_told_when_to_come_back() {
+async fn what_passes_is_asked_again_in_each_form_of_retry_after() {
+    let busy = r#"{"error":{"code":"TooManyRequests","message":"Slow down."}}"#;
+    for (status, retry_after) in
+        [(429, "0.128"), (429, "0"), (503, "Tue, 24 Nov 2020 08:00:00 GMT"), (504, "0"), (429, "")]
+    {
+        let tenant = TestTenant::new();
+        let graph = graph_of(&tenant, ALICE).await;
+        let headers = [("Retry-After", retry_after)];
+        next_answer(&tenant, status, if retry_after.is_empty() { &[] } else { &headers }, busy);
+        graph.get("", &[]).await.unwrap();
+        assert_eq!(questions(&tenant), 2, "{status} {retry_after:?}");
+        assert_eq!(tenant.grants(ON_BEHALF_OF), 1, "the token is as good as before");
+    }
+}
+
+#[tokio::test]
+async fn a_throttled_caller_that_cannot_wait_is_told_when_to_come_back() {
     let tenant = TestTenant::new();
     let graph = graph_of(&tenant, ALICE).await;
     let body = r#"{"error":{"code":"TooManyRequests","message":"Slow down."}}"#;
-    next_answer(&tenant, 429, &[("Retry-After", "2.128")], body);
-    let error = graph.get("/v1.0/me", &[]).await.unwrap_err().to_string();
-    assert!(error.contains("429 TooManyRequests: Slow down.") && error.contains("after 2.128 seconds"), "{error}");
-    graph.get("/v1.0/me", &[]).await.unwrap();
-    assert_eq!(tenant.grants(ON_BEHALF_OF), 1, "the token is as good as before");
+    next_answer(&tenant, 429, &[("Retry-After", "120.5")], body);
+    let error = graph.get("", &[]).await.unwrap_err().to_string();
+    assert!(error.contains("429 TooManyRequests: Slow down.") && error.contains("after 121 seconds"), "{error}");
+    assert_eq!(questions(&tenant), 1);
+}
+
+#[tokio::test]
+async fn a_graph_that_stays_busy_is_asked_four_times() {
+    let tenant = TestTenant::new();
+    let graph = graph_of(&tenant, ALICE).await;
+    (0..5).for_each(|_| next_answer(&tenant, 503, &[("Retry-After", "0")], ""));
+    let error = graph.get("", &[]).await.unwrap_err().to_string();
+    assert!(error.contains("HTTP 503"), "{error}");
+    assert_eq!(questions(&tenant), 4);
+}
+
+#[tokio::test]
+async fn what_would_be_answered_the_same_is_asked_once() {
+    for status in [400, 403, 404, 500, 501] {
+        let tenant = TestTenant::new();
+        let graph = graph_of(&tenant, ALICE).await;
+        next_answer(&tenant, status, &[("Retry-After", "0")], "");
+        graph.get("", &[]).await.unwrap_err();
+        assert_eq!(questions(&tenant), 1, "{status}");
+    }
 }
 
 #[tokio::test]
 async fn a_token_that_graph_no_longer_accepts_is_exchanged_for_another_once() {
     let tenant = TestTenant::new();
     let graph = graph_of(&tenant, ALICE).await;
-    graph.get("/v1.0/me", &[]).await.unwrap();
+    graph.get("", &[]).await.unwrap();
     let revoked = r#"{"error":{"code":"InvalidAuthenticationToken","message":"Revoked."}}"#;
     next_answer(&tenant, 401, &[], revoked);
-    graph.get("/v1.0/me", &[]).await.unwrap();
+    graph.get("", &[]).await.unwrap();
     assert_eq!(tenant.grants(ON_BEHALF_OF), 2);
     next_answer(&tenant, 401, &[], revoked);
     next_answer(&tenant, 401, &[], revoked);
-    graph.get("/v1.0/me", &[]).await.unwrap_err();
-    assert_eq!(tenant.grants(ON_BEHALF_OF), 3);
+    graph.get("", &[]).await.unwrap_err();
+    assert_eq!((tenant.grants(ON_BEHALF_OF), questions(&tenant)), (3, 5));
+}
+
+#[tokio::test]
+async fn a_claims_challenge_of_graph_is_answered_by_a_token_that_satisfies_it() {
+    let tenant = TestTenant::new();
+    let graph = graph_of(&tenant, ALICE).await;
+    let body = r#"{"error":{"code":"InvalidAuthenticationToken","message":"Challenged."}}"#;
+    // {"access_token":{"nbf":{"essential":true,"value":"1657834417"}}}, unquoted and without padding.
+    let header = "Bearer error=insufficient_claims, claims=\
+                  eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxNjU3ODM0NDE3In19fQ";
+    next_answer(&tenant, 401, &[("WWW-Authenticate", header)], body);
+    graph.get("", &[]).await.unwrap();
+    assert_eq!((tenant.grants(ON_BEHALF_OF), questions(&tenant)), (2, 2));
+    // What the user's own sign-in did not satisfy, no exchange can add: Entra says so, and it is for the client.
+    let claims = ClaimsChallenge::authentication_context("c1");
+    let header = format!("Bearer error=\"insufficient_claims\", claims=\"{}\"", claims.encode());
+    next_answer(&tenant, 401, &[("WWW-Authenticate", &header)], body);
+    let error = graph.get("", &[]).await.unwrap_err();
+    let Some(SignIn::Satisfying(asked)) = error.sign_in() else { panic!("{error}") };
+    assert!(asked.as_json().contains(r#""value":"c1""#), "{asked:?}");
+    assert_eq!((tenant.grants(ON_BEHALF_OF), questions(&tenant)), (3, 3));
+}
+
+/// Gives alice this many messages.
+fn fill_mailbox(tenant: &TestTenant, count: usize) {
+    let message = |index| Message {
+        subject: format!("Message {index}"),
+        from: "sender@contoso.com".into(),
+        from_name: "Sender".into(),
+        received_date_time: format!("2026-03-01T09:{index:02}:00Z"),
+        body_preview: "Hello".into(),
+        is_read: true,
+    };
+    control()
+        .change_tenant(tenant.id, |directory| {
+            let alice = directory.users.iter_mut().find(|user| user.user_principal_name == ALICE).unwrap();
+            alice.messages = (0..count).map(message).collect();
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_list_is_followed_from_page_to_page_up_to_its_limit() {
+    let tenant = TestTenant::new();
+    fill_mailbox(&tenant, 25);
+    let graph = graph_of(&tenant, ALICE).await;
+    for (limit, expected, pages) in [(3, 3, 1), (10, 10, 1), (11, 11, 2), (100, 25, 3)] {
+        let before = questions(&tenant);
+        let messages = graph.list("/messages", &[("$top", "10")], limit).await.unwrap();
+        let mut ids: Vec<_> = messages.iter().map(|message| message["id"].to_string()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!((ids.len(), questions(&tenant) - before), (expected, pages), "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_goes_on_elsewhere_is_not_followed() {
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tenant = TestTenant::new();
+    let graph = graph_of(&tenant, ALICE).await;
+    let ours = tenant.configuration().graph.base_url;
+    let authority = ours.strip_prefix("https://").unwrap();
+    for link in [
+        format!("https://localhost:{}/v1.0/me/messages", other.local_addr().unwrap().port()),
+        format!("http://{authority}/v1.0/me/messages"),
+        format!("https://{authority}@evil.example/v1.0/me/messages"),
+        format!("https://{authority}.evil.example/v1.0/me/messages"),
+        "/v1.0/me/messages?$skip=1".to_owned(),
+        "javascript:alert(1)".to_owned(),
+    ] {
+        let page = json!({ "value": [{}], "@odata.nextLink": link });
+        next_answer(&tenant, 200, &[], &page.to_string());
+        let error = graph.list("/messages", &[], 10).await.unwrap_err();
+        assert!(matches!(error, GraphError::ForeignLink), "{link}: {error}");
+        next_answer(&tenant, 200, &[], &page.to_string());
+        assert_eq!(graph.list("/messages", &[], 1).await.unwrap().len(), 1, "nobody needs the rest");
+    }
+    let connected = tokio::time::timeout(std::time::Duration::ZERO, other.accept()).await;
+    assert!(connected.is_err(), "somebody connected");
+}
+
+#[tokio::test]
+async fn empty_pages_are_followed_but_not_for_ever() {
+    let tenant = TestTenant::new();
+    fill_mailbox(&tenant, 1);
+    let graph = graph_of(&tenant, ALICE).await;
+    let link = format!("{}/v1.0/me/messages", tenant.configuration().graph.base_url);
+    let empty = json!({ "value": [], "@odata.nextLink": link }).to_string();
+    next_answer(&tenant, 200, &[], &empty);
+    assert_eq!(graph.list("/messages", &[], 10).await.unwrap().len(), 1);
+    (0..20).for_each(|_| next_answer(&tenant, 200, &[], &empty));
+    assert_eq!(graph.list("/messages", &[], 10).await.unwrap().len(), 0);
+    assert_eq!(questions(&tenant), 22);
+}
+
+#[tokio::test]
+async fn a_body_that_ends_early_is_asked_for_again() {
+    let tenant = TestTenant::new();
+    let graph = graph_of(&tenant, ALICE).await;
+    answer_next(&tenant, FaultKind::Truncate);
+    let profile = graph.get("", &[]).await.unwrap();
+    assert_eq!((&profile["displayName"], questions(&tenant)), (&json!("Alice Adams"), 2));
 }
 
 #[tokio::test]
@@ -111,9 +259,9 @@ async fn an_answer_that_is_not_graphs_is_not_taken_for_one() {
     let tenant = TestTenant::new();
     let graph = graph_of(&tenant, ALICE).await;
     next_answer(&tenant, 200, &[], "<html>Sign in to this network</html>");
-    let error = graph.get("/v1.0/me", &[]).await.unwrap_err();
+    let error = graph.get("", &[]).await.unwrap_err();
     assert!(matches!(error, GraphError::NotJson { .. }), "{error}");
     next_answer(&tenant, 200, &[], &format!(r#""{}""#, "x".repeat(4 * 1024 * 1024)));
-    let error = graph.get("/v1.0/me", &[]).await.unwrap_err();
-    assert!(matches!(error, GraphError::Unreachable(_)) && error.to_string().contains("longer than"), "{error}");
+    let error = graph.get("", &[]).await.unwrap_err();
+    assert!(matches!(error, GraphError::Unreachable { .. }) && error.to_string().contains("longer than"), "{error}");
 }

@@ -1,0 +1,51 @@
+//! As whom Graph is asked, and with which token.
+
+use std::sync::Arc;
+
+use super::GraphError;
+use crate::entra::{ApplicationCredential, ClaimsChallenge, GraphToken, OnBehalfOf, Sts, StsError};
+
+/// As whom Graph is asked.
+pub(super) enum Access {
+    /// As a user.
+    OnBehalfOf {
+        /// Whom Entra is asked through.
+        sts: Arc<Sts>,
+        /// The user.
+        user: OnBehalfOf,
+    },
+    /// As the application itself.
+    Application(Arc<ApplicationCredential>),
+}
+
+impl Access {
+    pub(super) async fn token(&self, permissions: &str) -> Result<Arc<GraphToken>, GraphError> {
+        match self {
+            Self::OnBehalfOf { sts, user } => {
+                sts.on_behalf_of(user).await.map_err(|source| GraphError::no_token(permissions, source))
+            }
+            Self::Application(application) => application.token().await.map_err(no_application_token),
+        }
+    }
+
+    /// Another token in place of one that Graph rejected. What Graph challenges an application with nobody can answer:
+    /// it declares no such capability, and has no sign-in to do anew.
+    pub(super) async fn instead_of(
+        &self,
+        rejected: &Arc<GraphToken>,
+        challenge: Option<&ClaimsChallenge>,
+        permissions: &str,
+    ) -> Result<Arc<GraphToken>, GraphError> {
+        match self {
+            Self::OnBehalfOf { sts, user } => {
+                let token = sts.instead_of(rejected, challenge, user).await;
+                token.map_err(|source| GraphError::no_token(permissions, source))
+            }
+            Self::Application(application) => application.instead_of(rejected).await.map_err(no_application_token),
+        }
+    }
+}
+
+fn no_application_token(source: StsError) -> GraphError {
+    GraphError::NoApplicationToken { source }
+}

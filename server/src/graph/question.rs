@@ -1,0 +1,90 @@
+//! One question to Graph: repeated while Graph is busy, and once with another token where Graph rejects the first.
+//!
+//! Questions change nothing in Graph, whatever their method, so that each may be asked again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Graph, GraphError, GraphRefusal};
+use crate::entra::GraphToken;
+use crate::http_client::{self, Patience};
+
+/// Longest answer of Graph that is read, in bytes.
+const MAXIMUM_ANSWER: usize = 4 * 1024 * 1024;
+/// What one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(15);
+/// As Microsoft's own clients do, but for the total.
+const PATIENCE: Patience =
+    Patience { repetitions: 3, first_pause: Duration::from_secs(3), total: Duration::from_secs(40) };
+/// What a question may take with its tokens, turns and repetitions: less than a request to this server may.
+const TOTAL: Duration = Duration::from_secs(50);
+
+/// A question that changes nothing.
+pub(super) struct Question<'a> {
+    pub(super) url: String,
+    pub(super) query: &'a [(&'a str, &'a str)],
+    /// A question that has a body is POSTed.
+    pub(super) body: Option<&'a Value>,
+}
+
+impl Graph {
+    /// Graph's answer.
+    pub(super) async fn answer(&self, question: &Question<'_>) -> Result<Value, GraphError> {
+        let answer = timeout(TOTAL, self.answer_with_a_good_token(question)).await;
+        answer.unwrap_or(Err(GraphError::TooSlow { seconds: TOTAL.as_secs() }))
+    }
+
+    async fn answer_with_a_good_token(&self, question: &Question<'_>) -> Result<Value, GraphError> {
+        let permissions = &self.client.0.permissions;
+        let token = self.access.token(permissions).await?;
+        match self.patient_answer(question, &token).await {
+            // Revoked, or expired by Graph's clock.
+            Err(GraphError::Refused(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => {
+                let token = self.access.instead_of(&token, refusal.challenge.as_ref(), permissions).await?;
+                self.patient_answer(question, &token).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn patient_answer(&self, question: &Question<'_>, token: &Arc<GraphToken>) -> Result<Value, GraphError> {
+        // Names the question in Graph's logs, with all its repetitions.
+        let id = Uuid::new_v4().to_string();
+        let mut attempts = 0..;
+        let attempt = || self.attempt(question, token, &id, attempts.next().unwrap_or_default());
+        let answer = PATIENCE.attempt(attempt, GraphError::again).await;
+        answer.unwrap_or(Err(GraphError::TooSlow { seconds: PATIENCE.total.as_secs() }))
+    }
+
+    async fn attempt(
+        &self,
+        question: &Question<'_>,
+        token: &GraphToken,
+        id: &str,
+        attempt: u32,
+    ) -> Result<Value, GraphError> {
+        let client = &self.client.0;
+        let _turn = client.mailboxes.turn(&self.mailbox).await;
+        let mut request = match question.body {
+            None => client.http.get(&question.url).query(question.query),
+            Some(body) => client.http.post(&question.url).json(body),
+        };
+        if attempt > 0 {
+            request = request.header("Retry-Attempt", attempt);
+        }
+        let request =
+            request.header("client-request-id", id).bearer_auth(token.access_token.expose_secret()).timeout(ATTEMPT);
+        let unreachable = |source| GraphError::Unreachable { source, client_request_id: id.to_owned() };
+        let answer = http_client::exchange(request, MAXIMUM_ANSWER).await.map_err(unreachable)?;
+        if !answer.status.is_success() {
+            return Err(GraphError::Refused(Box::new(GraphRefusal::read(&answer, id))));
+        }
+        serde_json::from_slice(&answer.body).map_err(|_| GraphError::NotJson { status: answer.status })
+    }
+}

@@ -1,0 +1,40 @@
+//! Does the answer depend on the user's next sign-in? A tool cannot set an HTTP status: it leaves in the request what it
+//! needs, and here the answer becomes the challenge that the client can meet.
+//!
+//! Where the client cannot, or was asked the same already, the tool's own answer stands, which says what to do in words.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::Gate;
+use crate::audit::Trail;
+use crate::graph_tools::SignInNeeded;
+use crate::token::Principal;
+
+const DESCRIPTION: &str =
+    "Microsoft Entra ID takes another sign-in of the user before this server may reach Microsoft Graph for them";
+
+/// Answers by a challenge what only the user's next sign-in helps against.
+pub(super) async fn layer(
+    State(gate): State<Arc<Gate>>,
+    Extension(trail): Extension<Arc<Trail>>,
+    Extension(principal): Extension<Arc<Principal>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let needed = SignInNeeded::default();
+    request.extensions_mut().insert(Arc::clone(&needed));
+    let answer = next.run(request).await;
+    let Some(sign_in) = needed.get() else { return answer };
+    match gate.challenge.sign_in(&principal, sign_in, DESCRIPTION).await {
+        Some(challenge) => {
+            trail.challenged();
+            challenge
+        }
+        None => answer,
+    }
+}

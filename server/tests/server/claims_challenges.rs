@@ -1,0 +1,176 @@
+//! Where only the user's next sign-in helps: a challenge to the client that can meet it, once; else the tool says so.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use entra_emulator::sign_in::{Authority, sign_in_with_claims};
+use entra_emulator::{App, ConditionalAccess, Fault, FaultKind, Host, Matcher};
+use http::header::WWW_AUTHENTICATE;
+use reqwest::Response;
+use serde_json::{Value, json};
+
+use crate::harness::{ON_BEHALF_OF, Setup, Site};
+use crate::tenant::{ALICE, SCOPE, TestTenant, control, trust_bundle};
+
+/// A token of alice, whose client says that it can answer claims challenges, or not.
+fn token(tenant: &TestTenant, capable: bool) -> String {
+    let mut claims = tenant.claims(ALICE);
+    if capable {
+        claims["xms_cc"] = json!(["cp1"]);
+    }
+    tenant.sign(&json!({}), &claims)
+}
+
+async fn call(site: &Site, token: &str) -> Response {
+    site.call(token, "get_user_details", json!({})).await
+}
+
+/// The claims that the client is challenged with.
+fn asked(response: &Response) -> Option<Value> {
+    let header = response.headers().get(WWW_AUTHENTICATE)?.to_str().unwrap();
+    assert!(header.starts_with("Bearer error=\"insufficient_claims\", claims=\""), "{header}");
+    assert!(header.contains("resource_metadata=\"https://") && header.contains("error_description="), "{header}");
+    let encoded = header.split("claims=\"").nth(1)?.split('"').next()?;
+    Some(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).unwrap()).unwrap())
+}
+
+/// The text of the tool's error.
+async fn tool_error(response: Response) -> String {
+    assert_eq!((response.status().as_u16(), response.headers().get(WWW_AUTHENTICATE)), (200, None));
+    let answer: Value = response.json().await.unwrap();
+    assert_eq!((&answer["id"], &answer["result"]["isError"]), (&json!(7), &json!(true)), "{answer}");
+    answer["result"]["content"][0]["text"].as_str().unwrap().to_owned()
+}
+
+fn change_server(tenant: &TestTenant, change: impl Fn(&mut App)) {
+    let server = tenant.server;
+    control()
+        .change_tenant(tenant.id, |directory| {
+            directory.apps.iter_mut().filter(|app| app.client_id == server).for_each(change);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_second_factor_in_either_shape_is_a_challenge_that_a_capable_client_meets() {
+    for access in [ConditionalAccess::MultiFactor, ConditionalAccess::MultiFactorBasicAction] {
+        let site = Setup::new().start().await;
+        let tenant = &site.setup.tenant;
+        change_server(tenant, |app| app.conditional_access = access);
+
+        let response = call(&site, &token(tenant, true)).await;
+        assert_eq!(response.status(), 401);
+        let claims = asked(&response).unwrap();
+        assert_eq!(claims["access_token"]["capolids"]["essential"], true, "{claims}");
+        let line = site.audit_of(&response).await;
+        assert_eq!((&line["reason"], &line["status"]), (&json!("sign_in_needed"), &json!(401)), "{line}");
+        assert_eq!(line["rule"]["grant"], "readers", "{line}");
+
+        let authority = Authority { url: tenant.configuration().entra.authority, ca_pem: trust_bundle().to_owned() };
+        let scope = format!("api://{}/{SCOPE}", tenant.server);
+        let (claims, scopes) = (claims.to_string(), [scope.as_str()]);
+        let signed_in = sign_in_with_claims(
+            &authority,
+            tenant.id,
+            tenant.client,
+            "http://localhost",
+            ALICE,
+            &scopes,
+            Some(&claims),
+        );
+        let tokens = signed_in.await.unwrap();
+        let response = call(&site, &tokens.access_token).await;
+        assert_eq!(response.status(), 200);
+        assert_ne!(response.json::<Value>().await.unwrap()["result"]["isError"], true);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_be_challenged_is_told_by_the_tool() {
+    let site = Setup::new().start().await;
+    let tenant = &site.setup.tenant;
+    change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor);
+    for _ in 0..2 {
+        let text = tool_error(call(&site, &token(tenant, false)).await).await;
+        assert!(text.contains("AADSTS50076") && text.contains("second factor"), "{text}");
+    }
+    // It was not asked, so that a client that can be is still asked.
+    assert_eq!(call(&site, &token(tenant, true)).await.status(), 401);
+}
+
+#[tokio::test]
+async fn nobody_is_challenged_twice_for_the_same() {
+    let site = Setup::new().start().await;
+    let tenant = &site.setup.tenant;
+    change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor);
+    assert_eq!(call(&site, &token(tenant, true)).await.status(), 401);
+    // Neither the same token nor another one that satisfies no more.
+    for token in [token(tenant, true), token(tenant, true)] {
+        let text = tool_error(call(&site, &token).await).await;
+        assert!(text.contains("AADSTS50076") && text.contains("sign in again"), "{text}");
+    }
+    // Another challenge is another matter.
+    change_server(tenant, |app| app.conditional_access = ConditionalAccess::None);
+    let alice = control().change_tenant(tenant.id, |directory| Ok(directory.find_user(ALICE).unwrap().oid)).unwrap();
+    let before = token(tenant, true);
+    control().revoke(tenant.id, alice).unwrap();
+    let response = call(&site, &before).await;
+    assert!(asked(&response).unwrap()["access_token"]["nbf"]["essential"].as_bool().unwrap());
+}
+
+#[tokio::test]
+async fn a_session_that_was_revoked_ends_at_once_and_a_new_one_goes_on() {
+    let site = Setup::new().start().await;
+    let tenant = &site.setup.tenant;
+    let alice = control().change_tenant(tenant.id, |directory| Ok(directory.find_user(ALICE).unwrap().oid)).unwrap();
+    let before = token(tenant, true);
+    assert_eq!(call(&site, &before).await.status(), 200);
+    control().revoke(tenant.id, alice).unwrap();
+    let response = call(&site, &before).await;
+    assert_eq!(response.status(), 401);
+    assert!(asked(&response).is_some());
+    assert_eq!(call(&site, &token(tenant, true)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_no_longer_counts_is_asked_for_anew_once() {
+    let site = Setup::new().start().await;
+    let tenant = &site.setup.tenant;
+    let no_longer = |code| FaultKind::Aadsts {
+        code,
+        status: 400,
+        error: "invalid_grant".to_owned(),
+        message: "The assertion has expired.".to_owned(),
+        suberror: None,
+        claims: None,
+    };
+    let matcher = Matcher {
+        host: Some(Host::Authority),
+        tenant: Some(tenant.id),
+        grant_type: Some(ON_BEHALF_OF.to_owned()),
+        ..Matcher::default()
+    };
+    control().inject(Fault { matcher, times: 2, kind: no_longer(500_133) }).unwrap();
+    let response = call(&site, &token(tenant, false)).await;
+    assert_eq!(response.status(), 401);
+    let header = response.headers()[WWW_AUTHENTICATE].to_str().unwrap();
+    assert!(header.starts_with("Bearer error=\"invalid_token\", resource_metadata="), "{header}");
+    let text = tool_error(call(&site, &token(tenant, false)).await).await;
+    assert!(text.contains("AADSTS500133") && text.contains("sign in again"), "{text}");
+    assert_eq!(call(&site, &token(tenant, false)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn what_no_sign_in_helps_against_is_no_challenge() {
+    let site = Setup::new().start().await;
+    let tenant = &site.setup.tenant;
+    change_server(tenant, |app| app.conditional_access = ConditionalAccess::Blocked);
+    let text = tool_error(call(&site, &token(tenant, true)).await).await;
+    assert!(text.contains("AADSTS53003") && text.contains("administrator"), "{text}");
+    change_server(tenant, |app| {
+        app.conditional_access = ConditionalAccess::None;
+        app.granted_graph_scopes.clear();
+    });
+    let text = tool_error(call(&site, &token(tenant, true)).await).await;
+    assert!(text.contains("AADSTS65001") && text.contains("/adminconsent?client_id="), "{text}");
+}
