@@ -21,8 +21,6 @@ pub(crate) struct Issuer {
     pub(crate) url: String,
     /// Whom to trust when fetching its documents.
     pub(crate) ca_pem: String,
-    /// The published half of its key.
-    pub(crate) jwk: Value,
     key: EncodingKey,
 }
 
@@ -49,7 +47,7 @@ impl Issuer {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.cert.der().clone()], PrivateKeyDer::from(certificate.signing_key))?;
         tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(configuration)), router));
-        Ok(Self { url, ca_pem, jwk, key })
+        Ok(Self { url, ca_pem, key })
     }
 
     /// A projected token for this subject and audience, valid for an hour.
@@ -62,12 +60,8 @@ impl Issuer {
 
     /// These claims, signed with the issuer's key.
     pub(crate) fn sign(&self, claims: &Value) -> anyhow::Result<String> {
-        self.sign_with_header(&Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::RS256) }, claims)
-    }
-
-    /// These claims under this header, signed with the issuer's key.
-    pub(crate) fn sign_with_header(&self, header: &Header, claims: &Value) -> anyhow::Result<String> {
-        Ok(jsonwebtoken::encode(header, claims, &self.key)?)
+        let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::RS256) };
+        Ok(jsonwebtoken::encode(&header, claims, &self.key)?)
     }
 }
 

@@ -12,5 +12,6 @@ mod messages;
 mod operation;
 mod program;
 mod rate_limits;
+mod refusals;
 mod tenant;
 mod tools;
