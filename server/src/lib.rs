@@ -4,7 +4,7 @@
 //! | Room | Question |
 //! |---|---|
 //! | [`token`] | who is calling? |
-//! | [`policy`] | may they? |
+//! | [`policy`], [`groups`] | may they? |
 //! | [`http`] | what is asked, and in which order is it judged? |
 //! | [`graph_tools`] | what is answered? |
 //! | [`entra`], [`graph`] | how are Entra's token endpoint and Microsoft Graph reached? |
@@ -20,6 +20,7 @@ pub mod entra;
 pub mod environment;
 pub mod graph;
 pub mod graph_tools;
+pub mod groups;
 pub mod http;
 pub mod http_client;
 pub mod inputs;

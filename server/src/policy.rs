@@ -3,12 +3,15 @@
 //! The file is polled by content: kubelets replace a mounted ConfigMap by swapping symbolic links, which file watches
 //! miss. A document that cannot be used changes nothing but the status; the last good one stays in force.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mcp_entra_policy::{BuiltInTool, Caller, CompiledPolicy, Decision, Operation, PolicyStatus, revision};
+use mcp_entra_policy::{
+    BuiltInTool, Caller, CallerKind, CompiledPolicy, Decision, Groups, Operation, PolicyStatus, Refusal, revision,
+};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +39,7 @@ struct State {
 pub struct PolicyInForce {
     policy: CompiledPolicy,
     revision: String,
+    group_ids: BTreeSet<String>,
 }
 
 /// What one caller may do by the policy that was in force when the request came in. A request keeps it to its end, so
@@ -47,6 +51,24 @@ pub struct Permissions {
 }
 
 impl Permissions {
+    /// The groups on which a decision about any of these tools depends, while it is not known whether the caller is in
+    /// them.
+    pub fn groups_to_learn<'a>(&self, tools: impl IntoIterator<Item = &'a BuiltInTool>) -> Option<&BTreeSet<String>> {
+        let unknown = self.caller.kind == CallerKind::User && self.caller.groups == Groups::Unknown;
+        let open = |tool| match self.decide(tool) {
+            Decision::Allowed { .. } | Decision::Refused(Refusal::Denied { groups_unknown: false, .. }) => false,
+            Decision::Refused(_) => true,
+        };
+        let needed = unknown && !self.policy.group_ids.is_empty() && tools.into_iter().any(open);
+        needed.then_some(&self.policy.group_ids)
+    }
+
+    /// The same, once it is known in which of the policy's groups the caller is.
+    pub fn with_groups(mut self, groups: BTreeSet<String>) -> Self {
+        self.caller.groups = Groups::Known(groups);
+        self
+    }
+
     /// Decides about the use of a tool.
     pub fn decide(&self, tool: &BuiltInTool) -> Decision {
         self.policy.policy.decide(&self.caller, Operation::built_in(tool))
@@ -112,7 +134,8 @@ impl PolicyStore {
         match CompiledPolicy::parse(document) {
             Ok(policy) => {
                 tracing::info!(revision, denies = policy.denies.len(), grants = policy.grants.len(), "policy in force");
-                let in_force = Some(Arc::new(PolicyInForce { policy, revision }));
+                let group_ids = policy.group_ids();
+                let in_force = Some(Arc::new(PolicyInForce { policy, revision, group_ids }));
                 self.state.store(Arc::new(State { in_force, error: None }));
             }
             Err(error) => self.report(error.to_string()),

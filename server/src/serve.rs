@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_entra_policy::GroupsSource;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use crate::audit::AuditLog;
 use crate::entra::{ApplicationCredential, FederatedToken, Probe, Sts};
 use crate::graph::GraphClient;
 use crate::graph_tools::GraphTools;
+use crate::groups::GroupDirectory;
 use crate::http::challenge::Challenge;
 use crate::http::listener::{self, PATIENCE};
 use crate::http::rate_limit::RateLimits;
@@ -97,12 +99,15 @@ pub async fn start(
     let application = ApplicationCredential::new(client.clone(), &configuration.entra, &graph.base_url, token);
     let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
-    let tools = GraphTools::new(&configuration, GraphClient::new(client, graph, sts, application));
+    let graph = GraphClient::new(client, graph, sts, application);
+    let tools = GraphTools::new(&configuration, graph.clone());
+    let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph));
 
     let metrics = Arc::new(Metrics::default());
     let gate = Arc::new(Gate {
         tokens: TokenValidator::new(&configuration, Arc::clone(&keys)),
         policy: Arc::clone(&policy),
+        groups,
         rate_limits: RateLimits::new(configuration.rate_limit.per_user),
         audit: Arc::new(AuditLog::new(&configuration.server, configuration.audit, Arc::clone(&metrics), audit)),
         challenge: Challenge::new(&configuration),

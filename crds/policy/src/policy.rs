@@ -197,6 +197,18 @@ impl Pattern {
 pub struct PolicyError(#[from] serde_json::Error);
 
 impl CompiledPolicy {
+    /// The ids of all groups that anything depends on.
+    pub fn group_ids(&self) -> BTreeSet<String> {
+        let denied = self.denies.iter().filter_map(|deny| deny.to.as_ref()).flatten();
+        let subjects = self.grants.iter().flat_map(|grant| &grant.to).chain(denied);
+        subjects
+            .filter_map(|subject| match subject {
+                Subject::Group { id, .. } => Some(id.clone()),
+                Subject::AppRole { .. } | Subject::Application { .. } => None,
+            })
+            .collect()
+    }
+
     /// The policy that this document holds.
     pub fn parse(document: &[u8]) -> Result<Self, PolicyError> {
         Ok(serde_json::from_slice(document)?)

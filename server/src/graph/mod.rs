@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::entra::FederatedToken;
     use crate::http_client;
-    use crate::token::{Application, User};
+    use crate::token::{Application, Membership, User};
 
     const ALICE: &str = "aaaa0000-0000-4000-8000-000000000003";
 
@@ -172,6 +172,7 @@ mod tests {
         Principal::User(User {
             tenant_id: "tenant".into(),
             object_id: ALICE.into(),
+            membership: Membership::Member,
             client_id: "client".into(),
             scopes: BTreeSet::new(),
             roles: BTreeSet::new(),
@@ -189,6 +190,7 @@ mod tests {
             object_id: "daemon".into(),
             client_id: "daemon".into(),
             roles: BTreeSet::new(),
+            expires_at: 0,
         })
     }
 

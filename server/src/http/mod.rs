@@ -44,6 +44,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::audit::AuditLog;
 use crate::graph_tools::GraphTools;
+use crate::groups::GroupDirectory;
 use crate::policy::PolicyStore;
 use crate::token::TokenValidator;
 use challenge::Challenge;
@@ -57,6 +58,8 @@ pub struct Gate {
     pub tokens: TokenValidator,
     /// Says what callers may do.
     pub policy: Arc<PolicyStore>,
+    /// Learns groups that tokens do not say; absent where the configuration has them in the token alone.
+    pub groups: Option<GroupDirectory>,
     /// Say how often callers may ask.
     pub rate_limits: RateLimits,
     /// Records every judgement.

@@ -5,6 +5,7 @@
 mod authentication;
 mod authorization;
 mod claims_challenges;
+mod groups;
 mod harness;
 mod identity;
 mod issuer;

@@ -1,0 +1,104 @@
+//! In which groups is a user, where the token does not say? Asked of Graph on the user's behalf, about the groups that
+//! the policy names and no others.
+//!
+//! The claim's own pointer (`_claim_sources`) is never followed: it names a service that is gone, and an address that a
+//! token says is none to send tokens to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::future::Cache;
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::graph::GraphClient;
+use crate::token::{Principal, User};
+use mcp_entra_policy::GraphAccess;
+
+/// How many groups Graph answers about at once.
+const AT_ONCE: usize = 20;
+/// How long an answer is relied on. Like a groups claim it belongs to one token, and ends with it.
+const RELIED_ON: Duration = Duration::from_secs(300);
+/// How long Graph is not asked again after it could not answer.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long a decision waits for it.
+const TIME_LIMIT: Duration = Duration::from_secs(15);
+/// Most answers kept at a time; the least used go first.
+const KEPT: u64 = 10_000;
+
+type Key = [u8; 32];
+/// The groups that the user is in, or why they could not be learnt.
+type Learnt = Result<Arc<BTreeSet<String>>, Arc<str>>;
+
+/// Learns in which of some groups users are.
+pub struct GroupDirectory {
+    graph: GraphClient,
+    learnt: Cache<Key, Learnt>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    value: Vec<String>,
+}
+
+struct Lasting;
+
+impl Expiry<Key, Learnt> for Lasting {
+    fn expire_after_create(&self, _: &Key, learnt: &Learnt, _: Instant) -> Option<Duration> {
+        Some(if learnt.is_ok() { RELIED_ON } else { PAUSE })
+    }
+}
+
+impl GroupDirectory {
+    /// What this Graph says.
+    pub fn new(graph: GraphClient) -> Self {
+        Self { graph, learnt: Cache::builder().max_capacity(KEPT).expire_after(Lasting).build() }
+    }
+
+    /// In which of these groups (object ids in lower case) the user is. Those who ask at the same time get one answer.
+    pub async fn among(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
+        let Principal::User(user) = principal else {
+            return Err("an application is in no group that can be seen".into());
+        };
+        self.learnt.get_with(key(user, ids), self.ask(principal, ids)).await
+    }
+
+    async fn ask(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
+        let asking = async {
+            let failed = |error: String| -> Arc<str> { error.into() };
+            let graph = self.graph.for_caller(principal, GraphAccess::OnBehalfOf, None);
+            let graph = graph.map_err(|error| failed(error.to_string()))?;
+            let ids: Vec<&String> = ids.iter().collect();
+            let mut member_of = BTreeSet::new();
+            for some in ids.chunks(AT_ONCE) {
+                let answer = graph.ask("/checkMemberGroups", &json!({ "groupIds": some })).await;
+                let answer = answer.map_err(|error| failed(error.to_string()))?;
+                let Answer { value } = serde_json::from_value(answer)
+                    .map_err(|error| failed(format!("Graph answered in an unexpected form ({error})")))?;
+                member_of.extend(value.into_iter().map(|id| id.to_ascii_lowercase()));
+            }
+            Ok(Arc::new(member_of))
+        };
+        let learnt = tokio::time::timeout(TIME_LIMIT, asking).await;
+        let learnt = learnt.unwrap_or_else(|_| Err("Graph did not answer in time; try again in a minute".into()));
+        if let Err(error) = &learnt {
+            tracing::warn!(%error, "groups of a user not learnt");
+        }
+        learnt
+    }
+}
+
+/// By the whole token: the next one asks anew, as a groups claim would be read anew.
+fn key(user: &User, ids: &BTreeSet<String>) -> Key {
+    let mut hash = Sha256::new();
+    hash.update(user.assertion.expose_secret());
+    for id in ids {
+        hash.update([0]);
+        hash.update(id);
+    }
+    hash.finalize().into()
+}

@@ -1,0 +1,151 @@
+//! Groups that the token does not say are learnt from Graph, or count for nothing and against everything.
+
+use std::collections::BTreeMap;
+
+use entra_emulator::{Fault, FaultKind, Host, Matcher};
+use mcp_entra_policy::{CompiledPolicy, Deny, GroupsSource, Subject};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::harness::{Setup, Site, deny_to_everyone, grant_to_readers, grant_to_sales};
+use crate::tenant::{ALICE, BOB, TestTenant, control};
+
+/// As Entra writes it above 200 groups, its pointer leading to an address that nobody must ask.
+fn overage(tenant: &TestTenant, user: &str) -> String {
+    without_groups(
+        tenant,
+        user,
+        json!({
+            "_claim_names": { "groups": "src1" },
+            "_claim_sources": { "src1": { "endpoint": "https://graph.windows.net/tenant/users/user/getMemberObjects" } },
+        }),
+    )
+}
+
+fn absent(tenant: &TestTenant, user: &str) -> String {
+    without_groups(tenant, user, json!({}))
+}
+
+fn without_groups(tenant: &TestTenant, user: &str, added: Value) -> String {
+    let mut claims = tenant.claims(user);
+    let object = claims.as_object_mut().unwrap();
+    object.remove("groups");
+    object.extend(added.as_object().unwrap().clone());
+    tenant.sign(&json!({}), &claims)
+}
+
+/// A server whose tools are granted to the group Sales, in which bob is.
+fn for_sales() -> Setup {
+    let mut setup = Setup::new();
+    setup.policy = CompiledPolicy { denies: vec![], grants: vec![grant_to_sales(&setup.tenant, &["*"])] };
+    setup
+}
+
+fn questions(site: &Site) -> usize {
+    let requests = site.setup.tenant.requests();
+    requests.iter().filter(|request| request.path.ends_with("/checkMemberGroups")).count()
+}
+
+fn break_graph(tenant: &TestTenant, times: u32) {
+    let matcher = Matcher { tenant: Some(tenant.id), host: Some(Host::Graph), ..Matcher::default() };
+    let kind = FaultKind::Status { status: 403, headers: BTreeMap::new(), body: String::new() };
+    control().inject(Fault { matcher, times, kind }).unwrap();
+}
+
+async fn refusal(site: &Site, token: &str) -> String {
+    let answer = site.call(token, "get_user_details", json!({})).await;
+    assert_eq!(answer.status(), 403);
+    let answer: Value = answer.json().await.unwrap();
+    answer["error"]["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_member_whose_token_does_not_list_groups_is_let_in_and_others_are_not() {
+    let site = for_sales().start().await;
+    let tenant = &site.setup.tenant;
+    for form in [overage, absent] {
+        let (alice, bob) = (form(tenant, ALICE), form(tenant, BOB));
+        assert_eq!(site.call(&bob, "get_user_details", json!({})).await.status(), 200);
+        assert_eq!(site.tools(&bob).await.len(), 2);
+        assert!(!refusal(&site, &alice).await.contains("could not be learnt"));
+        assert_eq!(site.tools(&alice).await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn graph_is_asked_once_a_token_about_the_groups_that_the_policy_names() {
+    let site = for_sales().start().await;
+    let bob = overage(&site.setup.tenant, BOB);
+    let calls = std::iter::repeat_with(|| site.call(&bob, "get_user_details", json!({}))).take(8);
+    for answer in futures::future::join_all(calls).await {
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(questions(&site), 1);
+    // The next token asks anew, as its groups claim would be read anew.
+    let mut claims = site.setup.tenant.claims(BOB);
+    claims.as_object_mut().unwrap().remove("groups");
+    claims["uti"] = json!("another");
+    let next = site.setup.tenant.sign(&json!({}), &claims);
+    assert_eq!(site.call(&next, "get_user_details", json!({})).await.status(), 200);
+    assert_eq!(questions(&site), 2);
+}
+
+#[tokio::test]
+async fn graph_is_not_asked_where_nothing_depends_on_it() {
+    let mut setup = for_sales();
+    setup.policy.grants.push(grant_to_readers(&["*"]));
+    let site = setup.start().await;
+    // alice is let in by her role, whatever her groups.
+    assert_eq!(site.call(&overage(&site.setup.tenant, ALICE), "get_user_details", json!({})).await.status(), 200);
+    // bob's token lists his groups.
+    assert_eq!(site.call(&site.setup.tenant.token(BOB), "get_user_details", json!({})).await.status(), 200);
+    assert_eq!(questions(&site), 0);
+}
+
+#[tokio::test]
+async fn nor_is_it_asked_about_what_is_denied_to_everyone() {
+    let mut setup = for_sales();
+    setup.policy.denies.push(deny_to_everyone(&["*"]));
+    let site = setup.start().await;
+    refusal(&site, &overage(&site.setup.tenant, BOB)).await;
+    assert_eq!(questions(&site), 0);
+}
+
+#[tokio::test]
+async fn where_graph_cannot_answer_a_group_grants_nothing_and_the_refusal_says_why() {
+    let setup = for_sales();
+    break_graph(&setup.tenant, 20);
+    let site = setup.start().await;
+    let bob = overage(&site.setup.tenant, BOB);
+    let text = refusal(&site, &bob).await;
+    assert!(text.contains("could not be learnt") && text.contains("403"), "{text}");
+    assert_eq!(site.tools(&bob).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn where_graph_cannot_answer_every_deny_to_a_group_matches() {
+    let mut setup = Setup::new();
+    setup.policy.denies.push(Deny {
+        to: Some(vec![Subject::Group { id: Uuid::new_v4().to_string(), display_name: None }]),
+        ..deny_to_everyone(&["*"])
+    });
+    let tenant = &setup.tenant;
+    let (first, second) = (overage(tenant, ALICE), absent(tenant, ALICE));
+    break_graph(tenant, 1);
+    let site = setup.start().await;
+    assert!(refusal(&site, &first).await.contains("could not be learnt"));
+    // Where it can, she is not in that group.
+    assert_eq!(site.call(&second, "get_user_details", json!({})).await.status(), 200);
+}
+
+#[tokio::test]
+async fn in_token_alone_an_absent_claim_means_no_groups_and_too_many_are_unknown() {
+    let mut setup = for_sales();
+    setup.configuration.entra.groups = GroupsSource::InToken;
+    let site = setup.start().await;
+    let tenant = &site.setup.tenant;
+    assert!(!refusal(&site, &absent(tenant, BOB)).await.contains("groupMembershipClaims"));
+    assert!(refusal(&site, &overage(tenant, BOB)).await.contains("groupMembershipClaims"));
+    assert_eq!(site.call(&tenant.token(BOB), "get_user_details", json!({})).await.status(), 200);
+    assert_eq!(questions(&site), 0);
+}
