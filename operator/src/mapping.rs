@@ -11,12 +11,9 @@ use kube::{
     Api, Client, Resource,
     api::{DynamicObject, Patch, PatchParams},
     core::{ApiResource, DeserializeGuard},
-    runtime::{
-        controller::Action,
-        reflector::{ObjectRef, Store},
-    },
+    runtime::{controller::Action, reflector::Store},
 };
-use mcp_entra_crds::{McpRoleMapping, McpRoleMappingStatus, McpServer};
+use mcp_entra_crds::{McpRoleMappingStatus, McpServer};
 
 use crate::{
     MANAGER,
@@ -29,7 +26,7 @@ use crate::{
     mapping_status::{Standing, standing, status, survey},
     memory::{ProgrammedPolicies, Since},
     passes::Passes,
-    world::{WatchedMapping, WatchedNamespace, WatchedServer, labels_of, references},
+    world::{WatchedNamespace, WatchedServer, labels_of},
 };
 
 /// How long a mapping that is not held yet is looked at every second, and its status left as it is: servers are passed
@@ -70,21 +67,6 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Context<K> {
         self.waiting.retain(exists);
         self.written.retain(exists);
     }
-}
-
-/// The mappings of its namespace that a server may matter to: by its name, or by labels that it has or had.
-pub(crate) fn mappings_beside(
-    mappings: &Store<WatchedMapping>,
-    server: &WatchedServer,
-) -> Vec<ObjectRef<WatchedMapping>> {
-    let (namespace, name) = (&server.meta().namespace, server.meta().name.as_deref().unwrap_or_default());
-    let chooses = |mapping: &McpRoleMapping| {
-        mapping.spec.servers.names.as_ref().is_none_or(|names| names.iter().any(|named| named == name))
-    };
-    references(
-        &mappings
-            .state_filter(|mapping| mapping.meta().namespace == *namespace && mapping.0.as_ref().is_ok_and(chooses)),
-    )
 }
 
 /// Brings one mapping's status to what is so.

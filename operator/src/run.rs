@@ -23,6 +23,10 @@ use crate::{
     binding::Mapping,
     by_uid::ByUid,
     census::Census,
+    concerns::{
+        concerning, mappings_beside, server_of, servers_beside, servers_in, servers_of_config_map, servers_of_gateway,
+        with_rivals,
+    },
     controller::{self as server, Context},
     discovery::discover,
     errors::Error,
@@ -38,10 +42,7 @@ use crate::{
     scope::Scope,
     sight::{self, Blind},
     upgrades::Turns,
-    world::{
-        self, WatchedServer, concerning, server_of, servers_beside, servers_in, servers_of_config_map,
-        servers_of_gateway,
-    },
+    world::{self, WatchedServer},
 };
 
 /// kube's own bound on passes at once, which is none: [`Passes`] have one.
@@ -119,7 +120,7 @@ pub async fn run(
     let (mappings, cluster_mappings) = (context.world.mappings.clone(), context.world.cluster_mappings.clone());
     let (chosen_by, chooses) = (mappings.clone(), servers.clone());
     let (touched_servers, mappings_of_servers) =
-        concerning(streams.servers, move |server| mapping::mappings_beside(&chosen_by, server));
+        concerning(streams.servers, move |server| mappings_beside(&chosen_by, server));
     let (touched_mappings, servers_of_mappings) =
         concerning(streams.mappings, move |mapping| servers_beside(&chooses, mapping));
     // Cluster mappings choose by the labels of namespaces and servers: a change of either may matter to any of them.
@@ -132,7 +133,7 @@ pub async fn run(
     let rivals = servers.clone();
     let touched_servers = touched_servers
         .inspect(move |_| moved_server.send_replace(()))
-        .map_ok(move |touched| stream::iter(world::with_rivals(&rivals, touched)).map(Ok))
+        .map_ok(move |touched| stream::iter(with_rivals(&rivals, touched)).map(Ok))
         .try_flatten();
     let mut server_controller = Controller::for_stream(touched_servers, servers.clone())
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))

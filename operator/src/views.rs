@@ -434,7 +434,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{resolve::Seen, validate::tests::mk_owner, world::server_of};
+    use crate::{concerns::server_of, resolve::Seen, validate::tests::mk_owner};
 
     #[test]
     fn a_child_is_seen_alike_by_its_watch_and_by_a_look_at_it() {

@@ -22,20 +22,19 @@ use kube::{
     },
 };
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 
 use crate::{
     MANAGER,
     binding::Labels,
     cache::{Cache, cache},
     child::ChildKind,
-    claims,
     discovery::Served,
     errors::Error,
     owner::{MANAGED_BY, Owner},
     scope::{Scope, Watched},
-    views::{ChildView, GatewayView, Labelled, PodView, WatchedChild, WatchedPod},
+    views::{ChildView, GatewayView, PodView, WatchedChild, WatchedPod},
 };
 
 /// How long the kinds of others are waited for at the start.
@@ -252,27 +251,6 @@ pub(crate) fn labels_of(namespaces: &Store<WatchedNamespace>, server: &ObjectMet
     Some(namespace.labels().clone())
 }
 
-/// Whom a stream concerns besides those who follow it. Both must be polled: the stream waits until those have been taken.
-pub(crate) fn concerning<K, T>(
-    touched: Touched<K>,
-    concerned: impl Fn(&K) -> Vec<ObjectRef<T>> + Send + 'static,
-) -> (Touched<K>, BoxStream<'static, ObjectRef<T>>)
-where
-    K: Send + 'static,
-    T: Resource<DynamicType = ()> + Send + 'static,
-{
-    let (sender, receiver) = mpsc::channel::<Vec<ObjectRef<T>>>(1);
-    let touched = touched.then(move |touched| {
-        let (found, sender) = (touched.as_ref().map(&concerned).unwrap_or_default(), sender.clone());
-        async move {
-            // Nobody takes them once the operator drains.
-            sender.send(found).await.ok();
-            touched
-        }
-    });
-    (touched.boxed(), ReceiverStream::new(receiver).flat_map(stream::iter).boxed())
-}
-
 /// A watch that fails is tried again by itself; its error must not reach the controller, which would hold up all other
 /// streams.
 fn store_of<K, S>(events: impl FnOnce(Store<K>) -> S) -> (Store<K>, Touched<K>)
@@ -379,126 +357,5 @@ impl World {
         let served = self.served.borrow();
         let is_served = |kind: &ChildKind| served.as_ref().is_some_and(|served| served.contains(kind));
         kinds.into_iter().filter(|kind| kind.brought_by().is_some() && !is_served(kind)).collect()
-    }
-}
-
-/// The servers of a namespace, to be reconciled because something there changed that any of them may depend on.
-pub(crate) fn servers_beside<K: Resource>(servers: &Store<WatchedServer>, object: &K) -> Vec<ObjectRef<WatchedServer>> {
-    let namespace = object.meta().namespace.as_deref();
-    servers
-        .state_filter(|server| server.meta().namespace.as_deref() == namespace)
-        .iter()
-        .map(|server| ObjectRef::from_obj(&**server))
-        .collect()
-}
-
-/// The servers of a namespace, to be reconciled because its labels may have changed.
-pub(crate) fn servers_in(
-    servers: &Store<WatchedServer>,
-    namespace: &WatchedNamespace,
-) -> Vec<ObjectRef<WatchedServer>> {
-    let name = namespace.metadata.name.as_deref();
-    references(&servers.state_filter(|server| server.meta().namespace.as_deref() == name))
-}
-
-/// References to objects of a store.
-pub(crate) fn references<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<ObjectRef<K>> {
-    objects.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
-}
-
-/// A server that was touched, and those that may now hold or lose what they claim, too.
-pub(crate) fn with_rivals(servers: &Store<WatchedServer>, touched: WatchedServer) -> Vec<WatchedServer> {
-    let rivals = touched.0.as_ref().map_or_else(
-        |_| Vec::new(),
-        |touched| servers.state_filter(|other| other.0.as_ref().is_ok_and(|other| claims::are_rivals(touched, other))),
-    );
-    std::iter::once(touched).chain(rivals.iter().map(|rival| (**rival).clone())).collect()
-}
-
-/// The servers to which a ConfigMap matters: by the name of a child, or as their trust bundle.
-pub(crate) fn servers_of_config_map(
-    servers: &Store<WatchedServer>,
-    config_map: &ChildView,
-) -> Vec<ObjectRef<WatchedServer>> {
-    let (namespace, name) = (config_map.full_name.namespace(), config_map.name());
-    servers
-        .state_filter(|server| {
-            server.meta().namespace.as_deref() == Some(namespace)
-                && server.0.as_ref().is_ok_and(|server| {
-                    let own = server.name_any();
-                    let trust_bundle = server.spec.entra.trust_bundle.as_ref();
-                    name == ChildKind::Policy.name(&own)
-                        || name == ChildKind::Configuration.name(&own)
-                        || trust_bundle.is_some_and(|bundle| bundle.name == name)
-                })
-        })
-        .iter()
-        .map(|server| ObjectRef::from_obj(&**server))
-        .collect()
-}
-
-/// The servers whose exposure names a Gateway.
-pub(crate) fn servers_of_gateway(
-    servers: &Store<WatchedServer>,
-    gateway: &GatewayView,
-) -> Vec<ObjectRef<WatchedServer>> {
-    let (namespace, name) = (gateway.namespace(), gateway.name_any());
-    let names = |server: &McpServer| {
-        let exposure = server.spec.exposure.as_ref().and_then(|exposure| exposure.gateway.as_ref());
-        exposure
-            .into_iter()
-            .flat_map(|exposure| &exposure.parent_refs)
-            .any(|parent| parent.name == name && parent.namespace.clone().or_else(|| server.namespace()) == namespace)
-    };
-    servers
-        .state_filter(|server| server.0.as_ref().is_ok_and(names))
-        .iter()
-        .map(|server| ObjectRef::from_obj(&**server))
-        .collect()
-}
-
-/// The server to which a labelled child belongs.
-pub(crate) fn server_of(child: &impl Labelled) -> Option<ObjectRef<WatchedServer>> {
-    Some(ObjectRef::new(child.server()?).within(child.full_name().namespace()))
-}
-
-#[cfg(test)]
-mod tests {
-
-    use super::*;
-    use crate::validate::tests::mk_server;
-
-    #[test]
-    fn a_touched_server_brings_those_that_share_its_host_or_client_id_though_it_is_gone_itself() {
-        let (store, mut writer) = reflector::store();
-        for (name, host, client_id) in [("host", "h", "other"), ("app", "other", "a"), ("neither", "i", "b")] {
-            writer.apply_watcher_event(&watcher::Event::Apply(mk_watched(name, host, client_id)));
-        }
-        let touched = with_rivals(&store, mk_watched("touched", "h", "a"));
-        assert_eq!(touched[0].name_any(), "touched");
-        let mut rivals: Vec<String> = touched[1..].iter().map(ResourceExt::name_any).collect();
-        rivals.sort();
-        assert_eq!(rivals, ["app", "host"]);
-    }
-
-    fn mk_watched(name: &str, host: &str, client_id: &str) -> WatchedServer {
-        let mut server = mk_server();
-        server.metadata.name = Some(name.into());
-        server.spec.exposure.as_mut().unwrap().host = host.into();
-        server.spec.entra.client_id = client_id.into();
-        DeserializeGuard(Ok(server))
-    }
-
-    #[tokio::test]
-    async fn those_whom_a_change_concerns_are_told_and_it_goes_on_when_they_no_longer_listen() {
-        let touched = || stream::iter(["a", "b"].map(|name| Ok(mk_watched(name, "h", "app")))).boxed();
-        let twice = |server: &WatchedServer| vec![ObjectRef::<WatchedMapping>::new(&server.name_any()); 2];
-        let (seen, told) = concerning(touched(), twice);
-        let (seen, told) = tokio::join!(seen.try_collect::<Vec<_>>(), told.collect::<Vec<_>>());
-        assert_eq!(seen.unwrap().iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(told.iter().map(|told| told.name.as_str()).collect::<Vec<_>>(), ["a", "a", "b", "b"]);
-        let (seen, told) = concerning(touched(), twice);
-        drop(told);
-        assert_eq!(seen.count().await, 2);
     }
 }
