@@ -61,8 +61,10 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+/// The controllers are one task, which runs where it is waited for; one more thread is for connections and the lease.
+/// Each further one would keep memory of its own, on large nodes for dozens that have nothing to do.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 /// A second provider among the dependencies would make rustls refuse to choose; naming one is final.

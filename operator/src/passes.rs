@@ -71,7 +71,9 @@ impl Passes {
         let _running = Raised::new(self.metrics.running(self.kind));
         let span = tracing::info_span!("reconcile", kind = ?self.kind, outcome = Empty);
         let start = Instant::now();
-        let result = tokio::time::timeout(DEADLINE, pass(object.clone()).instrument(span.clone())).await;
+        // Thousands may wait here, and a pass that runs takes ten thousand bytes: they are not taken before.
+        let pass = Box::pin(pass(object.clone()).instrument(span.clone()));
+        let result = tokio::time::timeout(DEADLINE, pass).await;
         let result = result.unwrap_or(Err(Error::Deadline(DEADLINE)));
         let outcome = outcome(&result);
         span.record("outcome", tracing::field::debug(outcome));
