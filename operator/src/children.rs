@@ -185,8 +185,8 @@ fn wanted(children: &[Child]) -> Vec<ChildKind> {
 
 /// Applies every child though one fails, so that one refusal holds up nothing else but pods that would have to do without
 /// their NetworkPolicy; and deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest
-/// last, and an old way in only once the new one is there. The first failure is told. What this cluster lacks now may be
-/// there nevertheless.
+/// last, and only once all else is there: pods that could not be replaced need their account, and clients a way in. The
+/// first failure is told. What this cluster lacks now may be there nevertheless.
 async fn converge(
     applier: &mut Applier<'_>,
     children: &[Child],
@@ -207,10 +207,10 @@ async fn converge(
             break;
         }
     }
+    failed?;
+    let mut pruned = Ok(());
     for kind in ChildKind::ALL.iter().filter(|kind| unwanted(kind)) {
-        if failed.is_ok() || !ChildKind::EXPOSING.contains(kind) {
-            failed = failed.and(applier.prune_seen(*kind).await.map_err(Failure::from));
-        }
+        pruned = pruned.and(applier.prune_seen(*kind).await);
     }
-    failed
+    Ok(pruned?)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Space, find, mk_server, until};
 
-fn api(space: &Space, kind: &str) -> Api<DynamicObject> {
+pub(crate) fn api(space: &Space, kind: &str) -> Api<DynamicObject> {
     let (group, plural) = match kind {
         "Certificate" => ("cert-manager.io", "certificates"),
         "HTTPRoute" => ("gateway.networking.k8s.io", "httproutes"),
@@ -28,12 +28,12 @@ fn api(space: &Space, kind: &str) -> Api<DynamicObject> {
     Api::namespaced_with(space.client.clone(), &space.name, &resource)
 }
 
-async fn get(space: &Space, kind: &str, name: &str) -> Option<DynamicObject> {
+pub(crate) async fn get(space: &Space, kind: &str, name: &str) -> Option<DynamicObject> {
     api(space, kind).get_opt(name).await.unwrap()
 }
 
 /// The object, once it is there.
-async fn there(space: &Space, kind: &str, name: &str) -> DynamicObject {
+pub(crate) async fn there(space: &Space, kind: &str, name: &str) -> DynamicObject {
     until(&format!("{kind} {name} is there"), async || get(space, kind, name).await.is_some()).await;
     get(space, kind, name).await.unwrap()
 }
@@ -49,7 +49,7 @@ fn told(type_: &str, status: &str, reason: &str, message: &str) -> Value {
            "lastTransitionTime": "2026-11-25T09:00:00Z"})
 }
 
-fn gateway(protocol: &str) -> Value {
+pub(crate) fn gateway(protocol: &str) -> Value {
     let tls = json!({"certificateRefs": [{"name": "edge-tls"}]});
     let listener = match protocol {
         "HTTPS" => json!({"name": "web", "port": 443, "protocol": "HTTPS", "tls": tls}),
@@ -68,12 +68,12 @@ fn mk_exposed(exposure: Value) -> Value {
     server
 }
 
-fn by_listener() -> Value {
+pub(crate) fn by_listener() -> Value {
     mk_exposed(json!({"gateway": {"parentRefs": [{"name": "shared", "sectionName": "web"}]},
                       "tls": {"terminatedByGateway": true}}))
 }
 
-fn by_own_listener() -> Value {
+pub(crate) fn by_own_listener() -> Value {
     mk_exposed(json!({"gateway": {"parentRefs": [{"name": "shared"}]}, "tls": {"issuerRef": {"name": "ca"}}}))
 }
 

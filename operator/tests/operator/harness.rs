@@ -4,7 +4,10 @@
 use std::{
     fmt::Debug,
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,6 +37,7 @@ use testbed::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tracing::instrument::WithSubscriber;
 
 use crate::kubelet::FakePods;
 
@@ -52,6 +56,7 @@ pub(crate) struct Operator {
     pub(crate) url: String,
     pub(crate) shutdown: CancellationToken,
     pub(crate) ended: JoinHandle<Result<(), mcp_entra_operator::RunError>>,
+    pub(crate) log: Log,
 }
 
 impl Cluster {
@@ -127,7 +132,19 @@ impl Cluster {
     ) -> anyhow::Result<Operator> {
         let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-        let mut options = Options {
+        let mut options = self.options();
+        change(&mut options);
+        let listener = TcpListener::bind(options.listen).await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let (shutdown, log) = (CancellationToken::new(), Log::default());
+        let running = mcp_entra_operator::run(config, options, listener, shutdown.clone());
+        let ended = tokio::spawn(running.with_subscriber(log.subscriber()));
+        Ok(Operator { url, shutdown, ended, log })
+    }
+
+    /// What operators are started with, unless a test says otherwise.
+    fn options(&self) -> Options {
+        Options {
             server_image: "registry.example/mcp-entra-server:test".into(),
             allowed_authorities: vec!["https://login.example".into()],
             allowed_graphs: vec!["https://graph.example".into()],
@@ -154,13 +171,38 @@ impl Cluster {
             lease_duration_seconds: 15,
             identity: None,
             listen: ([127, 0, 0, 1], 0).into(),
-        };
-        change(&mut options);
-        let listener = TcpListener::bind(options.listen).await?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let shutdown = CancellationToken::new();
-        let ended = tokio::spawn(mcp_entra_operator::run(config, options, listener, shutdown.clone()));
-        Ok(Operator { url, shutdown, ended })
+        }
+    }
+
+    /// What the operator of this binary is started with.
+    pub(crate) fn shared_options(&self) -> Options {
+        Options { pod_monitors: "release=prometheus".parse().ok(), ..self.options() }
+    }
+}
+
+/// The warnings and errors that an operator logged.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
+    fn subscriber(&self) -> impl tracing::Subscriber + Send + Sync + use<> {
+        let log = self.clone();
+        let format = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::WARN);
+        format.with_writer(move || log.clone()).finish()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -170,7 +212,8 @@ pub(crate) fn cluster() -> &'static Cluster {
     CLUSTER
         .get_or_start(async || {
             let cluster = Cluster::start().await?;
-            cluster.operator_with(|options| options.pod_monitors = "release=prometheus".parse().ok()).await?;
+            let options = cluster.shared_options();
+            cluster.operator_with(|own| *own = options).await?;
             Ok(cluster)
         })
         .unwrap()
@@ -225,7 +268,7 @@ impl Space {
         self.apply_to_cluster(&json!({
             "apiVersion": version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
             "spec": {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": [rule]},
-                     "validations": [{"expression": expression, "message": message}]},
+                     "validations": [{"expression": expression, "message": message, "reason": "Forbidden"}]},
         }))
         .await;
         let here = json!({"matchLabels": {"kubernetes.io/metadata.name": self.name}});
@@ -381,14 +424,20 @@ pub(crate) fn find(conditions: &[Condition], type_: &str) -> Option<Condition> {
     conditions.iter().find(|condition| condition.type_ == type_).cloned()
 }
 
-pub(crate) async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
-    let object: DynamicObject = serde_json::from_value(object.clone())?;
+/// The client for an object, and the plural of its kind.
+pub(crate) async fn api_of(client: &Client, object: &DynamicObject) -> anyhow::Result<(Api<DynamicObject>, String)> {
     let types = object.types.clone().unwrap_or_default();
     let (resource, capabilities): (ApiResource, ApiCapabilities) = pinned_kind(client, &types.try_into()?).await?;
-    let api: Api<DynamicObject> = match (capabilities.scope, object.namespace()) {
+    let api = match (capabilities.scope, object.namespace()) {
         (Scope::Namespaced, Some(namespace)) => Api::namespaced_with(client.clone(), &namespace, &resource),
         _ => Api::all_with(client.clone(), &resource),
     };
+    Ok((api, resource.plural))
+}
+
+pub(crate) async fn apply(client: &Client, object: &Value) -> anyhow::Result<()> {
+    let object: DynamicObject = serde_json::from_value(object.clone())?;
+    let (api, _) = api_of(client, &object).await?;
     api.patch(&object.name_any(), &PatchParams::apply("kubectl").force(), &Patch::Apply(&object)).await?;
     Ok(())
 }

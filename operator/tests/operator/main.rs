@@ -21,6 +21,7 @@ mod mappings;
 mod pod_failures;
 mod pods;
 mod process;
+mod pruning;
 mod refusals;
 mod replicas;
 mod rights;
