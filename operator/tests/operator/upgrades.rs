@@ -16,8 +16,9 @@ use kube::{
 use mcp_entra_crds::McpServer;
 use mcp_entra_operator::Options;
 use serde_json::json;
+use testbed::shared::Shared;
 
-use crate::harness::{Cluster, Space, find, mk_server, until};
+use crate::harness::{Cluster, Operator, Space, find, mk_server, until};
 
 fn image(deployment: &Deployment) -> String {
     let pod = deployment.spec.clone().unwrap().template.spec.unwrap();
@@ -98,51 +99,108 @@ impl ReadyPods {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_operators_image_reaches_servers_in_turns_and_halts_at_one_that_fails() {
-    let cluster = Cluster::start().await.unwrap();
-    let client = cluster.plane.client().unwrap();
-    let servers = Api::<McpServer>::namespaced(client.clone(), "default");
-    let deployments = Api::<Deployment>::namespaced(client.clone(), "default");
-    let node = Arc::new(ReadyPods { upgraded: Mutex::default(), may_all: AtomicBool::default() });
-    tokio::spawn(node.clone().run(Api::namespaced(client, "default")));
-    let count = async |reason: &str| {
-        let all = servers.list(&Default::default()).await.unwrap();
+/// A cluster of a test's own, on which an older operator has brought up servers, one by one.
+struct Fleet {
+    space: Space,
+    node: Arc<ReadyPods>,
+}
+
+impl Fleet {
+    async fn start(cluster: &'static Shared<Cluster>, names: &[&str]) -> Self {
+        let cluster = tokio::task::spawn_blocking(|| cluster.get_or_start(Cluster::start).unwrap()).await.unwrap();
+        let space = Space::on(cluster).await;
+        let node = Arc::new(ReadyPods { upgraded: Mutex::default(), may_all: AtomicBool::default() });
+        tokio::spawn(node.clone().run(space.api()));
+        let fleet = Self { space, node };
+        let first = cluster.operator().await.unwrap();
+        for name in names {
+            let mut server = mk_server();
+            server["metadata"]["name"] = json!(name);
+            fleet.space.apply(server).await;
+        }
+        let ready = |found: &&Deployment| found.status.as_ref().and_then(|status| status.available_replicas) == Some(1);
+        until("all have come up", async || {
+            let ready = fleet.deployments().await.iter().filter(ready).count();
+            ready == names.len() && fleet.count("Applied").await == names.len()
+        })
+        .await;
+        end(first).await;
+        fleet
+    }
+
+    /// Starts an operator of a newer version, which upgrades one server at a time.
+    async fn upgrade(&self) -> Operator {
+        let newer = |options: &mut Options| {
+            options.server_image = "registry.example/mcp-entra-server:2".into();
+            options.at_once = 1;
+            options.roll_out_deadline_seconds = 4;
+        };
+        self.space.cluster.operator_with(newer).await.unwrap()
+    }
+
+    async fn deployments(&self) -> Vec<Deployment> {
+        self.space.api::<Deployment>().list(&Default::default()).await.unwrap().items
+    }
+
+    /// Servers of which Programmed says that.
+    async fn count(&self, reason: &str) -> usize {
+        let all = self.space.api::<McpServer>().list(&Default::default()).await.unwrap();
         let programmed = |server: &McpServer| {
             find(&server.status.clone().unwrap_or_default().conditions, "Programmed").map(|found| found.reason)
         };
         all.iter().filter(|server| programmed(server).as_deref() == Some(reason)).count()
-    };
-    let upgraded = async || {
-        let all = deployments.list(&Default::default()).await.unwrap();
-        all.iter().filter(|found| image(found).ends_with(":2")).count()
-    };
-
-    let first = cluster.operator().await.unwrap();
-    for name in ["a", "b", "c"] {
-        let mut server = mk_server();
-        server["metadata"]["name"] = json!(name);
-        servers.patch(name, &PatchParams::apply("kubectl"), &Patch::Apply(server)).await.unwrap();
     }
-    until("all have come up", async || {
-        let all = deployments.list(&Default::default()).await.unwrap();
-        let ready = |found: &&Deployment| found.status.as_ref().and_then(|status| status.available_replicas) == Some(1);
-        all.iter().filter(ready).count() == 3 && count("Applied").await == 3
+
+    async fn upgraded(&self) -> usize {
+        self.deployments().await.iter().filter(|found| image(found).ends_with(":2")).count()
+    }
+}
+
+async fn end(operator: Operator) {
+    operator.shutdown.cancel();
+    operator.ended.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_operators_image_reaches_servers_in_turns_and_halts_at_one_that_fails() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let fleet = Fleet::start(&CLUSTER, &["a", "b", "c"]).await;
+    let second = fleet.upgrade().await;
+    until("one is held back since another failed", async || fleet.count("UpgradeHalted").await == 1).await;
+    assert_eq!(fleet.upgraded().await, 2);
+    fleet.node.may_all.store(true, Ordering::Relaxed);
+    until("all are upgraded once it came up", async || {
+        fleet.upgraded().await == 3 && fleet.count("Applied").await == 3
     })
     .await;
-    first.shutdown.cancel();
-    first.ended.await.unwrap().unwrap();
+    end(second).await;
+}
 
-    let newer = |options: &mut Options| {
-        options.server_image = "registry.example/mcp-entra-server:2".into();
-        options.at_once = 1;
-        options.roll_out_deadline_seconds = 4;
-    };
-    let second = cluster.operator_with(newer).await.unwrap();
-    until("one is held back since another failed", async || count("UpgradeHalted").await == 1).await;
-    assert_eq!(upgraded().await, 2);
-    node.may_all.store(true, Ordering::Relaxed);
-    until("all are upgraded once it came up", async || upgraded().await == 3 && count("Applied").await == 3).await;
-    second.shutdown.cancel();
-    second.ended.await.unwrap().unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_that_cannot_be_used_since_the_pods_are_refused_is_left_to_the_next_server() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let fleet = Fleet::start(&CLUSTER, &["a", "b"]).await;
+    fleet.node.may_all.store(true, Ordering::Relaxed);
+    let space = &fleet.space;
+    space.refuse("apps", "deployments", "object.metadata.name != 'a'", "a is frozen").await;
+    let tried = PatchParams { dry_run: true, ..PatchParams::default() };
+    until("changes of one Deployment are refused", async || {
+        let touched = Patch::Merge(json!({"metadata": {"labels": {"tried": "yes"}}}));
+        space.api::<Deployment>().patch("a", &tried, &touched).await.is_err()
+    })
+    .await;
+    // So that the other has its turn first.
+    space.edit::<McpServer>("b", json!({"spec": {"suspend": true}})).await;
+    let second = fleet.upgrade().await;
+    let failed = space.condition_of("a", "Programmed", "False", "ApplyFailed").await;
+    assert!(failed.message.contains("a is frozen"), "{}", failed.message);
+    space.condition_of("b", "Programmed", "Unknown", "Suspended").await;
+    assert_eq!(fleet.upgraded().await, 0);
+
+    space.edit::<McpServer>("b", json!({"spec": {"suspend": false}})).await;
+    until("the next is upgraded", async || image(&space.get::<Deployment>("b").await.unwrap()).ends_with(":2")).await;
+    space.condition_of("a", "Programmed", "False", "ApplyFailed").await;
+    space.refuse_no_longer("deployments").await;
+    until("both are upgraded", async || fleet.upgraded().await == 2 && fleet.count("Applied").await == 2).await;
+    end(second).await;
 }

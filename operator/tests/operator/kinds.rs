@@ -1,0 +1,180 @@
+//! Kinds of others that go, come back, or cannot be seen: nothing is deleted for that, all else goes on, and no restart is
+//! needed once they are there again.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::{
+    api::{apps::v1::Deployment, authorization::v1::SubjectAccessReview, rbac::v1::ClusterRole},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    kube_aggregator::pkg::apis::apiregistration::v1::APIService,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use mcp_entra_crds::McpServer;
+use serde_json::json;
+use testbed::{control_plane::Marker, shared::Shared};
+
+use crate::{
+    exposure::{api, by_listener, gateway, get, there},
+    harness::{Cluster, OPERATOR, Space, mk_server, status_of, until},
+};
+
+const GROUP_VERSION: &str = "gateway.networking.k8s.io/v1";
+const ROUTES: &str = "httproutes.gateway.networking.k8s.io";
+
+/// Puts the group's API out of service: what it keeps stays, and nobody gets at it.
+async fn out_of_service(space: &Space) {
+    let services = Api::<APIService>::all(space.client.clone());
+    let nowhere = json!({
+        // Else the API server would put it back by itself.
+        "metadata": {"labels": {"kube-aggregator.kubernetes.io/automanaged": null}},
+        "spec": {"service": {"namespace": space.name, "name": "nowhere", "port": 443}, "insecureSkipTLSVerify": true},
+    });
+    services.patch(&service(), &PatchParams::default(), &Patch::Merge(nowhere)).await.unwrap();
+    until("the group is out of service", async || !is_served(space).await).await;
+}
+
+async fn back_in_service(space: &Space) {
+    let services = Api::<APIService>::all(space.client.clone());
+    services.delete(&service(), &DeleteParams::default()).await.unwrap();
+    until("the group is in service again", async || is_served(space).await).await;
+}
+
+fn service() -> String {
+    let (group, version) = GROUP_VERSION.split_once('/').unwrap();
+    format!("{version}.{group}")
+}
+
+async fn is_served(space: &Space) -> bool {
+    space.client.list_api_group_resources(GROUP_VERSION).await.is_ok()
+        && api(space, "HTTPRoute").list(&Default::default()).await.is_ok()
+}
+
+/// Has the API server serve the version of the kind, or keep it to itself.
+async fn serve(space: &Space, served: bool) {
+    let definitions = Api::<CustomResourceDefinition>::all(space.client.clone());
+    let versions = definitions.get(ROUTES).await.unwrap().spec.versions;
+    let index = versions.iter().position(|version| version.name == "v1").unwrap();
+    let patch = json!([{"op": "replace", "path": format!("/spec/versions/{index}/served"), "value": served}]);
+    let patch = Patch::Json::<()>(serde_json::from_value(patch).unwrap());
+    definitions.patch(ROUTES, &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// Asserts that the operator has deleted no route since then.
+fn assert_none_deleted(space: &Space, since: Marker) {
+    let writes = space.cluster.plane.audit().writes(since, OPERATOR).unwrap();
+    let deletions = writes.into_iter().filter(|write| write.verb == "delete" && write.resource == "httproutes");
+    assert_eq!(deletions.collect::<Vec<_>>(), []);
+}
+
+/// Asserts that an edit by hand of the route is put back: it is watched.
+async fn is_watched(space: &Space) {
+    let route = there(space, "HTTPRoute", "graph").await.data["spec"].clone();
+    let elsewhere = json!([{"op": "replace", "path": "/spec/hostnames/0", "value": "evil.example"}]);
+    let patch = Patch::Json::<()>(serde_json::from_value(elsewhere).unwrap());
+    api(space, "HTTPRoute").patch("graph", &PatchParams::default(), &patch).await.unwrap();
+    until("the route is put back", async || there(space, "HTTPRoute", "graph").await.data["spec"] == route).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_is_lost_from_sight_for_a_moment_is_neither_pruned_nor_forgotten_and_needs_no_restart() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap()).await.unwrap();
+    let space = Space::on(cluster).await;
+    let operator = cluster.operator().await.unwrap();
+    space.apply(gateway("HTTPS")).await;
+    space.apply(by_listener()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let uid = there(&space, "HTTPRoute", "graph").await.uid();
+    let mark = space.mark();
+
+    out_of_service(&space).await;
+    until("the operator has met that", async || {
+        operator.log.text().contains("it cannot be seen what this cluster serves")
+    })
+    .await;
+    space.edit::<McpServer>("graph", json!({"spec": {"replicas": 2}})).await;
+    until("the rest of the server follows", async || {
+        space.get::<Deployment>("graph").await.unwrap().spec.unwrap().replicas == Some(2)
+    })
+    .await;
+    space.condition("Programmed", "True", "Applied").await;
+    back_in_service(&space).await;
+    is_watched(&space).await;
+    space.condition("Programmed", "True", "Applied").await;
+    assert_eq!(there(&space, "HTTPRoute", "graph").await.uid(), uid);
+
+    serve(&space, false).await;
+    let missing = space.condition("Programmed", "False", "KindNotServed").await;
+    assert!(missing.message.contains("HTTPRoute of Gateway API"), "{}", missing.message);
+    space.condition("Exposed", "False", "KindNotServed").await;
+    space.condition("Ready", "False", "KindNotServed").await;
+    serve(&space, true).await;
+    space.condition("Programmed", "True", "Applied").await;
+    is_watched(&space).await;
+    assert_eq!(there(&space, "HTTPRoute", "graph").await.uid(), uid);
+    assert_none_deleted(&space, mark);
+
+    // Its objects go with a definition.
+    let definitions = Api::<CustomResourceDefinition>::all(space.client.clone());
+    definitions.delete(ROUTES, &DeleteParams::default()).await.unwrap();
+    space.condition("Programmed", "False", "KindNotServed").await;
+    until("the definition is gone", async || definitions.get_opt(ROUTES).await.unwrap().is_none()).await;
+    cluster.install_others().await.unwrap();
+    space.condition("Programmed", "True", "Applied").await;
+    assert_ne!(there(&space, "HTTPRoute", "graph").await.uid(), uid);
+    is_watched(&space).await;
+    assert_none_deleted(&space, mark);
+}
+
+/// Lets the operator do with routes what these verbs say.
+async fn may(space: &Space, verbs: &[&str]) {
+    let roles = Api::<ClusterRole>::all(space.client.clone());
+    let mut role = roles.get("mcp-entra-operator").await.unwrap();
+    let is_of_routes = |resources: &Option<Vec<String>>| resources.iter().flatten().any(|found| found == "httproutes");
+    let rule = role.rules.iter_mut().flatten().find(|rule| is_of_routes(&rule.resources)).unwrap();
+    rule.verbs = verbs.iter().map(|verb| (*verb).to_owned()).collect();
+    let patch = Patch::Merge(json!({"rules": role.rules}));
+    roles.patch("mcp-entra-operator", &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_of_others_that_may_not_be_listed_is_told_and_holds_up_neither_the_start_nor_other_servers() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap()).await.unwrap();
+    let space = Space::on(cluster).await;
+    // Rights cannot be none at all.
+    may(&space, &["get"]).await;
+    let asked = json!({"spec": {"user": OPERATOR, "resourceAttributes": {
+        "verb": "list", "group": "gateway.networking.k8s.io", "resource": "httproutes"}}});
+    let asked: SubjectAccessReview = serde_json::from_value(asked).unwrap();
+    until("the operator may not list routes", async || {
+        let answer = Api::all(space.client.clone()).create(&PostParams::default(), &asked).await.unwrap();
+        !answer.status.unwrap().allowed
+    })
+    .await;
+    space.apply(gateway("HTTPS")).await;
+    space.apply(mk_server()).await;
+    let mut routed = by_listener();
+    routed["metadata"]["name"] = json!("routed");
+    space.apply(routed).await;
+
+    let (operator, start) = (cluster.operator().await.unwrap(), Instant::now());
+    until("the operator has started", async || status_of(&operator.url, "/readyz").await == Some(200)).await;
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    let log = operator.log.text();
+    let line = log.lines().find(|line| line.contains("a watch failed")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("HTTPRoute") && line.contains("cannot list resource"), "{line}");
+    space.condition("Programmed", "True", "Applied").await;
+    let failed = space.condition_of("routed", "Programmed", "False", "ApplyFailed").await;
+    assert!(failed.message.contains("HTTPRoute routed: "), "{}", failed.message);
+    assert!(failed.message.contains("cannot patch resource \"httproutes\""), "{}", failed.message);
+    assert!(space.get::<Deployment>("routed").await.is_some(), "its pods are not held up");
+
+    may(&space, &["get", "list", "watch", "create", "patch", "delete"]).await;
+    space.condition_of("routed", "Programmed", "True", "Applied").await;
+    api(&space, "HTTPRoute").delete("routed", &DeleteParams::default()).await.unwrap();
+    until("the route is back", async || get(&space, "HTTPRoute", "routed").await.is_some()).await;
+}
