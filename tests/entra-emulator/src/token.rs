@@ -31,6 +31,8 @@ const REFRESH_TOKEN_LIFETIME: i64 = 90 * 24 * 3600;
 /// From this many seconds on, an answer has `refresh_in`.
 const LONG_LIFETIME: i64 = 7200;
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// What MSAL for Node says instead, and Entra understands as well.
+const MSAL_DEVICE_CODE: &str = "device_code";
 const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
 /// `POST /{tenant}/oauth2/v2.0/token`
@@ -83,7 +85,7 @@ async fn grant(
         "authorization_code" => exchange.authorization_code(learnt),
         "refresh_token" => exchange.refresh_token(learnt),
         ON_BEHALF_OF => exchange.on_behalf_of(learnt),
-        DEVICE_CODE => exchange.device_code(learnt),
+        DEVICE_CODE | MSAL_DEVICE_CODE => exchange.device_code(learnt),
         other => Err(Aadsts::GrantTypeUnsupported(other.to_owned())),
     }
 }

@@ -17,4 +17,5 @@ mod metadata;
 mod on_behalf_of;
 mod program;
 mod step_up;
+mod stock_clients;
 mod world;
