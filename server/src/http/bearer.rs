@@ -65,6 +65,8 @@ fn token(headers: &HeaderMap) -> Result<Option<SecretString>, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
     use secrecy::ExposeSecret;
 
     use super::*;
@@ -94,6 +96,22 @@ mod tests {
     fn what_cannot_be_one_token_is_a_malformed_request() {
         for values in [&["Bearer"][..], &["Bearer "], &["Bearer a b"], &["Bearer a,b"], &["Bearer a", "Bearer a"]] {
             assert!(read(values).is_err(), "{values:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_of_any_bytes_is_one_token_or_none_or_malformed(
+            start in prop_oneof![Just("Bearer "), Just("bearer"), Just("")],
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let Ok(value) = HeaderValue::from_bytes(&[start.as_bytes(), &bytes].concat()) else { return Ok(()) };
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value.clone())]);
+            if let Ok(Some(read)) = token(&headers) {
+                let text = value.to_str().unwrap();
+                prop_assert!(text.ends_with(read.expose_secret()) || text.ends_with(' '));
+                prop_assert!(!read.expose_secret().contains([' ', ',', '"']) && !read.expose_secret().is_empty());
+            }
         }
     }
 }

@@ -261,4 +261,4 @@ fn quote(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

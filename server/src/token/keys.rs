@@ -80,7 +80,7 @@ pub(super) struct Key {
     published: PublishedKey,
 }
 
-struct KeySet {
+pub(super) struct KeySet {
     keys: HashMap<String, Arc<Key>>,
     fetched_at: Instant,
 }
@@ -138,7 +138,7 @@ impl Key {
 }
 
 impl KeySet {
-    fn parse(document: &[u8], fetched_at: Instant) -> Result<Self, String> {
+    pub(super) fn parse(document: &[u8], fetched_at: Instant) -> Result<Self, String> {
         let published: PublishedKeys = read(document)?;
         let (mut keys, mut ambiguous) = (HashMap::new(), HashSet::new());
         for key in published.keys.into_iter().filter_map(Key::usable) {
@@ -153,6 +153,10 @@ impl KeySet {
             return Err("it has no RSA signing key with kid, issuer and at least 2048 bits".to_owned());
         }
         Ok(Self { keys, fetched_at })
+    }
+
+    pub(super) fn find(&self, key_id: &str) -> Option<Arc<Key>> {
+        self.keys.get(key_id).cloned()
     }
 
     fn trusted_at(&self, now: Instant) -> bool {
@@ -252,7 +256,7 @@ impl Keys {
     fn known(&self, key_id: &str) -> Result<Option<Arc<Key>>, TokenError> {
         let current = self.current.load();
         match current.as_ref().filter(|set| set.trusted_at(Instant::now())) {
-            Some(set) => Ok(set.keys.get(key_id).cloned()),
+            Some(set) => Ok(set.find(key_id)),
             None => Err(TokenError::KeysUnavailable),
         }
     }

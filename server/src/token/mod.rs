@@ -7,6 +7,8 @@
 
 mod claims;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod issuers;
 mod jwt;
 mod keys;

@@ -11,10 +11,10 @@ use crate::token::keys::tests::published;
 const TENANT: &str = "8f6b0000-0000-4000-8000-000000000001";
 const CLIENT: &str = "1c2d0000-0000-4000-8000-000000000002";
 const CALLER: &str = "bbbb0000-0000-4000-8000-000000000004";
-const NOW: u64 = 1_800_000_000;
+pub(in crate::token) const NOW: u64 = 1_800_000_000;
 
 /// What a server expects with these changes to `entra`.
-fn expected_with(changes: &Value) -> Expected {
+pub(in crate::token) fn expected_with(changes: &Value) -> Expected {
     let mut configuration = json!({
         "server": { "namespace": "productivity", "name": "graph" },
         "path": "/mcp",
@@ -31,7 +31,7 @@ fn expected_with(changes: &Value) -> Expected {
     Expected::new(&configuration)
 }
 
-fn user_claims() -> Value {
+pub(in crate::token) fn user_claims() -> Value {
     json!({
         "ver": "2.0", "iss": format!("https://login.example/{TENANT}/v2.0"), "aud": CLIENT, "tid": TENANT,
         "oid": "aaaa0000-0000-4000-8000-000000000003", "sub": "pairwise",

@@ -60,6 +60,10 @@ impl Key {
         self.jwk["n"].as_str().unwrap()
     }
 
+    pub(super) fn exponent(&self) -> &str {
+        self.jwk["e"].as_str().unwrap()
+    }
+
     pub(super) fn sign(&self, message: &[u8], algorithm: Algorithm) -> String {
         jsonwebtoken::crypto::sign(message, &self.private, algorithm).unwrap()
     }

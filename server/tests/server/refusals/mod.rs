@@ -14,6 +14,7 @@ mod forge;
 mod form;
 mod issuer;
 mod key;
+mod library_defaults;
 mod lifetime;
 mod signature;
 mod token_type;
