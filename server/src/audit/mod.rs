@@ -56,8 +56,8 @@ pub struct Trail {
     principal: OnceLock<Arc<Principal>>,
     asked: OnceLock<Asked>,
     outcome: OnceLock<Outcome>,
-    /// Set where a sign-in was asked for after the decision.
-    challenged: OnceLock<()>,
+    /// Why what was granted was answered by a challenge, if it was.
+    challenged: OnceLock<&'static str>,
 }
 
 struct Asked {
@@ -141,9 +141,9 @@ impl Trail {
         let _ = self.outcome.set(outcome);
     }
 
-    /// What was granted was answered by a challenge: Entra takes another sign-in of the user first.
-    pub fn challenged(&self) {
-        let _ = self.challenged.set(());
+    /// What was granted is answered by a challenge, for this stable reason: Entra takes another sign-in of the user first.
+    pub fn challenged(&self, reason: &'static str) {
+        let _ = self.challenged.set(reason);
     }
 }
 
@@ -165,14 +165,13 @@ impl Drop for Recording {
         let Some(outcome) = self.trail.outcome.get() else { return };
         let asked = self.trail.asked.get();
         let principal = self.trail.principal.get();
-        let (decision, reason, rule) = match outcome {
-            Outcome::Open => (Decision::Allowed, "authenticated", None),
-            Outcome::Granted(rule) if self.trail.challenged.get().is_some() => {
-                (Decision::Refused, "sign_in_needed", Some(rule))
+        let (decision, reason, rule) = match (outcome, self.trail.challenged.get()) {
+            (Outcome::Open, _) => (Decision::Allowed, "authenticated", None),
+            (Outcome::Granted(rule), None) => (Decision::Allowed, "granted", Some(rule)),
+            (Outcome::Refused(reason), _) => (Decision::Refused, *reason, None),
+            (Outcome::Granted(rule), Some(reason)) | (Outcome::RefusedBy(reason, rule), _) => {
+                (Decision::Refused, *reason, Some(rule))
             }
-            Outcome::Granted(rule) => (Decision::Allowed, "granted", Some(rule)),
-            Outcome::Refused(reason) => (Decision::Refused, *reason, None),
-            Outcome::RefusedBy(reason, rule) => (Decision::Refused, *reason, Some(rule)),
         };
         let method = asked.map(|asked| asked.method);
         let latency = self.started.elapsed();

@@ -12,6 +12,7 @@ use axum::response::Response;
 
 use super::Gate;
 use crate::audit::Trail;
+use crate::entra::SignIn;
 use crate::graph_tools::SignInNeeded;
 use crate::token::Principal;
 
@@ -32,7 +33,10 @@ pub(super) async fn layer(
     let Some(sign_in) = needed.get() else { return answer };
     match gate.challenge.sign_in(&principal, sign_in, DESCRIPTION).await {
         Some(challenge) => {
-            trail.challenged();
+            trail.challenged(match sign_in {
+                SignIn::Anew => "sign_in_needed",
+                SignIn::Satisfying(_) => "insufficient_claims",
+            });
             challenge
         }
         None => answer,

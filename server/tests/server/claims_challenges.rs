@@ -63,7 +63,7 @@ async fn a_second_factor_in_either_shape_is_a_challenge_that_a_capable_client_me
         let claims = asked(&response).unwrap();
         assert_eq!(claims["access_token"]["capolids"]["essential"], true, "{claims}");
         let line = site.audit_of(&response).await;
-        assert_eq!((&line["reason"], &line["status"]), (&json!("sign_in_needed"), &json!(401)), "{line}");
+        assert_eq!((&line["reason"], &line["status"]), (&json!("insufficient_claims"), &json!(401)), "{line}");
         assert_eq!(line["rule"]["grant"], "readers", "{line}");
 
         let authority = Authority { url: tenant.configuration().entra.authority, ca_pem: trust_bundle().to_owned() };
@@ -155,6 +155,8 @@ async fn a_sign_in_that_no_longer_counts_is_asked_for_anew_once() {
     assert_eq!(response.status(), 401);
     let header = response.headers()[WWW_AUTHENTICATE].to_str().unwrap();
     assert!(header.starts_with("Bearer error=\"invalid_token\", resource_metadata="), "{header}");
+    let line = site.audit_of(&response).await;
+    assert_eq!((&line["decision"], &line["reason"]), (&json!("refused"), &json!("sign_in_needed")), "{line}");
     let text = tool_error(call(&site, &token(tenant, false)).await).await;
     assert!(text.contains("AADSTS500133") && text.contains("sign in again"), "{text}");
     assert_eq!(call(&site, &token(tenant, false)).await.status(), 200);
