@@ -264,6 +264,7 @@ pub(crate) fn offered(patterns: &[String]) -> impl Iterator<Item = &'static Buil
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use mcp_entra_policy::{GraphAccess, GroupsSource, TokenVersion};
     use serde_json::json;
 
     use super::*;
@@ -343,6 +344,36 @@ pub(crate) mod tests {
         assert_eq!(configuration.probe.interval_seconds, 300);
         assert_eq!(validated.workload.scale, workload::Scale::Fixed(1));
         assert_eq!(validated.workload.token_expiration_seconds, 3600);
+    }
+
+    #[test]
+    fn what_callers_are_held_to_reaches_the_program_as_it_is_asked_for() {
+        let ask = |server: &mut McpServer| {
+            server.spec = serde_json::from_value(json!({
+                "entra": {
+                    "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
+                    "clientId": "1c2d0000-0000-0000-0000-00000000000b",
+                    "allowedClients": ["aebc6443-996d-45c2-90f0-388ff96faa56"],
+                    "tokenVersions": ["V2", "V1"],
+                    "groups": "InToken",
+                },
+                "graph": {"scopes": ["User.Read"], "access": "Application"},
+                "rateLimit": {"perUser": {"requests": 7, "per": "1m30s"}},
+                "audit": {"hashChain": true},
+            }))
+            .unwrap();
+        };
+        let asked = configuration(&check(ask, &ResolvedTrustBundle::Unset).unwrap());
+        assert_eq!(asked.entra.allowed_clients, ["aebc6443-996d-45c2-90f0-388ff96faa56"]);
+        assert_eq!(Vec::from_iter(asked.entra.token_versions), [TokenVersion::V1, TokenVersion::V2]);
+        assert_eq!((asked.entra.groups, asked.graph.access), (GroupsSource::InToken, GraphAccess::Application));
+        assert_eq!(asked.rate_limit.per_user, Rate { requests: 7, per_seconds: 90 });
+        assert!(asked.audit.hash_chain);
+        let plain = configuration(&check(|_| {}, &ResolvedTrustBundle::Unset).unwrap());
+        assert_eq!((plain.entra.groups, plain.graph.access), (GroupsSource::Resolve, GraphAccess::OnBehalfOf));
+        assert_eq!(plain.rate_limit.per_user, Rate { requests: 120, per_seconds: 60 });
+        assert_eq!(Vec::from_iter(plain.entra.token_versions), [TokenVersion::V2]);
+        assert!(plain.entra.allowed_clients.is_empty() && !plain.audit.hash_chain);
     }
 
     #[test]

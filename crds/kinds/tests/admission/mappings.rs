@@ -35,6 +35,7 @@ async fn a_bad_mapping_is_refused_with_the_field_named() {
         ("/spec/grants", json!([]), "spec.grants"),
         ("/spec/grants/-", mk_mapping()["spec"]["grants"][0].clone(), "readers"),
         ("/spec/grants/0/name", json!("Readers"), "spec.grants[0].name"),
+        ("/spec/grants/0/graph", json!("Everything"), "spec.grants[0].graph"),
         ("/spec/grants/0/to", json!([]), "spec.grants[0].to"),
         ("/spec/grants/0/to", many(65, role), "spec.grants[0].to"),
         ("/spec/grants/0/to/-", json!({}), "exactly one of appRole, group and application"),

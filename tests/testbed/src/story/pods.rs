@@ -22,7 +22,10 @@ pub(super) async fn autoscaling(world: &World) -> anyhow::Result<Evidence> {
     let deployments: Api<Deployment> = Api::namespaced(world.kube.clone(), &world.namespace);
     let replicas = || async { Ok(deployments.get(SERVER).await?.spec.and_then(|spec| spec.replicas)) };
     let before = replicas().await?;
-    patch(world, json!({"replicas": null, "autoscaling": {"minReplicas": 1, "maxReplicas": 4}})).await?;
+    // Callers that never pause would soon have asked more often than a person may.
+    let rate_limit = json!({"perUser": {"requests": 100_000, "per": "1s"}});
+    let autoscaling = json!({"minReplicas": 1, "maxReplicas": 4});
+    patch(world, json!({"replicas": null, "autoscaling": autoscaling, "rateLimit": rate_limit})).await?;
     let autoscaler = || async { world.kubectl(&["get", "hpa", SERVER, "--ignore-not-found", "-o", "name"]).await };
     world.eventually("there is an autoscaler", autoscaler, |name| !name.is_empty()).await?;
     ensure!(replicas().await? == before, "the number changed at the hand-over");
