@@ -111,7 +111,8 @@ where
         context.written.put(uid, (version.clone(), status.clone()));
         events::publish(&context.client, &about, &before.conditions, &status.conditions).await;
     }
-    Ok(next(is_pending))
+    // When else to look again the watches tell, and the clock of all mappings.
+    Ok(if is_pending { Action::requeue(SOON * 10) } else { Action::await_change() })
 }
 
 async fn write<K: Resource<DynamicType = ()> + Clone + 'static>(
@@ -130,13 +131,4 @@ async fn write<K: Resource<DynamicType = ()> + Clone + 'static>(
         .await
         .map(drop)
         .map_err(Error::kubernetes(format!("writing the status of {kind} {name}")))
-}
-
-/// When to look again, besides when a watch tells.
-fn next(is_pending: bool) -> Action {
-    if is_pending {
-        return Action::requeue(SOON * 10);
-    }
-    // Once an hour, lest anything that was missed is missed for ever; not all at once.
-    Action::requeue(Duration::from_secs(60 * 40).mul_f64(1.0 + rand::random::<f64>() / 2.0))
 }

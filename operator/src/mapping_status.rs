@@ -10,7 +10,7 @@ use mcp_entra_policy::{BuiltInTool, Operation, Pattern};
 use crate::{
     binding::{Bound, Mapping, Target},
     conditions::{Reason, Verdict, conditions},
-    memory::ProgrammedPolicy,
+    memory::{Generations, ProgrammedPolicy},
     status::named,
     validate::offered,
 };
@@ -92,9 +92,10 @@ pub(crate) enum Standing {
 /// Whether that policy holds that generation of a mapping.
 pub(crate) fn standing(policy: Option<&ProgrammedPolicy>, mapping: &str, generation: i64) -> Standing {
     let Some(policy) = policy else { return Standing::Unknown };
-    if policy.held.get(mapping).is_some_and(|held| *held >= generation) {
+    let holds = |mappings: &Generations| mappings.iter().any(|(uid, held)| **uid == *mapping && *held >= generation);
+    if holds(&policy.held) {
         Standing::Held
-    } else if policy.left_out.get(mapping).is_some_and(|seen| *seen >= generation) {
+    } else if holds(&policy.left_out) {
         Standing::LeftOut
     } else {
         Standing::Pending
@@ -187,8 +188,6 @@ fn programmed(standings: &[(String, Standing)]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use mcp_entra_crds::McpRoleMapping;
     use serde_json::json;
 
@@ -278,10 +277,7 @@ mod tests {
 
     #[test]
     fn a_mapping_is_programmed_once_every_bound_server_holds_its_newest_generation() {
-        let policy = ProgrammedPolicy {
-            held: BTreeMap::from([("held".into(), 2)]),
-            left_out: BTreeMap::from([("large".into(), 1)]),
-        };
+        let policy = ProgrammedPolicy { held: [("held".into(), 2)].into(), left_out: [("large".into(), 1)].into() };
         assert_eq!(standing(Some(&policy), "held", 2), Standing::Held);
         assert_eq!(standing(Some(&policy), "held", 3), Standing::Pending);
         assert_eq!(standing(Some(&policy), "large", 1), Standing::LeftOut);

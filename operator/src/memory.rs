@@ -1,7 +1,7 @@
 //! What a pass leaves to the next, so that a quiet pass reads and writes nothing. All of it may be lost at any time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 
@@ -100,13 +100,16 @@ pub(crate) type Memories = ByUid<Box<ServerMemory>>;
 /// Which mappings each server's policy ConfigMap holds: what the mapping controller reports.
 pub(crate) type ProgrammedPolicies = ByUid<ProgrammedPolicy>;
 
+/// Generations by uid of some mappings, in order. They are few, of which a map would make much.
+pub(crate) type Generations = Box<[(Box<str>, i64)]>;
+
 /// Which mappings one server's policy ConfigMap holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProgrammedPolicy {
     /// Generation by uid of the mappings that it holds.
-    pub(crate) held: BTreeMap<String, i64>,
+    pub(crate) held: Generations,
     /// Generation by uid of the mappings that did not fit.
-    pub(crate) left_out: BTreeMap<String, i64>,
+    pub(crate) left_out: Generations,
 }
 
 impl ProgrammedPolicies {
@@ -130,7 +133,7 @@ mod tests {
         let policies = ProgrammedPolicies::default();
         policies.not_written("a");
         assert_eq!(policies.get("a"), Some(ProgrammedPolicy::default()));
-        let held = ProgrammedPolicy { held: BTreeMap::from([("m".into(), 1)]), left_out: BTreeMap::new() };
+        let held = ProgrammedPolicy { held: [("m".into(), 1)].into(), left_out: [].into() };
         policies.put("b", held.clone());
         policies.not_written("b");
         assert_eq!(policies.get("b"), Some(held));

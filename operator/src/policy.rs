@@ -1,6 +1,6 @@
 //! Compiling: the mappings that bind a server become one document with one revision. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use mcp_entra_crds as kinds;
 use mcp_entra_crds::PolicySummary;
@@ -11,7 +11,7 @@ use mcp_entra_policy::{
 
 use crate::{
     binding::{Bound, Mapping, Target},
-    memory::ProgrammedPolicy,
+    memory::{Generations, ProgrammedPolicy},
 };
 
 /// The largest document in bytes: below the 1,048,576 bytes that a ConfigMap holds, with room for its metadata.
@@ -152,10 +152,14 @@ fn count(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn generations(mappings: &[Mapping<'_>]) -> BTreeMap<String, i64> {
-    let generation =
-        |mapping: &Mapping<'_>| Some((mapping.metadata.uid.clone()?, mapping.metadata.generation.unwrap_or_default()));
-    mappings.iter().filter_map(generation).collect()
+fn generations(mappings: &[Mapping<'_>]) -> Generations {
+    let generation = |mapping: &Mapping<'_>| {
+        let generation = mapping.metadata.generation.unwrap_or_default();
+        Some((mapping.metadata.uid.as_deref()?.into(), generation))
+    };
+    let mut generations: Generations = mappings.iter().filter_map(generation).collect();
+    generations.sort_unstable();
+    generations
 }
 
 #[cfg(test)]
@@ -209,7 +213,7 @@ mod tests {
         assert_eq!(policy.grants[0].mapping.name, "ours");
         assert_eq!(policy.grants[0].to, [Subject::AppRole { role: "A".into(), callers: [CallerKind::User].into() }]);
         assert_eq!(policy, compiled.policy);
-        assert_eq!(compiled.programmed.held, BTreeMap::from([("uid-ours".to_owned(), 3)]));
+        assert_eq!(*compiled.programmed.held, [("uid-ours".into(), 3)]);
     }
 
     #[test]
@@ -247,8 +251,9 @@ mod tests {
         let compiled = compile_in(whole - 1, None, &mappings, &[]);
         assert!(compiled.document.len() < whole);
         assert_eq!(compiled.left_out, ["new"]);
-        assert_eq!(compiled.programmed.left_out, BTreeMap::from([("uid-new".to_owned(), 3)]));
-        assert_eq!(compiled.programmed.held.keys().collect::<Vec<_>>(), ["uid-middle", "uid-old"]);
+        assert_eq!(*compiled.programmed.left_out, [("uid-new".into(), 3)]);
+        let held: Vec<&str> = compiled.programmed.held.iter().map(|(uid, _)| &**uid).collect();
+        assert_eq!(held, ["uid-middle", "uid-old"]);
 
         let nothing_fits = compile_in(20, None, &mappings, &[]);
         assert_eq!(nothing_fits.document, r#"{"grants":[]}"#);

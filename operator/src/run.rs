@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Resource, ResourceExt,
     core::DeserializeGuard,
@@ -14,8 +14,8 @@ use kube::{
 };
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping};
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::WatchStream;
+use tokio::{net::TcpListener, time::Instant};
+use tokio_stream::wrappers::{IntervalStream, WatchStream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
@@ -188,6 +188,7 @@ pub async fn run(
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .reconcile_on(mappings_of_servers)
+        .reconcile_all_on(hourly())
         .reconcile_all_on(leadership.gained())
         .run(reconcile_mapping::<McpRoleMapping>, mapping_failed, mapping_context.clone())
         .for_each(|result| async { tell(result) });
@@ -195,6 +196,7 @@ pub async fn run(
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .reconcile_all_on(WatchStream::from_changes(moves))
+        .reconcile_all_on(hourly())
         .reconcile_all_on(leadership.gained())
         .run(reconcile_mapping::<ClusterMcpRoleMapping>, mapping_failed, cluster_mapping_context.clone())
         .for_each(|result| async { tell(result) });
@@ -243,6 +245,12 @@ pub async fn run(
     let others = async { Ok(futures::join!(work, announce, sweep, discovery)) };
     futures::try_join!(election, endpoints, others)?;
     Ok(())
+}
+
+/// Now and then, lest anything that was missed is missed for ever. A timer for each mapping would take more memory than it.
+fn hourly() -> impl Stream<Item = ()> + Send {
+    const HOUR: Duration = Duration::from_secs(3600);
+    IntervalStream::new(tokio::time::interval_at(Instant::now() + HOUR, HOUR)).map(drop)
 }
 
 async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> Result<Action, Error> {

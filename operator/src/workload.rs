@@ -77,7 +77,7 @@ pub(crate) fn validate(
     if federation.service_account_name.is_some() {
         usable(owner, &federation, account, &spec.entra.client_id)?;
     }
-    let template = spec.pod_template.clone().unwrap_or_default();
+    let template = spec.pod_template.as_deref().cloned().unwrap_or_default();
     unasked("annotation", &template.annotations, &options.allowed_pod_annotations)?;
     unasked("label", &template.labels, &options.allowed_pod_labels)?;
     priority(template.priority_class_name.as_ref(), &options.allowed_priority_classes)?;

@@ -82,7 +82,7 @@ pub struct McpServerSpec {
     pub network_policy: Option<NetworkPolicy>,
     /// What is added to the pods that the operator builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod_template: Option<PodTemplate>,
+    pub pod_template: Option<Box<PodTemplate>>,
     /// Image of the server. Absent: that of the operator's version. Another one only if the operator's own configuration
     /// allows it.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]

@@ -147,10 +147,10 @@ fn nothing_fails_while_pods_are_replaced() {
 #[test]
 fn the_pods_environment_is_added_to_ours() {
     let deployment = deployment(|server| {
-        server.spec.pod_template = Some(mcp_entra_crds::PodTemplate {
+        server.spec.pod_template = Some(Box::new(mcp_entra_crds::PodTemplate {
             env: vec![EnvironmentVariable { name: "HTTPS_PROXY".into(), value: "http://proxy:3128".into() }],
             ..mcp_entra_crds::PodTemplate::default()
-        });
+        }));
     });
     let environment = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
     assert_eq!(environment[1], json!({"name": "HTTPS_PROXY", "value": "http://proxy:3128"}));
