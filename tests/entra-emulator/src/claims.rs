@@ -155,6 +155,8 @@ impl Issuance<'_> {
             token.extend(roles_claim(user_roles(self.tenant, app, user)));
             token.extend(groups_claims(self.tenant, app, user));
         }
+        token.extend(user.home_tenant.map(|home| ("idp".to_owned(), v1_issuer(home).into())));
+        token.extend(optional(requested, OptionalClaim::Acct, "acct", json!(u8::from(user.home_tenant.is_some()))));
         token.extend(optional(requested, OptionalClaim::Idtyp, "idtyp", json!("user")));
         if !claims.capabilities.is_empty() {
             token.extend(optional(requested, OptionalClaim::XmsCc, "xms_cc", json!(claims.capabilities)));

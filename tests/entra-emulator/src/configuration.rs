@@ -244,6 +244,8 @@ pub enum OptionalClaim {
     XmsCc,
     /// `acrs`: the authentication contexts met.
     Acrs,
+    /// `acct`: 0 of a member of the tenant, 1 of a guest in it.
+    Acct,
     /// `groups`, which only has an effect with `groupMembershipClaims`.
     Groups,
 }
@@ -319,6 +321,8 @@ pub struct User {
     pub display_name: String,
     /// Whether the account may sign in.
     pub account_enabled: bool,
+    /// Of a guest: the tenant that the account belongs to.
+    pub home_tenant: Option<Uuid>,
     /// Graph's `mail`.
     pub mail: Option<String>,
     /// Graph's `givenName`.
@@ -346,6 +350,7 @@ impl Default for User {
             user_principal_name: String::new(),
             display_name: String::new(),
             account_enabled: true,
+            home_tenant: None,
             mail: None,
             given_name: None,
             surname: None,

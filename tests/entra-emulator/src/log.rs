@@ -47,6 +47,8 @@ pub struct LoggedRequest {
     pub client_secret_present: bool,
     /// `scope` of a token request; at Graph, the token's scopes or roles.
     pub scopes: Vec<String>,
+    /// `claims` of a token request, as it was sent.
+    pub claims: Option<String>,
     /// The AADSTS code, where the authority refused.
     pub aadsts: Option<u32>,
     /// How many requests of the same tenant to the same host were on their way when it came, itself included.
@@ -84,6 +86,7 @@ pub(crate) struct Seen {
     pub(crate) user: Option<Uuid>,
     pub(crate) client_secret_present: bool,
     pub(crate) scopes: Vec<String>,
+    pub(crate) claims: Option<String>,
     pub(crate) concurrent: usize,
 }
 
@@ -145,6 +148,7 @@ impl RequestLog {
             federated: learnt.federated,
             client_secret_present: seen.client_secret_present,
             scopes: seen.scopes,
+            claims: seen.claims,
             aadsts,
             concurrent: seen.concurrent,
         });

@@ -133,6 +133,7 @@ fn see(shared: &Shared, host: Host, method: &Method, path: &str, headers: &Heade
         user: None,
         client_secret_present: false,
         scopes: Vec::new(),
+        claims: None,
         concurrent: 0,
     };
     match host {
@@ -157,6 +158,7 @@ fn see_form(seen: &mut Seen, body: &[u8]) {
             "client_id" => seen.client = Some(value.into_owned()),
             "client_secret" => seen.client_secret_present = true,
             "scope" => seen.scopes = words(&value),
+            "claims" => seen.claims = Some(value.into_owned()),
             _ => {}
         }
     }

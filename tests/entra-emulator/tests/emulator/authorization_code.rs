@@ -1,7 +1,7 @@
 //! The sign-in page, the authorization code grant with PKCE, and refresh tokens.
 
 use entra_emulator::{
-    GroupMembershipClaims,
+    GroupMembershipClaims, OptionalClaim,
     sign_in::{self, AuthorizationCode},
 };
 use reqwest::{Response, header::LOCATION};
@@ -95,6 +95,19 @@ async fn roles_come_through_direct_membership_and_groups_through_any() {
     });
     let token = claims(&json!(assigned.user_token("bob")));
     assert_eq!(token["groups"], json!([assigned.sales]));
+}
+
+#[tokio::test]
+async fn a_guests_token_names_where_the_account_is_from() {
+    let home = Uuid::new_v4();
+    let world = World::with(|tenant| {
+        tenant.users[1].home_tenant = Some(home);
+        tenant.apps[0].optional_claims.push(OptionalClaim::Acct);
+    });
+    let (alice, bob) = (claims(&json!(world.user_token("alice"))), claims(&json!(world.user_token("bob"))));
+    assert_eq!((alice.get("idp"), &alice["acct"]), (None, &json!(0)));
+    assert_eq!((&bob["idp"], &bob["acct"]), (&json!(format!("https://sts.windows.net/{home}/")), &json!(1)));
+    assert_eq!(bob["tid"], json!(world.tenant));
 }
 
 #[tokio::test]

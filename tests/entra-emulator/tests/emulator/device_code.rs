@@ -1,6 +1,8 @@
 //! The device code flow.
 
-use serde_json::Value;
+use entra_emulator::{Configuration, EntraEmulator, sign_in::http_client};
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::world::{EMULATOR, World, claims, refusal};
 
@@ -80,6 +82,29 @@ async fn a_device_code_is_its_clients_alone() {
     let other = World::with(|tenant| tenant.apps[1].client_id = world.desktop);
     assert_eq!(refusal(&device.poll_as(&other, &world.desktop.to_string()).await).1, "bad_verification_code");
     assert_eq!(device.poll().await.0, 200);
+}
+
+#[tokio::test]
+async fn a_device_code_expires() {
+    // Its own emulator: the clock is everybody's.
+    let emulator = EntraEmulator::start(Configuration::default(), ([127, 0, 0, 1], 0).into()).await.unwrap();
+    let (tenant, client) = (Uuid::new_v4(), Uuid::new_v4());
+    let directory = json!({"id": tenant, "apps": [{"clientId": client, "publicClient": true}]});
+    emulator.control().add_tenant(serde_json::from_value(directory).unwrap()).unwrap();
+    let http = http_client(emulator.ca_pem()).unwrap();
+    let post = async |path: &str, form: &[(&str, &str)]| {
+        let url = format!("{}/{tenant}/oauth2/v2.0/{path}", emulator.authority());
+        let response = http.post(url).form(form).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let client = client.to_string();
+    let (_, device) = post("devicecode", &[("client_id", &client), ("scope", "User.Read")]).await;
+    let code = device["device_code"].as_str().unwrap();
+    let poll =
+        async || post("token", &[("grant_type", DEVICE_CODE), ("client_id", &client), ("device_code", code)]).await;
+    assert_eq!(refusal(&poll().await).1, "authorization_pending");
+    emulator.control().advance_clock(device["expires_in"].as_i64().unwrap());
+    assert_eq!(refusal(&poll().await), (400, "expired_token", 70019));
 }
 
 #[tokio::test]

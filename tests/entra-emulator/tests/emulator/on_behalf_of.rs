@@ -158,6 +158,7 @@ async fn what_a_client_can_do_is_in_the_token_if_it_says_so() {
     let world = World::new();
     let capable = json!({"access_token": {"xms_cc": {"values": ["cp1"]}}}).to_string();
     let (_, with) = world.on_behalf_of_with(&world.user_token("alice"), "User.Read", &[("claims", &capable)]).await;
+    assert_eq!(world.requests().pop().unwrap().claims.as_ref(), Some(&capable), "the log has it as it was sent");
     let (_, without) = world.on_behalf_of(&world.user_token("alice"), "User.Read").await;
     assert_eq!(claims(&with["access_token"])["xms_cc"], json!(["cp1"]));
     assert!(claims(&without["access_token"]).get("xms_cc").is_none());
