@@ -70,6 +70,8 @@ pub struct Keys {
     issuer: String,
     current: ArcSwapOption<KeySet>,
     error: ArcSwapOption<String>,
+    /// One fetch at a time, so that an answer which was long on its way cannot replace a newer one, withdrawn keys in it.
+    fetching: Mutex<()>,
     /// When keys were last asked for because a token had an unknown one; the lock makes that one request at a time.
     asked_on_demand: Mutex<Option<Instant>>,
 }
@@ -173,6 +175,7 @@ impl Keys {
             issuer: Issuers::new(&entra.authority, &entra.tenant_id).of(TokenVersion::V2).to_owned(),
             current: ArcSwapOption::empty(),
             error: ArcSwapOption::empty(),
+            fetching: Mutex::new(()),
             asked_on_demand: Mutex::new(None),
         }
     }
@@ -202,6 +205,7 @@ impl Keys {
 
     /// Fetches the keys now and says how many are usable. While this fails, those fetched before stay in use.
     pub async fn refresh(&self) -> Result<usize, KeysError> {
+        let _turn = self.fetching.lock().await;
         match self.fetch().await {
             Ok(set) => {
                 let count = set.keys.len();

@@ -189,3 +189,15 @@ async fn a_key_that_is_no_longer_published_takes_the_validations_that_it_made_wi
     keys.refresh().await.unwrap();
     assert_eq!(validator.validate(&token).await.unwrap_err().reason(), "unknown_key");
 }
+
+#[tokio::test]
+async fn keys_are_fetched_one_at_a_time_so_that_a_slow_answer_cannot_replace_a_newer_one() {
+    let tenant = TestTenant::new();
+    let (keys, _) = keys_of(&tenant);
+    let matcher = Matcher { host: Some(Host::Authority), tenant: Some(tenant.id), ..Matcher::default() };
+    control().inject(Fault { matcher, times: 6, kind: FaultKind::Delay { milliseconds: 50 } }).unwrap();
+    let (first, second, third) = tokio::join!(keys.refresh(), keys.refresh(), keys.refresh());
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    let together: Vec<usize> = tenant.requests().iter().map(|request| request.concurrent).collect();
+    assert_eq!(together, [1; 6]);
+}
