@@ -5,7 +5,7 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
 
 use super::reasons;
-use crate::token::Principal;
+use crate::token::{Membership, Principal};
 
 /// Name and version of what stands in a line. A member that is added leaves it as it is; one that changes its meaning,
 /// or goes, does not.
@@ -58,8 +58,10 @@ pub(super) struct Line<'a> {
 /// Whose token it is.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(super) enum Caller {
-    /// A person's, through a client.
+    /// A person's of the tenant, through a client.
     User,
+    /// A person's who is a guest in the tenant, through a client.
+    Guest,
     /// An application's, without a person.
     Application,
 }
@@ -67,6 +69,7 @@ pub(super) enum Caller {
 impl Caller {
     pub(super) fn of(principal: &Principal) -> Self {
         match principal {
+            Principal::User(user) if user.membership == Membership::Guest => Self::Guest,
             Principal::User(_) => Self::User,
             Principal::Application(_) => Self::Application,
         }

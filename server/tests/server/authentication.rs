@@ -187,3 +187,17 @@ async fn without_keys_nobody_gets_in_and_the_pod_is_not_ready() {
     assert!(readiness.text().await.unwrap().contains("[-] keys: no usable key"));
     assert_eq!(site.admin("/healthz").await.status(), 200);
 }
+
+#[tokio::test]
+async fn the_audit_line_tells_members_guests_and_applications_apart() {
+    let site = Setup::new().start().await;
+    let tenant = &site.setup.tenant;
+    let mut guest = tenant.claims(ALICE);
+    guest["idp"] = json!("https://sts.windows.net/9999/");
+    let application = tenant.application_claims(tenant.daemon);
+    for (claims, caller) in [(tenant.claims(ALICE), "User"), (guest, "Guest"), (application, "Application")] {
+        let response = site.rpc(&tenant.sign(&json!({}), &claims), "ping", json!({})).await;
+        assert_eq!(response.status(), 200, "{caller}");
+        assert_eq!(site.audit_of(&response).await["caller"], caller);
+    }
+}
