@@ -116,7 +116,8 @@ pub(super) async fn by_address(
         return too_many(wait, "too many tokens from this address were not accepted");
     }
     let response = next.run(request).await;
-    if !trail.is_authenticated() {
+    // Nothing else is the token's fault: not that it lacks a scope, nor that there are no keys to verify it with.
+    if !trail.is_authenticated() && response.status() == StatusCode::UNAUTHORIZED {
         let _ = budgets.draw(address);
     }
     response

@@ -1,11 +1,14 @@
 //! How often a caller may ask, and that nobody's asking keeps others out.
 
+use std::collections::BTreeMap;
+
+use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use mcp_entra_policy::Rate;
 use reqwest::Response;
 use serde_json::json;
 
 use crate::harness::{Setup, Site};
-use crate::tenant::{ALICE, BOB};
+use crate::tenant::{ALICE, BOB, control};
 
 /// As in the server: tokens that are not accepted, from one address.
 const REFUSED_TOKENS: usize = 60;
@@ -90,6 +93,20 @@ async fn requests_without_a_token_and_good_ones_use_up_nothing() {
         assert_eq!(ping(&site, "192.0.2.7", &alice).await.status(), 200);
     }
     assert_eq!(ping(&site, "192.0.2.7", &site.setup.tenant.token(BOB)).await.status(), 200);
+}
+
+#[tokio::test]
+async fn what_is_not_the_tokens_fault_uses_up_nothing() {
+    let mut setup = Setup::new();
+    setup.configuration.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let matcher = Matcher { tenant: Some(setup.tenant.id), host: Some(Host::Authority), ..Matcher::default() };
+    let kind = FaultKind::Status { status: 500, headers: BTreeMap::new(), body: String::new() };
+    control().inject(Fault { matcher, times: 1000, kind }).unwrap();
+    let site = setup.start_unready().await;
+    let alice = site.setup.tenant.token(ALICE);
+    for _ in 0..REFUSED_TOKENS + 2 {
+        assert_eq!(ping(&site, "192.0.2.7", &alice).await.status(), 503);
+    }
 }
 
 #[tokio::test]
