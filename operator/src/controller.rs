@@ -284,10 +284,18 @@ mod tests {
 
     type Writes = Arc<Mutex<Vec<(String, Value)>>>;
 
-    /// An API server that has nothing but a policy of ours, fails at every other object, and notes what is written.
-    fn mk_client(writes: Writes) -> Client {
+    /// The metadata of a policy of ours.
+    fn mk_policy() -> ObjectMeta {
+        let mut metadata = mk_owner().child_metadata(ChildKind::Policy);
+        metadata.uid = Some("uid-2".into());
+        metadata.resource_version = Some("1".into());
+        metadata
+    }
+
+    /// An API server that has nothing but a policy, fails at every other object, and notes what is written.
+    fn mk_client(writes: Writes, metadata: ObjectMeta) -> Client {
         let service = tower::service_fn(move |request: Request<Body>| {
-            let writes = writes.clone();
+            let (writes, metadata) = (writes.clone(), metadata.clone());
             async move {
                 let (parts, body) = request.into_parts();
                 let path = parts.uri.path().to_owned();
@@ -298,9 +306,6 @@ mod tests {
                     writes.lock().unwrap().push((path, sent.clone()));
                     (StatusCode::OK, if policy { sent } else { serde_json::to_value(mk_server()).unwrap() })
                 } else if parts.method == Method::GET && policy {
-                    let mut metadata = mk_owner().child_metadata(ChildKind::Policy);
-                    metadata.uid = Some("uid-2".into());
-                    metadata.resource_version = Some("1".into());
                     let data = json!({"policy.json": "{\"grants\":[\"revoked\"]}"});
                     (
                         StatusCode::OK,
@@ -344,10 +349,20 @@ mod tests {
         }
     }
 
+    /// A context in which a policy of ours was seen that grants what nobody grants any more, whatever has become of it, and
+    /// what is written.
+    fn mk_revoking(live: ObjectMeta) -> (Context, Writes) {
+        let writes = Writes::default();
+        let mut context = mk_context(mk_client(writes.clone(), live));
+        let watched: ChildView = serde_json::from_value(json!({"metadata": mk_policy()})).unwrap();
+        context.world.children = Children::one(ChildKind::Policy, watched);
+        (context, writes)
+    }
+
     #[tokio::test]
     async fn a_cluster_mapping_that_cannot_be_read_denies_everything() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut context = mk_context(mk_client(Writes::default()));
+        let mut context = mk_context(mk_client(Writes::default(), mk_policy()));
         assert_eq!(compile(&mk_server().metadata, Some(&mk_server()), &context.world).unwrap().policy.denies, []);
 
         let (store, mut writer) = reflector::store();
@@ -366,12 +381,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_cannot_be_read_is_still_revoked_from() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let writes = Writes::default();
-        let mut context = mk_context(mk_client(writes.clone()));
-        let mut metadata = mk_owner().child_metadata(ChildKind::Policy);
-        metadata.uid = Some("uid-2".into());
-        let watched: ChildView = serde_json::from_value(json!({"metadata": metadata})).unwrap();
-        context.world.children = Children::one(ChildKind::Policy, watched);
+        let (context, writes) = mk_revoking(mk_policy());
         reconcile_unreadable(&mk_server().metadata, &context).await.unwrap();
         let writes = writes.lock().unwrap();
         let [(path, written)] = writes.as_slice() else { panic!("{writes:#?}") };
@@ -380,14 +390,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_somebody_elses_since_it_was_seen_is_not_written() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (context, writes) = mk_revoking(ObjectMeta { owner_references: None, ..mk_policy() });
+        reconcile_unreadable(&mk_server().metadata, &context).await.unwrap();
+        assert!(writes.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_failed_look_up_does_not_freeze_a_revocation_and_is_told() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let writes = Writes::default();
-        let mut context = mk_context(mk_client(writes.clone()));
-        let mut metadata = mk_owner().child_metadata(ChildKind::Policy);
-        metadata.uid = Some("uid-2".into());
-        let watched: ChildView = serde_json::from_value(json!({"metadata": metadata})).unwrap();
-        context.world.children = Children::one(ChildKind::Policy, watched);
+        let (context, writes) = mk_revoking(mk_policy());
         let mut server = mk_server();
         // Not its first sight: there is something to revoke.
         server.status = Some(status::at_first_sight(&server, Timestamp::UNIX_EPOCH));
