@@ -80,7 +80,7 @@ impl ApplicationCredential {
             let result =
                 attempts.unwrap_or_else(|| Err(self.unreachable(&format!("no answer in {:?}", PATIENCE.total))));
             if let Err(error) = &result
-                && error.remedy().is_lasting()
+                && error.is_lasting()
             {
                 self.refusals.insert((), Arc::new(error.clone())).await;
             }

@@ -101,6 +101,11 @@ impl StsError {
         }
     }
 
+    /// Whether the same question would get the same answer for a while. What is not Entra's says nothing of that.
+    pub(super) fn is_lasting(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.remedy.is_lasting())
+    }
+
     /// How long Entra asks to wait, if it does.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

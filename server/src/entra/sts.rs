@@ -108,7 +108,7 @@ impl Sts {
         let exchange = async {
             let result = user.ask(&self.endpoint, None).await;
             if let Err(error) = &result
-                && error.remedy().is_lasting()
+                && error.is_lasting()
             {
                 self.refusals.insert(user.key, Arc::new(error.clone())).await;
             }

@@ -6,6 +6,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::question::is_busy;
 use super::www_authenticate::claims_challenge;
 use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError};
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
@@ -122,9 +123,7 @@ impl GraphError {
 
     pub(super) fn again(&self) -> Again {
         match self {
-            Self::Refused(refusal) if matches!(refusal.status.as_u16(), 429 | 503 | 504) => {
-                Again::After(refusal.retry_after)
-            }
+            Self::Refused(refusal) if is_busy(refusal.status) => Again::After(refusal.retry_after),
             Self::Unreachable { source: ExchangeError::Network(_), .. } => Again::After(None),
             _ => Again::Never,
         }
@@ -165,7 +164,7 @@ impl GraphRefusal {
             code: error.code,
             message: error.message,
             request_id: header("request-id"),
-            client_request_id: client_request_id.to_owned(),
+            client_request_id: header("client-request-id").unwrap_or_else(|| client_request_id.to_owned()),
             retry_after: retry_after(&answer.headers, Timestamp::now()),
             challenge: claims_challenge(&answer.headers),
         }

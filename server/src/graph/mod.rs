@@ -9,6 +9,7 @@
 //! anew each time, and no tool asks the same question twice in one call: a cache would only ever be wrong or unused.
 
 mod access;
+mod batch;
 mod error;
 mod mailboxes;
 mod pages;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use mcp_entra_policy::{GraphAccess, GraphConfiguration};
 use serde_json::Value;
 
+pub use batch::BatchQuestion;
 pub use error::{GraphError, GraphRefusal};
 
 use access::Access;

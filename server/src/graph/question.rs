@@ -20,10 +20,15 @@ const MAXIMUM_ANSWER: usize = 4 * 1024 * 1024;
 /// What one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(15);
 /// As Microsoft's own clients do, but for the total.
-const PATIENCE: Patience =
+pub(super) const PATIENCE: Patience =
     Patience { repetitions: 3, first_pause: Duration::from_secs(3), total: Duration::from_secs(40) };
 /// What a question may take with its tokens, turns and repetitions: less than a request to this server may.
 const TOTAL: Duration = Duration::from_secs(50);
+
+/// Whether an answer of this status may be another one soon.
+pub(super) fn is_busy(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 503 | 504)
+}
 
 /// A question that changes nothing.
 pub(super) struct Question<'a> {

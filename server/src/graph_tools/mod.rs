@@ -15,11 +15,12 @@ use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::{Extension, ToolCallContext};
 use rmcp::handler::server::wrapper::{Json, Parameters};
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, Implementation, ListToolsResult, PaginatedRequestParams,
+    CallToolRequestParams, CallToolResponse, Implementation, JsonObject, ListToolsResult, PaginatedRequestParams,
     ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool, tool_router};
+use serde_json::{Value, json};
 
 use crate::entra::SignIn;
 use crate::graph::{Graph, GraphClient, GraphError};
@@ -109,6 +110,18 @@ impl GraphTools {
     }
 }
 
+/// The tool as this caller sees it: an application names the user, and a user cannot.
+fn shown(mut tool: Tool, principal: &Principal) -> Tool {
+    let mut schema = JsonObject::clone(&tool.input_schema);
+    match (principal, schema.get_mut("properties")) {
+        (Principal::User(_), Some(Value::Object(properties))) => _ = properties.remove("user"),
+        (Principal::Application(_), Some(_)) => _ = schema.insert("required".to_owned(), json!(["user"])),
+        _ => {}
+    }
+    tool.input_schema = Arc::new(schema);
+    tool
+}
+
 fn answer<T>(parts: &Parts, result: Result<T, ToolError>) -> Result<Json<T>, String> {
     result.map(Json).map_err(|error| {
         if let ToolError::Graph(error) = &error
@@ -132,15 +145,14 @@ impl ServerHandler for GraphTools {
         _: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let parts = context.extensions.get::<Parts>();
-        let Some(permissions) = parts.and_then(|parts| parts.extensions.get::<Permissions>()) else {
-            return Err(ErrorData::internal_error(
-                "the request carries no permissions; this is a defect of the server",
-                None,
-            ));
+        let extensions = context.extensions.get::<Parts>().map(|parts| &parts.extensions);
+        let permissions = extensions.and_then(|extensions| extensions.get::<Permissions>());
+        let principal = extensions.and_then(|extensions| extensions.get::<Arc<Principal>>());
+        let (Some(permissions), Some(principal)) = (permissions, principal) else {
+            return Err(ErrorData::internal_error(ToolError::Defect.to_string(), None));
         };
         let allowed = |tool: &Tool| built_in_tool(&tool.name).is_some_and(|tool| permissions.decide(tool).is_allowed());
-        let tools = self.router.list_all().into_iter().filter(allowed).collect();
+        let tools = self.router.list_all().into_iter().filter(allowed).map(|tool| shown(tool, principal)).collect();
         Ok(ListToolsResult::with_all_items(tools))
     }
 

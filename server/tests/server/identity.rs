@@ -2,6 +2,7 @@
 
 mod check;
 mod exchange;
+mod failures;
 mod graph;
 mod probe;
 mod signing_keys;

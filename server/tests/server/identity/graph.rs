@@ -3,7 +3,7 @@
 use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
 use mcp_entra_policy::GraphAccess;
 use mcp_entra_server::entra::{ClaimsChallenge, SignIn};
-use mcp_entra_server::graph::{Graph, GraphClient, GraphError};
+use mcp_entra_server::graph::{BatchQuestion, Graph, GraphClient, GraphError};
 use mcp_entra_server::token::Principal;
 use serde_json::json;
 
@@ -243,6 +243,65 @@ async fn empty_pages_are_followed_but_not_for_ever() {
     (0..20).for_each(|_| next_answer(&tenant, 200, &[], &empty));
     assert_eq!(graph.list("/messages", &[], 10).await.unwrap().len(), 0);
     assert_eq!(questions(&tenant), 22);
+}
+
+#[tokio::test]
+async fn a_batch_is_answered_in_the_order_of_its_questions_each_by_itself() {
+    let tenant = TestTenant::new();
+    fill_mailbox(&tenant, 3);
+    let graph = graph_of(&tenant, ALICE).await;
+    let select: &[_] = &[("$select", "id,displayName")];
+    let mut questions = vec![BatchQuestion { path: "", query: select }; 45];
+    questions[7] = BatchQuestion { path: "/nothing", query: &[] };
+    questions[44] = BatchQuestion { path: "/messages", query: &[("$top", "2"), ("$orderby", "receivedDateTime desc")] };
+    let mut answers = graph.batch(&questions).await.unwrap();
+    assert_eq!(answers.len(), 45);
+    assert_eq!(answers.pop().unwrap().unwrap()["value"].as_array().unwrap().len(), 2);
+    let refusal = answers.remove(7).unwrap_err();
+    assert!(refusal.status.as_u16() >= 400, "{refusal}");
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap()["displayName"] == "Alice Adams"));
+    let batches = tenant.requests().iter().filter(|request| request.path == "/v1.0/$batch").count();
+    assert_eq!(batches, 3, "twenty at a time");
+}
+
+#[tokio::test]
+async fn of_a_batch_only_what_graph_was_too_busy_for_is_asked_again() {
+    let tenant = TestTenant::new();
+    let graph = graph_of(&tenant, ALICE).await;
+    let matcher = Matcher {
+        host: Some(Host::Graph),
+        tenant: Some(tenant.id),
+        path: Some("/v1.0/me/messages".to_owned()),
+        ..Matcher::default()
+    };
+    let busy = |retry_after: &str| FaultKind::Status {
+        status: 429,
+        headers: [("Retry-After".to_owned(), retry_after.to_owned())].into(),
+        body: String::new(),
+    };
+    control().inject(Fault { matcher: matcher.clone(), times: 2, kind: busy("0") }).unwrap();
+    let questions = ["", "/messages", ""].map(|path| BatchQuestion { path, query: &[] });
+    let answers = graph.batch(&questions).await.unwrap();
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let asked = |path: &str| tenant.requests().iter().filter(|request| request.path == path).count();
+    assert_eq!([asked("/v1.0/$batch"), asked("/v1.0/me/messages"), asked("/v1.0/me")], [3, 3, 2]);
+
+    control().inject(Fault { matcher, times: 1, kind: busy("3600") }).unwrap();
+    let answers = graph.batch(&questions).await.unwrap();
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    let told = answers[1].as_ref().unwrap_err().to_string();
+    assert!(told.contains("after 3600 seconds"), "{told}");
+}
+
+#[tokio::test]
+async fn one_mailbox_is_asked_at_most_four_questions_at_a_time() {
+    let tenant = TestTenant::new();
+    let graph = graph_of(&tenant, ALICE).await;
+    (0..12).for_each(|_| answer_next(&tenant, FaultKind::Delay { milliseconds: 100 }));
+    let questions = (0..12).map(|_| graph.get("/messages", &[]));
+    futures::future::try_join_all(questions).await.unwrap();
+    let graph = tenant.requests().into_iter().filter(|request| request.host == Host::Graph);
+    assert_eq!(graph.map(|request| request.concurrent).max(), Some(4));
 }
 
 #[tokio::test]

@@ -1,0 +1,137 @@
+//! Several questions in one request: each is answered or refused by itself, and those that Graph is too busy for are
+//! asked again by themselves.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use super::question::{PATIENCE, Question, is_busy};
+use super::{Graph, GraphError, GraphRefusal};
+use crate::http_client::{Again, Answer};
+
+/// Most questions in one request.
+const AT_ONCE: usize = 20;
+const PATH: &str = "/$batch";
+
+/// One question of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchQuestion<'a> {
+    /// What is asked for behind the user, as `/messages`.
+    pub path: &'static str,
+    /// Its query parameters.
+    pub query: &'a [(&'a str, &'a str)],
+}
+
+type BatchAnswer = Result<Value, Box<GraphRefusal>>;
+
+/// Why a request did not answer all of its questions.
+enum Incomplete {
+    /// Graph is too busy for some of them.
+    Busy(Option<Duration>),
+    /// There is no answer to the request itself.
+    Failed(GraphError),
+}
+
+#[derive(Deserialize)]
+struct BatchDocument {
+    responses: Vec<BatchItem>,
+}
+
+#[derive(Deserialize)]
+struct BatchItem {
+    id: String,
+    status: u16,
+    #[serde(default)]
+    headers: HashMap<String, String>,
+    #[serde(default)]
+    body: Value,
+}
+
+impl Graph {
+    /// The answers to these questions, in their order.
+    pub async fn batch(&self, questions: &[BatchQuestion<'_>]) -> Result<Vec<BatchAnswer>, GraphError> {
+        let mut answers = Vec::new();
+        for some in questions.chunks(AT_ONCE) {
+            // By place, so that those without an answer can be asked again.
+            let known = Mutex::new(HashMap::new());
+            let attempt = || self.ask_the_rest(some, &known);
+            let again = |incomplete: &Incomplete| match incomplete {
+                Incomplete::Busy(retry_after) => Again::After(*retry_after),
+                Incomplete::Failed(_) => Again::Never,
+            };
+            if let Some(Err(Incomplete::Failed(error))) = PATIENCE.attempt(attempt, again).await {
+                return Err(error);
+            }
+            let mut known = known.into_inner().unwrap_or_else(PoisonError::into_inner);
+            for place in 0..some.len() {
+                answers.push(known.remove(&place).ok_or(GraphError::Unexpected { path: PATH })?);
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn ask_the_rest(
+        &self,
+        questions: &[BatchQuestion<'_>],
+        known: &Mutex<HashMap<usize, BatchAnswer>>,
+    ) -> Result<(), Incomplete> {
+        let is_open = |place: &usize| {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(place).is_none_or(|answer| answer.as_ref().is_err_and(|refusal| is_busy(refusal.status)))
+        };
+        let rest = questions.iter().enumerate().filter(|(place, _)| is_open(place));
+        let requests: Vec<Value> = rest
+            .map(
+                |(place, question)| json!({ "id": place.to_string(), "method": "GET", "url": self.relative(question) }),
+            )
+            .collect();
+        let body = json!({ "requests": requests });
+        let url = format!("{}/v1.0{PATH}", self.client.0.base_url);
+        let document =
+            self.answer(&Question { url, query: &[], body: Some(&body) }).await.map_err(Incomplete::Failed)?;
+        let unexpected = |_| Incomplete::Failed(GraphError::Unexpected { path: PATH });
+        let document: BatchDocument = serde_json::from_value(document).map_err(unexpected)?;
+
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        for item in document.responses {
+            if let Some(place) = item.id.parse().ok().filter(|place| *place < questions.len()) {
+                known.insert(place, item.into_answer());
+            }
+        }
+        let busy = known.values().filter_map(|answer| answer.as_ref().err()).filter(|refusal| is_busy(refusal.status));
+        // Nobody is asked before the last of them is ready.
+        match busy.map(|refusal| refusal.retry_after).max() {
+            Some(retry_after) => Err(Incomplete::Busy(retry_after)),
+            None => Ok(()),
+        }
+    }
+
+    /// The question as a batch has it: behind the version.
+    fn relative(&self, question: &BatchQuestion<'_>) -> String {
+        let path = format!("/{}{}", self.subject.path(), question.path);
+        match question.query {
+            [] => path,
+            query => format!("{path}?{}", form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish()),
+        }
+    }
+}
+
+impl BatchItem {
+    fn into_answer(self) -> BatchAnswer {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        if status.is_success() {
+            return Ok(self.body);
+        }
+        let header = |(name, value): (&String, &String)| {
+            Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
+        };
+        let headers: HeaderMap = self.headers.iter().filter_map(header).collect();
+        let body = self.body.to_string().into_bytes();
+        Err(Box::new(GraphRefusal::read(&Answer { status, headers, body }, "unknown")))
+    }
+}

@@ -1,0 +1,179 @@
+//! Graph as the application itself: for applications that call by themselves, and for users only where the grant says so;
+//! in each case about one user, and never about anybody else.
+
+use entra_emulator::{Fault, FaultKind, Host, LoggedRequest, Matcher};
+use mcp_entra_policy::{CallerKind, GraphAccess, Subject};
+use serde_json::{Value, json};
+
+use crate::harness::{ON_BEHALF_OF, Setup, Site, grant, grant_to_readers};
+use crate::tenant::{ALICE, BOB, ROLE, TestTenant, control};
+
+/// A server for users and applications with the role, where it allows this access to Graph and the grants to users say
+/// that one.
+async fn site(configured: GraphAccess, granted: GraphAccess) -> Site {
+    let mut setup = Setup::new();
+    setup.configuration.graph.access = configured;
+    // One probe at the start; its exchanges are of the same kind as those that are counted here.
+    setup.configuration.probe.interval_seconds = 3600;
+    let mut to_users = grant_to_readers(&["*"]);
+    to_users.graph = granted;
+    let daemons = Subject::AppRole { role: ROLE.into(), callers: [CallerKind::Application].into() };
+    setup.policy.grants = vec![to_users, grant("daemons", daemons, &["*"])];
+    let server = setup.tenant.server;
+    control()
+        .change_tenant(setup.tenant.id, |directory| {
+            let app = directory.apps.iter_mut().find(|app| app.client_id == server).unwrap();
+            app.granted_graph_roles = vec!["User.Read.All".to_owned(), "Mail.Read".to_owned()];
+            Ok(())
+        })
+        .unwrap();
+    setup.start().await
+}
+
+fn daemon(tenant: &TestTenant) -> String {
+    tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon))
+}
+
+async fn call(site: &Site, token: &str, arguments: Value) -> Value {
+    let response = site.call(token, "get_user_details", arguments).await;
+    assert_eq!(response.status(), 200);
+    response.json::<Value>().await.unwrap()["result"].take()
+}
+
+fn text(result: &Value) -> &str {
+    assert_eq!(result["isError"], true, "{result}");
+    result["content"][0]["text"].as_str().unwrap()
+}
+
+fn graph_requests(tenant: &TestTenant) -> Vec<LoggedRequest> {
+    tenant.requests().into_iter().filter(|request| request.host == Host::Graph).collect()
+}
+
+fn object_id(tenant: &TestTenant, user: &str) -> String {
+    control().change_tenant(tenant.id, |directory| Ok(directory.find_user(user).unwrap().oid)).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn an_application_reads_the_user_whom_it_names_by_its_own_permissions() {
+    let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
+    let tenant = &site.setup.tenant;
+    for user in [BOB.to_owned(), BOB.to_uppercase(), object_id(tenant, BOB)] {
+        let result = call(&site, &daemon(tenant), json!({ "user": user })).await;
+        assert_eq!(result["structuredContent"]["displayName"], "Bob Brown", "{result}");
+    }
+    let asked = graph_requests(tenant);
+    assert_eq!(asked.len(), 3);
+    assert!(asked.iter().all(|request| request.path.starts_with("/v1.0/users/") && request.user.is_none()));
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 0);
+    assert!(tenant.requests().iter().all(|request| !request.client_secret_present));
+}
+
+#[tokio::test]
+async fn an_application_is_shown_that_it_names_a_user_and_a_user_is_not() {
+    let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
+    let tenant = &site.setup.tenant;
+    for (token, names_a_user) in [(daemon(tenant), true), (tenant.token(ALICE), false)] {
+        let answer: Value = site.rpc(&token, "tools/list", json!({})).await.json().await.unwrap();
+        let tools = answer["result"]["tools"].as_array().unwrap();
+        assert_eq!(tools.len(), 2, "{answer}");
+        for tool in tools {
+            let schema = &tool["inputSchema"];
+            assert_eq!(schema["properties"]["user"].is_object(), names_a_user, "{schema}");
+            assert_eq!(schema["required"] == json!(["user"]), names_a_user, "{schema}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_names_nobody_or_no_user_is_told_so_and_graph_is_not_asked() {
+    let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
+    let tenant = &site.setup.tenant;
+    for (arguments, hint) in [
+        (json!({}), "give the argument user"),
+        (json!({ "user": "me" }), "as alice@contoso.com"),
+        (json!({ "user": "" }), "as alice@contoso.com"),
+        (json!({ "user": "bob@contoso.com/messages" }), "as alice@contoso.com"),
+        (json!({ "user": "../groups" }), "as alice@contoso.com"),
+        (json!({ "user": 7 }), "invalid type"),
+    ] {
+        let result = call(&site, &daemon(tenant), arguments.clone()).await;
+        assert!(text(&result).contains(hint), "{arguments}: {result}");
+    }
+    assert_eq!(graph_requests(tenant).len(), 0);
+    let result = call(&site, &daemon(tenant), json!({ "user": "nobody@contoso.com" })).await;
+    assert!(text(&result).contains("HTTP 404"), "{result}");
+}
+
+#[tokio::test]
+async fn an_application_has_no_access_where_the_server_reaches_graph_as_users_alone() {
+    let site = site(GraphAccess::OnBehalfOf, GraphAccess::Application).await;
+    let tenant = &site.setup.tenant;
+    for arguments in [json!({}), json!({ "user": BOB })] {
+        let result = call(&site, &daemon(tenant), arguments).await;
+        assert!(text(&result).contains("sign in as a user"), "{result}");
+    }
+    assert_eq!(graph_requests(tenant).len(), 0);
+}
+
+#[tokio::test]
+async fn a_user_is_reached_as_the_application_only_where_server_and_grant_say_so_and_reads_themselves() {
+    use GraphAccess::{Application, OnBehalfOf};
+    for (configured, granted, by_application) in [
+        (OnBehalfOf, OnBehalfOf, false),
+        (OnBehalfOf, Application, false),
+        (Application, OnBehalfOf, false),
+        (Application, Application, true),
+    ] {
+        let site = site(configured, granted).await;
+        let tenant = &site.setup.tenant;
+        let token = tenant.token(ALICE);
+        let result = call(&site, &token, json!({})).await;
+        assert_eq!(result["structuredContent"]["userPrincipalName"], ALICE, "{result}");
+        for user in [BOB, ALICE, &object_id(tenant, BOB)] {
+            let result = call(&site, &token, json!({ "user": user })).await;
+            assert!(text(&result).contains("leave out the argument user"), "{result}");
+        }
+        let asked = graph_requests(tenant);
+        assert_eq!(asked.len(), 1, "{configured:?} {granted:?}");
+        let path = if by_application { format!("/v1.0/users/{}", object_id(tenant, ALICE)) } else { "/v1.0/me".into() };
+        assert_eq!((&asked[0].path, asked[0].user.is_none()), (&path, by_application), "{configured:?} {granted:?}");
+        assert_eq!(tenant.grants(ON_BEHALF_OF), usize::from(!by_application));
+    }
+}
+
+#[tokio::test]
+async fn the_applications_token_is_kept_and_replaced_once_graph_rejects_it() {
+    let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
+    let tenant = &site.setup.tenant;
+    let token = daemon(tenant);
+    crate::harness::eventually("the probe is over", async || site.status().await.federation.works).await;
+    let exchanges = || tenant.grants("client_credentials");
+    let before = exchanges();
+    for _ in 0..2 {
+        assert_ne!(call(&site, &token, json!({ "user": BOB })).await["isError"], true);
+    }
+    assert_eq!(exchanges() - before, 1);
+    let matcher = Matcher { host: Some(Host::Graph), tenant: Some(tenant.id), ..Matcher::default() };
+    let body = r#"{"error":{"code":"InvalidAuthenticationToken","message":"Revoked."}}"#.to_owned();
+    let claims = "Bearer error=\"insufficient_claims\", claims=\"eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjpudWxsfX0\"";
+    let headers = [("WWW-Authenticate".to_owned(), claims.to_owned())].into();
+    control().inject(Fault { matcher, times: 1, kind: FaultKind::Status { status: 401, headers, body } }).unwrap();
+    assert_ne!(call(&site, &token, json!({ "user": BOB })).await["isError"], true);
+    assert_eq!(exchanges() - before, 2);
+    let statuses: Vec<_> = graph_requests(tenant).iter().map(|request| request.status).collect();
+    assert_eq!(statuses, [200, 200, 401, 200]);
+}
+
+#[tokio::test]
+async fn what_entra_says_of_the_application_is_told_with_the_next_step() {
+    let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
+    let tenant = &site.setup.tenant;
+    control().remove_federated_credential(tenant.id, tenant.server, crate::tenant::CREDENTIAL).unwrap();
+    let result = call(&site, &daemon(tenant), json!({ "user": BOB })).await;
+    let told = text(&result);
+    assert!(told.contains("as the application itself") && told.contains("AADSTS70021"), "{told}");
+    assert!(told.contains("federated credential with issuer"), "{told}");
+    // Never kept: it works as soon as somebody has put it right.
+    control().add_federated_credential(tenant.id, tenant.server, tenant.credential()).unwrap();
+    assert_ne!(call(&site, &daemon(tenant), json!({ "user": BOB })).await["isError"], true);
+}
