@@ -47,6 +47,16 @@ async fn a_mapping_lets_bob_in_and_its_deletion_keeps_him_out_without_a_restart(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_required_authentication_context_challenges_bob_whose_next_sign_in_satisfies_it() -> anyhow::Result<()> {
+    in_a_ready_world("step-up", story::STEP_UP).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_sessions_demand_reaches_the_client_and_the_next_sign_in_meets_it() -> anyhow::Result<()> {
+    in_a_ready_world("revoked-session", story::REVOKED_SESSION).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_token_that_is_not_for_this_server_is_refused() -> anyhow::Result<()> {
     in_a_ready_world("tokens", story::TOKENS).await.map(drop)
 }

@@ -158,15 +158,7 @@ pub(super) async fn mapping(world: &World) -> anyhow::Result<Evidence> {
     let status = || async { Ok(call(world, &token, "get_user_details").await?.status) };
     world.eventually("bob is refused before the mapping", status, |status| *status == 403).await?;
 
-    let mapping = json!({
-        "apiVersion": "mcp-entra.dev/v1alpha1", "kind": "McpRoleMapping",
-        "metadata": {"name": "sales", "namespace": world.namespace},
-        "spec": {"servers": {"names": [SERVER]}, "grants": [{
-            "name": "sales", "to": [{"group": {"id": world.sales, "displayName": SALES}}],
-            "allow": {"tools": ["get_user_details"]},
-        }]},
-    });
-    world.apply(&mapping.to_string()).await?;
+    apply_sales_mapping(world, &json!({})).await?;
     let (_, granted) = world.eventually("bob may call", status, |status| *status == 200).await?;
     world.kubectl(&["delete", "mcprolemapping", "sales"]).await?;
     let (_, withdrawn) = world.eventually("bob may no longer call", status, |status| *status == 403).await?;
@@ -176,6 +168,21 @@ pub(super) async fn mapping(world: &World) -> anyhow::Result<Evidence> {
         format!("{granted:.1?} after the mapping was applied, bob could call"),
         format!("{withdrawn:.1?} after it was deleted, he could not; same pods, no restart"),
     ])
+}
+
+/// Lets the group [`SALES`] call `get_user_details`, as far as `more` of the grant does not narrow that.
+pub(super) async fn apply_sales_mapping(world: &World, more: &Value) -> anyhow::Result<()> {
+    let mut grant = json!({
+        "name": "sales", "to": [{"group": {"id": world.sales, "displayName": SALES}}],
+        "allow": {"tools": ["get_user_details"]},
+    });
+    super::world::merge(&mut grant, more);
+    let mapping = json!({
+        "apiVersion": "mcp-entra.dev/v1alpha1", "kind": "McpRoleMapping",
+        "metadata": {"name": "sales", "namespace": world.namespace},
+        "spec": {"servers": {"names": [SERVER]}, "grants": [grant]},
+    });
+    world.apply(&mapping.to_string()).await.map(drop)
 }
 
 /// Uid and restarts of each pod.

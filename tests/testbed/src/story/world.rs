@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use entra_emulator::sign_in::{Authority, Tokens, sign_in};
+use entra_emulator::sign_in::{Authority, Tokens, sign_in, sign_in_with_claims};
 use entra_emulator::{
     App, AppRole, Group, GroupMembershipClaims, MemberType, Message, OptionalClaim, RoleAssignment, Tenant, User,
 };
@@ -109,7 +109,7 @@ impl World {
                     scopes: vec!["mcp.access".into()],
                     app_roles: vec![AppRole { value: READER.into(), allowed_member_types: vec![MemberType::User] }],
                     pre_authorized_clients: vec![client_app],
-                    optional_claims: vec![OptionalClaim::Idtyp],
+                    optional_claims: vec![OptionalClaim::Idtyp, OptionalClaim::XmsCc, OptionalClaim::Acrs],
                     group_membership_claims: GroupMembershipClaims::SecurityGroup,
                     granted_graph_scopes: vec!["User.Read".into(), "Mail.Read".into()],
                     role_assignments: vec![RoleAssignment { principal: alice.oid, role: Some(READER.into()) }],
@@ -275,6 +275,18 @@ impl World {
         let authority = Authority::from(&self.stack.entra);
         let user = &person.user_principal_name;
         sign_in(&authority, self.tenant, self.client_app, "http://localhost:8400/", user, scopes).await
+    }
+
+    /// Signs a person in for claims, as an MCP client does that answers a claims challenge.
+    ///
+    /// # Errors
+    /// With what Entra answers.
+    pub async fn sign_in_with(&self, person: &User, claims: &Value) -> anyhow::Result<Tokens> {
+        let scope = format!("api://{}/mcp.access", self.server_app);
+        let (authority, user, claims) =
+            (Authority::from(&self.stack.entra), &person.user_principal_name, claims.to_string());
+        let (redirect_uri, scopes) = ("http://localhost:8400/", ["openid", &scope]);
+        sign_in_with_claims(&authority, self.tenant, self.client_app, redirect_uri, user, &scopes, Some(&claims)).await
     }
 
     /// Waits until a condition of the server has this status, and returns it.

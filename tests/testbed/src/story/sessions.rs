@@ -1,0 +1,84 @@
+//! What a client has to do about a sign-in that is not enough: without the authentication context that a mapping asks
+//! for, or of a session that was revoked.
+
+use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use entra_emulator::User;
+use serde_json::{Value, json};
+
+use super::Evidence;
+use super::callers::{Answer, apply_sales_mapping, call};
+use super::world::World;
+
+/// The authentication context that a mapping asks for.
+const CONTEXT: &str = "c1";
+const TOOL: &str = "get_user_details";
+/// The mapping of [`apply_sales_mapping`].
+const MAPPING: &str = "sales";
+
+pub(super) async fn step_up(world: &World) -> anyhow::Result<Evidence> {
+    apply_sales_mapping(world, &json!({"require": {"authenticationContext": CONTEXT}})).await?;
+    let before = sign_in(world, &world.bob, json!({})).await?;
+    let answer = || call(world, &before, TOOL);
+    let (challenged, _) = world.eventually("bob is challenged", answer, |answer| answer.status == 401).await?;
+    let claims = challenge(&challenged)?;
+    ensure!(claims.pointer("/acrs/value") == Some(&json!(CONTEXT)), "{claims}");
+
+    let other = sign_in(world, &world.bob, json!({"acrs": {"essential": true, "value": "c2"}})).await?;
+    let refused = call(world, &other, TOOL).await?;
+    ensure!(!refused.is_tool_result(), "another context lets bob in: {refused:?}");
+    let after = sign_in(world, &world.bob, claims.clone()).await?;
+    let answer = call(world, &after, TOOL).await?;
+    ensure!(answer.is_tool_result(), "bob is refused after he met the challenge: {answer:?}");
+
+    world.kubectl(&["delete", "mcprolemapping", MAPPING]).await?;
+    let status = || async { Ok(call(world, &after, TOOL).await?.status) };
+    world.eventually("bob may no longer call", status, |status| *status == 403).await?;
+    Ok(vec![
+        format!("401, WWW-Authenticate: {}", challenged.challenge.unwrap_or_default()),
+        format!("its claims: {claims}"),
+        "bob signed in again with these claims, and could call; with those of another context he could not".to_owned(),
+    ])
+}
+
+pub(super) async fn revoked(world: &World) -> anyhow::Result<Evidence> {
+    let before = sign_in(world, &world.alice, json!({})).await?;
+    let answer = call(world, &before, TOOL).await?;
+    ensure!(answer.is_tool_result(), "alice is refused: {answer:?}");
+    world.stack.entra.control().revoke(world.tenant, world.alice.oid)?;
+    let challenged = call(world, &before, TOOL).await?;
+    let claims = challenge(&challenged)?;
+    ensure!(claims.pointer("/nbf/value").is_some(), "{claims}");
+
+    let after = sign_in(world, &world.alice, claims.clone()).await?;
+    let answer = call(world, &after, TOOL).await?;
+    ensure!(answer.is_tool_result(), "alice is refused after she signed in again: {answer:?}");
+    let again = call(world, &before, TOOL).await?;
+    ensure!(!again.is_tool_result(), "the token of the revoked session works again: {again:?}");
+    Ok(vec![
+        format!("401, WWW-Authenticate: {}", challenged.challenge.unwrap_or_default()),
+        format!("its claims, as Graph asked for them: {claims}"),
+        "alice signed in again with these claims, and could call; the old token did not come to life again".to_owned(),
+    ])
+}
+
+/// Signs somebody in as a client does that can take a claims challenge, and answers one.
+async fn sign_in(world: &World, person: &User, access_token: Value) -> anyhow::Result<String> {
+    let mut claims = json!({"access_token": {"xms_cc": {"values": ["cp1"]}}});
+    super::world::merge(&mut claims, &json!({"access_token": access_token}));
+    Ok(world.sign_in_with(person, &claims).await?.access_token)
+}
+
+/// The claims of the access token that an answer challenges the client for.
+fn challenge(answer: &Answer) -> anyhow::Result<Value> {
+    let header = answer.challenge.as_deref().unwrap_or_default();
+    ensure!(
+        answer.status == 401 && header.contains("error=\"insufficient_claims\""),
+        "no claims challenge: {answer:?}"
+    );
+    let encoded = header.split("claims=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let encoded = encoded.with_context(|| format!("no claims: {header}"))?;
+    let claims: Value = serde_json::from_slice(&BASE64_STANDARD.decode(encoded)?)?;
+    claims.get("access_token").cloned().with_context(|| format!("no claims of the access token: {claims}"))
+}
