@@ -289,7 +289,9 @@ impl Aadsts {
         });
         let (suberror, claims) = match self {
             Self::ConsentRequired { .. } => (Some("consent_required".to_owned()), None),
-            Self::GrantRevoked { claims } => (None, Some(claims.clone())),
+            // The one shape with claims that Entra was seen to answer on-behalf-of with; of another, MSAL for Node drops
+            // the claims.
+            Self::GrantRevoked { claims } => (Some("basic_action".to_owned()), Some(claims.clone())),
             Self::StepUpRequired { claims, basic_action, .. } => {
                 (basic_action.then(|| "basic_action".to_owned()), Some(claims.clone()))
             }

@@ -114,6 +114,21 @@ const flows = {
     const second = server.acquireTokenOnBehalfOf({ ...request, oboAssertion: after.access_token, claims });
     return { first, second: await outcome(second) };
   },
+  // Graph refuses, the server hands its demand to the client, and the client's user signs in again.
+  async revoked_session() {
+    const [server, client] = [confidential({ clientCapabilities: ["cp1"] }), public_({ clientCapabilities: ["cp1"] })];
+    const before = await signIn(client, apiScopes);
+    const onBehalfOf = (user, claims) =>
+      outcome(server.acquireTokenOnBehalfOf({ oboAssertion: user.access_token, scopes: graphScopes, claims }));
+    const graph = await onBehalfOf(before);
+    await fetch(world.revoke, { method: "POST" });
+    const refused = await fetch(world.me, { headers: { authorization: `Bearer ${graph.access_token}` } });
+    const [, encoded] = refused.headers.get("www-authenticate").match(/claims="([^"]+)"/);
+    const claims = Buffer.from(encoded, "base64").toString();
+    const first = await onBehalfOf(before, claims);
+    const after = await signIn(client, apiScopes, first.claims);
+    return { first, second: await onBehalfOf(after, claims) };
+  },
   // A refresh token does not give it, a new sign-in does.
   async authentication_context() {
     const app = public_({ clientCapabilities: ["cp1"] });

@@ -1,6 +1,8 @@
 """One flow of MSAL for Python: its name is the argument, its world JSON on stdin, what came of it JSON on stdout."""
 
+import base64
 import json
+import re
 import sys
 from urllib.parse import parse_qsl, urlsplit
 
@@ -97,6 +99,21 @@ def authentication_context():
     sign_in(app, API_SCOPES)
     first = silently(app, API_SCOPES, claims_challenge=WORLD["claims"])
     return {"first": first, "second": sign_in(app, API_SCOPES, WORLD["claims"])}
+
+
+def revoked_session():
+    """Graph refuses, the server hands its demand to the client, and the client's user signs in again."""
+    server, client = confidential(client_capabilities=["cp1"]), public(client_capabilities=["cp1"])
+    before = sign_in(client, API_SCOPES)["access_token"]
+    graph = server.acquire_token_on_behalf_of(before, GRAPH_SCOPES)["access_token"]
+    requests.post(WORLD["revoke"], timeout=30).raise_for_status()
+    refused = requests.get(WORLD["me"], headers={"Authorization": f"Bearer {graph}"}, timeout=30)
+    encoded = re.search('claims="([^"]+)"', refused.headers["WWW-Authenticate"])[1]
+    claims = base64.b64decode(encoded).decode()
+    first = server.acquire_token_on_behalf_of(before, GRAPH_SCOPES, claims_challenge=claims)
+    after = sign_in(client, API_SCOPES, first["claims"])["access_token"]
+    second = server.acquire_token_on_behalf_of(after, GRAPH_SCOPES, claims_challenge=claims)
+    return {"first": first, "second": second}
 
 
 json.dump(globals()[sys.argv[1]](), sys.stdout)

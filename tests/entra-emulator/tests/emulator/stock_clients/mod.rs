@@ -62,6 +62,10 @@ impl Client {
             "api": world.api, "desktop": world.desktop, "scope": world.api_scope("mcp.access"),
             "redirect_uri": REDIRECT_URI, "user": "alice@contoso.com", "user_token": world.user_token("alice"),
             "assertion": world.right_assertion(), "assertion_file": assertion, "claims": context(),
+            "me": format!("{}/v1.0/me", EMULATOR.graph()),
+            "revoke": format!(
+                "{}/_control/tenants/{}/users/{}/revoke", EMULATOR.authority(), world.tenant, world.alice
+            ),
         });
         child.stdin.take().unwrap().write_all(input.to_string().as_bytes()).await.unwrap();
         let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
@@ -205,6 +209,16 @@ async fn a_second_factor_is_asked_for_given_and_believed() {
         let world = World::with(|tenant| tenant.apps[0].conditional_access = access);
         let (first, second) = client.run("second_factor", &world).await;
         assert!(first["claims"].is_string() && first.get("access_token").is_none(), "{client:?}: {first}");
+        assert_is_alices(&world, client, &second).await;
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_session_is_made_up_for_by_a_new_sign_in() {
+    for client in MSAL {
+        let world = world();
+        let (first, second) = client.run("revoked_session", &world).await;
+        assert!(first["claims"].as_str().unwrap_or_default().contains("nbf"), "{client:?}: {first}");
         assert_is_alices(&world, client, &second).await;
     }
 }
