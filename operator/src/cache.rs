@@ -144,16 +144,18 @@ impl<V: Kept> Feeder<V> {
         }
     }
 
-    /// Feeds the cache with all events, and tells what each touched. The watch begins anew by itself where it fails.
+    /// Feeds the cache with all events of a kind, and tells what each touched. The watch begins anew by itself where it
+    /// fails.
     pub(crate) fn follow(
         mut self,
+        kind: &'static str,
         events: impl Stream<Item = watcher::Result<Event<V>>> + Send + 'static,
     ) -> BoxStream<'static, Arc<V>> {
         events
             .flat_map(move |event| match event {
                 Ok(event) => stream::iter(self.feed(event)),
                 Err(error) => {
-                    tracing::warn!(%error, "a watch failed and is started anew");
+                    tracing::warn!(kind, %error, "a watch failed and is started anew");
                     stream::iter(Vec::new())
                 }
             })

@@ -94,13 +94,14 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
     let (pods, pod_feeder) = cache();
     let all = api_of::<WatchedPod>(client);
     let start = move |namespace: Option<&str>| views::<_, PodView>(watcher(all(namespace), ours()));
-    let touched_pods = pod_feeder.follow(scope.watch(start, &pods));
+    let touched_pods = pod_feeder.follow("Pod", scope.watch(start, &pods));
     let mut children = BTreeMap::new();
     let mut touched_children = Vec::new();
     let mut config_maps = stream::empty().boxed();
     for kind in ChildKind::ALL.iter().copied().filter(|kind| kind.watched_as() == *kind) {
         let (kept, feeder) = cache();
-        let touched = feeder.follow(while_served(kind, &served, watch_children(client, scope, kind, &kept)));
+        let events = while_served(kind, &served, watch_children(client, scope, kind, &kept));
+        let touched = feeder.follow(kind.kind(), events);
         children.insert(kind, kept);
         if kind == ChildKind::Policy {
             config_maps = touched;
