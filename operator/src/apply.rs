@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     MANAGER,
     child::{Child, ChildKind},
+    drift::is_as_built,
     errors::{Error, code},
     memory::{ServerMemory, Settled},
     owner::{APPLIED_HASH, Owner, Whose},
@@ -117,7 +118,7 @@ impl Applier<'_> {
                 if !found.is_for_us() {
                     return Err(Failure::Conflict(conflict_with(self.owner, kind, &found)));
                 }
-                if !replaced && holds(&serde_json::to_value(live).map_err(Error::from)?, &desired.value) {
+                if !replaced && is_as_built(live, &desired.value).map_err(Error::from)? {
                     release(&api, live).await?;
                     self.settle(kind, live, &desired.hash);
                     return Ok(true);
@@ -136,7 +137,7 @@ impl Applier<'_> {
                         server = %self.owner.name, namespace = %self.owner.namespace,
                         "applied {object}: {}", cause(live.as_ref(), &desired.hash)
                     );
-                    if !holds(&serde_json::to_value(&applied).map_err(Error::from)?, &desired.value) {
+                    if !is_as_built(&applied, &desired.value).map_err(Error::from)? {
                         return Err(Error::Overridden { object }.into());
                     }
                     release(&api, &applied).await?;
@@ -292,52 +293,6 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// Whether everything that is desired stands in what is there. What others add is theirs: members that we do not set,
-/// and entries of lists that Kubernetes merges by name.
-fn holds(there: &Value, desired: &Value) -> bool {
-    match (there, desired) {
-        (Value::Object(there), Value::Object(desired)) => desired.iter().all(|(key, desired)| match there.get(key) {
-            None => is_nothing(desired),
-            // One more label selects other pods: selectors are replaced as a whole.
-            Some(there) if key == "selector" || key.ends_with("Selector") => there == desired,
-            // One more parent would expose the server elsewhere: lists of references are nobody's to add to.
-            Some(there) if key.ends_with("Refs") => holds_each(there, desired),
-            Some(there) => holds(there, desired),
-        }),
-        (Value::Array(there), Value::Array(desired)) => {
-            let named = !desired.is_empty() && desired.iter().all(|entry| name_of(entry).is_some());
-            if named {
-                desired
-                    .iter()
-                    .all(|entry| there.iter().any(|found| name_of(found) == name_of(entry) && holds(found, entry)))
-            } else {
-                there.len() == desired.len() && there.iter().zip(desired).all(|(there, desired)| holds(there, desired))
-            }
-        }
-        (there, desired) => there == desired,
-    }
-}
-
-fn holds_each(there: &Value, desired: &Value) -> bool {
-    let length = |list: &Value| list.as_array().map(Vec::len);
-    length(there) == length(desired) && holds(there, desired)
-}
-
-fn name_of(entry: &Value) -> Option<&str> {
-    entry.get("name").or_else(|| entry.get("topologyKey")).and_then(Value::as_str)
-}
-
-/// Empty members are not stored.
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
-        _ => false,
-    }
-}
-
 /// The body of a status that is applied: of that very object, never of a namesake that came after it.
 pub(crate) fn status_patch(kind: &str, name: &str, uid: &str, status: &impl Serialize) -> Result<Value, Error> {
     Ok(json!({
@@ -353,50 +308,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_add_is_theirs_and_what_they_change_of_ours_is_noticed() {
-        let desired = json!({
-            "metadata": {"labels": {"a": "1"}, "annotations": {}},
-            "spec": {"replicas": 2, "containers": [{"name": "server", "args": ["x"], "env": [{"name": "A", "value": "1"}]}]},
-        });
-        let there = json!({
-            "metadata": {"labels": {"a": "1", "b": "2"}, "uid": "x"},
-            "spec": {"replicas": 2, "paused": false, "containers": [
-                {"name": "sidecar"},
-                {"name": "server", "args": ["x"], "tty": false, "env": [{"name": "B"}, {"name": "A", "value": "1"}]},
-            ]},
-        });
-        assert!(holds(&there, &desired));
-        for (pointer, value) in [
-            ("/spec/replicas", json!(3)),
-            ("/metadata/labels/a", json!("2")),
-            ("/spec/containers/1/args", json!(["x", "y"])),
-            ("/spec/containers/1/env/1/value", json!("2")),
-            ("/spec/containers/1/name", json!("other")),
-            ("/spec/containers/1/env", json!([])),
-        ] {
-            let mut changed = there.clone();
-            *changed.pointer_mut(pointer).unwrap() = value;
-            assert!(!holds(&changed, &desired), "{pointer}");
-        }
-    }
-
-    #[test]
-    fn lists_that_are_replaced_as_a_whole_must_be_equal() {
-        let desired = json!({"rules": [{"host": "a"}]});
-        assert!(holds(&json!({"rules": [{"host": "a", "more": 1}]}), &desired));
-        assert!(!holds(&json!({"rules": [{"host": "a"}, {"host": "b"}]}), &desired));
-        assert!(!holds(&json!({"rules": []}), &desired));
-    }
-
-    #[test]
-    fn one_more_parent_of_a_route_is_noticed() {
-        let desired = json!({"parentRefs": [{"name": "shared", "namespace": "infra"}]});
-        let ours = json!({"name": "shared", "namespace": "infra", "kind": "Gateway"});
-        assert!(holds(&json!({"parentRefs": [ours]}), &desired));
-        assert!(!holds(&json!({"parentRefs": [ours, {"name": "public"}]}), &desired));
-    }
-
-    #[test]
     fn an_absent_child_is_only_created_and_a_present_one_only_changed() {
         let desired = Desired::of(&Child { kind: ChildKind::Service, object: json!({"metadata": {"name": "graph"}}) });
         assert_eq!(desired.guarded(None)["metadata"]["resourceVersion"], "1");
@@ -404,27 +315,6 @@ mod tests {
         let guarded = desired.guarded(Some(&live));
         assert_eq!(guarded["metadata"]["uid"], "u");
         assert_eq!(guarded["metadata"]["annotations"][APPLIED_HASH], json!(desired.hash));
-    }
-
-    #[test]
-    fn an_empty_value_that_is_not_stored_is_held() {
-        let desired = json!({"env": [{"name": "NO_PROXY", "value": ""}]});
-        assert!(holds(&json!({"env": [{"name": "NO_PROXY"}]}), &desired));
-        assert!(!holds(&json!({"env": [{"name": "NO_PROXY", "value": "x"}]}), &desired));
-    }
-
-    #[test]
-    fn a_selector_with_one_more_label_is_another() {
-        let desired = json!({"spec": {"selector": {"a": "1"}}});
-        assert!(holds(&json!({"spec": {"selector": {"a": "1"}, "type": "ClusterIP"}}), &desired));
-        assert!(!holds(&json!({"spec": {"selector": {"a": "1", "b": "2"}}}), &desired));
-    }
-
-    #[test]
-    fn a_pod_selector_with_one_more_label_selects_fewer_pods_and_is_noticed() {
-        let desired = json!({"spec": {"podSelector": {"matchLabels": {"a": "1"}}}});
-        assert!(holds(&desired, &desired));
-        assert!(!holds(&json!({"spec": {"podSelector": {"matchLabels": {"a": "1", "b": "2"}}}}), &desired));
     }
 
     #[test]

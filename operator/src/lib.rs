@@ -9,7 +9,7 @@
 //! 3. [`build`] makes the children, one of each [`child`] kind that the spec asks for. It is pure, and only what was
 //!    validated and is held reaches it.
 //!    [`upgrades`] decides whether pods that nobody asked for have to wait for their turn.
-//! 4. [`children`] brings them about in their order: [`apply`] writes what differs, and nothing else: the policy before anything else is even read, so that nothing
+//! 4. [`children`] brings them about in their order: [`apply`] writes what differs ([`drift`]), and nothing else: the policy before anything else is even read, so that nothing
 //!    holds up a revocation. [`replicas`] hands the number of pods over to an autoscaler and back.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
 //! 6. [`status`] turns all that into conditions ([`conditions`] for [`reasons`]: [`programmed`], [`availability`],
@@ -40,6 +40,7 @@ mod concerns;
 mod conditions;
 mod controller;
 mod discovery;
+mod drift;
 mod errors;
 mod events;
 mod exposed;
