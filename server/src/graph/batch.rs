@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::question::{PATIENCE, Question, is_busy};
+use super::question::{PATIENCE, Question, in_time, is_busy};
 use super::{Graph, GraphError, GraphRefusal};
 use crate::http_client::{Again, Answer};
 
@@ -55,6 +55,10 @@ struct BatchItem {
 impl Graph {
     /// The answers to these questions, in their order.
     pub async fn batch(&self, questions: &[BatchQuestion<'_>]) -> Result<Vec<BatchAnswer>, GraphError> {
+        in_time(self.batches(questions)).await
+    }
+
+    async fn batches(&self, questions: &[BatchQuestion<'_>]) -> Result<Vec<BatchAnswer>, GraphError> {
         let mut answers = Vec::new();
         for some in questions.chunks(AT_ONCE) {
             // By place, so that those without an answer can be asked again.

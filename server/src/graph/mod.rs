@@ -27,7 +27,7 @@ pub use error::{GraphError, GraphRefusal};
 
 use access::Access;
 use mailboxes::Mailboxes;
-use question::Question;
+use question::{Question, in_time};
 use subject::{Subject, UserId};
 
 use crate::entra::{ApplicationCredential, OnBehalfOf, Sts};
@@ -120,12 +120,12 @@ impl GraphClient {
 impl Graph {
     /// The document at `path` behind the user (as `/messages`; empty: the user), with these query parameters.
     pub async fn get(&self, path: &'static str, query: &[(&str, &str)]) -> Result<Value, GraphError> {
-        self.answer(&Question { url: self.url(path), query, body: None }).await
+        in_time(self.answer(&Question { url: self.url(path), query, body: None })).await
     }
 
     /// The answer to a question that has a body and changes nothing, as `/checkMemberGroups`.
     pub async fn ask(&self, path: &'static str, body: &Value) -> Result<Value, GraphError> {
-        self.answer(&Question { url: self.url(path), query: &[], body: Some(body) }).await
+        in_time(self.answer(&Question { url: self.url(path), query: &[], body: Some(body) })).await
     }
 
     fn url(&self, path: &str) -> String {

@@ -6,7 +6,7 @@
 use serde_json::Value;
 use url::Url;
 
-use super::question::Question;
+use super::question::{Question, in_time};
 use super::{Graph, GraphError};
 
 /// Most pages of one list. Pages may be empty, so that the number of entries alone bounds nothing.
@@ -20,6 +20,10 @@ impl Graph {
         query: &[(&str, &str)],
         limit: usize,
     ) -> Result<Vec<Value>, GraphError> {
+        in_time(self.pages(path, query, limit)).await
+    }
+
+    async fn pages(&self, path: &'static str, query: &[(&str, &str)], limit: usize) -> Result<Vec<Value>, GraphError> {
         let mut question = Question { url: self.url(path), query, body: None };
         let mut entries = Vec::new();
         for _ in 0..MAXIMUM_PAGES {

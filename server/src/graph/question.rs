@@ -22,12 +22,17 @@ const ATTEMPT: Duration = Duration::from_secs(15);
 /// As Microsoft's own clients do, but for the total.
 pub(super) const PATIENCE: Patience =
     Patience { repetitions: 3, first_pause: Duration::from_secs(3), total: Duration::from_secs(40) };
-/// What a question may take with its tokens, turns and repetitions: less than a request to this server may.
+/// What a tool may wait for, with all tokens, turns, repetitions and pages: less than a request to this server may take.
 const TOTAL: Duration = Duration::from_secs(50);
 
 /// Whether an answer of this status may be another one soon.
 pub(super) fn is_busy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 503 | 504)
+}
+
+/// What comes of these questions, if it comes in the time that a tool may wait.
+pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, GraphError>>) -> Result<T, GraphError> {
+    timeout(TOTAL, answer).await.unwrap_or(Err(GraphError::TooSlow { seconds: TOTAL.as_secs() }))
 }
 
 /// A question that changes nothing.
@@ -39,13 +44,8 @@ pub(super) struct Question<'a> {
 }
 
 impl Graph {
-    /// Graph's answer.
+    /// Graph's answer, by a token that Graph accepts.
     pub(super) async fn answer(&self, question: &Question<'_>) -> Result<Value, GraphError> {
-        let answer = timeout(TOTAL, self.answer_with_a_good_token(question)).await;
-        answer.unwrap_or(Err(GraphError::TooSlow { seconds: TOTAL.as_secs() }))
-    }
-
-    async fn answer_with_a_good_token(&self, question: &Question<'_>) -> Result<Value, GraphError> {
         let permissions = &self.client.0.permissions;
         let token = self.access.token(permissions).await?;
         match self.patient_answer(question, &token).await {

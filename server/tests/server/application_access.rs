@@ -65,7 +65,8 @@ async fn an_application_reads_the_user_whom_it_names_by_its_own_permissions() {
     assert_eq!(asked.len(), 3);
     assert!(asked.iter().all(|request| request.path.starts_with("/v1.0/users/") && request.user.is_none()));
     assert_eq!(tenant.grants(ON_BEHALF_OF), 0);
-    assert!(tenant.requests().iter().all(|request| !request.client_secret_present));
+    // Nothing that an application is challenged with could be answered, so that it never says it can.
+    assert!(tenant.requests().iter().all(|request| !request.client_secret_present && request.claims.is_none()));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use mcp_entra_policy::GraphAccess;
 use mcp_entra_server::entra::{ClaimsChallenge, SignIn};
 use mcp_entra_server::graph::{BatchQuestion, Graph, GraphClient, GraphError};
 use mcp_entra_server::token::Principal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{application, signed_in, sts, validator};
 use crate::harness::ON_BEHALF_OF;
@@ -161,6 +161,13 @@ async fn a_claims_challenge_of_graph_is_answered_by_a_token_that_satisfies_it() 
     next_answer(&tenant, 401, &[("WWW-Authenticate", header)], body);
     graph.get("", &[]).await.unwrap();
     assert_eq!((tenant.grants(ON_BEHALF_OF), questions(&tenant)), (2, 2));
+    let exchanges = tenant.requests().into_iter().filter(|request| request.grant_type.as_deref() == Some(ON_BEHALF_OF));
+    let asked: Vec<Value> =
+        exchanges.map(|exchange| serde_json::from_str(&exchange.claims.unwrap()).unwrap()).collect();
+    let cp1 = json!({ "values": ["cp1"] });
+    let nbf = json!({ "essential": true, "value": "1657834417" });
+    assert_eq!(asked[0], json!({ "access_token": { "xms_cc": cp1 } }));
+    assert_eq!(asked[1], json!({ "access_token": { "xms_cc": cp1, "nbf": nbf } }));
     // What the user's own sign-in did not satisfy, no exchange can add: Entra says so, and it is for the client.
     let claims = ClaimsChallenge::authentication_context("c1");
     let header = format!("Bearer error=\"insufficient_claims\", claims=\"{}\"", claims.encode());
