@@ -47,6 +47,11 @@ async fn a_mapping_lets_bob_in_and_its_deletion_keeps_him_out_without_a_restart(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn carol_is_let_in_by_a_group_that_her_token_does_not_list() -> anyhow::Result<()> {
+    in_a_ready_world("overage", story::OVERAGE).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_required_authentication_context_challenges_bob_whose_next_sign_in_satisfies_it() -> anyhow::Result<()> {
     in_a_ready_world("step-up", story::STEP_UP).await.map(drop)
 }

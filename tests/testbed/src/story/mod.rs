@@ -58,6 +58,7 @@ steps! {
     ALICE: "alice signs in, sees her tools, and reads her profile from Graph as herself" => callers::alice;
     BOB: "bob, without a role, sees nothing and is refused with the role that he lacks" => callers::bob;
     MAPPING: "A mapping lets bob in, its deletion keeps him out, and no pod restarts" => callers::mapping;
+    OVERAGE: "carol, in more groups than a token can list, is let in by one of them, which Graph is asked for" => sessions::overage;
     STEP_UP: "A mapping that asks for an authentication context challenges bob, whose next sign-in satisfies it" => sessions::step_up;
     REVOKED_SESSION: "alice's session is revoked, Graph's demand reaches her client, and her next sign-in meets it" => sessions::revoked;
     TOKENS: "Every token that is not for this server is refused" => tokens::refused;

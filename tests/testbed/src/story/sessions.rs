@@ -1,5 +1,5 @@
-//! What a client has to do about a sign-in that is not enough: without the authentication context that a mapping asks
-//! for, or of a session that was revoked.
+//! Sign-ins whose token is not enough: it does not list the user's groups, lacks the authentication context that a
+//! mapping asks for, or is of a session that was revoked.
 
 use anyhow::{Context, ensure};
 use base64::Engine;
@@ -16,6 +16,31 @@ const CONTEXT: &str = "c1";
 const TOOL: &str = "get_user_details";
 /// The mapping of [`apply_sales_mapping`].
 const MAPPING: &str = "sales";
+
+pub(super) async fn overage(world: &World) -> anyhow::Result<Evidence> {
+    let token = world.sign_in(&world.carol).await?.access_token;
+    let claims = super::tokens::part(&token, 1)?;
+    ensure!(claims.get("groups").is_none(), "carol's token lists her groups");
+    ensure!(claims.pointer("/_claim_names/groups").is_some(), "carol's token does not say that she has groups");
+    let status = || async { Ok(call(world, &token, TOOL).await?.status) };
+    world.eventually("carol is refused before the mapping", status, |status| *status == 403).await?;
+
+    apply_sales_mapping(world, &json!({})).await?;
+    world.eventually("carol may call", status, |status| *status == 200).await?;
+    let requests = world.stack.entra.control().requests();
+    let asked = requests.iter().find(|request| {
+        request.user == Some(world.carol.oid) && request.path.ends_with("/checkMemberGroups") && request.status == 200
+    });
+    asked.context("nobody asked Graph for carol's groups")?;
+
+    world.kubectl(&["delete", "mcprolemapping", MAPPING]).await?;
+    world.eventually("carol may no longer call", status, |status| *status == 403).await?;
+    Ok(vec![
+        "carol's token names no group: she has more than 200".to_owned(),
+        "Graph was asked, as carol, for the mapping's own group; by it she could call, and could not without"
+            .to_owned(),
+    ])
+}
 
 pub(super) async fn step_up(world: &World) -> anyhow::Result<Evidence> {
     apply_sales_mapping(world, &json!({"require": {"authenticationContext": CONTEXT}})).await?;

@@ -83,7 +83,7 @@ fn app_only(world: &World, good: &str) -> anyhow::Result<String> {
     world.stack.entra.control().sign(world.tenant, &json!({}), &claims)
 }
 
-fn part(token: &str, index: usize) -> anyhow::Result<Value> {
+pub(super) fn part(token: &str, index: usize) -> anyhow::Result<Value> {
     let part = token.split('.').nth(index).context("a JWT has three parts")?;
     Ok(serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part)?)?)
 }

@@ -34,6 +34,9 @@ const INFRASTRUCTURE: &str = "infra";
 /// The group that bob is in.
 pub(super) const SALES: &str = "Sales";
 
+/// How many groups a token lists.
+const LISTED_GROUPS: usize = 200;
+
 /// Where a story plays.
 pub struct World {
     /// Everything the product runs on.
@@ -54,6 +57,8 @@ pub struct World {
     pub alice: User,
     /// Has no role, and is in the group [`SALES`].
     pub bob: User,
+    /// Has no role, and is in [`SALES`] and in more groups than a token lists.
+    pub carol: User,
     /// Id of the group [`SALES`].
     pub sales: Uuid,
     /// Reaches the edge under the server's host name, and trusts its certificate.
@@ -98,6 +103,7 @@ impl World {
     ) -> anyhow::Result<Self> {
         let (client_app, sales) = (Uuid::new_v4(), Uuid::new_v4());
         let (alice, bob) = (person("alice", "Alice Example"), person("bob", "Bob Example"));
+        let carol = person("carol", "Carol Example");
         stack.entra.control().add_tenant(Tenant {
             id: tenant,
             domains: vec![format!("{namespace}.example.com")],
@@ -124,8 +130,8 @@ impl World {
                     ..App::default()
                 },
             ],
-            groups: vec![Group { id: sales, display_name: SALES.into(), members: vec![bob.oid] }],
-            users: vec![alice.clone(), bob.clone()],
+            groups: groups(sales, &bob, &carol),
+            users: vec![alice.clone(), bob.clone(), carol.clone()],
         })?;
         let http = reqwest::Client::builder()
             .tls_certs_merge([
@@ -149,6 +155,7 @@ impl World {
             client_app,
             alice,
             bob,
+            carol,
             sales,
             http,
             kube,
@@ -415,6 +422,17 @@ fn person(name: &str, display_name: &str) -> User {
         }],
         ..User::default()
     }
+}
+
+/// [`SALES`] with bob and carol in it, and as many more with carol that her tokens cannot list them.
+fn groups(sales: Uuid, bob: &User, carol: &User) -> Vec<Group> {
+    let more = (1..=LISTED_GROUPS).map(|number| Group {
+        id: Uuid::new_v4(),
+        display_name: format!("Distribution list {number}"),
+        members: vec![carol.oid],
+    });
+    let sales = Group { id: sales, display_name: SALES.into(), members: vec![bob.oid, carol.oid] };
+    std::iter::once(sales).chain(more).collect()
 }
 
 /// The document of that kind in `crds/examples`.
