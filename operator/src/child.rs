@@ -7,7 +7,7 @@ use kube::{Api, Client, Resource, api::DynamicObject, core::DynamicResourceScope
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::views::WatchedChild;
+use crate::watched::WatchedChild;
 
 /// A kind of child; a server has at most one of each. In the order in which they are applied: a pod's needs before the
 /// Deployment, a route after what it leads to.

@@ -2,8 +2,8 @@
 //!
 //! A pass over one McpServer, in the order in which the rooms are used:
 //!
-//! 1. [`world`] holds what the watches have seen, of the kinds that [`discovery`] found, children and pods in a [`cache`] of
-//!    small [`views`]; [`concerns`] tells whom a change concerns; [`resolve`] reads the little that they have not.
+//! 1. [`world`] holds what the watches have seen, of the kinds that [`discovery`] found, children and pods, as [`watched`], in a
+//!    [`cache`] of small [`views`]; [`concerns`] tells whom a change concerns; [`resolve`] reads the little that they have not.
 //! 2. [`policy`] compiles the mappings that are about the server ([`binding`]), [`claims`] finds what an older server keeps, [`validate`] decides whether the
 //!    spec can be built at all. All three are pure.
 //! 3. [`build`] makes the children, one of each [`child`] kind that the spec asks for. It is pure, and only what was
@@ -73,6 +73,7 @@ mod status;
 mod upgrades;
 mod validate;
 mod views;
+mod watched;
 mod workload;
 mod world;
 

@@ -21,7 +21,8 @@ use crate::{
     memory::{Nudged, ServerMemory},
     metrics::Metrics,
     owner::Owner,
-    views::{PodView, WatchedPod},
+    views::PodView,
+    watched::WatchedPod,
 };
 
 /// How long a pod may take to answer.

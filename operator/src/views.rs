@@ -4,11 +4,10 @@ use std::{borrow::Cow, net::IpAddr};
 
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{Resource, core::PartialObjectMeta};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::Deserialize;
 
 use crate::{
     build::CONFIGURATION_HASH,
@@ -19,6 +18,7 @@ use crate::{
     pods::POLICY_REVISION,
     resolve::version_of,
     upgrades::{REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH},
+    watched::{WatchedChild, WatchedPod},
 };
 
 /// The annotations of children that are read.
@@ -42,23 +42,6 @@ pub(crate) struct ChildView {
     status: Option<Box<ChildStatusView>>,
     /// Whether it is being deleted.
     pub(crate) leaving: bool,
-}
-
-/// A child as its watch tells of it.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct WatchedChild {
-    pub(crate) metadata: ObjectMeta,
-    spec: Option<WatchedSpec>,
-    #[serde(deserialize_with = "readable")]
-    status: Option<Box<ChildStatusView>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-struct WatchedSpec {
-    #[serde(deserialize_with = "readable")]
-    replicas: Option<i32>,
 }
 
 impl From<&ObjectMeta> for ChildView {
@@ -128,11 +111,6 @@ impl Labelled for PodView {
     fn server(&self) -> Option<&str> {
         self.server.as_deref()
     }
-}
-
-/// Kinds of others may say what we do not understand; that must not end the watch of all.
-fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
-    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
 }
 
 /// What is read of a child's status.
@@ -266,25 +244,6 @@ pub(crate) struct PodView {
     pub(crate) leaving: bool,
     has_started: bool,
     says_ready: bool,
-}
-
-/// A Pod as its watch tells of it.
-#[derive(Clone, Debug, Default, Resource, Deserialize)]
-#[resource(inherit = Pod)]
-#[serde(default)]
-pub(crate) struct WatchedPod {
-    pub(crate) metadata: ObjectMeta,
-    status: WatchedPodStatus,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct WatchedPodStatus {
-    phase: String,
-    #[serde(rename = "podIP")]
-    pod_ip: Option<String>,
-    conditions: Vec<ConditionView>,
-    container_statuses: Vec<ContainerStatusView>,
 }
 
 impl From<WatchedPod> for PodView {

@@ -34,7 +34,8 @@ use crate::{
     errors::Error,
     owner::{MANAGED_BY, Owner},
     scope::{Scope, Watched},
-    views::{ChildView, GatewayView, PodView, WatchedChild, WatchedPod},
+    views::{ChildView, GatewayView, PodView},
+    watched::{WatchedChild, WatchedPod},
 };
 
 /// How long the kinds of others are waited for at the start.
@@ -184,7 +185,7 @@ where
 /// Load balancers in front of API servers drop connections that were idle for 240 s; kube would ask for 290 s. What is
 /// listed is kept in part only, so that large pages would be most of the memory.
 fn everything() -> watcher::Config {
-    watcher::Config::default().timeout(200).page_size(100)
+    watcher::Config::default().timeout(200).page_size(50)
 }
 
 fn ours() -> watcher::Config {
