@@ -338,6 +338,7 @@ mod tests {
                 children: Children::none(),
                 pods: cache().0,
                 gateways: reflector::store().0,
+                gateways_listed: Arc::default(),
                 served: tokio::sync::watch::channel(None).1,
             },
             gate,

@@ -82,7 +82,7 @@ pub(crate) fn not_served(missing: &BTreeSet<ChildKind>) -> String {
         .map(|kind| format!("{} of {}", kind.kind(), kind.brought_by().unwrap_or("Kubernetes")))
         .collect();
     format!(
-        "this cluster does not serve {}, so that it cannot be applied; ask whoever runs the cluster to install it: it is noticed by itself",
+        "this cluster does not serve {}, or does not show the operator what it needs to see of it, so that it cannot be applied; ask whoever runs the cluster to install it: it is noticed by itself",
         lacking.join(", ")
     )
 }

@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -60,6 +63,8 @@ pub(crate) struct World {
     pub(crate) pods: Cache<PodView>,
     /// Where TLS may end.
     pub(crate) gateways: Store<GatewayView>,
+    /// Whether the Gateways have been listed since there is such a kind: before that, none seen is not none there.
+    pub(crate) gateways_listed: Arc<AtomicBool>,
     /// Which of the kinds that others bring there are.
     pub(crate) served: watch::Receiver<Served>,
 }
@@ -111,12 +116,26 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
         }
     }
     // Gateways come with the routes that refer to them, and may be in any namespace.
+    let gateways_listed = Arc::<AtomicBool>::default();
     let api = Api::<GatewayView>::all(client.clone());
     let (gateways, touched_gateways) = store_of(|_| {
-        while_served(ChildKind::HttpRoute, &served, move || watcher(api.clone(), everything()).default_backoff())
+        let listed = gateways_listed.clone();
+        while_served(ChildKind::HttpRoute, &served, move || {
+            let listed = Listed(listed.clone());
+            watcher(api.clone(), everything()).default_backoff().inspect_ok(move |event| listed.note(event))
+        })
     });
-    let world =
-        World { servers, mappings, cluster_mappings, namespaces, children: Children(children), pods, gateways, served };
+    let world = World {
+        servers,
+        mappings,
+        cluster_mappings,
+        namespaces,
+        children: Children(children),
+        pods,
+        gateways,
+        gateways_listed,
+        served,
+    };
     let streams = Streams {
         servers: touched_servers,
         mappings: touched_mappings,
@@ -225,6 +244,23 @@ where
         })
         .flatten()
         .boxed()
+}
+
+/// Notes that a watch has listed all there is, as long as it runs.
+struct Listed(Arc<AtomicBool>);
+
+impl Listed {
+    fn note<K>(&self, event: &Event<K>) {
+        if matches!(event, Event::InitDone) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// The annotation in which kubectl keeps the whole object once more.
@@ -354,10 +390,13 @@ impl World {
         pods
     }
 
-    /// Of these kinds, those that this cluster lacks.
+    /// Of these kinds, those that this cluster lacks, or does not show: where the Gateways are not known, routes to them are
+    /// neither made nor taken away.
     pub(crate) fn missing(&self, kinds: impl IntoIterator<Item = ChildKind>) -> BTreeSet<ChildKind> {
         let served = self.served.borrow();
-        let is_served = |kind: &ChildKind| served.as_ref().is_some_and(|served| served.contains(kind));
+        let is_shown = |kind: &ChildKind| *kind != ChildKind::HttpRoute || self.gateways_listed.load(Ordering::Acquire);
+        let is_served =
+            |kind: &ChildKind| served.as_ref().is_some_and(|served| served.contains(kind)) && is_shown(kind);
         kinds.into_iter().filter(|kind| kind.brought_by().is_some() && !is_served(kind)).collect()
     }
 }
