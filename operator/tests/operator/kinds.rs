@@ -133,15 +133,23 @@ async fn a_kind_that_is_lost_from_sight_for_a_moment_is_neither_pruned_nor_forgo
     assert_none_deleted(&space, mark);
 }
 
-/// Lets the operator do with routes what these verbs say.
-async fn may(space: &Space, verbs: &[&str]) {
+/// Lets the operator do with objects of a kind what these verbs say, and waits until it may list them or not.
+async fn may(space: &Space, plural: &str, verbs: &[&str]) {
     let roles = Api::<ClusterRole>::all(space.client.clone());
     let mut role = roles.get("mcp-entra-operator").await.unwrap();
-    let is_of_routes = |resources: &Option<Vec<String>>| resources.iter().flatten().any(|found| found == "httproutes");
-    let rule = role.rules.iter_mut().flatten().find(|rule| is_of_routes(&rule.resources)).unwrap();
+    let is_of_it = |resources: &Option<Vec<String>>| resources.iter().flatten().any(|found| found == plural);
+    let rule = role.rules.iter_mut().flatten().find(|rule| is_of_it(&rule.resources)).unwrap();
     rule.verbs = verbs.iter().map(|verb| (*verb).to_owned()).collect();
     let patch = Patch::Merge(json!({"rules": role.rules}));
     roles.patch("mcp-entra-operator", &PatchParams::default(), &patch).await.unwrap();
+    let asked = json!({"spec": {"user": OPERATOR, "resourceAttributes": {
+        "verb": "list", "group": "gateway.networking.k8s.io", "resource": plural}}});
+    let asked: SubjectAccessReview = serde_json::from_value(asked).unwrap();
+    until("the rights have changed", async || {
+        let answer = Api::all(space.client.clone()).create(&PostParams::default(), &asked).await.unwrap();
+        answer.status.unwrap().allowed == verbs.contains(&"list")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,15 +158,7 @@ async fn a_kind_of_others_that_may_not_be_listed_is_told_and_holds_up_neither_th
     let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap()).await.unwrap();
     let space = Space::on(cluster).await;
     // Rights cannot be none at all.
-    may(&space, &["get"]).await;
-    let asked = json!({"spec": {"user": OPERATOR, "resourceAttributes": {
-        "verb": "list", "group": "gateway.networking.k8s.io", "resource": "httproutes"}}});
-    let asked: SubjectAccessReview = serde_json::from_value(asked).unwrap();
-    until("the operator may not list routes", async || {
-        let answer = Api::all(space.client.clone()).create(&PostParams::default(), &asked).await.unwrap();
-        !answer.status.unwrap().allowed
-    })
-    .await;
+    may(&space, "httproutes", &["get"]).await;
     space.apply(gateway("HTTPS")).await;
     space.apply(mk_server()).await;
     let mut routed = by_listener();
@@ -177,8 +177,37 @@ async fn a_kind_of_others_that_may_not_be_listed_is_told_and_holds_up_neither_th
     assert!(failed.message.contains("cannot patch resource \"httproutes\""), "{}", failed.message);
     assert!(space.get::<Deployment>("routed").await.is_some(), "its pods are not held up");
 
-    may(&space, &["get", "list", "watch", "create", "patch", "delete"]).await;
+    may(&space, "httproutes", &["get", "list", "watch", "create", "patch", "delete"]).await;
     space.condition_of("routed", "Programmed", "True", "Applied").await;
     api(&space, "HTTPRoute").delete("routed", &DeleteParams::default()).await.unwrap();
     until("the route is back", async || get(&space, "HTTPRoute", "routed").await.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_stays_as_it_is_while_the_gateways_it_leads_from_may_not_be_listed() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::start).unwrap()).await.unwrap();
+    let space = Space::on(cluster).await;
+    let first = cluster.operator().await.unwrap();
+    space.apply(gateway("HTTPS")).await;
+    space.apply(by_listener()).await;
+    let uid = there(&space, "HTTPRoute", "graph").await.uid();
+    space.condition("Programmed", "True", "Applied").await;
+    first.shutdown.cancel();
+    first.ended.await.unwrap().unwrap();
+
+    may(&space, "gateways", &["get"]).await;
+    let mark = space.mark();
+    let _second = cluster.operator().await.unwrap();
+    space.edit::<McpServer>("graph", json!({"spec": {"replicas": 2}})).await;
+    let missing = space.condition("Programmed", "False", "KindNotServed").await;
+    assert!(missing.message.contains("does not show the operator"), "{}", missing.message);
+    until("the rest of the server follows", async || {
+        space.get::<Deployment>("graph").await.unwrap().spec.unwrap().replicas == Some(2)
+    })
+    .await;
+    may(&space, "gateways", &["list", "watch"]).await;
+    space.condition("Programmed", "True", "Applied").await;
+    assert_none_deleted(&space, mark);
+    assert_eq!(there(&space, "HTTPRoute", "graph").await.uid(), uid);
 }
