@@ -77,7 +77,7 @@ reasons! {
     ClientIdTaken,
     /// Programmed: `spec.suspend` is true, so nothing but the policy is applied.
     Suspended,
-    /// Programmed, Exposed: this cluster does not serve a kind that the spec asks for.
+    /// Programmed, Exposed: this cluster does not serve a kind that the spec asks for, or does not show it to the operator.
     KindNotServed,
     /// Programmed: the API server refused a child.
     ApplyFailed,
