@@ -40,6 +40,7 @@ pub struct PolicyInForce {
     policy: CompiledPolicy,
     revision: String,
     group_ids: BTreeSet<String>,
+    denied_group_ids: BTreeSet<String>,
 }
 
 /// What one caller may do by the policy that was in force when the request came in. A request keeps it to its end, so
@@ -52,20 +53,32 @@ pub struct Permissions {
 
 impl Permissions {
     /// The groups on which a decision about any of these tools depends, while it is not known whether the caller is in
-    /// them.
-    pub fn groups_to_learn<'a>(&self, tools: impl IntoIterator<Item = &'a BuiltInTool>) -> Option<&BTreeSet<String>> {
-        let unknown = self.caller.kind == CallerKind::User && self.caller.groups == Groups::Unknown;
-        let open = |tool| match self.decide(tool) {
-            Decision::Allowed { .. } | Decision::Refused(Refusal::Denied { groups_unknown: false, .. }) => false,
-            Decision::Refused(_) => true,
+    /// them. A group that a token lists is one that the user is in; that it lists another not proves nothing: it may hold
+    /// direct members, groups assigned to the application, or security groups alone. So groups that something is denied
+    /// to are asked for where they are not listed.
+    pub fn groups_to_learn<'a>(&self, tools: impl IntoIterator<Item = &'a BuiltInTool>) -> Option<BTreeSet<String>> {
+        if self.caller.kind != CallerKind::User {
+            return None;
+        }
+        let policy = &self.policy;
+        let mut decisions = tools.into_iter().map(|tool| self.decide(tool));
+        let (ids, needed): (BTreeSet<String>, bool) = match &self.caller.groups {
+            Groups::Unknown => (policy.group_ids.clone(), decisions.any(|decision| may_become_allowed(&decision))),
+            Groups::Known(listed) => (
+                policy.denied_group_ids.difference(listed).cloned().collect(),
+                decisions.any(|decision| decision.is_allowed()),
+            ),
         };
-        let needed = unknown && !self.policy.group_ids.is_empty() && tools.into_iter().any(open);
-        needed.then_some(&self.policy.group_ids)
+        (needed && !ids.is_empty()).then_some(ids)
     }
 
-    /// The same, once it is known in which of the policy's groups the caller is.
-    pub fn with_groups(mut self, groups: BTreeSet<String>) -> Self {
-        self.caller.groups = Groups::Known(groups);
+    /// The same, once it is known in which of [`Self::groups_to_learn`] the caller is, or that it cannot be known.
+    pub fn with_groups(mut self, learnt: Option<&BTreeSet<String>>) -> Self {
+        self.caller.groups = match (self.caller.groups, learnt) {
+            (Groups::Known(listed), Some(learnt)) => Groups::Known(listed.union(learnt).cloned().collect()),
+            (Groups::Unknown, Some(learnt)) => Groups::Known(learnt.clone()),
+            (_, None) => Groups::Unknown,
+        };
         self
     }
 
@@ -73,6 +86,11 @@ impl Permissions {
     pub fn decide(&self, tool: &BuiltInTool) -> Decision {
         self.policy.policy.decide(&self.caller, Operation::built_in(tool))
     }
+}
+
+fn may_become_allowed(decision: &Decision) -> bool {
+    let surely_denied = matches!(decision, Decision::Refused(Refusal::Denied { groups_unknown: false, .. }));
+    !decision.is_allowed() && !surely_denied
 }
 
 impl PolicyStore {
@@ -134,8 +152,8 @@ impl PolicyStore {
         match CompiledPolicy::parse(document) {
             Ok(policy) => {
                 tracing::info!(revision, denies = policy.denies.len(), grants = policy.grants.len(), "policy in force");
-                let group_ids = policy.group_ids();
-                let in_force = Some(Arc::new(PolicyInForce { policy, revision, group_ids }));
+                let (group_ids, denied_group_ids) = (policy.group_ids(), policy.denied_group_ids());
+                let in_force = Some(Arc::new(PolicyInForce { policy, revision, group_ids, denied_group_ids }));
                 self.state.store(Arc::new(State { in_force, error: None }));
             }
             Err(error) => self.report(error.to_string()),

@@ -199,20 +199,26 @@ pub struct PolicyError(#[from] serde_json::Error);
 impl CompiledPolicy {
     /// The ids of all groups that anything depends on.
     pub fn group_ids(&self) -> BTreeSet<String> {
-        let denied = self.denies.iter().filter_map(|deny| deny.to.as_ref()).flatten();
-        let subjects = self.grants.iter().flat_map(|grant| &grant.to).chain(denied);
-        subjects
-            .filter_map(|subject| match subject {
-                Subject::Group { id, .. } => Some(id.clone()),
-                Subject::AppRole { .. } | Subject::Application { .. } => None,
-            })
-            .collect()
+        let granted = group_ids(self.grants.iter().flat_map(|grant| &grant.to));
+        granted.chain(self.denied_group_ids()).collect()
+    }
+
+    /// The ids of all groups that anything is denied to.
+    pub fn denied_group_ids(&self) -> BTreeSet<String> {
+        group_ids(self.denies.iter().filter_map(|deny| deny.to.as_ref()).flatten()).collect()
     }
 
     /// The policy that this document holds.
     pub fn parse(document: &[u8]) -> Result<Self, PolicyError> {
         Ok(serde_json::from_slice(document)?)
     }
+}
+
+fn group_ids<'a>(subjects: impl Iterator<Item = &'a Subject>) -> impl Iterator<Item = String> {
+    subjects.filter_map(|subject| match subject {
+        Subject::Group { id, .. } => Some(id.clone()),
+        Subject::AppRole { .. } | Subject::Application { .. } => None,
+    })
 }
 
 /// The revision of a policy document: the first 128 bits of the SHA-256 of its bytes, in

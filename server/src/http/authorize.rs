@@ -6,7 +6,6 @@
 //! lifting of a deny, so the answer is a 403 without a challenge (RFC 6750 would loop), whose body is a JSON-RPC error
 //! that says what is missing.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -82,9 +81,9 @@ async fn with_groups(
     let (Some(directory), Some(ids)) = (&gate.groups, permissions.groups_to_learn(tools)) else {
         return (permissions, None);
     };
-    match directory.among(principal, ids).await {
-        Ok(groups) => (permissions.with_groups(BTreeSet::clone(&groups)), None),
-        Err(why) => (permissions, Some(why)),
+    match directory.among(principal, &ids).await {
+        Ok(groups) => (permissions.with_groups(Some(&groups)), None),
+        Err(why) => (permissions.with_groups(None), Some(why)),
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use ipnet::IpNet;
@@ -45,13 +45,15 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) 
     let trusted = |address: &IpAddr| trusted_proxies.iter().any(|network| network.contains(address));
     let peer = peer.to_canonical();
     if !trusted(&peer) {
-        return match headers.contains_key(FORWARDED_FOR) || headers.contains_key("forwarded") {
+        // Where proxies are named, nobody else is one.
+        let forwarded = headers.contains_key(FORWARDED_FOR) || headers.contains_key("forwarded");
+        return match forwarded && trusted_proxies.is_empty() {
             true => ClientAddress::BehindProxy,
             false => ClientAddress::Client(network(peer)),
         };
     }
-    let values: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let mut hops = values.iter().rev().flat_map(|value| value.rsplit(',')).map(|hop| address(hop.trim()));
+    let values: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    let mut hops = values.iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b',')).map(address);
     match hops.find(|hop| hop.is_none_or(|hop| !trusted(&hop))) {
         Some(Some(client)) => ClientAddress::Client(network(client)),
         // Unreadable, or a chain of nothing but proxies.
@@ -60,7 +62,8 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) 
 }
 
 /// An entry of `X-Forwarded-For`: some proxies add the port.
-fn address(hop: &str) -> Option<IpAddr> {
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = str::from_utf8(hop).ok()?.trim();
     let with_port = || hop.parse().ok().map(|address: SocketAddr| address.ip());
     hop.parse().ok().or_else(with_port).map(|address: IpAddr| address.to_canonical())
 }
@@ -74,7 +77,7 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::HeaderName;
 
     use super::*;
 
@@ -101,12 +104,22 @@ mod tests {
         assert_eq!(of("10.1.1.1", &["198.51.100.1, 192.0.2.7"]), client("192.0.2.7"));
         assert_eq!(of("10.1.1.1", &["198.51.100.1", "192.0.2.7, 10.2.2.2"]), client("192.0.2.7"));
         assert_eq!(of("10.1.1.1", &["192.0.2.7:41234"]), client("192.0.2.7"));
+        assert_eq!(of("10.1.1.1", &["\u{fffd}, 192.0.2.7"]), client("192.0.2.7"), "bytes beyond ASCII hide nothing");
         assert_eq!(of("fd00::1", &["[2001:db8:0:1:2:3:4:5]:443"]), client("2001:db8:0:1::"));
     }
 
     #[test]
+    fn where_no_proxy_is_named_whoever_forwards_may_be_one() {
+        let headers =
+            HeaderMap::from_iter([(HeaderName::from_static(FORWARDED_FOR), HeaderValue::from_static("1.2.3.4"))]);
+        let peer = "192.0.2.7".parse().unwrap();
+        assert_eq!(client_address(peer, &headers, &[]), ClientAddress::BehindProxy);
+        assert_eq!(client_address(peer, &HeaderMap::new(), &[]), client("192.0.2.7"));
+    }
+
+    #[test]
     fn what_another_sender_claims_is_not_believed() {
-        assert_eq!(of("192.0.2.7", &["198.51.100.1"]), ClientAddress::BehindProxy);
+        assert_eq!(of("192.0.2.7", &["198.51.100.1"]), client("192.0.2.7"));
         assert_eq!(of("10.1.1.1", &["198.51.100.1, unknown"]), ClientAddress::BehindProxy);
         assert_eq!(of("10.1.1.1", &["10.2.2.2"]), ClientAddress::BehindProxy);
         assert_eq!(of("10.1.1.1", &[]), ClientAddress::BehindProxy);

@@ -1,7 +1,7 @@
 //! How often? Two bounds, neither of which lets one caller use up what is another's.
 //!
 //! Before authentication, by address: who sends token after token that is not accepted has to pause. Only such tokens
-//! count, and one that was accepted within the last minute is let in all the same. Where many clients share an address
+//! count, and a good one is let in all the same: whoever shares the address is not kept out. Where many clients share an address
 //! (a proxy that the configuration does not name) the bound does not apply: it would keep out all of them for one.
 //!
 //! After it, by principal: each user, and each application by itself, has a budget of its own.
@@ -110,14 +110,14 @@ pub(super) async fn by_address(
     let ClientAddress::Client(address) = address else { return next.run(request).await };
     let budgets = &gate.rate_limits.addresses;
     if let Some(wait) = budgets.wait(&address)
-        && !gate.tokens.accepted_lately(token.expose_secret()).await
+        && gate.tokens.validate(token.expose_secret()).await.is_err()
     {
         trail.decided(Outcome::Refused("address_rate_limited"));
         return too_many(wait, "too many tokens from this address were not accepted");
     }
     let response = next.run(request).await;
-    // Nothing else is the token's fault: not that it lacks a scope, nor that there are no keys to verify it with.
-    if !trail.is_authenticated() && response.status() == StatusCode::UNAUTHORIZED {
+    // That there are no keys to verify it with is not the token's fault.
+    if !trail.is_authenticated() && response.status().is_client_error() {
         let _ = budgets.draw(address);
     }
     response

@@ -48,9 +48,8 @@ impl Patience {
         let attempts =
             attempt.retry(pauses).sleep(tokio::time::sleep).when(|error| again(error) != Again::Never).adjust(
                 |error, pause| match (pause, again(error)) {
-                    (Some(pause), Again::After(asked)) => {
-                        Some(asked.unwrap_or(pause)).filter(|pause| Instant::now() + *pause < deadline)
-                    }
+                    (Some(pause), Again::After(asked)) => Some(asked.unwrap_or(pause))
+                        .filter(|pause| Instant::now().checked_add(*pause).is_some_and(|at| at < deadline)),
                     (None, _) | (_, Again::Never) => None,
                 },
             );

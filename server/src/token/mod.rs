@@ -61,11 +61,6 @@ impl TokenValidator {
         self.recent.remember(bearer, verified.into_key(), &principal, now).await;
         Ok(principal)
     }
-
-    /// Whether this bearer token was validated within the last minute.
-    pub async fn accepted_lately(&self, bearer: &str) -> bool {
-        self.recent.principal(bearer, &self.keys, now()).await.is_some()
-    }
 }
 
 /// Seconds since 1970.

@@ -7,7 +7,7 @@ use mcp_entra_policy::{CompiledPolicy, Deny, GroupsSource, Subject};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::{Setup, Site, deny_to_everyone, grant_to_readers, grant_to_sales};
+use crate::harness::{Setup, Site, deny_to_everyone, grant, grant_to_readers, grant_to_sales};
 use crate::tenant::{ALICE, BOB, TestTenant, control};
 
 /// As Entra writes it above 200 groups, its pointer leading to an address that nobody must ask.
@@ -136,6 +136,38 @@ async fn where_graph_cannot_answer_every_deny_to_a_group_matches() {
     assert!(refusal(&site, &first).await.contains("could not be learnt"));
     // Where it can, she is not in that group.
     assert_eq!(site.call(&second, "get_user_details", json!({})).await.status(), 200);
+}
+
+/// A token that lists one group, to which everything is granted while the group Sales is denied everything. bob is in
+/// Sales, whatever his token lists.
+fn listing_another(setup: &mut Setup, user: &str) -> String {
+    let listed = Uuid::new_v4().to_string();
+    let group = |id: &str| Subject::Group { id: id.to_owned(), display_name: None };
+    setup.policy.grants.push(grant("listed", group(&listed), &["*"]));
+    setup.policy.denies =
+        vec![Deny { to: Some(vec![group(&setup.tenant.sales.to_string())]), ..deny_to_everyone(&["*"]) }];
+    without_groups(&setup.tenant, user, json!({ "groups": [listed] }))
+}
+
+#[tokio::test]
+async fn a_deny_to_a_group_holds_for_a_member_whose_token_lists_other_groups_alone() {
+    for (user, status) in [(BOB, 403), (ALICE, 200)] {
+        let mut setup = Setup::new();
+        let token = listing_another(&mut setup, user);
+        let site = setup.start().await;
+        assert_eq!(site.call(&token, "get_user_details", json!({})).await.status(), status, "{user}");
+        assert_eq!(site.tools(&token).await.is_empty(), status == 403, "{user}");
+        assert_eq!(questions(&site), 1, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn and_where_graph_cannot_answer_for_everybody_whose_token_does_not_list_it() {
+    let mut setup = Setup::new();
+    let token = listing_another(&mut setup, ALICE);
+    break_graph(&setup.tenant, 20);
+    let site = setup.start().await;
+    assert!(refusal(&site, &token).await.contains("could not be learnt"));
 }
 
 #[tokio::test]
