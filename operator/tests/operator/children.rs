@@ -357,6 +357,7 @@ async fn an_ingress_that_somebody_holds_up_is_deleted_once() {
         space.get::<Ingress>("graph").await.unwrap().metadata.deletion_timestamp.is_some()
     })
     .await;
+    // Several passes see it meanwhile; a wait is what is being tested here.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let deletions = space.writes(mark).into_iter().filter(|write| write.verb == "delete").count();
     assert_eq!(deletions, 1);
