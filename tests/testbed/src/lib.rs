@@ -4,11 +4,13 @@
 pub mod address;
 pub mod certificate_manager;
 pub mod certificates;
+mod command_line;
 pub mod control_plane;
 mod controller;
 pub mod definitions;
 pub mod edge;
 mod forward;
+pub mod helm;
 pub mod network_policy;
 pub mod node;
 pub mod pod_proxy;

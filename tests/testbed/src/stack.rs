@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use entra_emulator::{Configuration, EntraEmulator};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::certificate_manager::CertificateManager;
 use crate::certificates::CertificateAuthority;
+use crate::command_line::CommandLine;
 use crate::control_plane::ControlPlane;
 use crate::definitions;
 use crate::edge::Edge;
@@ -219,14 +219,7 @@ impl Stack {
     /// # Errors
     /// Where kubectl fails, with what it says.
     pub async fn kubectl(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<String> {
-        let output = self.kubectl_output(arguments, input).await?;
-        ensure!(
-            output.status.success(),
-            "kubectl {}: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        self.kubectl_command_line(arguments).succeed(input).await
     }
 
     /// Runs kubectl where it has to fail, and returns what it says then.
@@ -234,31 +227,17 @@ impl Stack {
     /// # Errors
     /// Where kubectl succeeds.
     pub async fn kubectl_refused(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
-        let output = self.kubectl_output(arguments, Some(input)).await?;
-        ensure!(!output.status.success(), "kubectl {} was to be refused, and was not", arguments.join(" "));
-        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+        self.kubectl_command_line(arguments).fail(Some(input)).await
     }
 
-    async fn kubectl_output(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<std::process::Output> {
-        let mut child = tokio::process::Command::new(self.control_plane.kubectl())
+    fn kubectl_command_line(&self, arguments: &[&str]) -> CommandLine {
+        let mut command = tokio::process::Command::new(self.control_plane.kubectl());
+        command
             .arg("--kubeconfig")
             .arg(self.control_plane.kubeconfig())
-            .args(arguments)
             // Discovery is cached below HOME otherwise, and would stay behind.
-            .env("KUBECACHEDIR", self.supervisor.folder().join("kubectl"))
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("kubectl does not start")?;
-        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
-            stdin.write_all(input.as_bytes()).await?;
-        }
-        tokio::time::timeout(Duration::from_secs(60), child.wait_with_output())
-            .await
-            .context("kubectl did not end within a minute")?
-            .context("kubectl cannot be awaited")
+            .env("KUBECACHEDIR", self.supervisor.folder().join("kubectl"));
+        CommandLine::new("kubectl", command, arguments, Duration::from_secs(60))
     }
 }
 

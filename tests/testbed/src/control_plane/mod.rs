@@ -14,14 +14,14 @@ use serde_json::json;
 
 pub use audit::{AuditEvent, AuditLog, Marker};
 
-use crate::programs::ControlPlanePrograms;
+use crate::programs::GoPrograms;
 use crate::supervisor::Supervisor;
 
 /// A running control plane. It ends with the supervisor that it was started with.
 #[derive(Clone)]
 pub struct ControlPlane {
     folder: PathBuf,
-    programs: ControlPlanePrograms,
+    programs: GoPrograms,
     url: String,
     ca_pem: String,
     admin: kube::Config,

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{ControlPlane, audit, write_kubeconfig};
 use crate::certificates::CertificateAuthority;
-use crate::programs::ControlPlanePrograms;
+use crate::programs::{CONTROL_PLANE, GoPrograms};
 use crate::supervisor::{Child, Command, Supervisor};
 
 /// A machine busy with builds takes several times the usual five seconds.
@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(50);
 const ATTEMPTS: u32 = 4;
 
 pub(super) async fn start(supervisor: &Supervisor) -> anyhow::Result<ControlPlane> {
-    let programs = ControlPlanePrograms::find_or_build(supervisor).await?;
+    let programs = GoPrograms::find_or_build(supervisor, &CONTROL_PLANE).await?;
     let mut attempt = 1;
     loop {
         let folder = tempfile::Builder::new()
@@ -42,11 +42,7 @@ fn is_collision(error: &anyhow::Error) -> bool {
     format!("{error:#}").contains("address already in use")
 }
 
-async fn start_in(
-    supervisor: &Supervisor,
-    programs: &ControlPlanePrograms,
-    folder: PathBuf,
-) -> anyhow::Result<ControlPlane> {
+async fn start_in(supervisor: &Supervisor, programs: &GoPrograms, folder: PathBuf) -> anyhow::Result<ControlPlane> {
     let ports = Ports::choose()?;
     let url = format!("https://127.0.0.1:{}", ports.api_server);
     let files = Files::write(&folder, &url)?;
@@ -234,7 +230,7 @@ fn flag(name: &str, path: impl AsRef<Path>) -> String {
 
 struct Launcher<'a> {
     supervisor: &'a Supervisor,
-    programs: &'a ControlPlanePrograms,
+    programs: &'a GoPrograms,
     folder: &'a Path,
 }
 

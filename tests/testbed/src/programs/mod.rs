@@ -1,6 +1,6 @@
 //! The programs that the testbed runs, built when they are missing: Kubernetes' from Go modules, and the project's own.
 
-mod control_plane;
+mod go;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 
-pub use control_plane::ControlPlanePrograms;
+pub use go::{CONTAINERD, CONTROL_PLANE, COREDNS, GoProgramSet, GoPrograms, HELM, NODE};
 
 /// The path of one of the workspace's own programs, such as `mcp-entra-server`. The first call in a process builds them
 /// all, so that none is older than its source, and blocks until that is done.

@@ -1,7 +1,8 @@
-//! Kubernetes' programs: from a folder that an environment variable names, else from the cache, where they are built
-//! once from the Go modules that `tests/control-plane/go.mod` pins.
+//! Programs built from Go modules: from a folder that an environment variable names, else from the cache, where each set
+//! is built once from the modules that a go.mod below `tests/control-plane` pins.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,50 +12,122 @@ use sha2::{Digest, Sha256};
 use super::{progress, workspace};
 use crate::supervisor::{Command, Supervisor};
 
-/// File names and Go packages, the slowest first.
-const PROGRAMS: [(&str, &str); 5] = [
-    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
-    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
-    ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
-    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
-    ("etcd", "go.etcd.io/etcd/server/v3"),
-];
 /// Kubernetes' own build sets its version with the linker; without that `kubectl version` says v0.0.0.
-const LINKER_FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 \
+const KUBERNETES_FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 \
     -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37";
-/// What go.mod asks for.
+/// What every go.mod asks for.
 const OLDEST_GO: (u32, u32) = (1, 26);
-const FOLDER_VARIABLES: [&str; 2] = ["MCP_ENTRA_CONTROL_PLANE", "KUBEBUILDER_ASSETS"];
 
-/// The folder with Kubernetes' programs.
+/// Programs that are built and kept together.
+#[derive(Debug)]
+pub struct GoProgramSet {
+    /// What it is, for people.
+    what: &'static str,
+    /// Its folder in the cache.
+    cache: &'static str,
+    /// The folder of its go.mod.
+    module: &'static str,
+    /// File names and Go packages, the slowest first.
+    programs: &'static [(&'static str, &'static str)],
+    linker_flags: &'static str,
+    /// Minutes that it takes on 2 cores with an empty Go cache.
+    minutes: u32,
+    /// Environment variables that may name a folder with these programs instead.
+    folder_variables: &'static [&'static str],
+}
+
+/// What every cluster needs.
+pub const CONTROL_PLANE: GoProgramSet = GoProgramSet {
+    what: "Kubernetes v1.37.2",
+    cache: "control-plane",
+    module: "tests/control-plane",
+    programs: &[
+        ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+        ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+        ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+        ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+        ("etcd", "go.etcd.io/etcd/server/v3"),
+    ],
+    linker_flags: KUBERNETES_FLAGS,
+    minutes: 7,
+    folder_variables: &["MCP_ENTRA_CONTROL_PLANE", "KUBEBUILDER_ASSETS"],
+};
+
+/// What a node needs besides that runs containers.
+pub const NODE: GoProgramSet = GoProgramSet {
+    what: "kubelet and kube-proxy v1.37.2",
+    cache: "node",
+    module: "tests/control-plane",
+    programs: &[("kubelet", "k8s.io/kubernetes/cmd/kubelet"), ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy")],
+    linker_flags: KUBERNETES_FLAGS,
+    minutes: 1,
+    folder_variables: &[],
+};
+
+/// What runs the containers of such a node; runc is the machine's own.
+pub const CONTAINERD: GoProgramSet = GoProgramSet {
+    what: "containerd v2.4.2",
+    cache: "containerd",
+    module: "tests/control-plane/containerd",
+    programs: &[
+        ("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+        ("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
+        ("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
+    ],
+    linker_flags: "-s -w",
+    minutes: 1,
+    folder_variables: &[],
+};
+
+/// The names of such a node's cluster.
+pub const COREDNS: GoProgramSet = GoProgramSet {
+    what: "CoreDNS",
+    cache: "coredns",
+    module: "tests/control-plane/coredns",
+    programs: &[("coredns", ".")],
+    linker_flags: "-s -w",
+    minutes: 1,
+    folder_variables: &[],
+};
+
+/// What installs the charts.
+pub const HELM: GoProgramSet = GoProgramSet {
+    what: "Helm v4.3.1",
+    cache: "helm",
+    module: "tests/control-plane/helm",
+    programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+    linker_flags: "-s -w",
+    minutes: 2,
+    folder_variables: &[],
+};
+
+/// The folder with the programs of a set.
 #[derive(Debug, Clone)]
-pub struct ControlPlanePrograms {
+pub struct GoPrograms {
     folder: PathBuf,
 }
 
-impl ControlPlanePrograms {
-    /// Finds the programs, or builds them: about 7 minutes on 2 cores, told on stderr. Whoever else wants them meanwhile
-    /// waits for the same build.
+impl GoPrograms {
+    /// Finds the programs of a set, or builds them, told on stderr. Whoever else wants them meanwhile waits for the same
+    /// build.
     ///
     /// # Errors
-    /// Where `MCP_ENTRA_CONTROL_PLANE` or `KUBEBUILDER_ASSETS` names a folder that lacks one of them, Go is missing or too
-    /// old, or the build fails.
-    pub async fn find_or_build(supervisor: &Supervisor) -> anyhow::Result<Self> {
-        for variable in FOLDER_VARIABLES {
+    /// Where an environment variable names a folder that lacks one of them, Go is missing or too old, or the build fails.
+    pub async fn find_or_build(supervisor: &Supervisor, set: &GoProgramSet) -> anyhow::Result<Self> {
+        for variable in set.folder_variables {
             if let Some(folder) = std::env::var_os(variable).filter(|folder| !folder.is_empty()) {
-                return Self::named(variable, folder.into());
+                return Self::named(set, variable, folder.into());
             }
         }
-        let modules = workspace().join("tests/control-plane");
-        let folder = cache()?.join("mcp-entra/control-plane").join(key(&modules)?);
+        let folder = cache()?.join("mcp-entra").join(set.cache).join(key(set)?);
         if !folder.is_dir() {
-            build(supervisor, &modules, &folder).await?;
+            build(supervisor, set, &folder).await?;
         }
         Ok(Self { folder })
     }
 
-    fn named(variable: &str, folder: PathBuf) -> anyhow::Result<Self> {
-        for (name, _) in PROGRAMS {
+    fn named(set: &GoProgramSet, variable: &str, folder: PathBuf) -> anyhow::Result<Self> {
+        for (name, _) in set.programs {
             ensure!(
                 folder.join(name).is_file(),
                 "{variable} names {}, which has no {name}: add it, or unset the variable to have it built from Go modules",
@@ -64,9 +137,14 @@ impl ControlPlanePrograms {
         Ok(Self { folder })
     }
 
-    /// The path of `kube-apiserver`, `kube-controller-manager`, `kube-scheduler`, `kubectl` or `etcd`.
+    /// The path of one of the set's programs.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// The folder with all of them.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 
@@ -77,28 +155,34 @@ fn cache() -> anyhow::Result<PathBuf> {
         .context("neither XDG_CACHE_HOME nor HOME names a folder to keep the control plane in")
 }
 
-/// Other versions or flags are other programs.
-fn key(modules: &Path) -> anyhow::Result<String> {
+/// Other versions, sources or flags are other programs.
+fn key(set: &GoProgramSet) -> anyhow::Result<String> {
     let mut hash = Sha256::new();
-    for name in ["go.mod", "go.sum"] {
-        let path = modules.join(name);
-        hash.update(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+    for name in ["go.mod", "go.sum", "main.go"] {
+        let path = workspace().join(set.module).join(name);
+        match std::fs::read(&path) {
+            Ok(content) => hash.update(content),
+            // Most modules only pin programs of others.
+            Err(error) if name == "main.go" && error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        }
     }
-    hash.update(LINKER_FLAGS);
-    for (name, package) in PROGRAMS {
+    hash.update(set.linker_flags);
+    for (name, package) in set.programs {
         hash.update(format!("{name}={package}\n"));
     }
     Ok(hex::encode(hash.finalize()).chars().take(16).collect())
 }
 
-async fn build(supervisor: &Supervisor, modules: &Path, folder: &Path) -> anyhow::Result<()> {
+async fn build(supervisor: &Supervisor, set: &GoProgramSet, folder: &Path) -> anyhow::Result<()> {
     let parent = folder.parent().context("the cache folder")?;
     std::fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-    let _lock = lock(folder.with_extension("lock")).await?;
+    let _lock = lock(folder.with_extension("lock"), set.what).await?;
     if folder.is_dir() {
         return Ok(());
     }
-    check_go(supervisor, modules).await?;
+    let module = workspace().join(set.module);
+    check_go(supervisor, &module).await?;
     // Only who holds the lock is here: what lies there is left from a build that was interrupted.
     let partial = folder.with_extension("partial");
     if partial.exists() {
@@ -107,27 +191,29 @@ async fn build(supervisor: &Supervisor, modules: &Path, folder: &Path) -> anyhow
     std::fs::create_dir(&partial).with_context(|| format!("make {}", partial.display()))?;
     let begun = Instant::now();
     progress(&format!(
-        "building Kubernetes v1.37.2 once, into {}: about 7 minutes on 2 cores with an empty Go cache",
-        folder.display()
+        "building {} once, into {}: about {} min on 2 cores with an empty Go cache",
+        set.what,
+        folder.display(),
+        set.minutes
     ));
-    for (position, (name, package)) in PROGRAMS.into_iter().enumerate() {
-        let what = format!("{name} ({} of {})", position + 1, PROGRAMS.len());
-        let arguments = ["build", "-trimpath", "-ldflags", LINKER_FLAGS, "-o"];
+    for (position, (name, package)) in set.programs.iter().enumerate() {
+        let what = format!("{name} ({} of {})", position + 1, set.programs.len());
+        let arguments = ["build", "-trimpath", "-ldflags", set.linker_flags, "-o"];
         let output = partial.join(name);
         let command =
-            go(supervisor, modules, "go-build.log").args(arguments).args([output.to_string_lossy(), package.into()]);
+            go(supervisor, &module, "go-build.log").args(arguments).args([output.to_string_lossy(), (*package).into()]);
         run(supervisor, command, &what, begun).await?;
     }
     std::fs::rename(&partial, folder).with_context(|| format!("publish {}", folder.display()))?;
-    progress(&format!("built Kubernetes in {} s", begun.elapsed().as_secs()));
+    progress(&format!("built {} in {} s", set.what, begun.elapsed().as_secs()));
     Ok(())
 }
 
 /// Held until dropped, or until this process is gone.
-async fn lock(path: PathBuf) -> anyhow::Result<File> {
+async fn lock(path: PathBuf, what: &str) -> anyhow::Result<File> {
     let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
     if file.try_lock().is_err() {
-        progress("another process is building Kubernetes: waiting for it");
+        progress(&format!("another process is building {what}: waiting for it"));
         return tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?.context("lock the cache");
     }
     Ok(file)
@@ -196,10 +282,10 @@ mod tests {
     #[test]
     fn a_named_folder_without_a_program_is_an_error_that_names_both() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, _) in PROGRAMS {
+        for (name, _) in CONTROL_PLANE.programs {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
-        let named = |path: &Path| ControlPlanePrograms::named("KUBEBUILDER_ASSETS", path.to_owned());
+        let named = |path: &Path| GoPrograms::named(&CONTROL_PLANE, "KUBEBUILDER_ASSETS", path.to_owned());
         assert!(named(folder.path()).is_ok());
         std::fs::remove_file(folder.path().join("kube-scheduler")).unwrap();
         let error = named(folder.path()).unwrap_err().to_string();

@@ -1,0 +1,16 @@
+// CoreDNS with the plugins that a cluster of the tests needs, and no cloud provider's.
+package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
+)
+
+func main() {
+	dnsserver.Directives = []string{"errors", "ready", "kubernetes"}
+	coremain.Run()
+}

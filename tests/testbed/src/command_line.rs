@@ -1,0 +1,63 @@
+//! Programs that are run to their end for what they print: kubectl and Helm.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// A program with its arguments, and what it is called in errors.
+pub(crate) struct CommandLine {
+    name: String,
+    command: Command,
+    limit: Duration,
+}
+
+impl CommandLine {
+    /// `name` is what people would type for `command`, which ends within `limit` or is killed.
+    pub(crate) fn new(name: &str, mut command: Command, arguments: &[&str], limit: Duration) -> Self {
+        command.args(arguments);
+        Self { name: format!("{name} {}", arguments.join(" ")), command, limit }
+    }
+
+    /// Runs it where it has to succeed, and returns what it prints.
+    pub(crate) async fn succeed(self, input: Option<&str>) -> anyhow::Result<String> {
+        let name = self.name.clone();
+        let output = self.output(input).await?;
+        ensure!(
+            output.status.success(),
+            "{name}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs it where it has to fail, and returns what it says then.
+    pub(crate) async fn fail(self, input: Option<&str>) -> anyhow::Result<String> {
+        let name = self.name.clone();
+        let output = self.output(input).await?;
+        ensure!(!output.status.success(), "{name} was to be refused, and was not");
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    async fn output(mut self, input: Option<&str>) -> anyhow::Result<Output> {
+        let name = self.name;
+        let mut child = self
+            .command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{name} does not start"))?;
+        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+            stdin.write_all(input.as_bytes()).await?;
+        }
+        tokio::time::timeout(self.limit, child.wait_with_output())
+            .await
+            .with_context(|| format!("{name} did not end within {} s", self.limit.as_secs()))?
+            .with_context(|| format!("{name} cannot be awaited"))
+    }
+}

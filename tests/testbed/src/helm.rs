@@ -1,0 +1,68 @@
+//! Helm as a cluster administrator runs it, its caches and settings within the testbed's folder.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::command_line::CommandLine;
+use crate::programs::{GoPrograms, HELM};
+use crate::supervisor::Supervisor;
+
+/// Longer than its own `--timeout` of five minutes.
+const LIMIT: Duration = Duration::from_secs(6 * 60);
+
+/// Helm for one cluster, or for none.
+#[derive(Debug, Clone)]
+pub struct Helm {
+    program: PathBuf,
+    folder: PathBuf,
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Helm {
+    /// Helm without a cluster, built first if need be: it can render, lint and package.
+    ///
+    /// # Errors
+    /// Where it cannot be built.
+    pub async fn offline(supervisor: &Supervisor) -> anyhow::Result<Self> {
+        let programs = GoPrograms::find_or_build(supervisor, &HELM).await?;
+        Ok(Self { program: programs.path("helm"), folder: supervisor.folder().join("helm"), kubeconfig: None })
+    }
+
+    /// Helm for whoever a kubeconfig file is of.
+    ///
+    /// # Errors
+    /// Where it cannot be built.
+    pub async fn with_kubeconfig(supervisor: &Supervisor, kubeconfig: PathBuf) -> anyhow::Result<Self> {
+        Ok(Self { kubeconfig: Some(kubeconfig), ..Self::offline(supervisor).await? })
+    }
+
+    /// Runs it and returns what it prints.
+    ///
+    /// # Errors
+    /// Where it fails, with what it says.
+    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.command_line(arguments).succeed(None).await
+    }
+
+    /// Runs it where it has to fail, and returns what it says then.
+    ///
+    /// # Errors
+    /// Where it succeeds.
+    pub async fn refused(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.command_line(arguments).fail(None).await
+    }
+
+    fn command_line(&self, arguments: &[&str]) -> CommandLine {
+        let mut command = Command::new(&self.program);
+        for (variable, folder) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
+            command.env(variable, self.folder.join(folder));
+        }
+        // Without a cluster of ours, also not by accident that of whoever runs this.
+        command.env("KUBECONFIG", self.kubeconfig.clone().unwrap_or_else(|| self.folder.join("no-cluster")));
+        CommandLine::new("helm", command, arguments, LIMIT)
+    }
+}
