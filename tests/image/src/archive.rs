@@ -1,0 +1,200 @@
+//! The bytes of an image's archive, decided from what is to be in it: the same image is always the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Write;
+use std::path::Path;
+use std::str::FromStr;
+
+use flate2::{Compression, GzBuilder};
+use jiff::Timestamp;
+use oci_spec::distribution::Reference;
+use oci_spec::image::{
+    ANNOTATION_REF_NAME, ConfigBuilder, Descriptor, Digest, ImageConfigurationBuilder, ImageIndexBuilder,
+    ImageManifestBuilder, MediaType, OciLayoutBuilder, Os, PlatformBuilder, RootFsBuilder, SCHEMA_VERSION,
+};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::StaticProgram;
+
+/// Whom programs run as where nobody says otherwise: a number, since an image has no names of users, and so that a
+/// kubelet can see that it is not root.
+pub const USER: &str = "65532:65532";
+
+/// What containerd, and what follows it, takes for an imported image's full name; the specification's own annotation is
+/// of the tag alone.
+const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// What is to be an image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The name under which it is imported and pushed.
+    pub reference: Reference,
+    /// What is in it.
+    pub root: Root,
+    /// What is said of the image, by keys such as `org.opencontainers.image.version`.
+    pub labels: BTreeMap<String, String>,
+    /// When what it was made of last changed.
+    pub created: Timestamp,
+}
+
+/// What is in an image: one program, and the files that it reads.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// The program that a container runs.
+    pub program: StaticProgram,
+    /// Where the program lies, such as `/pause`.
+    pub path: String,
+    /// Further files, by their absolute paths.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// A file of an image.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct File<'image> {
+    /// What is in it.
+    pub bytes: &'image [u8],
+    /// Who may read, write and execute it.
+    pub mode: u32,
+}
+
+/// An image as a tar archive of an OCI image layout.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Archive {
+    /// The archive's bytes.
+    pub bytes: Vec<u8>,
+    /// The digest of the image's manifest, by which it can be pulled.
+    pub digest: String,
+}
+
+impl Root {
+    /// Every file by its absolute path. All of them are root's.
+    #[must_use]
+    pub fn files(&self) -> BTreeMap<&str, File<'_>> {
+        let read = self.files.iter().map(|(path, bytes)| (path.as_str(), File { bytes, mode: 0o644 }));
+        let program = File { bytes: self.program.bytes(), mode: 0o755 };
+        read.chain([(self.path.as_str(), program)]).collect()
+    }
+}
+
+/// Makes an image's archive.
+///
+/// # Errors
+/// Where a path cannot be written to an archive.
+pub fn pack(image: &Image) -> anyhow::Result<Archive> {
+    let layer = layer(&image.root.files())?;
+    let compressed = gzip(&layer)?;
+    let configuration = configuration(image, &digest(&layer))?;
+    let manifest = document(
+        &ImageManifestBuilder::default()
+            .schema_version(SCHEMA_VERSION)
+            .media_type(MediaType::ImageManifest)
+            .config(descriptor(MediaType::ImageConfig, &configuration)?)
+            .layers([descriptor(MediaType::ImageLayerGzip, &compressed)?])
+            .build()?,
+    )?;
+    let layout = document(&OciLayoutBuilder::default().image_layout_version("1.0.0").build()?)?;
+
+    let mut files =
+        BTreeMap::from([("oci-layout".to_owned(), layout), ("index.json".to_owned(), index(image, &manifest)?)]);
+    let digest = digest(&manifest);
+    files.extend([manifest, configuration, compressed].map(|blob| (blob_path(&blob), blob)));
+    let files: BTreeMap<_, _> =
+        files.iter().map(|(path, bytes)| (path.as_str(), File { bytes, mode: 0o644 })).collect();
+    Ok(Archive { bytes: tar(&files, &BTreeSet::new())?, digest })
+}
+
+fn configuration(image: &Image, layer: &str) -> anyhow::Result<Vec<u8>> {
+    let run = ConfigBuilder::default()
+        .user(USER)
+        .entrypoint([image.root.path.clone()])
+        .working_dir("/")
+        .labels(image.labels.clone().into_iter().collect::<HashMap<_, _>>())
+        .build()?;
+    document(
+        &ImageConfigurationBuilder::default()
+            .created(image.created.to_string())
+            .architecture(image.root.program.architecture().clone())
+            .os(Os::Linux)
+            .config(run)
+            .rootfs(RootFsBuilder::default().typ("layers").diff_ids([layer.to_owned()]).build()?)
+            .build()?,
+    )
+}
+
+fn index(image: &Image, manifest: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut names = HashMap::from([(ANNOTATION_IMAGE_NAME.to_owned(), image.reference.whole())]);
+    names.extend(image.reference.tag().map(|tag| (ANNOTATION_REF_NAME.to_owned(), tag.to_owned())));
+    let mut descriptor = descriptor(MediaType::ImageManifest, manifest)?;
+    descriptor.set_annotations(Some(names));
+    descriptor.set_platform(Some(
+        PlatformBuilder::default().architecture(image.root.program.architecture().clone()).os(Os::Linux).build()?,
+    ));
+    document(
+        &ImageIndexBuilder::default()
+            .schema_version(SCHEMA_VERSION)
+            .media_type(MediaType::ImageIndex)
+            .manifests([descriptor])
+            .build()?,
+    )
+}
+
+/// The files, and the folders that they lie in.
+fn layer(files: &BTreeMap<&str, File<'_>>) -> anyhow::Result<Vec<u8>> {
+    let files: BTreeMap<_, _> = files.iter().map(|(path, file)| (path.trim_start_matches('/'), *file)).collect();
+    let folders = files
+        .keys()
+        .flat_map(|path| Path::new(path).ancestors().skip(1))
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .collect();
+    tar(&files, &folders)
+}
+
+fn tar(files: &BTreeMap<&str, File<'_>>, folders: &BTreeSet<&Path>) -> anyhow::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for folder in folders {
+        archive.append_data(&mut header(tar::EntryType::Directory, 0o755, 0), folder, std::io::empty())?;
+    }
+    for (path, file) in files {
+        let size = u64::try_from(file.bytes.len())?;
+        archive.append_data(&mut header(tar::EntryType::Regular, file.mode, size), path, file.bytes)?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+/// The header of an entry that says nothing of where and when it was made.
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    header
+}
+
+fn gzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut compressed = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+    compressed.write_all(bytes)?;
+    Ok(compressed.finish()?)
+}
+
+/// A value's JSON, its maps in order: the types of the specification have them hashed.
+fn document(value: &impl Serialize) -> anyhow::Result<Vec<u8>> {
+    let mut value = serde_json::to_value(value)?;
+    value.sort_all_objects();
+    Ok(serde_json::to_vec(&value)?)
+}
+
+fn descriptor(kind: MediaType, blob: &[u8]) -> anyhow::Result<Descriptor> {
+    Ok(Descriptor::new(kind, u64::try_from(blob.len())?, Digest::from_str(&digest(blob))?))
+}
+
+fn digest(blob: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(blob)))
+}
+
+fn blob_path(blob: &[u8]) -> String {
+    format!("blobs/{}", digest(blob).replace(':', "/"))
+}

@@ -1,0 +1,53 @@
+//! `cargo image`: builds the programs, puts each into a container image, and says what to do with it.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+use image::{Built, Program, REPOSITORY, Workspace, build, build_root, reference};
+
+/// Makes the container images of the operator and the server as OCI archives in `target/images`, with a bill of materials
+/// beside each.
+#[derive(Parser)]
+struct Arguments {
+    /// The programs to make images of; all of them where none is named
+    programs: Vec<Program>,
+    /// Where the images are to be pushed: registry and folder
+    #[arg(long, default_value = REPOSITORY)]
+    repository: String,
+    /// The images' tag
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    tag: String,
+    /// Write what is in each image into a folder of its name below this one, and make no archive (for charts/Containerfile)
+    #[arg(long)]
+    root: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { programs, repository, tag, root } = Arguments::parse();
+    let programs = if programs.is_empty() { Program::value_variants() } else { &programs };
+    let workspace = Workspace::read()?;
+    for program in programs {
+        match &root {
+            Some(folder) => build_root(&workspace, *program, &folder.join(program.name()))?,
+            None => describe(&build(&workspace, *program, reference(&repository, *program, &tag)?)?),
+        }
+    }
+    Ok(())
+}
+
+fn describe(Built { reference, digest, size, archive, sbom }: &Built) {
+    let (archive, sbom) = (near(archive), near(sbom));
+    println!("{reference}");
+    println!("  digest   {digest}");
+    println!("  size     {}.{} MB, compressed", size / 1_000_000, size / 100_000 % 10);
+    println!("  archive  {}", archive.display());
+    println!("  SBOM     {}", sbom.display());
+    println!("  push     skopeo copy oci-archive:{} docker://{reference}", archive.display());
+    println!("  import   ctr -n k8s.io images import {} (on a node)", archive.display());
+}
+
+/// The path as seen from here, where it lies below.
+fn near(path: &Path) -> &Path {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path)
+}

@@ -1,0 +1,57 @@
+//! A program that runs in an empty root: read from its ELF headers that it asks for no loader and no library.
+
+use anyhow::{Context, bail};
+use object::Endianness;
+use object::elf::{DT_NEEDED, EM_AARCH64, EM_X86_64, FileHeader64, PT_INTERP};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+use oci_spec::image::Arch;
+
+const NEXT_STEP: &str = "build it with RUSTFLAGS=-Ctarget-feature=+crt-static for a linux-gnu target";
+
+/// A program for Linux that is statically linked: nothing but the kernel has to be there for it to run.
+#[derive(Clone, Debug)]
+pub struct StaticProgram {
+    bytes: Vec<u8>,
+    architecture: Arch,
+}
+
+impl StaticProgram {
+    /// Takes a program, as it lies in its file, if it is such a one.
+    ///
+    /// # Errors
+    /// Where it is no 64 bit ELF file of a known architecture, or needs a dynamic loader or a shared library.
+    pub fn new(bytes: Vec<u8>) -> anyhow::Result<Self> {
+        let data = bytes.as_slice();
+        let header = FileHeader64::<Endianness>::parse(data).context("read the program's ELF header")?;
+        let endian = header.endian()?;
+        let architecture = match header.e_machine(endian) {
+            EM_X86_64 => Arch::Amd64,
+            EM_AARCH64 => Arch::ARM64,
+            other => bail!("the program is for the machine {other} of ELF; images are made for x86-64 and AArch64"),
+        };
+        for segment in header.program_headers(endian, data)? {
+            if segment.p_type(endian) == PT_INTERP {
+                bail!("the program asks for a dynamic loader, and an image has none: {NEXT_STEP}");
+            }
+            // A static program that may lie anywhere has such entries too, but none that names a library.
+            for entry in segment.dynamic(endian, data)?.unwrap_or_default() {
+                if entry.d_tag(endian) == DT_NEEDED {
+                    bail!("the program asks for shared libraries, and an image has none: {NEXT_STEP}");
+                }
+            }
+        }
+        Ok(Self { bytes, architecture })
+    }
+
+    /// The file's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn architecture(&self) -> &Arch {
+        &self.architecture
+    }
+}

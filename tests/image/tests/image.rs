@@ -1,0 +1,48 @@
+//! The images held to what is promised of them. The programs themselves take minutes to build, so a small one stands in
+//! for them here; `cargo image` refuses what is dynamic or too large when it makes the real ones.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+)]
+
+mod archive;
+mod containerfile;
+mod revision;
+mod sbom;
+mod static_program;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use image::{Image, Program, Revision, StaticProgram, Workspace, image, reference};
+
+static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read().unwrap());
+
+/// The image of a program, with a small one in its place.
+fn example(program: Program) -> Image {
+    static STATIC: LazyLock<StaticProgram> = LazyLock::new(|| {
+        StaticProgram::new(rustc(&["-Ctarget-feature=+crt-static", "-Cstrip=symbols"], "fn main() {}")).unwrap()
+    });
+    let revision = Revision { name: "a1b2".to_owned(), created: "2026-01-02T03:04:05Z".parse().unwrap() };
+    let reference = reference("registry.example/team", program, "1.2.3").unwrap();
+    image(&WORKSPACE, &revision, program, reference, STATIC.clone()).unwrap()
+}
+
+/// What rustc makes of a source with such flags.
+fn rustc(flags: &[&str], source: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("source.rs"), source).unwrap();
+    let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let status = command.args(flags).arg("-o").args([path("made"), path("source.rs")]).status().unwrap();
+    assert!(status.success());
+    std::fs::read(path("made")).unwrap()
+}
+
+/// A file of the workspace.
+fn workspace_file(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(WORKSPACE.root.join(path)).unwrap()
+}
