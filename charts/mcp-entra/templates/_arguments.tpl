@@ -1,0 +1,45 @@
+{{- /* The operator's command line: each value that is an option of `mcp-entra-operator run`, named like it. */ -}}
+{{- define "mcp-entra.arguments" -}}
+{{- $arguments := list "run" (printf "--server-image=%s" (include "mcp-entra.image" (list . "server"))) }}
+{{- $lists := dict
+  "watch-namespace" .Values.watchNamespaces
+  "allowed-host" .Values.allowedHosts
+  "allowed-image" .Values.allowedImages
+  "allowed-authority" .Values.allowedAuthorities
+  "allowed-graph" .Values.allowedGraphs
+  "allowed-ingress-annotation" .Values.allowedIngressAnnotations
+  "allowed-pod-annotation" .Values.allowedPodAnnotations
+  "allowed-pod-label" .Values.allowedPodLabels
+  "allowed-priority-class" .Values.allowedPriorityClasses
+  "trusted-proxy" .Values.trustedProxies
+  "monitoring-namespace" .Values.monitoringNamespaces
+}}
+{{- range $option, $values := $lists }}
+{{- range $values }}
+{{- $arguments = append $arguments (printf "--%s=%s" $option .) }}
+{{- end }}
+{{- end }}
+{{- $single := dict
+  "pod-proxy-url" .Values.podProxyUrl
+  "upgrades-at-once" .Values.upgradesAtOnce
+  "roll-out-deadline-seconds" .Values.rollOutDeadlineSeconds
+  "status-poll-seconds" .Values.statusPollSeconds
+  "probe-interval-seconds" .Values.probeIntervalSeconds
+  "lease-duration-seconds" .Values.leaseDurationSeconds
+  "log-format" .Values.logFormat
+}}
+{{- range $option, $value := $single }}
+{{- if $value }}
+{{- $arguments = append $arguments (printf "--%s=%v" $option $value) }}
+{{- end }}
+{{- end }}
+{{- if .Values.allowTrustBundles }}
+{{- $arguments = append $arguments "--allow-trust-bundles" }}
+{{- end }}
+{{- with .Values.podMonitors }}
+{{- if .create }}
+{{- $arguments = append $arguments (printf "--pod-monitors=%s" .label | trimSuffix "=") }}
+{{- end }}
+{{- end }}
+{{- toYaml (concat $arguments .Values.extraArgs) }}
+{{- end }}

@@ -1,0 +1,146 @@
+//! `values.yaml` and `README.md` of each chart are what its `values.schema.json` says, the one place where values are
+//! documented. `REGENERATE=1 cargo test --workspace --test generated` writes them anew.
+#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+
+use std::fs;
+
+use serde_yaml::{Mapping, Value};
+use testbed::stack::repository;
+
+const CHARTS: [&str; 2] = ["charts/mcp-entra", "charts/mcp-entra-crds"];
+
+/// A value of a chart, or a group of such.
+struct Entry {
+    /// The names that lead to it.
+    path: Vec<String>,
+    description: String,
+    kind: String,
+    /// None: a group.
+    default: Option<Value>,
+}
+
+fn read_schema(chart: &str) -> Value {
+    // As YAML, which JSON is, and which keeps the order of members.
+    serde_yaml::from_str(&fs::read_to_string(repository(&format!("{chart}/values.schema.json"))).unwrap()).unwrap()
+}
+
+/// All that a person sets, in the schema's order. What has no description is of Helm's own.
+fn entries(root: &Value, schema: &Value, path: &[String], into: &mut Vec<Entry>) {
+    for (name, property) in schema["properties"].as_mapping().unwrap() {
+        let property = resolve(root, property);
+        let Some(description) = property.get("description").and_then(Value::as_str) else { continue };
+        let path = [path, &[name.as_str().unwrap().to_owned()]].concat();
+        let default = property.get("default").cloned();
+        let is_group = default.is_none() && property.get("properties").is_some();
+        if default.is_none() && !is_group {
+            continue;
+        }
+        into.push(Entry { path: path.clone(), description: description.to_owned(), kind: kind(&property), default });
+        if is_group {
+            entries(root, &property, &path, into);
+        }
+    }
+}
+
+/// The property with what it refers to filled in.
+fn resolve(root: &Value, property: &Value) -> Value {
+    let Some(reference) = property.get("$ref").and_then(Value::as_str) else { return property.clone() };
+    let mut resolved = root["definitions"][reference.rsplit('/').next().unwrap()].clone();
+    merge(&mut resolved, property);
+    resolved
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Mapping(into), Value::Mapping(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+fn kind(property: &Value) -> String {
+    if let Some(choices) = property.get("enum").and_then(Value::as_sequence) {
+        return choices.iter().map(|choice| choice.as_str().unwrap()).collect::<Vec<_>>().join(", ");
+    }
+    let kind = property["type"].as_str().unwrap();
+    match property.get("items").and_then(|items| items.get("type")).and_then(Value::as_str) {
+        Some(item) => format!("{kind} of {item}s"),
+        None => kind.to_owned(),
+    }
+}
+
+fn values_yaml(entries: &[Entry]) -> String {
+    let mut text = "# Generated from values.schema.json, which says what each may be.\n".to_owned();
+    for entry in entries {
+        let indent = "  ".repeat(entry.path.len() - 1);
+        for line in wrapped(&entry.description, 118 - indent.len()) {
+            text += &format!("{indent}# {line}\n");
+        }
+        let name = entry.path.last().unwrap();
+        match &entry.default {
+            None => text += &format!("{indent}{name}:\n"),
+            Some(default) => {
+                let member = Value::Mapping(Mapping::from_iter([(name.clone().into(), default.clone())]));
+                for line in serde_yaml::to_string(&member).unwrap().lines() {
+                    text += &format!("{indent}{line}\n");
+                }
+            }
+        }
+    }
+    text
+}
+
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().unwrap();
+        if last.len() + word.len() >= width {
+            lines.push(word.to_owned());
+        } else {
+            *last += &format!("{}{word}", if last.is_empty() { "" } else { " " });
+        }
+    }
+    lines
+}
+
+fn readme(chart: &str, entries: &[Entry]) -> String {
+    let about: Value =
+        serde_yaml::from_str(&fs::read_to_string(repository(&format!("{chart}/Chart.yaml"))).unwrap()).unwrap();
+    let (name, description) = (about["name"].as_str().unwrap(), about["description"].as_str().unwrap());
+    let mut text = format!(
+        "# {name}\n\n{description}. The [README](../../README.md#on-a-real-cluster) says how to install it; this \
+         page is generated from `values.schema.json`.\n\n| Value | Type | Default | What |\n|---|---|---|---|\n"
+    );
+    for Entry { path, description, kind, default } in entries {
+        let path = path.join(".");
+        let default = default.as_ref().map(|default| format!("`{}`", serde_json::to_string(default).unwrap()));
+        let default = default.unwrap_or_default();
+        text += &format!("| `{path}` | {kind} | {default} | {} |\n", description.replace('|', "\\|"));
+    }
+    text
+}
+
+fn hold(path: &str, generated: &str) {
+    let file = repository(path);
+    if std::env::var_os("REGENERATE").is_some() {
+        fs::write(&file, generated).unwrap();
+    }
+    assert!(
+        fs::read_to_string(&file).unwrap_or_default() == generated,
+        "{path} is not what the schema says; run: REGENERATE=1 cargo test --workspace --test generated"
+    );
+}
+
+#[test]
+fn values_and_their_tables_are_what_the_schemas_say() {
+    for chart in CHARTS {
+        let schema = read_schema(chart);
+        let mut all = Vec::new();
+        entries(&schema, &schema, &[], &mut all);
+        hold(&format!("{chart}/values.yaml"), &values_yaml(&all));
+        hold(&format!("{chart}/README.md"), &readme(chart, &all));
+    }
+}
