@@ -13,15 +13,28 @@ pub const TOKEN_EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 pub(crate) const FEDERATED_CREDENTIAL_LIMIT: usize = 20;
 
 /// Everything an emulator starts with; more can be added while it runs, by [`crate::Control`].
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Configuration {
+    /// The host in the emulator's addresses and certificate: whoever asks it has to know where that is.
+    #[serde(default = "localhost")]
+    pub host: String,
     /// The tenants.
     #[serde(default)]
     pub tenants: Vec<Tenant>,
     /// PEM files of the authorities trusted when a federated issuer's discovery document and keys are fetched.
     #[serde(default)]
     pub trusted_ca_files: Vec<PathBuf>,
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self { host: localhost(), tenants: Vec::new(), trusted_ca_files: Vec::new() }
+    }
+}
+
+fn localhost() -> String {
+    "localhost".to_owned()
 }
 
 impl Configuration {

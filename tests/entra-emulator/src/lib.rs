@@ -99,13 +99,14 @@ impl EntraEmulator {
         let authority = bind(listen).await?;
         let graph = bind(SocketAddr::new(listen.ip(), 0)).await?;
         let url = |listener: &TcpListener| -> anyhow::Result<String> {
-            Ok(format!("https://localhost:{}", listener.local_addr()?.port()))
+            Ok(format!("https://{}:{}", configuration.host, listener.local_addr()?.port()))
         };
         let (authority_url, graph_url) = (url(&authority)?, url(&graph)?);
 
         // Making keys takes a good part of a second of pure computing.
+        let host = configuration.host;
         let (identity, shared) = tokio::task::spawn_blocking(move || {
-            let identity = tls::Identity::generate()?;
+            let identity = tls::Identity::generate(&host)?;
             let shared = state::Shared::new(authority_url, graph_url, identity.ca_pem.clone())?;
             anyhow::Ok((identity, shared))
         })

@@ -30,8 +30,8 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Makes an authority and, signed by it, a certificate for `localhost` and `127.0.0.1`.
-    pub(crate) fn generate() -> anyhow::Result<Self> {
+    /// Makes an authority and, signed by it, a certificate for `host`, `localhost` and `127.0.0.1`.
+    pub(crate) fn generate(host: &str) -> anyhow::Result<Self> {
         let mut ca = CertificateParams::new(Vec::new())?;
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -40,7 +40,7 @@ impl Identity {
         let ca_pem = ca.self_signed(&ca_key)?.pem();
 
         let leaf_key = KeyPair::generate()?;
-        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        let mut leaf = CertificateParams::new(["127.0.0.1", "localhost", host].map(str::to_owned).to_vec())?;
         leaf.use_authority_key_identifier_extension = true;
         let leaf = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key))?;
 

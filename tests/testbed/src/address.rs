@@ -1,12 +1,21 @@
 //! Pod addresses, the one place that knows them. A pod announces 10.244.B.C, since the API server refuses loopback
-//! addresses in EndpointSlices, and listens on 127.244.B.C, since without root nobody can own 10.244.B.C. What lies at
-//! an announced address may be another's machine: an [`Announced`] cannot be dialled, only translated.
+//! addresses in EndpointSlices, and as a process listens on 127.244.B.C, since without root nobody can own 10.244.B.C. What
+//! lies at an announced address may then be another's machine: an [`Announced`] cannot be dialled without saying which.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 
 use thiserror::Error;
+
+/// What the pods of a cluster are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pods {
+    /// Processes, which listen on loopback and not where they say.
+    Processes,
+    /// Containers with addresses of their own.
+    Containers,
+}
 
 /// The address that a pod has in the API: 10.244.B.C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,12 +37,24 @@ impl Announced {
 
     /// As an address, to be compared with others.
     pub const fn ip(self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(10, 244, self.third, self.fourth))
+        IpAddr::V4(self.announced())
     }
 
-    /// Where the pod really listens, on loopback.
+    const fn announced(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 244, self.third, self.fourth)
+    }
+
+    /// Where the pod really listens if it is a process, on loopback.
     pub const fn dialable(self, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.listening(), port)
+    }
+
+    /// Where a pod of that sort is dialled.
+    pub(crate) const fn dialable_as(self, pods: Pods, port: u16) -> SocketAddrV4 {
+        match pods {
+            Pods::Processes => self.dialable(port),
+            Pods::Containers => SocketAddrV4::new(self.announced(), port),
+        }
     }
 
     /// The loopback address that the pod's own process listens on.
@@ -67,7 +88,8 @@ mod tests {
     fn a_pod_announces_one_address_and_listens_on_loopback() {
         let address: Announced = "10.244.3.17".parse().unwrap();
         assert_eq!(address.to_string(), "10.244.3.17");
-        assert_eq!(address.dialable(8080).to_string(), "127.244.3.17:8080");
+        assert_eq!(address.dialable_as(Pods::Processes, 8080).to_string(), "127.244.3.17:8080");
+        assert_eq!(address.dialable_as(Pods::Containers, 8080).to_string(), "10.244.3.17:8080");
         assert!(address.listening().is_loopback());
     }
 

@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::address::Announced;
+use crate::address::{Announced, Pods};
 
 /// A pod on this machine answers at once, or nothing listens there.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -91,6 +91,7 @@ pub(crate) enum ForwardError {
 pub(crate) async fn forward(
     mut request: Request<Incoming>,
     targets: impl IntoIterator<Item = Target>,
+    pods: Pods,
 ) -> Result<Response<Incoming>, ForwardError> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = Uri::builder().path_and_query(path).build()?;
@@ -99,7 +100,7 @@ pub(crate) async fn forward(
 
     let mut failures = Vec::new();
     for target in targets {
-        let at = target.pod.dialable(target.port);
+        let at = target.pod.dialable_as(pods, target.port);
         match connect(at).await {
             Ok(mut connection) => {
                 let answer = connection.send_request(request).await;

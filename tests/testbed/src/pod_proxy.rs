@@ -7,6 +7,7 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Either;
 use hyper::body::Incoming;
 
+use crate::address::Pods;
 use crate::forward::{Body, Limited, Target, forward};
 use crate::network_policy::{Identity, NetworkPolicies};
 use crate::serve::{Serving, answer, serve};
@@ -50,7 +51,7 @@ async fn handle(request: Request<Incoming>, guard: Option<Arc<(NetworkPolicies, 
     if let Some(why) = refused {
         return answer(StatusCode::GATEWAY_TIMEOUT, format!("pod {}: {why}", target.pod));
     }
-    match forward(request, [target]).await {
+    match forward(request, [target], Pods::Processes).await {
         Ok(response) => response.map(|body| Either::Left(Limited::new(body, None))),
         Err(error) => answer(StatusCode::BAD_GATEWAY, format!("pod {}: {error}", target.pod)),
     }

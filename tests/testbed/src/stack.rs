@@ -1,6 +1,7 @@
 //! Everything the product runs on, started together: control plane, node, edge and Entra emulator; and, once
 //! installed, the product itself: its definitions, its rights, its operator.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +9,17 @@ use std::time::Duration;
 use anyhow::Context;
 use entra_emulator::{Configuration, EntraEmulator};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, PostParams};
 use serde_json::json;
 use tokio::sync::{Mutex, OnceCell};
 
+use crate::address::Pods;
 use crate::certificate_manager::CertificateManager;
 use crate::certificates::CertificateAuthority;
 use crate::command_line::CommandLine;
+use crate::container_node::{self, ContainerNode};
 use crate::control_plane::ControlPlane;
 use crate::definitions;
 use crate::edge::Edge;
@@ -24,14 +29,21 @@ use crate::pod_proxy::PodProxy;
 use crate::programs;
 use crate::supervisor::{Child, Command, Supervisor};
 
+/// Where the images are, as far as clusters here know.
+pub const REGISTRY: &str = "localhost";
+
 /// The image that the operator gives to servers here; the node runs the workspace's own `mcp-entra-server` for it.
-pub const SERVER_IMAGE: &str = "mcp-entra-server:workspace";
+pub const SERVER_IMAGE: &str = "localhost/mcp-entra-server:0.1.0";
 
 /// Kind and name of the issuer that the examples name.
 const ISSUER: (&str, &str) = ("ClusterIssuer", "letsencrypt");
 
 /// Namespace and name of the operator's service account, and of its lease, as `operator/rbac.yaml` has them.
 pub const OPERATOR: (&str, &str) = ("mcp-entra-system", "mcp-entra-operator");
+
+/// The name that pods know the emulated Entra by, where they have addresses of their own: the Service `entra` of the
+/// namespace `default`.
+const ENTRA_HOST: &str = "entra.default.svc.cluster.local";
 
 /// Seconds between two probes of a federated credential here; five minutes by default elsewhere.
 const PROBE_INTERVAL_SECONDS: u32 = 5;
@@ -40,8 +52,8 @@ const PROBE_INTERVAL_SECONDS: u32 = 5;
 pub struct Stack {
     /// The Kubernetes API server and its controllers.
     pub control_plane: ControlPlane,
-    /// Runs pods as processes.
-    pub node: Node,
+    /// Runs the pods.
+    pub node: AnyNode,
     /// HTTPS on one port for every Ingress.
     pub edge: Edge,
     /// Microsoft Entra ID and Graph.
@@ -52,11 +64,33 @@ pub struct Stack {
     pub certificate_manager: CertificateManager,
     /// What the pod proxy heeds, and an egress proxy that a test starts.
     pub policies: NetworkPolicies,
-    pod_proxy: PodProxy,
+    /// What lies between the operator and pods that do not listen where they say.
+    pod_proxy: Option<PodProxy>,
     defined: OnceCell<()>,
     /// The operator's replicas by the names under which they hold the lease.
     operators: Mutex<Vec<(String, Child)>>,
     supervisor: Supervisor,
+}
+
+/// A node of either sort.
+pub enum AnyNode {
+    /// Whose pods are processes.
+    Processes(Node),
+    /// Whose pods are containers.
+    Containers(ContainerNode),
+}
+
+impl AnyNode {
+    /// What the pod has written.
+    ///
+    /// # Errors
+    /// Where it has not run.
+    pub async fn logs(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
+        match self {
+            Self::Processes(node) => node.logs(namespace, pod),
+            Self::Containers(node) => node.logs(namespace, pod).await,
+        }
+    }
 }
 
 impl Stack {
@@ -69,19 +103,60 @@ impl Stack {
         let supervisor = Supervisor::start()?;
         let control_plane = ControlPlane::start(&supervisor).await?;
         report(&format!("kube-apiserver, controllers and etcd at {}", control_plane.url()));
+        let images = Images::default().with(SERVER_IMAGE, server);
+        let node = Node::start(control_plane.client()?, &supervisor, "node", images).await?;
+        report("a node whose pods are processes");
+        let entra = Configuration { trusted_ca_files: vec![control_plane.ca_file()], ..Configuration::default() };
+        let entra = EntraEmulator::start(entra, (Ipv4Addr::LOCALHOST, 0).into()).await?;
+        Self::start_around(supervisor, control_plane, AnyNode::Processes(node), entra, report).await
+    }
+
+    /// The same, with pods that are containers of these images, OCI archives; within [`crate::namespaces`] of its own.
+    ///
+    /// # Errors
+    /// Where a part does not come up, with the last lines of its log.
+    pub async fn start_on_containers(images: &[PathBuf], report: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
+        let supervisor = Supervisor::start()?;
+        ContainerNode::prepare(&supervisor, &[ENTRA_HOST]).await?;
+        let control_plane = ControlPlane::start_for_node(&supervisor, container_node::ADDRESS).await?;
+        report(&format!("kube-apiserver, controllers and etcd at {}", control_plane.url()));
+        let node = ContainerNode::start(&supervisor, &control_plane).await?;
+        for archive in images {
+            node.import(archive).await.with_context(|| format!("import {}", archive.display()))?;
+        }
+        report("containerd, kubelet, kube-proxy and CoreDNS, and the images imported");
+        let entra = Configuration {
+            host: ENTRA_HOST.to_owned(),
+            trusted_ca_files: vec![control_plane.ca_file()],
+            ..Configuration::default()
+        };
+        let entra = EntraEmulator::start(entra, (container_node::ADDRESS, 0).into()).await?;
+        name_entra(&control_plane.client()?, &entra).await.context("name Entra in the cluster")?;
+        Self::start_around(supervisor, control_plane, AnyNode::Containers(node), entra, report).await
+    }
+
+    async fn start_around(
+        supervisor: Supervisor,
+        control_plane: ControlPlane,
+        node: AnyNode,
+        entra: EntraEmulator,
+        report: &(dyn Fn(&str) + Sync),
+    ) -> anyhow::Result<Self> {
         let certificates = Arc::new(CertificateAuthority::new("testbed")?);
         let (issuer_kind, issuer) = ISSUER;
         let certificate_manager =
             CertificateManager::start(control_plane.client()?, issuer_kind, issuer, Arc::clone(&certificates));
-        let images = Images::default().with(SERVER_IMAGE, server);
-        let node = Node::start(control_plane.client()?, &supervisor, "node", images).await?;
-        let edge = Edge::start(control_plane.client()?).await?;
         let policies = NetworkPolicies::start(&control_plane.client()?).await?;
         let (namespace, name) = OPERATOR;
-        let pod_proxy = PodProxy::start_as(policies.clone(), Identity::new(namespace, name)).await?;
-        report(&format!("a node whose pods are processes, and an HTTPS edge at {}", edge.address()));
-        let configuration = Configuration { tenants: Vec::new(), trusted_ca_files: vec![control_plane.ca_file()] };
-        let entra = EntraEmulator::start(configuration, "127.0.0.1:0".parse()?).await?;
+        let (pods, pod_proxy) = match node {
+            AnyNode::Processes(_) => {
+                let operator = Identity::new(namespace, name);
+                (Pods::Processes, Some(PodProxy::start_as(policies.clone(), operator).await?))
+            }
+            AnyNode::Containers(_) => (Pods::Containers, None),
+        };
+        let edge = Edge::start_before(control_plane.client()?, pods).await?;
+        report(&format!("an HTTPS edge at {}", edge.address()));
         report(&format!("Entra at {}, Graph at {}", entra.authority(), entra.graph()));
         Ok(Self {
             control_plane,
@@ -190,8 +265,6 @@ impl Stack {
             OPERATOR.0,
             "--identity",
             identity,
-            "--pod-proxy-url",
-            &self.pod_proxy.url(),
             "--allowed-authority",
             self.entra.authority(),
             "--allowed-graph",
@@ -199,8 +272,10 @@ impl Stack {
             "--probe-interval-seconds",
             &probe,
         ];
+        let pod_proxy = self.pod_proxy.as_ref().map(|proxy| format!("--pod-proxy-url={}", proxy.url()));
         Ok(Command::new(programs::program("mcp-entra-operator")?, self.operator_log())
             .args(arguments)
+            .args(pod_proxy)
             .env("KUBECONFIG", kubeconfig.display().to_string()))
     }
 
@@ -239,6 +314,24 @@ impl Stack {
             .env("KUBECACHEDIR", self.supervisor.folder().join("kubectl"));
         CommandLine::new("kubectl", command, arguments, Duration::from_secs(60))
     }
+}
+
+/// Gives pods a name for Entra, which runs beside them on their node: a Service without pods of its own.
+async fn name_entra(client: &kube::Client, entra: &EntraEmulator) -> anyhow::Result<()> {
+    let mut labels = ENTRA_HOST.split('.');
+    let (name, namespace) = (labels.next().unwrap_or_default(), labels.next().unwrap_or_default());
+    let port =
+        |url: &str| url.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).context("a URL with a port");
+    let (authority, graph) = (port(entra.authority())?, port(entra.graph())?);
+    let ports = json!([{"name": "authority", "port": authority}, {"name": "graph", "port": graph}]);
+    let service: Service = serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"ports": ports}}))?;
+    let slice: EndpointSlice = serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4", "endpoints": [{"addresses": [container_node::ADDRESS]}], "ports": ports,
+    }))?;
+    Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &service).await?;
+    Api::namespaced(client.clone(), namespace).create(&PostParams::default(), &slice).await?;
+    Ok(())
 }
 
 /// A path of this repository, as an argument.

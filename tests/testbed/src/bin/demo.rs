@@ -1,6 +1,5 @@
 //! `cargo demo`: the product's story on a real control plane, a line a step; then it stays up to be tried by hand.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use mcp_entra_crds::ConditionType;
 use testbed::stack::Stack;
-use testbed::story::{SERVER, STEPS, World};
+use testbed::story::{SERVER, STEPS, World, play_all};
 
 /// Plays the story of an MCP server from `kubectl apply` to a Graph answer, without a secret.
 #[derive(Parser)]
@@ -50,7 +49,7 @@ async fn demo(arguments: &Arguments) -> anyhow::Result<bool> {
     world.patience = Duration::from_secs(30);
 
     let story = Instant::now();
-    let passed = play(&world).await;
+    let passed = play_all(&world, STEPS).await;
     let verdict = format!("demo: {passed} of {} steps passed in {:.0} s", STEPS.len(), story.elapsed().as_secs_f64());
     let all = passed == STEPS.len();
     if !all || arguments.exit {
@@ -69,29 +68,6 @@ async fn demo(arguments: &Arguments) -> anyhow::Result<bool> {
     world.condition(ConditionType::Ready, "True").await?;
     by_hand(&world).await?;
     std::future::pending().await
-}
-
-/// Plays the steps up to the first that fails: the ones behind it build on it.
-async fn play(world: &World) -> usize {
-    let mut passed = 0;
-    for (index, step) in STEPS.iter().enumerate() {
-        print!("[{:>2}/{}] {} … ", index + 1, STEPS.len(), step.title);
-        let _ = std::io::stdout().flush();
-        let start = Instant::now();
-        match step.play(world).await {
-            Ok(evidence) => {
-                println!("ok ({:.1} s)", start.elapsed().as_secs_f64());
-                evidence.iter().for_each(|line| println!("        {line}"));
-                passed += 1;
-            }
-            Err(error) => {
-                println!("FAILED ({:.1} s)", start.elapsed().as_secs_f64());
-                format!("{error:#}").lines().for_each(|line| println!("        {line}"));
-                break;
-            }
-        }
-    }
-    passed
 }
 
 async fn by_hand(world: &World) -> anyhow::Result<()> {

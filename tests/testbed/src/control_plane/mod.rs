@@ -4,6 +4,7 @@
 mod audit;
 mod start;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -13,9 +14,28 @@ use kube::api::{Api, PostParams};
 use serde_json::json;
 
 pub use audit::{AuditEvent, AuditLog, Marker};
+pub(crate) use start::NODE;
 
 use crate::programs::GoPrograms;
 use crate::supervisor::Supervisor;
+
+/// From where the API server is reached.
+#[derive(Debug, Clone, Copy)]
+enum Reach {
+    /// This machine alone.
+    Loopback,
+    /// Pods with addresses of their own, by this one of their node.
+    Node(Ipv4Addr),
+}
+
+impl Reach {
+    fn address(self) -> Ipv4Addr {
+        match self {
+            Self::Loopback => Ipv4Addr::LOCALHOST,
+            Self::Node(address) => address,
+        }
+    }
+}
 
 /// A running control plane. It ends with the supervisor that it was started with.
 #[derive(Clone)]
@@ -36,7 +56,16 @@ impl ControlPlane {
     /// # Errors
     /// Where its programs cannot be had, or one of them does not start: the last lines of its log are in the error.
     pub async fn start(supervisor: &Supervisor) -> anyhow::Result<Self> {
-        start::start(supervisor).await
+        start::start(supervisor, Reach::Loopback).await
+    }
+
+    /// The same, for a node whose pods have addresses of their own: they reach the API server at that address of the
+    /// node, and the API server reaches the node's kubelet.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub(crate) async fn start_for_node(supervisor: &Supervisor, address: Ipv4Addr) -> anyhow::Result<Self> {
+        start::start(supervisor, Reach::Node(address)).await
     }
 
     /// A new client as cluster administrator. A client belongs to the tokio runtime it is made on: each test makes its
@@ -63,7 +92,7 @@ impl ControlPlane {
         self.programs.path("kubectl")
     }
 
-    /// The API server: `https://127.0.0.1:PORT`.
+    /// The API server: `https://127.0.0.1:PORT`, or at the address of the node that it was started for.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -102,6 +131,11 @@ impl ControlPlane {
         let file = self.folder.join(format!("{namespace}_{name}.kubeconfig"));
         write_kubeconfig(&file, &self.url, &self.ca_pem, &token, namespace)?;
         Ok(file)
+    }
+
+    /// The folder of its files.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What was written, by whom.

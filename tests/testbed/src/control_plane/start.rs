@@ -9,12 +9,21 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{Api, Patch, PatchParams};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{ControlPlane, audit, write_kubeconfig};
+use super::{ControlPlane, Reach, audit, write_kubeconfig};
 use crate::certificates::CertificateAuthority;
 use crate::programs::{CONTROL_PLANE, GoPrograms};
 use crate::supervisor::{Child, Command, Supervisor};
+
+/// The name of the node that a control plane is started for.
+pub(crate) const NODE: &str = "node";
+/// That node's user, behind `system:`.
+const NODE_USER: &str = "node:node";
+/// As whom the API server asks that node's kubelet.
+const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
+/// The first of the range of addresses of Services, which is the API server's own.
+const SERVICE_ADDRESS: &str = "10.96.0.1";
 
 /// A machine busy with builds takes several times the usual five seconds.
 const READY: Duration = Duration::from_secs(90);
@@ -22,7 +31,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// Between choosing a free port and its use, another process may take it.
 const ATTEMPTS: u32 = 4;
 
-pub(super) async fn start(supervisor: &Supervisor) -> anyhow::Result<ControlPlane> {
+pub(super) async fn start(supervisor: &Supervisor, reach: Reach) -> anyhow::Result<ControlPlane> {
     let programs = GoPrograms::find_or_build(supervisor, &CONTROL_PLANE).await?;
     let mut attempt = 1;
     loop {
@@ -31,7 +40,7 @@ pub(super) async fn start(supervisor: &Supervisor) -> anyhow::Result<ControlPlan
             .tempdir_in(supervisor.folder())
             .context("make a folder for the control plane")?
             .keep();
-        match start_in(supervisor, &programs, folder).await {
+        match start_in(supervisor, &programs, folder, reach).await {
             Err(error) if attempt < ATTEMPTS && is_collision(&error) => attempt += 1,
             started => return started,
         }
@@ -42,13 +51,18 @@ fn is_collision(error: &anyhow::Error) -> bool {
     format!("{error:#}").contains("address already in use")
 }
 
-async fn start_in(supervisor: &Supervisor, programs: &GoPrograms, folder: PathBuf) -> anyhow::Result<ControlPlane> {
-    let ports = Ports::choose()?;
-    let url = format!("https://127.0.0.1:{}", ports.api_server);
-    let files = Files::write(&folder, &url)?;
+async fn start_in(
+    supervisor: &Supervisor,
+    programs: &GoPrograms,
+    folder: PathBuf,
+    reach: Reach,
+) -> anyhow::Result<ControlPlane> {
+    let ports = Ports::choose(reach.address())?;
+    let url = format!("https://{}:{}", reach.address(), ports.api_server);
+    let files = Files::write(&folder, &url, reach)?;
     let launcher = Launcher { supervisor, programs, folder: &folder };
     let etcd = launcher.launch("etcd", etcd(&folder, &ports)).await?;
-    let api_server = launcher.launch("kube-apiserver", api_server(&folder, &ports, &url)).await?;
+    let api_server = launcher.launch("kube-apiserver", api_server(&folder, &ports, &url, reach)).await?;
     let config = config(&url, &files)?;
     let client = kube::Client::try_from(config.clone())?;
     let deadline = Instant::now() + READY;
@@ -56,6 +70,10 @@ async fn start_in(supervisor: &Supervisor, programs: &GoPrograms, folder: PathBu
     let controllers = launcher.launch("kube-controller-manager", controller_manager(&folder)).await?;
     let scheduler = launcher.launch("kube-scheduler", scheduler(&folder)).await?;
     open_discovery(&client).await.context("open the issuer's discovery")?;
+    if let Reach::Node(_) = reach {
+        let (role, user) = ("system:kubelet-api-admin", json!({ "kind": "User", "name": KUBELET_CLIENT }));
+        bind(&client, "testbed:kubelet-client", role, user).await.context("let the API server ask kubelets")?;
+    }
     let everyone = [&etcd, &api_server, &controllers, &scheduler];
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
     until_ready(&everyone, deadline, "the default service account", async || {
@@ -80,9 +98,10 @@ struct Ports {
 
 impl Ports {
     /// All listeners are open at once, so that the ports differ.
-    fn choose() -> anyhow::Result<Self> {
-        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let (etcd, peer, api_server) = (listen()?, listen()?, listen()?);
+    fn choose(api_server: Ipv4Addr) -> anyhow::Result<Self> {
+        let listen = |address| TcpListener::bind((address, 0));
+        let loopback = Ipv4Addr::LOCALHOST;
+        let (etcd, peer, api_server) = (listen(loopback)?, listen(loopback)?, listen(api_server)?);
         Ok(Self {
             etcd: etcd.local_addr()?.port(),
             etcd_peer: peer.local_addr()?.port(),
@@ -97,17 +116,33 @@ struct Files {
 }
 
 impl Files {
-    fn write(folder: &Path, url: &str) -> anyhow::Result<Self> {
+    fn write(folder: &Path, url: &str, reach: Reach) -> anyhow::Result<Self> {
         let write = |name: &str, content: &str| {
             std::fs::write(folder.join(name), content).with_context(|| format!("write {name} in {}", folder.display()))
         };
         let ca = CertificateAuthority::new("testbed-kubernetes")?;
         let ca_pem = ca.pem();
         write("ca.crt", &ca_pem)?;
-        let server =
-            ca.issue(&["127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"])?;
+        let address = reach.address().to_string();
+        let server = ca.issue(&[
+            &address,
+            SERVICE_ADDRESS,
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+        ])?;
         write("server.crt", &server.certificate_pem)?;
         write("server.key", &server.key_pem)?;
+        let mut users = vec![("kube-controller-manager", None), ("kube-scheduler", None)];
+        if let Reach::Node(_) = reach {
+            for (file, names) in [("kubelet", [NODE, &address].as_slice()), ("kubelet-client", &[KUBELET_CLIENT])] {
+                let certificate = ca.issue(names)?;
+                write(&format!("{file}.crt"), &certificate.certificate_pem)?;
+                write(&format!("{file}.key"), &certificate.key_pem)?;
+            }
+            users.extend([("kube-proxy", None), (NODE_USER, Some("system:nodes"))]);
+        }
         // etcd's own authority: nobody but this API server can use it, nor can the API server meet another's etcd.
         let ca = CertificateAuthority::new("testbed-etcd")?;
         write("etcd-ca.crt", &ca.pem())?;
@@ -122,10 +157,13 @@ impl Files {
         let admin_token = token();
         let mut tokens = format!("{admin_token},admin,admin,system:masters\n");
         write_kubeconfig(&folder.join("admin.kubeconfig"), url, &ca_pem, &admin_token, "default")?;
-        for name in ["kube-controller-manager", "kube-scheduler"] {
+        for (name, group) in users {
             let token = token();
-            tokens.push_str(&format!("{token},system:{name},{name}\n"));
-            write_kubeconfig(&folder.join(format!("{name}.kubeconfig")), url, &ca_pem, &token, "default")?;
+            let group = group.map(|group| format!(",{group}")).unwrap_or_default();
+            tokens.push_str(&format!("{token},system:{name},{name}{group}\n"));
+            // A colon would make KUBECONFIG a list.
+            let file = folder.join(format!("{}.kubeconfig", name.replace(':', "-")));
+            write_kubeconfig(&file, url, &ca_pem, &token, "default")?;
         }
         write("tokens.csv", &tokens)?;
         Ok(Self { ca_pem, admin_token })
@@ -166,17 +204,15 @@ fn etcd(folder: &Path, ports: &Ports) -> Vec<String> {
     ]
 }
 
-fn api_server(folder: &Path, ports: &Ports, url: &str) -> Vec<String> {
-    vec![
+fn api_server(folder: &Path, ports: &Ports, url: &str, reach: Reach) -> Vec<String> {
+    let mut arguments = vec![
         format!("--etcd-servers=https://127.0.0.1:{}", ports.etcd),
         flag("etcd-cafile", folder.join("etcd-ca.crt")),
         flag("etcd-certfile", folder.join("etcd.crt")),
         flag("etcd-keyfile", folder.join("etcd.key")),
-        "--bind-address=127.0.0.1".into(),
-        "--advertise-address=127.0.0.1".into(),
+        format!("--bind-address={}", reach.address()),
+        format!("--advertise-address={}", reach.address()),
         format!("--secure-port={}", ports.api_server),
-        // The Service `kubernetes` may not have a loopback address as its endpoint.
-        "--endpoint-reconciler-type=none".into(),
         flag("tls-cert-file", folder.join("server.crt")),
         flag("tls-private-key-file", folder.join("server.key")),
         flag("token-auth-file", folder.join("tokens.csv")),
@@ -192,7 +228,19 @@ fn api_server(folder: &Path, ports: &Ports, url: &str) -> Vec<String> {
         flag("audit-log-path", folder.join("audit.log")),
         // One file: a place in it stays a place in it.
         "--audit-log-maxsize=0".into(),
-    ]
+    ];
+    match reach {
+        // The Service `kubernetes` may not have a loopback address as its endpoint.
+        Reach::Loopback => arguments.push("--endpoint-reconciler-type=none".into()),
+        Reach::Node(_) => arguments.extend([
+            flag("kubelet-client-certificate", folder.join("kubelet-client.crt")),
+            flag("kubelet-client-key", folder.join("kubelet-client.key")),
+            flag("kubelet-certificate-authority", folder.join("ca.crt")),
+            flag("client-ca-file", folder.join("ca.crt")),
+            "--kubelet-preferred-address-types=InternalIP".into(),
+        ]),
+    }
+    arguments
 }
 
 fn controller_manager(folder: &Path) -> Vec<String> {
@@ -297,19 +345,25 @@ async fn answers(client: &kube::Client, path: &str) -> bool {
 
 /// The issuer's discovery document and keys are open to service accounts alone by default; Entra has none.
 async fn open_discovery(client: &kube::Client) -> anyhow::Result<()> {
-    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
-    let name = "testbed:service-account-issuer-discovery";
+    let everyone = json!({ "kind": "Group", "name": "system:unauthenticated" });
+    let name = "system:service-account-issuer-discovery";
+    bind(client, "testbed:service-account-issuer-discovery", name, everyone).await
+}
+
+/// Binds a cluster role to one subject.
+async fn bind(client: &kube::Client, name: &str, role: &str, mut subject: Value) -> anyhow::Result<()> {
+    let group = "rbac.authorization.k8s.io";
+    if let Some(subject) = subject.as_object_mut() {
+        subject.insert("apiGroup".to_owned(), group.into());
+    }
     let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "apiVersion": format!("{group}/v1"),
         "kind": "ClusterRoleBinding",
         "metadata": { "name": name },
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "ClusterRole",
-            "name": "system:service-account-issuer-discovery",
-        },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:unauthenticated" }],
+        "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": role },
+        "subjects": [subject],
     });
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
     bindings.patch(name, &PatchParams::apply("testbed"), &Patch::Apply(binding)).await?;
     Ok(())
 }

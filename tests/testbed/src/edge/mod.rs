@@ -45,6 +45,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::address::Pods;
 use crate::controller::Statuses;
 use crate::forward::{Body, Limited, Target, forward};
 use crate::network_policy::{Identity, NetworkPolicies};
@@ -85,11 +86,23 @@ impl Edge {
         Self::start_as(client, Identity::new(NAMESPACE, APP)).await
     }
 
+    /// The same, before pods of that sort.
+    ///
+    /// # Errors
+    /// As [`Edge::start`].
+    pub async fn start_before(client: Client, pods: Pods) -> anyhow::Result<Self> {
+        Self::start_with(client, Identity::new(NAMESPACE, APP), pods).await
+    }
+
     /// The same, as other pods to NetworkPolicies.
     ///
     /// # Errors
     /// As [`Edge::start`].
     pub async fn start_as(client: Client, identity: Identity) -> anyhow::Result<Self> {
+        Self::start_with(client, identity, Pods::Processes).await
+    }
+
+    async fn start_with(client: Client, identity: Identity, pods: Pods) -> anyhow::Result<Self> {
         let guard = Arc::new((NetworkPolicies::start(&client).await?, identity));
         status::create_class(&client).await.context("create the ingress class")?;
         let resolver = Arc::new(Resolver::new()?);
@@ -97,7 +110,8 @@ impl Edge {
         let routes = Arc::clone(&table);
         let turn = Arc::new(AtomicUsize::new(0));
         let serving = serve(Some(acceptor(Arc::clone(&resolver))?), move |request, from| {
-            handle(request, from, routes.load_full(), Arc::clone(&guard), turn.fetch_add(1, Ordering::Relaxed))
+            let turn = turn.fetch_add(1, Ordering::Relaxed);
+            handle(request, from, routes.load_full(), Arc::clone(&guard), turn, pods)
         })
         .await?;
 
@@ -162,6 +176,7 @@ async fn handle(
     table: Arc<Table>,
     guard: Arc<(NetworkPolicies, Identity)>,
     turn: usize,
+    pods: Pods,
 ) -> Response<Body> {
     let Some(host) = host(&request) else {
         return answer(StatusCode::BAD_REQUEST, "the request names no host");
@@ -188,7 +203,7 @@ async fn handle(
     }
     set_forwarded(request.headers_mut(), &host, from);
     let until = backend.limit.map(|limit| Instant::now() + limit);
-    let forwarded = forward(request, in_turn(&open, turn));
+    let forwarded = forward(request, in_turn(&open, turn), pods);
     let forwarded = match until {
         Some(until) => timeout_at(until, forwarded).await,
         None => Ok(forwarded.await),

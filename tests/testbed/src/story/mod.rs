@@ -15,7 +15,9 @@ mod tokens;
 mod world;
 
 use std::future::Future;
+use std::io::Write;
 use std::pin::Pin;
+use std::time::Instant;
 
 pub use world::World;
 
@@ -40,6 +42,28 @@ impl Step {
     pub async fn play(&self, world: &World) -> anyhow::Result<Evidence> {
         (self.play)(world).await
     }
+}
+
+/// Plays steps up to the first that fails, since the ones behind it build on it, and tells of each. Returns how many
+/// passed.
+pub async fn play_all(world: &World, steps: &[Step]) -> usize {
+    for (index, step) in steps.iter().enumerate() {
+        print!("[{:>2}/{}] {} … ", index + 1, steps.len(), step.title);
+        let _ = std::io::stdout().flush();
+        let start = Instant::now();
+        match step.play(world).await {
+            Ok(evidence) => {
+                println!("ok ({:.1} s)", start.elapsed().as_secs_f64());
+                evidence.iter().for_each(|line| println!("        {line}"));
+            }
+            Err(error) => {
+                println!("FAILED ({:.1} s)", start.elapsed().as_secs_f64());
+                format!("{error:#}").lines().for_each(|line| println!("        {line}"));
+                return index;
+            }
+        }
+    }
+    steps.len()
 }
 
 macro_rules! steps {

@@ -369,7 +369,7 @@ impl World {
     pub async fn audit(&self) -> anyhow::Result<Vec<Value>> {
         let mut lines = Vec::new();
         for pod in self.pods().await? {
-            let log = self.stack.node.logs(&self.namespace, pod.metadata.name.as_deref().unwrap_or_default())?;
+            let log = self.stack.node.logs(&self.namespace, pod.metadata.name.as_deref().unwrap_or_default()).await?;
             let values = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             lines.extend(values.filter(|line| line.get("decision").is_some()));
         }

@@ -198,7 +198,7 @@ impl Child {
     }
 
     /// Waits for its end.
-    pub fn exited(&self) -> impl Future<Output = ExitStatus> + Send + 'static {
+    pub fn exited(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
         let mut status = self.status.clone();
         async move {
             let ended = status.wait_for(Option::is_some).await;

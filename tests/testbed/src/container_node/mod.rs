@@ -1,0 +1,155 @@
+//! A Kubernetes node whose pods are containers: containerd and a real kubelet, kube-proxy and CoreDNS, for root on Linux,
+//! in [`crate::namespaces`] of its own. The other node, [`crate::node`], runs pods as processes and needs no root; the
+//! two never share a cluster.
+//!
+//! runc, the CNI plugins, iptables and conntrack are the machine's own; everything else is built from pinned sources.
+//!
+//! # Where it differs from a cluster's node
+//!
+//! - Images are imported from archives, and there is no registry to pull from: what was not imported is missing.
+//! - Its network does not enforce NetworkPolicies.
+//! - CoreDNS runs beside the pods instead of in one, as do the control plane's own programs.
+
+mod containerd;
+mod dns;
+mod kubelet;
+mod network;
+mod pause;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, LogParams};
+use kube::runtime::wait::await_condition;
+
+use crate::command_line::CommandLine;
+use crate::control_plane::{ControlPlane, NODE};
+use crate::programs::{CONTAINERD, CONTROL_PLANE, COREDNS, GoPrograms, HELM, NODE as NODE_PROGRAMS};
+use crate::supervisor::{Child, Command, Supervisor};
+use containerd::Containerd;
+
+/// The node's own address, by which its pods reach it.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 1);
+/// The addresses of pods.
+const PODS: &str = "10.244.0.0/24";
+/// A node is ready 4 s after its start on an idle machine.
+const READY: Duration = Duration::from_secs(60);
+
+/// A running node. It ends with the supervisor that it was started with, and its pods with the namespaces.
+pub struct ContainerNode {
+    containerd: Containerd,
+    client: kube::Client,
+}
+
+impl ContainerNode {
+    /// Builds the programs of a node and its control plane, as far as they are not built yet.
+    ///
+    /// # Errors
+    /// Where one does not build.
+    pub async fn build(supervisor: &Supervisor) -> anyhow::Result<()> {
+        for set in [&CONTROL_PLANE, &NODE_PROGRAMS, &CONTAINERD, &COREDNS, &HELM] {
+            GoPrograms::find_or_build(supervisor, set).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the network that the control plane and the node are to be started in. Once in new namespaces.
+    ///
+    /// # Errors
+    /// Where these are no namespaces of our own, or `ip` is missing.
+    pub async fn prepare(supervisor: &Supervisor, host_names: &[&str]) -> anyhow::Result<()> {
+        network::prepare(supervisor.folder(), host_names).await
+    }
+
+    /// Starts a node for this control plane, its programs being built, and returns when it is ready.
+    ///
+    /// # Errors
+    /// Where a package is missing, or one of its programs does not come up, with the last lines of its log.
+    pub async fn start(supervisor: &Supervisor, control_plane: &ControlPlane) -> anyhow::Result<Self> {
+        let folder = supervisor.folder().join("container-node");
+        std::fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        network::configure(&folder)?;
+        let containerd = Containerd::start(supervisor, &folder).await?;
+        containerd.import(&pause::archive(&folder).await?).await?;
+        let programs = [
+            dns::start(supervisor, &folder, control_plane).await?,
+            kubelet::start(supervisor, &folder, control_plane, containerd.socket()).await?,
+            kubelet::start_proxy(supervisor, &folder, control_plane).await?,
+        ];
+        let client = control_plane.client()?;
+        let is_ready = |node: Option<&Node>| {
+            let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_ref());
+            conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        };
+        let ready = await_condition(Api::<Node>::all(client.clone()), NODE, is_ready);
+        tokio::select! {
+            ready = tokio::time::timeout(READY, ready) => match ready {
+                Ok(ready) => drop(ready?),
+                Err(_) => bail!("the node is not ready after {READY:?}; {}", last_words(&folder)),
+            },
+            ended = futures::future::select_all(programs.map(|child| Box::pin(child.exited()))) => {
+                bail!("a program of the node ended ({:?}); {}", ended.0, last_words(&folder));
+            }
+        }
+        Ok(Self { containerd, client })
+    }
+
+    /// Adds an image to those that pods may have, from an OCI archive.
+    ///
+    /// # Errors
+    /// Where containerd does not take it.
+    pub async fn import(&self, archive: &Path) -> anyhow::Result<()> {
+        self.containerd.import(archive).await
+    }
+
+    /// What the first container of a pod has written, asked of the kubelet through the API server.
+    ///
+    /// # Errors
+    /// Where the pod is gone or has not started.
+    pub async fn logs(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
+        Ok(Api::<Pod>::namespaced(self.client.clone(), namespace).logs(pod, &LogParams::default()).await?)
+    }
+}
+
+/// Where Debian and most others have what the node takes from the machine.
+fn machine_path() -> String {
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()
+}
+
+/// Starts a program of the node, its log beside its files.
+async fn launch(
+    supervisor: &Supervisor,
+    folder: &Path,
+    program: PathBuf,
+    arguments: impl IntoIterator<Item = String>,
+) -> anyhow::Result<Child> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let path = format!("{}:{}", program.parent().unwrap_or(folder).display(), machine_path());
+    let command =
+        Command::new(program, folder.join(format!("{name}.log"))).args(arguments).env("PATH", path).folder(folder);
+    supervisor.spawn(command).await
+}
+
+/// Runs a program of the machine to its end.
+async fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = tokio::process::Command::new(program);
+    command.env("PATH", machine_path());
+    CommandLine::new(program, command, arguments, Duration::from_secs(60)).succeed(None).await
+}
+
+/// The ends of all logs.
+fn last_words(folder: &Path) -> String {
+    let logs = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let logs = logs.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let ends = logs.map(|path| {
+        let log = std::fs::read(&path).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let (_, last) = lines.split_at(lines.len().saturating_sub(10));
+        format!("the last lines of {}:\n{}", path.display(), last.join("\n"))
+    });
+    ends.collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,82 @@
+//! The node's network: an address of its own, a bridge for its pods, and names.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+
+use super::{ADDRESS, PODS, run};
+use crate::namespaces;
+
+/// What the node takes from the machine, and Debian's packages of it.
+const TOOLS: [(&str, &str); 5] = [
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("/usr/sbin/iptables", "iptables"),
+    ("/usr/sbin/conntrack", "conntrack"),
+    ("/usr/sbin/ip", "iproute2"),
+];
+
+pub(super) async fn prepare(folder: &Path, host_names: &[&str]) -> anyhow::Result<()> {
+    let missing: Vec<&str> =
+        TOOLS.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
+    ensure!(
+        missing.is_empty(),
+        "a real node needs programs that are missing here; on Debian: apt-get install --no-install-recommends {}",
+        missing.join(" ")
+    );
+    ensure!(interfaces()?.is_empty(), "a real node is started in network namespaces of its own, without interfaces");
+    for line in [
+        "link set lo up",
+        "link add node type bridge",
+        &format!("address add {ADDRESS}/24 dev node"),
+        "link set node up",
+        // Programs look for their own address by the way out, which leads nowhere.
+        "route add default dev node",
+    ] {
+        run("ip", &line.split(' ').collect::<Vec<_>>()).await?;
+    }
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("let pods reach each other")?;
+
+    let mut hosts = "127.0.0.1 localhost\n".to_owned();
+    for name in host_names {
+        writeln!(hosts, "{ADDRESS} {name}")?;
+    }
+    for (file, content) in [("hosts", hosts), ("resolv.conf", format!("nameserver {ADDRESS}\n"))] {
+        let ours = folder.join(file);
+        std::fs::write(&ours, content).with_context(|| format!("write {}", ours.display()))?;
+        namespaces::replace_file(&format!("/etc/{file}"), &ours)?;
+    }
+    Ok(())
+}
+
+/// Names of all interfaces but loopback.
+fn interfaces() -> anyhow::Result<Vec<String>> {
+    let table = std::fs::read_to_string("/proc/self/net/dev")?;
+    let names = table.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned());
+    // The kernel makes these in every namespace, and they lead nowhere.
+    Ok(names
+        .filter(|name| !["lo", "sit0", "tunl0", "ip6tnl0", "gre0", "gretap0", "erspan0"].contains(&name.as_str()))
+        .collect())
+}
+
+/// Writes what containerd is to do for each pod.
+pub(super) fn configure(folder: &Path) -> anyhow::Result<()> {
+    let bridge = json!({
+        "cniVersion": "1.0.0", "name": "pods",
+        "plugins": [
+            {
+                "type": "bridge", "bridge": "pods", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+                "ipam": {
+                    "type": "host-local", "dataDir": folder.join("addresses"),
+                    "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": true}},
+        ],
+    });
+    let networks = folder.join("networks");
+    std::fs::create_dir(&networks)?;
+    std::fs::write(networks.join("10-bridge.conflist"), bridge.to_string()).context("write the pods' network")
+}
