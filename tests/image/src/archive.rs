@@ -180,11 +180,9 @@ fn gzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(compressed.finish()?)
 }
 
-/// A value's JSON, its maps in order: the types of the specification have them hashed.
+/// A value's JSON, its maps in order: the types of the specification have them hashed, JSON's own value has them sorted.
 fn document(value: &impl Serialize) -> anyhow::Result<Vec<u8>> {
-    let mut value = serde_json::to_value(value)?;
-    value.sort_all_objects();
-    Ok(serde_json::to_vec(&value)?)
+    Ok(serde_json::to_vec(&serde_json::to_value(value)?)?)
 }
 
 fn descriptor(kind: MediaType, blob: &[u8]) -> anyhow::Result<Descriptor> {

@@ -1,11 +1,12 @@
-//! Builds a program as it is shipped: statically linked, optimised, alone, and with no path of the machine in it.
+//! Builds a program as it is shipped: statically linked, optimised, alone, and naming no folder of the machine.
 
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use cargo_metadata::Message;
+use memchr::memmem;
 
 use crate::{Program, StaticProgram, Workspace};
 
@@ -20,13 +21,14 @@ pub(crate) fn compile(workspace: &Workspace, program: Program) -> anyhow::Result
     if !cfg!(target_os = "linux") {
         bail!("the programs in images are Linux': run `cargo image` there, or build charts/Containerfile");
     }
+    let folders = folders(workspace)?;
     let target = target();
+    // Each package by itself, so that none has features that another asks for.
     let output = cargo()
         .args(["build", "--release", "--locked", "--message-format=json-render-diagnostics"])
         .args(["--package", program.name(), "--bin", program.name(), "--target", &target])
-        // Each package by itself, so that none has features that another asks for.
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(workspace)?.join(SEPARATOR))
-        .env(format!("CFLAGS_{}", target.replace('-', "_")), c_flags(workspace)?.join(" "))
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&folders).join(SEPARATOR))
+        .env(format!("CFLAGS_{}", target.replace('-', "_")), c_flags(&folders).join(" "))
         .current_dir(&workspace.root)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -37,6 +39,13 @@ pub(crate) fn compile(workspace: &Workspace, program: Program) -> anyhow::Result
     }
     let path = executable(&output.stdout, program)?;
     let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    if let Some(folder) = named(&bytes, &folders) {
+        bail!(
+            "{} names the folder {}, so elsewhere it would be another program; find with `strings` which crate names it, and remap that too",
+            path.display(),
+            folder.display()
+        );
+    }
     StaticProgram::new(bytes).with_context(|| format!("put {} into an image", path.display()))
 }
 
@@ -50,25 +59,30 @@ pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-fn rust_flags(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
-    let remap = |(from, to): (PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
-    let linked = "-Ctarget-feature=+crt-static".to_owned();
-    Ok(std::iter::once(linked).chain(names(workspace)?.map(remap)).collect())
-}
+/// Folders that compilers name in programs, and what to call each in every checkout. Of two that match, the later counts.
+type Folders = [(PathBuf, &'static str); 3];
 
-fn c_flags(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
-    let remap = |(from, to): (PathBuf, &str)| format!("-ffile-prefix-map={}={to}", from.display());
-    Ok(names(workspace)?.map(remap).collect())
-}
-
-/// The folders that compilers name in programs, and what to call them in each checkout; of two that match, the later
-/// counts.
-fn names(workspace: &Workspace) -> anyhow::Result<std::array::IntoIter<(PathBuf, &'static str), 3>> {
+fn folders(workspace: &Workspace) -> anyhow::Result<Folders> {
     let given = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = given.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
     let home = home.context("where cargo keeps crates is not known: set CARGO_HOME")?;
-    let names = [(workspace.root.clone(), "/mcp-entra"), (home, "/cargo"), (workspace.target.clone(), "/target")];
-    Ok(names.into_iter())
+    Ok([(workspace.root.clone(), "/mcp-entra"), (home, "/cargo"), (workspace.target.clone(), "/target")])
+}
+
+fn rust_flags(folders: &Folders) -> Vec<String> {
+    let remap = folders.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+    std::iter::once("-Ctarget-feature=+crt-static".to_owned()).chain(remap).collect()
+}
+
+fn c_flags(folders: &Folders) -> Vec<String> {
+    folders.iter().map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())).collect()
+}
+
+/// A folder that a program names though it was to be called otherwise.
+fn named<'a>(program: &[u8], folders: &'a Folders) -> Option<&'a Path> {
+    let mut renamed = folders.iter().filter(|(from, to)| from != Path::new(to)).map(|(from, _)| from.as_path());
+    // With what follows it, since a short one, such as /src, may be part of another name.
+    renamed.find(|from| memmem::find(program, from.join("").as_os_str().as_encoded_bytes()).is_some())
 }
 
 /// The path of the program that cargo's JSON output tells of.
@@ -82,4 +96,35 @@ fn executable(messages: &[u8], program: Program) -> anyhow::Result<PathBuf> {
         }
     }
     bail!("cargo built no program {program}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folders() -> Folders {
+        let target = PathBuf::from("/home/someone/checkout/target");
+        [("/home/someone/checkout".into(), "/mcp-entra"), ("/cargo".into(), "/cargo"), (target, "/target")]
+    }
+
+    #[test]
+    fn the_folder_of_what_is_built_is_renamed_where_it_lies_in_the_workspace_too() {
+        assert_eq!(
+            rust_flags(&folders())[1..],
+            [
+                "--remap-path-prefix=/home/someone/checkout=/mcp-entra",
+                "--remap-path-prefix=/cargo=/cargo",
+                // The compiler takes the last that matches.
+                "--remap-path-prefix=/home/someone/checkout/target=/target",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_program_that_names_a_folder_of_the_machine_is_found() {
+        let folders = folders();
+        let program = b"\0panicked at /home/someone/checkout/server/src/main.rs\0";
+        assert_eq!(named(program, &folders), Some(Path::new("/home/someone/checkout")));
+        assert_eq!(named(b"\0/mcp-entra/server/src/main.rs\0/cargo/registry/\0", &folders), None);
+    }
 }
