@@ -29,8 +29,9 @@ pub use oci_spec::distribution::Reference;
 pub use static_program::StaticProgram;
 pub use workspace::{Revision, Workspace};
 
-/// Where images are pushed to and pulled from unless somebody says otherwise.
-pub const REPOSITORY: &str = "ghcr.io/mcp-entra";
+/// The registry that images are named after unless somebody says otherwise: that of images which were never pushed. A
+/// registry where anybody may register a name must not be a default, since a node that lacks the image asks there.
+pub const LOCAL: &str = "localhost";
 
 /// The most that an archive may take: nodes pull it before a pod starts.
 const MOST_BYTES: usize = 25_000_000;
@@ -142,13 +143,13 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// The name of a program's image.
+/// The name of a program's image in a registry, or in a folder of it.
 ///
 /// # Errors
 /// Where that is no name that registries understand.
-pub fn reference(repository: &str, program: Program, tag: &str) -> anyhow::Result<Reference> {
-    let name = format!("{repository}/{program}:{tag}");
-    name.parse().with_context(|| format!("{name} is no name of an image; change --repository or --tag"))
+pub fn reference(registry: &str, program: Program, tag: &str) -> anyhow::Result<Reference> {
+    let name = format!("{registry}/{program}:{tag}");
+    name.parse().with_context(|| format!("{name} is no name of an image; change --registry or --tag"))
 }
 
 /// What is in the image of a program.

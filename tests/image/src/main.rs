@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
-use image::{Built, Program, REPOSITORY, Workspace, build, build_root, reference};
+use image::{Built, LOCAL, Program, Workspace, build, build_root, reference};
 
 /// Makes the container images of the operator and the server as OCI archives in `target/images`, with a bill of materials
 /// beside each.
@@ -11,9 +11,9 @@ use image::{Built, Program, REPOSITORY, Workspace, build, build_root, reference}
 struct Arguments {
     /// The programs to make images of; all of them where none is named
     programs: Vec<Program>,
-    /// Where the images are to be pushed: registry and folder
-    #[arg(long, default_value = REPOSITORY)]
-    repository: String,
+    /// Where the images are to be pushed, such as `registry.contoso.com/platform`; what the chart calls `image.registry`
+    #[arg(long, default_value = LOCAL)]
+    registry: String,
     /// The images' tag
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     tag: String,
@@ -23,13 +23,13 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { programs, repository, tag, root } = Arguments::parse();
+    let Arguments { programs, registry, tag, root } = Arguments::parse();
     let programs = if programs.is_empty() { Program::value_variants() } else { &programs };
     let workspace = Workspace::read()?;
     for program in programs {
         match &root {
             Some(folder) => build_root(&workspace, *program, &folder.join(program.name()))?,
-            None => describe(&build(&workspace, *program, reference(&repository, *program, &tag)?)?),
+            None => describe(&build(&workspace, *program, reference(&registry, *program, &tag)?)?),
         }
     }
     Ok(())
@@ -42,7 +42,12 @@ fn describe(Built { reference, digest, size, archive, sbom }: &Built) {
     println!("  size     {}.{} MB, compressed", size / 1_000_000, size / 100_000 % 10);
     println!("  archive  {}", archive.display());
     println!("  SBOM     {}", sbom.display());
-    println!("  push     skopeo copy oci-archive:{} docker://{reference}", archive.display());
+    match reference.split_once('/') {
+        Some((LOCAL, name)) => {
+            println!("  push     skopeo copy oci-archive:{} docker://<registry>/{name}", archive.display());
+        }
+        _ => println!("  push     skopeo copy oci-archive:{} docker://{reference}", archive.display()),
+    }
     println!("  import   ctr -n k8s.io images import {} (on a node)", archive.display());
 }
 

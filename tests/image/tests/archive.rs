@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
-use image::{Archive, Image, Program, pack};
+use image::{Archive, Image, LOCAL, Program, Root, pack};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, OciLayout};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -103,9 +103,16 @@ fn an_archive_tells_the_images_name_to_those_who_import_it() {
 }
 
 #[test]
+fn an_image_that_was_never_pushed_has_a_name_that_no_registry_answers_to() {
+    // What names no registry would be Docker Hub's.
+    assert_eq!(image::reference(LOCAL, Program::Server, "1").unwrap().whole(), "localhost/mcp-entra-server:1");
+    assert_eq!(image::reference("team", Program::Server, "1").unwrap().registry(), "docker.io");
+}
+
+#[test]
 fn a_name_that_registries_do_not_understand_is_refused() {
     let refusal = image::reference("registry.example/Team", Program::Operator, "1").unwrap_err().to_string();
-    assert!(refusal.contains("change --repository or --tag"), "{refusal}");
+    assert!(refusal.contains("change --registry or --tag"), "{refusal}");
 }
 
 #[test]
@@ -124,6 +131,13 @@ fn a_root_has_the_program_the_certificates_and_nothing_else() {
         assert!(matches!(header.entry_type(), EntryType::Regular | EntryType::Directory), "{path}");
         assert_eq!((header.uid().unwrap(), header.gid().unwrap(), header.mtime().unwrap()), (0, 0, 0), "{path}");
     }
+}
+
+#[test]
+fn an_image_may_be_of_one_program_and_no_file() {
+    let mut image = example(Program::Server);
+    image.root = Root { path: "/pause".to_owned(), files: BTreeMap::new(), program: image.root.program };
+    assert_eq!(entries(&packed(&image).layer).into_keys().collect::<Vec<_>>(), ["pause"]);
 }
 
 #[test]
