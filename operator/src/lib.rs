@@ -33,6 +33,7 @@ mod build;
 mod by_uid;
 mod cache;
 mod census;
+mod check;
 mod child;
 mod children;
 mod claims;
@@ -77,6 +78,7 @@ mod watched;
 mod workload;
 mod world;
 
+pub use check::{CheckError, CheckOptions, check};
 pub use leader::Lost;
 pub use manifests::ManifestError;
 pub use options::{Options, PodMonitors};

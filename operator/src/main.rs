@@ -1,5 +1,5 @@
-//! The program `mcp-entra-operator`: `run` reconciles, `render` shows what it would apply, `preview` who may call what,
-//! `crds` prints the definitions of the kinds.
+//! The program `mcp-entra-operator`: `run` reconciles, `check` says whether that works, `render` shows what it would
+//! apply, `preview` who may call what, `crds` prints the definitions of the kinds.
 
 mod telemetry;
 
@@ -7,7 +7,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use mcp_entra_operator::{Options, PreviewOptions, RenderArguments};
+use mcp_entra_operator::{CheckOptions, Options, PreviewOptions, RenderArguments};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,8 @@ enum Command {
         #[arg(long, value_enum)]
         log_format: Option<LogFormat>,
     },
+    /// Say whether an installed operator works, as its own account sees it: what it has to see, and that a replica leads.
+    Check(CheckOptions),
     /// Print every child of the McpServers in manifests, as they would be applied; no cluster is asked.
     Render(Box<RenderArguments>),
     /// Print the tools that a caller gets of a server, and which mapping grants or denies each.
@@ -48,6 +50,11 @@ fn main() -> anyhow::Result<()> {
             let ended = runtime()?.block_on(reconcile(*options));
             telemetry.end();
             ended
+        }
+        Command::Check(options) => {
+            choose_cryptography();
+            let told = runtime()?.block_on(mcp_entra_operator::check(&options))?;
+            Ok(std::io::stdout().lock().write_all(told.as_bytes())?)
         }
         Command::Preview(options) => {
             choose_cryptography();

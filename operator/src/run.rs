@@ -90,7 +90,7 @@ pub async fn run(
     let policies = Arc::new(ProgrammedPolicies::default());
     let (found, served) = tokio::sync::watch::channel(None);
     let scope = Scope::of(&options.watch_namespaces);
-    sight::check(&client, scope.rights()).await?;
+    sight::check(&client).await?;
     let (world, streams) = world::watch(&client, &scope, served.clone());
     let (open, gate) = Gate::closed();
     let (leads, leadership) = Leadership::vacant();

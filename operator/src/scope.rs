@@ -30,11 +30,6 @@ impl Scope {
         self.0.is_empty()
     }
 
-    /// The file that gives the rights to watch and write there.
-    pub(crate) fn rights(&self) -> &'static str {
-        if self.is_everywhere() { "operator/rbac.yaml" } else { "operator/rbac-namespaced.yaml" }
-    }
-
     /// Watches a kind there. `start` begins the watch of a namespace, or of all; `seen` is what the events feed.
     pub(crate) fn watch<K: Send + 'static>(
         &self,

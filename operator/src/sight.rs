@@ -9,22 +9,21 @@ const MUST: [(&str, &str); 2] = [("mcp-entra.dev", "clustermcprolemappings"), ("
 /// A right that the operator cannot do without, and lacks.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the operator may not {verb} {resource} in the whole cluster, so that it could overlook who is denied what; it must not run without that right, which {file} gives its service account: kubectl apply -f {file}"
+    "the operator may not {verb} {resource} in the whole cluster, so that it could overlook who is denied what; it must not run without that right, which the chart gives its service account: helm upgrade mcp-entra charts/mcp-entra --reuse-values --set rbac.create=true"
 )]
 pub struct Blind {
     verb: &'static str,
     resource: String,
-    file: &'static str,
 }
 
 /// Fails if it is certain that something cannot be seen that must be. Where the API server does not tell, the watches meet
 /// the same, and nothing is done before they have seen everything.
-pub(crate) async fn check(client: &Client, file: &'static str) -> Result<(), Blind> {
+pub(crate) async fn check(client: &Client) -> Result<(), Blind> {
     for (group, plural) in MUST {
         for verb in ["list", "watch"] {
             if is_allowed(client, verb, group, plural).await == Ok(false) {
                 let resource = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
-                return Err(Blind { verb, resource, file });
+                return Err(Blind { verb, resource });
             }
         }
     }

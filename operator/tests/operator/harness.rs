@@ -30,6 +30,7 @@ use mcp_entra_policy::POLICY_KEY;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use testbed::{
+    chart,
     control_plane::{AuditEvent, ControlPlane, Marker},
     definitions,
     shared::Shared,
@@ -62,12 +63,12 @@ pub(crate) struct Operator {
 impl Cluster {
     /// With the kinds of Gateway API, cert-manager and Prometheus operator.
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        Self::start_under("rbac.yaml").await
+        Self::start_watching(&[]).await
     }
 
-    /// As above, with the rights of that file.
-    pub(crate) async fn start_under(rights: &str) -> anyhow::Result<Self> {
-        let cluster = Self::bare_under(rights).await?;
+    /// As above, with the rights to watch these namespaces alone.
+    pub(crate) async fn start_watching(namespaces: &[String]) -> anyhow::Result<Self> {
+        let cluster = Self::bare_watching(namespaces).await?;
         cluster.install_others().await?;
         Ok(cluster)
     }
@@ -86,20 +87,20 @@ impl Cluster {
 
     /// Without the kinds of others.
     pub(crate) async fn bare() -> anyhow::Result<Self> {
-        Self::bare_under("rbac.yaml").await
+        Self::bare_watching(&[]).await
     }
 
-    async fn bare_under(rights: &str) -> anyhow::Result<Self> {
-        let plane = ControlPlane::start(&Supervisor::start()?).await?;
+    async fn bare_watching(namespaces: &[String]) -> anyhow::Result<Self> {
+        let supervisor = Supervisor::start()?;
+        let plane = ControlPlane::start(&supervisor).await?;
         let client = plane.client()?;
         let system = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mcp-entra-system"}});
         apply(&client, &system).await?;
         for definition in mcp_entra_crds::custom_resource_definitions()? {
             apply(&client, &serde_json::to_value(definition)?).await?;
         }
-        let role = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(rights))?;
-        for document in serde_yaml::Deserializer::from_str(&role) {
-            apply(&client, &serde::Deserialize::deserialize(document)?).await?;
+        for object in chart::rights(&supervisor, namespaces).await? {
+            apply(&client, &object).await?;
         }
         until("the kinds are served", async || {
             Api::<McpRoleMapping>::all(client.clone()).list(&Default::default()).await.is_ok()

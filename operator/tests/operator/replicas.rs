@@ -1,7 +1,7 @@
 //! Operators as processes, each under an account of its own with the same rights, so that the audit log tells who wrote
 //! what. They share a cluster, and tests take turns: there is one lease.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -11,6 +11,7 @@ use kube::{
 use mcp_entra_crds::McpServer;
 use serde_json::json;
 use testbed::{
+    chart,
     shared::Shared,
     supervisor::{Child, Command, Supervisor},
 };
@@ -37,9 +38,7 @@ pub(crate) async fn cluster() -> (&'static Cluster, Client, MutexGuard<'static, 
 
 /// Gives an account of its own the rights that the operator ships with.
 async fn share_rights(client: &Client, account: &str) -> anyhow::Result<()> {
-    let rights = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("rbac.yaml"))?;
-    for document in serde_yaml::Deserializer::from_str(&rights) {
-        let mut object: serde_json::Value = serde::Deserialize::deserialize(document)?;
+    for mut object in chart::rights(&Supervisor::start()?, &[]).await? {
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
         if kind == "ServiceAccount" || kind.ends_with("Binding") {
             object["metadata"]["name"] = json!(account);

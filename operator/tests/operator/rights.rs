@@ -1,7 +1,7 @@
 //! The rights that the operator ships with: enough for all that it does, and none of them idle. What it can do is
-//! exercised here, and the audit log tells with which rights; the list of those is read from the role itself.
+//! exercised here, and the audit log tells with which rights; the list of those is read from what the chart renders.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -14,8 +14,10 @@ use kube::{
 use mcp_entra_crds::McpServer;
 use serde_json::{Value, json};
 use testbed::{
+    chart,
     control_plane::{AuditEvent, Marker},
     shared::Shared,
+    supervisor::Supervisor,
 };
 
 use crate::harness::{
@@ -51,17 +53,10 @@ fn only_admission_sees((_, resource, verb): &Right) -> bool {
     }
 }
 
-fn documents(file: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
-    serde_yaml::Deserializer::from_str(&text)
-        .map(|document| serde::Deserialize::deserialize(document).unwrap())
-        .collect()
-}
-
-/// Everything that the roles of a file grant.
-fn granted(file: &str) -> BTreeSet<Right> {
+/// Everything that the chart's roles grant where these namespaces are watched; none: all.
+async fn granted(watched: &[String]) -> BTreeSet<Right> {
     let mut granted = BTreeSet::new();
-    for document in documents(file) {
+    for document in chart::rights(&Supervisor::start().unwrap(), watched).await.unwrap() {
         for rule in document["rules"].as_array().into_iter().flatten() {
             let all = |key: &str| rule[key].as_array().unwrap().iter().map(|value| value.as_str().unwrap().to_owned());
             for group in all("apiGroups") {
@@ -87,18 +82,18 @@ fn used(request: &AuditEvent) -> Vec<Right> {
     }
 }
 
-#[test]
-fn no_role_says_anything_of_secrets_or_of_everything() {
-    for right in granted("rbac.yaml").union(&granted("rbac-namespaced.yaml")) {
+#[tokio::test]
+async fn no_role_says_anything_of_secrets_or_of_everything() {
+    for right in granted(&[]).await.union(&granted(&["one".to_owned()]).await) {
         let (group, resource, verb) = right;
         assert!(!resource.starts_with("secrets") && !resource.contains("token"), "{right:?}");
         assert!(![group, resource, verb].iter().any(|part| part.contains('*')), "{right:?}");
     }
 }
 
-#[test]
-fn in_namespaces_of_its_own_the_operator_may_do_the_same_but_tell_of_cluster_mappings() {
-    let (everywhere, namespaced) = (granted("rbac.yaml"), granted("rbac-namespaced.yaml"));
+#[tokio::test]
+async fn in_namespaces_of_its_own_the_operator_may_do_the_same_but_tell_of_cluster_mappings() {
+    let (everywhere, namespaced) = (granted(&[]).await, granted(&["one".to_owned()]).await);
     let status = ["mcp-entra.dev", "clustermcprolemappings/status", "patch"].map(str::to_owned);
     assert_eq!(everywhere.difference(&namespaced).collect::<Vec<_>>(), [&status.into()]);
     assert!(namespaced.is_subset(&everywhere));
@@ -112,29 +107,24 @@ async fn the_operator_uses_every_right_that_it_ships_with_and_lacks_none() {
     let (space, other) = (Space::on(cluster).await, Space::on(cluster).await);
     let begin = space.mark();
     everything_is_done(&space, &other, &[]).await;
-    rights_fit(cluster, begin, "rbac.yaml").await;
+    rights_fit(cluster, begin, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_namespaces_that_it_watches_the_operator_does_all_and_others_it_never_touches() {
     static CLUSTER: Shared<Cluster> = Shared::new();
-    let start = || CLUSTER.get_or_start(|| Cluster::start_under("rbac-namespaced.yaml")).unwrap();
+    let start = || CLUSTER.get_or_start(async || Cluster::start_watching(&["default".to_owned()]).await).unwrap();
     let cluster = tokio::task::spawn_blocking(start).await.unwrap();
     let (space, other, unwatched) = (Space::on(cluster).await, Space::on(cluster).await, Space::on(cluster).await);
-    for space in [&space, &other] {
-        let account = json!({"kind": "ServiceAccount", "name": "mcp-entra-operator", "namespace": "mcp-entra-system"});
-        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
-                          "name": "mcp-entra-operator-in-namespace"});
-        space
-            .apply(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-                "metadata": {"name": "mcp-entra-operator"}, "roleRef": role, "subjects": [account]}))
-            .await;
+    let watched = [space.name.clone(), other.name.clone()];
+    for object in chart::rights(&Supervisor::start().unwrap(), &watched).await.unwrap() {
+        space.apply_to_cluster(&object).await;
     }
     unwatched.apply(mk_server()).await;
     unwatched.apply(mk_mapping("readers", "Mcp.Reader")).await;
     let begin = space.mark();
-    everything_is_done(&space, &other, &[space.name.clone(), other.name.clone()]).await;
-    rights_fit(cluster, begin, "rbac-namespaced.yaml").await;
+    everything_is_done(&space, &other, &watched).await;
+    rights_fit(cluster, begin, &watched).await;
 
     let requests = cluster.plane.audit().requests(begin, OPERATOR).unwrap();
     assert!(requests.iter().all(|request| request.namespace.as_ref() != Some(&unwatched.name)));
@@ -143,7 +133,7 @@ async fn in_the_namespaces_that_it_watches_the_operator_does_all_and_others_it_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_cannot_see_every_deny_does_not_start_and_is_told_the_right_that_is_missing_and_the_file_that_gives_it() {
+async fn who_cannot_see_every_deny_does_not_start_and_is_told_the_right_that_is_missing_and_what_gives_it() {
     let cluster = tokio::task::spawn_blocking(cluster).await.unwrap();
     let client = cluster.plane.client().unwrap();
     let group = "rbac.authorization.k8s.io";
@@ -168,22 +158,22 @@ async fn who_cannot_see_every_deny_does_not_start_and_is_told_the_right_that_is_
         // Rights that were just given are known a moment later.
         until(&format!("{account} is told that it may not {missing}"), async || {
             let error = start(&["default"]).await.unwrap().ended.await.unwrap().unwrap_err().to_string();
-            let file = error.contains("kubectl apply -f operator/rbac-namespaced.yaml");
-            file && error.contains(&format!("may not {missing} clustermcprolemappings.mcp-entra.dev"))
+            error.contains(&format!("may not {missing} clustermcprolemappings.mcp-entra.dev"))
         })
         .await;
         let error = start(&[]).await.unwrap().ended.await.unwrap().unwrap_err().to_string();
-        assert!(error.contains("kubectl apply -f operator/rbac.yaml"), "{error}");
+        assert!(error.contains("helm upgrade mcp-entra charts/mcp-entra"), "{error}");
     }
 }
 
-/// Every right that a file grants was used since then, and none was missed.
-async fn rights_fit(cluster: &Cluster, begin: Marker, file: &str) {
+/// Every right that the chart grants was used since then, and none was missed.
+async fn rights_fit(cluster: &Cluster, begin: Marker, watched: &[String]) {
+    let granted = granted(watched).await;
     let requests = || cluster.plane.audit().requests(begin, OPERATOR).unwrap();
     let idle = || {
         let used: BTreeSet<Right> = requests().iter().flat_map(used).collect();
-        let idle = granted(file).into_iter().filter(|right| !used.contains(right) && !only_admission_sees(right));
-        idle.collect::<BTreeSet<_>>()
+        let idle = granted.iter().filter(|right| !used.contains(right) && !only_admission_sees(right));
+        idle.cloned().collect::<BTreeSet<_>>()
     };
     // The ends of watches take a moment to be logged.
     let all_used = until_or(|| format!("every right is used, but {:?}", idle()), async || idle().is_empty()).await;

@@ -4,6 +4,7 @@
 pub mod address;
 pub mod certificate_manager;
 pub mod certificates;
+pub mod chart;
 mod command_line;
 pub mod container_node;
 pub mod control_plane;

@@ -1,5 +1,5 @@
 //! Everything the product runs on, started together: control plane, node, edge and Entra emulator; and, once
-//! installed, the product itself: its definitions, its rights, its operator.
+//! installed, the product itself, by its chart.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -9,37 +9,30 @@ use std::time::Duration;
 use anyhow::Context;
 use entra_emulator::{Configuration, EntraEmulator};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, PostParams};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::json;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 
 use crate::address::Pods;
 use crate::certificate_manager::CertificateManager;
 use crate::certificates::CertificateAuthority;
+use crate::chart::{self, OPERATOR};
 use crate::command_line::CommandLine;
 use crate::container_node::{self, ContainerNode};
 use crate::control_plane::ControlPlane;
 use crate::definitions;
 use crate::edge::Edge;
+use crate::helm::Helm;
 use crate::network_policy::{Identity, NetworkPolicies};
-use crate::node::{Images, Node};
+use crate::node::Node;
 use crate::pod_proxy::PodProxy;
-use crate::programs;
-use crate::supervisor::{Child, Command, Supervisor};
-
-/// Where the images are, as far as clusters here know.
-pub const REGISTRY: &str = "localhost";
-
-/// The image that the operator gives to servers here; the node runs the workspace's own `mcp-entra-server` for it.
-pub const SERVER_IMAGE: &str = "localhost/mcp-entra-server:0.1.0";
+use crate::supervisor::Supervisor;
 
 /// Kind and name of the issuer that the examples name.
 const ISSUER: (&str, &str) = ("ClusterIssuer", "letsencrypt");
-
-/// Namespace and name of the operator's service account, and of its lease, as `operator/rbac.yaml` has them.
-pub const OPERATOR: (&str, &str) = ("mcp-entra-system", "mcp-entra-operator");
 
 /// The name that pods know the emulated Entra by, where they have addresses of their own: the Service `entra` of the
 /// namespace `default`.
@@ -47,6 +40,9 @@ const ENTRA_HOST: &str = "entra.default.svc.cluster.local";
 
 /// Seconds between two probes of a federated credential here; five minutes by default elsewhere.
 const PROBE_INTERVAL_SECONDS: u32 = 5;
+
+/// Of a replica's log, what is told where something fails.
+const LAST_LINES: usize = 20;
 
 /// Everything the product runs on. Dropping it ends every process and removes every file.
 pub struct Stack {
@@ -66,9 +62,7 @@ pub struct Stack {
     pub policies: NetworkPolicies,
     /// What lies between the operator and pods that do not listen where they say.
     pod_proxy: Option<PodProxy>,
-    defined: OnceCell<()>,
-    /// The operator's replicas by the names under which they hold the lease.
-    operators: Mutex<Vec<(String, Child)>>,
+    installed: OnceCell<()>,
     supervisor: Supervisor,
 }
 
@@ -91,6 +85,17 @@ impl AnyNode {
             Self::Containers(node) => node.logs(namespace, pod).await,
         }
     }
+
+    /// Kills the processes of a pod; none of them is asked to end.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub async fn kill(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Processes(node) => node.kill(namespace, pod),
+            Self::Containers(node) => node.kill(namespace, pod).await,
+        }
+    }
 }
 
 impl Stack {
@@ -99,12 +104,11 @@ impl Stack {
     /// # Errors
     /// Where a part does not come up, with the last lines of its log.
     pub async fn start(report: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
-        let server = programs::program("mcp-entra-server")?;
+        let images = chart::images()?;
         let supervisor = Supervisor::start()?;
         let control_plane = ControlPlane::start(&supervisor).await?;
         report(&format!("kube-apiserver, controllers and etcd at {}", control_plane.url()));
-        let images = Images::default().with(SERVER_IMAGE, server);
-        let node = Node::start(control_plane.client()?, &supervisor, "node", images).await?;
+        let node = Node::start(&control_plane, &supervisor, "node", images).await?;
         report("a node whose pods are processes");
         let entra = Configuration { trusted_ca_files: vec![control_plane.ca_file()], ..Configuration::default() };
         let entra = EntraEmulator::start(entra, (Ipv4Addr::LOCALHOST, 0).into()).await?;
@@ -166,29 +170,25 @@ impl Stack {
             certificates,
             certificate_manager,
             pod_proxy,
-            defined: OnceCell::new(),
-            operators: Mutex::new(Vec::new()),
+            installed: OnceCell::new(),
             policies,
             supervisor,
         })
     }
 
-    /// Applies the definitions, those of Gateway API and cert-manager included, and waits until the API server serves them.
+    /// Installs the product with its chart, beside the kinds of Gateway API and cert-manager, unless it stands already.
     ///
     /// # Errors
-    /// With kubectl's own words.
-    pub async fn define(&self) -> anyhow::Result<()> {
-        self.defined.get_or_try_init(|| self.define_once()).await.copied()
+    /// With Helm's own words.
+    pub async fn install(&self) -> anyhow::Result<()> {
+        self.installed.get_or_try_init(|| self.install_once()).await.copied()
     }
 
-    async fn define_once(&self) -> anyhow::Result<()> {
+    async fn install_once(&self) -> anyhow::Result<()> {
         let others = tokio::task::spawn_blocking(|| {
             anyhow::Ok([definitions::gateway_api()?, definitions::cert_manager()?].concat())
         });
         definitions::define(&self.control_plane.client()?, &others.await??).await?;
-        self.kubectl(&["apply", "--server-side", "-f", &repository("crds/yaml")], None).await?;
-        let established = ["wait", "--for=condition=Established", "--timeout=30s", "-f", &repository("crds/yaml")];
-        self.kubectl(&established, None).await?;
         // Where whoever runs the cluster has the Gateways, and the certificate of their own listeners.
         let certificate = self.certificates.issue(&["edge.example.com"])?;
         let infrastructure = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "infra"}});
@@ -198,32 +198,16 @@ impl Stack {
             "stringData": {"tls.crt": certificate.certificate_pem, "tls.key": certificate.key_pem},
         });
         self.kubectl(&["apply", "-f", "-"], Some(&format!("---\n{infrastructure}\n---\n{secret}\n"))).await?;
-        Ok(())
-    }
-
-    /// Gives the operator its rights and starts two replicas of it, unless they run already.
-    ///
-    /// # Errors
-    /// Where the rights cannot be applied or the program does not start.
-    pub async fn install(&self) -> anyhow::Result<()> {
-        let mut operators = self.operators.lock().await;
-        if operators.is_empty() {
-            let (namespace, _) = OPERATOR;
-            let manifest = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
-            self.kubectl(&["apply", "--server-side", "-f", "-"], Some(&manifest)).await?;
-            self.kubectl(&["apply", "--server-side", "-f", &repository("operator/rbac.yaml")], None).await?;
-            for number in 1..=2 {
-                operators.push(self.start_operator(&format!("mcp-entra-operator-{number}")).await?);
-            }
-        }
-        Ok(())
-    }
-
-    async fn start_operator(&self, identity: &str) -> anyhow::Result<(String, Child)> {
-        let (namespace, name) = OPERATOR;
-        let kubeconfig = self.control_plane.kubeconfig_for_service_account(namespace, name).await?;
-        let child = self.supervisor.spawn(self.operator_command(&kubeconfig, identity)?).await?;
-        Ok((identity.to_owned(), child))
+        let helm = Helm::with_kubeconfig(&self.supervisor, self.control_plane.kubeconfig()).await?;
+        let values = json!({
+            "allowTrustBundles": true,
+            "allowedAuthorities": [self.entra.authority()],
+            "allowedGraphs": [self.entra.graph()],
+            "podProxyUrl": self.pod_proxy.as_ref().map(PodProxy::url).unwrap_or_default(),
+            "probeIntervalSeconds": PROBE_INTERVAL_SECONDS,
+            "statusPollSeconds": 1,
+        });
+        chart::install(&helm, &values).await.map(drop)
     }
 
     /// Which of the operator's replicas leads, by the lease.
@@ -236,52 +220,38 @@ impl Stack {
         Ok(leases.get_opt(name).await?.and_then(|lease| lease.spec?.holder_identity))
     }
 
-    /// Kills the replica that leads, as a node that fails does, and starts another in its place, as its Deployment would.
-    /// Returns the killed one's name.
+    /// Kills the pod that leads, as a machine that fails does, and takes it out of the API server, as is done with what
+    /// such a machine ran: its Deployment puts another in its place. Returns the killed one's name.
     ///
     /// # Errors
-    /// Where none leads, or the other does not start.
+    /// Where none leads.
     pub async fn kill_leader(&self) -> anyhow::Result<String> {
-        let mut operators = self.operators.lock().await;
+        let (namespace, _) = OPERATOR;
         let leader = self.leader().await?.context("no replica leads")?;
-        let index = operators.iter().position(|(identity, _)| *identity == leader);
-        let (_, child) = operators.swap_remove(index.with_context(|| format!("{leader} is no replica of ours"))?);
-        child.kill().await;
-        let successor = format!("{leader}-again");
-        operators.push(self.start_operator(&successor).await?);
+        self.node.kill(namespace, &leader).await?;
+        let pods: Api<Pod> = Api::namespaced(self.control_plane.client()?, namespace);
+        pods.delete(&leader, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await?;
         Ok(leader)
     }
 
-    fn operator_command(&self, kubeconfig: &Path, identity: &str) -> anyhow::Result<Command> {
-        let probe = PROBE_INTERVAL_SECONDS.to_string();
-        let arguments = [
-            "run",
-            "--listen=127.0.0.1:0",
-            "--allow-trust-bundles",
-            "--status-poll-seconds=1",
-            "--server-image",
-            SERVER_IMAGE,
-            "--operator-namespace",
-            OPERATOR.0,
-            "--identity",
-            identity,
-            "--allowed-authority",
-            self.entra.authority(),
-            "--allowed-graph",
-            self.entra.graph(),
-            "--probe-interval-seconds",
-            &probe,
-        ];
-        let pod_proxy = self.pod_proxy.as_ref().map(|proxy| format!("--pod-proxy-url={}", proxy.url()));
-        Ok(Command::new(programs::program("mcp-entra-operator")?, self.operator_log())
-            .args(arguments)
-            .args(pod_proxy)
-            .env("KUBECONFIG", kubeconfig.display().to_string()))
-    }
-
-    /// The operator's log.
-    pub fn operator_log(&self) -> PathBuf {
-        self.supervisor.folder().join("operator.log")
+    /// The last lines of each of the operator's replicas.
+    ///
+    /// # Errors
+    /// Where its pods cannot be listed.
+    pub async fn operator_log(&self) -> anyhow::Result<String> {
+        let (namespace, name) = OPERATOR;
+        let pods: Api<Pod> = Api::namespaced(self.control_plane.client()?, namespace);
+        let own = ListParams::default().labels(&format!("app.kubernetes.io/name={name}"));
+        let mut text = String::new();
+        for pod in pods.list_metadata(&own).await? {
+            let log = self.node.logs(namespace, &pod.name_any()).await.unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            text += &format!("{}:\n", pod.name_any());
+            for line in lines.iter().skip(lines.len().saturating_sub(LAST_LINES)) {
+                text += &format!("  {line}\n");
+            }
+        }
+        Ok(text)
     }
 
     /// The folder of everything that runs here, which vanishes with it.

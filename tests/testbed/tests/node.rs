@@ -42,7 +42,7 @@ impl Bed {
         let images = Images::default()
             .with("example.test/pod:1", env!("CARGO_BIN_EXE_testbed-pod"))
             .with("example.test/shell:1", "/bin/sh");
-        let node = Node::start_with(client.clone(), &supervisor, &namespace, images, settings).await.unwrap();
+        let node = Node::start_with(control_plane(), &supervisor, &namespace, images, settings).await.unwrap();
         Self { client, namespace, supervisor, node }
     }
 
@@ -68,7 +68,7 @@ impl Bed {
     }
 
     /// Creates a pod on this test's node.
-    async fn create_pod(&self, name: &str, mut spec: Value) {
+    pub(crate) async fn create_pod(&self, name: &str, mut spec: Value) {
         spec["nodeSelector"] = json!({ "kubernetes.io/hostname": self.namespace });
         until("the default service account", async || self.try_create_pod(name, &spec).await).await;
     }
@@ -110,7 +110,7 @@ impl Bed {
         .await;
     }
 
-    async fn until_pod(&self, name: &str, what: &str, holds: impl Fn(&Pod) -> bool) -> Pod {
+    pub(crate) async fn until_pod(&self, name: &str, what: &str, holds: impl Fn(&Pod) -> bool) -> Pod {
         until(&format!("pod {name} {what}"), async || holds(&self.pod(name).await)).await;
         self.pod(name).await
     }
@@ -129,7 +129,7 @@ fn condition(pod: &Pod, kind: &str) -> String {
     conditions.filter(|known| known.type_ == kind).map(|known| known.status.clone()).collect()
 }
 
-fn container(pod: &Pod) -> Option<&ContainerStatus> {
+pub(crate) fn container(pod: &Pod) -> Option<&ContainerStatus> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()
 }
 
@@ -139,7 +139,7 @@ fn waits_for(pod: &Pod, reason: &str) -> bool {
     waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some(reason))
 }
 
-fn phase(pod: &Pod) -> &str {
+pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
+use serde_json::json;
+use testbed::chart::{self, OPERATOR};
 use testbed::control_plane::{AuditLog, ControlPlane};
-use testbed::stack::{OPERATOR, repository};
+use testbed::stack::repository;
 use testbed::supervisor::Supervisor;
 
-/// The operator's user, as `operator/rbac.yaml` names it.
+/// The operator's user, as the chart names it.
 pub(super) const USER: &str = "system:serviceaccount:mcp-entra-system:mcp-entra-operator";
 
 /// A control plane that the operator is installed in.
@@ -26,7 +28,10 @@ impl Cluster {
         let kubectl = Kubectl { plane: &plane, folder: supervisor.folder() };
         kubectl.run(&["create", "namespace", namespace]).await?;
         kubectl.run(&["apply", "--server-side", "-f", &repository("crds/yaml")]).await?;
-        kubectl.run(&["apply", "--server-side", "-f", &repository("operator/rbac.yaml")]).await?;
+        let rights = supervisor.folder().join("rights.json");
+        let objects = json!({"apiVersion": "v1", "kind": "List", "items": chart::rights(&supervisor, &[]).await?});
+        std::fs::write(&rights, objects.to_string())?;
+        kubectl.run(&["apply", "--server-side", "-f", &rights.display().to_string()]).await?;
         let established = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &repository("crds/yaml")];
         kubectl.run(&established).await?;
         let kubeconfig = plane.kubeconfig_for_service_account(namespace, name).await?;

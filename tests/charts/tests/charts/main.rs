@@ -1,4 +1,11 @@
-//! The charts, rendered and installed by real Helm on a real API server that all tests of this binary share. Each test has
-//! a namespace and a release of its own.
+//! The charts, rendered and installed by real Helm on real API servers. What a test does to a release it does to one of
+//! its own, on a control plane of its own; those that only look share one.
+#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
 
+mod bed;
+mod installed;
+mod lifecycle;
+mod namespaces;
 mod rendering;
+mod schema;
+mod teams;

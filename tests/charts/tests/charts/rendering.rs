@@ -1,14 +1,160 @@
 //! What Helm renders without a cluster.
 
+use std::collections::BTreeSet;
+
+use mcp_entra_crds::custom_resource_definitions;
+use serde_json::{Value, json};
+use testbed::chart::{OPERATOR, rendered};
 use testbed::helm::Helm;
+use testbed::programs::program;
 use testbed::stack::repository;
 use testbed::supervisor::Supervisor;
 
+async fn helm() -> Helm {
+    Helm::offline(&Supervisor::start().unwrap()).await.unwrap()
+}
+
+async fn render(values: &Value) -> Vec<Value> {
+    rendered(&helm().await, &["--set-json", &values.to_string()]).await.unwrap()
+}
+
+fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+    objects.iter().find(|object| object["kind"] == kind).unwrap()
+}
+
+fn arguments(objects: &[Value]) -> Vec<String> {
+    let container = &one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    serde_json::from_value(container["args"].clone()).unwrap()
+}
+
+/// A value for each option.
+fn mk_every_option() -> Value {
+    json!({
+        "watchNamespaces": ["one", "two"],
+        "allowedHosts": ["*.mcp.contoso.com"],
+        "allowedImages": ["registry.contoso.com/*"],
+        "allowedAuthorities": ["https://login.contoso.com"],
+        "allowedGraphs": ["https://graph.contoso.com"],
+        "allowTrustBundles": true,
+        "allowedIngressAnnotations": ["edge.contoso.com/*"],
+        "allowedPodAnnotations": ["team.contoso.com/*"],
+        "allowedPodLabels": ["team"],
+        "allowedPriorityClasses": ["team"],
+        "trustedProxies": ["10.0.0.0/8", "fd00::/8"],
+        "monitoringNamespaces": ["monitoring"],
+        "podMonitors": {"create": true, "label": "release=prometheus"},
+        "podProxyUrl": "http://proxy:3128",
+        "logFormat": "text",
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn both_charts_pass_strict_lint() -> anyhow::Result<()> {
-    let supervisor = Supervisor::start()?;
-    let helm = Helm::offline(&supervisor).await?;
-    helm.run(&["lint", "--strict", &repository("charts/mcp-entra-crds"), &repository("charts/mcp-entra")])
-        .await
-        .map(drop)
+async fn both_charts_pass_strict_lint() {
+    let charts = [repository("charts/mcp-entra-crds"), repository("charts/mcp-entra")];
+    helm().await.run(&["lint", "--strict", &charts[0], &charts[1]]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chart_installs_the_kinds_of_the_code_and_helm_leaves_them_where_it_goes() {
+    for definition in custom_resource_definitions().unwrap() {
+        let name = definition.metadata.name.clone();
+        for keep in [true, false] {
+            let objects = render(&json!({"crds": {"keep": keep}})).await;
+            let mut found = objects.into_iter().find(|object| object["metadata"]["name"] == json!(name)).unwrap();
+            let policy = found["metadata"].as_object_mut().unwrap().remove("annotations");
+            assert_eq!(policy, keep.then(|| json!({"helm.sh/resource-policy": "keep"})));
+            assert_eq!(found, serde_json::to_value(&definition).unwrap());
+        }
+    }
+    let without = render(&json!({"crds": {"install": false}})).await;
+    assert!(without.iter().all(|object| object["kind"] != "CustomResourceDefinition"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_option_of_the_operator_has_a_value_and_is_one_that_the_operator_takes() {
+    let arguments = arguments(&render(&mk_every_option()).await);
+    let given = arguments.iter().filter_map(|argument| argument.strip_prefix("--"));
+    let given: BTreeSet<_> = given.map(|option| option.split_once('=').map_or(option, |(name, _)| name)).collect();
+    let program = tokio::task::spawn_blocking(|| program("mcp-entra-operator")).await.unwrap().unwrap();
+    let help = std::process::Command::new(&program).args(["run", "--help"]).output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    let options = help.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
+    let mut options: BTreeSet<_> = options.map(|line| line.split([' ', '[', '=']).next().unwrap()).collect();
+    // Of the pod itself.
+    for own in ["operator-namespace", "identity"] {
+        assert!(options.remove(own), "{own}");
+    }
+    assert_eq!(given, options);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_given_an_option_an_entry_and_what_is_not_set_is_not_given() {
+    let all = arguments(&render(&mk_every_option()).await);
+    for expected in ["--watch-namespace=one", "--watch-namespace=two", "--pod-monitors=release=prometheus"] {
+        assert!(all.iter().any(|argument| argument == expected), "{all:?}");
+    }
+    let none = arguments(&render(&json!({"podMonitors": {"create": true}})).await);
+    assert!(none.contains(&"--pod-monitors".to_owned()));
+    assert!(none.iter().all(|argument| !argument.contains("allow") && !argument.contains("watch")), "{none:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_takes_the_place_of_the_tag_and_the_tag_is_the_charts_version_otherwise() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let objects = render(&json!({"image": {"operator": {"digest": digest}, "server": {"tag": "next"}}})).await;
+    let container = &one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], format!("localhost/mcp-entra-operator@{digest}"));
+    assert!(arguments(&objects).contains(&"--server-image=localhost/mcp-entra-server:next".to_owned()));
+    let objects = render(&json!({})).await;
+    let container = &one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], format!("localhost/mcp-entra-operator:{}", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pod_meets_the_restricted_standard_and_writes_to_no_root_of_its_own() {
+    let objects = render(&json!({})).await;
+    let deployment = &one(&objects, "Deployment")["spec"]["template"]["spec"];
+    for spec in [deployment, &one(&objects, "Pod")["spec"]] {
+        assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        for container in spec["containers"].as_array().unwrap() {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false);
+            assert_eq!(security["readOnlyRootFilesystem"], true);
+            assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_its_rights_reads_in_the_cluster_where_some_namespaces_are_watched() {
+    let objects = render(&json!({"watchNamespaces": ["one"], "rbac": {"teamRoles": false}})).await;
+    let cluster: Vec<_> = objects.iter().filter(|object| object["kind"] == "ClusterRole").collect();
+    let [role] = cluster[..] else { panic!("{cluster:?}") };
+    for rule in role["rules"].as_array().unwrap() {
+        assert_eq!(rule["verbs"], json!(["list", "watch"]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_policy_lets_in_monitoring_alone() {
+    let policy = |values: Value| async move { one(&render(&values).await, "NetworkPolicy")["spec"]["ingress"].clone() };
+    assert_eq!(policy(json!({"networkPolicy": {"create": true}})).await, json!([]));
+    let ingress = policy(json!({"networkPolicy": {"create": true}, "monitoringNamespaces": ["monitoring"]})).await;
+    let selector = &ingress[0]["from"][0]["namespaceSelector"]["matchExpressions"][0];
+    assert_eq!(selector["values"], json!(["monitoring"]));
+    assert_eq!(ingress.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_of_a_namespace_is_in_the_releases_or_in_one_that_is_watched() {
+    let mut values = mk_every_option();
+    values["networkPolicy"] = json!({"create": true});
+    for object in render(&values).await {
+        let namespace = object["metadata"]["namespace"].as_str();
+        let kind = object["kind"].as_str().unwrap();
+        let is_of_cluster = kind.starts_with("Cluster") || kind == "CustomResourceDefinition";
+        let expected: &[_] = if is_of_cluster { &[None] } else { &[Some(OPERATOR.0), Some("one"), Some("two")] };
+        assert!(expected.contains(&namespace), "{kind} is in {namespace:?}");
+    }
 }

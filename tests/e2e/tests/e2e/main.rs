@@ -18,7 +18,6 @@ async fn world(name: &str) -> anyhow::Result<World> {
     let stack = tokio::task::spawn_blocking(|| {
         STACK.get_or_start(|| async {
             let stack = Stack::start(&|_| {}).await?;
-            stack.define().await?;
             stack.install().await?;
             Ok(Arc::new(stack))
         })

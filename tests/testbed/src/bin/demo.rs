@@ -54,10 +54,7 @@ async fn demo(arguments: &Arguments) -> anyhow::Result<bool> {
     let all = passed == STEPS.len();
     if !all || arguments.exit {
         if !all {
-            println!("\nThe operator's last lines:");
-            let log = std::fs::read_to_string(world.stack.operator_log()).unwrap_or_default();
-            let lines: Vec<_> = log.lines().collect();
-            lines.iter().skip(lines.len().saturating_sub(20)).for_each(|line| println!("  {line}"));
+            println!("\nThe operator's last lines:\n{}", world.stack.operator_log().await?);
         }
         println!("\n{verdict}");
         return Ok(all);

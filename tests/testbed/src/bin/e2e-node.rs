@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use testbed::chart::REGISTRY;
 use testbed::container_node::ContainerNode;
 use testbed::definitions;
 use testbed::namespaces;
-use testbed::stack::{REGISTRY, Stack};
+use testbed::stack::Stack;
 use testbed::story::{STEPS, World, play_all};
 use testbed::supervisor::Supervisor;
 

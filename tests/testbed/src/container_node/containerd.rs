@@ -80,6 +80,10 @@ state = '/run/containerd'
         self.ctr(&["images", "import", &archive.display().to_string()]).succeed(None).await.map(drop)
     }
 
+    pub(super) async fn kill(&self, container: &str) -> anyhow::Result<()> {
+        self.ctr(&["tasks", "kill", "--signal", "SIGKILL", container]).succeed(None).await.map(drop)
+    }
+
     fn ctr(&self, arguments: &[&str]) -> CommandLine {
         let mut command = tokio::process::Command::new(self.programs.path("ctr"));
         command.arg("--address").arg(&self.socket).args(["--namespace", IMAGES]);

@@ -112,6 +112,21 @@ impl ContainerNode {
     pub async fn logs(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
         Ok(Api::<Pod>::namespaced(self.client.clone(), namespace).logs(pod, &LogParams::default()).await?)
     }
+
+    /// Kills what runs in the first container of a pod. The kubelet starts it again, unless the pod is gone by then.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub async fn kill(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
+        let found = Api::<Pod>::namespaced(self.client.clone(), namespace).get(pod).await?;
+        let id = container_id(&found).with_context(|| format!("pod {namespace}/{pod} runs no container"))?;
+        self.containerd.kill(id).await
+    }
+}
+
+/// The id that containerd knows the first container of a pod by.
+fn container_id(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.container_statuses.as_ref()?.first()?.container_id.as_ref()?.strip_prefix("containerd://")
 }
 
 /// Where Debian and most others have what the node takes from the machine.

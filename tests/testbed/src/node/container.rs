@@ -231,6 +231,9 @@ async fn start(pod: &PodContext, process: &Process, log: &Path) -> anyhow::Resul
     if let Some(folder) = log.parent() {
         std::fs::create_dir_all(folder)?;
     }
+    if let Some(account) = &process.account {
+        account.write(&pod.node.server, &pod.namespace())?;
+    }
     let mut command =
         Command::new(&process.program, log).args(process.arguments.iter().cloned()).envs(process.environment.clone());
     if let Some(folder) = &process.folder {
@@ -290,8 +293,11 @@ async fn until_end(pod: &PodContext, container: &Container, child: &Child, stop:
     end(container, child, stop, grace).await
 }
 
-/// Ends the process: the preStop sleep, SIGTERM, the rest of the grace, SIGKILL.
+/// Ends the process: the preStop sleep, SIGTERM, the rest of the grace, SIGKILL; without any grace, that alone.
 async fn end(container: &Container, child: &Child, stop: &Stop, mut grace: Duration) -> ExitStatus {
+    if grace.is_zero() {
+        return child.kill().await;
+    }
     let pre_stop = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     if let Some(pause) = pre_stop.and_then(|hook| hook.sleep.as_ref()) {
         let pause = seconds(pause.seconds).min(grace);

@@ -15,6 +15,8 @@
 //! - **Paths.** Mount paths do not exist. Where one starts a path in arguments or environment, the node's own folder
 //!   takes its place; in a file's content it does not. Other paths are the machine's own. Read-only mounts, file system
 //!   groups and termination message files do not exist; `FallbackToLogsOnError` does.
+//! - **Service account.** Where the pod's token is mounted for calls to the API server, `KUBECONFIG` names a file that
+//!   says what clients would find at the mount path and in the variables `KUBERNETES_SERVICE_*`.
 //! - **Images.** A command whose first word has the file name of the image's program is that program; any other is the
 //!   machine's. Nothing is pulled.
 //! - **Environment.** Only what the spec says, `PATH` and `HOSTNAME`: no variables of Services.
@@ -30,6 +32,7 @@
 //! - **Events.** One that repeats the last of its reason is not counted.
 //! - **Restart of the node.** Pods end with it.
 
+mod account;
 mod claim;
 mod container;
 mod files;
@@ -48,7 +51,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -64,6 +67,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::control_plane::ControlPlane;
 use crate::supervisor::Supervisor;
 use logs::{Logs, serve_logs};
 
@@ -142,12 +146,16 @@ pub struct Node {
 /// What everything on the node shares.
 struct NodeContext {
     client: Client,
+    /// The API server's address.
+    server: String,
     supervisor: Supervisor,
     name: String,
     images: Images,
     settings: Settings,
     folder: PathBuf,
     logs: Logs,
+    /// What ends each pod, by namespace and name.
+    ends: Mutex<HashMap<(String, String), pod::End>>,
 }
 
 impl Node {
@@ -155,8 +163,13 @@ impl Node {
     ///
     /// # Errors
     /// Where the API server refuses the node, because there is one of that name for example.
-    pub async fn start(client: Client, supervisor: &Supervisor, name: &str, images: Images) -> anyhow::Result<Self> {
-        Self::start_with(client, supervisor, name, images, Settings::default()).await
+    pub async fn start(
+        control_plane: &ControlPlane,
+        supervisor: &Supervisor,
+        name: &str,
+        images: Images,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(control_plane, supervisor, name, images, Settings::default()).await
     }
 
     /// The same, with other settings.
@@ -164,7 +177,7 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_with(
-        client: Client,
+        control_plane: &ControlPlane,
         supervisor: &Supervisor,
         name: &str,
         images: Images,
@@ -174,11 +187,13 @@ impl Node {
         let context = Arc::new(NodeContext {
             logs: Logs::new(folder.join("logs")),
             folder,
-            client,
+            client: control_plane.client()?,
+            server: control_plane.url().to_owned(),
             supervisor: supervisor.clone(),
             name: name.to_owned(),
             images,
             settings,
+            ends: Mutex::default(),
         });
         let serving = serve_logs(context.logs.clone()).await?;
         let port = serving.address().port();
@@ -209,6 +224,17 @@ impl Node {
     /// Where the pod has run nothing on this node.
     pub fn logs(&self, namespace: &str, pod: &str) -> anyhow::Result<String> {
         self.context.logs.of_pod(namespace, pod)
+    }
+
+    /// Kills the processes of a pod, as where its machine fails: none of them is asked to end, and none is started again.
+    ///
+    /// # Errors
+    /// Where the node runs no such pod.
+    pub fn kill(&self, namespace: &str, pod: &str) -> anyhow::Result<()> {
+        let ends = self.context.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = ends.get(&(namespace.to_owned(), pod.to_owned()));
+        end.with_context(|| format!("the node runs no pod {namespace}/{pod}"))?.send_replace(Some(Duration::ZERO));
+        Ok(())
     }
 
     /// Ends all processes of the node's pods and removes the node. Its pods are left to the control plane, which

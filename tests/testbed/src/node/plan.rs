@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod};
 use kube::ResourceExt;
 
 use super::Image;
+use super::account::Account;
 use super::sources::{Kind, Missing, Sources, field};
 use super::translate::{Translation, expand};
 
@@ -21,6 +22,8 @@ pub(super) struct Process {
     pub(super) arguments: Vec<String>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) folder: Option<PathBuf>,
+    /// Whose kubeconfig file the environment names.
+    pub(super) account: Option<Account>,
 }
 
 /// Plans the process of `container`, an image of which is `image`; `volumes` is the folder that holds the pod's volumes
@@ -49,10 +52,12 @@ pub(super) fn process(
     let folder = container.working_dir.as_deref().map(|folder| PathBuf::from(translation.apply(folder)));
     let mut environment: BTreeMap<_, _> =
         environment.iter().map(|(name, value)| (name.clone(), translation.apply(value))).collect();
-    for (name, value) in [("PATH", PATH.to_owned()), ("HOSTNAME", pod.name_any())] {
+    let account = Account::of(container, volumes);
+    let kubeconfig = account.as_ref().map(|account| ("KUBECONFIG", account.kubeconfig().display().to_string()));
+    for (name, value) in [("PATH", PATH.to_owned()), ("HOSTNAME", pod.name_any())].into_iter().chain(kubeconfig) {
         environment.entry(name.to_owned()).or_insert(value);
     }
-    Ok(Process { program, arguments, environment, folder })
+    Ok(Process { program, arguments, environment, folder, account })
 }
 
 /// A command that calls the image's program by name, wherever it lies in the image, means that program; any other is
@@ -249,6 +254,17 @@ mod tests {
             missing(json!({ "secretKeyRef": { "name": "s", "key": "k" } })),
             "couldn't find key k in Secret n/s"
         );
+    }
+
+    #[test]
+    fn who_has_the_token_of_its_account_mounted_is_told_of_a_kubeconfig_file() {
+        let process = planned(json!({
+            "name": "c",
+            "volumeMounts": [
+                { "name": "kube-api-access-x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" }
+            ]
+        }));
+        assert_eq!(process.environment["KUBECONFIG"], "/v/kube-api-access-x.kubeconfig");
     }
 
     #[test]

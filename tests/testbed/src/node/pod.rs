@@ -32,6 +32,9 @@ const MOUNT_RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration:
 const FORCED_GRACE: Duration = Duration::from_secs(1);
 const DEFAULT_GRACE: i64 = 30;
 
+/// Ends the pod's processes, each within that time.
+pub(super) type End = watch::Sender<Option<Duration>>;
+
 /// The pod as it is in the API server. Closed once it is gone from there.
 pub(super) type Updates = watch::Receiver<Arc<Pod>>;
 
@@ -43,7 +46,7 @@ pub(super) struct PodContext {
     pub(super) address: Claim,
     since: Timestamp,
     state: watch::Sender<PodState>,
-    stop: watch::Sender<Option<Duration>>,
+    stop: End,
     said: Mutex<BTreeMap<&'static str, String>>,
 }
 
@@ -190,12 +193,15 @@ impl PodContext {
     /// Runs its containers until all of them have ended for good.
     async fn live(&self, updates: &Updates, shutdown: &CancellationToken) {
         let mut reporter = Reporter::default();
+        let name = (self.namespace(), self.pod.name_any());
+        self.node.ends.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), self.stop.clone());
         tokio::select! {
             () = self.run_containers() => {}
             () = self.keep_volumes(updates.clone()) => {}
             () = self.heed_end(updates.clone(), shutdown) => {}
             () = reporter.run(self, updates.clone()) => {}
         }
+        self.node.ends.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         let last = async {
             while let Err(error) = reporter.report(self, updates).await {
                 tracing::warn!(pod = self.pod.name_any(), "its last status is not written: {error:#}");

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::Evidence;
 use super::world::{SERVER, World, merge};
+use crate::chart::OPERATOR;
 use crate::control_plane::{AuditEvent, Marker};
-use crate::stack::OPERATOR;
 
 /// How long nothing may be written.
 const QUIET: Duration = Duration::from_secs(30);

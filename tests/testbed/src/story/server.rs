@@ -31,8 +31,9 @@ fn bad_manifests() -> [(&'static str, &'static str, Value); 4] {
 }
 
 pub(super) async fn definitions(world: &World) -> anyhow::Result<Evidence> {
-    world.stack.define().await?;
-    let mut evidence = vec!["crds/yaml is applied, and its kinds are established".to_owned()];
+    world.stack.install().await?;
+    let mut evidence =
+        vec!["helm install mcp-entra: its kinds are established, and both operators are ready".to_owned()];
     for (what, field, change) in bad_manifests() {
         let mut manifest = world.server_manifest()?;
         merge(&mut manifest, &change);

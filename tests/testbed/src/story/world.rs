@@ -259,7 +259,6 @@ impl World {
     /// # Errors
     /// Where a step on the way fails.
     pub async fn make_ready(&self) -> anyhow::Result<()> {
-        self.stack.define().await?;
         super::SERVER.play(self).await?;
         super::FEDERATION.play(self).await?;
         Ok(())
@@ -338,10 +337,10 @@ impl World {
             .map(|known| format!("  {}={} {}: {}", known.type_, known.status, known.reason, known.message))
             .collect();
         bail!(
-            "{kind} of {namespace}/{server} did not become {status} within {:?}; its conditions:\n{}\nthe operator's log: {}",
+            "{kind} of {namespace}/{server} did not become {status} within {:?}; its conditions:\n{}\nthe operator's last lines:\n{}",
             self.patience,
             now.join("\n"),
-            self.stack.operator_log().display()
+            self.stack.operator_log().await?
         )
     }
 

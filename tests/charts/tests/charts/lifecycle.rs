@@ -1,0 +1,99 @@
+//! What upgrades, a rollback and the end of a release change, and what they leave.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use testbed::chart::{OPERATOR, chart};
+
+use crate::bed::{Bed, mk_server, until};
+
+/// The chart as it was before McpServers could be suspended.
+fn older_chart(folder: &Path) -> PathBuf {
+    let older = folder.join("older");
+    copy(Path::new(&chart()), &older);
+    let file = older.join("charts/mcp-entra-crds/definitions/mcpservers.mcp-entra.dev.yaml");
+    let mut definition: serde_yaml::Value = serde_yaml::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let spec = schema["properties"]["spec"]["properties"].as_mapping_mut().unwrap();
+    spec.remove("suspend").unwrap();
+    std::fs::write(file, serde_yaml::to_string(&definition).unwrap()).unwrap();
+    older
+}
+
+/// Copies a folder, and what its links lead to.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(from, to).unwrap();
+        }
+    }
+}
+
+fn mk_suspended() -> serde_json::Value {
+    let mut server = mk_server("default");
+    server["spec"]["suspend"] = json!(true);
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_brings_fields_and_arguments_that_are_new_and_a_rollback_takes_them_back() {
+    let bed = Bed::start().await.unwrap();
+    let older = older_chart(bed.supervisor.folder());
+    bed.release("install", older.to_str().unwrap(), &[]).await.unwrap();
+    bed.apply(&mk_server("default")).await.unwrap();
+    bed.until_condition("default", "graph", "Programmed").await;
+    let refusal = bed.apply(&mk_suspended()).await.unwrap_err().to_string();
+    assert!(refusal.contains("suspend"), "{refusal}");
+    let before = bed.arguments().await;
+
+    bed.release("upgrade", &chart(), &["--set=allowedHosts={*.mcp.contoso.com}"]).await.unwrap();
+    assert!(bed.arguments().await.contains(&"--allowed-host=*.mcp.contoso.com".to_owned()));
+    until("the new field is served", async || bed.apply(&mk_suspended()).await.is_ok()).await;
+    bed.apply(&mk_server("default")).await.unwrap();
+
+    bed.helm.run(&["rollback", "mcp-entra", "1", "--namespace", OPERATOR.0, "--wait"]).await.unwrap();
+    assert_eq!(bed.arguments().await, before);
+    until("the new field is gone", async || bed.apply(&mk_suspended()).await.is_err()).await;
+    bed.until_condition("default", "graph", "Programmed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_release_leaves_kinds_and_servers_and_one_that_comes_again_takes_them_over() {
+    let bed = Bed::start().await.unwrap();
+    bed.release("install", &chart(), &[]).await.unwrap();
+    bed.apply(&mk_server("default")).await.unwrap();
+    bed.until_condition("default", "graph", "Programmed").await;
+    let uid = bed.api("McpServer", "default").get("graph").await.unwrap().metadata.uid;
+
+    bed.helm.run(&["uninstall", "mcp-entra", "--namespace", OPERATOR.0, "--wait"]).await.unwrap();
+    assert!(bed.api("Deployment", OPERATOR.0).get_opt(OPERATOR.1).await.unwrap().is_none());
+    assert!(bed.api("ClusterRole", "").get_opt("mcp-entra-operator").await.unwrap().is_none());
+    assert_eq!(bed.api("McpServer", "default").get("graph").await.unwrap().metadata.uid, uid);
+    assert!(bed.api("Deployment", "default").get_opt("graph").await.unwrap().is_some(), "the server runs on");
+
+    bed.release("install", &chart(), &[]).await.unwrap();
+    let mut changed = mk_server("default");
+    changed["spec"]["replicas"] = json!(2);
+    bed.apply(&changed).await.unwrap();
+    until("the server is looked after again", async || {
+        let deployment = bed.api("Deployment", "default").get("graph").await.unwrap();
+        deployment.data["spec"]["replicas"] == 2
+    })
+    .await;
+    assert_eq!(bed.api("McpServer", "default").get("graph").await.unwrap().metadata.uid, uid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_does_not_keep_its_kinds_takes_them_and_the_servers_along() {
+    let bed = Bed::start().await.unwrap();
+    bed.release("install", &chart(), &["--set=crds.keep=false"]).await.unwrap();
+    bed.apply(&mk_server("default")).await.unwrap();
+    bed.helm.run(&["uninstall", "mcp-entra", "--namespace", OPERATOR.0, "--wait"]).await.unwrap();
+    let definitions = bed.api("CustomResourceDefinition", "");
+    until("the kinds are gone", async || definitions.get_opt("mcpservers.mcp-entra.dev").await.unwrap().is_none())
+        .await;
+}

@@ -1,0 +1,39 @@
+//! Releases that watch some namespaces, beside each other.
+
+use std::time::Duration;
+
+use testbed::chart::{OPERATOR, chart};
+
+use crate::bed::{Bed, mk_server};
+
+const SECOND: [&str; 4] =
+    ["--set=image.registry=localhost", "--set=crds.install=false", "--set=rbac.teamRoles=false", "--set=replicas=1"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn releases_look_after_their_own_namespaces_alone_and_none_after_anothers() {
+    let bed = Bed::start().await.unwrap();
+    for namespace in ["one", "two", "nobodys"] {
+        bed.namespace(namespace).await;
+    }
+    bed.release("install", &chart(), &["--set=watchNamespaces={one}", "--set=replicas=1"]).await.unwrap();
+    let second = ["install", "second", &chart(), "--namespace", "second", "--create-namespace", "--wait"];
+    bed.helm.run(&[&second[..], &SECOND, &["--set=watchNamespaces={two}"]].concat()).await.unwrap();
+
+    for namespace in ["one", "two", "nobodys"] {
+        bed.apply(&mk_server(namespace)).await.unwrap();
+    }
+    bed.until_condition("one", "graph", "Programmed").await;
+    bed.until_condition("two", "graph", "Programmed").await;
+    // Nothing can be awaited that must not happen.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let nobodys = bed.api("McpServer", "nobodys").get("graph").await.unwrap();
+    assert!(nobodys.data.get("status").is_none());
+    for release in [["mcp-entra", OPERATOR.0], ["second", "second"]] {
+        let [name, namespace] = release;
+        bed.helm.run(&["test", name, "--namespace", namespace]).await.unwrap();
+    }
+
+    let third = ["install", "third", &chart(), "--namespace", "third", "--create-namespace"];
+    let refusal = bed.helm.refused(&[&third[..], &SECOND, &["--set=watchNamespaces={one}"]].concat()).await.unwrap();
+    assert!(refusal.contains(r#"Role "mcp-entra-operator-in-namespace" in namespace "one""#), "{refusal}");
+}

@@ -1,0 +1,75 @@
+//! Values that are refused, and what their author is told.
+
+use testbed::chart::chart;
+use testbed::helm::Helm;
+use testbed::supervisor::Supervisor;
+
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Values that are unknown, contradict each other, or are no such things; and what of them the refusal names.
+const REFUSED: [(&str, &str); 36] = [
+    (r#"{"unknown": 1}"#, "additional properties 'unknown'"),
+    (r#"{"image": {"tag": "1"}}"#, "additional properties 'tag'"),
+    (r#"{"image": {"registry": "https://registry.contoso.com"}}"#, "/image/registry"),
+    (r#"{"image": {"registry": "registry.contoso.com/"}}"#, "/image/registry"),
+    (r#"{"image": {"pullPolicy": "Sometimes"}}"#, "/image/pullPolicy"),
+    (r#"{"image": {"operator": {"repository": ""}}}"#, "/image/operator/repository"),
+    (r#"{"image": {"operator": {"tag": "1", "digest": "DIGEST"}}}"#, "/image/operator/tag"),
+    (r#"{"image": {"server": {"tag": "1", "digest": "DIGEST"}}}"#, "/image/server/tag"),
+    (r#"{"image": {"server": {"digest": "sha256:0123"}}}"#, "/image/server/digest"),
+    (r#"{"imagePullSecrets": ["registry"]}"#, "/imagePullSecrets/0"),
+    (r#"{"crds": {"enabled": true}}"#, "additional properties 'enabled'"),
+    (r#"{"crds": {"install": "yes"}}"#, "/crds/install"),
+    (r#"{"watchNamespaces": ["Team"]}"#, "/watchNamespaces/0"),
+    (r#"{"watchNamespaces": ["team", "team"]}"#, "/watchNamespaces"),
+    (r#"{"watchNamespaces": "team"}"#, "/watchNamespaces"),
+    (r#"{"allowedHosts": ["https://mcp.contoso.com"]}"#, "/allowedHosts/0"),
+    (r#"{"allowedHosts": ["*"]}"#, "/allowedHosts/0"),
+    (r#"{"allowedAuthorities": ["http://login.contoso.com"]}"#, "/allowedAuthorities/0"),
+    (r#"{"allowedGraphs": ["https://graph.contoso.com/v1.0"]}"#, "/allowedGraphs/0"),
+    (r#"{"trustedProxies": ["10.0.0.0"]}"#, "/trustedProxies/0"),
+    (r#"{"trustedProxies": ["10.0.0.0/33"]}"#, "/trustedProxies/0"),
+    (r#"{"trustedProxies": ["256.0.0.0/8"]}"#, "/trustedProxies/0"),
+    (r#"{"podMonitors": {"label": "release=prometheus"}}"#, "/podMonitors/label"),
+    (r#"{"podMonitors": {"create": true, "label": "prometheus"}}"#, "/podMonitors/label"),
+    (r#"{"podProxyUrl": "proxy:3128"}"#, "/podProxyUrl"),
+    (r#"{"upgradesAtOnce": 0}"#, "/upgradesAtOnce"),
+    (r#"{"leaseDurationSeconds": 2}"#, "/leaseDurationSeconds"),
+    (r#"{"logFormat": "xml"}"#, "/logFormat"),
+    (r#"{"env": [{"name": "POD_NAMESPACE", "value": "other"}]}"#, "/env/0/name"),
+    (r#"{"replicas": 0}"#, "/replicas"),
+    (r#"{"podDisruptionBudget": {"minAvailable": 1}}"#, "additional properties 'minAvailable'"),
+    (r#"{"podLabels": {"app.kubernetes.io/name": "other"}}"#, "/podLabels/app.kubernetes.io~1name"),
+    (r#"{"nodeSelector": {"gpu": true}}"#, "/nodeSelector/gpu"),
+    (r#"{"serviceAccount": {"name": ""}}"#, "/serviceAccount/name"),
+    (r#"{"networkPolicy": {"apiServerPorts": []}}"#, "/networkPolicy/apiServerPorts"),
+    (r#"{"networkPolicy": {"apiServerCidrs": ["fd00::/129"]}}"#, "/networkPolicy/apiServerCidrs/0"),
+];
+
+async fn helm() -> Helm {
+    Helm::offline(&Supervisor::start().unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unknown_contradictory_or_malformed_is_refused_by_its_name() {
+    let helm = helm().await;
+    for (values, named) in REFUSED {
+        let values = values.replace("DIGEST", DIGEST);
+        let template = ["template", "mcp-entra", &chart(), "--set-json", &values];
+        let refusal = helm.refused(&template).await.unwrap();
+        assert!(refusal.contains("don't meet the specifications") && refusal.contains(named), "{values}: {refusal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_registry_nothing_is_installed_and_the_value_is_named() {
+    let refusal = helm().await.refused(&["template", "mcp-entra", &chart()]).await.unwrap();
+    assert!(refusal.contains("--set image.registry=registry.example.com/platform"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_value_of_the_chart_of_the_kinds_is_refused() {
+    let chart = testbed::stack::repository("charts/mcp-entra-crds");
+    let refusal = helm().await.refused(&["template", "crds", &chart, "--set=kept=true"]).await.unwrap();
+    assert!(refusal.contains("additional properties 'kept'"), "{refusal}");
+}

@@ -1,0 +1,71 @@
+//! The product's chart, and what it makes of its values.
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::helm::Helm;
+use crate::node::Images;
+use crate::programs::program;
+use crate::stack::repository;
+use crate::supervisor::Supervisor;
+
+/// Namespace and name of the operator's service account, and of its lease, where the chart is installed as the README
+/// says.
+pub const OPERATOR: (&str, &str) = ("mcp-entra-system", "mcp-entra-operator");
+
+/// The registry that the images of tests and demo are said to be of, and the value of the chart that says so.
+pub const REGISTRY: &str = "localhost";
+/// As an argument of `--set`.
+pub const REGISTRY_VALUE: &str = "image.registry=localhost";
+
+/// The chart `mcp-entra`, as an argument of Helm.
+pub fn chart() -> String {
+    repository("charts/mcp-entra")
+}
+
+/// The programs of this workspace, by the references that the chart makes for them.
+///
+/// # Errors
+/// Where the workspace does not build.
+pub fn images() -> anyhow::Result<Images> {
+    let mut images = Images::default();
+    for name in ["mcp-entra-operator", "mcp-entra-server"] {
+        images = images.with(format!("{REGISTRY}/{name}:{}", env!("CARGO_PKG_VERSION")), program(name)?);
+    }
+    Ok(images)
+}
+
+/// Installs the chart as the README says, with these values, waits until its pods are ready, and returns what Helm says.
+///
+/// # Errors
+/// With Helm's own words.
+pub async fn install(helm: &Helm, values: &Value) -> anyhow::Result<String> {
+    let (namespace, _) = OPERATOR;
+    let values = values.to_string();
+    let release = ["install", "mcp-entra", &chart(), "--namespace", namespace, "--create-namespace"];
+    helm.run(&[&release[..], &["--wait", "--timeout=2m", "--set", REGISTRY_VALUE, "--set-json", &values]].concat())
+        .await
+}
+
+/// The operator's account and rights, where it watches these namespaces; none: all.
+///
+/// # Errors
+/// With Helm's own words.
+pub async fn rights(supervisor: &Supervisor, watched: &[String]) -> anyhow::Result<Vec<Value>> {
+    let watched = format!("watchNamespaces={}", serde_json::to_string(watched)?);
+    let show = ["--show-only=templates/service-account.yaml", "--show-only=templates/rights.yaml"];
+    rendered(&Helm::offline(supervisor).await?, &[&["--set-json", &watched], &show[..]].concat()).await
+}
+
+/// The objects that Helm makes of the chart with these further arguments.
+///
+/// # Errors
+/// With Helm's own words.
+pub async fn rendered(helm: &Helm, arguments: &[&str]) -> anyhow::Result<Vec<Value>> {
+    let (namespace, _) = OPERATOR;
+    let usual = ["template", "mcp-entra", &chart(), "--namespace", namespace, "--set", REGISTRY_VALUE];
+    let text = helm.run(&[&usual[..], arguments].concat()).await?;
+    let documents = serde_yaml::Deserializer::from_str(&text).map(serde::Deserialize::deserialize);
+    let objects: Result<Vec<Value>, _> = documents.collect();
+    Ok(objects.context("what Helm renders is no YAML")?.into_iter().filter(|object| !object.is_null()).collect())
+}
