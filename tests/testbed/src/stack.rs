@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use crate::address::Pods;
 use crate::certificate_manager::CertificateManager;
 use crate::certificates::CertificateAuthority;
-use crate::chart::{self, OPERATOR};
+use crate::chart::{self, OPERATOR, REGISTRY};
 use crate::command_line::CommandLine;
 use crate::container_node::{self, ContainerNode};
 use crate::control_plane::ControlPlane;
@@ -201,6 +201,8 @@ impl Stack {
         let helm = Helm::with_kubeconfig(&self.supervisor, self.control_plane.kubeconfig()).await?;
         let values = json!({
             "allowTrustBundles": true,
+            // What is asked for is a matter of tests; what there is, of images that were imported.
+            "allowedImages": [format!("{REGISTRY}/mcp-entra-server:*")],
             "allowedAuthorities": [self.entra.authority()],
             "allowedGraphs": [self.entra.graph()],
             "podProxyUrl": self.pod_proxy.as_ref().map(PodProxy::url).unwrap_or_default(),

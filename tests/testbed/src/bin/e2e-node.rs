@@ -11,7 +11,7 @@ use testbed::container_node::ContainerNode;
 use testbed::definitions;
 use testbed::namespaces;
 use testbed::stack::Stack;
-use testbed::story::{STEPS, World, play_all};
+use testbed::story::{CONTAINER_STEPS, World, play_all};
 use testbed::supervisor::Supervisor;
 
 /// Plays the product's story on a real node: containerd, kubelet, kube-proxy, the images that `cargo image` makes, and
@@ -88,7 +88,14 @@ async fn story(images: &[PathBuf]) -> anyhow::Result<bool> {
     println!("Everything stands after {:.1?}. The story:\n", start.elapsed());
     let mut world = World::of_the_examples(stack)?;
     world.patience = Duration::from_secs(60);
-    let passed = play_all(&world, STEPS).await;
-    println!("\ne2e-node: {passed} of {} steps passed in {:.0} s", STEPS.len(), start.elapsed().as_secs_f64());
-    Ok(passed == STEPS.len())
+    let passed = play_all(&world, CONTAINER_STEPS).await;
+    if passed < CONTAINER_STEPS.len() {
+        println!("\nThe operator's last lines:\n{}", world.stack.operator_log().await?);
+    }
+    println!(
+        "\ne2e-node: {passed} of {} steps passed in {:.0} s",
+        CONTAINER_STEPS.len(),
+        start.elapsed().as_secs_f64()
+    );
+    Ok(passed == CONTAINER_STEPS.len())
 }

@@ -29,18 +29,28 @@ pub(super) async fn comes_true(world: &World) -> anyhow::Result<Evidence> {
 
 /// What `status.federation` says that the credential must be, to the letter.
 async fn credential(world: &World) -> anyhow::Result<FederatedCredential> {
-    let told = || async { Ok(world.server().await?.status.and_then(|status| status.federation)) };
+    credential_of(world, SERVER, NAME).await
+}
+
+async fn credential_of(world: &World, server: &str, name: &str) -> anyhow::Result<FederatedCredential> {
+    let told = || async { Ok(world.server_named(server).await?.status.and_then(|status| status.federation)) };
     let known = |told: &Option<_>| {
         told.as_ref().is_some_and(|told: &mcp_entra_crds::FederatedCredential| told.issuer.is_some())
     };
     let (told, _) = world.eventually("status.federation with an issuer", told, known).await?;
     let told = told.context("eventually returns what was wanted")?;
     Ok(FederatedCredential {
-        name: NAME.into(),
+        name: name.into(),
         issuer: told.issuer.unwrap_or_default(),
         subject: told.subject,
         audience: told.audience,
     })
+}
+
+/// Creates the credential that another server of this app registration asks for.
+pub(super) async fn allow(world: &World, server: &str) -> anyhow::Result<()> {
+    let credential = credential_of(world, server, server).await?;
+    world.stack.entra.control().add_federated_credential(world.tenant, world.server_app, credential)
 }
 
 /// Creates the credential, waits until the condition knows, and shows that an exchange made it so.

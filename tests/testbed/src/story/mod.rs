@@ -4,6 +4,7 @@
 //! line or more. It fails with what it saw instead.
 
 mod callers;
+mod containers;
 mod convergence;
 mod edge;
 mod federation;
@@ -67,14 +68,33 @@ pub async fn play_all(world: &World, steps: &[Step]) -> usize {
 }
 
 macro_rules! steps {
-    ($($constant:ident: $title:literal => $function:path;)*) => {
+    ($(#[doc = $list_doc:literal] $list:ident = [$($listed:ident),* $(,)?];)* $($constant:ident: $title:literal => $function:path;)*) => {
         $(#[doc = $title] pub const $constant: Step = Step { title: $title, play: |world| Box::pin($function(world)) };)*
-        /// Every step, in the order of the story.
-        pub const STEPS: &[Step] = &[$($constant),*];
+        $(#[doc = $list_doc] pub const $list: &[Step] = &[$($listed),*];)*
     };
 }
 
 steps! {
+    /// Every step that pods of either sort can play, in the order of the story.
+    STEPS = [
+        DEFINITIONS, SERVER, FEDERATION, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP, REVOKED_SESSION, TOKENS,
+        EXPOSURE, CERTIFICATE, CONFLICT, AUTOSCALING, HAND_OVER, CONVERGENCE, REVOCATION, DELETION,
+    ];
+    /// The story on a real node: the same, with what only containers show.
+    CONTAINER_STEPS = [
+        DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
+        REVOKED_SESSION, TOKENS, ENFORCEMENT, EXPOSURE, CERTIFICATE, CONFLICT, KILLED, HANGING, EVICTION, MISSING_IMAGE,
+        AUTOSCALING, HAND_OVER, ROTATED, CONVERGENCE, REVOCATION, DELETION,
+    ];
+
+    CONFINED: "The server runs as nobody, with nothing but its program, where the restricted standard is enforced" => containers::confined;
+    ROTATING: "A second server takes a service account token for ten minutes, the least there is" => containers::rotating;
+    ENFORCEMENT: "A mapping is enforced seconds after kubectl, through a mounted ConfigMap, time and again" => containers::enforcement;
+    KILLED: "The server's process is killed, and then its pod, and it comes back" => containers::killed;
+    HANGING: "The server hangs, is taken out of service, and is started again" => containers::hanging;
+    EVICTION: "One of two pods may be evicted, the second only when there is room" => containers::eviction;
+    MISSING_IMAGE: "An image that nobody has pushed is named in the status" => containers::missing_image;
+    ROTATED: "The second server's token is renewed, and it goes on past the first one's end" => containers::rotated;
     DEFINITIONS: "The API server itself refuses a bad McpServer and names the field" => server::definitions;
     SERVER: "An McpServer and an McpRoleMapping become a running server" => server::runs;
     FEDERATION: "The federated credential is asked for, created in Entra, and found working" => federation::comes_true;

@@ -179,7 +179,8 @@ impl World {
     /// # Errors
     /// Where the examples cannot be read.
     pub fn manifests(&self) -> anyhow::Result<String> {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}});
+        let mut namespace = example("Namespace")?;
+        merge(&mut namespace, &json!({"metadata": {"name": self.namespace}}));
         let mut mapping = example("McpRoleMapping")?;
         merge(&mut mapping, &json!({"metadata": {"namespace": self.namespace}}));
         let trust = json!({
@@ -349,7 +350,12 @@ impl World {
     /// # Errors
     /// Where the API server does not answer with it.
     pub async fn server(&self) -> anyhow::Result<McpServer> {
-        Ok(Api::<McpServer>::namespaced(self.kube.clone(), &self.namespace).get(SERVER).await?)
+        self.server_named(SERVER).await
+    }
+
+    /// The same of any server of the namespace.
+    pub(super) async fn server_named(&self, name: &str) -> anyhow::Result<McpServer> {
+        Ok(Api::<McpServer>::namespaced(self.kube.clone(), &self.namespace).get(name).await?)
     }
 
     /// The server's pods.
@@ -357,7 +363,12 @@ impl World {
     /// # Errors
     /// Where the API server does not answer.
     pub async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
-        let selected = ListParams::default().labels(&format!("app.kubernetes.io/instance={SERVER}"));
+        self.pods_of(SERVER).await
+    }
+
+    /// The same of any server of the namespace.
+    pub(super) async fn pods_of(&self, server: &str) -> anyhow::Result<Vec<Pod>> {
+        let selected = ListParams::default().labels(&format!("app.kubernetes.io/instance={server}"));
         Ok(Api::<Pod>::namespaced(self.kube.clone(), &self.namespace).list(&selected).await?.items)
     }
 
