@@ -1,0 +1,173 @@
+//! What the operator's account may not, whoever uses it. It has every right here, so that RBAC refuses nothing first.
+
+use kube::Client;
+use kube::ResourceExt;
+use kube::api::{Api, DynamicObject, ListParams};
+use serde_json::{Value, json};
+
+use super::cluster::{Guarded, IMAGE, OPERATOR, TEAM, until};
+use super::images::mk_pod;
+use super::requests::{Answer, assert_refused, create, delete, objects, patch, patch_part};
+
+const REVISION: &str = "mcp-entra.dev/policy-revision";
+
+async fn operator() -> Client {
+    Guarded::get().await.as_user(OPERATOR, &[])
+}
+
+/// The pods of the team, and the name of one.
+async fn a_pod() -> (Api<DynamicObject>, String) {
+    let pods = objects(&operator().await, TEAM, "v1", "Pod");
+    let mut name = None;
+    until("there is a pod", async || {
+        name = pods.list(&ListParams::default()).await.unwrap().items.first().map(ResourceExt::name_any);
+        name.is_some()
+    })
+    .await;
+    (pods, name.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_servers_pod_the_operator_changes_one_annotation_and_nothing_else() {
+    let (pods, pod) = a_pod().await;
+    patch(&pods, &pod, &json!({"metadata": {"annotations": {REVISION: "abc.1"}}})).await.unwrap();
+    for change in [
+        json!({"metadata": {"annotations": {"sidecar.example/inject": "true"}}}),
+        json!({"metadata": {"annotations": {REVISION: "abc", "mcp-entra.dev/server-uid": "other"}}}),
+        json!({"metadata": {"annotations": {REVISION: "abc", "mcp-entra.dev/server-uid": null}}}),
+        json!({"metadata": {"annotations": null}}),
+        json!({"metadata": {"labels": {"team": "other"}}}),
+        json!({"metadata": {"labels": {"pod-template-hash": null}}}),
+        json!({"metadata": {"ownerReferences": null}}),
+        json!({"metadata": {"finalizers": ["example.com/stay"]}}),
+        json!({"spec": {"activeDeadlineSeconds": 1}}),
+    ] {
+        assert_refused(patch(&pods, &pod, &change).await, "operator-bounds", "policy-revision");
+    }
+    assert_refused(delete(&pods, &pod).await, "operator-bounds", "policy-revision");
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": IMAGE}]}});
+    assert_refused(patch_part(&pods, &pod, "ephemeralcontainers", &debug).await, "operator-bounds", "policy-revision");
+    let status = json!({"status": {"message": "fine"}});
+    assert_refused(patch_part(&pods, &pod, "status", &status).await, "operator-bounds", "policy-revision");
+    assert_refused(create(&operator().await, TEAM, &mk_pod(IMAGE), true).await, "operator-bounds", "policy-revision");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_pods_of_others_the_operator_changes_nothing() {
+    let guarded = Guarded::get().await;
+    let namespace = guarded.namespace().await;
+    create(&guarded.person(), &namespace, &mk_pod("nginx"), false).await.unwrap();
+    let pods = objects(&operator().await, &namespace, "v1", "Pod");
+    let nudge = json!({"metadata": {"annotations": {REVISION: "abc"}}});
+    assert_refused(patch(&pods, "probe", &nudge).await, "operator-bounds", "policy-revision");
+}
+
+/// Metadata of a child, but for what is changed.
+fn mk_child(change: impl FnOnce(&mut Value)) -> Value {
+    let mut metadata = json!({
+        "name": "child",
+        "labels": {"app.kubernetes.io/managed-by": "mcp-entra-operator", "app.kubernetes.io/name": "mcp-entra-server"},
+        "ownerReferences": [{
+            "apiVersion": "mcp-entra.dev/v1alpha1", "kind": "McpServer", "name": "child", "uid": "u", "controller": true,
+        }],
+    });
+    change(&mut metadata);
+    metadata
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_makes_children_of_servers_and_nothing_else() {
+    let client = operator().await;
+    let map = |metadata: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+    create(&client, TEAM, &map(mk_child(|_| {})), true).await.unwrap();
+    for metadata in [
+        mk_child(|metadata| metadata["ownerReferences"] = json!([])),
+        mk_child(|metadata| metadata["ownerReferences"][0]["controller"] = json!(false)),
+        mk_child(|metadata| metadata["ownerReferences"][0]["kind"] = json!("Deployment")),
+        mk_child(|metadata| metadata["ownerReferences"][0]["apiVersion"] = json!("mcp-entra.devious/v1")),
+    ] {
+        let answer = create(&client, TEAM, &map(metadata), true).await;
+        assert_refused(answer, "operator-bounds", "children of McpServers alone");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_takes_over_what_is_offered_and_nothing_of_others() {
+    let guarded = Guarded::get().await;
+    let namespace = guarded.namespace().await;
+    let (person, client) = (guarded.person(), operator().await);
+    for (name, annotations) in [("offered", json!({"mcp-entra.dev/adopt": "offered"})), ("theirs", json!({"a": "b"}))] {
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "annotations": annotations}});
+        create(&person, &namespace, &map, false).await.unwrap();
+    }
+    let maps = objects(&client, &namespace, "v1", "ConfigMap");
+    let owner = json!({"metadata": {"ownerReferences": mk_child(|_| {})["ownerReferences"]}});
+    patch(&maps, "offered", &owner).await.unwrap();
+    assert_refused(patch(&maps, "theirs", &owner).await, "operator-bounds", "or take what mcp-entra.dev/adopt offers");
+    let offer = json!({"metadata": {"annotations": {"mcp-entra.dev/adopt": "child"}}});
+    assert_refused(patch(&maps, "theirs", &offer).await, "operator-bounds", "children of McpServers alone");
+    for name in ["offered", "theirs"] {
+        assert_refused(delete(&maps, name).await, "operator-bounds", "children of McpServers alone");
+    }
+}
+
+/// A Deployment of a child, with its pods' spec changed.
+async fn ask(change: &Value) -> Answer {
+    let token = json!({"serviceAccountToken": {"audience": "api://AzureADTokenExchange", "path": "token"}});
+    let mut spec = json!({
+        "automountServiceAccountToken": false,
+        "containers": [{"name": "server", "image": IMAGE, "securityContext": {"allowPrivilegeEscalation": false}}],
+        "volumes": [
+            {"name": "config", "configMap": {"name": "child-config"}},
+            {"name": "identity", "projected": {"sources": [token]}},
+        ],
+    });
+    for (member, value) in change.as_object().unwrap() {
+        spec[member] = value.clone();
+    }
+    let labels = json!({"app": "child"});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": mk_child(|_| {}),
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
+    });
+    create(&operator().await, TEAM, &deployment, true).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_and_nothing_of_the_node() {
+    let container = |more: Value| {
+        let mut container =
+            json!({"name": "server", "image": IMAGE, "securityContext": {"allowPrivilegeEscalation": false}});
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!([container])
+    };
+    let token = |token: Value| json!([{"name": "v", "projected": {"sources": [{"serviceAccountToken": token}]}}]);
+    for let_in in [
+        json!({}),
+        json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
+        json!({"volumes": token(json!({"audience": "api://AzureADTokenExchangeUSGov", "path": "token"}))}),
+        json!({"containers": container(json!({"env": [{"name": "TZ", "value": "UTC"}]}))}),
+    ] {
+        ask(&let_in).await.unwrap();
+    }
+    let of_secret = json!({"secretKeyRef": {"name": "s", "key": "k"}});
+    for kept_out in [
+        json!({"automountServiceAccountToken": true}),
+        json!({"automountServiceAccountToken": null}),
+        json!({"hostNetwork": true}),
+        json!({"hostPID": true}),
+        json!({"hostIPC": true}),
+        json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}),
+        json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}),
+        json!({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}]}}]}),
+        json!({"volumes": token(json!({"path": "token"}))}),
+        json!({"volumes": token(json!({"audience": "https://kubernetes.default.svc", "path": "token"}))}),
+        json!({"containers": container(json!({"securityContext": {}}))}),
+        json!({"containers": container(json!({"env": [{"name": "A", "valueFrom": of_secret}]}))}),
+        json!({"containers": container(json!({"envFrom": [{"secretRef": {"name": "s"}}]}))}),
+        json!({"initContainers": container(json!({"name": "init", "securityContext": {}}))}),
+    ] {
+        assert_refused(ask(&kept_out).await, "operator-bounds", "no token but those for Entra");
+    }
+}

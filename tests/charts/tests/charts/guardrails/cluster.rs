@@ -1,0 +1,247 @@
+//! An API server of the guardrails' own, where they would stand in the way of the other tests: all in force at once, with
+//! the operator at work under them.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
+use kube::api::{Api, DynamicObject, PostParams};
+use serde_json::{Value, json};
+use testbed::control_plane::ControlPlane;
+use testbed::definitions;
+use testbed::helm::Helm;
+use testbed::programs;
+use testbed::shared::Shared;
+use testbed::stack::repository;
+use testbed::supervisor::{Child, Command, Supervisor};
+
+use super::images::mk_pod;
+use super::requests::{Answer, create, objects};
+
+/// Pinned, and of the registry that is allowed.
+pub(super) const IMAGE: &str = "registry.example/mcp-entra/mcp-entra-server@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+/// A namespace with hosts of its own, and the servers that [`servers`] describes.
+pub(super) const TEAM: &str = "productivity";
+/// The operator's user name.
+pub(super) const OPERATOR: &str = "system:serviceaccount:mcp-entra-system:mcp-entra-operator";
+
+const SYSTEM: &str = "mcp-entra-system";
+const LIMIT: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(50);
+
+/// The guarded cluster of this binary.
+pub(super) struct Guarded {
+    plane: ControlPlane,
+    _operator: Child,
+}
+
+impl Guarded {
+    /// Started by whichever test comes first.
+    pub(super) async fn get() -> &'static Self {
+        static GUARDED: Shared<Guarded> = Shared::new();
+        tokio::task::spawn_blocking(|| GUARDED.get_or_start(start).unwrap()).await.unwrap()
+    }
+
+    /// The cluster's administrator.
+    pub(super) fn admin(&self) -> Client {
+        self.plane.client().unwrap()
+    }
+
+    /// Somebody with every right: what they are refused is refused by a guardrail.
+    pub(super) fn person(&self) -> Client {
+        self.as_user("dora", &[])
+    }
+
+    /// Somebody with every right who is called that, and in those groups.
+    pub(super) fn as_user(&self, name: &str, groups: &[&str]) -> Client {
+        as_user(&self.plane, name, groups)
+    }
+
+    /// A new namespace, for which no host is named but the default.
+    pub(super) async fn namespace(&self) -> String {
+        let new: Namespace = serde_json::from_value(json!({"metadata": {"generateName": "other-"}})).unwrap();
+        let made = Api::<Namespace>::all(self.admin()).create(&PostParams::default(), &new).await.unwrap();
+        made.metadata.name.unwrap()
+    }
+
+    /// Makes an McpServer, and waits until its children are applied.
+    pub(super) async fn serve(&self, namespace: &str, server: &Value) {
+        create(&self.person(), namespace, server, false).await.unwrap();
+        programmed(&self.admin(), namespace, server["metadata"]["name"].as_str().unwrap()).await;
+    }
+}
+
+async fn start() -> anyhow::Result<Guarded> {
+    let supervisor = Supervisor::start()?;
+    let plane = ControlPlane::start(&supervisor).await?;
+    let client = plane.client()?;
+    let kinds = tokio::task::spawn_blocking(|| -> anyhow::Result<Vec<Value>> {
+        let mut kinds = definitions::gateway_api()?;
+        kinds.extend(definitions::cert_manager()?);
+        kinds.extend(definitions::prometheus_operator()?);
+        for file in fs::read_dir(repository("crds/yaml"))? {
+            kinds.push(serde_yaml::from_str(&fs::read_to_string(file?.path())?)?);
+        }
+        Ok(kinds)
+    });
+    definitions::define(&client, &kinds.await??).await?;
+    let values = supervisor.folder().join("values.yaml");
+    fs::write(&values, values_of_all().to_string())?;
+    let helm = Helm::with_kubeconfig(&supervisor, plane.kubeconfig()).await?;
+    let chart = repository("charts/mcp-entra");
+    let values = values.display().to_string();
+    helm.run(&["install", "mcp-entra", &chart, "--namespace", SYSTEM, "--create-namespace", "--values", &values])
+        .await?;
+    let team: Namespace = serde_json::from_value(json!({"metadata": {"name": TEAM}}))?;
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &team).await?;
+    in_force(&plane).await;
+
+    let kubeconfig = plane.kubeconfig_for_service_account(SYSTEM, "mcp-entra-operator").await?;
+    let program = tokio::task::spawn_blocking(|| programs::program("mcp-entra-operator")).await??;
+    let command = Command::new(program, supervisor.folder().join("operator.log"))
+        .args(["run", "--listen=127.0.0.1:0", "--pod-monitors", "--server-image", IMAGE])
+        .env("KUBECONFIG", kubeconfig.display().to_string());
+    let guarded = Guarded { plane, _operator: supervisor.spawn(command).await? };
+    for server in servers() {
+        guarded.serve(TEAM, &server).await;
+    }
+    Ok(guarded)
+}
+
+/// Every guardrail, with parameters.
+fn values_of_all() -> Value {
+    json!({
+        "crds": {"install": false},
+        "image": {"registry": "registry.example/mcp-entra"},
+        "guardrails": {
+            "namespaceSelector": {"matchExpressions": [{"key": "mcp-entra.dev/unguarded", "operator": "DoesNotExist"}]},
+            "allowedRegistries": {"enabled": true, "registries": ["registry.example/mcp-entra", "registry.example:5000"]},
+            "requireDigests": {"enabled": true},
+            "allowedHosts": {
+                "enabled": true,
+                "default": ["*.shared.example"],
+                "namespaces": {TEAM: ["*.mcp.contoso.com", "graph.contoso.com"], "hostless": []},
+            },
+            "requireTls": {"enabled": true, "ingressClasses": ["https-only"]},
+            "onlyOperatorWrites": {"enabled": true, "exemptUsers": ["restorer"], "exemptGroups": ["platform"]},
+            "operatorBounds": {"enabled": true},
+        },
+    })
+}
+
+/// Two servers which between them have every kind of child.
+fn servers() -> [Value; 2] {
+    let mut routed = mk_server("routed");
+    routed["spec"]["autoscaling"] = json!({"minReplicas": 2, "maxReplicas": 4});
+    routed["spec"]["networkPolicy"] = json!({"allowFrom": [{"podSelector": {}}]});
+    routed["spec"]["exposure"] = json!({
+        "host": "graph.contoso.com",
+        "gateway": {"parentRefs": [{"name": "shared", "namespace": "infra"}]},
+        "tls": {"issuerRef": {"name": "letsencrypt", "kind": "ClusterIssuer"}},
+    });
+    let mut ingress = mk_server("ingress");
+    ingress["spec"]["exposure"] = mk_ingress("ingress.mcp.contoso.com");
+    [routed, ingress]
+}
+
+/// A sound McpServer with a client id of its own, and no exposure.
+pub(super) fn mk_server(name: &str) -> Value {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    json!({
+        "apiVersion": "mcp-entra.dev/v1alpha1",
+        "kind": "McpServer",
+        "metadata": {"name": name},
+        "spec": {
+            "entra": {
+                "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
+                "clientId": format!("1c2d0000-0000-0000-0000-{number:012x}"),
+            },
+            "graph": {"scopes": ["User.Read"]},
+        },
+    })
+}
+
+/// An exposure by an Ingress that is allowed, but perhaps for its host.
+pub(super) fn mk_ingress(host: &str) -> Value {
+    json!({"host": host, "ingress": {"className": "https-only"}, "tls": {"secretName": "graph-tls"}})
+}
+
+/// Policies take effect some moments after they are there: waits until each refuses what it has to, by its parameters.
+/// Every probe offends one of them, since only one refusal is told.
+async fn in_force(plane: &ControlPlane) {
+    let client = as_user(plane, "dora", &["platform"]);
+    let server = |change: fn(&mut Value)| {
+        let mut server = mk_server("probe");
+        change(&mut server["spec"]);
+        server
+    };
+    let pod = |image: &str| {
+        let mut pod = mk_pod(image);
+        pod["metadata"]["labels"] = json!({"app.kubernetes.io/name": "mcp-entra-server"});
+        pod
+    };
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata":
+        {"name": "probe", "labels": {"app.kubernetes.io/managed-by": "mcp-entra-operator"}}});
+    let tag = "registry.example/mcp-entra/server:1";
+    for (client, object, words) in [
+        (
+            &client,
+            &server(|spec| spec["image"] = json!(IMAGE.replace("registry", "other"))),
+            "(registry.example/mcp-entra",
+        ),
+        (&client, &server(|spec| spec["image"] = json!("registry.example/mcp-entra/server:1")), "not pinned"),
+        (&client, &server(|spec| spec["exposure"] = mk_ingress("other.example")), "is not allowed in the namespace"),
+        (
+            &client,
+            &server(|spec| {
+                spec["exposure"] = mk_ingress("graph.contoso.com");
+                spec["exposure"]["ingress"]["className"] = json!("plain");
+            }),
+            "(https-only is)",
+        ),
+        (&client, &pod(&IMAGE.replace("registry", "other")), "(registry.example/mcp-entra"),
+        (&client, &pod(tag), "not pinned"),
+        (&as_user(plane, "dora", &[]), &account, "by mcp-entra-operator alone"),
+        (&as_user(plane, OPERATOR, &[]), &mk_pod(IMAGE), "policy-revision"),
+    ] {
+        let refused = async || create(client, TEAM, object, true).await.is_err_and(|refusal| refusal.contains(words));
+        until(words, refused).await;
+    }
+}
+
+fn as_user(plane: &ControlPlane, name: &str, groups: &[&str]) -> Client {
+    let mut config = plane.config();
+    config.auth_info.impersonate = Some(name.to_owned());
+    let groups = ["system:masters", "system:authenticated"].iter().chain(groups);
+    config.auth_info.impersonate_groups = Some(groups.map(|group| (*group).to_owned()).collect());
+    Client::try_from(config).unwrap()
+}
+
+async fn programmed(client: &Client, namespace: &str, name: &str) {
+    let servers = objects(client, namespace, "mcp-entra.dev/v1alpha1", "McpServer");
+    let mut last: Answer = Err("not read yet".into());
+    let limit = Instant::now() + LIMIT;
+    while !last.as_ref().is_ok_and(is_programmed) {
+        assert!(Instant::now() < limit, "{namespace}/{name} was not Programmed in time; the last was {last:#?}");
+        tokio::time::sleep(POLL).await;
+        last = servers.get(name).await.map_err(|error| error.to_string());
+    }
+}
+
+fn is_programmed(server: &DynamicObject) -> bool {
+    let conditions = server.data.pointer("/status/conditions").and_then(Value::as_array);
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|condition| condition["type"] == "Programmed" && condition["status"] == "True")
+}
+
+/// Waits until it is so.
+pub(super) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let limit = Instant::now() + LIMIT;
+    while !so().await {
+        assert!(Instant::now() < limit, "not in time: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}

@@ -1,0 +1,212 @@
+//! What an McpServer owns is the operator's to write.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, DynamicObject, EvictParams, ListParams};
+use serde_json::{Value, json};
+
+use super::cluster::{Guarded, IMAGE, OPERATOR, TEAM, until};
+use super::images::mk_pod;
+use super::requests::{assert_refused, create, delete, delete_all, objects, patch, patch_part};
+
+/// Version and kind of every child.
+const KINDS: [(&str, &str); 12] = [
+    ("v1", "ConfigMap"),
+    ("v1", "ServiceAccount"),
+    ("v1", "Service"),
+    ("apps/v1", "Deployment"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("networking.k8s.io/v1", "Ingress"),
+    ("policy/v1", "PodDisruptionBudget"),
+    ("autoscaling/v2", "HorizontalPodAutoscaler"),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    ("gateway.networking.k8s.io/v1", "ListenerSet"),
+    ("cert-manager.io/v1", "Certificate"),
+    ("monitoring.coreos.com/v1", "PodMonitor"),
+];
+
+/// Version, kind and name of one child of each kind.
+pub(super) async fn children(guarded: &Guarded) -> Vec<(&'static str, &'static str, String)> {
+    let mut found = Vec::new();
+    let owned = ListParams::default().labels("app.kubernetes.io/managed-by=mcp-entra-operator");
+    for (version, kind) in KINDS {
+        let there = objects(&guarded.admin(), TEAM, version, kind).list(&owned).await.unwrap();
+        found.extend(there.items.first().map(|child| (version, kind, child.name_any())));
+    }
+    found
+}
+
+async fn a_pod(guarded: &Guarded) -> String {
+    let pods = Api::<Pod>::namespaced(guarded.admin(), TEAM);
+    let of_a_server = ListParams::default().labels("app.kubernetes.io/instance=routed");
+    let mut name = None;
+    until("there is a pod", async || {
+        name = pods.list(&of_a_server).await.unwrap().items.first().map(ResourceExt::name_any);
+        name.is_some()
+    })
+    .await;
+    name.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_every_kind_of_child_nobody_else_writes_one() {
+    let guarded = Guarded::get().await;
+    let (person, platform) = (guarded.person(), guarded.as_user("dora", &["platform"]));
+    let restorer = guarded.as_user("restorer", &[]);
+    let annotate = json!({"metadata": {"annotations": {"team.example/note": "mine"}}});
+    let unlabel = json!({"metadata": {"labels": null, "ownerReferences": null}});
+    for (version, kind, name) in children(guarded).await {
+        let theirs = objects(&person, TEAM, version, kind);
+        for change in [&annotate, &unlabel] {
+            assert_refused(patch(&theirs, &name, change).await, "only-operator-writes", "change the McpServer instead");
+        }
+        assert_refused(delete(&theirs, &name).await, "only-operator-writes", "change the McpServer instead");
+        assert_refused(delete_all(&theirs).await, "only-operator-writes", "change the McpServer instead");
+        for exempt in [&platform, &restorer] {
+            let theirs = objects(exempt, TEAM, version, kind);
+            patch(&theirs, &name, &annotate).await.unwrap();
+            delete(&theirs, &name).await.unwrap();
+        }
+    }
+}
+
+fn mk_config_map(metadata: Value) -> Value {
+    let mut map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}});
+    map["metadata"]["generateName"] = json!("own-");
+    map
+}
+
+fn mk_owner(kind: &str, version: &str, controller: bool) -> Value {
+    json!({"ownerReferences": [{"apiVersion": version, "kind": kind, "name": "routed", "uid": "u", "controller": controller}]})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_passed_off_as_a_child_by_a_label_or_an_owner_and_what_resembles_one_is_free() {
+    let client = Guarded::get().await.person();
+    for metadata in [
+        json!({"labels": {"app.kubernetes.io/managed-by": "mcp-entra-operator"}}),
+        json!({"labels": {"app.kubernetes.io/name": "mcp-entra-server"}}),
+        mk_owner("McpServer", "mcp-entra.dev/v1alpha1", true),
+    ] {
+        let answer = create(&client, TEAM, &mk_config_map(metadata), true).await;
+        assert_refused(answer, "only-operator-writes", "configmaps that belong to an McpServer");
+    }
+    for metadata in [
+        json!({}),
+        json!({"labels": {"app.kubernetes.io/managed-by": "Helm", "app.kubernetes.io/instance": "routed"}}),
+        json!({"labels": {"app.kubernetes.io/name": "mcp-entra-server-docs"}}),
+        mk_owner("McpServer", "mcp-entra.dev/v1alpha1", false),
+        mk_owner("McpServer", "mcp-entra.devious/v1", true),
+        mk_owner("Deployment", "apps/v1", true),
+    ] {
+        create(&client, TEAM, &mk_config_map(metadata), true).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_label_is_put_on_later() {
+    let guarded = Guarded::get().await;
+    let namespace = guarded.namespace().await;
+    let person = guarded.person();
+    create(&person, &namespace, &mk_pod(IMAGE), false).await.unwrap();
+    let pods = objects(&person, &namespace, "v1", "Pod");
+    for label in ["app.kubernetes.io/instance", "app"] {
+        patch(&pods, "probe", &json!({"metadata": {"labels": {label: "routed"}}})).await.unwrap();
+    }
+    let change = json!({"metadata": {"labels": {"app.kubernetes.io/name": "mcp-entra-server"}}});
+    assert_refused(patch(&pods, "probe", &change).await, "only-operator-writes", "pods that belong");
+}
+
+/// A workload of each kind that makes pods, whose pods bear that label.
+fn mk_workloads(labels: &Value) -> Vec<Value> {
+    let template = |restarts: &str| {
+        let mut spec = mk_pod(IMAGE)["spec"].clone();
+        spec["restartPolicy"] = json!(restarts);
+        json!({"metadata": {"labels": labels}, "spec": spec})
+    };
+    let selecting = json!({"selector": {"matchLabels": labels}, "template": template("Always")});
+    let job = json!({"template": template("Never")});
+    let workload = |version: &str, kind: &str, spec: Value| json!({"apiVersion": version, "kind": kind, "metadata": {"name": "own"}, "spec": spec});
+    let mut pod = template("Always");
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["generateName"] = json!("own-");
+    vec![
+        pod,
+        workload("v1", "ReplicationController", json!({"selector": labels, "template": template("Always")})),
+        workload("apps/v1", "Deployment", selecting.clone()),
+        workload("apps/v1", "ReplicaSet", selecting.clone()),
+        workload("apps/v1", "StatefulSet", selecting.clone()),
+        workload("apps/v1", "DaemonSet", selecting),
+        workload("batch/v1", "Job", job.clone()),
+        workload("batch/v1", "CronJob", json!({"schedule": "0 * * * *", "jobTemplate": {"spec": job}})),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pod_to_which_a_servers_service_would_send_its_callers_is_made_by_anybody_else() {
+    let client = Guarded::get().await.person();
+    let selected = json!({"app.kubernetes.io/name": "mcp-entra-server", "app.kubernetes.io/instance": "routed"});
+    for workload in mk_workloads(&selected) {
+        assert_refused(create(&client, TEAM, &workload, true).await, "only-operator-writes", "belong to an McpServer");
+    }
+    for workload in mk_workloads(&json!({"app.kubernetes.io/name": "web", "app.kubernetes.io/instance": "routed"})) {
+        create(&client, TEAM, &workload, true).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_servers_pods_may_go_and_their_number_change_but_not_what_they_are() {
+    let guarded = Guarded::get().await;
+    let person = guarded.person();
+    let (pod, pods) = (a_pod(guarded).await, objects(&person, TEAM, "v1", "Pod"));
+    delete(&pods, &pod).await.unwrap();
+    let parameters = EvictParams {
+        post_options: kube::api::PostParams { dry_run: true, ..Default::default() },
+        ..Default::default()
+    };
+    Api::<Pod>::namespaced(person.clone(), TEAM).evict(&pod, &parameters).await.unwrap();
+    let deployments = objects(&person, TEAM, "apps/v1", "Deployment");
+    patch_part(&deployments, "routed", "scale", &json!({"spec": {"replicas": 3}})).await.unwrap();
+
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": IMAGE}]}});
+    let mut resized = json!({"spec": {"containers": pods.get(&pod).await.unwrap().data["spec"]["containers"]}});
+    resized["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("1m");
+    let unlabelled = json!({"metadata": {"labels": null}});
+    for answer in [
+        patch_part(&pods, &pod, "ephemeralcontainers", &debug).await,
+        patch_part(&pods, &pod, "resize", &resized).await,
+        patch(&pods, &pod, &unlabelled).await,
+        patch(&deployments, "routed", &json!({"spec": {"replicas": 3}})).await,
+    ] {
+        assert_refused(answer, "only-operator-writes", "belong to an McpServer");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_or_mapping_says_of_itself_is_the_operators_to_write() {
+    let guarded = Guarded::get().await;
+    let ready = json!({"status": {"replicas": 7}});
+    let servers = |client| objects(&client, TEAM, "mcp-entra.dev/v1alpha1", "McpServer");
+    let answer = patch_part(&servers(guarded.person()), "routed", "status", &ready).await;
+    assert_refused(answer, "only-operator-writes", "mcpservers that belong");
+    patch_part(&servers(guarded.as_user(OPERATOR, &[])), "routed", "status", &ready).await.unwrap();
+    let labelled: Result<DynamicObject, String> =
+        patch(&servers(guarded.person()), "routed", &json!({"metadata": {"labels": {"team": "a"}}})).await;
+    labelled.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubernetes_own_controllers_are_let_and_accounts_of_other_namespaces_that_are_called_alike_are_not() {
+    let guarded = Guarded::get().await;
+    let collector = "system:serviceaccount:kube-system:generic-garbage-collector";
+    let accounts = |name: &str, groups: &[&str]| objects(&guarded.as_user(name, groups), TEAM, "v1", "ServiceAccount");
+    delete(&accounts(collector, &["system:serviceaccounts:kube-system"]), "routed").await.unwrap();
+    delete(&accounts("system:kube-controller-manager", &[]), "routed").await.unwrap();
+    for (name, group) in [
+        ("system:serviceaccount:kube-systems:generic-garbage-collector", "system:serviceaccounts:kube-systems"),
+        ("system:serviceaccount:productivity:mcp-entra-operator", "system:serviceaccounts:productivity"),
+    ] {
+        assert_refused(delete(&accounts(name, &[group]), "routed").await, "only-operator-writes", name);
+    }
+}

@@ -1,0 +1,10 @@
+//! The guardrails: what each lets in, and the neighbour that it keeps out.
+
+mod bounds;
+mod cluster;
+mod hosts;
+mod images;
+mod installed;
+mod managed;
+mod requests;
+mod tls;
