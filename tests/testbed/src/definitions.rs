@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use kube::{Client, ResourceExt};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::programs::workspace;
+use crate::go_modules;
 
 const MANAGER: &str = "testbed-definitions";
 /// A busy API server takes some seconds for a definition of half a megabyte.
@@ -117,39 +116,8 @@ fn definition(text: &str) -> anyhow::Result<Value> {
 /// Where each required module lies, by its path; fetched at the first call.
 fn modules() -> anyhow::Result<&'static BTreeMap<String, PathBuf>> {
     static MODULES: OnceLock<Result<BTreeMap<String, PathBuf>, String>> = OnceLock::new();
-    let modules = MODULES.get_or_init(|| fetch().map_err(|error| format!("{error:#}")));
+    let modules = MODULES.get_or_init(|| go_modules::fetch("definitions", &[]).map_err(|error| format!("{error:#}")));
     modules.as_ref().map_err(|error| anyhow!("{error}"))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Module {
-    path: String,
-    /// Absent where it could not be fetched.
-    dir: Option<PathBuf>,
-}
-
-fn fetch() -> anyhow::Result<BTreeMap<String, PathBuf>> {
-    const INSTALL: &str = "install Go 1.26 or newer (https://go.dev/dl/): the definitions of others come from Go modules, \
-        also where MCP_ENTRA_CONTROL_PLANE or KUBEBUILDER_ASSETS names a control plane";
-    let fetched = Command::new("go")
-        .args(["mod", "download", "-json"])
-        .current_dir(workspace().join("tests/control-plane/definitions"))
-        // What go.sum does not vouch for is refused, and an outer go.work does not count.
-        .envs([("GOWORK", "off"), ("GOFLAGS", "-mod=readonly")])
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("Go is missing: {INSTALL}"))?;
-    let said = String::from_utf8_lossy(&fetched.stderr);
-    ensure!(fetched.status.success(), "`go mod download` failed: reach a Go module proxy, or {INSTALL}\n{said}");
-    let modules = serde_json::Deserializer::from_slice(&fetched.stdout).into_iter::<Module>();
-    modules
-        .map(|module| {
-            let Module { path, dir } = module.context("what `go mod download -json` prints")?;
-            let dir = dir.with_context(|| format!("Go did not fetch {path}"))?;
-            Ok((path, dir))
-        })
-        .collect()
 }
 
 #[cfg(test)]

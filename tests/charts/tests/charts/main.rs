@@ -7,6 +7,8 @@ mod guardrails;
 mod installed;
 mod lifecycle;
 mod namespaces;
+mod openapi;
 mod rendering;
 mod schema;
 mod teams;
+mod values;

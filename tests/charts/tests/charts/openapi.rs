@@ -1,0 +1,204 @@
+//! What the charts render, held to the schemas of the oldest and the newest Kubernetes, and of the kinds that others bring.
+//! No field is let pass that the schema does not know, which an API server would drop in silence.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use jsonschema::Validator;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use testbed::definitions;
+use testbed::helm::Helm;
+use testbed::openapi::Kubernetes;
+use testbed::stack::repository;
+use testbed::supervisor::Supervisor;
+
+use crate::values;
+
+const COMPONENTS: &str = "#/components/schemas/";
+
+/// The objects that a chart renders with values, for that version of Kubernetes.
+pub(crate) async fn render(chart: &str, values: &Value, version: &str) -> Vec<Value> {
+    let supervisor = Supervisor::start().unwrap();
+    let helm = Helm::offline(&supervisor).await.unwrap();
+    let file = supervisor.folder().join("values.yaml");
+    fs::write(&file, values.to_string()).unwrap();
+    let (chart, file) = (repository(chart), file.display().to_string());
+    let arguments = [
+        "template",
+        "mcp-entra",
+        &chart,
+        "--namespace",
+        "mcp-entra-system",
+        "--values",
+        &file,
+        "--kube-version",
+        version,
+    ];
+    let text = helm.run(&arguments).await.unwrap();
+    let documents = serde_yaml::Deserializer::from_str(&text).map(|document| Value::deserialize(document).unwrap());
+    documents.filter(|document| !document.is_null()).collect()
+}
+
+/// The schemas of a version of Kubernetes, and of definitions of others; each kind's is made once.
+struct Schemas {
+    kubernetes: Kubernetes,
+    others: Vec<Value>,
+    known: BTreeMap<(String, String), Option<Validator>>,
+}
+
+impl Schemas {
+    fn of(kubernetes: Kubernetes, others: &[Value]) -> Self {
+        Self { kubernetes, others: others.to_vec(), known: BTreeMap::new() }
+    }
+
+    /// What is wrong with an object.
+    fn faults(&mut self, object: &Value) -> Vec<String> {
+        let text = |key: &str| object[key].as_str().unwrap().to_owned();
+        let (api_version, kind) = (text("apiVersion"), text("kind"));
+        let Self { kubernetes, others, known } = self;
+        let validator = known.entry((api_version.clone(), kind.clone())).or_insert_with(|| {
+            let own = kubernetes.document(&api_version).unwrap();
+            let own = own.and_then(|document| of_kind(&document, &api_version, &kind));
+            let schema = own.or_else(|| of_others(others, &api_version, &kind))?;
+            Some(jsonschema::validator_for(&schema).unwrap())
+        });
+        let Some(validator) = validator else { return vec![format!("{kubernetes:?} has no {kind} of {api_version}")] };
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        validator
+            .iter_errors(object)
+            .map(|error| format!("{kind} {name}: {}: {error}", error.instance_path()))
+            .collect()
+    }
+}
+
+/// The schema of a kind in an OpenAPI document, with all that it refers to.
+fn of_kind(document: &Value, api_version: &str, kind: &str) -> Option<Value> {
+    let schemas = document["components"]["schemas"].as_object()?;
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let wanted = json!({"group": group, "version": version, "kind": kind});
+    let is_meant = |schema: &Value| {
+        let kinds = schema["x-kubernetes-group-version-kind"].as_array();
+        kinds.is_some_and(|kinds| kinds.len() == 1 && kinds.contains(&wanted))
+    };
+    let (name, _) = schemas.iter().find(|(_, schema)| is_meant(schema))?;
+    let (mut used, mut next) = (Map::new(), vec![name.clone()]);
+    while let Some(name) = next.pop() {
+        let schema = &schemas[&name];
+        if used.insert(name, strict(schema)).is_none() {
+            references(schema, &mut next);
+        }
+    }
+    Some(json!({"$ref": format!("{COMPONENTS}{name}"), "components": {"schemas": used}}))
+}
+
+/// The names of the schemas that one refers to.
+fn references(schema: &Value, into: &mut Vec<String>) {
+    match schema {
+        Value::String(text) => into.extend(text.strip_prefix(COMPONENTS).map(str::to_owned)),
+        Value::Array(items) => items.iter().for_each(|item| references(item, into)),
+        Value::Object(members) => members.values().for_each(|member| references(member, into)),
+        _ => {}
+    }
+}
+
+fn of_others(definitions: &[Value], api_version: &str, kind: &str) -> Option<Value> {
+    let (group, version) = api_version.split_once('/')?;
+    let is_meant =
+        |definition: &&Value| definition["spec"]["group"] == group && definition["spec"]["names"]["kind"] == kind;
+    let definition = definitions.iter().find(is_meant)?;
+    let versions = definition["spec"]["versions"].as_array()?;
+    let version = versions.iter().find(|there| there["name"] == version)?;
+    Some(strict(&version["schema"]["openAPIV3Schema"]))
+}
+
+/// The same schema, which knows no members but those that it names.
+fn strict(schema: &Value) -> Value {
+    let Some(keywords) = schema.as_object() else { return schema.clone() };
+    let mut strict_keywords: Map<String, Value> = keywords
+        .iter()
+        .map(|(keyword, value)| {
+            let value = match keyword.as_str() {
+                // Members may be called like keywords.
+                "properties" => members(value),
+                "items" | "additionalProperties" => strict(value),
+                _ => value.clone(),
+            };
+            (keyword.clone(), value)
+        })
+        .collect();
+    let is_open = keywords.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true));
+    if keywords.contains_key("properties") && !keywords.contains_key("additionalProperties") && !is_open {
+        strict_keywords.insert("additionalProperties".to_owned(), json!(false));
+    }
+    Value::Object(strict_keywords)
+}
+
+fn members(properties: &Value) -> Value {
+    let properties = properties.as_object().into_iter().flatten();
+    Value::Object(properties.map(|(name, schema)| (name.clone(), strict(schema))).collect())
+}
+
+async fn others() -> Vec<Value> {
+    tokio::task::spawn_blocking(|| definitions::prometheus_operator().unwrap()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_rendered_is_what_the_oldest_and_the_newest_kubernetes_know() {
+    let others = others().await;
+    for (kubernetes, version) in [(Kubernetes::Oldest, "1.33.0"), (Kubernetes::Newest, "1.37.0")] {
+        let mut schemas = Schemas::of(kubernetes, &others);
+        for (chart, values) in [
+            ("charts/mcp-entra-crds", json!({})),
+            ("charts/mcp-entra", values::minimal()),
+            ("charts/mcp-entra", values::everything()),
+            ("charts/mcp-entra", values::namespaced()),
+        ] {
+            let rendered = render(chart, &values, version).await;
+            assert!(rendered.len() >= 3, "{chart} renders {}", rendered.len());
+            let faults: Vec<String> = rendered.iter().flat_map(|object| schemas.faults(object)).collect();
+            assert!(faults.is_empty(), "{chart} for {version}: {faults:#?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_is_misspelt_or_missing_is_found_wherever_it_stands() {
+    let rendered = render("charts/mcp-entra", &values::minimal(), "1.37.0").await;
+    let deployment = rendered.iter().find(|object| object["kind"] == "Deployment").unwrap();
+    let mut schemas = Schemas::of(Kubernetes::Newest, &[]);
+    assert_eq!(schemas.faults(deployment), Vec::<String>::new());
+    for (parent, field, value) in [
+        ("", "specs", json!({})),
+        ("/metadata", "label", json!({})),
+        ("/spec", "replica", json!(1)),
+        ("/spec/template/spec/containers/0", "imagePullPolice", json!("Always")),
+        ("/spec/template/spec/containers/0/ports/0", "containerPort", json!("http")),
+        ("/spec/template/spec/containers/0", "name", Value::Null),
+    ] {
+        let mut wrong = deployment.clone();
+        wrong.pointer_mut(parent).unwrap()[field] = value;
+        assert_eq!(schemas.faults(&wrong).len(), 1, "{parent} {field}");
+    }
+}
+
+#[test]
+fn a_kind_that_the_oldest_kubernetes_lacks_is_found() {
+    let class =
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": "a"}, "spec": {}});
+    assert_eq!(Schemas::of(Kubernetes::Newest, &[]).faults(&class), Vec::<String>::new());
+    let faults = Schemas::of(Kubernetes::Oldest, &[]).faults(&class);
+    assert_eq!(faults, ["Oldest has no DeviceClass of resource.k8s.io/v1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_of_others_are_held_to_their_definitions() {
+    let mut schemas = Schemas::of(Kubernetes::Oldest, &others().await);
+    let mut monitor = json!({
+        "apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {"name": "a"},
+        "spec": {"selector": {}, "endpoints": [{"port": "http"}]},
+    });
+    assert_eq!(schemas.faults(&monitor), Vec::<String>::new());
+    monitor["spec"]["endpoints"][0]["prot"] = json!("http");
+    assert_eq!(schemas.faults(&monitor).len(), 1);
+}

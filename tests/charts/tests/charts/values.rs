@@ -1,0 +1,71 @@
+//! Values that the charts are rendered and installed with.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use testbed::stack::repository;
+
+/// What has no default.
+pub(crate) fn minimal() -> Value {
+    json!({"image": {"registry": "registry.example/mcp-entra"}})
+}
+
+/// Everything that can be switched on, with an example of whatever is empty by default.
+pub(crate) fn everything() -> Value {
+    let text = fs::read_to_string(repository("charts/mcp-entra/values.yaml")).unwrap();
+    let mut values: Value = serde_yaml::from_str(&text).unwrap();
+    switch_on(&mut values);
+    merge(&mut values, minimal());
+    merge(
+        &mut values,
+        json!({
+            "imagePullSecrets": [{"name": "registry"}],
+            "allowedHosts": ["*.mcp.contoso.com"],
+            "extraArgs": ["--lease-duration-seconds=15"],
+            "env": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector.example:4318"}],
+            "podLabels": {"team": "platform"},
+            "podAnnotations": {"example.com/note": "a"},
+            "priorityClassName": "system-cluster-critical",
+            "tolerations": [{"key": "platform", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]}]}]}}},
+            "serviceAccount": {"annotations": {"example.com/note": "a"}},
+            "networkPolicy": {"apiServerCidrs": ["10.0.0.0/16"]},
+            "monitoringNamespaces": ["monitoring"],
+            "guardrails": {
+                "namespaceSelector": {"matchLabels": {"guarded": "true"}},
+                "allowedRegistries": {"registries": ["registry.example"]},
+                "allowedHosts": {"default": ["*.example.com"], "namespaces": {"productivity": ["graph.contoso.com"]}},
+                "requireTls": {"ingressClasses": ["https-only"]},
+                "onlyOperatorWrites": {"exemptUsers": ["restorer"], "exemptGroups": ["platform"]},
+            },
+        }),
+    );
+    values
+}
+
+/// Everything, in two namespaces alone.
+pub(crate) fn namespaced() -> Value {
+    let mut values = everything();
+    merge(&mut values, json!({"watchNamespaces": ["productivity", "sales"]}));
+    values
+}
+
+fn switch_on(values: &mut Value) {
+    match values {
+        Value::Bool(on) => *on = true,
+        Value::Object(members) => members.values_mut().for_each(switch_on),
+        _ => {}
+    }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
