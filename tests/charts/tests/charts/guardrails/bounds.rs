@@ -114,6 +114,10 @@ async fn the_operator_takes_over_what_is_offered_and_nothing_of_others() {
 
 /// A Deployment of a child, with its pods' spec changed.
 async fn ask(change: &Value) -> Answer {
+    ask_labelled("mcp-entra-server", change).await
+}
+
+async fn ask_labelled(name: &str, change: &Value) -> Answer {
     let token = json!({"serviceAccountToken": {"audience": "api://AzureADTokenExchange", "path": "token"}});
     let mut spec = json!({
         "automountServiceAccountToken": false,
@@ -126,7 +130,7 @@ async fn ask(change: &Value) -> Answer {
     for (member, value) in change.as_object().unwrap() {
         spec[member] = value.clone();
     }
-    let labels = json!({"app": "child"});
+    let labels = json!({"app.kubernetes.io/name": name});
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": mk_child(|_| {}),
         "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
@@ -148,9 +152,11 @@ async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_an
         json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
         json!({"volumes": token(json!({"audience": "api://AzureADTokenExchangeUSGov", "path": "token"}))}),
         json!({"containers": container(json!({"env": [{"name": "TZ", "value": "UTC"}]}))}),
+        json!({"containers": container(json!({"ports": [{"containerPort": 8080}]}))}),
     ] {
         ask(&let_in).await.unwrap();
     }
+    assert_refused(ask_labelled("other", &json!({})).await, "operator-bounds", "servers' pods alone");
     let of_secret = json!({"secretKeyRef": {"name": "s", "key": "k"}});
     for kept_out in [
         json!({"automountServiceAccountToken": true}),
@@ -164,10 +170,13 @@ async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_an
         json!({"volumes": token(json!({"path": "token"}))}),
         json!({"volumes": token(json!({"audience": "https://kubernetes.default.svc", "path": "token"}))}),
         json!({"containers": container(json!({"securityContext": {}}))}),
+        json!({"containers": container(json!({"securityContext":
+            {"allowPrivilegeEscalation": false, "capabilities": {"add": ["NET_ADMIN"]}}}))}),
+        json!({"containers": container(json!({"ports": [{"containerPort": 8080, "hostPort": 8080}]}))}),
         json!({"containers": container(json!({"env": [{"name": "A", "valueFrom": of_secret}]}))}),
         json!({"containers": container(json!({"envFrom": [{"secretRef": {"name": "s"}}]}))}),
         json!({"initContainers": container(json!({"name": "init", "securityContext": {}}))}),
     ] {
-        assert_refused(ask(&kept_out).await, "operator-bounds", "no token but those for Entra");
+        assert_refused(ask(&kept_out).await, "operator-bounds", "no token but for Entra");
     }
 }
