@@ -6,6 +6,7 @@ mod bed;
 mod guardrails;
 mod installed;
 mod lifecycle;
+mod monitoring;
 mod namespaces;
 mod openapi;
 mod rendering;

@@ -32,6 +32,10 @@ pub(crate) fn everything() -> Value {
             "serviceAccount": {"annotations": {"example.com/note": "a"}},
             "networkPolicy": {"apiServerCidrs": ["10.0.0.0/16"]},
             "monitoringNamespaces": ["monitoring"],
+            "monitoring": {
+                "serviceMonitor": {"labels": {"release": "prometheus"}},
+                "prometheusRule": {"labels": {"release": "prometheus"}},
+            },
             "guardrails": {
                 "namespaceSelector": {"matchLabels": {"guarded": "true"}},
                 "allowedRegistries": {"registries": ["registry.example"]},

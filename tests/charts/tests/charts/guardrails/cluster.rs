@@ -2,6 +2,7 @@
 //! the operator at work under them.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -31,14 +32,15 @@ const LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
 /// The guarded cluster of this binary.
-pub(super) struct Guarded {
+pub(crate) struct Guarded {
     plane: ControlPlane,
+    operator_log: PathBuf,
     _operator: Child,
 }
 
 impl Guarded {
     /// Started by whichever test comes first.
-    pub(super) async fn get() -> &'static Self {
+    pub(crate) async fn get() -> &'static Self {
         static GUARDED: Shared<Guarded> = Shared::new();
         tokio::task::spawn_blocking(|| GUARDED.get_or_start(start).unwrap()).await.unwrap()
     }
@@ -56,6 +58,14 @@ impl Guarded {
     /// Somebody with every right who is called that, and in those groups.
     pub(super) fn as_user(&self, name: &str, groups: &[&str]) -> Client {
         as_user(&self.plane, name, groups)
+    }
+
+    /// What the operator exports at `/metrics`.
+    pub(crate) async fn metrics(&self) -> String {
+        let log = fs::read_to_string(&self.operator_log).unwrap();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let address = lines.filter_map(|line| line["address"].as_str().map(str::to_owned)).next().unwrap();
+        reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap()
     }
 
     /// A new namespace, for which no host is named but the default.
@@ -99,10 +109,11 @@ async fn start() -> anyhow::Result<Guarded> {
 
     let kubeconfig = plane.kubeconfig_for_service_account(SYSTEM, "mcp-entra-operator").await?;
     let program = tokio::task::spawn_blocking(|| programs::program("mcp-entra-operator")).await??;
-    let command = Command::new(program, supervisor.folder().join("operator.log"))
+    let operator_log = supervisor.folder().join("operator.log");
+    let command = Command::new(program, &operator_log)
         .args(["run", "--listen=127.0.0.1:0", "--pod-monitors", "--server-image", IMAGE])
         .env("KUBECONFIG", kubeconfig.display().to_string());
-    let guarded = Guarded { plane, _operator: supervisor.spawn(command).await? };
+    let guarded = Guarded { plane, operator_log, _operator: supervisor.spawn(command).await? };
     for server in servers() {
         guarded.serve(TEAM, &server).await;
     }

@@ -1,7 +1,7 @@
 //! The guardrails: what each lets in, and the neighbour that it keeps out.
 
 mod bounds;
-mod cluster;
+pub(crate) mod cluster;
 mod hosts;
 mod images;
 mod installed;
