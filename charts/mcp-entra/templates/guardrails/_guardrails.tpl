@@ -26,12 +26,16 @@ spec:
     namespace: {{ $.root.Release.Namespace }}
     parameterNotFoundAction: Deny
   {{- end }}
-  {{- with .root.Values.guardrails.namespaceSelector }}
-  {{- if not $.everywhere }}
+  {{- $selector := deepCopy .root.Values.guardrails.namespaceSelector }}
+  {{- /* Elsewhere there may be another release, with an operator and guardrails of its own. */ -}}
+  {{- with .root.Values.watchNamespaces }}
+  {{- $watched := dict "key" "kubernetes.io/metadata.name" "operator" "In" "values" . }}
+  {{- $_ := set $selector "matchExpressions" (append (default list $selector.matchExpressions) $watched) }}
+  {{- end }}
+  {{- if and $selector (not .everywhere) }}
   matchResources:
     namespaceSelector:
-      {{- toYaml . | nindent 6 }}
-  {{- end }}
+      {{- toYaml $selector | nindent 6 }}
   {{- end }}
 {{- end }}
 

@@ -89,7 +89,7 @@ fn assert_exported(exported: &Exported, expression: &str) {
 }
 
 async fn rendered(kind: &str, name: &str) -> Value {
-    let all = render("charts/mcp-entra", &values::everything(), "1.37.0").await;
+    let all = render(&values::everything(), "1.37.0").await;
     all.into_iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name).unwrap()
 }
 

@@ -5,20 +5,15 @@ use std::fs;
 use serde_json::{Value, json};
 use testbed::stack::repository;
 
-/// What has no default.
-pub(crate) fn minimal() -> Value {
-    json!({"image": {"registry": "registry.example/mcp-entra"}})
-}
-
 /// Everything that can be switched on, with an example of whatever is empty by default.
 pub(crate) fn everything() -> Value {
     let text = fs::read_to_string(repository("charts/mcp-entra/values.yaml")).unwrap();
     let mut values: Value = serde_yaml::from_str(&text).unwrap();
     switch_on(&mut values);
-    merge(&mut values, minimal());
     merge(
         &mut values,
         json!({
+            "image": {"server": {"digest": format!("sha256:{}", "0".repeat(64))}},
             "imagePullSecrets": [{"name": "registry"}],
             "allowedHosts": ["*.mcp.contoso.com"],
             "extraArgs": ["--lease-duration-seconds=15"],
@@ -38,7 +33,7 @@ pub(crate) fn everything() -> Value {
             },
             "guardrails": {
                 "namespaceSelector": {"matchLabels": {"guarded": "true"}},
-                "allowedRegistries": {"registries": ["registry.example"]},
+                "allowedRegistries": {"registries": ["localhost"]},
                 "allowedHosts": {"default": ["*.example.com"], "namespaces": {"productivity": ["graph.contoso.com"]}},
                 "requireTls": {"ingressClasses": ["https-only"]},
                 "onlyOperatorWrites": {"exemptUsers": ["restorer"], "exemptGroups": ["platform"]},

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::api::{Api, DynamicObject, PostParams};
 use serde_json::{Value, json};
+use testbed::chart::{OPERATOR as ACCOUNT, chart};
 use testbed::control_plane::ControlPlane;
 use testbed::definitions;
 use testbed::helm::Helm;
@@ -27,7 +28,7 @@ pub(super) const TEAM: &str = "productivity";
 /// The operator's user name.
 pub(super) const OPERATOR: &str = "system:serviceaccount:mcp-entra-system:mcp-entra-operator";
 
-const SYSTEM: &str = "mcp-entra-system";
+const SYSTEM: &str = ACCOUNT.0;
 const LIMIT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -96,18 +97,15 @@ async fn start() -> anyhow::Result<Guarded> {
         Ok(kinds)
     });
     definitions::define(&client, &kinds.await??).await?;
-    let values = supervisor.folder().join("values.yaml");
-    fs::write(&values, values_of_all().to_string())?;
     let helm = Helm::with_kubeconfig(&supervisor, plane.kubeconfig()).await?;
-    let chart = repository("charts/mcp-entra");
-    let values = values.display().to_string();
-    helm.run(&["install", "mcp-entra", &chart, "--namespace", SYSTEM, "--create-namespace", "--values", &values])
+    let (chart, values) = (chart(), values_of_all().to_string());
+    helm.run(&["install", "mcp-entra", &chart, "--namespace", SYSTEM, "--create-namespace", "--set-json", &values])
         .await?;
     let team: Namespace = serde_json::from_value(json!({"metadata": {"name": TEAM}}))?;
     Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &team).await?;
     in_force(&plane).await;
 
-    let kubeconfig = plane.kubeconfig_for_service_account(SYSTEM, "mcp-entra-operator").await?;
+    let kubeconfig = plane.kubeconfig_for_service_account(SYSTEM, ACCOUNT.1).await?;
     let program = tokio::task::spawn_blocking(|| programs::program("mcp-entra-operator")).await??;
     let operator_log = supervisor.folder().join("operator.log");
     let command = Command::new(program, &operator_log)
@@ -124,7 +122,7 @@ async fn start() -> anyhow::Result<Guarded> {
 fn values_of_all() -> Value {
     json!({
         "crds": {"install": false},
-        "image": {"registry": "registry.example/mcp-entra"},
+        "image": {"registry": "registry.example/mcp-entra", "server": {"digest": IMAGE.split_once('@').unwrap().1}},
         "guardrails": {
             "namespaceSelector": {"matchExpressions": [{"key": "mcp-entra.dev/unguarded", "operator": "DoesNotExist"}]},
             "allowedRegistries": {"enabled": true, "registries": ["registry.example/mcp-entra", "registry.example:5000"]},

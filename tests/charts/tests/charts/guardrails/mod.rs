@@ -8,3 +8,4 @@ mod installed;
 mod managed;
 mod requests;
 mod tls;
+mod values;
