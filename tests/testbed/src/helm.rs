@@ -1,6 +1,6 @@
 //! Helm as a cluster administrator runs it, its caches and settings within the testbed's folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -36,6 +36,11 @@ impl Helm {
     /// Where it cannot be built.
     pub async fn with_kubeconfig(supervisor: &Supervisor, kubeconfig: PathBuf) -> anyhow::Result<Self> {
         Ok(Self { kubeconfig: Some(kubeconfig), ..Self::offline(supervisor).await? })
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Runs it and returns what it prints.

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::address::Pods;
@@ -176,20 +176,34 @@ impl Stack {
         })
     }
 
-    /// Installs the product with its chart, beside the kinds of Gateway API and cert-manager, unless it stands already.
+    /// Installs the product with its chart, unless it stands already.
     ///
     /// # Errors
     /// With Helm's own words.
     pub async fn install(&self) -> anyhow::Result<()> {
-        self.installed.get_or_try_init(|| self.install_once()).await.copied()
+        let install = async || {
+            self.furnish().await?;
+            chart::install(&self.helm().await?, &self.values()).await.map(drop)
+        };
+        self.installed.get_or_try_init(install).await.copied()
     }
 
-    async fn install_once(&self) -> anyhow::Result<()> {
+    /// Tells that somebody has installed it by other means.
+    pub(crate) async fn is_installed(&self) {
+        self.installed.get_or_init(async || ()).await;
+    }
+
+    /// Gives the cluster what it has before the product comes: the kinds of Gateway API and cert-manager, and the
+    /// namespace of whoever runs the Gateways.
+    ///
+    /// # Errors
+    /// Where the API server refuses something.
+    pub(crate) async fn furnish(&self) -> anyhow::Result<()> {
         let others = tokio::task::spawn_blocking(|| {
             anyhow::Ok([definitions::gateway_api()?, definitions::cert_manager()?].concat())
         });
         definitions::define(&self.control_plane.client()?, &others.await??).await?;
-        // Where whoever runs the cluster has the Gateways, and the certificate of their own listeners.
+        // With the certificate of their own listeners.
         let certificate = self.certificates.issue(&["edge.example.com"])?;
         let infrastructure = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "infra"}});
         let secret = json!({
@@ -197,19 +211,29 @@ impl Stack {
             "metadata": {"name": "edge-tls", "namespace": "infra"},
             "stringData": {"tls.crt": certificate.certificate_pem, "tls.key": certificate.key_pem},
         });
-        self.kubectl(&["apply", "-f", "-"], Some(&format!("---\n{infrastructure}\n---\n{secret}\n"))).await?;
-        let helm = Helm::with_kubeconfig(&self.supervisor, self.control_plane.kubeconfig()).await?;
-        let values = json!({
+        self.kubectl(&["apply", "-f", "-"], Some(&format!("---\n{infrastructure}\n---\n{secret}\n"))).await.map(drop)
+    }
+
+    /// The chart's values here: an Entra of our own, and little patience.
+    pub(crate) fn values(&self) -> Value {
+        json!({
+            "image": {"registry": REGISTRY},
             "allowTrustBundles": true,
-            // What is asked for is a matter of tests; what there is, of images that were imported.
             "allowedImages": [format!("{REGISTRY}/mcp-entra-server:*")],
             "allowedAuthorities": [self.entra.authority()],
             "allowedGraphs": [self.entra.graph()],
             "podProxyUrl": self.pod_proxy.as_ref().map(PodProxy::url).unwrap_or_default(),
             "probeIntervalSeconds": PROBE_INTERVAL_SECONDS,
             "statusPollSeconds": 1,
-        });
-        chart::install(&helm, &values).await.map(drop)
+        })
+    }
+
+    /// Helm as cluster administrator.
+    ///
+    /// # Errors
+    /// Where it cannot be built.
+    pub(crate) async fn helm(&self) -> anyhow::Result<Helm> {
+        Helm::with_kubeconfig(&self.supervisor, self.control_plane.kubeconfig()).await
     }
 
     /// Which of the operator's replicas leads, by the lease.

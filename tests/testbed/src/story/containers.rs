@@ -253,7 +253,10 @@ pub(super) async fn eviction(world: &World) -> anyhow::Result<Evidence> {
     ensure!(budget.contains(SERVER), "two pods have no PodDisruptionBudget");
     let pods = staying(world).await?;
     let [first, second] = pods.as_slice() else { bail!("not two pods but {}", pods.len()) };
-    let api: Api<Pod> = Api::namespaced(world.kube.clone(), &world.namespace);
+    // The usual client would ask again and again, and see no refusal.
+    let mut impatient = world.stack.control_plane.config();
+    impatient.default_retry = false;
+    let api: Api<Pod> = Api::namespaced(impatient.try_into()?, &world.namespace);
     let evict = async |pod: &Pod| api.evict(&pod.name_any(), &EvictParams::default()).await.map(drop);
     // The budget counts what is ready a moment after the status does.
     let allowed = || async {

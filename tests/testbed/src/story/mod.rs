@@ -9,6 +9,7 @@ mod convergence;
 mod edge;
 mod federation;
 mod pods;
+mod readme;
 mod replicas;
 mod server;
 mod sessions;
@@ -82,11 +83,12 @@ steps! {
     ];
     /// The story on a real node: the same, with what only containers show.
     CONTAINER_STEPS = [
-        DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
+        README, DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
         REVOKED_SESSION, TOKENS, ENFORCEMENT, EXPOSURE, CERTIFICATE, CONFLICT, KILLED, HANGING, EVICTION, MISSING_IMAGE,
         AUTOSCALING, HAND_OVER, ROTATED, CONVERGENCE, REVOCATION, DELETION,
     ];
 
+    README: "The commands of the README for a real cluster lead from an empty one to a signed-in tool call" => readme::followed;
     CONFINED: "The server runs as nobody, with nothing but its program, where the restricted standard is enforced" => containers::confined;
     ROTATING: "A second server takes a service account token for ten minutes, the least there is" => containers::rotating;
     ENFORCEMENT: "A mapping is enforced seconds after kubectl, through a mounted ConfigMap, time and again" => containers::enforcement;

@@ -183,11 +183,16 @@ impl World {
         merge(&mut namespace, &json!({"metadata": {"name": self.namespace}}));
         let mut mapping = example("McpRoleMapping")?;
         merge(&mut mapping, &json!({"metadata": {"namespace": self.namespace}}));
+        Ok(format!("---\n{namespace}\n{}---\n{mapping}\n", self.server_manifests()?))
+    }
+
+    /// The server's manifest, behind those of the Gateway and the CA that it names.
+    pub(super) fn server_manifests(&self) -> anyhow::Result<String> {
         let trust = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "entra-ca", "namespace": self.namespace},
             "data": {"ca.crt": self.stack.entra.ca_pem()},
         });
-        let documents = [namespace, self.gateway_manifest("All"), trust, self.server_manifest()?, mapping];
+        let documents = [self.gateway_manifest("All"), trust, self.server_manifest()?];
         Ok(documents.iter().map(|document| format!("---\n{document}\n")).collect())
     }
 
