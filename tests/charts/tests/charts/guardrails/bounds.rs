@@ -104,6 +104,8 @@ async fn the_operator_takes_over_what_is_offered_and_nothing_of_others() {
     let maps = objects(&client, &namespace, "v1", "ConfigMap");
     let owner = json!({"metadata": {"ownerReferences": mk_child(|_| {})["ownerReferences"]}});
     patch(&maps, "offered", &owner).await.unwrap();
+    let without_taking = patch(&maps, "offered", &json!({"data": {"a": "b"}})).await;
+    assert_refused(without_taking, "operator-bounds", "children of McpServers alone");
     assert_refused(patch(&maps, "theirs", &owner).await, "operator-bounds", "or take what mcp-entra.dev/adopt offers");
     let offer = json!({"metadata": {"annotations": {"mcp-entra.dev/adopt": "child"}}});
     assert_refused(patch(&maps, "theirs", &offer).await, "operator-bounds", "children of McpServers alone");

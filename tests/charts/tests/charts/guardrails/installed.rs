@@ -2,10 +2,11 @@
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{Api, DeleteParams, ListParams};
-use serde_json::json;
+use kube::api::{Api, DeleteParams, ListParams, Patch};
+use serde_json::{Value, json};
 
-use super::cluster::{Guarded, IMAGE, TEAM, mk_server, until};
+use super::cluster::{Guarded, IMAGE, OPERATOR, TEAM, mk_server, until};
+use super::images::mk_pod;
 use super::managed::children;
 use super::requests::{assert_refused, create, delete, objects, patch};
 
@@ -80,20 +81,70 @@ async fn what_is_offered_is_adopted_and_from_then_on_kept_from_whoever_offered_i
     assert_refused(delete(&services, "offered").await, "only-operator-writes", "dora");
 }
 
+/// Leaves a namespace out of the guardrails, or not, and waits until it is so.
+async fn guard(guarded: &Guarded, namespace: &str, is_guarded: bool) {
+    let namespaces = Api::<Namespace>::all(guarded.admin());
+    let value = (!is_guarded).then_some("true");
+    let label = Patch::Merge(json!({"metadata": {"labels": {"mcp-entra.dev/unguarded": value}}}));
+    namespaces.patch(namespace, &Default::default(), &label).await.unwrap();
+    // Every policy looks at the same label of the namespace, as the API server has seen it.
+    until("the API server has seen the label", async || {
+        create(&guarded.person(), namespace, &mk_foreign_server(), true).await.is_err() == is_guarded
+    })
+    .await;
+}
+
+fn mk_foreign_server() -> Value {
+    let mut server = mk_server("foreign");
+    server["spec"]["image"] = json!(foreign_image());
+    server
+}
+
+/// Of a registry that is not allowed.
+fn foreign_image() -> String {
+    IMAGE.replace("registry", "other")
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_that_the_selector_leaves_out_is_not_guarded() {
+async fn a_namespace_that_the_selector_leaves_out_is_not_guarded_but_for_the_bounds_of_the_operator() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;
-    let other = IMAGE.replace("registry", "other");
-    let mut server = mk_server("unguarded");
-    server["spec"]["image"] = json!(other);
-    assert!(create(&guarded.person(), &namespace, &server, true).await.is_err());
-    let namespaces = Api::<Namespace>::all(guarded.admin());
-    let label = kube::api::Patch::Merge(json!({"metadata": {"labels": {"mcp-entra.dev/unguarded": "true"}}}));
-    namespaces.patch(&namespace, &Default::default(), &label).await.unwrap();
-    until("it is let in", async || create(&guarded.person(), &namespace, &server, true).await.is_ok()).await;
-    // A namespace of a team says itself whether it is left out only where the team may label it.
+    assert!(create(&guarded.person(), &namespace, &mk_foreign_server(), true).await.is_err());
+    guard(guarded, &namespace, false).await;
+    let operator = guarded.as_user(OPERATOR, &[]);
+    assert_refused(create(&operator, &namespace, &mk_pod(IMAGE), true).await, "operator-bounds", "policy-revision");
+    // A label of anything else is none of the namespace.
     let servers = objects(&guarded.person(), TEAM, "mcp-entra.dev/v1alpha1", "McpServer");
-    let label = json!({"metadata": {"labels": {"mcp-entra.dev/unguarded": "true"}}, "spec": {"image": other}});
-    assert_refused(patch(&servers, "routed", &label).await, "allowed-registries-of-servers", &other);
+    let image = foreign_image();
+    let labelled = json!({"metadata": {"labels": {"mcp-entra.dev/unguarded": "true"}}, "spec": {"image": image}});
+    assert_refused(patch(&servers, "routed", &labelled).await, "allowed-registries-of-servers", &image);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stood_there_before_a_guardrail_is_labelled_nudged_and_deleted_and_refused_with_its_next_change() {
+    let guarded = Guarded::get().await;
+    let namespace = guarded.namespace().await;
+    guard(guarded, &namespace, false).await;
+    let platform = guarded.as_user("dora", &["platform"]);
+    let mut pod = mk_pod(&foreign_image());
+    pod["metadata"]["labels"] = json!({
+        "app.kubernetes.io/name": "mcp-entra-server", "app.kubernetes.io/managed-by": "mcp-entra-operator",
+    });
+    for object in [&mk_foreign_server(), &pod] {
+        create(&platform, &namespace, object, false).await.unwrap();
+    }
+    guard(guarded, &namespace, true).await;
+
+    let servers = objects(&platform, &namespace, "mcp-entra.dev/v1alpha1", "McpServer");
+    patch(&servers, "foreign", &json!({"metadata": {"labels": {"team": "a"}}})).await.unwrap();
+    delete(&servers, "foreign").await.unwrap();
+    let answer = patch(&servers, "foreign", &json!({"spec": {"suspend": true}})).await;
+    assert_refused(answer, "allowed-registries-of-servers", "ask whoever runs the cluster");
+
+    let nudge = json!({"metadata": {"annotations": {"mcp-entra.dev/policy-revision": "abc"}}});
+    let operator = objects(&guarded.as_user(OPERATOR, &[]), &namespace, "v1", "Pod");
+    patch(&operator, "probe", &nudge).await.unwrap();
+    let pods = objects(&platform, &namespace, "v1", "Pod");
+    let answer = patch(&pods, "probe", &json!({"spec": {"activeDeadlineSeconds": 60}})).await;
+    assert_refused(answer, "allowed-registries-of-pods", "ask whoever runs the cluster");
 }
