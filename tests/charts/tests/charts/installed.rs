@@ -54,4 +54,7 @@ async fn a_second_release_that_watches_the_same_is_refused() {
     let values = ["--set", REGISTRY_VALUE, "--set=crds.install=false", "--set=rbac.teamRoles=false"];
     let refusal = bed.helm.refused(&[&second[..], &values].concat()).await.unwrap();
     assert!(refusal.contains(r#"ClusterRole "mcp-entra-operator""#) && refusal.contains("ownership"), "{refusal}");
+    let within = ["--set=watchNamespaces={default}"];
+    let refusal = bed.helm.refused(&[&second[..], &values, &within].concat()).await.unwrap();
+    assert!(refusal.contains("release mcp-entra of namespace mcp-entra-system watches every namespace"), "{refusal}");
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use mcp_entra_crds::custom_resource_definitions;
 use serde_json::json;
 use testbed::chart::{OPERATOR, chart};
 
@@ -85,6 +86,19 @@ async fn a_removed_release_leaves_kinds_and_servers_and_one_that_comes_again_tak
     })
     .await;
     assert_eq!(bed.api("McpServer", "default").get("graph").await.unwrap().metadata.uid, uid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_that_somebody_else_applied_are_taken_over_when_helm_is_told_to() {
+    let bed = Bed::start().await.unwrap();
+    for definition in custom_resource_definitions().unwrap() {
+        bed.apply(&serde_json::to_value(definition).unwrap()).await.unwrap();
+    }
+    let refusal = bed.release("install", &chart(), &[]).await.unwrap_err().to_string();
+    assert!(refusal.contains("mcprolemappings.mcp-entra.dev") && refusal.contains("ownership"), "{refusal}");
+    bed.release("install", &chart(), &["--take-ownership"]).await.unwrap();
+    bed.apply(&mk_server("default")).await.unwrap();
+    bed.until_condition("default", "graph", "Programmed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
