@@ -169,7 +169,7 @@ fn trouble(pod: &PodView) -> Option<(Reason, String)> {
             return Some((
                 Reason::ImagePullFailed,
                 format!(
-                    "pod {name} cannot pull the image {image}; check the operator's --server-image and the nodes' access to that registry (kubectl describe pod {reference})"
+                    "pod {name} cannot pull the image {image}: push it, or let the nodes reach its registry, or name another in spec.image or the operator's --server-image (kubectl describe pod {reference})"
                 ),
             ));
         }
@@ -324,7 +324,7 @@ mod tests {
             |reason: &str| json!({"image": "x:1", "state": {"waiting": {"reason": reason, "message": "volatile"}}});
         for reason in ["ErrImagePull", "ImagePullBackOff"] {
             let verdict = with_container(pull(reason));
-            assert_no(&verdict, Reason::ImagePullFailed, "image x:1; check the operator's --server-image");
+            assert_no(&verdict, Reason::ImagePullFailed, "image x:1: push it, or let the nodes reach its registry");
             assert!(!verdict.message.contains("volatile"));
         }
         let crash = json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}},

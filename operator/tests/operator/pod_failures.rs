@@ -63,7 +63,7 @@ async fn an_image_that_cannot_be_pulled_is_named_and_told_once_however_often_it_
     let tried = waiting("ErrImagePull", "failed to pull and unpack image: failed to resolve reference: 403 Forbidden");
     space.kubelet_says(&pod, not_ready(&tried, &json!({}))).await;
     let failed = trouble(&space, "ImagePullFailed").await;
-    let image = format!("pod {pod} cannot pull the image registry.example/mcp-entra-server:test; check the operator's");
+    let image = format!("pod {pod} cannot pull the image registry.example/mcp-entra-server:test: push it");
     assert!(failed.message.contains(&image), "{}", failed.message);
     assert!(failed.message.contains(&format!("kubectl describe pod -n {} {pod}", space.name)), "{}", failed.message);
 
