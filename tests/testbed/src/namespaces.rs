@@ -4,7 +4,7 @@
 //! Each is a process, the parent of the next: whoever calls [`enter`]; the keeper, which makes the namespaces and ends
 //! them when its standard input closes, because the caller wants it or is gone; the first process inside, which covers
 //! what of the machine's files a node would change, and without which the kernel ends every other; and the program.
-//! Control groups have no namespace that would remove them: the keeper does.
+//! Control groups and files have no namespace that would remove them: the keeper does.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -23,6 +23,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, Uid};
+use tempfile::TempDir;
 
 /// First arguments by which a program that calls [`enter`] is told which process it is.
 pub const KEEPER: &str = "keep-namespaces";
@@ -34,9 +35,18 @@ const CONTROL_GROUP: &str = "mcp-entra-node-";
 /// Tells what runs inside the name of its control group.
 const GROUP_VARIABLE: &str = "TESTBED_CONTROL_GROUP";
 /// Folders of the machine that a node would write to: empty inside, and kept in memory.
-const COVERED: [&str; 3] = ["/run", "/var/log", "/var/lib/cni"];
-/// Between the end of the last process in a control group and the kernel's notice of it.
-const EMPTIED: Duration = Duration::from_secs(5);
+const COVERED: [&str; 4] = ["/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"];
+/// What a kubelet sets of the kernel, which no namespace holds: to it they are set already, and the machine's stay.
+const KERNEL_SETTINGS: [(&str, &str); 6] = [
+    ("vm/overcommit_memory", "1"),
+    ("vm/panic_on_oom", "0"),
+    ("kernel/panic", "10"),
+    ("kernel/panic_on_oops", "1"),
+    ("kernel/keys/root_maxkeys", "1000000"),
+    ("kernel/keys/root_maxbytes", "25000000"),
+];
+/// Between the end of the last process in a control group and the kernel's notice of it, on a busy machine.
+const EMPTIED: Duration = Duration::from_secs(20);
 
 /// Between two looks at whether the first process has ended, in milliseconds.
 const POLL: u8 = 100;
@@ -47,7 +57,7 @@ const POLL: u8 = 100;
 /// # Errors
 /// Where namespaces cannot be made; what the keeper says stands on stderr.
 pub fn enter(arguments: &[String]) -> anyhow::Result<ExitStatus> {
-    ensure!(Uid::effective().is_root(), "only root can make the namespaces that a real node runs in: run it as root");
+    ensure_root()?;
     let mut keeper = Command::new(std::env::current_exe()?)
         .arg(KEEPER)
         .args(arguments)
@@ -63,32 +73,45 @@ pub fn enter(arguments: &[String]) -> anyhow::Result<ExitStatus> {
     Ok(status)
 }
 
-/// The keeper: makes the namespaces, runs the first process in them, and removes the control groups at the end.
+/// Whether namespaces can be made at all.
 ///
 /// # Errors
-/// Where a namespace or a control group cannot be made, or a control group not be removed.
+/// Where we are not root.
+pub fn ensure_root() -> anyhow::Result<()> {
+    ensure!(Uid::effective().is_root(), "only root can make the namespaces that a real node runs in: run it as root");
+    Ok(())
+}
+
+/// The keeper: makes the namespaces, runs the first process in them, and removes control groups and files at the end.
+///
+/// # Errors
+/// Where a namespace, a control group or a folder cannot be made.
 pub fn keep(arguments: &[String]) -> anyhow::Result<i32> {
     let hierarchies = hierarchies()?;
     remove_stale(&hierarchies);
-    let group = format!("{CONTROL_GROUP}{}", std::process::id());
-    let groups: Vec<PathBuf> = hierarchies.iter().map(|hierarchy| hierarchy.join(&group)).collect();
-    for folder in &groups {
-        fs::create_dir(folder).with_context(|| format!("make the control group {}", folder.display()))?;
+    let name = format!("{CONTROL_GROUP}{}", std::process::id());
+    let groups: Vec<PathBuf> = hierarchies.iter().map(|hierarchy| hierarchy.join(&name)).collect();
+    for group in &groups {
+        fs::create_dir(group).with_context(|| format!("make the control group {}", group.display()))?;
     }
+    // What is killed inside leaves its files here. The name is short, since the path of a socket may have 107 bytes.
+    let files = tempfile::Builder::new().prefix("mcp-entra-").tempdir().context("make a folder: is TMPDIR writable?")?;
     // Before there is a second thread: a process namespace is for a process of one.
     let ended = unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID)
         .context("make namespaces")
-        .and_then(|()| run_first(&group, arguments));
-    for folder in &groups {
-        remove_group(folder)?;
-    }
-    ended
+        .and_then(|()| run_first(&name, files.path(), arguments));
+    let left: Vec<_> =
+        groups.iter().filter_map(|group| remove_group(group).err()).chain(remove_files(files).err()).collect();
+    left.iter().for_each(|error| eprintln!("left behind: {error:#}"));
+    // What is left behind is a failure, too.
+    ended.map(|code| code.max(i32::from(!left.is_empty())))
 }
 
-fn run_first(group: &str, arguments: &[String]) -> anyhow::Result<i32> {
+fn run_first(group: &str, files: &Path, arguments: &[String]) -> anyhow::Result<i32> {
     let first = Command::new(std::env::current_exe()?)
         .arg(FIRST)
         .env(GROUP_VARIABLE, group)
+        .env("TMPDIR", files)
         .args(arguments)
         .stdin(Stdio::null())
         .spawn()
@@ -138,6 +161,11 @@ pub fn first(arguments: &[String]) -> anyhow::Result<i32> {
         mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
             .with_context(|| format!("cover {folder}"))?;
     }
+    for (setting, value) in KERNEL_SETTINGS {
+        let ours = std::env::temp_dir().join(setting.replace('/', "-"));
+        fs::write(&ours, value).with_context(|| format!("write {}", ours.display()))?;
+        replace_file(&format!("/proc/sys/{setting}"), &ours)?;
+    }
     let program = Command::new(std::env::current_exe()?).args(arguments).spawn().context("start the program inside")?;
     let program = Pid::from_raw(i32::try_from(program.id())?);
     loop {
@@ -163,6 +191,12 @@ pub(crate) fn control_group() -> anyhow::Result<String> {
 /// Where it cannot be mounted, as outside namespaces of our own.
 pub fn replace_file(theirs: &str, ours: &Path) -> anyhow::Result<()> {
     let none = None::<&str>;
+    // A link into what is covered, such as systemd's /etc/resolv.conf, leads nowhere now.
+    if let (false, Ok(target)) = (Path::new(theirs).exists(), fs::read_link(theirs)) {
+        let target = Path::new(theirs).parent().unwrap_or(Path::new("/")).join(target);
+        fs::create_dir_all(target.parent().unwrap_or(Path::new("/")))?;
+        fs::write(&target, "").with_context(|| format!("make {}", target.display()))?;
+    }
     mount(Some(ours), theirs, none, MsFlags::MS_BIND, none).with_context(|| format!("replace {theirs}"))
 }
 
@@ -218,4 +252,10 @@ fn remove_tree(folder: &Path) -> std::io::Result<()> {
         }
     }
     fs::remove_dir(folder)
+}
+
+/// Follows no link.
+fn remove_files(files: TempDir) -> anyhow::Result<()> {
+    let folder = files.path().to_owned();
+    files.close().with_context(|| format!("remove {}", folder.display()))
 }

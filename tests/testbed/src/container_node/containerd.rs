@@ -55,6 +55,8 @@ state = '/run/containerd'
   address = '{socket}'
 [ttrpc]
   address = '{socket}.ttrpc'
+[plugins.'io.containerd.internal.v1.opt']
+  path = '{folder}/opt'
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = 'overlayfs'
   [plugins.'io.containerd.cri.v1.images'.pinned_images]

@@ -33,6 +33,7 @@ pub(super) async fn start(
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,
         "podLogsDir": folder.join("pods"),
+        "volumePluginDir": folder.join("volume-plugins"),
         "resolvConf": "/etc/resolv.conf",
         "clusterDomain": dns::DOMAIN,
         "clusterDNS": [ADDRESS],

@@ -27,6 +27,7 @@ use kube::runtime::wait::await_condition;
 
 use crate::command_line::CommandLine;
 use crate::control_plane::{ControlPlane, NODE};
+use crate::namespaces;
 use crate::programs::{CONTAINERD, CONTROL_PLANE, COREDNS, GoPrograms, HELM, NODE as NODE_PROGRAMS};
 use crate::supervisor::{Child, Command, Supervisor};
 use containerd::Containerd;
@@ -48,8 +49,10 @@ impl ContainerNode {
     /// Builds the programs of a node and its control plane, as far as they are not built yet.
     ///
     /// # Errors
-    /// Where one does not build.
+    /// Where one does not build, or the machine cannot run a node anyway.
     pub async fn build(supervisor: &Supervisor) -> anyhow::Result<()> {
+        namespaces::ensure_root()?;
+        network::ensure_tools()?;
         for set in [&CONTROL_PLANE, &NODE_PROGRAMS, &CONTAINERD, &COREDNS, &HELM] {
             GoPrograms::find_or_build(supervisor, set).await?;
         }

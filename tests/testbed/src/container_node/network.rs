@@ -18,7 +18,8 @@ const TOOLS: [(&str, &str); 5] = [
     ("/usr/sbin/ip", "iproute2"),
 ];
 
-pub(super) async fn prepare(folder: &Path, host_names: &[&str]) -> anyhow::Result<()> {
+/// Whether the machine has what the node takes from it.
+pub(super) fn ensure_tools() -> anyhow::Result<()> {
     let missing: Vec<&str> =
         TOOLS.iter().filter(|(file, _)| !Path::new(file).exists()).map(|(_, package)| *package).collect();
     ensure!(
@@ -26,7 +27,12 @@ pub(super) async fn prepare(folder: &Path, host_names: &[&str]) -> anyhow::Resul
         "a real node needs programs that are missing here; on Debian: apt-get install --no-install-recommends {}",
         missing.join(" ")
     );
-    ensure!(interfaces()?.is_empty(), "a real node is started in network namespaces of its own, without interfaces");
+    Ok(())
+}
+
+pub(super) async fn prepare(folder: &Path, host_names: &[&str]) -> anyhow::Result<()> {
+    // Else it would be the machine's own network that is changed.
+    namespaces::control_group()?;
     for line in [
         "link set lo up",
         "link add node type bridge",
@@ -49,16 +55,6 @@ pub(super) async fn prepare(folder: &Path, host_names: &[&str]) -> anyhow::Resul
         namespaces::replace_file(&format!("/etc/{file}"), &ours)?;
     }
     Ok(())
-}
-
-/// Names of all interfaces but loopback.
-fn interfaces() -> anyhow::Result<Vec<String>> {
-    let table = std::fs::read_to_string("/proc/self/net/dev")?;
-    let names = table.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim().to_owned());
-    // The kernel makes these in every namespace, and they lead nowhere.
-    Ok(names
-        .filter(|name| !["lo", "sit0", "tunl0", "ip6tnl0", "gre0", "gretap0", "erspan0"].contains(&name.as_str()))
-        .collect())
 }
 
 /// Writes what containerd is to do for each pod.
