@@ -95,10 +95,12 @@ pub fn keep(arguments: &[String]) -> anyhow::Result<i32> {
         fs::create_dir(group).with_context(|| format!("make the control group {}", group.display()))?;
     }
     // What is killed inside leaves its files here. The name is short, since the path of a socket may have 107 bytes.
-    let files = tempfile::Builder::new().prefix("mcp-entra-").tempdir().context("make a folder: is TMPDIR writable?")?;
-    // Before there is a second thread: a process namespace is for a process of one.
-    let ended = unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID)
-        .context("make namespaces")
+    let files =
+        tempfile::Builder::new().prefix("mcp-entra-").tempdir().context("make a folder: is TMPDIR writable?")?;
+    // For children alone, and before there is a second thread. In the other namespaces we would keep the mounts alive that
+    // are to be gone before the files are removed.
+    let ended = unshare(CloneFlags::CLONE_NEWPID)
+        .context("make a process namespace")
         .and_then(|()| run_first(&name, files.path(), arguments));
     let left: Vec<_> =
         groups.iter().filter_map(|group| remove_group(group).err()).chain(remove_files(files).err()).collect();
@@ -153,6 +155,7 @@ fn is_closed(input: std::io::Stdin, within: PollTimeout) -> anyhow::Result<bool>
 pub fn first(arguments: &[String]) -> anyhow::Result<i32> {
     // The keeper's own end is ours, and ours everybody's.
     set_pdeathsig(Signal::SIGKILL)?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).context("make mount and network namespaces")?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("keep mounts to ourselves")?;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none).context("mount /proc")?;
