@@ -114,6 +114,54 @@ async fn the_operator_takes_over_what_is_offered_and_nothing_of_others() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_the_operator_makes_nothing_means_pods_of_others_nor_leads_in_from_outside() {
+    let client = operator().await;
+    let make = async |version: &str, kind: &str, spec: &Value| {
+        let child = json!({"apiVersion": version, "kind": kind, "metadata": mk_child(|_| {}), "spec": spec});
+        create(&client, TEAM, &child, true).await
+    };
+    let (servers, others) = (json!({"app.kubernetes.io/name": "mcp-entra-server"}), json!({"app": "other"}));
+
+    let service = |selector: &Value, more: Value| {
+        let mut spec = json!({"selector": selector, "ports": [{"port": 80}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    make("v1", "Service", &service(&servers, json!({"type": "ClusterIP"}))).await.unwrap();
+    for more in [
+        json!({"type": "LoadBalancer"}),
+        json!({"type": "NodePort"}),
+        json!({"type": "ExternalName", "externalName": "other.example"}),
+        json!({"externalIPs": ["192.0.2.1"]}),
+    ] {
+        let answer = make("v1", "Service", &service(&servers, more)).await;
+        assert_refused(answer, "operator-bounds", "of the type ClusterIP alone");
+    }
+
+    let policy = |selector: Value| ("networking.k8s.io/v1", "NetworkPolicy", json!({"podSelector": selector}));
+    let budget =
+        |selector: Value| ("policy/v1", "PodDisruptionBudget", json!({"maxUnavailable": 1, "selector": selector}));
+    for (version, kind, spec) in [policy, budget].map(|make| make(json!({"matchLabels": servers}))) {
+        make(version, kind, &spec).await.unwrap();
+    }
+    let mut kept_out =
+        vec![("v1", "Service", service(&others, json!({}))), ("v1", "Service", service(&Value::Null, json!({})))];
+    for selector in [json!({}), json!({"matchLabels": others})] {
+        kept_out.extend([policy(selector.clone()), budget(selector)]);
+    }
+    for (version, kind, spec) in kept_out {
+        assert_refused(make(version, kind, &spec).await, "operator-bounds", "select servers' pods alone");
+    }
+
+    let target = |kind: &str, name: &str| json!({"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": kind, "name": name}});
+    let autoscaler = async |spec: Value| make("autoscaling/v2", "HorizontalPodAutoscaler", &spec).await;
+    autoscaler(target("Deployment", "child")).await.unwrap();
+    for spec in [target("Deployment", "other"), target("StatefulSet", "child")] {
+        assert_refused(autoscaler(spec).await, "operator-bounds", "Deployment of its owner's name alone");
+    }
+}
+
 /// A Deployment of a child, with its pods' spec changed.
 async fn ask(change: &Value) -> Answer {
     ask_labelled("mcp-entra-server", change).await
