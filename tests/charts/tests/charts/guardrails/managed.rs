@@ -197,16 +197,30 @@ async fn what_a_server_or_mapping_says_of_itself_is_the_operators_to_write() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubernetes_own_controllers_are_let_and_accounts_of_other_namespaces_that_are_called_alike_are_not() {
+async fn kubernetes_own_controllers_are_let_and_other_accounts_beside_them_or_called_alike_are_not() {
     let guarded = Guarded::get().await;
-    let collector = "system:serviceaccount:kube-system:generic-garbage-collector";
-    let accounts = |name: &str, groups: &[&str]| objects(&guarded.as_user(name, groups), TEAM, "v1", "ServiceAccount");
-    delete(&accounts(collector, &["system:serviceaccounts:kube-system"]), "routed").await.unwrap();
-    delete(&accounts("system:kube-controller-manager", &[]), "routed").await.unwrap();
-    for (name, group) in [
-        ("system:serviceaccount:kube-systems:generic-garbage-collector", "system:serviceaccounts:kube-systems"),
-        ("system:serviceaccount:productivity:mcp-entra-operator", "system:serviceaccounts:productivity"),
+    let accounts = |name: &str| {
+        let groups: &[&str] = match name.split(':').nth(2) {
+            Some("kube-system") => &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+            _ => &[],
+        };
+        objects(&guarded.as_user(name, groups), TEAM, "v1", "ServiceAccount")
+    };
+    for name in [
+        "system:kube-controller-manager",
+        "system:serviceaccount:kube-system:deployment-controller",
+        "system:serviceaccount:kube-system:generic-garbage-collector",
+        "system:serviceaccount:kube-system:namespace-controller",
     ] {
-        assert_refused(delete(&accounts(name, &[group]), "routed").await, "only-operator-writes", name);
+        delete(&accounts(name), "routed").await.unwrap();
+    }
+    for name in [
+        "system:serviceaccount:kube-system:keda-operator",
+        "system:serviceaccount:kube-system:other-deployment-controller",
+        "system:serviceaccount:kube-system:deployment-controller-2",
+        "system:serviceaccount:kube-systems:generic-garbage-collector",
+        "system:serviceaccount:productivity:mcp-entra-operator",
+    ] {
+        assert_refused(delete(&accounts(name), "routed").await, "only-operator-writes", name);
     }
 }
