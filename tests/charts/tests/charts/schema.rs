@@ -1,7 +1,10 @@
 //! Values that are refused, and what their author is told.
 
+use std::fs;
+
 use testbed::chart::chart;
 use testbed::helm::Helm;
+use testbed::stack::repository;
 use testbed::supervisor::Supervisor;
 
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -68,8 +71,21 @@ async fn without_a_registry_nothing_is_installed_and_the_value_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_without_the_link_to_the_definitions_does_not_install_nothing_in_silence() {
+    let supervisor = Supervisor::start().unwrap();
+    let copy = supervisor.folder().join("mcp-entra-crds");
+    fs::create_dir_all(copy.join("templates")).unwrap();
+    for file in ["Chart.yaml", "values.yaml", "values.schema.json", "templates/definitions.yaml"] {
+        fs::copy(repository(&format!("charts/mcp-entra-crds/{file}")), copy.join(file)).unwrap();
+    }
+    let helm = Helm::offline(&supervisor).await.unwrap();
+    let refusal = helm.refused(&["template", "crds", &copy.display().to_string()]).await.unwrap();
+    assert!(refusal.contains("Run `helm package`"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_value_of_the_chart_of_the_kinds_is_refused() {
-    let chart = testbed::stack::repository("charts/mcp-entra-crds");
+    let chart = repository("charts/mcp-entra-crds");
     let refusal = helm().await.refused(&["template", "crds", &chart, "--set=kept=true"]).await.unwrap();
     assert!(refusal.contains("additional properties 'kept'"), "{refusal}");
 }
