@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use testbed::chart::chart;
+use testbed::chart::{REGISTRY_VALUE, chart};
 use testbed::helm::Helm;
 use testbed::stack::repository;
 use testbed::supervisor::Supervisor;
@@ -68,6 +68,21 @@ async fn what_is_unknown_contradictory_or_malformed_is_refused_by_its_name() {
 async fn without_a_registry_nothing_is_installed_and_the_value_is_named() {
     let refusal = helm().await.refused(&["template", "mcp-entra", &chart()]).await.unwrap();
     assert!(refusal.contains("--set image.registry=registry.example.com/platform"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_policy_that_would_keep_out_the_prometheus_that_is_to_scrape_is_refused() {
+    let helm = helm().await;
+    let (scraped, confined) = ("--set=monitoring.serviceMonitor.create=true", "--set=networkPolicy.create=true");
+    let chart = chart();
+    let template = ["template", "mcp-entra", &chart, "--set", REGISTRY_VALUE];
+    let both = [&template[..], &[scraped, confined]].concat();
+    let refusal = helm.refused(&both).await.unwrap();
+    assert!(refusal.contains("--set 'monitoringNamespaces={monitoring}'"), "{refusal}");
+    helm.run(&[&both[..], &["--set=monitoringNamespaces={monitoring}"]].concat()).await.unwrap();
+    for one in [scraped, confined] {
+        helm.run(&[&template[..], &[one]].concat()).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
