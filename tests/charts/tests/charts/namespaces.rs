@@ -36,6 +36,8 @@ async fn releases_look_after_their_own_namespaces_alone_and_none_after_anothers(
     let third = ["install", "third", &chart(), "--namespace", "third", "--create-namespace"];
     let refusal = bed.helm.refused(&[&third[..], &SECOND, &["--set=watchNamespaces={one}"]].concat()).await.unwrap();
     assert!(refusal.contains(r#"Role "mcp-entra-operator-in-namespace" in namespace "one""#), "{refusal}");
-    let refusal = bed.helm.refused(&[&third[..], &SECOND].concat()).await.unwrap();
-    assert!(refusal.contains("watches some namespaces already"), "{refusal}");
+    for more in [&[][..], &["--set=rbac.create=false"]] {
+        let refusal = bed.helm.refused(&[&third[..], &SECOND, more].concat()).await.unwrap();
+        assert!(refusal.contains("watches some namespaces already"), "{refusal}");
+    }
 }
