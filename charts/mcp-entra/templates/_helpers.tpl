@@ -4,7 +4,7 @@ operator elects its leader by has it too, whatever the release is called. */ -}}
 
 {{- define "mcp-entra.selector" -}}
 app.kubernetes.io/name: {{ include "mcp-entra.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "mcp-entra.labels" -}}

@@ -23,7 +23,7 @@ spec:
   {{- with .parameters }}
   paramRef:
     name: {{ include "mcp-entra.clusterName" $.root }}-{{ . }}
-    namespace: {{ $.root.Release.Namespace }}
+    namespace: {{ $.root.Release.Namespace | quote }}
     parameterNotFoundAction: Deny
   {{- end }}
   {{- $selector := deepCopy .root.Values.guardrails.namespaceSelector }}
@@ -46,10 +46,10 @@ apiVersion: v1
 kind: ConfigMap
 metadata:
   {{- include "mcp-entra.guardrails.metadata" . | nindent 2 }}
-  namespace: {{ .root.Release.Namespace }}
+  namespace: {{ .root.Release.Namespace | quote }}
 data:
   {{- range $key, $lines := .data }}
-  {{ $key }}: {{ join "\n" $lines | quote }}
+  {{ $key | quote }}: {{ join "\n" $lines | quote }}
   {{- end }}
 {{- end }}
 

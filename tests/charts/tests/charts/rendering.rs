@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use mcp_entra_crds::custom_resource_definitions;
 use serde_json::{Value, json};
-use testbed::chart::{OPERATOR, rendered};
+use testbed::chart::{OPERATOR, REGISTRY_VALUE, chart, rendered};
 use testbed::helm::Helm;
 use testbed::programs::program;
 use testbed::stack::repository;
 use testbed::supervisor::Supervisor;
+
+use crate::values;
 
 async fn helm() -> Helm {
     Helm::offline(&Supervisor::start().unwrap()).await.unwrap()
@@ -157,4 +159,35 @@ async fn everything_of_a_namespace_is_in_the_releases_or_in_one_that_is_watched(
         let expected: &[_] = if is_of_cluster { &[None] } else { &[Some(OPERATOR.0), Some("one"), Some("two")] };
         assert!(expected.contains(&namespace), "{kind} is in {namespace:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_look_like_numbers_stay_names() {
+    let mut values = values::everything();
+    for (pointer, value) in [
+        ("/watchNamespaces", json!(["1", "0x1f"])),
+        ("/priorityClassName", json!("1e3")),
+        ("/serviceAccount/name", json!("1.5")),
+        ("/guardrails/allowedHosts/namespaces", json!({"1e3": ["graph.contoso.com"]})),
+    ] {
+        *values.pointer_mut(pointer).unwrap() = value;
+    }
+    let values = values.to_string();
+    let release = ["template", "12", &chart(), "--namespace", "34", "--set", REGISTRY_VALUE, "--set-json", &values];
+    let text = helm().await.run(&release).await.unwrap();
+    let objects: Vec<Value> = text.split("\n---\n").map(|object| serde_yaml::from_str(object).unwrap()).collect();
+    let mut namespaces = BTreeSet::new();
+    for object in objects.iter().filter(|object| !object.is_null()) {
+        let metadata = &object["metadata"];
+        namespaces.extend(metadata.get("namespace").map(|namespace| namespace.as_str().unwrap()));
+        for label in metadata["labels"].as_object().into_iter().flat_map(|labels| labels.values()) {
+            assert!(label.is_string(), "{metadata}");
+        }
+        for subject in object["subjects"].as_array().into_iter().flatten() {
+            assert_eq!([&subject["name"], &subject["namespace"]], ["1.5", "34"]);
+        }
+    }
+    assert_eq!(namespaces, BTreeSet::from(["0x1f", "1", "34"]));
+    let pods = &one(&objects, "Deployment")["spec"]["template"]["spec"];
+    assert_eq!([&pods["priorityClassName"], &pods["serviceAccountName"]], ["1e3", "1.5"]);
 }

@@ -10,7 +10,7 @@ use testbed::supervisor::Supervisor;
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// Values that are unknown, contradict each other, or are no such things; and what of them the refusal names.
-const REFUSED: [(&str, &str); 36] = [
+const REFUSED: [(&str, &str); 37] = [
     (r#"{"unknown": 1}"#, "additional properties 'unknown'"),
     (r#"{"image": {"tag": "1"}}"#, "additional properties 'tag'"),
     (r#"{"image": {"registry": "https://registry.contoso.com"}}"#, "/image/registry"),
@@ -43,6 +43,7 @@ const REFUSED: [(&str, &str); 36] = [
     (r#"{"replicas": 0}"#, "/replicas"),
     (r#"{"podDisruptionBudget": {"minAvailable": 1}}"#, "additional properties 'minAvailable'"),
     (r#"{"podLabels": {"app.kubernetes.io/name": "other"}}"#, "/podLabels/app.kubernetes.io~1name"),
+    (r#"{"priorityClassName": "a\n      hostNetwork: true"}"#, "/priorityClassName"),
     (r#"{"nodeSelector": {"gpu": true}}"#, "/nodeSelector/gpu"),
     (r#"{"serviceAccount": {"name": ""}}"#, "/serviceAccount/name"),
     (r#"{"networkPolicy": {"apiServerPorts": []}}"#, "/networkPolicy/apiServerPorts"),
