@@ -13,7 +13,7 @@ const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012
 const REFUSED: [(&str, &str); 37] = [
     (r#"{"unknown": 1}"#, "additional properties 'unknown'"),
     (r#"{"image": {"tag": "1"}}"#, "additional properties 'tag'"),
-    (r#"{"image": {"registry": "https://registry.contoso.com"}}"#, "/image/registry"),
+    (r#"{"image": {"registry": "https://images.contoso.com"}}"#, "/image/registry"),
     (r#"{"image": {"registry": "registry.contoso.com/"}}"#, "/image/registry"),
     (r#"{"image": {"pullPolicy": "Sometimes"}}"#, "/image/pullPolicy"),
     (r#"{"image": {"operator": {"repository": ""}}}"#, "/image/operator/repository"),
