@@ -30,6 +30,9 @@ pub const KEEPER: &str = "keep-namespaces";
 /// See [`KEEPER`].
 pub const FIRST: &str = "first-in-namespaces";
 
+/// This very program, also where cargo has meanwhile put another in its file's place.
+const OURSELVES: &str = "/proc/self/exe";
+
 /// What begins the name of every control group of ours; the keeper's process id follows.
 const CONTROL_GROUP: &str = "mcp-entra-node-";
 /// Tells what runs inside the name of its control group.
@@ -58,7 +61,7 @@ const POLL: u8 = 100;
 /// Where namespaces cannot be made; what the keeper says stands on stderr.
 pub fn enter(arguments: &[String]) -> anyhow::Result<ExitStatus> {
     ensure_root()?;
-    let mut keeper = Command::new(std::env::current_exe()?)
+    let mut keeper = Command::new(OURSELVES)
         .arg(KEEPER)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -110,7 +113,7 @@ pub fn keep(arguments: &[String]) -> anyhow::Result<i32> {
 }
 
 fn run_first(group: &str, files: &Path, arguments: &[String]) -> anyhow::Result<i32> {
-    let first = Command::new(std::env::current_exe()?)
+    let first = Command::new(OURSELVES)
         .arg(FIRST)
         .env(GROUP_VARIABLE, group)
         .env("TMPDIR", files)
@@ -169,7 +172,7 @@ pub fn first(arguments: &[String]) -> anyhow::Result<i32> {
         fs::write(&ours, value).with_context(|| format!("write {}", ours.display()))?;
         replace_file(&format!("/proc/sys/{setting}"), &ours)?;
     }
-    let program = Command::new(std::env::current_exe()?).args(arguments).spawn().context("start the program inside")?;
+    let program = Command::new(OURSELVES).args(arguments).spawn().context("start the program inside")?;
     let program = Pid::from_raw(i32::try_from(program.id())?);
     loop {
         match wait().context("wait for processes")? {
