@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use json_patch::merge;
 use serde_json::{Value, json};
 use testbed::stack::repository;
 
@@ -12,7 +13,7 @@ pub(crate) fn everything() -> Value {
     switch_on(&mut values);
     merge(
         &mut values,
-        json!({
+        &json!({
             "image": {"server": {"digest": format!("sha256:{}", "0".repeat(64))}},
             "imagePullSecrets": [{"name": "registry"}],
             "allowedHosts": ["*.mcp.contoso.com"],
@@ -46,7 +47,7 @@ pub(crate) fn everything() -> Value {
 /// Everything, in two namespaces alone.
 pub(crate) fn namespaced() -> Value {
     let mut values = everything();
-    merge(&mut values, json!({"watchNamespaces": ["productivity", "sales"]}));
+    merge(&mut values, &json!({"watchNamespaces": ["productivity", "sales"]}));
     values
 }
 
@@ -55,16 +56,5 @@ fn switch_on(values: &mut Value) {
         Value::Bool(on) => *on = true,
         Value::Object(members) => members.values_mut().for_each(switch_on),
         _ => {}
-    }
-}
-
-fn merge(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from,
     }
 }
