@@ -80,8 +80,8 @@ pub enum CheckError {
 pub async fn check(options: &CheckOptions) -> Result<String, CheckError> {
     let config = Config::infer().await.map_err(|error| CheckError::Config(error.to_string()))?;
     let client = Client::try_from(config).map_err(|error| CheckError::Config(error.to_string()))?;
-    within(sight::check(&client)).await??;
-    let mut told = "every deny can be seen\n".to_owned();
+    within(sight::check(&client, &options.operator_namespace)).await??;
+    let mut told = "every deny can be seen, and every claim\n".to_owned();
     let everywhere = [None];
     let places: Vec<Option<&String>> = match options.watch_namespaces.as_slice() {
         [] => everywhere.into(),

@@ -13,13 +13,17 @@ use crate::{
     apply::{Applier, Failure, conflict},
     build,
     child::{Child, ChildKind},
-    claims::{Held, Lost},
     conditions::Reason,
     controller::Context,
     errors::Error,
-    exposure::{EXPOSES, exposes},
+    exposure::{EXPOSES, exposes, leads},
     memory::ServerMemory,
     owner::Owner,
+    ownership::{
+        Contender, Entitled, Standing, acquire,
+        claim::{Demand, demands},
+        standing,
+    },
     policy::Compiled,
     resolve::{self, SeenChildren},
     upgrades::{self, Next, RollOut},
@@ -35,6 +39,8 @@ pub(crate) struct Applied {
     pub(crate) policy: bool,
     /// What became of the spec, once everything that decides it could be read.
     pub(crate) validated: Option<Result<Validated, Refusal>>,
+    /// Its standing among the servers that name the same host or client id.
+    pub(crate) standing: Standing,
     /// Kinds that the spec asks for and this cluster lacks.
     pub(crate) missing: BTreeSet<ChildKind>,
     /// Why the pods as built are not rolled out yet.
@@ -49,7 +55,6 @@ pub(crate) async fn apply(
     context: &Context,
     memory: &mut ServerMemory,
     compiled: &Compiled,
-    held: &Result<Held, Lost>,
     applied: &mut Applied,
 ) -> Result<(), Failure> {
     let Context { client, world, options, .. } = context;
@@ -62,20 +67,41 @@ pub(crate) async fn apply(
         }
         Err(error) => Err(error.into()),
     };
-    let is_hidden = server.spec.exposure.is_none() || held.is_err();
+    let named = |namespace: &str, name: &str| world.server(namespace, name);
+    applied.standing = standing(&world.claims, &named, server, context.ledger.grace);
+    let is_hidden = server.spec.exposure.is_none() || applied.standing.lost().is_some();
     let hidden = if is_hidden { hide(&mut applier, world).await } else { hide_old(&mut applier, world, server).await };
     applied.policy = revoked?;
 
     let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
     let validated = validate(server, owner, &resolved, options);
     applied.validated = Some(validated.clone());
-    if validated.as_ref().is_err_and(|refusal| matches!(refusal.reason, Reason::TlsRequired | Reason::HostNotAllowed)) {
+    let refuses_host = |refusal: &Refusal| matches!(refusal.reason, Reason::TlsRequired | Reason::HostNotAllowed);
+    let is_host_refused = validated.as_ref().is_err_and(refuses_host);
+    if is_host_refused {
         hide(&mut applier, world).await?;
+    }
+    let entitled = match &validated {
+        Ok(_) if !server.spec.suspend => Some(Entitled::ToAll),
+        _ if !is_host_refused && is_live(world, server) => Some(Entitled::ToItsHost),
+        _ => None,
+    };
+    if let (Standing::Open, Some(entitled)) = (&applied.standing, entitled) {
+        let is_earlier = |other: &McpServer, demand: &Demand| is_to_claim_first(context, other, server, demand);
+        let must_wait = |demand: &Demand| {
+            let servers = world.servers.state();
+            servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand))
+        };
+        applied.standing = acquire(&context.ledger, &world.claims, &named, (server, entitled), must_wait).await?;
+        if applied.standing.lost().is_some() {
+            hide(&mut applier, world).await?;
+        }
     }
     if server.spec.suspend {
         return Ok(hidden?);
     }
-    let (Ok(validated), Ok(held)) = (&validated, held) else {
+    let held = applied.standing.held().cloned();
+    let (Ok(validated), Some(held)) = (&validated, held.as_ref()) else {
         let wanted = wanted(&[]);
         applier.seen = resolve::children(client, world, owner, &wanted).await?;
         policy_alone(&mut applier, &policy, &wanted, applied).await?;
@@ -105,6 +131,27 @@ pub(crate) async fn apply(
     }
     converged?;
     Ok(hidden?)
+}
+
+/// Says whether clients are led to a server from the host and path that its spec names.
+fn is_live(world: &World, server: &McpServer) -> bool {
+    let (Some(exposure), Ok(owner)) = (&server.spec.exposure, Owner::of(server)) else { return false };
+    leads(&world.children.of(&owner), exposure)
+}
+
+/// Says whether another server names the value, too, and is to claim it first.
+fn is_to_claim_first(context: &Context, other: &McpServer, server: &McpServer, demand: &Demand) -> bool {
+    let Context { world, ledger, .. } = context;
+    if other.metadata.uid == server.metadata.uid || !demands(other).iter().any(|named| named.claimed == demand.claimed)
+    {
+        return false;
+    }
+    let contender = |server| Contender { server, is_live: is_live(world, server) };
+    let (other, own) = (contender(other), contender(server));
+    let named = |namespace: &str, name: &str| world.server(namespace, name);
+    other.will_claim(demand)
+        && other.rank() < own.rank()
+        && standing(&world.claims, &named, other.server, ledger.grace).lost().is_none()
 }
 
 /// Applies the policy, unless some child's name is somebody else's.
@@ -141,7 +188,7 @@ fn turn(
     let live = world.children.of(owner).remove(&ChildKind::Deployment);
     // Anybody may make a Deployment that looks like one of ours.
     let servers = LazyCell::new(|| world.servers.state().iter().filter_map(|server| server.uid()).collect());
-    let fleet = world.children.deployments();
+    let fleet = world.children.all(ChildKind::Deployment);
     let is_ours = |found: &&ChildView| {
         let servers: &HashSet<String> = &servers;
         found.controller.as_ref().is_some_and(|controller| servers.contains(&*controller.uid))

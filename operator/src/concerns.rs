@@ -13,7 +13,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     child::ChildKind,
-    claims,
     views::{ChildView, GatewayView, Labelled},
     world::{Touched, WatchedMapping, WatchedNamespace, WatchedServer},
 };
@@ -78,15 +77,6 @@ pub(crate) fn references<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> V
     objects.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
 }
 
-/// A server that was touched, and those that may now hold or lose what they claim, too.
-pub(crate) fn with_rivals(servers: &Store<WatchedServer>, touched: WatchedServer) -> Vec<WatchedServer> {
-    let rivals = touched.0.as_ref().map_or_else(
-        |_| Vec::new(),
-        |touched| servers.state_filter(|other| other.0.as_ref().is_ok_and(|other| claims::are_rivals(touched, other))),
-    );
-    std::iter::once(touched).chain(rivals.iter().map(|rival| (**rival).clone())).collect()
-}
-
 /// The servers to which a ConfigMap matters: by the name of a child, or as their trust bundle.
 pub(crate) fn servers_of_config_map(
     servers: &Store<WatchedServer>,
@@ -137,26 +127,10 @@ pub(crate) fn server_of(child: &impl Labelled) -> Option<ObjectRef<WatchedServer
 #[cfg(test)]
 mod tests {
     use futures::TryStreamExt;
-    use kube::{
-        core::DeserializeGuard,
-        runtime::{reflector, watcher},
-    };
+    use kube::core::DeserializeGuard;
 
     use super::*;
     use crate::validate::tests::mk_server;
-
-    #[test]
-    fn a_touched_server_brings_those_that_share_its_host_or_client_id_though_it_is_gone_itself() {
-        let (store, mut writer) = reflector::store();
-        for (name, host, client_id) in [("host", "h", "other"), ("app", "other", "a"), ("neither", "i", "b")] {
-            writer.apply_watcher_event(&watcher::Event::Apply(mk_watched(name, host, client_id)));
-        }
-        let touched = with_rivals(&store, mk_watched("touched", "h", "a"));
-        assert_eq!(touched[0].name_any(), "touched");
-        let mut rivals: Vec<String> = touched[1..].iter().map(ResourceExt::name_any).collect();
-        rivals.sort();
-        assert_eq!(rivals, ["app", "host"]);
-    }
 
     fn mk_watched(name: &str, host: &str, client_id: &str) -> WatchedServer {
         let mut server = mk_server();

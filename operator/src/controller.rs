@@ -15,7 +15,6 @@ use crate::{
     build,
     child::ChildKind,
     children::{Applied, apply, hide},
-    claims,
     errors::{Error, SOON},
     events,
     gate::Gate,
@@ -24,6 +23,7 @@ use crate::{
     news::{self, MOMENT},
     options::Options,
     owner::Owner,
+    ownership::Ledger,
     passes::Passes,
     pods::{self, PolledPod},
     policy::{self, Compiled},
@@ -34,8 +34,7 @@ use crate::{
     world::{World, labels_of},
 };
 
-/// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch. And
-/// until a lost claim is: an older server that now names another host no longer leads to those that share the old one.
+/// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch.
 const CONFLICT_PAUSE: Duration = Duration::from_secs(5);
 
 /// The longest time between passes, whatever the poll of pods: a trust bundle may have been missed.
@@ -52,6 +51,7 @@ pub(crate) struct Context {
     pub(crate) memories: Memories,
     pub(crate) policies: Arc<ProgrammedPolicies>,
     pub(crate) turns: Turns,
+    pub(crate) ledger: Ledger,
     pub(crate) metrics: Metrics,
 }
 
@@ -130,10 +130,8 @@ async fn pass(
         status::write(client, server, owner, memory, &before, first).await?;
     }
     let compiled = compile(&server.metadata, Some(server), world)?;
-    let servers = world.servers.state();
-    let held = claims::held(server, servers.iter().filter_map(|server| server.0.as_ref().ok()));
     let mut applied = Applied::default();
-    let result = apply(server, owner, context, memory, &compiled, &held, &mut applied).await;
+    let result = apply(server, owner, context, memory, &compiled, &mut applied).await;
     let is_applied = result.is_ok();
     let (conflict, error) = match result {
         Ok(()) => (None, None),
@@ -150,7 +148,7 @@ async fn pass(
 
     let answers = ask(owner, context, memory, &compiled, applied.policy).await;
     let validated = applied.validated.as_ref();
-    let carrier = held.as_ref().ok().and_then(|held| held.listener_of.clone());
+    let carrier = applied.standing.held().and_then(|held| held.listener_of.clone());
     let children = world.children.of(owner);
     let carrying = carrier.as_ref().map(|carrier| world.children.of(carrier)).unwrap_or_default();
     let deployment = children.get(&ChildKind::Deployment);
@@ -165,8 +163,7 @@ async fn pass(
         validation: validated.map(|validated| validated.as_ref().map(|_| ())),
         configuration: accepted.map(build::configuration_hash),
         conflict: conflict.as_ref(),
-        lost: held.as_ref().err().copied(),
-        listener_of: carrier.as_ref(),
+        standing: &applied.standing,
         error: error.as_ref(),
         policy: &compiled,
         deployment_is_stale,
@@ -185,13 +182,15 @@ async fn pass(
     if error.is_none() && before != after && memory.told_within(MOMENT) && news::may_wait(&before, &after) {
         return Ok(Action::requeue(SOON));
     }
+    let is_undecided = facts.is_undecided();
     let conditions = after.conditions.clone();
     if status::write(client, server, owner, memory, &before, after).await? {
         events::publish(client, &server.object_ref(&()), &before.conditions, &conditions).await;
     }
     match error {
         Some(error) => Err(error),
-        None => Ok(next(context, conflict.is_some() || held.is_err(), &answers)),
+        None if is_undecided => Ok(Action::requeue(SOON)),
+        None => Ok(next(context, conflict.is_some(), &answers)),
     }
 }
 
@@ -277,6 +276,7 @@ mod tests {
     use crate::metrics::Kind;
     use crate::{
         cache::cache,
+        ownership::claims::Claims,
         validate::tests::{mk_options, mk_owner, mk_server},
         views::ChildView,
         world::Children,
@@ -327,6 +327,7 @@ mod tests {
         opener.send_replace(true);
         let metrics = Metrics::register(&mut Registry::default());
         Context {
+            ledger: Ledger::new(&client, "mcp-entra-system", Duration::from_secs(600)),
             client,
             pods: pods::status_client(None).unwrap(),
             options: mk_options(),
@@ -337,6 +338,7 @@ mod tests {
                 namespaces: reflector::store().0,
                 children: Children::none(),
                 pods: cache().0,
+                claims: Claims::empty("mcp-entra-system").0,
                 gateways: reflector::store().0,
                 gateways_listed: Arc::default(),
                 served: tokio::sync::watch::channel(None).1,

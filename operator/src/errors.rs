@@ -28,6 +28,11 @@ pub(crate) enum Error {
     /// A document could not be written.
     #[error("a document could not be serialised: {0}")]
     Json(#[from] serde_json::Error),
+    /// A claim's ConfigMap does not hold what its name stands for.
+    #[error(
+        "ConfigMap {0} in the operator's namespace holds no claim that can be read; delete it, and the servers that name its value claim it anew"
+    )]
+    UnreadableClaim(String),
     /// The pass took too long.
     #[error("the pass did not end within {} s; the API server is slow or unreachable", .0.as_secs())]
     Deadline(Duration),

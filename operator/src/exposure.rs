@@ -11,6 +11,7 @@ use crate::{
     owner::Owner,
     validate::{Refusal, matches_any, refuse},
     views::ListenerView,
+    world::OwnChildren,
 };
 
 /// The annotation of what leads clients to a server with the host, and path, that it leads from.
@@ -139,6 +140,14 @@ pub(crate) fn exposes(kind: ChildKind, host: &str, path: &str) -> String {
         ChildKind::Ingress | ChildKind::HttpRoute => format!("{host}{path}"),
         _ => host.to_owned(),
     }
+}
+
+/// Says whether an Ingress or a route among the children leads clients from the host and path of an exposure.
+pub(crate) fn leads(children: &OwnChildren, exposure: &Exposure) -> bool {
+    [ChildKind::Ingress, ChildKind::HttpRoute].into_iter().any(|kind| {
+        let from = exposes(kind, &exposure.host, &exposure.path);
+        children.get(&kind).is_some_and(|child| child.annotation(EXPOSES) == Some(&from))
+    })
 }
 
 fn own_listener(gateway: &GatewayExposure, secret_name: String) -> Result<Way, Refusal> {

@@ -4,8 +4,8 @@
 //!
 //! 1. [`world`] holds what the watches have seen, of the kinds that [`discovery`] found, children and pods, as [`watched`], in a
 //!    [`cache`] of small [`views`]; [`concerns`] tells whom a change concerns; [`resolve`] reads the little that they have not.
-//! 2. [`policy`] compiles the mappings that are about the server ([`binding`]), [`claims`] finds what an older server keeps, [`validate`] decides whether the
-//!    spec can be built at all. All three are pure.
+//! 2. [`policy`] compiles the mappings that are about the server ([`binding`]), [`validate`] decides whether the spec can be
+//!    built at all. Both are pure. [`ownership`] then claims the host and the client id, unless another server holds them.
 //! 3. [`build`] makes the children, one of each [`child`] kind that the spec asks for. It is pure, and only what was
 //!    validated and is held reaches it.
 //!    [`upgrades`] decides whether pods that nobody asked for have to wait for their turn.
@@ -36,7 +36,6 @@ mod census;
 mod check;
 mod child;
 mod children;
-mod claims;
 mod concerns;
 mod conditions;
 mod controller;
@@ -57,6 +56,7 @@ mod metrics;
 mod news;
 mod options;
 mod owner;
+mod ownership;
 mod passes;
 mod pods;
 mod policy;

@@ -57,8 +57,8 @@ pub struct Options {
     /// which is then checked against other McpServers only.
     #[arg(long = "allowed-host", value_name = "HOST")]
     pub allowed_hosts: Vec<String>,
-    /// The operator's own namespace: that of the lease by which its replicas elect their leader, and from which the pods'
-    /// admin ports are polled.
+    /// The operator's own namespace: that of the lease by which its replicas elect their leader and of the claims on hosts
+    /// and client ids, and from which the pods' admin ports are polled.
     #[arg(long, env = "POD_NAMESPACE", default_value = "mcp-entra-system", value_name = "NAMESPACE")]
     pub operator_namespace: String,
     /// A namespace whose pods may read the servers' metrics on their admin ports, where `spec.networkPolicy` is set;
@@ -89,6 +89,10 @@ pub struct Options {
     /// Name by which this replica holds the lease, nobody else's. By default the host's, with something random.
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
+    /// Seconds for which a host or client id is kept for an McpServer that is gone or names another, so that the same one
+    /// can come back.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub release_after_seconds: u32,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -125,6 +129,11 @@ impl Options {
     /// Time after which the lease of a leader that is gone can be taken.
     pub(crate) fn lease_duration(&self) -> Duration {
         Duration::from_secs(self.lease_duration_seconds.into())
+    }
+
+    /// Time for which a value is kept for a server that is gone.
+    pub(crate) fn release_after(&self) -> Duration {
+        Duration::from_secs(self.release_after_seconds.into())
     }
 
     /// Time between polls of a pod's status while nothing changes.

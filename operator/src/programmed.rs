@@ -59,6 +59,12 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
             "spec.suspend is true: the children are left as they are, but for the policy; set it to false to have them applied",
         );
     }
+    if facts.is_undecided() {
+        return Verdict::no(
+            Reason::OwnershipPending,
+            "the operator decides who holds the host and the client id that the spec names; wait a few seconds: if this lasts, ask whoever runs mcp-entra-operator for its log",
+        );
+    }
     if !facts.missing.is_empty() {
         return Verdict::no(Reason::KindNotServed, not_served(facts.missing));
     }
@@ -91,7 +97,7 @@ pub(crate) fn not_served(missing: &BTreeSet<ChildKind>) -> String {
 pub(crate) fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
     let taken = facts.conflict.filter(|conflict| !conflict.collected);
     let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict, &facts.owner.name)));
-    taken.or_else(|| facts.lost.map(|lost| (lost.reason(), lost.message().to_owned())))
+    taken.or_else(|| facts.standing.lost().map(|lost| (lost.reason(), lost.message())))
 }
 
 fn conflict_message(conflict: &Conflict, server: &str) -> String {

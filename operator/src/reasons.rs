@@ -68,13 +68,14 @@ reasons! {
     NotAccepted,
     /// Programmed, Conflicted: a child's name is somebody else's object.
     NotOwned,
-    /// Programmed, Exposed, Conflicted: `spec.exposure.host` belongs to another namespace, that of its oldest server.
+    /// Programmed, Exposed, Conflicted: another namespace holds `spec.exposure.host`.
     HostTaken,
-    /// Programmed, Exposed, Conflicted: an older server of the host has `spec.exposure.path`, or one above or below it.
+    /// Programmed, Exposed, Conflicted: another server of the host holds `spec.exposure.path`, or one above or below it.
     PathTaken,
-    /// Programmed, Exposed, Conflicted: an older server has `spec.entra.clientId`, or an audience of it, and one of its
-    /// required scopes.
+    /// Programmed, Exposed, Conflicted: another server holds `spec.entra.clientId` or one of `spec.entra.audiences`.
     ClientIdTaken,
+    /// Programmed: it is being decided who holds the host and the client id that the spec names.
+    OwnershipPending,
     /// Programmed: `spec.suspend` is true, so nothing but the policy is applied.
     Suspended,
     /// Programmed, Exposed: this cluster does not serve a kind that the spec asks for, or does not show it to the operator.

@@ -10,11 +10,12 @@ use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 use crate::{
     apply::Desired,
     binding::{Mapping, Target},
-    build, claims,
+    build,
     conditions::Reason,
     manifests::{ManifestError, Manifests},
     options::Options,
     owner::Owner,
+    ownership::{self, Standing},
     policy,
     resolve::{ResolvedAccount, ResolvedTrustBundle},
     upgrades::RollOut,
@@ -81,7 +82,7 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
         server.metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
     }
     let mut rendered = String::new();
-    for server in &servers {
+    for (server, standing) in servers.iter().zip(ownership::offline::standings(&servers)) {
         let name = server.metadata.name.clone().unwrap_or_default();
         let refused = |reason: Reason, message: &str| RenderError::Refused {
             name: name.clone(),
@@ -96,7 +97,13 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
         };
         let validated = validate(server, &owner, &resolved, &arguments.options)
             .map_err(|Refusal { reason, message }| refused(reason, &message))?;
-        let held = claims::held(server, &servers).map_err(|lost| refused(lost.reason(), lost.message()))?;
+        let held = match standing {
+            Standing::Held(held) => held,
+            Standing::Lost(lost) => return Err(refused(lost.reason(), &lost.message())),
+            Standing::Open => {
+                return Err(refused(Reason::OwnershipPending, "the manifests do not decide who holds what it names"));
+            }
+        };
         let labels = manifests.labels_of(&owner.namespace)?;
         let all = mappings.iter().map(Mapping::from).chain(cluster_mappings.iter().map(Mapping::from));
         let policy = build::policy(&owner, &policy::compile(&Target::of(server, labels.as_ref()), all)?)?;

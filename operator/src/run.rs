@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use kube::{
     Api, Resource, ResourceExt,
     core::DeserializeGuard,
@@ -25,7 +25,6 @@ use crate::{
     census::Census,
     concerns::{
         concerning, mappings_beside, server_of, servers_beside, servers_in, servers_of_config_map, servers_of_gateway,
-        with_rivals,
     },
     controller::{self as server, Context},
     discovery::discover,
@@ -37,6 +36,7 @@ use crate::{
     memory::{Memories, ProgrammedPolicies},
     metrics::{Kind, Metrics},
     options::Options,
+    ownership::{Ledger, claims::wakes, sweep},
     passes::Passes,
     pods::status_client,
     scope::Scope,
@@ -90,8 +90,8 @@ pub async fn run(
     let policies = Arc::new(ProgrammedPolicies::default());
     let (found, served) = tokio::sync::watch::channel(None);
     let scope = Scope::of(&options.watch_namespaces);
-    sight::check(&client).await?;
-    let (world, streams) = world::watch(&client, &scope, served.clone());
+    sight::check(&client, &options.operator_namespace).await?;
+    let (world, streams) = world::watch(&client, &scope, &options.operator_namespace, served.clone());
     let (open, gate) = Gate::closed();
     let (leads, leadership) = Leadership::vacant();
     let leases = Api::namespaced(client.clone(), &options.operator_namespace);
@@ -103,6 +103,7 @@ pub async fn run(
         cluster_mappings: world.cluster_mappings.clone(),
     }));
     let passes = |kind| Passes::new(kind, leadership.clone(), shutdown.clone(), metrics.clone());
+    let ledger = Ledger::new(&client, &options.operator_namespace, options.release_after());
     let context = Arc::new(Context {
         pods: status_client(options.pod_proxy_url.as_deref())?,
         client: client.clone(),
@@ -113,6 +114,7 @@ pub async fn run(
         memories: Memories::default(),
         policies: policies.clone(),
         turns: Turns::default(),
+        ledger,
         metrics: metrics.clone(),
     });
 
@@ -130,11 +132,7 @@ pub async fn run(
     let (denied, denies) = tokio::sync::watch::channel(());
     let touched_cluster_mappings = streams.cluster_mappings.inspect(move |_| denied.send_replace(()));
 
-    let rivals = servers.clone();
-    let touched_servers = touched_servers
-        .inspect(move |_| moved_server.send_replace(()))
-        .map_ok(move |touched| stream::iter(with_rivals(&rivals, touched)).map(Ok))
-        .try_flatten();
+    let touched_servers = touched_servers.inspect(move |_| moved_server.send_replace(()));
     let mut server_controller = Controller::for_stream(touched_servers, servers.clone())
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
@@ -150,6 +148,7 @@ pub async fn run(
                     .flat_map(move |config_map| stream::iter(servers_of_config_map(&config_maps, &config_map))),
             )
             .reconcile_on(streams.children.flat_map(|child| stream::iter(server_of(&*child))))
+            .reconcile_on(wakes(servers.clone(), streams.claims))
             .reconcile_on(streams.pods.flat_map(|pod| stream::iter(server_of(&*pod))))
             .reconcile_all_on(WatchStream::from_changes(served).map(drop))
             .reconcile_all_on(leadership.gained())
@@ -222,6 +221,16 @@ pub async fn run(
             cluster_mapping_context.retain();
         }
     };
+    let seen = gate.clone();
+    let free_claims = async {
+        while tokio::time::timeout(sweep::PAUSE, shutdown.cancelled()).await.is_err() {
+            if seen.is_open() && leadership.is_held() {
+                let Context { world, ledger, .. } = &*context;
+                let named = |namespace: &str, name: &str| world.server(namespace, name);
+                sweep::sweep(ledger, &world.claims, &named, &world.children).await;
+            }
+        }
+    };
     let discovery = shutdown.run_until_cancelled(discover(client, found));
     let drained = CancellationToken::new();
     let work = async {
@@ -242,7 +251,7 @@ pub async fn run(
     // Whatever ends with an error ends all of it, passes included.
     let election = async { Ok(election.await??) };
     let endpoints = async { endpoints.await.map_err(RunError::from) };
-    let others = async { Ok(futures::join!(work, announce, sweep, discovery)) };
+    let others = async { Ok(futures::join!(work, announce, sweep, free_claims, discovery)) };
     futures::try_join!(election, endpoints, others)?;
     Ok(())
 }

@@ -10,19 +10,20 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use mcp_entra_crds::{ConditionType, Exposure, FederatedCredential, McpServer, McpServerStatus};
+use mcp_entra_crds::{ConditionType, Exposure, FederatedCredential, McpServer, McpServerStatus, Ownership};
 
 use crate::{
     MANAGER,
     apply::{Conflict, status_patch},
     availability::{Rollout, availability},
     child::ChildKind,
-    claims::Lost,
     conditions::{Reason, Verdict, conditions, with_ready},
     errors::Error,
     exposed::{self, Leading},
+    exposure::leads,
     memory::{ServerMemory, WrittenStatus},
     owner::Owner,
+    ownership::Standing,
     pods::PolledPod,
     policy::Compiled,
     programmed::{accepted, conflicted, not_served, programmed},
@@ -45,8 +46,8 @@ pub(crate) struct Facts<'a> {
     /// Hash of the configuration that the pods should have, if the spec is accepted.
     pub(crate) configuration: Option<String>,
     pub(crate) conflict: Option<&'a Conflict>,
-    /// What an older server keeps.
-    pub(crate) lost: Option<Lost>,
+    /// Its standing among the servers that name the same host or client id.
+    pub(crate) standing: &'a Standing,
     pub(crate) error: Option<&'a Error>,
     pub(crate) policy: &'a Compiled,
     /// Whether the Deployment has been applied, but not been seen again since.
@@ -58,8 +59,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) children: &'a OwnChildren,
     /// Gateways and listeners that the spec names and that do not exist, in words.
     pub(crate) absent: &'a [String],
-    /// The older server of this host whose listener this one shares, and that one's children.
-    pub(crate) listener_of: Option<&'a Owner>,
+    /// The children of the earlier server of this host whose listener this one shares, if it shares one.
     pub(crate) carrying: &'a OwnChildren,
     pub(crate) pods: &'a [&'a PodView],
     pub(crate) polled: &'a [PolledPod],
@@ -81,7 +81,8 @@ impl<'a> Facts<'a> {
 
     /// What leads clients to the server: where it shares an older server's listener, that one's.
     fn leading(&self, exposure: &'a Exposure) -> Leading<'a> {
-        let carrying = if self.listener_of.is_some() { self.carrying } else { self.children };
+        let listener_of = self.standing.held().and_then(|held| held.listener_of.as_ref());
+        let carrying = if listener_of.is_some() { self.carrying } else { self.children };
         let carried = |kind| carrying.get(&kind).map(|child| &**child);
         Leading {
             namespace: &self.owner.namespace,
@@ -90,9 +91,17 @@ impl<'a> Facts<'a> {
             ingress: self.child(ChildKind::Ingress),
             route: self.child(ChildKind::HttpRoute),
             listener_set: carried(ChildKind::ListenerSet),
-            listener_set_name: &self.listener_of.unwrap_or(self.owner).name,
+            listener_set_name: &listener_of.unwrap_or(self.owner).name,
             certificate: carried(ChildKind::Certificate),
         }
+    }
+
+    /// Says whether the spec could be applied, if it were decided who holds what it names.
+    pub(crate) fn is_undecided(&self) -> bool {
+        *self.standing == Standing::Open
+            && !self.server.spec.suspend
+            && self.error.is_none()
+            && self.validation.is_some_and(|validation| validation.is_ok())
     }
 
     pub(crate) fn ready_pods(&self) -> impl Iterator<Item = &PolledPod> {
@@ -133,13 +142,35 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
     McpServerStatus {
         observed_generation: generation,
         version: version(facts, previous),
-        url: public_url(spec.exposure.as_ref().filter(|_| facts.lost.is_none())),
+        url: public_url(spec.exposure.as_ref().filter(|exposure| is_led_to(facts, exposure))),
         replicas: deployment.map_or(0, |status| status.replicas),
         ready_replicas: deployment.map_or(0, |status| status.ready_replicas),
         selector: Some(selector(facts.owner)),
         federation: Some(credential(facts, previous)),
         policy: Some(facts.policy.summary.clone()),
+        ownership: facts.standing.held().map(|_| ownership(facts.server)),
         conditions: conditions(&previous.conditions, with_ready(verdicts), generation, now),
+    }
+}
+
+/// Says whether clients reach the server, or will, by the address of its exposure.
+fn is_led_to(facts: &Facts<'_>, exposure: &Exposure) -> bool {
+    match facts.standing {
+        Standing::Held(_) => true,
+        Standing::Lost(_) => false,
+        Standing::Open => leads(facts.children, exposure),
+    }
+}
+
+/// The values that a server holds, as it names them.
+fn ownership(server: &McpServer) -> Ownership {
+    let exposure = server.spec.exposure.as_ref();
+    let mut audiences = vec![server.spec.entra.client_id.clone()];
+    audiences.extend(server.spec.entra.audiences.iter().cloned());
+    Ownership {
+        host: exposure.map(|exposure| exposure.host.clone()),
+        path: exposure.map(|exposure| exposure.path.clone()),
+        audiences,
     }
 }
 
@@ -209,7 +240,7 @@ pub(crate) fn named(names: &[String]) -> String {
 
 /// Whether clients outside the cluster are led to the server.
 fn exposed(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
-    if let Some(lost) = facts.lost {
+    if let Some(lost) = facts.standing.lost() {
         return Verdict::no(lost.reason(), lost.message());
     }
     let missing: BTreeSet<ChildKind> =
@@ -281,6 +312,7 @@ mod tests {
         binding::Target,
         build::CONFIGURATION_HASH,
         conditions::State,
+        ownership::Held,
         pods::PollError,
         policy::compile,
         validate::tests::{mk_owner, mk_server},
@@ -318,7 +350,7 @@ mod tests {
             validation: Some(Ok(())),
             configuration: Some("now".into()),
             conflict: None,
-            lost: None,
+            standing: &Standing::Held(Held { root: true, listener_of: None }),
             error: None,
             policy: &compiled,
             deployment_is_stale: false,
@@ -326,7 +358,6 @@ mod tests {
             upgrade: None,
             children: &OwnChildren::new(),
             absent: &[],
-            listener_of: None,
             carrying: &OwnChildren::new(),
             pods: &[],
             polled,

@@ -291,6 +291,7 @@ pub(crate) mod tests {
             status_poll_seconds: 10,
             trusted_proxies: vec![],
             probe_interval_seconds: 300,
+            release_after_seconds: 600,
             lease_duration_seconds: 15,
             identity: None,
             listen: ([127, 0, 0, 1], 0).into(),

@@ -36,6 +36,7 @@ use crate::{
     discovery::Served,
     errors::Error,
     owner::{MANAGED_BY, Owner},
+    ownership::claims::{self, Change, Claims},
     scope::{Scope, Watched},
     views::{ChildView, GatewayView, PodView},
     watched::{WatchedChild, WatchedPod},
@@ -61,6 +62,8 @@ pub(crate) struct World {
     pub(crate) namespaces: Store<WatchedNamespace>,
     pub(crate) children: Children,
     pub(crate) pods: Cache<PodView>,
+    /// Which server holds which host and client id.
+    pub(crate) claims: Claims,
     /// Where TLS may end.
     pub(crate) gateways: Store<GatewayView>,
     /// Whether the Gateways have been listed since there is such a kind: before that, none seen is not none there.
@@ -88,11 +91,18 @@ pub(crate) struct Streams {
     /// Every child but ConfigMaps.
     pub(crate) children: BoxStream<'static, Arc<ChildView>>,
     pub(crate) pods: BoxStream<'static, Arc<PodView>>,
+    pub(crate) claims: BoxStream<'static, Change>,
     pub(crate) gateways: Touched<GatewayView>,
 }
 
 /// Watches everything that a pass over an McpServer depends on.
-pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Served>) -> (World, Streams) {
+pub(crate) fn watch(
+    client: &Client,
+    scope: &Scope,
+    operator_namespace: &str,
+    served: watch::Receiver<Served>,
+) -> (World, Streams) {
+    let (claims, changed_claims) = claims::watch(client, operator_namespace);
     let (servers, touched_servers) = store(client, scope);
     let (mappings, touched_mappings) = store(client, scope);
     let (cluster_mappings, touched_cluster_mappings) = cluster_store(client);
@@ -132,6 +142,7 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
         namespaces,
         children: Children(children),
         pods,
+        claims,
         gateways,
         gateways_listed,
         served,
@@ -144,6 +155,7 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
         config_maps,
         children: stream::select_all(touched_children).boxed(),
         pods: touched_pods,
+        claims: changed_claims,
         gateways: touched_gateways,
     };
     (world, streams)
@@ -328,9 +340,9 @@ impl Children {
         ChildKind::ALL.iter().filter_map(|kind| Some((*kind, own(kind)?))).collect()
     }
 
-    /// The Deployments of all servers.
-    pub(crate) fn deployments(&self) -> Vec<Arc<ChildView>> {
-        self.0.get(&ChildKind::Deployment).map(|all| all.filter(|_| true)).unwrap_or_default()
+    /// The children of a kind, of all servers.
+    pub(crate) fn all(&self, kind: ChildKind) -> Vec<Arc<ChildView>> {
+        self.0.get(&kind.watched_as()).map(|all| all.filter(|_| true)).unwrap_or_default()
     }
 
     /// A ConfigMap of any name.
@@ -370,6 +382,7 @@ impl World {
             children.complete().await?;
         }
         self.pods.complete().await?;
+        self.claims.complete().await?;
         // A kind of others that cannot be listed must hold up neither roll-outs nor revocations of all servers.
         let others = async {
             for (_, children) in self.children.0.iter().filter(|(kind, _)| kind.brought_by().is_some()) {
@@ -378,6 +391,11 @@ impl World {
             self.gateways.wait_until_ready().await.map_err(ended)
         };
         tokio::time::timeout(PATIENCE, others).await.unwrap_or(Ok(()))
+    }
+
+    /// A server by namespace and name.
+    pub(crate) fn server(&self, namespace: &str, name: &str) -> Option<Arc<WatchedServer>> {
+        self.servers.get(&ObjectRef::new(name).within(namespace))
     }
 
     /// The pods of a server, by name: those of its very own, not of a namesake or of somebody who borrows its labels.

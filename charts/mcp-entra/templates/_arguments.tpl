@@ -25,6 +25,7 @@
   "roll-out-deadline-seconds" .Values.rollOutDeadlineSeconds
   "status-poll-seconds" .Values.statusPollSeconds
   "probe-interval-seconds" .Values.probeIntervalSeconds
+  "release-after-seconds" .Values.releaseAfterSeconds
   "lease-duration-seconds" .Values.leaseDurationSeconds
   "log-format" .Values.logFormat
 }}

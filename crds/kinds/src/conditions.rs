@@ -19,7 +19,7 @@ pub enum ConditionType {
     Exposed,
     /// The certificate is valid now. Present with `spec.exposure.tls.issuerRef` only.
     CertificateReady,
-    /// A child's name is somebody else's object, or an older server has the host, path or client id.
+    /// A child's name is somebody else's object, or another server holds the host, path or client id.
     Conflicted,
     /// All of the above.
     Ready,

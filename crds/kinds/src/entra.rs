@@ -28,6 +28,10 @@ pub struct Entra {
     ))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub audiences: Vec<String>,
+    /// Whether other servers of the namespace that say so, too, may have this `clientId` and these `audiences`. Each of them
+    /// then accepts the others' tokens: Entra puts every granted scope into a token, so scopes do not separate servers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared_client_id: bool,
     /// A user token carries at least one of these scopes of the app registration.
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 120), regex(pattern = "^[A-Za-z0-9._:-]+$")))]
     #[serde(default = "default_required_scopes")]

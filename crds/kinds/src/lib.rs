@@ -27,7 +27,7 @@ pub use mapping::{
     McpRoleMappingSpec, McpRoleMappingStatus, Requirements, ServerSelection, Subject,
 };
 pub use requests::{Audit, Rate, RateLimit};
-pub use server::{FederatedCredential, Graph, McpServer, McpServerSpec, McpServerStatus, PolicySummary};
+pub use server::{FederatedCredential, Graph, McpServer, McpServerSpec, McpServerStatus, Ownership, PolicySummary};
 pub use workload::{
     Amount, Amounts, Autoscaling, EnvironmentVariable, NetworkPolicy, PodTemplate, PullSecret, Resources,
     TopologySpread, WhenUnsatisfiable,

@@ -151,6 +151,9 @@ pub struct McpServerStatus {
     /// The policy as compiled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicySummary>,
+    /// The host, path and audiences that this server holds; absent while it does not hold all that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ownership: Option<Ownership>,
     /// What is so now, one entry a type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -167,6 +170,21 @@ pub struct FederatedCredential {
     pub subject: String,
     /// The audience of the projected token.
     pub audience: String,
+}
+
+/// The values that no other server may have while this one holds them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ownership {
+    /// The host that clients connect to. Other servers of the namespace share it by path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The path on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The client id and the audiences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audiences: Vec<String>,
 }
 
 /// The policy as compiled, in numbers.

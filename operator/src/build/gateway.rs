@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     child::{Child, ChildKind},
-    claims::Held,
     exposure::{EXPOSES, Exposed, exposes},
     owner::Owner,
+    ownership::Held,
 };
 
 /// The name of the listener that a ListenerSet brings.

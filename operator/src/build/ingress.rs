@@ -12,7 +12,7 @@ use super::{
     gateway::exposing_metadata,
     paths::{Published, published},
 };
-use crate::{child::ChildKind, claims::Held, exposure::Exposed, owner::Owner};
+use crate::{child::ChildKind, exposure::Exposed, owner::Owner, ownership::Held};
 
 pub(super) fn ingress(
     owner: &Owner,

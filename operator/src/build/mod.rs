@@ -23,9 +23,9 @@ use serde_json::Value;
 
 use crate::{
     child::{Child, ChildKind},
-    claims::Held,
     exposure::{Exposed, Way},
     owner::Owner,
+    ownership::Held,
     upgrades::RollOut,
     validate::Validated,
     workload::Scale,

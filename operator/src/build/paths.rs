@@ -1,6 +1,6 @@
 //! The paths of a server on its host: everything that it publishes, whatever leads to it.
 
-use crate::{claims::Held, exposure::Exposed};
+use crate::{exposure::Exposed, ownership::Held};
 
 /// Where RFC 9728 §3.1 puts a host's metadata; a resource's path is appended to it.
 const PROTECTED_RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";

@@ -169,6 +169,7 @@ impl Cluster {
             status_poll_seconds: 1,
             trusted_proxies: vec![],
             probe_interval_seconds: 300,
+            release_after_seconds: 3,
             lease_duration_seconds: 15,
             identity: None,
             listen: ([127, 0, 0, 1], 0).into(),

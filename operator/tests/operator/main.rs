@@ -10,7 +10,7 @@
 )]
 
 mod children;
-mod claims;
+
 mod cluster_mappings;
 mod conflicts;
 mod exposure;
@@ -19,6 +19,7 @@ mod kinds;
 mod kubelet;
 mod leader;
 mod mappings;
+mod ownership;
 mod pod_failures;
 mod pods;
 mod process;

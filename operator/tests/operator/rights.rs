@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
 };
 use mcp_entra_crds::McpServer;
 use serde_json::{Value, json};
@@ -325,6 +325,14 @@ async fn everything_is_deleted(space: &Space) {
     space.delete::<McpServer>("graph").await;
     until("its children are gone", async || {
         space.get::<Deployment>("graph").await.is_none() && space.get::<ServiceAccount>("graph").await.is_none()
+    })
+    .await;
+    let claims = Api::<ConfigMap>::namespaced(space.client.clone(), "mcp-entra-system");
+    until("its host and client id are free", async || {
+        let labelled = ListParams::default().labels("mcp-entra.dev/claim");
+        let all = claims.list(&labelled).await.unwrap();
+        let names_it = |claim: &ConfigMap| claim.data.iter().flatten().any(|(_, text)| text.contains(&space.name));
+        !all.iter().any(names_it)
     })
     .await;
 }

@@ -8,10 +8,14 @@ use testbed::control_plane::AuditEvent;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests(Vec<AuditEvent>);
 
+/// The namespace with the claims of servers on hosts and client ids.
+const OPERATOR_NAMESPACE: &str = "mcp-entra-system";
+
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Purpose {
     Read,
+    Claim,
     Child,
     ServerStatus,
     MappingStatus,
@@ -21,13 +25,22 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Read, Self::Child, Self::ServerStatus, Self::MappingStatus, Self::Event, Self::Pod, Self::Lease];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Read,
+        Self::Claim,
+        Self::Child,
+        Self::ServerStatus,
+        Self::MappingStatus,
+        Self::Event,
+        Self::Pod,
+        Self::Lease,
+    ];
 
     /// For the table.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Read => "reads",
+            Self::Claim => "writes of claims",
             Self::Child => "writes of children",
             Self::ServerStatus => "writes of servers' status",
             Self::MappingStatus => "writes of mappings' status",
@@ -45,6 +58,7 @@ impl Purpose {
             ("events", None) => Self::Event,
             ("pods", None) => Self::Pod,
             ("leases", None) => Self::Lease,
+            ("configmaps", None) if request.namespace.as_deref() == Some(OPERATOR_NAMESPACE) => Self::Claim,
             _ => Self::Child,
         }
     }

@@ -15,9 +15,18 @@ async fn releases_look_after_their_own_namespaces_alone_and_none_after_anothers(
     for namespace in ["one", "two", "nobodys"] {
         bed.namespace(namespace).await;
     }
-    bed.release("install", &chart(), &["--set=watchNamespaces={one}", "--set=replicas=1"]).await.unwrap();
+    bed.release(
+        "install",
+        &chart(),
+        &["--set=watchNamespaces={one}", "--set=allowedHosts={*.one.example}", "--set=replicas=1"],
+    )
+    .await
+    .unwrap();
     let second = ["install", "second", &chart(), "--namespace", "second", "--create-namespace", "--wait"];
-    bed.helm.run(&[&second[..], &SECOND, &["--set=watchNamespaces={two}"]].concat()).await.unwrap();
+    bed.helm
+        .run(&[&second[..], &SECOND, &["--set=watchNamespaces={two}", "--set=allowedHosts={*.two.example}"]].concat())
+        .await
+        .unwrap();
 
     for namespace in ["one", "two", "nobodys"] {
         bed.apply(&mk_server(namespace)).await.unwrap();
@@ -36,6 +45,11 @@ async fn releases_look_after_their_own_namespaces_alone_and_none_after_anothers(
     let third = ["install", "third", &chart(), "--namespace", "third", "--create-namespace"];
     let refusal = bed.helm.refused(&[&third[..], &SECOND, &["--set=watchNamespaces={one}"]].concat()).await.unwrap();
     assert!(refusal.contains(r#"Role "mcp-entra-operator-in-namespace" in namespace "one""#), "{refusal}");
+    for hosts in ["*.one.example", "a.one.example", "*.b.two.example", "*"] {
+        let more = ["--set=watchNamespaces={nobodys}", &format!("--set=allowedHosts={{{hosts}}}")];
+        let refusal = bed.helm.refused(&[&third[..], &SECOND, &more].concat()).await.unwrap();
+        assert!(refusal.contains("overlaps") && refusal.contains("give each release hosts of its own"), "{refusal}");
+    }
     for more in [&[][..], &["--set=rbac.create=false"]] {
         let refusal = bed.helm.refused(&[&third[..], &SECOND, more].concat()).await.unwrap();
         assert!(refusal.contains("watches some namespaces already"), "{refusal}");

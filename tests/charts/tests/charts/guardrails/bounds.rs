@@ -92,6 +92,29 @@ async fn the_operator_makes_children_of_servers_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_operator_writes_claims_in_its_own_namespace_and_no_other_config_map_there() {
+    let (client, system) = (operator().await, "mcp-entra-system");
+    let map = |name: &str, labels: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}});
+    let claim = || json!({"mcp-entra.dev/claim": "host", "app.kubernetes.io/managed-by": "mcp-entra-operator"});
+    create(&client, system, &map("claim-host-0", claim()), true).await.unwrap();
+    for (namespace, name, labels) in [
+        (TEAM, "claim-host-0", claim()),
+        (system, "claim-host-0", json!({"app.kubernetes.io/managed-by": "mcp-entra-operator"})),
+        (system, "mcp-entra-operator-allowed-hosts-2", claim()),
+    ] {
+        let answer = create(&client, namespace, &map(name, labels), true).await;
+        assert_refused(answer, "operator-bounds", "claims in its own namespace");
+    }
+    // A claim is not made of what is none.
+    let maps = objects(&client, system, "v1", "ConfigMap");
+    let answer = patch(&maps, "mcp-entra-operator-allowed-hosts", &json!({"metadata": {"labels": claim()}})).await;
+    assert_refused(answer, "operator-bounds", "claims in its own namespace");
+    let person = Guarded::get().await.person();
+    let answer = create(&person, system, &map("claim-host-0", claim()), true).await;
+    assert_refused(answer, "only-operator-writes", "configmaps that belong");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_operator_takes_over_what_is_offered_and_nothing_of_others() {
     let guarded = Guarded::get().await;
     let namespace = guarded.namespace().await;

@@ -1,0 +1,247 @@
+//! Claims: which namespace, and which of its servers, hold a host, or a client id or audience. Pure.
+//!
+//! Each claimed value is one ConfigMap in the operator's namespace, named by a hash of the value. It is only ever created,
+//! or changed at the version that was read, so the API server decides between simultaneous claimants.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use mcp_entra_crds::McpServer;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Lost;
+
+/// Kinds of value that can be claimed. A client id and an audience share one name space: a token is for either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) enum ClaimKind {
+    Host,
+    Audience,
+}
+
+impl ClaimKind {
+    /// The value of the label by which people list claims of the kind.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Audience => "audience",
+        }
+    }
+}
+
+/// A value that servers name, normalised: two spellings of one value are one claim.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ClaimedValue {
+    pub(crate) kind: ClaimKind,
+    /// The host, or the tenant and the audience.
+    pub(crate) value: String,
+}
+
+impl ClaimedValue {
+    fn host(host: &str) -> Self {
+        Self { kind: ClaimKind::Host, value: host.to_ascii_lowercase() }
+    }
+
+    /// A client id or audience of a tenant. Entra accepts both `<client id>` and `api://<client id>` as the audience, and
+    /// compares without case.
+    fn audience(tenant_id: &str, audience: &str) -> Self {
+        Self { kind: ClaimKind::Audience, value: format!("{tenant_id}/{}", normalised(audience)) }
+    }
+
+    /// The name of the claim's ConfigMap.
+    pub(crate) fn object_name(&self) -> String {
+        let kind = self.kind.label();
+        let mut digits = hex::encode(Sha256::digest(format!("{kind}\0{}", self.value)));
+        digits.truncate(40);
+        format!("claim-{kind}-{digits}")
+    }
+}
+
+/// One spelling of an audience.
+fn normalised(audience: &str) -> String {
+    let lower = audience.to_lowercase();
+    let bare = lower.trim_end_matches('/');
+    bare.strip_prefix("api://").unwrap_or(bare).to_owned()
+}
+
+/// A claim on one value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Claim {
+    pub(crate) claimed: ClaimedValue,
+    /// The namespace that holds the value.
+    pub(crate) namespace: String,
+    /// The servers of that namespace that hold it, in the order in which they claimed it.
+    pub(crate) holders: Vec<Holder>,
+}
+
+/// A server that holds a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Holder {
+    /// Name of the McpServer: one of the same name that comes back holds the value again.
+    pub(crate) server: String,
+    /// The path on a host; absent for an audience.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// The server shares an audience with others that say so, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) shared: bool,
+    /// The time at which the server was first seen to be gone, or to name another value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) vacant_since: Option<Timestamp>,
+}
+
+/// A value that one server asks to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    pub(crate) claimed: ClaimedValue,
+    namespace: String,
+    server: String,
+    path: Option<String>,
+    shared: bool,
+}
+
+/// The values that a server names, its host first.
+pub(crate) fn demands(server: &McpServer) -> Vec<Demand> {
+    let (namespace, name, entra) = (server.namespace().unwrap_or_default(), server.name_any(), &server.spec.entra);
+    let demand = |claimed: ClaimedValue, path: Option<&String>| Demand {
+        claimed,
+        namespace: namespace.clone(),
+        server: name.clone(),
+        path: path.cloned(),
+        shared: path.is_none() && entra.shared_client_id,
+    };
+    let exposure = server.spec.exposure.as_ref();
+    let host = exposure.map(|exposure| demand(ClaimedValue::host(&exposure.host), Some(&exposure.path)));
+    let mut audiences: Vec<ClaimedValue> = std::iter::once(&entra.client_id)
+        .chain(&entra.audiences)
+        .map(|audience| ClaimedValue::audience(&entra.tenant_id, audience))
+        .collect();
+    audiences.sort();
+    audiences.dedup();
+    host.into_iter().chain(audiences.into_iter().map(|claimed| demand(claimed, None))).collect()
+}
+
+/// The answer of a claim to a demand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The server holds the value.
+    Held,
+    /// The server holds the value once this claim is written.
+    Write(Claim),
+    /// Somebody else holds it.
+    Lost(Lost),
+}
+
+/// Answers a demand by the claim that there is, if there is one.
+pub(crate) fn answer(claim: Option<&Claim>, demand: &Demand, grace: Duration) -> Answer {
+    let own =
+        Holder { server: demand.server.clone(), path: demand.path.clone(), shared: demand.shared, vacant_since: None };
+    let Some(claim) = claim else {
+        let (claimed, namespace) = (demand.claimed.clone(), demand.namespace.clone());
+        return Answer::Write(Claim { claimed, namespace, holders: vec![own] });
+    };
+    if claim.namespace != demand.namespace {
+        let free_at = free_at(claim.holders.iter(), grace);
+        return Answer::Lost(match demand.claimed.kind {
+            ClaimKind::Host => Lost::Host { free_at },
+            ClaimKind::Audience => Lost::ClientId { free_at },
+        });
+    }
+    let position = claim.holders.iter().position(|holder| holder.server == demand.server);
+    let keeps_path = position.and_then(|at| claim.holders.get(at)).is_some_and(|holder| holder.path == own.path);
+    // Later claimants displace nothing; whoever names another path is a later claimant of that.
+    let before = position.filter(|_| keeps_path).unwrap_or(claim.holders.len());
+    let rivals = || {
+        let others = claim.holders.iter().take(before).filter(|holder| holder.server != own.server);
+        others.filter(|holder| !are_compatible(holder, &own))
+    };
+    if rivals().next().is_some() {
+        let free_at = free_at(rivals(), grace);
+        return Answer::Lost(match demand.claimed.kind {
+            ClaimKind::Host => Lost::Path { free_at },
+            ClaimKind::Audience => Lost::ClientId { free_at },
+        });
+    }
+    let mut written = claim.clone();
+    match position.and_then(|at| written.holders.get_mut(at)) {
+        Some(holder) if *holder == own => return Answer::Held,
+        Some(holder) => *holder = own,
+        None => written.holders.push(own),
+    }
+    Answer::Write(written)
+}
+
+/// Says whether two servers of one namespace can hold a value beside each other.
+fn are_compatible(one: &Holder, other: &Holder) -> bool {
+    match (&one.path, &other.path) {
+        (Some(one), Some(other)) => !overlap(one, other),
+        _ => one.shared && other.shared,
+    }
+}
+
+/// Says whether one path is the other or lies below it, by whole elements, as an Ingress matches prefixes.
+fn overlap(one: &str, other: &str) -> bool {
+    one.split('/').zip(other.split('/')).all(|(one, other)| one == other)
+}
+
+/// The time at which a value becomes free if none of its holders comes back; none while one is there.
+fn free_at<'a>(holders: impl Iterator<Item = &'a Holder>, grace: Duration) -> Option<Timestamp> {
+    let grace = SignedDuration::try_from(grace).ok()?;
+    let mut last = None;
+    for holder in holders {
+        last = last.max(Some(holder.vacant_since?.checked_add(grace).ok()?));
+    }
+    last
+}
+
+/// The presence of a holder, as the operator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// The server is there and names the value.
+    Present,
+    /// The server is gone or names another value, but something still leads clients to it from the host.
+    Leaving,
+    /// Nothing of it is left.
+    Gone,
+}
+
+/// A claim after those holders were released that have been gone for the grace period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Released {
+    Unchanged,
+    Changed(Claim),
+    /// Nobody holds the value any longer.
+    Empty,
+}
+
+/// Notes who has gone, and releases those who have been gone for the grace period.
+pub(crate) fn release(
+    claim: &Claim,
+    presence: impl Fn(&Holder) -> Presence,
+    now: Timestamp,
+    grace: Duration,
+) -> Released {
+    let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
+    let mut changed = claim.clone();
+    changed.holders.retain_mut(|holder| {
+        holder.vacant_since = match (presence(holder), holder.vacant_since) {
+            (Presence::Present | Presence::Leaving, _) => None,
+            (Presence::Gone, None) => Some(now),
+            (Presence::Gone, since) => since,
+        };
+        // A clock that was set back must not keep a value for ever.
+        holder.vacant_since.is_none_or(|since| now.duration_since(since).abs() < grace)
+    });
+    match changed {
+        Claim { holders, .. } if holders.is_empty() => Released::Empty,
+        changed if changed == *claim => Released::Unchanged,
+        changed => Released::Changed(changed),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+//! Precedence: who claims first where a claim was lost, or after an upgrade from a version without claims. Pure.
+//!
+//! Accepted servers that clients are led to come first, then the older. Between servers that nobody has accepted yet the
+//! API server decides: whoever creates the claim has it.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use mcp_entra_crds::{ConditionType, McpServer};
+
+use super::claim::{ClaimKind, Demand};
+
+/// A server that names a value, as far as its place in the order depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contender<'a> {
+    pub(crate) server: &'a McpServer,
+    /// Clients are led to it from the host and path that its spec names.
+    pub(crate) is_live: bool,
+}
+
+impl Contender<'_> {
+    /// Says whether it will claim the value by itself, so that others can wait for it.
+    pub(crate) fn will_claim(&self, demand: &Demand) -> bool {
+        if self.server.metadata.deletion_timestamp.is_some() {
+            return false;
+        }
+        let is_accepted = !self.server.spec.suspend && is_so(self.server, ConditionType::Accepted);
+        is_accepted || (self.is_live && demand.claimed.kind == ClaimKind::Host)
+    }
+
+    /// Orders contenders, the first first.
+    pub(crate) fn rank(&self) -> impl Ord {
+        let is_served = self.is_live || is_so(self.server, ConditionType::Programmed);
+        let metadata = &self.server.metadata;
+        let age = metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |Time(created)| *created);
+        (!is_served, age, metadata.namespace.clone(), metadata.name.clone())
+    }
+}
+
+/// Says whether a condition is true of the spec as it is.
+fn is_so(server: &McpServer, type_: ConditionType) -> bool {
+    let conditions = server.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .filter(|condition| condition.type_ == type_.as_str())
+        .any(|condition| condition.status == "True" && condition.observed_generation == server.metadata.generation)
+}
