@@ -133,19 +133,14 @@ fn changes(claims: Claims, touched: impl Stream<Item = Arc<ClaimView>> + Send + 
 /// The servers that a change of a claim concerns. One that joins the holders of a value changes nothing for the others.
 pub(crate) fn concerned(servers: &Store<WatchedServer>, change: &Change) -> Vec<ObjectRef<WatchedServer>> {
     let claim = |view: &Option<Arc<ClaimView>>| view.as_ref().and_then(|view| view.claim.clone());
-    let (before, after) = (claim(&change.before), claim(&change.after));
-    let Some(either) = before.as_ref().or(after.as_ref()) else { return Vec::new() };
-    let blocks = |claim: &Option<Claim>| {
-        let is_vacant = |holder: &&Holder| holder.vacant_since.is_some();
-        claim.as_ref().map(|claim| (claim.namespace.clone(), claim.holders.iter().filter(is_vacant).count()))
-    };
+    // Who waits for a value that is not claimed yet looks again by itself.
+    let (Some(before), after) = (claim(&change.before), claim(&change.after)) else { return Vec::new() };
     let is_kept = |holder: &Holder| after.as_ref().is_some_and(|after| after.holders.contains(holder));
-    let lost_some = before.iter().flat_map(|before| &before.holders).any(|holder| !is_kept(holder));
-    if !lost_some && blocks(&before) == blocks(&after) {
+    if before.holders.iter().all(is_kept) {
         return Vec::new();
     }
     let names = |server: &WatchedServer| {
-        server.0.as_ref().is_ok_and(|server| demands(server).iter().any(|demand| demand.claimed == either.claimed))
+        server.0.as_ref().is_ok_and(|server| demands(server).iter().any(|demand| demand.claimed == before.claimed))
     };
     servers.state_filter(|server| names(server)).iter().map(|server| ObjectRef::from_obj(&**server)).collect()
 }

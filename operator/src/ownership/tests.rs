@@ -211,6 +211,7 @@ fn a_change_of_a_claim_concerns_those_who_name_the_value_unless_a_server_only_jo
     let one = || view(&[("one", None)]);
     assert!(concerned(one(), view(&[("one", None), ("three", None)])).is_empty());
     assert!(concerned(one(), one()).is_empty());
+    assert!(concerned(None, one()).is_empty());
     assert_eq!(concerned(one(), view(&[("one", Some(5))])), ["one", "two"], "it says when it becomes free");
     assert_eq!(concerned(view(&[("one", None), ("three", None)]), one()), ["one", "two"]);
     assert_eq!(concerned(one(), None), ["one", "two"]);

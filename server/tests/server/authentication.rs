@@ -52,6 +52,20 @@ async fn a_token_without_the_scope_is_asked_to_step_up() {
     assert_eq!(site.audit_of(&response).await["reason"], "scope_missing");
 }
 
+/// Entra puts every granted scope into a token. So two servers of one client id are not separated by the scopes that they
+/// require, and the operator lets them have it in one namespace alone, and only if both say so.
+#[tokio::test]
+async fn a_token_with_the_scopes_of_two_servers_of_one_client_id_is_accepted_by_either() {
+    for required in ["mcp.access", "other.access"] {
+        let mut setup = Setup::new();
+        setup.configuration.entra.required_scopes = vec![required.to_owned()];
+        let site = setup.start().await;
+        let claims = site.setup.tenant.claims_with_scope(ALICE, "mcp.access other.access");
+        let token = site.setup.tenant.sign(&json!({}), &claims);
+        assert_eq!(site.rpc(&token, "ping", json!({})).await.status(), 200, "{required}");
+    }
+}
+
 #[tokio::test]
 async fn a_good_token_gets_in_by_the_header_alone() {
     let site = Setup::new().start().await;
