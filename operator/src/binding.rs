@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
 use kube::core::{Selector, SelectorExt};
 use mcp_entra_crds::{
-    ClusterMcpRoleMapping, ClusterMcpRoleMappingSpec, Deny, Grant, McpRoleMapping, McpRoleMappingStatus, McpServer,
-    ServerSelection,
+    ClusterMcpRoleMapping, ClusterMcpRoleMappingSpec, Deny, Entra, Grant, McpRoleMapping, McpRoleMappingStatus,
+    McpServer, ServerSelection,
 };
-use mcp_entra_policy::MappingReference;
+use mcp_entra_policy::{MappingReference, Registration};
 
 /// Labels of an object.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -61,8 +61,8 @@ pub(crate) struct Target<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
     labels: &'a Labels,
-    /// Nothing where the server cannot be read.
-    client_id: Option<&'a str>,
+    /// The identity that says whose tokens are accepted; nothing where the server cannot be read.
+    entra: Option<&'a Entra>,
     /// Nothing as long as they are not known.
     namespace_labels: Option<&'a Labels>,
 }
@@ -70,8 +70,7 @@ pub(crate) struct Target<'a> {
 impl<'a> Target<'a> {
     /// This server, in a namespace with these labels.
     pub(crate) fn of(server: &'a McpServer, namespace_labels: Option<&'a Labels>) -> Self {
-        let client_id = Some(server.spec.entra.client_id.as_str());
-        Self { client_id, ..Self::unreadable(&server.metadata, namespace_labels) }
+        Self { entra: Some(&server.spec.entra), ..Self::unreadable(&server.metadata, namespace_labels) }
     }
 
     /// A server of which nothing but the metadata can be read.
@@ -81,7 +80,7 @@ impl<'a> Target<'a> {
             namespace: metadata.namespace.as_deref().unwrap_or_default(),
             name: metadata.name.as_deref().unwrap_or_default(),
             labels: metadata.labels.as_ref().unwrap_or(&NONE),
-            client_id: None,
+            entra: None,
             namespace_labels,
         }
     }
@@ -110,11 +109,17 @@ impl<'a> Mapping<'a> {
 
 impl Mapping<'_> {
     /// Whether the mapping is about the server. One that is being deleted no longer is.
+    ///
+    /// Denies count whatever the server's registration is: they are pinned in the compiled policy, too, and pods may still
+    /// accept tokens of a registration that their server no longer names.
     pub(crate) fn binds(&self, server: &Target<'_>) -> Bound {
         if self.metadata.deletion_timestamp.is_some() {
             return Bound::No;
         }
-        self.selects(server).min(self.is_meant_for(server))
+        match self.selects(server).min(self.is_meant_for(server).max(Bound::Unknown)) {
+            Bound::Unknown if self.deny.is_empty() => Bound::No,
+            bound => bound,
+        }
     }
 
     /// Whether the mapping chooses the server, by namespace and by name or labels.
@@ -131,13 +136,22 @@ impl Mapping<'_> {
         in_namespace.min(chosen)
     }
 
-    /// Whether the server's app registration is the one that the mapping is meant for.
+    /// Whether the server accepts tokens of the app registration that the mapping is meant for. Tokens of which
+    /// registration have an audience that proves none is unknown.
     pub(crate) fn is_meant_for(&self, server: &Target<'_>) -> Bound {
-        match (&self.servers.client_id, server.client_id) {
-            (None, _) => Bound::Yes,
-            (Some(_), None) => Bound::Unknown,
-            (Some(pinned), Some(client_id)) => (pinned == client_id).into(),
-        }
+        let Some(pinned) = self.registration() else { return Bound::Yes };
+        let Some(entra) = server.entra else { return Bound::Unknown };
+        let accepted = std::iter::once(&entra.client_id).chain(&entra.audiences);
+        let is_pinned = |audience: &String| match Registration::proven_by(audience) {
+            Registration::Known(registration) => (registration == pinned).into(),
+            Registration::Unknown => Bound::Unknown,
+        };
+        accepted.map(is_pinned).max().unwrap_or(Bound::No)
+    }
+
+    /// The app registration whose tokens alone the mapping is meant for.
+    pub(crate) fn registration(&self) -> Option<&str> {
+        self.servers.client_id.as_deref()
     }
 
     /// How decisions name the mapping.
@@ -248,10 +262,31 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_mapping_for_another_app_registration_binds_nothing() {
-        let pinned = |client_id: &str| json!({"names": ["graph"], "clientId": client_id});
-        assert_eq!(bound(json!({}), pinned(&mk_server().spec.entra.client_id), None), Bound::Yes);
-        assert_eq!(bound(json!({}), pinned("77aa0000-0000-0000-0000-000000000000"), None), Bound::No);
+    fn a_pinned_mapping_is_meant_for_servers_that_accept_tokens_of_that_registration() {
+        const OTHER: &str = "77aa0000-0000-0000-0000-000000000000";
+        let own = mk_server().spec.entra.client_id;
+        let uri = format!("api://{OTHER}");
+        let table = [
+            (own.as_str(), vec![], Bound::Yes),
+            (OTHER, vec![], Bound::No),
+            (OTHER, vec![OTHER], Bound::Yes),
+            (OTHER, vec![&uri], Bound::Yes),
+            (OTHER, vec!["77aa0000-0000-0000-0000-000000000001"], Bound::No),
+            (OTHER, vec!["https://graph.mcp.contoso.com/mcp"], Bound::Unknown),
+            (OTHER, vec!["https://graph.mcp.contoso.com/mcp", OTHER], Bound::Yes),
+        ];
+        for (pinned, audiences, meant) in table {
+            let mut server = mk_server();
+            server.spec.entra.audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
+            let mut mapping = mk_cluster_mapping("m", json!({}), json!({"names": ["graph"], "clientId": pinned}));
+            let binds = |mapping: &ClusterMcpRoleMapping| Mapping::from(mapping).binds(&Target::of(&server, None));
+            assert_eq!(Mapping::from(&mapping).is_meant_for(&Target::of(&server, None)), meant, "{audiences:?}");
+            // A deny counts in any case: pods may still accept what their server no longer names.
+            assert_eq!(binds(&mapping), meant.max(Bound::Unknown), "{audiences:?}");
+            mapping.spec.deny.clear();
+            let without_denies = if meant == Bound::Yes { Bound::Yes } else { Bound::No };
+            assert_eq!(binds(&mapping), without_denies, "{audiences:?}");
+        }
     }
 
     #[test]

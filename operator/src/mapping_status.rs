@@ -25,7 +25,7 @@ pub(crate) struct Survey {
     pub(crate) bound: Vec<(String, String)>,
     /// Names in `spec.servers.names` that no server has.
     missing: Vec<String>,
-    /// Servers that are named, but whose app registration is not the one that the mapping is meant for.
+    /// Servers that are named, but accept no tokens of the app registration that the mapping is meant for.
     of_another: Vec<String>,
     /// Names and prefixes that nothing matches which a bound server offers.
     unmatched: Vec<String>,
@@ -43,7 +43,13 @@ pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]
             Some(_) => target.name.to_owned(),
             None => format!("{}/{}", target.namespace, target.name),
         };
-        if mapping.is_meant_for(target) == Bound::Yes {
+        let is_bound = match mapping.is_meant_for(target) {
+            Bound::Yes => true,
+            // An audience that proves no registration: the denies hold for its tokens.
+            Bound::Unknown => !mapping.deny.is_empty(),
+            Bound::No => false,
+        };
+        if is_bound {
             survey.bound.push((name, server.metadata.uid.clone().unwrap_or_default()));
             tools.extend(offered(&server.spec.graph.tools).map(|tool| tool.name));
         } else if mapping.servers.names.is_some() {
@@ -140,7 +146,7 @@ fn accepted(mapping: &Mapping<'_>, survey: &Survey) -> Verdict {
         return Verdict::no(
             Reason::ClientIdMismatch,
             format!(
-                "spec.servers.clientId is not the app registration of these servers, so the mapping says nothing about them: {}; correct it, or name others",
+                "these servers accept no tokens of the app registration spec.servers.clientId, so the mapping says nothing about them: {}; correct it, or name others",
                 named(&survey.of_another)
             ),
         );
@@ -273,6 +279,17 @@ mod tests {
         assert_eq!((told.servers, verdict.reason.as_str()), (0, "ClientIdMismatch"));
         let (told, verdict) = surveyed(&pinned(&servers[0].spec.entra.client_id), &servers);
         assert_eq!((told.servers, verdict.reason.as_str()), (1, "Accepted"));
+
+        let mut servers = servers;
+        let accepted = |audience: &str, servers: &mut [McpServer]| {
+            servers[0].spec.entra.audiences = vec![audience.to_owned()];
+            let grants = surveyed(&pinned("77aa0000-0000-0000-0000-000000000000"), servers).0.servers;
+            let servers_of = json!({"names": ["graph"], "clientId": "77aa0000-0000-0000-0000-000000000000"});
+            (grants, surveyed(&mk_cluster_mapping("m", json!({}), servers_of), servers).0.servers)
+        };
+        assert_eq!(accepted("api://77aa0000-0000-0000-0000-000000000000", &mut servers), (1, 1));
+        assert_eq!(accepted("https://graph.mcp.contoso.com/mcp", &mut servers), (0, 1), "only denies hold");
+        assert_eq!(accepted("api://77aa0000-0000-0000-0000-000000000001", &mut servers), (0, 0));
     }
 
     #[test]

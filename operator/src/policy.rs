@@ -94,6 +94,7 @@ fn grants(mapping: &Mapping<'_>) -> Vec<Grant> {
     let compiled = |grant: &kinds::Grant| Grant {
         mapping: mapping.reference(),
         name: grant.name.clone(),
+        registration: mapping.registration().map(str::to_owned),
         to: grant.to.iter().filter_map(|to| subject(to, &[CallerKind::User])).collect(),
         require: grant.require.as_ref().map(requirements).unwrap_or_default(),
         graph: grant.graph,
@@ -108,6 +109,7 @@ fn denies(mapping: &Mapping<'_>) -> Vec<Deny> {
     let compiled = |deny: &kinds::Deny| Deny {
         mapping: mapping.reference(),
         name: deny.name.clone(),
+        registration: mapping.registration().map(str::to_owned),
         to: deny.to.as_ref().and_then(|to| to.iter().map(|to| subject(to, &everyone)).collect()),
         forbid: primitives(&deny.tools, &deny.prompts, &deny.resources),
     };
@@ -282,6 +284,26 @@ mod tests {
         mapping.spec.grants = mk_mapping("x", &["graph"], "A", 1).spec.grants;
         let compiled = compile_in(LARGEST_DOCUMENT, None, &[], &[mapping]);
         assert_eq!((compiled.policy.denies.len(), compiled.policy.grants.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_pin_stands_at_each_grant_and_deny_of_its_mapping_and_only_denies_are_compiled_for_another_registration() {
+        let own = mk_server().spec.entra.client_id;
+        let compiled = |pin: Option<&str>| {
+            let mut mapping = mk_cluster_mapping("m", json!({}), json!({"selector": {}}));
+            mapping.spec.servers.client_id = pin.map(str::to_owned);
+            mapping.spec.grants = mk_mapping("x", &["graph"], "A", 1).spec.grants;
+            let policy = compile_in(LARGEST_DOCUMENT, None, &[], &[mapping]).policy;
+            let pins = |pins: Vec<&Option<String>>| pins.into_iter().cloned().collect::<Vec<_>>();
+            (
+                pins(policy.grants.iter().map(|grant| &grant.registration).collect()),
+                pins(policy.denies.iter().map(|deny| &deny.registration).collect()),
+            )
+        };
+        assert_eq!(compiled(None), (vec![None], vec![None]));
+        assert_eq!(compiled(Some(&own)), (vec![Some(own.clone())], vec![Some(own.clone())]));
+        let other = "77aa0000-0000-0000-0000-000000000000";
+        assert_eq!(compiled(Some(other)), (vec![], vec![Some(other.to_owned())]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, Resource, ResourceExt, core::DeserializeGuard};
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
-use mcp_entra_policy::{Caller, CallerKind, Decision, GraphAccess, Groups, Operation, Refusal, Ways};
+use mcp_entra_policy::{Caller, CallerKind, Decision, GraphAccess, Groups, Operation, Refusal, Registration, Ways};
 use uuid::Uuid;
 
 use crate::{
@@ -209,6 +209,7 @@ fn as_whom(graph: GraphAccess) -> &'static str {
 fn caller(options: &PreviewOptions, server: &McpServer) -> Caller {
     let required = || server.spec.entra.required_scopes.iter().cloned();
     Caller {
+        registration: Registration::Known(server.spec.entra.client_id.clone()),
         kind: if options.application.is_some() { CallerKind::Application } else { CallerKind::User },
         client_id: options.application.map(|id| id.to_string()).unwrap_or_default(),
         roles: options.roles.iter().cloned().collect(),
@@ -226,7 +227,7 @@ fn caller(options: &PreviewOptions, server: &McpServer) -> Caller {
 
 fn why(refusal: &Refusal) -> String {
     match refusal {
-        Refusal::Denied { mapping, deny, groups_unknown } => {
+        Refusal::Denied { mapping, deny, groups_unknown, .. } => {
             let unknown = if *groups_unknown { ", since the caller's groups are unknown" } else { "" };
             format!("deny {deny} of {mapping}{unknown}")
         }

@@ -55,7 +55,7 @@ reasons! {
     InvalidConfiguration,
     /// Accepted, Programmed of a mapping: a server that it names does not exist, or none that it selects.
     ServerNotFound,
-    /// Accepted of a mapping: a server that it names has another client id than `spec.servers.clientId`.
+    /// Accepted of a mapping: a server that it names accepts no tokens of the app registration `spec.servers.clientId`.
     ClientIdMismatch,
 
     /// Programmed: the children are as built.

@@ -1,7 +1,7 @@
 //! `spec.entra`: who the server is to Microsoft Entra ID, and whose tokens it accepts.
 
-use kube::KubeSchema;
-use mcp_entra_policy::{Cloud, GroupsSource, TokenVersion};
+use kube::{KubeSchema, core::Rule};
+use mcp_entra_policy::{Cloud, GroupsSource, TokenVersion, microsofts_own_pattern};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,17 +15,15 @@ pub struct Entra {
     /// Id of the server's app registration, a GUID in lower case: the audience of user tokens and the client of the
     /// on-behalf-of exchange.
     #[schemars(regex(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"), length(max = 36))]
+    #[x_kube(validation = not_microsofts("!self.matches(PATTERN)"))]
     pub client_id: String,
     /// The cloud of Microsoft Entra ID; authority, Graph and the audience of the federated credential follow from it.
     #[serde(default)]
     pub cloud: Cloud,
-    /// Audiences accepted besides `clientId` and `api://<clientId>`.
+    /// Audiences accepted besides `clientId` and `api://<clientId>`. Resources of Microsoft's own are refused.
     #[schemars(length(max = 8), inner(length(min = 1, max = 256)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(validation = (
-        "self.all(audience, !(audience in ['00000003-0000-0000-c000-000000000000', 'https://graph.microsoft.com', 'https://graph.microsoft.us', 'https://dod-graph.microsoft.us', 'https://microsoftgraph.chinacloudapi.cn', 'https://management.azure.com', 'https://vault.azure.net']))",
-        "a resource of Microsoft's own is no audience of this server: tokens for it belong to somebody else"
-    ))]
+    #[x_kube(validation = not_microsofts("self.all(value, !value.matches(PATTERN))"))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub audiences: Vec<String>,
     /// Whether other servers of the namespace that say so, too, may have this `clientId` and these `audiences`. Each of them
@@ -64,6 +62,13 @@ pub struct Entra {
     /// CA certificates for outgoing TLS, besides the image's. Refused unless the operator's own configuration allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_bundle: Option<TrustBundle>,
+}
+
+/// Refuses resources of Microsoft's own, by the list that the server refuses them by at its start.
+fn not_microsofts(rule: &str) -> Rule {
+    Rule::new(rule.replace("PATTERN", &format!("r'{}'", microsofts_own_pattern()))).message(
+        "a resource of Microsoft's own is no audience of this server, since tokens for it belong to somebody else: name the client id or App ID URI of an app registration of your own",
+    )
 }
 
 fn default_required_scopes() -> Vec<String> {

@@ -124,8 +124,9 @@ pub struct ServerSelection {
     #[schemars(schema_with = "label_selector")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
-    /// The app registration that the mapping is meant for, a GUID in lower case: a server of another is not bound, since
-    /// a role of the same name is another role there.
+    /// The app registration that the mapping is meant for, a GUID in lower case, since a role of the same name is another
+    /// role elsewhere. It holds for tokens of that registration only; where a token's audience proves no registration,
+    /// grants do not hold and denies do.
     #[schemars(regex(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"), length(max = 36))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,

@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{is_microsofts_own, registration::is_guid};
+
 /// The key of the configuration file in its ConfigMap, and its file name.
 pub const CONFIGURATION_KEY: &str = "config.yaml";
 
@@ -209,6 +211,16 @@ pub enum ConfigurationError {
         /// What stands there.
         value: String,
     },
+    /// A resource of Microsoft's own, as if it were the server's.
+    #[error(
+        "{field}: {value:?} is a resource of Microsoft's own, and tokens for it belong to somebody else; name the client id or App ID URI of the server's own app registration"
+    )]
+    MicrosoftsOwn {
+        /// The field's path in the file.
+        field: &'static str,
+        /// What stands there.
+        value: String,
+    },
     /// `publicUrl` and `path` contradict each other.
     #[error("publicUrl: {public_url:?} is not https://host{path}; both are derived from spec.exposure")]
     PublicUrl {
@@ -239,6 +251,10 @@ impl ServerConfiguration {
     pub fn validate(&self) -> Result<(), ConfigurationError> {
         guid("entra.tenantId", &self.entra.tenant_id)?;
         guid("entra.clientId", &self.entra.client_id)?;
+        not_microsofts("entra.clientId", &self.entra.client_id)?;
+        for audience in &self.entra.audiences {
+            not_microsofts("entra.audiences", audience)?;
+        }
         address("entra.authority", &self.entra.authority)?;
         address("graph.baseUrl", &self.graph.base_url)?;
         if let Some(public_url) = &self.public_url {
@@ -285,12 +301,16 @@ fn address(field: &'static str, value: &str) -> Result<(), ConfigurationError> {
     }
 }
 
-fn guid(field: &'static str, value: &str) -> Result<(), ConfigurationError> {
-    let groups: Vec<&str> = value.split('-').collect();
-    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
-    let digits = groups.iter().all(|group| group.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
-    if lengths == [8, 4, 4, 4, 12] && digits {
-        return Ok(());
+fn not_microsofts(field: &'static str, value: &str) -> Result<(), ConfigurationError> {
+    match is_microsofts_own(value) {
+        true => Err(ConfigurationError::MicrosoftsOwn { field, value: value.to_owned() }),
+        false => Ok(()),
     }
-    Err(ConfigurationError::Guid { field, value: value.to_owned() })
+}
+
+fn guid(field: &'static str, value: &str) -> Result<(), ConfigurationError> {
+    match is_guid(value) {
+        true => Ok(()),
+        false => Err(ConfigurationError::Guid { field, value: value.to_owned() }),
+    }
 }

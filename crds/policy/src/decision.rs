@@ -1,17 +1,22 @@
 //! Deciding by the compiled policy: who asks, for what, and which deny, grant or lack of one answers.
 //!
-//! Membership of a subject is yes, no or unknown. Unknown never grants and always matches a deny. Any matching deny wins;
-//! else any grant does whose subject is yes and whose requirements are met; else nothing is allowed.
+//! Membership of a subject is yes, no or unknown, and so is the app registration that a pinned rule holds for. Unknown
+//! never grants and always matches a deny. Any matching deny wins; else any grant does whose subject and registration are
+//! yes and whose requirements are met; else nothing is allowed.
 
 use std::collections::BTreeSet;
 
-use crate::{BuiltInTool, CallerKind, CompiledPolicy, Grant, GraphAccess, MappingReference, Requirements, Subject};
+use crate::{
+    BuiltInTool, CallerKind, CompiledPolicy, Grant, GraphAccess, MappingReference, Registration, Requirements, Subject,
+};
 
 /// Who asks, as far as decisions depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// A person, or an application without one.
     pub kind: CallerKind,
+    /// The app registration that the token was issued for: roles and scopes are that one's.
+    pub registration: Registration,
     /// `azp` or `appid`: the client of a person, or the application itself; a GUID in lower case.
     pub client_id: String,
     /// The `roles` claim.
@@ -97,6 +102,8 @@ pub enum Refusal {
         deny: String,
         /// Whether it is only taken to mean the caller, since the caller's groups are unknown.
         groups_unknown: bool,
+        /// Whether it is pinned to an app registration, and only taken to hold since the token's audience proves none.
+        registration_unknown: bool,
     },
     /// A grant means the caller, whose token lacks scopes: the client can ask for them.
     ScopesMissing {
@@ -129,14 +136,17 @@ pub struct Ways {
     pub groups: BTreeSet<String>,
     /// Whether a grant to a group would have been decisive, had the caller's groups been known.
     pub groups_unknown: bool,
+    /// Whether a grant that is pinned to an app registration was passed over since the token's audience proves none.
+    pub registration_unknown: bool,
 }
 
-/// Whether the caller is meant by a subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether the caller is meant by a rule: by a subject of it, and by its registration. Of two that both have to hold, the
+/// lower counts; of two of which one has to, the higher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Membership {
-    Yes,
     No,
     Unknown,
+    Yes,
 }
 
 impl CompiledPolicy {
@@ -150,15 +160,15 @@ impl CompiledPolicy {
 
     fn denied(&self, caller: &Caller, operation: Operation<'_>) -> Option<Refusal> {
         let matching = self.denies.iter().filter(|deny| deny.forbid.forbid(operation)).filter_map(|deny| {
-            let meant = deny.to.as_ref().map_or(Membership::Yes, |to| caller.is_any_of(to));
-            (meant != Membership::No).then(|| Refusal::Denied {
-                mapping: deny.mapping.clone(),
-                deny: deny.name.clone(),
-                groups_unknown: meant == Membership::Unknown,
-            })
+            let subject = deny.to.as_ref().map_or(Membership::Yes, |to| caller.is_any_of(to));
+            let registration = caller.is_of(deny.registration.as_deref());
+            let unknown = (subject == Membership::Unknown, registration == Membership::Unknown);
+            (subject.min(registration) != Membership::No).then_some((unknown, deny))
         });
         // One that surely means the caller says more than one that may.
-        matching.min_by_key(|denied| matches!(denied, Refusal::Denied { groups_unknown: true, .. }))
+        let ((groups_unknown, registration_unknown), deny) = matching.min_by_key(|(unknown, _)| *unknown)?;
+        let (mapping, deny) = (deny.mapping.clone(), deny.name.clone());
+        Some(Refusal::Denied { mapping, deny, groups_unknown, registration_unknown })
     }
 
     fn granted(&self, caller: &Caller, operation: Operation<'_>) -> Decision {
@@ -167,6 +177,12 @@ impl CompiledPolicy {
         let mut allowing: Option<&Grant> = None;
         for grant in self.grants.iter().filter(|grant| grant.allow.grant(operation)) {
             if !caller.could_meet(&grant.require) {
+                continue;
+            }
+            // A role or group that another registration's tokens need is no way in for this one.
+            let registration = caller.is_of(grant.registration.as_deref());
+            if registration != Membership::Yes {
+                ways.registration_unknown |= registration == Membership::Unknown;
                 continue;
             }
             if caller.is_any_of(&grant.to) != Membership::Yes {
@@ -189,13 +205,16 @@ impl CompiledPolicy {
 
 impl Caller {
     fn is_any_of(&self, subjects: &[Subject]) -> Membership {
-        let each = || subjects.iter().map(|subject| self.is(subject));
-        if each().any(|membership| membership == Membership::Yes) {
-            Membership::Yes
-        } else if each().any(|membership| membership == Membership::Unknown) {
-            Membership::Unknown
-        } else {
-            Membership::No
+        subjects.iter().map(|subject| self.is(subject)).max().unwrap_or(Membership::No)
+    }
+
+    /// Whether the token is of the registration that a rule is pinned to.
+    fn is_of(&self, pinned: Option<&str>) -> Membership {
+        match (pinned, &self.registration) {
+            (None, _) => Membership::Yes,
+            (Some(_), Registration::Unknown) => Membership::Unknown,
+            (Some(pinned), Registration::Known(registration)) if pinned == registration => Membership::Yes,
+            (Some(_), Registration::Known(_)) => Membership::No,
         }
     }
 

@@ -7,7 +7,9 @@
 mod cloud;
 mod configuration;
 mod decision;
+mod microsoft;
 mod policy;
+mod registration;
 mod status;
 mod tools;
 
@@ -17,9 +19,14 @@ pub use configuration::{
     GroupsSource, ProbeConfiguration, Rate, RateLimitConfiguration, ServerConfiguration, ServerReference, TokenVersion,
 };
 pub use decision::{Caller, Decision, Groups, Operation, Refusal, Ways};
+pub use microsoft::{
+    MICROSOFT_APPLICATION_FAMILIES, MICROSOFT_APPLICATIONS, MICROSOFT_DOMAINS, MICROSOFT_NAMES, is_microsofts_own,
+    microsofts_own_pattern,
+};
 pub use policy::{
     CallerKind, CompiledPolicy, Deny, Grant, MappingReference, POLICY_KEY, Pattern, PolicyError, Primitives,
     Requirements, Subject, revision,
 };
+pub use registration::Registration;
 pub use status::{FederatedIdentity, FederationStatus, KeysStatus, PolicyStatus, ServerStatus};
 pub use tools::{BUILT_IN_TOOLS, BuiltInTool, built_in_tool};

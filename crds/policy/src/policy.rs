@@ -31,6 +31,9 @@ pub struct Grant {
     pub mapping: MappingReference,
     /// The grant's name in it.
     pub name: String,
+    /// The app registration whose tokens alone it holds for: a GUID in lower case. Absent: every accepted token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<String>,
     /// Any of these subjects is meant.
     pub to: Vec<Subject>,
     /// What the token must carry besides.
@@ -51,6 +54,9 @@ pub struct Deny {
     pub mapping: MappingReference,
     /// The deny's name in it.
     pub name: String,
+    /// The app registration whose tokens alone it holds for: a GUID in lower case. Absent: every accepted token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<String>,
     /// Any of these subjects is meant. Absent: everyone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<Subject>>,

@@ -62,6 +62,28 @@ fn each_unsound_configuration_is_refused_with_the_field_named() {
 }
 
 #[test]
+fn resources_of_microsofts_own_are_refused_as_audience_and_as_client_id_with_the_next_step() {
+    let refused = |audience: &str| {
+        let mut changed = configuration();
+        changed.entra.audiences = vec!["https://graph.mcp.contoso.com/mcp".into(), audience.to_owned()];
+        changed.validate().err().map(|error| error.to_string())
+    };
+    assert_eq!(refused("api://1c2d0000-0000-0000-0000-00000000000b"), None);
+    assert_eq!(refused("https://graph.microsoft.com.contoso.com"), None);
+    for domain in MICROSOFT_DOMAINS {
+        let error = refused(&format!("https://{domain}/")).unwrap_or_else(|| panic!("{domain} is let in"));
+        assert!(error.starts_with("entra.audiences: ") && error.contains("; name the client id"), "{error}");
+    }
+    for id in MICROSOFT_APPLICATIONS {
+        assert!(refused(&format!("api://{id}")).is_some(), "{id}");
+        let mut changed = configuration();
+        changed.entra.client_id = (*id).to_owned();
+        let error = changed.validate().unwrap_err().to_string();
+        assert!(error.starts_with("entra.clientId: ") && error.contains("Microsoft's own"), "{error}");
+    }
+}
+
+#[test]
 fn each_cloud_has_an_authority_a_graph_and_an_audience_of_its_own_kind() {
     let facts: Vec<_> = [Cloud::Public, Cloud::USGov, Cloud::USGovDoD, Cloud::China]
         .map(|cloud| (cloud.authority(), cloud.graph(), cloud.federation_audience()))

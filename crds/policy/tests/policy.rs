@@ -10,6 +10,8 @@ const READS: Operation<'_> = Operation::Tool { name: "get_user_details", writes:
 const WRITES: Operation<'_> = Operation::Tool { name: "send_mail", writes: true };
 const SALES: &str = "3f0c0000-0000-0000-0000-000000000001";
 const DAEMON: &str = "77aa0000-0000-0000-0000-000000000002";
+const OURS: &str = "1c2d0000-0000-4000-8000-000000000004";
+const OTHER: &str = "1c2d0000-0000-4000-8000-000000000005";
 const CLIENT: &str = "77aa0000-0000-0000-0000-000000000003";
 
 fn set(names: &[&str]) -> BTreeSet<String> {
@@ -24,6 +26,7 @@ fn grant(name: &str, to: Subject, patterns: &[&str]) -> Grant {
     Grant {
         mapping: MappingReference { namespace: Some("productivity".into()), name: "readers".into() },
         name: name.into(),
+        registration: None,
         to: vec![to],
         require: Requirements::default(),
         graph: GraphAccess::OnBehalfOf,
@@ -40,6 +43,7 @@ fn deny(name: &str, to: Option<Subject>, patterns: &[&str]) -> Deny {
     Deny {
         mapping: MappingReference { namespace: None, name: "guardrails".into() },
         name: name.into(),
+        registration: None,
         to: to.map(|subject| vec![subject]),
         forbid: tools(patterns),
     }
@@ -63,6 +67,7 @@ fn the_daemon() -> Subject {
 
 fn user(roles: &[&str], groups: Option<&[&str]>) -> Caller {
     Caller {
+        registration: Registration::Known(OURS.into()),
         kind: CallerKind::User,
         client_id: CLIENT.into(),
         roles: set(roles),
@@ -241,7 +246,7 @@ fn any_matching_deny_wins_over_every_grant_and_names_itself() {
         denies: vec![deny("other", Some(role("Guest")), &["get_*"]), deny("no-profile", None, &["get_user_details"])],
         grants: vec![grant("readers", role("R"), &["*"])],
     };
-    let Decision::Refused(Refusal::Denied { mapping, deny, groups_unknown }) =
+    let Decision::Refused(Refusal::Denied { mapping, deny, groups_unknown, .. }) =
         policy.decide(&user(&["R"], None), READS)
     else {
         panic!("it is denied to everyone")
@@ -265,6 +270,98 @@ fn a_deny_to_a_group_binds_its_members_and_those_who_may_be_but_nobody_else() {
     assert_eq!(denied(&user(&["R"], None)), Some(true));
     assert_eq!(denied(&application(DAEMON, &["R"])), Some(true));
     assert_eq!(denied(&user(&["R"], Some(&["other"]))), None);
+}
+
+#[test]
+fn an_audience_proves_a_registration_only_as_its_client_id_or_the_uri_of_that() {
+    for audience in [OURS.to_owned(), format!("api://{OURS}")] {
+        assert_eq!(Registration::proven_by(&audience), Registration::Known(OURS.into()), "{audience}");
+    }
+    let names = [
+        String::new(),
+        "api://".into(),
+        "https://graph.mcp.contoso.com/mcp".into(),
+        format!("https://{OURS}"),
+        format!("api://{OURS}/"),
+        format!("api://{OURS}/{OTHER}"),
+        format!("api://mcp/{OURS}"),
+        format!("api://api://{OURS}"),
+        format!("spn:{OURS}"),
+        OURS.to_uppercase(),
+        format!("API://{OURS}"),
+        format!("{OURS} "),
+        OURS.replace('-', "0"),
+        OURS.replace('c', "g"),
+    ];
+    for audience in names {
+        assert_eq!(Registration::proven_by(&audience), Registration::Unknown, "{audience}");
+    }
+}
+
+#[test]
+fn a_pinned_grant_holds_for_tokens_of_its_registration_and_a_pinned_deny_for_those_and_for_unproven_ones() {
+    let ours = || Registration::Known(OURS.into());
+    let other = || Registration::Known(OTHER.into());
+    let unknown = || Registration::Unknown;
+    // The pin, the registration of the token, whether a grant holds, whether a deny does.
+    let table = [
+        (None, ours(), true, true),
+        (None, other(), true, true),
+        (None, unknown(), true, true),
+        (Some(OURS), ours(), true, true),
+        (Some(OURS), other(), false, false),
+        (Some(OURS), unknown(), false, true),
+    ];
+    for (pin, registration, granted, denied) in table {
+        for caller in [user(&["R"], None), application(DAEMON, &["R"])] {
+            let caller = Caller { registration: registration.clone(), ..caller };
+            let pin = pin.map(str::to_owned);
+            let pinned = Grant { registration: pin.clone(), ..grant("pinned", role_of_anybody("R"), &["*"]) };
+            let decision = decide(vec![pinned], &caller);
+            assert_eq!(decision.is_allowed(), granted, "grant pinned to {pin:?}: {caller:?}");
+            if !granted {
+                let unseen = Ways { registration_unknown: registration == unknown(), ..Ways::default() };
+                assert_eq!(ways(decision), unseen, "the role of another registration is no way in");
+            }
+
+            let pinned = Deny { registration: pin.clone(), ..deny("pinned", None, &["*"]) };
+            let grants = vec![grant("all", role_of_anybody("R"), &["*"])];
+            let decision = CompiledPolicy { denies: vec![pinned], grants }.decide(&caller, READS);
+            assert_eq!(!decision.is_allowed(), denied, "deny pinned to {pin:?}: {caller:?}");
+            if let Decision::Refused(Refusal::Denied { registration_unknown, .. }) = decision {
+                assert_eq!(registration_unknown, pin.is_some() && registration == unknown());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pinned_deny_to_a_group_takes_the_registration_and_the_group() {
+    let denied = |registration: Registration, groups: Option<&[&str]>| {
+        let pinned = Deny { registration: Some(OURS.into()), ..deny("no-sales", Some(sales()), &["*"]) };
+        let policy = CompiledPolicy { denies: vec![pinned], grants: vec![grant("all", role("R"), &["*"])] };
+        match policy.decide(&Caller { registration, ..user(&["R"], groups) }, READS) {
+            Decision::Refused(Refusal::Denied { groups_unknown, registration_unknown, .. }) => {
+                Some((groups_unknown, registration_unknown))
+            }
+            _ => None,
+        }
+    };
+    let (ours, other) = (Registration::Known(OURS.into()), Registration::Known(OTHER.into()));
+    assert_eq!(denied(ours.clone(), Some(&[SALES])), Some((false, false)));
+    assert_eq!(denied(ours.clone(), None), Some((true, false)));
+    assert_eq!(denied(ours, Some(&["other"])), None);
+    assert_eq!(denied(other.clone(), Some(&[SALES])), None);
+    assert_eq!(denied(other, None), None);
+    assert_eq!(denied(Registration::Unknown, Some(&[SALES])), Some((false, true)));
+    assert_eq!(denied(Registration::Unknown, None), Some((true, true)));
+    assert_eq!(denied(Registration::Unknown, Some(&["other"])), None);
+}
+
+#[test]
+fn a_policy_without_pins_is_written_as_before_there_were_any() {
+    let policy = CompiledPolicy { denies: vec![deny("d", None, &["*"])], grants: vec![grant("g", role("R"), &["*"])] };
+    assert!(!serde_json::to_string(&policy).unwrap().contains("registration"));
 }
 
 #[test]
@@ -339,26 +436,29 @@ fn any_patterns() -> impl Strategy<Value = Primitives> {
 }
 
 prop_compose! {
-    fn any_grant()(to in prop::collection::vec(any_subject(), 0..3), allow in any_patterns(),
+    fn any_grant()(registration in prop::option::of("[rs]"), to in prop::collection::vec(any_subject(), 0..3), allow in any_patterns(),
                    scopes in prop::collection::btree_set("[st]", 0..2), context in prop::option::of("c[12]")) -> Grant {
-        Grant { to, allow, require: Requirements { scopes, authentication_context: context }, ..grant("any", role("A"), &[]) }
+        Grant { registration, to, allow, require: Requirements { scopes, authentication_context: context }, ..grant("any", role("A"), &[]) }
     }
 }
 
 prop_compose! {
-    fn any_deny()(to in prop::option::of(prop::collection::vec(any_subject(), 0..3)), forbid in any_patterns()) -> Deny {
-        Deny { to, forbid, ..deny("any", None, &[]) }
+    fn any_deny()(registration in prop::option::of("[rs]"),
+                  to in prop::option::of(prop::collection::vec(any_subject(), 0..3)), forbid in any_patterns()) -> Deny {
+        Deny { registration, to, forbid, ..deny("any", None, &[]) }
     }
 }
 
 prop_compose! {
     fn any_caller()(is_user in any::<bool>(), client_id in "[xyz]", roles in prop::collection::btree_set("[ABC]", 0..3),
                     groups in prop::option::of(prop::collection::btree_set("[ghi]", 0..3)),
+                    registration in prop::option::of("[rst]"),
                     scopes in prop::collection::btree_set("[st]", 0..3),
                     authentication_contexts in prop::collection::btree_set("c[12]", 0..3)) -> Caller {
         let kind = if is_user { CallerKind::User } else { CallerKind::Application };
         let groups = groups.map_or(Groups::Unknown, Groups::Known);
-        Caller { kind, client_id, roles, groups, scopes, authentication_contexts }
+        let registration = registration.map_or(Registration::Unknown, Registration::Known);
+        Caller { registration, kind, client_id, roles, groups, scopes, authentication_contexts }
     }
 }
 
@@ -392,9 +492,12 @@ proptest! {
         policy in any_policy(), caller in any_caller(), (name, writes) in any_tool(),
     ) {
         let operation = Operation::Tool { name: &name, writes };
-        let unknown = Caller { groups: Groups::Unknown, ..caller.clone() };
-        if policy.decide(&unknown, operation).is_allowed() {
-            prop_assert!(policy.decide(&caller, operation).is_allowed());
+        let groups = Caller { groups: Groups::Unknown, ..caller.clone() };
+        let registration = Caller { registration: Registration::Unknown, ..caller.clone() };
+        for unknown in [groups, registration] {
+            if policy.decide(&unknown, operation).is_allowed() {
+                prop_assert!(policy.decide(&caller, operation).is_allowed());
+            }
         }
     }
 
@@ -409,7 +512,7 @@ proptest! {
                 alone.decide(&caller, operation).is_allowed()
             });
             prop_assert!(granted);
-            let denied = policy.denies.iter().any(|deny| deny.to.is_none() && deny.forbid.forbid(operation));
+            let denied = policy.denies.iter().any(|deny| deny.registration.is_none() && deny.to.is_none() && deny.forbid.forbid(operation));
             prop_assert!(!denied);
         }
     }

@@ -137,7 +137,7 @@ impl Graph {
 mod tests {
     use std::collections::BTreeSet;
 
-    use mcp_entra_policy::{Cloud, EntraConfiguration, Groups, GroupsSource, TokenVersion};
+    use mcp_entra_policy::{Cloud, EntraConfiguration, Groups, GroupsSource, Registration, TokenVersion};
     use secrecy::SecretString;
 
     use super::*;
@@ -174,6 +174,7 @@ mod tests {
         Principal::User(User {
             tenant_id: "tenant".into(),
             object_id: ALICE.into(),
+            registration: Registration::Unknown,
             membership: Membership::Member,
             client_id: "client".into(),
             scopes: BTreeSet::new(),
@@ -190,6 +191,7 @@ mod tests {
         Principal::Application(Application {
             tenant_id: "tenant".into(),
             object_id: "daemon".into(),
+            registration: Registration::Unknown,
             client_id: "daemon".into(),
             roles: BTreeSet::new(),
             expires_at: 0,

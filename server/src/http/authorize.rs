@@ -119,8 +119,8 @@ struct Refused<'a> {
 impl Refused<'_> {
     async fn answer(&self, refusal: &Refusal) -> Response {
         match refusal {
-            Refusal::Denied { mapping, deny, groups_unknown } => {
-                let unknown = if *groups_unknown { self.groups_unknown() } else { String::new() };
+            Refusal::Denied { mapping, deny, groups_unknown, registration_unknown } => {
+                let unknown = self.unknown(*groups_unknown, *registration_unknown);
                 let why = format!(
                     "It is denied by {deny} of the ClusterMcpRoleMapping {mapping}, whoever grants it: ask the platform \
                      team.{unknown}"
@@ -136,8 +136,9 @@ impl Refused<'_> {
             Refusal::NotGranted(ways) => {
                 let data = json!({
                     "roles": ways.roles, "groups": ways.groups, "groupsUnknown": ways.groups_unknown,
+                    "registrationUnknown": ways.registration_unknown,
                 });
-                let unknown = if ways.groups_unknown { self.groups_unknown() } else { String::new() };
+                let unknown = self.unknown(ways.groups_unknown, ways.registration_unknown);
                 self.forbidden(&(what_would_allow(self.principal.caller().kind, ways) + &unknown), data)
             }
         }
@@ -158,6 +159,19 @@ impl Refused<'_> {
         };
         let text = format!("{text}. {why}");
         answer::tool_error(self.id(), &text)
+    }
+
+    /// What could not be seen of the caller, and what to do about it.
+    fn unknown(&self, groups: bool, registration: bool) -> String {
+        let groups = groups.then(|| self.groups_unknown()).unwrap_or_default();
+        let client_id = &self.gate.configuration.entra.client_id;
+        let registration = registration.then(|| {
+            format!(
+                " The audience of your token does not prove which app registration it was issued for, and a rule holds for \
+                 one registration only: ask for a token whose audience is a client id, such as {client_id}."
+            )
+        });
+        groups + &registration.unwrap_or_default()
     }
 
     fn groups_unknown(&self) -> String {
@@ -203,7 +217,7 @@ fn what_would_allow(kind: CallerKind, ways: &Ways) -> String {
             "It takes {all}: ask an administrator of Entra to assign it to the application, then ask for a new token."
         ),
         CallerKind::User if all.is_empty() => {
-            "No role mapping grants it to anyone: ask the platform team for an McpRoleMapping.".to_owned()
+            "No role mapping grants it to tokens like yours: ask the platform team for an McpRoleMapping.".to_owned()
         }
         CallerKind::User => {
             format!("It takes {all}: ask an administrator of Entra for it, then sign in again to get a new token.")
@@ -217,7 +231,7 @@ mod tests {
 
     fn ways(roles: &[&str], groups: &[&str], groups_unknown: bool) -> Ways {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Ways { roles: set(roles), groups: set(groups), groups_unknown }
+        Ways { roles: set(roles), groups: set(groups), groups_unknown, registration_unknown: false }
     }
 
     #[test]

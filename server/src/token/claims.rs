@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use mcp_entra_policy::{CallerKind, Groups, GroupsSource, ServerConfiguration, TokenVersion};
+use mcp_entra_policy::{CallerKind, Groups, GroupsSource, Registration, ServerConfiguration, TokenVersion};
 use secrecy::SecretString;
 use serde_json::Value;
 use uuid::Uuid;
@@ -88,12 +88,20 @@ pub(super) fn principal(
     let scopes = scopes(claims)?;
     let kind = caller_kind(claims, scopes.as_ref(), expected)?;
     let (tenant_id, object_id) = (expected.tenant.clone(), guid(claims, "oid")?);
+    let registration = Registration::proven_by(text(claims, "aud")?);
     let client_id = client_id(claims, version, expected)?;
     let roles = strings(claims, "roles")?.unwrap_or_default();
     if kind == CallerKind::Application {
         return match roles.is_empty() {
             true => Err(TokenError::ApplicationWithoutRole),
-            false => Ok(Principal::Application(Application { tenant_id, object_id, client_id, roles, expires_at })),
+            false => Ok(Principal::Application(Application {
+                tenant_id,
+                object_id,
+                registration,
+                client_id,
+                roles,
+                expires_at,
+            })),
         };
     }
     let scopes = scopes.unwrap_or_default();
@@ -103,6 +111,7 @@ pub(super) fn principal(
     Ok(Principal::User(User {
         tenant_id,
         object_id,
+        registration,
         membership: membership(claims, expected),
         client_id,
         scopes,

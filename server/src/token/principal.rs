@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mcp_entra_policy::{Caller, CallerKind, Groups};
+use mcp_entra_policy::{Caller, CallerKind, Groups, Registration};
 use secrecy::SecretString;
 
 /// Who a verified token speaks for: a person, or an application without one.
@@ -21,6 +21,8 @@ pub struct User {
     pub tenant_id: String,
     /// `oid`: the user in that tenant, a GUID in lower case.
     pub object_id: String,
+    /// `aud`: the app registration that the token was issued for.
+    pub registration: Registration,
     /// Whether the user is the tenant's own or a guest in it.
     pub membership: Membership,
     /// `azp` or `appid`: the client that the user signed in to, a GUID in lower case.
@@ -57,6 +59,8 @@ pub struct Application {
     pub tenant_id: String,
     /// `oid`: the application's service principal in that tenant, a GUID in lower case.
     pub object_id: String,
+    /// `aud`: the app registration that the token was issued for.
+    pub registration: Registration,
     /// `azp` or `appid`: the application, a GUID in lower case.
     pub client_id: String,
     /// `roles`: the application permissions; never empty.
@@ -108,6 +112,7 @@ impl Principal {
         match self {
             Self::User(user) => Caller {
                 kind: CallerKind::User,
+                registration: user.registration.clone(),
                 client_id: user.client_id.clone(),
                 roles: user.roles.clone(),
                 groups: user.groups.clone(),
@@ -116,6 +121,7 @@ impl Principal {
             },
             Self::Application(application) => Caller {
                 kind: CallerKind::Application,
+                registration: application.registration.clone(),
                 client_id: application.client_id.clone(),
                 roles: application.roles.clone(),
                 // Nothing is read of an application's groups.

@@ -207,6 +207,7 @@ pub(crate) fn deny_to_everyone(tools: &[&str]) -> Deny {
     Deny {
         mapping: MappingReference { namespace: None, name: "guardrails".into() },
         name: "nobody".into(),
+        registration: None,
         to: None,
         forbid: primitives(tools),
     }
@@ -217,6 +218,7 @@ pub(crate) fn grant(name: &str, to: Subject, tools: &[&str]) -> Grant {
     Grant {
         mapping: MappingReference { namespace: Some("productivity".into()), name: format!("{name}-mapping") },
         name: name.into(),
+        registration: None,
         to: vec![to],
         require: Requirements::default(),
         graph: GraphAccess::OnBehalfOf,

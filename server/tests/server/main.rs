@@ -12,6 +12,7 @@ mod identity;
 mod issuer;
 mod messages;
 mod operation;
+mod pins;
 mod program;
 mod rate_limits;
 mod refusals;

@@ -2,6 +2,7 @@
 //! every pattern, bound and CEL rule of the kinds, on a real API server.
 #![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
 
+mod audiences;
 mod mappings;
 
 use std::time::{Duration, Instant};
