@@ -166,6 +166,20 @@ impl Applier<'_> {
         Err(Error::Contended { object, attempts: ATTEMPTS }.into())
     }
 
+    /// Sets an annotation of a child that is left as it is otherwise, if it is still the one that was seen.
+    pub(crate) async fn annotate(&self, kind: ChildKind, annotation: &str, value: &str) -> Result<(), Error> {
+        let Some(seen) = self.seen.get(&kind).filter(|seen| seen.is_ours()) else { return Ok(()) };
+        let name = kind.name(&self.owner.name);
+        let patch = json!({"metadata": {"uid": seen.uid, "annotations": {annotation: value}}});
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let api = kind.api(self.client, &self.owner.namespace);
+        match api.patch(&name, &parameters, &Patch::Merge(&patch)).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+            Err(error) => Err(Error::kubernetes(format!("annotating {} {name}", kind.kind()))(error)),
+        }
+    }
+
     fn settle(&mut self, kind: ChildKind, object: &DynamicObject, built: &str) {
         let Seen { uid, version, .. } = Seen::of(&object.metadata, self.owner);
         let hash = Settled::hash(&uid, &version, built);

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     conditions::{Reason, Verdict},
     pods::PolledPod,
-    views::{ChildView, ConditionView, PodView, is_true},
+    views::{ChildView, ConditionView, PodView},
 };
 
 /// Characters of foreign text that a message carries.
@@ -27,6 +27,8 @@ pub(crate) struct Rollout<'a> {
     pub(crate) deployment: Option<&'a ChildView>,
     /// What sets the number of pods, where the spec leaves it that.
     pub(crate) autoscaler: Option<&'a ChildView>,
+    /// Whether others set the number of pods, since the spec says nothing of it.
+    pub(crate) is_external: bool,
     /// Whether the Deployment has been applied, but not been seen again since.
     pub(crate) is_stale: bool,
     pub(crate) pods: &'a [&'a PodView],
@@ -35,13 +37,22 @@ pub(crate) struct Rollout<'a> {
 
 /// Whether enough pods of the newest spec, and no others, are ready now.
 pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
-    let Rollout { namespace, wanted, deployment, autoscaler, is_stale, pods, polled, .. } = rollout;
+    let Rollout { namespace, wanted, deployment, autoscaler, is_external, is_stale, pods, polled, .. } = rollout;
     let enough = rollout.enough.min(wanted);
     if wanted == 0 && autoscaler.is_some() {
         return Verdict::no(
             Reason::ScaledToZero,
             format!(
                 "no pod is wanted: somebody has scaled the Deployment to 0, which its autoscaler leaves so; start one with kubectl -n {namespace} scale deployment {} --replicas=1",
+                deployment.map(ChildView::name).unwrap_or_default()
+            ),
+        );
+    }
+    if wanted == 0 && is_external {
+        return Verdict::no(
+            Reason::ScaledToZero,
+            format!(
+                "no pod is wanted: somebody has scaled the Deployment to 0; start one with kubectl -n {namespace} scale deployment {} --replicas=1, or set spec.replicas",
                 deployment.map(ChildView::name).unwrap_or_default()
             ),
         );
@@ -58,7 +69,8 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
     let status = deployment.status();
     let ready = status.ready_replicas;
     // What an autoscaler changes is the number alone.
-    let is_observed = deployment.is_observed() || (autoscaler.is_some() && deployment.is_scaling());
+    let is_scaled = (autoscaler.is_some() || is_external) && deployment.is_scaling();
+    let is_observed = deployment.is_observed() || is_scaled;
     if ready >= enough && !is_stale && is_observed && deployment.is_rolled_out(enough) {
         let idle = autoscaler.and_then(|autoscaler| idle(namespace, autoscaler)).unwrap_or_default();
         return Verdict::yes(Reason::PodsReady, format!("{ready} of {wanted} pods are ready{idle}"));
@@ -66,6 +78,13 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
     let trouble = refused(deployment)
         .or_else(|| pods.iter().find_map(|pod| trouble(pod)))
         .or_else(|| polled.iter().find_map(own_words));
+    if deployment.paused && (ready >= enough || trouble.is_none()) {
+        let resume = resume(namespace, deployment.name());
+        return Verdict::no(
+            Reason::RollOutPaused,
+            format!("{ready} of {wanted} pods are ready, and the newest version is not rolled out: {resume}"),
+        );
+    }
     match trouble {
         Some((_, trouble)) if ready >= enough => Verdict::no(
             Reason::Progressing,
@@ -84,6 +103,20 @@ pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
             ),
         ),
     }
+}
+
+/// The next step where somebody has paused a Deployment.
+pub(crate) fn resume(namespace: &str, name: &str) -> String {
+    format!(
+        "somebody has paused the Deployment; resume it with kubectl -n {namespace} rollout resume deployment/{name}"
+    )
+}
+
+/// Whether new pods of a Deployment find no room: no node takes one, or the namespace's quota does not allow it.
+pub(crate) fn lacks_room<'a>(deployment: &ChildView, pods: impl IntoIterator<Item = &'a PodView>) -> bool {
+    let is_for = |found: Option<(Reason, String)>, reason| found.is_some_and(|(found, _)| found == reason);
+    is_for(refused(deployment), Reason::QuotaExceeded)
+        || pods.into_iter().any(|pod| is_for(trouble(pod), Reason::Unschedulable))
 }
 
 /// What is to be said of an autoscaler that cannot do its work: the pods serve nevertheless. Its own text changes between
@@ -121,13 +154,14 @@ fn reference(pod: &PodView) -> String {
     format!("-n {} {}", pod.full_name.namespace(), pod.name())
 }
 
-/// Why the ReplicaSet's controller cannot create pods at all.
+/// Why pods cannot be created at all, or not even their ReplicaSet.
 fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
-    let conditions = &deployment.status().conditions;
-    if !is_true(conditions, "ReplicaFailure") {
-        return None;
-    }
-    let failure = conditions.iter().find(|condition| condition.type_ == "ReplicaFailure")?;
+    let is_refusal = |condition: &&ConditionView| match condition.type_.as_str() {
+        "ReplicaFailure" => condition.status == "True",
+        "Progressing" => condition.reason == "ReplicaSetCreateError",
+        _ => false,
+    };
+    let failure = deployment.status().conditions.iter().find(is_refusal)?;
     let message = &failure.message;
     let (reason, advice) = if message.contains("exceeded quota") || message.contains("failed quota") {
         (Reason::QuotaExceeded, "raise the namespace's ResourceQuota, or ask for fewer or smaller pods")
@@ -237,7 +271,8 @@ mod tests {
 
     fn mk_rollout<'a>(wanted: i32, deployment: Option<&'a ChildView>, pods: &'a [&'a PodView]) -> Rollout<'a> {
         let namespace = "productivity";
-        Rollout { namespace, wanted, enough: wanted, deployment, autoscaler: None, is_stale: false, pods, polled: &[] }
+        let (autoscaler, is_external, is_stale) = (None, false, false);
+        Rollout { namespace, wanted, enough: wanted, deployment, autoscaler, is_external, is_stale, pods, polled: &[] }
     }
 
     fn available(wanted: i32, deployment: Option<&ChildView>, pods: &[&PodView]) -> Verdict {
@@ -309,6 +344,37 @@ mod tests {
             availability(Rollout { autoscaler, enough: 2, ..mk_rollout(5, Some(&deployment), &[]) }).state
         };
         assert_eq!((scaled(Some(&autoscaler)), scaled(None)), (State::True, State::False));
+    }
+
+    #[test]
+    fn where_others_set_the_number_one_ready_pod_is_enough_and_zero_is_told() {
+        let verdict = |wanted: i32, ready: i32| {
+            let mut deployment = mk_deployment(ready, json!([]));
+            let status = deployment.status_mut();
+            (status.replicas, status.updated_replicas) = (wanted, wanted);
+            availability(Rollout { is_external: true, enough: 1, ..mk_rollout(wanted, Some(&deployment), &[]) })
+        };
+        assert_eq!((verdict(3, 1).state, verdict(3, 1).message.as_str()), (State::True, "1 of 3 pods are ready"));
+        assert_no(&verdict(3, 0), Reason::Progressing, "0 of 3");
+        assert_no(&verdict(0, 0), Reason::ScaledToZero, "kubectl -n productivity scale deployment graph --replicas=1");
+    }
+
+    #[test]
+    fn a_paused_deployment_is_told_how_to_resume_unless_it_runs_the_newest_version() {
+        let verdict = |ready: i32, updated: i32, pods: &[&PodView]| {
+            let mut deployment = mk_deployment(ready, json!([]));
+            deployment.paused = true;
+            deployment.status_mut().updated_replicas = updated;
+            available(2, Some(&deployment), pods)
+        };
+        let resume = "resume it with kubectl -n productivity rollout resume deployment/graph";
+        assert_eq!(verdict(2, 2, &[]).state, State::True);
+        assert_no(&verdict(2, 0, &[]), Reason::RollOutPaused, resume);
+        assert_no(&verdict(0, 0, &[]), Reason::RollOutPaused, resume);
+        let crash = json!({"lastState": {"terminated": {"exitCode": 2}}});
+        let pod = mk_pod(json!({"phase": "Running", "containerStatuses": [crash]}));
+        assert_no(&verdict(1, 0, &[&pod]), Reason::CrashLooping, "ended with code 2");
+        assert_no(&verdict(2, 1, &[&pod]), Reason::RollOutPaused, resume);
     }
 
     #[test]
@@ -405,6 +471,7 @@ mod tests {
             enough: 2,
             deployment: Some(&deployment),
             autoscaler: None,
+            is_external: false,
             is_stale: true,
             pods: &[],
             polled: &[],
@@ -432,6 +499,7 @@ mod tests {
                 enough: 2,
                 deployment: Some(&deployment),
                 autoscaler: None,
+                is_external: false,
                 is_stale: false,
                 pods: &[],
                 polled: &[polled],

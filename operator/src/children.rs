@@ -1,12 +1,9 @@
 //! The children of one server, brought to what was built: what takes something away first, the policy before all, what
 //! waits for its turn left alone, and what is no longer asked for deleted last.
 
-use std::{
-    cell::LazyCell,
-    collections::{BTreeSet, HashSet},
-};
+use std::{collections::BTreeSet, time::Instant};
 
-use kube::ResourceExt;
+use kube::Resource;
 use mcp_entra_crds::McpServer;
 
 use crate::{
@@ -17,6 +14,7 @@ use crate::{
     controller::Context,
     errors::Error,
     exposure::{EXPOSES, exposes, leads},
+    fleet::{self, Member, Next, REQUESTED_HASH, RequestedHash, RollOut, progress},
     memory::ServerMemory,
     owner::Owner,
     ownership::{
@@ -26,9 +24,7 @@ use crate::{
     },
     policy::Compiled,
     resolve::{self, SeenChildren},
-    upgrades::{self, Next, RollOut},
     validate::{Refusal, Validated, validate},
-    views::ChildView,
     world::World,
 };
 
@@ -44,7 +40,7 @@ pub(crate) struct Applied {
     /// Kinds that the spec asks for and this cluster lacks.
     pub(crate) missing: BTreeSet<ChildKind>,
     /// Why the pods as built are not rolled out yet.
-    pub(crate) upgrade: Option<upgrades::Held>,
+    pub(crate) upgrade: Option<fleet::Held>,
 }
 
 /// Writes the children. What takes something away comes first, and waits for nothing else to be read, accepted or
@@ -116,14 +112,17 @@ pub(crate) async fn apply(
 
     // The turn is taken last, and given back by whoever does not use it.
     let turn = turn(context, validated, &applier.seen)?;
-    applied.upgrade = turn.err();
     match turn {
         Ok(RollOut::Requested) => {}
         Ok(RollOut::Upgrade) => {
             let upgraded = build::children(validated, held, RollOut::Upgrade).map_err(Error::from)?;
             children = upgraded.into_iter().filter(|child| wanted.contains(&child.kind)).collect();
         }
-        Err(_) => children.retain(|child| !matches!(child.kind, ChildKind::Deployment | ChildKind::Configuration)),
+        Err(held) => {
+            applied.upgrade = Some(held);
+            children.retain(|child| !matches!(child.kind, ChildKind::Deployment | ChildKind::Configuration));
+            note_request(&mut applier, world, &validated.requested_hash).await?;
+        }
     }
     let converged = converge(&mut applier, &children, &wanted, &applied.missing).await;
     if converged.is_err() {
@@ -172,29 +171,37 @@ async fn policy_alone(
 }
 
 /// Whether the pods as built may be rolled out now, or wait for their turn.
-fn turn(
-    context: &Context,
-    validated: &Validated,
-    seen: &SeenChildren,
-) -> Result<Result<RollOut, upgrades::Held>, Error> {
+fn turn(context: &Context, validated: &Validated, seen: &SeenChildren) -> Result<Result<RollOut, fleet::Held>, Error> {
     let Context { world, options, turns, .. } = context;
     let owner = &validated.owner;
     // Without its configuration no pod would start again.
     if !seen.contains_key(&ChildKind::Configuration) {
         return Ok(Ok(RollOut::Requested));
     }
-    let next =
-        Next { uid: &owner.uid, template: &build::template_hash(validated)?, requested: &validated.requested_hash };
-    let live = world.children.of(owner).remove(&ChildKind::Deployment);
-    // Anybody may make a Deployment that looks like one of ours.
-    let servers = LazyCell::new(|| world.servers.state().iter().filter_map(|server| server.uid()).collect());
-    let fleet = world.children.all(ChildKind::Deployment);
-    let is_ours = |found: &&ChildView| {
-        let servers: &HashSet<String> = &servers;
-        found.controller.as_ref().is_some_and(|controller| servers.contains(&*controller.uid))
+    let next = Next { owner, template: &build::template_hash(validated)?, requested: &validated.requested_hash };
+    let live = world.deployment_of(owner);
+    let live = live.as_deref().map(|live| (live, progress(live, || world.pods_of(owner))));
+    let fleet = || {
+        let servers = world.servers.state();
+        let members = servers.iter().filter_map(|server| {
+            let owner = Owner::of_metadata(server.meta()).ok()?;
+            let deployment = world.deployment_of(&owner)?;
+            let progress = progress(&deployment, || world.pods_of(&owner));
+            Some(Member::new(owner, &deployment, progress))
+        });
+        members.collect()
     };
-    let fleet = fleet.iter().map(|deployment| &**deployment).filter(is_ours);
-    Ok(upgrades::turn(next, live.as_deref(), fleet, options.at_once.into(), turns))
+    Ok(fleet::turn(next, live, fleet, options.at_once.into(), turns, Instant::now()))
+}
+
+/// Notes at a Deployment that has to wait what its author asks of the pods, where that is noted in a way that this version
+/// cannot compare. From then on a change of the author's is told from an upgrade, and waits for no turn.
+async fn note_request(applier: &mut Applier<'_>, world: &World, requested: &RequestedHash) -> Result<(), Error> {
+    let live = world.deployment_of(applier.owner);
+    if live.is_none_or(|live| RequestedHash::is_comparable(live.annotation(REQUESTED_HASH))) {
+        return Ok(());
+    }
+    applier.annotate(ChildKind::Deployment, REQUESTED_HASH, requested.as_str()).await
 }
 
 /// Deletes what leads clients to the server from elsewhere than its spec says, whatever becomes of the rest of the spec:

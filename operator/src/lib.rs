@@ -8,7 +8,7 @@
 //!    built at all. Both are pure. [`ownership`] then claims the host and the client id, unless another server holds them.
 //! 3. [`build`] makes the children, one of each [`child`] kind that the spec asks for. It is pure, and only what was
 //!    validated and is held reaches it.
-//!    [`upgrades`] decides whether pods that nobody asked for have to wait for their turn.
+//!    [`fleet`] decides whether pods that nobody asked for have to wait for their turn.
 //! 4. [`children`] brings them about in their order: [`apply`] writes what differs ([`drift`]), and nothing else: the policy before anything else is even read, so that nothing
 //!    holds up a revocation. [`replicas`] hands the number of pods over to an autoscaler and back.
 //! 5. [`pods`] asks the pods what is so, and nudges those whose policy is old.
@@ -45,6 +45,7 @@ mod errors;
 mod events;
 mod exposed;
 mod exposure;
+mod fleet;
 mod gate;
 mod http;
 mod leader;
@@ -71,7 +72,6 @@ mod run;
 mod scope;
 mod sight;
 mod status;
-mod upgrades;
 mod validate;
 mod views;
 mod watched;

@@ -19,7 +19,8 @@ pub struct Options {
     /// Servers whose pods are replaced at once where the operator itself wants other pods: after its own upgrade.
     #[arg(long = "upgrades-at-once", value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub at_once: u16,
-    /// Seconds after which a roll-out that makes no progress has failed, and halts further upgrades.
+    /// Seconds after which a roll-out that makes no progress has failed, and halts upgrades of its namespace, or of all
+    /// namespaces once two have failed. One that finds no room gives its turn back then, and halts nobody.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub roll_out_deadline_seconds: u32,
     /// An address that `spec.entra.endpoints.authority` may name, as https://host[:port]; repeatable. None: no McpServer

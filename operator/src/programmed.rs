@@ -7,11 +7,12 @@ use mcp_entra_crds::ConditionType;
 
 use crate::{
     apply::Conflict,
+    availability::resume,
     child::ChildKind,
     conditions::{Reason, Verdict},
-    owner::ADOPT,
+    fleet::{Held, Progress, progress},
+    owner::{ADOPT, Owner},
     status::Facts,
-    upgrades,
 };
 
 pub(crate) fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
@@ -68,16 +69,61 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
     if !facts.missing.is_empty() {
         return Verdict::no(Reason::KindNotServed, not_served(facts.missing));
     }
+    let (reason, message) = rolled_out(facts);
+    Verdict::yes(reason, message)
+}
+
+/// How far the pods are those that were built, once everything else is.
+fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
+    let Owner { namespace, name, .. } = facts.owner;
+    let deployment = facts.child(ChildKind::Deployment);
+    if deployment.is_some_and(|deployment| deployment.paused) || facts.upgrade == Some(&Held::Paused) {
+        let resume = resume(namespace, name);
+        return (
+            Reason::RollOutPaused,
+            format!("the children are applied as built, but no changed pod is rolled out: {resume}"),
+        );
+    }
+    let held = |reason, why: String| {
+        let what = "the children are applied as built, but for the pods: they are";
+        (reason, format!("{what} {why}"))
+    };
     match facts.upgrade {
-        None => Verdict::yes(Reason::Applied, "the children are applied as built"),
-        Some(upgrades::Held::Busy) => Verdict::yes(
-            Reason::UpgradeWaiting,
-            "the children are applied as built, but for the pods: they are replaced by those of the operator's version once other servers have been; wait",
+        Some(Held::Busy) => {
+            return held(
+                Reason::UpgradeWaiting,
+                "replaced by those of the operator's version once other servers have been; wait".to_owned(),
+            );
+        }
+        Some(Held::HaltedBy(failed)) => {
+            return held(
+                Reason::UpgradeHalted,
+                format!(
+                    "left as they are, since those of the operator's version do not come up for McpServer {failed} of this namespace; remove the cause that its condition Available names (kubectl -n {namespace} describe mcpserver {failed})"
+                ),
+            );
+        }
+        Some(Held::Halted) => {
+            return held(Reason::UpgradeHalted, "left as they are, since those of the operator's version do not come up in several namespaces; ask whoever runs mcp-entra-operator".to_owned());
+        }
+        Some(Held::Paused) | None => {}
+    }
+    let progress = deployment.map(|deployment| progress(deployment, || facts.pods.to_vec()));
+    let upgraded = "the children are applied as built, and the pods of the operator's version";
+    match progress {
+        Some(Progress::NoRoom) => (
+            Reason::UpgradeNoRoom,
+            format!(
+                "{upgraded} find no room, so that older ones serve on and other servers are upgraded first; the condition Available says what is missing"
+            ),
         ),
-        Some(upgrades::Held::Halted) => Verdict::yes(
-            Reason::UpgradeHalted,
-            "the children are applied as built, but for the pods: they are left as they are, since another server did not come up with those of the operator's version; ask whoever runs mcp-entra-operator",
+        Some(Progress::Failed) => (
+            Reason::UpgradeFailed,
+            format!(
+                "{upgraded} do not come up, so that older ones serve on and no other server of this namespace is upgraded; the condition Available says why"
+            ),
         ),
+        _ => (Reason::Applied, "the children are applied as built".to_owned()),
     }
 }
 

@@ -62,8 +62,17 @@ reasons! {
     Applied,
     /// Programmed: the children are as built, but for pods that wait until other servers have been upgraded.
     UpgradeWaiting,
-    /// Programmed: the children are as built, but for pods that are not upgraded, since another server did not come up.
+    /// Programmed: the children are as built, but for pods that are not upgraded, since another server of the namespace,
+    /// or servers of several namespaces, did not come up.
     UpgradeHalted,
+    /// Programmed: the children are as built, and the upgraded pods find no room: no node takes them, or the namespace's
+    /// ResourceQuota does not allow them. The older pods serve, and other servers are upgraded meanwhile.
+    UpgradeNoRoom,
+    /// Programmed: the children are as built, and the upgraded pods do not come up. The older pods serve, and the other
+    /// servers of the namespace are not upgraded.
+    UpgradeFailed,
+    /// Programmed, Available: somebody has paused the Deployment, so no changed pod is rolled out.
+    RollOutPaused,
     /// Programmed, Available: the spec is not accepted, so the children are left as they are.
     NotAccepted,
     /// Programmed, Conflicted: a child's name is somebody else's object.
@@ -89,7 +98,7 @@ reasons! {
     PodsReady,
     /// Available: pods are on their way; Programmed: the children of a deleted namesake are about to go.
     Progressing,
-    /// Available: `spec.replicas` is 0, or a Deployment with an autoscaler was scaled to 0 by hand.
+    /// Available: `spec.replicas` is 0, or somebody has scaled a Deployment to 0 whose number the spec does not give.
     ScaledToZero,
     /// Available: an image cannot be pulled.
     ImagePullFailed,

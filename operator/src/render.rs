@@ -12,13 +12,13 @@ use crate::{
     binding::{Mapping, Target},
     build,
     conditions::Reason,
+    fleet::RollOut,
     manifests::{ManifestError, Manifests},
     options::Options,
     owner::Owner,
     ownership::{self, Standing},
     policy,
     resolve::{ResolvedAccount, ResolvedTrustBundle},
-    upgrades::RollOut,
     validate::{Refusal, Resolved, validate},
 };
 

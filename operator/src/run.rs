@@ -29,6 +29,7 @@ use crate::{
     controller::{self as server, Context},
     discovery::discover,
     errors::Error,
+    fleet::Turns,
     gate::Gate,
     http::router,
     leader::{Candidate, Leadership, Lost},
@@ -41,7 +42,6 @@ use crate::{
     pods::status_client,
     scope::Scope,
     sight::{self, Blind},
-    upgrades::Turns,
     world::{self, WatchedServer},
 };
 

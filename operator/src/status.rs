@@ -21,6 +21,7 @@ use crate::{
     errors::Error,
     exposed::{self, Leading},
     exposure::leads,
+    fleet,
     memory::{ServerMemory, WrittenStatus},
     owner::Owner,
     ownership::Standing,
@@ -28,7 +29,6 @@ use crate::{
     policy::Compiled,
     programmed::{accepted, conflicted, not_served, programmed},
     reported::{authorization, federation},
-    upgrades,
     validate::{Refusal, public_url},
     views::{ChildView, PodView},
     world::OwnChildren,
@@ -55,7 +55,7 @@ pub(crate) struct Facts<'a> {
     /// Kinds that the spec asks for and this cluster lacks.
     pub(crate) missing: &'a BTreeSet<ChildKind>,
     /// Why the pods as built are not rolled out yet.
-    pub(crate) upgrade: Option<upgrades::Held>,
+    pub(crate) upgrade: Option<&'a fleet::Held>,
     pub(crate) children: &'a OwnChildren,
     /// Gateways and listeners that the spec names and that do not exist, in words.
     pub(crate) absent: &'a [String],
@@ -75,7 +75,7 @@ pub(crate) fn is_probing(polled: &PolledPod) -> bool {
 }
 
 impl<'a> Facts<'a> {
-    fn child(&self, kind: ChildKind) -> Option<&'a ChildView> {
+    pub(crate) fn child(&self, kind: ChildKind) -> Option<&'a ChildView> {
         self.children.get(&kind).map(|child| &**child)
     }
 
@@ -186,9 +186,15 @@ fn rollout<'a>(facts: &Facts<'a>) -> Rollout<'a> {
     Rollout {
         namespace: &facts.owner.namespace,
         wanted: wanted(facts),
-        enough: facts.server.spec.autoscaling.as_ref().map_or(i32::MAX, |autoscaling| autoscaling.min_replicas),
+        enough: match &facts.server.spec.autoscaling {
+            Some(autoscaling) => autoscaling.min_replicas,
+            // Nobody knows the fewest that others want, besides one.
+            None if is_external(facts) => 1,
+            None => i32::MAX,
+        },
         deployment: facts.child(ChildKind::Deployment),
         autoscaler: facts.server.spec.autoscaling.as_ref().and_then(|_| facts.child(ChildKind::Autoscaler)),
+        is_external: is_external(facts),
         is_stale: facts.deployment_is_stale,
         pods: facts.pods,
         polled: facts.polled,
@@ -200,13 +206,19 @@ fn selector(owner: &Owner) -> String {
     owner.selector().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }
 
+/// Whether neither the spec nor an autoscaler of the operator's says how many pods there are.
+fn is_external(facts: &Facts<'_>) -> bool {
+    facts.server.spec.replicas.is_none() && facts.server.spec.autoscaling.is_none()
+}
+
 /// The pods that there should be: with an autoscaler, as many as it has set last, or is about to. At 0 it leaves them.
+/// Where others scale the Deployment, as many as they have set last.
 fn wanted(facts: &Facts<'_>) -> i32 {
     let live = || facts.child(ChildKind::Deployment)?.replicas;
     match &facts.server.spec.autoscaling {
         Some(autoscaling) if live() != Some(0) => live().unwrap_or(1).max(autoscaling.min_replicas),
         Some(_) => 0,
-        None => facts.server.spec.replicas.unwrap_or(1),
+        None => facts.server.spec.replicas.or_else(live).unwrap_or(1),
     }
 }
 

@@ -6,11 +6,10 @@ use mcp_entra_policy::{
     ProbeConfiguration, Rate, RateLimitConfiguration, ServerConfiguration, ServerReference,
 };
 
-use sha2::{Digest, Sha256};
-
 use crate::{
     conditions::Reason,
     exposure::{self, Exposed, NamedGateway},
+    fleet::{RequestedHash, requested_hash},
     options::Options,
     owner::Owner,
     resolve::{ResolvedAccount, ResolvedTrustBundle},
@@ -31,8 +30,8 @@ pub(crate) struct Validated {
     pub(crate) exposure: Option<Exposed>,
     pub(crate) workload: Workload,
     pub(crate) image: String,
-    /// Hash of what the author asks of the pods; how many there are, and who reaches them, is not of them.
-    pub(crate) requested_hash: String,
+    /// Hash of what the author asks of the pods.
+    pub(crate) requested_hash: RequestedHash,
     /// Seconds after which a roll-out that makes no progress has failed.
     pub(crate) roll_out_deadline_seconds: i32,
 }
@@ -110,36 +109,25 @@ pub(crate) fn validate(
     if let Err(error) = configuration.validate() {
         return refuse(Reason::InvalidConfiguration, error.to_string());
     }
-    let configuration = match serde_yaml::to_string(&configuration) {
-        Ok(configuration) => configuration,
-        Err(error) => {
-            return refuse(
-                Reason::InvalidConfiguration,
-                format!("the server's configuration cannot be written ({error}); report this as a defect"),
-            );
-        }
-    };
+    let configuration = serde_yaml::to_string(&configuration).map_err(unwritable)?;
     Ok(Validated {
         owner: owner.clone(),
         configuration,
         tenant_id: spec.entra.tenant_id.clone(),
         client_id: spec.entra.client_id.clone(),
         audience: spec.entra.cloud.federation_audience(),
+        requested_hash: requested_hash(spec, trust.as_ref()).map_err(unwritable)?,
         trust,
         exposure,
         workload,
         image: image(spec, options)?,
-        requested_hash: requested_hash(spec, &resolved.trust_bundle),
         roll_out_deadline_seconds: i32::try_from(options.roll_out_deadline_seconds).unwrap_or(i32::MAX),
     })
 }
 
-fn requested_hash(spec: &McpServerSpec, trust_bundle: &ResolvedTrustBundle) -> String {
-    let of_the_pods =
-        McpServerSpec { replicas: None, autoscaling: None, network_policy: None, suspend: false, ..spec.clone() };
-    let mut digits = hex::encode(Sha256::digest(format!("{of_the_pods:?}{trust_bundle:?}")));
-    digits.truncate(16);
-    digits
+fn unwritable(error: impl std::fmt::Display) -> Refusal {
+    let message = format!("the server's configuration cannot be written ({error}); report this as a defect");
+    Refusal { reason: Reason::InvalidConfiguration, message }
 }
 
 fn rate_limit(spec: &McpServerSpec) -> RateLimitConfiguration {
@@ -343,7 +331,7 @@ pub(crate) mod tests {
         assert_eq!(configuration.entra.required_scopes, ["mcp.access"]);
         assert_eq!(configuration.graph.tools, ["get_user_details", "list_my_messages"]);
         assert_eq!(configuration.probe.interval_seconds, 300);
-        assert_eq!(validated.workload.scale, workload::Scale::Fixed(1));
+        assert_eq!(validated.workload.scale, workload::Scale::External);
         assert_eq!(validated.workload.token_expiration_seconds, 3600);
     }
 

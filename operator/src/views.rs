@@ -14,11 +14,11 @@ use crate::{
     cache::{FullName, Kept},
     child::ChildKind,
     exposure::EXPOSES,
+    fleet::{REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH},
     owner::{ADOPT, Controller, INSTANCE, SERVER_UID},
     pods::POLICY_REVISION,
     resolve::version_of,
-    upgrades::{REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH},
-    watched::{WatchedChild, WatchedPod},
+    watched::{WatchedChild, WatchedPod, WatchedSpec},
 };
 
 /// The annotations of children that are read.
@@ -39,6 +39,8 @@ pub(crate) struct ChildView {
     annotations: Box<[(&'static str, Box<str>)]>,
     /// Of a Deployment: how many pods somebody wants, the operator or an autoscaler.
     pub(crate) replicas: Option<i32>,
+    /// Of a Deployment: whether somebody has paused it.
+    pub(crate) paused: bool,
     status: Option<Box<ChildStatusView>>,
     /// Whether it is being deleted.
     pub(crate) leaving: bool,
@@ -70,7 +72,8 @@ impl From<PartialObjectMeta<WatchedChild>> for ChildView {
 impl From<WatchedChild> for ChildView {
     fn from(WatchedChild { metadata, spec, status }: WatchedChild) -> Self {
         let status = status.filter(|status| **status != ChildStatusView::default());
-        Self { replicas: spec.and_then(|spec| spec.replicas), status, ..Self::from(&metadata) }
+        let WatchedSpec { replicas, paused } = spec.unwrap_or_default();
+        Self { replicas, paused: paused.unwrap_or_default(), status, ..Self::from(&metadata) }
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct WatchedChild {
 pub(crate) struct WatchedSpec {
     #[serde(deserialize_with = "readable")]
     pub(crate) replicas: Option<i32>,
+    #[serde(deserialize_with = "readable")]
+    pub(crate) paused: Option<bool>,
 }
 
 /// A Pod as its watch tells of it.

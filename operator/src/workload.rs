@@ -40,16 +40,19 @@ pub(crate) struct Workload {
 pub(crate) enum Scale {
     /// The spec.
     Fixed(i32),
-    /// An autoscaler.
+    /// An autoscaler of the operator's.
     Auto(Autoscaling),
+    /// Somebody who scales the Deployment: a person, or an autoscaler of others. At first there is one pod.
+    External,
 }
 
 impl Scale {
-    /// The most pods that are wanted.
-    pub(crate) fn most(&self) -> i32 {
+    /// Whether there may be more than one pod.
+    pub(crate) fn may_be_several(&self) -> bool {
         match self {
-            Self::Fixed(replicas) => *replicas,
-            Self::Auto(autoscaling) => autoscaling.max_replicas,
+            Self::Fixed(replicas) => *replicas > 1,
+            Self::Auto(autoscaling) => autoscaling.max_replicas > 1,
+            Self::External => true,
         }
     }
 }
@@ -91,7 +94,8 @@ pub(crate) fn validate(
     });
     let scale = match (&spec.autoscaling, spec.replicas) {
         (Some(autoscaling), None) => Scale::Auto(autoscaling.clone()),
-        (None, replicas) => Scale::Fixed(replicas.unwrap_or(1)),
+        (None, Some(replicas)) => Scale::Fixed(replicas),
+        (None, None) => Scale::External,
         (Some(_), Some(_)) => {
             return refuse(
                 Reason::InvalidConfiguration,

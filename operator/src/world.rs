@@ -398,6 +398,12 @@ impl World {
         self.servers.get(&ObjectRef::new(name).within(namespace))
     }
 
+    /// The Deployment of a server.
+    pub(crate) fn deployment_of(&self, owner: &Owner) -> Option<Arc<ChildView>> {
+        let found = self.children.get(ChildKind::Deployment, owner)?;
+        owner.owns(found.controller.as_ref()).then_some(found)
+    }
+
     /// The pods of a server, by name: those of its very own, not of a namesake or of somebody who borrows its labels.
     pub(crate) fn pods_of(&self, owner: &Owner) -> Vec<Arc<PodView>> {
         let is_own = |pod: &PodView| {

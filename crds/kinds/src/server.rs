@@ -64,7 +64,8 @@ pub struct McpServerSpec {
     /// authenticates every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposure: Option<Exposure>,
-    /// Number of pods. Absent means one, or what the autoscaler wants.
+    /// Number of pods. Absent: what the autoscaler wants. Where there is none either, one pod at first, and then as many as
+    /// somebody sets on the Deployment: the operator leaves the number alone.
     #[schemars(range(min = 0, max = 100))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,

@@ -21,8 +21,8 @@ use sha2::{Digest, Sha256};
 use super::{pod_template, resources};
 use crate::{
     child::ChildKind,
+    fleet::{REQUESTED_HASH, ROLL_OUT, RollOut, TEMPLATE_HASH},
     owner::SERVER_UID,
-    upgrades::{REQUESTED_HASH, ROLL_OUT, RollOut, TEMPLATE_HASH},
     validate::{Trust, Validated},
     workload::Scale,
 };
@@ -57,7 +57,7 @@ pub(super) fn deployment(server: &Validated, roll_out: RollOut) -> Result<Deploy
     let mut metadata = server.owner.child_metadata(ChildKind::Deployment);
     metadata.annotations = Some(BTreeMap::from([
         (TEMPLATE_HASH.to_owned(), hash_of(&template)?),
-        (REQUESTED_HASH.to_owned(), server.requested_hash.clone()),
+        (REQUESTED_HASH.to_owned(), server.requested_hash.as_str().to_owned()),
         (ROLL_OUT.to_owned(), roll_out.as_str().to_owned()),
     ]));
     Ok(Deployment {
@@ -65,8 +65,8 @@ pub(super) fn deployment(server: &Validated, roll_out: RollOut) -> Result<Deploy
         spec: Some(DeploymentSpec {
             replicas: match &server.workload.scale {
                 Scale::Fixed(replicas) => Some(*replicas),
-                // Whoever names a number fights the autoscaler.
-                Scale::Auto(_) => None,
+                // Naming a number would fight the autoscaler, or whatever else scales the Deployment.
+                Scale::Auto(_) | Scale::External => None,
             },
             selector: LabelSelector { match_labels: Some(server.owner.selector()), match_expressions: None },
             strategy: Some(DeploymentStrategy {

@@ -1,5 +1,5 @@
 //! The PodDisruptionBudget: of several pods, drained nodes take one at a time. A pod alone would be taken with it as
-//! without, so that a server which never has more goes without.
+//! without, so that a server which never has more goes without. A server that others scale may have more at any time.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},

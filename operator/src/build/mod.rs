@@ -24,9 +24,9 @@ use serde_json::Value;
 use crate::{
     child::{Child, ChildKind},
     exposure::{Exposed, Way},
+    fleet::RollOut,
     owner::Owner,
     ownership::Held,
-    upgrades::RollOut,
     validate::Validated,
     workload::Scale,
 };
@@ -47,7 +47,7 @@ pub(crate) fn children(server: &Validated, held: &Held, roll_out: RollOut) -> Re
     }
     children.push(Child::new(ChildKind::Service, &service::service(server))?);
     children.push(Child::new(ChildKind::Deployment, &deployment::deployment(server, roll_out)?)?);
-    if server.workload.scale.most() > 1 {
+    if server.workload.scale.may_be_several() {
         let budget = disruption_budget::disruption_budget(&server.owner);
         children.push(Child::new(ChildKind::DisruptionBudget, &budget)?);
     }

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     binding::Target,
+    fleet::TEMPLATE_HASH,
     options::Options,
     owner::Controller,
     policy::compile,
     resolve::{ResolvedAccount, ResolvedTrustBundle},
-    upgrades::TEMPLATE_HASH,
     validate::{
         Resolved,
         tests::{mk_options, mk_owner, mk_server},

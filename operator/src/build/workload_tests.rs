@@ -31,8 +31,9 @@ fn with_autoscaling(fewest: i32) -> Value {
 }
 
 #[test]
-fn with_an_autoscaler_the_deployment_names_no_number_of_pods() {
+fn the_deployment_names_a_number_of_pods_only_where_the_spec_does() {
     assert_eq!(deployment(json!({"replicas": 3}))["spec"]["replicas"], 3);
+    assert!(deployment(json!({}))["spec"].get("replicas").is_none());
     let children = built(with_autoscaling(2));
     assert!(children[&ChildKind::Deployment]["spec"].get("replicas").is_none());
     let spec = &children[&ChildKind::Autoscaler]["spec"];
@@ -47,7 +48,8 @@ fn with_an_autoscaler_the_deployment_names_no_number_of_pods() {
 fn several_pods_are_drained_one_at_a_time_and_one_alone_holds_up_no_node() {
     let has_budget = |changes| built(changes).contains_key(&ChildKind::DisruptionBudget);
     assert!(has_budget(json!({"replicas": 2})) && has_budget(with_autoscaling(2)));
-    assert!(!has_budget(json!({"replicas": 1})) && !has_budget(json!({})));
+    assert!(has_budget(json!({})), "others may scale it");
+    assert!(!has_budget(json!({"replicas": 1})) && !has_budget(json!({"replicas": 0})));
     let autoscaling = |most: i32| json!({"autoscaling": {"minReplicas": 1, "maxReplicas": most}});
     assert!(has_budget(autoscaling(2)) && !has_budget(autoscaling(1)));
     let children = built(json!({"replicas": 2}));

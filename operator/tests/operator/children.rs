@@ -111,7 +111,9 @@ async fn nothing_is_written_while_nothing_changes() {
 #[tokio::test]
 async fn an_edited_deployment_is_put_back_by_exactly_one_write() {
     let space = Space::new().await;
-    space.apply(mk_server()).await;
+    let mut server = mk_server();
+    server["spec"]["replicas"] = json!(1);
+    space.apply(server).await;
     space.condition("Programmed", "True", "Applied").await;
     space.quiet().await;
     let mark = space.mark();

@@ -1,21 +1,21 @@
 //! Images: another one is run where it is allowed, and a new operator's own reaches servers in turns.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, ResourceQuota},
+};
 use kube::{
     Api, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use mcp_entra_crds::McpServer;
 use mcp_entra_operator::Options;
-use serde_json::json;
+use serde_json::{Value, json};
 use testbed::shared::Shared;
 
 use crate::harness::{Cluster, Operator, Space, find, mk_server, until};
@@ -63,35 +63,65 @@ async fn suspended_servers_are_left_as_they_are_and_their_policy_is_not() {
         .await;
 }
 
-/// A stand-in for a node: pods become Ready at once, but for those of the second server that gets the image `:2`, which
-/// wait until they are let.
-struct ReadyPods {
-    upgraded: Mutex<Vec<String>>,
-    may_all: AtomicBool,
+/// What keeps a pod from coming up.
+#[derive(Clone, Copy)]
+enum Hold {
+    /// It is on a node, and is not ready there.
+    NotReady,
+    /// It waits for a node.
+    Unplaced,
 }
 
-impl ReadyPods {
-    fn may(&self, pod: &Pod) -> bool {
+/// A node that takes no pods by itself: those of this test are bound to it.
+const NODE: &str = "held";
+
+/// Decides whether a server's pods come up with the image `:2`, by its place among those that got it, and by its name.
+type Holds = Box<dyn Fn(usize, &str) -> Option<Hold> + Send>;
+
+/// A stand-in for the nodes: pods become Ready at once, but for those of the image `:2` that are held.
+struct Nodes {
+    upgraded: Mutex<Vec<String>>,
+    holds: Mutex<Holds>,
+}
+
+impl Nodes {
+    fn hold(&self, holds: impl Fn(usize, &str) -> Option<Hold> + Send + 'static) {
+        *self.holds.lock().unwrap() = Box::new(holds);
+    }
+
+    fn release(&self) {
+        self.hold(|_, _| None);
+    }
+
+    fn held(&self, pod: &Pod) -> Option<Hold> {
         let server = pod.labels()["app.kubernetes.io/instance"].clone();
         if !pod.spec.as_ref().unwrap().containers[0].image.as_ref().unwrap().ends_with(":2") {
-            return true;
+            return None;
         }
         let mut upgraded = self.upgraded.lock().unwrap();
-        if !upgraded.contains(&server) {
+        let place = upgraded.iter().position(|known| *known == server).unwrap_or_else(|| {
             upgraded.push(server.clone());
-        }
-        upgraded.get(1) != Some(&server) || self.may_all.load(Ordering::Relaxed)
+            upgraded.len() - 1
+        });
+        (self.holds.lock().unwrap())(place, &server)
     }
 
     async fn run(self: Arc<Self>, pods: Api<Pod>) {
         loop {
             for pod in pods.list(&Default::default()).await.unwrap() {
-                let is_ready = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
-                if !is_ready && self.may(&pod) {
-                    let ready =
-                        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
-                    // It may be gone by now.
-                    pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(ready)).await.ok();
+                let status = pod.status.clone().unwrap_or_default();
+                if status.phase.as_deref() == Some("Running") {
+                    continue;
+                }
+                // Any pod may be gone by now.
+                match self.held(&pod) {
+                    Some(Hold::Unplaced) => {}
+                    Some(Hold::NotReady) => place(&pods, &pod).await,
+                    None => {
+                        let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+                        let parameters = PatchParams::default();
+                        pods.patch_status(&pod.name_any(), &parameters, &Patch::Merge(ready)).await.ok();
+                    }
                 }
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -99,29 +129,49 @@ impl ReadyPods {
     }
 }
 
-/// A cluster of a test's own, on which an older operator has brought up servers, one by one.
+/// Binds a pod to the node, as the scheduler does.
+async fn place(pods: &Api<Pod>, pod: &Pod) {
+    if pod.spec.as_ref().unwrap().node_name.is_none() {
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod.name_any()},
+                             "target": {"apiVersion": "v1", "kind": "Node", "name": NODE}});
+        pods.create_subresource::<Value, Value>("binding", &pod.name_any(), &PostParams::default(), &binding)
+            .await
+            .ok();
+    }
+}
+
+/// A cluster of a test's own, on which an older operator has brought up servers in some namespaces. The names of servers
+/// are unique.
 struct Fleet {
-    space: Space,
-    node: Arc<ReadyPods>,
+    spaces: Vec<Space>,
+    nodes: Arc<Nodes>,
 }
 
 impl Fleet {
-    async fn start(cluster: &'static Shared<Cluster>, names: &[&str]) -> Self {
+    async fn start(cluster: &'static Shared<Cluster>, names: &[&[&str]]) -> Self {
         let cluster = tokio::task::spawn_blocking(|| cluster.get_or_start(Cluster::start).unwrap()).await.unwrap();
-        let space = Space::on(cluster).await;
-        let node = Arc::new(ReadyPods { upgraded: Mutex::default(), may_all: AtomicBool::default() });
-        tokio::spawn(node.clone().run(space.api()));
-        let fleet = Self { space, node };
+        let nodes = Arc::new(Nodes { upgraded: Mutex::default(), holds: Mutex::new(Box::new(|_, _| None)) });
+        let node =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "spec": {"unschedulable": true}});
+        crate::harness::apply(&cluster.plane.client().unwrap(), &node).await.unwrap();
         let first = cluster.operator().await.unwrap();
-        for name in names {
-            let mut server = mk_server();
-            server["metadata"]["name"] = json!(name);
-            fleet.space.apply(server).await;
+        let mut spaces = Vec::new();
+        for names in names {
+            let space = Space::on(cluster).await;
+            tokio::spawn(nodes.clone().run(space.api()));
+            for name in *names {
+                let mut server = mk_server();
+                server["metadata"]["name"] = json!(name);
+                space.apply(server).await;
+            }
+            spaces.push(space);
         }
+        let fleet = Self { spaces, nodes };
         let ready = |found: &&Deployment| found.status.as_ref().and_then(|status| status.available_replicas) == Some(1);
+        let all = names.iter().map(|names| names.len()).sum::<usize>();
         until("all have come up", async || {
             let ready = fleet.deployments().await.iter().filter(ready).count();
-            ready == names.len() && fleet.count("Applied").await == names.len()
+            ready == all && fleet.count("Applied").await == all
         })
         .await;
         end(first).await;
@@ -130,21 +180,58 @@ impl Fleet {
 
     /// Starts an operator of a newer version, which upgrades one server at a time.
     async fn upgrade(&self) -> Operator {
+        self.upgrade_within(4).await
+    }
+
+    /// The same, with so many seconds for each server's pods to make progress.
+    async fn upgrade_within(&self, seconds: u32) -> Operator {
         let newer = |options: &mut Options| {
             options.server_image = "registry.example/mcp-entra-server:2".into();
             options.at_once = 1;
-            options.roll_out_deadline_seconds = 4;
+            options.roll_out_deadline_seconds = seconds;
         };
-        self.space.cluster.operator_with(newer).await.unwrap()
+        self.spaces[0].cluster.operator_with(newer).await.unwrap()
+    }
+
+    /// The namespace of a server.
+    async fn space(&self, server: &str) -> &Space {
+        for space in &self.spaces {
+            if space.get::<McpServer>(server).await.is_some() {
+                return space;
+            }
+        }
+        panic!("there is no server {server}");
+    }
+
+    /// Has a server wait, so that another has its turn first, or wait no longer.
+    async fn suspend(&self, server: &str, suspend: bool) {
+        self.space(server).await.edit::<McpServer>(server, json!({"spec": {"suspend": suspend}})).await;
+    }
+
+    /// Pauses a server's Deployment as `kubectl rollout pause` does, or resumes it.
+    async fn pause(&self, server: &str, paused: bool) {
+        self.space(server).await.edit::<Deployment>(server, json!({"spec": {"paused": paused}})).await;
+    }
+
+    /// What Programmed of a server says, once it is True for that reason.
+    async fn programmed(&self, server: &str, reason: &str) -> String {
+        self.space(server).await.condition_of(server, "Programmed", "True", reason).await.message
     }
 
     async fn deployments(&self) -> Vec<Deployment> {
-        self.space.api::<Deployment>().list(&Default::default()).await.unwrap().items
+        let mut all = Vec::new();
+        for space in &self.spaces {
+            all.extend(space.api::<Deployment>().list(&Default::default()).await.unwrap());
+        }
+        all
     }
 
     /// Servers of which Programmed says that.
     async fn count(&self, reason: &str) -> usize {
-        let all = self.space.api::<McpServer>().list(&Default::default()).await.unwrap();
+        let mut all = Vec::new();
+        for space in &self.spaces {
+            all.extend(space.api::<McpServer>().list(&Default::default()).await.unwrap());
+        }
         let programmed = |server: &McpServer| {
             find(&server.status.clone().unwrap_or_default().conditions, "Programmed").map(|found| found.reason)
         };
@@ -154,6 +241,20 @@ impl Fleet {
     async fn upgraded(&self) -> usize {
         self.deployments().await.iter().filter(|found| image(found).ends_with(":2")).count()
     }
+
+    /// Waits until a server runs the newer version.
+    async fn is_upgraded(&self, server: &str) {
+        let space = self.space(server).await;
+        until(&format!("{server} is upgraded"), async || {
+            let deployment = space.get::<Deployment>(server).await.unwrap();
+            let status = deployment.status.clone().unwrap_or_default();
+            image(&deployment).ends_with(":2")
+                && status.observed_generation == deployment.metadata.generation
+                && (status.updated_replicas, status.available_replicas, status.replicas) == (Some(1), Some(1), Some(1))
+        })
+        .await;
+        self.programmed(server, "Applied").await;
+    }
 }
 
 async fn end(operator: Operator) {
@@ -161,14 +262,20 @@ async fn end(operator: Operator) {
     operator.ended.await.unwrap().unwrap();
 }
 
+/// Holds the pods of the second server that gets the image `:2`.
+fn second_fails(place: usize, _: &str) -> Option<Hold> {
+    (place == 1).then_some(Hold::NotReady)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_operators_image_reaches_servers_in_turns_and_halts_at_one_that_fails() {
     static CLUSTER: Shared<Cluster> = Shared::new();
-    let fleet = Fleet::start(&CLUSTER, &["a", "b", "c"]).await;
+    let fleet = Fleet::start(&CLUSTER, &[&["a", "b", "c"]]).await;
+    fleet.nodes.hold(second_fails);
     let second = fleet.upgrade().await;
     until("one is held back since another failed", async || fleet.count("UpgradeHalted").await == 1).await;
     assert_eq!(fleet.upgraded().await, 2);
-    fleet.node.may_all.store(true, Ordering::Relaxed);
+    fleet.nodes.release();
     until("all are upgraded once it came up", async || {
         fleet.upgraded().await == 3 && fleet.count("Applied").await == 3
     })
@@ -177,11 +284,143 @@ async fn a_new_operators_image_reaches_servers_in_turns_and_halts_at_one_that_fa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn servers_of_a_version_that_noted_the_request_otherwise_are_upgraded_in_turns_too() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    const REQUESTED: &str = "mcp-entra.dev/requested-hash";
+    let fleet = Fleet::start(&CLUSTER, &[&["a", "b", "c"]]).await;
+    let space = &fleet.spaces[0];
+    for name in ["a", "b", "c"] {
+        let noted = json!({"metadata": {"annotations": {REQUESTED: "0123456789abcdef"}}});
+        space.edit::<Deployment>(name, noted).await;
+    }
+    fleet.nodes.hold(second_fails);
+    let second = fleet.upgrade().await;
+    until("one is held back since another failed", async || fleet.count("UpgradeHalted").await == 1).await;
+    assert_eq!(fleet.upgraded().await, 2);
+
+    let deployments = fleet.deployments().await;
+    let held = deployments.iter().find(|found| !image(found).ends_with(":2")).unwrap();
+    assert!(held.annotations()[REQUESTED].starts_with("v1-"), "{:?}", held.annotations());
+    assert_eq!(held.annotations()["deployment.kubernetes.io/revision"], "1", "no pod was restarted");
+    // From then on its author's changes wait for nobody.
+    let name = held.name_any();
+    let change = json!({"spec": {"podTemplate": {"env": [{"name": "TZ", "value": "UTC"}]}}});
+    space.edit::<McpServer>(&name, change).await;
+    fleet.is_upgraded(&name).await;
+    assert_eq!(fleet.count("UpgradeFailed").await, 1);
+    end(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_halts_its_own_namespace_and_failures_in_two_halt_the_fleet() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let fleet = Fleet::start(&CLUSTER, &[&["bad-x", "well-x"], &["bad-y", "well-y"], &["well-z"]]).await;
+    fleet.nodes.hold(|_, server| server.starts_with("bad").then_some(Hold::NotReady));
+    for server in ["well-x", "bad-y", "well-y", "well-z"] {
+        fleet.suspend(server, true).await;
+    }
+    let second = fleet.upgrade().await;
+    let failed = fleet.programmed("bad-x", "UpgradeFailed").await;
+    assert!(failed.contains("no other server of this namespace is upgraded"), "{failed}");
+
+    fleet.suspend("well-x", false).await;
+    let halted = fleet.programmed("well-x", "UpgradeHalted").await;
+    assert!(halted.contains("do not come up for McpServer bad-x of this namespace"), "{halted}");
+    fleet.suspend("well-y", false).await;
+    fleet.is_upgraded("well-y").await;
+
+    fleet.suspend("bad-y", false).await;
+    fleet.programmed("bad-y", "UpgradeFailed").await;
+    fleet.suspend("well-z", false).await;
+    let halted = fleet.programmed("well-z", "UpgradeHalted").await;
+    assert!(halted.contains("in several namespaces; ask whoever runs mcp-entra-operator"), "{halted}");
+    // The other teams' names are nobody's business.
+    for (space, name) in [(&fleet.spaces[0], "bad-x"), (&fleet.spaces[1], "bad-y")] {
+        assert!(!halted.contains(&space.name) && !halted.contains(name), "{halted}");
+    }
+
+    fleet.nodes.release();
+    for server in ["bad-x", "well-x", "bad-y", "well-z"] {
+        fleet.is_upgraded(server).await;
+    }
+    end(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_new_pod_finds_no_room_gives_its_turn_back_halts_nobody_and_is_told_what_is_missing() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let fleet = Fleet::start(&CLUSTER, &[&["full"], &["unplaced", "sibling"]]).await;
+    fleet.nodes.hold(|_, server| (server == "unplaced").then_some(Hold::Unplaced));
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "exact"},
+                       "spec": {"hard": {"pods": "1"}}});
+    fleet.spaces[0].apply(quota).await;
+    until("the quota counts", async || {
+        let quota = fleet.spaces[0].get::<ResourceQuota>("exact").await.unwrap();
+        quota.status.and_then(|status| status.used).is_some_and(|used| used["pods"].0 == "1")
+    })
+    .await;
+    fleet.suspend("sibling", true).await;
+    let second = fleet.upgrade().await;
+    // One after the other, in whichever order.
+    for (server, missing) in [("full", "exceeded quota"), ("unplaced", "add capacity")] {
+        let told = fleet.programmed(server, "UpgradeNoRoom").await;
+        assert!(told.contains("the condition Available says what is missing"), "{told}");
+        let space = fleet.space(server).await;
+        let available = space.condition_of(server, "Available", "False", "Progressing").await;
+        assert!(available.message.contains(missing), "{}", available.message);
+    }
+    // Two namespaces of them halt nobody, not even their neighbour.
+    fleet.suspend("sibling", false).await;
+    fleet.is_upgraded("sibling").await;
+
+    fleet.spaces[0].delete::<ResourceQuota>("exact").await;
+    fleet.nodes.release();
+    for server in ["full", "unplaced"] {
+        fleet.is_upgraded(server).await;
+    }
+    end(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_deployment_holds_no_turn_stays_paused_and_is_told_how_to_resume() {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let fleet = Fleet::start(&CLUSTER, &[&["before", "amid", "well"]]).await;
+    let space = &fleet.spaces[0];
+    fleet.nodes.hold(|_, server| (server == "amid").then_some(Hold::NotReady));
+    fleet.pause("before", true).await;
+    fleet.suspend("well", true).await;
+    let second = fleet.upgrade_within(300).await;
+    let resume = |server: &str| format!("kubectl -n {} rollout resume deployment/{server}", space.name);
+
+    // One was paused before its turn, the other while it has the only one.
+    let told = fleet.programmed("before", "RollOutPaused").await;
+    assert!(told.ends_with(&resume("before")), "{told}");
+    until("the other has its turn", async || fleet.upgraded().await == 1).await;
+    fleet.pause("amid", true).await;
+    let told = fleet.programmed("amid", "RollOutPaused").await;
+    assert!(told.ends_with(&resume("amid")), "{told}");
+    let available = space.condition_of("amid", "Available", "False", "RollOutPaused").await;
+    assert!(available.message.ends_with(&resume("amid")), "{}", available.message);
+
+    fleet.suspend("well", false).await;
+    fleet.is_upgraded("well").await;
+    for server in ["before", "amid"] {
+        let paused = space.get::<Deployment>(server).await.unwrap().spec.unwrap().paused;
+        assert_eq!(paused, Some(true), "{server}");
+    }
+    fleet.nodes.release();
+    for server in ["before", "amid"] {
+        fleet.pause(server, false).await;
+        fleet.is_upgraded(server).await;
+    }
+    end(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_cannot_be_used_since_the_pods_are_refused_is_left_to_the_next_server() {
     static CLUSTER: Shared<Cluster> = Shared::new();
-    let fleet = Fleet::start(&CLUSTER, &["a", "b"]).await;
-    fleet.node.may_all.store(true, Ordering::Relaxed);
-    let space = &fleet.space;
+    let fleet = Fleet::start(&CLUSTER, &[&["a", "b"]]).await;
+    let space = &fleet.spaces[0];
     space.refuse("apps", "deployments", "object.metadata.name != 'a'", "a is frozen").await;
     let tried = PatchParams { dry_run: true, ..PatchParams::default() };
     until("changes of one Deployment are refused", async || {

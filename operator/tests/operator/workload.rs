@@ -84,13 +84,72 @@ async fn the_number_of_pods_is_handed_over_to_an_autoscaler_and_back_and_never_f
     assert_eq!((replicas(&space).await, deployment_writes(&space, mark)), (Some(6), 0));
     assert!(!holders(&space).await.iter().any(|holder| holder == MANAGER || holder == KEEPER));
 
-    space.edit::<McpServer>("graph", json!({"spec": {"replicas": null, "autoscaling": null}})).await;
+    space.edit::<McpServer>("graph", json!({"spec": {"replicas": 1, "autoscaling": null}})).await;
     until("the autoscaler is gone", async || space.get::<HorizontalPodAutoscaler>("graph").await.is_none()).await;
     until("the spec says how many", async || replicas(&space).await == Some(1)).await;
     space.quiet().await;
     assert_eq!(holders(&space).await, [MANAGER]);
     scale(&space, 3).await;
     until("it is put back", async || replicas(&space).await == Some(1)).await;
+}
+
+#[tokio::test]
+async fn where_the_spec_says_nothing_of_the_number_whoever_scales_the_deployment_decides() {
+    let space = Space::new().await;
+    applied(&space, json!({})).await;
+    assert_eq!((replicas(&space).await, holders(&space).await), (Some(1), vec![]));
+    assert!(space.get::<PodDisruptionBudget>("graph").await.is_some(), "there may be several pods");
+
+    let available = async |starts: &str| {
+        until(&format!("Available says {starts}"), async || {
+            let conditions = space.get::<McpServer>("graph").await.unwrap().status.unwrap().conditions;
+            conditions.iter().any(|found| found.type_ == "Available" && found.message.starts_with(starts))
+        })
+        .await;
+    };
+    space.quiet().await;
+    let mark = space.mark();
+    scale(&space, 3).await;
+    available("0 of 3").await;
+    space.quiet().await;
+    assert_eq!((replicas(&space).await, deployment_writes(&space, mark)), (Some(3), 0));
+    scale(&space, 0).await;
+    let zero = space.condition("Available", "False", "ScaledToZero").await;
+    assert!(zero.message.contains(&format!("kubectl -n {} scale deployment graph --replicas=1", space.name)));
+
+    // Nor does another change of the Deployment take the number along.
+    scale(&space, 2).await;
+    let before = template(&space).await;
+    space.edit::<McpServer>("graph", json!({"spec": {"image": "registry.example/allowed:2"}})).await;
+    until("the image is rolled out", async || template(&space).await != before).await;
+    assert_eq!(replicas(&space).await, Some(2));
+
+    space.edit::<McpServer>("graph", json!({"spec": {"replicas": 4}})).await;
+    until("the spec says how many", async || replicas(&space).await == Some(4)).await;
+    // Dropped by its only holder, it would be 1.
+    space.edit::<McpServer>("graph", json!({"spec": {"replicas": null}})).await;
+    until("it is handed over", async || holders(&space).await == [KEEPER]).await;
+    space.quiet().await;
+    assert_eq!(replicas(&space).await, Some(4));
+}
+
+#[tokio::test]
+async fn an_autoscaler_of_somebody_else_is_not_undone() {
+    let space = Space::new().await;
+    applied(&space, json!({})).await;
+    space.quiet().await;
+    let mark = space.mark();
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "graph"});
+    space
+        .apply(json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "theirs"},
+            "spec": {"scaleTargetRef": target, "minReplicas": 3, "maxReplicas": 5},
+        }))
+        .await;
+    // This control plane has the autoscaler's controller.
+    until("it has set its number", async || replicas(&space).await == Some(3)).await;
+    space.quiet().await;
+    assert_eq!((replicas(&space).await, deployment_writes(&space, mark)), (Some(3), 0));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::Api;
+use kube::{Api, ResourceExt};
 use mcp_entra_crds::ConditionType;
 use serde_json::json;
 
@@ -27,7 +27,17 @@ pub(super) async fn holds(world: &World) -> anyhow::Result<Evidence> {
 
 async fn edited_deployment(world: &World) -> anyhow::Result<String> {
     let api: Api<Deployment> = Api::namespaced(world.kube.clone(), &world.namespace);
-    let before = api.get(SERVER).await?.spec.and_then(|spec| spec.replicas);
+    // Without a number in the spec, whoever scales the Deployment decides.
+    world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", r#"{"spec":{"replicas":1}}"#]).await?;
+    let is_held = || async {
+        let deployment = api.get(SERVER).await?;
+        Ok(deployment.managed_fields().iter().any(|entry| {
+            entry.manager.as_deref() == Some(OPERATOR.1)
+                && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
+        }))
+    };
+    world.eventually("the operator holds the number", is_held, |is_held| *is_held).await?;
+    let before = Some(1);
     let marker = world.stack.control_plane.audit().mark()?;
     world.kubectl(&["scale", "deployment", SERVER, "--replicas=3"]).await?;
     let replicas = || async { Ok(api.get(SERVER).await?.spec.and_then(|spec| spec.replicas)) };

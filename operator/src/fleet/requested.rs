@@ -1,0 +1,257 @@
+//! The hash of what an McpServer's author asks of the pods: another one asks for a roll-out, which then waits for no
+//! turn. Pure.
+
+use std::sync::LazyLock;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use kube::CustomResourceExt;
+use mcp_entra_crds::{McpServer, McpServerSpec};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::validate::Trust;
+
+/// The way in which the hash is made. Raise it when an unchanged McpServer gets another hash, as after a schema default
+/// has changed: hashes of two versions say nothing about each other.
+const VERSION: &str = "v1-";
+
+/// Hash of what the author asks of the pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RequestedHash(String);
+
+impl RequestedHash {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a Deployment with that annotation was applied for another request. One of another version is no evidence.
+    pub(crate) fn differs_from(&self, annotation: Option<&str>) -> bool {
+        Self::is_comparable(annotation) && annotation != Some(&self.0)
+    }
+
+    /// Whether that annotation is of this version.
+    pub(crate) fn is_comparable(annotation: Option<&str>) -> bool {
+        annotation.is_some_and(|annotation| annotation.starts_with(VERSION))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn mk(digits: &str) -> Self {
+        Self(format!("{VERSION}{digits}"))
+    }
+}
+
+/// Hashes what the author asks of the pods, as canonical JSON: the keys of a [`Map`] are sorted.
+///
+/// # Errors
+/// If the spec cannot be written as JSON, which no spec refuses.
+pub(crate) fn requested_hash(spec: &McpServerSpec, trust: Option<&Trust>) -> Result<RequestedHash, serde_json::Error> {
+    let certificates = trust.map(|trust| trust.certificates.as_str());
+    let asked = json!({"spec": of_the_pods(spec)?, "certificates": certificates});
+    let mut digits = hex::encode(Sha256::digest(asked.to_string()));
+    digits.truncate(16);
+    Ok(RequestedHash(format!("{VERSION}{digits}")))
+}
+
+/// The part of the spec that the pods depend on, without what is as the schema has it by default. The number of pods,
+/// who reaches them, and which route leads to them are not part of it: host and path are, since the pods are told them.
+fn of_the_pods(spec: &McpServerSpec) -> Result<Value, serde_json::Error> {
+    static SCHEMA: LazyLock<Option<JSONSchemaProps>> = LazyLock::new(spec_schema);
+    let mut asked = serde_json::to_value(spec)?;
+    if let Value::Object(asked) = &mut asked {
+        for field in ["replicas", "autoscaling", "networkPolicy", "suspend"] {
+            asked.remove(field);
+        }
+        if let Some(Value::Object(exposure)) = asked.get_mut("exposure") {
+            exposure.retain(|field, _| matches!(field.as_str(), "host" | "path"));
+        }
+    }
+    Ok(without_defaults(asked, SCHEMA.as_ref()))
+}
+
+/// The schema of `spec`.
+fn spec_schema() -> Option<JSONSchemaProps> {
+    let version = McpServer::crd().spec.versions.into_iter().next()?;
+    version.schema?.open_api_v3_schema?.properties?.remove("spec")
+}
+
+/// A value without the members that are as the schema has them by default. The API server fills in
+/// defaults on read, so that a default which a new version adds is found in objects that nobody has touched.
+fn without_defaults(value: Value, schema: Option<&JSONSchemaProps>) -> Value {
+    match value {
+        Value::Object(members) => {
+            let kept = members.into_iter().filter_map(|(name, value)| {
+                let schema = member_of(schema, &name);
+                let value = without_defaults(value, schema);
+                let default = schema.and_then(|schema| schema.default.as_ref()).map(|default| default.0.clone());
+                let is_default = match default {
+                    Some(default) => value == without_defaults(default, schema),
+                    None => value.is_null() || value == "",
+                };
+                (!is_default).then_some((name, value))
+            });
+            Value::Object(kept.collect::<Map<_, _>>())
+        }
+        Value::Array(items) => {
+            let schema = schema.and_then(|schema| match schema.items.as_ref()? {
+                JSONSchemaPropsOrArray::Schema(schema) => Some(&**schema),
+                JSONSchemaPropsOrArray::Schemas(_) => None,
+            });
+            Value::Array(items.into_iter().map(|item| without_defaults(item, schema)).collect())
+        }
+        value => value,
+    }
+}
+
+/// The schema of a member: a named one, or that of all members of a map.
+fn member_of<'a>(schema: Option<&'a JSONSchemaProps>, name: &str) -> Option<&'a JSONSchemaProps> {
+    let schema = schema?;
+    let named = schema.properties.as_ref().and_then(|properties| properties.get(name));
+    named.or(match schema.additional_properties.as_ref() {
+        Some(JSONSchemaPropsOrBool::Schema(schema)) => Some(schema),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::tests::mk_server;
+
+    /// A spec with every member that an author can set, with the fewest members of each entry of a list.
+    fn mk_written() -> Value {
+        json!({
+            "entra": {
+                "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
+                "clientId": "1c2d0000-0000-0000-0000-00000000000b",
+                "audiences": ["api://graph"],
+                "requiredScopes": ["mcp.use"],
+                "allowedClients": ["aebc6443-996d-45c2-90f0-388ff96faa56"],
+                "tokenVersions": ["V1"],
+                "groups": "InToken",
+                "endpoints": {"authority": "https://login.example", "graph": "https://graph.example"},
+                "trustBundle": {"name": "corporate"},
+                "federation": {"injection": "Webhook"},
+            },
+            "graph": {"scopes": ["User.Read"], "tools": ["list_*"], "access": "Application"},
+            "exposure": {"host": "graph.example", "path": "/graph", "tls": {"secretName": "graph-tls"}},
+            "rateLimit": {"perUser": {"requests": 7, "per": "90s"}},
+            "audit": {"hashChain": true},
+            "podTemplate": {
+                "env": [{"name": "NO_PROXY"}],
+                "tolerations": [{"operator": "Exists"}],
+                "imagePullSecrets": [{"name": "registry"}],
+                "topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}],
+                "affinity": {"podAntiAffinity": {}},
+                "resources": {"limits": {"cpu": 1}},
+            },
+            "image": "registry.example/one:1",
+        })
+    }
+
+    fn read(spec: &Value) -> McpServerSpec {
+        serde_json::from_value(spec.clone()).unwrap()
+    }
+
+    fn hash(spec: &Value) -> RequestedHash {
+        requested_hash(&read(spec), None).unwrap()
+    }
+
+    fn patched(patch: Value) -> Value {
+        let mut spec = mk_written();
+        json_patch::merge(&mut spec, &patch);
+        spec
+    }
+
+    #[test]
+    fn what_is_hashed_is_what_the_author_wrote_and_nothing_that_was_filled_in() {
+        let of_the_pods = |spec: &Value| of_the_pods(&read(spec)).unwrap();
+        let written = patched(json!({"exposure": {"tls": null}}));
+        assert_eq!(of_the_pods(&mk_written()), written);
+        let fewest = json!({"entra": {"tenantId": "a", "clientId": "b"}, "graph": {"scopes": ["User.Read"]}});
+        assert_eq!(of_the_pods(&fewest), fewest);
+    }
+
+    #[test]
+    fn every_member_that_the_pods_depend_on_asks_for_a_roll_out_and_no_other_does() {
+        for asking in [
+            json!({"image": "registry.example/one:2"}),
+            json!({"image": null}),
+            json!({"entra": {"requiredScopes": null}}),
+            json!({"entra": {"tokenVersions": ["V1", "V2"]}}),
+            json!({"entra": {"federation": {"tokenExpirationSeconds": 7200}}}),
+            json!({"graph": {"access": null}}),
+            json!({"exposure": {"host": "other.example"}}),
+            json!({"exposure": {"path": null}}),
+            json!({"rateLimit": {"perUser": {"requests": 8}}}),
+            json!({"audit": null}),
+            json!({"podTemplate": {"env": [{"name": "NO_PROXY", "value": "x"}]}}),
+            json!({"podTemplate": {"resources": {"limits": {"cpu": 2}}}}),
+        ] {
+            assert_ne!(hash(&patched(asking.clone())), hash(&mk_written()), "{asking}");
+        }
+        for other in [
+            json!({"replicas": 3}),
+            json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 2}}),
+            json!({"networkPolicy": {"allowFrom": [{"podSelector": {}}]}}),
+            json!({"suspend": true}),
+            json!({"exposure": {"ingress": {"className": "nginx"}}}),
+            json!({"exposure": {"tls": {"secretName": "other-tls"}}}),
+            json!({"entra": {"cloud": "Public", "trustBundle": {"key": "ca.crt"}}}),
+            json!({"podTemplate": {"env": [{"name": "NO_PROXY", "value": ""}]}}),
+        ] {
+            assert_eq!(hash(&patched(other.clone())), hash(&mk_written()), "{other}");
+        }
+        let trust =
+            |certificates: &str| Trust { config_map: "a".into(), key: "b".into(), certificates: certificates.into() };
+        let with = |trust: &Trust| requested_hash(&mk_server().spec, Some(trust)).unwrap();
+        assert_ne!(with(&trust("one")), with(&trust("other")));
+    }
+
+    #[test]
+    fn fields_and_defaults_that_a_new_version_adds_do_not_change_what_is_hashed() {
+        let added = json!({
+            "retries": {"type": "integer"},
+            "compress": {"type": "boolean", "default": true},
+            "limits": {"type": "object", "default": {}, "properties": {
+                "perCall": {"type": "integer", "default": 5}, "burst": {"type": "integer"}}},
+            "hosts": {"type": "array", "default": ["a"], "items": {"type": "string"}},
+        });
+        let mut schema = serde_json::to_value(spec_schema().unwrap()).unwrap();
+        let entra = schema.pointer_mut("/properties/entra/properties").unwrap();
+        json_patch::merge(entra, &added);
+        let newer: JSONSchemaProps = serde_json::from_value(schema).unwrap();
+        let hashed = |patch: Value| without_defaults(patched(json!({"entra": patch})), Some(&newer));
+        let before = without_defaults(mk_written(), spec_schema().as_ref());
+
+        assert_eq!(hashed(json!({})), before, "an optional field that is absent");
+        let filled = json!({"compress": true, "limits": {"perCall": 5}, "hosts": ["a"]});
+        assert_eq!(hashed(filled), before, "defaults that the API server filled in");
+        for asked in [
+            json!({"retries": 0}),
+            json!({"compress": false}),
+            json!({"limits": {"perCall": 6}}),
+            json!({"limits": {"perCall": 5, "burst": 0}}),
+            json!({"hosts": ["a", "b"]}),
+            json!({"hosts": []}),
+        ] {
+            assert_ne!(hashed(asked.clone()), before, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_hash_of_another_version_is_no_evidence_that_the_author_asked() {
+        let hash = RequestedHash::mk("0123456789abcdef");
+        assert!(hash.differs_from(Some("v1-fedcba9876543210")));
+        for annotation in [None, Some(""), Some("fedcba9876543210"), Some("v2-fedcba9876543210"), Some(hash.as_str())] {
+            assert!(!hash.differs_from(annotation), "{annotation:?}");
+        }
+    }
+
+    #[test]
+    fn the_hash_of_an_unchanged_spec_stays_while_the_version_does() {
+        // Another hash rolls out every server at once, unthrottled: raise VERSION with it.
+        assert_eq!(hash(&mk_written()).as_str(), "v1-9f5bbf12bf72b55e");
+    }
+}

@@ -1,0 +1,312 @@
+//! Turns: which servers may be upgraded now. A server whose pods do not come up halts its namespace, two namespaces halt the
+//! fleet, and a server that cannot go on gives its turn back. Pure, but for what is noted of turns.
+
+use std::{
+    collections::{BTreeSet, hash_map::Entry},
+    time::{Duration, Instant},
+};
+
+use super::{Progress, REQUESTED_HASH, RequestedHash, RollOut, TEMPLATE_HASH};
+use crate::{by_uid::ByUid, owner::Owner, views::ChildView};
+
+/// How long a server keeps its turn at most. Many pods take long, and somebody may keep theirs from ever being done.
+const LONGEST_TURN: Duration = Duration::from_secs(60 * 60);
+
+/// Namespaces with a failed upgrade that halt all others: the new version is at fault rather than a namespace.
+const HALTING_NAMESPACES: usize = 2;
+
+/// Why a server's pods are left as they are for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// As many servers as may be are being upgraded.
+    Busy,
+    /// A server of the same namespace, named here, did not come up.
+    HaltedBy(String),
+    /// Servers of several namespaces did not come up.
+    Halted,
+    /// Somebody has paused the Deployment.
+    Paused,
+}
+
+/// The turns that were given, by uid of the server.
+pub(crate) type Turns = ByUid<Turn>;
+
+/// One server's turn.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// Hash of the pod template that the turn is for.
+    template: String,
+    since: Instant,
+}
+
+/// The upgrade that a server asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Next<'a> {
+    pub(crate) owner: &'a Owner,
+    /// Hash of the pod template as built.
+    pub(crate) template: &'a str,
+    /// Hash of what the author asks of the pods: another one asks for the roll-out.
+    pub(crate) requested: &'a RequestedHash,
+}
+
+/// A server of the fleet that has a Deployment.
+pub(crate) struct Member {
+    pub(crate) owner: Owner,
+    /// Hash of the pod template that its Deployment has.
+    template: Option<String>,
+    progress: Progress,
+}
+
+impl Member {
+    pub(crate) fn new(owner: Owner, deployment: &ChildView, progress: Progress) -> Self {
+        Self { owner, template: template_of(deployment).map(str::to_owned), progress }
+    }
+}
+
+/// Decides whether a Deployment, whose own progress is given with it, may be applied now.
+pub(crate) fn turn(
+    next: Next<'_>,
+    live: Option<(&ChildView, Progress)>,
+    fleet: impl FnOnce() -> Vec<Member>,
+    at_once: usize,
+    turns: &Turns,
+    now: Instant,
+) -> Result<RollOut, Held> {
+    let Some((live, progress)) = live else {
+        turns.take(&next.owner.uid);
+        return Ok(RollOut::Requested);
+    };
+    if template_of(live) == Some(next.template) {
+        return Ok(RollOut::of(live));
+    }
+    // Without a ready pod there is nothing to lose.
+    let is_down = live.status().ready_replicas == 0;
+    if next.requested.differs_from(live.annotation(REQUESTED_HASH)) || is_down {
+        turns.take(&next.owner.uid);
+        return Ok(RollOut::Requested);
+    }
+    // What failed before may be mended.
+    if progress == Progress::Failed {
+        return Ok(RollOut::Upgrade);
+    }
+    if live.paused {
+        return Err(Held::Paused);
+    }
+    // Locked while everything is counted: two passes at once must not both get the last turn.
+    let mut given = turns.lock();
+    let mut failed = Vec::new();
+    for Member { owner, template, progress } in fleet() {
+        let template = template.unwrap_or_default();
+        match (given.entry(owner.uid.clone()), progress) {
+            // It was upgraded by an operator before this one.
+            (Entry::Vacant(turn), Progress::Running) => drop(turn.insert(Turn { template, since: now })),
+            (Entry::Occupied(_), Progress::Running) => {}
+            // It is over, unless the Deployment has yet to show what the turn is for.
+            (Entry::Occupied(turn), _) if turn.get().template == template => drop(turn.remove()),
+            _ => {}
+        }
+        if progress == Progress::Failed {
+            failed.push(owner);
+        }
+    }
+    if let Some(failed) = failed.iter().find(|failed| failed.namespace == next.owner.namespace) {
+        return Err(Held::HaltedBy(failed.name.clone()));
+    }
+    if failed.iter().map(|failed| &failed.namespace).collect::<BTreeSet<_>>().len() >= HALTING_NAMESPACES {
+        return Err(Held::Halted);
+    }
+    let is_counted = |(uid, turn): &(&String, &Turn)| {
+        **uid != next.owner.uid && now.saturating_duration_since(turn.since) < LONGEST_TURN
+    };
+    let has_turn = given.get(&next.owner.uid).is_some_and(|turn| turn.template == next.template);
+    if !has_turn {
+        if given.iter().filter(is_counted).count() >= at_once {
+            return Err(Held::Busy);
+        }
+        given.insert(next.owner.uid.clone(), Turn { template: next.template.to_owned(), since: now });
+    }
+    Ok(RollOut::Upgrade)
+}
+
+fn template_of(deployment: &ChildView) -> Option<&str> {
+    deployment.annotation(TEMPLATE_HASH)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fleet::ROLL_OUT;
+
+    /// A server, named `namespace/name`.
+    fn mk_owner(full_name: &str) -> Owner {
+        let (namespace, name) = full_name.split_once('/').unwrap();
+        Owner { namespace: namespace.into(), name: name.into(), uid: full_name.into() }
+    }
+
+    fn mk_live(template: &str, requested: &str, ready: i32, paused: bool) -> ChildView {
+        serde_json::from_value(json!({
+            "metadata": {"name": "a", "annotations": {
+                TEMPLATE_HASH: template, ROLL_OUT: RollOut::Upgrade.as_str(), REQUESTED_HASH: requested}},
+            "spec": {"paused": paused},
+            "status": {"replicas": 2, "readyReplicas": ready},
+        }))
+        .unwrap()
+    }
+
+    fn mk_member(full_name: &str, template: &str, progress: Progress) -> Member {
+        Member { owner: mk_owner(full_name), template: Some(template.into()), progress }
+    }
+
+    /// A fleet, and the turns that were given in it.
+    struct Fleet {
+        turns: Turns,
+        start: Instant,
+    }
+
+    impl Fleet {
+        fn new() -> Self {
+            Self { turns: Turns::default(), start: Instant::now() }
+        }
+
+        /// Asks for the upgrade of a server that works and is among these.
+        fn ask_after(
+            &self,
+            elapsed: Duration,
+            full_name: &str,
+            at_once: usize,
+            others: &[(&str, &str, Progress)],
+        ) -> Result<RollOut, Held> {
+            let (owner, requested) = (mk_owner(full_name), RequestedHash::mk("asked"));
+            let next = Next { owner: &owner, template: "new", requested: &requested };
+            let own = others.iter().find(|(name, ..)| *name == full_name);
+            let (template, progress) =
+                own.map_or(("old", Progress::Settled), |(_, template, progress)| (template, *progress));
+            let live = mk_live(template, requested.as_str(), 2, progress == Progress::Paused);
+            let fleet =
+                || others.iter().map(|(name, template, progress)| mk_member(name, template, *progress)).collect();
+            turn(next, Some((&live, progress)), fleet, at_once, &self.turns, self.start + elapsed)
+        }
+
+        fn ask(&self, full_name: &str, at_once: usize, others: &[(&str, &str, Progress)]) -> Result<RollOut, Held> {
+            self.ask_after(Duration::ZERO, full_name, at_once, others)
+        }
+    }
+
+    use Progress::{Failed, NoRoom, Paused, Running, Settled};
+
+    #[test]
+    fn at_most_so_many_servers_are_upgraded_at_once_even_before_their_deployments_show_it() {
+        let fleet = Fleet::new();
+        let old = [("x/a", "old", Settled), ("x/b", "old", Settled), ("x/c", "old", Settled)];
+        assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade));
+        assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade), "a turn is kept");
+        assert_eq!(fleet.ask("x/b", 2, &old), Ok(RollOut::Upgrade));
+        assert_eq!(fleet.ask("x/c", 2, &old), Err(Held::Busy));
+        let running = [("x/a", "new", Running), ("x/b", "new", Running), ("x/c", "old", Settled)];
+        assert_eq!(fleet.ask("x/c", 2, &running), Err(Held::Busy));
+        let one_done = [("x/a", "new", Settled), ("x/b", "new", Running), ("x/c", "old", Settled)];
+        assert_eq!(fleet.ask("x/c", 2, &one_done), Ok(RollOut::Upgrade));
+    }
+
+    #[test]
+    fn upgrades_that_run_when_an_operator_starts_have_their_turn() {
+        let running = [("x/a", "new", Running), ("x/b", "old", Settled)];
+        assert_eq!(Fleet::new().ask("x/b", 1, &running), Err(Held::Busy));
+    }
+
+    #[test]
+    fn whoever_cannot_go_on_holds_no_turn_and_halts_nobody() {
+        for stuck in [Paused, NoRoom, Settled] {
+            let fleet = Fleet::new();
+            assert_eq!(fleet.ask("x/a", 1, &[("x/a", "old", Settled)]), Ok(RollOut::Upgrade));
+            for other in ["x/b", "y/b"] {
+                let others = [("x/a", "new", stuck), (other, "old", Settled)];
+                let fleet = Fleet::new();
+                assert_eq!(fleet.ask(other, 1, &others), Ok(RollOut::Upgrade), "{stuck:?} {other}");
+            }
+            // A whole namespace of them.
+            let many = [("x/a", "new", stuck), ("x/b", "new", stuck), ("x/c", "new", stuck), ("y/a", "old", Settled)];
+            assert_eq!(fleet.ask("y/a", 1, &many), Ok(RollOut::Upgrade), "{stuck:?}");
+        }
+    }
+
+    #[test]
+    fn no_turn_lasts_for_ever_though_the_upgrade_never_ends() {
+        let fleet = Fleet::new();
+        let running = [("x/a", "new", Running), ("y/b", "old", Settled)];
+        assert_eq!(fleet.ask("y/b", 1, &running), Err(Held::Busy));
+        let almost = LONGEST_TURN.saturating_sub(Duration::from_secs(1));
+        assert_eq!(fleet.ask_after(almost, "y/b", 1, &running), Err(Held::Busy));
+        assert_eq!(fleet.ask_after(LONGEST_TURN, "y/b", 1, &running), Ok(RollOut::Upgrade));
+    }
+
+    #[test]
+    fn a_failure_halts_its_namespace_and_failures_in_two_halt_the_fleet() {
+        let ask = |full_name: &str, failed: &[&str]| {
+            let mut fleet = vec![("x/well", "old", Settled), ("y/well", "old", Settled), ("z/well", "old", Settled)];
+            fleet.extend(failed.iter().map(|name| (*name, "new", Failed)));
+            Fleet::new().ask(full_name, 5, &fleet)
+        };
+        let halted_by = |name: &str| Err(Held::HaltedBy(name.into()));
+        for (asks, failed, expected) in [
+            ("x/well", &["x/a"][..], halted_by("a")),
+            ("y/well", &["x/a"], Ok(RollOut::Upgrade)),
+            ("y/well", &["x/a", "x/b", "x/c"], Ok(RollOut::Upgrade)),
+            ("z/well", &["x/a", "y/a"], Err(Held::Halted)),
+            ("y/well", &["x/b", "y/a"], halted_by("a")),
+        ] {
+            assert_eq!(ask(asks, failed), expected, "{asks} {failed:?}");
+        }
+    }
+
+    #[test]
+    fn what_failed_may_be_mended_though_it_halts_the_others() {
+        let fleet = [("x/a", "bad", Failed), ("y/a", "bad", Failed), ("x/b", "old", Settled)];
+        assert_eq!(Fleet::new().ask("x/a", 1, &fleet), Ok(RollOut::Upgrade));
+        assert_eq!(Fleet::new().ask("x/b", 1, &fleet), Err(Held::HaltedBy("a".into())));
+    }
+
+    #[test]
+    fn a_paused_server_waits_until_it_is_resumed_without_taking_a_turn() {
+        let fleet = Fleet::new();
+        let paused = [("x/a", "old", Paused), ("x/b", "old", Settled)];
+        assert_eq!(fleet.ask("x/a", 1, &paused), Err(Held::Paused));
+        assert_eq!(fleet.ask("x/b", 1, &paused), Ok(RollOut::Upgrade));
+    }
+
+    #[test]
+    fn what_the_spec_asks_for_and_what_does_not_work_anyway_waits_for_nobody() {
+        let (owner, requested) = (mk_owner("x/b"), RequestedHash::mk("asked"));
+        let next = |template| Next { owner: &owner, template, requested: &requested };
+        let halted = || vec![mk_member("x/a", "new", Failed), mk_member("y/a", "new", Failed)];
+        let ask = |template, live: Option<&ChildView>| {
+            let live = live.map(|live| (live, Settled));
+            turn(next(template), live, halted, 1, &Turns::default(), Instant::now())
+        };
+        let held = Err(Held::HaltedBy("a".into()));
+        assert_eq!(ask("new", None), Ok(RollOut::Requested));
+        assert_eq!(ask("new", Some(&mk_live("old", "v1-else", 2, false))), Ok(RollOut::Requested));
+        assert_eq!(ask("new", Some(&mk_live("old", "v1-else", 2, true))), Ok(RollOut::Requested), "paused");
+        assert_eq!(ask("new", Some(&mk_live("old", requested.as_str(), 0, false))), Ok(RollOut::Requested));
+        assert_eq!(ask("new", Some(&mk_live("old", requested.as_str(), 1, false))), held, "half of it works");
+        for of_another_version in ["", "0123456789abcdef", "v2-else"] {
+            let live = mk_live("old", of_another_version, 2, false);
+            assert_eq!(ask("new", Some(&live)), held, "{of_another_version:?}");
+            assert_eq!(ask("old", Some(&live)), Ok(RollOut::Upgrade), "{of_another_version:?}: the template stays");
+        }
+    }
+
+    #[test]
+    fn a_turn_that_the_author_overtakes_is_given_back() {
+        let fleet = Fleet::new();
+        assert_eq!(fleet.ask("x/a", 1, &[("x/a", "old", Settled)]), Ok(RollOut::Upgrade));
+        let (owner, requested) = (mk_owner("x/a"), RequestedHash::mk("else"));
+        let next = Next { owner: &owner, template: "newer", requested: &requested };
+        let live = mk_live("old", "v1-asked", 2, false);
+        let asked = turn(next, Some((&live, Settled)), Vec::new, 1, &fleet.turns, fleet.start);
+        assert_eq!(asked, Ok(RollOut::Requested));
+        assert_eq!(fleet.ask("x/b", 1, &[("x/a", "newer", Settled), ("x/b", "old", Settled)]), Ok(RollOut::Upgrade));
+    }
+}
