@@ -10,7 +10,6 @@ use crate::{
     apply::{Applier, Failure, conflict},
     build,
     child::{Child, ChildKind},
-    conditions::Reason,
     controller::Context,
     errors::Error,
     exposure::{EXPOSES, exposes, leads},
@@ -72,8 +71,7 @@ pub(crate) async fn apply(
     let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
     let validated = validate(server, owner, &resolved, options);
     applied.validated = Some(validated.clone());
-    let refuses_host = |refusal: &Refusal| matches!(refusal.reason, Reason::TlsRequired | Reason::HostNotAllowed);
-    let is_host_refused = validated.as_ref().is_err_and(refuses_host);
+    let is_host_refused = validated.as_ref().is_err_and(Refusal::hides);
     if is_host_refused {
         hide(&mut applier, world).await?;
     }

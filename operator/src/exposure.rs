@@ -109,20 +109,23 @@ pub(crate) fn validate(
     Ok(Exposed { host: exposure.host.clone(), path: exposure.path.clone(), way, issuer, absent })
 }
 
-/// Whether a host is one that the operator's configuration allows: everything, if it names none.
+/// Decides whether the operator's configuration allows a host: one of the list, one below a `*.` domain of it, or any for
+/// `*`. An empty list allows none.
 fn allowed_host(host: &str, allowed: &[String]) -> Result<(), Refusal> {
-    let is_meant = |allowed: &String| match allowed.strip_prefix('*') {
-        // What is left of the pattern begins with a dot.
-        Some(suffix) => host.strip_suffix(suffix).is_some_and(|label| !label.is_empty()),
-        None => host == allowed,
+    let is_meant = |allowed: &String| match allowed.strip_prefix("*.") {
+        Some(domain) => {
+            let label = host.strip_suffix(domain).and_then(|label| label.strip_suffix('.'));
+            label.is_some_and(|label| !label.is_empty())
+        }
+        None => allowed == "*" || host == allowed,
     };
-    if allowed.is_empty() || allowed.iter().any(is_meant) {
+    if allowed.iter().any(is_meant) {
         return Ok(());
     }
     refuse(
         Reason::HostNotAllowed,
         format!(
-            "spec.exposure.host: {host} is not allowed here; name a host that is, or ask whoever runs mcp-entra-operator to start it with --allowed-host={host}"
+            "spec.exposure.host: {host} is not allowed here, so that nothing is exposed; name a host that is, or ask whoever runs mcp-entra-operator to add it to the chart's value allowedHosts (--allowed-host={host})"
         ),
     )
 }
@@ -204,7 +207,7 @@ mod tests {
     use crate::validate::tests::{mk_options, mk_owner};
 
     fn check(exposure: Value, gateways: &[NamedGateway]) -> Result<Exposed, Refusal> {
-        check_for(&[], exposure, Some(gateways))
+        check_for(&["*"], exposure, Some(gateways))
     }
 
     fn check_for(
@@ -255,20 +258,22 @@ mod tests {
         another.listeners.as_mut().unwrap()[0].name = "webs".into();
         assert_eq!(led(std::slice::from_ref(&another)), (0, "listener web of Gateway infra/shared".into()));
         assert_eq!(led(&[another, listener("HTTPS")]), (1, "listener web of Gateway infra/shared".into()));
-        let unseen = check_for(&[], at_listener(), None).unwrap();
+        let unseen = check_for(&["*"], at_listener(), None).unwrap();
         assert!(matches!(unseen.way, Way::Listeners(parents) if parents.len() == 1));
         assert!(unseen.absent.is_empty());
     }
 
     #[test]
-    fn a_host_is_one_that_the_operator_allows_or_any_where_it_names_none() {
+    fn a_host_is_one_that_the_operator_allows_and_an_empty_list_allows_none() {
         let check = |allowed: &[&str], host: &str| {
             let mut exposure = mk(json!({"ingress": {}}), json!({"secretName": "s"}));
             exposure["host"] = json!(host);
             check_for(allowed, exposure, None)
         };
         let allowed = ["*.contoso.com", "mcp.example"];
-        check(&[], "anything.example").unwrap();
+        check(&["*"], "anything.example").unwrap();
+        assert_eq!(check(&[], "anything.example").unwrap_err().reason, Reason::HostNotAllowed);
+        assert!(check(&["*contoso.com", ""], "graph.contoso.com").is_err(), "a star stands for whole labels");
         for host in ["graph.contoso.com", "a.b.contoso.com", "mcp.example"] {
             check(&allowed, host).unwrap();
         }

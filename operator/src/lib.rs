@@ -47,6 +47,7 @@ mod exposed;
 mod exposure;
 mod fleet;
 mod gate;
+mod hosts;
 mod http;
 mod leader;
 mod manifests;
@@ -79,6 +80,7 @@ mod workload;
 mod world;
 
 pub use check::{CheckError, CheckOptions, check};
+pub use hosts::NoHostAllowed;
 pub use leader::Lost;
 pub use manifests::ManifestError;
 pub use options::{Options, PodMonitors};

@@ -54,8 +54,8 @@ pub struct Options {
     /// higher priority take the place of others, whoever's they are.
     #[arg(long = "allowed-priority-class", value_name = "NAME")]
     pub allowed_priority_classes: Vec<String>,
-    /// A host that `spec.exposure.host` may name, or `*.` and the domain that it is to lie in; repeatable. None: any host,
-    /// which is then checked against other McpServers only.
+    /// A host that `spec.exposure.host` may name, `*.` and the domain that it is to lie in, or `*` for any; repeatable. None:
+    /// no McpServer is exposed. Routes and Ingresses of others are not checked, so a host must be meant for McpServers.
     #[arg(long = "allowed-host", value_name = "HOST")]
     pub allowed_hosts: Vec<String>,
     /// The operator's own namespace: that of the lease by which its replicas elect their leader and of the claims on hosts

@@ -31,6 +31,7 @@ use crate::{
     errors::Error,
     fleet::Turns,
     gate::Gate,
+    hosts::{self, NoHostAllowed},
     http::router,
     leader::{Candidate, Leadership, Lost},
     mapping,
@@ -62,6 +63,9 @@ pub enum RunError {
     /// The operator may not see what it must.
     #[error(transparent)]
     Blind(#[from] Blind),
+    /// No host is allowed, and some are in use.
+    #[error(transparent)]
+    NoHostAllowed(#[from] NoHostAllowed),
     /// This replica may lead no longer.
     #[error(transparent)]
     Lost(#[from] Lost),
@@ -204,10 +208,13 @@ pub async fn run(
     let endpoints = axum::serve(listener, router(gate.clone(), registry)).with_graceful_shutdown(ended);
     let announce = async {
         if context.world.complete().await.is_ok() {
+            let seen = context.world.servers.state();
+            hosts::check(&context.options, seen.iter().filter_map(|server| server.0.as_ref().ok()))?;
             tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "everything is seen");
             open.send_replace(true);
         }
         shutdown.cancelled().await;
+        Ok::<_, RunError>(())
     };
     let sweep = async {
         while tokio::time::timeout(SWEEP, shutdown.cancelled()).await.is_err() {
@@ -251,8 +258,8 @@ pub async fn run(
     // Whatever ends with an error ends all of it, passes included.
     let election = async { Ok(election.await??) };
     let endpoints = async { endpoints.await.map_err(RunError::from) };
-    let others = async { Ok(futures::join!(work, announce, sweep, free_claims, discovery)) };
-    futures::try_join!(election, endpoints, others)?;
+    let others = async { Ok(futures::join!(work, sweep, free_claims, discovery)) };
+    futures::try_join!(election, endpoints, announce, others)?;
     Ok(())
 }
 

@@ -155,7 +155,9 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
 
 /// Says whether clients reach the server, or will, by the address of its exposure.
 fn is_led_to(facts: &Facts<'_>, exposure: &Exposure) -> bool {
+    let is_refused = facts.validation.is_some_and(|validation| validation.is_err_and(Refusal::hides));
     match facts.standing {
+        _ if is_refused => false,
         Standing::Held(_) => true,
         Standing::Lost(_) => false,
         Standing::Open => leads(facts.children, exposure),

@@ -54,6 +54,13 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
+impl Refusal {
+    /// Returns true if the server is exposed no longer. After any other refusal it stays exposed as it was.
+    pub(crate) fn hides(&self) -> bool {
+        matches!(self.reason, Reason::TlsRequired | Reason::HostNotAllowed)
+    }
+}
+
 pub(crate) fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { reason, message: message.into() })
 }
@@ -271,7 +278,7 @@ pub(crate) mod tests {
             allowed_pod_labels: Vec::new(),
             watch_namespaces: Vec::new(),
             allowed_priority_classes: Vec::new(),
-            allowed_hosts: Vec::new(),
+            allowed_hosts: vec!["*".into()],
             operator_namespace: "mcp-entra-system".into(),
             monitoring_namespaces: vec!["monitoring".into()],
             pod_monitors: None,

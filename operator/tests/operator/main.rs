@@ -15,6 +15,7 @@ mod cluster_mappings;
 mod conflicts;
 mod exposure;
 mod harness;
+mod hosts;
 mod kinds;
 mod kubelet;
 mod leader;

@@ -68,7 +68,7 @@ pub(crate) async fn replica(
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let log = supervisor.folder().join(format!("{account}.log"));
     let command = Command::new(env!("CARGO_BIN_EXE_mcp-entra-operator"), &log)
-        .args(["run", "--server-image=x", "--status-poll-seconds=1", "--identity", account])
+        .args(["run", "--server-image=x", "--allowed-host=*", "--status-poll-seconds=1", "--identity", account])
         .args([format!("--listen={address}")])
         .env("KUBECONFIG", kubeconfig.display().to_string());
     let process = supervisor.spawn(change(command)).await.unwrap();

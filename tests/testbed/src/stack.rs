@@ -218,6 +218,7 @@ impl Stack {
     pub(crate) fn values(&self) -> Value {
         json!({
             "image": {"registry": REGISTRY},
+            "allowedHosts": ["*.mcp.contoso.com"],
             "allowTrustBundles": true,
             "allowedImages": [format!("{REGISTRY}/mcp-entra-server:*")],
             "allowedAuthorities": [self.entra.authority()],

@@ -43,6 +43,7 @@ impl Program {
             format!("--listen={address}"),
             format!("--pod-proxy-url={proxy_url}"),
             "--server-image=registry.example/mcp-entra-server:bench".to_owned(),
+            "--allowed-host=*".to_owned(),
         ];
         let command = Command::new(program, cluster.supervisor.folder().join("operator.log"))
             .args(arguments)

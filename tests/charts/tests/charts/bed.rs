@@ -78,6 +78,7 @@ pub(crate) fn api(client: &kube::Client, kind: &str, namespace: &str) -> Api<Dyn
     let (group, version) = match kind {
         "McpServer" | "McpRoleMapping" | "ClusterMcpRoleMapping" => ("mcp-entra.dev", "v1alpha1"),
         "Deployment" => ("apps", "v1"),
+        "Ingress" => ("networking.k8s.io", "v1"),
         "CustomResourceDefinition" => ("apiextensions.k8s.io", "v1"),
         "ClusterRole" | "ClusterRoleBinding" | "RoleBinding" => ("rbac.authorization.k8s.io", "v1"),
         _ => ("", "v1"),

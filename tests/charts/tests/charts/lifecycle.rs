@@ -63,6 +63,38 @@ async fn an_upgrade_brings_fields_and_arguments_that_are_new_and_a_rollback_take
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_without_the_hosts_in_use_fails_in_words_and_deletes_nothing() {
+    let bed = Bed::start().await.unwrap();
+    // A release without a list is installed, and refuses hosts; one that only asks for a host holds no upgrade up.
+    let notes = bed.release("install", &chart(), &[]).await.unwrap();
+    assert!(notes.contains("No McpServer is exposed: allowedHosts is empty"), "{notes}");
+    let mut server = mk_server("default");
+    server["spec"]["exposure"] =
+        json!({"host": "graph.mcp.contoso.com", "ingress": {}, "tls": {"secretName": "graph-tls"}});
+    bed.apply(&server).await.unwrap();
+    let live = async || serde_json::to_value(bed.api("McpServer", "default").get("graph").await.unwrap()).unwrap();
+    until("the host is refused", async || live().await.to_string().contains("HostNotAllowed")).await;
+    bed.release("upgrade", &chart(), &[]).await.unwrap();
+
+    bed.release("upgrade", &chart(), &["--set=allowedHosts={*}"]).await.unwrap();
+    let is_exposed = async || {
+        let is_there = bed.api("Ingress", "default").get_opt("graph").await.unwrap().is_some();
+        is_there && live().await["status"]["url"] == "https://graph.mcp.contoso.com/mcp"
+    };
+    until("the server is exposed", is_exposed).await;
+    let before = bed.arguments().await;
+    for more in [&[][..], &["--set=watchNamespaces={default}"]] {
+        let refusal = bed.release("upgrade", &chart(), more).await.unwrap_err().to_string();
+        assert!(refusal.contains("graph.mcp.contoso.com (default/graph)"), "{refusal}");
+        assert!(refusal.contains(r#"allowedHosts: ["graph.mcp.contoso.com"]"#), "{refusal}");
+    }
+    assert_eq!(bed.arguments().await, before);
+    assert!(is_exposed().await);
+    bed.release("upgrade", &chart(), &["--set=allowedHosts={graph.mcp.contoso.com}"]).await.unwrap();
+    assert!(is_exposed().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_release_leaves_kinds_and_servers_and_one_that_comes_again_takes_them_over() {
     let bed = Bed::start().await.unwrap();
     bed.release("install", &chart(), &[]).await.unwrap();

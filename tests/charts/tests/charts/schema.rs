@@ -27,7 +27,7 @@ const REFUSED: [(&str, &str); 37] = [
     (r#"{"watchNamespaces": ["team", "team"]}"#, "/watchNamespaces"),
     (r#"{"watchNamespaces": "team"}"#, "/watchNamespaces"),
     (r#"{"allowedHosts": ["https://mcp.contoso.com"]}"#, "/allowedHosts/0"),
-    (r#"{"allowedHosts": ["*"]}"#, "/allowedHosts/0"),
+    (r#"{"allowedHosts": ["*.*"]}"#, "/allowedHosts/0"),
     (r#"{"allowedAuthorities": ["http://login.contoso.com"]}"#, "/allowedAuthorities/0"),
     (r#"{"allowedGraphs": ["https://graph.contoso.com/v1.0"]}"#, "/allowedGraphs/0"),
     (r#"{"trustedProxies": ["10.0.0.0"]}"#, "/trustedProxies/0"),

@@ -109,7 +109,7 @@ async fn start() -> anyhow::Result<Guarded> {
     let program = tokio::task::spawn_blocking(|| programs::program("mcp-entra-operator")).await??;
     let operator_log = supervisor.folder().join("operator.log");
     let command = Command::new(program, &operator_log)
-        .args(["run", "--listen=127.0.0.1:0", "--pod-monitors", "--server-image", IMAGE])
+        .args(["run", "--listen=127.0.0.1:0", "--allowed-host=*", "--pod-monitors", "--server-image", IMAGE])
         .env("KUBECONFIG", kubeconfig.display().to_string());
     let guarded = Guarded { plane, operator_log, _operator: supervisor.spawn(command).await? };
     for server in servers() {

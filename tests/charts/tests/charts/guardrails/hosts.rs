@@ -38,6 +38,17 @@ async fn a_namespace_that_is_not_named_has_the_default_and_one_that_is_named_wit
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_with_a_star_may_name_any_host_and_its_neighbours_may_not() {
+    let guarded = Guarded::get().await;
+    let maps = objects(&guarded.admin(), "mcp-entra-system", "v1", "ConfigMap");
+    let (open, other) = (guarded.namespace().await, guarded.namespace().await);
+    let change = kube::api::Patch::Merge(json!({"data": {open.as_str(): "*"}}));
+    maps.patch("mcp-entra-operator-allowed-hosts", &Default::default(), &change).await.unwrap();
+    super::cluster::until("any host is allowed", async || ask(&open, "any.example").await.is_ok()).await;
+    assert_refused(ask(&other, "any.example").await, "allowed-hosts", "any.example");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_cannot_be_changed_to_one_that_is_not_allowed() {
     let servers = objects(&Guarded::get().await.person(), TEAM, "mcp-entra.dev/v1alpha1", "McpServer");
     let host = |host: &str| json!({"spec": {"exposure": {"host": host}}});
