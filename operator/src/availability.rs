@@ -4,12 +4,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     conditions::{Reason, Verdict},
+    foreign::Quoted,
     pods::PolledPod,
     views::{ChildView, ConditionView, PodView},
 };
-
-/// Characters of foreign text that a message carries.
-const LONGEST_QUOTE: usize = 600;
 
 /// How the API server says that something which is asked at admission refuses: a webhook, a webhook that is out of reach,
 /// a ValidatingAdmissionPolicy.
@@ -126,7 +124,7 @@ fn idle(namespace: &str, autoscaler: &ChildView) -> Option<String> {
     let condition = autoscaler.status().conditions.iter().find(is_idle)?;
     Some(format!(
         ", but their number does not follow the load: the autoscaler says {}; check that metrics-server is installed and sees the pods (kubectl -n {namespace} describe hpa {})",
-        condition.reason,
+        condition.reason.word(),
         autoscaler.name()
     ))
 }
@@ -137,16 +135,16 @@ fn own_words(polled: &PolledPod) -> Option<(Reason, String)> {
         return None;
     }
     let (name, report) = (polled.pod.name(), polled.report.as_ref().ok()?);
-    if let Some(error) = report.keys.error.as_ref().filter(|_| report.keys.count == 0) {
+    if let Some(error) = report.keys_error.as_ref().filter(|_| report.keys == 0) {
         let advice = "correct spec.entra.tenantId, or let the pods reach the authority";
         return Some((
             Reason::ServerNotReady,
-            format!("pod {name} has no keys to verify tokens with: {}; {advice}", quote(error)),
+            format!("pod {name} has no keys to verify tokens with: {}; {advice}", error.quoted()),
         ));
     }
-    let error = report.policy.error.as_ref().filter(|_| report.policy.revision.is_none())?;
+    let error = report.policy_error.as_ref().filter(|_| report.revision.is_none())?;
     let advice = "if this lasts, report it as a defect";
-    Some((Reason::ServerNotReady, format!("pod {name} has no policy to enforce: {}; {advice}", quote(error))))
+    Some((Reason::ServerNotReady, format!("pod {name} has no policy to enforce: {}; {advice}", error.quoted())))
 }
 
 /// How kubectl is told which pod.
@@ -158,11 +156,11 @@ fn reference(pod: &PodView) -> String {
 fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
     let is_refusal = |condition: &&ConditionView| match condition.type_.as_str() {
         "ReplicaFailure" => condition.status == "True",
-        "Progressing" => condition.reason == "ReplicaSetCreateError",
+        "Progressing" => condition.reason.raw() == "ReplicaSetCreateError",
         _ => false,
     };
     let failure = deployment.status().conditions.iter().find(is_refusal)?;
-    let message = &failure.message;
+    let message = failure.message.raw();
     let (reason, advice) = if message.contains("exceeded quota") || message.contains("failed quota") {
         (Reason::QuotaExceeded, "raise the namespace's ResourceQuota, or ask for fewer or smaller pods")
     } else if message.contains("violates PodSecurity") {
@@ -175,7 +173,7 @@ fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
     } else {
         (Reason::PodsRefused, "see kubectl describe replicaset, and remove the cause")
     };
-    Some((reason, format!("pods cannot be created: {}; {advice}", quote(message))))
+    Some((reason, format!("pods cannot be created: {}; {advice}", failure.message.quoted())))
 }
 
 /// What keeps a pod from becoming ready, if its status tells.
@@ -185,21 +183,21 @@ fn trouble(pod: &PodView) -> Option<(Reason, String)> {
     }
     let (name, reference) = (pod.name(), reference(pod));
     let unscheduled = pod.trouble.iter().find(|condition| {
-        condition.type_ == "PodScheduled" && condition.status == "False" && condition.reason == "Unschedulable"
+        condition.type_ == "PodScheduled" && condition.status == "False" && condition.reason.raw() == "Unschedulable"
     });
     if let Some(condition) = unscheduled {
         let advice = "add capacity, or relax what the pods demand";
         return Some((
             Reason::Unschedulable,
-            format!("no node takes pod {name}: {}; {advice}", quote(&condition.message)),
+            format!("no node takes pod {name}: {}; {advice}", condition.message.quoted()),
         ));
     }
     pod.containers.iter().find_map(|container| {
         let waiting = container.state.waiting.as_ref();
-        let why = waiting.map_or("", |waiting| waiting.reason.as_str());
+        let why = waiting.map_or("", |waiting| waiting.reason.raw());
         // The kubelet's own text changes between attempts; this does not.
         if matches!(why, "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") {
-            let image = &container.image;
+            let image = container.image.word();
             return Some((
                 Reason::ImagePullFailed,
                 format!(
@@ -210,46 +208,42 @@ fn trouble(pod: &PodView) -> Option<(Reason, String)> {
         let crashed = container.last_state.terminated.as_ref().filter(|ended| ended.exit_code != Some(0));
         if let Some(ended) = crashed.or(container.state.terminated.as_ref()) {
             let code = ended.exit_code.unwrap_or_default();
-            let log = last_line(&ended.message);
+            let log = last_line(ended.message.raw());
             let said = if log.is_empty() { String::new() } else { format!(" saying: {log}") };
             return Some((
                 Reason::CrashLooping,
                 format!("the server in pod {name} ended with code {code}{said}; see kubectl logs --previous {reference}"),
             ));
         }
-        let waiting = waiting.filter(|waiting| !matches!(waiting.reason.as_str(), "" | "ContainerCreating" | "PodInitializing"))?;
+        let waiting = waiting.filter(|waiting| !matches!(waiting.reason.raw(), "" | "ContainerCreating" | "PodInitializing"))?;
         Some((
             Reason::ContainerFailed,
             format!(
                 "the container of pod {name} cannot start: {}: {}; see kubectl describe pod {reference}",
-                waiting.reason,
-                quote(&waiting.message)
+                waiting.reason.word(),
+                waiting.message.quoted()
             ),
         ))
     })
 }
 
 /// The last line of a log, without its time: the same crash is the same message.
-fn last_line(log: &str) -> String {
+fn last_line(log: &str) -> Quoted {
     let line = log.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
     if let Ok(serde_json::Value::Object(entry)) = serde_json::from_str(line)
         && let Some(message) = entry.get("message").and_then(serde_json::Value::as_str)
     {
-        return quote(message);
+        return Quoted::of(message);
     }
     match line.split_once(char::is_whitespace) {
-        Some((first, rest)) if first.parse::<Timestamp>().is_ok() => quote(rest),
-        _ => quote(line),
+        Some((first, rest)) if first.parse::<Timestamp>().is_ok() => Quoted::of(rest),
+        _ => Quoted::of(line),
     }
-}
-
-/// Foreign text, cut to what a message carries.
-pub(crate) fn quote(text: &str) -> String {
-    text.trim().chars().take(LONGEST_QUOTE).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use mcp_entra_policy::ServerStatus;
     use serde_json::json;
 
     use super::*;
@@ -399,12 +393,12 @@ mod tests {
         assert_no(
             &verdict,
             Reason::CrashLooping,
-            "code 2 saying: AZURE_CLIENT_SECRET is set; see kubectl logs --previous -n productivity graph-1",
+            "code 2 saying: “AZURE_CLIENT_SECRET is set”; see kubectl logs --previous -n productivity graph-1",
         );
         let between_crashes = json!({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 2}}});
         assert_no(&with_container(between_crashes), Reason::CrashLooping, "ended with code 2; see");
         let config = json!({"state": {"waiting": {"reason": "CreateContainerConfigError", "message": "no key"}}});
-        assert_no(&with_container(config), Reason::ContainerFailed, "CreateContainerConfigError: no key");
+        assert_no(&with_container(config), Reason::ContainerFailed, "CreateContainerConfigError: “no key”");
         assert_no(
             &with_container(json!({"state": {"waiting": {"reason": "ContainerCreating"}}})),
             Reason::Progressing,
@@ -414,7 +408,7 @@ mod tests {
         let unscheduled = mk_pod(json!({"phase": "Pending", "conditions": [
             {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}));
         let verdict = available(2, Some(&mk_deployment(1, json!([]))), &[&unscheduled]);
-        assert_no(&verdict, Reason::Unschedulable, "0/3 nodes; add capacity");
+        assert_no(&verdict, Reason::Unschedulable, "“0/3 nodes”; add capacity");
 
         for (said, reason, advice) in [
             (
@@ -483,13 +477,14 @@ mod tests {
     fn a_server_that_is_not_ready_is_quoted() {
         let polled = |keys: serde_json::Value, revision: Option<&str>, error: Option<&str>| PolledPod {
             pod: std::sync::Arc::new(mk_pod(json!({"phase": "Running"}))),
-            report: Ok(serde_json::from_value(json!({
+            report: Ok(serde_json::from_value::<ServerStatus>(json!({
                 "version": "1",
                 "policy": {"revision": revision, "error": error},
                 "federation": {"identity": null, "works": null, "message": null, "lastProbe": null},
                 "keys": keys,
             }))
-            .unwrap()),
+            .unwrap()
+            .into()),
         };
         let verdict = |polled: PolledPod| {
             let deployment = mk_deployment(0, json!([]));
@@ -506,7 +501,7 @@ mod tests {
             })
         };
         let none = json!({"count": 0, "ageSeconds": null, "error": "tenant not found"});
-        assert_no(&verdict(polled(none, Some("r"), None)), Reason::ServerNotReady, "tenant not found; correct spec");
+        assert_no(&verdict(polled(none, Some("r"), None)), Reason::ServerNotReady, "“tenant not found”; correct spec");
         let some = || json!({"count": 1, "ageSeconds": 1, "error": "timed out"});
         assert_no(&verdict(polled(some(), Some("r"), Some("old"))), Reason::Progressing, "0 of 2");
         assert_no(&verdict(polled(some(), None, Some("no such file"))), Reason::ServerNotReady, "no such file");
@@ -516,12 +511,12 @@ mod tests {
 
     #[test]
     fn the_same_crash_is_the_same_message_whenever_it_happened() {
-        assert_eq!(last_line("x\n2026-11-23T13:52:15.123456Z ERROR no tenant\n\n"), "ERROR no tenant");
+        assert_eq!(last_line("x\n2026-11-23T13:52:15.123456Z ERROR no tenant\n\n"), Quoted::of("ERROR no tenant"));
         assert_eq!(
             last_line(r#"{"timestamp":"2026-11-23T13:52:15Z","level":"ERROR","message":"no tenant"}"#),
-            "no tenant"
+            Quoted::of("no tenant")
         );
-        assert_eq!(last_line("Error: no tenant"), "Error: no tenant");
-        assert_eq!(last_line(""), "");
+        assert_eq!(last_line("Error: no tenant"), Quoted::of("Error: no tenant"));
+        assert_eq!(last_line(""), Quoted::of(""));
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         standing,
     },
     policy::Compiled,
-    resolve::{self, SeenChildren},
+    resolve::{self, Seen, SeenChildren},
     validate::{Refusal, Validated, validate},
     world::World,
 };
@@ -158,6 +158,8 @@ async fn policy_alone(
     wanted: &[ChildKind],
     applied: &mut Applied,
 ) -> Result<(), Failure> {
+    // It may have been taken or deleted since it was looked at first.
+    applied.policy &= applier.seen.get(&ChildKind::Policy).is_some_and(Seen::is_ours);
     if let Some(conflict) = conflict(applier.owner, &applier.seen, wanted) {
         return Err(Failure::Conflict(conflict));
     }

@@ -43,14 +43,26 @@ pub(crate) fn mappings_beside(
     mappings: &Store<WatchedMapping>,
     server: &WatchedServer,
 ) -> Vec<ObjectRef<WatchedMapping>> {
-    let (namespace, name) = (&server.meta().namespace, server.meta().name.as_deref().unwrap_or_default());
+    let metadata = server.meta();
+    mappings_of(
+        mappings,
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// The mappings of a namespace that may matter to the server of that name.
+pub(crate) fn mappings_of(
+    mappings: &Store<WatchedMapping>,
+    namespace: &str,
+    name: &str,
+) -> Vec<ObjectRef<WatchedMapping>> {
     let chooses = |mapping: &McpRoleMapping| {
         mapping.spec.servers.names.as_ref().is_none_or(|names| names.iter().any(|named| named == name))
     };
-    references(
-        &mappings
-            .state_filter(|mapping| mapping.meta().namespace == *namespace && mapping.0.as_ref().is_ok_and(chooses)),
-    )
+    references(&mappings.state_filter(|mapping| {
+        mapping.meta().namespace.as_deref() == Some(namespace) && mapping.0.as_ref().is_ok_and(chooses)
+    }))
 }
 
 /// The servers of a namespace, to be reconciled because something there changed that any of them may depend on.

@@ -6,7 +6,12 @@ use k8s_openapi::{
 };
 use mcp_entra_crds::ConditionType;
 
+use crate::foreign::bounded;
 pub(crate) use crate::reasons::Reason;
+
+/// The most characters of a message, far below the 32,768 that the API server takes: a message that it refuses would
+/// leave the whole status as it was.
+const LONGEST_MESSAGE: usize = 4096;
 
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +99,7 @@ pub(crate) fn conditions(
                 type_: type_.to_string(),
                 status: verdict.state.as_str().to_owned(),
                 reason: verdict.reason,
-                message: verdict.message,
+                message: bounded(&verdict.message, LONGEST_MESSAGE),
                 observed_generation: generation,
                 last_transition_time: unchanged.map_or(Time(now), |before| before.last_transition_time.clone()),
             }
@@ -125,6 +130,17 @@ mod tests {
         assert_eq!((second[0].message.as_str(), second[0].observed_generation), ("other", Some(2)));
         let third = conditions(&second, verdicts(State::Unknown), Some(2), at(300));
         assert_eq!(third[0].last_transition_time, Time(at(300)));
+    }
+
+    #[test]
+    fn no_message_is_one_that_the_api_server_refuses_or_a_terminal_obeys() {
+        let mut hostile = verdicts(State::False);
+        hostile[0].1.message = crate::foreign::tests::hostile();
+        let written = conditions(&[], hostile.clone(), Some(1), at(100));
+        assert_eq!(written[0].message.chars().count(), LONGEST_MESSAGE);
+        assert!(!written[0].message.contains(['\n', '\u{1b}', '\u{202e}']));
+        let again = conditions(&written, hostile, Some(1), at(200));
+        assert_eq!(again, written, "what was cut stays as it is");
     }
 
     #[test]

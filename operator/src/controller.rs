@@ -19,7 +19,7 @@ use crate::{
     events,
     fleet::Turns,
     gate::Gate,
-    memory::{Memories, ProgrammedPolicies, ProgrammedPolicy, ServerMemory},
+    memory::{Memories, ProgrammedPolicy, ServerMemory},
     metrics::Metrics,
     news::{self, MOMENT},
     options::Options,
@@ -27,9 +27,11 @@ use crate::{
     ownership::Ledger,
     passes::Passes,
     pods::{self, PolledPod},
+    policies::ProgrammedPolicies,
     policy::{self, Compiled},
     resolve::{self, SeenChildren},
     status::{self, Facts, GRACE},
+    unwritten::Unwritten,
     views::PodView,
     world::{World, labels_of},
 };
@@ -52,6 +54,7 @@ pub(crate) struct Context {
     pub(crate) policies: Arc<ProgrammedPolicies>,
     pub(crate) turns: Turns,
     pub(crate) ledger: Ledger,
+    pub(crate) unwritten: Unwritten,
     pub(crate) metrics: Metrics,
 }
 
@@ -109,8 +112,11 @@ async fn revoke(
     let seen = seen.into_iter().map(|seen| (ChildKind::Policy, seen)).collect();
     let mut applier = Applier { client: &context.client, owner, seen, memory };
     match applier.in_place(&build::policy(owner, compiled)?).await {
-        Ok(true) => context.policies.put(&owner.uid, compiled.programmed.clone()),
-        Ok(false) | Err(Failure::Conflict(_)) => return Ok(Action::await_change()),
+        Ok(true) => context.policies.put(owner, compiled.programmed.clone()),
+        Ok(false) | Err(Failure::Conflict(_)) => {
+            context.policies.put(owner, ProgrammedPolicy::default());
+            return Ok(Action::await_change());
+        }
         Err(Failure::Error(error)) => return Err(error),
     }
     let answers = ask(owner, context, memory, compiled, true).await;
@@ -127,7 +133,8 @@ async fn pass(
     let before = status::current(server, memory);
     if before.conditions.is_empty() {
         let first = status::at_first_sight(server, Timestamp::now());
-        status::write(client, server, owner, memory, &before, first).await?;
+        // A refused status holds up no revocation: the failure is told where it happens, and the pass goes on.
+        status::write(client, &context.unwritten, server, owner, memory, &before, first).await.ok();
     }
     let compiled = compile(&server.metadata, Some(server), world)?;
     let mut applied = Applied::default();
@@ -141,9 +148,10 @@ async fn pass(
         Err(Failure::Error(error)) => (None, Some(error)),
     };
     if applied.policy {
-        context.policies.put(&owner.uid, compiled.programmed.clone());
-    } else if conflict.is_some() {
-        context.policies.put(&owner.uid, ProgrammedPolicy::default());
+        context.policies.put(owner, compiled.programmed.clone());
+    } else if error.is_none() {
+        // There is none, or it is somebody else's.
+        context.policies.put(owner, ProgrammedPolicy::default());
     }
 
     let answers = ask(owner, context, memory, &compiled, applied.policy).await;
@@ -184,7 +192,7 @@ async fn pass(
     }
     let is_undecided = facts.is_undecided();
     let conditions = after.conditions.clone();
-    if status::write(client, server, owner, memory, &before, after).await? {
+    if status::write(client, &context.unwritten, server, owner, memory, &before, after).await? {
         events::publish(client, &server.object_ref(&()), &before.conditions, &conditions).await;
     }
     match error {
@@ -248,7 +256,7 @@ async fn ask(
 /// When to look again, besides when a watch tells: pods are asked, they do not call.
 fn next(context: &Context, conflicted: bool, answers: &Answers) -> Action {
     let mut reports = answers.polled.iter().filter_map(|polled| polled.report.as_ref().ok());
-    let probing = reports.clone().any(|report| report.federation.works.is_none());
+    let probing = reports.clone().any(|report| report.works.is_none());
     // A pod that cannot be asked for longer than that will not be a second later.
     let arriving = answers.lagging.is_some_and(|lagging| lagging < GRACE || reports.next().is_some());
     if arriving || probing {
@@ -328,6 +336,7 @@ mod tests {
         let metrics = Metrics::register(&mut Registry::default());
         Context {
             ledger: Ledger::new(&client, "mcp-entra-system", Duration::from_secs(600)),
+            unwritten: Unwritten::new(client.clone(), metrics.clone(), Kind::McpServer),
             client,
             pods: pods::status_client(None).unwrap(),
             options: mk_options(),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::by_uid::ByUid;
+use crate::{
+    by_uid::ByUid,
+    foreign::{Quoted, bounded},
+};
 
 /// Time until an object is looked at again that is about to change without a watch telling.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
@@ -76,11 +79,12 @@ pub(crate) fn code(error: &kube::Error) -> Option<u16> {
     }
 }
 
-/// The API server's own words, without the structure that kube's Display adds.
-fn describe(error: &kube::Error) -> String {
+/// The API server's own words, without the structure that kube's Display adds. Webhooks and admission policies have a
+/// say in them.
+pub(crate) fn describe(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+        kube::Error::Api(status) => Quoted::of(&status.message).to_string(),
+        other => bounded(&other.to_string(), 600),
     }
 }
 

@@ -20,13 +20,17 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn publish(client: &Client, about: &ObjectReference, before: &[Condition], after: &[Condition]) {
     for event in changes(before, after) {
         // A recorder joins events that differ in their note alone into the first of them; a new one does not.
-        let recorder = Recorder::new(client.clone(), MANAGER.into());
-        let reason = event.reason.clone();
-        match tokio::time::timeout(TIMEOUT, recorder.publish(&event, about)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, reason, "an event cannot be published"),
-            Err(_) => tracing::warn!(reason, "an event could not be published in time"),
-        }
+        publish_one(&Recorder::new(client.clone(), MANAGER.into()), &event, about).await;
+    }
+}
+
+/// Publishes one event.
+pub(crate) async fn publish_one(recorder: &Recorder, event: &Event, about: &ObjectReference) {
+    let reason = &event.reason;
+    match tokio::time::timeout(TIMEOUT, recorder.publish(event, about)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, reason, "an event cannot be published"),
+        Err(_) => tracing::warn!(reason, "an event could not be published in time"),
     }
 }
 
@@ -57,7 +61,8 @@ fn event(condition: &Condition) -> Event {
     }
 }
 
-fn bounded(message: &str) -> String {
+/// A message as the note of an event.
+pub(crate) fn bounded(message: &str) -> String {
     let end =
         message.char_indices().map(|(start, char)| start + char.len_utf8()).take_while(|end| *end <= LONGEST_NOTE);
     message.get(..end.last().unwrap_or(0)).unwrap_or_default().to_owned()

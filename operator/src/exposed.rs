@@ -5,7 +5,6 @@ use k8s_openapi::jiff::Timestamp;
 use mcp_entra_crds::{Exposure, GatewayReference};
 
 use crate::{
-    availability::quote,
     child::ChildKind,
     conditions::{Reason, Verdict},
     views::{ChildView, ConditionView, ParentReferenceView},
@@ -50,6 +49,7 @@ fn by_ingress(ingress: Option<&ChildView>) -> Verdict {
     let address = ingress.and_then(|ingress| ingress.status().load_balancer.ingress.first());
     match address.and_then(|address| address.hostname.as_ref().or(address.ip.as_ref())) {
         Some(address) => {
+            let address = address.word();
             Verdict::yes(Reason::AddressAssigned, format!("an ingress controller serves the host at {address}"))
         }
         None => Verdict::no(
@@ -119,7 +119,7 @@ fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
             }
     });
     if let Some(condition) = rejected {
-        let advice = match condition.reason.as_str() {
+        let advice = match condition.reason.raw() {
             "InvalidCertificateRef" | "RefNotPermitted" | "ListenersNotValid" => {
                 "see that the Secret of spec.exposure.tls exists in this namespace and holds a certificate"
             }
@@ -143,9 +143,9 @@ fn is_current(condition: &ConditionView, generation: Option<i64>) -> bool {
 }
 
 fn said(condition: &ConditionView) -> String {
-    match quote(&condition.message) {
-        message if message.is_empty() => condition.reason.clone(),
-        message => format!("{}: {message}", condition.reason),
+    match condition.message.quoted() {
+        message if message.is_empty() => condition.reason.word(),
+        message => format!("{}: {message}", condition.reason.word()),
     }
 }
 
@@ -173,7 +173,7 @@ fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdi
         matches!(condition.type_.as_str(), "Accepted" | "ResolvedRefs") && condition.status == "False"
     });
     if let Some(condition) = rejected {
-        let advice = match condition.reason.as_str() {
+        let advice = match condition.reason.raw() {
             "NotAllowedByListeners" => {
                 "ask whoever runs the Gateway to allow routes of this namespace (allowedRoutes of its listener)"
             }
@@ -281,6 +281,15 @@ mod tests {
     }
 
     #[test]
+    fn words_of_gateways_and_certificates_are_bounded() {
+        use crate::foreign::tests::{assert_harmless, hostile};
+        for (reason, message) in [(hostile(), "m".to_owned()), ("R".to_owned(), hostile())] {
+            let condition = json!({"type": "Accepted", "status": "False", "reason": reason, "message": message});
+            assert_harmless(&said(&serde_json::from_value(condition).unwrap()));
+        }
+    }
+
+    #[test]
     fn every_parent_must_accept_the_route_and_the_first_that_does_not_is_quoted() {
         let parents = json!([{"name": "one", "namespace": "infra", "sectionName": "https"},
                              {"name": "two", "sectionName": "web"}]);
@@ -303,7 +312,7 @@ mod tests {
         let no = [told("Accepted", "False", "NotAllowedByListeners"), told("ResolvedRefs", "True", "ResolvedRefs")];
         let refused = verdict(vec![at(one(), &no), at(two(), &yes())]);
         let quoted =
-            "Gateway infra/one (listener https) does not accept the route: NotAllowedByListeners: because; ask";
+            "Gateway infra/one (listener https) does not accept the route: NotAllowedByListeners: “because”; ask";
         assert_says(&refused, State::False, Reason::RouteRejected, quoted);
         let unresolved = [told("Accepted", "True", "Accepted"), told("ResolvedRefs", "False", "BackendNotFound")];
         let refused = verdict(vec![at(one(), &yes()), at(two(), &unresolved)]);
@@ -381,13 +390,13 @@ mod tests {
             &verdict(overdue.clone()),
             State::True,
             Reason::CertificateValid,
-            "renewal is due and has not succeeded (Failed: because)",
+            "renewal is due and has not succeeded (Failed: “because”)",
         );
         overdue["notAfter"] = json!("2026-11-25T12:00:00Z");
         assert_says(&verdict(overdue), State::False, Reason::CertificateExpired, "expired at 2026-11-25T12:00:00Z");
         let failed =
             json!({"conditions": [told("Ready", "False", "DoesNotExist"), told("Issuing", "False", "Denied")]});
-        assert_says(&verdict(failed), State::False, Reason::CertificateFailed, "Denied: because");
+        assert_says(&verdict(failed), State::False, Reason::CertificateFailed, "Denied: “because”");
         assert_says(&verdict(json!({})), State::False, Reason::CertificatePending, "has not said anything");
         // For another host, perhaps.
         let mut of_an_older_spec = valid;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::{
     Api, Client, Resource,
     api::{DynamicObject, Patch, PatchParams},
@@ -24,8 +24,10 @@ use crate::{
     events,
     gate::Gate,
     mapping_status::{Standing, standing, status, survey},
-    memory::{ProgrammedPolicies, Since},
+    memory::Since,
     passes::Passes,
+    policies::ProgrammedPolicies,
+    unwritten::Unwritten,
     world::{WatchedNamespace, WatchedServer, labels_of},
 };
 
@@ -48,6 +50,7 @@ pub(crate) struct Context<K: Resource<DynamicType = ()> + Clone + 'static> {
     /// The status that was written last, and upon which version of the mapping, until the watch has seen it.
     pub(crate) written: ByUid<(Option<String>, McpRoleMappingStatus)>,
     pub(crate) passes: Passes,
+    pub(crate) unwritten: Unwritten,
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> Context<K> {
@@ -107,7 +110,7 @@ where
     let before = context.written(uid, version).or_else(|| mapping.status.cloned()).unwrap_or_default();
     let status = status(&mapping.with_status(&before), &survey, &standings, Timestamp::now());
     if before != status {
-        write(&mapping, uid, &status, context).await?;
+        write(&mapping, uid, &status, &about, context).await?;
         context.written.put(uid, (version.clone(), status.clone()));
         events::publish(&context.client, &about, &before.conditions, &status.conditions).await;
     }
@@ -119,6 +122,7 @@ async fn write<K: Resource<DynamicType = ()> + Clone + 'static>(
     mapping: &Mapping<'_>,
     uid: &str,
     status: &McpRoleMappingStatus,
+    about: &ObjectReference,
     context: &Context<K>,
 ) -> Result<(), Error> {
     let (kind, name, resource) = (K::kind(&()), mapping.name(), ApiResource::erase::<K>(&()));
@@ -127,8 +131,9 @@ async fn write<K: Resource<DynamicType = ()> + Clone + 'static>(
         None => Api::all_with(context.client.clone(), &resource),
     };
     let patch = status_patch(&kind, name, uid, status)?;
-    api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))
-        .await
-        .map(drop)
-        .map_err(Error::kubernetes(format!("writing the status of {kind} {name}")))
+    let written = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
+    if let Err(error) = &written {
+        context.unwritten.tell(about, error).await;
+    }
+    written.map(drop).map_err(Error::kubernetes(format!("writing the status of {kind} {name}")))
 }

@@ -201,7 +201,7 @@ mod tests {
     use crate::{
         binding::{Labels, tests::mk_cluster_mapping},
         conditions::State,
-        memory::ProgrammedPolicies,
+        policies::ProgrammedPolicies,
         validate::tests::mk_server,
     };
 

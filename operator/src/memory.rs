@@ -97,9 +97,6 @@ impl ServerMemory {
 /// object, so nobody else misses it.
 pub(crate) type Memories = ByUid<Box<ServerMemory>>;
 
-/// Which mappings each server's policy ConfigMap holds: what the mapping controller reports.
-pub(crate) type ProgrammedPolicies = ByUid<ProgrammedPolicy>;
-
 /// Generations by uid of some mappings, in order. They are few, of which a map would make much.
 pub(crate) type Generations = Box<[(Box<str>, i64)]>;
 
@@ -112,34 +109,9 @@ pub(crate) struct ProgrammedPolicy {
     pub(crate) left_out: Generations,
 }
 
-impl ProgrammedPolicies {
-    /// What a server's policy ConfigMap holds, once it is known.
-    pub(crate) fn get(&self, uid: &str) -> Option<ProgrammedPolicy> {
-        self.lock().get(uid).cloned()
-    }
-
-    /// Notes that a pass could not write the policy: the ConfigMap holds what it held, as far as is known nothing.
-    pub(crate) fn not_written(&self, uid: &str) {
-        self.lock().entry(uid.to_owned()).or_default();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_could_not_be_written_is_known_not_to_be_held_and_what_was_stays_held() {
-        let policies = ProgrammedPolicies::default();
-        policies.not_written("a");
-        assert_eq!(policies.get("a"), Some(ProgrammedPolicy::default()));
-        let held = ProgrammedPolicy { held: [("m".into(), 1)].into(), left_out: [].into() };
-        policies.put("b", held.clone());
-        policies.not_written("b");
-        assert_eq!(policies.get("b"), Some(held));
-        policies.retain(|uid| uid == "b");
-        assert_eq!(policies.get("a"), None);
-    }
 
     #[test]
     fn what_was_settled_is_not_if_the_object_its_version_or_what_is_built_is_another() {

@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     reconciles: Family<ReconcileLabels, Counter>,
     durations: Family<KindLabels, Histogram>,
     poll_errors: Counter,
+    status_write_errors: Family<KindLabels, Counter>,
     leader: Gauge,
     queued: Family<KindLabels, Gauge>,
     running: Family<KindLabels, Gauge>,
@@ -71,6 +72,7 @@ impl Metrics {
             reconciles: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 16))),
             poll_errors: Counter::default(),
+            status_write_errors: Family::default(),
             leader: Gauge::default(),
             queued: Family::default(),
             running: Family::default(),
@@ -87,6 +89,15 @@ impl Metrics {
             "Polls of a pod's status that failed",
             metrics.poll_errors.clone(),
         );
+        registry.register(
+            "mcp_entra_operator_status_write_errors",
+            "Writes of a status that failed, so that the last one stays",
+            metrics.status_write_errors.clone(),
+        );
+        // From 0 on, or the first failure would be no increase.
+        for kind in [Kind::McpServer, Kind::McpRoleMapping, Kind::ClusterMcpRoleMapping] {
+            drop(metrics.status_write_errors.get_or_create(&KindLabels { kind }));
+        }
         registry.register(
             "mcp_entra_operator_leader",
             "1 while this replica leads and reconciles, 0 while it follows",
@@ -131,6 +142,11 @@ impl Metrics {
     pub(crate) fn pass(&self, kind: Kind, outcome: Outcome, duration: Duration) {
         self.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
         self.durations.get_or_create(&KindLabels { kind }).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a write of a status that failed.
+    pub(crate) fn status_not_written(&self, kind: Kind) {
+        self.status_write_errors.get_or_create(&KindLabels { kind }).inc();
     }
 
     /// Counts a poll of a pod that failed.

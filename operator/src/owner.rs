@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::Resource;
 use mcp_entra_crds::{GROUP, McpServer};
 
-use crate::{MANAGER, child::ChildKind, errors::Error};
+use crate::{MANAGER, child::ChildKind, errors::Error, foreign::word};
 
 /// The annotation with the hash of a child as built; a different one means that the child is of an older spec.
 pub(crate) const APPLIED_HASH: &str = "mcp-entra.dev/applied-hash";
@@ -124,7 +124,7 @@ impl Controller {
             owners.find(|reference| reference.controller == Some(true))?;
         let is_ours = api_version.strip_prefix(GROUP).is_some_and(|version| version.starts_with('/'));
         let is_server = is_ours && *kind == McpServer::kind(&());
-        Some(Self { uid: uid.as_str().into(), title: format!("{kind} {name}").into(), is_server })
+        Some(Self { uid: uid.as_str().into(), title: format!("{} {}", word(kind), word(name)).into(), is_server })
     }
 
     /// Its name, if it is an McpServer.

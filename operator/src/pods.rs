@@ -21,6 +21,7 @@ use crate::{
     memory::{Nudged, ServerMemory},
     metrics::Metrics,
     owner::Owner,
+    report::Report,
     views::PodView,
     watched::WatchedPod,
 };
@@ -68,7 +69,7 @@ fn words(error: &reqwest::Error) -> &'static str {
 #[derive(Debug)]
 pub(crate) struct PolledPod {
     pub(crate) pod: Arc<PodView>,
-    pub(crate) report: Result<ServerStatus, PollError>,
+    pub(crate) report: Result<Report, PollError>,
 }
 
 /// A client for admin ports: pods are asked directly, or through the one proxy that the operator was told of.
@@ -103,7 +104,7 @@ pub(crate) async fn poll(client: &reqwest::Client, metrics: &Metrics, pods: Vec<
         .await
 }
 
-async fn ask(client: &reqwest::Client, pod: &PodView) -> Result<ServerStatus, PollError> {
+async fn ask(client: &reqwest::Client, pod: &PodView) -> Result<Report, PollError> {
     let address = pod.address.ok_or(PollError::NoAddress)?;
     let mut response = client.get(format!("http://{}/status", SocketAddr::new(address, ADMIN_PORT))).send().await?;
     if !response.status().is_success() {
@@ -116,13 +117,15 @@ async fn ask(client: &reqwest::Client, pod: &PodView) -> Result<ServerStatus, Po
             return Err(PollError::TooLarge);
         }
     }
-    Ok(serde_json::from_slice(&body)?)
+    Ok(serde_json::from_slice::<ServerStatus>(&body)?.into())
 }
 
 impl PolledPod {
     /// Whether the pod enforces the policy of that revision.
     pub(crate) fn enforces(&self, revision: &str) -> bool {
-        self.report.as_ref().is_ok_and(|report| report.policy.revision.as_deref() == Some(revision))
+        self.report
+            .as_ref()
+            .is_ok_and(|report| report.revision.as_ref().is_some_and(|reported| reported.raw() == revision))
     }
 }
 

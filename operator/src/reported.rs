@@ -33,14 +33,19 @@ pub(crate) fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
     if pods.is_empty() {
         return no_ready_pods();
     }
-    if let Some(failing) = reports.iter().find(|report| report.federation.works == Some(false)) {
-        let message = failing.federation.message.clone().unwrap_or_else(|| {
-            "Entra refuses the pods' service account token; run mcp-entra-server check in a pod".to_owned()
-        });
-        return Verdict::no(Reason::ExchangeFailed, message);
+    let named = pods.iter().filter_map(|polled| Some((polled.pod.name(), polled.report.as_ref().ok()?)));
+    if let Some(failing) = named.clone().find(|(_, report)| report.works == Some(false)) {
+        let (name, report) = failing;
+        let said = match &report.federation_message {
+            Some(message) => {
+                format!("Entra refuses the service account token of pod {name}, which says: {}", message.quoted())
+            }
+            None => format!("Entra refuses the service account token of pod {name}; run mcp-entra-server check in it"),
+        };
+        return Verdict::no(Reason::ExchangeFailed, said);
     }
     let (all, asked) = (pods.len(), reports.len());
-    let working = reports.iter().filter(|report| report.federation.works == Some(true)).count();
+    let working = reports.iter().filter(|report| report.works == Some(true)).count();
     let verdict = if asked == 0 {
         Verdict::unknown(Reason::StatusUnreachable, unreachable(pods.iter().copied()).unwrap_or_default())
     } else if working < asked {
@@ -83,11 +88,12 @@ pub(crate) fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdic
     let namespace = &facts.owner.namespace;
     let verdict = match &behind.report {
         Err(_) => Verdict::no(Reason::StatusUnreachable, unreachable([behind]).unwrap_or_default()),
-        Ok(report) => match &report.policy.error {
+        Ok(report) => match &report.policy_error {
             Some(error) => Verdict::no(
                 Reason::PolicyUnreadable,
                 format!(
-                    "pod {name} enforces an older policy, since it cannot read the newest: {error}; if this lasts, see kubectl -n {namespace} logs {name}"
+                    "pod {name} enforces an older policy, since it cannot read the newest: {}; if this lasts, see kubectl -n {namespace} logs {name}",
+                    error.quoted()
                 ),
             ),
             None => Verdict::no(

@@ -24,7 +24,8 @@ use crate::{
     by_uid::ByUid,
     census::Census,
     concerns::{
-        concerning, mappings_beside, server_of, servers_beside, servers_in, servers_of_config_map, servers_of_gateway,
+        concerning, mappings_beside, mappings_of, server_of, servers_beside, servers_in, servers_of_config_map,
+        servers_of_gateway,
     },
     controller::{self as server, Context},
     discovery::discover,
@@ -35,14 +36,16 @@ use crate::{
     http::router,
     leader::{Candidate, Leadership, Lost},
     mapping,
-    memory::{Memories, ProgrammedPolicies},
+    memory::Memories,
     metrics::{Kind, Metrics},
     options::Options,
     ownership::{Ledger, claims::wakes, sweep},
     passes::Passes,
     pods::status_client,
+    policies::ProgrammedPolicies,
     scope::Scope,
     sight::{self, Blind},
+    unwritten::Unwritten,
     world::{self, WatchedServer},
 };
 
@@ -108,6 +111,7 @@ pub async fn run(
     }));
     let passes = |kind| Passes::new(kind, leadership.clone(), shutdown.clone(), metrics.clone());
     let ledger = Ledger::new(&client, &options.operator_namespace, options.release_after());
+    let unwritten = |kind| Unwritten::new(client.clone(), metrics.clone(), kind);
     let context = Arc::new(Context {
         pods: status_client(options.pod_proxy_url.as_deref())?,
         client: client.clone(),
@@ -119,6 +123,7 @@ pub async fn run(
         policies: policies.clone(),
         turns: Turns::default(),
         ledger,
+        unwritten: unwritten(Kind::McpServer),
         metrics: metrics.clone(),
     });
 
@@ -131,12 +136,20 @@ pub async fn run(
         concerning(streams.mappings, move |mapping| servers_beside(&chooses, mapping));
     // Cluster mappings choose by the labels of namespaces and servers: a change of either may matter to any of them.
     let (moved, moves) = tokio::sync::watch::channel(());
-    let (moved_namespace, moved_server) = (moved.clone(), moved);
+    let (moved_namespace, moved_server, moved_policy) = (moved.clone(), moved.clone(), moved);
     let touched_namespaces = streams.namespaces.inspect(move |_| moved_namespace.send_replace(()));
     let (denied, denies) = tokio::sync::watch::channel(());
     let touched_cluster_mappings = streams.cluster_mappings.inspect(move |_| denied.send_replace(()));
 
     let touched_servers = touched_servers.inspect(move |_| moved_server.send_replace(()));
+    // What a policy holds no watch shows.
+    let holds = mappings.clone();
+    let mappings_of_policies =
+        policies.clone().changes().inspect(move |_| moved_policy.send_replace(())).flat_map(move |servers| {
+            let found = servers.iter().flat_map(|(namespace, name)| mappings_of(&holds, namespace, name));
+            stream::iter(found.collect::<Vec<_>>())
+        });
+
     let mut server_controller = Controller::for_stream(touched_servers, servers.clone())
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
@@ -173,6 +186,7 @@ pub async fn run(
         waiting: ByUid::default(),
         written: ByUid::default(),
         passes: passes(Kind::McpRoleMapping),
+        unwritten: unwritten(Kind::McpRoleMapping),
     });
     let cluster_mapping_context = Arc::new(mapping::Context {
         client: client.clone(),
@@ -186,11 +200,13 @@ pub async fn run(
         waiting: ByUid::default(),
         written: ByUid::default(),
         passes: passes(Kind::ClusterMcpRoleMapping),
+        unwritten: unwritten(Kind::ClusterMcpRoleMapping),
     });
     let reconcile_mappings = Controller::for_stream(touched_mappings, mappings.clone())
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .reconcile_on(mappings_of_servers)
+        .reconcile_on(mappings_of_policies)
         .reconcile_all_on(hourly())
         .reconcile_all_on(leadership.gained())
         .run(reconcile_mapping::<McpRoleMapping>, mapping_failed, mapping_context.clone())

@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{Patch, PatchParams},
 };
 use mcp_entra_crds::{ConditionType, Exposure, FederatedCredential, McpServer, McpServerStatus, Ownership};
@@ -28,7 +28,9 @@ use crate::{
     pods::PolledPod,
     policy::Compiled,
     programmed::{accepted, conflicted, not_served, programmed},
+    report,
     reported::{authorization, federation},
+    unwritten::Unwritten,
     validate::{Refusal, public_url},
     views::{ChildView, PodView},
     world::OwnChildren,
@@ -71,7 +73,7 @@ pub(crate) struct Facts<'a> {
 
 /// Whether a ready pod has yet to say whether its credential works.
 pub(crate) fn is_probing(polled: &PolledPod) -> bool {
-    polled.pod.is_ready() && !polled.report.as_ref().is_ok_and(|report| report.federation.works.is_some())
+    polled.pod.is_ready() && !polled.report.as_ref().is_ok_and(|report| report.works.is_some())
 }
 
 impl<'a> Facts<'a> {
@@ -178,7 +180,7 @@ fn ownership(server: &McpServer) -> Ownership {
 
 /// The version that every ready pod runs: while they differ, the oldest; while none can be asked, what was known.
 fn version(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<String> {
-    let versions = facts.ready_pods().filter_map(|polled| Some(polled.report.as_ref().ok()?.version.clone()));
+    let versions = facts.ready_pods().filter_map(|polled| polled.report.as_ref().ok()?.version.clone());
     let numbers =
         |version: &String| version.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).collect::<Vec<u64>>();
     versions.min_by_key(numbers).or_else(|| previous.version.clone())
@@ -227,17 +229,12 @@ fn wanted(facts: &Facts<'_>) -> i32 {
 /// What the credential in Entra must say. The issuer stays known while no pod can be asked.
 fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredential {
     let Owner { namespace, name, .. } = facts.owner;
-    let issuer = facts
-        .polled
-        .iter()
-        .filter_map(|polled| polled.report.as_ref().ok()?.federation.identity.as_ref())
-        .map(|identity| identity.issuer.clone())
-        .next();
+    let issuer = facts.polled.iter().find_map(|polled| polled.report.as_ref().ok()?.issuer.clone());
     let federation = facts.server.spec.entra.federation.as_ref();
     let existing = federation.and_then(|federation| federation.service_account_name.clone());
     let account = existing.unwrap_or_else(|| ChildKind::ServiceAccount.name(name));
     FederatedCredential {
-        issuer: issuer.or_else(|| previous.federation.as_ref()?.issuer.clone()),
+        issuer: issuer.or_else(|| report::issuer(previous.federation.as_ref()?.issuer.clone()?)),
         subject: format!("system:serviceaccount:{namespace}:{account}"),
         audience: facts.server.spec.entra.cloud.federation_audience().to_owned(),
     }
@@ -295,6 +292,7 @@ pub(crate) fn current(server: &McpServer, memory: &mut ServerMemory) -> McpServe
 /// Writes the status, if it differs from what stands there. Says whether it did.
 pub(crate) async fn write(
     client: &Client,
+    unwritten: &Unwritten,
     server: &McpServer,
     owner: &Owner,
     memory: &mut ServerMemory,
@@ -305,10 +303,13 @@ pub(crate) async fn write(
         return Ok(false);
     }
     let patch = status_patch("McpServer", &owner.name, &owner.uid, &status)?;
-    Api::<McpServer>::namespaced(client.clone(), &owner.namespace)
+    let written = Api::<McpServer>::namespaced(client.clone(), &owner.namespace)
         .patch_status(&owner.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))
-        .await
-        .map_err(Error::kubernetes(format!("writing the status of McpServer {}", owner.name)))?;
+        .await;
+    if let Err(error) = &written {
+        unwritten.tell(&server.object_ref(&()), error).await;
+    }
+    written.map_err(Error::kubernetes(format!("writing the status of McpServer {}", owner.name)))?;
     let based_on = server.metadata.resource_version.clone();
     memory.written = Some(Box::new(WrittenStatus { based_on, status }));
     memory.told = Some(Instant::now());
@@ -319,6 +320,7 @@ pub(crate) async fn write(
 mod tests {
     use std::sync::Arc;
 
+    use mcp_entra_policy::ServerStatus;
     use serde_json::json;
 
     use super::*;
@@ -337,7 +339,7 @@ mod tests {
         let pod = json!({"metadata": {"name": name, "annotations": {CONFIGURATION_HASH: "now"}},
             "status": {"conditions": [{"type": "Ready", "status": state}]}});
         let report = match report {
-            Some(report) => Ok(serde_json::from_value(report).unwrap()),
+            Some(report) => Ok(serde_json::from_value::<ServerStatus>(report).unwrap().into()),
             None => Err(PollError::NoAddress),
         };
         PolledPod { pod: Arc::new(serde_json::from_value(pod).unwrap()), report }
@@ -467,13 +469,47 @@ mod tests {
     fn the_version_is_the_oldest_that_a_ready_pod_runs() {
         let pod = |name: &str, ready: bool, version: &str| {
             let mut polled = mk_pod(name, ready, mk_report("new", Some(true)));
-            polled.report.as_mut().unwrap().version = version.into();
+            polled.report.as_mut().unwrap().version = Some(version.into());
             polled
         };
         let version = |pods: &[PolledPod]| told(pods, None, |_| {}).version;
         assert_eq!(version(&[pod("a", true, "0.10.0"), pod("b", true, "0.9.1")]).as_deref(), Some("0.9.1"));
         assert_eq!(version(&[pod("a", true, "0.10.0"), pod("b", false, "0.9.1")]).as_deref(), Some("0.10.0"));
         assert_eq!(version(&[]), None);
+    }
+
+    #[test]
+    fn whatever_a_pod_says_the_status_is_one_that_the_api_server_takes() {
+        use crate::foreign::tests::{assert_harmless, hostile};
+        let report = |works: bool| {
+            json!({
+                "version": "1",
+                "policy": {"revision": "old", "error": "e"},
+                "federation": {"identity": {"issuer": "https://i", "subject": "s", "audience": "a"},
+                               "works": works, "message": "m", "lastProbe": "t"},
+                "keys": {"count": 0, "ageSeconds": 1, "error": "e"},
+            })
+        };
+        for pointer in [
+            "/version",
+            "/policy/revision",
+            "/policy/error",
+            "/federation/identity/issuer",
+            "/federation/identity/subject",
+            "/federation/identity/audience",
+            "/federation/message",
+            "/federation/lastProbe",
+            "/keys/error",
+        ] {
+            for (works, ready) in [(true, true), (false, true), (false, false)] {
+                let mut report = report(works);
+                *report.pointer_mut(pointer).unwrap() = json!(hostile());
+                let status = told(&[mk_pod("a", ready, Some(report))], Some(11), |_| {});
+                let federation = status.federation.unwrap().issuer.unwrap_or_default();
+                let texts = status.conditions.iter().map(|condition| &condition.message);
+                texts.chain([&federation]).chain(&status.version).for_each(|text| assert_harmless(text));
+            }
+        }
     }
 
     #[test]

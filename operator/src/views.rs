@@ -15,6 +15,7 @@ use crate::{
     child::ChildKind,
     exposure::EXPOSES,
     fleet::{REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH},
+    foreign::Foreign,
     owner::{ADOPT, Controller, INSTANCE, SERVER_UID},
     pods::POLICY_REVISION,
     resolve::version_of,
@@ -219,8 +220,8 @@ pub(crate) struct ConditionView {
     #[serde(rename = "type")]
     pub(crate) type_: String,
     pub(crate) status: String,
-    pub(crate) reason: String,
-    pub(crate) message: String,
+    pub(crate) reason: Foreign,
+    pub(crate) message: Foreign,
     pub(crate) observed_generation: Option<i64>,
 }
 
@@ -273,7 +274,7 @@ impl From<WatchedPod> for PodView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ContainerStatusView {
-    pub(crate) image: String,
+    pub(crate) image: Foreign,
     pub(crate) state: ContainerStateView,
     pub(crate) last_state: ContainerStateView,
 }
@@ -297,8 +298,8 @@ pub(crate) struct ContainerStateView {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct StateDetailView {
-    pub(crate) reason: String,
-    pub(crate) message: String,
+    pub(crate) reason: Foreign,
+    pub(crate) message: Foreign,
     pub(crate) exit_code: Option<i32>,
 }
 
@@ -334,8 +335,8 @@ pub(crate) struct LoadBalancerView {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct AddressView {
-    pub(crate) ip: Option<String>,
-    pub(crate) hostname: Option<String>,
+    pub(crate) ip: Option<Foreign>,
+    pub(crate) hostname: Option<Foreign>,
 }
 
 /// What is read of a Gateway, which is never ours: whether a listener ends TLS.

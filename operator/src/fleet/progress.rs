@@ -38,7 +38,7 @@ pub(crate) fn progress<P: Borrow<PodView>>(deployment: &ChildView, pods: impl Fn
 
 fn progressing(deployment: &ChildView) -> Option<(&str, &str)> {
     let condition = deployment.status().conditions.iter().find(|condition| condition.type_ == "Progressing")?;
-    Some((&condition.status, &condition.reason))
+    Some((&condition.status, condition.reason.raw()))
 }
 
 /// Whether the newest template has come up once. What becomes of its pods later is no failed upgrade.

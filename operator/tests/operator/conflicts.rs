@@ -121,3 +121,17 @@ async fn an_object_that_is_nobodys_is_adopted_by_the_server_that_its_annotation_
     assert_eq!(adopted.owner_references()[0].uid, space.get::<McpServer>("graph").await.unwrap().metadata.uid.unwrap());
     assert_eq!(adopted.annotations()["team.example/kept"], "yes");
 }
+
+#[tokio::test]
+async fn a_mapping_learns_that_a_policy_was_taken_though_nothing_of_its_server_changes() {
+    let space = Space::new().await;
+    space.apply(mk_mapping("readers", "Mcp.Reader")).await;
+    space.apply(mk_server()).await;
+    space.mapping_condition("readers", "Programmed", "True", "Applied").await;
+    space.edit::<McpServer>("graph", json!({"spec": {"suspend": true}})).await;
+    space.condition("Programmed", "Unknown", "Suspended").await;
+    space.quiet().await;
+
+    space.edit::<ConfigMap>("graph-policy", json!({"metadata": {"ownerReferences": null}})).await;
+    space.mapping_condition("readers", "Programmed", "False", "Pending").await;
+}

@@ -104,7 +104,7 @@ async fn a_route_is_exposed_while_every_gateway_accepts_it_and_each_ones_own_wor
     answer(&space, "graph", parent, refused).await;
     let rejected = space.condition("Exposed", "False", "RouteRejected").await;
     assert!(
-        rejected.message.contains("NotAllowedByListeners: this namespace is not welcome; ask"),
+        rejected.message.contains("NotAllowedByListeners: “this namespace is not welcome”; ask"),
         "{}",
         rejected.message
     );

@@ -93,7 +93,7 @@ async fn a_crash_is_told_with_the_last_line_that_the_server_said() {
     space.kubelet_says(&pod, not_ready(&backing_off, &ended)).await;
     let failed = trouble(&space, "CrashLooping").await;
     let said =
-        format!("pod {pod} ended with code 2 saying: ERROR AZURE_CLIENT_SECRET is set; remove it; see kubectl logs");
+        format!("pod {pod} ended with code 2 saying: “ERROR AZURE_CLIENT_SECRET is set; remove it”; see kubectl logs");
     assert!(failed.message.contains(&said), "{}", failed.message);
     assert!(
         failed.message.ends_with(&format!("kubectl logs --previous -n {} {pod}", space.name)),
@@ -139,7 +139,7 @@ async fn pods_that_an_admission_policy_refuses_are_told_of_with_its_own_words() 
     none_is_created(&space, "ask the night watch").await;
     space.apply(mk_hidden()).await;
     let refused = trouble(&space, "AdmissionRefused").await;
-    assert!(refused.message.contains("ask the night watch; mend the policy or webhook"), "{}", refused.message);
+    assert!(refused.message.contains("ask the night watch”; mend the policy or webhook"), "{}", refused.message);
 
     space.refuse_no_longer("pods").await;
     made_ready(&space).await;

@@ -24,7 +24,7 @@ async fn federation_is_ready_while_every_ready_pods_last_probe_worked() {
         report.federation.message = Some("AADSTS70025: no credential; create it with the issuer above".into());
     });
     let failed = space.condition("FederationReady", "False", "ExchangeFailed").await;
-    assert!(failed.message.starts_with("AADSTS70025"), "{}", failed.message);
+    assert!(failed.message.contains("pod two, which says: “AADSTS70025: no credential"), "{}", failed.message);
 
     two.says(|report| report.federation.works = Some(true));
     space.condition("FederationReady", "True", "ExchangeWorks").await;
@@ -123,4 +123,58 @@ async fn a_pod_of_an_older_configuration_does_not_vouch_for_the_newest() {
     assert!(one.metadata.deletion_timestamp.is_none(), "it is there and ready, but of another configuration");
     space.pod("two").await;
     space.condition("FederationReady", "True", "ExchangeWorks").await;
+}
+
+#[tokio::test]
+async fn whatever_a_pod_says_its_servers_status_follows() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let pod = space.pod("one").await;
+    pod.enforces(&space.policy().await);
+    let mut good = None;
+    pod.says(|report| good = Some(serde_json::to_value(&*report).unwrap()));
+    let mut good = good.unwrap();
+    // Members that are absent in a good report.
+    for pointer in ["/policy/error", "/federation/message", "/federation/lastProbe", "/keys/error"] {
+        *good.pointer_mut(pointer).unwrap() = json!("fine");
+    }
+    let fields = strings(&good, "");
+    assert_eq!(fields.len(), 9, "{fields:?}");
+    let hostile = format!("\u{1b}[2J\u{202e}\r\n”; all is well\u{0}{}", "x".repeat(40_000));
+    for field in fields {
+        let mut bad = good.clone();
+        *bad.pointer_mut(&field).unwrap() = json!(hostile);
+        for works in [false, true] {
+            bad["federation"]["works"] = json!(works);
+            pod.says(|report| *report = serde_json::from_value(bad.clone()).unwrap());
+            let (state, reason) = if works { ("True", "ExchangeWorks") } else { ("False", "ExchangeFailed") };
+            space.condition("FederationReady", state, reason).await;
+            let server = space.get::<McpServer>("graph").await.unwrap();
+            let ready = find(&server.status.as_ref().unwrap().conditions, "Ready").unwrap();
+            assert_eq!(ready.status, "False", "{field}: {ready:?}");
+            let status = serde_json::to_value(server.status).unwrap();
+            for pointer in strings(&status, "") {
+                let text = status.pointer(&pointer).unwrap().as_str().unwrap();
+                assert!(
+                    !text.contains(['\n', '\u{1b}', '\u{202e}']) && text.len() < 5000,
+                    "{field}: {pointer}: {text}"
+                );
+            }
+        }
+    }
+}
+
+/// Where in a document there are texts.
+fn strings(value: &serde_json::Value, at: &str) -> Vec<String> {
+    match value {
+        serde_json::Value::String(_) => vec![at.to_owned()],
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(number, item)| strings(item, &format!("{at}/{number}"))).collect()
+        }
+        serde_json::Value::Object(members) => {
+            members.iter().flat_map(|(name, member)| strings(member, &format!("{at}/{name}"))).collect()
+        }
+        _ => Vec::new(),
+    }
 }
