@@ -163,7 +163,7 @@ impl Refused<'_> {
 
     /// What could not be seen of the caller, and what to do about it.
     fn unknown(&self, groups: bool, registration: bool) -> String {
-        let groups = groups.then(|| self.groups_unknown()).unwrap_or_default();
+        let groups = if groups { self.groups_unknown() } else { String::new() };
         let client_id = &self.gate.configuration.entra.client_id;
         let registration = registration.then(|| {
             format!(
