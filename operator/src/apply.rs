@@ -23,15 +23,21 @@ use crate::{
 /// How often a child is applied anew when it changes under our hands.
 const ATTEMPTS: u32 = 4;
 
-/// A child's name is somebody else's object.
+/// Names of children that other objects have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conflict {
-    pub(crate) kind: &'static str,
-    pub(crate) name: String,
+    /// The objects in the way; never empty.
+    pub(crate) objects: Vec<Taken>,
+    /// True if they are only left over from a deleted McpServer of the same name.
+    pub(crate) collected: bool,
+}
+
+/// An object that has a child's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) kind: ChildKind,
     /// The kind and name of its controller; absent if it has none.
     pub(crate) controller: Option<String>,
-    /// Whether it is only left over from a deleted McpServer of the same name.
-    pub(crate) collected: bool,
 }
 
 /// Why a child could not be applied.
@@ -55,20 +61,21 @@ pub(crate) struct Applier<'a> {
     pub(crate) memory: &'a mut ServerMemory,
 }
 
-/// The first name of a wanted child that is somebody else's object, before one that is about to be free.
-pub(crate) fn conflict(owner: &Owner, seen: &SeenChildren, wanted: &[ChildKind]) -> Option<Conflict> {
-    let first = |whose: Whose| seen.iter().find(|(kind, found)| found.whose == whose && wanted.contains(kind));
-    let (kind, found) = first(Whose::Foreign).or_else(|| first(Whose::Predecessors))?;
-    Some(conflict_with(owner, *kind, found))
+/// Every object that has the name of a wanted child and is not ours, or, if there is none, those that are about to be collected.
+pub(crate) fn conflict(seen: &SeenChildren, wanted: &[ChildKind]) -> Option<Conflict> {
+    let all = |whose: Whose| -> Vec<Taken> {
+        let found = seen.iter().filter(|(kind, found)| found.whose == whose && wanted.contains(kind));
+        found.map(|(kind, found)| Taken { kind: *kind, controller: found.controller.clone() }).collect()
+    };
+    [(Whose::Foreign, false), (Whose::Predecessors, true)]
+        .map(|(whose, collected)| Conflict { objects: all(whose), collected })
+        .into_iter()
+        .find(|conflict| !conflict.objects.is_empty())
 }
 
-fn conflict_with(owner: &Owner, kind: ChildKind, found: &Seen) -> Conflict {
-    Conflict {
-        kind: kind.kind(),
-        name: kind.name(&owner.name),
-        controller: found.controller.clone(),
-        collected: found.whose == Whose::Predecessors,
-    }
+fn conflict_with(kind: ChildKind, found: &Seen) -> Conflict {
+    let objects = vec![Taken { kind, controller: found.controller.clone() }];
+    Conflict { objects, collected: found.whose == Whose::Predecessors }
 }
 
 /// What is done where there is no such object.
@@ -116,7 +123,7 @@ impl Applier<'_> {
             if let Some(live) = &live {
                 let found = Seen::of(live.meta(), self.owner);
                 if !found.is_for_us() {
-                    return Err(Failure::Conflict(conflict_with(self.owner, kind, &found)));
+                    return Err(Failure::Conflict(conflict_with(kind, &found)));
                 }
                 if !replaced && is_as_built(live, &desired.value).map_err(Error::from)? {
                     release(&api, live).await?;
@@ -356,15 +363,17 @@ mod tests {
 
     #[test]
     fn a_foreign_object_counts_before_one_that_is_about_to_be_collected() {
-        let owner = crate::validate::tests::mk_owner();
         let seen = |whose| Seen { uid: "u".into(), version: "1".into(), whose, controller: None, leaving: false };
         let mut children = SeenChildren::from([
             (ChildKind::Policy, seen(Whose::Predecessors)),
             (ChildKind::Deployment, seen(Whose::Ours)),
         ]);
-        assert!(conflict(&owner, &children, ChildKind::ALL).unwrap().collected);
+        assert!(conflict(&children, ChildKind::ALL).unwrap().collected);
         children.insert(ChildKind::Service, seen(Whose::Foreign));
-        let found = conflict(&owner, &children, ChildKind::ALL).unwrap();
-        assert_eq!((found.kind, found.collected), ("Service", false));
+        children.insert(ChildKind::ServiceAccount, seen(Whose::Foreign));
+        let found = conflict(&children, ChildKind::ALL).unwrap();
+        let kinds: Vec<ChildKind> = found.objects.iter().map(|taken| taken.kind).collect();
+        assert_eq!((kinds, found.collected), (vec![ChildKind::ServiceAccount, ChildKind::Service], false));
+        assert_eq!(conflict(&children, &[ChildKind::Service]).unwrap().objects.len(), 1, "only what is wanted counts");
     }
 }

@@ -137,6 +137,13 @@ impl ChildKind {
         }
     }
 
+    /// The child as an argument of kubectl: the kind with its group, and the name.
+    pub(crate) fn kubectl_name(self, server: &str) -> String {
+        let Names { group, kind, .. } = self.names();
+        let dot = if group.is_empty() { "" } else { "." };
+        format!("{}{dot}{group}/{}", kind.to_lowercase(), self.name(server))
+    }
+
     /// A client for whole objects of the kind.
     pub(crate) fn api(self, client: &Client, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(client.clone(), namespace, &self.api_resource())

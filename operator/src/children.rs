@@ -160,7 +160,7 @@ async fn policy_alone(
 ) -> Result<(), Failure> {
     // It may have been taken or deleted since it was looked at first.
     applied.policy &= applier.seen.get(&ChildKind::Policy).is_some_and(Seen::is_ours);
-    if let Some(conflict) = conflict(applier.owner, &applier.seen, wanted) {
+    if let Some(conflict) = conflict(&applier.seen, wanted) {
         return Err(Failure::Conflict(conflict));
     }
     if !applied.policy {

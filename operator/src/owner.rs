@@ -11,7 +11,8 @@ use crate::{MANAGER, child::ChildKind, errors::Error, foreign::word};
 /// The annotation with the hash of a child as built; a different one means that the child is of an older spec.
 pub(crate) const APPLIED_HASH: &str = "mcp-entra.dev/applied-hash";
 
-/// The annotation of pods with the uid of the McpServer that they belong to: labels name its predecessors, too.
+/// The annotation of pods with the uid of the McpServer that they belong to: labels name its predecessors, too. The
+/// Deployment repeats it, since an adopted one keeps the uid of its first owner.
 pub(crate) const SERVER_UID: &str = "mcp-entra.dev/server-uid";
 
 /// The annotation by which whoever owns an object that is nobody's child gives it to the McpServer of that name.
@@ -21,6 +22,9 @@ pub(crate) const ADOPT: &str = "mcp-entra.dev/adopt";
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label with the McpServer's name.
 pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// The label that keeps Velero from backing up an object: a restored child has no owner, and its McpServer makes a new one.
+pub(crate) const NO_BACKUP: &str = "velero.io/exclude-from-backup";
 
 /// The McpServer that owns the children.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +72,7 @@ impl Owner {
     pub(crate) fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.selector();
         labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+        labels.insert(NO_BACKUP.to_owned(), "true".to_owned());
         labels
     }
 
@@ -153,6 +158,16 @@ mod tests {
         assert_eq!(whose("graph", false), Whose::Offered);
         assert_eq!(whose("grap", false), Whose::Foreign);
         assert_eq!(whose("graph", true), Whose::Foreign);
+    }
+
+    #[test]
+    fn no_child_is_backed_up_and_the_label_that_says_so_selects_no_pods() {
+        let owner = mk_owner();
+        for kind in ChildKind::ALL {
+            let labels = owner.child_metadata(*kind).labels.unwrap();
+            assert_eq!(labels.get(NO_BACKUP).map(String::as_str), Some("true"), "{kind:?}");
+        }
+        assert_eq!(owner.selector().len(), 2);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use mcp_entra_crds::ConditionType;
 
 use crate::{
-    apply::Conflict,
+    apply::{Conflict, Taken},
     availability::resume,
     child::ChildKind,
     conditions::{Reason, Verdict},
@@ -40,11 +40,12 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
     if let Some((reason, message)) = conflicted(facts) {
         return Verdict::no(reason, message);
     }
-    if let Some(Conflict { kind, name, .. }) = facts.conflict {
+    if let Some(Conflict { objects, .. }) = facts.conflict {
         return Verdict::no(
             Reason::Progressing,
             format!(
-                "the children of the deleted McpServer of this name are being collected, {kind} {name} among them; wait until they are gone"
+                "the children of the deleted McpServer of this name are being collected, {} among them; wait until they are gone",
+                listed(objects, facts.owner)
             ),
         );
     }
@@ -142,20 +143,85 @@ pub(crate) fn not_served(missing: &BTreeSet<ChildKind>) -> String {
 /// What is somebody else's, if anything is that will not go by itself.
 pub(crate) fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
     let taken = facts.conflict.filter(|conflict| !conflict.collected);
-    let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict, &facts.owner.name)));
+    let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict, facts.owner)));
     taken.or_else(|| facts.standing.lost().map(|lost| (lost.reason(), lost.message())))
 }
 
-fn conflict_message(conflict: &Conflict, server: &str) -> String {
-    let Conflict { kind, name, controller, .. } = conflict;
-    let adopt = match controller {
-        None => format!(", or, if the object is to become the McpServer's, annotate it with {ADOPT}: {server}"),
-        Some(_) => String::new(),
+/// Characters of a controller's name that a message shows: its length is its writer's choice.
+const SHOWN: usize = 100;
+
+/// The objects in the way, and one command that adopts all that have no controller.
+fn conflict_message(conflict: &Conflict, owner: &Owner) -> String {
+    let (owned, nobodys): (Vec<&Taken>, Vec<&Taken>) =
+        conflict.objects.iter().partition(|taken| taken.controller.is_some());
+    let mut said = Vec::new();
+    if !nobodys.is_empty() {
+        said.push(format!("nobody's children: {}", listed(nobodys.iter().copied(), owner)));
+    }
+    said.extend(owned.iter().map(|taken| {
+        let controller: String = taken.controller.iter().flat_map(|title| title.chars()).take(SHOWN).collect();
+        format!("a child of {controller}: {}", listed([*taken], owner))
+    }));
+    let adopt = match nobodys.is_empty() {
+        true => String::new(),
+        false => format!("; to give the McpServer what is nobody's, run: {}", adopt_command(&nobodys, owner)),
     };
-    let whose = controller
-        .as_ref()
-        .map_or_else(|| "nobody's child".to_owned(), |controller| format!("a child of {controller}"));
     format!(
-        "{kind} {name} exists and is {whose}, not this McpServer's; nothing is applied until it is gone: delete it, or give the McpServer another name{adopt}"
+        "objects exist that have names of this McpServer's children and are not its own; {}; nothing is applied until they are gone: delete them, or give the McpServer another name{adopt}",
+        said.join("; ")
     )
+}
+
+fn adopt_command(nobodys: &[&Taken], owner: &Owner) -> String {
+    let objects: Vec<String> = nobodys.iter().map(|taken| taken.kind.kubectl_name(&owner.name)).collect();
+    format!("kubectl -n {} annotate {} {ADOPT}={}", owner.namespace, objects.join(" "), owner.name)
+}
+
+fn listed<'a>(objects: impl IntoIterator<Item = &'a Taken>, owner: &Owner) -> String {
+    let names = objects.into_iter().map(|taken| format!("{} {}", taken.kind.kind(), taken.kind.name(&owner.name)));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::tests::mk_owner;
+
+    fn mk_conflict(objects: &[(ChildKind, Option<&str>)]) -> Conflict {
+        let objects =
+            objects.iter().map(|(kind, controller)| Taken { kind: *kind, controller: controller.map(Into::into) });
+        Conflict { objects: objects.collect(), collected: false }
+    }
+
+    #[test]
+    fn one_command_adopts_all_that_is_nobodys_and_nothing_of_another_controller() {
+        let conflict = mk_conflict(&[
+            (ChildKind::Policy, None),
+            (ChildKind::Service, Some("Deployment web")),
+            (ChildKind::Deployment, None),
+        ]);
+        let owner = mk_owner();
+        let message = conflict_message(&conflict, &owner);
+        let command = format!(
+            "kubectl -n {} annotate configmap/graph-policy deployment.apps/graph mcp-entra.dev/adopt=graph",
+            owner.namespace
+        );
+        assert!(message.ends_with(&command), "{message}");
+        assert!(message.contains("ConfigMap graph-policy, Deployment graph"), "{message}");
+        assert!(message.contains("a child of Deployment web: Service graph"), "{message}");
+
+        let message = conflict_message(&mk_conflict(&[(ChildKind::Service, Some("Deployment web"))]), &owner);
+        assert!(!message.contains("kubectl"), "{message}");
+    }
+
+    #[test]
+    fn the_message_stays_short_however_long_the_names_are() {
+        let long = "x".repeat(100_000);
+        let all: Vec<_> = ChildKind::ALL.iter().map(|kind| (*kind, Some(&*long))).collect();
+        let none: Vec<_> = ChildKind::ALL.iter().map(|kind| (*kind, None)).collect();
+        let owner = Owner { name: "n".repeat(63), namespace: "s".repeat(63), ..mk_owner() };
+        for objects in [all, none] {
+            assert!(conflict_message(&mk_conflict(&objects), &owner).len() < 8_000);
+        }
+    }
 }

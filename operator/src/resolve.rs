@@ -7,7 +7,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, ServiceAccount},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Api, Client, runtime::reflector::ObjectRef};
+use kube::{Api, Client, api::DynamicObject, runtime::reflector::ObjectRef};
 use mcp_entra_crds::{GatewayReference, McpServer, TrustBundle};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ use crate::{
     errors::Error,
     exposure::NamedGateway,
     memory::{ReadTrustBundle, ServerMemory},
-    owner::{ADOPT, Controller, Owner, Whose},
+    owner::{ADOPT, Controller, Owner, SERVER_UID, Whose},
     validate::Resolved,
     views::ChildView,
     world::World,
@@ -138,10 +138,33 @@ pub(crate) async fn references(
     memory: &mut ServerMemory,
 ) -> Result<Resolved, Error> {
     Ok(Resolved {
+        pods_uid: pods_uid(client, world, owner).await?,
         trust_bundle: trust_bundle(client, world, server, owner, memory).await?,
         account: account(client, server, owner).await?,
         gateways: gateways(world, server, owner),
     })
+}
+
+/// The server uid that the pods of the live Deployment carry. An adopted Deployment keeps that of its first owner: another
+/// one would change the template, and so restart the pods.
+async fn pods_uid(client: &Client, world: &World, owner: &Owner) -> Result<Option<String>, Error> {
+    let Some(found) = world.children.get(ChildKind::Deployment, owner) else { return Ok(None) };
+    let noted = found.annotation(SERVER_UID).map(str::to_owned);
+    match Seen::watched(&found, owner).whose {
+        Whose::Ours => return Ok(noted),
+        Whose::Offered if noted.is_some() => return Ok(noted),
+        Whose::Offered => {}
+        Whose::Predecessors | Whose::Foreign => return Ok(None),
+    }
+    // Earlier versions note it in the template alone.
+    let name = ChildKind::Deployment.name(&owner.name);
+    let api = ChildKind::Deployment.api(client, &owner.namespace);
+    let live = api.get_opt(&name).await.map_err(Error::kubernetes(format!("reading Deployment {name}")))?;
+    let uid = |live: &DynamicObject| {
+        let annotations = live.data.pointer("/spec/template/metadata/annotations")?;
+        Some(annotations.get(SERVER_UID)?.as_str()?.to_owned())
+    };
+    Ok(live.as_ref().and_then(uid))
 }
 
 /// The Gateways that the exposure names, where the cluster has such a kind.

@@ -20,6 +20,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Validated {
     pub(crate) owner: Owner,
+    /// The server uid that the pods carry: the owner's, or, of an adopted Deployment, that of its first owner.
+    pub(crate) pods_uid: String,
     /// The server's configuration file.
     pub(crate) configuration: String,
     pub(crate) tenant_id: String,
@@ -68,6 +70,8 @@ pub(crate) fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T,
 /// What the spec refers to, as it was found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Resolved {
+    /// The server uid that the live Deployment's pods carry; absent if there is no Deployment, or it notes none.
+    pub(crate) pods_uid: Option<String>,
     pub(crate) trust_bundle: ResolvedTrustBundle,
     /// The ServiceAccount that `spec.entra.federation` names.
     pub(crate) account: ResolvedAccount,
@@ -118,6 +122,7 @@ pub(crate) fn validate(
     }
     let configuration = serde_yaml::to_string(&configuration).map_err(unwritable)?;
     Ok(Validated {
+        pods_uid: resolved.pods_uid.clone().unwrap_or_else(|| owner.uid.clone()),
         owner: owner.clone(),
         configuration,
         tenant_id: spec.entra.tenant_id.clone(),

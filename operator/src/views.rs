@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The annotations of children that are read.
-const ANNOTATIONS: [&str; 5] = [ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH];
+const ANNOTATIONS: [&str; 6] = [ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH];
 
 /// What is read of a child, of whatever kind: a member that its kind lacks is empty.
 #[derive(Clone, Debug, Default)]

@@ -35,10 +35,11 @@ use crate::{
     child::ChildKind,
     discovery::Served,
     errors::Error,
-    owner::{MANAGED_BY, Owner},
+    owner::{MANAGED_BY, Owner, SERVER_UID},
     ownership::claims::{self, Change, Claims},
+    resolve::Seen,
     scope::{Scope, Watched},
-    views::{ChildView, GatewayView, PodView},
+    views::{ChildView, GatewayView, Labelled, PodView},
     watched::{WatchedChild, WatchedPod},
 };
 
@@ -404,10 +405,16 @@ impl World {
         owner.owns(found.controller.as_ref()).then_some(found)
     }
 
-    /// The pods of a server, by name: those of its very own, not of a namesake or of somebody who borrows its labels.
+    /// The pods of a server, by name: those of its very own and of its adopted Deployment, not of a namesake or of somebody
+    /// who borrows its labels.
     pub(crate) fn pods_of(&self, owner: &Owner) -> Vec<Arc<PodView>> {
+        let deployment = self.children.get(ChildKind::Deployment, owner);
+        let deployment = deployment.filter(|found| Seen::watched(found, owner).is_for_us());
+        let adopted = deployment.as_ref().and_then(|found| found.annotation(SERVER_UID));
         let is_own = |pod: &PodView| {
-            pod.server_uid.as_deref() == Some(&owner.uid) && pod.full_name.namespace() == owner.namespace
+            let uid = pod.server_uid.as_deref();
+            let is_adopted = uid.is_some() && uid == adopted && pod.server() == Some(&owner.name);
+            (uid == Some(&owner.uid) || is_adopted) && pod.full_name.namespace() == owner.namespace
         };
         let mut pods = self.pods.filter(is_own);
         pods.sort_by(|one, other| one.name().cmp(other.name()));

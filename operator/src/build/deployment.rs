@@ -59,6 +59,7 @@ pub(super) fn deployment(server: &Validated, roll_out: RollOut) -> Result<Deploy
         (TEMPLATE_HASH.to_owned(), hash_of(&template)?),
         (REQUESTED_HASH.to_owned(), server.requested_hash.as_str().to_owned()),
         (ROLL_OUT.to_owned(), roll_out.as_str().to_owned()),
+        (SERVER_UID.to_owned(), server.pods_uid.clone()),
     ]));
     Ok(Deployment {
         metadata,
@@ -101,7 +102,7 @@ fn hash_of(template: &PodTemplateSpec) -> Result<String, serde_json::Error> {
 fn template(server: &Validated) -> PodTemplateSpec {
     let own = BTreeMap::from([
         (CONFIGURATION_HASH.to_owned(), configuration_hash(server)),
-        (SERVER_UID.to_owned(), server.owner.uid.clone()),
+        (SERVER_UID.to_owned(), server.pods_uid.clone()),
     ]);
     PodTemplateSpec {
         metadata: Some(pod_template::metadata(server, own)),

@@ -113,7 +113,11 @@ async fn an_object_that_is_nobodys_is_adopted_by_the_server_that_its_annotation_
     space.apply(theirs("grap")).await;
     space.apply(mk_server()).await;
     let conflicted = space.condition("Conflicted", "True", "NotOwned").await;
-    assert!(conflicted.message.contains("mcp-entra.dev/adopt: graph"), "{}", conflicted.message);
+    assert!(
+        conflicted.message.contains("annotate serviceaccount/graph mcp-entra.dev/adopt=graph"),
+        "{}",
+        conflicted.message
+    );
 
     space.apply(theirs("graph")).await;
     space.condition("Programmed", "True", "Applied").await;

@@ -134,6 +134,7 @@ fn values_of_all() -> Value {
             },
             "requireTls": {"enabled": true, "ingressClasses": ["https-only"]},
             "onlyOperatorWrites": {"enabled": true, "exemptUsers": ["restorer"], "exemptGroups": ["platform"]},
+            "refuseOrphaning": {"enabled": true},
             "operatorBounds": {"enabled": true},
         },
     })

@@ -14,7 +14,7 @@ use super::requests::{assert_refused, create, delete, objects, patch};
 async fn every_policy_is_checked_by_the_api_server_and_none_gives_a_warning() {
     let policies = Api::<ValidatingAdmissionPolicy>::all(Guarded::get().await.admin());
     let all = policies.list(&ListParams::default()).await.unwrap();
-    assert_eq!(all.items.len(), 8);
+    assert_eq!(all.items.len(), 9);
     for policy in all {
         let name = policy.metadata.name.unwrap();
         let mut checked = None;

@@ -6,6 +6,7 @@ mod hosts;
 mod images;
 mod installed;
 mod managed;
+mod orphans;
 mod requests;
 mod tls;
 mod values;
