@@ -9,6 +9,7 @@
     reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
 )]
 
+mod adoption;
 mod children;
 
 mod cluster_mappings;

@@ -40,9 +40,11 @@ async fn helm_test_fails_where_rights_are_missing_and_names_them() {
 async fn the_notes_name_the_next_command_and_what_is_open() {
     let bed = installed().await;
     let notes = bed.helm.run(&["get", "notes", "mcp-entra", "--namespace", OPERATOR.0]).await.unwrap();
-    for expected in
-        ["helm test mcp-entra --namespace mcp-entra-system", "kubectl apply -f", "OPEN: McpServers may name any host"]
-    {
+    for expected in [
+        "helm test mcp-entra --namespace mcp-entra-system",
+        "kubectl apply -f",
+        "No McpServer is exposed: allowedHosts is empty",
+    ] {
         assert!(notes.contains(expected), "{notes}");
     }
 }

@@ -31,6 +31,8 @@ async fn orphaned(guarded: &Guarded) -> String {
     owned["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("owned");
     owned["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "u", "controller": true}]);
+    // There is no such owner: the finalizer keeps the garbage collector from taking it.
+    owned["metadata"]["finalizers"] = json!(["example.com/held"]);
     let ports = json!({"spec": {"ports": [{"port": 80}], "selector": {"app.kubernetes.io/name": "mcp-entra-server"}}});
     let backend = json!({"service": {"name": "graph", "port": {"number": 80}}});
     for object in [
