@@ -245,7 +245,7 @@ async fn ask(
     let polled = pods::poll(&context.pods, &context.metrics, pods.clone()).await;
     let now = Instant::now();
     if policy_is_written {
-        pods::nudge(&context.client, owner, memory, &polled, compiled.revision(), now).await;
+        pods::nudge(&context.client, memory, &polled, compiled.revision(), now).await;
     }
     let is_behind = |polled: &PolledPod| polled.pod.is_ready() && !polled.enforces(compiled.revision());
     let lagging = memory.lagging.note(polled.iter().any(is_behind), now);

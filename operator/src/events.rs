@@ -24,6 +24,13 @@ pub(crate) async fn publish(client: &Client, about: &ObjectReference, before: &[
     }
 }
 
+/// Publishes a warning that comes from no condition.
+pub(crate) async fn warn(client: &Client, about: &ObjectReference, reason: &str, action: &str, note: &str) {
+    let (reason, action, note) = (reason.to_owned(), action.to_owned(), Some(bounded(note)));
+    let event = Event { type_: EventType::Warning, reason, note, action, secondary: None };
+    publish_one(&Recorder::new(client.clone(), MANAGER.into()), &event, about).await;
+}
+
 /// Publishes one event.
 pub(crate) async fn publish_one(recorder: &Recorder, event: &Event, about: &ObjectReference) {
     let reason = &event.reason;

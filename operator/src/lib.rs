@@ -20,6 +20,7 @@
 //! leaves to the next, [`errors`] what happens when it fails, [`http`], [`metrics`] and [`census`] what is told about
 //! all that. [`leader`] elects the one replica that reconciles; the others watch, so that they can take over at once.
 //! [`passes`] decides when a pass may run, [`api`] how long the API server may take for an answer,
+//! [`orphans`] takes the rights of what was left without its McpServer,
 //! [`scope`] where it is watched, [`sight`] what must be seen for that. [`render`] does the
 //! pure steps on [`manifests`], offline.
 //!
@@ -58,6 +59,7 @@ mod memory;
 mod metrics;
 mod news;
 mod options;
+mod orphans;
 mod owner;
 mod ownership;
 mod passes;

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     queued: Family<KindLabels, Gauge>,
     running: Family<KindLabels, Gauge>,
     requests: Family<RequestLabels, Counter>,
+    orphaned_pods: Gauge,
 }
 
 /// How a pass ended.
@@ -77,6 +78,7 @@ impl Metrics {
             queued: Family::default(),
             running: Family::default(),
             requests: Family::default(),
+            orphaned_pods: Gauge::default(),
         };
         registry.register("mcp_entra_operator_reconciles", "Passes by outcome", metrics.reconciles.clone());
         registry.register(
@@ -114,6 +116,11 @@ impl Metrics {
             "Requests to the API server by verb and HTTP status, which is none where no answer came; a retried one once",
             metrics.requests.clone(),
         );
+        registry.register(
+            "mcp_entra_operator_orphaned_pods",
+            "Running pods whose McpServer is gone and that do not report the policy that denies everything",
+            metrics.orphaned_pods.clone(),
+        );
         metrics
     }
 
@@ -147,6 +154,11 @@ impl Metrics {
     /// Counts a write of a status that failed.
     pub(crate) fn status_not_written(&self, kind: Kind) {
         self.status_write_errors.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// Reports the pods of orphans that may still enforce what was granted.
+    pub(crate) fn orphaned_pods(&self, count: usize) {
+        self.orphaned_pods.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts a poll of a pod that failed.

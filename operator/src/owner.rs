@@ -22,6 +22,17 @@ pub(crate) const ADOPT: &str = "mcp-entra.dev/adopt";
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The label with the McpServer's name.
 pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
+/// The label that selects the pods of all servers, with the value [`SERVER`].
+const NAME: &str = "app.kubernetes.io/name";
+const SERVER: &str = "mcp-entra-server";
+
+/// Returns whether an object carries the labels of a child, of whatever McpServer.
+pub(crate) fn has_labels_of_child(metadata: &ObjectMeta) -> bool {
+    let has = |name: &str, value: &str| {
+        metadata.labels.as_ref().and_then(|labels| labels.get(name)).is_some_and(|found| found == value)
+    };
+    has(MANAGED_BY, MANAGER) && has(NAME, SERVER)
+}
 
 /// The label that keeps Velero from backing up an object: a restored child has no owner, and its McpServer makes a new one.
 pub(crate) const NO_BACKUP: &str = "velero.io/exclude-from-backup";
@@ -78,10 +89,7 @@ impl Owner {
 
     /// The labels that select the pods. Immutable in a Deployment: never to be widened.
     pub(crate) fn selector(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([
-            ("app.kubernetes.io/name".to_owned(), "mcp-entra-server".to_owned()),
-            (INSTANCE.to_owned(), self.name.clone()),
-        ])
+        BTreeMap::from([(NAME.to_owned(), SERVER.to_owned()), (INSTANCE.to_owned(), self.name.clone())])
     }
 
     /// Whether an object of that controller is this very McpServer's.
@@ -133,7 +141,7 @@ impl Controller {
     }
 
     /// Its name, if it is an McpServer.
-    fn server(&self) -> Option<&str> {
+    pub(crate) fn server(&self) -> Option<&str> {
         self.title.split_once(' ').filter(|_| self.is_server).map(|(_, name)| name)
     }
 }

@@ -20,9 +20,8 @@ use crate::{
     errors::code,
     memory::{Nudged, ServerMemory},
     metrics::Metrics,
-    owner::Owner,
     report::Report,
-    views::PodView,
+    views::{Labelled, PodView},
     watched::WatchedPod,
 };
 
@@ -93,15 +92,25 @@ pub(crate) async fn poll(client: &reqwest::Client, metrics: &Metrics, pods: Vec<
     stream::iter(pods.into_iter().filter(|pod| pod.is_running()))
         .map(|pod| async move {
             let report = ask(client, &pod).await;
-            if let Err(error) = &report {
-                metrics.poll_failed();
-                tracing::debug!(pod = pod.name(), ?error, "a pod's status cannot be read");
-            }
-            PolledPod { pod, report }
+            polled(metrics, pod, report)
         })
         .buffered(AT_ONCE)
         .collect()
         .await
+}
+
+/// Asks one pod.
+pub(crate) async fn poll_one(client: &reqwest::Client, metrics: &Metrics, pod: Arc<PodView>) -> PolledPod {
+    let report = ask(client, &pod).await;
+    polled(metrics, pod, report)
+}
+
+fn polled(metrics: &Metrics, pod: Arc<PodView>, report: Result<Report, PollError>) -> PolledPod {
+    if let Err(error) = &report {
+        metrics.poll_failed();
+        tracing::debug!(pod = pod.name(), ?error, "a pod's status cannot be read");
+    }
+    PolledPod { pod, report }
 }
 
 async fn ask(client: &reqwest::Client, pod: &PodView) -> Result<Report, PollError> {
@@ -129,41 +138,58 @@ impl PolledPod {
     }
 }
 
-/// Nudges every ready pod whose policy is old: at once towards a new one, ever more rarely towards the same. Nothing is restarted, and a pod that
-/// enforces the policy is left alone.
+/// Nudges every ready pod whose policy is old.
 pub(crate) async fn nudge(
     client: &Client,
-    owner: &Owner,
     memory: &mut ServerMemory,
     pods: &[PolledPod],
     revision: &str,
     now: Instant,
 ) {
     memory.nudged.retain(|uid, _| pods.iter().any(|polled| *polled.pod.uid == **uid));
-    let api = Api::<WatchedPod>::namespaced(client.clone(), &owner.namespace);
-    for polled in pods.iter().filter(|polled| polled.pod.is_ready() && !polled.enforces(revision)) {
-        let uid = polled.pod.uid.to_string();
-        let before = polled.pod.policy_revision.as_deref();
-        let count = before.and_then(|value| counts(value, revision));
-        // One that cannot be asked is nudged once a revision: repeating would be writing for ever.
-        let asked = polled.report.is_ok() || count.is_none();
-        if !asked || !is_due(memory.nudged.get(&uid), revision, count, now) {
-            continue;
+    for polled in pods.iter().filter(|polled| polled.pod.is_ready()) {
+        let last = memory.nudged.get(&*polled.pod.uid);
+        if let Some(nudged) = nudge_one(client, polled, last, revision, now).await {
+            memory.nudged.insert(polled.pod.uid.to_string(), nudged);
         }
-        let value = next_value(before, revision);
-        let patch = json!({"metadata": {"annotations": {POLICY_REVISION: value}}});
-        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let name = polled.pod.name();
-        match api.patch(name, &parameters, &Patch::Merge(&patch)).await {
-            Ok(_) => {
-                tracing::info!(server = %owner.name, namespace = %owner.namespace, pod = name, revision,
-                    "nudged a pod: its policy is old");
-                memory.nudged.insert(uid, Nudged { revision: revision.to_owned(), at: now });
-            }
-            Err(error) if code(&error) == Some(404) => {}
-            Err(error) => {
-                tracing::warn!(pod = name, %error, "a pod cannot be nudged; its kubelet will look by itself")
-            }
+    }
+}
+
+/// Nudges a pod whose policy is old: at once towards a new one, ever more rarely towards the same. Nothing is restarted,
+/// and a pod that enforces the policy is left alone. Returns the nudge, if there was one.
+pub(crate) async fn nudge_one(
+    client: &Client,
+    polled: &PolledPod,
+    last: Option<&Nudged>,
+    revision: &str,
+    now: Instant,
+) -> Option<Nudged> {
+    let before = polled.pod.policy_revision.as_deref();
+    let count = before.and_then(|value| counts(value, revision));
+    // One that cannot be asked is nudged once a revision: repeating would be writing for ever.
+    let asked = polled.report.is_ok() || count.is_none();
+    if polled.enforces(revision) || !asked || !is_due(last, revision, count, now) {
+        return None;
+    }
+    let patch = json!({"metadata": {"annotations": {POLICY_REVISION: next_value(before, revision)}}});
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let (namespace, name) = (polled.pod.full_name.namespace(), polled.pod.name());
+    let api = Api::<WatchedPod>::namespaced(client.clone(), namespace);
+    match api.patch(name, &parameters, &Patch::Merge(&patch)).await {
+        Ok(_) => {
+            tracing::info!(
+                server = polled.pod.server(),
+                namespace,
+                pod = name,
+                revision,
+                "nudged a pod: its policy is old"
+            );
+            Some(Nudged { revision: revision.to_owned(), at: now })
+        }
+        Err(error) if code(&error) == Some(404) => None,
+        Err(error) => {
+            tracing::warn!(namespace, pod = name, %error, "a pod cannot be nudged; its kubelet will look by itself");
+            None
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::{
 /// The largest document in bytes: below the 1,048,576 bytes that a ConfigMap holds, with room for its metadata.
 pub(crate) const LARGEST_DOCUMENT: usize = 900 * 1024;
 
+/// The document of a policy that allows nothing.
+pub(crate) const DENY_ALL: &str = r#"{"grants":[]}"#;
+
 /// A server's policy, ready to be written.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
@@ -258,7 +261,8 @@ mod tests {
         assert_eq!(held, ["uid-middle", "uid-old"]);
 
         let nothing_fits = compile_in(20, None, &mappings, &[]);
-        assert_eq!(nothing_fits.document, r#"{"grants":[]}"#);
+        assert_eq!(nothing_fits.document, DENY_ALL);
+        assert_eq!(serde_json::to_string(&CompiledPolicy::default()).unwrap(), DENY_ALL);
         assert_eq!(nothing_fits.left_out, ["old", "middle", "new"]);
     }
 

@@ -14,7 +14,7 @@ use kube::{
 };
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping};
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{net::TcpListener, sync::Notify, time::Instant};
 use tokio_stream::wrappers::{IntervalStream, WatchStream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -39,6 +39,7 @@ use crate::{
     memory::Memories,
     metrics::{Kind, Metrics},
     options::Options,
+    orphans,
     ownership::{Ledger, claims::wakes, sweep},
     passes::Passes,
     pods::status_client,
@@ -150,6 +151,7 @@ pub async fn run(
             stream::iter(found.collect::<Vec<_>>())
         });
 
+    let woken = Arc::new(Notify::new());
     let mut server_controller = Controller::for_stream(touched_servers, servers.clone())
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
@@ -162,9 +164,12 @@ pub async fn run(
             .reconcile_on(
                 streams
                     .config_maps
+                    .inspect(orphans::waking(&woken))
                     .flat_map(move |config_map| stream::iter(servers_of_config_map(&config_maps, &config_map))),
             )
-            .reconcile_on(streams.children.flat_map(|child| stream::iter(server_of(&*child))))
+            .reconcile_on(
+                streams.children.inspect(orphans::waking(&woken)).flat_map(|child| stream::iter(server_of(&*child))),
+            )
             .reconcile_on(wakes(servers.clone(), streams.claims))
             .reconcile_on(streams.pods.flat_map(|pod| stream::iter(server_of(&*pod))))
             .reconcile_all_on(WatchStream::from_changes(served).map(drop))
@@ -254,10 +259,12 @@ pub async fn run(
             }
         }
     };
+    let orphans = orphans::watch_over(context.clone(), leadership.clone(), woken);
+    let orphans = shutdown.run_until_cancelled(orphans);
     let discovery = shutdown.run_until_cancelled(discover(client, found));
     let drained = CancellationToken::new();
     let work = async {
-        futures::join!(reconcile_servers, reconcile_mappings, reconcile_cluster_mappings);
+        futures::join!(reconcile_servers, reconcile_mappings, reconcile_cluster_mappings, orphans);
         drained.cancel();
     };
     // In a task of its own: a busy moment here must not delay a renewal.

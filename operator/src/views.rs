@@ -16,7 +16,7 @@ use crate::{
     exposure::EXPOSES,
     fleet::{REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH},
     foreign::Foreign,
-    owner::{ADOPT, Controller, INSTANCE, SERVER_UID},
+    owner::{ADOPT, Controller, INSTANCE, SERVER_UID, has_labels_of_child},
     pods::POLICY_REVISION,
     resolve::version_of,
     watched::{WatchedChild, WatchedPod, WatchedSpec},
@@ -37,6 +37,8 @@ pub(crate) struct ChildView {
     pub(crate) controller: Option<Controller>,
     /// The McpServer that the labels name.
     server: Option<Box<str>>,
+    /// Whether it carries the labels of a child.
+    pub(crate) labelled: bool,
     annotations: Box<[(&'static str, Box<str>)]>,
     /// Of a Deployment: how many pods somebody wants, the operator or an autoscaler.
     pub(crate) replicas: Option<i32>,
@@ -57,6 +59,7 @@ impl From<&ObjectMeta> for ChildView {
             generation: metadata.generation,
             controller: Controller::of(metadata),
             server: named_server(metadata),
+            labelled: has_labels_of_child(metadata),
             annotations: ANNOTATIONS.into_iter().filter_map(found).collect(),
             leaving: metadata.deletion_timestamp.is_some(),
             ..Self::default()

@@ -343,7 +343,12 @@ impl Children {
 
     /// The children of a kind, of all servers.
     pub(crate) fn all(&self, kind: ChildKind) -> Vec<Arc<ChildView>> {
-        self.0.get(&kind.watched_as()).map(|all| all.filter(|_| true)).unwrap_or_default()
+        self.filter(kind, |_| true)
+    }
+
+    /// The objects of a kind that are chosen, whosever they are.
+    pub(crate) fn filter(&self, kind: ChildKind, choose: impl Fn(&ChildView) -> bool) -> Vec<Arc<ChildView>> {
+        self.0.get(&kind.watched_as()).map(|all| all.filter(choose)).unwrap_or_default()
     }
 
     /// A ConfigMap of any name.

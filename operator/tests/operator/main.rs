@@ -21,6 +21,7 @@ mod kinds;
 mod kubelet;
 mod leader;
 mod mappings;
+mod orphans;
 mod ownership;
 mod pod_failures;
 mod pods;

@@ -1,0 +1,209 @@
+//! Evidence that an McpServer left an object behind. Pure: the caches are arguments.
+
+use std::{collections::HashSet, sync::Arc};
+
+use kube::ResourceExt;
+
+use crate::{
+    cache::FullName,
+    child::ChildKind,
+    owner::Controller,
+    views::{ChildView, Labelled, PodView},
+    world::World,
+};
+
+/// Kinds that give access: the policy, and what leads clients to the pods.
+const KINDS: [ChildKind; 4] = [ChildKind::Policy, ChildKind::HttpRoute, ChildKind::Ingress, ChildKind::ListenerSet];
+
+/// The reason to take an object for an orphan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// It has no controller. A child is created with one in the same write, so this proves it.
+    NoController,
+    /// Its controller is an McpServer that the cache does not show. This proves nothing by itself.
+    Unseen { server: Box<str>, uid: Box<str> },
+}
+
+/// An object with the labels and the name of a child, and the reason to take it for an orphan.
+#[derive(Clone, Debug)]
+pub(super) struct Suspect {
+    pub(super) kind: ChildKind,
+    pub(super) object: Arc<ChildView>,
+    pub(super) evidence: Evidence,
+}
+
+impl Suspect {
+    /// The name of the McpServer whose child it was.
+    pub(super) fn server(&self) -> &str {
+        self.object.server().unwrap_or_default()
+    }
+
+    /// Kind and name, for people.
+    pub(super) fn title(&self) -> String {
+        format!("{} {}", self.kind.kind(), self.object.name())
+    }
+
+    /// Returns whether the object as the API server has it gives the same evidence.
+    pub(super) fn is_still(&self, live: &ChildView) -> bool {
+        live.uid == self.object.uid && evidence(self.kind, live, |_| false).as_ref() == Some(&self.evidence)
+    }
+}
+
+/// Returns the evidence that an object of a kind is an orphan. Names and labels must be those of a child, so that
+/// objects of other people are left alone.
+fn evidence(kind: ChildKind, object: &ChildView, is_shown: impl Fn(&Controller) -> bool) -> Option<Evidence> {
+    if !is_like_child(kind, object) {
+        return None;
+    }
+    let Some(controller) = &object.controller else { return Some(Evidence::NoController) };
+    let server = controller.server()?;
+    (!is_shown(controller)).then(|| Evidence::Unseen { server: server.into(), uid: controller.uid.clone() })
+}
+
+fn is_like_child(kind: ChildKind, object: &ChildView) -> bool {
+    object.labelled && object.server().is_some_and(|server| object.name() == kind.name(server))
+}
+
+/// What the caches show at one moment.
+pub(super) struct Seen {
+    /// Policies and routes that may be orphans.
+    pub(super) suspects: Vec<Suspect>,
+    /// Uids of the McpServers that own their policy.
+    owners: HashSet<Box<str>>,
+}
+
+impl Seen {
+    pub(super) fn of(world: &World) -> Self {
+        let servers: HashSet<String> = world.servers.state().iter().filter_map(|server| server.uid()).collect();
+        let is_shown = |controller: &Controller| servers.contains(&*controller.uid);
+        let mut suspects = Vec::new();
+        for kind in KINDS {
+            let found = world.children.filter(kind, |object| evidence(kind, object, is_shown).is_some());
+            suspects.extend(
+                found
+                    .into_iter()
+                    .filter_map(|object| Some(Suspect { kind, evidence: evidence(kind, &object, is_shown)?, object })),
+            );
+        }
+        let owners = match suspects.iter().any(|suspect| suspect.kind == ChildKind::Policy) {
+            true => owners(world, is_shown),
+            false => HashSet::new(),
+        };
+        Self { suspects, owners }
+    }
+
+    /// Returns the policy that a pod runs if it is one of `policies`: pods of another server that owns its policy only
+    /// carry the labels.
+    pub(super) fn policy_of(&self, pod: &PodView) -> Option<FullName> {
+        let is_owned = pod.server_uid.as_ref().is_some_and(|uid| self.owners.contains(uid));
+        let server = pod.server().filter(|_| !is_owned && pod.is_running())?;
+        Some(FullName::new(pod.full_name.namespace(), &ChildKind::Policy.name(server)))
+    }
+}
+
+fn owners(world: &World, is_shown: impl Fn(&Controller) -> bool) -> HashSet<Box<str>> {
+    let owner = |policy: &ChildView| {
+        let controller = policy.controller.as_ref().filter(|controller| is_shown(controller))?;
+        let is_named = policy.name() == ChildKind::Policy.name(controller.server()?);
+        is_named.then(|| controller.uid.clone())
+    };
+    let policies = world.children.filter(ChildKind::Policy, |object| owner(object).is_some());
+    policies.iter().filter_map(|policy| owner(policy)).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+    use crate::validate::tests::mk_owner;
+
+    fn mk_metadata(kind: ChildKind) -> ObjectMeta {
+        let mut metadata = mk_owner().child_metadata(kind);
+        metadata.resource_version = Some("7".into());
+        metadata
+    }
+
+    fn evidence_of(kind: ChildKind, change: impl FnOnce(&mut ObjectMeta)) -> Option<Evidence> {
+        let mut metadata = mk_metadata(kind);
+        change(&mut metadata);
+        evidence(kind, &ChildView::from(&metadata), |controller| *controller.uid == *mk_owner().uid)
+    }
+
+    pub(in crate::orphans) fn mk_suspect(evidence: Evidence) -> Suspect {
+        let object = Arc::new(ChildView::from(&mk_metadata(ChildKind::Policy)));
+        Suspect { kind: ChildKind::Policy, object, evidence }
+    }
+
+    #[test]
+    fn what_gives_access_is_an_orphan_without_its_controller_and_what_a_server_owns_is_not() {
+        for kind in KINDS {
+            assert_eq!(evidence_of(kind, |_| {}), None, "{kind:?}");
+            let orphaned = evidence_of(kind, |metadata| metadata.owner_references = None);
+            assert_eq!(orphaned, Some(Evidence::NoController), "{kind:?}");
+            let demoted = evidence_of(kind, |metadata| {
+                metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.controller = None);
+            });
+            assert_eq!(demoted, Some(Evidence::NoController), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_controller_that_the_cache_lacks_is_named() {
+        let unseen = evidence_of(ChildKind::Policy, |metadata| {
+            metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.uid = "gone".into());
+        });
+        assert_eq!(unseen, Some(Evidence::Unseen { server: "graph".into(), uid: "gone".into() }));
+    }
+
+    #[test]
+    fn neighbours_are_no_orphans() {
+        type Change = fn(&mut ObjectMeta);
+        let neighbours: [(&str, Change); 6] = [
+            ("no labels", |metadata| metadata.labels = None),
+            ("another manager", |metadata| {
+                metadata.labels.as_mut().unwrap().insert("app.kubernetes.io/managed-by".into(), "Helm".into());
+            }),
+            ("another program", |metadata| {
+                metadata.labels.as_mut().unwrap().insert("app.kubernetes.io/name".into(), "postgres".into());
+            }),
+            ("no instance", |metadata| {
+                metadata.labels.as_mut().unwrap().remove("app.kubernetes.io/instance");
+            }),
+            ("the instance of another", |metadata| {
+                metadata.labels.as_mut().unwrap().insert("app.kubernetes.io/instance".into(), "grap".into());
+            }),
+            ("another name", |metadata| metadata.name = Some("graph-policy-backup".into())),
+        ];
+        for (neighbour, change) in neighbours {
+            for kind in KINDS {
+                let found = evidence_of(kind, |metadata| {
+                    metadata.owner_references = None;
+                    change(metadata);
+                });
+                assert_eq!(found, None, "{kind:?} with {neighbour}");
+            }
+        }
+        let controlled = evidence_of(ChildKind::Policy, |metadata| {
+            metadata.owner_references.iter_mut().flatten().for_each(|owner| {
+                owner.kind = "Deployment".into();
+                owner.uid = "other".into();
+            });
+        });
+        assert_eq!(controlled, None, "another kind of controller");
+    }
+
+    #[test]
+    fn the_object_is_looked_at_again_and_must_still_give_the_same_evidence() {
+        let mut metadata = mk_metadata(ChildKind::Policy);
+        metadata.uid = Some("uid-2".into());
+        let owned = ChildView::from(&metadata);
+        metadata.owner_references = None;
+        let orphaned = ChildView::from(&metadata);
+        let suspect = Suspect { object: Arc::new(orphaned.clone()), ..mk_suspect(Evidence::NoController) };
+        assert!(suspect.is_still(&orphaned));
+        assert!(!suspect.is_still(&owned), "it was adopted");
+        metadata.uid = Some("uid-3".into());
+        assert!(!suspect.is_still(&ChildView::from(&metadata)), "it is another object of that name");
+    }
+}

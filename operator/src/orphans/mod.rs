@@ -1,0 +1,274 @@
+//! Orphans: what a deletion left behind without its McpServer, and its rights with it. Within seconds their policy denies
+//! everything, their routes are deleted, and their pods are asked until they report that policy.
+//!
+//! [`evidence`] decides what is an orphan, [`notes`] when it is due, [`revoke`] writes, [`tale`] tells people. The leader
+//! runs one loop of rounds. A round begins work for a limited time, on what has waited longest, so that no orphan keeps
+//! another waiting.
+
+mod evidence;
+mod notes;
+mod revoke;
+mod tale;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use kube::Client;
+use mcp_entra_policy::revision;
+use tokio::{sync::Notify, time};
+
+use self::{
+    evidence::{Evidence, Seen, Suspect},
+    notes::{Note, Settled},
+    revoke::{Outcome, revoke},
+    tale::{Reason, tale, tell},
+};
+use crate::{
+    cache::FullName,
+    child::ChildKind,
+    controller::Context,
+    errors::{Error, Failures, SOON},
+    leader::Leadership,
+    memory::Nudged,
+    pods::{nudge_one, poll_one},
+    policy::DENY_ALL,
+    views::{ChildView, PodView},
+};
+
+/// The longest time between rounds. An McpServer that is gone wakes nobody, nor does a pod that starts late.
+const TICK: Duration = Duration::from_secs(5);
+/// Time in which a round begins work of each sort.
+const BEGINNING: Duration = Duration::from_secs(2);
+/// The longest time for the writes of one orphan.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Orphans that are revoked at once.
+const AT_ONCE: usize = 16;
+/// Pods that are asked at once.
+const PODS_AT_ONCE: usize = 64;
+
+/// Returns what wakes the loop when a watch shows an orphan.
+pub(crate) fn waking(woken: &Arc<Notify>) -> impl FnMut(&Arc<ChildView>) + Send + use<> {
+    let woken = woken.clone();
+    move |child| {
+        if child.labelled && child.controller.is_none() {
+            woken.notify_one();
+        }
+    }
+}
+
+/// Runs rounds for ever, while this replica leads.
+pub(crate) async fn watch_over(context: Arc<Context>, leadership: Leadership, woken: Arc<Notify>) {
+    if context.gate.passed().await.is_err() {
+        return;
+    }
+    let mut orphans = Orphans { context, notes: HashMap::new(), failures: Failures::default(), asked: HashMap::new() };
+    loop {
+        let pause = if leadership.is_held() { orphans.round().await } else { SOON };
+        // Rounds look at all that the caches hold.
+        time::sleep(SOON / 2).await;
+        time::timeout(pause, woken.notified()).await.ok();
+    }
+}
+
+/// The orphans that are known.
+struct Orphans {
+    context: Arc<Context>,
+    /// By uid of the object.
+    notes: HashMap<Box<str>, Note>,
+    failures: Failures,
+    /// By uid of the pod.
+    asked: HashMap<Box<str>, Asked>,
+}
+
+/// A pod that was asked.
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    /// Whether it reports the policy that denies everything.
+    enforces: bool,
+    answered: bool,
+    /// The version of the policy that it was asked for.
+    version: Option<Box<str>>,
+    nudged: Option<Nudged>,
+}
+
+/// A pod of an orphan.
+#[derive(Clone)]
+struct OrphanedPod {
+    pod: Arc<PodView>,
+    /// The version at which the policy that it mounts denies everything; none if it does not.
+    denied: Option<Box<str>>,
+}
+
+/// An attempt to take the rights of an orphan.
+struct Attempt {
+    suspect: Suspect,
+    result: Result<Outcome, Error>,
+    /// The reason that was told last.
+    told: Option<Reason>,
+}
+
+/// Takes the rights of one orphan, and tells of it.
+async fn attempt(client: Client, suspect: Suspect, told: Option<Reason>) -> Attempt {
+    let result = time::timeout(DEADLINE, revoke(&client, &suspect)).await;
+    let result = result.unwrap_or(Err(Error::Deadline(DEADLINE)));
+    let tale = tale(&suspect, &result);
+    if let Some(tale) = tale.as_ref().filter(|tale| told != Some(tale.reason)) {
+        tell(&client, &suspect, tale).await;
+    }
+    Attempt { suspect, result, told: tale.map(|tale| tale.reason).or(told) }
+}
+
+/// Asks one pod for its policy, and nudges it. Returns its uid with the answer.
+async fn ask(context: Arc<Context>, orphaned: OrphanedPod, last: Option<Nudged>) -> (Box<str>, Asked) {
+    let (revision, at) = (revision(DENY_ALL.as_bytes()), Instant::now());
+    let polled = poll_one(&context.pods, &context.metrics, orphaned.pod).await;
+    let nudged = match orphaned.denied {
+        Some(_) => nudge_one(&context.client, &polled, last.as_ref(), &revision, at).await,
+        None => None,
+    };
+    let (enforces, answered) = (polled.enforces(&revision), polled.report.is_ok());
+    (polled.pod.uid.clone(), Asked { at, enforces, answered, version: orphaned.denied, nudged: nudged.or(last) })
+}
+
+/// Takes the rights of these orphans, as many as can be begun in time.
+async fn attempt_all(client: Client, due: Vec<(Suspect, Option<Reason>)>) -> Vec<Attempt> {
+    stream::iter(due)
+        .take_until(time::sleep(BEGINNING))
+        .map(move |(suspect, told)| attempt(client.clone(), suspect, told))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await
+}
+
+/// Asks these pods, as many as can be begun in time.
+async fn ask_all(context: Arc<Context>, due: Vec<(OrphanedPod, Option<Nudged>)>) -> Vec<(Box<str>, Asked)> {
+    stream::iter(due)
+        .take_until(time::sleep(BEGINNING))
+        .map(move |(orphaned, last)| ask(context.clone(), orphaned, last))
+        .buffer_unordered(PODS_AT_ONCE)
+        .collect()
+        .await
+}
+
+impl Orphans {
+    /// Looks at everything once. Returns the pause until the next look.
+    async fn round(&mut self) -> Duration {
+        let seen = Seen::of(&self.context.world);
+        self.forget(&seen);
+        let due = self.due(&seen, Instant::now());
+        for attempt in attempt_all(self.context.client.clone(), due).await {
+            self.conclude(attempt, Instant::now());
+        }
+        let pods = self.pods(&seen);
+        let due = self.due_pods(&pods, Instant::now());
+        self.asked.extend(ask_all(self.context.clone(), due).await);
+        self.pause(&seen, &pods)
+    }
+
+    /// Forgets what is no orphan any more.
+    fn forget(&mut self, seen: &Seen) {
+        let uids: HashSet<&str> = seen.suspects.iter().map(|suspect| &*suspect.object.uid).collect();
+        self.notes.retain(|uid, _| uids.contains(&**uid));
+        self.failures.retain(|uid| uids.contains(uid));
+    }
+
+    /// The orphans that may still have rights, those first that have waited longest, each with what was told of it last.
+    fn due(&mut self, seen: &Seen, now: Instant) -> Vec<(Suspect, Option<Reason>)> {
+        let mut due = Vec::new();
+        for suspect in &seen.suspects {
+            let note = self.notes.entry(suspect.object.uid.clone()).or_default();
+            if note.is_due(suspect, now) {
+                due.push((note.tried, note.told, suspect.clone()));
+            }
+        }
+        due.sort_by_key(|(tried, ..)| *tried);
+        due.into_iter().map(|(_, told, suspect)| (suspect, told)).collect()
+    }
+
+    /// Takes note of an attempt.
+    fn conclude(&mut self, attempt: Attempt, now: Instant) {
+        let Attempt { suspect, result, told } = attempt;
+        let uid = &suspect.object.uid;
+        let note = self.notes.entry(uid.clone()).or_default();
+        (note.tried, note.told, note.retry_at, note.settled) = (Some(now), told, None, None);
+        match result {
+            Ok(outcome) => {
+                self.failures.take(uid);
+                match outcome {
+                    Outcome::Denied(version) => note.settled = Some(Settled { version: version.into(), denied: true }),
+                    Outcome::Immutable(version) => {
+                        note.settled = Some(Settled { version: version.into(), denied: false });
+                    }
+                    Outcome::ControllerLives => note.controller_lives(now),
+                    Outcome::Deleted | Outcome::Changed => {}
+                }
+            }
+            Err(error) => {
+                let pause = self.failures.next_pause(uid, error.class());
+                tracing::warn!(
+                    namespace = suspect.object.full_name.namespace(), %error, again_in_seconds = pause.as_secs(),
+                    "the rights of an orphan are not revoked yet"
+                );
+                note.retry_at = Some(now + pause);
+            }
+        }
+    }
+
+    /// The pods to be asked now, those first that have waited longest, each with its last nudge.
+    fn due_pods(&mut self, pods: &[OrphanedPod], now: Instant) -> Vec<(OrphanedPod, Option<Nudged>)> {
+        let uids: HashSet<&str> = pods.iter().map(|orphaned| &*orphaned.pod.uid).collect();
+        self.asked.retain(|uid, _| uids.contains(&**uid));
+        let poll = self.context.options.status_poll();
+        let before = |orphaned: &OrphanedPod| self.asked.get(&orphaned.pod.uid);
+        let is_due = |pod: &OrphanedPod, asked: &Asked| {
+            asked.is_lagging() || asked.version != pod.denied || now.duration_since(asked.at) >= poll
+        };
+        let is_due = |pod: &&OrphanedPod| before(pod).is_none_or(|asked| is_due(pod, asked));
+        let mut due: Vec<&OrphanedPod> = pods.iter().filter(is_due).collect();
+        due.sort_by_key(|orphaned| before(orphaned).map(|asked| asked.at));
+        due.into_iter().map(|pod| (pod.clone(), before(pod).and_then(|asked| asked.nudged.clone()))).collect()
+    }
+
+    /// Counts the pods that may still enforce what was granted. Returns the pause until the next round.
+    fn pause(&self, seen: &Seen, pods: &[OrphanedPod]) -> Duration {
+        let asked: Vec<_> = pods.iter().map(|orphaned| self.asked.get(&orphaned.pod.uid)).collect();
+        let behind = asked.iter().filter(|asked| asked.is_none_or(|asked| !asked.enforces)).count();
+        self.context.metrics.orphaned_pods(behind);
+        let is_open = |suspect: &Suspect| {
+            let note = self.notes.get(&suspect.object.uid);
+            suspect.evidence == Evidence::NoController && note.is_none_or(|note| note.settled.is_none())
+        };
+        let is_lagging = asked.iter().any(|asked| asked.is_none_or(Asked::is_lagging));
+        let poll = self.context.options.status_poll();
+        if is_lagging || seen.suspects.iter().any(is_open) { SOON } else { poll.min(TICK) }
+    }
+
+    /// The running pods of orphans.
+    fn pods(&self, seen: &Seen) -> Vec<OrphanedPod> {
+        let policies = seen.suspects.iter().filter(|suspect| suspect.kind == ChildKind::Policy);
+        let certain = policies.filter_map(|suspect| {
+            let note = self.notes.get(&suspect.object.uid)?;
+            note.is_certain(suspect).then(|| (&suspect.object.full_name, note.denied()))
+        });
+        let denied: HashMap<&FullName, Option<&str>> = certain.collect();
+        if denied.is_empty() {
+            return Vec::new();
+        }
+        let denied_of = |pod: &PodView| denied.get(&seen.policy_of(pod)?).copied();
+        let pods = self.context.world.pods.filter(|pod| denied_of(pod).is_some());
+        let orphaned = |pod: Arc<PodView>| Some(OrphanedPod { denied: denied_of(&pod)?.map(Box::from), pod });
+        pods.into_iter().filter_map(orphaned).collect()
+    }
+}
+
+impl Asked {
+    /// Returns whether the pod answers, and with another policy. One that does not answer will not do so a second later.
+    fn is_lagging(&self) -> bool {
+        self.answered && !self.enforces
+    }
+}
