@@ -1,7 +1,10 @@
 //! The children of one server, brought to what was built: what takes something away first, the policy before all, what
 //! waits for its turn left alone, and what is no longer asked for deleted last.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use kube::Resource;
 use mcp_entra_crds::McpServer;
@@ -26,6 +29,9 @@ use crate::{
     validate::{Refusal, Validated, validate},
     world::World,
 };
+
+/// The longest time for which a server waits for another to claim a value first.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What a pass got to before it was done or stopped.
 #[derive(Default)]
@@ -66,8 +72,9 @@ pub(crate) async fn apply(
     applied.standing = standing(&world.claims, &named, server, context.ledger.grace);
     let is_hidden = server.spec.exposure.is_none() || applied.standing.lost().is_some();
     let hidden = if is_hidden { hide(&mut applier, world).await } else { hide_old(&mut applier, world, server).await };
-    applied.policy = revoked?;
+    applied.policy = matches!(revoked, Ok(true));
 
+    // A policy that cannot be written, as one that somebody made immutable, keeps nothing from being taken away.
     let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
     let validated = validate(server, owner, &resolved, options);
     applied.validated = Some(validated.clone());
@@ -80,17 +87,22 @@ pub(crate) async fn apply(
         _ if !is_host_refused && is_live(world, server) => Some(Entitled::ToItsHost),
         _ => None,
     };
+    let is_undecided = applied.standing == Standing::Open && entitled.is_some();
+    let waited = applier.memory.undecided.note(is_undecided, Instant::now());
     if let (Standing::Open, Some(entitled)) = (&applied.standing, entitled) {
         let is_earlier = |other: &McpServer, demand: &Demand| is_to_claim_first(context, other, server, demand);
         let must_wait = |demand: &Demand| {
             let servers = world.servers.state();
-            servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand))
+            // One that could claim and does not must not keep others waiting: the API server decides then.
+            waited.is_none_or(|waited| waited < LONGEST_WAIT)
+                && servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand))
         };
         applied.standing = acquire(&context.ledger, &world.claims, &named, (server, entitled), must_wait).await?;
         if applied.standing.lost().is_some() {
             hide(&mut applier, world).await?;
         }
     }
+    revoked?;
     if server.spec.suspend {
         return Ok(hidden?);
     }

@@ -23,6 +23,8 @@ pub(crate) struct ServerMemory {
     pub(crate) written: Option<Box<WrittenStatus>>,
     /// When it was.
     pub(crate) told: Option<Instant>,
+    /// Not all that the server names is claimed, and nobody else is known to hold it.
+    pub(crate) undecided: Since,
     /// Some ready pod does not report the compiled policy.
     pub(crate) lagging: Since,
     /// Some ready pod has not ended its first probe, or cannot be asked.

@@ -162,7 +162,9 @@ fn is_led_to(facts: &Facts<'_>, exposure: &Exposure) -> bool {
         _ if is_refused => false,
         Standing::Held(_) => true,
         Standing::Lost(_) => false,
-        Standing::Open => leads(facts.children, exposure),
+        // An operator that allows no host does not start over servers that have an address: a spec that was not looked at
+        // gives none.
+        Standing::Open => facts.validation.is_some() && leads(facts.children, exposure),
     }
 }
 

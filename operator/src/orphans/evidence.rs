@@ -69,7 +69,7 @@ pub(super) struct Seen {
     /// Policies and routes that may be orphans.
     pub(super) suspects: Vec<Suspect>,
     /// Uids of the McpServers that own their policy.
-    owners: HashSet<Box<str>>,
+    owners: HashSet<(String, String)>,
 }
 
 impl Seen {
@@ -95,17 +95,23 @@ impl Seen {
     /// Returns the policy that a pod runs if it is one of `policies`: pods of another server that owns its policy only
     /// carry the labels.
     pub(super) fn policy_of(&self, pod: &PodView) -> Option<FullName> {
-        let is_owned = pod.server_uid.as_ref().is_some_and(|uid| self.owners.contains(uid));
+        let is_owned =
+            pod.server_uid.as_ref().is_some_and(|uid| self.owners.contains(&owner_of(pod.full_name.namespace(), uid)));
         let server = pod.server().filter(|_| !is_owned && pod.is_running())?;
         Some(FullName::new(pod.full_name.namespace(), &ChildKind::Policy.name(server)))
     }
 }
 
-fn owners(world: &World, is_shown: impl Fn(&Controller) -> bool) -> HashSet<Box<str>> {
+/// A server's uid in its namespace: pods elsewhere that carry it are not the server's.
+fn owner_of(namespace: &str, uid: &str) -> (String, String) {
+    (namespace.to_owned(), uid.to_owned())
+}
+
+fn owners(world: &World, is_shown: impl Fn(&Controller) -> bool) -> HashSet<(String, String)> {
     let owner = |policy: &ChildView| {
         let controller = policy.controller.as_ref().filter(|controller| is_shown(controller))?;
         let is_named = policy.name() == ChildKind::Policy.name(controller.server()?);
-        is_named.then(|| controller.uid.clone())
+        is_named.then(|| owner_of(policy.full_name.namespace(), &controller.uid))
     };
     let policies = world.children.filter(ChildKind::Policy, |object| owner(object).is_some());
     policies.iter().filter_map(|policy| owner(policy)).collect()
