@@ -20,6 +20,12 @@ fn mk_orphan(version: &str, kind: &str, name: &str, rest: &Value) -> Value {
     orphan
 }
 
+/// The object with a finalizer that nobody removes: it stays, though the operator or the garbage collector deletes it.
+fn held(mut object: Value) -> Value {
+    object["metadata"]["finalizers"] = json!(["example.com/held"]);
+    object
+}
+
 /// A namespace with orphans of the server graph, and objects that resemble them.
 async fn orphaned(guarded: &Guarded) -> String {
     let namespace = guarded.namespace().await;
@@ -31,8 +37,8 @@ async fn orphaned(guarded: &Guarded) -> String {
     owned["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("owned");
     owned["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "u", "controller": true}]);
-    // There is no such owner: the finalizer keeps the garbage collector from taking it.
-    owned["metadata"]["finalizers"] = json!(["example.com/held"]);
+    // There is no such owner, so the garbage collector would take it.
+    let owned = held(owned);
     let ports = json!({"spec": {"ports": [{"port": 80}], "selector": {"app.kubernetes.io/name": "mcp-entra-server"}}});
     let backend = json!({"service": {"name": "graph", "port": {"number": 80}}});
     for object in [
@@ -42,8 +48,8 @@ async fn orphaned(guarded: &Guarded) -> String {
         owned,
         mk_orphan("v1", "Service", "graph", &ports),
         mk_orphan("v1", "ServiceAccount", "graph", &json!({})),
-        mk_orphan("networking.k8s.io/v1", "Ingress", "graph", &json!({"spec": {"defaultBackend": backend}})),
-        mk_orphan("gateway.networking.k8s.io/v1", "HTTPRoute", "graph", &json!({"spec": {}})),
+        held(mk_orphan("networking.k8s.io/v1", "Ingress", "graph", &json!({"spec": {"defaultBackend": backend}}))),
+        held(mk_orphan("gateway.networking.k8s.io/v1", "HTTPRoute", "graph", &json!({"spec": {}}))),
     ] {
         create(&restorer, &namespace, &object, false).await.unwrap();
     }
