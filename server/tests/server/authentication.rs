@@ -60,7 +60,8 @@ async fn a_token_with_the_scopes_of_two_servers_of_one_client_id_is_accepted_by_
         let mut setup = Setup::new();
         setup.configuration.entra.required_scopes = vec![required.to_owned()];
         let site = setup.start().await;
-        let claims = site.setup.tenant.claims_with_scope(ALICE, "mcp.access other.access");
+        let mut claims = site.setup.tenant.claims(ALICE);
+        claims["scp"] = json!("mcp.access other.access");
         let token = site.setup.tenant.sign(&json!({}), &claims);
         assert_eq!(site.rpc(&token, "ping", json!({})).await.status(), 200, "{required}");
     }
