@@ -3,6 +3,7 @@
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::ResourceExt;
 use mcp_entra_crds::McpServer;
+use mcp_entra_policy::revision;
 use serde_json::json;
 
 use crate::harness::{Space, find, mk_mapping, mk_server, until};
@@ -75,7 +76,14 @@ async fn a_policy_that_arrives_within_the_grace_changes_no_condition() {
     let before = space.condition("AuthorizationReady", "True", "PolicyEnforced").await;
 
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
-    until("it was nudged", async || space.get::<Pod>("one").await.unwrap().annotations().contains_key(REVISION)).await;
+    // It may have been nudged towards the policy before that, too.
+    until("it was nudged towards the new policy", async || {
+        let policy = space.policy().await;
+        let annotations = space.get::<Pod>("one").await.unwrap().annotations().clone();
+        let nudged = annotations.get(REVISION).is_some_and(|value| value.starts_with(&revision(policy.as_bytes())));
+        policy.contains("Mcp.Reader") && nudged
+    })
+    .await;
     pod.enforces(&space.policy().await);
     space.quiet().await;
     let status = space.get::<McpServer>("graph").await.unwrap().status.unwrap();

@@ -318,12 +318,15 @@ pub(super) async fn rotating(world: &World) -> anyhow::Result<Evidence> {
         &mut server,
         &json!({"metadata": {"name": ROTATING}, "spec": {
             "entra": {
-                "requiredScopes": ["mcp.rotating"],
+                "sharedClientId": true,
                 "federation": {"tokenExpirationSeconds": SHORTEST.as_secs()},
             },
             "exposure": {"path": "/rotating"},
         }}),
     );
+    // Both are of one app registration, and both have to say so.
+    let share = r#"{"spec":{"entra":{"sharedClientId":true}}}"#;
+    world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", share]).await?;
     world.apply(&server.to_string()).await?;
     federation::allow(world, ROTATING).await?;
     world.condition_of(ROTATING, ConditionType::FederationReady, "True").await?;
