@@ -300,7 +300,7 @@ pub(super) async fn missing_image(world: &World) -> anyhow::Result<Evidence> {
     merge(
         &mut server,
         &json!({"metadata": {"name": "missing"}, "spec": {
-            "image": image, "entra": {"requiredScopes": ["mcp.missing"]}, "exposure": {"path": "/missing"},
+            "image": image, "entra": {"sharedClientId": true}, "exposure": {"path": "/missing"},
         }}),
     );
     world.apply(&server.to_string()).await?;
