@@ -25,7 +25,7 @@ pub(crate) struct Rollout<'a> {
     pub(crate) deployment: Option<&'a ChildView>,
     /// What sets the number of pods, where the spec leaves it that.
     pub(crate) autoscaler: Option<&'a ChildView>,
-    /// Whether others set the number of pods, since the spec says nothing of it.
+    /// True if others set the number of pods, since the spec says nothing of it.
     pub(crate) is_external: bool,
     /// Whether the Deployment has been applied, but not been seen again since.
     pub(crate) is_stale: bool,
@@ -110,7 +110,7 @@ pub(crate) fn resume(namespace: &str, name: &str) -> String {
     )
 }
 
-/// Whether new pods of a Deployment find no room: no node takes one, or the namespace's quota does not allow it.
+/// Says if new pods of a Deployment find no room: no node takes one, or the namespace's quota does not allow it.
 pub(crate) fn lacks_room<'a>(deployment: &ChildView, pods: impl IntoIterator<Item = &'a PodView>) -> bool {
     let is_for = |found: Option<(Reason, String)>, reason| found.is_some_and(|(found, _)| found == reason);
     is_for(refused(deployment), Reason::QuotaExceeded)

@@ -26,8 +26,8 @@ pub struct Entra {
     #[x_kube(validation = not_microsofts("self.all(value, !value.matches(PATTERN))"))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub audiences: Vec<String>,
-    /// Whether other servers of the namespace that say so, too, may have this `clientId` and these `audiences`. Each of them
-    /// then accepts the others' tokens: Entra puts every granted scope into a token, so scopes do not separate servers.
+    /// Share this `clientId` and these `audiences` with other servers of the namespace that say so, too. Each of them then
+    /// accepts the others' tokens: Entra puts every granted scope into a token, so scopes do not separate servers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared_client_id: bool,
     /// A user token carries at least one of these scopes of the app registration.

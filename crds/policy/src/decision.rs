@@ -102,7 +102,7 @@ pub enum Refusal {
         deny: String,
         /// Whether it is only taken to mean the caller, since the caller's groups are unknown.
         groups_unknown: bool,
-        /// Whether it is pinned to an app registration, and only taken to hold since the token's audience proves none.
+        /// True if it is pinned to an app registration, and only taken to hold since the token's audience proves none.
         registration_unknown: bool,
     },
     /// A grant means the caller, whose token lacks scopes: the client can ask for them.
@@ -136,11 +136,11 @@ pub struct Ways {
     pub groups: BTreeSet<String>,
     /// Whether a grant to a group would have been decisive, had the caller's groups been known.
     pub groups_unknown: bool,
-    /// Whether a grant that is pinned to an app registration was passed over since the token's audience proves none.
+    /// True if a grant that is pinned to an app registration was passed over since the token's audience proves none.
     pub registration_unknown: bool,
 }
 
-/// Whether the caller is meant by a rule: by a subject of it, and by its registration. Of two that both have to hold, the
+/// Says if the caller is meant by a rule: by a subject of it, and by its registration. Of two that both have to hold, the
 /// lower counts; of two of which one has to, the higher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Membership {
@@ -208,7 +208,7 @@ impl Caller {
         subjects.iter().map(|subject| self.is(subject)).max().unwrap_or(Membership::No)
     }
 
-    /// Whether the token is of the registration that a rule is pinned to.
+    /// Says if the token is of the registration that a rule is pinned to.
     fn is_of(&self, pinned: Option<&str>) -> Membership {
         match (pinned, &self.registration) {
             (None, _) => Membership::Yes,
