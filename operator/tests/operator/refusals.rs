@@ -168,6 +168,31 @@ async fn clients_are_led_from_hosts_that_the_operator_allows_and_not_from_their_
 }
 
 #[tokio::test]
+async fn a_policy_that_somebody_made_immutable_keeps_no_host_exposed_and_no_claim_from_being_made() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let frozen = json!({"immutable": true, "data": {"policy.json": "{}"}});
+    space.edit::<ConfigMap>("graph-policy", frozen).await;
+    space.condition("Programmed", "False", "ApplyFailed").await;
+
+    space.edit::<McpServer>("graph", json!({"spec": {"exposure": {"host": "graph.contoso.net"}}})).await;
+    space.condition("Accepted", "False", "HostNotAllowed").await;
+    until("nothing leads to it", async || space.get::<Ingress>("graph").await.is_none()).await;
+    until("it has no address", async || space.get::<McpServer>("graph").await.unwrap().status.unwrap().url.is_none())
+        .await;
+
+    let host = format!("{}.mcp.contoso.com", space.name);
+    space.edit::<McpServer>("graph", json!({"spec": {"exposure": {"host": host}}})).await;
+    until("it has claimed the host that is allowed", async || {
+        let ownership = space.get::<McpServer>("graph").await.unwrap().status.unwrap().ownership;
+        ownership.is_some_and(|ownership| ownership.host.as_ref() == Some(&host))
+    })
+    .await;
+    assert!(space.get::<Ingress>("graph").await.is_none(), "nothing is exposed while the policy cannot be written");
+}
+
+#[tokio::test]
 async fn pods_have_a_priority_that_the_operator_allows_and_not_its_neighbours() {
     let space = Space::new().await;
     for (name, value) in [("team", 1000), ("team-2", 1001)] {
