@@ -136,7 +136,7 @@ impl Mapping<'_> {
         in_namespace.min(chosen)
     }
 
-    /// Whether the server accepts tokens of the app registration that the mapping is meant for. Tokens of which
+    /// Says if the server accepts tokens of the app registration that the mapping is meant for. Tokens of which
     /// registration have an audience that proves none is unknown.
     pub(crate) fn is_meant_for(&self, server: &Target<'_>) -> Bound {
         let Some(pinned) = self.registration() else { return Bound::Yes };

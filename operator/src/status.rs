@@ -212,7 +212,7 @@ fn selector(owner: &Owner) -> String {
     owner.selector().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }
 
-/// Whether neither the spec nor an autoscaler of the operator's says how many pods there are.
+/// Returns true if neither the spec nor an autoscaler of the operator's says how many pods there are.
 fn is_external(facts: &Facts<'_>) -> bool {
     facts.server.spec.replicas.is_none() && facts.server.spec.autoscaling.is_none()
 }

@@ -37,7 +37,7 @@ pub(crate) struct ChildView {
     pub(crate) controller: Option<Controller>,
     /// The McpServer that the labels name.
     server: Option<Box<str>>,
-    /// Whether it carries the labels of a child.
+    /// True if it carries the labels of a child.
     pub(crate) labelled: bool,
     annotations: Box<[(&'static str, Box<str>)]>,
     /// Of a Deployment: how many pods somebody wants, the operator or an autoscaler.

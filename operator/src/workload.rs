@@ -47,7 +47,7 @@ pub(crate) enum Scale {
 }
 
 impl Scale {
-    /// Whether there may be more than one pod.
+    /// Returns true if there may be more than one pod.
     pub(crate) fn may_be_several(&self) -> bool {
         match self {
             Self::Fixed(replicas) => *replicas > 1,

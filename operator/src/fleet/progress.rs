@@ -41,7 +41,7 @@ fn progressing(deployment: &ChildView) -> Option<(&str, &str)> {
     Some((&condition.status, condition.reason.raw()))
 }
 
-/// Whether the newest template has come up once. What becomes of its pods later is no failed upgrade.
+/// Returns true if the newest template has come up once. What becomes of its pods later is no failed upgrade.
 fn is_complete(deployment: &ChildView) -> bool {
     deployment.is_observed() && progressing(deployment).is_some_and(|(_, reason)| reason == "NewReplicaSetAvailable")
 }

@@ -26,12 +26,12 @@ impl RequestedHash {
         &self.0
     }
 
-    /// Whether a Deployment with that annotation was applied for another request. One of another version is no evidence.
+    /// Returns true if a Deployment with that annotation was applied for another request. One of another version is no evidence.
     pub(crate) fn differs_from(&self, annotation: Option<&str>) -> bool {
         Self::is_comparable(annotation) && annotation != Some(&self.0)
     }
 
-    /// Whether that annotation is of this version.
+    /// Returns true if that annotation is of this version.
     pub(crate) fn is_comparable(annotation: Option<&str>) -> bool {
         annotation.is_some_and(|annotation| annotation.starts_with(VERSION))
     }

@@ -64,7 +64,7 @@ fn is_like_child(kind: ChildKind, object: &ChildView) -> bool {
     object.labelled && object.server().is_some_and(|server| object.name() == kind.name(server))
 }
 
-/// What the caches show at one moment.
+/// A view of the caches at one moment.
 pub(super) struct Seen {
     /// Policies and routes that may be orphans.
     pub(super) suspects: Vec<Suspect>,

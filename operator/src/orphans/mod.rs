@@ -88,7 +88,7 @@ struct Orphans {
 #[derive(Debug)]
 struct Asked {
     at: Instant,
-    /// Whether it reports the policy that denies everything.
+    /// True if it reports the policy that denies everything.
     enforces: bool,
     answered: bool,
     /// The version of the policy that it was asked for.

@@ -1,4 +1,4 @@
-//! What is remembered of a suspect from one round to the next, and when it is due. Pure: the clock is an argument.
+//! Notes on a suspect from one round to the next, and the time when it is due. Pure: the clock is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::child::ChildKind;
 /// Time that the cache must have shown no controller before the API server is asked for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is remembered of a suspect from one round to the next.
+/// Notes on a suspect from one round to the next.
 #[derive(Debug, Default)]
 pub(super) struct Note {
     /// The first moment without its controller in the cache.
@@ -30,7 +30,7 @@ pub(super) struct Note {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settled {
     pub(super) version: Box<str>,
-    /// Whether the policy denies everything.
+    /// True if the policy denies everything.
     pub(super) denied: bool,
 }
 

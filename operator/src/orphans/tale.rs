@@ -1,4 +1,4 @@
-//! What people are told of an orphan, in an event and in the log.
+//! Texts that tell people of an orphan, in an event and in the log.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -15,7 +15,7 @@ pub(super) enum Reason {
     OrphanNotDeleted,
 }
 
-/// What happened to an orphan and what to do next, for people.
+/// An account of an orphan for people, with the next step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Tale {
     pub(super) reason: Reason,

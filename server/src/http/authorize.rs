@@ -161,7 +161,7 @@ impl Refused<'_> {
         answer::tool_error(self.id(), &text)
     }
 
-    /// What could not be seen of the caller, and what to do about it.
+    /// Names the facts that could not be seen of the caller, and the next step.
     fn unknown(&self, groups: bool, registration: bool) -> String {
         let groups = if groups { self.groups_unknown() } else { String::new() };
         let client_id = &self.gate.configuration.entra.client_id;
