@@ -254,8 +254,11 @@ pub(crate) struct PodView {
 }
 
 impl From<WatchedPod> for PodView {
-    fn from(WatchedPod { metadata, status }: WatchedPod) -> Self {
+    fn from(WatchedPod { metadata, spec, status }: WatchedPod) -> Self {
         let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).map(boxed);
+        // A scheduler's word that no node takes the pod may arrive after the pod was bound to one.
+        let is_stale = |condition: &ConditionView| condition.type_ == "PodScheduled" && spec.node_name.is_some();
+        let is_trouble = |condition: &ConditionView| condition.status == "False" && !is_stale(condition);
         Self {
             full_name: FullName::of(&metadata),
             uid: metadata.uid.as_ref().map(boxed).unwrap_or_default(),
@@ -265,7 +268,7 @@ impl From<WatchedPod> for PodView {
             policy_revision: annotation(POLICY_REVISION),
             address: status.pod_ip.and_then(|address| address.parse().ok()),
             says_ready: is_true(&status.conditions, "Ready"),
-            trouble: status.conditions.into_iter().filter(|condition| condition.status == "False").collect(),
+            trouble: status.conditions.into_iter().filter(is_trouble).collect(),
             containers: status.container_statuses.into_iter().filter(ContainerStatusView::is_telling).collect(),
             leaving: metadata.deletion_timestamp.is_some(),
             has_started: status.phase == "Running",
@@ -445,6 +448,16 @@ mod tests {
         assert_eq!((pod.is_ready(), pod.server_uid.as_deref()), (true, Some("uid")));
         let trouble: Vec<&str> = pod.trouble.iter().map(|condition| condition.type_.as_str()).collect();
         assert_eq!((trouble, pod.containers.len()), (vec!["PodScheduled"], 1));
+    }
+
+    #[test]
+    fn a_pod_that_is_bound_to_a_node_is_not_unschedulable_though_its_status_still_says_so() {
+        let trouble = |spec: serde_json::Value| {
+            let conditions = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]);
+            let pod = json!({"metadata": {}, "spec": spec, "status": {"conditions": conditions}});
+            serde_json::from_value::<PodView>(pod).unwrap().trouble.len()
+        };
+        assert_eq!((trouble(json!({})), trouble(json!({"nodeName": "a"}))), (1, 0));
     }
 
     #[test]

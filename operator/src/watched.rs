@@ -39,7 +39,15 @@ pub(crate) struct WatchedSpec {
 pub(crate) struct WatchedPod {
     #[serde(deserialize_with = "without_managers")]
     pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: WatchedPodSpec,
     pub(crate) status: WatchedPodStatus,
+}
+
+/// The part of a Pod's spec that is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct WatchedPodSpec {
+    pub(crate) node_name: Option<String>,
 }
 
 /// What is read of a Pod's status.
