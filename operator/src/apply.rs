@@ -2,7 +2,7 @@
 
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
 };
 use mcp_entra_crds::GROUP;
 use serde::Serialize;
@@ -11,13 +11,17 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     MANAGER,
+    build::{MOVING, POLICY_VOLUME},
     child::{Child, ChildKind},
     drift::is_as_built,
+    editions::Edition,
     errors::{Error, code},
+    fleet::{ROLL_OUT, RollOut},
     memory::{ServerMemory, Settled},
     owner::{APPLIED_HASH, Owner, Whose},
     replicas,
     resolve::{Seen, SeenChildren},
+    views::ChildView,
 };
 
 /// How often a child is applied anew when it changes under our hands.
@@ -109,14 +113,14 @@ impl Applier<'_> {
             return Ok(true);
         }
         let api = kind.api(self.client, &self.owner.namespace);
-        let name = kind.name(&self.owner.name);
+        let name = built.name();
         let object = format!("{} {name}", kind.kind());
         let mut replaced = false;
         // One that was not seen is created without another look: should it have appeared, the answer is 409.
         let mut is_known = self.seen.contains_key(&kind) || absent == Absent::Leave;
         for _ in 0..ATTEMPTS {
             let live = match is_known {
-                true => api.get_opt(&name).await.map_err(Error::kubernetes(format!("reading {object}")))?,
+                true => api.get_opt(name).await.map_err(Error::kubernetes(format!("reading {object}")))?,
                 false => None,
             };
             is_known = true;
@@ -124,6 +128,10 @@ impl Applier<'_> {
                 let found = Seen::of(live.meta(), self.owner);
                 if !found.is_for_us() {
                     return Err(Failure::Conflict(conflict_with(kind, &found)));
+                }
+                if live.data.get("immutable") == Some(&Value::Bool(true)) {
+                    self.freeze(kind, name, found.uid);
+                    return Err(Error::Immutable(object).into());
                 }
                 if !replaced && is_as_built(live, &desired.value).map_err(Error::from)? {
                     release(&api, live).await?;
@@ -138,7 +146,7 @@ impl Applier<'_> {
             }
             let patch = desired.guarded(live.as_ref().map(DynamicObject::meta));
             let parameters = PatchParams::apply(MANAGER).force();
-            match api.patch(&name, &parameters, &Patch::Apply(&patch)).await {
+            match api.patch(name, &parameters, &Patch::Apply(&patch)).await {
                 Ok(applied) => {
                     tracing::info!(
                         server = %self.owner.name, namespace = %self.owner.namespace,
@@ -156,21 +164,74 @@ impl Applier<'_> {
                 Err(error) if code(&error) == Some(422) && !replaced => {
                     let live = live.map(serde_json::to_value).transpose().map_err(Error::from)?;
                     let Some(patch) = live.and_then(|live| replacement(&live, &desired.value)) else {
-                        return Err(Error::kubernetes(format!("applying {object}"))(error).into());
+                        return Err(self.refused(built, &desired, error).await.into());
                     };
                     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-                    match api.patch(&name, &parameters, &Patch::<DynamicObject>::Json(patch)).await {
+                    match api.patch(name, &parameters, &Patch::<DynamicObject>::Json(patch)).await {
                         Ok(_) => replaced = true,
                         // A failed test: it has changed since it was read.
                         Err(later) if matches!(code(&later), Some(404 | 409)) => {}
-                        // What is built is refused as such, so the first answer says it best.
-                        Err(_) => return Err(Error::kubernetes(format!("applying {object}"))(error).into()),
+                        // The first answer says best why.
+                        Err(_) => return Err(self.refused(built, &desired, error).await.into()),
                     }
                 }
                 Err(error) => return Err(Error::kubernetes(format!("applying {object}"))(error).into()),
             }
         }
         Err(Error::Contended { object, attempts: ATTEMPTS }.into())
+    }
+
+    /// Notes that a ConfigMap cannot be changed any more.
+    fn freeze(&mut self, kind: ChildKind, name: &str, uid: String) {
+        let Some(edition) = Edition::of(kind, &self.owner.name, name) else { return };
+        tracing::warn!(server = %self.owner.name, namespace = %self.owner.namespace, config_map = name,
+            "a ConfigMap is immutable; its content goes on under another name");
+        self.memory.frozen.note(kind, edition, uid);
+    }
+
+    /// Tells a child that is refused for what it is from one that the live object cannot be changed into: then the API
+    /// server would accept it as a new object, but for the name, which it looks at last.
+    async fn refused(&self, built: &Child, desired: &Desired, refusal: kube::Error) -> Error {
+        let object = format!("{} {}", built.kind.kind(), built.name());
+        let parameters = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
+        let api = built.kind.api(self.client, &self.owner.namespace);
+        let created = match serde_json::from_value::<DynamicObject>(desired.value.clone()) {
+            Ok(new) => api.create(&parameters, &new).await,
+            Err(error) => return error.into(),
+        };
+        match created {
+            Err(error) if code(&error) == Some(409) => {
+                let command = format!("kubectl -n {} delete {}", self.owner.namespace, built.kubectl_name());
+                Error::Unchangeable { object, command, source: Box::new(refusal) }
+            }
+            _ => Error::kubernetes(format!("applying {object}"))(refusal),
+        }
+    }
+
+    /// Has a Deployment mount another policy. All its old pods are deleted at once, however it is rolled out otherwise: they
+    /// are told of no change any more.
+    pub(crate) async fn mount_policy(&self, deployment: &ChildView, policy: &str) -> Result<(), Error> {
+        let volume = json!({"name": POLICY_VOLUME, "configMap": {"name": policy}});
+        let patch = json!({
+            "metadata": {"uid": deployment.uid, "annotations": {ROLL_OUT: RollOut::Requested.as_str()}},
+            "spec": {
+                "strategy": {"rollingUpdate": {"maxUnavailable": MOVING}},
+                "template": {"spec": {"volumes": [volume]}},
+            },
+        });
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let api = ChildKind::Deployment.api(self.client, &self.owner.namespace);
+        match api.patch(deployment.name(), &parameters, &Patch::Strategic(&patch)).await {
+            Ok(_) => {
+                tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace, policy,
+                    "replaces the pods by such as mount another policy");
+                Ok(())
+            }
+            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+            Err(error) => {
+                Err(Error::kubernetes(format!("having Deployment {} mount {policy}", deployment.name()))(error))
+            }
+        }
     }
 
     /// Sets an annotation of a child that is left as it is otherwise, if it is still the one that was seen.

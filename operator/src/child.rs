@@ -137,11 +137,11 @@ impl ChildKind {
         }
     }
 
-    /// The child as an argument of kubectl: the kind with its group, and the name.
-    pub(crate) fn kubectl_name(self, server: &str) -> String {
+    /// An object of the kind as an argument of kubectl: the kind with its group, and the name.
+    pub(crate) fn kubectl_name(self, name: &str) -> String {
         let Names { group, kind, .. } = self.names();
         let dot = if group.is_empty() { "" } else { "." };
-        format!("{}{dot}{group}/{}", kind.to_lowercase(), self.name(server))
+        format!("{}{dot}{group}/{name}", kind.to_lowercase())
     }
 
     /// A client for whole objects of the kind.
@@ -202,6 +202,16 @@ impl Child {
     /// If the object cannot be written as JSON, which no Kubernetes object refuses.
     pub(crate) fn new(kind: ChildKind, object: &impl Serialize) -> Result<Self, serde_json::Error> {
         Ok(Self { kind, object: serde_json::to_value(object)? })
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        self.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The child as an argument of kubectl.
+    pub(crate) fn kubectl_name(&self) -> String {
+        self.kind.kubectl_name(self.name())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     build,
     child::{Child, ChildKind},
     controller::Context,
+    editions::{Edition, Mounted, is_moving},
     errors::Error,
     exposure::{EXPOSES, exposes, leads},
     fleet::{self, Member, Next, REQUESTED_HASH, RequestedHash, RollOut, progress},
@@ -46,6 +47,51 @@ pub(crate) struct Applied {
     pub(crate) missing: BTreeSet<ChildKind>,
     /// Why the pods as built are not rolled out yet.
     pub(crate) upgrade: Option<fleet::Held>,
+    /// The ConfigMaps that the pods are to mount.
+    pub(crate) mounted: Mounted,
+}
+
+/// The policy that a server's pods are to enforce.
+pub(crate) struct InForce {
+    policy: Child,
+    edition: Edition,
+    /// True if the policy's ConfigMap holds what was compiled.
+    pub(crate) is_written: bool,
+    /// True while a pod mounts another one.
+    is_moving: bool,
+}
+
+/// Writes the policy where there is one of the server's, and has its pods mount that: an immutable one is left for the next
+/// edition.
+pub(crate) async fn put_in_force(
+    applier: &mut Applier<'_>,
+    world: &World,
+    compiled: &Compiled,
+) -> Result<InForce, Failure> {
+    let owner = applier.owner;
+    loop {
+        let edition = applier.memory.frozen.edition(ChildKind::Policy, &world.children, owner)?;
+        let policy = build::policy(owner, edition, compiled).map_err(Error::from)?;
+        applier.seen =
+            resolve::policy(world, owner, edition).map(|seen| (ChildKind::Policy, seen)).into_iter().collect();
+        let written = match applier.memory.frozen.has_any(ChildKind::Policy) {
+            true => applier.child(&policy).await.map(|()| true),
+            false => applier.in_place(&policy).await,
+        };
+        let is_written = match written {
+            Err(Failure::Error(Error::Immutable(_))) => continue,
+            written => written?,
+        };
+        let deployment = world.deployment_of(owner);
+        let mounts_another =
+            deployment.as_deref().filter(|found| found.mounts(ChildKind::Policy) != Some(policy.name()));
+        if let Some(deployment) = mounts_another.filter(|found| is_written && found.mounts(ChildKind::Policy).is_some())
+        {
+            applier.mount_policy(deployment, policy.name()).await?;
+        }
+        let is_moving = is_moving(world.pods_of(owner).iter().map(|pod| &**pod), policy.name());
+        return Ok(InForce { policy, edition, is_written, is_moving });
+    }
 }
 
 /// Writes the children. What takes something away comes first, and waits for nothing else to be read, accepted or
@@ -59,20 +105,13 @@ pub(crate) async fn apply(
     applied: &mut Applied,
 ) -> Result<(), Failure> {
     let Context { client, world, options, .. } = context;
-    let policy = build::policy(owner, compiled).map_err(Error::from)?;
     let mut applier = Applier { client, owner, seen: SeenChildren::new(), memory };
-    let revoked = match resolve::child(client, world, owner, ChildKind::Policy).await {
-        Ok(seen) => {
-            applier.seen.extend(seen.map(|seen| (ChildKind::Policy, seen)));
-            applier.in_place(&policy).await
-        }
-        Err(error) => Err(error.into()),
-    };
+    let in_force = put_in_force(&mut applier, world, compiled).await;
     let named = |namespace: &str, name: &str| world.server(namespace, name);
     applied.standing = standing(&world.claims, &named, server, context.ledger.grace);
     let is_hidden = server.spec.exposure.is_none() || applied.standing.lost().is_some();
     let hidden = if is_hidden { hide(&mut applier, world).await } else { hide_old(&mut applier, world, server).await };
-    applied.policy = matches!(revoked, Ok(true));
+    applied.policy = in_force.as_ref().is_ok_and(|policy| policy.is_written);
 
     // A policy that cannot be written, as one that somebody made immutable, keeps nothing from being taken away.
     let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
@@ -102,30 +141,33 @@ pub(crate) async fn apply(
             hide(&mut applier, world).await?;
         }
     }
-    revoked?;
+    let InForce { policy, edition, is_moving, .. } = in_force?;
+    let configuration = applier.memory.frozen.edition(ChildKind::Configuration, &world.children, owner)?;
+    let mounted = Mounted { policy: edition, configuration, is_moving };
+    applied.mounted = mounted;
     if server.spec.suspend {
         return Ok(hidden?);
     }
     let held = applied.standing.held().cloned();
     let (Ok(validated), Some(held)) = (&validated, held.as_ref()) else {
         let wanted = wanted(&[]);
-        applier.seen = resolve::children(client, world, owner, &wanted).await?;
+        applier.seen = resolve::children(client, world, owner, mounted, &wanted).await?;
         policy_alone(&mut applier, &policy, &wanted, applied).await?;
         return Ok(hidden?);
     };
-    let mut children = build::children(validated, held, RollOut::Requested).map_err(Error::from)?;
+    let mut children = build::children(validated, held, mounted, RollOut::Requested).map_err(Error::from)?;
     applied.missing = world.missing(children.iter().map(|child| child.kind));
     children.retain(|child| !applied.missing.contains(&child.kind));
     let wanted = wanted(&children);
-    applier.seen = resolve::children(client, world, owner, &wanted).await?;
+    applier.seen = resolve::children(client, world, owner, mounted, &wanted).await?;
     policy_alone(&mut applier, &policy, &wanted, applied).await?;
 
     // The turn is taken last, and given back by whoever does not use it.
-    let turn = turn(context, validated, &applier.seen)?;
+    let turn = turn(context, validated, mounted, &applier.seen)?;
     match turn {
         Ok(RollOut::Requested) => {}
         Ok(RollOut::Upgrade) => {
-            let upgraded = build::children(validated, held, RollOut::Upgrade).map_err(Error::from)?;
+            let upgraded = build::children(validated, held, mounted, RollOut::Upgrade).map_err(Error::from)?;
             children = upgraded.into_iter().filter(|child| wanted.contains(&child.kind)).collect();
         }
         Err(held) => {
@@ -183,14 +225,20 @@ async fn policy_alone(
 }
 
 /// Whether the pods as built may be rolled out now, or wait for their turn.
-fn turn(context: &Context, validated: &Validated, seen: &SeenChildren) -> Result<Result<RollOut, fleet::Held>, Error> {
+fn turn(
+    context: &Context,
+    validated: &Validated,
+    mounted: Mounted,
+    seen: &SeenChildren,
+) -> Result<Result<RollOut, fleet::Held>, Error> {
     let Context { world, options, turns, .. } = context;
     let owner = &validated.owner;
     // Without its configuration no pod would start again.
     if !seen.contains_key(&ChildKind::Configuration) {
         return Ok(Ok(RollOut::Requested));
     }
-    let next = Next { owner, template: &build::template_hash(validated)?, requested: &validated.requested_hash };
+    let template = build::template_hash(validated, mounted)?;
+    let next = Next { owner, template: &template, requested: &validated.requested_hash };
     let live = world.deployment_of(owner);
     let live = live.as_deref().map(|live| (live, progress(live, || world.pods_of(owner))));
     let fleet = || {

@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     child::ChildKind,
+    editions::Edition,
     views::{ChildView, GatewayView, Labelled},
     world::{Touched, WatchedMapping, WatchedNamespace, WatchedServer},
 };
@@ -101,8 +102,9 @@ pub(crate) fn servers_of_config_map(
                 && server.0.as_ref().is_ok_and(|server| {
                     let own = server.name_any();
                     let trust_bundle = server.spec.entra.trust_bundle.as_ref();
-                    name == ChildKind::Policy.name(&own)
-                        || name == ChildKind::Configuration.name(&own)
+                    [ChildKind::Policy, ChildKind::Configuration]
+                        .iter()
+                        .any(|kind| Edition::of(*kind, &own, name).is_some())
                         || trust_bundle.is_some_and(|bundle| bundle.name == name)
                 })
         })

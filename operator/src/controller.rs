@@ -14,7 +14,7 @@ use crate::{
     binding::{Mapping, Target, unreadable_as_deny},
     build,
     child::ChildKind,
-    children::{Applied, apply, hide},
+    children::{Applied, apply, hide, put_in_force},
     errors::{Error, SOON},
     events,
     fleet::Turns,
@@ -29,7 +29,7 @@ use crate::{
     pods::{self, PolledPod},
     policies::ProgrammedPolicies,
     policy::{self, Compiled},
-    resolve::{self, SeenChildren},
+    resolve::SeenChildren,
     status::{self, Facts, GRACE},
     unwritten::Unwritten,
     views::PodView,
@@ -108,10 +108,8 @@ async fn revoke(
     memory: &mut ServerMemory,
     compiled: &Compiled,
 ) -> Result<Action, Error> {
-    let seen = resolve::child(&context.client, &context.world, owner, ChildKind::Policy).await?;
-    let seen = seen.into_iter().map(|seen| (ChildKind::Policy, seen)).collect();
-    let mut applier = Applier { client: &context.client, owner, seen, memory };
-    match applier.in_place(&build::policy(owner, compiled)?).await {
+    let mut applier = Applier { client: &context.client, owner, seen: SeenChildren::new(), memory };
+    match put_in_force(&mut applier, &context.world, compiled).await.map(|policy| policy.is_written) {
         Ok(true) => context.policies.put(owner, compiled.programmed.clone()),
         Ok(false) | Err(Failure::Conflict(_)) => {
             context.policies.put(owner, ProgrammedPolicy::default());
@@ -144,7 +142,7 @@ async fn pass(
         Ok(()) => (None, None),
         Err(Failure::Conflict(conflict)) => (Some(conflict), None),
         // Nobody's fault and soon over: not worth a condition.
-        Err(Failure::Error(error @ Error::Contended { .. })) => return Err(error),
+        Err(Failure::Error(error @ (Error::Contended { .. } | Error::Immutable(_)))) => return Err(error),
         Err(Failure::Error(error)) => (None, Some(error)),
     };
     if applied.policy {
@@ -177,6 +175,7 @@ async fn pass(
         deployment_is_stale,
         missing: &applied.missing,
         upgrade: applied.upgrade.as_ref(),
+        mounted: applied.mounted,
         children: &children,
         absent: exposed.map(|exposed| exposed.absent.as_slice()).unwrap_or_default(),
         carrying: &carrying,

@@ -23,6 +23,23 @@ pub(crate) enum Error {
     /// Every attempt met a newer version of the object.
     #[error("{object} changed at each of {attempts} attempts to apply it; it is tried again")]
     Contended { object: String, attempts: u32 },
+    /// The object cannot be changed any more, and is left for one of another name.
+    #[error("{0} is immutable; its content goes on under another name")]
+    Immutable(String),
+    /// No name is left for the content of an immutable ConfigMap.
+    #[error("somebody made immutable every ConfigMap that the McpServer may have; delete them: {0}")]
+    AllImmutable(String),
+    /// The live object cannot be changed into what is built, which would be accepted as a new one.
+    #[error(
+        "{object} cannot be changed into what is built: {}; delete it, and it is made anew: {command}",
+        describe(source)
+    )]
+    Unchangeable {
+        object: String,
+        /// What deletes it.
+        command: String,
+        source: Box<kube::Error>,
+    },
     /// What was applied is not what the API server then held.
     #[error(
         "{object} does not stay as applied: an admission webhook or policy of this cluster changes it; exempt objects labelled app.kubernetes.io/managed-by=mcp-entra-operator from it"
@@ -65,7 +82,7 @@ impl Error {
     pub(crate) fn class(&self) -> Class {
         match self {
             Self::Kubernetes { source, .. } if matches!(code(source), Some(400 | 422)) => Class::Terminal,
-            Self::Json(_) | Self::NoIdentity => Class::Terminal,
+            Self::Json(_) | Self::NoIdentity | Self::AllImmutable(_) | Self::Unchangeable { .. } => Class::Terminal,
             _ => Class::Transient,
         }
     }

@@ -42,6 +42,7 @@ mod conditions;
 mod controller;
 mod discovery;
 mod drift;
+mod editions;
 mod errors;
 mod events;
 mod exposed;

@@ -8,13 +8,15 @@ use std::{
 use mcp_entra_crds::McpServerStatus;
 use sha2::{Digest, Sha256};
 
-use crate::{by_uid::ByUid, child::ChildKind};
+use crate::{by_uid::ByUid, child::ChildKind, editions::Frozen};
 
 /// What the last pass over one McpServer left.
 #[derive(Debug, Default)]
 pub(crate) struct ServerMemory {
     /// Children that were found as built, and the version at which they were.
     pub(crate) settled: HashMap<ChildKind, Settled>,
+    /// ConfigMaps that were found immutable.
+    pub(crate) frozen: Frozen,
     /// Uids of the children that were deleted last.
     pub(crate) deleted: HashMap<ChildKind, String>,
     /// The trust bundle that was read last.

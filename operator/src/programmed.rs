@@ -124,8 +124,17 @@ fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
                 "{upgraded} do not come up, so that older ones serve on and no other server of this namespace is upgraded; the condition Available says why"
             ),
         ),
-        _ => (Reason::Applied, "the children are applied as built".to_owned()),
+        _ => (Reason::Applied, format!("the children are applied as built{}", moved(facts))),
     }
+}
+
+/// Names the ConfigMaps that are in use in place of immutable ones.
+fn moved(facts: &Facts<'_>) -> String {
+    let names = [ChildKind::Policy, ChildKind::Configuration].map(|kind| {
+        let (first, name) = (kind.name(&facts.owner.name), facts.mounted.name(kind, &facts.owner.name));
+        (first != name).then(|| format!("; ConfigMap {name} is mounted, since an earlier one was made immutable"))
+    });
+    names.into_iter().flatten().collect()
 }
 
 /// What a cluster lacks, and whom to ask for it.
@@ -173,7 +182,8 @@ fn conflict_message(conflict: &Conflict, owner: &Owner) -> String {
 }
 
 fn adopt_command(nobodys: &[&Taken], owner: &Owner) -> String {
-    let objects: Vec<String> = nobodys.iter().map(|taken| taken.kind.kubectl_name(&owner.name)).collect();
+    let objects: Vec<String> =
+        nobodys.iter().map(|taken| taken.kind.kubectl_name(&taken.kind.name(&owner.name))).collect();
     format!("kubectl -n {} annotate {} {ADOPT}={}", owner.namespace, objects.join(" "), owner.name)
 }
 

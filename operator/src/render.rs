@@ -12,6 +12,7 @@ use crate::{
     binding::{Mapping, Target},
     build,
     conditions::Reason,
+    editions::{Edition, Mounted},
     fleet::RollOut,
     manifests::{ManifestError, Manifests},
     options::Options,
@@ -106,8 +107,9 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
         };
         let labels = manifests.labels_of(&owner.namespace)?;
         let all = mappings.iter().map(Mapping::from).chain(cluster_mappings.iter().map(Mapping::from));
-        let policy = build::policy(&owner, &policy::compile(&Target::of(server, labels.as_ref()), all)?)?;
-        let children = build::children(&validated, &held, RollOut::Requested)?;
+        let policy =
+            build::policy(&owner, Edition::default(), &policy::compile(&Target::of(server, labels.as_ref()), all)?)?;
+        let children = build::children(&validated, &held, Mounted::default(), RollOut::Requested)?;
         for child in std::iter::once(&policy).chain(&children) {
             rendered.push_str("---\n");
             rendered.push_str(&serde_yaml::to_string(&Desired::of(child).value)?);

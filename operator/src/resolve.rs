@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     child::ChildKind,
+    editions::{Edition, Mounted},
     errors::Error,
     exposure::NamedGateway,
     memory::{ReadTrustBundle, ServerMemory},
@@ -86,7 +87,16 @@ pub(crate) type SeenChildren = BTreeMap<ChildKind, Seen>;
 
 /// The object that has a child's name, as far as its watch shows one.
 pub(crate) fn watched(world: &World, owner: &Owner, kind: ChildKind) -> Option<Seen> {
-    world.children.get(kind, owner).map(|found| Seen::watched(&found, owner))
+    named(world, owner, kind, &kind.name(&owner.name))
+}
+
+fn named(world: &World, owner: &Owner, kind: ChildKind, name: &str) -> Option<Seen> {
+    world.children.named(kind, &owner.namespace, name).map(|found| Seen::watched(&found, owner))
+}
+
+/// The policy of an edition, as far as its watch shows one: all ConfigMaps are watched, whosever they are.
+pub(crate) fn policy(world: &World, owner: &Owner, edition: Edition) -> Option<Seen> {
+    named(world, owner, ChildKind::Policy, &edition.name(ChildKind::Policy, &owner.name))
 }
 
 /// Finds who has the names of these children, and, as far as the watches show, of those that are not asked for.
@@ -94,14 +104,16 @@ pub(crate) async fn children(
     client: &Client,
     world: &World,
     owner: &Owner,
+    mounted: Mounted,
     wanted: &[ChildKind],
 ) -> Result<SeenChildren, Error> {
     let mut seen = SeenChildren::new();
     for kind in ChildKind::ALL {
+        let name = mounted.name(*kind, &owner.name);
         let found = if wanted.contains(kind) {
-            child(client, world, owner, *kind).await?
+            child(client, world, owner, *kind, &name).await?
         } else {
-            watched(world, owner, *kind)
+            named(world, owner, *kind, &name)
         };
         seen.extend(found.map(|found| (*kind, found)));
     }
@@ -109,21 +121,21 @@ pub(crate) async fn children(
 }
 
 /// Finds who has a child's name.
-pub(crate) async fn child(
+async fn child(
     client: &Client,
     world: &World,
     owner: &Owner,
     kind: ChildKind,
+    name: &str,
 ) -> Result<Option<Seen>, Error> {
-    let seen = watched(world, owner, kind);
+    let seen = named(world, owner, kind, name);
     // All ConfigMaps are watched, whosever they are; one that is made meanwhile is met when ours is created.
     if seen.is_some() || kind.watched_as() == ChildKind::Policy {
         return Ok(seen);
     }
-    let name = kind.name(&owner.name);
     let found = kind
         .api(client, &owner.namespace)
-        .get_metadata_opt(&name)
+        .get_metadata_opt(name)
         .await
         .map_err(Error::kubernetes(format!("reading {} {name}", kind.kind())))?;
     Ok(found.map(|found| Seen::of(&found.metadata, owner)))

@@ -18,6 +18,7 @@ use crate::{
     availability::{Rollout, availability},
     child::ChildKind,
     conditions::{Reason, Verdict, conditions, with_ready},
+    editions::Mounted,
     errors::Error,
     exposed::{self, Leading},
     exposure::leads,
@@ -58,6 +59,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) missing: &'a BTreeSet<ChildKind>,
     /// Why the pods as built are not rolled out yet.
     pub(crate) upgrade: Option<&'a fleet::Held>,
+    pub(crate) mounted: Mounted,
     pub(crate) children: &'a OwnChildren,
     /// Gateways and listeners that the spec names and that do not exist, in words.
     pub(crate) absent: &'a [String],
@@ -374,6 +376,7 @@ mod tests {
             deployment_is_stale: false,
             missing: &BTreeSet::new(),
             upgrade: None,
+            mounted: Mounted::default(),
             children: &OwnChildren::new(),
             absent: &[],
             carrying: &OwnChildren::new(),

@@ -10,7 +10,7 @@ use kube::{Resource, core::PartialObjectMeta};
 use serde::Deserialize;
 
 use crate::{
-    build::CONFIGURATION_HASH,
+    build::{CONFIGURATION_HASH, POLICY_VOLUME, VOLUMES},
     cache::{FullName, Kept},
     child::ChildKind,
     exposure::EXPOSES,
@@ -44,6 +44,8 @@ pub(crate) struct ChildView {
     pub(crate) replicas: Option<i32>,
     /// Of a Deployment: whether somebody has paused it.
     pub(crate) paused: bool,
+    /// Names of the ConfigMaps that a Deployment's pods are to mount.
+    mounts: Box<[(ChildKind, Box<str>)]>,
     status: Option<Box<ChildStatusView>>,
     /// Whether it is being deleted.
     pub(crate) leaving: bool,
@@ -76,8 +78,11 @@ impl From<PartialObjectMeta<WatchedChild>> for ChildView {
 impl From<WatchedChild> for ChildView {
     fn from(WatchedChild { metadata, spec, status }: WatchedChild) -> Self {
         let status = status.filter(|status| **status != ChildStatusView::default());
-        let WatchedSpec { replicas, paused } = spec.unwrap_or_default();
-        Self { replicas, paused: paused.unwrap_or_default(), status, ..Self::from(&metadata) }
+        let WatchedSpec { replicas, paused, template } = spec.unwrap_or_default();
+        let pod = template.unwrap_or_default().spec;
+        let mounts = VOLUMES.into_iter().filter_map(|(kind, volume)| Some((kind, boxed(pod.config_map(volume)?))));
+        let (mounts, paused) = (mounts.collect(), paused.unwrap_or_default());
+        Self { replicas, paused, mounts, status, ..Self::from(&metadata) }
     }
 }
 
@@ -173,6 +178,11 @@ impl ChildView {
         self.annotations.iter().find(|(found, _)| *found == name).map(|(_, value)| &**value)
     }
 
+    /// The name of the ConfigMap that a Deployment's pods are to mount.
+    pub(crate) fn mounts(&self, kind: ChildKind) -> Option<&str> {
+        self.mounts.iter().find(|(found, _)| *found == kind).map(|(_, name)| &**name)
+    }
+
     /// Of a Deployment: whether all pods that there are, and as many as wanted, are of the newest spec that its controller
     /// has seen.
     pub(crate) fn is_rolled_out(&self, wanted: i32) -> bool {
@@ -243,6 +253,8 @@ pub(crate) struct PodView {
     /// The annotation [`POLICY_REVISION`].
     pub(crate) policy_revision: Option<Box<str>>,
     pub(crate) address: Option<IpAddr>,
+    /// The name of the ConfigMap with its policy.
+    pub(crate) policy: Option<Box<str>>,
     /// Conditions that are not as they should be.
     pub(crate) trouble: Box<[ConditionView]>,
     /// Containers that do not simply run.
@@ -266,6 +278,7 @@ impl From<WatchedPod> for PodView {
             server_uid: annotation(SERVER_UID),
             configuration_hash: annotation(CONFIGURATION_HASH),
             policy_revision: annotation(POLICY_REVISION),
+            policy: spec.config_map(POLICY_VOLUME).map(boxed),
             address: status.pod_ip.and_then(|address| address.parse().ok()),
             says_ready: is_true(&status.conditions, "Ready"),
             trouble: status.conditions.into_iter().filter(is_trouble).collect(),

@@ -30,6 +30,15 @@ pub(crate) struct WatchedSpec {
     pub(crate) replicas: Option<i32>,
     #[serde(deserialize_with = "readable")]
     pub(crate) paused: Option<bool>,
+    #[serde(deserialize_with = "readable")]
+    pub(crate) template: Option<WatchedTemplate>,
+}
+
+/// The part of a pod template that is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WatchedTemplate {
+    pub(crate) spec: WatchedPodSpec,
 }
 
 /// A Pod as its watch tells of it.
@@ -48,6 +57,30 @@ pub(crate) struct WatchedPod {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct WatchedPodSpec {
     pub(crate) node_name: Option<String>,
+    pub(crate) volumes: Vec<WatchedVolume>,
+}
+
+/// The part of a volume that is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct WatchedVolume {
+    name: String,
+    config_map: Option<WatchedConfigMapVolume>,
+}
+
+/// The ConfigMap that a volume shows.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct WatchedConfigMapVolume {
+    name: String,
+}
+
+impl WatchedPodSpec {
+    /// The name of the ConfigMap that a volume of that name shows.
+    pub(crate) fn config_map(&self, volume: &str) -> Option<&str> {
+        let found = self.volumes.iter().find(|found| found.name == volume)?;
+        found.config_map.as_ref().map(|config_map| config_map.name.as_str())
+    }
 }
 
 /// What is read of a Pod's status.

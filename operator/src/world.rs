@@ -356,16 +356,25 @@ impl Children {
         self.named(ChildKind::Policy, namespace, name)
     }
 
-    fn named(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<Arc<ChildView>> {
+    /// The object of a kind that has a name, of any owner.
+    pub(crate) fn named(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<Arc<ChildView>> {
         self.0.get(&kind.watched_as())?.get(namespace, name)
     }
 
     /// One child, and no other.
     #[cfg(test)]
     pub(crate) fn one(kind: ChildKind, child: ChildView) -> Self {
-        let (kept, mut feeder) = cache();
-        feeder.feed(Event::Apply(child));
-        Self(BTreeMap::from([(kind.watched_as(), kept)]))
+        Self::these([(kind, child)])
+    }
+
+    /// These children, and no others.
+    #[cfg(test)]
+    pub(crate) fn these(children: impl IntoIterator<Item = (ChildKind, ChildView)>) -> Self {
+        let mut fed = BTreeMap::new();
+        for (kind, child) in children {
+            fed.entry(kind.watched_as()).or_insert_with(cache).1.feed(Event::Apply(child));
+        }
+        Self(fed.into_iter().map(|(kind, (kept, _))| (kind, kept)).collect())
     }
 
     /// No children at all, of no kind.

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use mcp_entra_policy::CONFIGURATION_KEY;
 
-use crate::{child::ChildKind, validate::Validated};
+use crate::{child::ChildKind, editions::Mounted, validate::Validated};
 
-pub(super) fn configuration(server: &Validated) -> ConfigMap {
+pub(super) fn configuration(server: &Validated, mounted: Mounted) -> ConfigMap {
     ConfigMap {
-        metadata: server.owner.child_metadata(ChildKind::Configuration),
+        metadata: ObjectMeta {
+            name: Some(mounted.name(ChildKind::Configuration, &server.owner.name)),
+            ..server.owner.child_metadata(ChildKind::Configuration)
+        },
         data: Some(BTreeMap::from([(CONFIGURATION_KEY.to_owned(), server.configuration.clone())])),
         ..ConfigMap::default()
     }

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use super::{pod_template, resources};
 use crate::{
     child::ChildKind,
+    editions::Mounted,
     fleet::{REQUESTED_HASH, ROLL_OUT, RollOut, TEMPLATE_HASH},
     owner::SERVER_UID,
     validate::{Trust, Validated},
@@ -39,6 +40,15 @@ pub(super) const ADMIN_PORT_NAME: &str = "admin";
 /// The annotation of the pod template whose change restarts the pods.
 pub(crate) const CONFIGURATION_HASH: &str = "mcp-entra.dev/configuration-hash";
 
+const CONFIGURATION_VOLUME: &str = "config";
+/// Name of the volume with the policy.
+pub(crate) const POLICY_VOLUME: &str = "policy";
+/// Names of the volumes that show children.
+pub(crate) const VOLUMES: [(ChildKind, &str); 2] =
+    [(ChildKind::Configuration, CONFIGURATION_VOLUME), (ChildKind::Policy, POLICY_VOLUME)];
+/// Value of `maxUnavailable` while pods mount a policy that they are no longer told of: all of them are deleted at once.
+pub(crate) const MOVING: &str = "100%";
+
 const CONFIGURATION_FOLDER: &str = "/etc/mcp-entra/config";
 const POLICY_FOLDER: &str = "/etc/mcp-entra/policy";
 const TRUST_FOLDER: &str = "/etc/mcp-entra/trust";
@@ -52,11 +62,15 @@ const LEAVE_SECONDS: i64 = 5;
 /// The whole time for a pod's end: the sleep above, the server's own drain, and its running requests.
 const TERMINATION_SECONDS: i64 = 40;
 
-pub(super) fn deployment(server: &Validated, roll_out: RollOut) -> Result<Deployment, serde_json::Error> {
-    let template = template(server);
+pub(super) fn deployment(
+    server: &Validated,
+    mounted: Mounted,
+    roll_out: RollOut,
+) -> Result<Deployment, serde_json::Error> {
+    let template = template(server, mounted);
     let mut metadata = server.owner.child_metadata(ChildKind::Deployment);
     metadata.annotations = Some(BTreeMap::from([
-        (TEMPLATE_HASH.to_owned(), hash_of(&template)?),
+        (TEMPLATE_HASH.to_owned(), template_hash(server, mounted)?),
         (REQUESTED_HASH.to_owned(), server.requested_hash.as_str().to_owned()),
         (ROLL_OUT.to_owned(), roll_out.as_str().to_owned()),
         (SERVER_UID.to_owned(), server.pods_uid.clone()),
@@ -74,7 +88,10 @@ pub(super) fn deployment(server: &Validated, roll_out: RollOut) -> Result<Deploy
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {
                     max_surge: Some(IntOrString::Int(1)),
-                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_unavailable: Some(match mounted.is_moving {
+                        true => IntOrString::String(MOVING.to_owned()),
+                        false => IntOrString::Int(0),
+                    }),
                 }),
             }),
             progress_deadline_seconds: Some(server.roll_out_deadline_seconds),
@@ -85,28 +102,26 @@ pub(super) fn deployment(server: &Validated, roll_out: RollOut) -> Result<Deploy
     })
 }
 
-/// Hash of the pod template: another one is another roll-out.
+/// Hash of the pod template: another one is another roll-out. Another edition of the policy is none: pods that mount the
+/// one before wait for no turn.
 ///
 /// # Errors
 /// If it cannot be written as JSON, which no template refuses.
-pub(crate) fn template_hash(server: &Validated) -> Result<String, serde_json::Error> {
-    hash_of(&template(server))
-}
-
-fn hash_of(template: &PodTemplateSpec) -> Result<String, serde_json::Error> {
-    let mut digits = hex::encode(Sha256::digest(serde_json::to_string(template)?));
+pub(crate) fn template_hash(server: &Validated, mounted: Mounted) -> Result<String, serde_json::Error> {
+    let template = template(server, mounted.with_first_policy());
+    let mut digits = hex::encode(Sha256::digest(serde_json::to_string(&template)?));
     digits.truncate(16);
     Ok(digits)
 }
 
-fn template(server: &Validated) -> PodTemplateSpec {
+fn template(server: &Validated, mounted: Mounted) -> PodTemplateSpec {
     let own = BTreeMap::from([
         (CONFIGURATION_HASH.to_owned(), configuration_hash(server)),
         (SERVER_UID.to_owned(), server.pods_uid.clone()),
     ]);
     PodTemplateSpec {
         metadata: Some(pod_template::metadata(server, own)),
-        spec: Some(pod_template::place(pod(server), &server.owner, &server.workload.template)),
+        spec: Some(pod_template::place(pod(server, mounted), &server.owner, &server.workload.template)),
     }
 }
 
@@ -138,7 +153,7 @@ fn projects(server: &Validated) -> bool {
     server.workload.injection == Injection::Operator
 }
 
-fn pod(server: &Validated) -> PodSpec {
+fn pod(server: &Validated, mounted: Mounted) -> PodSpec {
     PodSpec {
         service_account_name: Some(account(server)),
         automount_service_account_token: Some(false),
@@ -152,13 +167,13 @@ fn pod(server: &Validated) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..PodSecurityContext::default()
         }),
-        containers: vec![container(server)],
-        volumes: Some(mounts(server).into_iter().map(|mount| mount.volume).collect()),
+        containers: vec![container(server, mounted)],
+        volumes: Some(mounts(server, mounted).into_iter().map(|mount| mount.volume).collect()),
         ..PodSpec::default()
     }
 }
 
-fn container(server: &Validated) -> Container {
+fn container(server: &Validated, mounted: Mounted) -> Container {
     Container {
         name: CONTAINER.to_owned(),
         image: Some(server.image.clone()),
@@ -198,7 +213,7 @@ fn container(server: &Validated) -> Container {
         }),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(
-            mounts(server)
+            mounts(server, mounted)
                 .into_iter()
                 .map(|mount| VolumeMount {
                     name: mount.volume.name,
@@ -259,7 +274,7 @@ struct Mount {
     folder: &'static str,
 }
 
-fn mounts(server: &Validated) -> Vec<Mount> {
+fn mounts(server: &Validated, mounted: Mounted) -> Vec<Mount> {
     // One key each: whatever else stands in a ConfigMap is none of the server's business.
     let config_map = |volume: &str, name: String, key: &str, folder: &'static str| Mount {
         volume: Volume {
@@ -275,8 +290,13 @@ fn mounts(server: &Validated) -> Vec<Mount> {
     };
     let owner = &server.owner.name;
     let mut mounts = vec![
-        config_map("config", ChildKind::Configuration.name(owner), CONFIGURATION_KEY, CONFIGURATION_FOLDER),
-        config_map("policy", ChildKind::Policy.name(owner), POLICY_KEY, POLICY_FOLDER),
+        config_map(
+            CONFIGURATION_VOLUME,
+            mounted.name(ChildKind::Configuration, owner),
+            CONFIGURATION_KEY,
+            CONFIGURATION_FOLDER,
+        ),
+        config_map(POLICY_VOLUME, mounted.name(ChildKind::Policy, owner), POLICY_KEY, POLICY_FOLDER),
     ];
     if projects(server) {
         mounts.push(Mount { volume: identity(server), folder: IDENTITY_FOLDER });

@@ -16,13 +16,16 @@ mod resources;
 mod service;
 mod service_account;
 
-pub(crate) use deployment::{ADMIN_PORT, CONFIGURATION_HASH, configuration_hash, template_hash};
+pub(crate) use deployment::{
+    ADMIN_PORT, CONFIGURATION_HASH, MOVING, POLICY_VOLUME, VOLUMES, configuration_hash, template_hash,
+};
 pub(crate) use policy::policy;
 
 use serde_json::Value;
 
 use crate::{
     child::{Child, ChildKind},
+    editions::Mounted,
     exposure::{Exposed, Way},
     fleet::RollOut,
     owner::Owner,
@@ -36,17 +39,22 @@ use crate::{
 ///
 /// # Errors
 /// If an object cannot be written as JSON, which none refuses.
-pub(crate) fn children(server: &Validated, held: &Held, roll_out: RollOut) -> Result<Vec<Child>, serde_json::Error> {
+pub(crate) fn children(
+    server: &Validated,
+    held: &Held,
+    mounted: Mounted,
+    roll_out: RollOut,
+) -> Result<Vec<Child>, serde_json::Error> {
     let mut children = Vec::new();
     if server.workload.existing_account.is_none() {
         children.push(Child::new(ChildKind::ServiceAccount, &service_account::service_account(server))?);
     }
-    children.push(Child::new(ChildKind::Configuration, &configuration::configuration(server))?);
+    children.push(Child::new(ChildKind::Configuration, &configuration::configuration(server, mounted))?);
     if let Some(network) = &server.workload.network {
         children.push(Child::new(ChildKind::NetworkPolicy, &network_policy::network_policy(&server.owner, network))?);
     }
     children.push(Child::new(ChildKind::Service, &service::service(server))?);
-    children.push(Child::new(ChildKind::Deployment, &deployment::deployment(server, roll_out)?)?);
+    children.push(Child::new(ChildKind::Deployment, &deployment::deployment(server, mounted, roll_out)?)?);
     if server.workload.scale.may_be_several() {
         let budget = disruption_budget::disruption_budget(&server.owner);
         children.push(Child::new(ChildKind::DisruptionBudget, &budget)?);

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use mcp_entra_policy::POLICY_KEY;
 
 use crate::{
     child::{Child, ChildKind},
+    editions::Edition,
     owner::Owner,
     policy::Compiled,
 };
@@ -16,9 +17,12 @@ use crate::{
 ///
 /// # Errors
 /// If it cannot be written as JSON, which no ConfigMap refuses.
-pub(crate) fn policy(owner: &Owner, compiled: &Compiled) -> Result<Child, serde_json::Error> {
+pub(crate) fn policy(owner: &Owner, edition: Edition, compiled: &Compiled) -> Result<Child, serde_json::Error> {
     let config_map = ConfigMap {
-        metadata: owner.child_metadata(ChildKind::Policy),
+        metadata: ObjectMeta {
+            name: Some(edition.name(ChildKind::Policy, &owner.name)),
+            ..owner.child_metadata(ChildKind::Policy)
+        },
         data: Some(BTreeMap::from([(POLICY_KEY.to_owned(), compiled.document.clone())])),
         ..ConfigMap::default()
     };

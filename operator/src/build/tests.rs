@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     binding::Target,
+    editions::{Edition, Mounted},
     fleet::TEMPLATE_HASH,
     options::Options,
     owner::Controller,
@@ -38,6 +39,16 @@ pub(super) fn mk_children_with(
     account: ResolvedAccount,
     change: impl FnOnce(&mut McpServer),
 ) -> Children {
+    mk_children_mounting(Mounted::default(), held, options, account, change)
+}
+
+fn mk_children_mounting(
+    mounted: Mounted,
+    held: Held,
+    options: &Options,
+    account: ResolvedAccount,
+    change: impl FnOnce(&mut McpServer),
+) -> Children {
     let mut server = mk_server();
     change(&mut server);
     let trust_bundle = match server.spec.entra.trust_bundle {
@@ -46,7 +57,8 @@ pub(super) fn mk_children_with(
     };
     let resolved = Resolved { trust_bundle, account, ..Resolved::default() };
     let children =
-        children(&validate(&server, &mk_owner(), &resolved, options).unwrap(), &held, RollOut::Requested).unwrap();
+        children(&validate(&server, &mk_owner(), &resolved, options).unwrap(), &held, mounted, RollOut::Requested)
+            .unwrap();
     assert!(children.is_sorted_by_key(|child| child.kind), "children are applied in the order of their kinds");
     children.into_iter().map(|child| (child.kind, child.object)).collect()
 }
@@ -202,7 +214,8 @@ fn paths(ingress: &Value) -> Vec<(&str, &str)> {
 
 #[test]
 fn every_child_is_owned_and_labelled() {
-    let policy = policy(&mk_owner(), &compile(&Target::of(&mk_server(), None), []).unwrap()).unwrap();
+    let policy =
+        policy(&mk_owner(), Edition::default(), &compile(&Target::of(&mk_server(), None), []).unwrap()).unwrap();
     let children = mk_children(|_| {}).into_iter().chain([(policy.kind, policy.object)]);
     for (kind, child) in children {
         let metadata: ObjectMeta = serde_json::from_value(child["metadata"].clone()).unwrap();
@@ -273,4 +286,33 @@ fn a_younger_server_of_the_host_comes_in_by_the_older_ones_listener_and_brings_n
     let parent = &children[&ChildKind::HttpRoute]["spec"]["parentRefs"];
     assert_eq!((&parent[0]["kind"], &parent[0]["name"]), (&json!("ListenerSet"), &json!("first")));
     assert!(!children.contains_key(&ChildKind::ListenerSet) && !children.contains_key(&ChildKind::Certificate));
+}
+
+#[test]
+fn another_policy_is_mounted_without_a_turn_and_replaces_all_pods_at_once_and_another_configuration_waits() {
+    let deployment = |mounted: Mounted| {
+        let held = Held { root: true, listener_of: None };
+        mk_children_mounting(mounted, held, &mk_options(), ResolvedAccount::Unset, |_| {})
+            .remove(&ChildKind::Deployment)
+            .unwrap()
+    };
+    let second = |kind| Edition::of(kind, "graph", &format!("{}-2", kind.name("graph"))).unwrap();
+    let volume = |deployment: &Value, name: &str| {
+        let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+        volumes.iter().find(|volume| volume["name"] == name).unwrap()["configMap"]["name"].clone()
+    };
+    let hash = |deployment: &Value| deployment["metadata"]["annotations"][TEMPLATE_HASH].clone();
+    let unavailable = |deployment: &Value| deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"].clone();
+
+    let first = deployment(Mounted::default());
+    let policy = Mounted { policy: second(ChildKind::Policy), is_moving: true, ..Mounted::default() };
+    let moving = deployment(policy);
+    assert_eq!((volume(&first, "policy"), volume(&moving, "policy")), (json!("graph-policy"), json!("graph-policy-2")));
+    assert_eq!(hash(&moving), hash(&first));
+    assert_eq!((unavailable(&first), unavailable(&moving)), (json!(0), json!("100%")));
+    assert_eq!(unavailable(&deployment(Mounted { is_moving: false, ..policy })), json!(0));
+
+    let another = deployment(Mounted { configuration: second(ChildKind::Configuration), ..Mounted::default() });
+    assert_eq!(volume(&another, "config"), "graph-config-2");
+    assert_ne!(hash(&another), hash(&first));
 }

@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use crate::{
     cache::FullName,
     child::ChildKind,
+    editions::Edition,
     owner::Controller,
     views::{ChildView, Labelled, PodView},
     world::World,
@@ -61,7 +62,7 @@ fn evidence(kind: ChildKind, object: &ChildView, is_shown: impl Fn(&Controller) 
 }
 
 fn is_like_child(kind: ChildKind, object: &ChildView) -> bool {
-    object.labelled && object.server().is_some_and(|server| object.name() == kind.name(server))
+    object.labelled && object.server().is_some_and(|server| Edition::of(kind, server, object.name()).is_some())
 }
 
 /// A view of the caches at one moment.
@@ -98,7 +99,9 @@ impl Seen {
         let is_owned =
             pod.server_uid.as_ref().is_some_and(|uid| self.owners.contains(&owner_of(pod.full_name.namespace(), uid)));
         let server = pod.server().filter(|_| !is_owned && pod.is_running())?;
-        Some(FullName::new(pod.full_name.namespace(), &ChildKind::Policy.name(server)))
+        let mounted = pod.policy.as_deref().filter(|name| Edition::of(ChildKind::Policy, server, name).is_some());
+        let policy = mounted.map_or_else(|| ChildKind::Policy.name(server), str::to_owned);
+        Some(FullName::new(pod.full_name.namespace(), &policy))
     }
 }
 
@@ -110,8 +113,8 @@ fn owner_of(namespace: &str, uid: &str) -> (String, String) {
 fn owners(world: &World, is_shown: impl Fn(&Controller) -> bool) -> HashSet<(String, String)> {
     let owner = |policy: &ChildView| {
         let controller = policy.controller.as_ref().filter(|controller| is_shown(controller))?;
-        let is_named = policy.name() == ChildKind::Policy.name(controller.server()?);
-        is_named.then(|| owner_of(policy.full_name.namespace(), &controller.uid))
+        Edition::of(ChildKind::Policy, controller.server()?, policy.name())?;
+        Some(owner_of(policy.full_name.namespace(), &controller.uid))
     };
     let policies = world.children.filter(ChildKind::Policy, |object| owner(object).is_some());
     policies.iter().filter_map(|policy| owner(policy)).collect()

@@ -17,6 +17,7 @@ mod conflicts;
 mod exposure;
 mod harness;
 mod hosts;
+mod immutable;
 mod kinds;
 mod kubelet;
 mod leader;

@@ -10,7 +10,7 @@ use mcp_entra_crds::{McpRoleMapping, McpServer};
 use mcp_entra_policy::revision;
 use serde_json::{Value, json};
 
-use crate::harness::{OPERATOR, Space, mk_mapping, mk_server, until};
+use crate::harness::{OPERATOR, Space, find, mk_mapping, mk_server, until};
 
 fn bundle(content: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "corporate"},
@@ -168,13 +168,19 @@ async fn clients_are_led_from_hosts_that_the_operator_allows_and_not_from_their_
 }
 
 #[tokio::test]
-async fn a_policy_that_somebody_made_immutable_keeps_no_host_exposed_and_no_claim_from_being_made() {
+async fn a_policy_that_cannot_be_written_keeps_no_host_exposed_and_no_claim_from_being_made() {
     let space = Space::new().await;
     space.apply(mk_server()).await;
     space.condition("Programmed", "True", "Applied").await;
-    let frozen = json!({"immutable": true, "data": {"policy.json": "{}"}});
-    space.edit::<ConfigMap>("graph-policy", frozen).await;
-    space.condition("Programmed", "False", "ApplyFailed").await;
+    let is_left = format!("request.userInfo.username != '{OPERATOR}' || object.metadata.name != 'graph-policy'");
+    space.refuse("", "configmaps", &is_left, "policies are frozen").await;
+    until("the operator's writes of it are refused", async || {
+        let change = json!({"data": {"policy.json": "{}"}});
+        space.edit::<ConfigMap>("graph-policy", change).await;
+        let server = space.get::<McpServer>("graph").await.unwrap().status.unwrap();
+        find(&server.conditions, "Programmed").is_some_and(|found| found.reason == "ApplyFailed")
+    })
+    .await;
 
     space.edit::<McpServer>("graph", json!({"spec": {"exposure": {"host": "graph.contoso.net"}}})).await;
     space.condition("Accepted", "False", "HostNotAllowed").await;

@@ -185,6 +185,39 @@ pub(super) async fn enforcement(world: &World) -> anyhow::Result<Evidence> {
     ])
 }
 
+/// A kubelet never reads an immutable ConfigMap again: the policy goes on under another name, and in other pods.
+pub(super) async fn frozen(world: &World) -> anyhow::Result<Evidence> {
+    let token = world.sign_in(&world.bob).await?.access_token;
+    callers::apply_sales_mapping(world, &json!({})).await?;
+    until_answered(world, &token, 200).await?;
+    let before = the_pod(world).await?;
+    let immutable = r#"{"immutable":true}"#;
+    let policy = format!("{SERVER}-policy");
+    world.kubectl(&["patch", "configmap", &policy, "--type=merge", "-p", immutable]).await?;
+    let start = Instant::now();
+    world.kubectl(&["delete", "mcprolemapping", "sales"]).await?;
+    until_answered(world, &token, 403).await?;
+    let refused = start.elapsed();
+    // The Gateway leads nobody to a pod that is about to go, but whoever knows its address may still ask it.
+    let gone = || async { Ok(world.pods().await?.iter().all(|pod| pod.uid() != before.uid())) };
+    world.eventually("the pod with the frozen policy is gone", gone, |gone| *gone).await?;
+    let gone = start.elapsed();
+    let programmed = world.condition(ConditionType::Programmed, "True").await?;
+    ensure!(programmed.message.contains(&format!("{policy}-2")), "it is not said: {}", programmed.message);
+    world.condition(ConditionType::Ready, "True").await?;
+
+    callers::apply_sales_mapping(world, &json!({})).await?;
+    until_answered(world, &token, 200).await?;
+    world.kubectl(&["delete", "mcprolemapping", "sales"]).await?;
+    until_answered(world, &token, 403).await?;
+    Ok(vec![
+        format!(
+            "from kubectl delete of the mapping until bob was refused, {refused:.1?}; until the old pod was gone, {gone:.1?}"
+        ),
+        format!("{}; mappings that come and go later are enforced again", programmed.message),
+    ])
+}
+
 async fn until_answered(world: &World, token: &str, status: u16) -> anyhow::Result<()> {
     let answer = || async { Ok(callers::call(world, token, "get_user_details").await?.status) };
     world.eventually(&format!("bob is answered {status}"), answer, |answer| *answer == status).await.map(drop)

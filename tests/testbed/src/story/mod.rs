@@ -85,13 +85,14 @@ steps! {
     CONTAINER_STEPS = [
         README, DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
         REVOKED_SESSION, TOKENS, ENFORCEMENT, EXPOSURE, CERTIFICATE, CONFLICT, KILLED, HANGING, EVICTION, MISSING_IMAGE,
-        AUTOSCALING, HAND_OVER, ROTATED, CONVERGENCE, REVOCATION, DELETION,
+        AUTOSCALING, HAND_OVER, ROTATED, CONVERGENCE, FROZEN, REVOCATION, DELETION,
     ];
 
     README: "The commands of the README for a real cluster lead from an empty one to a signed-in tool call" => readme::followed;
     CONFINED: "The server runs as nobody, with nothing but its program, where the restricted standard is enforced" => containers::confined;
     ROTATING: "A second server takes a service account token for ten minutes, the least there is" => containers::rotating;
     ENFORCEMENT: "A mapping is enforced seconds after kubectl, through a mounted ConfigMap, time and again" => containers::enforcement;
+    FROZEN: "The policy's ConfigMap is made immutable, and a mapping deleted then keeps its caller out" => containers::frozen;
     KILLED: "The server's process is killed, and then its pod, and it comes back" => containers::killed;
     HANGING: "The server hangs, is taken out of service, and is started again" => containers::hanging;
     EVICTION: "One of two pods may be evicted, the second only when there is room" => containers::eviction;

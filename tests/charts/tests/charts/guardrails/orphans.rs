@@ -20,7 +20,8 @@ fn mk_orphan(version: &str, kind: &str, name: &str, rest: &Value) -> Value {
     orphan
 }
 
-/// The object with a finalizer that nobody removes: it stays, though the operator or the garbage collector deletes it.
+/// The object with a finalizer that nobody removes: it stays, though the operator or the garbage collector deletes it. An
+/// object that is being deleted can lose a finalizer, and gets no other one.
 fn held(mut object: Value) -> Value {
     object["metadata"]["finalizers"] = json!(["example.com/held"]);
     object
@@ -37,21 +38,22 @@ async fn orphaned(guarded: &Guarded) -> String {
     owned["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("owned");
     owned["metadata"]["ownerReferences"] =
         json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "u", "controller": true}]);
-    // There is no such owner, so the garbage collector would take it.
-    let owned = held(owned);
     let ports = json!({"spec": {"ports": [{"port": 80}], "selector": {"app.kubernetes.io/name": "mcp-entra-server"}}});
     let backend = json!({"service": {"name": "graph", "port": {"number": 80}}});
     for object in [
         mk_orphan("v1", "ConfigMap", "graph-policy", &data),
+        mk_orphan("v1", "ConfigMap", "graph-policy-2", &data),
+        mk_orphan("v1", "ConfigMap", "graph-policy-backup", &data),
+        mk_orphan("v1", "ConfigMap", "graph-policy-2x", &data),
         mk_orphan("v1", "ConfigMap", "graph-config", &data),
         unlabelled,
         owned,
         mk_orphan("v1", "Service", "graph", &ports),
         mk_orphan("v1", "ServiceAccount", "graph", &json!({})),
-        held(mk_orphan("networking.k8s.io/v1", "Ingress", "graph", &json!({"spec": {"defaultBackend": backend}}))),
-        held(mk_orphan("gateway.networking.k8s.io/v1", "HTTPRoute", "graph", &json!({"spec": {}}))),
+        mk_orphan("networking.k8s.io/v1", "Ingress", "graph", &json!({"spec": {"defaultBackend": backend}})),
+        mk_orphan("gateway.networking.k8s.io/v1", "HTTPRoute", "graph", &json!({"spec": {}})),
     ] {
-        create(&restorer, &namespace, &object, false).await.unwrap();
+        create(&restorer, &namespace, &held(object), false).await.unwrap();
     }
     namespace
 }
@@ -62,8 +64,10 @@ async fn of_an_orphaned_policy_the_operator_withdraws_all_rights_and_changes_not
     let namespace = orphaned(guarded).await;
     let maps = objects(&guarded.as_user(OPERATOR, &[]), &namespace, "v1", "ConfigMap");
     let deny = json!({"data": {"policy.json": DENY_ALL}});
-    patch(&maps, "graph-policy", &deny).await.unwrap();
-    for name in ["graph-config", "other-policy", "owned-policy"] {
+    for name in ["graph-policy", "graph-policy-2"] {
+        patch(&maps, name, &deny).await.unwrap();
+    }
+    for name in ["graph-policy-backup", "graph-policy-2x", "graph-config", "other-policy", "owned-policy"] {
         assert_refused(patch(&maps, name, &deny).await, "operator-bounds", "orphaned children");
     }
     for beside in [
@@ -120,7 +124,7 @@ async fn of_orphans_people_change_the_annotation_that_gives_them_away_and_nothin
             json!({"annotations": {"mcp-entra.dev/adopt": "graph", "team.example/note": "mine"}}),
             json!({"annotations": {"mcp-entra.dev/adopt": "graph"}, "labels": {"team": "a"}}),
             json!({"annotations": {"mcp-entra.dev/adopt": "graph"}, "labels": null}),
-            json!({"annotations": {"mcp-entra.dev/adopt": "graph"}, "finalizers": ["example.com/stay"]}),
+            json!({"annotations": {"mcp-entra.dev/adopt": "graph"}, "finalizers": null}),
             json!({"annotations": {"mcp-entra.dev/adopt": "graph"}, "ownerReferences": [
                 {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "u"}]}),
         ] {
