@@ -19,10 +19,11 @@ use crate::{
     exposure::{EXPOSES, exposes, leads},
     fleet::{self, Member, Next, REQUESTED_HASH, RequestedHash, RollOut, progress},
     memory::ServerMemory,
+    orphans::leads_from,
     owner::Owner,
     ownership::{
         Contender, Entitled, Standing, acquire,
-        claim::{Demand, demands},
+        claim::{ClaimKind, Demand, demands},
         standing,
     },
     policy::Compiled,
@@ -31,7 +32,7 @@ use crate::{
     world::World,
 };
 
-/// The longest time for which a server waits for another to claim a value first.
+/// The longest time for which a server waits for another to claim a value first, or for an orphan's route to go.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What a pass got to before it was done or stopped.
@@ -132,9 +133,11 @@ pub(crate) async fn apply(
         let is_earlier = |other: &McpServer, demand: &Demand| is_to_claim_first(context, other, server, demand);
         let must_wait = |demand: &Demand| {
             let servers = world.servers.state();
+            let is_orphans = demand.claimed.kind == ClaimKind::Host && leads_from(world, &demand.claimed.value);
             // One that could claim and does not must not keep others waiting: the API server decides then.
             waited.is_none_or(|waited| waited < LONGEST_WAIT)
-                && servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand))
+                && (is_orphans
+                    || servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand)))
         };
         applied.standing = acquire(&context.ledger, &world.claims, &named, (server, entitled), must_wait).await?;
         if applied.standing.lost().is_some() {
@@ -201,7 +204,7 @@ fn is_to_claim_first(context: &Context, other: &McpServer, server: &McpServer, d
     let (other, own) = (contender(other), contender(server));
     let named = |namespace: &str, name: &str| world.server(namespace, name);
     other.will_claim(demand)
-        && other.rank() < own.rank()
+        && other.rank(demand) < own.rank(demand)
         && standing(&world.claims, &named, other.server, ledger.grace).lost().is_none()
 }
 

@@ -37,19 +37,25 @@ pub(crate) struct Verdict {
     pub(crate) state: State,
     pub(crate) reason: String,
     pub(crate) message: String,
+    /// The generation that it is about, where that may be an earlier one.
+    generation: Option<i64>,
 }
 
 impl Verdict {
+    fn new(state: State, reason: Reason, message: impl Into<String>) -> Self {
+        Self { state, reason: reason.to_string(), message: message.into(), generation: None }
+    }
+
     pub(crate) fn yes(reason: Reason, message: impl Into<String>) -> Self {
-        Self { state: State::True, reason: reason.to_string(), message: message.into() }
+        Self::new(State::True, reason, message)
     }
 
     pub(crate) fn no(reason: Reason, message: impl Into<String>) -> Self {
-        Self { state: State::False, reason: reason.to_string(), message: message.into() }
+        Self::new(State::False, reason, message)
     }
 
     pub(crate) fn unknown(reason: Reason, message: impl Into<String>) -> Self {
-        Self { state: State::Unknown, reason: reason.to_string(), message: message.into() }
+        Self::new(State::Unknown, reason, message)
     }
 
     /// What stood there before, if anything did.
@@ -60,7 +66,14 @@ impl Verdict {
             "False" => State::False,
             _ => State::Unknown,
         };
-        Some(Self { state, reason: condition.reason.clone(), message: condition.message.clone() })
+        let (reason, message) = (condition.reason.clone(), condition.message.clone());
+        Some(Self { state, reason, message, generation: None })
+    }
+
+    /// The same, of the spec that it was about.
+    pub(crate) fn of_earlier_spec(previous: &[Condition], type_: ConditionType) -> Option<Self> {
+        let condition = previous.iter().find(|condition| condition.type_ == type_.as_str())?;
+        Some(Self { generation: condition.observed_generation, ..Self::before(previous, type_)? })
     }
 }
 
@@ -100,7 +113,7 @@ pub(crate) fn conditions(
                 status: verdict.state.as_str().to_owned(),
                 reason: verdict.reason,
                 message: bounded(&verdict.message, LONGEST_MESSAGE),
-                observed_generation: generation,
+                observed_generation: verdict.generation.or(generation),
                 last_transition_time: unchanged.map_or(Time(now), |before| before.last_transition_time.clone()),
             }
         })
@@ -116,7 +129,7 @@ mod tests {
     }
 
     fn verdicts(state: State) -> Vec<(ConditionType, Verdict)> {
-        let verdict = Verdict { state, reason: "R".into(), message: "m".into() };
+        let verdict = Verdict { state, reason: "R".into(), message: "m".into(), generation: None };
         vec![(ConditionType::Available, verdict)]
     }
 
@@ -130,6 +143,16 @@ mod tests {
         assert_eq!((second[0].message.as_str(), second[0].observed_generation), ("other", Some(2)));
         let third = conditions(&second, verdicts(State::Unknown), Some(2), at(300));
         assert_eq!(third[0].last_transition_time, Time(at(300)));
+    }
+
+    #[test]
+    fn what_was_found_of_an_earlier_spec_is_not_said_of_the_present_one() {
+        let first = conditions(&[], verdicts(State::True), Some(1), at(100));
+        let verdict = Verdict::of_earlier_spec(&first, ConditionType::Available).unwrap();
+        let later = |verdicts| conditions(&first, verdicts, Some(2), at(200))[0].observed_generation;
+        assert_eq!(later(vec![(ConditionType::Available, verdict)]), Some(1));
+        assert_eq!(later(verdicts(State::True)), Some(2));
+        assert_eq!(Verdict::of_earlier_spec(&[], ConditionType::Available), None);
     }
 
     #[test]

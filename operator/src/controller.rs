@@ -25,7 +25,7 @@ use crate::{
     options::Options,
     owner::Owner,
     ownership::Ledger,
-    passes::Passes,
+    passes::{Passes, Place},
     pods::{self, PolledPod},
     policies::ProgrammedPolicies,
     policy::{self, Compiled},
@@ -59,14 +59,14 @@ pub(crate) struct Context {
 }
 
 /// Brings one McpServer's children and status to what is so.
-pub(crate) async fn reconcile(server: &McpServer, context: &Context) -> Result<Action, Error> {
+pub(crate) async fn reconcile(server: &McpServer, context: &Context, place: Place<'_>) -> Result<Action, Error> {
     context.gate.passed().await?;
     let owner = Owner::of(server)?;
     let mut memory = context.memories.take(&owner.uid).unwrap_or_default();
     let result = if server.metadata.deletion_timestamp.is_some() {
-        leave(server, &owner, context, &mut memory).await
+        leave(server, &owner, context, &mut memory, place).await
     } else {
-        pass(server, &owner, context, &mut memory).await
+        pass(server, &owner, context, &mut memory, place).await
     };
     context.memories.put(&owner.uid, memory);
     result
@@ -79,24 +79,29 @@ async fn leave(
     owner: &Owner,
     context: &Context,
     memory: &mut ServerMemory,
+    place: Place<'_>,
 ) -> Result<Action, Error> {
     let compiled = compile(&server.metadata, Some(server), &context.world)?;
     let mut applier = Applier { client: &context.client, owner, seen: SeenChildren::new(), memory };
     // Its host is free from now on, so that nothing may lead from there to it.
     let hidden = hide(&mut applier, &context.world).await;
-    let action = revoke(owner, context, memory, &compiled).await?;
+    let action = revoke(owner, context, memory, &compiled, place).await?;
     hidden?;
     Ok(action)
 }
 
 /// A pass over an McpServer of which nothing but the metadata can be read, as one of another version of the kind. Its pods
 /// serve, and revocations reach them.
-pub(crate) async fn reconcile_unreadable(metadata: &ObjectMeta, context: &Context) -> Result<Action, Error> {
+pub(crate) async fn reconcile_unreadable(
+    metadata: &ObjectMeta,
+    context: &Context,
+    place: Place<'_>,
+) -> Result<Action, Error> {
     context.gate.passed().await?;
     let owner = Owner::of_metadata(metadata)?;
     let mut memory = context.memories.take(&owner.uid).unwrap_or_default();
     let compiled = compile(metadata, None, &context.world)?;
-    let result = revoke(&owner, context, &mut memory, &compiled).await;
+    let result = revoke(&owner, context, &mut memory, &compiled, place).await;
     context.memories.put(&owner.uid, memory);
     result
 }
@@ -107,6 +112,7 @@ async fn revoke(
     context: &Context,
     memory: &mut ServerMemory,
     compiled: &Compiled,
+    place: Place<'_>,
 ) -> Result<Action, Error> {
     let mut applier = Applier { client: &context.client, owner, seen: SeenChildren::new(), memory };
     match put_in_force(&mut applier, &context.world, compiled).await.map(|policy| policy.is_written) {
@@ -117,6 +123,7 @@ async fn revoke(
         }
         Err(Failure::Error(error)) => return Err(error),
     }
+    let _share = place.ask(&owner.namespace).await;
     let answers = ask(owner, context, memory, compiled, true).await;
     Ok(next(context, false, &answers))
 }
@@ -126,6 +133,7 @@ async fn pass(
     owner: &Owner,
     context: &Context,
     memory: &mut ServerMemory,
+    place: Place<'_>,
 ) -> Result<Action, Error> {
     let Context { client, world, .. } = context;
     let before = status::current(server, memory);
@@ -152,6 +160,7 @@ async fn pass(
         context.policies.put(owner, ProgrammedPolicy::default());
     }
 
+    let _share = place.ask(&owner.namespace).await;
     let answers = ask(owner, context, memory, &compiled, applied.policy).await;
     let validated = applied.validated.as_ref();
     let carrier = applied.standing.held().and_then(|held| held.listener_of.clone());
@@ -393,7 +402,7 @@ mod tests {
     async fn a_server_that_cannot_be_read_is_still_revoked_from() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (context, writes) = mk_revoking(mk_policy());
-        reconcile_unreadable(&mk_server().metadata, &context).await.unwrap();
+        reconcile_unreadable(&mk_server().metadata, &context, context.passes.place()).await.unwrap();
         let writes = writes.lock().unwrap();
         let [(path, written)] = writes.as_slice() else { panic!("{writes:#?}") };
         assert!(path.ends_with("/configmaps/graph-policy"), "{path}");
@@ -404,7 +413,7 @@ mod tests {
     async fn what_is_somebody_elses_since_it_was_seen_is_not_written() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (context, writes) = mk_revoking(ObjectMeta { owner_references: None, ..mk_policy() });
-        reconcile_unreadable(&mk_server().metadata, &context).await.unwrap();
+        reconcile_unreadable(&mk_server().metadata, &context, context.passes.place()).await.unwrap();
         assert!(writes.lock().unwrap().is_empty());
     }
 
@@ -415,7 +424,7 @@ mod tests {
         let mut server = mk_server();
         // Not its first sight: there is something to revoke.
         server.status = Some(status::at_first_sight(&server, Timestamp::UNIX_EPOCH));
-        let error = reconcile(&server, &context).await.unwrap_err();
+        let error = reconcile(&server, &context, context.passes.place()).await.unwrap_err();
         assert!(error.to_string().contains("etcd is slow"), "{error}");
 
         let writes = writes.lock().unwrap();

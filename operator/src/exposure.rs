@@ -10,7 +10,7 @@ use crate::{
     options::Options,
     owner::Owner,
     validate::{Refusal, matches_any, refuse},
-    views::ListenerView,
+    views::{ChildView, ListenerView},
     world::OwnChildren,
 };
 
@@ -143,6 +143,11 @@ pub(crate) fn exposes(kind: ChildKind, host: &str, path: &str) -> String {
         ChildKind::Ingress | ChildKind::HttpRoute => format!("{host}{path}"),
         _ => host.to_owned(),
     }
+}
+
+/// The host that a child's annotation [`EXPOSES`] names.
+pub(crate) fn exposed_host(child: &ChildView) -> Option<&str> {
+    child.annotation(EXPOSES)?.split('/').next()
 }
 
 /// Says whether an Ingress or a route among the children leads clients from the host and path of an exposure.

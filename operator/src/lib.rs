@@ -77,6 +77,7 @@ mod reported;
 mod resolve;
 mod run;
 mod scope;
+mod shares;
 mod sight;
 mod status;
 mod unwritten;

@@ -1,5 +1,5 @@
 //! Who may run a pass: the leader, over a bounded number of objects at once, each within a deadline, and nobody once the
-//! operator drains. What became of it is counted and traced.
+//! operator drains. A pass that asks pods leaves its place to others. What became of it is counted and traced.
 
 use std::{
     sync::Arc,
@@ -14,7 +14,7 @@ use kube::{
     },
 };
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field::Empty};
 
@@ -22,17 +22,22 @@ use crate::{
     errors::{Class, Error, Failures, SOON},
     leader::Leadership,
     metrics::{Kind, Metrics, Outcome},
+    shares::{Share, Shares},
 };
 
 /// Passes over objects of one kind that run at once.
 const AT_ONCE: usize = 16;
+/// Passes that ask pods at once, and those of one namespace among them: pods answer as slowly as their authors please.
+const ASKING: usize = 64;
+const ASKING_OF_ONE: usize = 8;
 /// The longest pass.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The passes over the objects of one kind.
 pub(crate) struct Passes {
     kind: Kind,
-    turns: Semaphore,
+    places: Semaphore,
+    asking: Shares,
     leadership: Leadership,
     draining: CancellationToken,
     failures: Failures,
@@ -42,16 +47,17 @@ pub(crate) struct Passes {
 impl Passes {
     /// Passes that begin while this replica leads, and until the operator drains.
     pub(crate) fn new(kind: Kind, leadership: Leadership, draining: CancellationToken, metrics: Metrics) -> Self {
-        Self { kind, turns: Semaphore::new(AT_ONCE), leadership, draining, failures: Failures::default(), metrics }
+        let (places, asking) = (Semaphore::new(AT_ONCE), Shares::new(ASKING, ASKING_OF_ONE));
+        Self { kind, places, asking, leadership, draining, failures: Failures::default(), metrics }
     }
 
     /// Runs a pass over an object once it is its turn: over the object as it is then, if it still is. It waits here and
     /// not in kube's own queue, which does not tell how long it is.
-    pub(crate) async fn over<K, F>(
-        &self,
+    pub(crate) async fn over<'a, K, F>(
+        &'a self,
         object: &K,
         store: &Store<K>,
-        pass: impl FnOnce(Arc<K>) -> F,
+        pass: impl FnOnce(Arc<K>, Place<'a>) -> F,
     ) -> Result<Action, Error>
     where
         K: Resource<DynamicType = ()> + Clone + 'static,
@@ -60,19 +66,20 @@ impl Passes {
         if !self.leadership.is_held() {
             return Ok(Action::await_change());
         }
-        let turn = {
+        let place = {
             let _queued = Raised::new(self.metrics.queued(self.kind));
-            self.turns.acquire().await
+            self.places.acquire().await
         };
         let found = store.get(&ObjectRef::from_obj(object));
-        let (Ok(_turn), Some(object), false) = (turn, found, self.draining.is_cancelled()) else {
+        let (Ok(place), Some(object), false) = (place, found, self.draining.is_cancelled()) else {
             return Ok(Action::await_change());
         };
         let _running = Raised::new(self.metrics.running(self.kind));
         let span = tracing::info_span!("reconcile", kind = ?self.kind, outcome = Empty);
         let start = Instant::now();
         // Thousands may wait here, and a pass that runs takes ten thousand bytes: they are not taken before.
-        let pass = Box::pin(pass(object.clone()).instrument(span.clone()));
+        let pass =
+            Box::pin(pass(object.clone(), Place { _held: place, asking: &self.asking }).instrument(span.clone()));
         let result = tokio::time::timeout(DEADLINE, pass).await;
         let result = result.unwrap_or(Err(Error::Deadline(DEADLINE)));
         let outcome = outcome(&result);
@@ -94,6 +101,12 @@ impl Passes {
         Action::requeue(pause)
     }
 
+    /// A place that is free.
+    #[cfg(test)]
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { _held: self.places.try_acquire().unwrap(), asking: &self.asking }
+    }
+
     /// Forgets the failures of objects that are gone.
     pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
         self.failures.retain(exists);
@@ -106,6 +119,21 @@ fn outcome(result: &Result<Action, Error>) -> Outcome {
         Ok(_) => Outcome::Settled,
         Err(error) if error.class() == Class::Terminal => Outcome::Terminal,
         Err(_) => Outcome::Transient,
+    }
+}
+
+/// The place of a pass among those that run, until it is dropped.
+pub(crate) struct Place<'a> {
+    _held: SemaphorePermit<'a>,
+    asking: &'a Shares,
+}
+
+impl Place<'_> {
+    /// Leaves the place to another pass, and waits until pods of a namespace may be asked.
+    pub(crate) async fn ask(self, namespace: &str) -> Option<Share> {
+        let asking = self.asking;
+        drop(self);
+        asking.acquire(namespace).await
     }
 }
 
@@ -170,12 +198,13 @@ mod tests {
         fn begin(&self, object: ConfigMap, seen: mpsc::UnboundedSender<String>, end: CancellationToken) {
             let (passes, store) = (self.passes.clone(), self.store.clone());
             tokio::spawn(async move {
-                let pass = |object: Arc<ConfigMap>| async move {
+                let pass = passes.over(&object, &store, |object, place| async move {
+                    let _place = place;
                     seen.send(object.resource_version().unwrap_or_default()).ok();
                     end.cancelled().await;
                     Ok(Action::await_change())
-                };
-                passes.over(&object, &store, pass).await
+                });
+                pass.await
             });
         }
 
@@ -202,7 +231,7 @@ mod tests {
             let object = bench.put(mk_object("a", "1"));
             bench.leads.send_replace(leads);
             let mut ran = false;
-            let pass = |_| {
+            let pass = |_, _: Place<'_>| {
                 ran = true;
                 std::future::ready(Ok(Action::await_change()))
             };
@@ -234,6 +263,33 @@ mod tests {
         }
         assert_eq!((all.len(), all.last().map(String::as_str)), (AT_ONCE + 1, Some("2")));
         bench.until((0, 0)).await;
+    }
+
+    #[tokio::test]
+    async fn passes_that_ask_the_pods_of_one_namespace_keep_no_other_pass_waiting() {
+        let mut bench = mk_bench(true);
+        let (asking, mut asked) = mpsc::unbounded_channel();
+        for number in 0..2 * AT_ONCE {
+            let object = bench.put(mk_object(&format!("slow-{number}"), "1"));
+            let (passes, store, asking) = (bench.passes.clone(), bench.store.clone(), asking.clone());
+            tokio::spawn(async move {
+                let pass = passes.over(&object, &store, |_, place| async move {
+                    asking.send(()).unwrap();
+                    let _share = place.ask("slow").await;
+                    std::future::pending().await
+                });
+                pass.await
+            });
+        }
+        for _ in 0..2 * AT_ONCE {
+            asked.recv().await.unwrap();
+        }
+        let object = bench.put(mk_object("other", "1"));
+        let other = bench.passes.over(&object, &bench.store, |_, place| async move {
+            let _share = place.ask("other").await;
+            Ok(Action::await_change())
+        });
+        tokio::time::timeout(Duration::from_secs(5), other).await.expect("it is not kept waiting").unwrap();
     }
 
     #[tokio::test]

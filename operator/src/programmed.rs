@@ -19,7 +19,7 @@ pub(crate) fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
     match facts.validation {
         Some(Ok(())) => Verdict::yes(Reason::Accepted, "the spec is valid and allowed here"),
         Some(Err(refusal)) => Verdict::no(refusal.reason, refusal.message.clone()),
-        None => Verdict::before(previous, ConditionType::Accepted).unwrap_or_else(|| {
+        None => Verdict::of_earlier_spec(previous, ConditionType::Accepted).unwrap_or_else(|| {
             Verdict::unknown(
                 Reason::Progressing,
                 "what the spec refers to could not be read yet; the condition Programmed says why",

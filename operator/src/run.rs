@@ -293,14 +293,14 @@ fn hourly() -> impl Stream<Item = ()> + Send {
 }
 
 async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> Result<Action, Error> {
-    let pass = |server: Arc<WatchedServer>| {
+    let pass = |server: Arc<WatchedServer>, place| {
         let context = &context;
         async move {
             let action = match &server.0 {
-                Ok(server) => server::reconcile(server, context).await?,
+                Ok(server) => server::reconcile(server, context, place).await?,
                 Err(invalid) => {
                     unreadable(&*server, invalid);
-                    server::reconcile_unreadable(&invalid.metadata, context).await?
+                    server::reconcile_unreadable(&invalid.metadata, context, place).await?
                 }
             };
             // Mappings wait for the first pass over each of their servers, and no longer.
@@ -319,9 +319,10 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
     for<'a> Mapping<'a>: From<&'a K>,
 {
-    let pass = |mapping: Arc<DeserializeGuard<K>>| {
+    let pass = |mapping: Arc<DeserializeGuard<K>>, place| {
         let context = &context;
         async move {
+            let _place = place;
             match &mapping.0 {
                 Ok(mapping) => mapping::reconcile(mapping, context).await,
                 Err(invalid) => Ok(unreadable(&*mapping, invalid)),

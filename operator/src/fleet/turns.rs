@@ -1,4 +1,4 @@
-//! Turns: which servers may be upgraded now. A server whose pods do not come up halts its namespace, two namespaces halt the
+//! Turns: which servers may be upgraded now. One namespace has half of them at most. A server whose pods do not come up halts its namespace, two namespaces halt the
 //! fleet, and a server that cannot go on gives its turn back. Pure, but for what is noted of turns.
 
 use std::{
@@ -34,6 +34,7 @@ pub(crate) type Turns = ByUid<Turn>;
 /// One server's turn.
 #[derive(Debug)]
 pub(crate) struct Turn {
+    namespace: String,
     /// Hash of the pod template that the turn is for.
     template: String,
     since: Instant,
@@ -99,7 +100,9 @@ pub(crate) fn turn(
         let template = template.unwrap_or_default();
         match (given.entry(owner.uid.clone()), progress) {
             // It was upgraded by an operator before this one.
-            (Entry::Vacant(turn), Progress::Running) => drop(turn.insert(Turn { template, since: now })),
+            (Entry::Vacant(turn), Progress::Running) => {
+                turn.insert(Turn { namespace: owner.namespace.clone(), template, since: now });
+            }
             (Entry::Occupied(_), Progress::Running) => {}
             // It is over, unless the Deployment has yet to show what the turn is for.
             (Entry::Occupied(turn), _) if turn.get().template == template => drop(turn.remove()),
@@ -120,10 +123,13 @@ pub(crate) fn turn(
     };
     let has_turn = given.get(&next.owner.uid).is_some_and(|turn| turn.template == next.template);
     if !has_turn {
-        if given.iter().filter(is_counted).count() >= at_once {
+        let namespace = next.owner.namespace.clone();
+        let counted = || given.iter().filter(is_counted);
+        let of_its_namespace = counted().filter(|(_, turn)| turn.namespace == namespace).count();
+        if counted().count() >= at_once || of_its_namespace >= at_once.div_ceil(2) {
             return Err(Held::Busy);
         }
-        given.insert(next.owner.uid.clone(), Turn { template: next.template.to_owned(), since: now });
+        given.insert(next.owner.uid.clone(), Turn { namespace, template: next.template.to_owned(), since: now });
     }
     Ok(RollOut::Upgrade)
 }
@@ -199,15 +205,36 @@ mod tests {
     #[test]
     fn at_most_so_many_servers_are_upgraded_at_once_even_before_their_deployments_show_it() {
         let fleet = Fleet::new();
-        let old = [("x/a", "old", Settled), ("x/b", "old", Settled), ("x/c", "old", Settled)];
+        let old = [("x/a", "old", Settled), ("y/b", "old", Settled), ("z/c", "old", Settled)];
         assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade));
         assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade), "a turn is kept");
-        assert_eq!(fleet.ask("x/b", 2, &old), Ok(RollOut::Upgrade));
-        assert_eq!(fleet.ask("x/c", 2, &old), Err(Held::Busy));
-        let running = [("x/a", "new", Running), ("x/b", "new", Running), ("x/c", "old", Settled)];
-        assert_eq!(fleet.ask("x/c", 2, &running), Err(Held::Busy));
-        let one_done = [("x/a", "new", Settled), ("x/b", "new", Running), ("x/c", "old", Settled)];
-        assert_eq!(fleet.ask("x/c", 2, &one_done), Ok(RollOut::Upgrade));
+        assert_eq!(fleet.ask("y/b", 2, &old), Ok(RollOut::Upgrade));
+        assert_eq!(fleet.ask("z/c", 2, &old), Err(Held::Busy));
+        let running = [("x/a", "new", Running), ("y/b", "new", Running), ("z/c", "old", Settled)];
+        assert_eq!(fleet.ask("z/c", 2, &running), Err(Held::Busy));
+        let one_done = [("x/a", "new", Settled), ("y/b", "new", Running), ("z/c", "old", Settled)];
+        assert_eq!(fleet.ask("z/c", 2, &one_done), Ok(RollOut::Upgrade));
+    }
+
+    #[test]
+    fn one_namespace_has_half_of_the_turns_at_most() {
+        let fleet = Fleet::new();
+        let old: Vec<(&str, &str, Progress)> =
+            ["x/a", "x/b", "x/c", "x/d", "y/a", "y/b"].into_iter().map(|name| (name, "old", Settled)).collect();
+        for (server, expected) in [
+            ("x/a", Ok(RollOut::Upgrade)),
+            ("x/b", Ok(RollOut::Upgrade)),
+            ("x/c", Ok(RollOut::Upgrade)),
+            ("x/d", Err(Held::Busy)),
+            ("y/a", Ok(RollOut::Upgrade)),
+            ("y/b", Ok(RollOut::Upgrade)),
+        ] {
+            assert_eq!(fleet.ask(server, 5, &old), expected, "{server}");
+        }
+        // Those that run when an operator starts count, too.
+        let running = [("x/a", "new", Running), ("x/b", "old", Settled), ("y/a", "old", Settled)];
+        assert_eq!(Fleet::new().ask("x/b", 2, &running), Err(Held::Busy));
+        assert_eq!(Fleet::new().ask("y/a", 2, &running), Ok(RollOut::Upgrade));
     }
 
     #[test]

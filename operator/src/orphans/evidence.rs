@@ -8,6 +8,7 @@ use crate::{
     cache::FullName,
     child::ChildKind,
     editions::Edition,
+    exposure::exposed_host,
     owner::Controller,
     views::{ChildView, Labelled, PodView},
     world::World,
@@ -63,6 +64,15 @@ fn evidence(kind: ChildKind, object: &ChildView, is_shown: impl Fn(&Controller) 
 
 fn is_like_child(kind: ChildKind, object: &ChildView) -> bool {
     object.labelled && object.server().is_some_and(|server| Edition::of(kind, server, object.name()).is_some())
+}
+
+/// Says if an orphan's route, Ingress or ListenerSet still leads clients from a host to its pods.
+pub(crate) fn leads_from(world: &World, host: &str) -> bool {
+    let leads = |kind: ChildKind| {
+        let is_orphans = |object: &ChildView| evidence(kind, object, |_| true).is_some();
+        world.children.filter(kind, |object| exposed_host(object) == Some(host) && is_orphans(object))
+    };
+    KINDS.into_iter().any(|kind| !leads(kind).is_empty())
 }
 
 /// A view of the caches at one moment.
@@ -123,6 +133,7 @@ fn owners(world: &World, is_shown: impl Fn(&Controller) -> bool) -> HashSet<(Str
 #[cfg(test)]
 pub(super) mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use serde_json::json;
 
     use super::*;
     use crate::validate::tests::mk_owner;
@@ -150,6 +161,11 @@ pub(super) mod tests {
             assert_eq!(evidence_of(kind, |_| {}), None, "{kind:?}");
             let orphaned = evidence_of(kind, |metadata| metadata.owner_references = None);
             assert_eq!(orphaned, Some(Evidence::NoController), "{kind:?}");
+            let second = format!("{}-2", kind.name("graph"));
+            let renamed = evidence_of(kind, |metadata| {
+                (metadata.owner_references, metadata.name) = (None, Some(second));
+            });
+            assert_eq!(renamed.is_some(), kind == ChildKind::Policy, "{kind:?}: only ConfigMaps have later editions");
             let demoted = evidence_of(kind, |metadata| {
                 metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.controller = None);
             });
@@ -200,6 +216,25 @@ pub(super) mod tests {
             });
         });
         assert_eq!(controlled, None, "another kind of controller");
+    }
+
+    #[test]
+    fn a_pod_runs_the_policy_that_it_mounts_unless_a_server_of_its_own_namespace_owns_that() {
+        let seen = Seen { suspects: Vec::new(), owners: HashSet::from([owner_of("here", "uid-1")]) };
+        let policy = |namespace: &str, uid: &str, mounted: &str| {
+            let labels = json!({"app.kubernetes.io/instance": "graph"});
+            let annotations = json!({crate::owner::SERVER_UID: uid});
+            let metadata = json!({"namespace": namespace, "name": "a", "labels": labels, "annotations": annotations});
+            let volumes = json!([{"name": "policy", "configMap": {"name": mounted}}]);
+            let pod = json!({"metadata": metadata, "spec": {"volumes": volumes}, "status": {"phase": "Running"}});
+            let found = seen.policy_of(&serde_json::from_value::<PodView>(pod).unwrap());
+            found.map(|name| format!("{}/{}", name.namespace(), name.name()))
+        };
+        assert_eq!(policy("here", "uid-2", "graph-policy").as_deref(), Some("here/graph-policy"));
+        assert_eq!(policy("here", "uid-2", "graph-policy-2").as_deref(), Some("here/graph-policy-2"));
+        assert_eq!(policy("here", "uid-2", "mine").as_deref(), Some("here/graph-policy"), "it has another name");
+        assert_eq!(policy("here", "uid-1", "graph-policy"), None, "a server owns it");
+        assert_eq!(policy("there", "uid-1", "graph-policy").as_deref(), Some("there/graph-policy"), "a uid is copied");
     }
 
     #[test]

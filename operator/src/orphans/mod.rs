@@ -21,6 +21,7 @@ use kube::Client;
 use mcp_entra_policy::revision;
 use tokio::{sync::Notify, time};
 
+pub(crate) use self::evidence::leads_from;
 use self::{
     evidence::{Evidence, Seen, Suspect},
     notes::{Note, Settled},
@@ -72,6 +73,20 @@ pub(crate) async fn watch_over(context: Arc<Context>, leadership: Leadership, wo
         time::sleep(SOON / 2).await;
         time::timeout(pause, woken.notified()).await.ok();
     }
+}
+
+/// Puts what waits in an order in which namespaces take turns, so that many of one keep nobody else's waiting. Within a
+/// namespace the order stays.
+fn in_turns<T>(waiting: Vec<T>, namespace: impl Fn(&T) -> &str) -> Vec<T> {
+    let mut before: HashMap<String, usize> = HashMap::new();
+    let turn = |item| {
+        let count = before.entry(namespace(&item).to_owned()).or_default();
+        *count += 1;
+        (*count, item)
+    };
+    let mut turns: Vec<(usize, T)> = waiting.into_iter().map(turn).collect();
+    turns.sort_by_key(|(turn, _)| *turn);
+    turns.into_iter().map(|(_, item)| item).collect()
 }
 
 /// The orphans that are known.
@@ -187,6 +202,7 @@ impl Orphans {
             }
         }
         due.sort_by_key(|(tried, ..)| *tried);
+        let due = in_turns(due, |(.., suspect)| suspect.object.full_name.namespace());
         due.into_iter().map(|(_, told, suspect)| (suspect, told)).collect()
     }
 
@@ -231,6 +247,7 @@ impl Orphans {
         let is_due = |pod: &&OrphanedPod| before(pod).is_none_or(|asked| is_due(pod, asked));
         let mut due: Vec<&OrphanedPod> = pods.iter().filter(is_due).collect();
         due.sort_by_key(|orphaned| before(orphaned).map(|asked| asked.at));
+        let due = in_turns(due, |orphaned| orphaned.pod.full_name.namespace());
         due.into_iter().map(|pod| (pod.clone(), before(pod).and_then(|asked| asked.nudged.clone()))).collect()
     }
 
@@ -270,5 +287,16 @@ impl Asked {
     /// Returns whether the pod answers, and with another policy. One that does not answer will not do so a second later.
     fn is_lagging(&self) -> bool {
         self.answered && !self.enforces
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_take_turns_and_keep_their_order() {
+        let waiting = vec!["a1", "a2", "a3", "b1", "a4", "c1", "b2"];
+        assert_eq!(in_turns(waiting, |item| &item[..1]), ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]);
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct ClaimedValue {
 }
 
 impl ClaimedValue {
-    fn host(host: &str) -> Self {
+    pub(super) fn host(host: &str) -> Self {
         Self { kind: ClaimKind::Host, value: host.to_ascii_lowercase() }
     }
 
@@ -102,6 +102,20 @@ pub(crate) struct Demand {
     server: String,
     path: Option<String>,
     shared: bool,
+}
+
+impl Demand {
+    /// Says whether a server's status reports that it holds the value.
+    pub(super) fn is_reported_by(&self, server: &McpServer) -> bool {
+        let Some(held) = server.status.as_ref().and_then(|status| status.ownership.as_ref()) else { return false };
+        let tenant_id = &server.spec.entra.tenant_id;
+        match self.claimed.kind {
+            ClaimKind::Host => held.host.as_ref().is_some_and(|host| ClaimedValue::host(host) == self.claimed),
+            ClaimKind::Audience => {
+                held.audiences.iter().any(|audience| ClaimedValue::audience(tenant_id, audience) == self.claimed)
+            }
+        }
+    }
 }
 
 /// The values that a server names, its host first.
@@ -218,10 +232,11 @@ pub(crate) enum Released {
     Empty,
 }
 
-/// Notes who has gone, and releases those who have been gone for the grace period.
+/// Notes who has gone, and releases those who have been gone for the grace period, or are more than their namespace may have.
 pub(crate) fn release(
     claim: &Claim,
     presence: impl Fn(&Holder) -> Presence,
+    is_surplus: impl Fn(&Holder) -> bool,
     now: Timestamp,
     grace: Duration,
 ) -> Released {
@@ -234,7 +249,8 @@ pub(crate) fn release(
             (Presence::Gone, since) => since,
         };
         // A clock that was set back must not keep a value for ever.
-        holder.vacant_since.is_none_or(|since| now.duration_since(since).abs() < grace)
+        let is_kept = |since| now.duration_since(since).abs() < grace && !is_surplus(holder);
+        holder.vacant_since.is_none_or(is_kept)
     });
     match changed {
         Claim { holders, .. } if holders.is_empty() => Released::Empty,

@@ -1,7 +1,8 @@
 //! Precedence: who claims first where a claim was lost, or after an upgrade from a version without claims. Pure.
 //!
-//! Accepted servers that clients are led to come first, then the older. Between servers that nobody has accepted yet the
-//! API server decides: whoever creates the claim has it.
+//! A server whose status says that it holds the value comes first, then one that was served, then one that clients are led
+//! to, then the older. The operator alone writes a status; a route may be anybody's in the namespace. Between servers that
+//! nobody has accepted yet the API server decides: whoever creates the claim has it.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use mcp_entra_crds::{ConditionType, McpServer};
@@ -26,12 +27,14 @@ impl Contender<'_> {
         is_accepted || (self.is_live && demand.claimed.kind == ClaimKind::Host)
     }
 
-    /// Orders contenders, the first first.
-    pub(crate) fn rank(&self) -> impl Ord {
-        let is_served = self.is_live || is_so(self.server, ConditionType::Programmed);
+    /// Orders contenders for a value, the first first.
+    pub(crate) fn rank(&self, demand: &Demand) -> impl Ord + use<> {
+        let is_holder = is_so(self.server, ConditionType::Accepted) && demand.is_reported_by(self.server);
+        let is_served = is_so(self.server, ConditionType::Programmed);
+        let is_led_to = self.is_live && demand.claimed.kind == ClaimKind::Host;
         let metadata = &self.server.metadata;
         let age = metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |Time(created)| *created);
-        (!is_served, age, metadata.namespace.clone(), metadata.name.clone())
+        (!is_holder, !is_served, !is_led_to, age, metadata.namespace.clone(), metadata.name.clone())
     }
 }
 

@@ -1,33 +1,66 @@
 //! The sweep that frees values: of servers that are gone, or that name another value, after the grace period.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{
     Ledger, Named,
-    claim::{ClaimKind, ClaimedValue, Holder, Presence, Released, demands, release},
+    claim::{Claim, ClaimKind, ClaimedValue, Holder, Presence, Released, demands, release},
     claims::{ClaimView, Claims},
 };
-use crate::{child::ChildKind, exposure::EXPOSES, views::ChildView, world::Children};
+use crate::{child::ChildKind, errors::Error, exposure::exposed_host, views::ChildView, world::Children};
 
 /// Time between sweeps: a value is free that much later at the most.
 pub(crate) const PAUSE: Duration = Duration::from_secs(5);
 
+/// Values that one namespace keeps at most for servers that are gone: it could hold any number by naming one after the other.
+const VACANT: usize = 64;
+/// Claims that are written at once.
+const AT_ONCE: usize = 8;
+
 /// Frees what nobody holds any longer. Nothing is written while all holders are there.
 pub(crate) async fn sweep(ledger: &Ledger, claims: &Claims, named: Named<'_>, children: &Children) {
-    let exposed = Exposed::of(children);
-    for view in claims.all() {
-        let Some(claim) = &view.claim else { continue };
+    let (exposed, all) = (Exposed::of(children), claims.all());
+    let surplus = surplus(all.iter().filter_map(|view| view.claim.as_ref()), VACANT);
+    let released = all.iter().filter_map(|view| {
+        let claim = view.claim.as_ref()?;
         let presence = |holder: &Holder| presence(&claim.claimed, &claim.namespace, holder, named, &exposed);
-        let released = release(claim, presence, Timestamp::now(), ledger.grace);
-        if let Err(error) = write(ledger, &view, released).await {
+        let is_surplus = |holder: &Holder| surplus.contains(&(&claim.claimed, &*holder.server));
+        Some((view, release(claim, presence, is_surplus, Timestamp::now(), ledger.grace)))
+    });
+    let free = async |(view, released): (&Arc<ClaimView>, Released)| {
+        if let Err(error) = write(ledger, view, released).await {
             tracing::warn!(%error, "a claim cannot be freed yet; it is tried again");
         }
-    }
+    };
+    stream::iter(released).for_each_concurrent(AT_ONCE, free).await;
 }
 
-async fn write(ledger: &Ledger, view: &Arc<ClaimView>, released: Released) -> Result<(), crate::errors::Error> {
+/// The vacant values of each namespace beyond the newest, with the server that held them.
+fn surplus<'a>(claims: impl Iterator<Item = &'a Claim>, most: usize) -> HashSet<(&'a ClaimedValue, &'a str)> {
+    let mut vacant: HashMap<&str, Vec<_>> = HashMap::new();
+    for claim in claims {
+        let of_claim = claim
+            .holders
+            .iter()
+            .filter_map(|holder| Some((Reverse(holder.vacant_since?), (&claim.claimed, &*holder.server))));
+        vacant.entry(&claim.namespace).or_default().extend(of_claim);
+    }
+    let beyond = vacant.into_values().flat_map(|mut vacant| {
+        vacant.sort();
+        vacant.into_iter().skip(most)
+    });
+    beyond.map(|(_, held)| held).collect()
+}
+
+async fn write(ledger: &Ledger, view: &ClaimView, released: Released) -> Result<(), Error> {
     // Where it has changed since, the next sweep looks at it again.
     match released {
         Released::Unchanged => {}
@@ -49,8 +82,7 @@ struct Exposed(HashSet<(String, String, String)>);
 impl Exposed {
     fn of(children: &Children) -> Self {
         let from = |child: &ChildView| {
-            let from = child.annotation(EXPOSES)?;
-            let host = from.split('/').next().unwrap_or(from);
+            let host = exposed_host(child)?;
             // Each is called like its server.
             Some((child.full_name.namespace().to_owned(), child.name().to_owned(), host.to_owned()))
         };
@@ -73,5 +105,32 @@ fn presence(claimed: &ClaimedValue, namespace: &str, holder: &Holder, named: Nam
         true => Presence::Present,
         false if is_led_to() => Presence::Leaving,
         false => Presence::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mk_vacant(host: &str, namespace: &str, since: Option<i64>) -> Claim {
+        let vacant_since = since.map(|second| Timestamp::from_second(second).unwrap());
+        let holder = Holder { server: "graph".into(), path: Some("/".into()), shared: false, vacant_since };
+        Claim { claimed: ClaimedValue::host(host), namespace: namespace.into(), holders: vec![holder] }
+    }
+
+    #[test]
+    fn a_namespace_keeps_the_newest_values_of_servers_that_are_gone_and_all_of_those_that_are_there() {
+        let mut claims: Vec<Claim> = (0..5).map(|at| mk_vacant(&format!("vacant-{at}"), "churns", Some(at))).collect();
+        claims.extend((0..5).map(|at| mk_vacant(&format!("held-{at}"), "churns", None)));
+        claims.push(mk_vacant("other", "other", Some(0)));
+        let freed = |most| {
+            let mut hosts: Vec<&str> = surplus(claims.iter(), most).iter().map(|(host, _)| &*host.value).collect();
+            hosts.sort_unstable();
+            hosts
+        };
+        assert_eq!(freed(3), ["vacant-0", "vacant-1"]);
+        assert_eq!(freed(5), [""; 0]);
+        let at_once: Vec<Claim> = (0..5).map(|at| mk_vacant(&format!("host-{at}"), "churns", Some(7))).collect();
+        assert_eq!(surplus(at_once.iter(), 3).len(), 2, "those of one moment, too");
     }
 }

@@ -142,21 +142,47 @@ fn mk_known(second: i64, namespace: &str, conditions: &[&str], suspend: bool) ->
 }
 
 #[test]
-fn where_there_is_no_claim_those_that_clients_are_led_to_come_before_the_older() {
+fn where_there_is_no_claim_the_holder_comes_before_the_served_and_those_before_the_older() {
+    let all = demands(&mk(1, "a", "graph", on("h", "/mcp")));
+    let [host, audience] = all.as_slice() else { panic!("{all:?}") };
     let served = mk_known(9, "b", &["Accepted", "Programmed"], false);
     let parked = mk_known(1, "a", &["Accepted"], true);
     let waiting = mk_known(2, "c", &["Accepted"], false);
-    let first = |one: (&McpServer, bool), other: (&McpServer, bool)| {
+    let first_for = |demand: &Demand, one: (&McpServer, bool), other: (&McpServer, bool)| {
         let [one, other] = [one, other].map(|(server, is_live)| Contender { server, is_live });
-        one.rank() < other.rank()
+        one.rank(demand) < other.rank(demand)
+    };
+    let first = |one: (&McpServer, bool), other: (&McpServer, bool)| {
+        let [by_host, by_audience] = [host, audience].map(|demand| first_for(demand, one, other));
+        assert_eq!(by_host, by_audience);
+        by_host
     };
     assert!(first((&served, true), (&parked, false)), "age alone is no claim");
     assert!(first((&served, false), (&waiting, false)));
-    assert!(first((&parked, true), (&served, true)), "of two that are served the older comes first");
-    assert!(first((&parked, false), (&waiting, false)), "and so of two that are not");
-    let mut edited = served.clone();
-    edited.metadata.generation = Some(3);
-    assert!(first((&waiting, false), (&edited, false)), "what was accepted of an older spec counts for nothing");
+    assert!(first((&served, true), (&parked, true)), "a route may be anybody's in the namespace");
+    assert!(first((&parked, false), (&waiting, false)), "of two that are not served the older comes first");
+    let live = (&mk_known(9, "d", &["Accepted"], false), true);
+    assert!(first_for(host, live, (&waiting, false)), "a route leads from a host");
+    assert!(first_for(audience, (&waiting, false), live), "and says nothing of a client id");
+
+    let mut holder = mk_known(9, "e", &["Accepted"], false);
+    let (exposure, entra) = (holder.spec.exposure.clone().unwrap(), &holder.spec.entra);
+    let ownership = mcp_entra_crds::Ownership {
+        host: Some(exposure.host.to_uppercase()),
+        path: Some(exposure.path),
+        audiences: vec![format!("api://{}", entra.client_id)],
+    };
+    holder.status.as_mut().unwrap().ownership = Some(ownership);
+    // The client ids of these servers differ, but for the holder's own.
+    let [_, own] = demands(&holder).try_into().unwrap();
+    for demand in [host, &own] {
+        assert!(first_for(demand, (&holder, false), (&served, true)), "{demand:?}");
+    }
+    assert!(first_for(audience, (&served, true), (&holder, false)), "it holds another");
+    for edited in [&mut holder, &mut served.clone()] {
+        edited.metadata.generation = Some(3);
+        assert!(first((&waiting, false), (edited, false)), "what was accepted of an older spec counts for nothing");
+    }
 }
 
 #[test]

@@ -366,3 +366,30 @@ async fn a_claim_that_somebody_garbled_gives_its_value_to_nobody_until_it_is_del
     two.condition("Conflicted", "True", "HostTaken").await;
     assert_eq!(led_by(&one, "graph").await, before);
 }
+
+#[tokio::test]
+async fn a_host_without_a_claim_waits_for_an_orphans_route_to_go_and_not_for_ever() {
+    let space = Space::new().await;
+    let server = mk_server();
+    let host = server["spec"]["exposure"]["host"].as_str().unwrap();
+    let labels = json!({"app.kubernetes.io/managed-by": "mcp-entra-operator", "app.kubernetes.io/name": "mcp-entra-server",
+                        "app.kubernetes.io/instance": "left"});
+    let backend = json!({"service": {"name": "left", "port": {"number": 80}}});
+    space
+        .apply(json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            // Nobody removes the finalizer, so it stays though the operator deletes it.
+            "metadata": {"name": "left", "labels": labels, "finalizers": ["team.example/hold"],
+                         "annotations": {"mcp-entra.dev/exposes": format!("{host}/mcp")}},
+            "spec": {"defaultBackend": backend},
+        }))
+        .await;
+    let is_orphan = async || space.get::<Ingress>("left").await.unwrap().metadata.deletion_timestamp.is_some();
+    until("the operator sees the orphan", is_orphan).await;
+    space.apply(server.clone()).await;
+    space.condition("Programmed", "False", "OwnershipPending").await;
+    assert!(claims_on(&space, host).await.is_empty());
+    // After half a minute whoever names the host has it: routes of that kind can be anybody's.
+    space.condition("Programmed", "True", "Applied").await;
+    space.edit::<Ingress>("left", json!({"metadata": {"finalizers": null}})).await;
+}

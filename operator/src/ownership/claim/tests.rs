@@ -4,6 +4,11 @@ use crate::validate::tests::mk_server;
 const GRACE: Duration = Duration::from_secs(600);
 const TENANT: &str = "8f6b0000-0000-0000-0000-00000000000a";
 
+/// A claim after those were released who have been gone for the grace period, where the namespace has not too many.
+fn release(claim: &Claim, presence: impl Fn(&Holder) -> Presence, now: Timestamp, grace: Duration) -> Released {
+    super::release(claim, presence, |_| false, now, grace)
+}
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
@@ -136,6 +141,17 @@ fn holders_are_released_when_they_have_been_gone_for_the_grace_period_and_no_ear
     });
     assert_eq!(release(&vacant(claim.clone(), 1_000), |_| Presence::Gone, at(1_600), GRACE), Released::Empty);
     assert_eq!(release(&claim, |_| Presence::Present, at(9_000), GRACE), Released::Unchanged);
+}
+
+#[test]
+fn a_vacant_value_that_is_one_too_many_is_released_at_once_and_a_held_one_is_not() {
+    let claim = claimed(&[on_host("a", "graph", "/mcp")]);
+    let release = |claim: &Claim, presence| super::release(claim, |_| presence, |_| true, at(1_001), GRACE);
+    assert_eq!(release(&vacant(claim.clone(), 1_000), Presence::Gone), Released::Empty);
+    for presence in [Presence::Present, Presence::Leaving] {
+        assert_eq!(release(&claim, presence), Released::Unchanged);
+        assert_eq!(release(&vacant(claim.clone(), 1_000), presence), Released::Changed(claim.clone()));
+    }
 }
 
 #[test]
