@@ -263,7 +263,7 @@ impl Space {
     /// Has the API server refuse objects of the namespace of which that expression (CEL) is false, by a policy of whoever
     /// runs the cluster. It takes effect a moment later.
     pub(crate) async fn refuse(&self, group: &str, plural: &str, expression: &str, message: &str) {
-        let name = format!("{}-{plural}", self.name);
+        let name = format!("{}-{}", self.name, plural.replace('/', "-"));
         let version = "admissionregistration.k8s.io/v1";
         let rule = json!({"apiGroups": [group], "apiVersions": ["*"], "resources": [plural],
                           "operations": ["CREATE", "UPDATE"]});
@@ -285,7 +285,10 @@ impl Space {
     /// Takes back what [`Space::refuse`] did.
     pub(crate) async fn refuse_no_longer(&self, plural: &str) {
         let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(self.client.clone());
-        bindings.delete(&format!("{}-{plural}", self.name), &DeleteParams::default()).await.unwrap();
+        bindings
+            .delete(&format!("{}-{}", self.name, plural.replace('/', "-")), &DeleteParams::default())
+            .await
+            .unwrap();
     }
 
     /// Sets a label of the namespace; `None` removes it.

@@ -173,6 +173,24 @@ async fn whatever_a_pod_says_its_servers_status_follows() {
     }
 }
 
+#[tokio::test]
+async fn a_ready_server_is_ready_no_longer_when_its_pod_reports_a_failure_of_any_length() {
+    let space = Space::new().await;
+    let mut server = mk_server();
+    server["spec"].as_object_mut().unwrap().remove("exposure");
+    space.apply(server).await;
+    let name = space.bound_pod().await;
+    let pod = space.runs(&name).await;
+    pod.enforces(&space.policy().await);
+    pod.says(|report| report.federation.works = Some(true));
+    space.condition("Ready", "True", "Ready").await;
+    pod.says(|report| {
+        report.federation.works = Some(false);
+        report.federation.message = Some("x".repeat(40_000));
+    });
+    space.condition("Ready", "False", "ExchangeFailed").await;
+}
+
 /// Where in a document there are texts.
 fn strings(value: &serde_json::Value, at: &str) -> Vec<String> {
     match value {

@@ -3,6 +3,7 @@
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, Pod},
+    events::v1::Event,
     networking::v1::Ingress,
 };
 use kube::ResourceExt;
@@ -196,6 +197,33 @@ async fn a_policy_that_cannot_be_written_keeps_no_host_exposed_and_no_claim_from
     })
     .await;
     assert!(space.get::<Ingress>("graph").await.is_none(), "nothing is exposed while the policy cannot be written");
+}
+
+#[tokio::test]
+async fn a_status_that_is_refused_is_told_of_in_an_event_and_written_once_it_can_be() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.refuse("mcp-entra.dev", "mcpservers/status", "false", "nobody says anything").await;
+    let mut replicas = 1;
+    until("it is told that the status cannot be written", async || {
+        replicas += 1;
+        space.edit::<McpServer>("graph", json!({"spec": {"replicas": replicas % 50}})).await;
+        let events = space.api::<Event>().list(&Default::default()).await.unwrap();
+        let is_told = |event: &Event| {
+            event.reason.as_deref() == Some("StatusNotWritten")
+                && event.note.as_deref().is_some_and(|note| note.contains("nobody says anything"))
+        };
+        events.iter().any(is_told)
+    })
+    .await;
+    space.refuse_no_longer("mcpservers/status").await;
+    until("the status is of the spec as it is", async || {
+        let server = space.get::<McpServer>("graph").await.unwrap();
+        let accepted = find(&server.status.unwrap().conditions, "Accepted").unwrap();
+        accepted.observed_generation == server.metadata.generation
+    })
+    .await;
 }
 
 #[tokio::test]

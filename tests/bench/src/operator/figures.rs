@@ -23,10 +23,9 @@ pub struct Figures {
     pub(super) all_ready: Duration,
     pub(super) creation: Requests,
     pub(super) creation_passes: u64,
-    pub(super) steady: Requests,
-    pub(super) steady_passes: u64,
-    pub(super) steady_polls: u64,
-    pub(super) steady_cpu: Duration,
+    pub(super) steady: Window,
+    /// The same, with rivals.
+    pub(super) rivals: Window,
     /// From the start of the new process until its watches have seen everything.
     pub(super) restart_ready: Duration,
     /// Until it has asked every pod.
@@ -41,6 +40,22 @@ pub struct Figures {
     pub(super) steady_memory: Memory,
     pub(super) restart_memory: Memory,
     pub(super) deny_memory: Memory,
+}
+
+/// A window in which nothing is to be written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Window {
+    pub(super) requests: Requests,
+    pub(super) passes: u64,
+    pub(super) polls: u64,
+    pub(super) cpu: Duration,
+}
+
+impl Window {
+    /// Processor time of the operator by passes, in milliseconds.
+    fn of_a_pass(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e3 / (self.passes.max(1) as f64)
+    }
 }
 
 impl Figures {
@@ -62,7 +77,11 @@ impl Figures {
                 spread(&servers)
             ));
         }
-        for (window, requests) in [("in a steady window", &self.steady), ("by a restart", &self.restart)] {
+        for (window, requests) in [
+            ("in a steady window", &self.steady.requests),
+            ("in a steady window with rivals", &self.rivals.requests),
+            ("by a restart", &self.restart),
+        ] {
             if requests.writes() > 0 {
                 let kinds = Purpose::ALL.into_iter().filter(|purpose| *purpose != Purpose::Lease);
                 let kinds: Vec<_> = kinds.flat_map(|purpose| requests.kinds(purpose)).collect();
@@ -88,13 +107,13 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, table: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Size { servers, namespaces, steady_seconds, .. } = self.size;
+        let Size { servers, namespaces, steady_seconds, rivals, .. } = self.size;
         writeln!(
             table,
             "Method: {servers} McpServers, each with its McpRoleMapping and an Ingress, in {namespaces} namespaces; {} pods. \
              A real kube-apiserver, etcd, controller manager and scheduler; the release program as a process under its own \
              service account with default options. Stubs: the node (pods Ready at once, a kubelet's nudge and sync), the \
-             edge, and the pods' /status. Requests are those of the audit log, memory is the kernel's VmRSS. {} processors.\n",
+             edge, and the pods' /status. Requests are those of the audit log, memory is the kernel's VmRSS. {} processors. Rivals: {rivals} servers on one host and {rivals} losers of one client id.\n",
             self.size.pods(),
             std::thread::available_parallelism().map_or(1, usize::from),
         )?;
@@ -102,11 +121,15 @@ impl fmt::Display for Figures {
         row("first apply to last apply answered", seconds(self.applied))?;
         row("first apply to last Ready", seconds(self.all_ready))?;
         row("passes until quiet, each server", format!("{:.1}", self.creation_passes as f64 / f64::from(servers)))?;
-        row("writes in the steady window but the lease", self.steady.writes().to_string())?;
+        row("writes in the steady window but the lease", self.steady.requests.writes().to_string())?;
         row("length of the steady window", format!("{steady_seconds} s"))?;
-        row("passes in it", self.steady_passes.to_string())?;
-        row("polls of pods in it", self.steady_polls.to_string())?;
-        row("processor time in it", seconds(self.steady_cpu))?;
+        row("passes in it", self.steady.passes.to_string())?;
+        row("polls of pods in it", self.steady.polls.to_string())?;
+        row("processor time in it", seconds(self.steady.cpu))?;
+        row("passes with rivals", self.rivals.passes.to_string())?;
+        row("processor time with rivals", seconds(self.rivals.cpu))?;
+        let ratio = self.rivals.of_a_pass() / self.steady.of_a_pass();
+        row("processor time of a pass, with : without", format!("{ratio:.2}"))?;
         row("restart until ready", seconds(self.restart_ready))?;
         row("restart until every pod is asked", seconds(self.restart_all_asked))?;
         row("writes by the restart but the lease", self.restart.writes().to_string())?;
@@ -129,7 +152,7 @@ impl fmt::Display for Figures {
         }
         for (window, requests) in [
             ("from the first apply until quiet", &self.creation),
-            ("in the steady window", &self.steady),
+            ("in the steady window", &self.steady.requests),
             ("by the restart", &self.restart),
             ("by the deny", &self.deny),
         ] {

@@ -46,6 +46,30 @@ pub(super) async fn apply(client: &Client, size: &Size) -> anyhow::Result<()> {
         .await
 }
 
+/// Applies servers of one more namespace that all name one host, and as many that name a client id of another namespace.
+/// None has pods.
+pub(super) async fn rivals(client: &Client, size: &Size) -> anyhow::Result<()> {
+    let namespace = "rivals";
+    let manifest = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+    Api::<Namespace>::all(client.clone())
+        .patch(namespace, &PatchParams::apply("bench"), &Patch::Apply(manifest))
+        .await?;
+    let beside = |number: u32| {
+        let mut server = server(namespace, &format!("beside-{number:04}"), size.servers + number, 0);
+        let exposure = json!({"host": "one.mcp.contoso.com", "path": format!("/beside-{number}"),
+            "ingress": {}, "tls": {"secretName": "graph-tls"}});
+        if let Some(spec) = server.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.insert("exposure".to_owned(), exposure);
+        }
+        server
+    };
+    // The first of all servers holds that client id.
+    let loser = |number: u32| server(namespace, &format!("loser-{number:04}"), 0, 0);
+    stream::iter((0..size.rivals).flat_map(|number| [beside(number), loser(number)]).map(Ok))
+        .try_for_each_concurrent(AT_ONCE, async |server| patch(client, "mcpservers", &server).await)
+        .await
+}
+
 /// Denies something on every server there is.
 pub(super) async fn deny(client: &Client) -> anyhow::Result<()> {
     let mapping = json!({

@@ -20,6 +20,7 @@ use testbed::supervisor::Supervisor;
 pub use figures::Figures;
 
 use cluster::Cluster;
+use figures::Window;
 use node::StubNode;
 use program::Program;
 use requests::Requests;
@@ -37,6 +38,9 @@ pub struct Size {
     /// Namespaces that the servers are spread over.
     #[arg(long, default_value_t = 20)]
     pub namespaces: u32,
+    /// Servers on one host, and as many that name a client id of another, which are added for a second such window.
+    #[arg(long, default_value_t = 100)]
+    pub rivals: u32,
     /// Length of the window in which nothing may be written.
     #[arg(long, default_value_t = 60)]
     pub steady_seconds: u64,
@@ -90,13 +94,7 @@ pub async fn measure(
     figures.full_memory = operator.memory()?;
 
     say(&format!("counting writes for {} s", size.steady_seconds));
-    let (mark, cpu, polls) = (cluster.audit().mark()?, operator.cpu()?, node.pods().polls());
-    let passes = operator.passes().await?;
-    tokio::time::sleep(Duration::from_secs(size.steady_seconds)).await;
-    figures.steady = requests_since(&cluster, mark)?;
-    figures.steady_cpu = operator.cpu()?.saturating_sub(cpu);
-    figures.steady_polls = node.pods().polls() - polls;
-    figures.steady_passes = operator.passes().await? - passes;
+    figures.steady = window(size, &cluster, &operator, &node).await?;
     figures.steady_memory = operator.memory()?;
 
     say("restarting the operator");
@@ -123,8 +121,26 @@ pub async fn measure(
     quiet(&cluster).await?;
     figures.deny = requests_since(&cluster, mark)?;
     figures.deny_memory = operator.memory()?;
+
+    say(&format!("applying {} servers on one host, and as many that name one client id", size.rivals));
+    load::rivals(&cluster.client()?, size).await?;
+    quiet(&cluster).await?;
+    figures.rivals = window(size, &cluster, &operator, &node).await?;
     operator.stop().await;
     Ok(figures)
+}
+
+/// Measures a window in which nothing is to be written.
+async fn window(size: &Size, cluster: &Cluster, operator: &Program, node: &StubNode) -> anyhow::Result<Window> {
+    let (mark, cpu, polls) = (cluster.audit().mark()?, operator.cpu()?, node.pods().polls());
+    let passes = operator.passes().await?;
+    tokio::time::sleep(Duration::from_secs(size.steady_seconds)).await;
+    Ok(Window {
+        requests: requests_since(cluster, mark)?,
+        cpu: operator.cpu()?.saturating_sub(cpu),
+        polls: node.pods().polls() - polls,
+        passes: operator.passes().await? - passes,
+    })
 }
 
 fn requests_since(cluster: &Cluster, mark: Marker) -> anyhow::Result<Requests> {
