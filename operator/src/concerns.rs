@@ -14,7 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::{
     child::ChildKind,
     editions::Edition,
-    views::{ChildView, GatewayView, Labelled},
+    gateways::GatewayView,
+    views::{ChildView, Labelled},
     world::{Touched, WatchedMapping, WatchedNamespace, WatchedServer},
 };
 
@@ -131,6 +132,12 @@ pub(crate) fn servers_of_gateway(
         .iter()
         .map(|server| ObjectRef::from_obj(&**server))
         .collect()
+}
+
+/// The servers that are exposed at some Gateway.
+pub(crate) fn servers_at_gateways(servers: &Store<WatchedServer>) -> Vec<ObjectRef<WatchedServer>> {
+    let is_at_gateway = |server: &McpServer| server.spec.exposure.as_ref().is_some_and(|found| found.gateway.is_some());
+    references(&servers.state_filter(|server| server.0.as_ref().is_ok_and(is_at_gateway)))
 }
 
 /// The server to which a labelled child belongs.

@@ -357,6 +357,7 @@ mod tests {
                 pods: cache().0,
                 claims: Claims::empty("mcp-entra-system").0,
                 gateways: reflector::store().0,
+                gateway_classes: reflector::store().0,
                 gateways_listed: Arc::default(),
                 served: tokio::sync::watch::channel(None).1,
             },

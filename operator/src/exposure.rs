@@ -7,10 +7,11 @@ use mcp_entra_crds::{Exposure, GatewayExposure, GatewayReference, IngressExposur
 use crate::{
     child::ChildKind,
     conditions::Reason,
+    gateways::ListenerView,
     options::Options,
     owner::Owner,
     validate::{Refusal, matches_any, refuse},
-    views::{ChildView, ListenerView},
+    views::ChildView,
     world::OwnChildren,
 };
 
@@ -27,7 +28,12 @@ pub(crate) struct Exposed {
     pub(crate) issuer: Option<IssuerReference>,
     /// Gateways and listeners that the spec names and that do not exist, in words.
     pub(crate) absent: Vec<String>,
+    /// Time for each request, where a route is to name one.
+    pub(crate) request_timeout: Option<String>,
 }
+
+/// No limit to the time of a request: answers are streams of events without an end that anybody could know.
+const NO_LIMIT: &str = "0s";
 
 /// By what clients come in.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +54,8 @@ pub(crate) struct NamedGateway {
     pub(crate) namespace: String,
     /// What it listens to; absent where there is no such Gateway.
     pub(crate) listeners: Option<Vec<ListenerView>>,
+    /// Its controller sets a time for each request where a route asks for one.
+    pub(crate) takes_timeouts: bool,
 }
 
 impl NamedGateway {
@@ -106,7 +114,11 @@ pub(crate) fn validate(
         }
     };
     let absent = gateways.into_iter().flatten().filter_map(NamedGateway::absent).collect();
-    Ok(Exposed { host: exposure.host.clone(), path: exposure.path.clone(), way, issuer, absent })
+    // A Gateway that does not know the field may refuse the route.
+    let all_take_timeouts = gateways.is_some_and(|gateways| gateways.iter().all(|gateway| gateway.takes_timeouts));
+    let request_timeout = exposure.request_timeout.clone().or_else(|| all_take_timeouts.then(|| NO_LIMIT.to_owned()));
+    let (host, path) = (exposure.host.clone(), exposure.path.clone());
+    Ok(Exposed { host, path, way, issuer, absent, request_timeout })
 }
 
 /// Decides whether the operator's configuration allows a host: one of the list, one below a `*.` domain of it, or any for
@@ -241,7 +253,28 @@ mod tests {
 
     fn no_gateway() -> NamedGateway {
         let parent = json!({"name": "shared", "namespace": "infra", "sectionName": "web"});
-        NamedGateway { parent: serde_json::from_value(parent).unwrap(), namespace: "infra".into(), listeners: None }
+        NamedGateway {
+            parent: serde_json::from_value(parent).unwrap(),
+            namespace: "infra".into(),
+            listeners: None,
+            takes_timeouts: false,
+        }
+    }
+
+    #[test]
+    fn a_route_names_a_time_where_the_author_does_or_all_gateways_take_no_limit() {
+        let time = |takes: &[bool], asked: Option<&str>| {
+            let gateways: Vec<NamedGateway> =
+                takes.iter().map(|takes| NamedGateway { takes_timeouts: *takes, ..listener("HTTPS") }).collect();
+            let mut exposure = at_listener();
+            exposure["requestTimeout"] = json!(asked);
+            check(exposure, &gateways).unwrap().request_timeout
+        };
+        assert_eq!(time(&[true], None).as_deref(), Some("0s"));
+        assert_eq!(time(&[true, false], None), None);
+        for takes in [true, false] {
+            assert_eq!(time(&[takes], Some("90s")).as_deref(), Some("90s"), "its author knows the Gateway");
+        }
     }
 
     fn at_listener() -> Value {

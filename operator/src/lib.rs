@@ -50,6 +50,7 @@ mod exposure;
 mod fleet;
 mod foreign;
 mod gate;
+mod gateways;
 mod hosts;
 mod http;
 mod leader;

@@ -191,6 +191,10 @@ fn gateways(world: &World, server: &McpServer, owner: &Owner) -> Option<Vec<Name
         NamedGateway {
             parent: parent.clone(),
             namespace: namespace.clone(),
+            takes_timeouts: gateway.as_ref().is_some_and(|gateway| {
+                let class = world.gateway_classes.get(&ObjectRef::new(&gateway.spec.gateway_class_name));
+                class.is_some_and(|class| class.takes_timeouts())
+            }),
             listeners: gateway.map(|gateway| gateway.spec.listeners.clone()),
         }
     };

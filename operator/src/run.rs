@@ -24,8 +24,8 @@ use crate::{
     by_uid::ByUid,
     census::Census,
     concerns::{
-        concerning, mappings_beside, mappings_of, server_of, servers_beside, servers_in, servers_of_config_map,
-        servers_of_gateway,
+        concerning, mappings_beside, mappings_of, server_of, servers_at_gateways, servers_beside, servers_in,
+        servers_of_config_map, servers_of_gateway,
     },
     controller::{self as server, Context},
     discovery::discover,
@@ -156,7 +156,8 @@ pub async fn run(
         .with_config(Config::default().concurrency(BOUND_BY_PASSES))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     server_controller = {
-        let (inside, config_maps, exposed) = (servers.clone(), servers.clone(), servers.clone());
+        let (inside, config_maps) = (servers.clone(), servers.clone());
+        let (exposed, at_gateways) = (servers.clone(), servers.clone());
         server_controller
             .reconcile_on(servers_of_mappings)
             .watches_stream(touched_namespaces, move |namespace| servers_in(&inside, &namespace))
@@ -174,6 +175,7 @@ pub async fn run(
             .reconcile_on(streams.pods.flat_map(|pod| stream::iter(server_of(&*pod))))
             .reconcile_all_on(WatchStream::from_changes(served).map(drop))
             .reconcile_all_on(leadership.gained())
+            .watches_stream(streams.gateway_classes, move |_| servers_at_gateways(&at_gateways))
             .watches_stream(streams.gateways, move |gateway| servers_of_gateway(&exposed, &gateway))
     };
     let reconcile_servers = server_controller

@@ -1,12 +1,9 @@
 //! The few fields that are read of children and pods: a thousand full ones would take tens of megabytes.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::net::IpAddr;
 
-use k8s_openapi::{
-    NamespaceResourceScope,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
-};
-use kube::{Resource, core::PartialObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::core::PartialObjectMeta;
 use serde::Deserialize;
 
 use crate::{
@@ -356,58 +353,6 @@ pub(crate) struct LoadBalancerView {
 pub(crate) struct AddressView {
     pub(crate) ip: Option<Foreign>,
     pub(crate) hostname: Option<Foreign>,
-}
-
-/// What is read of a Gateway, which is never ours: whether a listener ends TLS.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct GatewayView {
-    pub(crate) metadata: ObjectMeta,
-    pub(crate) spec: GatewaySpecView,
-}
-
-/// What is read of a Gateway's spec.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct GatewaySpecView {
-    pub(crate) listeners: Vec<ListenerView>,
-}
-
-/// What is read of a listener.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct ListenerView {
-    pub(crate) name: String,
-    pub(crate) protocol: String,
-}
-
-impl Resource for GatewayView {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Gateway".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        ChildKind::HttpRoute.api_resource().group.into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        ChildKind::HttpRoute.api_resource().version.into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "gateways".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 #[cfg(test)]

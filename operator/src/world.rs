@@ -35,11 +35,12 @@ use crate::{
     child::ChildKind,
     discovery::Served,
     errors::Error,
+    gateways::{GatewayClassView, GatewayView},
     owner::{MANAGED_BY, Owner, SERVER_UID},
     ownership::claims::{self, Change, Claims},
     resolve::Seen,
     scope::{Scope, Watched},
-    views::{ChildView, GatewayView, Labelled, PodView},
+    views::{ChildView, Labelled, PodView},
     watched::{WatchedChild, WatchedPod},
 };
 
@@ -67,6 +68,7 @@ pub(crate) struct World {
     pub(crate) claims: Claims,
     /// Where TLS may end.
     pub(crate) gateways: Store<GatewayView>,
+    pub(crate) gateway_classes: Store<GatewayClassView>,
     /// Whether the Gateways have been listed since there is such a kind: before that, none seen is not none there.
     pub(crate) gateways_listed: Arc<AtomicBool>,
     /// Which of the kinds that others bring there are.
@@ -94,6 +96,7 @@ pub(crate) struct Streams {
     pub(crate) pods: BoxStream<'static, Arc<PodView>>,
     pub(crate) claims: BoxStream<'static, Change>,
     pub(crate) gateways: Touched<GatewayView>,
+    pub(crate) gateway_classes: Touched<GatewayClassView>,
 }
 
 /// Watches everything that a pass over an McpServer depends on.
@@ -136,6 +139,10 @@ pub(crate) fn watch(
             watcher(api.clone(), everything()).default_backoff().inspect_ok(move |event| listed.note(event))
         })
     });
+    let api = Api::<GatewayClassView>::all(client.clone());
+    let (gateway_classes, touched_gateway_classes) = store_of(|_| {
+        while_served(ChildKind::HttpRoute, &served, move || watcher(api.clone(), everything()).default_backoff())
+    });
     let world = World {
         servers,
         mappings,
@@ -145,6 +152,7 @@ pub(crate) fn watch(
         pods,
         claims,
         gateways,
+        gateway_classes,
         gateways_listed,
         served,
     };
@@ -158,6 +166,7 @@ pub(crate) fn watch(
         pods: touched_pods,
         claims: changed_claims,
         gateways: touched_gateways,
+        gateway_classes: touched_gateway_classes,
     };
     (world, streams)
 }
@@ -403,6 +412,7 @@ impl World {
             for (_, children) in self.children.0.iter().filter(|(kind, _)| kind.brought_by().is_some()) {
                 children.complete().await?;
             }
+            self.gateway_classes.wait_until_ready().await.map_err(ended)?;
             self.gateways.wait_until_ready().await.map_err(ended)
         };
         tokio::time::timeout(PATIENCE, others).await.unwrap_or(Ok(()))

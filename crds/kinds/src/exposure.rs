@@ -22,6 +22,10 @@ use serde::{Deserialize, Serialize};
     "!has(self.gateway) || has(self.tls.terminatedByGateway) || (self.gateway.parentRefs.size() == 1 && !has(self.gateway.parentRefs[0].sectionName))",
     "with tls.issuerRef or tls.secretName, gateway.parentRefs names one Gateway and no sectionName: the server brings a listener of its own"
 ))]
+#[x_kube(validation = (
+    "!has(self.requestTimeout) || has(self.gateway)",
+    "requestTimeout goes with gateway; with ingress, name the annotation of its controller in ingress.annotations"
+))]
 pub struct Exposure {
     /// Host name that clients connect to.
     #[schemars(
@@ -39,6 +43,11 @@ pub struct Exposure {
     /// Exposure by an Ingress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressExposure>,
+    /// Time that the Gateways give each request, as `90s`; `0s` sets no limit. Absent: no limit where the class of every Gateway
+    /// lists the feature HTTPRouteRequestTimeout, and the Gateway's default elsewhere.
+    #[schemars(length(max = 32), regex(pattern = "^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<String>,
     /// Where the certificate comes from.
     pub tls: Tls,
 }

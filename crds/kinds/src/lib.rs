@@ -33,5 +33,10 @@ pub use workload::{
     TopologySpread, WhenUnsatisfiable,
 };
 
+/// Says if a value is its type's default: then it is not written, and its schema fills in nothing.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// The API group of every kind here, and the prefix of this project's labels and annotations.
 pub const GROUP: &str = "mcp-entra.dev";

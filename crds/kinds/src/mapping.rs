@@ -147,7 +147,7 @@ pub struct Grant {
     pub require: Option<Requirements>,
     /// As whom the tools reach Microsoft Graph for these users. `Application` hands them the application's tenant-wide
     /// permissions, and counts only on a server whose `spec.graph.access` is `Application`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub graph: GraphAccess,
     /// What they may use.
     pub allow: Allow,

@@ -132,7 +132,7 @@ pub struct EnvironmentVariable {
     pub name: String,
     /// Its value.
     #[schemars(length(max = 4096))]
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub value: String,
 }
 

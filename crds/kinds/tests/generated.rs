@@ -4,6 +4,9 @@
 
 use std::{fs, path::PathBuf};
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use mcp_entra_crds::{custom_resource_definitions, definition_yaml};
 use mcp_entra_policy::{CompiledPolicy, ServerConfiguration};
 
@@ -43,4 +46,34 @@ fn the_committed_schemas_are_what_the_types_say() {
     ] {
         hold(&format!("schemas/{name}.schema.json"), &format!("{:#}\n", serde_json::to_value(schema).unwrap()));
     }
+}
+
+/// Schemas of items of lists, wherever they are, with their paths.
+fn items(schema: &JSONSchemaProps, path: &str, in_item: bool, found: &mut Vec<(String, bool)>) {
+    if in_item {
+        found.push((path.to_owned(), schema.default.is_some()));
+    }
+    for (name, member) in schema.properties.iter().flatten() {
+        items(member, &format!("{path}.{name}"), in_item, found);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
+        items(item, &format!("{path}[]"), true, found);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(member)) = &schema.additional_properties {
+        items(member, &format!("{path}{{}}"), in_item, found);
+    }
+}
+
+#[test]
+fn no_item_of_a_list_has_a_default_that_a_second_apply_would_take_away_again() {
+    let mut found = Vec::new();
+    for definition in custom_resource_definitions().unwrap() {
+        for version in &definition.spec.versions {
+            let schema = version.schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+            items(schema, &definition.spec.names.kind, false, &mut found);
+        }
+    }
+    assert!(found.iter().any(|(path, _)| path == "McpRoleMapping.spec.grants[].graph"), "{found:?}");
+    let filled: Vec<_> = found.iter().filter(|(_, has_default)| *has_default).collect();
+    assert!(filled.is_empty(), "{filled:?}");
 }

@@ -45,12 +45,13 @@ pub(super) fn http_route(owner: &Owner, exposed: &Exposed, held: &Held, parents:
             Published::Exactly(path) => json!({"path": {"type": "Exact", "value": path}}),
         })
         .collect();
-    let rule = json!({
+    let mut rule = json!({
         "matches": matches,
         "backendRefs": [{"name": ChildKind::Service.name(&owner.name), "port": PORT}],
-        // Answers are streams of events without an end that anybody could know.
-        "timeouts": {"request": "0s"},
     });
+    if let (Some(time), Some(rule)) = (&exposed.request_timeout, rule.as_object_mut()) {
+        rule.insert("timeouts".to_owned(), json!({"request": time}));
+    }
     object(
         exposing_metadata(owner, exposed, kind),
         kind,

@@ -36,6 +36,7 @@ pub(super) fn ingress(
             Published::Below(path) => (path, "Prefix"),
             Published::Exactly(path) => (path, "Exact"),
         };
+        let path_type = if is_plain(&path) { path_type } else { "ImplementationSpecific" };
         HTTPIngressPath { path: Some(path), path_type: path_type.to_owned(), backend: backend.clone() }
     };
     Ingress {
@@ -54,4 +55,10 @@ pub(super) fn ingress(
         }),
         status: None,
     }
+}
+
+/// Says if a path has no other characters than those that ingress-nginx takes of the types `Exact` and `Prefix`, since 1.12
+/// by default. Its webhook refuses the whole Ingress otherwise.
+fn is_plain(path: &str) -> bool {
+    path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-'))
 }

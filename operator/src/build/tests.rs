@@ -192,8 +192,8 @@ fn the_ingress_publishes_the_endpoint_and_both_forms_of_its_metadata_over_tls_an
         paths(ingress),
         [
             ("/mcp", "Prefix"),
-            ("/.well-known/oauth-protected-resource/mcp", "Exact"),
-            ("/.well-known/oauth-protected-resource", "Exact"),
+            ("/.well-known/oauth-protected-resource/mcp", "ImplementationSpecific"),
+            ("/.well-known/oauth-protected-resource", "ImplementationSpecific"),
         ]
     );
     assert_eq!(ingress["spec"]["tls"], json!([{"hosts": ["graph.mcp.contoso.com"], "secretName": "graph-tls"}]));
@@ -204,7 +204,19 @@ fn the_ingress_publishes_the_endpoint_and_both_forms_of_its_metadata_over_tls_an
 #[test]
 fn a_host_has_one_metadata_document_at_its_root_that_of_its_oldest_server() {
     let ingress = &mk_children_of(Held { root: false, listener_of: None }, |_| {})[&ChildKind::Ingress];
-    assert_eq!(paths(ingress), [("/mcp", "Prefix"), ("/.well-known/oauth-protected-resource/mcp", "Exact")]);
+    let metadata = "/.well-known/oauth-protected-resource/mcp";
+    assert_eq!(paths(ingress), [("/mcp", "Prefix"), (metadata, "ImplementationSpecific")]);
+}
+
+#[test]
+fn no_path_of_an_ingress_is_one_that_a_strict_controller_refuses() {
+    for path in ["/mcp", "/team_a/graph-2", "/~alice", "/a/~b/c"] {
+        let children = mk_children(|server| server.spec.exposure.as_mut().unwrap().path = path.into());
+        for (path, path_type) in paths(&children[&ChildKind::Ingress]) {
+            let is_plain = !path.contains(['.', '~']);
+            assert_eq!(path_type == "ImplementationSpecific", !is_plain, "{path}: {path_type}");
+        }
+    }
 }
 
 fn paths(ingress: &Value) -> Vec<(&str, &str)> {
@@ -227,18 +239,24 @@ fn every_child_is_owned_and_labelled() {
 }
 
 #[test]
-fn a_route_leads_what_is_published_from_its_gateways_without_a_time_out() {
-    let children = mk_children(|server| {
-        let exposure = json!({"host": "h.example", "tls": {"terminatedByGateway": true}, "gateway": {"parentRefs": [
-            {"name": "shared", "namespace": "infra", "sectionName": "https"}]}});
-        server.spec.exposure = Some(serde_json::from_value(exposure).unwrap());
-    });
+fn a_route_leads_what_is_published_from_its_gateways_and_names_a_time_where_there_is_one() {
+    let at_gateway = |time: Option<&'static str>| {
+        mk_children(move |server| {
+            let parent = json!({"name": "shared", "namespace": "infra", "sectionName": "https"});
+            let exposure = json!({"host": "h.example", "tls": {"terminatedByGateway": true},
+                "gateway": {"parentRefs": [parent]}, "requestTimeout": time});
+            server.spec.exposure = Some(serde_json::from_value(exposure).unwrap());
+        })
+    };
+    let timed = at_gateway(Some("90s"));
+    assert_eq!(timed[&ChildKind::HttpRoute]["spec"]["rules"][0]["timeouts"], json!({"request": "90s"}));
+    let children = at_gateway(None);
     let spec = &children[&ChildKind::HttpRoute]["spec"];
     let parent = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "shared", "namespace": "infra",
                         "sectionName": "https"});
     assert_eq!((&spec["parentRefs"], &spec["hostnames"]), (&json!([parent]), &json!(["h.example"])));
     let rule = &spec["rules"][0];
-    assert_eq!(rule["timeouts"], json!({"request": "0s"}));
+    assert!(rule.get("timeouts").is_none(), "Gateways that do not know the field refuse the route");
     assert_eq!(rule["backendRefs"], json!([{"name": "graph", "port": 80}]));
     let paths: Vec<_> = rule["matches"].as_array().unwrap().iter().map(|found| found["path"].clone()).collect();
     assert_eq!(

@@ -15,6 +15,8 @@ async fn run_command(space: &Space, message: &str) -> Vec<String> {
     let plane = &space.cluster.plane;
     let mut kubectl = tokio::process::Command::new(plane.kubectl());
     kubectl.arg("--kubeconfig").arg(plane.kubeconfig()).args(&arguments);
+    // Discovery is cached below HOME otherwise, and would stay behind.
+    kubectl.env("KUBECACHEDIR", plane.kubeconfig().with_file_name("kubectl-cache"));
     // It goes on where an object is gone meanwhile, as what leads to an orphan.
     let output = kubectl.output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

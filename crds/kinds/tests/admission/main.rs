@@ -469,3 +469,21 @@ async fn every_example_is_accepted() {
     }
     assert!(seen >= 3, "only {seen} examples were seen");
 }
+
+#[tokio::test]
+async fn a_second_apply_of_the_examples_changes_nothing() {
+    let plane = control_plane().await;
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let mut said = String::new();
+    for _ in 0..2 {
+        let mut kubectl = tokio::process::Command::new(plane.kubectl());
+        kubectl.arg("--kubeconfig").arg(plane.kubeconfig()).args(["apply", "-f", examples]);
+        // Discovery is cached below HOME otherwise, and would stay behind.
+        kubectl.env("KUBECACHEDIR", plane.kubeconfig().with_file_name("kubectl-cache"));
+        let output = kubectl.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        said = String::from_utf8(output.stdout).unwrap();
+    }
+    let changed: Vec<&str> = said.lines().filter(|line| !line.ends_with(" unchanged")).collect();
+    assert!(said.lines().count() >= 4 && changed.is_empty(), "{said}");
+}
