@@ -5,7 +5,10 @@
 mod audiences;
 mod mappings;
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -17,6 +20,7 @@ use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer, custom_re
 use serde::Deserialize;
 use serde_json::{Value, json};
 use testbed::{control_plane::ControlPlane, shared::Shared, supervisor::Supervisor};
+use tokio::io::AsyncWriteExt;
 
 /// The control plane of this binary, with the kinds established.
 async fn control_plane() -> &'static ControlPlane {
@@ -470,17 +474,36 @@ async fn every_example_is_accepted() {
     assert!(seen >= 3, "only {seen} examples were seen");
 }
 
+/// The examples, as objects that no other test of this control plane has.
+fn examples() -> Vec<Value> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let text: Vec<String> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let mut objects = Vec::new();
+    for document in text.iter().flat_map(|text| serde_yaml::Deserializer::from_str(text)) {
+        let mut object = Value::deserialize(document).unwrap();
+        let its_own = if object["metadata"].get("namespace").is_some() { "namespace" } else { "name" };
+        object["metadata"][its_own] = json!(format!("twice-{}", object["metadata"][its_own].as_str().unwrap()));
+        objects.push(object);
+    }
+    objects
+}
+
 #[tokio::test]
 async fn a_second_apply_of_the_examples_changes_nothing() {
     let plane = control_plane().await;
-    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": examples()}).to_string();
     let mut said = String::new();
     for _ in 0..2 {
         let mut kubectl = tokio::process::Command::new(plane.kubectl());
-        kubectl.arg("--kubeconfig").arg(plane.kubeconfig()).args(["apply", "-f", examples]);
+        kubectl.arg("--kubeconfig").arg(plane.kubeconfig()).args(["apply", "-f", "-"]);
         // Discovery is cached below HOME otherwise, and would stay behind.
         kubectl.env("KUBECACHEDIR", plane.kubeconfig().with_file_name("kubectl-cache"));
-        let output = kubectl.output().await.unwrap();
+        kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = kubectl.spawn().unwrap();
+        running.stdin.take().unwrap().write_all(list.as_bytes()).await.unwrap();
+        let output = running.wait_with_output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         said = String::from_utf8(output.stdout).unwrap();
     }
