@@ -15,6 +15,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{- /* The chart's labels and further ones, of which the chart's win. Takes the chart's context, and the further labels. */ -}}
+{{- define "mcp-entra.labelsWith" -}}
+{{- merge (include "mcp-entra.labels" (index . 0) | fromYaml) (default dict (index . 1)) | toYaml }}
+{{- end }}
+
 {{- /* A reference to an image. Takes the chart's context, and which of `image`. */ -}}
 {{- define "mcp-entra.image" -}}
 {{- $context := index . 0 }}

@@ -191,3 +191,25 @@ async fn names_that_look_like_numbers_stay_names() {
     let pods = &one(&objects, "Deployment")["spec"]["template"]["spec"];
     assert_eq!([&pods["priorityClassName"], &pods["serviceAccountName"]], ["1e3", "1.5"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_and_annotations_that_the_chart_sets_itself_win_and_stand_once() {
+    let taken = json!({"helm.sh/chart": "x", "team": "a"});
+    let annotations = json!({"kubectl.kubernetes.io/default-container": "x", "team.example/note": "a"});
+    let labelled = json!({"create": true, "labels": taken});
+    let objects = render(&json!({
+        "podLabels": taken,
+        "podAnnotations": annotations,
+        "monitoring": {"serviceMonitor": labelled, "prometheusRule": labelled, "grafanaDashboard": labelled},
+    }))
+    .await;
+    let pod = &one(&objects, "Deployment")["spec"]["template"]["metadata"];
+    let kinds = ["ServiceMonitor", "PrometheusRule", "ConfigMap"];
+    let labels = kinds.iter().map(|kind| &one(&objects, kind)["metadata"]["labels"]).chain([&pod["labels"]]);
+    for labels in labels {
+        assert!(labels["helm.sh/chart"].as_str().unwrap().starts_with("mcp-entra-"), "{labels}");
+        assert_eq!(labels["team"], "a");
+    }
+    assert_eq!(pod["annotations"]["kubectl.kubernetes.io/default-container"], "operator");
+    assert_eq!(pod["annotations"]["team.example/note"], "a");
+}

@@ -1,7 +1,8 @@
 //! Values that are refused, and what their author is told.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
+use serde_json::Value;
 use testbed::chart::{REGISTRY_VALUE, chart};
 use testbed::helm::Helm;
 use testbed::stack::repository;
@@ -104,4 +105,68 @@ async fn an_unknown_value_of_the_chart_of_the_kinds_is_refused() {
     let chart = repository("charts/mcp-entra-crds");
     let refusal = helm().await.refused(&["template", "crds", &chart, "--set=kept=true"]).await.unwrap();
     assert!(refusal.contains("additional properties 'kept'"), "{refusal}");
+}
+
+/// Paths of the values that are not empty by default. The chart does not render as meant without one of them.
+fn with_defaults(values: &Value, path: &str, found: &mut Vec<String>) {
+    match values {
+        Value::Object(members) if members.is_empty() => {}
+        Value::Object(members) => {
+            for (name, value) in members {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                with_defaults(value, &path, found);
+            }
+        }
+        Value::Array(items) if items.is_empty() => {}
+        Value::String(text) if text.is_empty() => {}
+        // A key with a dot is one of a map that people replace as a whole.
+        _ if path.contains('/') => {}
+        _ => found.push(path.to_owned()),
+    }
+}
+
+/// What the chart looks for in reused values.
+const LOOKED_FOR: &str = "templates/values/_with-defaults.tpl";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_an_older_chart_upgrade_or_say_in_words_what_they_lack_and_what_to_pass() {
+    let folder = repository("charts/mcp-entra");
+    let values: Value = serde_yaml::from_str(&fs::read_to_string(format!("{folder}/values.yaml")).unwrap()).unwrap();
+    let mut paths = Vec::new();
+    with_defaults(&values, "", &mut paths);
+    // People take limits and labels away by null.
+    paths.retain(|path| !path.starts_with("crds.") && !path.starts_with("resources.") && !path.contains(".labels."));
+    let template =
+        format!("{{{{- define \"mcp-entra.valuesWithDefaults\" -}}}}\n{}\n{{{{- end }}}}\n", paths.join(" "));
+    let file = format!("{folder}/{LOOKED_FOR}");
+    if std::env::var_os("REGENERATE").is_some() {
+        fs::write(&file, &template).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap_or_default(), template, "run it with REGENERATE=1");
+
+    let helm = helm().await;
+    // Each top-level key, as if it had come with this version, and one below it.
+    let mut tops: BTreeSet<&str> = paths.iter().filter_map(|path| path.split('.').next()).collect();
+    // The schema asks for it before anything is rendered.
+    tops.remove("image");
+    for lacking in tops.into_iter().chain(["monitoring.serviceMonitor", "guardrails.refuseOrphaning.enabled"]) {
+        let unset = format!("--set={lacking}=null");
+        let template = ["template", "mcp-entra", &chart(), "--set", REGISTRY_VALUE, &unset];
+        let refusal = helm.refused(&template).await.unwrap();
+        assert!(refusal.contains(lacking) && refusal.contains("--reset-then-reuse-values"), "{lacking}: {refusal}");
+    }
+    // What is empty by default may be absent.
+    let unset =
+        ["template", "mcp-entra", &chart(), "--set", REGISTRY_VALUE, "--set=podLabels=null", "--set=affinity=null"];
+    helm.run(&unset).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chart_that_depends_on_these_may_name_a_condition() {
+    let helm = helm().await;
+    let template = ["template", "mcp-entra", &chart(), "--set", REGISTRY_VALUE, "--set=enabled=true"];
+    helm.run(&template).await.unwrap();
+    helm.run(&["template", "crds", &repository("charts/mcp-entra-crds"), "--set=enabled=true"]).await.unwrap();
+    let refusal = helm.refused(&[&template[..5], &["--set=enable=true"]].concat()).await.unwrap();
+    assert!(refusal.contains("enable"), "{refusal}");
 }
