@@ -15,8 +15,8 @@ pub mod code {
     pub const METHOD_NOT_FOUND: i32 = -32601;
     /// The parameters do not fit the method.
     pub const INVALID_PARAMS: i32 = -32602;
-    /// The caller may not do this. From the range that JSON-RPC leaves to servers; MCP gives it no meaning.
-    pub const FORBIDDEN: i32 = -32003;
+    /// The caller may not do this. JSON-RPC and MCP keep -32768 to -32000 for themselves, so that this code lies outside.
+    pub const FORBIDDEN: i32 = 403;
 }
 
 /// A JSON-RPC error with an HTTP status. `id` is null where none could be read.
@@ -37,4 +37,24 @@ pub fn tool_error(id: &Value, text: &str) -> Response {
 /// A refusal made before the message was read.
 pub fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "message": message }))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_that_json_rpc_does_not_define_lies_outside_its_range() {
+        const DEFINED: [i32; 4] = [-32700, -32600, -32601, -32602];
+        let codes = [
+            code::PARSE_ERROR,
+            code::INVALID_REQUEST,
+            code::METHOD_NOT_FOUND,
+            code::INVALID_PARAMS,
+            code::FORBIDDEN,
+        ];
+        for code in codes {
+            assert!(DEFINED.contains(&code) || !(-32768..=-32000).contains(&code), "{code}");
+        }
+    }
 }
