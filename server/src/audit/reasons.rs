@@ -44,6 +44,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("token_too_long", "the token is longer than 16 KiB"),
     ("unknown_key", "the token is signed with a key that Entra does not publish"),
     ("unknown_method", "a method that this server does not know"),
+    ("unknown_notification", "a notification that this server does not know: answered with 202, and dropped"),
     ("unknown_tool", "a tool that this server does not offer"),
     ("version_1_token", "a version 1 token, where `spec.entra.tokenVersions` has V2 alone"),
     ("version_2_token", "a version 2 token, where `spec.entra.tokenVersions` has V1 alone"),

@@ -58,6 +58,59 @@ async fn what_is_not_one_known_message_is_refused() {
 }
 
 #[tokio::test]
+async fn params_that_do_not_fit_a_method_are_refused_in_both_eras() {
+    let site = Setup::new().start().await;
+    let arguments = json!({ "name": "get_user_details", "arguments": [1] });
+    let legacy = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": arguments });
+    for call in [legacy, modern("tools/call", arguments)] {
+        assert_eq!(refusal(&site, &call.to_string()).await, (400, -32602, "invalid_message".into()), "{call}");
+    }
+    // Arguments that fit are not refused, and neither are absent ones.
+    for params in [json!({ "name": "get_user_details", "arguments": {} }), json!({ "name": "get_user_details" })] {
+        let response = site.rpc(&site.setup.tenant.token(ALICE), "tools/call", params).await;
+        assert_eq!(response.json::<Value>().await.unwrap()["result"]["isError"], json!(false));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_notification_is_accepted_dropped_and_recorded() {
+    let site = Setup::new().start().await;
+    for unknown in ["notifications/of/tomorrow", "$/progress"] {
+        let response = send(&site, json!({ "jsonrpc": "2.0", "method": unknown }).to_string()).await;
+        assert_eq!(response.status(), 202, "{unknown}");
+        let line = site.audit_of(&response).await;
+        assert_eq!((&line["method"], &line["reason"]), (&json!("notifications/*"), &json!("unknown_notification")));
+        assert_eq!(response.bytes().await.unwrap().len(), 0);
+    }
+    let call = r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"get_user_details"}}"#;
+    assert_eq!(refusal(&site, call).await, (400, -32600, "invalid_message".into()));
+    assert!(site.setup.tenant.requests().iter().all(|request| request.host != entra_emulator::Host::Graph));
+}
+
+#[tokio::test]
+async fn a_handshake_is_answered_by_its_body_whatever_the_headers_say() {
+    let site = Setup::new().start().await;
+    let mut params = json!({
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" },
+    });
+    let initialize = |params: &Value, header: &str| {
+        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": "initialize", "params": params });
+        let request = site.request().bearer_auth(site.setup.tenant.token(ALICE));
+        request.header("mcp-protocol-version", header).body(message.to_string()).send()
+    };
+    for header in ["2025-11-25", "2026-07-28", "1999-01-01"] {
+        let response = initialize(&params, header).await.unwrap();
+        assert_eq!(response.status(), 200, "{header}");
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(answer["result"]["protocolVersion"], "2025-06-18", "{header}: {answer}");
+    }
+    params["_meta"] = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
+    let response = initialize(&params, "2026-07-28").await.unwrap();
+    assert_eq!(response.status(), 404);
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], -32601);
+}
+
+#[tokio::test]
 async fn an_unknown_method_is_refused_in_the_way_that_the_clients_era_expects() {
     let site = Setup::new().start().await;
     let unknown = r#"{"jsonrpc":"2.0","id":7,"method":"tools/destroy"}"#;
