@@ -34,6 +34,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("malformed_token", "the token is not a signed JWT, or an ambiguous one"),
     ("method_not_allowed", "another HTTP method than POST"),
     ("neither_user_nor_application", "a token that is neither a user's access token nor an application's"),
+    ("not_acceptable", "the Accept header excludes JSON, which every answer is"),
     ("not_granted", "no grant means the caller"),
     ("not_yet_valid", "the token begins in the future"),
     ("origin_not_accepted", "the request comes from a page of another origin"),

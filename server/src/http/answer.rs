@@ -2,8 +2,13 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
+
+/// More than a refusal in plain text is long; it can quote a header.
+const MAXIMUM_TEXT_BYTES: usize = 64 * 1024;
 
 /// Codes of JSON-RPC errors.
 pub mod code {
@@ -37,6 +42,17 @@ pub fn tool_error(id: &Value, text: &str) -> Response {
 /// A refusal made before the message was read.
 pub fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "message": message }))).into_response()
+}
+
+/// The answer, as JSON where it is a refusal in plain text: rmcp refuses some headers so.
+pub async fn in_json(answer: Response) -> Response {
+    let status = answer.status();
+    if !(status.is_client_error() || status.is_server_error()) || answer.headers().contains_key(CONTENT_TYPE) {
+        return answer;
+    }
+    let text = Limited::new(answer.into_body(), MAXIMUM_TEXT_BYTES).collect().await;
+    let text = text.map(|text| String::from_utf8_lossy(&text.to_bytes()).into_owned()).unwrap_or_default();
+    problem(status, &text)
 }
 
 #[cfg(test)]

@@ -9,13 +9,15 @@
 //! 7. [`principal`]: whose is it?
 //! 8. [`rate_limit`] again: do they ask too often?
 //! 9. [`message`]: what is asked? (POST only, one message, parsed once)
-//! 10. [`authorize`]: may they?
-//! 11. [`sign_in`]: does the answer depend on the user's next sign-in?
+//! 10. [`accept`]: can they read the answer?
+//! 11. [`authorize`]: may they?
+//! 12. [`sign_in`]: does the answer depend on the user's next sign-in?
 //!
 //! What comes through is answered by the rmcp service. 401, 403, 429 and 503 are answered here, before it: a handler cannot
 //! set an HTTP status. Apart from that there are the documents that everybody may read ([`metadata`]), how refusals
 //! look ([`answer`], [`challenge`]), and the [`listener`] under all of it.
 
+mod accept;
 pub mod answer;
 pub mod authorize;
 pub mod bearer;
@@ -35,7 +37,7 @@ pub mod trace;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use mcp_entra_policy::ServerConfiguration;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
@@ -81,8 +83,10 @@ pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
         .layer(from_fn_with_state(Arc::clone(&gate), principal::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_principal))
         .layer(from_fn(message::layer))
+        .layer(from_fn(accept::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), authorize::layer))
-        .layer(from_fn_with_state(Arc::clone(&gate), sign_in::layer));
+        .layer(from_fn_with_state(Arc::clone(&gate), sign_in::layer))
+        .layer(map_response(answer::in_json));
     Router::new()
         .route_service(&gate.configuration.path, mcp_service(tools))
         .route_layer(layers)

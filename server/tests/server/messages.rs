@@ -154,15 +154,52 @@ async fn a_member_that_serde_json_keeps_for_itself_is_refused() {
 }
 
 #[tokio::test]
-async fn only_json_that_may_be_answered_by_json_is_accepted() {
+async fn whoever_does_not_exclude_json_is_answered() {
     let site = Setup::new().start().await;
     let token = site.setup.tenant.token(ALICE);
-    let ping = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
-    let request = || site.http.post(site.url("/mcp")).bearer_auth(&token).body(ping);
-    let text = request().header("content-type", "text/plain").header("accept", "application/json, text/event-stream");
-    assert_eq!(text.send().await.unwrap().status(), 415);
-    let unacceptable = request().header("content-type", "application/json").header("accept", "text/html");
-    assert_eq!(unacceptable.send().await.unwrap().status(), 406);
+    let tools = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+    let request = || site.http.post(site.url("/mcp")).bearer_auth(&token).header("content-type", "application/json");
+    for accept in [None, Some("*/*"), Some("application/json"), Some("application/*;q=0.5"), Some("text/html, */*")] {
+        let mut request = request().body(tools);
+        if let Some(accept) = accept {
+            request = request.header("accept", accept);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200, "{accept:?}");
+        assert!(response.json::<Value>().await.unwrap()["result"]["tools"].is_array(), "{accept:?}");
+    }
+    for accept in ["text/html", "text/event-stream", "*/*, application/json;q=0"] {
+        let response = request().header("accept", accept).body(tools).send().await.unwrap();
+        assert_eq!(response.status(), 406, "{accept}");
+        assert_eq!(site.audit_of(&response).await["reason"], "not_acceptable");
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(answer["id"], 7, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains("Accept: application/json"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_of_a_header_is_json() {
+    let site = Setup::new().start().await;
+    let ping = json!({ "jsonrpc": "2.0", "id": 7, "method": "ping" }).to_string();
+    for (header, value, status) in [
+        ("content-type", "text/plain", 415),
+        ("content-type", "application/json5", 415),
+        ("accept", "text/html", 406),
+        ("mcp-protocol-version", "1999-01-01", 400),
+        ("host", "evil.example", 403),
+        ("origin", "https://evil.example", 403),
+        ("authorization", "Bearer a b", 400),
+    ] {
+        let mut request = site.request().bearer_auth(site.setup.tenant.token(ALICE)).body(ping.clone()).build().unwrap();
+        request.headers_mut().insert(header, value.parse().unwrap());
+        let response = site.http.execute(request).await.unwrap();
+        assert_eq!(response.status(), status, "{header}: {value}");
+        assert_eq!(response.headers()["content-type"], "application/json", "{header}: {value}");
+        let answer: Value = response.json().await.unwrap();
+        let text = ["/message", "/error/message", "/error_description"].into_iter().find_map(|at| answer.pointer(at));
+        assert!(text.and_then(Value::as_str).is_some_and(|text| !text.is_empty()), "{header}: {answer}");
+    }
 }
 
 #[tokio::test]
