@@ -16,5 +16,6 @@ mod pins;
 mod program;
 mod rate_limits;
 mod refusals;
+mod schemas;
 mod tenant;
 mod tools;
