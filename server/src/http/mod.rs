@@ -37,6 +37,7 @@ pub mod trace;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use mcp_entra_policy::ServerConfiguration;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
@@ -70,7 +71,7 @@ pub struct Gate {
     pub challenge: Challenge,
 }
 
-/// The MCP endpoint behind its layers, and the public metadata documents beside it.
+/// The MCP endpoint behind its layers, with or without a slash at its end, and the public metadata documents beside it.
 pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
     let layers = ServiceBuilder::new()
         .layer(from_fn_with_state(Arc::clone(&gate), trace::layer))
@@ -87,10 +88,18 @@ pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
         .layer(from_fn_with_state(Arc::clone(&gate), authorize::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), sign_in::layer))
         .layer(map_response(answer::in_json));
-    Router::new()
-        .route_service(&gate.configuration.path, mcp_service(tools))
+    let service = mcp_service(tools);
+    let path = gate.configuration.path.trim_end_matches('/');
+    let mut router = Router::new().route_service(&format!("{path}/"), service.clone());
+    if !path.is_empty() {
+        router = router.route_service(path, service);
+    }
+    let endpoint = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
+    let elsewhere = format!("there is nothing here; the MCP endpoint is {endpoint}");
+    router
         .route_layer(layers)
         .merge(metadata::router(&gate.configuration))
+        .fallback(move || async move { answer::problem(StatusCode::NOT_FOUND, &elsewhere) })
 }
 
 /// One sessionless endpoint for both eras of the protocol, so that replicas share nothing.

@@ -179,6 +179,27 @@ async fn whoever_does_not_exclude_json_is_answered() {
 }
 
 #[tokio::test]
+async fn a_slash_at_the_end_of_the_path_makes_no_difference_and_other_paths_name_the_endpoint() {
+    let site = Setup::new().start().await;
+    let token = site.setup.tenant.token(ALICE);
+    let tools = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+    let post = |path: &str| site.http.post(site.url(path)).header("content-type", "application/json").body(tools);
+    for path in ["/mcp", "/mcp/"] {
+        let response = post(path).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        assert_eq!(site.audit_of(&response).await["reason"], "authenticated", "{path}");
+        assert_eq!(post(path).send().await.unwrap().status(), 401, "{path}");
+    }
+    for path in ["/", "/mcp//", "/mcp/sse", "/mcpx", "/MCP"] {
+        let response = post(path).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(response.status(), 404, "{path}");
+        let answer: Value = response.json().await.unwrap();
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.ends_with("the MCP endpoint is https://graph.mcp.contoso.com/mcp"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn every_refusal_of_a_header_is_json() {
     let site = Setup::new().start().await;
     let ping = json!({ "jsonrpc": "2.0", "id": 7, "method": "ping" }).to_string();
