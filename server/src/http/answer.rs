@@ -62,13 +62,8 @@ mod tests {
     #[test]
     fn a_code_that_json_rpc_does_not_define_lies_outside_its_range() {
         const DEFINED: [i32; 4] = [-32700, -32600, -32601, -32602];
-        let codes = [
-            code::PARSE_ERROR,
-            code::INVALID_REQUEST,
-            code::METHOD_NOT_FOUND,
-            code::INVALID_PARAMS,
-            code::FORBIDDEN,
-        ];
+        let codes =
+            [code::PARSE_ERROR, code::INVALID_REQUEST, code::METHOD_NOT_FOUND, code::INVALID_PARAMS, code::FORBIDDEN];
         for code in codes {
             assert!(DEFINED.contains(&code) || !(-32768..=-32000).contains(&code), "{code}");
         }

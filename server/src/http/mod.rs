@@ -3,15 +3,16 @@
 //! 1. [`trace`]: a request id, a span, the audit trail
 //! 2. [`limits`]: how large and how long
 //! 3. [`origin`]: does it mean this server, and does it come from a page that may ask?
-//! 4. [`client_address`]: where does it come from?
-//! 5. [`bearer`]: is there a token?
-//! 6. [`rate_limit`]: did that address send too many bad ones?
-//! 7. [`principal`]: whose is it?
-//! 8. [`rate_limit`] again: do they ask too often?
-//! 9. [`message`]: what is asked? (POST only, one message, parsed once)
-//! 10. [`accept`]: can they read the answer?
-//! 11. [`authorize`]: may they?
-//! 12. [`sign_in`]: does the answer depend on the user's next sign-in?
+//! 4. [`cors`]: what may a page of another origin read?
+//! 5. [`client_address`]: where does it come from?
+//! 6. [`bearer`]: is there a token?
+//! 7. [`rate_limit`]: did that address send too many bad ones?
+//! 8. [`principal`]: whose is it?
+//! 9. [`rate_limit`] again: do they ask too often?
+//! 10. [`message`]: what is asked? (POST only, one message, parsed once)
+//! 11. [`accept`]: can they read the answer?
+//! 12. [`authorize`]: may they?
+//! 13. [`sign_in`]: does the answer depend on the user's next sign-in?
 //!
 //! What comes through is answered by the rmcp service. 401, 403, 429 and 503 are answered here, before it: a handler cannot
 //! set an HTTP status. Apart from that there are the documents that everybody may read ([`metadata`]), how refusals
@@ -24,6 +25,7 @@ pub mod bearer;
 pub mod challenge;
 mod challenged;
 pub mod client_address;
+mod cors;
 pub mod limits;
 pub mod listener;
 pub mod message;
@@ -78,6 +80,7 @@ pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
         .layer(CatchPanicLayer::new())
         .layer(from_fn(limits::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), origin::layer))
+        .option_layer(cors::endpoint(&gate.configuration.allowed_origins))
         .layer(from_fn_with_state(Arc::clone(&gate), client_address::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), bearer::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_address))

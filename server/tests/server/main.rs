@@ -5,6 +5,7 @@
 mod application_access;
 mod authentication;
 mod authorization;
+mod browsers;
 mod claims_challenges;
 mod groups;
 mod harness;

@@ -212,7 +212,8 @@ async fn every_refusal_of_a_header_is_json() {
         ("origin", "https://evil.example", 403),
         ("authorization", "Bearer a b", 400),
     ] {
-        let mut request = site.request().bearer_auth(site.setup.tenant.token(ALICE)).body(ping.clone()).build().unwrap();
+        let mut request =
+            site.request().bearer_auth(site.setup.tenant.token(ALICE)).body(ping.clone()).build().unwrap();
         request.headers_mut().insert(header, value.parse().unwrap());
         let response = site.http.execute(request).await.unwrap();
         assert_eq!(response.status(), status, "{header}: {value}");
