@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
+use mcp_entra_policy::ORIGIN_PATTERN;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,12 @@ pub struct Exposure {
     #[schemars(length(min = 2, max = 128), regex(pattern = "^(/[A-Za-z0-9_~-]+)+$"))]
     #[serde(default = "default_path")]
     pub path: String,
+    /// Origins whose pages may call the server from a browser, besides the host's own: `https://host[:port]`, or
+    /// `http://localhost:port` for a program on the user's machine, as the MCP inspector is.
+    #[schemars(length(max = 16), inner(length(max = 272), regex(pattern = ORIGIN_PATTERN)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub allowed_origins: Vec<String>,
     /// Exposure by Gateway API: an HTTPRoute at Gateways that somebody else runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayExposure>,

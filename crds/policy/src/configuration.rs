@@ -4,8 +4,10 @@
 //! service account token that `AZURE_FEDERATED_TOKEN_FILE` names.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
+use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,10 @@ use crate::{is_microsofts_own, registration::is_guid};
 
 /// The key of the configuration file in its ConfigMap, and its file name.
 pub const CONFIGURATION_KEY: &str = "config.yaml";
+
+/// How an origin is written, as browsers send it. The API server holds McpServers to the same.
+pub const ORIGIN_PATTERN: &str =
+    r"^(https://[a-z0-9-]+(\.[a-z0-9-]+)*|http://(localhost|127\.0\.0\.1|\[::1\]))(:[1-9][0-9]{0,4})?$";
 
 /// The server's configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +49,10 @@ pub struct ServerConfiguration {
     #[schemars(with = "Vec<String>")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Origins whose pages may call the server from a browser, besides the public URL's own, as browsers send them:
+    /// `https://host[:port]`, or `http` of this machine (`localhost`, `127.0.0.1`, `[::1]`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
 }
 
 /// The name of an McpServer.
@@ -229,6 +239,14 @@ pub enum ConfigurationError {
         /// What stands in `path`.
         path: String,
     },
+    /// An origin is not written as browsers send it, or is not encrypted.
+    #[error(
+        "allowedOrigins: {value:?} is no origin that may call; write https://host[:port], in lower case and without a default port, or http://localhost:port"
+    )]
+    Origin {
+        /// What stands there.
+        value: String,
+    },
     /// A list that must not be empty is.
     #[error("{field}: must name at least one entry; an empty list would leave nobody or nothing to serve")]
     Empty {
@@ -270,6 +288,9 @@ impl ServerConfiguration {
                 return Err(ConfigurationError::Empty { field });
             }
         }
+        if let Some(value) = self.allowed_origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(ConfigurationError::Origin { value: value.clone() });
+        }
         for client_id in &self.entra.allowed_clients {
             guid("entra.allowedClients", client_id)?;
         }
@@ -292,6 +313,12 @@ impl ServerConfiguration {
         let client_id = &self.entra.client_id;
         self.entra.required_scopes.iter().map(|scope| format!("api://{client_id}/{scope}")).collect()
     }
+}
+
+fn is_origin(value: &str) -> bool {
+    static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(ORIGIN_PATTERN).ok());
+    let default_port = if value.starts_with("https:") { ":443" } else { ":80" };
+    PATTERN.as_ref().is_some_and(|pattern| pattern.is_match(value)) && !value.ends_with(default_port)
 }
 
 fn address(field: &'static str, value: &str) -> Result<(), ConfigurationError> {

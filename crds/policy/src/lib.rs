@@ -16,7 +16,8 @@ mod tools;
 pub use cloud::Cloud;
 pub use configuration::{
     AuditConfiguration, CONFIGURATION_KEY, ConfigurationError, EntraConfiguration, GraphAccess, GraphConfiguration,
-    GroupsSource, ProbeConfiguration, Rate, RateLimitConfiguration, ServerConfiguration, ServerReference, TokenVersion,
+    GroupsSource, ORIGIN_PATTERN, ProbeConfiguration, Rate, RateLimitConfiguration, ServerConfiguration,
+    ServerReference, TokenVersion,
 };
 pub use decision::{Caller, Decision, Groups, Operation, Refusal, Ways};
 pub use microsoft::{

@@ -28,6 +28,7 @@ fn configuration() -> ServerConfiguration {
         rate_limit: RateLimitConfiguration::default(),
         audit: AuditConfiguration::default(),
         trusted_proxies: vec![],
+        allowed_origins: vec![],
     }
 }
 
@@ -58,6 +59,48 @@ fn each_unsound_configuration_is_refused_with_the_field_named() {
         change(&mut changed);
         let error = changed.validate().expect_err(field).to_string();
         assert!(error.starts_with(field), "{error} should name {field}");
+    }
+}
+
+#[test]
+fn an_origin_is_written_as_browsers_send_it_and_encrypted_unless_it_is_this_machines() {
+    let refused = |origin: &str| {
+        let mut changed = configuration();
+        changed.allowed_origins = vec!["https://apps.contoso.com".into(), origin.to_owned()];
+        changed.validate().err().map(|error| error.to_string())
+    };
+    for origin in [
+        "https://inspector.contoso.com",
+        "https://inspector.contoso.com:8443",
+        "https://10.0.0.7",
+        "http://localhost:6274",
+        "http://127.0.0.1:6274",
+        "http://[::1]:6274",
+        "http://localhost",
+    ] {
+        assert_eq!(refused(origin), None, "{origin}");
+    }
+    for origin in [
+        "*",
+        "null",
+        "",
+        "https://*.contoso.com",
+        "https://inspector.contoso.com/",
+        "https://inspector.contoso.com/page",
+        "https://Inspector.contoso.com",
+        "https://user@inspector.contoso.com",
+        "https://inspector.contoso.com:443",
+        "https://inspector.contoso.com:0",
+        "http://localhost:80",
+        "http://inspector.contoso.com",
+        "http://localhost.contoso.com",
+        "http://127.0.0.1.contoso.com",
+        "inspector.contoso.com",
+        "https://a.example\nhttps://b.example",
+        "https://a.example\n",
+    ] {
+        let error = refused(origin).unwrap_or_else(|| panic!("{origin} is let in"));
+        assert!(error.starts_with("allowedOrigins: "), "{error}");
     }
 }
 

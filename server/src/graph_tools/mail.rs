@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ToolError;
+use super::arguments::Whole;
 use crate::graph::Graph;
 
 const FIELDS: &str = "id,subject,from,receivedDateTime,isRead,bodyPreview";
-const MAXIMUM_TOP: u8 = 25;
 
 /// The arguments of `list_my_messages`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -17,15 +17,14 @@ const MAXIMUM_TOP: u8 = 25;
 pub(super) struct ListMessages {
     /// How many messages, 1 to 25.
     #[serde(default = "ten")]
-    #[schemars(range(min = 1, max = 25))]
-    top: u8,
+    top: Whole<1, 25>,
     /// Whose messages, by object id or user principal name. Only an application that calls by itself names somebody.
     #[serde(default)]
     pub(super) user: Option<String>,
 }
 
-fn ten() -> u8 {
-    10
+fn ten() -> Whole<1, 25> {
+    Whole(10)
 }
 
 /// The newest messages, newest first.
@@ -39,6 +38,7 @@ pub(super) struct Messages {
 /// One message. What it does not have is null.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(inline)]
 struct Message {
     /// Id in Microsoft Graph.
     id: String,
@@ -56,21 +56,10 @@ struct Message {
     preview: Option<String>,
 }
 
-impl ListMessages {
-    /// Refuses numbers that are out of range.
-    pub(super) fn check(&self) -> Result<(), ToolError> {
-        let top = self.top;
-        match (1..=MAXIMUM_TOP).contains(&top) {
-            true => Ok(()),
-            false => Err(ToolError::Argument(format!("top is a number from 1 to {MAXIMUM_TOP}, not {top}."))),
-        }
-    }
-}
-
 pub(super) async fn newest(graph: &Graph, arguments: &ListMessages) -> Result<Messages, ToolError> {
-    let top = arguments.top;
+    let Whole(top) = arguments.top;
     let query = [("$select", FIELDS), ("$orderby", "receivedDateTime desc"), ("$top", &top.to_string())];
-    let messages = graph.list("/messages", &query, top.into()).await?;
+    let messages = graph.list("/messages", &query, top as usize).await?;
     Ok(Messages { messages: messages.iter().filter_map(message).collect() })
 }
 

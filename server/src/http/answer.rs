@@ -2,8 +2,13 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
+
+/// More than a refusal in plain text is long; it can quote a header.
+const MAXIMUM_TEXT_BYTES: usize = 64 * 1024;
 
 /// Codes of JSON-RPC errors.
 pub mod code {
@@ -15,8 +20,8 @@ pub mod code {
     pub const METHOD_NOT_FOUND: i32 = -32601;
     /// The parameters do not fit the method.
     pub const INVALID_PARAMS: i32 = -32602;
-    /// The caller may not do this. From the range that JSON-RPC leaves to servers; MCP gives it no meaning.
-    pub const FORBIDDEN: i32 = -32003;
+    /// The caller may not do this. JSON-RPC and MCP keep -32768 to -32000 for themselves, so that this code lies outside.
+    pub const FORBIDDEN: i32 = 403;
 }
 
 /// A JSON-RPC error with an HTTP status. `id` is null where none could be read.
@@ -37,4 +42,30 @@ pub fn tool_error(id: &Value, text: &str) -> Response {
 /// A refusal made before the message was read.
 pub fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "message": message }))).into_response()
+}
+
+/// The answer, as JSON where it is a refusal in plain text: rmcp refuses some headers so.
+pub async fn in_json(answer: Response) -> Response {
+    let status = answer.status();
+    if !(status.is_client_error() || status.is_server_error()) || answer.headers().contains_key(CONTENT_TYPE) {
+        return answer;
+    }
+    let text = Limited::new(answer.into_body(), MAXIMUM_TEXT_BYTES).collect().await;
+    let text = text.map(|text| String::from_utf8_lossy(&text.to_bytes()).into_owned()).unwrap_or_default();
+    problem(status, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_that_json_rpc_does_not_define_lies_outside_its_range() {
+        const DEFINED: [i32; 4] = [-32700, -32600, -32601, -32602];
+        let codes =
+            [code::PARSE_ERROR, code::INVALID_REQUEST, code::METHOD_NOT_FOUND, code::INVALID_PARAMS, code::FORBIDDEN];
+        for code in codes {
+            assert!(DEFINED.contains(&code) || !(-32768..=-32000).contains(&code), "{code}");
+        }
+    }
 }

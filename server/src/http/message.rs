@@ -1,8 +1,9 @@
 //! What is asked? The body is parsed once, strictly; what is decided about is that message, and that very message,
 //! serialised anew, is what the rmcp service receives. Two readers cannot understand it differently.
 //!
-//! A request has exactly one JSON-RPC message of a method that is known here. Whatever is added to the protocol is
-//! refused until somebody has decided who may use it.
+//! A request has exactly one JSON-RPC message of a method that is known here, with params that fit it. Whatever is added
+//! to the protocol is refused until somebody has decided who may use it. Notifications want no answer, so that an unknown
+//! one is accepted and dropped.
 
 use std::sync::Arc;
 
@@ -11,14 +12,18 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method as HttpMethod, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use rmcp::model::{CallToolRequest, DiscoverRequest, InitializeRequest, ListToolsRequest, PingRequest};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::answer::{self, code};
 use super::limits;
 use crate::audit::{Outcome, Trail};
 use crate::strict_json;
+
+const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 
 /// One JSON-RPC message.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +52,8 @@ pub enum Method {
     },
     /// A notification of a client, by name.
     Notification(&'static str),
+    /// A notification that is not known here, nor will be.
+    UnknownNotification,
 }
 
 /// Why a body is refused.
@@ -69,6 +76,7 @@ impl Method {
             Self::ListTools => "tools/list",
             Self::CallTool { .. } => "tools/call",
             Self::Notification(name) => name,
+            Self::UnknownNotification => "notifications/*",
         }
     }
 
@@ -99,6 +107,15 @@ pub(super) async fn layer(Extension(trail): Extension<Arc<Trail>>, request: Requ
         }
     };
     trail.understood(message.method.name(), message.method.tool());
+    match message.method {
+        Method::UnknownNotification => {
+            trail.decided(Outcome::Refused("unknown_notification"));
+            return StatusCode::ACCEPTED.into_response();
+        }
+        // What the handshake is about stands in the body; rmcp refuses a header that differs.
+        Method::Initialize => _ = parts.headers.remove(PROTOCOL_VERSION),
+        _ => {}
+    }
     parts.extensions.insert(Arc::new(message));
     parts.headers.remove(header::CONTENT_LENGTH);
     next.run(Request::from_parts(parts, body)).await
@@ -156,10 +173,10 @@ fn parse(body: &[u8]) -> Result<(Message, String), Malformed> {
     if params.is_some_and(|params| !params.is_object()) {
         return Err(invalid("invalid_message", "params is an object, or absent"));
     }
-    let method = match &id {
-        Some(id) => request_method(method, params).map_err(|refused| refused.answer(id.clone(), params))?,
-        None => notification(method)
-            .ok_or_else(|| invalid("unknown_method", "there is no such notification, or the request lacks its id"))?,
+    let method = match (&id, request_method(method, &value)) {
+        (Some(id), request) => request.map_err(|refused| refused.answer(id.clone(), params))?,
+        (None, Err(RefusedMethod::Unknown(_))) => notification(method),
+        (None, _) => return Err(invalid("invalid_message", &format!("{method} is a request; send it with an id"))),
     };
     Ok((Message { id, method }, value.to_string()))
 }
@@ -167,21 +184,27 @@ fn parse(body: &[u8]) -> Result<(Message, String), Malformed> {
 /// Why a method is refused.
 enum RefusedMethod {
     Unknown(String),
-    ToolNameMissing,
+    Params(String),
 }
 
-fn request_method(method: &str, params: Option<&Value>) -> Result<Method, RefusedMethod> {
+/// The method of a request whose params fit it. rmcp would take one whose params do not for an unknown method.
+fn request_method(method: &str, request: &Value) -> Result<Method, RefusedMethod> {
     match method {
-        "initialize" => Ok(Method::Initialize),
-        "server/discover" => Ok(Method::Discover),
-        "ping" => Ok(Method::Ping),
-        "tools/list" => Ok(Method::ListTools),
-        "tools/call" => match params.and_then(|params| params.get("name")).and_then(Value::as_str) {
-            Some(tool) => Ok(Method::CallTool { tool: tool.to_owned() }),
-            None => Err(RefusedMethod::ToolNameMissing),
-        },
+        // Since 2026-07-28 there is no handshake.
+        "initialize" if names_revision(request.get("params")) => Err(RefusedMethod::Unknown(method.to_owned())),
+        "initialize" => read::<InitializeRequest>(request).map(|_| Method::Initialize),
+        "server/discover" => read::<DiscoverRequest>(request).map(|_| Method::Discover),
+        "ping" => read::<PingRequest>(request).map(|_| Method::Ping),
+        "tools/list" => read::<ListToolsRequest>(request).map(|_| Method::ListTools),
+        "tools/call" => {
+            read::<CallToolRequest>(request).map(|call| Method::CallTool { tool: call.params.name.into_owned() })
+        }
         unknown => Err(RefusedMethod::Unknown(unknown.to_owned())),
     }
+}
+
+fn read<T: DeserializeOwned>(request: &Value) -> Result<T, RefusedMethod> {
+    T::deserialize(request).map_err(|error| RefusedMethod::Params(error.to_string()))
 }
 
 impl RefusedMethod {
@@ -194,12 +217,12 @@ impl RefusedMethod {
                 code: code::METHOD_NOT_FOUND,
                 message: format!("this server has no method {method:?}"),
             },
-            Self::ToolNameMissing => Malformed {
+            Self::Params(why) => Malformed {
                 reason: "invalid_message",
                 status: StatusCode::BAD_REQUEST,
                 id,
                 code: code::INVALID_PARAMS,
-                message: "tools/call needs params.name, the name of a tool of tools/list".to_owned(),
+                message: format!("the params do not fit the method: {why}"),
             },
         }
     }
@@ -208,21 +231,23 @@ impl RefusedMethod {
 /// 404 since 2026-07-28, whose requests name their revision in `_meta`. Clients of earlier revisions take a 404 for the
 /// end of their session or of the whole server, and look for the JSON-RPC error in a 200.
 fn unknown_method_status(params: Option<&Value>) -> StatusCode {
-    let meta = params.and_then(|params| params.get("_meta"));
-    match meta.and_then(|meta| meta.get("io.modelcontextprotocol/protocolVersion")) {
-        Some(_) => StatusCode::NOT_FOUND,
-        None => StatusCode::OK,
-    }
+    if names_revision(params) { StatusCode::NOT_FOUND } else { StatusCode::OK }
 }
 
-fn notification(method: &str) -> Option<Method> {
+fn names_revision(params: Option<&Value>) -> bool {
+    let meta = params.and_then(|params| params.get("_meta"));
+    meta.is_some_and(|meta| meta.get("io.modelcontextprotocol/protocolVersion").is_some())
+}
+
+fn notification(method: &str) -> Method {
     const KNOWN: [&str; 4] = [
         "notifications/initialized",
         "notifications/cancelled",
         "notifications/progress",
         "notifications/roots/list_changed",
     ];
-    KNOWN.into_iter().find(|known| *known == method).map(Method::Notification)
+    let known = KNOWN.into_iter().find(|known| *known == method);
+    known.map_or(Method::UnknownNotification, Method::Notification)
 }
 
 #[cfg(test)]
@@ -272,12 +297,36 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_call_without_a_name_is_refused() {
-        assert_eq!(
-            refused(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#),
-            ("invalid_message", 400, -32602)
-        );
-        assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":1}}"#).2, -32602);
+    fn params_that_do_not_fit_their_method_are_refused_as_such() {
+        for (method, params) in [
+            ("tools/call", "{}"),
+            ("tools/call", r#"{"name":1}"#),
+            ("tools/call", r#"{"name":"a","arguments":[1]}"#),
+            ("tools/call", r#"{"name":"a","arguments":"{}"}"#),
+            ("tools/call", r#"{"name":"a","_meta":1}"#),
+            ("initialize", r#"{"protocolVersion":"2025-11-25"}"#),
+            ("server/discover", r#"{"_meta":[]}"#),
+            ("ping", r#"{"_meta":1}"#),
+        ] {
+            let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+            assert_eq!(refused(&request), ("invalid_message", 400, -32602), "{request}");
+        }
+        for params in [r#"{"name":"a"}"#, r#"{"name":"a","arguments":{"a":[1]}}"#] {
+            let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+            assert!(parse(request.as_bytes()).is_ok(), "{request}");
+        }
+    }
+
+    #[test]
+    fn a_handshake_is_an_unknown_method_to_a_client_of_a_revision_without_one() {
+        let params = json!({
+            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "a", "version": "1" },
+        });
+        let request = |params: Value| json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
+        assert_eq!(parse(request(params.clone()).to_string().as_bytes()).unwrap().0.method, Method::Initialize);
+        let mut modern = params;
+        modern["_meta"] = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
+        assert_eq!(refused(&request(modern).to_string()), ("unknown_method", 404, -32601));
     }
 
     #[test]
@@ -289,11 +338,22 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_call_cannot_pass_for_a_notification() {
-        assert_eq!(
-            refused(r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a"}}"#),
-            ("unknown_method", 400, -32600)
-        );
-        assert!(parse(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).is_ok());
+    fn no_request_can_pass_for_a_notification() {
+        for method in ["initialize", "server/discover", "ping", "tools/list", "tools/call"] {
+            let request = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"name":"a"}}}}"#);
+            assert_eq!(refused(&request), ("invalid_message", 400, -32600), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_notification_is_known_or_dropped() {
+        let method = |name: &str| {
+            let body = json!({ "jsonrpc": "2.0", "method": name });
+            parse(body.to_string().as_bytes()).unwrap().0.method
+        };
+        assert_eq!(method("notifications/initialized"), Method::Notification("notifications/initialized"));
+        for unknown in ["notifications/unknown", "notifications/", "$/cancel"] {
+            assert_eq!(method(unknown), Method::UnknownNotification, "{unknown}");
+        }
     }
 }

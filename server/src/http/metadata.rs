@@ -6,7 +6,7 @@ use axum::routing::get;
 use mcp_entra_policy::ServerConfiguration;
 use serde_json::{Value, json};
 
-use super::answer;
+use super::{answer, cors};
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
@@ -22,7 +22,8 @@ pub(super) fn router(configuration: &ServerConfiguration) -> Router {
                 "this server has no public URL, hence no metadata; it is reachable inside its cluster only",
             ),
         }
-    });
+    })
+    .layer(cors::public());
     let inserted = inserted_path(configuration);
     let router = Router::new().route(WELL_KNOWN, handler.clone());
     if inserted == WELL_KNOWN { router } else { router.route(&inserted, handler) }

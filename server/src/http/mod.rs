@@ -3,25 +3,29 @@
 //! 1. [`trace`]: a request id, a span, the audit trail
 //! 2. [`limits`]: how large and how long
 //! 3. [`origin`]: does it mean this server, and does it come from a page that may ask?
-//! 4. [`client_address`]: where does it come from?
-//! 5. [`bearer`]: is there a token?
-//! 6. [`rate_limit`]: did that address send too many bad ones?
-//! 7. [`principal`]: whose is it?
-//! 8. [`rate_limit`] again: do they ask too often?
-//! 9. [`message`]: what is asked? (POST only, one message, parsed once)
-//! 10. [`authorize`]: may they?
-//! 11. [`sign_in`]: does the answer depend on the user's next sign-in?
+//! 4. [`cors`]: what may a page of another origin read?
+//! 5. [`client_address`]: where does it come from?
+//! 6. [`bearer`]: is there a token?
+//! 7. [`rate_limit`]: did that address send too many bad ones?
+//! 8. [`principal`]: whose is it?
+//! 9. [`rate_limit`] again: do they ask too often?
+//! 10. [`message`]: what is asked? (POST only, one message, parsed once)
+//! 11. [`accept`]: can they read the answer?
+//! 12. [`authorize`]: may they?
+//! 13. [`sign_in`]: does the answer depend on the user's next sign-in?
 //!
 //! What comes through is answered by the rmcp service. 401, 403, 429 and 503 are answered here, before it: a handler cannot
 //! set an HTTP status. Apart from that there are the documents that everybody may read ([`metadata`]), how refusals
 //! look ([`answer`], [`challenge`]), and the [`listener`] under all of it.
 
+mod accept;
 pub mod answer;
 pub mod authorize;
 pub mod bearer;
 pub mod challenge;
 mod challenged;
 pub mod client_address;
+mod cors;
 pub mod limits;
 pub mod listener;
 pub mod message;
@@ -35,7 +39,8 @@ pub mod trace;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use mcp_entra_policy::ServerConfiguration;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
@@ -68,25 +73,36 @@ pub struct Gate {
     pub challenge: Challenge,
 }
 
-/// The MCP endpoint behind its layers, and the public metadata documents beside it.
+/// The MCP endpoint behind its layers, with or without a slash at its end, and the public metadata documents beside it.
 pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
     let layers = ServiceBuilder::new()
         .layer(from_fn_with_state(Arc::clone(&gate), trace::layer))
         .layer(CatchPanicLayer::new())
         .layer(from_fn(limits::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), origin::layer))
+        .option_layer(cors::endpoint(&gate.configuration.allowed_origins))
         .layer(from_fn_with_state(Arc::clone(&gate), client_address::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), bearer::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_address))
         .layer(from_fn_with_state(Arc::clone(&gate), principal::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_principal))
         .layer(from_fn(message::layer))
+        .layer(from_fn(accept::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), authorize::layer))
-        .layer(from_fn_with_state(Arc::clone(&gate), sign_in::layer));
-    Router::new()
-        .route_service(&gate.configuration.path, mcp_service(tools))
+        .layer(from_fn_with_state(Arc::clone(&gate), sign_in::layer))
+        .layer(map_response(answer::in_json));
+    let service = mcp_service(tools);
+    let path = gate.configuration.path.trim_end_matches('/');
+    let mut router = Router::new().route_service(&format!("{path}/"), service.clone());
+    if !path.is_empty() {
+        router = router.route_service(path, service);
+    }
+    let endpoint = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
+    let elsewhere = format!("there is nothing here; the MCP endpoint is {endpoint}");
+    router
         .route_layer(layers)
         .merge(metadata::router(&gate.configuration))
+        .fallback(move || async move { answer::problem(StatusCode::NOT_FOUND, &elsewhere) })
 }
 
 /// One sessionless endpoint for both eras of the protocol, so that replicas share nothing.

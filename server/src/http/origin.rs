@@ -1,8 +1,8 @@
 //! Does the request mean this server, and does it come from a page that may ask? Both guard against DNS rebinding.
 //!
 //! A server with a public URL answers to that host alone; one inside its cluster goes by whatever name the Service has.
-//! `Origin` is sent by browsers only: absent it is fine, present it must be the public URL's own. Forwarded headers are
-//! never read.
+//! `Origin` is sent by browsers only: absent it is fine, present it must be the public URL's own, or one that the
+//! configuration allows. Forwarded headers are never read.
 
 use std::sync::Arc;
 
@@ -30,10 +30,9 @@ pub(super) async fn layer(
         let message = "this host name is not the server's; use the URL in the server's status";
         return answer::problem(StatusCode::FORBIDDEN, message);
     }
-    if !origin_accepted(public_url, request.headers()) {
+    if !origin_accepted(public_url, &gate.configuration.allowed_origins, request.headers()) {
         trail.decided(Outcome::Refused("origin_not_accepted"));
-        let message =
-            "pages of another origin may not call this server from a browser; use a client that is no web page";
+        let message = "pages of this origin may not call this server; add it to spec.exposure.allowedOrigins, or use a client that is no web page";
         return answer::problem(StatusCode::FORBIDDEN, message);
     }
     next.run(request).await
@@ -53,12 +52,12 @@ fn host_accepted(public_url: Option<&str>, headers: &HeaderMap) -> bool {
     })
 }
 
-fn origin_accepted(public_url: Option<&str>, headers: &HeaderMap) -> bool {
+fn origin_accepted(public_url: Option<&str>, allowed: &[String], headers: &HeaderMap) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let (origin, second) = (origins.next(), origins.next());
     let Some(origin) = origin else { return true };
-    let expected = public_url.and_then(|url| Url::parse(url).ok()).map(|url| url.origin().ascii_serialization());
-    second.is_none() && expected.is_some_and(|expected| origin.as_bytes() == expected.as_bytes())
+    let own = public_url.and_then(|url| Url::parse(url).ok()).map(|url| url.origin().ascii_serialization());
+    second.is_none() && own.iter().chain(allowed).any(|accepted| origin.as_bytes() == accepted.as_bytes())
 }
 
 #[cfg(test)]
@@ -68,11 +67,31 @@ mod tests {
     const PUBLIC: Option<&str> = Some("https://graph.mcp.contoso.com/mcp");
 
     fn accepted(public_url: Option<&str>, headers: &[(&'static str, &'static str)]) -> (bool, bool) {
+        accepted_with(public_url, &[], headers)
+    }
+
+    fn accepted_with(
+        public_url: Option<&str>,
+        allowed: &[String],
+        headers: &[(&'static str, &'static str)],
+    ) -> (bool, bool) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        (host_accepted(public_url, &map), origin_accepted(public_url, &map))
+        (host_accepted(public_url, &map), origin_accepted(public_url, allowed, &map))
+    }
+
+    #[test]
+    fn an_allowed_origin_is_accepted_to_the_letter_and_never_beside_another() {
+        let allowed = ["http://localhost:6274".to_owned()];
+        let origin = |value| accepted_with(PUBLIC, &allowed, &[("origin", value)]).1;
+        assert!(origin("http://localhost:6274") && origin("https://graph.mcp.contoso.com"));
+        for foreign in ["https://localhost:6274", "http://localhost", "http://localhost:62740", "null", "*"] {
+            assert!(!origin(foreign), "{foreign}");
+        }
+        let two = [("origin", "http://localhost:6274"), ("origin", "https://evil.example")];
+        assert!(!accepted_with(PUBLIC, &allowed, &two).1);
     }
 
     #[test]

@@ -39,10 +39,7 @@ async fn a_refused_call_says_which_role_or_group_would_allow_it() {
 
     let line = site.audit_of(&response).await;
     let answer: Value = response.json().await.unwrap();
-    assert_eq!(
-        (&answer["jsonrpc"], &answer["id"], &answer["error"]["code"]),
-        (&json!("2.0"), &json!(7), &json!(-32003))
-    );
+    assert_eq!((&answer["jsonrpc"], &answer["id"], &answer["error"]["code"]), (&json!("2.0"), &json!(7), &json!(403)));
     let message = answer["error"]["message"].as_str().unwrap();
     assert!(message.contains("the app role Mcp.Reader or membership in the group Marketing"), "{message}");
     let data = &answer["error"]["data"];

@@ -5,6 +5,7 @@
 mod application_access;
 mod authentication;
 mod authorization;
+mod browsers;
 mod claims_challenges;
 mod groups;
 mod harness;
@@ -16,5 +17,6 @@ mod pins;
 mod program;
 mod rate_limits;
 mod refusals;
+mod schemas;
 mod tenant;
 mod tools;

@@ -58,6 +58,59 @@ async fn what_is_not_one_known_message_is_refused() {
 }
 
 #[tokio::test]
+async fn params_that_do_not_fit_a_method_are_refused_in_both_eras() {
+    let site = Setup::new().start().await;
+    let arguments = json!({ "name": "get_user_details", "arguments": [1] });
+    let legacy = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": arguments });
+    for call in [legacy, modern("tools/call", arguments)] {
+        assert_eq!(refusal(&site, &call.to_string()).await, (400, -32602, "invalid_message".into()), "{call}");
+    }
+    // Arguments that fit are not refused, and neither are absent ones.
+    for params in [json!({ "name": "get_user_details", "arguments": {} }), json!({ "name": "get_user_details" })] {
+        let response = site.rpc(&site.setup.tenant.token(ALICE), "tools/call", params).await;
+        assert_eq!(response.json::<Value>().await.unwrap()["result"]["isError"], json!(false));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_notification_is_accepted_dropped_and_recorded() {
+    let site = Setup::new().start().await;
+    for unknown in ["notifications/of/tomorrow", "$/progress"] {
+        let response = send(&site, json!({ "jsonrpc": "2.0", "method": unknown }).to_string()).await;
+        assert_eq!(response.status(), 202, "{unknown}");
+        let line = site.audit_of(&response).await;
+        assert_eq!((&line["method"], &line["reason"]), (&json!("notifications/*"), &json!("unknown_notification")));
+        assert_eq!(response.bytes().await.unwrap().len(), 0);
+    }
+    let call = r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"get_user_details"}}"#;
+    assert_eq!(refusal(&site, call).await, (400, -32600, "invalid_message".into()));
+    assert!(site.setup.tenant.requests().iter().all(|request| request.host != entra_emulator::Host::Graph));
+}
+
+#[tokio::test]
+async fn a_handshake_is_answered_by_its_body_whatever_the_headers_say() {
+    let site = Setup::new().start().await;
+    let mut params = json!({
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" },
+    });
+    let initialize = |params: &Value, header: &str| {
+        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": "initialize", "params": params });
+        let request = site.request().bearer_auth(site.setup.tenant.token(ALICE));
+        request.header("mcp-protocol-version", header).body(message.to_string()).send()
+    };
+    for header in ["2025-11-25", "2026-07-28", "1999-01-01"] {
+        let response = initialize(&params, header).await.unwrap();
+        assert_eq!(response.status(), 200, "{header}");
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(answer["result"]["protocolVersion"], "2025-06-18", "{header}: {answer}");
+    }
+    params["_meta"] = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
+    let response = initialize(&params, "2026-07-28").await.unwrap();
+    assert_eq!(response.status(), 404);
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], -32601);
+}
+
+#[tokio::test]
 async fn an_unknown_method_is_refused_in_the_way_that_the_clients_era_expects() {
     let site = Setup::new().start().await;
     let unknown = r#"{"jsonrpc":"2.0","id":7,"method":"tools/destroy"}"#;
@@ -101,15 +154,74 @@ async fn a_member_that_serde_json_keeps_for_itself_is_refused() {
 }
 
 #[tokio::test]
-async fn only_json_that_may_be_answered_by_json_is_accepted() {
+async fn whoever_does_not_exclude_json_is_answered() {
     let site = Setup::new().start().await;
     let token = site.setup.tenant.token(ALICE);
-    let ping = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
-    let request = || site.http.post(site.url("/mcp")).bearer_auth(&token).body(ping);
-    let text = request().header("content-type", "text/plain").header("accept", "application/json, text/event-stream");
-    assert_eq!(text.send().await.unwrap().status(), 415);
-    let unacceptable = request().header("content-type", "application/json").header("accept", "text/html");
-    assert_eq!(unacceptable.send().await.unwrap().status(), 406);
+    let tools = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+    let request = || site.http.post(site.url("/mcp")).bearer_auth(&token).header("content-type", "application/json");
+    for accept in [None, Some("*/*"), Some("application/json"), Some("application/*;q=0.5"), Some("text/html, */*")] {
+        let mut request = request().body(tools);
+        if let Some(accept) = accept {
+            request = request.header("accept", accept);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200, "{accept:?}");
+        assert!(response.json::<Value>().await.unwrap()["result"]["tools"].is_array(), "{accept:?}");
+    }
+    for accept in ["text/html", "text/event-stream", "*/*, application/json;q=0"] {
+        let response = request().header("accept", accept).body(tools).send().await.unwrap();
+        assert_eq!(response.status(), 406, "{accept}");
+        assert_eq!(site.audit_of(&response).await["reason"], "not_acceptable");
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(answer["id"], 7, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains("Accept: application/json"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_of_the_path_makes_no_difference_and_other_paths_name_the_endpoint() {
+    let site = Setup::new().start().await;
+    let token = site.setup.tenant.token(ALICE);
+    let tools = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+    let post = |path: &str| site.http.post(site.url(path)).header("content-type", "application/json").body(tools);
+    for path in ["/mcp", "/mcp/"] {
+        let response = post(path).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        assert_eq!(site.audit_of(&response).await["reason"], "authenticated", "{path}");
+        assert_eq!(post(path).send().await.unwrap().status(), 401, "{path}");
+    }
+    for path in ["/", "/mcp//", "/mcp/sse", "/mcpx", "/MCP"] {
+        let response = post(path).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(response.status(), 404, "{path}");
+        let answer: Value = response.json().await.unwrap();
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.ends_with("the MCP endpoint is https://graph.mcp.contoso.com/mcp"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_of_a_header_is_json() {
+    let site = Setup::new().start().await;
+    let ping = json!({ "jsonrpc": "2.0", "id": 7, "method": "ping" }).to_string();
+    for (header, value, status) in [
+        ("content-type", "text/plain", 415),
+        ("content-type", "application/json5", 415),
+        ("accept", "text/html", 406),
+        ("mcp-protocol-version", "1999-01-01", 400),
+        ("host", "evil.example", 403),
+        ("origin", "https://evil.example", 403),
+        ("authorization", "Bearer a b", 400),
+    ] {
+        let mut request =
+            site.request().bearer_auth(site.setup.tenant.token(ALICE)).body(ping.clone()).build().unwrap();
+        request.headers_mut().insert(header, value.parse().unwrap());
+        let response = site.http.execute(request).await.unwrap();
+        assert_eq!(response.status(), status, "{header}: {value}");
+        assert_eq!(response.headers()["content-type"], "application/json", "{header}: {value}");
+        let answer: Value = response.json().await.unwrap();
+        let text = ["/message", "/error/message", "/error_description"].into_iter().find_map(|at| answer.pointer(at));
+        assert!(text.and_then(Value::as_str).is_some_and(|text| !text.is_empty()), "{header}: {answer}");
+    }
 }
 
 #[tokio::test]

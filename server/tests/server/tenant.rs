@@ -179,6 +179,7 @@ impl TestTenant {
             rate_limit: RateLimitConfiguration::default(),
             audit: AuditConfiguration::default(),
             trusted_proxies: vec![],
+            allowed_origins: vec![],
         }
     }
 

@@ -1,0 +1,46 @@
+//! The arguments of a tool, read so that a model learns which of them is wrong and what it takes.
+
+use std::borrow::Cow;
+
+use rmcp::model::JsonObject;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::ToolError;
+
+/// A whole number in a range. Models write 5 as `5.0`, too.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Whole<const MINIMUM: u32, const MAXIMUM: u32>(pub(super) u32);
+
+impl<'de, const MINIMUM: u32, const MAXIMUM: u32> Deserialize<'de> for Whole<MINIMUM, MAXIMUM> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let range = f64::from(MINIMUM)..=f64::from(MAXIMUM);
+        match Value::deserialize(deserializer)?.as_f64() {
+            Some(number) if number.fract() == 0.0 && range.contains(&number) => Ok(Self(number as u32)),
+            _ => Err(D::Error::custom(format!("it takes a whole number from {MINIMUM} to {MAXIMUM}"))),
+        }
+    }
+}
+
+/// Has no `format`: strict clients refuse a schema with one that they do not know.
+impl<const MINIMUM: u32, const MAXIMUM: u32> JsonSchema for Whole<MINIMUM, MAXIMUM> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Whole{MINIMUM}To{MAXIMUM}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": MINIMUM, "maximum": MAXIMUM })
+    }
+}
+
+/// The arguments of a call; an error names the first of them that is wrong.
+pub(super) fn read<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, ToolError> {
+    serde_path_to_error::deserialize(Value::Object(arguments))
+        .map_err(|error| ToolError::Argument(format!("The argument {}: {}.", error.path(), error.inner())))
+}

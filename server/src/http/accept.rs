@@ -1,0 +1,95 @@
+//! Can the client read the answer? Answers are JSON, whatever else the client would take.
+//!
+//! Many clients say `*/*`, JSON alone, or nothing, and read JSON all the same. Refused is only what excludes it. rmcp asks
+//! for JSON and event streams by name, of which it sends no stream: it is told what it wants to hear.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use headers_accept::Accept;
+use mediatype::{ReadParams, names};
+use serde_json::Value;
+
+use super::answer::{self, code};
+use super::message::Message;
+use crate::audit::{Outcome, Trail};
+
+/// Refuses requests whose answer the client could not read.
+pub(super) async fn layer(
+    Extension(trail): Extension<Arc<Trail>>,
+    Extension(message): Extension<Arc<Message>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if !admits_json(request.headers()) {
+        trail.decided(Outcome::Refused("not_acceptable"));
+        let id = message.id.as_ref().unwrap_or(&Value::Null);
+        let text = "the Accept header excludes application/json, which every answer is; send Accept: application/json";
+        return answer::json_rpc_error(StatusCode::NOT_ACCEPTABLE, id, code::INVALID_REQUEST, text, None);
+    }
+    let both = HeaderValue::from_static("application/json, text/event-stream");
+    request.headers_mut().insert(header::ACCEPT, both);
+    next.run(request).await
+}
+
+/// A header that is absent or cannot be understood excludes nothing.
+fn admits_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::ACCEPT).iter().peekable();
+    values.peek().is_none() || values.any(|value| Accept::try_from(value).map_or(true, |accept| ranks_json(&accept)))
+}
+
+/// Of the ranges that mean JSON the most specific one decides (RFC 9110 section 12.5.1), whatever its parameters are.
+fn ranks_json(accept: &Accept) -> bool {
+    let mut ranges = accept.media_types().filter(|range| {
+        (range.ty() == names::_STAR || range.ty() == names::APPLICATION)
+            && (range.subty() == names::_STAR || range.subty() == names::JSON)
+    });
+    let weight = |value: mediatype::Value<'_>| value.as_str().parse::<f32>().unwrap_or(1.0);
+    ranges.next().is_some_and(|range| range.get_param(names::Q).map_or(1.0, weight) > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(values: &[&'static str]) -> bool {
+        let values = values.iter().map(|value| (header::ACCEPT, HeaderValue::from_static(value)));
+        admits_json(&values.collect())
+    }
+
+    #[test]
+    fn what_does_not_exclude_json_admits_it() {
+        for values in [
+            &[][..],
+            &["*/*"],
+            &["application/*"],
+            &["application/json"],
+            &["Application/JSON; charset=utf-8"],
+            &["application/json;q=0.1, text/event-stream"],
+            &["text/event-stream", "application/json"],
+            &["text/event-stream, */*;q=0.1"],
+            &["what is this"],
+        ] {
+            assert!(admitted(values), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn what_excludes_json_does_not() {
+        for values in [
+            &["text/html"][..],
+            &["text/event-stream"],
+            &["text/*", "image/png"],
+            &["application/json;q=0"],
+            &["*/*, application/json;q=0"],
+            &["*/*;q=0.0"],
+            &["application/jsonl"],
+        ] {
+            assert!(!admitted(values), "{values:?}");
+        }
+    }
+}
