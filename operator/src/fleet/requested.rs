@@ -55,7 +55,8 @@ pub(crate) fn requested_hash(spec: &McpServerSpec, trust: Option<&Trust>) -> Res
 }
 
 /// The part of the spec that the pods depend on, without what is as the schema has it by default. The number of pods,
-/// who reaches them, and which route leads to them are not part of it: host and path are, since the pods are told them.
+/// who reaches them, and which route leads to them are not part of it: host, path and allowed
+/// origins are, since the pods are told them.
 fn of_the_pods(spec: &McpServerSpec) -> Result<Value, serde_json::Error> {
     static SCHEMA: LazyLock<Option<JSONSchemaProps>> = LazyLock::new(spec_schema);
     let mut asked = serde_json::to_value(spec)?;
@@ -64,7 +65,7 @@ fn of_the_pods(spec: &McpServerSpec) -> Result<Value, serde_json::Error> {
             asked.remove(field);
         }
         if let Some(Value::Object(exposure)) = asked.get_mut("exposure") {
-            exposure.retain(|field, _| matches!(field.as_str(), "host" | "path"));
+            exposure.retain(|field, _| matches!(field.as_str(), "host" | "path" | "allowedOrigins"));
         }
     }
     Ok(without_defaults(asked, SCHEMA.as_ref()))
@@ -184,6 +185,7 @@ mod tests {
             json!({"graph": {"access": null}}),
             json!({"exposure": {"host": "other.example"}}),
             json!({"exposure": {"path": null}}),
+            json!({"exposure": {"allowedOrigins": ["https://inspector.example"]}}),
             json!({"rateLimit": {"perUser": {"requests": 8}}}),
             json!({"audit": null}),
             json!({"podTemplate": {"env": [{"name": "NO_PROXY", "value": "x"}]}}),
@@ -198,6 +200,7 @@ mod tests {
             json!({"suspend": true}),
             json!({"exposure": {"ingress": {"className": "nginx"}}}),
             json!({"exposure": {"tls": {"secretName": "other-tls"}}}),
+            json!({"exposure": {"requestTimeout": "90s"}}),
             json!({"entra": {"cloud": "Public", "trustBundle": {"key": "ca.crt"}}}),
             json!({"podTemplate": {"env": [{"name": "NO_PROXY", "value": ""}]}}),
         ] {
