@@ -466,6 +466,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_origins_that_a_server_allows_reach_its_program_and_bad_ones_are_refused() {
+        let allowing = |origin: &str| {
+            let allow = |server: &mut McpServer| {
+                server.spec.exposure.as_mut().unwrap().allowed_origins = vec![origin.to_owned()];
+            };
+            check(allow, &ResolvedTrustBundle::Unset)
+        };
+        let validated = allowing("http://localhost:6274").unwrap();
+        assert_eq!(configuration(&validated).allowed_origins, ["http://localhost:6274"]);
+        let refusal = allowing("https://chat.contoso.com:443").unwrap_err();
+        assert_eq!(refusal.reason, Reason::InvalidConfiguration);
+        assert!(refusal.message.starts_with("allowedOrigins: "), "{}", refusal.message);
+    }
+
+    #[test]
     fn without_exposure_there_is_no_public_url() {
         let validated = check(|server| server.spec.exposure = None, &ResolvedTrustBundle::Unset).unwrap();
         assert_eq!(configuration(&validated).public_url, None);

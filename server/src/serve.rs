@@ -18,7 +18,7 @@ use crate::graph::GraphClient;
 use crate::graph_tools::GraphTools;
 use crate::groups::GroupDirectory;
 use crate::http::challenge::Challenge;
-use crate::http::listener::{self, PATIENCE};
+use crate::http::listener::{self, Counted, PATIENCE};
 use crate::http::rate_limit::RateLimits;
 use crate::http::{self, Gate};
 use crate::inputs::{self, InputError};
@@ -115,8 +115,10 @@ pub async fn start(
     });
     let admin = Admin { keys, policy, probe, metrics, draining: draining.clone() };
     // The admin port outlives the other: until the last request is answered, `/readyz` says why the pod is leaving.
-    tokio::spawn(listener::serve(admin_listener, admin::router(Arc::new(admin)), PATIENCE, background.clone()));
-    let serving = tokio::spawn(listener::serve(listener, http::router(gate, tools), PATIENCE, stop.clone()));
+    let admin = admin::router(Arc::new(admin));
+    tokio::spawn(listener::serve(admin_listener, admin, PATIENCE, Counted::Everybody, background.clone()));
+    let counted = Counted::AllBut(gate.configuration.trusted_proxies.clone());
+    let serving = tokio::spawn(listener::serve(listener, http::router(gate, tools), PATIENCE, counted, stop.clone()));
     tracing::info!(%address, %admin_address, "serving");
     Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving })
 }

@@ -1,7 +1,7 @@
 //! Can the client read the answer? Answers are JSON, whatever else the client would take.
 //!
-//! Many clients say `*/*`, JSON alone, or nothing, and read JSON all the same. Refused is only what excludes it. rmcp asks
-//! for JSON and event streams by name, of which it sends no stream: it is told what it wants to hear.
+//! Many clients say `*/*`, JSON alone, or nothing, and read JSON all the same: only what excludes it is refused. rmcp
+//! wants both JSON and event streams by name, though it sends JSON alone, so that the header is written anew for it.
 
 use std::sync::Arc;
 
@@ -39,11 +39,12 @@ pub(super) async fn layer(
 /// A header that is absent or cannot be understood excludes nothing.
 fn admits_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::ACCEPT).iter().peekable();
-    values.peek().is_none() || values.any(|value| Accept::try_from(value).map_or(true, |accept| ranks_json(&accept)))
+    values.peek().is_none()
+        || values.any(|value| Accept::try_from(value).map_or(true, |accept| ranges_admit_json(&accept)))
 }
 
 /// Of the ranges that mean JSON the most specific one decides (RFC 9110 section 12.5.1), whatever its parameters are.
-fn ranks_json(accept: &Accept) -> bool {
+fn ranges_admit_json(accept: &Accept) -> bool {
     let mut ranges = accept.media_types().filter(|range| {
         (range.ty() == names::_STAR || range.ty() == names::APPLICATION)
             && (range.subty() == names::_STAR || range.subty() == names::JSON)

@@ -1,41 +1,57 @@
-//! The listener under the routes: accepts connections, bounds them in number and in patience, and lets them finish.
+//! The listener under the routes: accepts connections, bounds them in number and in patience, and lets them finish. A
+//! listener has connections of its own, so the other port's keep nobody out.
 //!
 //! HTTP/1.1 alone, which is what proxies speak to pods: no client could otherwise be put off until it has said which
 //! version it speaks, and an idle HTTP/2 connection would be kept for as long as it answers pings.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
+use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceBuilder;
-use tower_http::add_extension::AddExtensionLayer;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
-use super::client_address::Peer;
+use super::client_address::{Peer, network};
+use super::connections::{Asking, Connections, Place};
 
-/// Connections at a time; more wait in the kernel's queue.
+/// Connections at a time.
 const MAXIMUM_CONNECTIONS: usize = 1024;
+
+/// Connections of one peer at a time, where that is no proxy.
+const MAXIMUM_OF_PEER: usize = 64;
 
 /// How long a connection may do nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Until the head of a request is there. hyper counts the pause between two requests too.
+    /// Until the head of the first request is there.
+    pub first: Duration,
+    /// Until the head of a further request is there. hyper counts the pause between two requests too.
     pub head: Duration,
     /// Until the client takes some of its answer, for which hyper itself waits for ever.
     pub write: Duration,
 }
 
 /// The head's is longer than proxies keep an idle connection (nginx and most load balancers 60 s): were we the first to
-/// close it, their next request could be lost.
-pub const PATIENCE: Patience = Patience { head: Duration::from_secs(90), write: Duration::from_secs(30) };
+/// close it, their next request could be lost. Whoever opens a connection has something to ask.
+pub const PATIENCE: Patience =
+    Patience { first: Duration::from_secs(10), head: Duration::from_secs(90), write: Duration::from_secs(30) };
+
+/// Time for a connection that yields to end by itself, where nothing is being answered on it.
+const YIELDING: Duration = Duration::from_secs(1);
 
 /// Bytes read ahead of what is understood, most of all the head of a request: enough for a token of 16 KiB and the
 /// cookies of a host, and on all connections together a fraction of the pod's memory.
@@ -44,33 +60,136 @@ const MAXIMUM_BUFFER: usize = 64 * 1024;
 /// How long requests that are being answered may take after the stop.
 const FINISH_TIME_LIMIT: Duration = Duration::from_secs(20);
 
+/// The peers whose connections are counted.
+#[derive(Clone, Debug)]
+pub enum Counted {
+    /// All: nobody stands between clients and the port.
+    Everybody,
+    /// All but these proxies; nobody where none is named, since anybody may be one then.
+    AllBut(Vec<IpNet>),
+}
+
+impl Counted {
+    /// The address that is counted: of IPv6 the network of 64 bits, all of which one client can use.
+    fn of(&self, peer: IpAddr) -> Option<IpAddr> {
+        let peer = peer.to_canonical();
+        let is_proxy = match self {
+            Self::Everybody => false,
+            Self::AllBut(proxies) => proxies.is_empty() || proxies.iter().any(|proxies| proxies.contains(&peer)),
+        };
+        (!is_proxy).then(|| network(peer))
+    }
+}
+
 /// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most 20 s. A connection on
-/// which no whole head of a request arrives within `patience.head`, or nothing of an answer is taken within
-/// `patience.write`, is closed.
-pub async fn serve(listener: TcpListener, router: Router, patience: Patience, stop: CancellationToken) {
-    let connections = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+/// which no whole head of a request arrives in time, or nothing of an answer is taken within `patience.write`, is closed.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    patience: Patience,
+    counted: Counted,
+    stop: CancellationToken,
+) {
+    let connections = Arc::new(Connections::new(MAXIMUM_CONNECTIONS, MAXIMUM_OF_PEER));
+    let (running, mut number) = (TaskTracker::new(), 0);
     while let Some((stream, peer)) = stop.run_until_cancelled(accept(&listener)).await {
-        let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&connections).acquire_owned()).await else { break };
-        let service = ServiceBuilder::new().layer(AddExtensionLayer::new(Peer(peer.ip()))).service(router.clone());
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(patience.write));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(patience.head)
-            .max_buf_size(MAXIMUM_BUFFER)
-            .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-            drop(permit);
-        });
+        number += 1;
+        let admitted = connections.admit(number, counted.of(peer.ip()));
+        let Some(place) = stop.run_until_cancelled(admitted).await else { break };
+        // A peer that uses its whole share gets no other connection.
+        let Some(place) = place else { continue };
+        running.spawn(connect(stream, Peer(peer.ip()), router.clone(), patience, place, stop.clone()));
     }
     drop(listener);
-    if tokio::time::timeout(FINISH_TIME_LIMIT, graceful.shutdown()).await.is_err() {
+    running.close();
+    if tokio::time::timeout(FINISH_TIME_LIMIT, running.wait()).await.is_err() {
         tracing::warn!("requests still unanswered {} s after the stop are cut off", FINISH_TIME_LIMIT.as_secs());
+    }
+}
+
+/// Serves one connection until it ends, has to yield, or the listener stops: then the request that is being answered is
+/// the last.
+async fn connect(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    patience: Patience,
+    place: Place,
+    stop: CancellationToken,
+) {
+    let connection = Arc::clone(&place.connection);
+    let asked = Arc::new(Notify::new());
+    let (began, told) = (Arc::clone(&connection), Arc::clone(&asked));
+    let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        told.notify_one();
+        let asking = began.begin();
+        request.extensions_mut().insert(peer);
+        let answer = router.clone().oneshot(request);
+        // The answer has ended when its body has.
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| Counting { body, _asking: asking })) }
+    });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(patience.write));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience.head)
+        .max_buf_size(MAXIMUM_BUFFER)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
+    let mut served = pin!(served);
+    let silent = async {
+        if tokio::time::timeout(patience.first, asked.notified()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = &mut served => Some(ended),
+        () = silent => None,
+        () = connection.yields.cancelled() => None,
+        () = stop.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            served.as_mut().graceful_shutdown();
+            loop {
+                match tokio::time::timeout(YIELDING, &mut served).await {
+                    Ok(ended) => break ended,
+                    Err(_) if connection.is_asking() => {}
+                    // Half a head has come, and the rest is not waited for.
+                    Err(_) => break Ok(()),
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+    drop(place);
+}
+
+/// The body of an answer, which keeps its connection in use until it has ended.
+struct Counting {
+    body: Body,
+    _asking: Asking,
+}
+
+impl hyper::body::Body for Counting {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -101,8 +220,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", axum::routing::get(|| async { answer }));
-        let patience = Patience { head: Duration::from_millis(500), write: Duration::from_millis(500) };
-        tokio::spawn(serve(listener, router, patience, CancellationToken::new()));
+        let short = Duration::from_millis(500);
+        let patience = Patience { first: short, head: short, write: short };
+        tokio::spawn(serve(listener, router, patience, Counted::Everybody, CancellationToken::new()));
         TcpStream::connect(address).await.unwrap()
     }
 

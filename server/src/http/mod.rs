@@ -25,6 +25,7 @@ pub mod bearer;
 pub mod challenge;
 mod challenged;
 pub mod client_address;
+mod connections;
 mod cors;
 pub mod limits;
 pub mod listener;

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::Gate;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Names a request in the answer and in the audit log.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Begins the trail of a request and answers its id as `x-request-id`.
 pub(super) async fn layer(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {

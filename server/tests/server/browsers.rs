@@ -55,7 +55,7 @@ async fn a_page_of_an_allowed_origin_may_call_and_sees_every_answer() {
         assert_eq!(asked.status(), 200);
         assert_eq!(header(asked.headers(), "access-control-allow-origin"), INSPECTOR);
         assert_eq!(header(asked.headers(), "access-control-allow-headers"), "authorization,mcp-param-x");
-        assert_eq!(header(asked.headers(), "access-control-allow-methods"), "POST");
+        assert_eq!(header(asked.headers(), "access-control-allow-methods"), "POST,GET,DELETE");
         assert!(header(asked.headers(), "vary").contains("origin"));
         assert_eq!(header(asked.headers(), "access-control-allow-credentials"), "");
     }
@@ -80,6 +80,12 @@ async fn a_page_of_an_allowed_origin_may_call_and_sees_every_answer() {
         let exposed = header(answer.headers(), "access-control-expose-headers");
         assert_eq!(exposed, "www-authenticate,retry-after,x-request-id", "{status}");
         assert_eq!(answer.headers().contains_key(WWW_AUTHENTICATE), status == 401, "{status}");
+    }
+    for method in [Method::GET, Method::DELETE] {
+        let request = site.http.request(method, site.url("/mcp")).header("origin", INSPECTOR).bearer_auth(&alice);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 405);
+        assert_eq!(header(answer.headers(), "access-control-allow-origin"), INSPECTOR);
     }
 }
 
