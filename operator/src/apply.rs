@@ -162,6 +162,7 @@ impl Applier<'_> {
                 // Somebody was faster: what they made may be theirs, so it is looked at again.
                 Err(error) if code(&error) == Some(409) => {}
                 Err(error) if code(&error) == Some(422) && !replaced => {
+                    let uid = live.as_ref().and_then(ResourceExt::uid);
                     let live = live.map(serde_json::to_value).transpose().map_err(Error::from)?;
                     let Some(patch) = live.and_then(|live| replacement(&live, &desired.value)) else {
                         return Err(self.refused(built, &desired, error).await.into());
@@ -171,6 +172,11 @@ impl Applier<'_> {
                         Ok(_) => replaced = true,
                         // A failed test: it has changed since it was read.
                         Err(later) if matches!(code(&later), Some(404 | 409)) => {}
+                        // Whatever fills it, its content goes on elsewhere.
+                        Err(later) if code(&later) == Some(422) && kind.watched_as() == ChildKind::Policy => {
+                            self.freeze(kind, name, uid.unwrap_or_default());
+                            return Err(Error::Immutable(object).into());
+                        }
                         // The first answer says best why.
                         Err(_) => return Err(self.refused(built, &desired, error).await.into()),
                     }
@@ -336,9 +342,21 @@ impl Desired {
 }
 
 /// The patch that puts back what server-side apply cannot: an edited key of a list becomes a second entry, and another
-/// member of a union stays beside ours. The whole spec is replaced, but for what is given once and never changes.
+/// member of a union stays beside ours. The whole spec is replaced, but for what is given once and never changes; of a
+/// ConfigMap its data and annotations, beside which somebody may have filled it.
 fn replacement(live: &Value, desired: &Value) -> Option<json_patch::Patch> {
     let metadata = live.get("metadata")?;
+    let mut operations = vec![
+        json!({"op": "test", "path": "/metadata/uid", "value": metadata.get("uid")?}),
+        json!({"op": "test", "path": "/metadata/resourceVersion", "value": metadata.get("resourceVersion")?}),
+    ];
+    if let Some(data) = desired.get("data") {
+        let annotations = desired.pointer("/metadata/annotations")?;
+        operations.push(json!({"op": "add", "path": "/data", "value": data}));
+        operations.push(json!({"op": "add", "path": "/metadata/annotations", "value": annotations}));
+        operations.extend(live.get("binaryData").map(|_| json!({"op": "remove", "path": "/binaryData"})));
+        return serde_json::from_value(Value::Array(operations)).ok();
+    }
     let mut spec = json!({});
     for given in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "replicas"] {
         if let Some(value) = live.pointer(&format!("/spec/{given}")) {
@@ -346,12 +364,8 @@ fn replacement(live: &Value, desired: &Value) -> Option<json_patch::Patch> {
         }
     }
     merge(&mut spec, desired.get("spec")?.clone());
-    serde_json::from_value(json!([
-        {"op": "test", "path": "/metadata/uid", "value": metadata.get("uid")?},
-        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata.get("resourceVersion")?},
-        {"op": "replace", "path": "/spec", "value": spec},
-    ]))
-    .ok()
+    operations.push(json!({"op": "replace", "path": "/spec", "value": spec}));
+    serde_json::from_value(Value::Array(operations)).ok()
 }
 
 fn cause(live: Option<&DynamicObject>, hash: &str) -> &'static str {
@@ -419,7 +433,22 @@ mod tests {
         assert_eq!(patch[0], json!({"op": "test", "path": "/metadata/uid", "value": "u"}));
         assert_eq!(patch[1], json!({"op": "test", "path": "/metadata/resourceVersion", "value": "7"}));
         assert_eq!(patch[2]["value"], json!({"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}));
-        assert!(replacement(&live, &json!({"data": {}})).is_none(), "a ConfigMap has no spec");
+        assert!(replacement(&live, &json!({"secrets": []})).is_none(), "a ServiceAccount has no spec");
+    }
+
+    #[test]
+    fn of_a_config_map_everything_is_replaced_that_somebody_could_fill_it_with() {
+        let desired = json!({"data": {"a": "1"}, "metadata": {"annotations": {"ours": "1"}}});
+        let replaced = |rest: Value| {
+            let mut live = json!({"metadata": {"uid": "u", "resourceVersion": "7", "annotations": {"theirs": "1"}}});
+            merge(&mut live, rest);
+            let before = live.clone();
+            json_patch::patch(&mut live, &replacement(&before, &desired).unwrap()).unwrap();
+            (live["data"].clone(), live["metadata"]["annotations"].clone(), live.get("binaryData").is_some())
+        };
+        let expected = (json!({"a": "1"}), json!({"ours": "1"}), false);
+        assert_eq!(replaced(json!({"data": {"a": "2", "b": "3"}})), expected);
+        assert_eq!(replaced(json!({"binaryData": {"a": "AA=="}})), expected);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
     orphans::leads_from,
     owner::Owner,
     ownership::{
-        Contender, Entitled, Standing, acquire,
+        Contender, Standing, acquire,
         claim::{ClaimKind, Demand, demands},
         standing,
     },
@@ -62,8 +62,8 @@ pub(crate) struct InForce {
     is_moving: bool,
 }
 
-/// Writes the policy where there is one of the server's, and has its pods mount that: an immutable one is left for the next
-/// edition.
+/// Writes the policy where there is one of the server's, or pods that need it, and has the pods mount that: one that cannot
+/// be changed is left for the next edition.
 pub(crate) async fn put_in_force(
     applier: &mut Applier<'_>,
     world: &World,
@@ -75,7 +75,9 @@ pub(crate) async fn put_in_force(
         let policy = build::policy(owner, edition, compiled).map_err(Error::from)?;
         applier.seen =
             resolve::policy(world, owner, edition).map(|seen| (ChildKind::Policy, seen)).into_iter().collect();
-        let written = match applier.memory.frozen.has_any(ChildKind::Policy) {
+        // As long as there are pods, there is a policy: they go on enforcing one that somebody has deleted.
+        let is_missed = applier.seen.is_empty() && !world.pods_of(owner).is_empty();
+        let written = match is_missed || applier.memory.frozen.has_any(ChildKind::Policy) {
             true => applier.child(&policy).await.map(|()| true),
             false => applier.in_place(&policy).await,
         };
@@ -122,14 +124,12 @@ pub(crate) async fn apply(
     if is_host_refused {
         hide(&mut applier, world).await?;
     }
-    let entitled = match &validated {
-        Ok(_) if !server.spec.suspend => Some(Entitled::ToAll),
-        _ if !is_host_refused && is_live(world, server) => Some(Entitled::ToItsHost),
-        _ => None,
-    };
-    let is_undecided = applied.standing == Standing::Open && entitled.is_some();
+    let own = Contender { server, is_live: is_live(world, server) };
+    let is_accepted = validated.is_ok() && !server.spec.suspend;
+    let entitled = |demand: &Demand| is_accepted || (!is_host_refused && own.keeps(demand));
+    let is_undecided = applied.standing == Standing::Open && demands(server).iter().any(entitled);
     let waited = applier.memory.undecided.note(is_undecided, Instant::now());
-    if let (Standing::Open, Some(entitled)) = (&applied.standing, entitled) {
+    if is_undecided {
         let is_earlier = |other: &McpServer, demand: &Demand| is_to_claim_first(context, other, server, demand);
         let must_wait = |demand: &Demand| {
             let servers = world.servers.state();
@@ -139,7 +139,7 @@ pub(crate) async fn apply(
                 && (is_orphans
                     || servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand)))
         };
-        applied.standing = acquire(&context.ledger, &world.claims, &named, (server, entitled), must_wait).await?;
+        applied.standing = acquire(&context.ledger, &world.claims, &named, (server, &entitled), must_wait).await?;
         if applied.standing.lost().is_some() {
             hide(&mut applier, world).await?;
         }
@@ -184,6 +184,26 @@ pub(crate) async fn apply(
         context.turns.take(&owner.uid);
     }
     converged?;
+    Ok(hidden?)
+}
+
+/// Takes away what leads clients to a server that is being deleted, and writes its policy. Its children go with it: the garbage
+/// collector follows their owner references. As long as somebody's finalizer holds it up, its pods serve, and revocations
+/// reach them.
+pub(crate) async fn leave(
+    owner: &Owner,
+    context: &Context,
+    memory: &mut ServerMemory,
+    compiled: &Compiled,
+    applied: &mut Applied,
+) -> Result<(), Failure> {
+    let Context { client, world, .. } = context;
+    let mut applier = Applier { client, owner, seen: SeenChildren::new(), memory };
+    // Its host is free from now on, so that nothing may lead from there to it.
+    let hidden = hide(&mut applier, world).await;
+    let in_force = put_in_force(&mut applier, world, compiled).await?;
+    applied.policy = in_force.is_written;
+    applied.mounted.policy = in_force.edition;
     Ok(hidden?)
 }
 
@@ -284,7 +304,7 @@ async fn hide_old(applier: &mut Applier<'_>, world: &World, server: &McpServer) 
 }
 
 /// Deletes what leads clients to the server.
-pub(crate) async fn hide(applier: &mut Applier<'_>, world: &World) -> Result<(), Error> {
+async fn hide(applier: &mut Applier<'_>, world: &World) -> Result<(), Error> {
     let mut hidden = Ok(());
     for kind in ChildKind::EXPOSING {
         let seen = resolve::watched(world, applier.owner, *kind);

@@ -14,7 +14,7 @@ use crate::{
     binding::{Mapping, Target, unreadable_as_deny},
     build,
     child::ChildKind,
-    children::{Applied, apply, hide, put_in_force},
+    children::{Applied, apply, leave, put_in_force},
     errors::{Error, SOON},
     events,
     fleet::Turns,
@@ -63,31 +63,9 @@ pub(crate) async fn reconcile(server: &McpServer, context: &Context, place: Plac
     context.gate.passed().await?;
     let owner = Owner::of(server)?;
     let mut memory = context.memories.take(&owner.uid).unwrap_or_default();
-    let result = if server.metadata.deletion_timestamp.is_some() {
-        leave(server, &owner, context, &mut memory, place).await
-    } else {
-        pass(server, &owner, context, &mut memory, place).await
-    };
+    let result = pass(server, &owner, context, &mut memory, place).await;
     context.memories.put(&owner.uid, memory);
     result
-}
-
-/// A pass over an McpServer that is being deleted. Its children go with it: the garbage collector follows their owner
-/// references. As long as somebody's finalizer holds it up, its pods serve, and revocations reach them.
-async fn leave(
-    server: &McpServer,
-    owner: &Owner,
-    context: &Context,
-    memory: &mut ServerMemory,
-    place: Place<'_>,
-) -> Result<Action, Error> {
-    let compiled = compile(&server.metadata, Some(server), &context.world)?;
-    let mut applier = Applier { client: &context.client, owner, seen: SeenChildren::new(), memory };
-    // Its host is free from now on, so that nothing may lead from there to it.
-    let hidden = hide(&mut applier, &context.world).await;
-    let action = revoke(owner, context, memory, &compiled, place).await?;
-    hidden?;
-    Ok(action)
 }
 
 /// A pass over an McpServer of which nothing but the metadata can be read, as one of another version of the kind. Its pods
@@ -144,7 +122,10 @@ async fn pass(
     }
     let compiled = compile(&server.metadata, Some(server), world)?;
     let mut applied = Applied::default();
-    let result = apply(server, owner, context, memory, &compiled, &mut applied).await;
+    let result = match server.metadata.deletion_timestamp {
+        Some(_) => leave(owner, context, memory, &compiled, &mut applied).await,
+        None => apply(server, owner, context, memory, &compiled, &mut applied).await,
+    };
     let is_applied = result.is_ok();
     let (conflict, error) = match result {
         Ok(()) => (None, None),

@@ -167,8 +167,8 @@ mod tests {
         let first = mk_config_map("graph-policy", "u1", true);
         let second = |ours| mk_config_map("graph-policy-2", "u2", ours);
         let frozen = mk_frozen(&[(0, "u1")]);
-        assert_eq!(edition(&Frozen::default(), &[first.clone()], Some("graph-policy")), Some(0));
-        assert_eq!(edition(&frozen, &[first.clone()], Some("graph-policy")), Some(1));
+        assert_eq!(edition(&Frozen::default(), std::slice::from_ref(&first), Some("graph-policy")), Some(0));
+        assert_eq!(edition(&frozen, std::slice::from_ref(&first), Some("graph-policy")), Some(1));
         assert_eq!(edition(&frozen, &[first.clone(), second(true)], Some("graph-policy")), Some(1));
         assert_eq!(edition(&frozen, &[first.clone(), second(false)], Some("graph-policy")), Some(2), "somebody else's");
         let both = mk_frozen(&[(0, "u1"), (1, "u2")]);

@@ -24,10 +24,12 @@ pub(crate) enum Error {
     #[error("{object} changed at each of {attempts} attempts to apply it; it is tried again")]
     Contended { object: String, attempts: u32 },
     /// The object cannot be changed any more, and is left for one of another name.
-    #[error("{0} is immutable; its content goes on under another name")]
+    #[error("{0} cannot be changed; its content goes on under another name")]
     Immutable(String),
-    /// No name is left for the content of an immutable ConfigMap.
-    #[error("somebody made immutable every ConfigMap that the McpServer may have; delete them: {0}")]
+    /// No name is left for the content of a ConfigMap that cannot be changed.
+    #[error(
+        "no name is left for a ConfigMap of the McpServer: each that it may have is immutable or somebody else's; delete those that nobody needs: {0}"
+    )]
     AllImmutable(String),
     /// The live object cannot be changed into what is built, which would be accepted as a new one.
     #[error(

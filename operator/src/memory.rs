@@ -40,6 +40,11 @@ pub(crate) struct ServerMemory {
 pub(crate) struct Since(Option<Instant>);
 
 impl Since {
+    /// Says if it was so when it was noted last.
+    pub(crate) fn is_so(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Notes whether it is so now, and says for how long it has been.
     pub(crate) fn note(&mut self, is_so: bool, now: Instant) -> Option<Duration> {
         self.0 = is_so.then(|| self.0.unwrap_or(now));

@@ -30,6 +30,8 @@ const AT_ONCE: usize = 16;
 /// Passes that ask pods at once, and those of one namespace among them: pods answer as slowly as their authors please.
 const ASKING: usize = 64;
 const ASKING_OF_ONE: usize = 8;
+/// The longest pause after a failure while some pod does not enforce the policy.
+const LAGGING: Duration = Duration::from_secs(5);
 /// The longest pass.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -91,9 +93,11 @@ impl Passes {
         result
     }
 
-    /// When an object over which a pass failed is looked at again.
-    pub(crate) fn failed(&self, object: &impl ResourceExt, error: &Error) -> Action {
+    /// When an object over which a pass failed is looked at again: before long while pods are to be told a policy, whatever
+    /// fails beside that.
+    pub(crate) fn failed(&self, object: &impl ResourceExt, error: &Error, is_lagging: bool) -> Action {
         let pause = self.failures.next_pause(&object.uid().unwrap_or_default(), error.class());
+        let pause = if is_lagging { pause.min(LAGGING) } else { pause };
         tracing::warn!(
             namespace = object.namespace(), name = object.name_any(), %error, again_in_seconds = pause.as_secs(),
             "a pass failed"

@@ -38,6 +38,8 @@ pub(crate) const POLICY_REVISION: &str = "mcp-entra.dev/policy-revision";
 /// new ConfigMap. Each further pause is twice as long, up to [`LONGEST_NUDGE_PAUSES`] doublings.
 const NUDGE_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_NUDGE_PAUSES: u32 = 5;
+/// The number of nudges after which counting starts anew.
+const MOST_NUDGES: u64 = 1_000_000;
 
 /// Why a pod could not be asked, in a few fixed words: they end up in conditions, where every change is a write.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +140,7 @@ impl PolledPod {
     }
 }
 
-/// Nudges every ready pod whose policy is old.
+/// Nudges every pod whose policy is old: each that is ready, and each that serves with another one though it is not.
 pub(crate) async fn nudge(
     client: &Client,
     memory: &mut ServerMemory,
@@ -147,7 +149,10 @@ pub(crate) async fn nudge(
     now: Instant,
 ) {
     memory.nudged.retain(|uid, _| pods.iter().any(|polled| *polled.pod.uid == **uid));
-    for polled in pods.iter().filter(|polled| polled.pod.is_ready()) {
+    let serves = |polled: &&PolledPod| {
+        polled.pod.is_ready() || polled.report.as_ref().is_ok_and(|report| report.revision.is_some())
+    };
+    for polled in pods.iter().filter(serves) {
         let last = memory.nudged.get(&*polled.pod.uid);
         if let Some(nudged) = nudge_one(client, polled, last, revision, now).await {
             memory.nudged.insert(polled.pod.uid.to_string(), nudged);
@@ -212,7 +217,8 @@ fn counts(value: &str, revision: &str) -> Option<u64> {
 fn next_value(before: Option<&str>, revision: &str) -> String {
     match before.and_then(|value| counts(value, revision)) {
         None => revision.to_owned(),
-        Some(count) => format!("{revision}.{}", count.saturating_add(1)),
+        // Whoever may write pods may have written any number.
+        Some(count) => format!("{revision}.{}", count % MOST_NUDGES + 1),
     }
 }
 
@@ -227,6 +233,8 @@ mod tests {
         assert_eq!(next_value(Some("abc.9"), "abc"), "abc.10");
         assert_eq!(next_value(Some("abd.9"), "abc"), "abc");
         assert_eq!(next_value(Some("abcd"), "abc"), "abc");
+        let last = format!("abc.{}", u64::MAX);
+        assert_ne!(next_value(Some(&last), "abc"), last, "somebody has counted before");
     }
 
     #[test]

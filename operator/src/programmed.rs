@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
 use mcp_entra_crds::ConditionType;
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     child::ChildKind,
     conditions::{Reason, Verdict},
     fleet::{Held, Progress, progress},
+    foreign::bounded,
     owner::{ADOPT, Owner},
     status::Facts,
 };
@@ -46,6 +48,15 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
             format!(
                 "the children of the deleted McpServer of this name are being collected, {} among them; wait until they are gone",
                 listed(objects, facts.owner)
+            ),
+        );
+    }
+    if facts.server.metadata.deletion_timestamp.is_some() {
+        return Verdict::no(
+            Reason::Deleting,
+            format!(
+                "the McpServer is being deleted, and nothing leads clients to it any more; its pods serve until its finalizers are gone: {}",
+                bounded(&facts.server.finalizers().join(", "), SHOWN)
             ),
         );
     }
@@ -132,7 +143,7 @@ fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
 fn moved(facts: &Facts<'_>) -> String {
     let names = [ChildKind::Policy, ChildKind::Configuration].map(|kind| {
         let (first, name) = (kind.name(&facts.owner.name), facts.mounted.name(kind, &facts.owner.name));
-        (first != name).then(|| format!("; ConfigMap {name} is mounted, since an earlier one was made immutable"))
+        (first != name).then(|| format!("; ConfigMap {name} is mounted, since an earlier one cannot be changed"))
     });
     names.into_iter().flatten().collect()
 }

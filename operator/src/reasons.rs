@@ -75,6 +75,8 @@ reasons! {
     RollOutPaused,
     /// Programmed, Available: the spec is not accepted, so the children are left as they are.
     NotAccepted,
+    /// Programmed: the McpServer is being deleted; nothing leads clients to it, and its pods serve until its finalizers are gone.
+    Deleting,
     /// Programmed, Conflicted: a child's name is somebody else's object.
     NotOwned,
     /// Programmed, Exposed, Conflicted: another namespace holds `spec.exposure.host`.

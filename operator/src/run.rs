@@ -344,15 +344,17 @@ fn unreadable(object: &impl ResourceExt, invalid: &kube::core::error_boundary::I
 }
 
 fn server_failed(server: Arc<WatchedServer>, error: &Error, context: Arc<Context>) -> Action {
-    context.policies.not_written(&server.uid().unwrap_or_default());
-    context.passes.failed(&*server, error)
+    let uid = server.uid().unwrap_or_default();
+    context.policies.not_written(&uid);
+    let is_lagging = context.memories.lock().get(&uid).is_some_and(|memory| memory.lagging.is_so());
+    context.passes.failed(&*server, error, is_lagging)
 }
 
 fn mapping_failed<K>(mapping: Arc<DeserializeGuard<K>>, error: &Error, context: Arc<mapping::Context<K>>) -> Action
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    context.passes.failed(&*mapping, error)
+    context.passes.failed(&*mapping, error, false)
 }
 
 /// Failed passes are told where they fail; what remains is an object that was gone before its pass began.

@@ -285,9 +285,6 @@ impl Drop for Listed {
     }
 }
 
-/// The annotation in which kubectl keeps the whole object once more.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
 /// A store of the objects that are watched in these namespaces, and the stream of their changes.
 fn store<K>(client: &Client, scope: &Scope) -> (Store<K>, Touched<K>)
 where
@@ -322,7 +319,8 @@ where
     let touched = events(reader.clone())
         .modify(|object: &mut K| {
             object.managed_fields_mut().clear();
-            object.annotations_mut().remove(LAST_APPLIED);
+            // They can be large, and nothing reads those of these kinds.
+            object.annotations_mut().clear();
         })
         .reflect(writer)
         .touched_objects()

@@ -2,7 +2,7 @@
 //! fleet, and a server that cannot go on gives its turn back. Pure, but for what is noted of turns.
 
 use std::{
-    collections::{BTreeSet, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, hash_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -123,10 +123,14 @@ pub(crate) fn turn(
     };
     let has_turn = given.get(&next.owner.uid).is_some_and(|turn| turn.template == next.template);
     if !has_turn {
-        let namespace = next.owner.namespace.clone();
-        let counted = || given.iter().filter(is_counted);
-        let of_its_namespace = counted().filter(|(_, turn)| turn.namespace == namespace).count();
-        if counted().count() >= at_once || of_its_namespace >= at_once.div_ceil(2) {
+        let (namespace, share) = (next.owner.namespace.clone(), at_once.div_ceil(2));
+        let mut counted = BTreeMap::<&str, usize>::new();
+        for (_, turn) in given.iter().filter(is_counted) {
+            *counted.entry(&turn.namespace).or_default() += 1;
+        }
+        // Those that run already may be more than a namespace's share, and keep nobody else's from it.
+        let held: usize = counted.values().map(|count| share.min(*count)).sum();
+        if held >= at_once || counted.get(&*namespace).is_some_and(|count| *count >= share) {
             return Err(Held::Busy);
         }
         given.insert(next.owner.uid.clone(), Turn { namespace, template: next.template.to_owned(), since: now });
@@ -235,6 +239,10 @@ mod tests {
         let running = [("x/a", "new", Running), ("x/b", "old", Settled), ("y/a", "old", Settled)];
         assert_eq!(Fleet::new().ask("x/b", 2, &running), Err(Held::Busy));
         assert_eq!(Fleet::new().ask("y/a", 2, &running), Ok(RollOut::Upgrade));
+        // Whoever may write Deployments can have any number seem to be upgraded.
+        let many = ["x/a", "x/b", "x/c", "x/d", "x/e"].map(|name| (name, "new", Running));
+        let all: Vec<_> = many.into_iter().chain([("y/a", "old", Settled)]).collect();
+        assert_eq!(Fleet::new().ask("y/a", 5, &all), Ok(RollOut::Upgrade));
     }
 
     #[test]

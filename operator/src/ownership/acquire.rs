@@ -35,15 +35,6 @@ pub(crate) struct Ledger {
     pub(crate) grace: Duration,
 }
 
-/// The claims that a server may make now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entitled {
-    /// Its spec is accepted, and it is not suspended.
-    ToAll,
-    /// Clients are led to it from its host already, whatever became of its spec since.
-    ToItsHost,
-}
-
 impl Ledger {
     pub(crate) fn new(client: &Client, namespace: &str, grace: Duration) -> Self {
         let api = Api::namespaced(client.clone(), namespace);
@@ -143,11 +134,12 @@ pub(crate) async fn acquire(
     ledger: &Ledger,
     claims: &Claims,
     named: Named<'_>,
-    (server, entitled): (&McpServer, Entitled),
+    (server, entitled): (&McpServer, &(dyn Fn(&Demand) -> bool + Sync)),
     must_wait: impl Fn(&Demand) -> bool,
 ) -> Result<Standing, Error> {
     let mut demands = demands(server);
-    demands.retain(|demand| entitled == Entitled::ToAll || demand.claimed.kind == ClaimKind::Host);
+    let all = demands.len();
+    demands.retain(entitled);
     let is_free = |demand: &&Demand| claims.get(&demand.claimed).is_none();
     if demands.iter().filter(is_free).any(must_wait) {
         return Ok(Standing::Open);
@@ -167,8 +159,8 @@ pub(crate) async fn acquire(
             host = Some(claim);
         }
     }
-    Ok(match entitled {
-        Entitled::ToAll => Standing::Held(held(claims, named, server, host.as_ref(), ledger.grace)),
-        Entitled::ToItsHost => Standing::Open,
+    Ok(match demands.len() == all {
+        true => Standing::Held(held(claims, named, server, host.as_ref(), ledger.grace)),
+        false => Standing::Open,
     })
 }

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::jiff::Timestamp;
 use mcp_entra_crds::McpServer;
 
-pub(crate) use acquire::{Entitled, Ledger, acquire};
+pub(crate) use acquire::{Ledger, acquire};
 use claim::{Answer, Claim, ClaimKind, Demand, answer, demands};
 use claims::Claims;
 pub(crate) use precedence::Contender;

@@ -24,7 +24,13 @@ impl Contender<'_> {
             return false;
         }
         let is_accepted = !self.server.spec.suspend && is_so(self.server, ConditionType::Accepted);
-        is_accepted || (self.is_live && demand.claimed.kind == ClaimKind::Host)
+        is_accepted || self.keeps(demand)
+    }
+
+    /// Says whether it claims the value though its spec is not accepted, or it is suspended: it serves with it, as its status
+    /// reports, or clients are led to it from that host.
+    pub(crate) fn keeps(&self, demand: &Demand) -> bool {
+        demand.is_reported_by(self.server) || (self.is_live && demand.claimed.kind == ClaimKind::Host)
     }
 
     /// Orders contenders for a value, the first first.
@@ -39,7 +45,7 @@ impl Contender<'_> {
 }
 
 /// Says whether a condition is true of the spec as it is.
-fn is_so(server: &McpServer, type_: ConditionType) -> bool {
+pub(super) fn is_so(server: &McpServer, type_: ConditionType) -> bool {
     let conditions = server.status.iter().flat_map(|status| &status.conditions);
     conditions
         .filter(|condition| condition.type_ == type_.as_str())

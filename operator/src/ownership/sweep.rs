@@ -9,11 +9,13 @@ use std::{
 
 use futures::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
+use mcp_entra_crds::ConditionType;
 
 use super::{
     Ledger, Named,
     claim::{Claim, ClaimKind, ClaimedValue, Holder, Presence, Released, demands, release},
     claims::{ClaimView, Claims},
+    precedence::is_so,
 };
 use crate::{child::ChildKind, errors::Error, exposure::exposed_host, views::ChildView, world::Children};
 
@@ -93,17 +95,21 @@ impl Exposed {
 
 fn presence(claimed: &ClaimedValue, namespace: &str, holder: &Holder, named: Named<'_>, exposed: &Exposed) -> Presence {
     // A server that cannot be read may name anything.
-    let names = named(namespace, &holder.server).is_some_and(|server| match &server.0 {
+    let server = named(namespace, &holder.server);
+    let names = server.as_ref().is_some_and(|server| match &server.0 {
         Ok(server) => demands(server).iter().any(|demand| demand.claimed == *claimed),
         Err(_) => true,
     });
+    // Its pods accept tokens for the value until they are those of the spec that names another.
+    let is_accepted_still = claimed.kind == ClaimKind::Audience
+        && server.is_some_and(|server| server.0.as_ref().is_ok_and(|server| !is_so(server, ConditionType::Programmed)));
     let is_led_to = || {
         let exposes = (namespace.to_owned(), holder.server.clone(), claimed.value.clone());
         claimed.kind == ClaimKind::Host && exposed.0.contains(&exposes)
     };
     match names {
         true => Presence::Present,
-        false if is_led_to() => Presence::Leaving,
+        false if is_accepted_still || is_led_to() => Presence::Leaving,
         false => Presence::Gone,
     }
 }

@@ -2,6 +2,7 @@
 //! says what to delete.
 
 use k8s_openapi::{
+    ByteString,
     api::{
         apps::v1::Deployment,
         core::v1::{ConfigMap, Pod, PodSpec, Service},
@@ -129,6 +130,53 @@ async fn a_name_that_somebody_else_has_taken_is_passed_over() {
     space.delete::<McpRoleMapping>("readers").await;
     is_revoked_by(&space, "graph-policy-3").await;
     assert!(space.get::<ConfigMap>("graph-policy-2").await.unwrap().data.is_none());
+}
+
+/// The policy of the server, in whichever ConfigMap its pods mount.
+async fn in_force(space: &Space) -> Option<String> {
+    let pod = space.get::<Deployment>("graph").await?.spec?.template.spec?;
+    policy_in(space, &mounted(&pod, "policy")?).await
+}
+
+#[tokio::test]
+async fn a_policy_that_somebody_fills_otherwise_is_put_back_or_goes_on_under_another_name() {
+    let granting = r#"{"grants":[{"id":"evil"}]}"#;
+    let encoded = ByteString(granting.as_bytes().to_vec());
+    let filled = "x".repeat(1024 * 1024 - 200);
+    for (what, change) in [
+        ("binary data in its place", json!({"data": {"policy.json": null}, "binaryData": {"policy.json": encoded}})),
+        ("more data than there is room for", json!({"data": {"filled": filled}})),
+        (
+            "annotations up to their limit",
+            json!({"metadata": {"annotations": {
+            "filled": "x".repeat(262_000), "mcp-entra.dev/applied-hash": null}}, "data": {"policy.json": granting}}),
+        ),
+        ("all of it, immutable", json!({"data": {"policy.json": granting}, "immutable": true})),
+    ] {
+        let space = serving().await;
+        space.edit::<ConfigMap>("graph-policy", change).await;
+        space.apply(mk_mapping("late", "Mcp.Late")).await;
+        space.delete::<McpRoleMapping>("readers").await;
+        until(&format!("{what}: the policy in force is what mappings say"), async || {
+            let policy = in_force(&space).await.unwrap_or_default();
+            policy.contains("Mcp.Late") && !policy.contains("Mcp.Reader") && !policy.contains("evil")
+        })
+        .await;
+        space.condition("Programmed", "True", "Applied").await;
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_somebody_deletes_is_made_anew_though_the_server_is_suspended() {
+    let space = serving().await;
+    space.edit::<McpServer>("graph", json!({"spec": {"suspend": true}})).await;
+    space.condition("Programmed", "Unknown", "Suspended").await;
+    space.delete::<ConfigMap>("graph-policy").await;
+    space.delete::<McpRoleMapping>("readers").await;
+    until("the policy denies everything", async || {
+        policy_in(&space, "graph-policy").await.as_deref() == Some(DENY_ALL)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -393,3 +393,29 @@ async fn a_host_without_a_claim_waits_for_an_orphans_route_to_go_and_not_for_eve
     space.condition("Programmed", "True", "Applied").await;
     space.edit::<Ingress>("left", json!({"metadata": {"finalizers": null}})).await;
 }
+
+#[tokio::test]
+async fn a_suspended_server_that_serves_keeps_its_client_id_though_the_claim_is_lost() {
+    let space = Space::new().await;
+    let other = Space::new().await;
+    let server = mk_server();
+    let client_id = server["spec"]["entra"]["clientId"].clone();
+    space.apply(server).await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.edit::<McpServer>("graph", json!({"spec": {"suspend": true}})).await;
+    space.condition("Programmed", "Unknown", "Suspended").await;
+    other.apply(mk_other("thief", &[("/spec/entra/clientId", client_id.clone())])).await;
+    other.condition_of("thief", "Conflicted", "True", "ClientIdTaken").await;
+    let led = led_by(&space, "graph").await.unwrap();
+
+    let claims = claims_on(&space, client_id.as_str().unwrap()).await;
+    let api = Api::<ConfigMap>::namespaced(space.client.clone(), "mcp-entra-system");
+    api.delete(&claims[0].name_any(), &DeleteParams::default()).await.unwrap();
+    until("it is claimed again", async || {
+        let claims = claims_on(&space, client_id.as_str().unwrap()).await;
+        claims.first().is_some_and(|claim| claim.data.as_ref().unwrap()["claim.json"].contains(&space.name))
+    })
+    .await;
+    other.condition_of("thief", "Conflicted", "True", "ClientIdTaken").await;
+    assert_eq!(led_by(&space, "graph").await, Some(led), "clients were led to it all the time");
+}

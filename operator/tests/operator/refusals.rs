@@ -103,7 +103,7 @@ async fn what_the_api_server_refuses_is_told_tried_ever_more_slowly_and_then_wor
 }
 
 #[tokio::test]
-async fn a_server_whose_deletion_is_held_up_is_still_revoked_from_and_nothing_is_created_for_it() {
+async fn a_server_whose_deletion_is_held_up_is_still_revoked_from_and_says_that_it_is_being_deleted() {
     let space = Space::new().await;
     space.apply(mk_mapping("readers", "Mcp.Reader")).await;
     space.apply(mk_server()).await;
@@ -128,8 +128,17 @@ async fn a_server_whose_deletion_is_held_up_is_still_revoked_from_and_nothing_is
     pod.enforces(&space.policy().await);
     space.delete::<ConfigMap>("graph-policy").await;
     space.apply(mk_mapping("late", "Mcp.Late")).await;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    assert!(space.get::<ConfigMap>("graph-policy").await.is_none());
+    // Its pod serves on, and would go on enforcing what somebody has deleted.
+    until("there is a policy again", async || {
+        let policy = space.get::<ConfigMap>("graph-policy").await;
+        policy.is_some_and(|policy| policy.data.unwrap()["policy.json"].contains("Mcp.Late"))
+    })
+    .await;
+    assert!(space.get::<ConfigMap>("graph-config").await.is_none(), "nothing else is made for it");
+    let deleting = space.condition("Programmed", "False", "Deleting").await;
+    assert!(deleting.message.ends_with("team.example/hold"), "{}", deleting.message);
+    space.condition("Ready", "False", "Deleting").await;
+    space.condition("AuthorizationReady", "False", "PolicyLagging").await;
     space.edit::<McpServer>("graph", json!({"metadata": {"finalizers": null}})).await;
 }
 
