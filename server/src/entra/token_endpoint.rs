@@ -116,12 +116,7 @@ impl TokenEndpoint {
             }
         }
         let identity = self.federated_token.describe().await.ok().map(|token| token.identity);
-        let asker = Asker {
-            authority: &self.authority,
-            tenant_id: tenant,
-            client_id: &self.client_id,
-            identity: identity.as_ref(),
-        };
+        let asker = Asker { tenant_id: tenant, client_id: &self.client_id, identity: identity.as_ref() };
         Err(match EntraRefusal::read(&answer, asker) {
             Some(refusal) => StsError::Refused(Box::new(refusal)),
             None => {

@@ -133,6 +133,8 @@ pub(crate) enum Aadsts {
     ClientSecretInvalid(String),
     #[error("The request body must contain the following parameter: 'client_assertion' or 'client_secret'.")]
     CredentialMissing,
+    #[error("The client '{client}'({name}) has no configured federated identity credentials.")]
+    FederatedNone { client: Uuid, name: String },
     #[error(
         "No matching federated identity record found for presented assertion issuer '{0}'. Check your federated identity credential Subject, Audience and Issuer against the presented assertion."
     )]
@@ -226,6 +228,7 @@ impl Aadsts {
             Self::PublicClientWithCredential => (700_025, 401, "invalid_client"),
             Self::ClientSecretInvalid(_) => (7_000_215, 401, "invalid_client"),
             Self::CredentialMissing => (7_000_218, 401, "invalid_client"),
+            Self::FederatedNone { .. } => (70025, 401, "invalid_client"),
             Self::FederatedIssuer(_) => (700_211, 401, "invalid_client"),
             Self::FederatedSubject(_) => (700_213, 401, "invalid_client"),
             Self::FederatedSubjectCase(_) => (7_002_138, 401, "invalid_client"),
