@@ -162,6 +162,9 @@ pub struct App {
     /// Optional claims in access tokens for this application.
     #[serde(default)]
     pub optional_claims: Vec<OptionalClaim>,
+    /// Whether its tokens are signed by a key of its own, as with a claims mapping policy.
+    #[serde(default)]
+    pub own_signing_key: bool,
     /// Which of a user's groups its tokens list.
     #[serde(default)]
     pub group_membership_claims: GroupMembershipClaims,

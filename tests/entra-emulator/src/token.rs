@@ -375,13 +375,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn sign(&self, requested: &Requested<'_>, claims: Object) -> Result<String, Aadsts> {
-        let key = self.tenant.signing_key().map_err(internal)?;
-        let claims = Value::Object(claims);
-        match requested.resource {
-            Resource::Graph => key.sign_for_graph(&claims),
-            Resource::App(_) => key.sign(&key.header(), &claims),
-        }
-        .map_err(internal)
+        self.tenant.sign(requested.resource, &Value::Object(claims)).map_err(internal)
     }
 }
 
