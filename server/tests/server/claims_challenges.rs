@@ -67,7 +67,7 @@ async fn a_second_factor_in_either_shape_is_a_challenge_that_a_capable_client_me
         assert_eq!(line["rule"]["grant"], "readers", "{line}");
 
         let authority = Authority { url: tenant.configuration().entra.authority, ca_pem: trust_bundle().to_owned() };
-        let scope = format!("api://{}/{SCOPE}", tenant.server);
+        let scope = tenant.configuration().entra.qualified_scope(SCOPE);
         let (claims, scopes) = (claims.to_string(), [scope.as_str()]);
         let signed_in = sign_in_with_claims(
             &authority,

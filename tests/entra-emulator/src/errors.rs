@@ -78,6 +78,10 @@ pub(crate) enum Aadsts {
     #[error("The app requested an unsupported grant type '{0}'.")]
     GrantTypeUnsupported(String),
     #[error(
+        "Application '{client}'({name}) is requesting a token for itself. This scenario is supported only if resource is specified using the GUID based App Identifier."
+    )]
+    TokenForItself { client: Uuid, name: String },
+    #[error(
         "The provided authorization code or refresh token has expired due to inactivity. Send a new interactive authorization request for this user and resource."
     )]
     GrantExpired,
@@ -217,6 +221,7 @@ impl Aadsts {
             Self::RefreshTokenExpired => (700_082, 400, "invalid_grant"),
             Self::AppUnknown { .. } => (700_016, 400, "unauthorized_client"),
             Self::ResponseTypeUnsupported(_) => (700_054, 400, "unsupported_response_type"),
+            Self::TokenForItself { .. } => (90009, 400, "invalid_request"),
             Self::TenantUnknown(_) => (90002, 400, "invalid_request"),
             Self::ParameterMissing(_) => (900_144, 400, "invalid_request"),
             Self::ParameterDuplicated(_) => (9_000_411, 400, "invalid_request"),

@@ -164,6 +164,12 @@ impl<'a> Exchange<'a> {
         }
         let user = self.active_user(known.user, known.issue)?;
         let mut requested = self.requested(self.form.get("scope").unwrap_or(&known.scope))?;
+        let client = self.client.app;
+        if matches!(requested.resource, Resource::App(app) if app.client_id == client.client_id)
+            && Uuid::parse_str(&requested.named).is_err()
+        {
+            return Err(Aadsts::TokenForItself { client: client.client_id, name: client.display_name.clone() });
+        }
         if !requested.wants("offline_access") {
             requested.openid.push("offline_access".to_owned());
         }
