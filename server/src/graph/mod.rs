@@ -24,6 +24,7 @@ use serde_json::Value;
 
 pub use batch::BatchQuestion;
 pub use error::{GraphError, GraphRefusal};
+pub use pages::List;
 
 use access::Access;
 use mailboxes::Mailboxes;

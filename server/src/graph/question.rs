@@ -50,7 +50,7 @@ impl Graph {
         let token = self.access.token(permissions).await?;
         match self.patient_answer(question, &token).await {
             // Revoked, or expired by Graph's clock.
-            Err(GraphError::Refused(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => {
+            Err(GraphError::Refused(refusal)) if refusal.is_of_the_token() => {
                 let token = self.access.instead_of(&token, refusal.challenge.as_ref(), permissions).await?;
                 self.patient_answer(question, &token).await
             }
