@@ -109,10 +109,6 @@ pub struct GraphRefusal {
 }
 
 impl GraphError {
-    pub(super) fn no_token(permissions: &str, source: StsError) -> Self {
-        Self::NoToken { permissions: permissions.to_owned(), source }
-    }
-
     /// The sign-in that would help, if one does: nobody but the user's client can bring it about.
     pub fn sign_in(&self) -> Option<SignIn> {
         match self {

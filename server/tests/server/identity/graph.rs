@@ -16,8 +16,12 @@ fn client(tenant: &TestTenant) -> GraphClient {
 }
 
 async fn graph_of(tenant: &TestTenant, user: &str) -> Graph {
+    graph_with(tenant, user, "User.Read").await
+}
+
+async fn graph_with(tenant: &TestTenant, user: &str, scope: &str) -> Graph {
     let user = signed_in(tenant, user).await;
-    client(tenant).for_caller(&user, GraphAccess::OnBehalfOf, None).unwrap()
+    client(tenant).for_caller(&user, GraphAccess::OnBehalfOf, None, scope).unwrap()
 }
 
 fn answer_next(tenant: &TestTenant, kind: FaultKind) {
@@ -50,13 +54,13 @@ async fn an_application_is_told_that_it_has_no_user() {
     let token = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon));
     let application = validator(&tenant).await.validate(&token).await.unwrap();
     assert!(matches!(*application, Principal::Application(_)));
-    let error = client(&tenant).for_caller(&application, GraphAccess::OnBehalfOf, None).err().unwrap();
+    let error = client(&tenant).for_caller(&application, GraphAccess::OnBehalfOf, None, "User.Read").err().unwrap();
     assert!(matches!(error, GraphError::NoUser), "{error}");
     assert_eq!(tenant.grants(ON_BEHALF_OF), 0);
 }
 
 #[tokio::test]
-async fn missing_consent_is_answered_with_which_permissions_and_who_must_grant_them() {
+async fn missing_consent_is_answered_with_which_permission_and_who_must_grant_it_and_stops_no_other() {
     let tenant = TestTenant::new();
     let server = tenant.server;
     control()
@@ -67,8 +71,12 @@ async fn missing_consent_is_answered_with_which_permissions_and_who_must_grant_t
             Ok(())
         })
         .unwrap();
-    let error = graph_of(&tenant, ALICE).await.get("", &[]).await.unwrap_err().to_string();
-    for part in ["User.Read, Mail.Read", "AADSTS65001", "administrator", &server.to_string(), "Grant admin consent"] {
+    graph_of(&tenant, ALICE).await.get("", &[]).await.unwrap();
+    let error = graph_with(&tenant, ALICE, "Mail.Read").await.get("/messages", &[]).await.unwrap_err().to_string();
+    assert!(!error.contains("User.Read"), "{error}");
+    for part in
+        ["the permissions Mail.Read on", "AADSTS65001", "administrator", &server.to_string(), "Grant admin consent"]
+    {
         assert!(error.contains(part), "{part} is not in {error}");
     }
 }
