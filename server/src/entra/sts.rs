@@ -8,8 +8,8 @@
 //! for half a minute; one that somebody may be putting right at this moment never.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mcp_entra_policy::EntraConfiguration;
@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::token_endpoint::{Issued, TokenEndpoint};
-use super::{ClaimsChallenge, FederatedToken, GraphToken, StsError, claims};
+use super::{ClaimsChallenge, FederatedToken, GraphToken, Remedy, StsError, claims};
 use crate::http_client::Again;
 use crate::token::User;
 
@@ -47,6 +47,8 @@ pub struct Sts {
     /// By assertion, resource and scopes: the token that is handed out.
     tokens: Cache<CacheKey, Arc<KeptToken>>,
     refusals: Cache<CacheKey, Arc<StsError>>,
+    /// The scopes that were last refused because nobody has consented to them; few, for the configuration names them.
+    unconsented: Mutex<BTreeSet<String>>,
 }
 
 /// A token that is kept, and when it is renewed.
@@ -114,6 +116,7 @@ impl Sts {
             latest: tokens(),
             tokens: tokens(),
             refusals: Cache::builder().max_capacity(KEPT_REFUSALS).time_to_live(REFUSED_FOR).build(),
+            unconsented: Mutex::new(BTreeSet::new()),
         }
     }
 
@@ -182,9 +185,25 @@ impl Sts {
         user: &OnBehalfOf,
         challenge: Option<&ClaimsChallenge>,
     ) -> Result<Arc<KeptToken>, StsError> {
-        let issued = user.ask(&self.endpoint, challenge).await?;
+        let result = user.ask(&self.endpoint, challenge).await;
+        self.note_consent(user, &result);
+        let issued = result?;
         self.latest.insert(user.resource_key, Arc::clone(&issued)).await;
         Ok(issued)
+    }
+
+    fn note_consent(&self, user: &OnBehalfOf, result: &Result<Arc<KeptToken>, StsError>) {
+        let mut unconsented = self.unconsented.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(issued) => unconsented.retain(|scope| !issued.covers([scope])),
+            Err(error) if error.remedy() == Remedy::Consent => unconsented.extend(user.scopes.iter().cloned()),
+            Err(_) => {}
+        }
+    }
+
+    /// The scopes that were last refused because nobody has consented to them.
+    pub fn unconsented(&self) -> BTreeSet<String> {
+        self.unconsented.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where the token for these scopes of the user may be kept.
@@ -235,7 +254,7 @@ impl OnBehalfOf {
         }
     }
 
-    /// What Entra is asked for. Fully qualified: in a sovereign cloud a bare scope would mean another Graph.
+    /// The scopes as Entra is asked for them. Fully qualified: in a sovereign cloud a bare one would mean another Graph.
     pub fn scope(&self) -> String {
         let qualified = self.scopes.iter().map(|scope| format!("{}/{scope}", self.resource));
         Vec::from_iter(qualified).join(" ")
@@ -278,8 +297,8 @@ impl Schedule {
 }
 
 impl KeptToken {
-    fn covers(&self, scopes: &BTreeSet<String>) -> bool {
-        scopes.iter().all(|scope| self.granted.contains(&scope.to_ascii_lowercase()))
+    fn covers<'a>(&self, scopes: impl IntoIterator<Item = &'a String>) -> bool {
+        scopes.into_iter().all(|scope| self.granted.contains(&scope.to_ascii_lowercase()))
     }
 
     fn weight(&self) -> u32 {

@@ -136,6 +136,7 @@ async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other(
                 Ok(())
             })
             .unwrap();
+        assert!(site.status().await.graph.missing_permissions.is_empty());
         for called in BUILT_IN_TOOLS {
             let result = call(&site, called.name, json!({})).await;
             let stopped = result["isError"] == true;
@@ -145,5 +146,14 @@ async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other(
                 "{result}"
             );
         }
+        assert_eq!(Vec::from_iter(site.status().await.graph.missing_permissions), [tool.graph_scope]);
+        control()
+            .change_tenant(site.setup.tenant.id, |directory| {
+                directory.apps.iter_mut().for_each(|app| app.granted_graph_scopes.push(tool.graph_scope.to_owned()));
+                Ok(())
+            })
+            .unwrap();
+        assert_ne!(call(&site, tool.name, json!({})).await["isError"], true, "consent counts from the next call on");
+        assert!(site.status().await.graph.missing_permissions.is_empty());
     }
 }
