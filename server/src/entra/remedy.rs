@@ -137,7 +137,7 @@ mod tests {
         ]
     }
 
-    /// What a refusal may say besides its code.
+    /// The status and error that a refusal may have besides its code.
     const ERRORS: [(u16, &str); 8] = [
         (400, "invalid_grant"),
         (400, "interaction_required"),

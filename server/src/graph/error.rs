@@ -169,8 +169,8 @@ impl GraphRefusal {
         }
     }
 
-    /// Whether another token may be accepted. No token helps where the tenant has no mailboxes at all, although Graph
-    /// answers 401 there.
+    /// Says that another token may be accepted. None is where the tenant has no mailboxes at all, although Graph answers
+    /// 401 there.
     pub(super) fn is_of_the_token(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED && self.code != NO_EXCHANGE
     }

@@ -19,7 +19,7 @@ const MAXIMUM_PAGES: usize = 20;
 pub struct List {
     /// At most as many as were asked for.
     pub entries: Vec<Value>,
-    /// Whether there may be more that were asked for: Graph led to no further page although the list goes on.
+    /// True where the list goes on and Graph led to no further page: there may be more that were asked for.
     pub cut_short: bool,
 }
 

@@ -162,7 +162,7 @@ pub struct App {
     /// Optional claims in access tokens for this application.
     #[serde(default)]
     pub optional_claims: Vec<OptionalClaim>,
-    /// Whether its tokens are signed by a key of its own, as with a claims mapping policy.
+    /// Signs the application's tokens by a key of its own, as a claims mapping policy does.
     #[serde(default)]
     pub own_signing_key: bool,
     /// Which of a user's groups its tokens list.

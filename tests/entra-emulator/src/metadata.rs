@@ -29,7 +29,7 @@ enum Version {
     V2,
 }
 
-/// Whose keys are asked for: an application may have some besides the tenant's.
+/// The application whose keys are asked for: it may have some besides the tenant's.
 #[derive(Deserialize)]
 pub(crate) struct KeysQuery {
     appid: Option<Uuid>,

@@ -190,7 +190,7 @@ async fn a_key_that_is_no_longer_published_takes_the_validations_that_it_made_wi
     assert_eq!(validator.validate(&token).await.unwrap_err().reason(), "unknown_key");
 }
 
-/// Whether a token of alice is accepted once each key of the tenant is published with this change.
+/// Says how a token with these claims is judged once each key of the tenant is published with this change.
 async fn accepted(
     tenant: &TestTenant,
     change: impl Fn(&mut serde_json::Map<String, Value>),
