@@ -1,5 +1,7 @@
 //! Reports of pods: the answers of their admin ports, read into a form that can do no harm in a status. Pure.
 
+use std::collections::BTreeSet;
+
 use mcp_entra_policy::ServerStatus;
 
 use crate::foreign::{Foreign, value};
@@ -8,6 +10,9 @@ use crate::foreign::{Foreign, value};
 const LONGEST_VERSION: usize = 64;
 /// The most characters of an issuer's URL.
 const LONGEST_ISSUER: usize = 1024;
+/// The most characters of a Graph permission, and the most of them.
+const LONGEST_PERMISSION: usize = 128;
+const MOST_PERMISSIONS: usize = 64;
 
 /// The part of a pod's answer that the operator uses. A member that says more than it may is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +26,12 @@ pub(crate) struct Report {
     pub(crate) federation_message: Option<Foreign>,
     pub(crate) keys: usize,
     pub(crate) keys_error: Option<Foreign>,
+    /// It is compared with the spec, and what the spec does not name is shown nowhere.
+    pub(crate) missing_permissions: BTreeSet<String>,
 }
 
 impl From<ServerStatus> for Report {
-    fn from(ServerStatus { version, policy, federation, keys }: ServerStatus) -> Self {
+    fn from(ServerStatus { version, policy, federation, keys, graph }: ServerStatus) -> Self {
         Self {
             version: value(version, LONGEST_VERSION),
             revision: policy.revision.map(Foreign::from),
@@ -34,6 +41,12 @@ impl From<ServerStatus> for Report {
             federation_message: federation.message.map(Foreign::from),
             keys: keys.count,
             keys_error: keys.error.map(Foreign::from),
+            missing_permissions: graph
+                .missing_permissions
+                .into_iter()
+                .filter_map(|permission| value(permission, LONGEST_PERMISSION))
+                .take(MOST_PERMISSIONS)
+                .collect(),
         }
     }
 }

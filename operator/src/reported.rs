@@ -8,6 +8,7 @@ use mcp_entra_crds::ConditionType;
 use crate::{
     conditions::{Reason, Verdict},
     pods::PolledPod,
+    report::Report,
     status::{Facts, GRACE, named},
 };
 
@@ -56,13 +57,31 @@ pub(crate) fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
     } else {
         Verdict::yes(
             Reason::ExchangeWorks,
-            format!("Entra accepted the service account token of {working} of {all} ready pods at their last probe"),
+            format!(
+                "Entra accepted the service account token of {working} of {all} ready pods at their last probe{}",
+                without_consent(facts, &reports)
+            ),
         )
     };
     if working < all {
         as_before_in_grace(facts.probing, previous, ConditionType::FederationReady, verdict)
     } else {
         verdict
+    }
+}
+
+/// Names the Graph permissions without which tools fail.
+fn without_consent(facts: &Facts<'_>, reports: &[&Report]) -> String {
+    let is_missing = |scope: &&String| reports.iter().any(|report| report.missing_permissions.contains(*scope));
+    let missing: Vec<&str> = facts.server.spec.graph.scopes.iter().filter(is_missing).map(String::as_str).collect();
+    match missing.as_slice() {
+        [] => String::new(),
+        missing => format!(
+            "; tools that need {} fail: an administrator of tenant {} consents to it, under API permissions of app registration {}",
+            missing.join(", "),
+            facts.server.spec.entra.tenant_id,
+            facts.server.spec.entra.client_id
+        ),
     }
 }
 

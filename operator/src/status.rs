@@ -418,6 +418,23 @@ mod tests {
     }
 
     #[test]
+    fn a_permission_without_consent_is_named_where_the_spec_names_it_and_takes_no_readiness() {
+        let mut report = mk_report("new", Some(true)).unwrap();
+        let message = |report: &serde_json::Value| {
+            let status = told(&[mk_pod("a", true, Some(report.clone()))], None, |_| {});
+            assert_says(&status, ConditionType::FederationReady, State::True, Reason::ExchangeWorks);
+            Verdict::before(&status.conditions, ConditionType::FederationReady).unwrap().message
+        };
+        assert!(!message(&report).contains("consent"));
+        report["graph"] = json!({"missingPermissions": ["User.Read", "a pod's own words"]});
+        let said = message(&report);
+        assert!(said.contains("tools that need User.Read fail: an administrator"), "{said}");
+        assert!(!said.contains("words"), "{said}");
+        report["graph"] = json!({"missingPermissions": ["a pod's own words"]});
+        assert!(!message(&report).contains("consent"));
+    }
+
+    #[test]
     fn a_ready_pod_that_cannot_be_asked_is_told_after_the_grace() {
         use ConditionType::{AuthorizationReady, FederationReady};
         let status = told(&[mk_pod("a", true, None)], Some(1), |_| {});

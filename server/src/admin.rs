@@ -8,10 +8,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use mcp_entra_policy::ServerStatus;
+use mcp_entra_policy::{GraphStatus, ServerStatus};
 use tokio_util::sync::CancellationToken;
 
-use crate::entra::Probe;
+use crate::entra::{Probe, Sts};
 use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
 use crate::token::Keys;
@@ -24,6 +24,8 @@ pub struct Admin {
     pub policy: Arc<PolicyStore>,
     /// The probe of the federated credential.
     pub probe: Probe,
+    /// The exchanges on behalf of users.
+    pub sts: Arc<Sts>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled once the server is about to stop.
@@ -38,6 +40,7 @@ impl Admin {
             policy: self.policy.status(),
             federation: self.probe.status(),
             keys: self.keys.status(),
+            graph: GraphStatus { missing_permissions: self.sts.unconsented() },
         }
     }
 }

@@ -19,6 +19,8 @@ use crate::graph::GraphClient;
 use crate::token::{Principal, User};
 use mcp_entra_policy::GraphAccess;
 
+/// The delegated permission for `checkMemberGroups` about oneself.
+const PERMISSION: &str = "User.Read";
 /// How many groups Graph answers about at once.
 const AT_ONCE: usize = 20;
 /// How long an answer is relied on. Like a groups claim it belongs to one token, and ends with it.
@@ -70,7 +72,7 @@ impl GroupDirectory {
     async fn ask(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
         let asking = async {
             let failed = |error: String| -> Arc<str> { error.into() };
-            let graph = self.graph.for_caller(principal, GraphAccess::OnBehalfOf, None);
+            let graph = self.graph.for_caller(principal, GraphAccess::OnBehalfOf, None, PERMISSION);
             let graph = graph.map_err(|error| failed(error.to_string()))?;
             let ids: Vec<&String> = ids.iter().collect();
             let mut member_of = BTreeSet::new();

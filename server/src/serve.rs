@@ -99,7 +99,7 @@ pub async fn start(
     let application = ApplicationCredential::new(client.clone(), &configuration.entra, &graph.base_url, token);
     let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
-    let graph = GraphClient::new(client, graph, sts, application);
+    let graph = GraphClient::new(client, graph, Arc::clone(&sts), application);
     let tools = GraphTools::new(&configuration, graph.clone());
     let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph));
 
@@ -113,7 +113,7 @@ pub async fn start(
         challenge: Challenge::new(&configuration),
         configuration,
     });
-    let admin = Admin { keys, policy, probe, metrics, draining: draining.clone() };
+    let admin = Admin { keys, policy, probe, sts, metrics, draining: draining.clone() };
     // The admin port outlives the other: until the last request is answered, `/readyz` says why the pod is leaving.
     let admin = admin::router(Arc::new(admin));
     tokio::spawn(listener::serve(admin_listener, admin, PATIENCE, Counted::Everybody, background.clone()));

@@ -307,11 +307,18 @@ impl ServerConfiguration {
         }
     }
 
-    /// The scopes that a client asks of Entra for this server, fully qualified: a bare scope would be taken for one
-    /// of Microsoft Graph (AADSTS650053).
+    /// The scopes that a client asks of Entra for this server, fully qualified.
     pub fn qualified_scopes(&self) -> Vec<String> {
-        let client_id = &self.entra.client_id;
-        self.entra.required_scopes.iter().map(|scope| format!("api://{client_id}/{scope}")).collect()
+        self.entra.required_scopes.iter().map(|scope| self.entra.qualified_scope(scope)).collect()
+    }
+}
+
+impl EntraConfiguration {
+    /// This scope of the server as a client asks Entra for it. A bare scope would be taken for one of Microsoft Graph
+    /// (AADSTS650053), and the App ID URI may be any. A client that shares the server's app registration gets no token
+    /// for it by any other name than the client id (AADSTS90009).
+    pub fn qualified_scope(&self, scope: &str) -> String {
+        format!("{}/{scope}", self.client_id)
     }
 }
 

@@ -34,7 +34,8 @@ pub struct Caller {
 pub enum Groups {
     /// The object ids of all groups, in lower case.
     Known(BTreeSet<String>),
-    /// They could not be learnt: the claim is absent, or replaced by an overage indicator. Never read as "no groups".
+    /// They could not be learnt: the claim is absent, lists names, or is replaced by an overage indicator. Never read as
+    /// "no groups".
     Unknown,
 }
 

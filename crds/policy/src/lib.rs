@@ -29,5 +29,5 @@ pub use policy::{
     Requirements, Subject, revision,
 };
 pub use registration::Registration;
-pub use status::{FederatedIdentity, FederationStatus, KeysStatus, PolicyStatus, ServerStatus};
+pub use status::{FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus};
 pub use tools::{BUILT_IN_TOOLS, BuiltInTool, built_in_tool};

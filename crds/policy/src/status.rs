@@ -1,6 +1,8 @@
 //! The document that a server answers to `GET /status` on its admin port: what is so in that pod now, without identities
 //! of callers. The operator polls it for its conditions.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 /// What is so in one pod now.
@@ -15,6 +17,18 @@ pub struct ServerStatus {
     pub federation: FederationStatus,
     /// The keys that tokens are verified with.
     pub keys: KeysStatus,
+    /// Answers of Entra about Microsoft Graph. Servers of an older version say nothing of them.
+    #[serde(default)]
+    pub graph: GraphStatus,
+}
+
+/// Answers of Entra to the question for tokens for Microsoft Graph on behalf of users.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GraphStatus {
+    /// The delegated permissions that were last refused because nobody has consented to them.
+    #[serde(default)]
+    pub missing_permissions: BTreeSet<String>,
 }
 
 /// The policy that a pod enforces.

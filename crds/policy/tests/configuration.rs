@@ -35,7 +35,7 @@ fn configuration() -> ServerConfiguration {
 #[test]
 fn a_sound_configuration_is_accepted_and_qualifies_its_scopes() {
     configuration().validate().unwrap();
-    assert_eq!(configuration().qualified_scopes(), ["api://1c2d0000-0000-0000-0000-00000000000b/mcp.access"]);
+    assert_eq!(configuration().qualified_scopes(), ["1c2d0000-0000-0000-0000-00000000000b/mcp.access"]);
 }
 
 #[test]

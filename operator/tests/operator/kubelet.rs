@@ -14,7 +14,9 @@ use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use mcp_entra_policy::{FederatedIdentity, FederationStatus, KeysStatus, PolicyStatus, ServerStatus, revision};
+use mcp_entra_policy::{
+    FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus, revision,
+};
 use serde_json::{Value, json};
 
 use crate::harness::{Space, until};
@@ -140,5 +142,6 @@ fn mk_report(revision: &str) -> ServerStatus {
             last_probe: None,
         },
         keys: KeysStatus { count: 1, age_seconds: Some(1), error: None },
+        graph: GraphStatus::default(),
     }
 }

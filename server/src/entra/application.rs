@@ -139,12 +139,8 @@ impl ApplicationCredential {
         }
         let response = causes(error).find_map(|cause| cause.downcast_ref().and_then(raw_response));
         let identity = self.federated_token.describe().await.ok().map(|token| token.identity);
-        let asker = Asker {
-            authority: &self.entra.authority,
-            tenant_id: &self.entra.tenant_id,
-            client_id: &self.entra.client_id,
-            identity: identity.as_ref(),
-        };
+        let asker =
+            Asker { tenant_id: &self.entra.tenant_id, client_id: &self.entra.client_id, identity: identity.as_ref() };
         match response.and_then(|response| EntraRefusal::read(&answer(response), asker)) {
             Some(refusal) => StsError::Refused(Box::new(refusal)),
             // Where the answer is no document of Entra's, azure_identity keeps nothing of it.

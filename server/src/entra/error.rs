@@ -67,10 +67,9 @@ pub struct EntraRefusal {
     pub retry_after: Option<Duration>,
 }
 
-/// Who asked: what the next step depends on besides the codes.
+/// Who asked: the part of the next step that does not follow from the code.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
-    pub(super) authority: &'a str,
     pub(super) tenant_id: &'a str,
     pub(super) client_id: &'a str,
     /// What the credential says of itself, if it could be read.
@@ -187,8 +186,7 @@ mod tests {
     use super::*;
     use crate::entra::SignIn;
 
-    const ASKER: Asker<'_> =
-        Asker { authority: "https://login.example", tenant_id: "tenant", client_id: "client", identity: None };
+    const ASKER: Asker<'_> = Asker { tenant_id: "tenant", client_id: "client", identity: None };
 
     fn read(body: &str) -> Option<EntraRefusal> {
         let answer =

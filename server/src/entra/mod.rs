@@ -1,12 +1,14 @@
 //! Microsoft Entra ID's token endpoint, with the projected service account token as the only credential.
 //!
 //! `federated_token` reads that credential, `token_endpoint` presents it, `sts` keeps what it is exchanged for on behalf
-//! of users, and `application` for the application itself. `error` is what Entra answers when it issues nothing, `remedy` what helps against it, `next_step` the same
-//! in words, `claims` what a user's next sign-in must satisfy. `probe` tries the exchange again and again. What tokens of
+//! of users, and `application` for the application itself. `error` is what Entra answers when it issues nothing, `codes`
+//! the table of its AADSTS codes, `remedy` what helps against it, `next_step` the same in words, `claims` what a user's
+//! next sign-in must satisfy. `probe` tries the exchange again and again. What tokens of
 //! callers must look like is not decided here but in `token`.
 
 mod application;
 mod claims;
+mod codes;
 mod error;
 mod federated_token;
 mod next_step;

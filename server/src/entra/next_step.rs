@@ -1,77 +1,49 @@
-//! What to do about a refusal of Entra, in words: by AADSTS code, which is for people, else by the remedy that programs
-//! go by.
+//! What to do about a refusal of Entra, in words: those of its code, else those of its remedy.
 
+use super::codes::{BUSY, CONSENT, SIGN_IN, known};
 use super::error::Asker;
 use super::{EntraRefusal, Remedy};
 
-const BUSY: &str = "nothing: Entra is busy, and the server tries again.";
-const SIGN_IN: &str = "sign in again in the client.";
-
 /// What a person should do next.
 pub(super) fn next_step(refusal: &EntraRefusal, asker: Asker<'_>) -> String {
-    let Asker { tenant_id, client_id, .. } = asker;
-    let by_code = refusal.codes.iter().find_map(|code| for_code(*code, asker));
-    by_code.unwrap_or_else(|| match refusal.remedy {
-        Remedy::AskAgain => BUSY.to_owned(),
-        Remedy::SignIn(_) => SIGN_IN.to_owned(),
-        Remedy::Consent => consent(asker),
-        Remedy::Unblock => format!(
-            "an administrator of tenant {tenant_id} finds out from the user's sign-in log what blocks them, for app registration {client_id}."
-        ),
-        Remedy::Credential | Remedy::Configuration => format!(
-            "look the code up at https://login.microsoftonline.com/error, for app registration {client_id} in tenant {tenant_id}."
-        ),
-    })
-}
-
-fn for_code(code: u64, asker: Asker<'_>) -> Option<String> {
-    let Asker { tenant_id, client_id, .. } = asker;
-    Some(match code {
-        // 7002137 and 7002138: the subject differs only in case.
-        70021 | 700_211 | 700_212 | 700_213 | 7_002_137 | 7_002_138 => credential(asker),
-        700_024 => "check the clock of the node, and that the kubelet renews the projected service account token.".to_owned(),
-        7_000_272 => "the cluster signs service account tokens with a key that its issuer does not publish: publish it in the issuer's JWKS; after a rotation of the keys, wait some minutes.".to_owned(),
-        90061 | 50166 | 501_661 => format!(
-            "make the cluster's issuer{} reachable from the internet over https (openid-configuration and JWKS); the server tries again.",
-            asker.identity.map(|identity| format!(" {}", identity.issuer)).unwrap_or_default()
-        ),
-        70023 => "shorten the projected token's life (tokenExpirationSeconds) to a day at most.".to_owned(),
-        5_002_741 => "give the projected token exactly one audience.".to_owned(),
-        5_002_730 => "let the cluster sign service account tokens with RS256.".to_owned(),
-        7_000_215 | 7_000_218 => "this server sends no client secret: check what stands between it and Entra.".to_owned(),
-        700_016 => format!("check clientId {client_id} and that this app registration exists in tenant {tenant_id}."),
-        90002 => format!("check tenantId {tenant_id} and the cloud."),
-        500_011 => format!("add a service principal of the requested resource to tenant {tenant_id}, or correct graph.scopes."),
-        70011 | 650_053 => "correct graph.scopes: every entry must be a delegated permission of Microsoft Graph.".to_owned(),
-        65001 => consent(asker),
-        50076 | 50079 => "sign in again in the client, with the second factor that the tenant's policy asks for.".to_owned(),
-        53000 | 53003 | 530_003 => format!("Conditional Access blocks this user for app registration {client_id}: an administrator finds the policy in the user's sign-in log."),
-        50013 | 500_131 | 500_133 | 50027 | 70043 | 70008 | 700_082 | 50173 => SIGN_IN.to_owned(),
-        50057 => "the user's account is disabled: ask an administrator.".to_owned(),
-        7_000_114 => "send a user's token: an app-only token has nobody to act on behalf of.".to_owned(),
-        _ => return None,
-    })
-}
-
-fn credential(asker: Asker<'_>) -> String {
-    let Asker { tenant_id, client_id, identity, .. } = asker;
-    let must_say = match identity {
-        Some(identity) => format!(
-            "issuer {}, subject {}, audience {} (each exactly, upper and lower case and a trailing slash included)",
-            identity.issuer, identity.subject, identity.audience
-        ),
-        None => "the issuer, subject and audience of the projected service account token, exactly".to_owned(),
+    let words = match (refusal.codes.iter().find_map(|code| known(*code)), &refusal.remedy) {
+        (Some((Remedy::Unblock, words)), Remedy::SignIn(_)) => {
+            return format!("sign in again in the client; if that does not help: {}", filled(words, asker));
+        }
+        (Some((_, words)), _) => words,
+        (None, Remedy::AskAgain) => BUSY,
+        (None, Remedy::SignIn(_)) => SIGN_IN,
+        (None, Remedy::Consent) => CONSENT,
+        (None, Remedy::Unblock) => {
+            "an administrator of tenant {tenant} finds out from the user's sign-in log what blocks them, for app registration {client}."
+        }
+        (None, Remedy::Credential | Remedy::Configuration) => {
+            "look the code up at https://login.microsoftonline.com/error, for app registration {client} in tenant {tenant}."
+        }
     };
-    format!(
-        "give app registration {client_id} in tenant {tenant_id} a federated credential with {must_say}; a new one takes effect within minutes."
-    )
+    filled(words, asker)
 }
 
-fn consent(asker: Asker<'_>) -> String {
-    let Asker { authority, tenant_id, client_id, .. } = asker;
-    format!(
-        "let an administrator of tenant {tenant_id} grant consent for the Graph permissions of app registration {client_id}: {authority}/{tenant_id}/adminconsent?client_id={client_id}"
-    )
+/// The words of a step with what they say of the asker.
+fn filled(words: &str, asker: Asker<'_>) -> String {
+    let (issuer, credential) = match asker.identity {
+        Some(identity) => (
+            format!(" {}", identity.issuer),
+            format!(
+                "issuer {}, subject {}, audience {} (each exactly, upper and lower case and a trailing slash included)",
+                identity.issuer, identity.subject, identity.audience
+            ),
+        ),
+        None => (
+            String::new(),
+            "the issuer, subject and audience of the projected service account token, exactly".to_owned(),
+        ),
+    };
+    words
+        .replace("{client}", asker.client_id)
+        .replace("{tenant}", asker.tenant_id)
+        .replace("{issuer}", &issuer)
+        .replace("{credential}", &credential)
 }
 
 #[cfg(test)]
@@ -89,12 +61,7 @@ mod tests {
             subject: "system:serviceaccount:a:b".into(),
             audience: "api://AzureADTokenExchange".into(),
         };
-        let asker = Asker {
-            authority: "https://login.example",
-            tenant_id: "the-tenant",
-            client_id: "the-client",
-            identity: Some(&identity),
-        };
+        let asker = Asker { tenant_id: "the-tenant", client_id: "the-client", identity: Some(&identity) };
         let body = json!({ "error": error, "error_codes": [code] }).to_string().into_bytes();
         let answer = Answer { status: StatusCode::BAD_REQUEST, headers: HeaderMap::new(), body };
         EntraRefusal::read(&answer, asker).unwrap().next_step
@@ -102,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_missing_credential_is_answered_with_exactly_what_it_must_say() {
-        for code in [70021, 700_211, 700_212, 700_213, 7_002_137, 7_002_138] {
+        for code in [70021, 70025, 700_211, 700_212, 700_213, 7_002_137, 7_002_138] {
             let step = step("invalid_client", code);
             for part in [
                 "the-client",
@@ -117,9 +84,33 @@ mod tests {
     }
 
     #[test]
-    fn missing_consent_is_answered_with_the_link_that_gives_it() {
-        let link = "https://login.example/the-tenant/adminconsent?client_id=the-client";
-        assert!(step("invalid_grant", 65001).ends_with(link));
+    fn missing_consent_is_answered_with_the_pages_where_it_is_given_and_no_link_that_takes_a_redirect_uri() {
+        for code in [65001, 90094, 90095] {
+            let step = step("invalid_grant", code);
+            for part in ["the-tenant", "App registrations, app registration the-client, API permissions", "Grant admin"]
+            {
+                assert!(step.contains(part), "{code}: {part} is not in {step}");
+            }
+            assert!(!step.contains("adminconsent"), "{step}");
+        }
+    }
+
+    #[test]
+    fn a_known_code_has_words_of_its_own_and_no_place_in_them_stays_empty() {
+        for code in (0..100_000).chain(500_000..531_000).chain(650_000..701_000).chain(5_002_000..7_003_000) {
+            let Some((remedy, _)) = known(code) else { continue };
+            let step = step("invalid_grant", code);
+            assert!(!step.contains(['{', '}']) && !step.contains("/error") && step.ends_with('.'), "{code}: {step}");
+            if remedy == Remedy::Unblock {
+                assert!(!step.starts_with("sign in again") && step.contains("administrator"), "{code}: {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_user_who_is_not_assigned_is_told_where_an_administrator_assigns_them() {
+        let step = step("invalid_grant", 50105);
+        assert!(step.contains("an administrator assigns the user") && step.contains("the-client"), "{step}");
     }
 
     #[test]

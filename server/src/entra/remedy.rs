@@ -1,10 +1,10 @@
 //! What a refusal of Entra asks of whom: the one classification of its errors, pure.
 //!
-//! Decided by OAuth's `error` and Entra's `suberror` and `claims`, as Microsoft asks programs to; by the AADSTS number
-//! only where those do not tell conditions apart.
+//! A code of the table decides. Where none is known, OAuth's `error` and Entra's `suberror` do.
 
 use http::StatusCode;
 
+use super::codes::known;
 use super::{ClaimsChallenge, SignIn};
 
 /// What helps against a refusal.
@@ -16,7 +16,8 @@ pub enum Remedy {
     SignIn(SignIn),
     /// An administrator consents to the permissions.
     Consent,
-    /// An administrator lifts what blocks the user: a policy of Conditional Access, a disabled account.
+    /// An administrator lifts what blocks the user: a policy of Conditional Access, a disabled account, an assignment that
+    /// is missing.
     Unblock,
     /// The federated credential, or the projected token, is put right. It may be new, or a key may have been rolled: then
     /// it takes some minutes.
@@ -34,39 +35,30 @@ pub(super) struct Said<'a> {
     pub(super) claims: Option<ClaimsChallenge>,
 }
 
-/// Transient whatever `error` says. 90061, 50166 and 501661: the cluster's issuer cannot be reached.
-const TRANSIENT: [u64; 11] = [50033, 50087, 90006, 90012, 90024, 90033, 90055, 90090, 90061, 50166, 501_661];
-/// No federated credential matches: seconds to minutes after one was created that need not be so.
-const CREDENTIAL: [u64; 6] = [70021, 700_211, 700_212, 700_213, 7_002_137, 7_002_138];
-const BLOCKED: [u64; 4] = [53000, 53003, 530_003, 50057];
-/// The caller's token was issued for another application than this server's.
-const ASSERTION_AUDIENCE: u64 = 500_131;
-const CONSENT: u64 = 65001;
-
 impl Said<'_> {
-    /// What helps.
+    /// The remedy.
     pub(super) fn remedy(self) -> Remedy {
-        let any = |codes: &[u64]| self.codes.iter().any(|code| codes.contains(code));
-        let busy = matches!(self.error, "temporarily_unavailable" | "server_error");
-        if busy || is_transient(self.status) || any(&TRANSIENT) {
+        if is_transient(self.status) {
             return Remedy::AskAgain;
         }
-        if self.suberror == Some("consent_required") || any(&[CONSENT]) {
-            return Remedy::Consent;
+        let by_code = self.codes.iter().find_map(|code| known(*code));
+        match (by_code.map_or_else(|| self.by_error(), |(remedy, _)| remedy), self.claims) {
+            // Claims say that a sign-in which satisfies them is let through, whatever keeps the last one out.
+            (Remedy::SignIn(_) | Remedy::Unblock, Some(claims)) => Remedy::SignIn(SignIn::Satisfying(claims)),
+            (remedy, _) => remedy,
         }
-        if any(&CREDENTIAL) || self.error == "invalid_client" {
-            return Remedy::Credential;
-        }
-        match (self.error, self.claims) {
-            ("interaction_required" | "invalid_grant", Some(claims)) => Remedy::SignIn(SignIn::Satisfying(claims)),
-            ("interaction_required" | "login_required", None) => Remedy::SignIn(SignIn::Anew),
-            ("invalid_grant", None) if any(&BLOCKED) => Remedy::Unblock,
-            ("invalid_grant", None) if any(&[ASSERTION_AUDIENCE]) => Remedy::Configuration,
-            ("invalid_grant", None) => match self.suberror {
-                // No sign-in would help by itself.
-                Some("additional_action" | "message_only" | "protection_policy_required") => Remedy::Unblock,
-                _ => Remedy::SignIn(SignIn::Anew),
-            },
+    }
+
+    fn by_error(&self) -> Remedy {
+        match (self.error, self.suberror) {
+            ("temporarily_unavailable" | "server_error", _) => Remedy::AskAgain,
+            (_, Some("consent_required")) => Remedy::Consent,
+            ("invalid_client", _) => Remedy::Credential,
+            // No sign-in would help by itself.
+            ("invalid_grant", Some("additional_action" | "message_only" | "protection_policy_required")) => {
+                Remedy::Unblock
+            }
+            ("invalid_grant" | "interaction_required" | "login_required", _) => Remedy::SignIn(SignIn::Anew),
             _ => Remedy::Configuration,
         }
     }
@@ -105,61 +97,113 @@ mod tests {
         said.remedy()
     }
 
+    fn satisfying() -> Remedy {
+        Remedy::SignIn(SignIn::Satisfying(ClaimsChallenge::parse(CLAIMS).unwrap()))
+    }
+
+    /// Every code that the table must know, by its remedy without claims.
+    fn table() -> [(Remedy, &'static [u64]); 6] {
+        [
+            (Remedy::AskAgain, &[50033, 50087, 50166, 90006, 90012, 90024, 90033, 90055, 90061, 90090, 501_661]),
+            (
+                Remedy::SignIn(SignIn::Anew),
+                &[
+                    50013, 50055, 50072, 50073, 50074, 50075, 50076, 50077, 50078, 50079, 50132, 50133, 50158, 50173,
+                    70008, 70043, 700_082, 500_133,
+                ],
+            ),
+            (Remedy::Consent, &[65001, 90094, 90095]),
+            (
+                Remedy::Unblock,
+                &[
+                    50005, 50020, 50034, 50053, 50057, 50105, 500_212, 500_213, 53000, 53001, 53002, 53003, 530_003,
+                    530_032,
+                ],
+            ),
+            (
+                Remedy::Credential,
+                &[
+                    70021, 70023, 70025, 700_210, 700_211, 700_212, 700_213, 700_214, 700_215, 700_216, 700_217,
+                    700_218, 700_219, 7_002_137, 7_002_138, 700_024, 7_000_272, 5_002_730, 5_002_741,
+                ],
+            ),
+            (
+                Remedy::Configuration,
+                &[
+                    50027, 70011, 90002, 500_011, 500_131, 650_053, 650_056, 650_057, 700_016, 7_000_112, 7_000_114,
+                    7_000_215, 7_000_218,
+                ],
+            ),
+        ]
+    }
+
+    /// The status and error that a refusal may have besides its code.
+    const ERRORS: [(u16, &str); 8] = [
+        (400, "invalid_grant"),
+        (400, "interaction_required"),
+        (400, "invalid_request"),
+        (400, "invalid_scope"),
+        (400, "unauthorized_client"),
+        (401, "invalid_client"),
+        (400, "temporarily_unavailable"),
+        (400, ""),
+    ];
+
     #[test]
-    fn every_condition_of_the_token_endpoint_has_its_remedy() {
-        use Remedy::{AskAgain, Configuration, Consent, Credential, Unblock};
-        let satisfy = || Remedy::SignIn(SignIn::Satisfying(ClaimsChallenge::parse(CLAIMS).unwrap()));
-        let anew = || Remedy::SignIn(SignIn::Anew);
-        for (status, error, suberror, code, claims, expected) in [
-            (401, "invalid_client", "", 7_000_215, "", Credential),
-            (401, "invalid_client", "", 700_211, "", Credential),
-            (401, "invalid_client", "", 700_212, "", Credential),
-            (401, "invalid_client", "", 700_213, "", Credential),
-            (401, "invalid_client", "", 7_002_137, "", Credential),
-            (401, "invalid_client", "", 7_002_138, "", Credential),
-            (400, "invalid_request", "", 70021, "", Credential),
-            (401, "unauthorized_client", "", 70021, "", Credential),
-            (401, "invalid_client", "", 700_024, "", Credential),
-            (401, "invalid_client", "", 7_000_272, "", Credential),
-            (400, "invalid_request", "", 90061, "", AskAgain),
-            (400, "invalid_request", "", 50166, "", AskAgain),
-            (400, "invalid_request", "", 501_661, "", AskAgain),
-            (400, "invalid_request", "", 50027, "", Configuration),
-            (400, "invalid_grant", "", 50013, "", anew()),
-            (400, "invalid_grant", "", 500_131, "", Configuration),
-            (400, "invalid_grant", "", 500_133, "", anew()),
-            (400, "unauthorized_client", "", 7_000_114, "", Configuration),
-            (400, "invalid_grant", "consent_required", 65001, "", Consent),
-            (400, "invalid_grant", "", 65001, "", Consent),
-            (400, "interaction_required", "", 50076, CLAIMS, satisfy()),
-            (400, "invalid_grant", "basic_action", 50079, CLAIMS, satisfy()),
-            (400, "invalid_grant", "basic_action", 50076, "", anew()),
-            (400, "interaction_required", "", 50076, "", anew()),
-            (400, "invalid_grant", "", 53003, "", Unblock),
-            (400, "invalid_grant", "message_only", 53003, CLAIMS, satisfy()),
-            (400, "invalid_grant", "", 53000, "", Unblock),
-            (400, "invalid_grant", "", 530_003, "", Unblock),
-            (400, "invalid_grant", "message_only", 1, "", Unblock),
-            (400, "invalid_grant", "bad_token", 700_082, "", anew()),
-            (400, "invalid_grant", "", 70043, "", anew()),
-            (400, "invalid_grant", "", 70008, "", anew()),
-            (400, "invalid_grant", "", 50173, "", anew()),
-            (400, "invalid_grant", "", 50057, "", Unblock),
-            (400, "unauthorized_client", "", 700_016, "", Configuration),
-            (400, "invalid_request", "", 90002, "", Configuration),
-            (400, "invalid_resource", "", 500_011, "", Configuration),
-            (400, "invalid_scope", "", 70011, "", Configuration),
-            (400, "unsupported_grant_type", "", 70003, "", Configuration),
-            (400, "invalid_target", "", 9_010_010, "", Configuration),
-            (400, "temporarily_unavailable", "", 1, "", AskAgain),
-            (400, "server_error", "", 1, "", AskAgain),
-            (503, "invalid_grant", "", 50173, "", AskAgain),
-            (429, "invalid_request", "", 1, "", AskAgain),
-        ] {
-            assert_eq!(remedy(status, error, suberror, code, claims), expected, "{status} {error} {suberror} {code}");
+    fn a_known_code_decides_whatever_error_and_suberror_say() {
+        for (expected, codes) in table() {
+            for code in codes {
+                for (status, error) in ERRORS {
+                    for suberror in ["", "basic_action", "message_only", "bad_token", "consent_required"] {
+                        assert_eq!(remedy(status, error, suberror, *code, ""), expected, "{error} {suberror} {code}");
+                    }
+                }
+            }
         }
-        for code in [50033, 50087, 90006, 90012, 90024, 90033, 90055, 90090] {
-            assert_eq!(remedy(400, "invalid_request", "", code, ""), AskAgain, "{code}");
+    }
+
+    #[test]
+    fn claims_turn_what_keeps_a_user_out_into_a_sign_in_and_change_nothing_else() {
+        for (without, codes) in table() {
+            for code in codes {
+                let expected = match without {
+                    Remedy::SignIn(_) | Remedy::Unblock => satisfying(),
+                    _ => without.clone(),
+                };
+                assert_eq!(remedy(400, "invalid_grant", "basic_action", *code, CLAIMS), expected, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_known_code_error_and_suberror_decide() {
+        use Remedy::{AskAgain, Configuration, Consent, Credential, Unblock};
+        let anew = || Remedy::SignIn(SignIn::Anew);
+        for (status, error, suberror, claims, expected) in [
+            (400, "temporarily_unavailable", "", "", AskAgain),
+            (400, "server_error", "", "", AskAgain),
+            (429, "invalid_request", "", "", AskAgain),
+            (503, "invalid_grant", "", "", AskAgain),
+            (400, "invalid_grant", "consent_required", "", Consent),
+            (401, "invalid_client", "", "", Credential),
+            (400, "invalid_grant", "message_only", "", Unblock),
+            (400, "invalid_grant", "message_only", CLAIMS, satisfying()),
+            (400, "invalid_grant", "bad_token", "", anew()),
+            (400, "invalid_grant", "", "", anew()),
+            (400, "interaction_required", "", "", anew()),
+            (400, "interaction_required", "", CLAIMS, satisfying()),
+            (400, "login_required", "", CLAIMS, satisfying()),
+            (400, "unsupported_grant_type", "", "", Configuration),
+            (400, "invalid_target", "", "", Configuration),
+        ] {
+            assert_eq!(remedy(status, error, suberror, 1, claims), expected, "{status} {error} {suberror}");
+        }
+    }
+
+    #[test]
+    fn a_busy_entra_is_asked_again_whatever_it_says() {
+        for (_, codes) in table() {
+            assert!(codes.iter().all(|code| remedy(503, "invalid_grant", "", *code, "") == Remedy::AskAgain));
         }
     }
 

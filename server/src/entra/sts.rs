@@ -1,11 +1,15 @@
 //! On behalf of a user: tokens for Graph, exchanged for the user's own and kept.
 //!
-//! A token is kept by a hash of assertion and scopes until shortly before it expires, and replaced in the background
-//! while it still serves. Concurrent calls for the same one make one exchange. A refusal that would be repeated is kept
+//! An exchange names the scopes that its tool needs and no others, so that one which nobody consented to stops that tool
+//! alone. Entra grants more than was asked for: a token that covers another tool's scopes serves that one, too.
+//!
+//! A token is kept by a hash of assertion and resource until shortly before it expires, and replaced in the background
+//! while it still serves. Concurrent calls for the same scopes make one exchange. A refusal that would be repeated is kept
 //! for half a minute; one that somebody may be putting right at this moment never.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mcp_entra_policy::EntraConfiguration;
@@ -16,11 +20,11 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::token_endpoint::{Issued, TokenEndpoint};
-use super::{ClaimsChallenge, FederatedToken, GraphToken, StsError, claims};
+use super::{ClaimsChallenge, FederatedToken, GraphToken, Remedy, StsError, claims};
 use crate::http_client::Again;
 use crate::token::User;
 
-/// Most bytes of Graph tokens kept at once; the least used go first.
+/// Most bytes of Graph tokens kept at once in each of both caches; the least used go first.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
 /// A user's token, and with it the key of what is kept, is renewed about this often.
 const LONGEST_IDLE: Duration = Duration::from_secs(3600);
@@ -38,13 +42,20 @@ type CacheKey = [u8; 32];
 pub struct Sts {
     endpoint: Arc<TokenEndpoint>,
     tenant_id: String,
+    /// By assertion and resource: the latest token.
+    latest: Cache<CacheKey, Arc<KeptToken>>,
+    /// By assertion, resource and scopes: the token that is handed out.
     tokens: Cache<CacheKey, Arc<KeptToken>>,
     refusals: Cache<CacheKey, Arc<StsError>>,
+    /// The scopes that were last refused because nobody has consented to them; few, for the configuration names them.
+    unconsented: Mutex<BTreeSet<String>>,
 }
 
 /// A token that is kept, and when it is renewed.
 struct KeptToken {
     token: Arc<GraphToken>,
+    /// The names of the scopes that it carries, in lower case.
+    granted: BTreeSet<String>,
     schedule: Schedule,
     renewing: AtomicBool,
 }
@@ -56,13 +67,18 @@ struct Schedule {
     renew_from: Instant,
 }
 
-/// A user on whose behalf Graph is reached, and with which permissions.
+/// A user on whose behalf a resource is reached, and with which of its scopes.
 #[derive(Clone)]
 pub struct OnBehalfOf {
+    /// By assertion, resource and scopes.
     key: CacheKey,
+    /// By assertion and resource.
+    resource_key: CacheKey,
     tenant_id: String,
     assertion: SecretString,
-    scope: String,
+    resource: String,
+    /// Names, as `User.Read`.
+    scopes: BTreeSet<String>,
 }
 
 struct WhileUsable;
@@ -86,27 +102,36 @@ impl Expiry<CacheKey, Arc<KeptToken>> for WhileUsable {
 impl Sts {
     /// The configured authority, asked by the configured application with this credential.
     pub fn new(http: reqwest::Client, entra: &EntraConfiguration, federated_token: FederatedToken) -> Self {
-        let tokens = Cache::builder()
-            .weigher(|_, kept: &Arc<KeptToken>| kept.weight())
-            .max_capacity(KEPT_BYTES)
-            .time_to_idle(LONGEST_IDLE)
-            .expire_after(WhileUsable)
-            .build();
+        let tokens = || {
+            Cache::builder()
+                .weigher(|_, kept: &Arc<KeptToken>| kept.weight())
+                .max_capacity(KEPT_BYTES)
+                .time_to_idle(LONGEST_IDLE)
+                .expire_after(WhileUsable)
+                .build()
+        };
         Self {
             endpoint: Arc::new(TokenEndpoint::new(http, entra, federated_token)),
             tenant_id: entra.tenant_id.clone(),
-            tokens,
+            latest: tokens(),
+            tokens: tokens(),
             refusals: Cache::builder().max_capacity(KEPT_REFUSALS).time_to_live(REFUSED_FOR).build(),
+            unconsented: Mutex::new(BTreeSet::new()),
         }
     }
 
     /// A token on the user's behalf, kept from before if possible.
     pub async fn on_behalf_of(&self, user: &OnBehalfOf) -> Result<Arc<GraphToken>, StsError> {
-        if let Some(refusal) = self.refusals.get(&user.key).await {
-            return Err(StsError::clone(&refusal));
-        }
         let exchange = async {
-            let result = user.ask(&self.endpoint, None).await;
+            if let Some(refusal) = self.refusals.get(&user.key).await {
+                return Err(StsError::clone(&refusal));
+            }
+            // One that another tool has brought may carry these scopes as well.
+            if let Some(latest) = self.latest.get(&user.resource_key).await.filter(|latest| latest.covers(&user.scopes))
+            {
+                return Ok(latest);
+            }
+            let result = self.exchange(user, None).await;
             if let Err(error) = &result
                 && error.is_lasting()
             {
@@ -129,12 +154,14 @@ impl Sts {
         challenge: Option<&ClaimsChallenge>,
         user: &OnBehalfOf,
     ) -> Result<Arc<GraphToken>, StsError> {
-        let dropped = self.tokens.entry(user.key).and_compute_with(async |kept| match kept {
-            Some(kept) if Arc::ptr_eq(&kept.value().token, rejected) => Op::Remove,
-            _ => Op::Nop,
-        });
-        dropped.await;
-        let exchange = user.ask(&self.endpoint, challenge);
+        for (cache, key) in self.kept_at(user) {
+            let dropped = cache.entry(key).and_compute_with(async |kept| match kept {
+                Some(kept) if Arc::ptr_eq(&kept.value().token, rejected) => Op::Remove,
+                _ => Op::Nop,
+            });
+            dropped.await;
+        }
+        let exchange = self.exchange(user, challenge);
         let kept = self.tokens.try_get_with(user.key, exchange).await.map_err(|error| StsError::clone(&error))?;
         Ok(Arc::clone(&kept.token))
     }
@@ -152,18 +179,52 @@ impl Sts {
         &self.endpoint.federated_token
     }
 
+    /// A token that is issued now, and the latest from then on.
+    async fn exchange(
+        &self,
+        user: &OnBehalfOf,
+        challenge: Option<&ClaimsChallenge>,
+    ) -> Result<Arc<KeptToken>, StsError> {
+        let result = user.ask(&self.endpoint, challenge).await;
+        self.note_consent(user, &result);
+        let issued = result?;
+        self.latest.insert(user.resource_key, Arc::clone(&issued)).await;
+        Ok(issued)
+    }
+
+    fn note_consent(&self, user: &OnBehalfOf, result: &Result<Arc<KeptToken>, StsError>) {
+        let mut unconsented = self.unconsented.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(issued) => unconsented.retain(|scope| !issued.covers([scope])),
+            Err(error) if error.remedy() == Remedy::Consent => unconsented.extend(user.scopes.iter().cloned()),
+            Err(_) => {}
+        }
+    }
+
+    /// The scopes that were last refused because nobody has consented to them.
+    pub fn unconsented(&self) -> BTreeSet<String> {
+        self.unconsented.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where the token for these scopes of the user may be kept.
+    fn kept_at(&self, user: &OnBehalfOf) -> [(Cache<CacheKey, Arc<KeptToken>>, CacheKey); 2] {
+        [(self.latest.clone(), user.resource_key), (self.tokens.clone(), user.key)]
+    }
+
     /// Replaces a token in the background. If that fails, the old one serves on: Entra is asked again after a pause.
     fn renew(&self, user: OnBehalfOf, kept: Arc<KeptToken>) {
-        let (endpoint, tokens) = (Arc::clone(&self.endpoint), self.tokens.clone());
+        let (endpoint, kept_at) = (Arc::clone(&self.endpoint), self.kept_at(&user));
         tokio::spawn(async move {
             match user.ask(&endpoint, None).await {
                 Ok(renewed) => {
-                    let replaced = tokens.entry(user.key).and_compute_with(async |current| match current {
-                        // One that was dropped meanwhile was dropped for a reason.
-                        Some(current) if Arc::ptr_eq(current.value(), &kept) => Op::Put(renewed),
-                        _ => Op::Nop,
-                    });
-                    replaced.await;
+                    for (cache, key) in kept_at {
+                        let replaced = cache.entry(key).and_compute_with(async |current| match current {
+                            // One that was dropped meanwhile was dropped for a reason.
+                            Some(current) if Arc::ptr_eq(current.value(), &kept) => Op::Put(Arc::clone(&renewed)),
+                            _ => Op::Nop,
+                        });
+                        replaced.await;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a token for Microsoft Graph is not renewed; the old one serves to its end");
@@ -178,14 +239,30 @@ impl Sts {
 }
 
 impl OnBehalfOf {
-    /// This user, with these scopes (fully qualified, of one resource).
-    pub fn new(user: &User, scopes: &[String]) -> Self {
+    /// This user, with these scopes (names, as `User.Read`) of the resource with this address, as
+    /// `https://graph.microsoft.com`.
+    pub fn new(user: &User, resource: &str, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let scopes: BTreeSet<String> = scopes.into_iter().map(Into::into).collect();
+        let of_user = [user.assertion.expose_secret(), resource];
         Self {
-            key: cache_key(user, scopes),
+            key: cache_key(of_user.into_iter().chain(scopes.iter().map(String::as_str))),
+            resource_key: cache_key(of_user),
             tenant_id: user.tenant_id.clone(),
             assertion: user.assertion.clone(),
-            scope: scopes.join(" "),
+            resource: resource.to_owned(),
+            scopes,
         }
+    }
+
+    /// The scopes as Entra is asked for them. Fully qualified: in a sovereign cloud a bare one would mean another Graph.
+    pub fn scope(&self) -> String {
+        let qualified = self.scopes.iter().map(|scope| format!("{}/{scope}", self.resource));
+        Vec::from_iter(qualified).join(" ")
+    }
+
+    /// The scopes by name, for people.
+    pub fn permissions(&self) -> String {
+        Vec::from_iter(self.scopes.iter().map(String::as_str)).join(", ")
     }
 
     async fn ask(
@@ -197,12 +274,16 @@ impl OnBehalfOf {
             ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
             ("requested_token_use", "on_behalf_of"),
             ("assertion", self.assertion.expose_secret()),
-            ("scope", &self.scope),
+            ("scope", &self.scope()),
             ("claims", &claims::request(challenge)),
         ];
-        let Issued { token, asked_at, life, refresh_in } = endpoint.exchange(&self.tenant_id, &parameters).await?;
+        let issued = endpoint.exchange(&self.tenant_id, &parameters).await?;
+        let Issued { token, asked_at, life, refresh_in, scope } = issued;
+        // Entra names scopes with their resource or without, and may leave out those that were asked for.
+        let named = scope.split_ascii_whitespace().filter_map(|scope| scope.rsplit('/').next());
+        let granted = named.chain(self.scopes.iter().map(String::as_str)).map(str::to_ascii_lowercase).collect();
         let schedule = Schedule::new(asked_at, life, refresh_in);
-        Ok(Arc::new(KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) }))
+        Ok(Arc::new(KeptToken { token: Arc::new(token), granted, schedule, renewing: AtomicBool::new(false) }))
     }
 }
 
@@ -216,6 +297,10 @@ impl Schedule {
 }
 
 impl KeptToken {
+    fn covers<'a>(&self, scopes: impl IntoIterator<Item = &'a String>) -> bool {
+        scopes.into_iter().all(|scope| self.granted.contains(&scope.to_ascii_lowercase()))
+    }
+
     fn weight(&self) -> u32 {
         u32::try_from(self.token.access_token.expose_secret().len()).unwrap_or(u32::MAX)
     }
@@ -227,12 +312,11 @@ impl KeptToken {
 }
 
 /// The whole assertion identifies the user, the client, and what was granted; its hash keeps it out of the cache.
-fn cache_key(user: &User, scopes: &[String]) -> CacheKey {
+fn cache_key<'a>(parts: impl IntoIterator<Item = &'a str>) -> CacheKey {
     let mut hash = Sha256::new();
-    hash.update(user.assertion.expose_secret());
-    for scope in scopes {
+    for part in parts {
+        hash.update(part);
         hash.update([0]);
-        hash.update(scope);
     }
     hash.finalize().into()
 }
@@ -265,7 +349,8 @@ mod tests {
         let now = Instant::now();
         let token = GraphToken { access_token: SecretString::from("x") };
         let schedule = Schedule::new(now, Duration::from_secs(100), None);
-        let kept = KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) };
+        let kept =
+            KeptToken { token: Arc::new(token), granted: BTreeSet::new(), schedule, renewing: AtomicBool::new(false) };
         assert!(!kept.is_to_be_renewed(now + Duration::from_secs(49)));
         assert!(kept.is_to_be_renewed(now + Duration::from_secs(50)));
         assert!(!kept.is_to_be_renewed(now + Duration::from_secs(50)));

@@ -45,6 +45,8 @@ pub(super) struct Issued {
     pub(super) life: Duration,
     /// After how long Entra recommends to ask for the next one.
     pub(super) refresh_in: Option<Duration>,
+    /// `scope`: what the token carries. Entra puts every scope that was granted into it.
+    pub(super) scope: String,
 }
 
 /// Entra's answer; other members come and go. A refresh token among them is not kept: it would outlive the user's own
@@ -54,6 +56,8 @@ struct TokenDocument {
     access_token: String,
     expires_in: Seconds,
     refresh_in: Option<Seconds>,
+    #[serde(default)]
+    scope: String,
 }
 
 /// Entra has been seen to write numbers as strings.
@@ -112,16 +116,12 @@ impl TokenEndpoint {
                     asked_at,
                     life: document.expires_in.into(),
                     refresh_in: document.refresh_in.map(Duration::from),
+                    scope: document.scope,
                 });
             }
         }
         let identity = self.federated_token.describe().await.ok().map(|token| token.identity);
-        let asker = Asker {
-            authority: &self.authority,
-            tenant_id: tenant,
-            client_id: &self.client_id,
-            identity: identity.as_ref(),
-        };
+        let asker = Asker { tenant_id: tenant, client_id: &self.client_id, identity: identity.as_ref() };
         Err(match EntraRefusal::read(&answer, asker) {
             Some(refusal) => StsError::Refused(Box::new(refusal)),
             None => {

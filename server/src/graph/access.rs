@@ -19,11 +19,9 @@ pub(super) enum Access {
 }
 
 impl Access {
-    pub(super) async fn token(&self, permissions: &str) -> Result<Arc<GraphToken>, GraphError> {
+    pub(super) async fn token(&self) -> Result<Arc<GraphToken>, GraphError> {
         match self {
-            Self::OnBehalfOf { sts, user } => {
-                sts.on_behalf_of(user).await.map_err(|source| GraphError::no_token(permissions, source))
-            }
+            Self::OnBehalfOf { sts, user } => sts.on_behalf_of(user).await.map_err(|source| no_token(user, source)),
             Self::Application(application) => application.token().await.map_err(no_application_token),
         }
     }
@@ -34,16 +32,19 @@ impl Access {
         &self,
         rejected: &Arc<GraphToken>,
         challenge: Option<&ClaimsChallenge>,
-        permissions: &str,
     ) -> Result<Arc<GraphToken>, GraphError> {
         match self {
             Self::OnBehalfOf { sts, user } => {
                 let token = sts.instead_of(rejected, challenge, user).await;
-                token.map_err(|source| GraphError::no_token(permissions, source))
+                token.map_err(|source| no_token(user, source))
             }
             Self::Application(application) => application.instead_of(rejected).await.map_err(no_application_token),
         }
     }
+}
+
+fn no_token(user: &OnBehalfOf, source: StsError) -> GraphError {
+    GraphError::NoToken { permissions: user.permissions(), source }
 }
 
 fn no_application_token(source: StsError) -> GraphError {

@@ -11,6 +11,9 @@ use super::www_authenticate::claims_challenge;
 use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError};
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 
+/// Graph's code where the tenant has no Exchange Online.
+const NO_EXCHANGE: &str = "OrganizationFromTenantGuidNotFound";
+
 /// Why Graph gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GraphError {
@@ -106,10 +109,6 @@ pub struct GraphRefusal {
 }
 
 impl GraphError {
-    pub(super) fn no_token(permissions: &str, source: StsError) -> Self {
-        Self::NoToken { permissions: permissions.to_owned(), source }
-    }
-
     /// The sign-in that would help, if one does: nobody but the user's client can bring it about.
     pub fn sign_in(&self) -> Option<SignIn> {
         match self {
@@ -170,8 +169,15 @@ impl GraphRefusal {
         }
     }
 
+    /// Says that another token may be accepted. None is where the tenant has no mailboxes at all, although Graph answers
+    /// 401 there.
+    pub(super) fn is_of_the_token(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED && self.code != NO_EXCHANGE
+    }
+
     fn next_step(&self) -> String {
         match self.status.as_u16() {
+            _ if self.code == NO_EXCHANGE => "there is no Exchange Online in this tenant, hence no mailbox: an administrator gives the tenant a licence for it, or hides the mail tools".to_owned(),
             401 => "call again; if that does not help, sign in again in the client".to_owned(),
             403 => "the user or the app registration lacks the permission: an administrator checks API permissions, and what the user may see".to_owned(),
             404 => "it does not exist, or the user has no such thing (a mailbox needs a licence)".to_owned(),

@@ -17,6 +17,7 @@ mod question;
 mod subject;
 mod www_authenticate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mcp_entra_policy::{GraphAccess, GraphConfiguration};
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 pub use batch::BatchQuestion;
 pub use error::{GraphError, GraphRefusal};
+pub use pages::List;
 
 use access::Access;
 use mailboxes::Mailboxes;
@@ -31,7 +33,7 @@ use question::{Question, in_time};
 use subject::{Subject, UserId};
 
 use crate::entra::{ApplicationCredential, OnBehalfOf, Sts};
-use crate::token::Principal;
+use crate::token::{Principal, User};
 
 /// Microsoft Graph, as anyone.
 #[derive(Clone)]
@@ -41,9 +43,8 @@ struct Client {
     http: reqwest::Client,
     base_url: String,
     sts: Arc<Sts>,
-    /// Fully qualified: in a sovereign cloud a bare scope would mean another Graph.
-    scopes: Vec<String>,
-    permissions: String,
+    /// The delegated permissions that may be asked for, by name.
+    scopes: BTreeSet<String>,
     /// Absent where nobody reaches Graph as the application.
     application: Option<Arc<ApplicationCredential>>,
     mailboxes: Mailboxes,
@@ -73,8 +74,7 @@ impl GraphClient {
         Self(Arc::new(Client {
             http,
             sts,
-            scopes: configuration.scopes.iter().map(|scope| format!("{base_url}/{scope}")).collect(),
-            permissions: configuration.scopes.join(", "),
+            scopes: configuration.scopes.iter().cloned().collect(),
             application: allowed.then(|| Arc::new(application)),
             mailboxes: Mailboxes::default(),
             base_url,
@@ -85,11 +85,13 @@ impl GraphClient {
     ///
     /// A user is reached as the application only where both configuration and policy say so, and even then it is that
     /// same user whom Graph is asked about. `user` is the one whom an application asks about; users cannot name any.
+    /// `scope` is the delegated permission that the questions need.
     pub fn for_caller(
         &self,
         principal: &Principal,
         granted: GraphAccess,
         user: Option<&str>,
+        scope: &str,
     ) -> Result<Graph, GraphError> {
         let client = &self.0;
         let (access, subject) = match (principal, &client.application, user) {
@@ -99,7 +101,7 @@ impl GraphClient {
                 (Access::Application(Arc::clone(application)), Subject::User(id))
             }
             (Principal::User(user), _, None) => {
-                let user = OnBehalfOf::new(user, &client.scopes);
+                let user = client.on_behalf_of(user, scope);
                 (Access::OnBehalfOf { sts: Arc::clone(&client.sts), user }, Subject::Me)
             }
             (Principal::Application(_), None, _) => return Err(GraphError::NoUser),
@@ -114,6 +116,17 @@ impl GraphClient {
             Subject::User(id) => id.as_str().to_owned(),
         };
         Ok(Graph { client: self.clone(), access, subject, mailbox })
+    }
+}
+
+impl Client {
+    /// The user, with this permission and no other. Where the configuration names another in its place, as
+    /// `Mail.ReadWrite` for `Mail.Read`, with all that it names.
+    fn on_behalf_of(&self, user: &User, scope: &str) -> OnBehalfOf {
+        match self.scopes.get(scope) {
+            Some(scope) => OnBehalfOf::new(user, &self.base_url, [scope]),
+            None => OnBehalfOf::new(user, &self.base_url, &self.scopes),
+        }
     }
 }
 
@@ -135,19 +148,27 @@ impl Graph {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use mcp_entra_policy::{Cloud, EntraConfiguration, Groups, GroupsSource, Registration, TokenVersion};
     use secrecy::SecretString;
 
     use super::*;
     use crate::entra::FederatedToken;
     use crate::http_client;
-    use crate::token::{Application, Membership, User};
+    use crate::token::{Application, Membership};
 
     const ALICE: &str = "aaaa0000-0000-4000-8000-000000000003";
 
     fn client(cloud: Cloud, access: GraphAccess) -> GraphClient {
+        let graph = GraphConfiguration {
+            base_url: cloud.graph().into(),
+            scopes: vec!["User.Read".into()],
+            tools: vec![],
+            access,
+        };
+        client_of(cloud, &graph)
+    }
+
+    fn client_of(cloud: Cloud, graph: &GraphConfiguration) -> GraphClient {
         let entra = EntraConfiguration {
             tenant_id: "8f6b0000-0000-4000-8000-000000000001".into(),
             client_id: "1c2d0000-0000-4000-8000-000000000002".into(),
@@ -158,16 +179,10 @@ mod tests {
             token_versions: TokenVersion::by_default(),
             groups: GroupsSource::Resolve,
         };
-        let graph = GraphConfiguration {
-            base_url: cloud.graph().into(),
-            scopes: vec!["User.Read".into()],
-            tools: vec![],
-            access,
-        };
         let (http, token) = (http_client::build(None).unwrap(), FederatedToken::at("/nowhere"));
         let sts = Arc::new(Sts::new(http.clone(), &entra, token.clone()));
         let application = ApplicationCredential::new(http.clone(), &entra, &graph.base_url, token);
-        GraphClient::new(http, &graph, sts, application)
+        GraphClient::new(http, graph, sts, application)
     }
 
     fn alice() -> Principal {
@@ -205,7 +220,7 @@ mod tests {
         granted: GraphAccess,
         user: Option<&str>,
     ) -> Result<(String, bool), String> {
-        let graph = client(Cloud::Public, configured).for_caller(principal, granted, user);
+        let graph = client(Cloud::Public, configured).for_caller(principal, granted, user, "User.Read");
         graph
             .map(|graph| (graph.url("/messages"), matches!(graph.access, Access::OnBehalfOf { .. })))
             .map_err(|error| error.to_string())
@@ -254,6 +269,25 @@ mod tests {
     }
 
     #[test]
+    fn a_question_takes_its_own_permission_or_where_the_configuration_has_another_name_for_it_all_of_those() {
+        let mut graph = GraphConfiguration {
+            base_url: "https://graph.example".into(),
+            scopes: vec!["User.Read".into(), "Mail.ReadWrite".into()],
+            tools: vec![],
+            access: GraphAccess::OnBehalfOf,
+        };
+        let asked = |graph: &GraphConfiguration, scope: &str| {
+            let GraphClient(client) = client_of(Cloud::Public, graph);
+            let Principal::User(user) = alice() else { panic!("no user") };
+            client.on_behalf_of(&user, scope).permissions()
+        };
+        assert_eq!(asked(&graph, "User.Read"), "User.Read");
+        assert_eq!(asked(&graph, "Mail.Read"), "Mail.ReadWrite, User.Read");
+        graph.scopes.push("Mail.Read".into());
+        assert_eq!(asked(&graph, "Mail.Read"), "Mail.Read");
+    }
+
+    #[test]
     fn every_cloud_has_its_own_graph_and_permissions_of_that_graph() {
         for (cloud, host) in [
             (Cloud::Public, "graph.microsoft.com"),
@@ -262,8 +296,9 @@ mod tests {
             (Cloud::China, "microsoftgraph.chinacloudapi.cn"),
         ] {
             let client = client(cloud, GraphAccess::OnBehalfOf);
-            assert_eq!(client.0.scopes, [format!("https://{host}/User.Read")]);
-            let graph = client.for_caller(&alice(), GraphAccess::OnBehalfOf, None).unwrap();
+            let graph = client.for_caller(&alice(), GraphAccess::OnBehalfOf, None, "User.Read").unwrap();
+            let Access::OnBehalfOf { user, .. } = &graph.access else { panic!("{cloud:?}: as the application") };
+            assert_eq!(user.scope(), format!("https://{host}/User.Read"));
             assert_eq!(graph.url(""), format!("https://{host}/v1.0/me"));
         }
     }

@@ -1,7 +1,9 @@
 //! Lists that Graph answers page by page.
 //!
 //! What leads to the next page is opaque, and comes from the answer: it is followed on Graph's own host alone, for the
-//! token goes along.
+//! token goes along, and to no page twice.
+
+use std::collections::HashSet;
 
 use serde_json::Value;
 use url::Url;
@@ -12,38 +14,52 @@ use super::{Graph, GraphError};
 /// Most pages of one list. Pages may be empty, so that the number of entries alone bounds nothing.
 const MAXIMUM_PAGES: usize = 20;
 
+/// The first entries of a list.
+#[derive(Debug, Default)]
+pub struct List {
+    /// At most as many as were asked for.
+    pub entries: Vec<Value>,
+    /// True where the list goes on and Graph led to no further page: there may be more that were asked for.
+    pub cut_short: bool,
+}
+
 impl Graph {
     /// The first entries of the list at `path` behind the user, at most `limit`.
-    pub async fn list(
-        &self,
-        path: &'static str,
-        query: &[(&str, &str)],
-        limit: usize,
-    ) -> Result<Vec<Value>, GraphError> {
+    pub async fn list(&self, path: &'static str, query: &[(&str, &str)], limit: usize) -> Result<List, GraphError> {
         in_time(self.pages(path, query, limit)).await
     }
 
-    async fn pages(&self, path: &'static str, query: &[(&str, &str)], limit: usize) -> Result<Vec<Value>, GraphError> {
-        let mut question = Question { url: self.url(path), query, body: None };
-        let mut entries = Vec::new();
-        for _ in 0..MAXIMUM_PAGES {
+    async fn pages(&self, path: &'static str, query: &[(&str, &str)], limit: usize) -> Result<List, GraphError> {
+        let first = Url::parse_with_params(&self.url(path), query);
+        let mut page_url = first.map_err(|_| GraphError::Unexpected { path })?;
+        let (mut list, mut seen) = (List::default(), HashSet::new());
+        while seen.len() < MAXIMUM_PAGES && seen.insert(place(&page_url)) {
+            let question = Question { url: page_url.into(), query: &[], body: None };
             let mut page = self.answer(&question).await?;
             match page.get_mut("value").map(Value::take) {
-                Some(Value::Array(more)) => entries.extend(more),
+                Some(Value::Array(more)) => list.entries.extend(more),
                 _ => return Err(GraphError::Unexpected { path }),
             }
-            let next = page.get("@odata.nextLink").and_then(Value::as_str).filter(|_| entries.len() < limit);
-            let Some(next) = next else { break };
-            question = Question { url: self.on_our_host(next)?, query: &[], body: None };
+            match page.get("@odata.nextLink").and_then(Value::as_str) {
+                Some(next) if list.entries.len() < limit => page_url = self.on_our_host(next)?,
+                _ => {
+                    list.entries.truncate(limit);
+                    return Ok(list);
+                }
+            }
         }
-        entries.truncate(limit);
-        Ok(entries)
+        Ok(List { cut_short: true, ..list })
     }
 
-    fn on_our_host(&self, link: &str) -> Result<String, GraphError> {
+    fn on_our_host(&self, link: &str) -> Result<Url, GraphError> {
         match (Url::parse(link), Url::parse(&self.client.0.base_url)) {
-            (Ok(link), Ok(ours)) if link.origin() == ours.origin() => Ok(link.into()),
+            (Ok(link), Ok(ours)) if link.origin() == ours.origin() => Ok(link),
             _ => Err(GraphError::ForeignLink),
         }
     }
+}
+
+/// The page that an address leads to, however its query is encoded.
+fn place(url: &Url) -> (String, Vec<(String, String)>) {
+    (url.path().to_owned(), url.query_pairs().into_owned().collect())
 }

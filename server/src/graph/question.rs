@@ -46,12 +46,11 @@ pub(super) struct Question<'a> {
 impl Graph {
     /// Graph's answer, by a token that Graph accepts.
     pub(super) async fn answer(&self, question: &Question<'_>) -> Result<Value, GraphError> {
-        let permissions = &self.client.0.permissions;
-        let token = self.access.token(permissions).await?;
+        let token = self.access.token().await?;
         match self.patient_answer(question, &token).await {
             // Revoked, or expired by Graph's clock.
-            Err(GraphError::Refused(refusal)) if refusal.status == StatusCode::UNAUTHORIZED => {
-                let token = self.access.instead_of(&token, refusal.challenge.as_ref(), permissions).await?;
+            Err(GraphError::Refused(refusal)) if refusal.is_of_the_token() => {
+                let token = self.access.instead_of(&token, refusal.challenge.as_ref()).await?;
                 self.patient_answer(question, &token).await
             }
             answer => answer,

@@ -10,6 +10,8 @@ use super::arguments::Whole;
 use crate::graph::Graph;
 
 const FIELDS: &str = "id,subject,from,receivedDateTime,isRead,bodyPreview";
+const CUT_SHORT: &str =
+    "The mailbox holds more messages than these, but Microsoft Graph did not lead to them: call again in a minute.";
 
 /// The arguments of `list_my_messages`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -33,6 +35,8 @@ fn ten() -> Whole<1, 25> {
 pub(super) struct Messages {
     /// Newest first.
     messages: Vec<Message>,
+    /// Says so where the list was cut short, else null.
+    incomplete: Option<&'static str>,
 }
 
 /// One message. What it does not have is null.
@@ -59,8 +63,9 @@ struct Message {
 pub(super) async fn newest(graph: &Graph, arguments: &ListMessages) -> Result<Messages, ToolError> {
     let Whole(top) = arguments.top;
     let query = [("$select", FIELDS), ("$orderby", "receivedDateTime desc"), ("$top", &top.to_string())];
-    let messages = graph.list("/messages", &query, top as usize).await?;
-    Ok(Messages { messages: messages.iter().filter_map(message).collect() })
+    let list = graph.list("/messages", &query, top as usize).await?;
+    let incomplete = list.cut_short.then_some(CUT_SHORT);
+    Ok(Messages { messages: list.entries.iter().filter_map(message).collect(), incomplete })
 }
 
 fn message(item: &Value) -> Option<Message> {

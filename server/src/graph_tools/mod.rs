@@ -90,7 +90,7 @@ impl GraphTools {
     ) -> Result<Json<UserDetails>, String> {
         let details = async {
             let arguments: GetUser = arguments::read(arguments)?;
-            user::details(&self.graph(&parts, arguments.user.as_deref())?).await
+            user::details(&self.graph(&parts, "get_user_details", arguments.user.as_deref())?).await
         };
         answer(&parts, details.await)
     }
@@ -109,16 +109,17 @@ impl GraphTools {
     ) -> Result<Json<Messages>, String> {
         let messages = async {
             let arguments: ListMessages = arguments::read(arguments)?;
-            mail::newest(&self.graph(&parts, arguments.user.as_deref())?, &arguments).await
+            mail::newest(&self.graph(&parts, "list_my_messages", arguments.user.as_deref())?, &arguments).await
         };
         answer(&parts, messages.await)
     }
 
-    /// Graph as the caller of this request, about the user whom it names, if any.
-    fn graph(&self, parts: &Parts, user: Option<&str>) -> Result<Graph, ToolError> {
+    /// Graph as the caller of this request, with what this tool needs, about the user whom the caller names, if any.
+    fn graph(&self, parts: &Parts, tool: &str, user: Option<&str>) -> Result<Graph, ToolError> {
+        let tool = built_in_tool(tool).ok_or(ToolError::Defect)?;
         let principal = parts.extensions.get::<Arc<Principal>>().ok_or(ToolError::Defect)?;
         let granted = parts.extensions.get::<GraphAccess>().ok_or(ToolError::Defect)?;
-        Ok(self.graph.for_caller(principal, *granted, user)?)
+        Ok(self.graph.for_caller(principal, *granted, user, tool.graph_scope)?)
     }
 }
 

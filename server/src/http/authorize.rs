@@ -199,9 +199,9 @@ impl Refused<'_> {
     }
 }
 
-const GROUPS_UNKNOWN: &str = " Your token does not say which groups you are in (the groups claim is absent, or there are too \
-     many), so that membership in a group cannot be seen: ask for the groups assigned to the application to be emitted \
-     (groupMembershipClaims ApplicationGroup), or for a role.";
+const GROUPS_UNKNOWN: &str = " Your token does not say which groups you are in: its groups claim is absent, lists names \
+     instead of object ids, or there are too many groups. So membership in a group cannot be seen: ask for the object ids of \
+     the groups assigned to the application to be emitted (groupMembershipClaims ApplicationGroup), or for a role.";
 
 fn what_would_allow(kind: CallerKind, ways: &Ways) -> String {
     let roles = ways.roles.iter().map(|role| format!("the app role {role}"));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use mcp_entra_policy::ServerConfiguration;
+use mcp_entra_policy::{EntraConfiguration, ServerConfiguration};
 use serde_json::json;
 
 use super::challenged::Challenged;
@@ -20,8 +20,8 @@ pub struct Challenge {
     resource_metadata: Option<String>,
     /// The required scopes, fully qualified.
     scopes: BTreeSet<String>,
-    /// What qualifies a scope of this server.
-    client_id: String,
+    /// Qualifies a scope of this server.
+    entra: EntraConfiguration,
     challenged: Challenged,
 }
 
@@ -42,7 +42,7 @@ impl Challenge {
         Self {
             resource_metadata: metadata::document_url(configuration),
             scopes: configuration.qualified_scopes().into_iter().collect(),
-            client_id: configuration.entra.client_id.clone(),
+            entra: configuration.entra.clone(),
             challenged: Challenged::new(),
         }
     }
@@ -111,7 +111,7 @@ impl Challenge {
         if let Some(url) = &self.resource_metadata {
             parameters.push(format!("resource_metadata=\"{url}\""));
         }
-        let more = details.scopes.into_iter().flatten().map(|scope| format!("api://{}/{scope}", self.client_id));
+        let more = details.scopes.into_iter().flatten().map(|scope| self.entra.qualified_scope(scope));
         let scopes: BTreeSet<String> = self.scopes.iter().cloned().chain(more).collect();
         parameters.push(format!("scope=\"{}\"", Vec::from_iter(scopes).join(" ")));
         if details.error.is_some() {

@@ -213,14 +213,17 @@ fn membership(claims: &Claims, expected: &Expected) -> Membership {
 }
 
 /// An absent claim does not mean "no groups" unless the app registration is known to emit all that matter; above 200
-/// groups Entra puts an indicator in its place.
+/// groups Entra puts an indicator in its place. A list may hold names (`CONTOSO\Sales`), for groups that are synchronised
+/// from elsewhere: the policy knows ids, so such a list says nothing of the groups that it names.
 fn groups(claims: &Claims, source: GroupsSource) -> Result<Groups, TokenError> {
     let overage = claims.get("_claim_names").and_then(|names| names.get("groups")).is_some();
     let has_groups = claims.get("hasgroups").is_some_and(|value| *value != Value::Bool(false));
     let listed = strings(claims, "groups")?;
     Ok(match (listed, source) {
         _ if overage || has_groups => Groups::Unknown,
-        (Some(groups), _) => Groups::Known(groups.iter().map(|group| group.to_ascii_lowercase()).collect()),
+        (Some(groups), _) => {
+            groups.iter().map(|group| as_guid(group)).collect::<Option<_>>().map_or(Groups::Unknown, Groups::Known)
+        }
         (None, GroupsSource::InToken) => Groups::Known(BTreeSet::new()),
         (None, GroupsSource::Resolve) => Groups::Unknown,
     })
@@ -246,11 +249,13 @@ fn text<'a>(claims: &'a Claims, name: &'static str) -> Result<&'a str, TokenErro
 }
 
 fn guid(claims: &Claims, name: &'static str) -> Result<String, TokenError> {
-    let value = text(claims, name)?.to_ascii_lowercase();
-    match Uuid::try_parse(&value) {
-        Ok(guid) if guid.hyphenated().to_string() == value => Ok(value),
-        _ => Err(TokenError::Claim(name)),
-    }
+    as_guid(text(claims, name)?).ok_or(TokenError::Claim(name))
+}
+
+/// The GUID in this text, in lower case.
+fn as_guid(text: &str) -> Option<String> {
+    let value = text.to_ascii_lowercase();
+    Uuid::try_parse(&value).is_ok_and(|guid| guid.hyphenated().to_string() == value).then_some(value)
 }
 
 fn strings(claims: &Claims, name: &'static str) -> Result<Option<BTreeSet<String>>, TokenError> {

@@ -68,6 +68,7 @@ pub struct Keys {
     http: reqwest::Client,
     authority: String,
     issuer: String,
+    client_id: String,
     current: ArcSwapOption<KeySet>,
     error: ArcSwapOption<String>,
     /// One fetch at a time, so that an answer which was long on its way cannot replace a newer one, withdrawn keys in it.
@@ -91,6 +92,8 @@ pub(super) struct KeySet {
 struct Discovery {
     issuer: String,
     jwks_uri: String,
+    /// The cloud whose keys these are, as `microsoftonline.com`.
+    cloud_instance_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -107,26 +110,39 @@ struct PublishedKey {
     kid: String,
     n: String,
     e: String,
-    /// The issuers that the key is good for: an issuer, or a template with `{tenantid}` in it.
-    issuer: String,
+    /// The issuers that the key is good for: an issuer, or a template with `{tenantid}` in it. A key that does not say
+    /// is good for the tenant whose authority publishes it.
+    #[serde(default, deserialize_with = "stated")]
+    issuer: Option<String>,
+    /// The cloud whose key it is, where it says so.
+    #[serde(default, deserialize_with = "stated")]
+    cloud_instance_name: Option<String>,
+}
+
+/// A member that may be absent, and is a string where it is not.
+fn stated<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 impl Key {
     /// Whether the key is good for tokens of this issuer and tenant.
     pub(super) fn is_for(&self, issuer: &str, tenant: &str) -> bool {
-        self.published.issuer.replace("{tenantid}", tenant) == issuer
+        self.published.issuer.as_ref().is_none_or(|own| own.replace("{tenantid}", tenant) == issuer)
     }
 
-    /// A published key, if it is one that RS256 can use. Entra's carry no `alg`, so none is asked for; a key that
-    /// does not say for which issuers it is good is good for none.
-    fn usable(published: serde_json::Value) -> Option<Self> {
+    /// A published key, if it is one that RS256 can use and no other cloud's than this. Entra's carry no `alg`, so none
+    /// is asked for.
+    fn usable(published: serde_json::Value, cloud: Option<&str>) -> Option<Self> {
         let published: PublishedKey = serde_json::from_value(published).ok()?;
         let modulus = URL_SAFE_NO_PAD.decode(&published.n).ok()?;
         let exponent = URL_SAFE_NO_PAD.decode(&published.e).ok()?;
         let modulus_bytes = modulus.iter().skip_while(|byte| **byte == 0).count();
         let for_signatures = published.used_for.as_deref().is_none_or(|used_for| used_for == "sig");
         let for_rs256 = published.alg.as_deref().is_none_or(|algorithm| algorithm == "RS256");
-        if published.kty != "RSA" || !for_signatures || !for_rs256 || modulus_bytes < 256 || exponent.is_empty() {
+        let of_this_cloud =
+            published.cloud_instance_name.is_none() || published.cloud_instance_name.as_deref() == cloud;
+        let is_rsa = published.kty == "RSA" && modulus_bytes >= 256 && !exponent.is_empty();
+        if !(is_rsa && for_signatures && for_rs256 && of_this_cloud) {
             return None;
         }
         let verifies_with = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
@@ -135,15 +151,16 @@ impl Key {
 
     #[cfg(test)]
     pub(super) fn for_test(published: serde_json::Value) -> Arc<Self> {
-        Arc::new(Self::usable(published).unwrap())
+        Arc::new(Self::usable(published, None).unwrap())
     }
 }
 
 impl KeySet {
-    pub(super) fn parse(document: &[u8], fetched_at: Instant) -> Result<Self, String> {
+    /// The usable keys in this document, which belongs to that cloud.
+    pub(super) fn parse(document: &[u8], cloud: Option<&str>, fetched_at: Instant) -> Result<Self, String> {
         let published: PublishedKeys = read(document)?;
         let (mut keys, mut ambiguous) = (HashMap::new(), HashSet::new());
-        for key in published.keys.into_iter().filter_map(Key::usable) {
+        for key in published.keys.into_iter().filter_map(|key| Key::usable(key, cloud)) {
             let id = key.published.kid.clone();
             if keys.insert(id.clone(), Arc::new(key)).is_some() {
                 ambiguous.insert(id);
@@ -152,7 +169,7 @@ impl KeySet {
         // Which of two keys with one id is meant cannot be told, so that neither is used.
         keys.retain(|id, _| !ambiguous.contains(id));
         if keys.is_empty() {
-            return Err("it has no RSA signing key with kid, issuer and at least 2048 bits".to_owned());
+            return Err("it has no RSA signing key of this cloud with a kid and at least 2048 bits".to_owned());
         }
         Ok(Self { keys, fetched_at })
     }
@@ -173,6 +190,7 @@ impl Keys {
             http,
             authority: entra.authority.clone(),
             issuer: Issuers::new(&entra.authority, &entra.tenant_id).of(TokenVersion::V2).to_owned(),
+            client_id: entra.client_id.clone(),
             current: ArcSwapOption::empty(),
             error: ArcSwapOption::empty(),
             fetching: Mutex::new(()),
@@ -266,7 +284,9 @@ impl Keys {
     }
 
     async fn fetch(&self) -> Result<KeySet, KeysError> {
-        let url = format!("{}/.well-known/openid-configuration", self.issuer);
+        // An app registration may have signing keys of its own (claims mapping): they are published with the tenant's
+        // where the document is asked for by client id, and nowhere else.
+        let url = format!("{}/.well-known/openid-configuration?appid={}", self.issuer, self.client_id);
         let document = self.get(&url).await?;
         let unusable = |url: &str, problem: String| KeysError::Document { url: url.to_owned(), problem };
         let discovery: Discovery = read(&document).map_err(|problem| unusable(&url, problem))?;
@@ -283,7 +303,8 @@ impl Keys {
             return Err(unusable(&url, problem));
         }
         let document = self.get(&discovery.jwks_uri).await?;
-        KeySet::parse(&document, Instant::now()).map_err(|problem| unusable(&discovery.jwks_uri, problem))
+        let cloud = discovery.cloud_instance_name.as_deref();
+        KeySet::parse(&document, cloud, Instant::now()).map_err(|problem| unusable(&discovery.jwks_uri, problem))
     }
 
     async fn get(&self, url: &str) -> Result<Vec<u8>, KeysError> {
@@ -318,7 +339,7 @@ pub(super) mod tests {
     }
 
     fn parse(keys: serde_json::Value) -> Result<KeySet, String> {
-        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), Instant::now())
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), Some("cloud.example"), Instant::now())
     }
 
     #[test]
@@ -333,6 +354,11 @@ pub(super) mod tests {
             ("e", json!("")),
             ("kid", json!(null)),
             ("issuer", json!(null)),
+            ("issuer", json!(["https://login.example/{tenantid}/v2.0"])),
+            ("cloud_instance_name", json!(null)),
+            ("cloud_instance_name", json!("")),
+            ("cloud_instance_name", json!("another.example")),
+            ("cloud_instance_name", json!("Cloud.example")),
         ];
         for (member, value) in changes {
             let mut bad = published();
@@ -354,6 +380,32 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_key_that_names_its_issuers_is_for_no_other_and_one_that_names_none_for_the_tenant_that_publishes_it() {
+        let ours = "https://login.example/ours/v2.0";
+        let is_for = |issuer: serde_json::Value| {
+            let mut key = published();
+            match issuer.is_null() {
+                true => _ = key.as_object_mut().unwrap().remove("issuer"),
+                false => key["issuer"] = issuer,
+            }
+            parse(json!([key])).unwrap().find("one").unwrap().is_for(ours, "ours")
+        };
+        assert!(is_for(json!(null)) && is_for(json!(ours)) && is_for(json!("https://login.example/{tenantid}/v2.0")));
+        for other in ["", "https://login.example/another/v2.0", "https://login.another/{tenantid}/v2.0"] {
+            assert!(!is_for(json!(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_may_name_the_cloud_of_the_document_that_leads_to_it() {
+        let mut key = published();
+        key["cloud_instance_name"] = json!("cloud.example");
+        assert_eq!(parse(json!([key.clone()])).unwrap().keys.len(), 1);
+        let document = json!({ "keys": [key] }).to_string();
+        assert!(KeySet::parse(document.as_bytes(), None, Instant::now()).is_err(), "a document that names no cloud");
+    }
+
+    #[test]
     fn two_keys_with_one_id_are_both_left_out() {
         let mut neighbour = published();
         neighbour["kid"] = json!("two");
@@ -368,7 +420,7 @@ pub(super) mod tests {
         for document in
             ["<html>".to_owned(), format!(r#"{{"keys":[],"keys":{one}}}"#), format!(r#"{{"keys":{one}}} {{}}"#)]
         {
-            assert!(KeySet::parse(document.as_bytes(), Instant::now()).is_err(), "{document}");
+            assert!(KeySet::parse(document.as_bytes(), None, Instant::now()).is_err(), "{document}");
         }
     }
 

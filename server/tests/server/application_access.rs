@@ -172,7 +172,7 @@ async fn what_entra_says_of_the_application_is_told_with_the_next_step() {
     control().remove_federated_credential(tenant.id, tenant.server, crate::tenant::CREDENTIAL).unwrap();
     let result = call(&site, &daemon(tenant), json!({ "user": BOB })).await;
     let told = text(&result);
-    assert!(told.contains("as the application itself") && told.contains("AADSTS70021"), "{told}");
+    assert!(told.contains("as the application itself") && told.contains("AADSTS70025"), "{told}");
     assert!(told.contains("federated credential with issuer"), "{told}");
     // Never kept: it works as soon as somebody has put it right.
     control().add_federated_credential(tenant.id, tenant.server, tenant.credential()).unwrap();

@@ -14,7 +14,7 @@ fn challenge(response: &Response) -> &str {
 }
 
 fn scope(site: &Site) -> String {
-    format!("api://{}/mcp.access", site.setup.tenant.server)
+    format!("{}/mcp.access", site.setup.tenant.server)
 }
 
 #[tokio::test]

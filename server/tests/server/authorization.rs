@@ -185,7 +185,7 @@ async fn a_missing_scope_is_a_challenge_that_names_all_scopes_of_the_call_at_onc
     let response = site.call(&without, "get_user_details", json!({})).await;
     assert_eq!(response.status(), 403);
     let header = response.headers()[WWW_AUTHENTICATE].to_str().unwrap();
-    let of = |scope: &str| format!("api://{}/{scope}", tenant.server);
+    let of = |scope: &str| format!("{}/{scope}", tenant.server);
     let scope = format!("scope=\"{} {} {}\"", of("mail.read"), of(SCOPE), of("other.scope"));
     assert!(header.starts_with("Bearer error=\"insufficient_scope\"") && header.contains(&scope), "{header}");
     let line = site.audit_of(&response).await;

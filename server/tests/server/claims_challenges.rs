@@ -67,7 +67,7 @@ async fn a_second_factor_in_either_shape_is_a_challenge_that_a_capable_client_me
         assert_eq!(line["rule"]["grant"], "readers", "{line}");
 
         let authority = Authority { url: tenant.configuration().entra.authority, ca_pem: trust_bundle().to_owned() };
-        let scope = format!("api://{}/{SCOPE}", tenant.server);
+        let scope = tenant.configuration().entra.qualified_scope(SCOPE);
         let (claims, scopes) = (claims.to_string(), [scope.as_str()]);
         let signed_in = sign_in_with_claims(
             &authority,
@@ -132,25 +132,55 @@ async fn a_session_that_was_revoked_ends_at_once_and_a_new_one_goes_on() {
     assert_eq!(call(&site, &token(tenant, true)).await.status(), 200);
 }
 
-#[tokio::test]
-async fn a_sign_in_that_no_longer_counts_is_asked_for_anew_once() {
-    let site = Setup::new().start().await;
-    let tenant = &site.setup.tenant;
-    let no_longer = |code| FaultKind::Aadsts {
-        code,
-        status: 400,
-        error: "invalid_grant".to_owned(),
-        message: "The assertion has expired.".to_owned(),
-        suberror: None,
-        claims: None,
-    };
+/// The next `times` exchanges on behalf of users end so.
+fn refuse_exchange(tenant: &TestTenant, times: u32, code: u32, error: &str, claims: Option<&str>) {
     let matcher = Matcher {
         host: Some(Host::Authority),
         tenant: Some(tenant.id),
         grant_type: Some(ON_BEHALF_OF.to_owned()),
         ..Matcher::default()
     };
-    control().inject(Fault { matcher, times: 2, kind: no_longer(500_133) }).unwrap();
+    let kind = FaultKind::Aadsts {
+        code,
+        status: 400,
+        error: error.to_owned(),
+        message: "No.".to_owned(),
+        suberror: None,
+        claims: claims.map(str::to_owned),
+    };
+    control().inject(Fault { matcher, times, kind }).unwrap();
+}
+
+#[tokio::test]
+async fn what_an_administrator_alone_can_lift_is_told_by_the_tool_unless_claims_come_along() {
+    let site = Setup::new().start().await;
+    let tenant = &site.setup.tenant;
+    for code in [
+        50005, 50020, 50034, 50053, 50057, 50105, 500_212, 500_213, 53000, 53001, 53002, 53003, 530_003, 530_032,
+        65001, 90094, 90095, 650_053, 650_056, 650_057, 700_016, 7_000_112, 7_000_218, 70025,
+    ] {
+        for error in ["invalid_grant", "interaction_required"] {
+            refuse_exchange(tenant, 1, code, error, None);
+            let text = tool_error(call(&site, &token(tenant, true)).await).await;
+            assert!(text.contains(&format!("AADSTS{code}:")) && !text.contains("sign in again"), "{text}");
+        }
+    }
+    let claims = r#"{"access_token":{"capolids":{"essential":true,"values":["p"]}}}"#;
+    refuse_exchange(tenant, 1, 50105, "invalid_grant", Some(claims));
+    let response = call(&site, &token(tenant, true)).await;
+    assert_eq!(
+        (response.status().as_u16(), asked(&response).map(|asked| asked.to_string()).as_deref()),
+        (401, Some(claims))
+    );
+    refuse_exchange(tenant, 1, 50173, "invalid_grant", None);
+    assert_eq!(call(&site, &token(tenant, true)).await.status(), 401, "a sign-in is still asked for where it helps");
+}
+
+#[tokio::test]
+async fn a_sign_in_that_no_longer_counts_is_asked_for_anew_once() {
+    let site = Setup::new().start().await;
+    let tenant = &site.setup.tenant;
+    refuse_exchange(tenant, 2, 500_133, "invalid_grant", None);
     let response = call(&site, &token(tenant, false)).await;
     assert_eq!(response.status(), 401);
     let header = response.headers()[WWW_AUTHENTICATE].to_str().unwrap();
@@ -174,5 +204,5 @@ async fn what_no_sign_in_helps_against_is_no_challenge() {
         app.granted_graph_scopes.clear();
     });
     let text = tool_error(call(&site, &token(tenant, true)).await).await;
-    assert!(text.contains("AADSTS65001") && text.contains("/adminconsent?client_id="), "{text}");
+    assert!(text.contains("AADSTS65001") && text.contains("Grant admin consent"), "{text}");
 }

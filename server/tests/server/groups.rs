@@ -26,6 +26,11 @@ fn absent(tenant: &TestTenant, user: &str) -> String {
     without_groups(tenant, user, json!({}))
 }
 
+/// As Entra writes it where the app registration asks for names of synchronised groups.
+fn names(tenant: &TestTenant, user: &str) -> String {
+    without_groups(tenant, user, json!({ "groups": [Uuid::new_v4(), "CONTOSO\\Sales"] }))
+}
+
 fn without_groups(tenant: &TestTenant, user: &str, added: Value) -> String {
     let mut claims = tenant.claims(user);
     let object = claims.as_object_mut().unwrap();
@@ -63,7 +68,7 @@ async fn refusal(site: &Site, token: &str) -> String {
 async fn a_member_whose_token_does_not_list_groups_is_let_in_and_others_are_not() {
     let site = for_sales().start().await;
     let tenant = &site.setup.tenant;
-    for form in [overage, absent] {
+    for form in [overage, absent, names] {
         let (alice, bob) = (form(tenant, ALICE), form(tenant, BOB));
         assert_eq!(site.call(&bob, "get_user_details", json!({})).await.status(), 200);
         assert_eq!(site.tools(&bob).await.len(), 2);
@@ -178,6 +183,7 @@ async fn in_token_alone_an_absent_claim_means_no_groups_and_too_many_are_unknown
     let tenant = &site.setup.tenant;
     assert!(!refusal(&site, &absent(tenant, BOB)).await.contains("groupMembershipClaims"));
     assert!(refusal(&site, &overage(tenant, BOB)).await.contains("groupMembershipClaims"));
+    assert!(refusal(&site, &names(tenant, BOB)).await.contains("lists names instead of object ids"));
     assert_eq!(site.call(&tenant.token(BOB), "get_user_details", json!({})).await.status(), 200);
     assert_eq!(questions(&site), 0);
 }

@@ -44,7 +44,7 @@ async fn a_failing_federated_credential_is_reported_and_leaves_the_pod_ready() {
     })
     .await;
     let message = federation.message.unwrap();
-    assert!(message.contains("AADSTS70021") && message.contains(SUBJECT), "{message}");
+    assert!(message.contains("AADSTS70025") && message.contains(SUBJECT), "{message}");
     assert_eq!(site.admin("/readyz").await.status(), 200);
 }
 

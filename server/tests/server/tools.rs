@@ -1,6 +1,7 @@
 //! What the tools answer, and what they say when Entra or Graph refuses.
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
+use mcp_entra_policy::BUILT_IN_TOOLS;
 use serde_json::{Value, json};
 
 use crate::harness::{Setup, Site};
@@ -123,4 +124,37 @@ async fn missing_consent_is_an_error_that_says_who_must_give_it() {
     assert_eq!(result["isError"], true);
     let text = text(&result);
     assert!(text.contains("65001") && text.contains("User.Read") && text.contains("consent"), "{text}");
+}
+
+#[tokio::test]
+async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other() {
+    for tool in BUILT_IN_TOOLS {
+        let site = Setup::new().start().await;
+        let others = |scope: &String| scope != tool.graph_scope;
+        control()
+            .change_tenant(site.setup.tenant.id, |directory| {
+                directory.apps.iter_mut().for_each(|app| app.granted_graph_scopes.retain(others));
+                Ok(())
+            })
+            .unwrap();
+        assert!(site.status().await.graph.missing_permissions.is_empty());
+        for called in BUILT_IN_TOOLS {
+            let result = call(&site, called.name, json!({})).await;
+            let stopped = result["isError"] == true;
+            assert_eq!(stopped, called.graph_scope == tool.graph_scope, "{} without {}", called.name, tool.graph_scope);
+            assert!(
+                !stopped || text(&result).contains(&format!("the permissions {} on", tool.graph_scope)),
+                "{result}"
+            );
+        }
+        assert_eq!(Vec::from_iter(site.status().await.graph.missing_permissions), [tool.graph_scope]);
+        control()
+            .change_tenant(site.setup.tenant.id, |directory| {
+                directory.apps.iter_mut().for_each(|app| app.granted_graph_scopes.push(tool.graph_scope.to_owned()));
+                Ok(())
+            })
+            .unwrap();
+        assert_ne!(call(&site, tool.name, json!({})).await["isError"], true, "consent counts from the next call on");
+        assert!(site.status().await.graph.missing_permissions.is_empty());
+    }
 }

@@ -99,7 +99,10 @@ pub(crate) async fn authenticate<'t>(
         Unverified::parse(assertion).ok_or(Aadsts::MalformedToken("The client assertion is not a JSON Web Token."))?;
     let identity = federation::identity(&assertion)?;
     learnt.federated = Some(identity.clone());
-    federation::check(tenant.credentials(app), &assertion, &identity, shared.now(), &shared.federation_client())
-        .await?;
+    let credentials = tenant.credentials(app);
+    if credentials.is_empty() {
+        return Err(Aadsts::FederatedNone { client: app.client_id, name: app.display_name.clone() });
+    }
+    federation::check(credentials, &assertion, &identity, shared.now(), &shared.federation_client()).await?;
     Ok(Client { app, authenticated: true })
 }

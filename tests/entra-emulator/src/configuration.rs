@@ -162,6 +162,9 @@ pub struct App {
     /// Optional claims in access tokens for this application.
     #[serde(default)]
     pub optional_claims: Vec<OptionalClaim>,
+    /// Signs the application's tokens by a key of its own, as a claims mapping policy does.
+    #[serde(default)]
+    pub own_signing_key: bool,
     /// Which of a user's groups its tokens list.
     #[serde(default)]
     pub group_membership_claims: GroupMembershipClaims,

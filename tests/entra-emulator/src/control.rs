@@ -13,7 +13,7 @@ use crate::{
     keys::Object,
     log::{Fault, Host, LoggedRequest},
     mail::SentMessage,
-    resource::{Requested, Resource},
+    resource::Requested,
     state::{Shared, TenantState},
 };
 
@@ -274,11 +274,7 @@ impl Control {
     ) -> anyhow::Result<String> {
         let claims = Value::Object(self.user_claims(tenant, client, user, scope)?);
         let known = self.tenant(tenant)?;
-        let key = known.signing_key()?;
-        match self.requested(&known, scope)?.resource {
-            Resource::Graph => key.sign_for_graph(&claims),
-            Resource::App(_) => key.sign(&key.header(), &claims),
-        }
+        known.sign(self.requested(&known, scope)?.resource, &claims)
     }
 
     fn tenant(&self, id: Uuid) -> anyhow::Result<Arc<TenantState>> {

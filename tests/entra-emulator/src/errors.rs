@@ -78,6 +78,10 @@ pub(crate) enum Aadsts {
     #[error("The app requested an unsupported grant type '{0}'.")]
     GrantTypeUnsupported(String),
     #[error(
+        "Application '{client}'({name}) is requesting a token for itself. This scenario is supported only if resource is specified using the GUID based App Identifier."
+    )]
+    TokenForItself { client: Uuid, name: String },
+    #[error(
         "The provided authorization code or refresh token has expired due to inactivity. Send a new interactive authorization request for this user and resource."
     )]
     GrantExpired,
@@ -133,6 +137,8 @@ pub(crate) enum Aadsts {
     ClientSecretInvalid(String),
     #[error("The request body must contain the following parameter: 'client_assertion' or 'client_secret'.")]
     CredentialMissing,
+    #[error("The client '{client}'({name}) has no configured federated identity credentials.")]
+    FederatedNone { client: Uuid, name: String },
     #[error(
         "No matching federated identity record found for presented assertion issuer '{0}'. Check your federated identity credential Subject, Audience and Issuer against the presented assertion."
     )]
@@ -215,6 +221,7 @@ impl Aadsts {
             Self::RefreshTokenExpired => (700_082, 400, "invalid_grant"),
             Self::AppUnknown { .. } => (700_016, 400, "unauthorized_client"),
             Self::ResponseTypeUnsupported(_) => (700_054, 400, "unsupported_response_type"),
+            Self::TokenForItself { .. } => (90009, 400, "invalid_request"),
             Self::TenantUnknown(_) => (90002, 400, "invalid_request"),
             Self::ParameterMissing(_) => (900_144, 400, "invalid_request"),
             Self::ParameterDuplicated(_) => (9_000_411, 400, "invalid_request"),
@@ -226,6 +233,7 @@ impl Aadsts {
             Self::PublicClientWithCredential => (700_025, 401, "invalid_client"),
             Self::ClientSecretInvalid(_) => (7_000_215, 401, "invalid_client"),
             Self::CredentialMissing => (7_000_218, 401, "invalid_client"),
+            Self::FederatedNone { .. } => (70025, 401, "invalid_client"),
             Self::FederatedIssuer(_) => (700_211, 401, "invalid_client"),
             Self::FederatedSubject(_) => (700_213, 401, "invalid_client"),
             Self::FederatedSubjectCase(_) => (7_002_138, 401, "invalid_client"),

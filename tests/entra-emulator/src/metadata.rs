@@ -29,40 +29,50 @@ enum Version {
     V2,
 }
 
+/// The application whose keys are asked for: it may have some besides the tenant's.
+#[derive(Deserialize)]
+pub(crate) struct KeysQuery {
+    appid: Option<Uuid>,
+}
+
 /// `GET /{tenant}/v2.0/.well-known/openid-configuration`
 pub(crate) async fn configuration_v2(
     State(shared): State<Arc<Shared>>,
     Path(tenant): Path<String>,
+    Query(query): Query<KeysQuery>,
     headers: HeaderMap,
 ) -> Response {
-    published(&shared, &tenant, &headers, |known| configuration(&shared, known, Version::V2))
+    published(&shared, &tenant, &headers, |known| configuration(&shared, known, &query, Version::V2))
 }
 
 /// `GET /{tenant}/.well-known/openid-configuration`
 pub(crate) async fn configuration_v1(
     State(shared): State<Arc<Shared>>,
     Path(tenant): Path<String>,
+    Query(query): Query<KeysQuery>,
     headers: HeaderMap,
 ) -> Response {
-    published(&shared, &tenant, &headers, |known| configuration(&shared, known, Version::V1))
+    published(&shared, &tenant, &headers, |known| configuration(&shared, known, &query, Version::V1))
 }
 
 /// `GET /{tenant}/discovery/v2.0/keys`
 pub(crate) async fn keys_v2(
     State(shared): State<Arc<Shared>>,
     Path(tenant): Path<String>,
+    Query(query): Query<KeysQuery>,
     headers: HeaderMap,
 ) -> Response {
-    published(&shared, &tenant, &headers, |known| keys(&shared, known, Version::V2))
+    published(&shared, &tenant, &headers, |known| keys(&shared, known, &query, Version::V2))
 }
 
 /// `GET /{tenant}/discovery/keys`
 pub(crate) async fn keys_v1(
     State(shared): State<Arc<Shared>>,
     Path(tenant): Path<String>,
+    Query(query): Query<KeysQuery>,
     headers: HeaderMap,
 ) -> Response {
-    published(&shared, &tenant, &headers, |known| keys(&shared, known, Version::V1))
+    published(&shared, &tenant, &headers, |known| keys(&shared, known, &query, Version::V1))
 }
 
 /// A document for a tenant, or for `common` and `organizations` (no tenant); `invalid_tenant` for any other name.
@@ -81,7 +91,7 @@ fn published(
     (headers, Json(document(known.as_deref()))).into_response()
 }
 
-fn configuration(shared: &Shared, known: Option<&TenantState>, version: Version) -> Value {
+fn configuration(shared: &Shared, known: Option<&TenantState>, query: &KeysQuery, version: Version) -> Value {
     let authority = &shared.authority;
     let tid = known.map(|known| known.directory.id);
     // Where no tenant is named, the issuer is this template, literally.
@@ -94,11 +104,12 @@ fn configuration(shared: &Shared, known: Option<&TenantState>, version: Version)
             (tid.map_or(template, v1_issuer), "oauth2", "discovery/keys")
         }
     };
+    let asked_for = query.appid.map(|appid| format!("?appid={appid}")).unwrap_or_default();
     json!({
         "token_endpoint": format!("{authority}/{path}/{oauth2}/token"),
         "token_endpoint_auth_methods_supported":
             ["client_secret_post", "private_key_jwt", "client_secret_basic", "self_signed_tls_client_auth"],
-        "jwks_uri": format!("{authority}/{path}/{keys}"),
+        "jwks_uri": format!("{authority}/{path}/{keys}{asked_for}"),
         "response_modes_supported": ["query", "fragment", "form_post"],
         "subject_types_supported": ["pairwise"],
         "id_token_signing_alg_values_supported": ["RS256"],
@@ -126,11 +137,13 @@ fn configuration(shared: &Shared, known: Option<&TenantState>, version: Version)
     })
 }
 
-fn keys(shared: &Shared, known: Option<&TenantState>, version: Version) -> Value {
+fn keys(shared: &Shared, known: Option<&TenantState>, query: &KeysQuery, version: Version) -> Value {
     let issuer = |tenant: &str| format!("{}/{tenant}/v2.0", shared.authority);
     let consumers = (&shared.consumers_key, issuer(&CONSUMERS.to_string()));
     let own = known.into_iter().flat_map(|known| &known.keys);
-    let all = own.map(|key| (key, issuer("{tenantid}"))).chain([consumers]);
+    let app = known.and_then(|known| known.directory.app(query.appid?).filter(|app| app.own_signing_key));
+    let of_app = known.filter(|_| app.is_some()).map(|known| &known.applications_key);
+    let all = own.chain(of_app).map(|key| (key, issuer("{tenantid}"))).chain([consumers]);
     let keys: Vec<Value> = all
         .map(|(key, issuer)| {
             let mut jwk = key.jwk();

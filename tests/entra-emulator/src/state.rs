@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     keys::SigningKey,
     log::{Fault, Host, Latest, RequestLog},
     mail::SentMessage,
+    resource::Resource,
     tls::Door,
 };
 
@@ -42,6 +44,8 @@ pub(crate) struct Shared {
     /// signs for another tenant verifies and is still wrong.
     pub(crate) consumers_key: Arc<SigningKey>,
     initial_keys: Vec<Arc<SigningKey>>,
+    /// The key of every application that has one of its own: published to whoever asks for that application's keys.
+    applications_key: Arc<SigningKey>,
     clock_offset: AtomicI64,
     issued: AtomicU64,
     authority_door: Door,
@@ -68,6 +72,8 @@ pub(crate) struct TenantState {
     pub(crate) directory: Tenant,
     /// Published; the first one signs.
     pub(crate) keys: Vec<Arc<SigningKey>>,
+    /// Signs for the applications that have a key of their own.
+    pub(crate) applications_key: Arc<SigningKey>,
     revoked: HashMap<Uuid, Revocation>,
     /// While changes do not propagate: the federated credentials that hold, by client.
     held_credentials: Option<HashMap<Uuid, Vec<FederatedCredential>>>,
@@ -97,11 +103,22 @@ impl TenantState {
     }
 
     pub(crate) fn key(&self, kid: &str) -> Option<&Arc<SigningKey>> {
-        self.keys.iter().find(|key| key.kid == kid)
+        self.keys.iter().chain([&self.applications_key]).find(|key| key.kid == kid)
     }
 
     pub(crate) fn signing_key(&self) -> anyhow::Result<&Arc<SigningKey>> {
         self.keys.first().context("a tenant has keys")
+    }
+
+    /// An access token for this resource, signed as the resource's tokens are.
+    pub(crate) fn sign(&self, resource: Resource<'_>, claims: &Value) -> anyhow::Result<String> {
+        match resource {
+            Resource::Graph => self.signing_key()?.sign_for_graph(claims),
+            Resource::App(app) => {
+                let key = if app.own_signing_key { &self.applications_key } else { self.signing_key()? };
+                key.sign(&key.header(), claims)
+            }
+        }
     }
 }
 
@@ -153,6 +170,7 @@ impl Shared {
             ca_pem,
             consumers_key: SigningKey::generate()?,
             initial_keys: (0..3).map(|_| SigningKey::generate()).collect::<Result<_, _>>()?,
+            applications_key: SigningKey::generate()?,
             clock_offset: AtomicI64::new(0),
             issued: AtomicU64::new(0),
             authority_door: Door::default(),
@@ -207,6 +225,7 @@ impl Shared {
             Arc::new(TenantState {
                 directory,
                 keys: self.initial_keys.clone(),
+                applications_key: Arc::clone(&self.applications_key),
                 revoked: HashMap::new(),
                 held_credentials: None,
             }),

@@ -164,6 +164,12 @@ impl<'a> Exchange<'a> {
         }
         let user = self.active_user(known.user, known.issue)?;
         let mut requested = self.requested(self.form.get("scope").unwrap_or(&known.scope))?;
+        let client = self.client.app;
+        if matches!(requested.resource, Resource::App(app) if app.client_id == client.client_id)
+            && Uuid::parse_str(&requested.named).is_err()
+        {
+            return Err(Aadsts::TokenForItself { client: client.client_id, name: client.display_name.clone() });
+        }
         if !requested.wants("offline_access") {
             requested.openid.push("offline_access".to_owned());
         }
@@ -375,13 +381,7 @@ impl<'a> Exchange<'a> {
     }
 
     fn sign(&self, requested: &Requested<'_>, claims: Object) -> Result<String, Aadsts> {
-        let key = self.tenant.signing_key().map_err(internal)?;
-        let claims = Value::Object(claims);
-        match requested.resource {
-            Resource::Graph => key.sign_for_graph(&claims),
-            Resource::App(_) => key.sign(&key.header(), &claims),
-        }
-        .map_err(internal)
+        self.tenant.sign(requested.resource, &Value::Object(claims)).map_err(internal)
     }
 }
 

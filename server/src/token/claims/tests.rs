@@ -103,11 +103,26 @@ fn a_token_issued_or_valid_in_the_future_is_refused_whatever_its_other_times() {
 }
 
 #[test]
-fn absent_or_replaced_groups_are_unknown_and_an_empty_list_is_not() {
+fn absent_named_or_replaced_groups_are_unknown_and_an_empty_list_is_not() {
     let none = Groups::Known(BTreeSet::new());
     for source in ["Resolve", "InToken"] {
         assert_eq!(groups_with(json!({ "groups": [] }), source), none);
-        assert_eq!(groups_with(json!({ "groups": ["ABC"] }), source), Groups::Known(["abc".to_owned()].into()));
+        let sales = "5A1E0000-0000-4000-8000-00000000000C";
+        let known = Groups::Known([sales.to_ascii_lowercase()].into());
+        assert_eq!(groups_with(json!({ "groups": [sales] }), source), known);
+        for name in [
+            "CONTOSO\\Sales",
+            "contoso.com\\Sales",
+            "Sales",
+            "",
+            "S-1-5-21-1004336348-1177238915-682003330-512",
+            "5a1e000000004000800000000000000c",
+            "{5a1e0000-0000-4000-8000-00000000000c}",
+        ] {
+            for list in [json!([name]), json!([sales, name]), json!([name, sales])] {
+                assert_eq!(groups_with(json!({ "groups": list }), source), Groups::Unknown, "{name}");
+            }
+        }
         assert_eq!(groups_with(json!({ "hasgroups": true }), source), Groups::Unknown);
         let overage = json!({ "_claim_names": { "groups": "src1" }, "groups": ["abc"] });
         assert_eq!(groups_with(overage, source), Groups::Unknown);

@@ -66,7 +66,7 @@ static GOOD_TOKEN: LazyLock<String> =
 
 /// Whom a token speaks for by the keys of this document, at [`NOW`].
 fn judged_by(document: &[u8], token: &str) -> Result<Principal, TokenError> {
-    let keys = KeySet::parse(document, tokio::time::Instant::now()).map_err(|_| TokenError::KeysUnavailable)?;
+    let keys = KeySet::parse(document, None, tokio::time::Instant::now()).map_err(|_| TokenError::KeysUnavailable)?;
     let unverified = UnverifiedToken::parse(token)?;
     let verified = unverified.verify(keys.find(unverified.key_id()).ok_or(TokenError::UnknownKey)?)?;
     reading::principal(&verified, token, &EXPECTED, NOW)

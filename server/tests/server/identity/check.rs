@@ -73,7 +73,7 @@ async fn a_missing_credential_fails_with_entras_text_and_the_next_step() {
     let tenant = TestTenant::new();
     control().remove_federated_credential(tenant.id, tenant.server, CREDENTIAL).unwrap();
     let line = failure(check(&tenant)).await;
-    assert!(line.contains("token exchange: ") && line.contains("AADSTS70021") && line.contains(SUBJECT), "{line}");
+    assert!(line.contains("token exchange: ") && line.contains("AADSTS70025") && line.contains(SUBJECT), "{line}");
 }
 
 #[tokio::test]

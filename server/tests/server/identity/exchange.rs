@@ -14,13 +14,14 @@ use crate::tenant::{ALICE, AUDIENCE, BOB, CREDENTIAL, SUBJECT, TestTenant, contr
 
 const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-fn scopes(tenant: &TestTenant, names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| format!("{}/{name}", tenant.configuration().graph.base_url)).collect()
+/// These scopes of the tenant's Graph.
+fn scopes(tenant: &TestTenant, names: &[&'static str]) -> (String, Vec<&'static str>) {
+    (tenant.configuration().graph.base_url, names.to_vec())
 }
 
-fn user(principal: &Principal, scopes: &[String]) -> OnBehalfOf {
+fn user(principal: &Principal, (resource, names): &(String, Vec<&'static str>)) -> OnBehalfOf {
     match principal {
-        Principal::User(user) => OnBehalfOf::new(user, scopes),
+        Principal::User(user) => OnBehalfOf::new(user, resource, names.iter().copied()),
         Principal::Application(_) => panic!("{principal:?}"),
     }
 }
@@ -33,6 +34,12 @@ fn next_exchange(tenant: &TestTenant, kind: FaultKind) {
         ..Matcher::default()
     };
     control().inject(Fault { matcher, times: 1, kind }).unwrap();
+}
+
+/// An answer with this token, which carries these scopes.
+fn issued(token: &str, scope: &str) -> FaultKind {
+    let body = json!({ "access_token": token, "expires_in": 3600, "scope": scope }).to_string();
+    FaultKind::Status { status: 200, headers: [].into(), body }
 }
 
 fn aadsts(code: u32, error: &str) -> FaultKind {
@@ -77,6 +84,53 @@ async fn concurrent_and_later_calls_for_the_same_token_make_one_exchange() {
     assert_eq!(tenant.grants(ON_BEHALF_OF), 1);
 }
 
+/// Lets an administrator consent to these permissions of the server, and to no others.
+fn consent(tenant: &TestTenant, scopes: &[&str]) {
+    control()
+        .change_tenant(tenant.id, |directory| {
+            let app = directory.apps.iter_mut().find(|app| app.client_id == tenant.server).unwrap();
+            app.granted_graph_scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_token_serves_for_every_scope_that_it_carries() {
+    let tenant = TestTenant::new();
+    let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
+    let read = scopes(&tenant, &["User.Read"]);
+    let first = sts.on_behalf_of(&user(&alice, &read)).await.unwrap();
+    for names in [&["Mail.Read"][..], &["User.Read", "Mail.Read"], &["user.read"]] {
+        let token = sts.on_behalf_of(&user(&alice, &scopes(&tenant, names))).await.unwrap();
+        assert_eq!(token.access_token.expose_secret(), first.access_token.expose_secret(), "{names:?}");
+    }
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 1);
+    // One that was rejected is no longer the latest: it serves for no scope that was not asked for before.
+    let second = sts.instead_of(&first, None, &user(&alice, &read)).await.unwrap();
+    let both = sts.on_behalf_of(&user(&alice, &scopes(&tenant, &["Mail.Read", "user.read"]))).await.unwrap();
+    assert_eq!(both.access_token.expose_secret(), second.access_token.expose_secret());
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 2);
+}
+
+#[tokio::test]
+async fn a_scope_that_a_token_does_not_carry_is_asked_for_by_itself_and_neither_takes_the_others_place() {
+    let tenant = TestTenant::new();
+    let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
+    let (read, mail) = (scopes(&tenant, &["User.Read"]), scopes(&tenant, &["Mail.Read"]));
+    consent(&tenant, &["User.Read"]);
+    let (first, refused) = (user(&alice, &read), user(&alice, &mail));
+    let (token, text) = tokio::join!(sts.on_behalf_of(&first), sts.on_behalf_of(&refused));
+    assert!(refusal(text).contains("AADSTS65001"), "one refusal is not the other's");
+    let token = token.unwrap();
+    consent(&tenant, &["Mail.Read"]);
+    sts.on_behalf_of(&refused).await.unwrap();
+    let again = sts.on_behalf_of(&first).await.unwrap();
+    assert_eq!(again.access_token.expose_secret(), token.access_token.expose_secret());
+    sts.on_behalf_of(&refused).await.unwrap();
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 3);
+}
+
 #[tokio::test]
 async fn another_user_and_another_scope_are_exchanges_of_their_own() {
     let tenant = TestTenant::new();
@@ -86,8 +140,12 @@ async fn another_user_and_another_scope_are_exchanges_of_their_own() {
     let of_alice = sts.on_behalf_of(&user(&alice, &read)).await.unwrap();
     let of_bob = sts.on_behalf_of(&user(&bob, &read)).await.unwrap();
     assert_ne!(of_alice.access_token.expose_secret(), of_bob.access_token.expose_secret());
-    sts.on_behalf_of(&user(&alice, &mail)).await.unwrap();
-    assert_eq!(tenant.grants(ON_BEHALF_OF), 3);
+    next_exchange(&tenant, issued("mail", ""));
+    let carol = signed_in(&tenant, ALICE).await;
+    sts.on_behalf_of(&user(&carol, &mail)).await.unwrap();
+    let token = sts.on_behalf_of(&user(&carol, &read)).await.unwrap();
+    assert_ne!(token.access_token.expose_secret(), "mail", "an answer without scope carries what was asked for");
+    assert_eq!(tenant.grants(ON_BEHALF_OF), 4);
 }
 
 #[tokio::test]
@@ -95,8 +153,9 @@ async fn a_rejected_token_is_replaced_once_for_all_who_used_it_and_no_other_is()
     let tenant = TestTenant::new();
     let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
     let (read, mail) = (scopes(&tenant, &["User.Read"]), scopes(&tenant, &["Mail.Read"]));
-    let rejected = sts.on_behalf_of(&user(&alice, &read)).await.unwrap();
+    next_exchange(&tenant, issued("of mail", "Mail.Read"));
     sts.on_behalf_of(&user(&alice, &mail)).await.unwrap();
+    let rejected = sts.on_behalf_of(&user(&alice, &read)).await.unwrap();
     let challenge = ClaimsChallenge::parse(r#"{"access_token":{"nbf":{"value":"1"}}}"#).unwrap();
     let alice_reads = user(&alice, &read);
     let calls = (0..5).map(|_| sts.instead_of(&rejected, Some(&challenge), &alice_reads));
@@ -106,7 +165,8 @@ async fn a_rejected_token_is_replaced_once_for_all_who_used_it_and_no_other_is()
     for token in replacements.iter().chain([&late]) {
         assert_eq!(token.access_token.expose_secret(), kept.access_token.expose_secret());
     }
-    sts.on_behalf_of(&user(&alice, &mail)).await.unwrap();
+    let other = sts.on_behalf_of(&user(&alice, &mail)).await.unwrap();
+    assert_eq!(other.access_token.expose_secret(), "of mail");
     assert_eq!(tenant.grants(ON_BEHALF_OF), 3);
 }
 

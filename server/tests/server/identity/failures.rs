@@ -25,7 +25,7 @@ async fn graph_through(tenant: &TestTenant, change: impl FnOnce(&mut mcp_entra_p
     let sts = std::sync::Arc::new(Sts::new(http(), &configuration.entra, token));
     let alice = signed_in(tenant, ALICE).await;
     let client = GraphClient::new(http(), &configuration.graph, sts, application(tenant));
-    client.for_caller(&alice, GraphAccess::OnBehalfOf, None).unwrap()
+    client.for_caller(&alice, GraphAccess::OnBehalfOf, None, "User.Read").unwrap()
 }
 
 async fn graph(tenant: &TestTenant) -> Graph {
@@ -192,7 +192,7 @@ async fn what_is_missing_from_the_pod_is_the_credentials_fault() {
     let alice = signed_in(&tenant, ALICE).await;
     let Principal::User(user) = &*alice else { panic!("{alice:?}") };
     std::fs::remove_file(tenant.token_file()).unwrap();
-    let error = sts(&tenant).on_behalf_of(&OnBehalfOf::new(user, &["s".to_owned()])).await.unwrap_err();
+    let error = sts(&tenant).on_behalf_of(&OnBehalfOf::new(user, "https://graph.example", ["s"])).await.unwrap_err();
     assert!(matches!(error, StsError::FederatedToken(_)), "{error}");
     assert_eq!(error.remedy(), Remedy::Credential);
     assert!(tenant.requests().is_empty() || tenant.grants(ON_BEHALF_OF) == 0);

@@ -16,8 +16,12 @@ fn client(tenant: &TestTenant) -> GraphClient {
 }
 
 async fn graph_of(tenant: &TestTenant, user: &str) -> Graph {
+    graph_with(tenant, user, "User.Read").await
+}
+
+async fn graph_with(tenant: &TestTenant, user: &str, scope: &str) -> Graph {
     let user = signed_in(tenant, user).await;
-    client(tenant).for_caller(&user, GraphAccess::OnBehalfOf, None).unwrap()
+    client(tenant).for_caller(&user, GraphAccess::OnBehalfOf, None, scope).unwrap()
 }
 
 fn answer_next(tenant: &TestTenant, kind: FaultKind) {
@@ -50,13 +54,13 @@ async fn an_application_is_told_that_it_has_no_user() {
     let token = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon));
     let application = validator(&tenant).await.validate(&token).await.unwrap();
     assert!(matches!(*application, Principal::Application(_)));
-    let error = client(&tenant).for_caller(&application, GraphAccess::OnBehalfOf, None).err().unwrap();
+    let error = client(&tenant).for_caller(&application, GraphAccess::OnBehalfOf, None, "User.Read").err().unwrap();
     assert!(matches!(error, GraphError::NoUser), "{error}");
     assert_eq!(tenant.grants(ON_BEHALF_OF), 0);
 }
 
 #[tokio::test]
-async fn missing_consent_is_answered_with_which_permissions_and_who_must_grant_them() {
+async fn missing_consent_is_answered_with_which_permission_and_who_must_grant_it_and_stops_no_other() {
     let tenant = TestTenant::new();
     let server = tenant.server;
     control()
@@ -67,10 +71,12 @@ async fn missing_consent_is_answered_with_which_permissions_and_who_must_grant_t
             Ok(())
         })
         .unwrap();
-    let error = graph_of(&tenant, ALICE).await.get("", &[]).await.unwrap_err().to_string();
-    let authority = tenant.configuration().entra.authority;
-    let consent_link = format!("{authority}/{}/adminconsent?client_id={server}", tenant.id);
-    for part in ["User.Read, Mail.Read", "AADSTS65001", "administrator", "grant consent", &consent_link] {
+    graph_of(&tenant, ALICE).await.get("", &[]).await.unwrap();
+    let error = graph_with(&tenant, ALICE, "Mail.Read").await.get("/messages", &[]).await.unwrap_err().to_string();
+    assert!(!error.contains("User.Read"), "{error}");
+    for part in
+        ["the permissions Mail.Read on", "AADSTS65001", "administrator", &server.to_string(), "Grant admin consent"]
+    {
         assert!(error.contains(part), "{part} is not in {error}");
     }
 }
@@ -205,10 +211,11 @@ async fn a_list_is_followed_from_page_to_page_up_to_its_limit() {
     for (limit, expected, pages) in [(3, 3, 1), (10, 10, 1), (11, 11, 2), (100, 25, 3)] {
         let before = questions(&tenant);
         let messages = graph.list("/messages", &[("$top", "10")], limit).await.unwrap();
-        let mut ids: Vec<_> = messages.iter().map(|message| message["id"].to_string()).collect();
+        let mut ids: Vec<_> = messages.entries.iter().map(|message| message["id"].to_string()).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!((ids.len(), questions(&tenant) - before), (expected, pages), "{limit}");
+        assert!(!messages.cut_short, "{limit}");
     }
 }
 
@@ -232,7 +239,8 @@ async fn a_list_that_goes_on_elsewhere_is_not_followed() {
         let error = graph.list("/messages", &[], 10).await.unwrap_err();
         assert!(matches!(error, GraphError::ForeignLink), "{link}: {error}");
         next_answer(&tenant, 200, &[], &page.to_string());
-        assert_eq!(graph.list("/messages", &[], 1).await.unwrap().len(), 1, "nobody needs the rest");
+        let list = graph.list("/messages", &[], 1).await.unwrap();
+        assert_eq!((list.entries.len(), list.cut_short), (1, false), "nobody needs the rest");
     }
     let connected = tokio::time::timeout(std::time::Duration::ZERO, other.accept()).await;
     assert!(connected.is_err(), "somebody connected");
@@ -243,13 +251,55 @@ async fn empty_pages_are_followed_but_not_for_ever() {
     let tenant = TestTenant::new();
     fill_mailbox(&tenant, 1);
     let graph = graph_of(&tenant, ALICE).await;
-    let link = format!("{}/v1.0/me/messages", tenant.configuration().graph.base_url);
-    let empty = json!({ "value": [], "@odata.nextLink": link }).to_string();
-    next_answer(&tenant, 200, &[], &empty);
-    assert_eq!(graph.list("/messages", &[], 10).await.unwrap().len(), 1);
-    (0..20).for_each(|_| next_answer(&tenant, 200, &[], &empty));
-    assert_eq!(graph.list("/messages", &[], 10).await.unwrap().len(), 0);
+    answer_next(&tenant, FaultKind::EmptyPage);
+    let list = graph.list("/messages", &[], 10).await.unwrap();
+    assert_eq!((list.entries.len(), list.cut_short), (1, false));
+    (0..20).for_each(|_| answer_next(&tenant, FaultKind::EmptyPage));
+    let list = graph.list("/messages", &[], 10).await.unwrap();
+    assert_eq!((list.entries.len(), list.cut_short), (0, true));
     assert_eq!(questions(&tenant), 22);
+}
+
+#[tokio::test]
+async fn a_page_that_leads_to_one_seen_before_ends_the_list_which_is_said_to_be_cut_short() {
+    let tenant = TestTenant::new();
+    let graph = graph_of(&tenant, ALICE).await;
+    let query = [("$top", "10"), ("$orderby", "receivedDateTime desc")];
+    let link = |query: &str| format!("{}/v1.0/me/messages?{query}", tenant.configuration().graph.base_url);
+    let page = |id: &str, next: &str| json!({ "value": [{ "id": id }], "@odata.nextLink": link(next) }).to_string();
+    let to_itself = "$top=10&$orderby=receivedDateTime%20desc";
+    for (pages, expected) in [
+        (vec![page("a", to_itself)], 1),
+        (vec![page("a", "$skiptoken=b"), page("b", "$skiptoken=b")], 2),
+        (vec![page("a", "$skiptoken=b"), page("b", "$skiptoken=c"), page("c", "$skiptoken=b")], 3),
+        (vec![page("a", "$skiptoken=b"), page("b", "%24skiptoken=b")], 2),
+    ] {
+        let before = questions(&tenant);
+        pages.iter().for_each(|page| next_answer(&tenant, 200, &[], page));
+        let list = graph.list("/messages", &query, 10).await.unwrap();
+        assert_eq!((list.entries.len(), questions(&tenant) - before, list.cut_short), (expected, expected, true));
+    }
+    // A page that leads on is followed, whatever it has in common with those before.
+    next_answer(&tenant, 200, &[], &page("a", "$skiptoken=A"));
+    next_answer(&tenant, 200, &[], &page("b", "$skiptoken=a"));
+    next_answer(&tenant, 200, &[], r#"{"value":[{"id":"c"}]}"#);
+    let list = graph.list("/messages", &query, 10).await.unwrap();
+    assert_eq!((list.entries.len(), list.cut_short), (3, false));
+}
+
+#[tokio::test]
+async fn a_tenant_without_exchange_online_is_said_to_have_none_and_no_other_token_is_asked_for() {
+    let tenant = TestTenant::new();
+    let graph = graph_of(&tenant, ALICE).await;
+    let body = json!({ "error": {
+        "code": "OrganizationFromTenantGuidNotFound",
+        "message": "The tenant for tenant guid 'x' does not exist.",
+    }});
+    next_answer(&tenant, 401, &[], &body.to_string());
+    let error = graph.get("/messages", &[]).await.unwrap_err();
+    assert!(error.to_string().contains("no Exchange Online in this tenant"), "{error}");
+    assert!(!error.to_string().contains("sign in") && error.sign_in().is_none(), "{error}");
+    assert_eq!((tenant.grants(ON_BEHALF_OF), questions(&tenant)), (1, 1));
 }
 
 #[tokio::test]

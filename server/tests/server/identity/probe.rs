@@ -31,7 +31,7 @@ async fn the_probe_follows_the_credential_in_entra() {
     let fails = once(&probe, false).await;
     assert_eq!(fails.identity.as_ref(), Some(&identity));
     let message = fails.message.unwrap();
-    assert!(message.contains("AADSTS70021") && message.contains(SUBJECT), "{message}");
+    assert!(message.contains("AADSTS70025") && message.contains(SUBJECT), "{message}");
     assert!(fails.last_probe.unwrap().parse::<jiff::Timestamp>().is_ok());
 
     control().add_federated_credential(tenant.id, tenant.server, tenant.credential()).unwrap();

@@ -10,7 +10,7 @@ use mcp_entra_server::token::{Keys, Remedy, TokenValidator};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::tenant::{ALICE, TestTenant, control, http};
+use crate::tenant::{ALICE, SCOPE, TestTenant, control, http};
 
 const DISCOVERY: &str = "/v2.0/.well-known/openid-configuration";
 const KEYS: &str = "/discovery/v2.0/keys";
@@ -186,6 +186,80 @@ async fn a_key_that_is_no_longer_published_takes_the_validations_that_it_made_wi
     // Once for the refresh, once for the token whose key is not known.
     answer(&tenant, KEYS, 200, &published.to_string());
     answer(&tenant, KEYS, 200, &published.to_string());
+    keys.refresh().await.unwrap();
+    assert_eq!(validator.validate(&token).await.unwrap_err().reason(), "unknown_key");
+}
+
+/// Says how a token with these claims is judged once each key of the tenant is published with this change.
+async fn accepted(
+    tenant: &TestTenant,
+    change: impl Fn(&mut serde_json::Map<String, Value>),
+    claims: &Value,
+) -> Result<(), &'static str> {
+    let (keys, validator) = keys_of(tenant);
+    let mut document = published(tenant).await;
+    document["keys"].as_array_mut().unwrap().iter_mut().for_each(|key| change(key.as_object_mut().unwrap()));
+    answer(tenant, KEYS, 200, &document.to_string());
+    if let Err(error) = keys.refresh().await {
+        assert!(error.to_string().contains("no RSA signing key of this cloud"), "{error}");
+        return Err("no_keys");
+    }
+    validator.validate(&tenant.sign(&json!({}), claims)).await.map(|_| ()).map_err(|error| error.reason())
+}
+
+#[tokio::test]
+async fn a_key_that_names_no_issuer_is_good_for_its_tenant_whose_tokens_still_name_theirs() {
+    let tenant = TestTenant::new();
+    let claims = tenant.claims(ALICE);
+    let without = |key: &mut serde_json::Map<String, Value>| _ = key.remove("issuer");
+    assert_eq!(accepted(&tenant, without, &claims).await, Ok(()));
+    for issuer in ["https://login.microsoftonline.com/common/v2.0", "", "https://sts.windows.net/"] {
+        let mut claims = claims.clone();
+        claims["iss"] = json!(issuer);
+        assert_eq!(accepted(&tenant, without, &claims).await, Err("another_issuer"), "{issuer}");
+    }
+    let anothers = |key: &mut serde_json::Map<String, Value>| {
+        _ = key.insert("issuer".to_owned(), json!("https://login.microsoftonline.com/{tenantid}/v2.0"));
+    };
+    assert_eq!(accepted(&tenant, anothers, &claims).await, Err("key_of_another_issuer"));
+}
+
+#[tokio::test]
+async fn a_key_of_the_clouds_own_name_is_good_and_one_of_another_cloud_is_not() {
+    let tenant = TestTenant::new();
+    let of_cloud = |cloud: &'static str| {
+        move |key: &mut serde_json::Map<String, Value>| {
+            _ = key.insert("cloud_instance_name".to_owned(), json!(cloud));
+        }
+    };
+    let claims = tenant.claims(ALICE);
+    assert_eq!(accepted(&tenant, of_cloud("microsoftonline.com"), &claims).await, Ok(()));
+    assert_eq!(accepted(&tenant, of_cloud("microsoftonline.us"), &claims).await, Err("no_keys"));
+}
+
+#[tokio::test]
+async fn a_token_that_is_signed_by_the_app_registrations_own_key_is_accepted_and_by_anothers_is_not() {
+    let tenant = TestTenant::new();
+    let (server, scope) = (tenant.server, format!("api://{}/{SCOPE}", tenant.server));
+    let own_key = |own| {
+        control()
+            .change_tenant(tenant.id, |directory| {
+                let app = directory.apps.iter_mut().find(|app| app.client_id == server).unwrap();
+                app.own_signing_key = own;
+                Ok(())
+            })
+            .unwrap();
+    };
+    own_key(true);
+    let (keys, validator) = keys_of(&tenant);
+    keys.refresh().await.unwrap();
+    let token = control().mint_user_access_token(tenant.id, tenant.client, ALICE, &scope).unwrap();
+    assert_ne!(key_id(&token), key_id(&tenant.token(ALICE)), "the key is the application's own");
+    validator.validate(&token).await.unwrap();
+    validator.validate(&tenant.token(ALICE)).await.expect("the tenant's own keys are published, too");
+
+    // Of this registration the key is none any more.
+    own_key(false);
     keys.refresh().await.unwrap();
     assert_eq!(validator.validate(&token).await.unwrap_err().reason(), "unknown_key");
 }

@@ -125,7 +125,7 @@ async fn an_id_token_is_recognised_as_one() {
     let claims = control().id_token_claims(tenant.id, tenant.server, ALICE).unwrap();
     assert!(claims.contains_key("roles"));
     let error = refused(&validator(&tenant).await, &tenant.sign(&json!({}), &Value::Object(claims))).await;
-    assert_eq!(error, TokenError::IdToken { scope: format!("api://{}/{SCOPE}", tenant.server) });
+    assert_eq!(error, TokenError::IdToken { scope: format!("{}/{SCOPE}", tenant.server) });
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_token_for_graph_is_recognised_as_one_although_its_signature_cannot_be
     let token = control().mint_user_access_token(tenant.id, tenant.client, ALICE, scope).unwrap();
     let error = refused(&validator(&tenant).await, &token).await;
     assert_eq!(error.reason(), "graph_token");
-    assert!(error.to_string().contains(&format!("api://{}/{SCOPE}", tenant.server)), "{error}");
+    assert!(error.to_string().contains(&format!("{}/{SCOPE}", tenant.server)), "{error}");
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn a_token_without_the_required_scope_is_told_which_to_request_and_can_be_
     let claims = changed(tenant.claims(ALICE), &[("scp", Some(json!("openid other.scope")))]);
     let error = refused(&validator(&tenant).await, &tenant.sign(&json!({}), &claims)).await;
     assert_eq!(error.remedy(), Remedy::MoreScopes);
-    assert!(error.to_string().contains(&format!("api://{}/{SCOPE}", tenant.server)), "{error}");
+    assert!(error.to_string().contains(&format!("{}/{SCOPE}", tenant.server)), "{error}");
     let expired = changed(tenant.claims(ALICE), &[("exp", Some(json!(1)))]);
     let error = refused(&validator(&tenant).await, &tenant.sign(&json!({}), &expired)).await;
     assert_eq!(error.remedy(), Remedy::AnotherToken);

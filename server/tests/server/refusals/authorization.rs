@@ -8,7 +8,7 @@ use super::forge::Forge;
 pub(super) fn cases(forge: &Forge) -> Vec<Case> {
     let claim = |name, value: Option<Value>, reason| Case::claim(Category::Authorization, name, value, reason);
     let mut cases = Vec::new();
-    let qualified = format!("api://{}/mcp.access", forge.server);
+    let qualified = format!("{}/mcp.access", forge.server);
     let scopes = [
         "other.scope",
         "MCP.ACCESS",

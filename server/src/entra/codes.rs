@@ -1,0 +1,100 @@
+//! The AADSTS codes that are known here: one table from a code to its remedy, for programs, and its next step, for people.
+//!
+//! OAuth's `error` does not tell these conditions apart: 50105 and 50173 are both `invalid_grant`, and only one of them
+//! is cured by a sign-in.
+
+use super::{Remedy, SignIn};
+
+/// Words for several codes.
+pub(super) const BUSY: &str = "nothing: Entra is busy, and the server tries again.";
+pub(super) const SIGN_IN: &str = "sign in again in the client.";
+pub(super) const CONSENT: &str = "an administrator of tenant {tenant} consents to the Graph permissions: in the Microsoft Entra admin center open App registrations, app registration {client}, API permissions, and choose Grant admin consent.";
+const SECOND_FACTOR: &str = "sign in again in the client, with the second factor that the tenant's policy asks for.";
+const CREDENTIAL: &str = "give app registration {client} in tenant {tenant} a federated credential with {credential}; a new one takes effect within minutes.";
+const ISSUER: &str = "make the cluster's issuer{issuer} reachable from the internet over https (openid-configuration and JWKS); the server tries again.";
+const POLICY: &str = "Conditional Access blocks this user for app registration {client}: an administrator finds the policy in the user's sign-in log.";
+const DEVICE: &str = "Conditional Access does not accept the user's device or client app: the user signs in from a managed, compliant one, or an administrator changes the policy that the user's sign-in log names.";
+const CROSS_TENANT: &str = "the cross-tenant access settings of the user's own tenant or of tenant {tenant} keep this user out: an administrator allows app registration {client} there.";
+const PERMISSIONS: &str = "add the delegated permissions of spec.graph.scopes to app registration {client}, under API permissions, and grant admin consent.";
+const NO_SECRET: &str =
+    "this server sends no client secret: check that nothing between it and Entra changes its requests.";
+const ASSERTION: &str = "Entra cannot read the user's token, which this server passes on unchanged: check that app registration {client} in tenant {tenant} is this server's own, and its optional claims.";
+
+/// The remedy and the next step of this code. In the next step `{client}`, `{tenant}`, `{issuer}` and `{credential}` stand
+/// for what the asker says.
+pub(super) fn known(code: u64) -> Option<(Remedy, &'static str)> {
+    use Remedy::{AskAgain, Configuration, Consent, Credential, Unblock};
+    let sign_in = Remedy::SignIn(SignIn::Anew);
+    Some(match code {
+        50033 | 50087 | 90006 | 90012 | 90024 | 90033 | 90055 | 90090 => (AskAgain, BUSY),
+        90061 | 50166 | 501_661 => (AskAgain, ISSUER),
+
+        50072..=50079 => (sign_in, SECOND_FACTOR),
+        50158 => (
+            sign_in,
+            "sign in again in the client, and answer the external provider that the tenant's policy asks for.",
+        ),
+        50055 => (sign_in, "the user's password has expired: sign in again in the client, and choose a new one."),
+        50013 | 50132 | 50133 | 50173 | 70008 | 70043 | 500_133 | 700_082 => (sign_in, SIGN_IN),
+
+        65001 | 90094 | 90095 => (Consent, CONSENT),
+
+        50005 | 53000 | 53001 | 53002 | 530_003 => (Unblock, DEVICE),
+        53003 | 530_032 => (Unblock, POLICY),
+        500_212 | 500_213 => (Unblock, CROSS_TENANT),
+        50020 => (
+            Unblock,
+            "the user's account belongs to another organisation and is unknown in tenant {tenant}: sign in with an account of that tenant, or an administrator invites the user as a guest.",
+        ),
+        50034 => (
+            Unblock,
+            "the user's account does not exist in tenant {tenant}: sign in with an account of that tenant, or an administrator creates it.",
+        ),
+        50053 => (
+            Unblock,
+            "the user's account is locked, or signs in from an address that is: wait some minutes, or ask an administrator to unlock it.",
+        ),
+        50057 => (Unblock, "the user's account is disabled: ask an administrator to enable it."),
+        50105 => (
+            Unblock,
+            "the user is not assigned to the application: an administrator assigns the user, or a group of theirs, under Enterprise applications, application {client}, Users and groups.",
+        ),
+
+        // The 70021x family and 7002137, 7002138 (the subject differs only in case): no credential matches. 70025: there is none.
+        70021 | 70025 | 700_210..=700_219 | 7_002_137 | 7_002_138 => (Credential, CREDENTIAL),
+        700_024 => (
+            Credential,
+            "check the clock of the node, and that the kubelet renews the projected service account token.",
+        ),
+        7_000_272 => (
+            Credential,
+            "the cluster signs service account tokens with a key that its issuer does not publish: publish it in the issuer's JWKS; after a rotation of the keys, wait some minutes.",
+        ),
+        70023 => (Credential, "shorten the projected token's life (tokenExpirationSeconds) to a day at most."),
+        5_002_741 => (Credential, "give the projected token exactly one audience."),
+        5_002_730 => (Credential, "let the cluster sign service account tokens with RS256."),
+
+        7_000_215 | 7_000_218 => (Configuration, NO_SECRET),
+        700_016 => (Configuration, "check clientId {client} and that this app registration exists in tenant {tenant}."),
+        7_000_112 => (
+            Configuration,
+            "application {client} is disabled in tenant {tenant}: an administrator enables it under Enterprise applications, Properties.",
+        ),
+        90002 => (Configuration, "check tenantId {tenant} and the cloud."),
+        500_011 => (
+            Configuration,
+            "add a service principal of the requested resource to tenant {tenant}, or correct graph.scopes.",
+        ),
+        70011 | 650_053 => {
+            (Configuration, "correct graph.scopes: every entry must be a delegated permission of Microsoft Graph.")
+        }
+        650_056 | 650_057 => (Configuration, PERMISSIONS),
+        50027 => (Configuration, ASSERTION),
+        500_131 => (
+            Configuration,
+            "the user's token was issued for another app registration: correct clientId {client}, or let the client ask for a scope of this server.",
+        ),
+        7_000_114 => (Configuration, "send a user's token: an app-only token has nobody to act on behalf of."),
+        _ => return None,
+    })
+}
