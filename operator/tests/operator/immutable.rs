@@ -49,6 +49,14 @@ async fn is_revoked_by(space: &Space, policy: &str) {
     .await;
 }
 
+/// Waits until Programmed says that.
+async fn is_told(space: &Space, text: &str) {
+    until(&format!("it is told: {text}"), async || {
+        space.condition("Programmed", "True", "Applied").await.message.contains(text)
+    })
+    .await;
+}
+
 /// A server with a grant, and a ready pod of its Deployment that enforces it.
 async fn serving() -> Space {
     let space = Space::new().await;
@@ -74,8 +82,7 @@ async fn frozen_in_state(change: impl AsyncFnOnce(&Space)) -> Space {
 #[tokio::test]
 async fn an_immutable_policy_goes_on_under_another_name_and_old_pods_are_deleted_before_new_ones_are_ready() {
     let space = frozen_in_state(async |_| {}).await;
-    let programmed = space.condition("Programmed", "True", "Applied").await;
-    assert!(programmed.message.contains("ConfigMap graph-policy-2 is mounted"), "{}", programmed.message);
+    is_told(&space, "ConfigMap graph-policy-2 is mounted").await;
     // Not ready yet, since no kubelet runs them.
     assert!(staying(&space).await.iter().all(|pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Pending")));
     until("later roll-outs wait for new pods again", async || {
@@ -192,8 +199,7 @@ async fn an_immutable_configuration_goes_on_under_another_name_and_changes_reach
     .await;
     let config = space.get::<ConfigMap>("graph-config-2").await.unwrap().data.unwrap();
     assert!(config.values().any(|file| file.contains('7')), "{config:?}");
-    let programmed = space.condition("Programmed", "True", "Applied").await;
-    assert!(programmed.message.contains("ConfigMap graph-config-2 is mounted"), "{}", programmed.message);
+    is_told(&space, "ConfigMap graph-config-2 is mounted").await;
 }
 
 /// Replaces a child by one of the same owner that somebody else made, while the server is suspended.
