@@ -38,7 +38,7 @@ pub(crate) enum Error {
     )]
     Unchangeable {
         object: String,
-        /// What deletes it.
+        /// The command that deletes it.
         command: String,
         source: Box<kube::Error>,
     },

@@ -39,7 +39,7 @@ pub(crate) struct ChildView {
     annotations: Box<[(&'static str, Box<str>)]>,
     /// Of a Deployment: how many pods somebody wants, the operator or an autoscaler.
     pub(crate) replicas: Option<i32>,
-    /// Of a Deployment: whether somebody has paused it.
+    /// True for a Deployment that somebody has paused.
     pub(crate) paused: bool,
     /// Names of the ConfigMaps that a Deployment's pods are to mount.
     mounts: Box<[(ChildKind, Box<str>)]>,

@@ -38,7 +38,7 @@ pub enum InputError {
     EndpointPath {
         /// The file.
         file: PathBuf,
-        /// What stands there.
+        /// The text that stands there.
         path: String,
     },
     /// There is no HTTPS client.

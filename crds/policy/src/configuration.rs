@@ -208,7 +208,7 @@ pub enum ConfigurationError {
     Address {
         /// The field's path in the file.
         field: &'static str,
-        /// What stands there.
+        /// The text that stands there.
         value: String,
     },
     /// A value is not a GUID in lower case.
@@ -218,7 +218,7 @@ pub enum ConfigurationError {
     Guid {
         /// The field's path in the file.
         field: &'static str,
-        /// What stands there.
+        /// The text that stands there.
         value: String,
     },
     /// A resource of Microsoft's own, as if it were the server's.
@@ -228,7 +228,7 @@ pub enum ConfigurationError {
     MicrosoftsOwn {
         /// The field's path in the file.
         field: &'static str,
-        /// What stands there.
+        /// The text that stands there.
         value: String,
     },
     /// `publicUrl` and `path` contradict each other.
@@ -244,7 +244,7 @@ pub enum ConfigurationError {
         "allowedOrigins: {value:?} is no origin that may call; write https://host[:port], in lower case and without a default port, or http://localhost:port"
     )]
     Origin {
-        /// What stands there.
+        /// The text that stands there.
         value: String,
     },
     /// A list that must not be empty is.

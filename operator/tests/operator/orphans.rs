@@ -1,4 +1,4 @@
-//! What a deletion left behind without its McpServer: it allows nothing any more, and nothing leads to it.
+//! Orphans, which a deletion left behind without their McpServer: they allow nothing any more, and nothing leads to them.
 
 use std::time::{Duration, Instant};
 
@@ -104,7 +104,7 @@ where
     (object.uid(), serde_json::to_value(&object).unwrap()["spec"].clone())
 }
 
-/// What an orphan keeps.
+/// The rest that an orphan keeps.
 async fn kept(space: &Space) -> [(Option<String>, Value); 4] {
     [
         uid_and_spec::<Deployment>(space, "graph").await,

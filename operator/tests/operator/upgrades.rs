@@ -63,7 +63,7 @@ async fn suspended_servers_are_left_as_they_are_and_their_policy_is_not() {
         .await;
 }
 
-/// What keeps a pod from coming up.
+/// A reason for which a pod does not come up.
 #[derive(Clone, Copy)]
 enum Hold {
     /// It is on a node, and is not ready there.
@@ -213,7 +213,7 @@ impl Fleet {
         self.space(server).await.edit::<Deployment>(server, json!({"spec": {"paused": paused}})).await;
     }
 
-    /// What Programmed of a server says, once it is True for that reason.
+    /// The message of Programmed of a server, once it is True for that reason.
     async fn programmed(&self, server: &str, reason: &str) -> String {
         self.space(server).await.condition_of(server, "Programmed", "True", reason).await.message
     }

@@ -1,4 +1,4 @@
-//! What to do about a refusal of Entra, in words: those of its code, else those of its remedy.
+//! The next step after a refusal of Entra, in words: those of its code, else those of its remedy.
 
 use super::codes::{BUSY, CONSENT, SIGN_IN, known};
 use super::error::Asker;

@@ -43,7 +43,7 @@ fn admits_json(headers: &HeaderMap) -> bool {
         || values.any(|value| Accept::try_from(value).map_or(true, |accept| ranges_admit_json(&accept)))
 }
 
-/// Of the ranges that mean JSON the most specific one decides (RFC 9110 section 12.5.1), whatever its parameters are.
+/// The most specific of the ranges that mean JSON decides (RFC 9110 section 12.5.1), whatever its parameters are.
 fn ranges_admit_json(accept: &Accept) -> bool {
     let mut ranges = accept.media_types().filter(|range| {
         (range.ty() == names::_STAR || range.ty() == names::APPLICATION)

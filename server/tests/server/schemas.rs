@@ -1,4 +1,4 @@
-//! What the tools' schemas promise to strict clients.
+//! Schemas of the tools, as strict clients need them.
 
 use std::io::Write;
 use std::path::Path;
@@ -44,7 +44,7 @@ async fn schemas() -> Map<String, Value> {
     schemas
 }
 
-/// What Ajv says of the schemas that it refuses. Needs Node 20 or newer with npm, and the registry that npm is
+/// Ajv's words on the schemas that it refuses. Needs Node 20 or newer with npm, and the registry that npm is
 /// configured with.
 fn refused_by_ajv(schemas: &Map<String, Value>) -> String {
     let folder = tempfile::tempdir().unwrap();

@@ -125,7 +125,7 @@ fn with_defaults(values: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// What the chart looks for in reused values.
+/// The file with the paths that the chart looks for in reused values.
 const LOOKED_FOR: &str = "templates/values/_with-defaults.tpl";
 
 #[tokio::test(flavor = "multi_thread")]
