@@ -58,6 +58,8 @@ pub(crate) struct InForce {
     edition: Edition,
     /// True if the policy's ConfigMap holds what was compiled.
     pub(crate) is_written: bool,
+    /// True if there was none: the watch may not show yet that it was written.
+    is_new: bool,
     /// True while a pod mounts another one.
     is_moving: bool,
 }
@@ -76,7 +78,8 @@ pub(crate) async fn put_in_force(
         applier.seen =
             resolve::policy(world, owner, edition).map(|seen| (ChildKind::Policy, seen)).into_iter().collect();
         // As long as there are pods, there is a policy: they go on enforcing one that somebody has deleted.
-        let is_missed = applier.seen.is_empty() && !world.pods_of(owner).is_empty();
+        let is_absent = applier.seen.is_empty();
+        let is_missed = is_absent && !world.pods_of(owner).is_empty();
         let written = match is_missed || applier.memory.frozen.has_any(ChildKind::Policy) {
             true => applier.child(&policy).await.map(|()| true),
             false => applier.in_place(&policy).await,
@@ -93,7 +96,7 @@ pub(crate) async fn put_in_force(
             applier.mount_policy(deployment, policy.name()).await?;
         }
         let is_moving = is_moving(world.pods_of(owner).iter().map(|pod| &**pod), policy.name());
-        return Ok(InForce { policy, edition, is_written, is_moving });
+        return Ok(InForce { policy, edition, is_written, is_new: is_written && is_absent, is_moving });
     }
 }
 
@@ -144,9 +147,9 @@ pub(crate) async fn apply(
             hide(&mut applier, world).await?;
         }
     }
-    let InForce { policy, edition, is_moving, .. } = in_force?;
+    let in_force = in_force?;
     let configuration = applier.memory.frozen.edition(ChildKind::Configuration, &world.children, owner)?;
-    let mounted = Mounted { policy: edition, configuration, is_moving };
+    let mounted = Mounted { policy: in_force.edition, configuration, is_moving: in_force.is_moving };
     applied.mounted = mounted;
     if server.spec.suspend {
         return Ok(hidden?);
@@ -155,7 +158,7 @@ pub(crate) async fn apply(
     let (Ok(validated), Some(held)) = (&validated, held.as_ref()) else {
         let wanted = wanted(&[]);
         applier.seen = resolve::children(client, world, owner, mounted, &wanted).await?;
-        policy_alone(&mut applier, &policy, &wanted, applied).await?;
+        policy_alone(&mut applier, &in_force, &wanted, applied).await?;
         return Ok(hidden?);
     };
     let mut children = build::children(validated, held, mounted, RollOut::Requested).map_err(Error::from)?;
@@ -163,7 +166,7 @@ pub(crate) async fn apply(
     children.retain(|child| !applied.missing.contains(&child.kind));
     let wanted = wanted(&children);
     applier.seen = resolve::children(client, world, owner, mounted, &wanted).await?;
-    policy_alone(&mut applier, &policy, &wanted, applied).await?;
+    policy_alone(&mut applier, &in_force, &wanted, applied).await?;
 
     // The turn is taken last, and given back by whoever does not use it.
     let turn = turn(context, validated, mounted, &applier.seen)?;
@@ -231,17 +234,17 @@ fn is_to_claim_first(context: &Context, other: &McpServer, server: &McpServer, d
 /// Applies the policy, unless some child's name is somebody else's.
 async fn policy_alone(
     applier: &mut Applier<'_>,
-    policy: &Child,
+    in_force: &InForce,
     wanted: &[ChildKind],
     applied: &mut Applied,
 ) -> Result<(), Failure> {
     // It may have been taken or deleted since it was looked at first.
-    applied.policy &= applier.seen.get(&ChildKind::Policy).is_some_and(Seen::is_ours);
+    applied.policy &= in_force.is_new || applier.seen.get(&ChildKind::Policy).is_some_and(Seen::is_ours);
     if let Some(conflict) = conflict(&applier.seen, wanted) {
         return Err(Failure::Conflict(conflict));
     }
     if !applied.policy {
-        applier.child(policy).await?;
+        applier.child(&in_force.policy).await?;
         applied.policy = true;
     }
     Ok(())
