@@ -116,7 +116,12 @@ fn presence(claimed: &ClaimedValue, namespace: &str, holder: &Holder, named: Nam
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use kube::core::DeserializeGuard;
+    use mcp_entra_crds::{McpServer, McpServerStatus};
+
     use super::*;
+    use crate::validate::tests::mk_server;
 
     fn mk_vacant(host: &str, namespace: &str, since: Option<i64>) -> Claim {
         let vacant_since = since.map(|second| Timestamp::from_second(second).unwrap());
@@ -138,5 +143,38 @@ mod tests {
         assert_eq!(freed(5), [""; 0]);
         let at_once: Vec<Claim> = (0..5).map(|at| mk_vacant(&format!("host-{at}"), "churns", Some(7))).collect();
         assert_eq!(surplus(at_once.iter(), 3).len(), 2, "those of one moment, too");
+    }
+
+    #[test]
+    fn a_client_id_is_kept_until_the_pods_are_those_of_the_spec_that_names_another() {
+        let presence_of = |value: ClaimedValue, programmed_for: Option<i64>| {
+            let mut server = mk_server();
+            server.metadata.generation = Some(2);
+            let programmed = programmed_for.map(|generation| Condition {
+                type_: ConditionType::Programmed.to_string(),
+                status: "True".into(),
+                observed_generation: Some(generation),
+                reason: "Applied".into(),
+                message: String::new(),
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            });
+            let conditions = programmed.into_iter().collect();
+            server.status = Some(McpServerStatus { conditions, ..McpServerStatus::default() });
+            let named = move |_: &str, _: &str| Some(Arc::new(DeserializeGuard(Ok(server.clone()))));
+            let holder = Holder { server: "graph".into(), path: None, shared: false, vacant_since: None };
+            presence(&value, "team", &holder, &named, &Exposed(HashSet::new()))
+        };
+        let old = || demands(&with_client_id("old")).pop().unwrap().claimed;
+        assert_eq!(presence_of(old(), Some(1)), Presence::Leaving, "its pods still accept it");
+        assert_eq!(presence_of(old(), None), Presence::Leaving);
+        assert_eq!(presence_of(old(), Some(2)), Presence::Gone);
+        assert_eq!(presence_of(ClaimedValue::host("old.example"), Some(1)), Presence::Gone, "routes tell of hosts");
+    }
+
+    fn with_client_id(client_id: &str) -> McpServer {
+        let mut server = mk_server();
+        server.spec.entra.client_id = client_id.into();
+        server.spec.entra.audiences = Vec::new();
+        server
     }
 }
