@@ -88,10 +88,9 @@ pub(crate) async fn put_in_force(
             Err(Failure::Error(Error::Immutable(_))) => continue,
             written => written?,
         };
-        let deployment = world.deployment_of(owner);
-        let mounts_another =
-            deployment.as_deref().filter(|found| found.mounts(ChildKind::Policy) != Some(policy.name()));
-        if let Some(deployment) = mounts_another.filter(|found| is_written && found.mounts(ChildKind::Policy).is_some())
+        if let Some(deployment) = world.deployment_of(owner).as_deref()
+            && is_written
+            && deployment.mounts(ChildKind::Policy).is_some_and(|mounted| mounted != policy.name())
         {
             applier.mount_policy(deployment, policy.name()).await?;
         }
@@ -119,7 +118,7 @@ pub(crate) async fn apply(
     let hidden = if is_hidden { hide(&mut applier, world).await } else { hide_old(&mut applier, world, server).await };
     applied.policy = in_force.as_ref().is_ok_and(|policy| policy.is_written);
 
-    // A policy that cannot be written, as one that somebody made immutable, keeps nothing from being taken away.
+    // A policy that cannot be written keeps nothing from being taken away.
     let resolved = resolve::references(client, world, server, owner, applier.memory).await?;
     let validated = validate(server, owner, &resolved, options);
     applied.validated = Some(validated.clone());
