@@ -32,7 +32,8 @@ use crate::{
     world::World,
 };
 
-/// The longest time for which a server waits for another to claim a value first, or for an orphan's route to go.
+/// The longest time for which a server waits for another to claim a value first, or for an orphan's route to go. It waits
+/// longer for a server that held the value.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What a pass got to before it was done or stopped.
@@ -132,14 +133,15 @@ pub(crate) async fn apply(
     let is_undecided = applied.standing == Standing::Open && demands(server).iter().any(entitled);
     let waited = applier.memory.undecided.note(is_undecided, Instant::now());
     if is_undecided {
-        let is_earlier = |other: &McpServer, demand: &Demand| is_to_claim_first(context, other, server, demand);
+        // One that could claim and does not must not keep others waiting: the API server decides then.
+        let is_patient = waited.is_none_or(|waited| waited < LONGEST_WAIT);
+        let is_earlier =
+            |other: &McpServer, demand: &Demand| is_to_claim_first(context, other, server, demand, is_patient);
         let must_wait = |demand: &Demand| {
             let servers = world.servers.state();
-            let is_orphans = demand.claimed.kind == ClaimKind::Host && leads_from(world, &demand.claimed.value);
-            // One that could claim and does not must not keep others waiting: the API server decides then.
-            waited.is_none_or(|waited| waited < LONGEST_WAIT)
-                && (is_orphans
-                    || servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand)))
+            let is_host = demand.claimed.kind == ClaimKind::Host;
+            (is_patient && is_host && leads_from(world, &demand.claimed.value))
+                || servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand))
         };
         applied.standing = acquire(&context.ledger, &world.claims, &named, (server, &entitled), must_wait).await?;
         if applied.standing.lost().is_some() {
@@ -215,8 +217,15 @@ fn is_live(world: &World, server: &McpServer) -> bool {
     leads(&world.children.of(&owner), exposure)
 }
 
-/// Says whether another server names the value, too, and is to claim it first.
-fn is_to_claim_first(context: &Context, other: &McpServer, server: &McpServer, demand: &Demand) -> bool {
+/// Says whether another server names the value, too, and is to claim it first. Only a server that held it is waited for
+/// without patience.
+fn is_to_claim_first(
+    context: &Context,
+    other: &McpServer,
+    server: &McpServer,
+    demand: &Demand,
+    is_patient: bool,
+) -> bool {
     let Context { world, ledger, .. } = context;
     if other.metadata.uid == server.metadata.uid || !demands(other).iter().any(|named| named.claimed == demand.claimed)
     {
@@ -225,7 +234,8 @@ fn is_to_claim_first(context: &Context, other: &McpServer, server: &McpServer, d
     let contender = |server| Contender { server, is_live: is_live(world, server) };
     let (other, own) = (contender(other), contender(server));
     let named = |namespace: &str, name: &str| world.server(namespace, name);
-    other.will_claim(demand)
+    (is_patient || other.held(demand))
+        && other.will_claim(demand)
         && other.rank(demand) < own.rank(demand)
         && standing(&world.claims, &named, other.server, ledger.grace).lost().is_none()
 }

@@ -152,7 +152,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         selector: Some(selector(facts.owner)),
         federation: Some(credential(facts, previous)),
         policy: Some(facts.policy.summary.clone()),
-        ownership: facts.standing.held().map(|_| ownership(facts.server)),
+        ownership: ownership(facts, previous),
         conditions: conditions(&previous.conditions, with_ready(verdicts), generation, now),
     }
 }
@@ -170,8 +170,17 @@ fn is_led_to(facts: &Facts<'_>, exposure: &Exposure) -> bool {
     }
 }
 
-/// The values that a server holds, as it names them.
-fn ownership(server: &McpServer) -> Ownership {
+/// The values that a server holds, as it names them. While that is undecided, it holds what it held.
+fn ownership(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<Ownership> {
+    match facts.standing {
+        Standing::Held(_) => Some(values_of(facts.server)),
+        Standing::Open => previous.ownership.clone(),
+        Standing::Lost(_) => None,
+    }
+}
+
+/// The values that a spec names.
+fn values_of(server: &McpServer) -> Ownership {
     let exposure = server.spec.exposure.as_ref();
     let mut audiences = vec![server.spec.entra.client_id.clone()];
     audiences.extend(server.spec.entra.audiences.iter().cloned());

@@ -30,12 +30,17 @@ impl Contender<'_> {
     /// Says whether it claims the value though its spec is not accepted, or it is suspended: it serves with it, as its status
     /// reports, or clients are led to it from that host.
     pub(crate) fn keeps(&self, demand: &Demand) -> bool {
-        demand.is_reported_by(self.server) || (self.is_live && demand.claimed.kind == ClaimKind::Host)
+        self.held(demand) || (self.is_live && demand.claimed.kind == ClaimKind::Host)
+    }
+
+    /// Says whether it held the value when its status was written, so that others wait for it however long it takes.
+    pub(crate) fn held(&self, demand: &Demand) -> bool {
+        demand.is_reported_by(self.server)
     }
 
     /// Orders contenders for a value, the first first.
     pub(crate) fn rank(&self, demand: &Demand) -> impl Ord + use<> {
-        let is_holder = is_so(self.server, ConditionType::Accepted) && demand.is_reported_by(self.server);
+        let is_holder = is_so(self.server, ConditionType::Accepted) && self.held(demand);
         let is_served = is_so(self.server, ConditionType::Programmed);
         let is_led_to = self.is_live && demand.claimed.kind == ClaimKind::Host;
         let metadata = &self.server.metadata;

@@ -8,7 +8,7 @@ use crate::{
     binding::Target,
     build::CONFIGURATION_HASH,
     conditions::State,
-    ownership::Held,
+    ownership::{Held, Lost},
     pods::PollError,
     policy::compile,
     validate::tests::{mk_owner, mk_server},
@@ -36,6 +36,18 @@ fn mk_report(revision: &str, works: Option<bool>) -> Option<serde_json::Value> {
 
 /// The conditions that follow from what the pods said, after lagging so many seconds.
 fn told(polled: &[PolledPod], lagging: Option<u64>, change: impl FnOnce(&mut Compiled)) -> McpServerStatus {
+    let standing = Standing::Held(Held { root: true, listener_of: None });
+    told_after(&McpServerStatus::default(), &standing, polled, lagging, change)
+}
+
+/// The status that follows a previous one.
+fn told_after(
+    previous: &McpServerStatus,
+    standing: &Standing,
+    polled: &[PolledPod],
+    lagging: Option<u64>,
+    change: impl FnOnce(&mut Compiled),
+) -> McpServerStatus {
     let (server, owner) = (mk_server(), mk_owner());
     let mut compiled = compile(&Target::of(&mk_server(), None), []).unwrap();
     compiled.summary.revision = "new".into();
@@ -46,7 +58,7 @@ fn told(polled: &[PolledPod], lagging: Option<u64>, change: impl FnOnce(&mut Com
         validation: Some(Ok(())),
         configuration: Some("now".into()),
         conflict: None,
-        standing: &Standing::Held(Held { root: true, listener_of: None }),
+        standing,
         error: None,
         policy: &compiled,
         deployment_is_stale: false,
@@ -61,12 +73,22 @@ fn told(polled: &[PolledPod], lagging: Option<u64>, change: impl FnOnce(&mut Com
         lagging: lagging.map(Duration::from_secs),
         probing: lagging.map(Duration::from_secs),
     };
-    status(&facts, &McpServerStatus::default(), Timestamp::UNIX_EPOCH)
+    status(&facts, previous, Timestamp::UNIX_EPOCH)
 }
 
 fn assert_says(status: &McpServerStatus, type_: ConditionType, state: State, reason: Reason) {
     let verdict = Verdict::before(&status.conditions, type_).unwrap();
     assert_eq!((verdict.state, verdict.reason.clone()), (state, reason.to_string()), "{type_}: {}", verdict.message);
+}
+
+#[test]
+fn what_a_server_held_it_holds_until_somebody_else_does() {
+    let held = told(&[], None, |_| {});
+    assert!(held.ownership.is_some());
+    let after = |standing| told_after(&held, &standing, &[], None, |_| {}).ownership;
+    assert_eq!(after(Standing::Open), held.ownership, "a claim that cannot be read takes nothing from it");
+    assert_eq!(after(Standing::Lost(Lost::Host { free_at: None })), None);
+    assert_eq!(told_after(&McpServerStatus::default(), &Standing::Open, &[], None, |_| {}).ownership, None);
 }
 
 #[test]

@@ -359,6 +359,8 @@ async fn a_claim_that_somebody_garbled_gives_its_value_to_nobody_until_it_is_del
     two.apply(mk_other("graph", &[("/spec/exposure/host", json!(host))])).await;
     two.condition("Programmed", "False", "OwnershipPending").await;
     one.condition("Programmed", "False", "OwnershipPending").await;
+    // Longer than a server waits for one that never held the value.
+    tokio::time::sleep(std::time::Duration::from_secs(35)).await;
     assert_eq!(led_by(&one, "graph").await, before, "what it holds is not taken from it");
     assert!(led_by(&two, "graph").await.is_none());
     claims.delete(&claim, &DeleteParams::default()).await.unwrap();
