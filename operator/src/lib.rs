@@ -90,6 +90,7 @@ mod world;
 
 pub use check::{CheckError, CheckOptions, check};
 pub use hosts::NoHostAllowed;
+pub use http::listen;
 pub use leader::Lost;
 pub use manifests::ManifestError;
 pub use options::{Options, PodMonitors};

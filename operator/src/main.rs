@@ -8,7 +8,7 @@ use std::io::Write;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use mcp_entra_operator::{CheckOptions, Options, PreviewOptions, RenderArguments};
-use tokio::{net::TcpListener, signal::unix::SignalKind};
+use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{LogFormat, Telemetry};
@@ -83,8 +83,7 @@ async fn reconcile(options: Options) -> anyhow::Result<()> {
     let config = kube::Config::infer()
         .await
         .context("no cluster to reconcile: set KUBECONFIG, or run in a pod whose service account token is mounted")?;
-    let listener = TcpListener::bind(options.listen)
-        .await
+    let listener = mcp_entra_operator::listen(options.listen)
         .with_context(|| format!("cannot listen on {}; choose another address with --listen", options.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     let shutdown = CancellationToken::new();

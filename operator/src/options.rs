@@ -94,8 +94,8 @@ pub struct Options {
     /// can come back.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub release_after_seconds: u32,
-    /// Where /healthz, /readyz and /metrics are served.
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    /// Where /healthz, /readyz and /metrics are served. `[::]` takes IPv4 connections, too; without IPv6 it is `0.0.0.0`.
+    #[arg(long, default_value = "[::]:8080")]
     pub listen: SocketAddr,
 }
 

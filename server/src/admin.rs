@@ -11,6 +11,7 @@ use axum::routing::get;
 use mcp_entra_policy::{GraphStatus, ServerStatus};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::AuditLog;
 use crate::entra::{Probe, Sts};
 use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
@@ -26,6 +27,8 @@ pub struct Admin {
     pub probe: Probe,
     /// The exchanges on behalf of users.
     pub sts: Arc<Sts>,
+    /// The audit log.
+    pub audit: Arc<AuditLog>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled once the server is about to stop.
@@ -55,7 +58,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .with_state(admin)
 }
 
-/// Ready means able to judge requests: keys to verify tokens and a policy to decide by. An exchange that fails does not
+/// Ready means able to judge requests: keys to verify tokens, a policy to decide by, and room for a line in the audit log. An exchange that fails does not
 /// make the pod unready: it would take every pod away at once, and cached answers with them.
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let status = admin.status();
@@ -69,9 +72,13 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         (Some(revision), None) => Ok(format!("revision {revision}")),
         (Some(revision), Some(error)) => Ok(format!("revision {revision}, but not the newest: {error}")),
     };
+    let audit = match admin.audit.is_full() {
+        true => Err("the queue of unwritten lines is full: whatever reads standard output is slow".to_owned()),
+        false => Ok("lines are written".to_owned()),
+    };
     let serving = if admin.draining.is_cancelled() { Err("shutting down".to_owned()) } else { Ok("yes".to_owned()) };
 
-    let checks = [("keys", keys), ("policy", policy), ("serving", serving)];
+    let checks = [("keys", keys), ("policy", policy), ("audit", audit), ("serving", serving)];
     let ready = checks.iter().all(|(_, result)| result.is_ok());
     let text: String = checks
         .iter()

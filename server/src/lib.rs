@@ -9,7 +9,7 @@
 //! | [`graph_tools`] | what is answered? |
 //! | [`entra`], [`graph`] | how are Entra's token endpoint and Microsoft Graph reached? |
 //! | [`audit`], [`telemetry`], [`admin`] | what happened, and how does the server do? |
-//! | [`serve`], [`check`], [`inputs`], [`environment`] | starting, stopping, diagnosing |
+//! | [`serve`], [`check`], [`inputs`], [`environment`], [`open_files`] | starting, stopping, diagnosing |
 //!
 //! Nothing here knows Kubernetes: what the server needs stands in files that somebody mounts.
 
@@ -24,6 +24,7 @@ pub mod groups;
 pub mod http;
 pub mod http_client;
 pub mod inputs;
+pub mod open_files;
 pub mod policy;
 pub mod serve;
 pub mod strict_json;

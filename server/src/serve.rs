@@ -26,6 +26,9 @@ use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
 use crate::token::{Keys, TokenValidator};
 
+/// Time for the last audit lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
 /// What a server is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -49,6 +52,9 @@ pub enum StartError {
     /// A file cannot be used.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// No thread for the audit log.
+    #[error("cannot start a thread that writes the audit log ({0}); allow the pod more processes")]
+    Audit(std::io::Error),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({source}); choose another with {option}")]
     Listen {
@@ -62,7 +68,6 @@ pub enum StartError {
 }
 
 /// A running server.
-#[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
     admin_address: SocketAddr,
@@ -71,6 +76,7 @@ pub struct Running {
     stop: CancellationToken,
     background: CancellationToken,
     serving: JoinHandle<()>,
+    audit: Arc<AuditLog>,
 }
 
 /// Starts a server and returns once both ports are listened on: keys, policy and probe follow in the background, and
@@ -82,8 +88,8 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let configuration = inputs::configuration(&options.config)?;
     let client = inputs::http_client(options.trust_bundle.as_deref())?;
-    let (listener, address) = listen(options.listen, "--listen").await?;
-    let (admin_listener, admin_address) = listen(options.admin_listen, "--admin-listen").await?;
+    let (listener, address) = listen(options.listen, "--listen")?;
+    let (admin_listener, admin_address) = listen(options.admin_listen, "--admin-listen")?;
     let [draining, stop, background] = [(); 3].map(|()| CancellationToken::new());
 
     let policy = Arc::new(PolicyStore::new(options.policy));
@@ -104,23 +110,25 @@ pub async fn start(
     let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph));
 
     let metrics = Arc::new(Metrics::default());
+    let audit = AuditLog::start(&configuration.server, configuration.audit, Arc::clone(&metrics), audit);
+    let audit = Arc::new(audit.map_err(StartError::Audit)?);
     let gate = Arc::new(Gate {
         tokens: TokenValidator::new(&configuration, Arc::clone(&keys)),
         policy: Arc::clone(&policy),
         groups,
         rate_limits: RateLimits::new(configuration.rate_limit.per_user),
-        audit: Arc::new(AuditLog::new(&configuration.server, configuration.audit, Arc::clone(&metrics), audit)),
+        audit: Arc::clone(&audit),
         challenge: Challenge::new(&configuration),
         configuration,
     });
-    let admin = Admin { keys, policy, probe, sts, metrics, draining: draining.clone() };
+    let admin = Admin { keys, policy, probe, sts, audit: Arc::clone(&audit), metrics, draining: draining.clone() };
     // The admin port outlives the other: until the last request is answered, `/readyz` says why the pod is leaving.
     let admin = admin::router(Arc::new(admin));
     tokio::spawn(listener::serve(admin_listener, admin, PATIENCE, Counted::Everybody, background.clone()));
     let counted = Counted::AllBut(gate.configuration.trusted_proxies.clone());
     let serving = tokio::spawn(listener::serve(listener, http::router(gate, tools), PATIENCE, counted, stop.clone()));
     tracing::info!(%address, %admin_address, "serving");
-    Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving })
+    Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving, audit })
 }
 
 impl Running {
@@ -135,7 +143,7 @@ impl Running {
     }
 
     /// Stops: unready at once, requests accepted while load balancers notice, those being answered finished (for at most
-    /// 20 s), then the rest.
+    /// 20 s), their audit lines written (for at most 5 s), then the rest.
     pub async fn shutdown(self) {
         tracing::info!(seconds = self.drain.as_secs(), "draining");
         self.draining.cancel();
@@ -144,13 +152,17 @@ impl Running {
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the listener ended badly");
         }
+        if !self.audit.end(LAST_LINES).await {
+            let seconds = LAST_LINES.as_secs();
+            tracing::error!(seconds, "the last audit lines are not written: standard output takes nothing");
+        }
         self.background.cancel();
     }
 }
 
-async fn listen(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+fn listen(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Listen { address, option, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = listener::listen(address).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
 }

@@ -34,6 +34,12 @@ struct RequestLabels {
     reason: &'static str,
 }
 
+/// The label of a run of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RunLabel {
+    run: String,
+}
+
 /// What is counted and measured.
 pub struct Metrics {
     registry: Registry,
@@ -43,6 +49,7 @@ pub struct Metrics {
     keys: Gauge,
     keys_age_seconds: Gauge,
     federation_works: Gauge,
+    audit_chain_lines: Family<RunLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -55,6 +62,7 @@ impl Default for Metrics {
             keys: Gauge::default(),
             keys_age_seconds: Gauge::default(),
             federation_works: Gauge::default(),
+            audit_chain_lines: Family::default(),
             registry: Registry::default(),
         };
         registry.register("requests", "Requests judged, by method and decision", metrics.requests.clone());
@@ -75,6 +83,11 @@ impl Default for Metrics {
             "1 if the last probe of the federated credential worked, 0 if it failed, -1 before the first",
             metrics.federation_works.clone(),
         );
+        registry.register(
+            "audit_chain_lines",
+            "Lines that the chain of the audit log has, by run; absent without audit.hashChain",
+            metrics.audit_chain_lines.clone(),
+        );
         Self { registry, ..metrics }
     }
 }
@@ -84,6 +97,12 @@ impl Metrics {
     pub fn count(&self, method: &'static str, decision: &'static str, reason: &'static str, latency: Duration) {
         self.requests.get_or_create(&RequestLabels { method, decision, reason }).inc();
         self.duration.observe(latency.as_secs_f64());
+    }
+
+    /// Notes how many lines the chain of this run has.
+    pub fn audit_chain(&self, run: &str, lines: u64) {
+        let lines = i64::try_from(lines).unwrap_or(i64::MAX);
+        self.audit_chain_lines.get_or_create(&RunLabel { run: run.to_owned() }).set(lines);
     }
 
     /// Everything in the Prometheus text format, with this status.

@@ -1,6 +1,6 @@
 {{- /* The operator's command line: each value that is an option of `mcp-entra-operator run`, named like it. */ -}}
 {{- define "mcp-entra.arguments" -}}
-{{- $arguments := list "run" "--listen=0.0.0.0:8080" (printf "--server-image=%s" (include "mcp-entra.image" (list . "server"))) }}
+{{- $arguments := list "run" "--listen=[::]:8080" (printf "--server-image=%s" (include "mcp-entra.image" (list . "server"))) }}
 {{- $lists := dict
   "watch-namespace" .Values.watchNamespaces
   "allowed-host" .Values.allowedHosts

@@ -236,9 +236,9 @@ fn arguments(server: &Validated) -> Vec<String> {
         "--policy".to_owned(),
         format!("{POLICY_FOLDER}/{POLICY_KEY}"),
         "--listen".to_owned(),
-        format!("0.0.0.0:{HTTP_PORT}"),
+        format!("[::]:{HTTP_PORT}"),
         "--admin-listen".to_owned(),
-        format!("0.0.0.0:{ADMIN_PORT}"),
+        format!("[::]:{ADMIN_PORT}"),
     ];
     if let Some(trust) = &server.trust {
         arguments.extend(["--trust-bundle".to_owned(), format!("{TRUST_FOLDER}/{}", trust.key)]);

@@ -44,6 +44,16 @@ impl Chain {
         Self { run: Uuid::new_v4().to_string(), sequence: 0, previous_hash: None }
     }
 
+    /// The id of the run.
+    pub(super) fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// Lines so far.
+    pub(super) fn length(&self) -> u64 {
+        self.sequence
+    }
+
     /// The line (a JSON object) with its link and hash.
     pub(super) fn append(&mut self, line: &str) -> String {
         self.sequence += 1;
@@ -74,9 +84,37 @@ struct Found {
     problems: Vec<String>,
 }
 
+/// The outcome of a verification, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verified {
+    /// Every run is there from its first line on, and nothing was changed.
+    Whole,
+    /// Nothing was changed, and the beginning of a run is missing: a log that was rotated, or cut.
+    Incomplete,
+    /// Lines were changed, taken out, moved or added, or a run is missing.
+    Broken,
+}
+
+/// Lines that each run has at least, by its id.
+pub type Runs = BTreeMap<String, u64>;
+
+/// Reads the runs that there must be: in each line the id of a run and the number of its lines, as the metric
+/// `mcp_entra_server_audit_chain_lines` counts them.
+pub fn runs(text: &str) -> Result<Runs, String> {
+    let read = |(number, line): (usize, &str)| {
+        let mut words = line.split_whitespace();
+        let (run, lines) = (words.next(), words.next().and_then(|lines| lines.parse().ok()));
+        match (run, lines, words.next()) {
+            (Some(run), Some(lines), None) => Ok((run.to_owned(), lines)),
+            _ => Err(format!("line {} is not the id of a run and the number of its lines", number + 1)),
+        }
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(read).collect()
+}
+
 /// Verifies every chain in these lines, which may be those of many pods in any mixture, each pod's in its order. Writes a
-/// line for each chain, and says whether all hold.
-pub fn verify(lines: &mut dyn BufRead, report: &mut dyn Write) -> io::Result<bool> {
+/// line for each chain, and for each of `runs` that is missing.
+pub fn verify(lines: &mut dyn BufRead, runs: &Runs, report: &mut dyn Write) -> io::Result<Verified> {
     let mut chains: BTreeMap<String, Found> = BTreeMap::new();
     let mut unchained = 0_u64;
     let mut number = 0_u64;
@@ -95,23 +133,34 @@ pub fn verify(lines: &mut dyn BufRead, report: &mut dyn Write) -> io::Result<boo
             Ok(_) | Err(_) => unchained += 1,
         }
     }
-    for (run, found) in &chains {
-        let Found { first, last, last_hash, problems } = found;
-        match problems.as_slice() {
-            [] => writeln!(report, "ok    run {run}: lines {first} to {last}, the last one's hash is {last_hash}")?,
-            problems => writeln!(report, "FAIL  run {run}: {}", problems.join("; "))?,
-        }
+    let mut worst = Verified::Whole;
+    for (run, found) in &mut chains {
+        found.expect(runs.get(run).copied());
+        let (verified, text) = found.conclude();
+        worst = worst.max(verified);
+        let word = match verified {
+            Verified::Whole => "ok  ",
+            Verified::Incomplete => "PART",
+            Verified::Broken => "FAIL",
+        };
+        writeln!(report, "{word}  run {run}: {text}")?;
     }
+    let mut failures: Vec<String> = runs
+        .iter()
+        .filter(|(run, lines)| **lines > 0 && !chains.contains_key(*run))
+        .map(|(run, lines)| format!("run {run}: all its {lines} lines are missing"))
+        .collect();
     if unchained > 0 {
-        writeln!(
-            report,
-            "FAIL  {unchained} lines are in no chain: changed ones, or not of a log with audit.hashChain"
-        )?;
+        failures.push(format!("{unchained} lines are in no chain: changed ones, or not of a log with audit.hashChain"));
     }
     if number == 0 {
-        writeln!(report, "FAIL  there are no lines")?;
+        failures.push("there are no lines".to_owned());
     }
-    Ok(number > 0 && unchained == 0 && chains.values().all(|found| found.problems.is_empty()))
+    for failure in failures {
+        worst = Verified::Broken;
+        writeln!(report, "FAIL  {failure}")?;
+    }
+    Ok(worst)
 }
 
 impl Found {
@@ -123,7 +172,7 @@ impl Found {
             self.problem(format!("line {number} was changed"));
         }
         let continues = match self.last {
-            // A log that was rotated begins in the middle of a chain.
+            // Where it begins is told at the end.
             0 => true,
             last => chain.sequence == last + 1 && chain.previous_hash.as_ref() == Some(&self.last_hash),
         };
@@ -135,6 +184,28 @@ impl Found {
             self.first = chain.sequence;
         }
         (self.last, self.last_hash) = (chain.sequence, claimed);
+    }
+
+    /// Compares the end with the number of lines that the run has at least.
+    fn expect(&mut self, lines: Option<u64>) {
+        if let Some(lines) = lines.filter(|lines| *lines > self.last) {
+            let from = self.last + 1;
+            self.problem(format!("its end is missing: lines {from} to {lines}"));
+        }
+    }
+
+    fn conclude(&self) -> (Verified, String) {
+        let Self { first, last, last_hash, problems } = self;
+        let held = format!("lines {first} to {last}, the last one's hash is {last_hash}");
+        match problems.as_slice() {
+            [] if *first == 1 => (Verified::Whole, held),
+            [] => {
+                let before = first.saturating_sub(1);
+                let missing = format!("its beginning is missing, lines 1 to {before}: add the older files of the log");
+                (Verified::Incomplete, format!("{held}; {missing}"))
+            }
+            problems => (Verified::Broken, problems.join("; ")),
+        }
     }
 
     /// The first few are enough to look for what happened.
@@ -154,21 +225,53 @@ mod tests {
         (0..lines).map(|line| chain.append(&format!("{{\"line\":{line}}}"))).collect()
     }
 
-    fn verified(lines: &[String]) -> (bool, String) {
+    fn verified(lines: &[String], runs: &Runs) -> (Verified, String) {
         let mut report = Vec::new();
-        let all = verify(&mut lines.join("\n").as_bytes(), &mut report).unwrap();
-        (all, String::from_utf8(report).unwrap())
+        let verified = verify(&mut lines.join("\n").as_bytes(), runs, &mut report).unwrap();
+        (verified, String::from_utf8(report).unwrap())
     }
 
     #[test]
-    fn chains_of_several_pods_hold_in_any_mixture_and_from_any_line_on() {
+    fn chains_of_several_pods_hold_in_any_mixture() {
         let (one, two) = (log(3), log(2));
         let mixed = [&one[0], &two[0], &one[1], &one[2], &two[1]].map(String::clone);
-        let (all, report) = verified(&mixed);
-        assert!(all, "{report}");
+        let (verdict, report) = verified(&mixed, &Runs::new());
+        assert_eq!(verdict, Verified::Whole, "{report}");
         assert_eq!(report.lines().count(), 2);
         assert!(report.contains("lines 1 to 3") && report.contains("lines 1 to 2"), "{report}");
-        assert!(verified(&one[1..]).0);
+    }
+
+    #[test]
+    fn the_missing_beginning_of_a_run_is_told_and_is_no_change() {
+        let (one, two) = (log(5), log(2));
+        let (verdict, report) = verified(&[&two[..], &one[3..]].concat(), &Runs::new());
+        assert_eq!(verdict, Verified::Incomplete, "{report}");
+        assert!(report.contains("PART") && report.contains("lines 1 to 3: add the older files"), "{report}");
+        let (verdict, report) = verified(&[&one[3..4], &two[..1]].concat(), &Runs::new());
+        assert_eq!(verdict, Verified::Incomplete, "{report}");
+    }
+
+    #[test]
+    fn a_run_that_is_missing_or_cut_off_shows_where_it_is_known_how_many_lines_it_has() {
+        let (one, two) = (log(3), log(2));
+        let run = |log: &[String]| serde_json::from_str::<Chained>(&log[0]).unwrap().chain.run;
+        let text = format!("{} 3\n\n{} 2\nnot-begun 0\n", run(&one), run(&two));
+        let runs = runs(&text).unwrap();
+        let of = |lines: &[String]| verified(lines, &runs);
+        assert_eq!(of(&[&one[..], &two[..]].concat()).0, Verified::Whole);
+        for (lines, told) in [
+            (one.clone(), format!("FAIL  run {}: all its 2 lines are missing", run(&two))),
+            ([&one[..1], &two[..]].concat(), format!("FAIL  run {}: its end is missing: lines 2 to 3", run(&one))),
+        ] {
+            let (verdict, report) = of(&lines);
+            assert_eq!(verdict, Verified::Broken);
+            assert!(report.contains(&told), "{report}");
+        }
+        let later = [&one[..], &two[..], &log(1)[..]].concat();
+        assert_eq!(of(&later).0, Verified::Whole, "a run that is newer than the numbers");
+        for wrong in ["run", "run x", "run 1 2", "run -1"] {
+            assert!(super::runs(wrong).unwrap_err().starts_with("line 1 "), "{wrong}");
+        }
     }
 
     #[test]
@@ -198,10 +301,10 @@ mod tests {
             ("rehashed", rehashed),
             ("unchained", without),
         ] {
-            let (all, report) = verified(&lines);
-            assert!(!all && report.contains("FAIL"), "{name}: {report}");
+            let (verdict, report) = verified(&lines, &Runs::new());
+            assert!(verdict == Verified::Broken && report.contains("FAIL"), "{name}: {report}");
         }
-        assert!(verified(&whole).0);
-        assert!(!verified(&[]).0);
+        assert_eq!(verified(&whole, &Runs::new()).0, Verified::Whole);
+        assert_eq!(verified(&[], &Runs::new()).0, Verified::Broken);
     }
 }

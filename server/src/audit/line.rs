@@ -1,5 +1,8 @@
 //! What stands in a line of the audit log. `crds/schemas/audit-line.schema.json` says it to programs, and is generated from here.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use mcp_entra_policy::MappingReference;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
@@ -53,6 +56,48 @@ pub(super) struct Line<'a> {
     pub(super) status: Option<u16>,
     /// From the request to its answer, in milliseconds.
     pub(super) latency_ms: u64,
+    /// Requests that the line stands for: those without a token since the last such line. Absent where it is one. The other
+    /// members are the latest one's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) count: Option<u64>,
+    /// Addresses that those requests came from, 10000 at the most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) addresses: Option<u64>,
+    /// Requests among them that came from the address with the most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) most_of_one_address: Option<u64>,
+}
+
+impl<'a> Line<'a> {
+    /// The line of a request that is refused before anything is known of its caller, and that ends now.
+    pub(super) fn refused(
+        request_id: &'a str,
+        server: &'a str,
+        reason: &'static str,
+        status: Option<u16>,
+        latency: Duration,
+    ) -> Self {
+        Self {
+            schema: SCHEMA,
+            time: Timestamp::now().to_string(),
+            request_id,
+            server,
+            tenant_id: None,
+            object_id: None,
+            client_id: None,
+            caller: None,
+            method: None,
+            tool: None,
+            decision: Decision::Refused,
+            reason,
+            rule: None,
+            status,
+            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+            count: None,
+            addresses: None,
+            most_of_one_address: None,
+        }
+    }
 }
 
 /// Whose token it is.

@@ -3,15 +3,19 @@
 //!
 //! A line holds ids and names of rules, never a token, a claim of an unverified token, an argument or an answer. It is
 //! written when the request ends, also when the client hung up or the time limit struck before there was an answer:
-//! then without a status. What stands in it is in `line`, how lines are chained by hashes in [`chain`], and every reason in `reasons`.
+//! then without a status. What stands in it is in `line`, how lines are chained by hashes in [`chain`], and every reason in
+//! `reasons`. Lines go through the queue of `writer`; requests without a token are counted by `tokenless`.
 
 pub mod chain;
 mod line;
 mod reasons;
+mod tokenless;
+mod writer;
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use mcp_entra_policy::{AuditConfiguration, ServerReference};
 
@@ -21,6 +25,7 @@ use crate::telemetry::Metrics;
 use crate::token::Principal;
 use chain::Chain;
 use line::{Caller, Decision, Line};
+use writer::{Place, Writer};
 
 /// Tool names come from clients, and an unknown one is no reason for a long line.
 const MAXIMUM_TOOL_NAME: usize = 64;
@@ -29,12 +34,7 @@ const MAXIMUM_TOOL_NAME: usize = 64;
 pub struct AuditLog {
     server: String,
     metrics: Arc<Metrics>,
-    output: Mutex<Output>,
-}
-
-struct Output {
-    lines: Box<dyn Write + Send>,
-    chain: Option<Chain>,
+    writer: Writer,
 }
 
 /// How a request was decided.
@@ -53,6 +53,8 @@ pub enum Outcome {
 /// What becomes known about one request on its way through the layers; each part is set once.
 pub struct Trail {
     request_id: String,
+    /// The client's address, if one is known: it counts requests, and stands in no line.
+    address: OnceLock<IpAddr>,
     principal: OnceLock<Arc<Principal>>,
     asked: OnceLock<Asked>,
     outcome: OnceLock<Outcome>,
@@ -71,46 +73,48 @@ pub struct Recording {
     trail: Arc<Trail>,
     started: Instant,
     status: Option<u16>,
+    /// Taken when the line is queued.
+    place: Option<Place>,
 }
 
 impl AuditLog {
-    /// A log of this server's requests, counted in these metrics.
-    pub fn new(
+    /// Starts a log of this server's requests, counted in these metrics. Fails where no thread can be started.
+    pub fn start(
         server: &ServerReference,
         configuration: AuditConfiguration,
         metrics: Arc<Metrics>,
         lines: Box<dyn Write + Send>,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let server = format!("{}/{}", server.namespace, server.name);
         let chain = configuration.hash_chain.then(Chain::begin);
-        Self { server, metrics, output: Mutex::new(Output { lines, chain }) }
+        let writer = Writer::start(server.clone(), lines, chain, Arc::clone(&metrics))?;
+        Ok(Self { server, metrics, writer })
     }
 
-    /// Begins the recording of a request.
-    pub fn begin(self: &Arc<Self>, request_id: String) -> Recording {
+    /// Begins the recording of a request, which waits while the queue of unwritten lines is full: what cannot be recorded is
+    /// not done. Returns none if there is no room within this time.
+    pub async fn begin(self: &Arc<Self>, request_id: String, patience: Duration) -> Option<Recording> {
+        let place = self.writer.place(patience).await?;
         let trail = Trail {
             request_id,
+            address: OnceLock::new(),
             principal: OnceLock::new(),
             asked: OnceLock::new(),
             outcome: OnceLock::new(),
             challenged: OnceLock::new(),
         };
-        Recording { log: Arc::clone(self), trail: Arc::new(trail), started: Instant::now(), status: None }
+        let (log, trail) = (Arc::clone(self), Arc::new(trail));
+        Some(Recording { log, trail, started: Instant::now(), status: None, place: Some(place) })
     }
 
-    /// Blocks while the reader of standard output is slow: an action that cannot be recorded has to wait.
-    fn write(&self, line: &Line<'_>) {
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        let Output { lines, chain } = &mut *output;
-        let text = serde_json::to_string(line).map_err(std::io::Error::from);
-        let written = text.and_then(|text| {
-            let text = chain.as_mut().map_or(text.clone(), |chain| chain.append(&text));
-            lines.write_all(format!("{text}\n").as_bytes())?;
-            lines.flush()
-        });
-        if let Err(error) = written {
-            tracing::error!(%error, request_id = line.request_id, "audit line not written");
-        }
+    /// Says whether the queue of unwritten lines is full, so that requests wait.
+    pub fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    /// Waits until requests have ended and their lines are written, for at most this time. Says whether they are.
+    pub async fn end(&self, patience: Duration) -> bool {
+        self.writer.end(patience).await
     }
 }
 
@@ -118,6 +122,11 @@ impl Trail {
     /// The id of the request, as in the `x-request-id` of its answer.
     pub fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    /// Where the request comes from.
+    pub fn came_from(&self, address: IpAddr) {
+        let _ = self.address.set(address);
     }
 
     /// Whether it is known who asks.
@@ -162,7 +171,7 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         // Ended before anything was judged: nothing was let in or kept out.
-        let Some(outcome) = self.trail.outcome.get() else { return };
+        let (Some(outcome), Some(place)) = (self.trail.outcome.get(), self.place.take()) else { return };
         let asked = self.trail.asked.get();
         let principal = self.trail.principal.get();
         let (decision, reason, rule) = match (outcome, self.trail.challenged.get()) {
@@ -176,11 +185,13 @@ impl Drop for Recording {
         let method = asked.map(|asked| asked.method);
         let latency = self.started.elapsed();
         self.log.metrics.count(method.unwrap_or(""), decision.name(), reason, latency);
-        self.log.write(&Line {
-            schema: line::SCHEMA,
-            time: jiff::Timestamp::now().to_string(),
-            request_id: &self.trail.request_id,
-            server: &self.log.server,
+        let (request_id, server) = (&self.trail.request_id, &self.log.server);
+        if reason == tokenless::REASON {
+            let address = self.trail.address.get().copied();
+            let (request_id, status) = (request_id.clone(), self.status);
+            return self.log.writer.tokenless(tokenless::Request { request_id, address, status, latency }, place);
+        }
+        let line = Line {
             tenant_id: principal.map(|principal| principal.tenant_id()),
             object_id: principal.map(|principal| principal.object_id()),
             client_id: principal.map(|principal| principal.client_id()),
@@ -188,10 +199,9 @@ impl Drop for Recording {
             method,
             tool: asked.and_then(|asked| asked.tool.as_deref()),
             decision,
-            reason,
             rule,
-            status: self.status,
-            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
-        });
+            ..Line::refused(request_id, server, reason, self.status, latency)
+        };
+        self.log.writer.line(&line, place);
     }
 }

@@ -1,8 +1,8 @@
 //! How refusals look: a JSON-RPC error where the request's id is known, else a small JSON document.
 
 use axum::Json;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
@@ -42,6 +42,13 @@ pub fn tool_error(id: &Value, text: &str) -> Response {
 /// A refusal made before the message was read.
 pub fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "message": message }))).into_response()
+}
+
+/// A refusal for a reason that passes by itself: 503, to be tried again after half a minute.
+pub fn try_later(message: &str) -> Response {
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, message);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
+    response
 }
 
 /// The answer, as JSON where it is a refusal in plain text: rmcp refuses some headers so.

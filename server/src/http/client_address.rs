@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
@@ -14,6 +15,7 @@ use axum::response::Response;
 use ipnet::IpNet;
 
 use super::Gate;
+use crate::audit::Trail;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -31,12 +33,20 @@ pub(super) enum ClientAddress {
 }
 
 /// Notes where the request comes from.
-pub(super) async fn layer(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn layer(
+    State(gate): State<Arc<Gate>>,
+    Extension(trail): Extension<Arc<Trail>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
     let address = match peer {
         Some(Peer(peer)) => client_address(peer, request.headers(), &gate.configuration.trusted_proxies),
         None => ClientAddress::BehindProxy,
     };
+    if let ClientAddress::Client(address) = address {
+        trail.came_from(address);
+    }
     request.extensions_mut().insert(address);
     next.run(request).await
 }
@@ -61,11 +71,12 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) 
     }
 }
 
-/// An entry of `X-Forwarded-For`: some proxies add the port.
+/// An entry of `X-Forwarded-For`: some proxies add the port, some put IPv6 into brackets.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let hop = str::from_utf8(hop).ok()?.trim();
     let with_port = || hop.parse().ok().map(|address: SocketAddr| address.ip());
-    hop.parse().ok().or_else(with_port).map(|address: IpAddr| address.to_canonical())
+    let in_brackets = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(|address: Ipv6Addr| address.into());
+    hop.parse().ok().or_else(with_port).or_else(in_brackets).map(|address: IpAddr| address.to_canonical())
 }
 
 pub(super) fn network(address: IpAddr) -> IpAddr {
@@ -105,7 +116,20 @@ mod tests {
         assert_eq!(of("10.1.1.1", &["198.51.100.1", "192.0.2.7, 10.2.2.2"]), client("192.0.2.7"));
         assert_eq!(of("10.1.1.1", &["192.0.2.7:41234"]), client("192.0.2.7"));
         assert_eq!(of("10.1.1.1", &["\u{fffd}, 192.0.2.7"]), client("192.0.2.7"), "bytes beyond ASCII hide nothing");
-        assert_eq!(of("fd00::1", &["[2001:db8:0:1:2:3:4:5]:443"]), client("2001:db8:0:1::"));
+        for written in [
+            "[2001:db8:0:1:2:3:4:5]:443",
+            "[2001:db8:0:1:2:3:4:5]",
+            "2001:db8:0:1:2:3:4:5",
+            "2001:DB8:0:1::9, [fd00::2]",
+        ] {
+            assert_eq!(of("fd00::1", &[written]), client("2001:db8:0:1::"), "{written}");
+        }
+        for written in ["[::ffff:192.0.2.7]", "[::ffff:192.0.2.7]:443", "::ffff:192.0.2.7"] {
+            assert_eq!(of("fd00::1", &[written]), client("192.0.2.7"), "{written}");
+        }
+        for written in ["[192.0.2.7]", "[2001:db8::1", "2001:db8::1]", "[]", "[[2001:db8::1]]"] {
+            assert_eq!(of("fd00::1", &[written]), ClientAddress::BehindProxy, "{written}");
+        }
     }
 
     #[test]

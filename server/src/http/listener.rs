@@ -5,7 +5,7 @@
 //! version it speaks, and an idle HTTP/2 connection would be kept for as long as it answers pings.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,7 +18,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
-use tokio::net::{TcpListener, TcpStream};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,9 @@ use super::connections::{Asking, Connections, Place};
 
 /// Connections at a time.
 const MAXIMUM_CONNECTIONS: usize = 1024;
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: u32 = 1024;
 
 /// Connections of one peer at a time, where that is no proxy.
 const MAXIMUM_OF_PEER: usize = 64;
@@ -79,6 +83,27 @@ impl Counted {
         };
         (!is_proxy).then(|| network(peer))
     }
+}
+
+/// Listens on an address. `[::]` takes IPv4 connections, too, however the node is set up; where it cannot be listened on,
+/// `0.0.0.0` is: a node may have no IPv6.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match bind(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into()).map_err(|_| error)
+        }
+        bound => bound,
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        SockRef::from(&socket).set_only_v6(false)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most 20 s. A connection on
@@ -234,6 +259,26 @@ mod tests {
         let closed = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await;
         closed.expect("the connection is still open").unwrap();
         String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn both_families_reach_every_address_and_ipv4_alone_where_ipv6_is_taken() {
+        let both = listen("[::]:0".parse().unwrap()).unwrap();
+        let port = both.local_addr().unwrap().port();
+        for address in ["127.0.0.1", "::1"] {
+            TcpStream::connect((address, port)).await.unwrap();
+            both.accept().await.unwrap();
+        }
+        let taken = TcpSocket::new_v6().unwrap();
+        SockRef::from(&taken).set_only_v6(true).unwrap();
+        taken.bind("[::]:0".parse().unwrap()).unwrap();
+        let taken = taken.listen(1).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let alone = listen((Ipv6Addr::UNSPECIFIED, port).into()).unwrap();
+        assert_eq!(alone.local_addr().unwrap(), (Ipv4Addr::UNSPECIFIED, port).into());
+        assert!(listen((Ipv6Addr::UNSPECIFIED, port).into()).is_err(), "both are taken");
+        let one = listen("[::1]:0".parse().unwrap()).unwrap();
+        assert!(TcpStream::connect(("127.0.0.1", one.local_addr().unwrap().port())).await.is_err());
     }
 
     #[tokio::test]

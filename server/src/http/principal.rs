@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
 use secrecy::ExposeSecret;
@@ -44,10 +44,6 @@ fn refuse(gate: &Gate, error: &TokenError) -> Response {
         Remedy::AnotherToken => gate.challenge.invalid_token(&text),
         Remedy::MoreScopes => gate.challenge.insufficient_scope(&text, &BTreeSet::new()),
         Remedy::Administrator => answer::problem(StatusCode::FORBIDDEN, &text),
-        Remedy::Patience => {
-            let mut response = answer::problem(StatusCode::SERVICE_UNAVAILABLE, &text);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
-            response
-        }
+        Remedy::Patience => answer::try_later(&text),
     }
 }

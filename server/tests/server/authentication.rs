@@ -24,7 +24,6 @@ async fn a_request_without_a_token_is_told_where_the_metadata_is_and_which_scope
     assert_eq!(response.status(), 401);
     let metadata = format!("https://{HOST}/.well-known/oauth-protected-resource/mcp");
     assert_eq!(challenge(&response), format!("Bearer resource_metadata=\"{metadata}\", scope=\"{}\"", scope(&site)));
-    assert_eq!(site.audit_of(&response).await["reason"], "token_missing");
 }
 
 #[tokio::test]

@@ -179,6 +179,12 @@ impl Site {
         lines
     }
 
+    /// Stops the server, and returns the whole audit log.
+    pub(crate) async fn stop(self) -> String {
+        self.running.shutdown().await;
+        String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap()
+    }
+
     /// The audit log so far, as it was written.
     pub(crate) fn audit_log(&self) -> String {
         String::from_utf8(self.audit.0.lock().unwrap().clone()).unwrap()

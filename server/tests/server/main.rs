@@ -2,6 +2,7 @@
 // Clippy allows tests to unwrap; that the functions which tests share are of tests too, it sees by this.
 #![cfg(test)]
 
+mod abuse;
 mod application_access;
 mod authentication;
 mod authorization;

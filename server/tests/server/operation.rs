@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mcp_entra_server::audit::chain::{self, Verified};
 use serde_json::{Value, json};
 
 use crate::harness::{ON_BEHALF_OF, Setup, delay_graph, eventually};
@@ -12,7 +13,7 @@ async fn the_admin_port_tells_what_is_so() {
     let site = Setup::new().start().await;
     assert_eq!(site.admin("/healthz").await.status(), 200);
     let readiness = site.admin("/readyz").await.text().await.unwrap();
-    assert_eq!(readiness.lines().filter(|line| line.starts_with("[+]")).count(), 3, "{readiness}");
+    assert_eq!(readiness.lines().filter(|line| line.starts_with("[+]")).count(), 4, "{readiness}");
 
     let status = eventually("the probe works", async || {
         Some(site.status().await).filter(|status| status.federation.works == Some(true))
@@ -113,15 +114,44 @@ async fn a_chained_audit_log_holds_until_somebody_changes_it() {
         assert!(line["hash"].is_string() && line["chain"]["sequence"].is_u64(), "{line}");
     }
     let log = site.audit_log();
+    // As Prometheus has it: the label of the run, and the number.
+    let metrics = site.admin("/metrics").await.text().await.unwrap();
+    let run = metrics.lines().find_map(|line| line.strip_prefix("mcp_entra_server_audit_chain_lines{run=\"")).unwrap();
+    let runs = chain::runs(&run.replacen("\"}", "", 1)).unwrap();
     let verify = |log: &str| {
         let mut report = Vec::new();
-        let all_hold = mcp_entra_server::audit::chain::verify(&mut log.as_bytes(), &mut report).unwrap();
-        (all_hold, String::from_utf8(report).unwrap())
+        let verified = chain::verify(&mut log.as_bytes(), &runs, &mut report).unwrap();
+        (verified, String::from_utf8(report).unwrap())
     };
-    let (all_hold, report) = verify(&log);
-    assert!(all_hold && report.contains("lines 1 to 3"), "{report}");
-    let (all_hold, report) = verify(&log.replacen("refused", "allowed", 1));
-    assert!(!all_hold && report.contains("line 2 was changed"), "{report}");
+    let (verified, report) = verify(&log);
+    assert!(verified == Verified::Whole && report.contains("lines 1 to 3"), "{report}");
+    let (verified, report) = verify(&log.replacen("refused", "allowed", 1));
+    assert!(verified == Verified::Broken && report.contains("line 2 was changed"), "{report}");
+    let (verified, report) = verify(log.split_inclusive('\n').take(2).collect::<String>().as_str());
+    assert!(verified == Verified::Broken && report.contains("its end is missing: lines 3 to 3"), "{report}");
+}
+
+#[tokio::test]
+async fn requests_without_a_token_are_one_line_that_says_how_many_and_holds_no_address() {
+    let site = Setup::new().start().await;
+    let mut latest = String::new();
+    for _ in 0..3 {
+        let response = site.request().send().await.unwrap();
+        assert_eq!(response.status(), 401);
+        latest = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    }
+    let other = site.call("no.such.token", "get_user_details", json!({})).await;
+    site.audit_of(&other).await;
+    assert_eq!(site.audit().len(), 1, "the others are counted");
+    let metrics = site.admin("/metrics").await.text().await.unwrap();
+    let counted = r#"mcp_entra_server_requests_total{method="",decision="refused",reason="token_missing"} 3"#;
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+    let log = site.stop().await;
+    let line: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    let numbers = ["count", "addresses", "mostOfOneAddress"].map(|name| line[name].as_u64().unwrap());
+    assert_eq!((numbers, log.lines().count()), ([3, 1, 3], 2), "{log}");
+    assert_eq!((&line["requestId"], &line["status"]), (&json!(latest), &json!(401)));
+    assert!(!log.contains("127.0.0.1"), "{log}");
 }
 
 #[tokio::test]

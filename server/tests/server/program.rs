@@ -14,9 +14,14 @@ use crate::harness::{HOST, ON_BEHALF_OF, PATIENCE, Setup, delay_graph, eventuall
 use crate::tenant::{ALICE, control};
 
 /// `serve` with everything that it needs. `setpriv` (util-linux) ends it with this process, even if that is killed.
-fn serve(setup: &Setup) -> Command {
+pub(crate) fn serve(setup: &Setup) -> Command {
+    serve_under(setup, &[])
+}
+
+/// `serve`, started by this command.
+pub(crate) fn serve_under(setup: &Setup, starter: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_mcp-entra-server"), "serve"]);
+    command.args(["--pdeathsig", "KILL"]).args(starter).args([env!("CARGO_BIN_EXE_mcp-entra-server"), "serve"]);
     command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--drain-seconds", "0"]);
     for (option, file) in [("--config", "config.yaml"), ("--policy", "policy.json"), ("--trust-bundle", "ca.pem")] {
         command.arg(option).arg(setup.file(file));
@@ -36,7 +41,7 @@ async fn refusal(mut command: Command) -> String {
 }
 
 /// The first log line with this member, read from standard error.
-async fn log_line(lines: &mut tokio::io::Lines<BufReader<ChildStderr>>, member: &str) -> Value {
+pub(crate) async fn log_line(lines: &mut tokio::io::Lines<BufReader<ChildStderr>>, member: &str) -> Value {
     loop {
         let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
         let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -151,27 +156,28 @@ async fn the_program_writes_audit_lines_to_stdout_and_finishes_its_answers_befor
     let stdout = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let recorded: Vec<_> = lines.iter().map(|line| line["requestId"].as_str().unwrap()).collect();
-    assert_eq!(recorded, [&request_id(&refused), &answered_id]);
+    assert_eq!(recorded, [&answered_id, &request_id(&refused)], "what is only counted is told at the end");
+    assert_eq!((&lines[1]["reason"], &lines[1]["count"]), (&"token_missing".into(), &1.into()));
 }
 
-fn http() -> Client {
+pub(crate) fn http() -> Client {
     Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
 }
 
 /// Waits until the server that has logged this line is ready.
-async fn ready(serving: &Value) {
+pub(crate) async fn ready(serving: &Value) {
     let (http, url) = (http(), format!("http://{}/readyz", serving["admin_address"].as_str().unwrap()));
     eventually("it is ready", async || (http.get(&url).send().await.ok()?.status() == 200).then_some(())).await;
 }
 
 /// A POST to the server that has logged this line.
-fn post(serving: &Value) -> RequestBuilder {
+pub(crate) fn post(serving: &Value) -> RequestBuilder {
     let url = format!("http://{}/mcp", serving["address"].as_str().unwrap());
     let request = http().post(url).header("host", HOST).header("content-type", "application/json");
     request.header("accept", "application/json, text/event-stream")
 }
 
-fn terminate(child: &Child) {
+pub(crate) fn terminate(child: &Child) {
     kill(Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()), Signal::SIGTERM).unwrap();
 }
 

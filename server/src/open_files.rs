@@ -1,0 +1,18 @@
+//! The limit of open files, of which each connection is one.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// More than the connections of both ports and everything else need.
+const ENOUGH: u64 = 16 * 1024;
+
+/// Raises the limit of open files as far as this process may: many container runtimes start with 1024, the number of
+/// connections that one port alone takes.
+pub fn raise_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = soft.max(hard.min(ENOUGH));
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}

@@ -1,0 +1,135 @@
+//! What strangers and slow readers may do, and does not stop the server: silent connections by the thousand, and a standard
+//! output that nobody reads.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::StreamExt;
+use futures::stream;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::harness::{Setup, eventually};
+use crate::program::{http, log_line, post, ready, serve, serve_under, terminate};
+use crate::tenant::ALICE;
+
+/// Silent connections to each port.
+const SILENT: u32 = 2_000;
+/// Connections from each address: fewer than the admin port takes from one.
+const OF_ADDRESS: u32 = 50;
+
+/// A connection from one of the addresses of this machine, which then says nothing.
+async fn silent(number: u32, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    let from = Ipv4Addr::from_bits(Ipv4Addr::new(127, 7, 0, 1).to_bits() + number / OF_ADDRESS);
+    socket.bind((from, 0).into())?;
+    socket.connect(to).await
+}
+
+fn address(serving: &Value, member: &str) -> SocketAddr {
+    serving[member].as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn thousands_of_silent_connections_to_each_port_keep_neither_a_probe_nor_a_call_out() {
+    // This process has the other ends of the connections.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(16_384), hard).unwrap();
+    let setup = Setup::new();
+    setup.write_files();
+    // As many container runtimes start it.
+    let mut child = serve_under(&setup, &["prlimit", "--nofile=1024:8192"]).spawn().unwrap();
+    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving = log_line(&mut logs, "admin_address").await;
+    ready(&serving).await;
+    let (mcp, admin) = (address(&serving, "address"), address(&serving, "admin_address"));
+    let open = |to: SocketAddr| stream::iter(0..SILENT).map(move |number| silent(number, to)).buffer_unordered(32);
+    let (of_mcp, of_admin): (Vec<_>, Vec<_>) = tokio::join!(open(mcp).collect(), open(admin).collect());
+    let held: Vec<TcpStream> = of_mcp.into_iter().chain(of_admin).collect::<Result<_, _>>().unwrap();
+    assert_eq!(held.len(), 2 * SILENT as usize);
+
+    let token = setup.tenant.token(ALICE);
+    let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_user_details"}}"#;
+    for _ in 0..3 {
+        let healthy = http().get(format!("http://{admin}/healthz")).send().await.unwrap();
+        assert_eq!(healthy.status(), StatusCode::OK);
+        let answer: Value = post(&serving).bearer_auth(&token).body(call).send().await.unwrap().json().await.unwrap();
+        assert_eq!(answer["result"]["structuredContent"]["displayName"], "Alice Adams", "{answer}");
+    }
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_standard_output_that_nobody_reads_holds_requests_up_once_the_queue_is_full_and_loses_no_line() {
+    let setup = Setup::new();
+    setup.write_files();
+    let mut child = serve(&setup).spawn().unwrap();
+    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving = log_line(&mut logs, "admin_address").await;
+    ready(&serving).await;
+    let admin = format!("http://{}", address(&serving, "admin_address"));
+
+    // Cheap ones: an Authorization header without a token is refused at once, and recorded.
+    let (client, answered) = (http(), Arc::new(AtomicUsize::new(0)));
+    let url = format!("http://{}/mcp", address(&serving, "address"));
+    let ask = |(client, url, answered): (reqwest::Client, String, Arc<AtomicUsize>)| async move {
+        loop {
+            let response = client.post(&url).header("host", crate::harness::HOST).header("authorization", "Bearer");
+            assert_eq!(response.send().await.unwrap().status(), StatusCode::BAD_REQUEST);
+            answered.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let asking: Vec<_> =
+        (0..32).map(|_| tokio::spawn(ask((client.clone(), url.clone(), Arc::clone(&answered))))).collect();
+    let readiness = eventually("the queue is full", async || {
+        let response = http().get(format!("{admin}/readyz")).send().await.unwrap();
+        if response.status() == StatusCode::OK { None } else { Some(response.text().await.unwrap()) }
+    })
+    .await;
+    assert!(readiness.contains("[-] audit: the queue of unwritten lines is full"), "{readiness}");
+    assert_eq!(http().get(format!("{admin}/healthz")).send().await.unwrap().status(), StatusCode::OK);
+
+    // Whoever reads it again lets everybody go on.
+    let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+    let reading = tokio::spawn(async move {
+        let mut lines = 0_usize;
+        while output.next_line().await.unwrap().is_some() {
+            lines += 1;
+        }
+        lines
+    });
+    let before = answered.load(Ordering::SeqCst);
+    eventually("requests go on", async || (answered.load(Ordering::SeqCst) > before + 100).then_some(())).await;
+    ready(&serving).await;
+    asking.iter().for_each(tokio::task::JoinHandle::abort);
+    for asker in asking {
+        assert!(asker.await.unwrap_err().is_cancelled());
+    }
+    terminate(&child);
+    assert!(child.wait().await.unwrap().success());
+    let (lines, answered) = (reading.await.unwrap(), answered.load(Ordering::SeqCst));
+    assert!((answered..=answered + 32).contains(&lines), "{answered} answers, {lines} lines");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_before_a_standard_output_that_nobody_reads_ends_and_says_what_is_lost() {
+    let setup = Setup::new();
+    setup.write_files();
+    let mut child = serve(&setup).spawn().unwrap();
+    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving = log_line(&mut logs, "admin_address").await;
+    ready(&serving).await;
+    let fill = stream::iter(0..1_000).map(|_| post(&serving).header("authorization", "Bearer").send());
+    fill.buffer_unordered(16).for_each(async |answer| assert_eq!(answer.unwrap().status(), 400)).await;
+    terminate(&child);
+    let said = log_line(&mut logs, "seconds").await;
+    assert!(said["message"].as_str().unwrap().contains("draining"));
+    let said = log_line(&mut logs, "seconds").await;
+    assert!(said["message"].as_str().unwrap().contains("the last audit lines are not written"), "{said}");
+    let ended = tokio::time::timeout(crate::harness::PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert!(ended.success());
+}
