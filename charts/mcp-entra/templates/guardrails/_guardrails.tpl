@@ -62,6 +62,7 @@ matchConstraints:
     apiVersions: [v1alpha1]
     resources: [mcpservers]
     operations: [CREATE, UPDATE]
+    scope: "*"
 matchConditions:
 # What stood there before the guardrail can be labelled, and collected, as it is.
 - name: its-spec-changes
@@ -81,11 +82,13 @@ matchConstraints:
     apiVersions: [v1]
     resources: [pods, pods/ephemeralcontainers]
     operations: [CREATE, UPDATE]
+    scope: "*"
   # Refused here, the operator says it in the condition Programmed, before any pod is replaced.
   - apiGroups: [apps]
     apiVersions: [v1]
     resources: [deployments]
     operations: [CREATE, UPDATE]
+    scope: "*"
 matchConditions:
 # Pods that stood there before the guardrail can be nudged, and collected, as they are.
 - name: it-is-another-pod-or-becomes-a-servers

@@ -2,6 +2,7 @@
 //! its own, on a control plane of its own; those that only look share one, and guardrails another.
 #![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
 
+mod applied;
 mod bed;
 mod guardrails;
 mod installed;
