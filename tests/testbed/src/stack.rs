@@ -104,9 +104,11 @@ impl Stack {
     /// # Errors
     /// Where a part does not come up, with the last lines of its log.
     pub async fn start(report: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
-        let images = chart::images()?;
         let supervisor = Supervisor::start()?;
+        // Whatever has to be built first, Rust's and Go's compilers work beside each other.
+        let images = tokio::task::spawn_blocking(chart::images);
         let control_plane = ControlPlane::start(&supervisor).await?;
+        let images = images.await??;
         report(&format!("kube-apiserver, controllers and etcd at {}", control_plane.url()));
         let node = Node::start(&control_plane, &supervisor, "node", images).await?;
         report("a node whose pods are processes");

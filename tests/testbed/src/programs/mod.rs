@@ -30,6 +30,18 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
+/// The path of the supervisor's program, under which everything else is built and run. Builds it alone.
+///
+/// # Errors
+/// As [`program`].
+pub(crate) fn supervisor() -> anyhow::Result<PathBuf> {
+    const NAME: &str = "testbed-supervisor";
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    // Of the whole workspace, so that what it depends on is built with the features of all.
+    let build = || build(&["--workspace", "--bin", NAME])?.remove(NAME).with_context(|| format!("there is no {NAME}"));
+    BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(|error| anyhow!("{error}"))
+}
+
 /// The path of a program of one package as it is shipped: optimised, and with no feature that other packages ask of what
 /// it depends on. Builds it, and blocks until that is done.
 ///

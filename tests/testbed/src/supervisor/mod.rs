@@ -54,7 +54,7 @@ impl Supervisor {
     /// # Errors
     /// Where the program cannot be built or started, or the folder cannot be made.
     pub fn start() -> anyhow::Result<Self> {
-        Self::start_program(&crate::programs::program("testbed-supervisor")?)
+        Self::start_program(&crate::programs::supervisor()?)
     }
 
     /// Starts the supervisor from a program already built (in a test of this crate,
