@@ -59,6 +59,11 @@ pub enum GraphError {
         /// What the request is called in Graph's logs, if it got there.
         client_request_id: String,
     },
+    /// Too much of the caller's waits already.
+    #[error(
+        "too many of your calls about this user wait for Microsoft Graph already; call again when some of them are answered"
+    )]
+    Crowded,
     /// Graph, or Entra before it, took too long.
     #[error("Microsoft Graph gave no answer within {seconds} s; call again in a minute")]
     TooSlow {

@@ -41,6 +41,8 @@ pub(super) struct Question<'a> {
     pub(super) query: &'a [(&'a str, &'a str)],
     /// A question that has a body is POSTed.
     pub(super) body: Option<&'a Value>,
+    /// The mailbox that it is about, as it is called among the queues. None for a question to the directory.
+    pub(super) mailbox: Option<&'a str>,
 }
 
 impl Graph {
@@ -66,7 +68,7 @@ impl Graph {
         answer.unwrap_or(Err(GraphError::TooSlow { seconds: PATIENCE.total.as_secs() }))
     }
 
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         question: &Question<'_>,
         token: &GraphToken,
@@ -74,7 +76,12 @@ impl Graph {
         attempt: u32,
     ) -> Result<Value, GraphError> {
         let client = &self.client.0;
-        let _turn = client.mailboxes.turn(&self.mailbox).await;
+        let caller = &self.caller.name;
+        let turn = match question.mailbox {
+            Some(mailbox) => client.mailboxes.turn(mailbox, caller).await,
+            None => client.directory.turn("", caller).await,
+        };
+        let _turn = turn.ok_or(GraphError::Crowded)?;
         let mut request = match question.body {
             None => client.http.get(&question.url).query(question.query),
             Some(body) => client.http.post(&question.url).json(body),
