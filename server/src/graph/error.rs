@@ -121,6 +121,8 @@ impl GraphError {
                 Remedy::SignIn(sign_in) => Some(sign_in),
                 _ => None,
             },
+            // Even a token that Entra issued to satisfy it is rejected.
+            Self::Refused(refusal) => refusal.challenge.clone().map(SignIn::Satisfying),
             _ => None,
         }
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::access::Access;
 use super::{Graph, GraphError, GraphRefusal};
 use crate::entra::GraphToken;
 use crate::http_client::{self, Patience};
@@ -94,7 +95,10 @@ impl Graph {
         let unreachable = |source| GraphError::Unreachable { source, client_request_id: id.to_owned() };
         let answer = http_client::exchange(request, MAXIMUM_ANSWER).await.map_err(unreachable)?;
         if !answer.status.is_success() {
-            return Err(GraphError::Refused(Box::new(GraphRefusal::read(&answer, id))));
+            let mut refusal = GraphRefusal::read(&answer, id);
+            // An application has no sign-in to do anew.
+            refusal.challenge.take_if(|_| matches!(self.access, Access::Application(_)));
+            return Err(GraphError::Refused(Box::new(refusal)));
         }
         serde_json::from_slice(&answer.body).map_err(|_| GraphError::NotJson { status: answer.status })
     }

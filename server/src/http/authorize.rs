@@ -2,9 +2,9 @@
 //! the grants allow.
 //!
 //! A missing scope is a challenge that the client can meet, a missing authentication context one that it can meet if it
-//! said so. A missing role or group is nothing that a client could acquire by another token request, and neither is the
-//! lifting of a deny, so the answer is a 403 without a challenge (RFC 6750 would loop), whose body is a JSON-RPC error
-//! that says what is missing.
+//! said so, and so is a sign-in without which the caller's groups cannot be learnt. A missing role or group is nothing
+//! that a client could acquire by another token request, and neither is the lifting of a deny, so the answer is a 403
+//! without a challenge (RFC 6750 would loop), whose body is a JSON-RPC error that says what is missing.
 
 use std::sync::Arc;
 
@@ -19,8 +19,10 @@ use serde_json::{Value, json};
 use super::Gate;
 use super::answer::{self, code};
 use super::message::{Message, Method};
+use super::sign_in;
 use crate::audit::{Outcome, Rule, Trail};
 use crate::entra::{ClaimsChallenge, SignIn};
+use crate::groups::Unlearnt;
 use crate::policy::Permissions;
 use crate::token::Principal;
 
@@ -36,6 +38,13 @@ pub(super) async fn layer(
 ) -> Response {
     let permissions = gate.policy.permissions(principal.caller());
     let (permissions, unlearnt) = with_groups(&gate, &principal, &message, permissions).await;
+    // Whatever the groups would decide: the client can bring about that they are learnt.
+    if let Some(sign_in) = unlearnt.as_ref().and_then(|unlearnt| unlearnt.sign_in.as_ref())
+        && let Some((challenge, reason)) = sign_in::challenge(&gate, &principal, sign_in).await
+    {
+        trail.decided(Outcome::Refused(reason));
+        return challenge;
+    }
     if let Method::CallTool { tool: name } = &message.method {
         match offered(&gate, name) {
             // rmcp answers -32602, as the specification has it: there is nothing to be allowed.
@@ -72,7 +81,7 @@ async fn with_groups(
     principal: &Principal,
     message: &Message,
     permissions: Permissions,
-) -> (Permissions, Option<Arc<str>>) {
+) -> (Permissions, Option<Arc<Unlearnt>>) {
     let tools: Vec<&BuiltInTool> = match &message.method {
         Method::CallTool { tool } => offered(gate, tool).into_iter().collect(),
         Method::ListTools => gate.configuration.graph.tools.iter().filter_map(|name| built_in_tool(name)).collect(),
@@ -113,7 +122,7 @@ struct Refused<'a> {
     message: &'a Message,
     tool: &'a BuiltInTool,
     /// Why the caller's groups could not be learnt, where they were asked for.
-    unlearnt: Option<Arc<str>>,
+    unlearnt: Option<Arc<Unlearnt>>,
 }
 
 impl Refused<'_> {
@@ -176,7 +185,9 @@ impl Refused<'_> {
 
     fn groups_unknown(&self) -> String {
         match &self.unlearnt {
-            Some(why) => format!(" In which groups you are could not be learnt, so that none counts: {why}"),
+            Some(unlearnt) => {
+                format!(" In which groups you are could not be learnt, so that none counts: {}", unlearnt.why)
+            }
             None => GROUPS_UNKNOWN.to_owned(),
         }
     }
