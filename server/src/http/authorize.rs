@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
-use mcp_entra_policy::{BuiltInTool, CallerKind, Decision, Refusal, Ways, built_in_tool};
+use mcp_entra_policy::{BuiltInTool, CallerKind, Decision, GraphAccess, Refusal, Ways, built_in_tool};
 use serde_json::{Value, json};
 
 use super::Gate;
@@ -82,12 +82,16 @@ async fn with_groups(
     message: &Message,
     permissions: Permissions,
 ) -> (Permissions, Option<Arc<Unlearnt>>) {
-    let tools: Vec<&BuiltInTool> = match &message.method {
-        Method::CallTool { tool } => offered(gate, tool).into_iter().collect(),
-        Method::ListTools => gate.configuration.graph.tools.iter().filter_map(|name| built_in_tool(name)).collect(),
-        _ => return (permissions, None),
+    let graph = &gate.configuration.graph;
+    let ids = match &message.method {
+        Method::CallTool { tool } => permissions.groups_to_learn(offered(gate, tool), graph.access),
+        Method::ListTools => {
+            let tools = graph.tools.iter().filter_map(|name| built_in_tool(name));
+            permissions.groups_to_learn(tools, GraphAccess::OnBehalfOf)
+        }
+        _ => None,
     };
-    let (Some(directory), Some(ids)) = (&gate.groups, permissions.groups_to_learn(tools)) else {
+    let (Some(directory), Some(ids)) = (&gate.groups, ids) else {
         return (permissions, None);
     };
     match directory.among(principal, &ids).await {

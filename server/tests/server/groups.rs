@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
-use mcp_entra_policy::{CompiledPolicy, Deny, GroupsSource, Subject};
+use mcp_entra_policy::{CompiledPolicy, Deny, Grant, GraphAccess, GroupsSource, Subject};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -173,6 +173,53 @@ async fn and_where_graph_cannot_answer_for_everybody_whose_token_does_not_list_i
     break_graph(&setup.tenant, 20);
     let site = setup.start().await;
     assert!(refusal(&site, &token).await.contains("could not be learnt"));
+}
+
+/// Everything is granted to [`ROLE`](crate::tenant::ROLE), and to the group Sales with Graph as the application. alice has
+/// the role and is in the group; bob is in the group.
+async fn wider_for_sales(configured: GraphAccess) -> Site {
+    let mut setup = Setup::new();
+    setup.configuration.graph.access = configured;
+    let wider = Grant { graph: GraphAccess::Application, ..grant_to_sales(&setup.tenant, &["*"]) };
+    setup.policy.grants = vec![grant_to_readers(&["*"]), wider];
+    let server = setup.tenant.server;
+    control()
+        .change_tenant(setup.tenant.id, |directory| {
+            let alice = directory.find_user(ALICE).unwrap().oid;
+            directory.groups.iter_mut().for_each(|group| group.members.push(alice));
+            let app = directory.apps.iter_mut().find(|app| app.client_id == server).unwrap();
+            app.granted_graph_roles = vec!["User.Read.All".to_owned()];
+            Ok(())
+        })
+        .unwrap();
+    setup.start().await
+}
+
+#[tokio::test]
+async fn the_applications_access_to_graph_is_granted_to_a_group_wherever_membership_is_learnt() {
+    let listed: fn(&TestTenant, &str) -> String = |tenant, user| tenant.token(user);
+    for (user, name) in [(ALICE, "Alice Adams"), (BOB, "Bob Brown")] {
+        for form in [listed, overage, absent, names] {
+            let site = wider_for_sales(GraphAccess::Application).await;
+            let answer = site.call(&form(&site.setup.tenant, user), "get_user_details", json!({})).await;
+            let answer: Value = answer.json().await.unwrap();
+            assert_eq!(answer["result"]["structuredContent"]["displayName"], name, "{answer}");
+            let requests = site.setup.tenant.requests();
+            let profile = requests.iter().rfind(|request| request.host == Host::Graph).unwrap();
+            assert!(profile.path.starts_with("/v1.0/users/") && profile.user.is_none(), "{user}: {profile:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn and_is_not_asked_about_where_the_server_does_not_allow_it_or_nothing_is_called() {
+    let site = wider_for_sales(GraphAccess::OnBehalfOf).await;
+    let alice = overage(&site.setup.tenant, ALICE);
+    assert_eq!(site.call(&alice, "get_user_details", json!({})).await.status(), 200);
+    assert_eq!(questions(&site), 0);
+    let site = wider_for_sales(GraphAccess::Application).await;
+    assert_eq!(site.tools(&overage(&site.setup.tenant, ALICE)).await.len(), 2);
+    assert_eq!(questions(&site), 0);
 }
 
 #[tokio::test]
