@@ -11,20 +11,15 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::future::Cache;
 use secrecy::ExposeSecret;
-use serde::Deserialize;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::entra::SignIn;
 use crate::graph::{GraphClient, GraphError};
 use crate::token::{Principal, User};
-use mcp_entra_policy::GraphAccess;
+use mcp_entra_policy::{GraphAccess, Groups};
 
 /// The delegated permission for `checkMemberGroups` about oneself.
 const PERMISSION: &str = "User.Read";
-const PATH: &str = "/checkMemberGroups";
-/// How many groups Graph answers about at once.
-const AT_ONCE: usize = 20;
 /// How long an answer is relied on. Like a groups claim it belongs to one token, and ends with it.
 const RELIED_ON: Duration = Duration::from_secs(300);
 /// How long Graph is not asked again after it could not answer.
@@ -35,8 +30,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(15);
 const KEPT: u64 = 10_000;
 
 type Key = [u8; 32];
-/// The groups that the user is in, or why they could not be learnt.
-type Learnt = Result<Arc<BTreeSet<String>>, Arc<Unlearnt>>;
+/// The groups that the user is in, as far as Graph shows them, or why they could not be learnt.
+pub type Learnt = Result<Arc<Groups>, Arc<Unlearnt>>;
 
 /// Why the groups of a user could not be learnt.
 #[derive(Debug)]
@@ -51,11 +46,6 @@ pub struct Unlearnt {
 pub struct GroupDirectory {
     graph: GraphClient,
     learnt: Cache<Key, Learnt>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    value: Vec<String>,
 }
 
 struct Lasting;
@@ -84,15 +74,7 @@ impl GroupDirectory {
     async fn ask(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
         let asking = async {
             let graph = self.graph.for_caller(principal, GraphAccess::OnBehalfOf, None, PERMISSION)?;
-            let ids: Vec<&String> = ids.iter().collect();
-            let mut member_of = BTreeSet::new();
-            for some in ids.chunks(AT_ONCE) {
-                let answer = graph.ask(PATH, &json!({ "groupIds": some })).await?;
-                let Answer { value } =
-                    serde_json::from_value(answer).map_err(|_| GraphError::Unexpected { path: PATH })?;
-                member_of.extend(value.into_iter().map(|id| id.to_ascii_lowercase()));
-            }
-            Ok(Arc::new(member_of))
+            graph.groups_among(ids).await.map(Arc::new)
         };
         let late = || Err(GraphError::TooSlow { seconds: TIME_LIMIT.as_secs() });
         let learnt = tokio::time::timeout(TIME_LIMIT, asking).await.unwrap_or_else(|_| late());

@@ -69,11 +69,12 @@ impl Permissions {
         let policy = &self.policy;
         let mut tools = tools.into_iter();
         let (ids, needed): (BTreeSet<String>, bool) = match &self.caller.groups {
+            Groups::Known(listed) | Groups::AtLeast(listed) => {
+                let unlisted = self.clone().with_groups(None);
+                let needed = |tool: &BuiltInTool| self.decide(tool).is_allowed() && !unlisted.decide(tool).is_allowed();
+                (policy.denied_group_ids.difference(listed).cloned().collect(), tools.any(needed))
+            }
             Groups::Unknown => (policy.group_ids.clone(), tools.any(|tool| self.may_become_more(tool, reachable))),
-            Groups::Known(listed) => (
-                policy.denied_group_ids.difference(listed).cloned().collect(),
-                tools.any(|tool| self.decide(tool).is_allowed()),
-            ),
         };
         (needed && !ids.is_empty()).then_some(ids)
     }
@@ -90,12 +91,16 @@ impl Permissions {
     }
 
     /// The same, once it is known in which of [`Self::groups_to_learn`] the caller is, or that it cannot be known.
-    pub fn with_groups(mut self, learnt: Option<&BTreeSet<String>>) -> Self {
-        self.caller.groups = match (self.caller.groups, learnt) {
-            (Groups::Known(listed), Some(learnt)) => Groups::Known(listed.union(learnt).cloned().collect()),
-            (Groups::Unknown, Some(learnt)) => Groups::Known(learnt.clone()),
-            (_, None) => Groups::Unknown,
+    pub fn with_groups(mut self, learnt: Option<&Groups>) -> Self {
+        let mut groups = match self.caller.groups {
+            Groups::Known(listed) | Groups::AtLeast(listed) => listed,
+            Groups::Unknown => BTreeSet::new(),
         };
+        if let Some(Groups::Known(learnt) | Groups::AtLeast(learnt)) = learnt {
+            groups.extend(learnt.iter().cloned());
+        }
+        let all = matches!(learnt, Some(Groups::Known(_)));
+        self.caller.groups = if all { Groups::Known(groups) } else { Groups::AtLeast(groups) };
         self
     }
 

@@ -2,6 +2,7 @@
 //!
 //! azure_identity asks and keeps the token. When to ask again, and what a refusal means, is decided as for users.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -104,7 +105,10 @@ impl ApplicationCredential {
     async fn attempt(&self) -> Result<Arc<GraphToken>, StsError> {
         let credential = self.credential().map_err(|error| self.unreachable(&error.to_string()))?;
         match credential.get_token(&[&self.scope], None).await {
-            Ok(token) => Ok(Arc::new(GraphToken { access_token: SecretString::from(token.token.secret().to_owned()) })),
+            Ok(token) => Ok(Arc::new(GraphToken {
+                access_token: SecretString::from(token.token.secret().to_owned()),
+                granted: BTreeSet::new(),
+            })),
             Err(error) => Err(self.read(&error).await),
         }
     }

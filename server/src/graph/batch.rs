@@ -99,7 +99,7 @@ impl Graph {
         let body = json!({ "requests": requests });
         let url = format!("{}/v1.0{PATH}", self.client.0.base_url);
         let question = Question { url, query: &[], body: Some(&body), mailbox: Some(mailbox) };
-        let document = self.answer(&question).await.map_err(Incomplete::Failed)?;
+        let (document, _) = self.answer(&question).await.map_err(Incomplete::Failed)?;
         let unexpected = |_| Incomplete::Failed(GraphError::Unexpected { path: PATH });
         let document: BatchDocument = serde_json::from_value(document).map_err(unexpected)?;
 

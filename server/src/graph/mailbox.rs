@@ -7,13 +7,13 @@
 
 use super::question::Question;
 use super::subject::{Subject, UserId};
-use super::{Graph, GraphError};
+use super::{Graph, GraphError, groups};
 
 impl Graph {
     /// What the mailbox that lies behind this path is called among the queues. None if the directory lies there.
     pub(super) async fn mailbox_behind(&self, path: &str) -> Option<String> {
         match path {
-            "" | "/checkMemberGroups" => None,
+            "" | groups::PATH => None,
             _ => Some(self.mailbox().await),
         }
     }

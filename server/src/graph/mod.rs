@@ -2,8 +2,8 @@
 //! errors lives here; what to ask it is up to the tools.
 //!
 //! `access` is as whom, `subject` about whom; `question` one question with its repetitions, `pages` and `batch` several
-//! at once; `www_authenticate` is how Graph asks for a better token, `error` what it says otherwise, `turns` how much of it
-//! at a time, and `mailbox` whose turns.
+//! at once, `groups` the one about memberships; `www_authenticate` is how Graph asks for a better token, `error` what it
+//! says otherwise, `turns` how much of it at a time, and `mailbox` whose turns.
 //!
 //! No answer is kept. A profile or a mailbox changes under our hands, what the user may see of it is for Graph to decide
 //! anew each time, and no tool asks the same question twice in one call: a cache would only ever be wrong or unused.
@@ -11,6 +11,7 @@
 mod access;
 mod batch;
 mod error;
+mod groups;
 mod mailbox;
 mod pages;
 mod question;
@@ -35,7 +36,7 @@ use question::{Question, in_time};
 use subject::{Subject, UserId};
 use turns::Turns;
 
-use crate::entra::{ApplicationCredential, OnBehalfOf, Sts};
+use crate::entra::{ApplicationCredential, GraphToken, OnBehalfOf, Sts};
 use crate::token::{Principal, User};
 
 /// Outlook's limit for one application and one mailbox.
@@ -155,11 +156,11 @@ impl Client {
 impl Graph {
     /// The document at `path` behind the user (as `/messages`; empty: the user), with these query parameters.
     pub async fn get(&self, path: &'static str, query: &[(&str, &str)]) -> Result<Value, GraphError> {
-        in_time(self.answer_about(path, query, None)).await
+        in_time(self.answer_about(path, query, None)).await.map(|(answer, _)| answer)
     }
 
-    /// The answer to a question that has a body and changes nothing, as `/checkMemberGroups`.
-    pub async fn ask(&self, path: &'static str, body: &Value) -> Result<Value, GraphError> {
+    /// The answer to a question that has a body and changes nothing, and the token that it was asked by.
+    async fn ask(&self, path: &'static str, body: &Value) -> Result<(Value, Arc<GraphToken>), GraphError> {
         in_time(self.answer_about(path, &[], Some(body))).await
     }
 
@@ -168,7 +169,7 @@ impl Graph {
         path: &'static str,
         query: &[(&str, &str)],
         body: Option<&Value>,
-    ) -> Result<Value, GraphError> {
+    ) -> Result<(Value, Arc<GraphToken>), GraphError> {
         let mailbox = self.mailbox_behind(path).await;
         self.answer(&Question { url: self.url(path), query, body, mailbox: mailbox.as_deref() }).await
     }

@@ -36,7 +36,7 @@ impl Graph {
         let mailbox = self.mailbox_behind(path).await;
         while seen.len() < MAXIMUM_PAGES && seen.insert(place(&page_url)) {
             let question = Question { url: page_url.into(), query: &[], body: None, mailbox: mailbox.as_deref() };
-            let mut page = self.answer(&question).await?;
+            let (mut page, _) = self.answer(&question).await?;
             match page.get_mut("value").map(Value::take) {
                 Some(Value::Array(more)) => list.entries.extend(more),
                 _ => return Err(GraphError::Unexpected { path }),

@@ -47,16 +47,16 @@ pub(super) struct Question<'a> {
 }
 
 impl Graph {
-    /// Graph's answer, by a token that Graph accepts.
-    pub(super) async fn answer(&self, question: &Question<'_>) -> Result<Value, GraphError> {
+    /// Graph's answer, and the token that Graph accepted.
+    pub(super) async fn answer(&self, question: &Question<'_>) -> Result<(Value, Arc<GraphToken>), GraphError> {
         let token = self.access.token().await?;
         match self.patient_answer(question, &token).await {
             // Revoked, or expired by Graph's clock.
             Err(GraphError::Refused(refusal)) if refusal.is_of_the_token() => {
                 let token = self.access.instead_of(&token, refusal.challenge.as_ref()).await?;
-                self.patient_answer(question, &token).await
+                Ok((self.patient_answer(question, &token).await?, token))
             }
-            answer => answer,
+            answer => Ok((answer?, token)),
         }
     }
 

@@ -22,7 +22,7 @@ use super::message::{Message, Method};
 use super::sign_in;
 use crate::audit::{Outcome, Rule, Trail};
 use crate::entra::{ClaimsChallenge, SignIn};
-use crate::groups::Unlearnt;
+use crate::groups::Learnt;
 use crate::policy::Permissions;
 use crate::token::Principal;
 
@@ -37,9 +37,10 @@ pub(super) async fn layer(
     next: Next,
 ) -> Response {
     let permissions = gate.policy.permissions(principal.caller());
-    let (permissions, unlearnt) = with_groups(&gate, &principal, &message, permissions).await;
+    let (permissions, learnt) = with_groups(&gate, &principal, &message, permissions).await;
     // Whatever the groups would decide: the client can bring about that they are learnt.
-    if let Some(sign_in) = unlearnt.as_ref().and_then(|unlearnt| unlearnt.sign_in.as_ref())
+    if let Some(Err(unlearnt)) = &learnt
+        && let Some(sign_in) = &unlearnt.sign_in
         && let Some((challenge, reason)) = sign_in::challenge(&gate, &principal, sign_in).await
     {
         trail.decided(Outcome::Refused(reason));
@@ -62,7 +63,7 @@ pub(super) async fn layer(
                         principal: &principal,
                         message: &message,
                         tool,
-                        unlearnt,
+                        learnt,
                     }
                     .answer(&refusal)
                     .await;
@@ -75,13 +76,13 @@ pub(super) async fn layer(
     next.run(request).await
 }
 
-/// Learns the caller's groups where the answer depends on them, or why they cannot be learnt.
+/// Learns the caller's groups where the answer depends on them.
 async fn with_groups(
     gate: &Gate,
     principal: &Principal,
     message: &Message,
     permissions: Permissions,
-) -> (Permissions, Option<Arc<Unlearnt>>) {
+) -> (Permissions, Option<Learnt>) {
     let graph = &gate.configuration.graph;
     let ids = match &message.method {
         Method::CallTool { tool } => permissions.groups_to_learn(offered(gate, tool), graph.access),
@@ -94,10 +95,8 @@ async fn with_groups(
     let (Some(directory), Some(ids)) = (&gate.groups, ids) else {
         return (permissions, None);
     };
-    match directory.among(principal, &ids).await {
-        Ok(groups) => (permissions.with_groups(Some(&groups)), None),
-        Err(why) => (permissions.with_groups(None), Some(why)),
-    }
+    let learnt = directory.among(principal, &ids).await;
+    (permissions.with_groups(learnt.as_deref().ok()), Some(learnt))
 }
 
 fn offered(gate: &Gate, name: &str) -> Option<&'static BuiltInTool> {
@@ -125,8 +124,8 @@ struct Refused<'a> {
     principal: &'a Principal,
     message: &'a Message,
     tool: &'a BuiltInTool,
-    /// Why the caller's groups could not be learnt, where they were asked for.
-    unlearnt: Option<Arc<Unlearnt>>,
+    /// The caller's groups, where Graph was asked for them.
+    learnt: Option<Learnt>,
 }
 
 impl Refused<'_> {
@@ -188,10 +187,11 @@ impl Refused<'_> {
     }
 
     fn groups_unknown(&self) -> String {
-        match &self.unlearnt {
-            Some(unlearnt) => {
+        match &self.learnt {
+            Some(Err(unlearnt)) => {
                 format!(" In which groups you are could not be learnt, so that none counts: {}", unlearnt.why)
             }
+            Some(Ok(_)) => GROUPS_HIDDEN.to_owned(),
             None => GROUPS_UNKNOWN.to_owned(),
         }
     }
@@ -217,6 +217,10 @@ impl Refused<'_> {
 const GROUPS_UNKNOWN: &str = " Your token does not say which groups you are in: its groups claim is absent, lists names \
      instead of object ids, or there are too many groups. So membership in a group cannot be seen: ask for the object ids of \
      the groups assigned to the application to be emitted (groupMembershipClaims ApplicationGroup), or for a role.";
+
+const GROUPS_HIDDEN: &str = " Microsoft Graph shows this server no groups with hidden membership, so that a group which it \
+     does not show may be one that you are in: an administrator consents to the delegated permission Member.Read.Hidden for \
+     the app registration of the server.";
 
 fn what_would_allow(kind: CallerKind, ways: &Ways) -> String {
     let roles = ways.roles.iter().map(|role| format!("the app role {role}"));
