@@ -36,7 +36,7 @@ pub type Learnt = Result<Arc<Groups>, Arc<Unlearnt>>;
 /// Why the groups of a user could not be learnt.
 #[derive(Debug)]
 pub struct Unlearnt {
-    /// In words, with the next step.
+    /// In words for the user, with the next step.
     pub why: String,
     /// The sign-in that would help, if one does.
     pub sign_in: Option<SignIn>,
@@ -79,8 +79,8 @@ impl GroupDirectory {
         let late = || Err(GraphError::TooSlow { seconds: TIME_LIMIT.as_secs() });
         let learnt = tokio::time::timeout(TIME_LIMIT, asking).await.unwrap_or_else(|_| late());
         learnt.map_err(|error| {
-            tracing::warn!(%error, "groups of a user not learnt");
-            Arc::new(Unlearnt { sign_in: error.sign_in(), why: error.to_string() })
+            tracing::warn!(%error, correlation_id = error.correlation_id(), "groups of a user not learnt");
+            Arc::new(Unlearnt { sign_in: error.sign_in(), why: error.told() })
         })
     }
 }

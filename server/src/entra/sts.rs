@@ -225,7 +225,8 @@ impl Sts {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a token for Microsoft Graph is not renewed; the old one serves to its end");
+                    let correlation_id = error.correlation_id();
+                    tracing::warn!(%error, correlation_id, "a token for Microsoft Graph is not renewed; the old one serves to its end");
                     if error.again() != Again::Never {
                         tokio::time::sleep(RENEWAL_PAUSE).await;
                         kept.renewing.store(false, Ordering::Relaxed);
