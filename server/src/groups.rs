@@ -11,18 +11,15 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::future::Cache;
 use secrecy::ExposeSecret;
-use serde::Deserialize;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::graph::GraphClient;
+use crate::entra::SignIn;
+use crate::graph::{GraphClient, GraphError};
 use crate::token::{Principal, User};
-use mcp_entra_policy::GraphAccess;
+use mcp_entra_policy::{GraphAccess, Groups};
 
 /// The delegated permission for `checkMemberGroups` about oneself.
 const PERMISSION: &str = "User.Read";
-/// How many groups Graph answers about at once.
-const AT_ONCE: usize = 20;
 /// How long an answer is relied on. Like a groups claim it belongs to one token, and ends with it.
 const RELIED_ON: Duration = Duration::from_secs(300);
 /// How long Graph is not asked again after it could not answer.
@@ -33,18 +30,22 @@ const TIME_LIMIT: Duration = Duration::from_secs(15);
 const KEPT: u64 = 10_000;
 
 type Key = [u8; 32];
-/// The groups that the user is in, or why they could not be learnt.
-type Learnt = Result<Arc<BTreeSet<String>>, Arc<str>>;
+/// The groups that the user is in, as far as Graph shows them, or why they could not be learnt.
+pub type Learnt = Result<Arc<Groups>, Arc<Unlearnt>>;
+
+/// Why the groups of a user could not be learnt.
+#[derive(Debug)]
+pub struct Unlearnt {
+    /// In words for the user, with the next step.
+    pub why: String,
+    /// The sign-in that would help, if one does.
+    pub sign_in: Option<SignIn>,
+}
 
 /// Learns in which of some groups users are.
 pub struct GroupDirectory {
     graph: GraphClient,
     learnt: Cache<Key, Learnt>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    value: Vec<String>,
 }
 
 struct Lasting;
@@ -64,33 +65,23 @@ impl GroupDirectory {
     /// In which of these groups (object ids in lower case) the user is. Those who ask at the same time get one answer.
     pub async fn among(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
         let Principal::User(user) = principal else {
-            return Err("an application is in no group that can be seen".into());
+            let why = "an application is in no group that can be seen".to_owned();
+            return Err(Arc::new(Unlearnt { why, sign_in: None }));
         };
         self.learnt.get_with(key(user, ids), self.ask(principal, ids)).await
     }
 
     async fn ask(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
         let asking = async {
-            let failed = |error: String| -> Arc<str> { error.into() };
-            let graph = self.graph.for_caller(principal, GraphAccess::OnBehalfOf, None, PERMISSION);
-            let graph = graph.map_err(|error| failed(error.to_string()))?;
-            let ids: Vec<&String> = ids.iter().collect();
-            let mut member_of = BTreeSet::new();
-            for some in ids.chunks(AT_ONCE) {
-                let answer = graph.ask("/checkMemberGroups", &json!({ "groupIds": some })).await;
-                let answer = answer.map_err(|error| failed(error.to_string()))?;
-                let Answer { value } = serde_json::from_value(answer)
-                    .map_err(|error| failed(format!("Graph answered in an unexpected form ({error})")))?;
-                member_of.extend(value.into_iter().map(|id| id.to_ascii_lowercase()));
-            }
-            Ok(Arc::new(member_of))
+            let graph = self.graph.for_caller(principal, GraphAccess::OnBehalfOf, None, PERMISSION)?;
+            graph.groups_among(ids).await.map(Arc::new)
         };
-        let learnt = tokio::time::timeout(TIME_LIMIT, asking).await;
-        let learnt = learnt.unwrap_or_else(|_| Err("Graph did not answer in time; try again in a minute".into()));
-        if let Err(error) = &learnt {
-            tracing::warn!(%error, "groups of a user not learnt");
-        }
-        learnt
+        let late = || Err(GraphError::TooSlow { seconds: TIME_LIMIT.as_secs() });
+        let learnt = tokio::time::timeout(TIME_LIMIT, asking).await.unwrap_or_else(|_| late());
+        learnt.map_err(|error| {
+            tracing::warn!(%error, correlation_id = error.correlation_id(), "groups of a user not learnt");
+            Arc::new(Unlearnt { sign_in: error.sign_in(), why: error.told() })
+        })
     }
 }
 

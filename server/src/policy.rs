@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mcp_entra_policy::{
-    BuiltInTool, Caller, CallerKind, CompiledPolicy, Decision, Groups, Operation, PolicyStatus, Refusal, revision,
+    BuiltInTool, Caller, CallerKind, CompiledPolicy, Decision, GraphAccess, Groups, Operation, PolicyStatus, Refusal,
+    revision,
 };
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
@@ -55,30 +56,51 @@ impl Permissions {
     /// The groups on which a decision about any of these tools depends, while it is not known whether the caller is in
     /// them. A group that a token lists is one that the user is in; that it lists another not proves nothing: it may hold
     /// direct members, groups assigned to the application, or security groups alone. So groups that something is denied
-    /// to are asked for where they are not listed.
-    pub fn groups_to_learn<'a>(&self, tools: impl IntoIterator<Item = &'a BuiltInTool>) -> Option<BTreeSet<String>> {
+    /// to are asked for where they are not listed. `reachable` is the widest access to Graph that makes a difference: a call
+    /// that is allowed may get a wider one by a grant to a group.
+    pub fn groups_to_learn<'a>(
+        &self,
+        tools: impl IntoIterator<Item = &'a BuiltInTool>,
+        reachable: GraphAccess,
+    ) -> Option<BTreeSet<String>> {
         if self.caller.kind != CallerKind::User {
             return None;
         }
         let policy = &self.policy;
-        let mut decisions = tools.into_iter().map(|tool| self.decide(tool));
+        let mut tools = tools.into_iter();
         let (ids, needed): (BTreeSet<String>, bool) = match &self.caller.groups {
-            Groups::Unknown => (policy.group_ids.clone(), decisions.any(|decision| may_become_allowed(&decision))),
-            Groups::Known(listed) => (
-                policy.denied_group_ids.difference(listed).cloned().collect(),
-                decisions.any(|decision| decision.is_allowed()),
-            ),
+            Groups::Known(listed) | Groups::AtLeast(listed) => {
+                let unlisted = self.clone().with_groups(None);
+                let needed = |tool: &BuiltInTool| self.decide(tool).is_allowed() && !unlisted.decide(tool).is_allowed();
+                (policy.denied_group_ids.difference(listed).cloned().collect(), tools.any(needed))
+            }
+            Groups::Unknown => (policy.group_ids.clone(), tools.any(|tool| self.may_become_more(tool, reachable))),
         };
         (needed && !ids.is_empty()).then_some(ids)
     }
 
+    /// Says if a tool may be allowed that is not, or may reach Graph as whom it does not, once groups are known.
+    fn may_become_more(&self, tool: &BuiltInTool, reachable: GraphAccess) -> bool {
+        match self.decide(tool) {
+            Decision::Allowed { graph, .. } => {
+                graph < reachable && self.policy.policy.widens_access_for_a_group(Operation::built_in(tool))
+            }
+            Decision::Refused(Refusal::Denied { groups_unknown, .. }) => groups_unknown,
+            Decision::Refused(_) => true,
+        }
+    }
+
     /// The same, once it is known in which of [`Self::groups_to_learn`] the caller is, or that it cannot be known.
-    pub fn with_groups(mut self, learnt: Option<&BTreeSet<String>>) -> Self {
-        self.caller.groups = match (self.caller.groups, learnt) {
-            (Groups::Known(listed), Some(learnt)) => Groups::Known(listed.union(learnt).cloned().collect()),
-            (Groups::Unknown, Some(learnt)) => Groups::Known(learnt.clone()),
-            (_, None) => Groups::Unknown,
+    pub fn with_groups(mut self, learnt: Option<&Groups>) -> Self {
+        let mut groups = match self.caller.groups {
+            Groups::Known(listed) | Groups::AtLeast(listed) => listed,
+            Groups::Unknown => BTreeSet::new(),
         };
+        if let Some(Groups::Known(learnt) | Groups::AtLeast(learnt)) = learnt {
+            groups.extend(learnt.iter().cloned());
+        }
+        let all = matches!(learnt, Some(Groups::Known(_)));
+        self.caller.groups = if all { Groups::Known(groups) } else { Groups::AtLeast(groups) };
         self
     }
 
@@ -86,11 +108,6 @@ impl Permissions {
     pub fn decide(&self, tool: &BuiltInTool) -> Decision {
         self.policy.policy.decide(&self.caller, Operation::built_in(tool))
     }
-}
-
-fn may_become_allowed(decision: &Decision) -> bool {
-    let surely_denied = matches!(decision, Decision::Refused(Refusal::Denied { groups_unknown: false, .. }));
-    !decision.is_allowed() && !surely_denied
 }
 
 impl PolicyStore {

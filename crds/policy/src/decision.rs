@@ -34,6 +34,8 @@ pub struct Caller {
 pub enum Groups {
     /// The object ids of all groups, in lower case.
     Known(BTreeSet<String>),
+    /// The object ids of some groups, in lower case. It could not be learnt whether there are others.
+    AtLeast(BTreeSet<String>),
     /// They could not be learnt: the claim is absent, lists names, or is replaced by an overage indicator. Never read as
     /// "no groups".
     Unknown,
@@ -222,9 +224,11 @@ impl Caller {
     fn is(&self, subject: &Subject) -> Membership {
         let member = match (subject, &self.groups) {
             (Subject::AppRole { role, callers }, _) => callers.contains(&self.kind) && self.roles.contains(role),
-            (Subject::Group { id, .. }, Groups::Known(groups)) if self.kind == CallerKind::User => groups.contains(id),
             // Nobody says of an application which groups it is in.
-            (Subject::Group { .. }, _) => return Membership::Unknown,
+            (Subject::Group { .. }, _) if self.kind == CallerKind::Application => return Membership::Unknown,
+            (Subject::Group { .. }, Groups::Unknown) => return Membership::Unknown,
+            (Subject::Group { id, .. }, Groups::AtLeast(groups)) if !groups.contains(id) => return Membership::Unknown,
+            (Subject::Group { id, .. }, Groups::Known(groups) | Groups::AtLeast(groups)) => groups.contains(id),
             // A person's client is no subject: anybody can sign in to it.
             (Subject::Application { client_id }, _) => {
                 self.kind == CallerKind::Application && self.client_id == *client_id
@@ -263,7 +267,7 @@ impl Ways {
             }
             Subject::Group { id, display_name } if caller.kind == CallerKind::User => {
                 self.groups.insert(display_name.as_ref().unwrap_or(id).clone());
-                self.groups_unknown |= caller.groups == Groups::Unknown;
+                self.groups_unknown |= !matches!(caller.groups, Groups::Known(_));
             }
             Subject::AppRole { .. } | Subject::Group { .. } | Subject::Application { .. } => {}
         }

@@ -214,6 +214,12 @@ impl CompiledPolicy {
         group_ids(self.denies.iter().filter_map(|deny| deny.to.as_ref()).flatten()).collect()
     }
 
+    /// Says if a grant of this operation to a group has Graph reached as the application.
+    pub fn widens_access_for_a_group(&self, operation: Operation<'_>) -> bool {
+        let widens = |grant: &&Grant| grant.graph == GraphAccess::Application && grant.allow.grant(operation);
+        group_ids(self.grants.iter().filter(widens).flat_map(|grant| &grant.to)).next().is_some()
+    }
+
     /// The policy that this document holds.
     pub fn parse(document: &[u8]) -> Result<Self, PolicyError> {
         Ok(serde_json::from_slice(document)?)

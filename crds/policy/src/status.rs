@@ -49,7 +49,7 @@ pub struct FederationStatus {
     pub identity: Option<FederatedIdentity>,
     /// Whether the last exchange worked; absent before the first probe ended.
     pub works: Option<bool>,
-    /// While the exchange fails: Entra's own text (without its trace and correlation ids and time stamps) and what to do next.
+    /// While the exchange fails: Entra's codes and what to do next. Entra's own text may name an account, and is left out.
     pub message: Option<String>,
     /// When the last probe ended, RFC 3339; absent before the first.
     pub last_probe: Option<String>,

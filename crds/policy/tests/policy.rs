@@ -151,6 +151,27 @@ fn unknown_groups_grant_nothing_and_the_refusal_says_that_they_were_unknown() {
 }
 
 #[test]
+fn of_groups_that_are_known_in_part_those_count_and_all_others_are_unknown() {
+    let caller = Caller { groups: Groups::AtLeast(set(&[SALES])), ..user(&[], None) };
+    let other = || Subject::Group { id: "another".into(), display_name: None };
+    let policy = |to: Subject, denied: Subject| CompiledPolicy {
+        denies: vec![deny("d", Some(denied), &["send_*"])],
+        grants: vec![grant("g", to, &["get_*"])],
+    };
+    assert!(policy(sales(), other()).decide(&caller, READS).is_allowed());
+    let refused = policy(other(), other()).decide(&caller, READS);
+    assert!(ways(refused).groups_unknown);
+    for (denied, unknown) in [(sales(), false), (other(), true)] {
+        let denied =
+            CompiledPolicy { denies: vec![deny("d", Some(denied), &["get_*"])], ..policy(sales(), the_daemon()) };
+        let Decision::Refused(Refusal::Denied { groups_unknown, .. }) = denied.decide(&caller, READS) else {
+            panic!("not denied");
+        };
+        assert_eq!(groups_unknown, unknown);
+    }
+}
+
+#[test]
 fn unknown_groups_do_not_stand_in_the_way_of_a_role() {
     let grants = vec![grant("sales", sales(), &["get_*"]), grant("readers", role("Mcp.Reader"), &["get_*"])];
     assert!(decide(grants, &user(&["Mcp.Reader"], None)).is_allowed());
@@ -451,12 +472,12 @@ prop_compose! {
 
 prop_compose! {
     fn any_caller()(is_user in any::<bool>(), client_id in "[xyz]", roles in prop::collection::btree_set("[ABC]", 0..3),
-                    groups in prop::option::of(prop::collection::btree_set("[ghi]", 0..3)),
+                    groups in prop::option::of(prop::collection::btree_set("[ghi]", 0..3)), all_known in any::<bool>(),
                     registration in prop::option::of("[rst]"),
                     scopes in prop::collection::btree_set("[st]", 0..3),
                     authentication_contexts in prop::collection::btree_set("c[12]", 0..3)) -> Caller {
         let kind = if is_user { CallerKind::User } else { CallerKind::Application };
-        let groups = groups.map_or(Groups::Unknown, Groups::Known);
+        let groups = groups.map_or(Groups::Unknown, if all_known { Groups::Known } else { Groups::AtLeast });
         let registration = registration.map_or(Registration::Unknown, Registration::Known);
         Caller { registration, kind, client_id, roles, groups, scopes, authentication_contexts }
     }
@@ -493,8 +514,13 @@ proptest! {
     ) {
         let operation = Operation::Tool { name: &name, writes };
         let groups = Caller { groups: Groups::Unknown, ..caller.clone() };
+        let listed = match &caller.groups {
+            Groups::Known(groups) | Groups::AtLeast(groups) => groups.iter().take(1).cloned().collect(),
+            Groups::Unknown => BTreeSet::new(),
+        };
+        let others = Caller { groups: Groups::AtLeast(listed), ..caller.clone() };
         let registration = Caller { registration: Registration::Unknown, ..caller.clone() };
-        for unknown in [groups, registration] {
+        for unknown in [groups, others, registration] {
             if policy.decide(&unknown, operation).is_allowed() {
                 prop_assert!(policy.decide(&caller, operation).is_allowed());
             }

@@ -2,6 +2,7 @@
 //!
 //! azure_identity asks and keeps the token. When to ask again, and what a refusal means, is decided as for users.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::error::Asker;
 use super::sts::REFUSED_FOR;
 use super::token_endpoint::PATIENCE;
 use super::{EntraRefusal, FederatedToken, FederatedTokenError, GraphToken, StsError};
-use crate::http_client::{Answer, ExchangeError};
+use crate::http_client::{Answer, ExchangeError, retry_after};
 
 /// For this long a token is handed out without asking azure_identity, which makes all who ask meanwhile share what comes
 /// of one exchange, a failure too.
@@ -104,7 +105,10 @@ impl ApplicationCredential {
     async fn attempt(&self) -> Result<Arc<GraphToken>, StsError> {
         let credential = self.credential().map_err(|error| self.unreachable(&error.to_string()))?;
         match credential.get_token(&[&self.scope], None).await {
-            Ok(token) => Ok(Arc::new(GraphToken { access_token: SecretString::from(token.token.secret().to_owned()) })),
+            Ok(token) => Ok(Arc::new(GraphToken {
+                access_token: SecretString::from(token.token.secret().to_owned()),
+                granted: BTreeSet::new(),
+            })),
             Err(error) => Err(self.read(&error).await),
         }
     }
@@ -141,16 +145,29 @@ impl ApplicationCredential {
         let identity = self.federated_token.describe().await.ok().map(|token| token.identity);
         let asker =
             Asker { tenant_id: &self.entra.tenant_id, client_id: &self.entra.client_id, identity: identity.as_ref() };
-        match response.and_then(|response| EntraRefusal::read(&answer(response), asker)) {
+        let Some(answer) = response.map(answer) else {
+            // azure_identity keeps no answer that it cannot read, and quotes from it.
+            let unreadable = causes(error).any(|cause| cause.is::<serde_json::Error>());
+            return match unreadable {
+                true => self.unreachable("its answer is neither a token nor an error of Entra"),
+                false => self.unreachable(&error.to_string()),
+            };
+        };
+        match EntraRefusal::read(&answer, asker) {
             Some(refusal) => StsError::Refused(Box::new(refusal)),
-            // Where the answer is no document of Entra's, azure_identity keeps nothing of it.
-            None => self.unreachable(&error.to_string()),
+            None => {
+                let retry_after = retry_after(&answer.headers, jiff::Timestamp::now());
+                StsError::NotEntra { url: self.url(), status: answer.status, retry_after }
+            }
         }
     }
 
     fn unreachable(&self, problem: &str) -> StsError {
-        let url = format!("{}/{}/oauth2/v2.0/token", self.entra.authority, self.entra.tenant_id);
-        StsError::Unreachable { url, source: ExchangeError::Network(problem.to_owned()) }
+        StsError::Unreachable { url: self.url(), source: ExchangeError::Network(problem.to_owned()) }
+    }
+
+    fn url(&self) -> String {
+        format!("{}/{}/oauth2/v2.0/token", self.entra.authority, self.entra.tenant_id)
     }
 }
 

@@ -1,4 +1,7 @@
 //! What Entra's token endpoint answers when it issues no token, kept as data and without what changes every time.
+//!
+//! Entra's text may name an account, hence an error displays codes and our own words alone: it goes into logs and statuses.
+//! The text is [told](StsError::their_words) to the caller, whose account it is.
 
 use std::time::Duration;
 
@@ -14,6 +17,8 @@ use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 
 /// Longest text of Entra that is kept, in characters.
 const LONGEST_TEXT: usize = 2_000;
+/// Longest code or id that is kept.
+const LONGEST_WORD: usize = 100;
 
 /// Why there is no token from Entra.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -59,6 +64,8 @@ pub struct EntraRefusal {
     pub codes: Vec<u64>,
     /// Entra's text without trace id, correlation id and time stamp.
     pub description: String,
+    /// How Microsoft's support finds the request.
+    pub correlation_id: Option<String>,
     /// What helps against it.
     pub remedy: Remedy,
     /// What to do about it, in words.
@@ -85,6 +92,7 @@ struct ErrorDocument {
     error_codes: Vec<serde_json::Value>,
     #[serde(default)]
     error_description: String,
+    correlation_id: Option<String>,
     claims: Option<String>,
 }
 
@@ -111,6 +119,22 @@ impl StsError {
             Self::NotEntra { retry_after, .. } => *retry_after,
             Self::Refused(refusal) => refusal.retry_after,
             Self::FederatedToken(_) | Self::Unreachable { .. } => None,
+        }
+    }
+
+    /// Entra's own text, for nobody but the caller.
+    pub fn their_words(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.description.as_str()).filter(|text| !text.is_empty()),
+            _ => None,
+        }
+    }
+
+    /// How Microsoft's support finds the request, if Entra answered it.
+    pub fn correlation_id(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => refusal.correlation_id.as_deref(),
+            _ => None,
         }
     }
 
@@ -141,8 +165,9 @@ impl EntraRefusal {
         };
         let mut refusal = Self {
             remedy: said.remedy(),
-            error: document.error,
-            suberror,
+            error: word(&document.error).unwrap_or_default(),
+            suberror: suberror.as_deref().and_then(word),
+            correlation_id: document.correlation_id.as_deref().and_then(word),
             codes,
             description,
             next_step: String::new(),
@@ -155,9 +180,22 @@ impl EntraRefusal {
 
 impl std::fmt::Display for EntraRefusal {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let said = if self.description.is_empty() { &self.error } else { &self.description };
-        write!(formatter, "Entra: {said} Next: {}", self.next_step)
+        formatter.write_str("Entra: ")?;
+        for code in &self.codes {
+            write!(formatter, "AADSTS{code}: ")?;
+        }
+        formatter.write_str(if self.error.is_empty() { "no error code" } else { &self.error })?;
+        if let Some(suberror) = &self.suberror {
+            write!(formatter, ", {suberror}")?;
+        }
+        write!(formatter, ". Next: {}", self.next_step)
     }
+}
+
+/// The text, if it is a code or an id and no sentence, address or name.
+pub(crate) fn word(text: &str) -> Option<String> {
+    let of_a_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (text.len() <= LONGEST_WORD && text.bytes().all(of_a_word)).then(|| text.to_owned())
 }
 
 fn number(value: &serde_json::Value) -> Option<u64> {
@@ -209,6 +247,24 @@ mod tests {
         };
         assert_eq!(refusal(&body("1")).description, "AADSTS700213: No matching record.");
         assert_eq!(refusal(&body("1")), refusal(&body("2")));
+    }
+
+    #[test]
+    fn what_is_displayed_holds_codes_and_our_own_words_and_entras_text_is_told_apart() {
+        const ACCOUNT: &str = "alice@contoso.com";
+        for (error, suberror, correlation_id) in
+            [("invalid_grant", "basic_action", "5f0a"), (ACCOUNT, ACCOUNT, ACCOUNT), ("", "", "a sentence")]
+        {
+            let refusal = refusal(&json!({
+                "error": error, "suberror": suberror, "correlation_id": correlation_id, "error_codes": [50105],
+                "error_description": format!("AADSTS50105: The signed in user '{ACCOUNT}' is not assigned."),
+            }));
+            let error = StsError::Refused(Box::new(refusal));
+            assert!(!error.to_string().contains(ACCOUNT), "{error}");
+            assert!(error.to_string().starts_with("Entra: AADSTS50105"), "{error}");
+            assert!(error.their_words().unwrap().contains(ACCOUNT));
+            assert_eq!(error.correlation_id(), Some("5f0a").filter(|id| *id == correlation_id));
+        }
     }
 
     #[test]

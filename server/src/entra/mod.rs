@@ -19,6 +19,7 @@ mod token_endpoint;
 
 pub use application::ApplicationCredential;
 pub use claims::{ClaimsChallenge, SignIn};
+pub(crate) use error::word;
 pub use error::{EntraRefusal, StsError};
 pub use federated_token::{FederatedToken, FederatedTokenError, ProjectedToken};
 pub use probe::Probe;

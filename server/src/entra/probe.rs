@@ -10,7 +10,7 @@ use mcp_entra_policy::FederationStatus;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Sts;
+use super::{Sts, StsError};
 
 /// So that the replicas of a server do not all ask at once.
 const JITTER: f64 = 0.1;
@@ -35,9 +35,10 @@ impl Probe {
             let probing = async {
                 let mut failures = 0;
                 loop {
-                    let result = probe(&sts, &graph).await;
-                    failures = if result.works == Some(true) { 0 } else { failures + 1 };
-                    report_change(&publish.borrow(), &result);
+                    let failure = sts.as_application(&graph).await.err();
+                    failures = failure.as_ref().map_or(0, |_| failures + 1);
+                    let result = result(&sts, failure.as_ref()).await;
+                    report_change(&publish.borrow(), &result, failure.as_ref());
                     publish.send_replace(result);
                     let jitter = rand::random_range(1.0 - JITTER..=1.0 + JITTER);
                     tokio::time::sleep(pause(interval, failures, jitter)).await;
@@ -59,23 +60,25 @@ impl Probe {
     }
 }
 
-async fn probe(sts: &Sts, graph: &str) -> FederationStatus {
-    let result = sts.as_application(graph).await;
+async fn result(sts: &Sts, failure: Option<&StsError>) -> FederationStatus {
     FederationStatus {
         identity: sts.federated_token().describe().await.ok().map(|token| token.identity),
-        works: Some(result.is_ok()),
-        message: result.err().map(|error| error.to_string()),
+        works: Some(failure.is_none()),
+        message: failure.map(ToString::to_string),
         last_probe: Some(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
     }
 }
 
-fn report_change(before: &FederationStatus, after: &FederationStatus) {
+fn report_change(before: &FederationStatus, after: &FederationStatus, failure: Option<&StsError>) {
     if (before.works, &before.message) == (after.works, &after.message) {
         return;
     }
     match &after.message {
         None => tracing::info!("the federated credential works"),
-        Some(message) => tracing::warn!(message, "the federated credential does not work"),
+        Some(message) => {
+            let correlation_id = failure.and_then(StsError::correlation_id);
+            tracing::warn!(message, correlation_id, "the federated credential does not work");
+        }
     }
 }
 

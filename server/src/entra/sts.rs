@@ -54,8 +54,6 @@ pub struct Sts {
 /// A token that is kept, and when it is renewed.
 struct KeptToken {
     token: Arc<GraphToken>,
-    /// The names of the scopes that it carries, in lower case.
-    granted: BTreeSet<String>,
     schedule: Schedule,
     renewing: AtomicBool,
 }
@@ -227,7 +225,8 @@ impl Sts {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a token for Microsoft Graph is not renewed; the old one serves to its end");
+                    let correlation_id = error.correlation_id();
+                    tracing::warn!(%error, correlation_id, "a token for Microsoft Graph is not renewed; the old one serves to its end");
                     if error.again() != Again::Never {
                         tokio::time::sleep(RENEWAL_PAUSE).await;
                         kept.renewing.store(false, Ordering::Relaxed);
@@ -278,12 +277,12 @@ impl OnBehalfOf {
             ("claims", &claims::request(challenge)),
         ];
         let issued = endpoint.exchange(&self.tenant_id, &parameters).await?;
-        let Issued { token, asked_at, life, refresh_in, scope } = issued;
+        let Issued { mut token, asked_at, life, refresh_in, scope } = issued;
         // Entra names scopes with their resource or without, and may leave out those that were asked for.
         let named = scope.split_ascii_whitespace().filter_map(|scope| scope.rsplit('/').next());
-        let granted = named.chain(self.scopes.iter().map(String::as_str)).map(str::to_ascii_lowercase).collect();
+        token.granted = named.chain(self.scopes.iter().map(String::as_str)).map(str::to_ascii_lowercase).collect();
         let schedule = Schedule::new(asked_at, life, refresh_in);
-        Ok(Arc::new(KeptToken { token: Arc::new(token), granted, schedule, renewing: AtomicBool::new(false) }))
+        Ok(Arc::new(KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) }))
     }
 }
 
@@ -298,7 +297,7 @@ impl Schedule {
 
 impl KeptToken {
     fn covers<'a>(&self, scopes: impl IntoIterator<Item = &'a String>) -> bool {
-        scopes.into_iter().all(|scope| self.granted.contains(&scope.to_ascii_lowercase()))
+        scopes.into_iter().all(|scope| self.token.granted.contains(&scope.to_ascii_lowercase()))
     }
 
     fn weight(&self) -> u32 {
@@ -347,10 +346,9 @@ mod tests {
     #[test]
     fn a_token_is_renewed_by_one_caller_at_a_time_and_not_before_its_time() {
         let now = Instant::now();
-        let token = GraphToken { access_token: SecretString::from("x") };
+        let token = GraphToken { access_token: SecretString::from("x"), granted: BTreeSet::new() };
         let schedule = Schedule::new(now, Duration::from_secs(100), None);
-        let kept =
-            KeptToken { token: Arc::new(token), granted: BTreeSet::new(), schedule, renewing: AtomicBool::new(false) };
+        let kept = KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) };
         assert!(!kept.is_to_be_renewed(now + Duration::from_secs(49)));
         assert!(kept.is_to_be_renewed(now + Duration::from_secs(50)));
         assert!(!kept.is_to_be_renewed(now + Duration::from_secs(50)));

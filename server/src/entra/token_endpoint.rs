@@ -1,5 +1,6 @@
 //! Entra's token endpoint: one exchange from its parameters to the token, repeated while Entra is busy.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use mcp_entra_policy::EntraConfiguration;
@@ -34,6 +35,8 @@ pub(super) struct TokenEndpoint {
 pub struct GraphToken {
     /// What goes behind `Authorization: Bearer`.
     pub access_token: SecretString,
+    /// The delegated permissions that it carries, by name in lower case. An application's carries none.
+    pub granted: BTreeSet<String>,
 }
 
 /// What Entra issued.
@@ -112,7 +115,10 @@ impl TokenEndpoint {
             let body = Zeroizing::new(std::mem::take(&mut answer.body));
             if let Ok(document) = serde_json::from_slice::<TokenDocument>(&body) {
                 return Ok(Issued {
-                    token: GraphToken { access_token: SecretString::from(document.access_token) },
+                    token: GraphToken {
+                        access_token: SecretString::from(document.access_token),
+                        granted: BTreeSet::new(),
+                    },
                     asked_at,
                     life: document.expires_in.into(),
                     refresh_in: document.refresh_in.map(Duration::from),

@@ -26,8 +26,8 @@ impl Access {
         }
     }
 
-    /// Another token in place of one that Graph rejected. What Graph challenges an application with nobody can answer:
-    /// it declares no such capability, and has no sign-in to do anew.
+    /// Another token in place of one that Graph rejected. What Graph challenges an application with nobody can answer: it
+    /// declares no such capability.
     pub(super) async fn instead_of(
         &self,
         rejected: &Arc<GraphToken>,

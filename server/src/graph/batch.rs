@@ -60,10 +60,11 @@ impl Graph {
 
     async fn batches(&self, questions: &[BatchQuestion<'_>]) -> Result<Vec<BatchAnswer>, GraphError> {
         let mut answers = Vec::new();
+        let mailbox = self.mailbox().await;
         for some in questions.chunks(AT_ONCE) {
             // By place, so that those without an answer can be asked again.
             let known = Mutex::new(HashMap::new());
-            let attempt = || self.ask_the_rest(some, &known);
+            let attempt = || self.ask_the_rest(some, &known, &mailbox);
             let again = |incomplete: &Incomplete| match incomplete {
                 Incomplete::Busy(retry_after) => Again::After(*retry_after),
                 Incomplete::Failed(_) => Again::Never,
@@ -83,6 +84,7 @@ impl Graph {
         &self,
         questions: &[BatchQuestion<'_>],
         known: &Mutex<HashMap<usize, BatchAnswer>>,
+        mailbox: &str,
     ) -> Result<(), Incomplete> {
         let is_open = |place: &usize| {
             let known = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,8 +98,8 @@ impl Graph {
             .collect();
         let body = json!({ "requests": requests });
         let url = format!("{}/v1.0{PATH}", self.client.0.base_url);
-        let document =
-            self.answer(&Question { url, query: &[], body: Some(&body) }).await.map_err(Incomplete::Failed)?;
+        let question = Question { url, query: &[], body: Some(&body), mailbox: Some(mailbox) };
+        let (document, _) = self.answer(&question).await.map_err(Incomplete::Failed)?;
         let unexpected = |_| Incomplete::Failed(GraphError::Unexpected { path: PATH });
         let document: BatchDocument = serde_json::from_value(document).map_err(unexpected)?;
 

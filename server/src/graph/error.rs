@@ -1,4 +1,7 @@
 //! What went wrong on the way to Graph or there, in words that a person or a model can act on.
+//!
+//! An error displays codes, ids and our own words, and goes into logs so. What Graph or Entra say in theirs may name an
+//! account, and is told to the caller alone: [`GraphError::told`].
 
 use std::time::Duration;
 
@@ -8,7 +11,7 @@ use serde::Deserialize;
 
 use super::question::is_busy;
 use super::www_authenticate::claims_challenge;
-use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError};
+use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError, word};
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 
 /// Graph's code where the tenant has no Exchange Online.
@@ -59,6 +62,11 @@ pub enum GraphError {
         /// What the request is called in Graph's logs, if it got there.
         client_request_id: String,
     },
+    /// Too much of the caller's waits already.
+    #[error(
+        "too many of your calls about this user wait for Microsoft Graph already; call again when some of them are answered"
+    )]
+    Crowded,
     /// Graph, or Entra before it, took too long.
     #[error("Microsoft Graph gave no answer within {seconds} s; call again in a minute")]
     TooSlow {
@@ -116,6 +124,26 @@ impl GraphError {
                 Remedy::SignIn(sign_in) => Some(sign_in),
                 _ => None,
             },
+            // Even a token that Entra issued to satisfy it is rejected.
+            Self::Refused(refusal) => refusal.challenge.clone().map(SignIn::Satisfying),
+            _ => None,
+        }
+    }
+
+    /// All that can be said of it, for nobody but the caller.
+    pub fn told(&self) -> String {
+        let (who, said) = match self {
+            Self::NoToken { source, .. } | Self::NoApplicationToken { source } => ("Entra", source.their_words()),
+            Self::Refused(refusal) => ("Microsoft Graph", refusal.their_words()),
+            _ => ("", None),
+        };
+        said.map_or_else(|| self.to_string(), |said| format!("{self} {who} says: {said}"))
+    }
+
+    /// How Microsoft's support finds the request to Entra, if that is what failed.
+    pub fn correlation_id(&self) -> Option<&str> {
+        match self {
+            Self::NoToken { source, .. } | Self::NoApplicationToken { source } => source.correlation_id(),
             _ => None,
         }
     }
@@ -153,20 +181,25 @@ struct ErrorMember {
 
 impl GraphRefusal {
     pub(super) fn read(answer: &Answer, client_request_id: &str) -> Self {
-        let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).and_then(word);
         let error = match serde_json::from_slice(&answer.body) {
             Ok(ErrorDocument { error }) => error,
             Err(_) => ErrorMember { code: String::new(), message: String::new() },
         };
         Self {
             status: answer.status,
-            code: error.code,
+            code: word(&error.code).unwrap_or_default(),
             message: error.message,
             request_id: header("request-id"),
             client_request_id: header("client-request-id").unwrap_or_else(|| client_request_id.to_owned()),
             retry_after: retry_after(&answer.headers, Timestamp::now()),
             challenge: claims_challenge(&answer.headers),
         }
+    }
+
+    /// Graph's own text, for nobody but the caller.
+    fn their_words(&self) -> Option<&str> {
+        Some(self.message.as_str()).filter(|message| !message.is_empty())
     }
 
     /// Says that another token may be accepted. None is where the tenant has no mailboxes at all, although Graph answers
@@ -197,9 +230,6 @@ impl std::fmt::Display for GraphRefusal {
         if !self.code.is_empty() {
             write!(formatter, " {}", self.code)?;
         }
-        if !self.message.is_empty() {
-            write!(formatter, ": {}", self.message.trim_end_matches('.'))?;
-        }
         write!(formatter, ". Next: {}", self.next_step())?;
         if let Some(request_id) = &self.request_id {
             write!(formatter, " (request-id {request_id}, client-request-id {}).", self.client_request_id)
@@ -215,22 +245,36 @@ mod tests {
 
     use super::*;
 
-    fn refusal(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> String {
+    fn refused(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> GraphError {
         let headers: HeaderMap =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         let status = StatusCode::from_u16(status).unwrap();
-        GraphRefusal::read(&Answer { status, headers, body: body.as_bytes().to_vec() }, "c1").to_string()
+        let answer = Answer { status, headers, body: body.as_bytes().to_vec() };
+        GraphError::Refused(Box::new(GraphRefusal::read(&answer, "c1")))
+    }
+
+    fn refusal(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> String {
+        refused(status, headers, body).to_string()
     }
 
     #[test]
-    fn a_refusal_names_graphs_code_its_text_the_request_and_what_to_do() {
+    fn a_refusal_names_graphs_code_the_request_and_what_to_do_and_tells_the_caller_graphs_text() {
         let body = r#"{"error":{"code":"ErrorAccessDenied","message":"Access is denied.","innerError":{}}}"#;
-        let text = refusal(403, &[("request-id", "r1")], body);
-        assert!(
-            text.starts_with("Microsoft Graph answered HTTP 403 ErrorAccessDenied: Access is denied. Next: "),
-            "{text}"
-        );
+        let error = refused(403, &[("request-id", "r1")], body);
+        let text = error.to_string();
+        assert!(text.starts_with("Microsoft Graph answered HTTP 403 ErrorAccessDenied. Next: "), "{text}");
         assert!(text.ends_with("(request-id r1, client-request-id c1)."), "{text}");
+        assert_eq!(error.told(), format!("{text} Microsoft Graph says: Access is denied."));
+    }
+
+    #[test]
+    fn what_is_displayed_of_a_refusal_holds_nothing_that_graph_says_in_free_text() {
+        let body =
+            r#"{"error":{"code":"No alice@contoso.com","message":"Resource 'alice@contoso.com' does not exist."}}"#;
+        let ids = [("request-id", "of alice@contoso.com"), ("client-request-id", "of alice@contoso.com")];
+        let error = refused(404, &ids, body);
+        assert!(!error.to_string().contains("alice"), "{error}");
+        assert!(error.told().contains("alice"));
     }
 
     #[test]

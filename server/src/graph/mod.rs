@@ -2,8 +2,8 @@
 //! errors lives here; what to ask it is up to the tools.
 //!
 //! `access` is as whom, `subject` about whom; `question` one question with its repetitions, `pages` and `batch` several
-//! at once; `www_authenticate` is how Graph asks for a better token, `error` what it says otherwise, and `mailboxes` how
-//! much of it at a time.
+//! at once, `groups` the one about memberships; `www_authenticate` is how Graph asks for a better token, `error` what it
+//! says otherwise, `turns` how much of it at a time, and `mailbox` whose turns.
 //!
 //! No answer is kept. A profile or a mailbox changes under our hands, what the user may see of it is for Graph to decide
 //! anew each time, and no tool asks the same question twice in one call: a cache would only ever be wrong or unused.
@@ -11,16 +11,20 @@
 mod access;
 mod batch;
 mod error;
-mod mailboxes;
+mod groups;
+mod mailbox;
 mod pages;
 mod question;
 mod subject;
+mod turns;
 mod www_authenticate;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_entra_policy::{GraphAccess, GraphConfiguration};
+use moka::future::Cache;
 use serde_json::Value;
 
 pub use batch::BatchQuestion;
@@ -28,12 +32,21 @@ pub use error::{GraphError, GraphRefusal};
 pub use pages::List;
 
 use access::Access;
-use mailboxes::Mailboxes;
 use question::{Question, in_time};
 use subject::{Subject, UserId};
+use turns::Turns;
 
-use crate::entra::{ApplicationCredential, OnBehalfOf, Sts};
+use crate::entra::{ApplicationCredential, GraphToken, OnBehalfOf, Sts};
 use crate::token::{Principal, User};
+
+/// Outlook's limit for one application and one mailbox.
+const OF_A_MAILBOX: usize = 4;
+/// Questions to the directory at a time, about whomever: far fewer than Graph answers.
+const OF_THE_DIRECTORY: usize = 32;
+/// How long it is relied on which object id a user principal name stands for, or that Graph does not say.
+const NAME_RELIED_ON: Duration = Duration::from_secs(300);
+/// Most names kept at a time; the least used go first.
+const NAMES_KEPT: u64 = 10_000;
 
 /// Microsoft Graph, as anyone.
 #[derive(Clone)]
@@ -47,7 +60,11 @@ struct Client {
     scopes: BTreeSet<String>,
     /// Absent where nobody reaches Graph as the application.
     application: Option<Arc<ApplicationCredential>>,
-    mailboxes: Mailboxes,
+    /// By mailbox.
+    mailboxes: Turns,
+    directory: Turns,
+    /// By user principal name: what the user's mailbox is called among the queues.
+    named: Cache<String, String>,
 }
 
 /// Microsoft Graph about one user. Tools name what comes behind `/me` or `/users/{id}`, so that none of them can ask about
@@ -56,8 +73,14 @@ pub struct Graph {
     client: GraphClient,
     access: Access,
     subject: Subject,
-    /// Whose turns are taken.
-    mailbox: String,
+    caller: Caller,
+}
+
+/// Whoever asks, with whom turns are shared.
+struct Caller {
+    object_id: String,
+    /// Object id and client: of one user's clients, none delays another.
+    name: String,
 }
 
 impl GraphClient {
@@ -76,7 +99,9 @@ impl GraphClient {
             sts,
             scopes: configuration.scopes.iter().cloned().collect(),
             application: allowed.then(|| Arc::new(application)),
-            mailboxes: Mailboxes::default(),
+            mailboxes: Turns::new(OF_A_MAILBOX),
+            directory: Turns::new(OF_THE_DIRECTORY),
+            named: Cache::builder().max_capacity(NAMES_KEPT).time_to_live(NAME_RELIED_ON).build(),
             base_url,
         }))
     }
@@ -111,11 +136,9 @@ impl GraphClient {
                 (Access::Application(Arc::clone(application)), Subject::User(id))
             }
         };
-        let mailbox = match &subject {
-            Subject::Me => principal.object_id().to_owned(),
-            Subject::User(id) => id.as_str().to_owned(),
-        };
-        Ok(Graph { client: self.clone(), access, subject, mailbox })
+        let object_id = principal.object_id().to_owned();
+        let caller = Caller { name: format!("{object_id} {}", principal.client_id()), object_id };
+        Ok(Graph { client: self.clone(), access, subject, caller })
     }
 }
 
@@ -133,12 +156,22 @@ impl Client {
 impl Graph {
     /// The document at `path` behind the user (as `/messages`; empty: the user), with these query parameters.
     pub async fn get(&self, path: &'static str, query: &[(&str, &str)]) -> Result<Value, GraphError> {
-        in_time(self.answer(&Question { url: self.url(path), query, body: None })).await
+        in_time(self.answer_about(path, query, None)).await.map(|(answer, _)| answer)
     }
 
-    /// The answer to a question that has a body and changes nothing, as `/checkMemberGroups`.
-    pub async fn ask(&self, path: &'static str, body: &Value) -> Result<Value, GraphError> {
-        in_time(self.answer(&Question { url: self.url(path), query: &[], body: Some(body) })).await
+    /// The answer to a question that has a body and changes nothing, and the token that it was asked by.
+    async fn ask(&self, path: &'static str, body: &Value) -> Result<(Value, Arc<GraphToken>), GraphError> {
+        in_time(self.answer_about(path, &[], Some(body))).await
+    }
+
+    async fn answer_about(
+        &self,
+        path: &'static str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<(Value, Arc<GraphToken>), GraphError> {
+        let mailbox = self.mailbox_behind(path).await;
+        self.answer(&Question { url: self.url(path), query, body, mailbox: mailbox.as_deref() }).await
     }
 
     fn url(&self, path: &str) -> String {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::access::Access;
 use super::{Graph, GraphError, GraphRefusal};
 use crate::entra::GraphToken;
 use crate::http_client::{self, Patience};
@@ -41,19 +42,21 @@ pub(super) struct Question<'a> {
     pub(super) query: &'a [(&'a str, &'a str)],
     /// A question that has a body is POSTed.
     pub(super) body: Option<&'a Value>,
+    /// The mailbox that it is about, as it is called among the queues. None for a question to the directory.
+    pub(super) mailbox: Option<&'a str>,
 }
 
 impl Graph {
-    /// Graph's answer, by a token that Graph accepts.
-    pub(super) async fn answer(&self, question: &Question<'_>) -> Result<Value, GraphError> {
+    /// Graph's answer, and the token that Graph accepted.
+    pub(super) async fn answer(&self, question: &Question<'_>) -> Result<(Value, Arc<GraphToken>), GraphError> {
         let token = self.access.token().await?;
         match self.patient_answer(question, &token).await {
             // Revoked, or expired by Graph's clock.
             Err(GraphError::Refused(refusal)) if refusal.is_of_the_token() => {
                 let token = self.access.instead_of(&token, refusal.challenge.as_ref()).await?;
-                self.patient_answer(question, &token).await
+                Ok((self.patient_answer(question, &token).await?, token))
             }
-            answer => answer,
+            answer => Ok((answer?, token)),
         }
     }
 
@@ -66,7 +69,7 @@ impl Graph {
         answer.unwrap_or(Err(GraphError::TooSlow { seconds: PATIENCE.total.as_secs() }))
     }
 
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         question: &Question<'_>,
         token: &GraphToken,
@@ -74,7 +77,12 @@ impl Graph {
         attempt: u32,
     ) -> Result<Value, GraphError> {
         let client = &self.client.0;
-        let _turn = client.mailboxes.turn(&self.mailbox).await;
+        let caller = &self.caller.name;
+        let turn = match question.mailbox {
+            Some(mailbox) => client.mailboxes.turn(mailbox, caller).await,
+            None => client.directory.turn("", caller).await,
+        };
+        let _turn = turn.ok_or(GraphError::Crowded)?;
         let mut request = match question.body {
             None => client.http.get(&question.url).query(question.query),
             Some(body) => client.http.post(&question.url).json(body),
@@ -87,7 +95,10 @@ impl Graph {
         let unreachable = |source| GraphError::Unreachable { source, client_request_id: id.to_owned() };
         let answer = http_client::exchange(request, MAXIMUM_ANSWER).await.map_err(unreachable)?;
         if !answer.status.is_success() {
-            return Err(GraphError::Refused(Box::new(GraphRefusal::read(&answer, id))));
+            let mut refusal = GraphRefusal::read(&answer, id);
+            // An application has no sign-in to do anew.
+            refusal.challenge.take_if(|_| matches!(self.access, Access::Application(_)));
+            return Err(GraphError::Refused(Box::new(refusal)));
         }
         serde_json::from_slice(&answer.body).map_err(|_| GraphError::NotJson { status: answer.status })
     }

@@ -41,6 +41,11 @@ impl UserId {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is a user principal name.
+    pub(super) fn is_name(&self) -> bool {
+        self.0.contains('@')
+    }
 }
 
 impl Subject {

@@ -137,12 +137,11 @@ fn shown(mut tool: Tool, principal: &Principal) -> Tool {
 
 fn answer<T>(parts: &Parts, result: Result<T, ToolError>) -> Result<Json<T>, String> {
     result.map(Json).map_err(|error| {
-        if let ToolError::Graph(error) = &error
-            && let (Some(sign_in), Some(needed)) = (error.sign_in(), parts.extensions.get::<SignInNeeded>())
-        {
+        let ToolError::Graph(error) = error else { return error.to_string() };
+        if let (Some(sign_in), Some(needed)) = (error.sign_in(), parts.extensions.get::<SignInNeeded>()) {
             _ = needed.set(sign_in);
         }
-        error.to_string()
+        error.told()
     })
 }
 

@@ -2,9 +2,9 @@
 //! the grants allow.
 //!
 //! A missing scope is a challenge that the client can meet, a missing authentication context one that it can meet if it
-//! said so. A missing role or group is nothing that a client could acquire by another token request, and neither is the
-//! lifting of a deny, so the answer is a 403 without a challenge (RFC 6750 would loop), whose body is a JSON-RPC error
-//! that says what is missing.
+//! said so, and so is a sign-in without which the caller's groups cannot be learnt. A missing role or group is nothing
+//! that a client could acquire by another token request, and neither is the lifting of a deny, so the answer is a 403
+//! without a challenge (RFC 6750 would loop), whose body is a JSON-RPC error that says what is missing.
 
 use std::sync::Arc;
 
@@ -13,14 +13,16 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
-use mcp_entra_policy::{BuiltInTool, CallerKind, Decision, Refusal, Ways, built_in_tool};
+use mcp_entra_policy::{BuiltInTool, CallerKind, Decision, GraphAccess, Refusal, Ways, built_in_tool};
 use serde_json::{Value, json};
 
 use super::Gate;
 use super::answer::{self, code};
 use super::message::{Message, Method};
+use super::sign_in;
 use crate::audit::{Outcome, Rule, Trail};
 use crate::entra::{ClaimsChallenge, SignIn};
+use crate::groups::Learnt;
 use crate::policy::Permissions;
 use crate::token::Principal;
 
@@ -35,7 +37,15 @@ pub(super) async fn layer(
     next: Next,
 ) -> Response {
     let permissions = gate.policy.permissions(principal.caller());
-    let (permissions, unlearnt) = with_groups(&gate, &principal, &message, permissions).await;
+    let (permissions, learnt) = with_groups(&gate, &principal, &message, permissions).await;
+    // Whatever the groups would decide: the client can bring about that they are learnt.
+    if let Some(Err(unlearnt)) = &learnt
+        && let Some(sign_in) = &unlearnt.sign_in
+        && let Some((challenge, reason)) = sign_in::challenge(&gate, &principal, sign_in).await
+    {
+        trail.decided(Outcome::Refused(reason));
+        return challenge;
+    }
     if let Method::CallTool { tool: name } = &message.method {
         match offered(&gate, name) {
             // rmcp answers -32602, as the specification has it: there is nothing to be allowed.
@@ -53,7 +63,7 @@ pub(super) async fn layer(
                         principal: &principal,
                         message: &message,
                         tool,
-                        unlearnt,
+                        learnt,
                     }
                     .answer(&refusal)
                     .await;
@@ -66,25 +76,27 @@ pub(super) async fn layer(
     next.run(request).await
 }
 
-/// Learns the caller's groups where the answer depends on them, or why they cannot be learnt.
+/// Learns the caller's groups where the answer depends on them.
 async fn with_groups(
     gate: &Gate,
     principal: &Principal,
     message: &Message,
     permissions: Permissions,
-) -> (Permissions, Option<Arc<str>>) {
-    let tools: Vec<&BuiltInTool> = match &message.method {
-        Method::CallTool { tool } => offered(gate, tool).into_iter().collect(),
-        Method::ListTools => gate.configuration.graph.tools.iter().filter_map(|name| built_in_tool(name)).collect(),
-        _ => return (permissions, None),
+) -> (Permissions, Option<Learnt>) {
+    let graph = &gate.configuration.graph;
+    let ids = match &message.method {
+        Method::CallTool { tool } => permissions.groups_to_learn(offered(gate, tool), graph.access),
+        Method::ListTools => {
+            let tools = graph.tools.iter().filter_map(|name| built_in_tool(name));
+            permissions.groups_to_learn(tools, GraphAccess::OnBehalfOf)
+        }
+        _ => None,
     };
-    let (Some(directory), Some(ids)) = (&gate.groups, permissions.groups_to_learn(tools)) else {
+    let (Some(directory), Some(ids)) = (&gate.groups, ids) else {
         return (permissions, None);
     };
-    match directory.among(principal, &ids).await {
-        Ok(groups) => (permissions.with_groups(Some(&groups)), None),
-        Err(why) => (permissions.with_groups(None), Some(why)),
-    }
+    let learnt = directory.among(principal, &ids).await;
+    (permissions.with_groups(learnt.as_deref().ok()), Some(learnt))
 }
 
 fn offered(gate: &Gate, name: &str) -> Option<&'static BuiltInTool> {
@@ -112,8 +124,8 @@ struct Refused<'a> {
     principal: &'a Principal,
     message: &'a Message,
     tool: &'a BuiltInTool,
-    /// Why the caller's groups could not be learnt, where they were asked for.
-    unlearnt: Option<Arc<str>>,
+    /// The caller's groups, where Graph was asked for them.
+    learnt: Option<Learnt>,
 }
 
 impl Refused<'_> {
@@ -175,8 +187,11 @@ impl Refused<'_> {
     }
 
     fn groups_unknown(&self) -> String {
-        match &self.unlearnt {
-            Some(why) => format!(" In which groups you are could not be learnt, so that none counts: {why}"),
+        match &self.learnt {
+            Some(Err(unlearnt)) => {
+                format!(" In which groups you are could not be learnt, so that none counts: {}", unlearnt.why)
+            }
+            Some(Ok(_)) => GROUPS_HIDDEN.to_owned(),
             None => GROUPS_UNKNOWN.to_owned(),
         }
     }
@@ -202,6 +217,10 @@ impl Refused<'_> {
 const GROUPS_UNKNOWN: &str = " Your token does not say which groups you are in: its groups claim is absent, lists names \
      instead of object ids, or there are too many groups. So membership in a group cannot be seen: ask for the object ids of \
      the groups assigned to the application to be emitted (groupMembershipClaims ApplicationGroup), or for a role.";
+
+const GROUPS_HIDDEN: &str = " Microsoft Graph shows this server no groups with hidden membership, so that a group which it \
+     does not show may be one that you are in: an administrator consents to the delegated permission Member.Read.Hidden for \
+     the app registration of the server.";
 
 fn what_would_allow(kind: CallerKind, ways: &Ways) -> String {
     let roles = ways.roles.iter().map(|role| format!("the app role {role}"));

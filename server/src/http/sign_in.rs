@@ -31,14 +31,25 @@ pub(super) async fn layer(
     request.extensions_mut().insert(Arc::clone(&needed));
     let answer = next.run(request).await;
     let Some(sign_in) = needed.get() else { return answer };
-    match gate.challenge.sign_in(&principal, sign_in, DESCRIPTION).await {
-        Some(challenge) => {
-            trail.challenged(match sign_in {
-                SignIn::Anew => "sign_in_needed",
-                SignIn::Satisfying(_) => "insufficient_claims",
-            });
+    match challenge(&gate, &principal, sign_in).await {
+        Some((challenge, reason)) => {
+            trail.challenged(reason);
             challenge
         }
         None => answer,
     }
+}
+
+/// The challenge to this sign-in and its reason, if the client can meet it and was not asked the same already.
+pub(super) async fn challenge(
+    gate: &Gate,
+    principal: &Principal,
+    sign_in: &SignIn,
+) -> Option<(Response, &'static str)> {
+    let challenge = gate.challenge.sign_in(principal, sign_in, DESCRIPTION).await?;
+    let reason = match sign_in {
+        SignIn::Anew => "sign_in_needed",
+        SignIn::Satisfying(_) => "insufficient_claims",
+    };
+    Some((challenge, reason))
 }

@@ -5,15 +5,26 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use entra_emulator::sign_in::{Authority, sign_in_with_claims};
 use entra_emulator::{App, ConditionalAccess, Fault, FaultKind, Host, Matcher};
 use http::header::WWW_AUTHENTICATE;
+use mcp_entra_policy::{Deny, GraphAccess, Subject};
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::harness::{ON_BEHALF_OF, Setup, Site};
-use crate::tenant::{ALICE, SCOPE, TestTenant, control, trust_bundle};
+use crate::harness::{ON_BEHALF_OF, Setup, Site, deny_to_everyone, grant_to_sales};
+use crate::tenant::{ALICE, BOB, SCOPE, TestTenant, control, trust_bundle};
 
 /// A token of alice, whose client says that it can answer claims challenges, or not.
 fn token(tenant: &TestTenant, capable: bool) -> String {
-    let mut claims = tenant.claims(ALICE);
+    token_with(tenant, tenant.claims(ALICE), capable)
+}
+
+/// One of bob that does not say which groups he is in.
+fn token_without_groups(tenant: &TestTenant, capable: bool) -> String {
+    let mut claims = tenant.claims(BOB);
+    claims.as_object_mut().unwrap().remove("groups");
+    token_with(tenant, claims, capable)
+}
+
+fn token_with(tenant: &TestTenant, mut claims: Value, capable: bool) -> String {
     if capable {
         claims["xms_cc"] = json!(["cp1"]);
     }
@@ -205,4 +216,103 @@ async fn what_no_sign_in_helps_against_is_no_challenge() {
     });
     let text = tool_error(call(&site, &token(tenant, true)).await).await;
     assert!(text.contains("AADSTS65001") && text.contains("Grant admin consent"), "{text}");
+}
+
+/// A server where everything depends on groups: it is granted to Sales, in which bob is, and denied to another group.
+fn for_groups() -> Setup {
+    let mut setup = Setup::new();
+    setup.policy.grants = vec![grant_to_sales(&setup.tenant, &["*"])];
+    setup.policy.denies.push(Deny {
+        to: Some(vec![Subject::Group { id: uuid::Uuid::new_v4().to_string(), display_name: None }]),
+        ..deny_to_everyone(&["*"])
+    });
+    setup
+}
+
+/// Graph rejects the next token, and the one in its place.
+fn challenge_by_graph(tenant: &TestTenant) {
+    let claims = URL_SAFE_NO_PAD.encode(r#"{"access_token":{"nbf":{"essential":true,"value":"1"}}}"#);
+    let header = format!("Bearer error=\"insufficient_claims\", claims=\"{claims}\"");
+    let body = r#"{"error":{"code":"InvalidAuthenticationToken","message":"No."}}"#.to_owned();
+    let matcher = Matcher { host: Some(Host::Graph), tenant: Some(tenant.id), ..Matcher::default() };
+    let headers = [("WWW-Authenticate".to_owned(), header)].into();
+    control().inject(Fault { matcher, times: 2, kind: FaultKind::Status { status: 401, headers, body } }).unwrap();
+}
+
+#[tokio::test]
+async fn what_graph_goes_on_to_challenge_is_a_challenge_to_a_user_and_none_to_the_application_in_their_place() {
+    for (access, status) in [(GraphAccess::OnBehalfOf, 401), (GraphAccess::Application, 200)] {
+        let mut setup = Setup::new();
+        setup.configuration.graph.access = access;
+        setup.policy.grants[0].graph = access;
+        change_server(&setup.tenant, |app| app.granted_graph_roles = vec!["User.Read.All".to_owned()]);
+        let site = setup.start().await;
+        challenge_by_graph(&site.setup.tenant);
+        let response = call(&site, &token(&site.setup.tenant, true)).await;
+        assert_eq!((response.status().as_u16(), asked(&response).is_some()), (status, status == 401), "{access:?}");
+    }
+}
+
+type Ask = fn(&TestTenant);
+
+/// Every way in which Entra or Graph asks for a sign-in, with the reason that the audit line gives.
+const ASKING: [(&str, Ask); 6] = [
+    ("insufficient_claims", |tenant| {
+        change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor)
+    }),
+    ("insufficient_claims", |tenant| {
+        change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactorBasicAction);
+    }),
+    ("insufficient_claims", |tenant| {
+        let bob = control().change_tenant(tenant.id, |directory| Ok(directory.find_user(BOB).unwrap().oid)).unwrap();
+        control().revoke(tenant.id, bob).unwrap();
+    }),
+    ("insufficient_claims", |tenant| challenge_by_graph(tenant)),
+    ("sign_in_needed", |tenant| refuse_exchange(tenant, 1, 50173, "invalid_grant", None)),
+    ("sign_in_needed", |tenant| refuse_exchange(tenant, 1, 1_234_567, "interaction_required", None)),
+];
+
+#[tokio::test]
+async fn a_sign_in_that_is_asked_for_while_groups_are_read_is_a_challenge_to_a_call_and_to_a_list() {
+    for (reason, ask) in ASKING {
+        for method in ["tools/call", "tools/list"] {
+            let site = for_groups().start().await;
+            let token = token_without_groups(&site.setup.tenant, true);
+            ask(&site.setup.tenant);
+            let params = json!({ "name": "get_user_details", "arguments": {} });
+            let response = site.rpc(&token, method, params).await;
+            assert_eq!(response.status(), 401, "{reason} {method}");
+            let header = response.headers()[WWW_AUTHENTICATE].to_str().unwrap();
+            assert!(header.contains("resource_metadata=\"https://"), "{header}");
+            assert_eq!(header.contains("error=\"insufficient_claims\", claims=\""), reason == "insufficient_claims");
+            let line = site.audit_of(&response).await;
+            assert_eq!((&line["decision"], &line["reason"]), (&json!("refused"), &json!(reason)), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_the_challenge_cannot_be_met_groups_are_unknown_and_the_refusal_says_what_to_do() {
+    let site = for_groups().start().await;
+    let tenant = &site.setup.tenant;
+    change_server(tenant, |app| app.conditional_access = ConditionalAccess::MultiFactor);
+    assert_eq!(call(&site, &token_without_groups(tenant, true)).await.status(), 401);
+    // Neither a client that cannot, nor one that was asked the same a moment ago.
+    for capable in [false, true] {
+        let token = token_without_groups(tenant, capable);
+        let response = call(&site, &token).await;
+        assert_eq!((response.status().as_u16(), response.headers().get(WWW_AUTHENTICATE)), (403, None));
+        let text = response.text().await.unwrap();
+        assert!(text.contains("AADSTS50076") && text.contains("second factor"), "{text}");
+        assert_eq!(site.tools(&token).await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn what_no_sign_in_helps_against_while_groups_are_read_is_no_challenge() {
+    let site = for_groups().start().await;
+    let tenant = &site.setup.tenant;
+    change_server(tenant, |app| app.conditional_access = ConditionalAccess::Blocked);
+    let response = call(&site, &token_without_groups(tenant, true)).await;
+    assert_eq!((response.status().as_u16(), response.headers().get(WWW_AUTHENTICATE)), (403, None));
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use entra_emulator::{Fault, FaultKind, Host, Matcher};
-use mcp_entra_policy::{CompiledPolicy, Deny, GroupsSource, Subject};
+use entra_emulator::{Fault, FaultKind, Host, Matcher, Tenant};
+use mcp_entra_policy::{CompiledPolicy, Deny, Grant, GraphAccess, GroupsSource, Subject};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -57,8 +57,28 @@ fn break_graph(tenant: &TestTenant, times: u32) {
     control().inject(Fault { matcher, times, kind }).unwrap();
 }
 
+/// Consents to what Graph shows hidden memberships by.
+fn consent_to_hidden(tenant: &TestTenant) {
+    change(tenant, |directory| {
+        let scopes = directory.apps.iter_mut().map(|app| &mut app.granted_graph_scopes);
+        scopes.filter(|scopes| !scopes.is_empty()).for_each(|scopes| scopes.push("Member.Read.Hidden".to_owned()));
+    });
+}
+
+fn change(tenant: &TestTenant, change: impl Fn(&mut Tenant)) {
+    let changed = control().change_tenant(tenant.id, |directory| {
+        change(directory);
+        Ok(())
+    });
+    changed.unwrap();
+}
+
 async fn refusal(site: &Site, token: &str) -> String {
-    let answer = site.call(token, "get_user_details", json!({})).await;
+    refusal_of(site, token, "get_user_details").await
+}
+
+async fn refusal_of(site: &Site, token: &str, tool: &str) -> String {
+    let answer = site.call(token, tool, json!({})).await;
     assert_eq!(answer.status(), 403);
     let answer: Value = answer.json().await.unwrap();
     answer["error"]["message"].as_str().unwrap().to_owned()
@@ -136,6 +156,7 @@ async fn where_graph_cannot_answer_every_deny_to_a_group_matches() {
     });
     let tenant = &setup.tenant;
     let (first, second) = (overage(tenant, ALICE), absent(tenant, ALICE));
+    consent_to_hidden(tenant);
     break_graph(tenant, 1);
     let site = setup.start().await;
     assert!(refusal(&site, &first).await.contains("could not be learnt"));
@@ -159,11 +180,68 @@ async fn a_deny_to_a_group_holds_for_a_member_whose_token_lists_other_groups_alo
     for (user, status) in [(BOB, 403), (ALICE, 200)] {
         let mut setup = Setup::new();
         let token = listing_another(&mut setup, user);
+        consent_to_hidden(&setup.tenant);
         let site = setup.start().await;
         assert_eq!(site.call(&token, "get_user_details", json!({})).await.status(), status, "{user}");
         assert_eq!(site.tools(&token).await.is_empty(), status == 403, "{user}");
         assert_eq!(questions(&site), 1, "{user}");
     }
+}
+
+#[tokio::test]
+async fn a_deny_to_a_group_holds_for_whomever_graph_does_not_show_to_be_outside_it() {
+    for hidden in [false, true] {
+        for consent in [false, true] {
+            // Sales is denied everything: to bob, who is in it, and to alice only while that cannot be seen.
+            for (user, status) in [(BOB, 403), (ALICE, if consent { 200 } else { 403 })] {
+                let mut setup = Setup::new();
+                let token = listing_another(&mut setup, user);
+                change(&setup.tenant, |directory| directory.groups[0].hidden_membership = hidden);
+                if consent {
+                    consent_to_hidden(&setup.tenant);
+                }
+                let site = setup.start().await;
+                let case = format!("{user}, hidden: {hidden}, consent: {consent}");
+                let answer = site.call(&token, "get_user_details", json!({})).await;
+                assert_eq!(answer.status(), status, "{case}");
+                let unknown = !consent && (hidden || user == ALICE);
+                assert_eq!(answer.text().await.unwrap().contains("Member.Read.Hidden"), unknown, "{case}");
+                assert_eq!(site.tools(&token).await.is_empty(), status == 403, "{case}");
+                assert_eq!(questions(&site), 1, "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_with_hidden_membership_grants_where_graph_shows_it_and_nothing_else() {
+    for (consent, status) in [(false, 403), (true, 200)] {
+        let setup = for_sales();
+        change(&setup.tenant, |directory| directory.groups[0].hidden_membership = true);
+        if consent {
+            consent_to_hidden(&setup.tenant);
+        }
+        let site = setup.start().await;
+        let answer = site.call(&overage(&site.setup.tenant, BOB), "get_user_details", json!({})).await;
+        assert_eq!(answer.status(), status);
+        let text = answer.text().await.unwrap();
+        assert_eq!(text.contains("Member.Read.Hidden") && text.contains("\"groupsUnknown\":true"), !consent, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_denied_to_a_group_elsewhere_neither_asks_graph_nor_takes_away_what_is_granted_to_a_listed_one() {
+    let mut setup = Setup::new();
+    let token = listing_another(&mut setup, ALICE);
+    setup.policy.denies[0].forbid = deny_to_everyone(&["list_*"]).forbid;
+    break_graph(&setup.tenant, 20);
+    let site = setup.start().await;
+    refusal_of(&site, &token, "list_my_messages").await;
+    assert_eq!(questions(&site), 1);
+    assert_eq!(site.tools(&token).await, ["get_user_details"]);
+    let before = questions(&site);
+    assert_ne!(site.call(&token, "get_user_details", json!({})).await.status(), 403);
+    assert_eq!(questions(&site), before);
 }
 
 #[tokio::test]
@@ -173,6 +251,53 @@ async fn and_where_graph_cannot_answer_for_everybody_whose_token_does_not_list_i
     break_graph(&setup.tenant, 20);
     let site = setup.start().await;
     assert!(refusal(&site, &token).await.contains("could not be learnt"));
+}
+
+/// Everything is granted to [`ROLE`](crate::tenant::ROLE), and to the group Sales with Graph as the application. alice has
+/// the role and is in the group; bob is in the group.
+async fn wider_for_sales(configured: GraphAccess) -> Site {
+    let mut setup = Setup::new();
+    setup.configuration.graph.access = configured;
+    let wider = Grant { graph: GraphAccess::Application, ..grant_to_sales(&setup.tenant, &["*"]) };
+    setup.policy.grants = vec![grant_to_readers(&["*"]), wider];
+    let server = setup.tenant.server;
+    control()
+        .change_tenant(setup.tenant.id, |directory| {
+            let alice = directory.find_user(ALICE).unwrap().oid;
+            directory.groups.iter_mut().for_each(|group| group.members.push(alice));
+            let app = directory.apps.iter_mut().find(|app| app.client_id == server).unwrap();
+            app.granted_graph_roles = vec!["User.Read.All".to_owned()];
+            Ok(())
+        })
+        .unwrap();
+    setup.start().await
+}
+
+#[tokio::test]
+async fn the_applications_access_to_graph_is_granted_to_a_group_wherever_membership_is_learnt() {
+    let listed: fn(&TestTenant, &str) -> String = |tenant, user| tenant.token(user);
+    for (user, name) in [(ALICE, "Alice Adams"), (BOB, "Bob Brown")] {
+        for form in [listed, overage, absent, names] {
+            let site = wider_for_sales(GraphAccess::Application).await;
+            let answer = site.call(&form(&site.setup.tenant, user), "get_user_details", json!({})).await;
+            let answer: Value = answer.json().await.unwrap();
+            assert_eq!(answer["result"]["structuredContent"]["displayName"], name, "{answer}");
+            let requests = site.setup.tenant.requests();
+            let profile = requests.iter().rfind(|request| request.host == Host::Graph).unwrap();
+            assert!(profile.path.starts_with("/v1.0/users/") && profile.user.is_none(), "{user}: {profile:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn and_is_not_asked_about_where_the_server_does_not_allow_it_or_nothing_is_called() {
+    let site = wider_for_sales(GraphAccess::OnBehalfOf).await;
+    let alice = overage(&site.setup.tenant, ALICE);
+    assert_eq!(site.call(&alice, "get_user_details", json!({})).await.status(), 200);
+    assert_eq!(questions(&site), 0);
+    let site = wider_for_sales(GraphAccess::Application).await;
+    assert_eq!(site.tools(&overage(&site.setup.tenant, ALICE)).await.len(), 2);
+    assert_eq!(questions(&site), 0);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod groups;
 mod harness;
 mod identity;
 mod issuer;
+mod mailboxes;
 mod messages;
 mod operation;
 mod pins;

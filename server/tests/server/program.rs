@@ -2,16 +2,19 @@
 
 use std::process::Stdio;
 
-use entra_emulator::Message;
+use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
+use mcp_entra_policy::{CallerKind, GraphAccess, Subject};
+use mcp_entra_server::entra::{ApplicationCredential, FederatedToken};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::{Client, RequestBuilder, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::task::JoinHandle;
 
-use crate::harness::{HOST, ON_BEHALF_OF, PATIENCE, Setup, delay_graph, eventually};
-use crate::tenant::{ALICE, control};
+use crate::harness::{HOST, ON_BEHALF_OF, PATIENCE, Setup, delay_graph, eventually, grant, grant_to_sales};
+use crate::tenant::{ALICE, BOB, ROLE, control, http as http_of_the_server};
 
 /// `serve` with everything that it needs. `setpriv` (util-linux) ends it with this process, even if that is killed.
 pub(crate) fn serve(setup: &Setup) -> Command {
@@ -91,29 +94,97 @@ async fn no_answer_of_graph_reaches_the_log_at_any_level() {
         .unwrap();
     let token = setup.tenant.token(ALICE);
     for filter in ["trace", "info,rmcp=trace", "info,rmcp::service=trace", "info,[request]=trace"] {
-        let mut command = serve(&setup);
-        command.env("RUST_LOG", filter);
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let serving = log_line(&mut lines, "admin_address").await;
-        let log = tokio::spawn(async move {
-            let mut log = String::new();
-            while let Some(line) = lines.next_line().await.unwrap() {
-                log.push_str(&line);
-            }
-            log
-        });
-        ready(&serving).await;
-        let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"list_my_messages"}}"#;
-        let response = post(&serving).bearer_auth(&token).body(call).send().await.unwrap();
-        assert!(response.text().await.unwrap().contains(SUBJECT));
-        terminate(&child);
-        assert!(tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap().success());
-        let log = log.await.unwrap();
-        assert!(log.contains("draining"), "{filter}: {log}");
+        let server = Logged::start(&setup, filter).await;
+        let answer = server.call(&token, r#"{"name":"list_my_messages"}"#).await;
+        assert!(answer.contains(SUBJECT));
+        let log = server.end().await;
         for private in [SUBJECT, &token] {
             assert!(!log.contains(private), "{filter}: {private} is in {log}");
         }
+    }
+}
+
+/// Stands in every text of Entra and Graph, and nowhere else.
+const ACCOUNT: &str = "mallory@fabrikam.com";
+
+/// Lets `times` questions of this grant fail so, with [`ACCOUNT`] in the text.
+fn refuse(setup: &Setup, grant_type: &str, times: u32, code: u32) {
+    let message = format!("The account '{ACCOUNT}' is not known.");
+    let (error, suberror, claims) = ("invalid_grant".to_owned(), None, None);
+    inject(setup, grant_type, times, FaultKind::Aadsts { code, status: 400, error, message, suberror, claims });
+}
+
+fn inject(setup: &Setup, grant_type: &str, times: u32, kind: FaultKind) {
+    let grant_type = Some(grant_type.to_owned()).filter(|grant_type| !grant_type.is_empty());
+    let host = Some(if grant_type.is_some() { Host::Authority } else { Host::Graph });
+    let matcher = Matcher { host, tenant: Some(setup.tenant.id), path: None, grant_type };
+    control().inject(Fault { matcher, times, kind }).unwrap();
+}
+
+fn status(status: u16, body: &str) -> FaultKind {
+    FaultKind::Status { status, headers: [].into(), body: body.replace("ACCOUNT", ACCOUNT) }
+}
+
+#[tokio::test]
+async fn no_text_in_which_entra_or_graph_name_an_account_reaches_log_status_or_metrics() {
+    for filter in ["info", "trace"] {
+        let mut setup = Setup::new();
+        setup.configuration.graph.access = GraphAccess::Application;
+        let daemons = Subject::AppRole { role: ROLE.into(), callers: [CallerKind::Application].into() };
+        setup.policy.grants.push(grant("daemons", daemons, &["*"]));
+        setup.policy.grants.push(grant_to_sales(&setup.tenant, &["*"]));
+        setup.write_files();
+        let tenant = &setup.tenant;
+        let daemon = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon));
+        // A token of each call's own: of one that was refused, Entra is not asked again at once. bob's needs his groups.
+        let token = |user: &str, number: u32| {
+            let mut claims = tenant.claims(user);
+            claims.as_object_mut().unwrap().remove("groups");
+            claims["uti"] = json!(number.to_string());
+            tenant.sign(&json!({}), &claims)
+        };
+        let details = r#"{"name":"get_user_details"}"#;
+        let of_alice = r#"{"name":"get_user_details","arguments":{"user":"alice@contoso.com"}}"#;
+
+        refuse(&setup, "client_credentials", 50, 700_016);
+        let server = Logged::start(&setup, filter).await;
+        let probed = server.status_with("AADSTS700016").await;
+        // The caller is told, whoever says it of whom.
+        let mut told = vec![server.call(&daemon, of_alice).await];
+        refuse(&setup, ON_BEHALF_OF, 2, 50034);
+        told.push(server.call(&token(ALICE, 1), details).await);
+        told.push(server.call(&token(BOB, 1), details).await);
+        inject(&setup, "", 2, status(403, r#"{"error":{"code":"Denied","message":"Not for ACCOUNT."}}"#));
+        told.push(server.call(&token(ALICE, 2), details).await);
+        told.push(server.call(&token(BOB, 2), details).await);
+        for text in &told {
+            assert!(text.contains(ACCOUNT), "{text}");
+        }
+        assert_eq!((probed + &server.metrics().await).find(ACCOUNT), None);
+        let log = server.end().await;
+        for logged in
+            ["AADSTS700016", "AADSTS50034", "groups of a user not learnt", "HTTP 403 Denied", "correlation_id"]
+        {
+            assert!(log.contains(logged), "{filter}: {logged} is not in {log}");
+        }
+        assert_eq!(log.find(ACCOUNT), None, "{filter}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_the_application_that_is_not_entras_is_not_quoted() {
+    for (code, body) in [
+        (400, r#"{"error_description":"For ACCOUNT."}"#),
+        (400, r#"{"error_codes":"ACCOUNT"}"#),
+        (200, r#"{"expires_in":"ACCOUNT"}"#),
+        (400, "ACCOUNT"),
+    ] {
+        let setup = Setup::new();
+        let (credential, entra) = (FederatedToken::at(setup.tenant.token_file()), &setup.configuration.entra);
+        let application = ApplicationCredential::new(http_of_the_server(), entra, "https://graph.example", credential);
+        inject(&setup, "client_credentials", 50, status(code, body));
+        let error = application.token().await.unwrap_err().to_string();
+        assert!(!error.contains(ACCOUNT) && error.contains("Entra"), "{body}: {error}");
     }
 }
 
@@ -158,6 +229,61 @@ async fn the_program_writes_audit_lines_to_stdout_and_finishes_its_answers_befor
     let recorded: Vec<_> = lines.iter().map(|line| line["requestId"].as_str().unwrap()).collect();
     assert_eq!(recorded, [&answered_id, &request_id(&refused)], "what is only counted is told at the end");
     assert_eq!((&lines[1]["reason"], &lines[1]["count"]), (&"token_missing".into(), &1.into()));
+}
+
+/// A server whose log is kept.
+struct Logged {
+    child: Child,
+    serving: Value,
+    log: JoinHandle<String>,
+}
+
+impl Logged {
+    async fn start(setup: &Setup, filter: &str) -> Self {
+        let mut command = serve(setup);
+        command.env("RUST_LOG", filter);
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let serving = log_line(&mut lines, "admin_address").await;
+        let log = tokio::spawn(async move {
+            let mut log = String::new();
+            while let Some(line) = lines.next_line().await.unwrap() {
+                log.push_str(&line);
+            }
+            log
+        });
+        ready(&serving).await;
+        Self { child, serving, log }
+    }
+
+    async fn call(&self, token: &str, params: &str) -> String {
+        let call = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{params}}}"#);
+        post(&self.serving).bearer_auth(token).body(call).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// `/status`, once this stands in it.
+    async fn status_with(&self, text: &str) -> String {
+        eventually(text, async || Some(self.admin("/status").await).filter(|status| status.contains(text))).await
+    }
+
+    async fn metrics(&self) -> String {
+        self.admin("/metrics").await
+    }
+
+    async fn admin(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.serving["admin_address"].as_str().unwrap());
+        http().get(url).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// Ends it: what it has logged, and its audit lines.
+    async fn end(self) -> String {
+        terminate(&self.child);
+        let output = tokio::time::timeout(PATIENCE, self.child.wait_with_output()).await.unwrap().unwrap();
+        assert!(output.status.success(), "{:?}", output.status);
+        let log = self.log.await.unwrap();
+        assert!(log.contains("draining"), "{log}");
+        log + &String::from_utf8(output.stdout).unwrap()
+    }
 }
 
 pub(crate) fn http() -> Client {

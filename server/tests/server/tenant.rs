@@ -114,7 +114,7 @@ impl TestTenant {
             ..App::default()
         };
         let daemons = [daemon, daemon_without_role].map(|client_id| App { client_id, ..App::default() });
-        let group = Group { id: sales, display_name: "Sales".to_owned(), members: vec![bob.oid] };
+        let group = Group { id: sales, display_name: "Sales".to_owned(), members: vec![bob.oid], ..Group::default() };
         control()
             .add_tenant(Tenant {
                 id,

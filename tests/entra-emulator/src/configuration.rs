@@ -401,7 +401,7 @@ pub struct Message {
     pub is_read: bool,
 }
 
-/// A security group.
+/// A group.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Group {
@@ -413,4 +413,7 @@ pub struct Group {
     /// Object ids of users and of other groups.
     #[serde(default)]
     pub members: Vec<Uuid>,
+    /// Whether Graph shows who is in it to callers with `Member.Read.Hidden` alone (`visibility: HiddenMembership`).
+    #[serde(default)]
+    pub hidden_membership: bool,
 }

@@ -246,6 +246,12 @@ impl Caller {
         matches!(self.subject, Subject::User { oid, .. } if oid == user.oid)
     }
 
+    /// Whether the caller has this permission.
+    pub(crate) fn has(&self, permission: &str) -> bool {
+        let (Subject::User { scopes: granted, .. } | Subject::Application { roles: granted }) = &self.subject;
+        granted.iter().any(|one| one == permission)
+    }
+
     pub(crate) fn directory(&self) -> &Tenant {
         &self.tenant.directory
     }

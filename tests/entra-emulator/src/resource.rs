@@ -28,6 +28,7 @@ const GRAPH_SCOPES: &[&str] = &[
     "Mail.ReadBasic",
     "Mail.ReadWrite",
     "Mail.Send",
+    "Member.Read.Hidden",
     "Notes.Read",
     "People.Read",
     "Sites.Read.All",

@@ -75,7 +75,7 @@ pub(crate) async fn groups(
     options: Options,
 ) -> Result<Json<Value>, GraphError> {
     let oid = caller.user(&target, &MEMBER_OF)?.oid;
-    let groups = caller.directory().groups.iter().filter(|group| group.members.contains(&oid));
+    let groups = caller.directory().groups.iter().filter(|group| group.members.contains(&oid) && caller.sees(group));
     list(&shared, uri.path(), &options, groups)
 }
 
@@ -88,7 +88,8 @@ pub(crate) async fn transitive_groups(
     options: Options,
 ) -> Result<Json<Value>, GraphError> {
     let oid = caller.user(&target, &MEMBER_OF)?.oid;
-    list(&shared, uri.path(), &options, caller.directory().transitive_groups(oid).into_iter())
+    let groups = caller.directory().transitive_groups(oid).into_iter().filter(|group| caller.sees(group));
+    list(&shared, uri.path(), &options, groups)
 }
 
 fn list<'g>(
@@ -154,7 +155,13 @@ impl Caller {
     }
 
     fn group_ids(&self, user: &User) -> Vec<String> {
-        self.directory().transitive_groups(user.oid).iter().map(|group| group.id.to_string()).collect()
+        let groups = self.directory().transitive_groups(user.oid).into_iter().filter(|group| self.sees(group));
+        groups.map(|group| group.id.to_string()).collect()
+    }
+
+    /// Whether the caller is shown who is in the group.
+    fn sees(&self, group: &Group) -> bool {
+        !group.hidden_membership || self.has("Member.Read.Hidden")
     }
 }
 

@@ -115,8 +115,9 @@ async fn a_throttled_caller_that_cannot_wait_is_told_when_to_come_back() {
     let graph = graph_of(&tenant, ALICE).await;
     let body = r#"{"error":{"code":"TooManyRequests","message":"Slow down."}}"#;
     next_answer(&tenant, 429, &[("Retry-After", "120.5")], body);
-    let error = graph.get("", &[]).await.unwrap_err().to_string();
-    assert!(error.contains("429 TooManyRequests: Slow down.") && error.contains("after 121 seconds"), "{error}");
+    let error = graph.get("", &[]).await.unwrap_err().told();
+    assert!(error.contains("429 TooManyRequests.") && error.contains("after 121 seconds"), "{error}");
+    assert!(error.ends_with("Microsoft Graph says: Slow down."), "{error}");
     assert_eq!(questions(&tenant), 1);
 }
 

@@ -214,6 +214,25 @@ async fn memberships_are_direct_or_transitive_as_asked() {
 }
 
 #[tokio::test]
+async fn a_hidden_membership_is_shown_to_a_token_with_the_permission_alone() {
+    let world = World::with(|tenant| tenant.groups[0].hidden_membership = true);
+    for (scope, shown) in [("User.Read", false), ("User.Read Member.Read.Hidden", true)] {
+        let token = world.graph_token("bob", scope);
+        for path in ["/me/memberOf", "/me/transitiveMemberOf"] {
+            let (_, groups) = world.graph(path, &token).await;
+            assert_eq!(groups.to_string().contains(&world.sales.to_string()), shown, "{path} with {scope}");
+        }
+        for function in ["checkMemberGroups", "getMemberGroups", "getMemberObjects"] {
+            let url = format!("{}/v1.0/me/{function}", EMULATOR.graph());
+            let body = json!({"groupIds": [world.sales], "securityEnabledOnly": true});
+            let answer = world.http.post(url).bearer_auth(&token).json(&body).send().await.unwrap();
+            let answer = answer.text().await.unwrap();
+            assert_eq!(answer.contains(&world.sales.to_string()), shown, "{function} with {scope}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_answer_has_graphs_request_ids() {
     let world = World::new();
     let response = world

@@ -130,8 +130,13 @@ impl World {
             apps: vec![api, desktop, daemon],
             users: vec![user(self.alice, "alice", (0..25).map(message).collect()), user(self.bob, "bob", Vec::new())],
             groups: vec![
-                Group { id: self.sales, display_name: "Sales".to_owned(), members: vec![self.bob] },
-                Group { id: Uuid::new_v4(), display_name: "Everybody".to_owned(), members: vec![self.sales] },
+                Group { id: self.sales, display_name: "Sales".to_owned(), members: vec![self.bob], ..Group::default() },
+                Group {
+                    id: Uuid::new_v4(),
+                    display_name: "Everybody".to_owned(),
+                    members: vec![self.sales],
+                    ..Group::default()
+                },
             ],
         }
     }

@@ -445,8 +445,9 @@ fn groups(sales: Uuid, bob: &User, carol: &User) -> Vec<Group> {
         id: Uuid::new_v4(),
         display_name: format!("Distribution list {number}"),
         members: vec![carol.oid],
+        ..Group::default()
     });
-    let sales = Group { id: sales, display_name: SALES.into(), members: vec![bob.oid, carol.oid] };
+    let sales = Group { id: sales, display_name: SALES.into(), members: vec![bob.oid, carol.oid], ..Group::default() };
     std::iter::once(sales).chain(more).collect()
 }
 

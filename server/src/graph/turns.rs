@@ -1,0 +1,257 @@
+//! Turns: how many questions are in flight at a time, shared fairly among those who ask.
+//!
+//! Outlook answers four questions of one application about one mailbox at a time, and refuses the rest. All who ask about
+//! a mailbox share these four: the next turn goes to the caller who holds the fewest, and among equals to the one who
+//! waits for the longest since their last. So one caller's flood costs another no more than one turn.
+//!
+//! Each waiting question belongs to a request, and the listener bounds those. A queue that nobody is in is forgotten.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Most questions of one caller that wait in one queue.
+const MOST_WAITING: usize = 64;
+
+/// Queues by name, in each of which so many have their turn at once.
+#[derive(Clone)]
+pub(super) struct Turns {
+    at_once: usize,
+    queues: Arc<Mutex<HashMap<String, Queue>>>,
+}
+
+/// A turn, or the place of one that waits for it; until it is dropped.
+pub(super) struct Turn {
+    turns: Turns,
+    queue: String,
+    question: Question,
+}
+
+/// A question, told once it is its turn.
+type Question = Arc<Notify>;
+
+#[derive(Default)]
+struct Queue {
+    /// By caller: the questions that have their turn.
+    held: Vec<(String, Question)>,
+    /// By caller, the one whose last turn lies back the farthest first: the questions that wait.
+    waiting: VecDeque<(String, VecDeque<Question>)>,
+}
+
+impl Turns {
+    /// So many turns at once in each queue.
+    pub(super) fn new(at_once: usize) -> Self {
+        Self { at_once, queues: Arc::default() }
+    }
+
+    /// Waits for this caller's turn in that queue. Returns none if too many of the caller's questions wait in it.
+    pub(super) async fn turn(&self, queue: &str, caller: &str) -> Option<Turn> {
+        let turn = self.place(queue, caller)?;
+        turn.question.notified().await;
+        Some(turn)
+    }
+
+    fn place(&self, queue: &str, caller: &str) -> Option<Turn> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = queues.entry(queue.to_owned()).or_default();
+        let question = Question::default();
+        match places.waiting.iter_mut().find(|(waiting, _)| waiting == caller) {
+            Some((_, questions)) if questions.len() >= MOST_WAITING => return None,
+            Some((_, questions)) => questions.push_back(Arc::clone(&question)),
+            None => places.waiting.push_back((caller.to_owned(), [Arc::clone(&question)].into())),
+        }
+        places.advance(self.at_once);
+        Some(Turn { turns: self.clone(), queue: queue.to_owned(), question })
+    }
+}
+
+impl Queue {
+    fn advance(&mut self, at_once: usize) {
+        while self.held.len() < at_once {
+            let held = |caller: &str| self.held.iter().filter(|(holder, _)| holder == caller).count();
+            let callers = self.waiting.iter().enumerate();
+            let next = callers.min_by_key(|(_, (caller, _))| held(caller)).map(|(place, _)| place);
+            let Some((caller, mut questions)) = next.and_then(|place| self.waiting.remove(place)) else { return };
+            if let Some(question) = questions.pop_front() {
+                question.notify_one();
+                self.held.push((caller.clone(), question));
+            }
+            if !questions.is_empty() {
+                self.waiting.push_back((caller, questions));
+            }
+        }
+    }
+
+    fn leave(&mut self, left: &Question) {
+        self.held.retain(|(_, question)| !Arc::ptr_eq(question, left));
+        for (_, questions) in &mut self.waiting {
+            questions.retain(|question| !Arc::ptr_eq(question, left));
+        }
+        self.waiting.retain(|(_, questions)| !questions.is_empty());
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut queues = self.turns.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = queues.get_mut(&self.queue) else { return };
+        queue.leave(&self.question);
+        queue.advance(self.turns.at_once);
+        if queue.held.is_empty() {
+            queues.remove(&self.queue);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    const AT_ONCE: usize = 4;
+    const ALICE: &str = "alice's mailbox";
+
+    type Waiting = Pin<Box<dyn Future<Output = Option<Turn>>>>;
+
+    /// Callers that wait for their turn at alice's mailbox, in this order.
+    struct Line {
+        turns: Turns,
+        waiting: Vec<(String, Waiting)>,
+        held: Vec<(String, Turn)>,
+    }
+
+    impl Line {
+        fn new() -> Self {
+            Self { turns: Turns::new(AT_ONCE), waiting: vec![], held: vec![] }
+        }
+
+        fn join(&mut self, caller: &str, times: usize) {
+            for _ in 0..times {
+                let (turns, of) = (self.turns.clone(), caller.to_owned());
+                let waiting: Waiting = Box::pin(async move { turns.turn(ALICE, &of).await });
+                self.waiting.push((caller.to_owned(), waiting));
+            }
+            self.poll();
+        }
+
+        /// Gives a turn to those who may have it, and says to whom.
+        fn poll(&mut self) -> Vec<String> {
+            let mut served = vec![];
+            for (caller, mut waiting) in std::mem::take(&mut self.waiting) {
+                match waiting.as_mut().now_or_never() {
+                    Some(turn) => {
+                        served.push(caller.clone());
+                        self.held.push((caller, turn.unwrap()));
+                    }
+                    None => self.waiting.push((caller, waiting)),
+                }
+            }
+            served
+        }
+
+        /// Ends the turn that has lasted the longest, and says who is next.
+        fn end_one(&mut self) -> Vec<String> {
+            self.held.remove(0);
+            self.poll()
+        }
+    }
+
+    #[tokio::test]
+    async fn four_have_their_turn_in_one_queue_and_the_fifth_when_one_of_them_ends() {
+        let turns = Turns::new(AT_ONCE);
+        let mut held = Vec::new();
+        for _ in 0..AT_ONCE {
+            held.push(turns.turn(ALICE, "a").now_or_never().expect("a turn").unwrap());
+        }
+        assert!(turns.turn(ALICE, "a").now_or_never().is_none());
+        assert!(turns.turn("bob's mailbox", "a").now_or_never().is_some(), "another queue has turns of its own");
+        held.pop();
+        assert!(turns.turn(ALICE, "a").now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_caller_that_floods_a_mailbox_costs_every_other_no_more_than_one_turn() {
+        let mut line = Line::new();
+        line.join("flood", 50);
+        let others = ["b", "c", "d", "e", "f"];
+        others.iter().for_each(|other| line.join(other, 1));
+        let served: Vec<String> = others.iter().flat_map(|_| line.end_one()).collect();
+        // With its fourth turn the flood holds none any more, so that one of its own comes before those who are left.
+        assert_eq!(served, ["b", "c", "d", "flood", "e"]);
+        assert_eq!(line.end_one(), ["f"]);
+    }
+
+    #[test]
+    fn two_that_flood_a_mailbox_share_it_by_halves_however_late_the_second_comes() {
+        let mut line = Line::new();
+        line.join("first", 40);
+        line.join("second", 40);
+        let served: Vec<String> = (0..20).flat_map(|_| line.end_one()).collect();
+        assert_eq!(served.iter().filter(|caller| *caller == "first").count(), 10, "{served:?}");
+    }
+
+    #[test]
+    fn more_floods_than_turns_are_served_in_rounds() {
+        let mut line = Line::new();
+        let callers = ["a", "b", "c", "d", "e", "f", "g"];
+        callers.iter().for_each(|caller| line.join(caller, 20));
+        for _ in 0..30 {
+            line.end_one();
+        }
+        let round: Vec<String> = callers.iter().flat_map(|_| line.end_one()).collect();
+        for caller in callers {
+            assert_eq!(round.iter().filter(|served| *served == caller).count(), 1, "{caller}: {round:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_gives_up_waiting_takes_no_turn_and_leaves_no_place() {
+        let mut line = Line::new();
+        line.join("a", AT_ONCE);
+        line.join("b", 1);
+        line.join("c", 1);
+        line.waiting.retain(|(caller, _)| caller != "b");
+        assert_eq!(line.end_one(), ["c"]);
+        line.held.clear();
+        assert!(line.turns.queues.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_that_gives_up_at_the_moment_of_its_turn_leaves_it_to_the_next() {
+        let mut line = Line::new();
+        line.join("a", AT_ONCE);
+        line.join("b", 1);
+        line.join("c", 1);
+        line.held.remove(0);
+        line.waiting.retain(|(caller, _)| caller != "b");
+        assert_eq!(line.poll(), ["c"]);
+    }
+
+    #[test]
+    fn a_caller_with_too_many_questions_is_refused_one_more_and_keeps_nobody_else_out() {
+        let mut line = Line::new();
+        line.join("flood", AT_ONCE + MOST_WAITING);
+        assert!(line.turns.turn(ALICE, "flood").now_or_never().expect("no wait").is_none());
+        line.join("other", 1);
+        assert_eq!(line.end_one(), ["other"]);
+        assert!(line.turns.turn(ALICE, "flood").now_or_never().expect("no wait").is_none());
+        line.end_one();
+        assert!(line.turns.turn(ALICE, "flood").now_or_never().is_none(), "there is room again");
+    }
+
+    #[tokio::test]
+    async fn queues_that_nobody_is_in_are_forgotten() {
+        let turns = Turns::new(AT_ONCE);
+        let kept = turns.turn(ALICE, "a").await;
+        for mailbox in 0..1000 {
+            turns.turn(&mailbox.to_string(), "a").await;
+        }
+        assert_eq!(Vec::from_iter(turns.queues.lock().unwrap().keys()), [ALICE]);
+        drop(kept);
+        assert!(turns.queues.lock().unwrap().is_empty());
+    }
+}

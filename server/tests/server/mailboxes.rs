@@ -1,0 +1,147 @@
+//! One mailbox answers four questions at a time: they are shared fairly, and what is no question about a mailbox does not
+//! wait for them.
+
+use std::pin::pin;
+
+use entra_emulator::{Fault, FaultKind, Host, LoggedRequest, Matcher};
+use futures::future::{Either, join_all, select};
+use mcp_entra_policy::{CallerKind, GraphAccess, Subject};
+use serde_json::{Value, json};
+
+use crate::harness::{Setup, Site, eventually, grant, grant_to_readers, grant_to_sales};
+use crate::tenant::{ALICE, BOB, ROLE, control};
+
+/// A server for users and applications with the role, whose application has these permissions of its own.
+async fn site(permissions: &[&str]) -> Site {
+    let mut setup = Setup::new();
+    setup.configuration.graph.access = GraphAccess::Application;
+    setup.configuration.probe.interval_seconds = 3600;
+    let daemons = Subject::AppRole { role: ROLE.into(), callers: [CallerKind::Application].into() };
+    setup.policy.grants = vec![grant_to_readers(&["*"]), grant("daemons", daemons, &["*"])];
+    let server = setup.tenant.server;
+    control()
+        .change_tenant(setup.tenant.id, |directory| {
+            let app = directory.apps.iter_mut().find(|app| app.client_id == server).unwrap();
+            app.granted_graph_roles = permissions.iter().map(|role| (*role).to_owned()).collect();
+            Ok(())
+        })
+        .unwrap();
+    setup.start().await
+}
+
+/// Lets every further question about messages take this long.
+fn slow_mailboxes(site: &Site, milliseconds: u64) {
+    let matcher = Matcher {
+        host: Some(Host::Graph),
+        tenant: Some(site.setup.tenant.id),
+        path: Some("/messages".to_owned()),
+        ..Matcher::default()
+    };
+    control().inject(Fault { matcher, times: 1000, kind: FaultKind::Delay { milliseconds } }).unwrap();
+}
+
+fn daemon(site: &Site) -> String {
+    let tenant = &site.setup.tenant;
+    tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon))
+}
+
+fn alice_id(site: &Site) -> uuid::Uuid {
+    control().change_tenant(site.setup.tenant.id, |directory| Ok(directory.find_user(ALICE).unwrap().oid)).unwrap()
+}
+
+async fn list(site: &Site, token: &str, arguments: Value) {
+    let answer = site.call(token, "list_my_messages", arguments).await;
+    let answer: Value = answer.json().await.unwrap();
+    assert_ne!(answer["result"]["isError"], true, "{answer}");
+    assert!(answer["result"]["structuredContent"].is_object(), "{answer}");
+}
+
+/// What Graph was asked about messages so far.
+fn of_messages(site: &Site) -> Vec<LoggedRequest> {
+    let requests = site.setup.tenant.requests().into_iter();
+    requests.filter(|request| request.host == Host::Graph && request.path.ends_with("/messages")).collect()
+}
+
+#[tokio::test]
+async fn a_mailbox_is_asked_four_questions_at_a_time_however_its_user_is_named() {
+    let site = site(&["User.ReadBasic.All", "Mail.Read"]).await;
+    let (daemon, alice, id) = (daemon(&site), site.setup.tenant.token(ALICE), alice_id(&site).to_string());
+    // From here on both have their tokens, and it is known whose name it is.
+    list(&site, &daemon, json!({ "user": ALICE })).await;
+    list(&site, &alice, json!({})).await;
+    slow_mailboxes(&site, 100);
+    let named = [ALICE.to_owned(), ALICE.to_uppercase(), id.clone(), id.to_uppercase()];
+    let by_the_daemon = named.iter().map(|user| json!({ "user": user })).map(|arguments| (&daemon, arguments));
+    let by_alice = std::iter::repeat_n((&alice, json!({})), 2);
+    let calls: Vec<_> = by_the_daemon.chain(by_alice).cycle().take(18).collect();
+    join_all(calls.into_iter().map(|(token, arguments)| list(&site, token, arguments))).await;
+    let asked = of_messages(&site);
+    assert_eq!(asked.len(), 20);
+    assert_eq!(asked.iter().map(|request| request.concurrent).max(), Some(4));
+}
+
+#[tokio::test]
+async fn a_name_whose_user_graph_does_not_say_is_asked_about_once() {
+    let site = site(&["Mail.Read"]).await;
+    let daemon = daemon(&site);
+    for user in [ALICE.to_owned(), ALICE.to_uppercase()] {
+        list(&site, &daemon, json!({ "user": user })).await;
+    }
+    let asked: Vec<(String, u16)> = site
+        .setup
+        .tenant
+        .requests()
+        .into_iter()
+        .filter(|request| request.host == Host::Graph)
+        .map(|request| (request.path, request.status))
+        .collect();
+    let user = format!("/v1.0/users/{ALICE}");
+    let messages = (format!("{user}/messages"), 200);
+    assert_eq!(asked, [(user, 403), messages.clone(), messages]);
+}
+
+#[tokio::test]
+async fn an_application_that_floods_a_mailbox_keeps_its_user_waiting_for_one_turn() {
+    let site = site(&["Mail.Read"]).await;
+    let (daemon, alice, id) = (daemon(&site), site.setup.tenant.token(ALICE), alice_id(&site));
+    list(&site, &alice, json!({})).await;
+    slow_mailboxes(&site, 300);
+    let flood = join_all((0..40).map(|_| list(&site, &daemon, json!({ "user": id }))));
+    let meanwhile = async {
+        eventually("the flood is under way", async || (of_messages(&site).len() > 4).then_some(())).await;
+        let before = of_messages(&site).len();
+        list(&site, &alice, json!({})).await;
+        before
+    };
+    let (_, before) = futures::join!(flood, meanwhile);
+    let asked = of_messages(&site);
+    let place = asked.iter().rposition(|request| request.user == Some(id)).unwrap();
+    // Those that were on their way, those that took their places, and a few while alice's own call came in.
+    assert!(place < before + 16, "{place}, {before} before, of {}", asked.len());
+}
+
+#[tokio::test]
+async fn what_the_directory_answers_does_not_wait_for_a_mailbox() {
+    let mut setup = Setup::new();
+    setup.policy.grants = vec![grant_to_sales(&setup.tenant, &["*"])];
+    let site = setup.start().await;
+    let tenant = &site.setup.tenant;
+    let without_groups = || {
+        let mut claims = tenant.claims(BOB);
+        claims.as_object_mut().unwrap().remove("groups");
+        claims["uti"] = json!(uuid::Uuid::new_v4());
+        tenant.sign(&json!({}), &claims)
+    };
+    let bob = tenant.token(BOB);
+    slow_mailboxes(&site, 60_000);
+    let flood = join_all((0..8).map(|_| list(&site, &bob, json!({}))));
+    let meanwhile = eventually("groups are looked up while the mailbox is busy", async || {
+        assert_eq!(site.call(&without_groups(), "get_user_details", json!({})).await.status(), 200);
+        let of_groups = |request: &LoggedRequest| request.path.ends_with("/checkMemberGroups");
+        tenant.requests().iter().any(|request| of_groups(request) && request.concurrent > 4).then_some(())
+    });
+    match select(pin!(flood), pin!(meanwhile)).await {
+        Either::Left(_) => panic!("the mailbox was not busy"),
+        Either::Right(_) => {}
+    }
+}
