@@ -53,8 +53,10 @@ reasons! {
     ServiceAccountMismatch,
     /// Accepted: the server would refuse the configuration that follows from the spec.
     InvalidConfiguration,
-    /// Accepted, Programmed of a mapping: a server that it names does not exist, or none that it selects.
+    /// Accepted, Programmed of a mapping: a server that it names does not exist.
     ServerNotFound,
+    /// Programmed, Ready of a mapping: its selector binds no server now; it is to hold for each that comes.
+    NoServers,
     /// Accepted of a mapping: a server that it names accepts no tokens of the app registration `spec.servers.clientId`.
     ClientIdMismatch,
 

@@ -141,6 +141,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
     if let Some((reason, message)) = conflicted(facts) {
         verdicts.push((ConditionType::Conflicted, Verdict::yes(reason, message)));
     }
+    let verdicts = with_ready(verdicts, Verdict::yes(Reason::Ready, "the server is ready"));
     let generation = facts.server.metadata.generation;
     let deployment = facts.child(ChildKind::Deployment).map(ChildView::status);
     McpServerStatus {
@@ -153,7 +154,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         federation: Some(credential(facts, previous)),
         policy: Some(facts.policy.summary.clone()),
         ownership: ownership(facts, previous),
-        conditions: conditions(&previous.conditions, with_ready(verdicts), generation, now),
+        conditions: conditions(&previous.conditions, verdicts, generation, now),
     }
 }
 

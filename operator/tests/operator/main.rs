@@ -19,6 +19,7 @@ mod harness;
 mod hosts;
 mod immutable;
 mod kinds;
+mod kstatus;
 mod kubelet;
 mod leader;
 mod mappings;

@@ -105,7 +105,7 @@ async fn a_mapping_that_chooses_by_labels_follows_the_labels_of_servers() {
     space.mapping_condition("readers", "Programmed", "True", "Applied").await;
     space.edit::<McpServer>("graph", json!({"metadata": {"labels": {"team": "b"}}})).await;
     until("nobody may", async || space.policy().await == r#"{"grants":[]}"#).await;
-    space.mapping_condition("readers", "Programmed", "False", "ServerNotFound").await;
+    space.mapping_condition("readers", "Programmed", "True", "NoServers").await;
 }
 
 #[tokio::test]
