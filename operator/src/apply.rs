@@ -13,7 +13,7 @@ use crate::{
     MANAGER,
     build::{MOVING, POLICY_VOLUME},
     child::{Child, ChildKind},
-    drift::is_as_built,
+    drift::drift,
     editions::Edition,
     errors::{Error, code},
     fleet::{ROLL_OUT, RollOut},
@@ -133,7 +133,7 @@ impl Applier<'_> {
                     self.freeze(kind, name, found.uid);
                     return Err(Error::Immutable(object).into());
                 }
-                if !replaced && is_as_built(live, &desired.value).map_err(Error::from)? {
+                if !replaced && drift(live, &desired.value).map_err(Error::from)?.is_none() {
                     release(&api, live).await?;
                     self.settle(kind, live, &desired.hash);
                     return Ok(true);
@@ -152,8 +152,8 @@ impl Applier<'_> {
                         server = %self.owner.name, namespace = %self.owner.namespace,
                         "applied {object}: {}", cause(live.as_ref(), &desired.hash)
                     );
-                    if !is_as_built(&applied, &desired.value).map_err(Error::from)? {
-                        return Err(Error::Overridden { object }.into());
+                    if let Some(drift) = drift(&applied, &desired.value).map_err(Error::from)? {
+                        return Err(Error::Overridden { object, drift }.into());
                     }
                     release(&api, &applied).await?;
                     self.settle(kind, &applied, &desired.hash);

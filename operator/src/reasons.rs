@@ -95,6 +95,8 @@ reasons! {
     KindNotServed,
     /// Programmed: the API server refused a child.
     ApplyFailed,
+    /// Programmed: an admission webhook or policy changes a child, whenever it is applied.
+    Overridden,
     /// Programmed of a mapping: a bound server's policy does not hold it yet.
     Pending,
 

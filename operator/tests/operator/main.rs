@@ -24,6 +24,7 @@ mod kubelet;
 mod leader;
 mod mappings;
 mod orphans;
+mod overridden;
 mod ownership;
 mod pod_failures;
 mod pods;
