@@ -116,8 +116,9 @@ impl Applier<'_> {
         let name = built.name();
         let object = format!("{} {name}", kind.kind());
         let mut replaced = false;
-        // One that was not seen is created without another look: should it have appeared, the answer is 409.
-        let mut is_known = self.seen.contains_key(&kind) || absent == Absent::Leave;
+        // One that was neither seen nor made is created without a look: should there be one, the answer is 409.
+        let is_made = self.memory.settled.contains_key(&kind);
+        let mut is_known = self.seen.contains_key(&kind) || is_made || absent == Absent::Leave;
         for _ in 0..ATTEMPTS {
             let live = match is_known {
                 true => api.get_opt(name).await.map_err(Error::kubernetes(format!("reading {object}")))?,

@@ -91,6 +91,18 @@ pub(crate) fn with_ready(mut verdicts: Vec<(ConditionType, Verdict)>, ready: Ver
     verdicts
 }
 
+/// Says if a condition is as it should be.
+pub(crate) fn is_good(condition: &Condition) -> bool {
+    (condition.status == "True") == (condition.type_ != ConditionType::Conflicted.as_str())
+}
+
+/// Says if a condition is on its way to be good, in the ordinary course.
+pub(crate) fn is_awaited(condition: &Condition) -> bool {
+    let reason = condition.reason.as_str();
+    condition.status == "Unknown"
+        || (condition.status == "False" && (reason == Reason::Progressing.to_string() || reason.ends_with("Pending")))
+}
+
 /// The conditions as they are written. The time of the last transition changes with the status alone.
 pub(crate) fn conditions(
     previous: &[Condition],

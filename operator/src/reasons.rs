@@ -151,7 +151,7 @@ reasons! {
     AddressPending,
     /// Exposed: every Gateway accepts the route.
     RouteAccepted,
-    /// Exposed: a Gateway has not answered yet, or it or its listener does not exist.
+    /// Exposed: a Gateway has not answered yet, or what it answers is about to change; or it or its listener does not exist.
     RoutePending,
     /// Exposed: a Gateway does not accept the route, or not what it leads to.
     RouteRejected,
@@ -160,7 +160,7 @@ reasons! {
 
     /// CertificateReady: the certificate is valid now.
     CertificateValid,
-    /// CertificateReady: cert-manager has issued none yet.
+    /// CertificateReady, Exposed: cert-manager has issued none yet.
     CertificatePending,
     /// CertificateReady: cert-manager says why there is none.
     CertificateFailed,

@@ -34,6 +34,7 @@ mod refusals;
 mod rendered;
 mod replicas;
 mod rights;
+mod starts;
 mod telemetry;
 mod upgrades;
 mod workload;

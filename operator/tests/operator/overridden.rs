@@ -10,14 +10,12 @@ use crate::harness::{Space, api_of, mk_server, until};
 const VERSION: &str = "admissionregistration.k8s.io/v1";
 
 impl Space {
-    /// Has the API server patch the namespace's Deployments at these operations by those steps of a JSON patch (CEL), by a
-    /// policy of whoever runs the cluster, and waits until it does.
-    async fn mutate(&self, operations: &[&str], steps: &[(&str, &str)]) {
-        let rule = json!({"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"],
-                          "operations": operations});
-        // By the mark the test sees that the policy is in effect.
-        let all = [("/metadata/labels/mutated", "'yes'")].into_iter().chain(steps.iter().copied());
-        let steps = all.map(|(path, value)| format!("JSONPatch{{op: 'add', path: '{path}', value: {value}}}"));
+    /// Has the API server patch the namespace's objects of a kind at these operations by those steps of a JSON patch (CEL),
+    /// by a policy of whoever runs the cluster. It takes effect a moment later.
+    pub(crate) async fn mutate(&self, (group, plural): (&str, &str), operations: &[&str], steps: &[(&str, &str)]) {
+        let rule =
+            json!({"apiGroups": [group], "apiVersions": ["v1"], "resources": [plural], "operations": operations});
+        let steps = steps.iter().map(|(path, value)| format!("JSONPatch{{op: 'add', path: '{path}', value: {value}}}"));
         let patch = format!("[{}]", steps.collect::<Vec<_>>().join(", "));
         self.apply_to_cluster(&json!({
             "apiVersion": VERSION, "kind": "MutatingAdmissionPolicy", "metadata": {"name": self.name},
@@ -32,6 +30,13 @@ impl Space {
             "spec": {"policyName": self.name, "matchResources": {"namespaceSelector": here}},
         }))
         .await;
+    }
+
+    /// Has the API server patch the namespace's Deployments, and waits until it does.
+    async fn mutate_deployments(&self, operations: &[&str], steps: &[(&str, &str)]) {
+        // By the mark the test sees that the policy is in effect.
+        let steps = [&[("/metadata/labels/mutated", "'yes'")], steps].concat();
+        self.mutate(("apps", "deployments"), operations, &steps).await;
         self.until_tried(true).await;
     }
 
@@ -73,7 +78,7 @@ const ALWAYS: &[&str] = &["CREATE", "UPDATE"];
 #[tokio::test]
 async fn an_image_that_admission_rewrites_is_named_with_the_value_of_the_chart_that_ends_it() {
     let space = Space::new().await;
-    space.mutate(ALWAYS, &[("/spec/template/spec/containers/0/image", "'mirror.example/server:1'")]).await;
+    space.mutate_deployments(ALWAYS, &[("/spec/template/spec/containers/0/image", "'mirror.example/server:1'")]).await;
     space.apply(mk_server()).await;
     let told = space.condition("Programmed", "False", "Overridden").await.message;
     let field = "Deployment graph does not stay as applied: an admission webhook or policy of this cluster changes it: spec.template.spec.containers[server].image";
@@ -87,7 +92,7 @@ async fn an_image_that_admission_rewrites_is_named_with_the_value_of_the_chart_t
 #[tokio::test]
 async fn any_other_field_that_admission_rewrites_is_named_with_the_exemption_that_ends_it() {
     let space = Space::new().await;
-    space.mutate(ALWAYS, &[("/spec/template/spec/terminationGracePeriodSeconds", "7")]).await;
+    space.mutate_deployments(ALWAYS, &[("/spec/template/spec/terminationGracePeriodSeconds", "7")]).await;
     space.apply(mk_server()).await;
     let told = space.condition("Programmed", "False", "Overridden").await.message;
     let says = "spec.template.spec.terminationGracePeriodSeconds is “7” and should be “40”; exempt objects labelled app.kubernetes.io/managed-by=mcp-entra-operator";
@@ -118,7 +123,7 @@ async fn what_admission_adds_to_a_deployment_stays_and_hinders_nothing() {
         ),
         ("/spec/template/spec/containers/0", "Object.spec.template.spec.containers{name: 'theirs', image: 'x'}"),
     ];
-    space.mutate(&["CREATE"], &additions).await;
+    space.mutate_deployments(&["CREATE"], &additions).await;
     let mut server = mk_server();
     server["spec"]["podTemplate"] =
         json!({"tolerations": [{"key": "apps", "operator": "Exists"}], "nodeSelector": {"pool": "apps"}});
