@@ -13,7 +13,7 @@ use crate::{
     MANAGER,
     build::{MOVING, POLICY_VOLUME},
     child::{Child, ChildKind},
-    drift::is_as_built,
+    drift::drift,
     editions::Edition,
     errors::{Error, code},
     fleet::{ROLL_OUT, RollOut},
@@ -116,8 +116,9 @@ impl Applier<'_> {
         let name = built.name();
         let object = format!("{} {name}", kind.kind());
         let mut replaced = false;
-        // One that was not seen is created without another look: should it have appeared, the answer is 409.
-        let mut is_known = self.seen.contains_key(&kind) || absent == Absent::Leave;
+        // One that was neither seen nor made is created without a look: should there be one, the answer is 409.
+        let is_made = self.memory.settled.contains_key(&kind);
+        let mut is_known = self.seen.contains_key(&kind) || is_made || absent == Absent::Leave;
         for _ in 0..ATTEMPTS {
             let live = match is_known {
                 true => api.get_opt(name).await.map_err(Error::kubernetes(format!("reading {object}")))?,
@@ -133,7 +134,7 @@ impl Applier<'_> {
                     self.freeze(kind, name, found.uid);
                     return Err(Error::Immutable(object).into());
                 }
-                if !replaced && is_as_built(live, &desired.value).map_err(Error::from)? {
+                if !replaced && drift(live, &desired.value).map_err(Error::from)?.is_none() {
                     release(&api, live).await?;
                     self.settle(kind, live, &desired.hash);
                     return Ok(true);
@@ -152,8 +153,8 @@ impl Applier<'_> {
                         server = %self.owner.name, namespace = %self.owner.namespace,
                         "applied {object}: {}", cause(live.as_ref(), &desired.hash)
                     );
-                    if !is_as_built(&applied, &desired.value).map_err(Error::from)? {
-                        return Err(Error::Overridden { object }.into());
+                    if let Some(drift) = drift(&applied, &desired.value).map_err(Error::from)? {
+                        return Err(Error::Overridden { object, drift }.into());
                     }
                     release(&api, &applied).await?;
                     self.settle(kind, &applied, &desired.hash);

@@ -158,7 +158,7 @@ pub(crate) async fn apply(
     let held = applied.standing.held().cloned();
     let (Ok(validated), Some(held)) = (&validated, held.as_ref()) else {
         let wanted = wanted(&[]);
-        applier.seen = resolve::children(client, world, owner, mounted, &wanted).await?;
+        look(&mut applier, context, mounted, &wanted).await?;
         policy_alone(&mut applier, &in_force, &wanted, applied).await?;
         return Ok(hidden?);
     };
@@ -166,7 +166,7 @@ pub(crate) async fn apply(
     applied.missing = world.missing(children.iter().map(|child| child.kind));
     children.retain(|child| !applied.missing.contains(&child.kind));
     let wanted = wanted(&children);
-    applier.seen = resolve::children(client, world, owner, mounted, &wanted).await?;
+    look(&mut applier, context, mounted, &wanted).await?;
     policy_alone(&mut applier, &in_force, &wanted, applied).await?;
 
     // The turn is taken last, and given back by whoever does not use it.
@@ -187,8 +187,31 @@ pub(crate) async fn apply(
     if converged.is_err() {
         context.turns.take(&owner.uid);
     }
+    if let Err(Failure::Conflict(_)) = converged {
+        // Whoever is to give one name back learns of all others at once.
+        applier.memory.is_conflicted = true;
+        look(&mut applier, context, mounted, &wanted).await?;
+        if let Some(conflict) = conflict(&applier.seen, &wanted) {
+            return Err(Failure::Conflict(conflict));
+        }
+    }
     converged?;
     Ok(hidden?)
+}
+
+/// Looks who has the children's names: where a name was somebody else's, by what no watch shows, too.
+async fn look(
+    applier: &mut Applier<'_>,
+    context: &Context,
+    mounted: Mounted,
+    wanted: &[ChildKind],
+) -> Result<(), Error> {
+    let Context { client, world, .. } = context;
+    applier.seen = match applier.memory.is_conflicted {
+        true => resolve::all_children(client, world, applier.owner, mounted, wanted).await?,
+        false => resolve::children(world, applier.owner, mounted),
+    };
+    Ok(())
 }
 
 /// Takes away what leads clients to a server that is being deleted, and writes its policy. Its children go with it: the garbage
@@ -333,9 +356,10 @@ fn wanted(children: &[Child]) -> Vec<ChildKind> {
 }
 
 /// Applies every child though one fails, so that one refusal holds up nothing else but pods that would have to do without
-/// their NetworkPolicy; and deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest
-/// last, and only once all else is there: pods that could not be replaced need their account, and clients a way in. The
-/// first failure is told. What this cluster lacks now may be there nevertheless.
+/// their NetworkPolicy, or run under an account that may be somebody else's. A name that is somebody else's ends it. Then
+/// deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest last, and only once all
+/// else is there: pods that could not be replaced need their account, and clients a way in. The first failure is told.
+/// What this cluster lacks now may be there nevertheless.
 async fn converge(
     applier: &mut Applier<'_>,
     children: &[Child],
@@ -350,9 +374,14 @@ async fn converge(
     let mut failed = Ok(());
     for child in children {
         let result = applier.child(child).await;
-        let is_unprotected = result.is_err() && child.kind == ChildKind::NetworkPolicy;
+        let is_ours = || applier.seen.get(&child.kind).is_some_and(Seen::is_ours);
+        let is_end = match (&result, child.kind) {
+            (Ok(()), _) => false,
+            (Err(Failure::Conflict(_)), _) | (_, ChildKind::NetworkPolicy) => true,
+            (_, kind) => kind == ChildKind::ServiceAccount && !is_ours(),
+        };
         failed = failed.and(result);
-        if is_unprotected {
+        if is_end {
             break;
         }
     }

@@ -77,20 +77,30 @@ impl Verdict {
     }
 }
 
-/// Adds `Ready`: false by the first verdict that is false, else unknown by the first that is unknown. `Conflicted` does
-/// not count: while it is true, `Programmed` is false for the same reason.
-pub(crate) fn with_ready(mut verdicts: Vec<(ConditionType, Verdict)>) -> Vec<(ConditionType, Verdict)> {
+/// Adds `Ready`: false by the first verdict that is false, else unknown by the first that is unknown, else as is given.
+/// `Conflicted` does not count: while it is true, `Programmed` is false for the same reason.
+pub(crate) fn with_ready(mut verdicts: Vec<(ConditionType, Verdict)>, ready: Verdict) -> Vec<(ConditionType, Verdict)> {
     let first = |state: State| {
         verdicts
             .iter()
             .find(|(type_, verdict)| *type_ != ConditionType::Conflicted && verdict.state == state)
             .map(|(_, verdict)| verdict.clone())
     };
-    let ready = first(State::False)
-        .or_else(|| first(State::Unknown))
-        .unwrap_or_else(|| Verdict::yes(Reason::Ready, "the server is ready"));
+    let ready = first(State::False).or_else(|| first(State::Unknown)).unwrap_or(ready);
     verdicts.push((ConditionType::Ready, ready));
     verdicts
+}
+
+/// Says if a condition is as it should be.
+pub(crate) fn is_good(condition: &Condition) -> bool {
+    (condition.status == "True") == (condition.type_ != ConditionType::Conflicted.as_str())
+}
+
+/// Says if a condition is on its way to be good, in the ordinary course.
+pub(crate) fn is_awaited(condition: &Condition) -> bool {
+    let reason = condition.reason.as_str();
+    condition.status == "Unknown"
+        || (condition.status == "False" && (reason == Reason::Progressing.to_string() || reason.ends_with("Pending")))
 }
 
 /// The conditions as they are written. The time of the last transition changes with the status alone.
@@ -169,7 +179,8 @@ mod tests {
     #[test]
     fn ready_says_what_the_first_failing_condition_says() {
         let ready = |list: &[(ConditionType, Verdict)]| {
-            with_ready(list.to_vec()).into_iter().find(|(type_, _)| *type_ == ConditionType::Ready).unwrap().1
+            let verdicts = with_ready(list.to_vec(), Verdict::yes(Reason::Ready, ""));
+            verdicts.into_iter().find(|(type_, _)| *type_ == ConditionType::Ready).unwrap().1
         };
         let good = (ConditionType::Accepted, Verdict::yes(Reason::Accepted, ""));
         let open = (ConditionType::FederationReady, Verdict::unknown(Reason::NoReadyPods, "u"));

@@ -134,6 +134,7 @@ async fn pass(
         Err(Failure::Error(error @ (Error::Contended { .. } | Error::Immutable(_)))) => return Err(error),
         Err(Failure::Error(error)) => (None, Some(error)),
     };
+    memory.is_conflicted = conflict.is_some();
     if applied.policy {
         context.policies.put(owner, compiled.programmed.clone());
     } else if error.is_none() {

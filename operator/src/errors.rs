@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     by_uid::ByUid,
+    drift::Drift,
     foreign::{Quoted, bounded},
 };
 
@@ -43,10 +44,8 @@ pub(crate) enum Error {
         source: Box<kube::Error>,
     },
     /// What was applied is not what the API server then held.
-    #[error(
-        "{object} does not stay as applied: an admission webhook or policy of this cluster changes it; exempt objects labelled app.kubernetes.io/managed-by=mcp-entra-operator from it"
-    )]
-    Overridden { object: String },
+    #[error("{object} does not stay as applied: an admission webhook or policy of this cluster changes it: {drift}")]
+    Overridden { object: String, drift: Drift },
     /// A document could not be written.
     #[error("a document could not be serialised: {0}")]
     Json(#[from] serde_json::Error),

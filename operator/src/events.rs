@@ -1,5 +1,5 @@
-//! Events: each transition of a condition, and each new message of one that is not good, once. An event that cannot be
-//! published changes nothing else.
+//! Events: when an object becomes ready or is no longer, and what is bad of it, until that is good again. What is awaited
+//! in the ordinary course is none. An event that cannot be published changes nothing else.
 
 use std::time::Duration;
 
@@ -10,7 +10,10 @@ use kube::{
 };
 use mcp_entra_crds::ConditionType;
 
-use crate::{MANAGER, conditions::Reason};
+use crate::{
+    MANAGER,
+    conditions::{is_awaited, is_good},
+};
 
 /// The longest note that the API server takes, in characters of one byte.
 const LONGEST_NOTE: usize = 1024;
@@ -43,24 +46,26 @@ pub(crate) async fn publish_one(recorder: &Recorder, event: &Event, about: &Obje
 
 fn changes(before: &[Condition], after: &[Condition]) -> Vec<Event> {
     let told = |condition: &Condition| (condition.status.clone(), condition.reason.clone(), condition.message.clone());
-    let is_new = |new: &&Condition| match before.iter().find(|old| old.type_ == new.type_) {
-        None => new.status != "Unknown",
-        // Ready says what another condition says: its transitions are told, and not each of its words again.
-        Some(old) if new.type_ == ConditionType::Ready.as_str() => old.status != new.status,
-        Some(old) if is_good(new) || new.status == "Unknown" => old.status != new.status,
-        Some(old) => told(old) != told(new),
+    let is_bad = |condition: &Condition| !is_good(condition) && !is_awaited(condition);
+    let is_new = |new: &&Condition| {
+        let old = before.iter().find(|old| old.type_ == new.type_);
+        if new.type_ == ConditionType::Ready.as_str() {
+            // It says what another condition says: its transitions are told, and not each of its words again.
+            old.map_or("Unknown", |old| &old.status) != new.status
+        } else if is_good(new) {
+            old.is_some_and(is_bad)
+        } else if is_awaited(new) {
+            old.is_some_and(is_good)
+        } else {
+            old.is_none_or(|old| told(old) != told(new))
+        }
     };
     after.iter().filter(is_new).map(event).collect()
 }
 
-fn is_good(condition: &Condition) -> bool {
-    (condition.status == "True") == (condition.type_ != ConditionType::Conflicted.as_str())
-}
-
 fn event(condition: &Condition) -> Event {
-    let on_its_way = condition.status == "Unknown" || condition.reason == Reason::Progressing.to_string();
     Event {
-        type_: if is_good(condition) || on_its_way { EventType::Normal } else { EventType::Warning },
+        type_: if is_good(condition) || is_awaited(condition) { EventType::Normal } else { EventType::Warning },
         reason: condition.reason.clone(),
         note: Some(bounded(&condition.message)),
         action: format!("{}Changed", condition.type_),
@@ -111,6 +116,20 @@ mod tests {
         assert_eq!(types(std::slice::from_ref(&failing), &other), [EventType::Warning]);
         assert_eq!(types(&[other], &well), [EventType::Normal]);
         assert_eq!(types(&[well], &mk("True", "ExchangeWorks", "2 of 2")), [], "as good as before");
+    }
+
+    #[test]
+    fn what_is_awaited_is_told_of_what_was_good_alone_and_never_as_a_warning() {
+        let mk = |status: &str, reason: &str| mk_condition(ConditionType::CertificateReady, status, reason, "m");
+        let good = mk("True", "CertificateValid");
+        for awaited in [mk("Unknown", "Progressing"), mk("False", "Progressing"), mk("False", "CertificatePending")] {
+            assert_eq!(types(&[], &awaited), []);
+            assert_eq!(types(&[mk("Unknown", "Progressing")], &awaited), []);
+            assert_eq!(types(std::slice::from_ref(&good), &awaited), [EventType::Normal]);
+            assert_eq!(types(&[awaited], &good), [], "Ready tells it");
+        }
+        assert_eq!(types(&[], &good), []);
+        assert_eq!(types(&[mk("False", "CertificateFailed")], &good), [EventType::Normal]);
     }
 
     #[test]

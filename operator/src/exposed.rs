@@ -1,7 +1,7 @@
 //! Exposed and CertificateReady: whether clients outside the cluster are led to the server now, by what their
 //! controllers say of the Ingress, the route, the listener and the certificate. Pure.
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use mcp_entra_crds::{Exposure, GatewayReference};
 
 use crate::{
@@ -25,6 +25,35 @@ pub(crate) struct Leading<'a> {
     pub(crate) listener_set_name: &'a str,
     /// The server's own, or that of the server whose listener it shares.
     pub(crate) certificate: Option<&'a ChildView>,
+    pub(crate) now: Timestamp,
+}
+
+/// Time for controllers that wait for each other's words to take up the newest.
+const SETTLING: SignedDuration = SignedDuration::from_secs(10);
+
+impl Leading<'_> {
+    /// A rejection. What follows from words that are about to be taken up is none yet.
+    fn rejected(self, reason: Reason, message: String) -> Verdict {
+        let told = [self.certificate, self.listener_set, self.route].into_iter().flatten().map(ChildView::status);
+        let mut conditions = told.flat_map(|status| {
+            let of_listeners = status.listeners.iter().flat_map(|listener| &listener.conditions);
+            of_listeners.chain(status.parents.iter().flat_map(|parent| &parent.conditions)).chain(&status.conditions)
+        });
+        let is_new = |condition: &ConditionView| {
+            let since = condition.last_transition_time.as_ref();
+            since.is_some_and(|since| self.now.duration_since(since.0).abs() < SETTLING)
+        };
+        match conditions.any(is_new) {
+            true => Verdict::no(Reason::RoutePending, format!("{message}; it is new, so wait a few seconds first")),
+            false => Verdict::no(reason, message),
+        }
+    }
+
+    /// Says if the certificate of the server's own listener is about to be issued.
+    fn awaits_certificate(self) -> bool {
+        let is_issued = self.exposure.tls.issuer_ref.is_some();
+        is_issued && certificate_ready(self).reason == Reason::CertificatePending.to_string()
+    }
 }
 
 /// Whether every parent accepts the route.
@@ -109,8 +138,8 @@ fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
     let Some(set) = leading.listener_set else { return pending() };
     let status = set.status();
     let generation = set.generation;
-    let mut all = status.listeners.iter().flat_map(|listener| &listener.conditions).chain(&status.conditions);
-    let rejected = all.find(|condition| {
+    let all = status.listeners.iter().flat_map(|listener| &listener.conditions).chain(&status.conditions);
+    let mut rejected = all.filter(|condition| {
         is_current(condition, generation)
             && match condition.type_.as_str() {
                 "Accepted" | "Programmed" | "ResolvedRefs" => condition.status == "False",
@@ -118,7 +147,18 @@ fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
                 _ => false,
             }
     });
-    if let Some(condition) = rejected {
+    if leading.awaits_certificate() {
+        let follows = |condition: &&ConditionView| {
+            matches!(condition.reason.raw(), "InvalidCertificateRef" | "ListenersNotValid" | "Invalid" | "Pending")
+        };
+        let mut following = rejected.clone().peekable();
+        if following.peek().is_some() && following.all(|condition| follows(&condition)) {
+            let message =
+                format!("{gateway} waits for the certificate; the condition CertificateReady says how far it is");
+            return Some(Verdict::no(Reason::CertificatePending, message));
+        }
+    }
+    if let Some(condition) = rejected.next() {
         let advice = match condition.reason.raw() {
             "InvalidCertificateRef" | "RefNotPermitted" | "ListenersNotValid" => {
                 "see that the Secret of spec.exposure.tls exists in this namespace and holds a certificate"
@@ -129,7 +169,7 @@ fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
             _ => "ask whoever runs the Gateway",
         };
         let message = format!("{gateway} does not serve the listener of this server: {}; {advice}", said(condition));
-        return Some(Verdict::no(Reason::ListenerRejected, message));
+        return Some(leading.rejected(Reason::ListenerRejected, message));
     }
     let accepted = status.conditions.iter().any(|condition| {
         condition.type_ == "Accepted" && condition.status == "True" && is_current(condition, generation)
@@ -182,7 +222,7 @@ fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdi
             _ => "ask whoever runs the Gateway",
         };
         let message = format!("{name} does not accept the route: {}; {advice}", said(condition));
-        return Some(Verdict::no(Reason::RouteRejected, message));
+        return Some(leading.rejected(Reason::RouteRejected, message));
     }
     let is_true = |type_: &str| answers().any(|condition| condition.type_ == type_ && condition.status == "True");
     if is_true("Accepted") && is_true("ResolvedRefs") {
@@ -194,7 +234,8 @@ fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdi
 }
 
 /// Whether the certificate is valid at this moment.
-pub(crate) fn certificate_ready(leading: Leading<'_>, now: Timestamp) -> Verdict {
+pub(crate) fn certificate_ready(leading: Leading<'_>) -> Verdict {
+    let now = leading.now;
     let advice = "see kubectl describe certificate, and the issuer in spec.exposure.tls.issuerRef";
     let pending = || {
         let message =
@@ -225,6 +266,13 @@ pub(crate) fn certificate_ready(leading: Leading<'_>, now: Timestamp) -> Verdict
             Verdict::yes(Reason::CertificateValid, format!("the certificate is valid until {until}{renewal}"))
         }
         (Some(ready), _) if ready.status == "False" => {
+            if let Some(issuing) = condition("Issuing").filter(|issuing| issuing.status == "True") {
+                let message = format!(
+                    "cert-manager is about to issue the certificate: {}; if this lasts, {advice}",
+                    said(issuing)
+                );
+                return Verdict::no(Reason::CertificatePending, message);
+            }
             let why = condition("Issuing").filter(|issuing| issuing.status == "False").unwrap_or(ready);
             let message = format!("cert-manager has not issued the certificate: {}; {advice}", said(why));
             Verdict::no(Reason::CertificateFailed, message)
@@ -258,6 +306,7 @@ mod tests {
             listener_set: None,
             listener_set_name: "graph",
             certificate: None,
+            now: "2026-11-25T12:00:00Z".parse().unwrap(),
         }
     }
 
@@ -373,10 +422,9 @@ mod tests {
     #[test]
     fn a_certificate_is_ready_while_it_is_valid_and_told_when_its_renewal_fails() {
         let exposure = mk_exposure(json!([{"name": "one"}]), json!({"issuerRef": {"name": "ca"}}));
-        let now: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
         let verdict = |status: Value| {
             let certificate = mk_view(status);
-            certificate_ready(Leading { certificate: Some(&certificate), ..leading(&exposure) }, now)
+            certificate_ready(Leading { certificate: Some(&certificate), ..leading(&exposure) })
         };
         let valid = json!({"notAfter": "2027-01-01T00:00:00Z", "renewalTime": "2026-12-01T00:00:00Z",
                            "conditions": [told("Ready", "True", "Ready")]});
@@ -397,12 +445,58 @@ mod tests {
         let failed =
             json!({"conditions": [told("Ready", "False", "DoesNotExist"), told("Issuing", "False", "Denied")]});
         assert_says(&verdict(failed), State::False, Reason::CertificateFailed, "Denied: “because”");
+        let issuing =
+            json!({"conditions": [told("Ready", "False", "DoesNotExist"), told("Issuing", "True", "DoesNotExist")]});
+        assert_says(&verdict(issuing), State::False, Reason::CertificatePending, "is about to issue");
         assert_says(&verdict(json!({})), State::False, Reason::CertificatePending, "has not said anything");
         // For another host, perhaps.
         let mut of_an_older_spec = valid;
         of_an_older_spec["conditions"][0]["observedGeneration"] = json!(1);
         assert_says(&verdict(of_an_older_spec), State::False, Reason::CertificatePending, "has not said anything");
-        let none = certificate_ready(leading(&exposure), now);
+        let none = certificate_ready(leading(&exposure));
         assert_says(&none, State::False, Reason::CertificatePending, "has not said anything");
+    }
+
+    #[test]
+    fn a_listener_without_a_certificate_waits_while_that_is_being_issued_and_is_rejected_if_it_is_not() {
+        let exposure = mk_exposure(json!([{"name": "one"}]), json!({"issuerRef": {"name": "ca"}}));
+        let said = |type_: &str, reason: &str| {
+            let mut set = json!({"conditions": [told("Accepted", "False", "ListenersNotValid")]});
+            set["listeners"] = json!([{"name": "https", "conditions": [told(type_, "False", reason)]}]);
+            mk_view(set)
+        };
+        let verdict = |set: &ChildView, issuing: &str| {
+            let conditions = [told("Ready", "False", "DoesNotExist"), told("Issuing", issuing, "DoesNotExist")];
+            let certificate = mk_view(json!({"conditions": conditions}));
+            exposed(Leading { listener_set: Some(set), certificate: Some(&certificate), ..leading(&exposure) })
+        };
+        let missing = said("ResolvedRefs", "InvalidCertificateRef");
+        assert_says(&verdict(&missing, "True"), State::False, Reason::CertificatePending, "CertificateReady says");
+        assert_says(&verdict(&missing, "False"), State::False, Reason::ListenerRejected, "see that the Secret");
+        let other = said("Accepted", "NotAllowed");
+        assert_says(&verdict(&other, "True"), State::False, Reason::ListenerRejected, "NotAllowed");
+    }
+
+    #[test]
+    fn a_rejection_counts_once_nothing_that_it_may_follow_from_is_new() {
+        let exposure = mk_exposure(json!([{"name": "one"}]), json!({"issuerRef": {"name": "ca"}}));
+        let at = |time: &str, mut condition: Value| {
+            condition["lastTransitionTime"] = json!(time);
+            condition
+        };
+        let (old, new, skewed) = ("2026-11-25T11:59:49Z", "2026-11-25T11:59:51Z", "2026-11-25T12:00:20Z");
+        let verdict = |issued: &str, rejected: &str| {
+            let set = json!({"conditions": [at(rejected, told("Accepted", "False", "ListenersNotValid"))]});
+            let certificate = json!({"notAfter": "2027-01-01T00:00:00Z",
+                                     "conditions": [at(issued, told("Ready", "True", "Ready"))]});
+            let (set, certificate) = (mk_view(set), mk_view(certificate));
+            exposed(Leading { listener_set: Some(&set), certificate: Some(&certificate), ..leading(&exposure) })
+        };
+        for (issued, rejected) in [(new, old), (old, new), (new, new)] {
+            assert_says(&verdict(issued, rejected), State::False, Reason::RoutePending, "wait a few seconds first");
+        }
+        for (issued, rejected) in [(old, old), (skewed, old)] {
+            assert_says(&verdict(issued, rejected), State::False, Reason::ListenerRejected, "see that the Secret");
+        }
     }
 }

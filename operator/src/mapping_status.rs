@@ -9,7 +9,7 @@ use mcp_entra_policy::{BuiltInTool, Operation, Pattern};
 
 use crate::{
     binding::{Bound, Mapping, Target},
-    conditions::{Reason, Verdict, conditions},
+    conditions::{Reason, Verdict, conditions, with_ready},
     memory::{Generations, ProgrammedPolicy},
     status::named,
     validate::offered,
@@ -116,8 +116,15 @@ pub(crate) fn status(
     now: Timestamp,
 ) -> McpRoleMappingStatus {
     let generation = mapping.metadata.generation;
-    let verdicts =
-        vec![(ConditionType::Accepted, accepted(mapping, survey)), (ConditionType::Programmed, programmed(standings))];
+    let programmed = programmed(mapping, standings);
+    // A mapping that waits for servers to come is as it should be: what depends on it may be one of them.
+    let ready = match standings {
+        [] => programmed.clone(),
+        _ => {
+            Verdict::yes(Reason::Ready, "every named server exists, and every bound server's policy holds the mapping")
+        }
+    };
+    let verdicts = vec![(ConditionType::Accepted, accepted(mapping, survey)), (ConditionType::Programmed, programmed)];
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let previous = mapping.status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     McpRoleMappingStatus {
@@ -126,7 +133,7 @@ pub(crate) fn status(
         server_names: survey.bound.iter().take(NAMES).map(|(name, _)| name.clone()).collect(),
         unmatched: count(survey.unmatched.len()),
         unmatched_names: survey.unmatched.iter().take(NAMES).cloned().collect(),
-        conditions: conditions(previous, verdicts, generation, now),
+        conditions: conditions(previous, with_ready(verdicts, ready), generation, now),
     }
 }
 
@@ -163,15 +170,20 @@ fn accepted(mapping: &Mapping<'_>, survey: &Survey) -> Verdict {
     Verdict::yes(Reason::Accepted, "every named server exists")
 }
 
-fn programmed(standings: &[(String, Standing)]) -> Verdict {
+fn programmed(mapping: &Mapping<'_>, standings: &[(String, Standing)]) -> Verdict {
     let of = |wanted: Standing| -> Vec<String> {
         standings.iter().filter(|(_, standing)| *standing == wanted).map(|(name, _)| name.clone()).collect()
     };
     let left_out = of(Standing::LeftOut);
-    if standings.is_empty() {
+    if standings.is_empty() && mapping.servers.names.is_some() {
         Verdict::no(
             Reason::ServerNotFound,
-            "no server is bound, so nothing is granted or denied; if one should be, compare spec.servers with kubectl get mcpservers --show-labels",
+            "no server is bound, so nothing is granted or denied; the condition Accepted says why",
+        )
+    } else if standings.is_empty() {
+        Verdict::yes(
+            Reason::NoServers,
+            "no server is bound now, so nothing is granted or denied; if one should be, compare spec.servers with kubectl get mcpservers --show-labels",
         )
     } else if !left_out.is_empty() {
         Verdict::no(
@@ -301,8 +313,10 @@ mod tests {
         assert_eq!(standing(Some(&policy), "new", 1), Standing::Pending);
         assert_eq!(standing(None, "held", 2), Standing::Unknown);
 
+        let mapping = mk_mapping(json!({"names": ["graph"]}), &["*"]);
         let verdict = |standings: &[Standing]| {
-            programmed(&standings.iter().map(|standing| ("graph".to_owned(), *standing)).collect::<Vec<_>>())
+            let mapping = Mapping::from(&mapping);
+            programmed(&mapping, &standings.iter().map(|standing| ("graph".to_owned(), *standing)).collect::<Vec<_>>())
         };
         assert_eq!(verdict(&[Standing::Held, Standing::Held]).state, State::True);
         assert_eq!(verdict(&[Standing::Held, Standing::Pending]).reason, "Pending");
@@ -311,13 +325,44 @@ mod tests {
     }
 
     #[test]
+    fn a_mapping_is_ready_if_its_other_conditions_are_true() {
+        let servers = mk_servers(["graph".to_owned()]);
+        let ready = |mapping: &McpRoleMapping, standing: Standing| {
+            let (mapping, labels) = (Mapping::from(mapping), Labels::new());
+            let targets: Vec<_> = servers.iter().map(|server| (server, Target::of(server, Some(&labels)))).collect();
+            let survey = survey(&mapping, &targets);
+            let standings: Vec<_> = survey.bound.iter().map(|(name, _)| (name.clone(), standing)).collect();
+            let conditions = status(&mapping, &survey, &standings, Timestamp::UNIX_EPOCH).conditions;
+            let others_hold =
+                conditions.iter().filter(|found| found.type_ != "Ready").all(|found| found.status == "True");
+            let ready = conditions.into_iter().find(|found| found.type_ == "Ready").unwrap();
+            assert_eq!(ready.status == "True", others_hold, "{ready:?}");
+            ready.reason
+        };
+        let named = mk_mapping(json!({"names": ["graph"]}), &["*"]);
+        assert_eq!(ready(&named, Standing::Held), "Ready");
+        assert_eq!(ready(&named, Standing::Pending), "Pending");
+        assert_eq!(ready(&named, Standing::LeftOut), "PolicyTooLarge");
+        let partly = mk_mapping(json!({"names": ["graph", "grpah"]}), &["*"]);
+        assert_eq!(ready(&partly, Standing::Held), "ServerNotFound");
+        let another = json!({"names": ["graph"], "clientId": "77aa0000-0000-0000-0000-000000000000"});
+        assert_eq!(ready(&mk_mapping(another, &["*"]), Standing::Held), "ClientIdMismatch");
+        let selecting = |label: &str| mk_mapping(json!({"selector": {"matchLabels": {"team": label}}}), &["*"]);
+        assert_eq!(ready(&selecting("other"), Standing::Held), "NoServers");
+    }
+
+    #[test]
     fn a_mapping_that_cannot_be_written_is_pending_and_how_many_servers_it_waits_for_changes_nothing() {
         let policies = ProgrammedPolicies::default();
         policies.not_written("server");
         assert_eq!(standing(policies.get("server").as_ref(), "new", 1), Standing::Pending);
+        let mapping = mk_mapping(json!({"names": ["graph"]}), &["*"]);
         let waiting = |count: usize| {
             let standings = (0..3).map(|number| if number < count { Standing::Pending } else { Standing::Held });
-            programmed(&standings.map(|standing| ("graph".to_owned(), standing)).collect::<Vec<_>>())
+            programmed(
+                &Mapping::from(&mapping),
+                &standings.map(|standing| ("graph".to_owned(), standing)).collect::<Vec<_>>(),
+            )
         };
         assert_eq!((waiting(1).state, waiting(1).reason.as_str()), (State::False, "Pending"));
         assert_eq!(waiting(1), waiting(3));

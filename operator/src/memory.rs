@@ -25,6 +25,8 @@ pub(crate) struct ServerMemory {
     pub(crate) written: Option<Box<WrittenStatus>>,
     /// When it was.
     pub(crate) told: Option<Instant>,
+    /// True if a child's name was somebody else's object in the last pass.
+    pub(crate) is_conflicted: bool,
     /// Not all that the server names is claimed, and nobody else is known to hold it.
     pub(crate) undecided: Since,
     /// Some ready pod does not report the compiled policy.

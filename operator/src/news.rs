@@ -6,6 +6,8 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use mcp_entra_crds::{ConditionType, McpServerStatus};
 
+use crate::conditions::{is_awaited, is_good};
+
 /// How long after a write the next may wait.
 pub(crate) const MOMENT: Duration = Duration::from_secs(3);
 
@@ -15,19 +17,10 @@ pub(crate) fn may_wait(before: &McpServerStatus, after: &McpServerStatus) -> boo
     let is_no_news = |new: &Condition| match find(&new.type_) {
         Some(old) if (&old.status, &old.reason) == (&new.status, &new.reason) => true,
         Some(old) if old.status == "True" => false,
-        _ => is_on_its_way(new),
+        _ => is_good(new) || is_awaited(new),
     };
     let is_ready = |new: &Condition| new.type_ == ConditionType::Ready.as_str() && new.status == "True";
     after.conditions.iter().all(|new| is_no_news(new) && !is_ready(new))
-}
-
-/// Whether a condition is as it is in the ordinary course: good, or awaited.
-fn is_on_its_way(condition: &Condition) -> bool {
-    match condition.status.as_str() {
-        "True" => condition.type_ != ConditionType::Conflicted.as_str(),
-        "Unknown" => true,
-        _ => condition.reason == "Progressing" || condition.reason.ends_with("Pending"),
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::{
     availability::resume,
     child::ChildKind,
     conditions::{Reason, Verdict},
+    errors::Error,
     fleet::{Held, Progress, progress},
     foreign::bounded,
     owner::{ADOPT, Owner},
@@ -32,8 +33,12 @@ pub(crate) fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
 
 pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
     if let Some(error) = facts.error {
+        let reason = match error {
+            Error::Overridden { .. } => Reason::Overridden,
+            _ => Reason::ApplyFailed,
+        };
         return Verdict::no(
-            Reason::ApplyFailed,
+            reason,
             format!(
                 "{error}; it is tried again by itself, ever more slowly: remove the cause, or ask whoever runs the cluster"
             ),

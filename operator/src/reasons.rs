@@ -53,8 +53,10 @@ reasons! {
     ServiceAccountMismatch,
     /// Accepted: the server would refuse the configuration that follows from the spec.
     InvalidConfiguration,
-    /// Accepted, Programmed of a mapping: a server that it names does not exist, or none that it selects.
+    /// Accepted, Programmed of a mapping: a server that it names does not exist.
     ServerNotFound,
+    /// Programmed, Ready of a mapping: its selector binds no server now; it is to hold for each that comes.
+    NoServers,
     /// Accepted of a mapping: a server that it names accepts no tokens of the app registration `spec.servers.clientId`.
     ClientIdMismatch,
 
@@ -93,6 +95,8 @@ reasons! {
     KindNotServed,
     /// Programmed: the API server refused a child.
     ApplyFailed,
+    /// Programmed: an admission webhook or policy changes a child, whenever it is applied.
+    Overridden,
     /// Programmed of a mapping: a bound server's policy does not hold it yet.
     Pending,
 
@@ -147,7 +151,7 @@ reasons! {
     AddressPending,
     /// Exposed: every Gateway accepts the route.
     RouteAccepted,
-    /// Exposed: a Gateway has not answered yet, or it or its listener does not exist.
+    /// Exposed: a Gateway has not answered yet, or what it answers is about to change; or it or its listener does not exist.
     RoutePending,
     /// Exposed: a Gateway does not accept the route, or not what it leads to.
     RouteRejected,
@@ -156,7 +160,7 @@ reasons! {
 
     /// CertificateReady: the certificate is valid now.
     CertificateValid,
-    /// CertificateReady: cert-manager has issued none yet.
+    /// CertificateReady, Exposed: cert-manager has issued none yet.
     CertificatePending,
     /// CertificateReady: cert-manager says why there is none.
     CertificateFailed,

@@ -1,5 +1,8 @@
 //! Reads: who owns the children's names now, and the trust bundle's content. What the watches show is taken from
 //! there; the API server is asked for what they do not.
+//!
+//! A start needs none of them. A child or claim that no watch shows is created, in a way that changes nothing where there
+//! is one of its name. Only then is that one read, and, where it is somebody else's, all other names.
 
 use std::collections::BTreeMap;
 
@@ -99,46 +102,35 @@ pub(crate) fn policy(world: &World, owner: &Owner, edition: Edition) -> Option<S
     named(world, owner, ChildKind::Policy, &edition.name(ChildKind::Policy, &owner.name))
 }
 
-/// Finds who has the names of these children, and, as far as the watches show, of those that are not asked for.
-pub(crate) async fn children(
+/// The objects that have the children's names, as far as the watches show them.
+pub(crate) fn children(world: &World, owner: &Owner, mounted: Mounted) -> SeenChildren {
+    let found = |kind: &ChildKind| named(world, owner, *kind, &mounted.name(*kind, &owner.name));
+    ChildKind::ALL.iter().filter_map(|kind| Some((*kind, found(kind)?))).collect()
+}
+
+/// The same, with those that have the names of these children and that no watch shows.
+pub(crate) async fn all_children(
     client: &Client,
     world: &World,
     owner: &Owner,
     mounted: Mounted,
     wanted: &[ChildKind],
 ) -> Result<SeenChildren, Error> {
-    let mut seen = SeenChildren::new();
-    for kind in ChildKind::ALL {
+    let mut seen = children(world, owner, mounted);
+    // All ConfigMaps are watched, whosever they are.
+    for kind in wanted.iter().filter(|kind| kind.watched_as() != ChildKind::Policy) {
+        if seen.contains_key(kind) {
+            continue;
+        }
         let name = mounted.name(*kind, &owner.name);
-        let found = if wanted.contains(kind) {
-            child(client, world, owner, *kind, &name).await?
-        } else {
-            named(world, owner, *kind, &name)
-        };
-        seen.extend(found.map(|found| (*kind, found)));
+        let found = kind
+            .api(client, &owner.namespace)
+            .get_metadata_opt(&name)
+            .await
+            .map_err(Error::kubernetes(format!("reading {} {name}", kind.kind())))?;
+        seen.extend(found.map(|found| (*kind, Seen::of(&found.metadata, owner))));
     }
     Ok(seen)
-}
-
-/// Finds who has a child's name.
-async fn child(
-    client: &Client,
-    world: &World,
-    owner: &Owner,
-    kind: ChildKind,
-    name: &str,
-) -> Result<Option<Seen>, Error> {
-    let seen = named(world, owner, kind, name);
-    // All ConfigMaps are watched, whosever they are; one that is made meanwhile is met when ours is created.
-    if seen.is_some() || kind.watched_as() == ChildKind::Policy {
-        return Ok(seen);
-    }
-    let found = kind
-        .api(client, &owner.namespace)
-        .get_metadata_opt(name)
-        .await
-        .map_err(Error::kubernetes(format!("reading {} {name}", kind.kind())))?;
-    Ok(found.map(|found| Seen::of(&found.metadata, owner)))
 }
 
 /// Finds what the spec refers to.

@@ -84,7 +84,7 @@ impl<'a> Facts<'a> {
     }
 
     /// What leads clients to the server: where it shares an older server's listener, that one's.
-    fn leading(&self, exposure: &'a Exposure) -> Leading<'a> {
+    fn leading(&self, exposure: &'a Exposure, now: Timestamp) -> Leading<'a> {
         let listener_of = self.standing.held().and_then(|held| held.listener_of.as_ref());
         let carrying = if listener_of.is_some() { self.carrying } else { self.children };
         let carried = |kind| carrying.get(&kind).map(|child| &**child);
@@ -97,6 +97,7 @@ impl<'a> Facts<'a> {
             listener_set: carried(ChildKind::ListenerSet),
             listener_set_name: &listener_of.unwrap_or(self.owner).name,
             certificate: carried(ChildKind::Certificate),
+            now,
         }
     }
 
@@ -132,15 +133,16 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         (ConditionType::AuthorizationReady, authorization(facts, &previous.conditions)),
     ];
     if let Some(exposure) = &spec.exposure {
-        let leading = facts.leading(exposure);
+        let leading = facts.leading(exposure, now);
         verdicts.push((ConditionType::Exposed, exposed(facts, leading)));
         if exposure.tls.issuer_ref.is_some() {
-            verdicts.push((ConditionType::CertificateReady, certificate(facts, leading, now)));
+            verdicts.push((ConditionType::CertificateReady, certificate(facts, leading)));
         }
     }
     if let Some((reason, message)) = conflicted(facts) {
         verdicts.push((ConditionType::Conflicted, Verdict::yes(reason, message)));
     }
+    let verdicts = with_ready(verdicts, Verdict::yes(Reason::Ready, "the server is ready"));
     let generation = facts.server.metadata.generation;
     let deployment = facts.child(ChildKind::Deployment).map(ChildView::status);
     McpServerStatus {
@@ -153,7 +155,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         federation: Some(credential(facts, previous)),
         policy: Some(facts.policy.summary.clone()),
         ownership: ownership(facts, previous),
-        conditions: conditions(&previous.conditions, with_ready(verdicts), generation, now),
+        conditions: conditions(&previous.conditions, verdicts, generation, now),
     }
 }
 
@@ -275,11 +277,11 @@ fn exposed(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
     exposed::exposed(leading)
 }
 
-fn certificate(facts: &Facts<'_>, leading: Leading<'_>, now: Timestamp) -> Verdict {
+fn certificate(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
     if facts.missing.contains(&ChildKind::Certificate) {
         return Verdict::no(Reason::KindNotServed, not_served(&BTreeSet::from([ChildKind::Certificate])));
     }
-    exposed::certificate_ready(leading, now)
+    exposed::certificate_ready(leading)
 }
 
 /// What is said before anything is known: the conditions that are always there.

@@ -233,6 +233,7 @@ pub(crate) struct ConditionView {
     pub(crate) reason: Foreign,
     pub(crate) message: Foreign,
     pub(crate) observed_generation: Option<i64>,
+    pub(crate) last_transition_time: Option<Time>,
 }
 
 /// What is read of a Pod.

@@ -27,6 +27,10 @@ fn mend(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition
         if let Some(conditions) = version.pointer_mut(conditions) {
             *conditions = conditions_schema();
         }
+        // Without it, kstatus (Flux, Helm) takes an object that nobody has looked at yet for healthy.
+        if let Some(status) = version.pointer_mut("/schema/openAPIV3Schema/properties/status") {
+            status["default"] = json!({"observedGeneration": -1});
+        }
     }
     serde_json::from_value(value)
 }

@@ -22,23 +22,15 @@ use crate::selector::label_selector;
     status = "McpRoleMappingStatus",
     derive = "PartialEq",
     doc = "Which app role, group or application of Microsoft Entra ID may use which tools of which servers of this namespace.",
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
-    ),
-    printcolumn(
-        name = "Programmed",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Servers", type_ = "integer", json_path = ".status.servers"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Message",
         type_ = "string",
         priority = 1,
-        json_path = r#".status.conditions[?(@.type=="Programmed")].message"#
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -64,23 +56,15 @@ pub struct McpRoleMappingSpec {
     status = "McpRoleMappingStatus",
     derive = "PartialEq",
     doc = "Which app role, group or application of Microsoft Entra ID may use which tools of which servers of which namespaces, and which may not, whoever grants it.",
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
-    ),
-    printcolumn(
-        name = "Programmed",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Programmed")].status"#
-    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Servers", type_ = "integer", json_path = ".status.servers"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Message",
         type_ = "string",
         priority = 1,
-        json_path = r#".status.conditions[?(@.type=="Programmed")].message"#
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -284,7 +268,7 @@ pub struct Allow {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct McpRoleMappingStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that this status is about; -1 before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Number of existing servers that the mapping binds.
@@ -301,8 +285,8 @@ pub struct McpRoleMappingStatus {
     #[schemars(length(max = 10))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmatched_names: Vec<String>,
-    /// What is so now: `Accepted` (every named server exists and is meant) and `Programmed` (every bound server's
-    /// compiled policy holds the mapping).
+    /// What is so now: `Accepted` (every named server exists and is meant), `Programmed` (every bound server's compiled
+    /// policy holds the mapping) and `Ready` (both).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

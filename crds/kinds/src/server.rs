@@ -128,7 +128,7 @@ fn default_tools() -> Vec<String> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct McpServerStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that this status is about; -1 before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Version of mcp-entra-server that the ready pods run; while they differ, the oldest.

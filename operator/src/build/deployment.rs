@@ -178,7 +178,8 @@ fn container(server: &Validated, mounted: Mounted) -> Container {
         name: CONTAINER.to_owned(),
         image: Some(server.image.clone()),
         args: Some(arguments(server)),
-        env: Some(environment(server)),
+        // An empty list would be ours to defend.
+        env: Some(environment(server)).filter(|variables| !variables.is_empty()),
         ports: Some(vec![
             ContainerPort {
                 name: Some(HTTP_PORT_NAME.to_owned()),

@@ -7,6 +7,7 @@ use super::{
     *,
 };
 use crate::{
+    drift::drift,
     options::{Options, PodMonitors},
     resolve::ResolvedAccount,
     validate::tests::mk_options,
@@ -241,4 +242,78 @@ fn only_what_pods_read_at_their_start_restarts_them() {
     }
     // The webhook sees the account's annotations only when a pod is created.
     assert_ne!(template(webhook(3600)), template(webhook(7200)));
+}
+
+/// Where in a document there are values that are no containers of others.
+fn leaves(value: &Value, at: &str) -> Vec<String> {
+    let escaped = |key: &String| key.replace('~', "~0").replace('/', "~1");
+    match value {
+        Value::Object(members) => {
+            members.iter().flat_map(|(key, member)| leaves(member, &format!("{at}/{}", escaped(key)))).collect()
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(index, item)| leaves(item, &format!("{at}/{index}"))).collect()
+        }
+        _ => vec![at.to_owned()],
+    }
+}
+
+#[test]
+fn whatever_is_changed_of_a_child_is_drift_and_whatever_is_added_to_pods_is_none() {
+    let is_drift = |there: &Value, desired: &Value| {
+        drift(&serde_json::from_value(there.clone()).unwrap(), desired).unwrap().is_some()
+    };
+    let mut seen = 0;
+    for (kind, desired) in built(json!({"replicas": 2, "networkPolicy": {"allowFrom": [{"podSelector": {}}]}})) {
+        for pointer in leaves(&desired, "").iter().filter(|at| !matches!(at.as_str(), "/apiVersion" | "/kind")) {
+            let mut changed = desired.clone();
+            let value = changed.pointer_mut(pointer).unwrap();
+            *value = match value {
+                Value::String(text) => json!(format!("{text}x")),
+                Value::Bool(flag) => json!(!*flag),
+                Value::Number(number) => json!(number.as_i64().unwrap() + 1),
+                _ => continue,
+            };
+            assert!(is_drift(&changed, &desired), "{kind:?}: {pointer}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "{seen}");
+
+    let template = json!({
+        "nodeSelector": {"pool": "apps"}, "tolerations": [{"key": "apps", "operator": "Exists"}],
+        "env": [{"name": "TZ", "value": "UTC"}], "imagePullSecrets": [{"name": "registry"}],
+    });
+    let webhook = json!({"federation": {"injection": "Webhook"}});
+    for changes in [json!({}), json!({"podTemplate": template}), json!({"entra": webhook})] {
+        let desired = deployment(changes);
+        for (pointer, key, entry) in [
+            ("/metadata/labels", "theirs", json!("x")),
+            ("/metadata/annotations", "theirs", json!("x")),
+            ("/spec/template/metadata/labels", "theirs", json!("x")),
+            ("/spec/template/metadata/annotations", "theirs", json!("x")),
+            ("/spec/template/spec/nodeSelector", "theirs", json!("x")),
+            ("/spec/template/spec/tolerations", "", json!({"key": "theirs", "operator": "Exists"})),
+            ("/spec/template/spec/containers", "", json!({"name": "sidecar", "image": "x"})),
+            ("/spec/template/spec/initContainers", "", json!({"name": "sidecar", "image": "x"})),
+            ("/spec/template/spec/volumes", "", json!({"name": "theirs", "emptyDir": {}})),
+            ("/spec/template/spec/imagePullSecrets", "", json!({"name": "theirs"})),
+            ("/spec/template/spec/topologySpreadConstraints", "", json!({"topologyKey": "rack", "maxSkew": 1})),
+            ("/spec/template/spec/containers/0/env", "", json!({"name": "THEIRS", "value": "x"})),
+            ("/spec/template/spec/containers/0/envFrom", "", json!({"configMapRef": {"name": "theirs"}})),
+            ("/spec/template/spec/containers/0/volumeMounts", "", json!({"name": "theirs", "mountPath": "/x"})),
+            ("/spec/template/spec/containers/0/ports", "", json!({"name": "theirs", "containerPort": 1})),
+        ] {
+            let (parent, member) = pointer.rsplit_once('/').unwrap();
+            // Others add where they like: in front.
+            let mut there = desired.clone();
+            let list = &mut there.pointer_mut(parent).unwrap()[member];
+            match list {
+                Value::Array(items) => items.insert(0, entry.clone()),
+                Value::Null if key.is_empty() => *list = json!([entry]),
+                map => map[key] = entry,
+            }
+            assert!(!is_drift(&there, &desired), "{pointer}");
+        }
+    }
 }

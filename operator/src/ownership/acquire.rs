@@ -42,10 +42,11 @@ impl Ledger {
     }
 
     /// Claims one value, if nobody else holds it. Returns the claim as it then is. What the watch shows to be held already
-    /// is not read.
+    /// is not read, and neither is what it does not show: should that have appeared, its creation is answered 409.
     async fn claim(&self, claims: &Claims, demand: &Demand) -> Result<Result<Claim, Lost>, Error> {
-        let known = claims.get(&demand.claimed).and_then(|found| found.claim.clone());
-        if let Some(known) = known
+        let shown = claims.get(&demand.claimed);
+        let mut is_read = shown.is_some();
+        if let Some(known) = shown.and_then(|found| found.claim.clone())
             && answer(Some(&known), demand, self.grace) == Answer::Held
         {
             return Ok(Ok(known));
@@ -57,8 +58,13 @@ impl Ledger {
             None => None,
         };
         for _ in 0..ATTEMPTS {
-            let found =
-                self.api.get_opt(&name).await.map_err(Error::kubernetes(format!("reading ConfigMap {name}")))?;
+            let found = match is_read {
+                true => {
+                    self.api.get_opt(&name).await.map_err(Error::kubernetes(format!("reading ConfigMap {name}")))?
+                }
+                false => None,
+            };
+            is_read = true;
             let found = found.map(ClaimView::from);
             let there = match &found {
                 Some(ClaimView { claim: None, .. }) => return Err(Error::UnreadableClaim(name)),

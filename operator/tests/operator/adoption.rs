@@ -12,13 +12,8 @@ use crate::harness::{Space, mk_mapping, mk_server, until};
 async fn run_command(space: &Space, message: &str) -> Vec<String> {
     let (_, command) = message.split_once("run: kubectl ").expect(message);
     let arguments: Vec<&str> = command.split(' ').collect();
-    let plane = &space.cluster.plane;
-    let mut kubectl = tokio::process::Command::new(plane.kubectl());
-    kubectl.arg("--kubeconfig").arg(plane.kubeconfig()).args(&arguments);
-    // Discovery is cached below HOME otherwise, and would stay behind.
-    kubectl.env("KUBECACHEDIR", plane.kubeconfig().with_file_name("kubectl-cache"));
     // It goes on where an object is gone meanwhile, as what leads to an orphan.
-    let output = kubectl.output().await.unwrap();
+    let output = space.kubectl(&arguments).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() || said.contains("NotFound"), "{said}");
     arguments

@@ -82,7 +82,9 @@ async fn the_first_thing_that_is_told_of_a_server_is_that_nothing_is_known_of_it
     let changes = servers.watch(&Default::default(), &version).await.unwrap();
     space.apply(mk_server()).await;
     let told = changes.filter_map(async |change| match change.unwrap() {
-        WatchEvent::Added(server) | WatchEvent::Modified(server) => server.status,
+        WatchEvent::Added(server) | WatchEvent::Modified(server) => {
+            server.status.filter(|status| !status.conditions.is_empty())
+        }
         other => panic!("{other:?}"),
     });
     let first = tokio::time::timeout(Duration::from_secs(60), pin!(told).next()).await.expect("it is told of").unwrap();

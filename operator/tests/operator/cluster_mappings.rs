@@ -154,7 +154,7 @@ async fn a_cluster_mapping_without_a_server_says_so() {
         let mapping = space.cluster_mappings().get("nowhere").await.unwrap();
         assert!(mapping.namespace().is_none());
         let conditions = mapping.status.unwrap_or_default().conditions;
-        find(&conditions, "Programmed").is_some_and(|found| found.reason == "ServerNotFound")
+        find(&conditions, "Programmed").is_some_and(|found| found.reason == "NoServers")
     })
     .await;
     space.cluster_mappings().delete("nowhere", &Default::default()).await.unwrap();

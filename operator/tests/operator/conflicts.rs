@@ -59,6 +59,31 @@ async fn a_service_account_of_somebody_else_is_not_adopted_either() {
 }
 
 #[tokio::test]
+async fn every_name_that_is_somebody_elses_is_told_at_once_and_tried_no_more() {
+    let space = Space::new().await;
+    let names = json!({"name": "graph", "labels": {"app": "other"}});
+    let ports = json!([{"port": 80}]);
+    let budget = json!({"maxUnavailable": 1, "selector": {"matchLabels": {"app": "other"}}});
+    for object in [
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": names, "spec": {"ports": ports}}),
+        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": names, "spec": budget}),
+    ] {
+        space.apply(object).await;
+    }
+    space.apply(mk_server()).await;
+    let conflicted = space.condition("Conflicted", "True", "NotOwned").await;
+    for name in ["Service graph", "PodDisruptionBudget graph"] {
+        assert!(conflicted.message.contains(name), "{}", conflicted.message);
+    }
+    assert!(space.get::<Deployment>("graph").await.is_none(), "no pod runs that nobody could reach");
+    space.quiet().await;
+    let mark = space.mark();
+    space.edit::<McpServer>("graph", json!({"metadata": {"labels": {"looked": "at"}}})).await;
+    space.quiet().await;
+    assert_eq!(space.writes(mark), []);
+}
+
+#[tokio::test]
 async fn a_mapping_is_not_programmed_while_its_servers_policy_is_somebody_elses() {
     let space = Space::new().await;
     space.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "graph-policy"}})).await;

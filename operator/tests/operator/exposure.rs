@@ -39,12 +39,12 @@ pub(crate) async fn there(space: &Space, kind: &str, name: &str) -> DynamicObjec
 }
 
 /// What a controller writes.
-async fn say(space: &Space, kind: &str, name: &str, status: Value) {
+pub(crate) async fn say(space: &Space, kind: &str, name: &str, status: Value) {
     let patch = json!({"status": status});
     api(space, kind).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
 
-fn told(type_: &str, status: &str, reason: &str, message: &str) -> Value {
+pub(crate) fn told(type_: &str, status: &str, reason: &str, message: &str) -> Value {
     json!({"type": type_, "status": status, "reason": reason, "message": message,
            "lastTransitionTime": "2026-11-25T09:00:00Z"})
 }
@@ -77,7 +77,7 @@ pub(crate) fn by_own_listener() -> Value {
     mk_exposed(json!({"gateway": {"parentRefs": [{"name": "shared"}]}, "tls": {"issuerRef": {"name": "ca"}}}))
 }
 
-async fn answer(space: &Space, name: &str, parent: Value, accepted: Value) {
+pub(crate) async fn answer(space: &Space, name: &str, parent: Value, accepted: Value) {
     let resolved = told("ResolvedRefs", "True", "ResolvedRefs", "");
     let parents =
         json!([{"parentRef": parent, "controllerName": "edge.example/c", "conditions": [accepted, resolved]}]);
@@ -166,13 +166,15 @@ async fn a_listener_and_certificate_of_the_servers_own_are_told_of_until_all_is_
     let accepted = || json!([told("Accepted", "True", "Accepted", "")]);
     say(&space, "ListenerSet", "graph", json!({"conditions": accepted(), "listeners": listener(json!([missing]))}))
         .await;
-    let rejected = space.condition("Exposed", "False", "ListenerRejected").await;
-    assert!(rejected.message.contains("Secret graph-tls does not exist"), "{}", rejected.message);
+    let waiting = space.condition("Exposed", "False", "CertificatePending").await;
+    assert!(waiting.message.contains("Gateway shared waits for the certificate"), "{}", waiting.message);
 
     let until = |seconds: i64| Timestamp::from_second(Timestamp::now().as_second() + seconds).unwrap().to_string();
     let valid = |ready: Value, not_after: String| json!({"conditions": [ready], "notAfter": not_after, "renewalTime": not_after});
     say(&space, "Certificate", "graph-tls", valid(told("Ready", "True", "Ready", "up to date"), until(3600))).await;
     space.condition("CertificateReady", "True", "CertificateValid").await;
+    let rejected = space.condition("Exposed", "False", "ListenerRejected").await;
+    assert!(rejected.message.contains("Secret graph-tls does not exist"), "{}", rejected.message);
     say(&space, "ListenerSet", "graph", json!({"conditions": accepted(), "listeners": listener(accepted())})).await;
     let parent =
         json!({"group": "gateway.networking.k8s.io", "kind": "ListenerSet", "name": "graph", "sectionName": "https"});

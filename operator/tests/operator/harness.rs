@@ -291,6 +291,16 @@ impl Space {
             .unwrap();
     }
 
+    /// Runs kubectl in the namespace, unless the arguments name another.
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> std::process::Output {
+        let plane = &self.cluster.plane;
+        let mut kubectl = tokio::process::Command::new(plane.kubectl());
+        kubectl.arg("--kubeconfig").arg(plane.kubeconfig()).args(["--namespace", &self.name]).args(arguments);
+        // Discovery is cached below HOME otherwise, and would stay behind.
+        kubectl.env("KUBECACHEDIR", plane.kubeconfig().with_file_name("kubectl-cache"));
+        kubectl.output().await.unwrap()
+    }
+
     /// Sets a label of the namespace; `None` removes it.
     pub(crate) async fn label(&self, key: &str, value: Option<&str>) {
         let patch = json!({"metadata": {"labels": {key: value}}});

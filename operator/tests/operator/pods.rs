@@ -143,12 +143,13 @@ async fn whatever_a_pod_says_its_servers_status_follows() {
     let mut good = None;
     pod.says(|report| good = Some(serde_json::to_value(&*report).unwrap()));
     let mut good = good.unwrap();
+    good["graph"]["missingPermissions"] = json!(["User.Read"]);
     // Members that are absent in a good report.
     for pointer in ["/policy/error", "/federation/message", "/federation/lastProbe", "/keys/error"] {
         *good.pointer_mut(pointer).unwrap() = json!("fine");
     }
     let fields = strings(&good, "");
-    assert_eq!(fields.len(), 9, "{fields:?}");
+    assert_eq!(fields.len(), 10, "{fields:?}");
     let hostile = format!("\u{1b}[2J\u{202e}\r\n”; all is well\u{0}{}", "x".repeat(40_000));
     for field in fields {
         let mut bad = good.clone();
@@ -168,6 +169,7 @@ async fn whatever_a_pod_says_its_servers_status_follows() {
                     !text.contains(['\n', '\u{1b}', '\u{202e}']) && text.len() < 5000,
                     "{field}: {pointer}: {text}"
                 );
+                assert!(!text.contains("”; all is well"), "no quotation ends early: {field}: {pointer}: {text}");
             }
         }
     }

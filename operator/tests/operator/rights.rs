@@ -128,8 +128,8 @@ async fn in_the_namespaces_that_it_watches_the_operator_does_all_and_others_it_n
 
     let requests = cluster.plane.audit().requests(begin, OPERATOR).unwrap();
     assert!(requests.iter().all(|request| request.namespace.as_ref() != Some(&unwatched.name)));
-    assert!(unwatched.get::<McpServer>("graph").await.unwrap().status.is_none());
-    assert!(space.cluster_mappings().get("no-mail").await.unwrap().status.is_none());
+    assert!(unwatched.get::<McpServer>("graph").await.unwrap().status.unwrap().conditions.is_empty());
+    assert!(space.cluster_mappings().get("no-mail").await.unwrap().status.unwrap().conditions.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::{
+    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
     Api, Resource, ResourceExt,
     api::{DynamicObject, Patch, PatchParams, ValidationDirective},
@@ -521,4 +523,41 @@ async fn a_second_apply_of_the_examples_changes_nothing() {
     }
     let changed: Vec<&str> = said.lines().filter(|line| !line.ends_with(" unchanged")).collect();
     assert!(said.lines().count() >= 4 && changed.is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn an_object_that_nobody_has_looked_at_says_so_however_often_it_is_applied() {
+    let client = control_plane().await.client().unwrap();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "unseen"}});
+    let namespaces = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::erase::<Namespace>(&()));
+    namespaces.patch("unseen", &PatchParams::apply("test"), &Patch::Apply(&namespace)).await.unwrap();
+    for mut manifest in examples() {
+        let resource = match manifest["kind"].as_str().unwrap() {
+            "McpServer" => ApiResource::erase::<McpServer>(&()),
+            "McpRoleMapping" => ApiResource::erase::<McpRoleMapping>(&()),
+            "ClusterMcpRoleMapping" => ApiResource::erase::<ClusterMcpRoleMapping>(&()),
+            _ => continue,
+        };
+        let api: Api<DynamicObject> = if resource.kind.starts_with("Cluster") {
+            Api::all_with(client.clone(), &resource)
+        } else {
+            manifest["metadata"]["namespace"] = json!("unseen");
+            Api::namespaced_with(client.clone(), "unseen", &resource)
+        };
+        let name = format!("unseen-{}", manifest["metadata"]["name"].as_str().unwrap());
+        manifest["metadata"]["name"] = json!(name);
+        let apply = async || api.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&manifest)).await.unwrap();
+        let (first, second, third) = (apply().await, apply().await, apply().await);
+        let read = api.get(&name).await.unwrap();
+        for object in [&first, &second, &third, &read] {
+            assert_eq!(object.data["status"]["observedGeneration"], -1, "{}", resource.kind);
+            let of = |object: &DynamicObject| (object.metadata.generation, object.metadata.managed_fields.clone());
+            assert_eq!(of(object), of(&first), "{}", resource.kind);
+        }
+        // The second apply stores the default, which nobody wrote.
+        assert_eq!(third.metadata, second.metadata, "{}", resource.kind);
+        let status = json!({"status": {"observedGeneration": 1}});
+        let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        assert_eq!(written.data["status"]["observedGeneration"], 1);
+    }
 }
