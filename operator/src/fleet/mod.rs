@@ -9,7 +9,7 @@ pub(crate) use progress::{Progress, progress};
 pub(crate) use requested::{RequestedHash, requested_hash};
 pub(crate) use turns::{Held, Member, Next, Turns, turn};
 
-use crate::views::ChildView;
+use crate::objects::views::ChildView;
 
 /// The annotation of a Deployment with the hash of its pod template as built.
 pub(crate) const TEMPLATE_HASH: &str = "mcp-entra.dev/template-hash";

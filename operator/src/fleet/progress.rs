@@ -4,8 +4,8 @@ use std::borrow::Borrow;
 
 use super::RollOut;
 use crate::{
-    availability::lacks_room,
-    views::{ChildView, PodView},
+    mcpserver::status::available::lacks_room,
+    objects::views::{ChildView, PodView},
 };
 
 /// How far the upgrade of a Deployment has come.

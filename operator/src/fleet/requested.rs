@@ -11,7 +11,7 @@ use mcp_entra_crds::{McpServer, McpServerSpec};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::validate::Trust;
+use crate::mcpserver::validate::Trust;
 
 /// The way in which the hash is made. Raise it when an unchanged McpServer gets another hash, as after a schema default
 /// has changed: hashes of two versions say nothing about each other.
@@ -118,7 +118,7 @@ fn member_of<'a>(schema: Option<&'a JSONSchemaProps>, name: &str) -> Option<&'a 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::validate::tests::mk_server;
+    use crate::mcpserver::validate::tests::mk_server;
 
     /// A spec with every member that an author can set, with the fewest members of each entry of a list.
     fn mk_written() -> Value {

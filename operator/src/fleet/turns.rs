@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Progress, REQUESTED_HASH, RequestedHash, RollOut, TEMPLATE_HASH};
-use crate::{by_uid::ByUid, owner::Owner, views::ChildView};
+use crate::{
+    objects::{owner::Owner, views::ChildView},
+    runtime::by_uid::ByUid,
+};
 
 /// How long a server keeps its turn at most. Many pods take long, and somebody may keep theirs from ever being done.
 const LONGEST_TURN: Duration = Duration::from_secs(60 * 60);

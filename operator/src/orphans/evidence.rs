@@ -5,13 +5,13 @@ use std::{collections::HashSet, sync::Arc};
 use kube::ResourceExt;
 
 use crate::{
-    cache::FullName,
-    child::ChildKind,
-    editions::Edition,
-    exposure::exposed_host,
-    owner::Controller,
-    views::{ChildView, Labelled, PodView},
-    world::World,
+    mcpserver::{editions::Edition, validate::exposure::exposed_host},
+    objects::{
+        child::ChildKind,
+        owner::Controller,
+        views::{ChildView, Labelled, PodView},
+    },
+    watch::{cache::FullName, stores::World},
 };
 
 /// Kinds that give access: the policy, and what leads clients to the pods.
@@ -136,7 +136,7 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::validate::tests::mk_owner;
+    use crate::mcpserver::validate::tests::mk_owner;
 
     fn mk_metadata(kind: ChildKind) -> ObjectMeta {
         let mut metadata = mk_owner().child_metadata(kind);
@@ -223,7 +223,7 @@ pub(super) mod tests {
         let seen = Seen { suspects: Vec::new(), owners: HashSet::from([owner_of("here", "uid-1")]) };
         let policy = |namespace: &str, uid: &str, mounted: &str| {
             let labels = json!({"app.kubernetes.io/instance": "graph"});
-            let annotations = json!({crate::owner::SERVER_UID: uid});
+            let annotations = json!({crate::objects::owner::SERVER_UID: uid});
             let metadata = json!({"namespace": namespace, "name": "a", "labels": labels, "annotations": annotations});
             let volumes = json!([{"name": "policy", "configMap": {"name": mounted}}]);
             let pod = json!({"metadata": metadata, "spec": {"volumes": volumes}, "status": {"phase": "Running"}});

@@ -29,15 +29,21 @@ use self::{
     tale::{Reason, tale, tell},
 };
 use crate::{
-    cache::FullName,
-    child::ChildKind,
-    controller::Context,
-    errors::{Error, Failures, SOON},
-    leader::Leadership,
-    memory::Nudged,
-    pods::{nudge_one, poll_one},
-    policy::DENY_ALL,
-    views::{ChildView, PodView},
+    mcpserver::{
+        controller::Context,
+        memory::Nudged,
+        pods::{nudge_one, poll_one},
+    },
+    objects::{
+        child::ChildKind,
+        views::{ChildView, PodView},
+    },
+    policy::compile::DENY_ALL,
+    runtime::{
+        errors::{Error, Failures, SOON},
+        leader::Leadership,
+    },
+    watch::cache::FullName,
 };
 
 /// The longest time between rounds. An McpServer that is gone wakes nobody, nor does a pod that starts late.

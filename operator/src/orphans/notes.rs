@@ -6,7 +6,7 @@ use super::{
     evidence::{Evidence, Suspect},
     tale::Reason,
 };
-use crate::child::ChildKind;
+use crate::objects::child::ChildKind;
 
 /// Time that the cache must have shown no controller before the API server is asked for it.
 const PATIENCE: Duration = Duration::from_secs(30);

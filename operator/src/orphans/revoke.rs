@@ -13,10 +13,9 @@ use serde_json::{Value, json};
 use super::evidence::{Evidence, Suspect};
 use crate::{
     MANAGER,
-    child::ChildKind,
-    errors::{Error, code},
-    policy::DENY_ALL,
-    views::ChildView,
+    objects::{child::ChildKind, views::ChildView},
+    policy::compile::DENY_ALL,
+    runtime::errors::{Error, code},
 };
 
 /// The result of an attempt.
@@ -116,7 +115,7 @@ mod tests {
     use kube::client::Body;
 
     use super::*;
-    use crate::validate::tests::mk_owner;
+    use crate::mcpserver::validate::tests::mk_owner;
 
     type Requests = Arc<Mutex<Vec<String>>>;
 

@@ -4,7 +4,11 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 
 use super::{evidence::Suspect, revoke::Outcome};
-use crate::{child::ChildKind, errors::Error, events, owner::ADOPT};
+use crate::{
+    conditions::events,
+    objects::{child::ChildKind, owner::ADOPT},
+    runtime::errors::Error,
+};
 
 /// The reason of an event about an orphan, as it stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

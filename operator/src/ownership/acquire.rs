@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     MANAGER,
-    errors::{Error, code},
-    owner::MANAGED_BY,
+    objects::owner::MANAGED_BY,
+    runtime::errors::{Error, code},
 };
 
 /// Attempts to write a claim that changes at each of them.

@@ -15,9 +15,11 @@ use kube::{
 
 use super::claim::{Claim, ClaimedValue, Holder, demands};
 use crate::{
-    cache::{Cache, Feeder, FullName, Kept, cache},
-    errors::Error,
-    world::WatchedServer,
+    runtime::errors::Error,
+    watch::{
+        cache::{Cache, Feeder, FullName, Kept, cache},
+        stores::WatchedServer,
+    },
 };
 
 /// The label of a claim's ConfigMap, with the kind of value as its value.

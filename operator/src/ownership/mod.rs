@@ -20,7 +20,7 @@ use claim::{Answer, Claim, ClaimKind, Demand, answer, demands};
 use claims::Claims;
 pub(crate) use precedence::Contender;
 
-use crate::{conditions::Reason, owner::Owner, world::WatchedServer};
+use crate::{conditions::condition::Reason, objects::owner::Owner, watch::stores::WatchedServer};
 
 /// Shares of a host that a server holds, as far as its children depend on them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::{
     claims::{ClaimView, Claims},
     standing,
 };
-use crate::world::WatchedServer;
+use crate::watch::stores::WatchedServer;
 
 /// The standings of these servers, in their order.
 pub(crate) fn standings(servers: &[McpServer]) -> Vec<Standing> {

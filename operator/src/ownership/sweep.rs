@@ -17,7 +17,12 @@ use super::{
     claims::{ClaimView, Claims},
     precedence::is_so,
 };
-use crate::{child::ChildKind, errors::Error, exposure::exposed_host, views::ChildView, world::Children};
+use crate::{
+    mcpserver::validate::exposure::exposed_host,
+    objects::{child::ChildKind, views::ChildView},
+    runtime::errors::Error,
+    watch::stores::Children,
+};
 
 /// Time between sweeps: a value is free that much later at the most.
 pub(crate) const PAUSE: Duration = Duration::from_secs(5);
@@ -121,7 +126,7 @@ mod tests {
     use mcp_entra_crds::{McpServer, McpServerStatus};
 
     use super::*;
-    use crate::validate::tests::mk_server;
+    use crate::mcpserver::validate::tests::mk_server;
 
     fn mk_vacant(host: &str, namespace: &str, since: Option<i64>) -> Claim {
         let vacant_since = since.map(|second| Timestamp::from_second(second).unwrap());

@@ -1,0 +1,129 @@
+//! `check`: whether an installed operator works, as its own account sees it: what it has to see, and that a replica leads.
+//! `helm test` runs it.
+
+use std::{fmt::Write, time::Duration};
+
+use clap::Args;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use kube::{Api, Client, Config, api::ListParams};
+use mcp_entra_crds::McpServer;
+
+use crate::runtime::{
+    leader::LEASE,
+    permissions::{self, Blind},
+};
+
+/// The longest time that each answer of the API server is waited for.
+const ANSWER: Duration = Duration::from_secs(10);
+/// The longest time for a replica to lead and renew its lease: several durations of a lease.
+const LEADING: Duration = Duration::from_secs(60);
+/// Time between two looks at the lease.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Of which installation.
+#[derive(Args, Clone, Debug)]
+pub struct CheckOptions {
+    /// A namespace that the operator watches; repeatable. None named: all of them.
+    #[arg(long = "watch-namespace", value_name = "NAMESPACE")]
+    pub watch_namespaces: Vec<String>,
+    /// The operator's own namespace.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "mcp-entra-system", value_name = "NAMESPACE")]
+    pub operator_namespace: String,
+}
+
+/// What does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// No cluster is configured.
+    #[error("there is no cluster to ask ({0}); set KUBECONFIG, or run in a pod whose service account token is mounted")]
+    Config(String),
+    /// The right to see what denies.
+    #[error(transparent)]
+    Blind(#[from] Blind),
+    /// McpServers cannot be seen.
+    #[error(
+        "McpServers cannot be listed in {place}: {source}; install the kinds, and give the account the chart's rights"
+    )]
+    Servers {
+        /// Where.
+        place: String,
+        /// What went wrong.
+        source: Box<kube::Error>,
+    },
+    /// The lease cannot be read.
+    #[error("the lease {namespace}/{LEASE} cannot be read: {source}; give the account the chart's rights")]
+    Lease {
+        /// The operator's namespace.
+        namespace: String,
+        /// What went wrong.
+        source: Box<kube::Error>,
+    },
+    /// Nobody leads.
+    #[error(
+        "{holder}: nothing is reconciled; see kubectl --namespace {namespace} logs deployment/mcp-entra-operator --all-pods"
+    )]
+    NobodyLeads {
+        /// The operator's namespace.
+        namespace: String,
+        /// Who holds the lease without renewing it.
+        holder: String,
+    },
+    /// The API server does not answer.
+    #[error("the API server did not answer within {} s; check the network, and NetworkPolicies", ANSWER.as_secs())]
+    Deadline,
+}
+
+/// What works, a line each.
+///
+/// # Errors
+/// With the first that does not.
+pub async fn check(options: &CheckOptions) -> Result<String, CheckError> {
+    let config = Config::infer().await.map_err(|error| CheckError::Config(error.to_string()))?;
+    let client = Client::try_from(config).map_err(|error| CheckError::Config(error.to_string()))?;
+    within(permissions::check(&client, &options.operator_namespace)).await??;
+    let mut told = "every deny can be seen, and every claim\n".to_owned();
+    let everywhere = [None];
+    let places: Vec<Option<&String>> = match options.watch_namespaces.as_slice() {
+        [] => everywhere.into(),
+        namespaces => namespaces.iter().map(Some).collect(),
+    };
+    for namespace in places {
+        let place = namespace.map_or("all namespaces".to_owned(), |namespace| format!("namespace {namespace}"));
+        let servers: Api<McpServer> = match namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        let seen = within(servers.list_metadata(&ListParams::default().limit(1))).await?;
+        seen.map_err(|source| CheckError::Servers { place: place.clone(), source: source.into() })?;
+        let _ = writeln!(told, "McpServers can be seen in {place}");
+    }
+    let leader = leader(&client, &options.operator_namespace).await?;
+    let _ = writeln!(told, "{leader} leads, and renews its lease");
+    Ok(told)
+}
+
+async fn within<T>(answer: impl Future<Output = T>) -> Result<T, CheckError> {
+    tokio::time::timeout(ANSWER, answer).await.map_err(|_| CheckError::Deadline)
+}
+
+/// Who renewed the lease while it was looked at.
+async fn leader(client: &Client, namespace: &str) -> Result<String, CheckError> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let (mut first, mut holder) = (None, "no replica leads".to_owned());
+    for _ in 0..LEADING.as_secs() / LOOK.as_secs() {
+        let lease = within(leases.get_opt(LEASE)).await?;
+        let lease =
+            lease.map_err(|source| CheckError::Lease { namespace: namespace.to_owned(), source: source.into() })?;
+        if let Some(LeaseSpec { holder_identity: Some(name), renew_time: Some(renewed), .. }) =
+            lease.and_then(|lease| lease.spec)
+        {
+            if first.as_ref().is_some_and(|first| *first != renewed) {
+                return Ok(name);
+            }
+            holder = format!("{name} holds the lease, and does not renew it");
+            first.get_or_insert(renewed);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(CheckError::NobodyLeads { namespace: namespace.to_owned(), holder })
+}

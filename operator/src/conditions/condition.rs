@@ -1,0 +1,194 @@
+//! Conditions: how verdicts become `status.conditions`. Pure.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use mcp_entra_crds::ConditionType;
+
+pub(crate) use crate::conditions::reasons::Reason;
+use crate::objects::foreign::bounded;
+
+/// The most characters of a message, far below the 32,768 that the API server takes: a message that it refuses would
+/// leave the whole status as it was.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// The status of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    True,
+    False,
+    Unknown,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// What is so, why, and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) state: State,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    /// The generation that it is about, where that may be an earlier one.
+    generation: Option<i64>,
+}
+
+impl Verdict {
+    fn new(state: State, reason: Reason, message: impl Into<String>) -> Self {
+        Self { state, reason: reason.to_string(), message: message.into(), generation: None }
+    }
+
+    pub(crate) fn yes(reason: Reason, message: impl Into<String>) -> Self {
+        Self::new(State::True, reason, message)
+    }
+
+    pub(crate) fn no(reason: Reason, message: impl Into<String>) -> Self {
+        Self::new(State::False, reason, message)
+    }
+
+    pub(crate) fn unknown(reason: Reason, message: impl Into<String>) -> Self {
+        Self::new(State::Unknown, reason, message)
+    }
+
+    /// What stood there before, if anything did.
+    pub(crate) fn before(previous: &[Condition], type_: ConditionType) -> Option<Self> {
+        let condition = previous.iter().find(|condition| condition.type_ == type_.as_str())?;
+        let state = match condition.status.as_str() {
+            "True" => State::True,
+            "False" => State::False,
+            _ => State::Unknown,
+        };
+        let (reason, message) = (condition.reason.clone(), condition.message.clone());
+        Some(Self { state, reason, message, generation: None })
+    }
+
+    /// The same, of the spec that it was about.
+    pub(crate) fn of_earlier_spec(previous: &[Condition], type_: ConditionType) -> Option<Self> {
+        let condition = previous.iter().find(|condition| condition.type_ == type_.as_str())?;
+        Some(Self { generation: condition.observed_generation, ..Self::before(previous, type_)? })
+    }
+}
+
+/// Adds `Ready`: false by the first verdict that is false, else unknown by the first that is unknown, else as is given.
+/// `Conflicted` does not count: while it is true, `Programmed` is false for the same reason.
+pub(crate) fn with_ready(mut verdicts: Vec<(ConditionType, Verdict)>, ready: Verdict) -> Vec<(ConditionType, Verdict)> {
+    let first = |state: State| {
+        verdicts
+            .iter()
+            .find(|(type_, verdict)| *type_ != ConditionType::Conflicted && verdict.state == state)
+            .map(|(_, verdict)| verdict.clone())
+    };
+    let ready = first(State::False).or_else(|| first(State::Unknown)).unwrap_or(ready);
+    verdicts.push((ConditionType::Ready, ready));
+    verdicts
+}
+
+/// Says if a condition is as it should be.
+pub(crate) fn is_good(condition: &Condition) -> bool {
+    (condition.status == "True") == (condition.type_ != ConditionType::Conflicted.as_str())
+}
+
+/// Says if a condition is on its way to be good, in the ordinary course.
+pub(crate) fn is_awaited(condition: &Condition) -> bool {
+    let reason = condition.reason.as_str();
+    condition.status == "Unknown"
+        || (condition.status == "False" && (reason == Reason::Progressing.to_string() || reason.ends_with("Pending")))
+}
+
+/// The conditions as they are written. The time of the last transition changes with the status alone.
+pub(crate) fn conditions(
+    previous: &[Condition],
+    verdicts: Vec<(ConditionType, Verdict)>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    // Whole seconds, as the API server would store them in a built-in kind.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    verdicts
+        .into_iter()
+        .map(|(type_, verdict)| {
+            let unchanged = previous
+                .iter()
+                .find(|before| before.type_ == type_.as_str() && before.status == verdict.state.as_str());
+            Condition {
+                type_: type_.to_string(),
+                status: verdict.state.as_str().to_owned(),
+                reason: verdict.reason,
+                message: bounded(&verdict.message, LONGEST_MESSAGE),
+                observed_generation: verdict.generation.or(generation),
+                last_transition_time: unchanged.map_or(Time(now), |before| before.last_transition_time.clone()),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn verdicts(state: State) -> Vec<(ConditionType, Verdict)> {
+        let verdict = Verdict { state, reason: "R".into(), message: "m".into(), generation: None };
+        vec![(ConditionType::Available, verdict)]
+    }
+
+    #[test]
+    fn the_transition_time_changes_with_the_status_and_with_nothing_else() {
+        let first = conditions(&[], verdicts(State::True), Some(1), at(100));
+        let mut changed = verdicts(State::True);
+        changed[0].1.message = "other".into();
+        let second = conditions(&first, changed, Some(2), at(200));
+        assert_eq!(second[0].last_transition_time, Time(at(100)));
+        assert_eq!((second[0].message.as_str(), second[0].observed_generation), ("other", Some(2)));
+        let third = conditions(&second, verdicts(State::Unknown), Some(2), at(300));
+        assert_eq!(third[0].last_transition_time, Time(at(300)));
+    }
+
+    #[test]
+    fn what_was_found_of_an_earlier_spec_is_not_said_of_the_present_one() {
+        let first = conditions(&[], verdicts(State::True), Some(1), at(100));
+        let verdict = Verdict::of_earlier_spec(&first, ConditionType::Available).unwrap();
+        let later = |verdicts| conditions(&first, verdicts, Some(2), at(200))[0].observed_generation;
+        assert_eq!(later(vec![(ConditionType::Available, verdict)]), Some(1));
+        assert_eq!(later(verdicts(State::True)), Some(2));
+        assert_eq!(Verdict::of_earlier_spec(&[], ConditionType::Available), None);
+    }
+
+    #[test]
+    fn no_message_is_one_that_the_api_server_refuses_or_a_terminal_obeys() {
+        let mut hostile = verdicts(State::False);
+        hostile[0].1.message = crate::objects::foreign::tests::hostile();
+        let written = conditions(&[], hostile.clone(), Some(1), at(100));
+        assert_eq!(written[0].message.chars().count(), LONGEST_MESSAGE);
+        assert!(!written[0].message.contains(['\n', '\u{1b}', '\u{202e}']));
+        let again = conditions(&written, hostile, Some(1), at(200));
+        assert_eq!(again, written, "what was cut stays as it is");
+    }
+
+    #[test]
+    fn ready_says_what_the_first_failing_condition_says() {
+        let ready = |list: &[(ConditionType, Verdict)]| {
+            let verdicts = with_ready(list.to_vec(), Verdict::yes(Reason::Ready, ""));
+            verdicts.into_iter().find(|(type_, _)| *type_ == ConditionType::Ready).unwrap().1
+        };
+        let good = (ConditionType::Accepted, Verdict::yes(Reason::Accepted, ""));
+        let open = (ConditionType::FederationReady, Verdict::unknown(Reason::NoReadyPods, "u"));
+        let bad = (ConditionType::AuthorizationReady, Verdict::no(Reason::PolicyLagging, "lags"));
+        let worse = (ConditionType::Exposed, Verdict::no(Reason::AddressPending, "no address"));
+        let conflict = (ConditionType::Conflicted, Verdict::yes(Reason::NotOwned, "taken"));
+        assert_eq!(ready(&[good.clone(), conflict]).state, State::True);
+        assert_eq!(ready(&[good.clone(), open.clone()]), open.1);
+        assert_eq!(ready(&[good, open, bad.clone(), worse]), bad.1);
+    }
+}

@@ -1,0 +1,6 @@
+//! Conditions with their reasons and messages, the events about them, and status patches.
+
+pub(crate) mod condition;
+pub(crate) mod events;
+pub(crate) mod reasons;
+pub(crate) mod unwritten;

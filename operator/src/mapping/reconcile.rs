@@ -1,0 +1,141 @@
+//! The controllers of mappings, of either kind: they write their status, and nothing else. What mappings grant and deny,
+//! the servers' passes compile.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
+use kube::{
+    Api, Client, Resource,
+    api::{DynamicObject, Patch, PatchParams},
+    core::{ApiResource, DeserializeGuard},
+    runtime::{controller::Action, reflector::Store},
+};
+use mcp_entra_crds::{McpRoleMappingStatus, McpServer};
+
+use crate::{
+    MANAGER,
+    conditions::{events, unwritten::Unwritten},
+    mapping::status::{Standing, standing, status, survey},
+    mcpserver::{apply::status_patch, memory::Since},
+    policy::{
+        binding::{Mapping, Target},
+        programmed::ProgrammedPolicies,
+    },
+    runtime::{
+        by_uid::ByUid,
+        errors::{Error, SOON},
+        ready_gate::Gate,
+        work_queue::Passes,
+    },
+    watch::stores::{WatchedNamespace, WatchedServer, labels_of},
+};
+
+/// How long a mapping that is not held yet is looked at every second, and its status left as it is: servers are passed
+/// over one after the other, and a status that told of each would be written as often. Ever after, every ten seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a pass over a mapping of that kind uses.
+pub(crate) struct Context<K: Resource<DynamicType = ()> + Clone + 'static> {
+    pub(crate) client: Client,
+    pub(crate) mappings: Store<DeserializeGuard<K>>,
+    pub(crate) servers: Store<WatchedServer>,
+    pub(crate) namespaces: Store<WatchedNamespace>,
+    pub(crate) gate: Gate,
+    pub(crate) policies: Arc<ProgrammedPolicies>,
+    /// Whether the status of these mappings is this operator's to write.
+    pub(crate) is_told: bool,
+    /// Since when a mapping has been waiting for its servers.
+    pub(crate) waiting: ByUid<Since>,
+    /// The status that was written last, and upon which version of the mapping, until the watch has seen it.
+    pub(crate) written: ByUid<(Option<String>, McpRoleMappingStatus)>,
+    pub(crate) passes: Passes,
+    pub(crate) unwritten: Unwritten,
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Context<K> {
+    /// The status that was written upon this version of a mapping; once the watch shows another, it shows that, too.
+    fn written(&self, uid: &str, version: &Option<String>) -> Option<McpRoleMappingStatus> {
+        let mut written = self.written.lock();
+        if written.get(uid).is_some_and(|(based_on, _)| based_on != version) {
+            written.remove(uid);
+        }
+        written.get(uid).map(|(_, status)| status.clone())
+    }
+
+    /// Forgets what is remembered of mappings that are gone.
+    pub(crate) fn retain(&self) {
+        let exists = |uid: &str| self.mappings.find(|mapping| mapping.meta().uid.as_deref() == Some(uid)).is_some();
+        self.passes.retain(exists);
+        self.waiting.retain(exists);
+        self.written.retain(exists);
+    }
+}
+
+/// Brings one mapping's status to what is so.
+pub(crate) async fn reconcile<K>(mapping: &K, context: &Context<K>) -> Result<Action, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+    for<'a> Mapping<'a>: From<&'a K>,
+{
+    context.gate.passed().await?;
+    let about = mapping.object_ref(&());
+    let mapping = Mapping::from(mapping);
+    if mapping.metadata.deletion_timestamp.is_some() || !context.is_told {
+        return Ok(Action::await_change());
+    }
+    let Some(uid) = mapping.metadata.uid.as_deref() else { return Err(Error::NoIdentity) };
+    let namespace = mapping.metadata.namespace.as_ref();
+    let watched =
+        context.servers.state_filter(|server| namespace.is_none() || server.meta().namespace.as_ref() == namespace);
+    let servers: Vec<&McpServer> = watched.iter().filter_map(|server| server.0.as_ref().ok()).collect();
+    let labels: Vec<_> = servers.iter().map(|server| labels_of(&context.namespaces, &server.metadata)).collect();
+    let targets = servers.iter().zip(&labels).map(|(server, labels)| (*server, Target::of(server, labels.as_ref())));
+    let survey = survey(&mapping, &targets.collect::<Vec<_>>());
+
+    let generation = mapping.metadata.generation.unwrap_or_default();
+    let stands = |server: &str| standing(context.policies.get(server).as_ref(), uid, generation);
+    let standings: Vec<_> = survey.bound.iter().map(|(name, server)| (name.clone(), stands(server))).collect();
+    // Before the servers have been looked at once since the start, nothing is known that would be worth a write. Every
+    // pass over a server ends that, whatever becomes of it.
+    if standings.iter().any(|(_, standing)| *standing == Standing::Unknown) {
+        return Ok(Action::requeue(SOON));
+    }
+    let is_pending = standings.iter().any(|(_, standing)| *standing == Standing::Pending);
+    let waiting = context.waiting.lock().entry(uid.to_owned()).or_default().note(is_pending, Instant::now());
+    if waiting.is_some_and(|waiting| waiting < PATIENCE) {
+        return Ok(Action::requeue(SOON));
+    }
+    let version = &mapping.metadata.resource_version;
+    let before = context.written(uid, version).or_else(|| mapping.status.cloned()).unwrap_or_default();
+    let status = status(&mapping.with_status(&before), &survey, &standings, Timestamp::now());
+    if before != status {
+        write(&mapping, uid, &status, &about, context).await?;
+        context.written.put(uid, (version.clone(), status.clone()));
+        events::publish(&context.client, &about, &before.conditions, &status.conditions).await;
+    }
+    // When else to look again the watches tell, and the clock of all mappings.
+    Ok(if is_pending { Action::requeue(SOON * 10) } else { Action::await_change() })
+}
+
+async fn write<K: Resource<DynamicType = ()> + Clone + 'static>(
+    mapping: &Mapping<'_>,
+    uid: &str,
+    status: &McpRoleMappingStatus,
+    about: &ObjectReference,
+    context: &Context<K>,
+) -> Result<(), Error> {
+    let (kind, name, resource) = (K::kind(&()), mapping.name(), ApiResource::erase::<K>(&()));
+    let api: Api<DynamicObject> = match &mapping.metadata.namespace {
+        Some(namespace) => Api::namespaced_with(context.client.clone(), namespace, &resource),
+        None => Api::all_with(context.client.clone(), &resource),
+    };
+    let patch = status_patch(&kind, name, uid, status)?;
+    let written = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
+    if let Err(error) = &written {
+        context.unwritten.tell(about, error).await;
+    }
+    written.map(drop).map_err(Error::kubernetes(format!("writing the status of {kind} {name}")))
+}

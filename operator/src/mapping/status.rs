@@ -1,0 +1,375 @@
+//! What a mapping's status says: which servers it binds, what of it is probably misspelt, and whether the bound servers'
+//! policies hold it. Pure.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::jiff::Timestamp;
+use mcp_entra_crds::{ConditionType, McpRoleMappingStatus, McpServer};
+use mcp_entra_policy::{BuiltInTool, Operation, Pattern};
+
+use crate::{
+    conditions::condition::{Reason, Verdict, conditions, with_ready},
+    mcpserver::{
+        memory::{Generations, ProgrammedPolicy},
+        status::named,
+        validate::offered,
+    },
+    policy::binding::{Bound, Mapping, Target},
+};
+
+/// How many names a status lists.
+const NAMES: usize = 10;
+
+/// What a mapping meets in a cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// The bound servers: their names as the status lists them, and their uids.
+    pub(crate) bound: Vec<(String, String)>,
+    /// Names in `spec.servers.names` that no server has.
+    missing: Vec<String>,
+    /// Servers that are named, but accept no tokens of the app registration that the mapping is meant for.
+    of_another: Vec<String>,
+    /// Names and prefixes that nothing matches which a bound server offers.
+    unmatched: Vec<String>,
+}
+
+/// Looks which of the servers a mapping binds.
+pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]) -> Survey {
+    let mut survey = Survey::default();
+    let mut found = BTreeSet::new();
+    let mut tools: BTreeSet<&str> = BTreeSet::new();
+    let chosen = servers.iter().filter(|(_, target)| mapping.selects(target) == Bound::Yes);
+    for (server, target) in chosen {
+        found.insert(target.name);
+        let name = match mapping.metadata.namespace {
+            Some(_) => target.name.to_owned(),
+            None => format!("{}/{}", target.namespace, target.name),
+        };
+        let is_bound = match mapping.is_meant_for(target) {
+            Bound::Yes => true,
+            // An audience that proves no registration: the denies hold for its tokens.
+            Bound::Unknown => !mapping.deny.is_empty(),
+            Bound::No => false,
+        };
+        if is_bound {
+            survey.bound.push((name, server.metadata.uid.clone().unwrap_or_default()));
+            tools.extend(offered(&server.spec.graph.tools).map(|tool| tool.name));
+        } else if mapping.servers.names.is_some() {
+            survey.of_another.push(name);
+        }
+    }
+    survey.bound.sort();
+    survey.of_another.sort();
+    let names = mapping.servers.names.iter().flatten();
+    survey.missing = names.filter(|name| !found.contains(name.as_str())).cloned().collect();
+    if !survey.bound.is_empty() {
+        survey.unmatched = unmatched(mapping, &tools);
+    }
+    survey
+}
+
+/// Built-in tools are all that servers offer.
+fn unmatched(mapping: &Mapping<'_>, offered: &BTreeSet<&str>) -> Vec<String> {
+    let tools: Vec<&BuiltInTool> = offered.iter().filter_map(|name| mcp_entra_policy::built_in_tool(name)).collect();
+    let granted =
+        |pattern: &&String| tools.iter().any(|tool| Pattern((*pattern).clone()).grants(Operation::built_in(tool)));
+    let denied = |pattern: &&String| tools.iter().any(|tool| Pattern((*pattern).clone()).matches(tool.name));
+    let grants = mapping.grants.iter().map(|grant| &grant.allow);
+    let mut unmatched: BTreeSet<&String> = BTreeSet::new();
+    for allow in grants {
+        unmatched.extend(allow.tools.iter().filter(|pattern| !granted(pattern)));
+        unmatched.extend(allow.prompts.iter().chain(&allow.resources));
+    }
+    for deny in mapping.deny {
+        unmatched.extend(deny.tools.iter().filter(|pattern| !denied(pattern)));
+        unmatched.extend(deny.prompts.iter().chain(&deny.resources));
+    }
+    unmatched.into_iter().cloned().collect()
+}
+
+/// Whether a server's policy ConfigMap holds a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Held,
+    LeftOut,
+    Pending,
+    /// No pass over the server has ended since the start.
+    Unknown,
+}
+
+/// Whether that policy holds that generation of a mapping.
+pub(crate) fn standing(policy: Option<&ProgrammedPolicy>, mapping: &str, generation: i64) -> Standing {
+    let Some(policy) = policy else { return Standing::Unknown };
+    let holds = |mappings: &Generations| mappings.iter().any(|(uid, held)| **uid == *mapping && *held >= generation);
+    if holds(&policy.held) {
+        Standing::Held
+    } else if holds(&policy.left_out) {
+        Standing::LeftOut
+    } else {
+        Standing::Pending
+    }
+}
+
+/// The status that follows.
+pub(crate) fn status(
+    mapping: &Mapping<'_>,
+    survey: &Survey,
+    standings: &[(String, Standing)],
+    now: Timestamp,
+) -> McpRoleMappingStatus {
+    let generation = mapping.metadata.generation;
+    let programmed = programmed(mapping, standings);
+    // A mapping that waits for servers to come is as it should be: what depends on it may be one of them.
+    let ready = match standings {
+        [] => programmed.clone(),
+        _ => {
+            Verdict::yes(Reason::Ready, "every named server exists, and every bound server's policy holds the mapping")
+        }
+    };
+    let verdicts = vec![(ConditionType::Accepted, accepted(mapping, survey)), (ConditionType::Programmed, programmed)];
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let previous = mapping.status.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    McpRoleMappingStatus {
+        observed_generation: generation,
+        servers: count(survey.bound.len()),
+        server_names: survey.bound.iter().take(NAMES).map(|(name, _)| name.clone()).collect(),
+        unmatched: count(survey.unmatched.len()),
+        unmatched_names: survey.unmatched.iter().take(NAMES).cloned().collect(),
+        conditions: conditions(previous, with_ready(verdicts, ready), generation, now),
+    }
+}
+
+fn accepted(mapping: &Mapping<'_>, survey: &Survey) -> Verdict {
+    if !survey.missing.is_empty() {
+        let place =
+            if mapping.metadata.namespace.is_some() { "in this namespace" } else { "in the selected namespaces" };
+        return Verdict::no(
+            Reason::ServerNotFound,
+            format!(
+                "there is no McpServer of this name {place}: {}; correct spec.servers.names, or create it",
+                named(&survey.missing)
+            ),
+        );
+    }
+    if !survey.of_another.is_empty() {
+        return Verdict::no(
+            Reason::ClientIdMismatch,
+            format!(
+                "these servers accept no tokens of the app registration spec.servers.clientId, so the mapping says nothing about them: {}; correct it, or name others",
+                named(&survey.of_another)
+            ),
+        );
+    }
+    if !survey.unmatched.is_empty() {
+        return Verdict::yes(
+            Reason::Accepted,
+            format!(
+                "no bound server offers anything of these names: {}; correct them if they are misspelt",
+                named(&survey.unmatched)
+            ),
+        );
+    }
+    Verdict::yes(Reason::Accepted, "every named server exists")
+}
+
+fn programmed(mapping: &Mapping<'_>, standings: &[(String, Standing)]) -> Verdict {
+    let of = |wanted: Standing| -> Vec<String> {
+        standings.iter().filter(|(_, standing)| *standing == wanted).map(|(name, _)| name.clone()).collect()
+    };
+    let left_out = of(Standing::LeftOut);
+    if standings.is_empty() && mapping.servers.names.is_some() {
+        Verdict::no(
+            Reason::ServerNotFound,
+            "no server is bound, so nothing is granted or denied; the condition Accepted says why",
+        )
+    } else if standings.is_empty() {
+        Verdict::yes(
+            Reason::NoServers,
+            "no server is bound now, so nothing is granted or denied; if one should be, compare spec.servers with kubectl get mcpservers --show-labels",
+        )
+    } else if !left_out.is_empty() {
+        Verdict::no(
+            Reason::PolicyTooLarge,
+            format!(
+                "with this mapping the policy of {} would be larger than 900 KiB, so it grants nothing there; merge or remove mappings",
+                named(&left_out)
+            ),
+        )
+    } else if standings.iter().any(|(_, standing)| *standing == Standing::Pending) {
+        // Which ones would change with every server that is done, and each change would be a write.
+        Verdict::no(
+            Reason::Pending,
+            "the policy of a bound server does not hold the mapping yet; if this lasts, see the condition Programmed of the bound servers",
+        )
+    } else {
+        Verdict::yes(Reason::Applied, "the policy of every bound server holds the mapping")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_entra_crds::McpRoleMapping;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        conditions::condition::State,
+        mcpserver::validate::tests::mk_server,
+        policy::{
+            binding::{Labels, tests::mk_cluster_mapping},
+            programmed::ProgrammedPolicies,
+        },
+    };
+
+    fn mk_servers(names: impl IntoIterator<Item = String>) -> Vec<McpServer> {
+        let named = |name: String| {
+            let mut server = mk_server();
+            server.metadata.uid = Some(format!("uid-{name}"));
+            server.metadata.name = Some(name);
+            server
+        };
+        names.into_iter().map(named).collect()
+    }
+
+    fn surveyed<'a>(mapping: impl Into<Mapping<'a>>, servers: &[McpServer]) -> (McpRoleMappingStatus, Verdict) {
+        let (mapping, labels) = (mapping.into(), Labels::new());
+        let targets: Vec<_> = servers.iter().map(|server| (server, Target::of(server, Some(&labels)))).collect();
+        let survey = survey(&mapping, &targets);
+        let standings: Vec<_> = survey.bound.iter().map(|(name, _)| (name.clone(), Standing::Held)).collect();
+        (status(&mapping, &survey, &standings, Timestamp::UNIX_EPOCH), accepted(&mapping, &survey))
+    }
+
+    fn mk_mapping(servers: serde_json::Value, tools: &[&str]) -> McpRoleMapping {
+        serde_json::from_value(json!({
+            "apiVersion": "mcp-entra.dev/v1alpha1",
+            "kind": "McpRoleMapping",
+            "metadata": {"name": "readers", "namespace": "productivity", "uid": "uid-readers", "generation": 1},
+            "spec": {
+                "servers": servers,
+                "grants": [{"name": "all", "to": [{"appRole": "A"}], "allow": {"tools": tools}}],
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn all_bound_servers_are_counted_and_ten_of_them_named() {
+        let servers = mk_servers((0..12).map(|number| format!("graph-{number:02}")));
+        let (told, _) = surveyed(&mk_mapping(json!({"selector": {}}), &["*"]), &servers);
+        assert_eq!((told.servers, told.server_names.len()), (12, 10));
+        assert_eq!((told.server_names[0].as_str(), told.server_names[9].as_str()), ("graph-00", "graph-09"));
+        let (told, _) = surveyed(&mk_cluster_mapping("m", json!({}), json!({"selector": {}})), &servers[..1]);
+        assert_eq!(told.server_names, ["productivity/graph-00"]);
+    }
+
+    #[test]
+    fn names_that_no_bound_server_offers_are_told_and_those_of_another_are_not() {
+        let servers = mk_servers(["graph".to_owned()]);
+        let mapping = mk_mapping(json!({"names": ["graph"]}), &["get_user_detials", "list_*", "lsit_*"]);
+        let (told, verdict) = surveyed(&mapping, &servers);
+        assert_eq!((told.unmatched, told.unmatched_names), (2, vec!["get_user_detials".into(), "lsit_*".into()]));
+        assert_eq!(verdict.state, State::True);
+        assert!(verdict.message.contains("get_user_detials, lsit_*"), "{}", verdict.message);
+
+        let mut narrow = servers;
+        narrow[0].spec.graph.tools = vec!["get_user_details".into()];
+        let (told, _) = surveyed(&mk_mapping(json!({"names": ["graph"]}), &["list_my_messages"]), &narrow);
+        assert_eq!(told.unmatched_names, ["list_my_messages"], "built in, but not offered there");
+        let (told, _) = surveyed(&mk_mapping(json!({"names": ["other"]}), &["nothing"]), &narrow);
+        assert_eq!(told.unmatched, 0, "without a server nothing is misspelt yet");
+    }
+
+    #[test]
+    fn names_that_no_server_has_are_told() {
+        let servers = mk_servers(["graph".to_owned()]);
+        let (_, verdict) = surveyed(&mk_mapping(json!({"names": ["graph", "grpah"]}), &["*"]), &servers);
+        assert_eq!((verdict.state, verdict.reason.as_str()), (State::False, "ServerNotFound"));
+        assert!(verdict.message.contains(": grpah;"), "{}", verdict.message);
+    }
+
+    #[test]
+    fn a_named_server_of_another_app_registration_is_told_and_not_bound() {
+        let servers = mk_servers(["graph".to_owned()]);
+        let pinned = |client_id: &str| mk_mapping(json!({"names": ["graph"], "clientId": client_id}), &["*"]);
+        let (told, verdict) = surveyed(&pinned("77aa0000-0000-0000-0000-000000000000"), &servers);
+        assert_eq!((told.servers, verdict.reason.as_str()), (0, "ClientIdMismatch"));
+        let (told, verdict) = surveyed(&pinned(&servers[0].spec.entra.client_id), &servers);
+        assert_eq!((told.servers, verdict.reason.as_str()), (1, "Accepted"));
+
+        let mut servers = servers;
+        let accepted = |audience: &str, servers: &mut [McpServer]| {
+            servers[0].spec.entra.audiences = vec![audience.to_owned()];
+            let grants = surveyed(&pinned("77aa0000-0000-0000-0000-000000000000"), servers).0.servers;
+            let servers_of = json!({"names": ["graph"], "clientId": "77aa0000-0000-0000-0000-000000000000"});
+            (grants, surveyed(&mk_cluster_mapping("m", json!({}), servers_of), servers).0.servers)
+        };
+        assert_eq!(accepted("api://77aa0000-0000-0000-0000-000000000000", &mut servers), (1, 1));
+        assert_eq!(accepted("https://graph.mcp.contoso.com/mcp", &mut servers), (0, 1), "only denies hold");
+        assert_eq!(accepted("api://77aa0000-0000-0000-0000-000000000001", &mut servers), (0, 0));
+    }
+
+    #[test]
+    fn a_mapping_is_programmed_once_every_bound_server_holds_its_newest_generation() {
+        let policy = ProgrammedPolicy { held: [("held".into(), 2)].into(), left_out: [("large".into(), 1)].into() };
+        assert_eq!(standing(Some(&policy), "held", 2), Standing::Held);
+        assert_eq!(standing(Some(&policy), "held", 3), Standing::Pending);
+        assert_eq!(standing(Some(&policy), "large", 1), Standing::LeftOut);
+        assert_eq!(standing(Some(&policy), "new", 1), Standing::Pending);
+        assert_eq!(standing(None, "held", 2), Standing::Unknown);
+
+        let mapping = mk_mapping(json!({"names": ["graph"]}), &["*"]);
+        let verdict = |standings: &[Standing]| {
+            let mapping = Mapping::from(&mapping);
+            programmed(&mapping, &standings.iter().map(|standing| ("graph".to_owned(), *standing)).collect::<Vec<_>>())
+        };
+        assert_eq!(verdict(&[Standing::Held, Standing::Held]).state, State::True);
+        assert_eq!(verdict(&[Standing::Held, Standing::Pending]).reason, "Pending");
+        assert_eq!(verdict(&[Standing::Pending, Standing::LeftOut]).reason, "PolicyTooLarge");
+        assert_eq!(verdict(&[]).reason, "ServerNotFound");
+    }
+
+    #[test]
+    fn a_mapping_is_ready_if_its_other_conditions_are_true() {
+        let servers = mk_servers(["graph".to_owned()]);
+        let ready = |mapping: &McpRoleMapping, standing: Standing| {
+            let (mapping, labels) = (Mapping::from(mapping), Labels::new());
+            let targets: Vec<_> = servers.iter().map(|server| (server, Target::of(server, Some(&labels)))).collect();
+            let survey = survey(&mapping, &targets);
+            let standings: Vec<_> = survey.bound.iter().map(|(name, _)| (name.clone(), standing)).collect();
+            let conditions = status(&mapping, &survey, &standings, Timestamp::UNIX_EPOCH).conditions;
+            let others_hold =
+                conditions.iter().filter(|found| found.type_ != "Ready").all(|found| found.status == "True");
+            let ready = conditions.into_iter().find(|found| found.type_ == "Ready").unwrap();
+            assert_eq!(ready.status == "True", others_hold, "{ready:?}");
+            ready.reason
+        };
+        let named = mk_mapping(json!({"names": ["graph"]}), &["*"]);
+        assert_eq!(ready(&named, Standing::Held), "Ready");
+        assert_eq!(ready(&named, Standing::Pending), "Pending");
+        assert_eq!(ready(&named, Standing::LeftOut), "PolicyTooLarge");
+        let partly = mk_mapping(json!({"names": ["graph", "grpah"]}), &["*"]);
+        assert_eq!(ready(&partly, Standing::Held), "ServerNotFound");
+        let another = json!({"names": ["graph"], "clientId": "77aa0000-0000-0000-0000-000000000000"});
+        assert_eq!(ready(&mk_mapping(another, &["*"]), Standing::Held), "ClientIdMismatch");
+        let selecting = |label: &str| mk_mapping(json!({"selector": {"matchLabels": {"team": label}}}), &["*"]);
+        assert_eq!(ready(&selecting("other"), Standing::Held), "NoServers");
+    }
+
+    #[test]
+    fn a_mapping_that_cannot_be_written_is_pending_and_how_many_servers_it_waits_for_changes_nothing() {
+        let policies = ProgrammedPolicies::default();
+        policies.not_written("server");
+        assert_eq!(standing(policies.get("server").as_ref(), "new", 1), Standing::Pending);
+        let mapping = mk_mapping(json!({"names": ["graph"]}), &["*"]);
+        let waiting = |count: usize| {
+            let standings = (0..3).map(|number| if number < count { Standing::Pending } else { Standing::Held });
+            programmed(
+                &Mapping::from(&mapping),
+                &standings.map(|standing| ("graph".to_owned(), standing)).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!((waiting(1).state, waiting(1).reason.as_str()), (State::False, "Pending"));
+        assert_eq!(waiting(1), waiting(3));
+        assert!(waiting(1).message.contains("condition Programmed of the bound servers"));
+    }
+}

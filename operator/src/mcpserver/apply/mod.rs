@@ -1,0 +1,476 @@
+//! Writes: brings the children to what was built, by server-side apply, where they differ and nowhere else.
+
+pub(crate) mod drift;
+pub(crate) mod replicas;
+
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
+};
+use mcp_entra_crds::GROUP;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    MANAGER,
+    fleet::{ROLL_OUT, RollOut},
+    mcpserver::{
+        apply::drift::drift,
+        build::{MOVING, POLICY_VOLUME},
+        editions::Edition,
+        memory::{ServerMemory, Settled},
+        resolve::{Seen, SeenChildren},
+    },
+    objects::{
+        child::{Child, ChildKind},
+        owner::{APPLIED_HASH, Owner, Whose},
+        views::ChildView,
+    },
+    runtime::errors::{Error, code},
+};
+
+/// How often a child is applied anew when it changes under our hands.
+const ATTEMPTS: u32 = 4;
+
+/// Names of children that other objects have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// The objects in the way; never empty.
+    pub(crate) objects: Vec<Taken>,
+    /// True if they are only left over from a deleted McpServer of the same name.
+    pub(crate) collected: bool,
+}
+
+/// An object that has a child's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) kind: ChildKind,
+    /// The kind and name of its controller; absent if it has none.
+    pub(crate) controller: Option<String>,
+}
+
+/// Why a child could not be applied.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Conflict(Conflict),
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Writes the children of one McpServer.
+pub(crate) struct Applier<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) owner: &'a Owner,
+    pub(crate) seen: SeenChildren,
+    pub(crate) memory: &'a mut ServerMemory,
+}
+
+/// Every object that has the name of a wanted child and is not ours, or, if there is none, those that are about to be collected.
+pub(crate) fn conflict(seen: &SeenChildren, wanted: &[ChildKind]) -> Option<Conflict> {
+    let all = |whose: Whose| -> Vec<Taken> {
+        let found = seen.iter().filter(|(kind, found)| found.whose == whose && wanted.contains(kind));
+        found.map(|(kind, found)| Taken { kind: *kind, controller: found.controller.clone() }).collect()
+    };
+    [(Whose::Foreign, false), (Whose::Predecessors, true)]
+        .map(|(whose, collected)| Conflict { objects: all(whose), collected })
+        .into_iter()
+        .find(|conflict| !conflict.objects.is_empty())
+}
+
+fn conflict_with(kind: ChildKind, found: &Seen) -> Conflict {
+    let objects = vec![Taken { kind, controller: found.controller.clone() }];
+    Conflict { objects, collected: found.whose == Whose::Predecessors }
+}
+
+/// What is done where there is no such object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absent {
+    Create,
+    Leave,
+}
+
+impl Applier<'_> {
+    /// Applies one child, if it is not as built.
+    pub(crate) async fn child(&mut self, built: &Child) -> Result<(), Failure> {
+        self.bring(built, Absent::Create).await.map(drop)
+    }
+
+    /// Applies one child where it is there and ours, and creates nothing. Says whether it is there, as built.
+    pub(crate) async fn in_place(&mut self, built: &Child) -> Result<bool, Failure> {
+        match self.seen.get(&built.kind) {
+            Some(seen) if seen.is_ours() => self.bring(built, Absent::Leave).await,
+            _ => Ok(false),
+        }
+    }
+
+    async fn bring(&mut self, built: &Child, absent: Absent) -> Result<bool, Failure> {
+        let kind = built.kind;
+        let desired = Desired::of(built);
+        let settled = self.memory.settled.get(&kind);
+        if let (Some(settled), Some(seen)) = (settled, self.seen.get(&kind))
+            && settled.hash == Settled::hash(&seen.uid, &seen.version, &desired.hash)
+        {
+            return Ok(true);
+        }
+        let api = kind.api(self.client, &self.owner.namespace);
+        let name = built.name();
+        let object = format!("{} {name}", kind.kind());
+        let mut replaced = false;
+        // One that was neither seen nor made is created without a look: should there be one, the answer is 409.
+        let is_made = self.memory.settled.contains_key(&kind);
+        let mut is_known = self.seen.contains_key(&kind) || is_made || absent == Absent::Leave;
+        for _ in 0..ATTEMPTS {
+            let live = match is_known {
+                true => api.get_opt(name).await.map_err(Error::kubernetes(format!("reading {object}")))?,
+                false => None,
+            };
+            is_known = true;
+            if let Some(live) = &live {
+                let found = Seen::of(live.meta(), self.owner);
+                if !found.is_for_us() {
+                    return Err(Failure::Conflict(conflict_with(kind, &found)));
+                }
+                if live.data.get("immutable") == Some(&Value::Bool(true)) {
+                    self.freeze(kind, name, found.uid);
+                    return Err(Error::Immutable(object).into());
+                }
+                if !replaced && drift(live, &desired.value).map_err(Error::from)?.is_none() {
+                    release(&api, live).await?;
+                    self.settle(kind, live, &desired.hash);
+                    return Ok(true);
+                }
+                if !keep(&api, live, &desired).await? {
+                    continue;
+                }
+            } else if absent == Absent::Leave {
+                return Ok(false);
+            }
+            let patch = desired.guarded(live.as_ref().map(DynamicObject::meta));
+            let parameters = PatchParams::apply(MANAGER).force();
+            match api.patch(name, &parameters, &Patch::Apply(&patch)).await {
+                Ok(applied) => {
+                    tracing::info!(
+                        server = %self.owner.name, namespace = %self.owner.namespace,
+                        "applied {object}: {}", cause(live.as_ref(), &desired.hash)
+                    );
+                    if let Some(drift) = drift(&applied, &desired.value).map_err(Error::from)? {
+                        return Err(Error::Overridden { object, drift }.into());
+                    }
+                    release(&api, &applied).await?;
+                    self.settle(kind, &applied, &desired.hash);
+                    return Ok(true);
+                }
+                // Somebody was faster: what they made may be theirs, so it is looked at again.
+                Err(error) if code(&error) == Some(409) => {}
+                Err(error) if code(&error) == Some(422) && !replaced => {
+                    let uid = live.as_ref().and_then(ResourceExt::uid);
+                    let live = live.map(serde_json::to_value).transpose().map_err(Error::from)?;
+                    let Some(patch) = live.and_then(|live| replacement(&live, &desired.value)) else {
+                        return Err(self.refused(built, &desired, error).await.into());
+                    };
+                    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+                    match api.patch(name, &parameters, &Patch::<DynamicObject>::Json(patch)).await {
+                        Ok(_) => replaced = true,
+                        // A failed test: it has changed since it was read.
+                        Err(later) if matches!(code(&later), Some(404 | 409)) => {}
+                        // Whatever fills it, its content goes on elsewhere.
+                        Err(later) if code(&later) == Some(422) && kind.watched_as() == ChildKind::Policy => {
+                            self.freeze(kind, name, uid.unwrap_or_default());
+                            return Err(Error::Immutable(object).into());
+                        }
+                        // The first answer says best why.
+                        Err(_) => return Err(self.refused(built, &desired, error).await.into()),
+                    }
+                }
+                Err(error) => return Err(Error::kubernetes(format!("applying {object}"))(error).into()),
+            }
+        }
+        Err(Error::Contended { object, attempts: ATTEMPTS }.into())
+    }
+
+    /// Notes that a ConfigMap cannot be changed any more.
+    fn freeze(&mut self, kind: ChildKind, name: &str, uid: String) {
+        let Some(edition) = Edition::of(kind, &self.owner.name, name) else { return };
+        tracing::warn!(server = %self.owner.name, namespace = %self.owner.namespace, config_map = name,
+            "a ConfigMap is immutable; its content goes on under another name");
+        self.memory.frozen.note(kind, edition, uid);
+    }
+
+    /// Tells a child that is refused for what it is from one that the live object cannot be changed into: then the API
+    /// server would accept it as a new object, but for the name, which it looks at last.
+    async fn refused(&self, built: &Child, desired: &Desired, refusal: kube::Error) -> Error {
+        let object = format!("{} {}", built.kind.kind(), built.name());
+        let parameters = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
+        let api = built.kind.api(self.client, &self.owner.namespace);
+        let created = match serde_json::from_value::<DynamicObject>(desired.value.clone()) {
+            Ok(new) => api.create(&parameters, &new).await,
+            Err(error) => return error.into(),
+        };
+        match created {
+            Err(error) if code(&error) == Some(409) => {
+                let command = format!("kubectl -n {} delete {}", self.owner.namespace, built.kubectl_name());
+                Error::Unchangeable { object, command, source: Box::new(refusal) }
+            }
+            _ => Error::kubernetes(format!("applying {object}"))(refusal),
+        }
+    }
+
+    /// Has a Deployment mount another policy. All its old pods are deleted at once, however it is rolled out otherwise: they
+    /// are told of no change any more.
+    pub(crate) async fn mount_policy(&self, deployment: &ChildView, policy: &str) -> Result<(), Error> {
+        let volume = json!({"name": POLICY_VOLUME, "configMap": {"name": policy}});
+        let patch = json!({
+            "metadata": {"uid": deployment.uid, "annotations": {ROLL_OUT: RollOut::Requested.as_str()}},
+            "spec": {
+                "strategy": {"rollingUpdate": {"maxUnavailable": MOVING}},
+                "template": {"spec": {"volumes": [volume]}},
+            },
+        });
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let api = ChildKind::Deployment.api(self.client, &self.owner.namespace);
+        match api.patch(deployment.name(), &parameters, &Patch::Strategic(&patch)).await {
+            Ok(_) => {
+                tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace, policy,
+                    "replaces the pods by such as mount another policy");
+                Ok(())
+            }
+            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+            Err(error) => {
+                Err(Error::kubernetes(format!("having Deployment {} mount {policy}", deployment.name()))(error))
+            }
+        }
+    }
+
+    /// Sets an annotation of a child that is left as it is otherwise, if it is still the one that was seen.
+    pub(crate) async fn annotate(&self, kind: ChildKind, annotation: &str, value: &str) -> Result<(), Error> {
+        let Some(seen) = self.seen.get(&kind).filter(|seen| seen.is_ours()) else { return Ok(()) };
+        let name = kind.name(&self.owner.name);
+        let patch = json!({"metadata": {"uid": seen.uid, "annotations": {annotation: value}}});
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let api = kind.api(self.client, &self.owner.namespace);
+        match api.patch(&name, &parameters, &Patch::Merge(&patch)).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+            Err(error) => Err(Error::kubernetes(format!("annotating {} {name}", kind.kind()))(error)),
+        }
+    }
+
+    fn settle(&mut self, kind: ChildKind, object: &DynamicObject, built: &str) {
+        let Seen { uid, version, .. } = Seen::of(&object.metadata, self.owner);
+        let hash = Settled::hash(&uid, &version, built);
+        self.memory.settled.insert(kind, Settled { hash, generation: object.metadata.generation });
+    }
+
+    /// Deletes a child that is no longer asked for, as it was seen.
+    pub(crate) async fn prune_seen(&mut self, kind: ChildKind) -> Result<(), Error> {
+        let seen = self.seen.get(&kind).cloned();
+        self.prune(kind, seen).await
+    }
+
+    /// Deletes a child that is no longer asked for, if there is one of ours that is not being deleted already.
+    pub(crate) async fn prune(&mut self, kind: ChildKind, seen: Option<Seen>) -> Result<(), Error> {
+        self.memory.settled.remove(&kind);
+        // Until its watch shows that it is leaving, it need not be told again.
+        let is_told = |seen: &Seen| seen.leaving || self.memory.deleted.get(&kind) == Some(&seen.uid);
+        let Some(seen) = seen.filter(|seen| seen.is_ours() && !is_told(seen)) else { return Ok(()) };
+        let object = format!("{} {}", kind.kind(), kind.name(&self.owner.name));
+        let preconditions = Preconditions { uid: Some(seen.uid.clone()), resource_version: None };
+        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let api = kind.api(self.client, &self.owner.namespace);
+        match api.delete(&kind.name(&self.owner.name), &parameters).await {
+            Ok(_) => {
+                tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace,
+                    "deleted {object}: it is no longer asked for");
+                self.memory.deleted.insert(kind, seen.uid);
+                Ok(())
+            }
+            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+            Err(error) => Err(Error::kubernetes(format!("deleting {object}"))(error)),
+        }
+    }
+}
+
+/// Begins a hand-over of replicas to an autoscaler, where there is to be one. Says whether the Deployment is still as it
+/// was read.
+async fn keep(api: &Api<DynamicObject>, live: &DynamicObject, desired: &Desired) -> Result<bool, Error> {
+    if !replicas::is_dropped(live, &desired.value) {
+        return Ok(true);
+    }
+    match replicas::keep(api, live).await {
+        Ok(()) => Ok(true),
+        // Somebody has scaled it.
+        Err(error) if code(&error) == Some(409) => Ok(false),
+        Err(error) => Err(Error::kubernetes(format!("keeping the replicas of Deployment {}", live.name_any()))(error)),
+    }
+}
+
+/// Ends a hand-over of replicas back to the spec.
+async fn release(api: &Api<DynamicObject>, live: &DynamicObject) -> Result<(), Error> {
+    if replicas::is_held_twice(live) {
+        let action = format!("releasing the replicas of Deployment {}", live.name_any());
+        replicas::release(api, live).await.map_err(Error::kubernetes(action))?;
+    }
+    Ok(())
+}
+
+/// A child as it is applied.
+pub(crate) struct Desired {
+    pub(crate) value: Value,
+    hash: String,
+}
+
+impl Desired {
+    pub(crate) fn of(built: &Child) -> Self {
+        let mut value = built.object.clone();
+        let mut hash = hex::encode(Sha256::digest(value.to_string()));
+        hash.truncate(16);
+        merge(&mut value, json!({"metadata": {"annotations": {APPLIED_HASH: hash}}}));
+        Self { value, hash }
+    }
+
+    /// What is sent: for an object that was seen, with its uid, so that no namesake that came after it is taken over
+    /// (its version would be contended by every change of its status); for an absent one with version `1`, which
+    /// creates, and answers 409 if one has appeared (`0` would merge into it).
+    fn guarded(&self, live: Option<&kube::core::ObjectMeta>) -> Value {
+        let guard = match live {
+            Some(live) => json!({"metadata": {"uid": live.uid}}),
+            None => json!({"metadata": {"resourceVersion": "1"}}),
+        };
+        let mut patch = self.value.clone();
+        merge(&mut patch, guard);
+        patch
+    }
+}
+
+/// The patch that puts back what server-side apply cannot: an edited key of a list becomes a second entry, and another
+/// member of a union stays beside ours. The whole spec is replaced, but for what is given once and never changes; of a
+/// ConfigMap its data and annotations, beside which somebody may have filled it.
+fn replacement(live: &Value, desired: &Value) -> Option<json_patch::Patch> {
+    let metadata = live.get("metadata")?;
+    let mut operations = vec![
+        json!({"op": "test", "path": "/metadata/uid", "value": metadata.get("uid")?}),
+        json!({"op": "test", "path": "/metadata/resourceVersion", "value": metadata.get("resourceVersion")?}),
+    ];
+    if let Some(data) = desired.get("data") {
+        let annotations = desired.pointer("/metadata/annotations")?;
+        operations.push(json!({"op": "add", "path": "/data", "value": data}));
+        operations.push(json!({"op": "add", "path": "/metadata/annotations", "value": annotations}));
+        operations.extend(live.get("binaryData").map(|_| json!({"op": "remove", "path": "/binaryData"})));
+        return serde_json::from_value(Value::Array(operations)).ok();
+    }
+    let mut spec = json!({});
+    for given in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "replicas"] {
+        if let Some(value) = live.pointer(&format!("/spec/{given}")) {
+            merge(&mut spec, json!({given: value}));
+        }
+    }
+    merge(&mut spec, desired.get("spec")?.clone());
+    operations.push(json!({"op": "replace", "path": "/spec", "value": spec}));
+    serde_json::from_value(Value::Array(operations)).ok()
+}
+
+fn cause(live: Option<&DynamicObject>, hash: &str) -> &'static str {
+    match live {
+        None => "it was absent",
+        Some(live) if live.annotations().get(APPLIED_HASH).is_some_and(|applied| applied == hash) => {
+            "somebody had changed it"
+        }
+        Some(_) => "the spec asks for something else",
+    }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+/// The body of a status that is applied: of that very object, never of a namesake that came after it.
+pub(crate) fn status_patch(kind: &str, name: &str, uid: &str, status: &impl Serialize) -> Result<Value, Error> {
+    Ok(json!({
+        "apiVersion": format!("{GROUP}/v1alpha1"),
+        "kind": kind,
+        "metadata": {"name": name, "uid": uid},
+        "status": serde_json::to_value(status)?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_child_is_only_created_and_a_present_one_only_changed() {
+        let desired = Desired::of(&Child { kind: ChildKind::Service, object: json!({"metadata": {"name": "graph"}}) });
+        assert_eq!(desired.guarded(None)["metadata"]["resourceVersion"], "1");
+        let live = kube::core::ObjectMeta { uid: Some("u".into()), ..kube::core::ObjectMeta::default() };
+        let guarded = desired.guarded(Some(&live));
+        assert_eq!(guarded["metadata"]["uid"], "u");
+        assert_eq!(guarded["metadata"]["annotations"][APPLIED_HASH], json!(desired.hash));
+    }
+
+    #[test]
+    fn a_replaced_spec_keeps_the_number_of_pods_that_it_does_not_name() {
+        let live = json!({"metadata": {"uid": "u", "resourceVersion": "7"}, "spec": {"replicas": 4}});
+        let replicas =
+            |desired: Value| serde_json::to_value(replacement(&live, &desired).unwrap()).unwrap()[2]["value"].clone();
+        assert_eq!(replicas(json!({"spec": {"paused": false}}))["replicas"], 4);
+        assert_eq!(replicas(json!({"spec": {"replicas": 2}}))["replicas"], 2);
+    }
+
+    #[test]
+    fn a_replaced_spec_keeps_what_is_given_what_is_given_once_and_nothing_else() {
+        let live = json!({
+            "metadata": {"uid": "u", "resourceVersion": "7"},
+            "spec": {"clusterIP": "10.0.0.1", "ports": [{"port": 81}], "externalName": "evil"},
+        });
+        let patch = replacement(&live, &json!({"spec": {"ports": [{"port": 80}]}})).unwrap();
+        let patch = serde_json::to_value(patch).unwrap();
+        assert_eq!(patch[0], json!({"op": "test", "path": "/metadata/uid", "value": "u"}));
+        assert_eq!(patch[1], json!({"op": "test", "path": "/metadata/resourceVersion", "value": "7"}));
+        assert_eq!(patch[2]["value"], json!({"clusterIP": "10.0.0.1", "ports": [{"port": 80}]}));
+        assert!(replacement(&live, &json!({"secrets": []})).is_none(), "a ServiceAccount has no spec");
+    }
+
+    #[test]
+    fn of_a_config_map_everything_is_replaced_that_somebody_could_fill_it_with() {
+        let desired = json!({"data": {"a": "1"}, "metadata": {"annotations": {"ours": "1"}}});
+        let replaced = |rest: Value| {
+            let mut live = json!({"metadata": {"uid": "u", "resourceVersion": "7", "annotations": {"theirs": "1"}}});
+            merge(&mut live, rest);
+            let before = live.clone();
+            json_patch::patch(&mut live, &replacement(&before, &desired).unwrap()).unwrap();
+            (live["data"].clone(), live["metadata"]["annotations"].clone(), live.get("binaryData").is_some())
+        };
+        let expected = (json!({"a": "1"}), json!({"ours": "1"}), false);
+        assert_eq!(replaced(json!({"data": {"a": "2", "b": "3"}})), expected);
+        assert_eq!(replaced(json!({"binaryData": {"a": "AA=="}})), expected);
+    }
+
+    #[test]
+    fn a_foreign_object_counts_before_one_that_is_about_to_be_collected() {
+        let seen = |whose| Seen { uid: "u".into(), version: "1".into(), whose, controller: None, leaving: false };
+        let mut children = SeenChildren::from([
+            (ChildKind::Policy, seen(Whose::Predecessors)),
+            (ChildKind::Deployment, seen(Whose::Ours)),
+        ]);
+        assert!(conflict(&children, ChildKind::ALL).unwrap().collected);
+        children.insert(ChildKind::Service, seen(Whose::Foreign));
+        children.insert(ChildKind::ServiceAccount, seen(Whose::Foreign));
+        let found = conflict(&children, ChildKind::ALL).unwrap();
+        let kinds: Vec<ChildKind> = found.objects.iter().map(|taken| taken.kind).collect();
+        assert_eq!((kinds, found.collected), (vec![ChildKind::ServiceAccount, ChildKind::Service], false));
+        assert_eq!(conflict(&children, &[ChildKind::Service]).unwrap().objects.len(), 1, "only what is wanted counts");
+    }
+}

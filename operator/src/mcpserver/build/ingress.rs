@@ -1,0 +1,68 @@
+//! The Ingress: what the server publishes, on the exposed host, over TLS.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::networking::v1::{
+    HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend, IngressSpec,
+    IngressTLS, ServiceBackendPort,
+};
+
+use super::{
+    deployment::HTTP_PORT_NAME,
+    gateway::exposing_metadata,
+    paths::{Published, published},
+};
+use crate::{
+    mcpserver::validate::exposure::Exposed,
+    objects::{child::ChildKind, owner::Owner},
+    ownership::Held,
+};
+
+pub(super) fn ingress(
+    owner: &Owner,
+    exposed: &Exposed,
+    held: &Held,
+    class_name: Option<&String>,
+    annotations: &BTreeMap<String, String>,
+    secret_name: &str,
+) -> Ingress {
+    let mut metadata = exposing_metadata(owner, exposed, ChildKind::Ingress);
+    metadata.annotations.get_or_insert_default().extend(annotations.clone());
+    let backend = IngressBackend {
+        service: Some(IngressServiceBackend {
+            name: ChildKind::Service.name(&owner.name),
+            port: Some(ServiceBackendPort { name: Some(HTTP_PORT_NAME.to_owned()), number: None }),
+        }),
+        resource: None,
+    };
+    let path = |published: Published| {
+        let (path, path_type) = match published {
+            Published::Below(path) => (path, "Prefix"),
+            Published::Exactly(path) => (path, "Exact"),
+        };
+        let path_type = if is_plain(&path) { path_type } else { "ImplementationSpecific" };
+        HTTPIngressPath { path: Some(path), path_type: path_type.to_owned(), backend: backend.clone() }
+    };
+    Ingress {
+        metadata,
+        spec: Some(IngressSpec {
+            ingress_class_name: class_name.cloned(),
+            rules: Some(vec![IngressRule {
+                host: Some(exposed.host.clone()),
+                http: Some(HTTPIngressRuleValue { paths: published(exposed, held).into_iter().map(path).collect() }),
+            }]),
+            tls: Some(vec![IngressTLS {
+                hosts: Some(vec![exposed.host.clone()]),
+                secret_name: Some(secret_name.to_owned()),
+            }]),
+            default_backend: None,
+        }),
+        status: None,
+    }
+}
+
+/// Says if a path has no other characters than those that ingress-nginx takes of the types `Exact` and `Prefix`, since 1.12
+/// by default. Its webhook refuses the whole Ingress otherwise.
+fn is_plain(path: &str) -> bool {
+    path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-'))
+}

@@ -1,0 +1,26 @@
+//! The paths of a server on its host: everything that it publishes, whatever leads to it.
+
+use crate::{mcpserver::validate::exposure::Exposed, ownership::Held};
+
+/// Where RFC 9728 §3.1 puts a host's metadata; a resource's path is appended to it.
+const PROTECTED_RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
+
+/// A path on the host.
+pub(super) enum Published {
+    /// The path and everything below it.
+    Below(String),
+    /// Exactly the path.
+    Exactly(String),
+}
+
+/// The MCP endpoint and its protected resource metadata; that at the host's root is its oldest server's.
+pub(super) fn published(exposed: &Exposed, held: &Held) -> Vec<Published> {
+    let mut paths = vec![
+        Published::Below(exposed.path.clone()),
+        Published::Exactly(format!("{PROTECTED_RESOURCE_METADATA}{}", exposed.path)),
+    ];
+    if held.root {
+        paths.push(Published::Exactly(PROTECTED_RESOURCE_METADATA.to_owned()));
+    }
+    paths
+}

@@ -1,0 +1,32 @@
+//! The ConfigMap with the compiled policy, which pods reload live. It does not depend on the spec: a policy is written
+//! for a server that is not accepted, too, so that nothing freezes a revocation.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use mcp_entra_policy::POLICY_KEY;
+
+use crate::{
+    mcpserver::editions::Edition,
+    objects::{
+        child::{Child, ChildKind},
+        owner::Owner,
+    },
+    policy::compile::Compiled,
+};
+
+/// Builds the ConfigMap with the compiled policy.
+///
+/// # Errors
+/// If it cannot be written as JSON, which no ConfigMap refuses.
+pub(crate) fn policy(owner: &Owner, edition: Edition, compiled: &Compiled) -> Result<Child, serde_json::Error> {
+    let config_map = ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(edition.name(ChildKind::Policy, &owner.name)),
+            ..owner.child_metadata(ChildKind::Policy)
+        },
+        data: Some(BTreeMap::from([(POLICY_KEY.to_owned(), compiled.document.clone())])),
+        ..ConfigMap::default()
+    };
+    Child::new(ChildKind::Policy, &config_map)
+}

@@ -1,0 +1,12 @@
+//! One reconcile of an McpServer: from what is observed to its children and its status.
+
+pub(crate) mod apply;
+pub(crate) mod build;
+mod children;
+pub(crate) mod controller;
+pub(crate) mod editions;
+pub(crate) mod memory;
+pub(crate) mod pods;
+pub(crate) mod resolve;
+pub(crate) mod status;
+pub(crate) mod validate;

@@ -1,0 +1,322 @@
+//! Reads: who owns the children's names now, and the trust bundle's content. What the watches show is taken from
+//! there; the API server is asked for what they do not.
+//!
+//! A start needs none of them. A child or claim that no watch shows is created, in a way that changes nothing where there
+//! is one of its name. Only then is that one read, and, where it is somebody else's, all other names.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, ServiceAccount},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Api, Client, api::DynamicObject, runtime::reflector::ObjectRef};
+use mcp_entra_crds::{GatewayReference, McpServer, TrustBundle};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    mcpserver::{
+        editions::{Edition, Mounted},
+        memory::{ReadTrustBundle, ServerMemory},
+        validate::{Resolved, exposure::NamedGateway},
+    },
+    objects::{
+        child::ChildKind,
+        owner::{ADOPT, Controller, Owner, SERVER_UID, Whose},
+        views::ChildView,
+    },
+    runtime::errors::Error,
+    watch::stores::World,
+};
+
+/// An object that has a child's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) uid: String,
+    /// Changes whenever something changes that could be ours: the generation where the kind has one (its status may
+    /// change freely) with a hash of the metadata that it does not count, else the resource version.
+    pub(crate) version: String,
+    pub(crate) whose: Whose,
+    /// The kind and name of its controller, for people.
+    pub(crate) controller: Option<String>,
+    /// Whether it is being deleted.
+    pub(crate) leaving: bool,
+}
+
+impl Seen {
+    pub(crate) fn of(metadata: &ObjectMeta, owner: &Owner) -> Self {
+        Self::watched(&ChildView::from(metadata), owner)
+    }
+
+    pub(crate) fn watched(child: &ChildView, owner: &Owner) -> Self {
+        let controller = child.controller.as_ref();
+        Self {
+            uid: child.uid.to_string(),
+            version: child.version.to_string(),
+            whose: owner.whose(controller, child.annotation(ADOPT)),
+            controller: controller.map(|controller| controller.title.to_string()),
+            leaving: child.leaving,
+        }
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        self.whose == Whose::Ours
+    }
+
+    /// Whether it is ours, or given to us.
+    pub(crate) fn is_for_us(&self) -> bool {
+        matches!(self.whose, Whose::Ours | Whose::Offered)
+    }
+}
+
+/// See [`Seen::version`].
+pub(crate) fn version_of(metadata: &ObjectMeta) -> String {
+    match metadata.generation.filter(|generation| *generation > 0) {
+        Some(generation) => format!("{generation}-{}", hash_of_what_generations_miss(metadata)),
+        None => metadata.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+fn hash_of_what_generations_miss(metadata: &ObjectMeta) -> String {
+    let mut annotations = metadata.annotations.clone().unwrap_or_default();
+    // The Deployment controller's own count.
+    annotations.remove("deployment.kubernetes.io/revision");
+    let missed = json!([metadata.labels, annotations, metadata.owner_references]);
+    let mut digits = hex::encode(Sha256::digest(missed.to_string()));
+    digits.truncate(16);
+    digits
+}
+
+/// The objects that have the children's names.
+pub(crate) type SeenChildren = BTreeMap<ChildKind, Seen>;
+
+/// The object that has a child's name, as far as its watch shows one.
+pub(crate) fn watched(world: &World, owner: &Owner, kind: ChildKind) -> Option<Seen> {
+    named(world, owner, kind, &kind.name(&owner.name))
+}
+
+fn named(world: &World, owner: &Owner, kind: ChildKind, name: &str) -> Option<Seen> {
+    world.children.named(kind, &owner.namespace, name).map(|found| Seen::watched(&found, owner))
+}
+
+/// The policy of an edition, as far as its watch shows one: all ConfigMaps are watched, whosever they are.
+pub(crate) fn policy(world: &World, owner: &Owner, edition: Edition) -> Option<Seen> {
+    named(world, owner, ChildKind::Policy, &edition.name(ChildKind::Policy, &owner.name))
+}
+
+/// The objects that have the children's names, as far as the watches show them.
+pub(crate) fn children(world: &World, owner: &Owner, mounted: Mounted) -> SeenChildren {
+    let found = |kind: &ChildKind| named(world, owner, *kind, &mounted.name(*kind, &owner.name));
+    ChildKind::ALL.iter().filter_map(|kind| Some((*kind, found(kind)?))).collect()
+}
+
+/// The same, with those that have the names of these children and that no watch shows.
+pub(crate) async fn all_children(
+    client: &Client,
+    world: &World,
+    owner: &Owner,
+    mounted: Mounted,
+    wanted: &[ChildKind],
+) -> Result<SeenChildren, Error> {
+    let mut seen = children(world, owner, mounted);
+    // All ConfigMaps are watched, whosever they are.
+    for kind in wanted.iter().filter(|kind| kind.watched_as() != ChildKind::Policy) {
+        if seen.contains_key(kind) {
+            continue;
+        }
+        let name = mounted.name(*kind, &owner.name);
+        let found = kind
+            .api(client, &owner.namespace)
+            .get_metadata_opt(&name)
+            .await
+            .map_err(Error::kubernetes(format!("reading {} {name}", kind.kind())))?;
+        seen.extend(found.map(|found| (*kind, Seen::of(&found.metadata, owner))));
+    }
+    Ok(seen)
+}
+
+/// Finds what the spec refers to.
+pub(crate) async fn references(
+    client: &Client,
+    world: &World,
+    server: &McpServer,
+    owner: &Owner,
+    memory: &mut ServerMemory,
+) -> Result<Resolved, Error> {
+    Ok(Resolved {
+        pods_uid: pods_uid(client, world, owner).await?,
+        trust_bundle: trust_bundle(client, world, server, owner, memory).await?,
+        account: account(client, server, owner).await?,
+        gateways: gateways(world, server, owner),
+    })
+}
+
+/// The server uid that the pods of the live Deployment carry. An adopted Deployment keeps that of its first owner: another
+/// one would change the template, and so restart the pods.
+async fn pods_uid(client: &Client, world: &World, owner: &Owner) -> Result<Option<String>, Error> {
+    let Some(found) = world.children.get(ChildKind::Deployment, owner) else { return Ok(None) };
+    let noted = found.annotation(SERVER_UID).map(str::to_owned);
+    match Seen::watched(&found, owner).whose {
+        Whose::Ours => return Ok(noted),
+        Whose::Offered if noted.is_some() => return Ok(noted),
+        Whose::Offered => {}
+        Whose::Predecessors | Whose::Foreign => return Ok(None),
+    }
+    // Earlier versions note it in the template alone.
+    let name = ChildKind::Deployment.name(&owner.name);
+    let api = ChildKind::Deployment.api(client, &owner.namespace);
+    let live = api.get_opt(&name).await.map_err(Error::kubernetes(format!("reading Deployment {name}")))?;
+    let uid = |live: &DynamicObject| {
+        let annotations = live.data.pointer("/spec/template/metadata/annotations")?;
+        Some(annotations.get(SERVER_UID)?.as_str()?.to_owned())
+    };
+    Ok(live.as_ref().and_then(uid))
+}
+
+/// The Gateways that the exposure names, where the cluster has such a kind.
+fn gateways(world: &World, server: &McpServer, owner: &Owner) -> Option<Vec<NamedGateway>> {
+    if !world.missing([ChildKind::HttpRoute]).is_empty() {
+        return None;
+    }
+    let gateway = server.spec.exposure.as_ref().and_then(|exposure| exposure.gateway.as_ref());
+    let named = |parent: &GatewayReference| {
+        let namespace = parent.namespace.as_ref().unwrap_or(&owner.namespace);
+        let gateway = world.gateways.get(&ObjectRef::new(&parent.name).within(namespace));
+        NamedGateway {
+            parent: parent.clone(),
+            namespace: namespace.clone(),
+            takes_timeouts: gateway.as_ref().is_some_and(|gateway| {
+                let class = world.gateway_classes.get(&ObjectRef::new(&gateway.spec.gateway_class_name));
+                class.is_some_and(|class| class.takes_timeouts())
+            }),
+            listeners: gateway.map(|gateway| gateway.spec.listeners.clone()),
+        }
+    };
+    Some(gateway.into_iter().flat_map(|gateway| &gateway.parent_refs).map(named).collect())
+}
+
+/// What `spec.entra.federation.serviceAccountName` refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ResolvedAccount {
+    /// The spec names none.
+    #[default]
+    Unset,
+    /// There is no such ServiceAccount.
+    Absent,
+    /// It is this server's own child.
+    Child,
+    /// The annotations of one that is somebody else's.
+    Existing(BTreeMap<String, String>),
+}
+
+impl ResolvedAccount {
+    /// What a ServiceAccount, if there is one of the name that the spec gives, is to the server.
+    pub(crate) fn of(account: Option<&ObjectMeta>, owner: &Owner) -> Self {
+        match account {
+            None => Self::Absent,
+            Some(account) if owner.owns(Controller::of(account).as_ref()) => Self::Child,
+            Some(account) => Self::Existing(account.annotations.clone().unwrap_or_default()),
+        }
+    }
+}
+
+/// Looks at the ServiceAccount of somebody else at every pass: it carries no label that is watched, and what it allows
+/// may be withdrawn.
+async fn account(client: &Client, server: &McpServer, owner: &Owner) -> Result<ResolvedAccount, Error> {
+    let federation = server.spec.entra.federation.as_ref();
+    let Some(name) = federation.and_then(|federation| federation.service_account_name.as_ref()) else {
+        return Ok(ResolvedAccount::Unset);
+    };
+    let account = Api::<ServiceAccount>::namespaced(client.clone(), &owner.namespace)
+        .get_metadata_opt(name)
+        .await
+        .map_err(Error::kubernetes(format!("reading ServiceAccount {name}")))?;
+    Ok(ResolvedAccount::of(account.as_ref().map(|account| &account.metadata), owner))
+}
+
+/// What `spec.entra.trustBundle` refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ResolvedTrustBundle {
+    /// The spec names none.
+    #[default]
+    Unset,
+    /// There is no such ConfigMap.
+    NoConfigMap,
+    /// The ConfigMap has no such key.
+    NoKey,
+    /// What stands under the key.
+    Content(String),
+}
+
+/// Reads the trust bundle, if it has changed since it was read last.
+async fn trust_bundle(
+    client: &Client,
+    world: &World,
+    server: &McpServer,
+    owner: &Owner,
+    memory: &mut ServerMemory,
+) -> Result<ResolvedTrustBundle, Error> {
+    let Some(TrustBundle { name, key }) = &server.spec.entra.trust_bundle else {
+        return Ok(ResolvedTrustBundle::Unset);
+    };
+    let Some(watched) = world.children.config_map(&owner.namespace, name) else {
+        return Ok(ResolvedTrustBundle::NoConfigMap);
+    };
+    let known = memory
+        .trust_bundle
+        .take()
+        .filter(|known| *watched.uid == *known.uid && *watched.version == *known.resource_version && known.key == *key);
+    let read = match known {
+        Some(known) => known,
+        None => {
+            let config_map = Api::<ConfigMap>::namespaced(client.clone(), &owner.namespace)
+                .get_opt(name)
+                .await
+                .map_err(Error::kubernetes(format!("reading ConfigMap {name}")))?;
+            let Some(config_map) = config_map else { return Ok(ResolvedTrustBundle::NoConfigMap) };
+            ReadTrustBundle {
+                uid: config_map.metadata.uid.unwrap_or_default(),
+                resource_version: config_map.metadata.resource_version.unwrap_or_default(),
+                key: key.clone(),
+                certificates: config_map.data.unwrap_or_default().remove(key),
+            }
+        }
+    };
+    let resolved = match &read.certificates {
+        Some(certificates) => ResolvedTrustBundle::Content(certificates.clone()),
+        None => ResolvedTrustBundle::NoKey,
+    };
+    memory.trust_bundle = Some(read);
+    Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcpserver::validate::tests::mk_owner;
+
+    #[test]
+    fn a_change_of_our_metadata_is_a_new_version_though_the_generation_stays() {
+        let owner = mk_owner();
+        let version = |change: fn(&mut ObjectMeta)| {
+            let mut metadata = owner.child_metadata(ChildKind::Deployment);
+            metadata.generation = Some(3);
+            metadata.resource_version = Some("7".into());
+            change(&mut metadata);
+            Seen::of(&metadata, &owner).version
+        };
+        let before = version(|_| {});
+        assert_eq!(before, version(|metadata| metadata.resource_version = Some("8".into())));
+        assert_eq!(
+            before,
+            version(|metadata| {
+                metadata.annotations = Some([("deployment.kubernetes.io/revision".into(), "2".into())].into());
+            })
+        );
+        assert_ne!(before, version(|metadata| metadata.generation = Some(4)));
+        assert_ne!(before, version(|metadata| metadata.labels.get_or_insert_default().clear()));
+        assert_ne!(before, version(|metadata| metadata.owner_references = None));
+        assert_ne!(before, version(|metadata| metadata.annotations = Some([("a".into(), "b".into())].into())));
+    }
+}

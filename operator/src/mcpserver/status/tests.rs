@@ -1,0 +1,236 @@
+use std::sync::Arc;
+
+use mcp_entra_policy::ServerStatus;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    conditions::condition::State,
+    mcpserver::{
+        build::CONFIGURATION_HASH,
+        pods::PollError,
+        validate::tests::{mk_owner, mk_server},
+    },
+    ownership::{Held, Lost},
+    policy::{binding::Target, compile::compile},
+};
+
+fn mk_pod(name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledPod {
+    let state = if ready { "True" } else { "False" };
+    let pod = json!({"metadata": {"name": name, "annotations": {CONFIGURATION_HASH: "now"}},
+        "status": {"conditions": [{"type": "Ready", "status": state}]}});
+    let report = match report {
+        Some(report) => Ok(serde_json::from_value::<ServerStatus>(report).unwrap().into()),
+        None => Err(PollError::NoAddress),
+    };
+    PolledPod { pod: Arc::new(serde_json::from_value(pod).unwrap()), report }
+}
+
+fn mk_report(revision: &str, works: Option<bool>) -> Option<serde_json::Value> {
+    Some(json!({
+        "version": "1",
+        "policy": {"revision": revision, "error": null},
+        "federation": {"identity": null, "works": works, "message": "AADSTS1", "lastProbe": null},
+        "keys": {"count": 1, "ageSeconds": 1, "error": null},
+    }))
+}
+
+/// The conditions that follow from what the pods said, after lagging so many seconds.
+fn told(polled: &[PolledPod], lagging: Option<u64>, change: impl FnOnce(&mut Compiled)) -> McpServerStatus {
+    let standing = Standing::Held(Held { root: true, listener_of: None });
+    told_after(&McpServerStatus::default(), &standing, polled, lagging, change)
+}
+
+/// The status that follows a previous one.
+fn told_after(
+    previous: &McpServerStatus,
+    standing: &Standing,
+    polled: &[PolledPod],
+    lagging: Option<u64>,
+    change: impl FnOnce(&mut Compiled),
+) -> McpServerStatus {
+    let (server, owner) = (mk_server(), mk_owner());
+    let mut compiled = compile(&Target::of(&mk_server(), None), []).unwrap();
+    compiled.summary.revision = "new".into();
+    change(&mut compiled);
+    let facts = Facts {
+        server: &server,
+        owner: &owner,
+        validation: Some(Ok(())),
+        configuration: Some("now".into()),
+        conflict: None,
+        standing,
+        error: None,
+        policy: &compiled,
+        deployment_is_stale: false,
+        missing: &BTreeSet::new(),
+        upgrade: None,
+        mounted: Mounted::default(),
+        children: &OwnChildren::new(),
+        absent: &[],
+        carrying: &OwnChildren::new(),
+        pods: &[],
+        polled,
+        lagging: lagging.map(Duration::from_secs),
+        probing: lagging.map(Duration::from_secs),
+    };
+    status(&facts, previous, Timestamp::UNIX_EPOCH)
+}
+
+fn assert_says(status: &McpServerStatus, type_: ConditionType, state: State, reason: Reason) {
+    let verdict = Verdict::before(&status.conditions, type_).unwrap();
+    assert_eq!((verdict.state, verdict.reason.clone()), (state, reason.to_string()), "{type_}: {}", verdict.message);
+}
+
+#[test]
+fn what_a_server_held_it_holds_until_somebody_else_does() {
+    let held = told(&[], None, |_| {});
+    assert!(held.ownership.is_some());
+    let after = |standing| told_after(&held, &standing, &[], None, |_| {}).ownership;
+    assert_eq!(after(Standing::Open), held.ownership, "a claim that cannot be read takes nothing from it");
+    assert_eq!(after(Standing::Lost(Lost::Host { free_at: None })), None);
+    assert_eq!(told_after(&McpServerStatus::default(), &Standing::Open, &[], None, |_| {}).ownership, None);
+}
+
+#[test]
+fn pods_that_are_not_ready_are_not_asked_what_is_so() {
+    let status = told(&[mk_pod("a", false, mk_report("new", Some(true)))], None, |_| {});
+    assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::NoReadyPods);
+    assert_says(&status, ConditionType::AuthorizationReady, State::Unknown, Reason::NoReadyPods);
+}
+
+#[test]
+fn one_pod_of_many_is_enough_to_fail_and_not_enough_to_succeed() {
+    use ConditionType::{AuthorizationReady, FederationReady};
+    let good = || mk_pod("a", true, mk_report("new", Some(true)));
+    let status = told(&[good(), mk_pod("b", true, mk_report("new", Some(true)))], None, |_| {});
+    assert_says(&status, FederationReady, State::True, Reason::ExchangeWorks);
+    assert_says(&status, AuthorizationReady, State::True, Reason::PolicyEnforced);
+    let status = told(&[good(), mk_pod("b", true, mk_report("old", Some(false)))], Some(11), |_| {});
+    assert_says(&status, FederationReady, State::False, Reason::ExchangeFailed);
+    assert_says(&status, AuthorizationReady, State::False, Reason::PolicyLagging);
+}
+
+#[test]
+fn a_permission_without_consent_is_named_where_the_spec_names_it_and_takes_no_readiness() {
+    let mut report = mk_report("new", Some(true)).unwrap();
+    let message = |report: &serde_json::Value| {
+        let status = told(&[mk_pod("a", true, Some(report.clone()))], None, |_| {});
+        assert_says(&status, ConditionType::FederationReady, State::True, Reason::ExchangeWorks);
+        Verdict::before(&status.conditions, ConditionType::FederationReady).unwrap().message
+    };
+    assert!(!message(&report).contains("consent"));
+    report["graph"] = json!({"missingPermissions": ["User.Read", "a pod's own words"]});
+    let said = message(&report);
+    assert!(said.contains("tools that need User.Read fail: an administrator"), "{said}");
+    assert!(!said.contains("words"), "{said}");
+    report["graph"] = json!({"missingPermissions": ["a pod's own words"]});
+    assert!(!message(&report).contains("consent"));
+}
+
+#[test]
+fn a_ready_pod_that_cannot_be_asked_is_told_after_the_grace() {
+    use ConditionType::{AuthorizationReady, FederationReady};
+    let status = told(&[mk_pod("a", true, None)], Some(1), |_| {});
+    assert_says(&status, AuthorizationReady, State::Unknown, Reason::Progressing);
+    let status = told(&[mk_pod("a", true, None)], Some(11), |_| {});
+    assert_says(&status, FederationReady, State::Unknown, Reason::StatusUnreachable);
+    assert_says(&status, AuthorizationReady, State::False, Reason::StatusUnreachable);
+}
+
+#[test]
+fn before_the_first_probe_has_ended_nothing_is_known_of_the_federation() {
+    let status = told(&[mk_pod("a", true, mk_report("new", None))], None, |_| {});
+    assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
+}
+
+#[test]
+fn a_policy_that_leaves_mappings_out_is_told_though_every_pod_enforces_it() {
+    let pods = [mk_pod("a", true, mk_report("new", Some(true)))];
+    let status = told(&pods, None, |compiled| compiled.left_out = vec!["newest".into()]);
+    assert_says(&status, ConditionType::AuthorizationReady, State::False, Reason::PolicyTooLarge);
+}
+
+#[test]
+fn pods_of_an_older_configuration_do_not_vouch_for_the_newest() {
+    let old = || {
+        let mut polled = mk_pod("old", true, mk_report("new", Some(true)));
+        Arc::get_mut(&mut polled.pod).unwrap().configuration_hash = None;
+        polled
+    };
+    let status = told(&[old()], None, |_| {});
+    assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::NoReadyPods);
+    let status = told(&[old(), mk_pod("a", true, mk_report("new", None))], None, |_| {});
+    assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
+    // It serves nevertheless, so its policy matters.
+    let mut lagging = mk_pod("old", true, mk_report("old", Some(true)));
+    Arc::get_mut(&mut lagging.pod).unwrap().configuration_hash = None;
+    let status = told(&[lagging], Some(11), |_| {});
+    assert_says(&status, ConditionType::AuthorizationReady, State::False, Reason::PolicyLagging);
+}
+
+#[test]
+fn one_pod_whose_first_probe_is_pending_keeps_federation_from_being_ready() {
+    let pods = [mk_pod("a", true, mk_report("new", Some(true))), mk_pod("b", true, mk_report("new", None))];
+    let status = told(&pods, Some(11), |_| {});
+    assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
+    let pods = [mk_pod("a", true, mk_report("new", Some(true))), mk_pod("b", true, None)];
+    let status = told(&pods, Some(11), |_| {});
+    assert_says(&status, ConditionType::FederationReady, State::True, Reason::ExchangeWorks);
+    let verdict = Verdict::before(&status.conditions, ConditionType::FederationReady).unwrap();
+    assert!(verdict.message.contains("1 of 2 ready pods"), "{}", verdict.message);
+}
+
+#[test]
+fn the_version_is_the_oldest_that_a_ready_pod_runs() {
+    let pod = |name: &str, ready: bool, version: &str| {
+        let mut polled = mk_pod(name, ready, mk_report("new", Some(true)));
+        polled.report.as_mut().unwrap().version = Some(version.into());
+        polled
+    };
+    let version = |pods: &[PolledPod]| told(pods, None, |_| {}).version;
+    assert_eq!(version(&[pod("a", true, "0.10.0"), pod("b", true, "0.9.1")]).as_deref(), Some("0.9.1"));
+    assert_eq!(version(&[pod("a", true, "0.10.0"), pod("b", false, "0.9.1")]).as_deref(), Some("0.10.0"));
+    assert_eq!(version(&[]), None);
+}
+
+#[test]
+fn whatever_a_pod_says_the_status_is_one_that_the_api_server_takes() {
+    use crate::objects::foreign::tests::{assert_harmless, hostile};
+    let report = |works: bool| {
+        json!({
+            "version": "1",
+            "policy": {"revision": "old", "error": "e"},
+            "federation": {"identity": {"issuer": "https://i", "subject": "s", "audience": "a"},
+                           "works": works, "message": "m", "lastProbe": "t"},
+            "keys": {"count": 0, "ageSeconds": 1, "error": "e"},
+        })
+    };
+    for pointer in [
+        "/version",
+        "/policy/revision",
+        "/policy/error",
+        "/federation/identity/issuer",
+        "/federation/identity/subject",
+        "/federation/identity/audience",
+        "/federation/message",
+        "/federation/lastProbe",
+        "/keys/error",
+    ] {
+        for (works, ready) in [(true, true), (false, true), (false, false)] {
+            let mut report = report(works);
+            *report.pointer_mut(pointer).unwrap() = json!(hostile());
+            let status = told(&[mk_pod("a", ready, Some(report))], Some(11), |_| {});
+            let federation = status.federation.unwrap().issuer.unwrap_or_default();
+            let texts = status.conditions.iter().map(|condition| &condition.message);
+            texts.chain([&federation]).chain(&status.version).for_each(|text| assert_harmless(text));
+        }
+    }
+}
+
+#[test]
+fn long_lists_of_names_are_cut() {
+    let names: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+    assert_eq!(named(&names), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
+    assert_eq!(named(&["a".to_owned()]), "a");
+}

@@ -1,0 +1,367 @@
+//! Exposure as validated: by what clients come in, and where TLS ends. There is none without TLS. Pure.
+
+use std::collections::BTreeMap;
+
+use mcp_entra_crds::{Exposure, GatewayExposure, GatewayReference, IngressExposure, IssuerReference};
+
+use crate::{
+    conditions::condition::Reason,
+    mcpserver::validate::{Refusal, matches_any, refuse},
+    objects::{child::ChildKind, owner::Owner, views::ChildView},
+    runtime::options::Options,
+    watch::{gateways::ListenerView, stores::OwnChildren},
+};
+
+/// The annotation of what leads clients to a server with the host, and path, that it leads from.
+pub(crate) const EXPOSES: &str = "mcp-entra.dev/exposes";
+
+/// How clients outside the cluster reach a server.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Exposed {
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) way: Way,
+    /// Who issues the certificate of the server's own, if it has one.
+    pub(crate) issuer: Option<IssuerReference>,
+    /// Gateways and listeners that the spec names and that do not exist, in words.
+    pub(crate) absent: Vec<String>,
+    /// Time for each request, where a route is to name one.
+    pub(crate) request_timeout: Option<String>,
+}
+
+/// No limit to the time of a request: answers are streams of events without an end that anybody could know.
+const NO_LIMIT: &str = "0s";
+
+/// By what clients come in.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Way {
+    /// An Ingress, whose controller ends TLS with the certificate in that Secret.
+    Ingress { class_name: Option<String>, annotations: BTreeMap<String, String>, secret_name: String },
+    /// HTTPS listeners of Gateways, which end TLS with certificates of their own: those that there are, perhaps none.
+    Listeners(Vec<GatewayReference>),
+    /// A listener of the server's own at a Gateway, with the certificate in that Secret.
+    OwnListener { gateway: GatewayReference, secret_name: String },
+}
+
+/// A Gateway that an exposure names, as it is seen.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedGateway {
+    /// As the spec names it.
+    pub(crate) parent: GatewayReference,
+    pub(crate) namespace: String,
+    /// What it listens to; absent where there is no such Gateway.
+    pub(crate) listeners: Option<Vec<ListenerView>>,
+    /// Its controller sets a time for each request where a route asks for one.
+    pub(crate) takes_timeouts: bool,
+}
+
+impl NamedGateway {
+    /// The listener that the spec names, if there is one.
+    fn listener(&self) -> Option<&ListenerView> {
+        let section_name = self.parent.section_name.as_ref()?;
+        self.listeners.iter().flatten().find(|listener| listener.name == *section_name)
+    }
+
+    /// What of it does not exist, if anything does not.
+    fn absent(&self) -> Option<String> {
+        let gateway = format!("Gateway {}/{}", self.namespace, self.parent.name);
+        match &self.parent.section_name {
+            _ if self.listeners.is_none() => Some(gateway),
+            Some(section_name) if self.listener().is_none() => Some(format!("listener {section_name} of {gateway}")),
+            _ => None,
+        }
+    }
+}
+
+/// Decides whether, and how, the server can be exposed. Where nobody can see Gateways, each that the spec names is taken
+/// to be as it says.
+pub(crate) fn validate(
+    owner: &Owner,
+    exposure: &Exposure,
+    gateways: Option<&[NamedGateway]>,
+    options: &Options,
+) -> Result<Exposed, Refusal> {
+    allowed_host(&exposure.host, &options.allowed_hosts)?;
+    let issuer = exposure.tls.issuer_ref.clone();
+    let secret_name = match &issuer {
+        Some(_) => Some(certificate_secret(owner)),
+        None => exposure.tls.secret_name.clone(),
+    };
+    let way = match (&exposure.gateway, &exposure.ingress, secret_name) {
+        (Some(gateway), None, Some(secret_name)) => own_listener(gateway, secret_name)?,
+        (Some(gateway), None, None) if exposure.tls.terminated_by_gateway == Some(true) => {
+            Way::Listeners(match gateways {
+                None => gateway.parent_refs.clone(),
+                Some(gateways) => encrypted(gateways)?,
+            })
+        }
+        (None, Some(ingress), Some(secret_name)) => Way::Ingress {
+            class_name: ingress.class_name.clone(),
+            annotations: annotations(ingress, options)?,
+            secret_name,
+        },
+        (_, _, None) => {
+            return refuse(
+                Reason::TlsRequired,
+                "spec.exposure.tls: nothing is exposed without TLS; name an issuerRef or a secretName, or, where a Gateway's HTTPS listener ends TLS, set terminatedByGateway to true",
+            );
+        }
+        (_, _, Some(_)) => {
+            return refuse(Reason::InvalidConfiguration, "spec.exposure: name exactly one of gateway and ingress");
+        }
+    };
+    let absent = gateways.into_iter().flatten().filter_map(NamedGateway::absent).collect();
+    // A Gateway that does not know the field may refuse the route.
+    let all_take_timeouts = gateways.is_some_and(|gateways| gateways.iter().all(|gateway| gateway.takes_timeouts));
+    let request_timeout = exposure.request_timeout.clone().or_else(|| all_take_timeouts.then(|| NO_LIMIT.to_owned()));
+    let (host, path) = (exposure.host.clone(), exposure.path.clone());
+    Ok(Exposed { host, path, way, issuer, absent, request_timeout })
+}
+
+/// Decides whether the operator's configuration allows a host: one of the list, one below a `*.` domain of it, or any for
+/// `*`. An empty list allows none.
+fn allowed_host(host: &str, allowed: &[String]) -> Result<(), Refusal> {
+    let is_meant = |allowed: &String| match allowed.strip_prefix("*.") {
+        Some(domain) => {
+            let label = host.strip_suffix(domain).and_then(|label| label.strip_suffix('.'));
+            label.is_some_and(|label| !label.is_empty())
+        }
+        None => allowed == "*" || host == allowed,
+    };
+    if allowed.iter().any(is_meant) {
+        return Ok(());
+    }
+    refuse(
+        Reason::HostNotAllowed,
+        format!(
+            "spec.exposure.host: {host} is not allowed here, so that nothing is exposed; name a host that is, or ask whoever runs mcp-entra-operator to add it to the chart's value allowedHosts (--allowed-host={host})"
+        ),
+    )
+}
+
+/// The Secret that cert-manager keeps the server's certificate in. Cert-manager writes over a Secret of that name, so that
+/// nobody may be able to choose one: the uid is the API server's.
+pub(crate) fn certificate_secret(owner: &Owner) -> String {
+    let uid: String = owner.uid.chars().take(8).collect();
+    format!("{}-{uid}-tls", owner.name)
+}
+
+/// What of the spec leads clients to a child, noted on it: where the spec says something else, it is to be gone.
+pub(crate) fn exposes(kind: ChildKind, host: &str, path: &str) -> String {
+    match kind {
+        ChildKind::Ingress | ChildKind::HttpRoute => format!("{host}{path}"),
+        _ => host.to_owned(),
+    }
+}
+
+/// The host that a child's annotation [`EXPOSES`] names.
+pub(crate) fn exposed_host(child: &ChildView) -> Option<&str> {
+    child.annotation(EXPOSES)?.split('/').next()
+}
+
+/// Says whether an Ingress or a route among the children leads clients from the host and path of an exposure.
+pub(crate) fn leads(children: &OwnChildren, exposure: &Exposure) -> bool {
+    [ChildKind::Ingress, ChildKind::HttpRoute].into_iter().any(|kind| {
+        let from = exposes(kind, &exposure.host, &exposure.path);
+        children.get(&kind).is_some_and(|child| child.annotation(EXPOSES) == Some(&from))
+    })
+}
+
+fn own_listener(gateway: &GatewayExposure, secret_name: String) -> Result<Way, Refusal> {
+    match gateway.parent_refs.as_slice() {
+        [gateway] => Ok(Way::OwnListener { gateway: gateway.clone(), secret_name }),
+        _ => refuse(
+            Reason::InvalidConfiguration,
+            "spec.exposure.gateway.parentRefs: with tls.issuerRef or tls.secretName, name one Gateway",
+        ),
+    }
+}
+
+/// The listeners that are seen to speak HTTPS. A token that comes in by a plain one has been on the wire for everybody to
+/// read, and one that does not exist yet may become such.
+fn encrypted(gateways: &[NamedGateway]) -> Result<Vec<GatewayReference>, Refusal> {
+    let mut encrypted = Vec::new();
+    for gateway in gateways {
+        match gateway.listener() {
+            None => {}
+            Some(listener) if listener.protocol == "HTTPS" => encrypted.push(gateway.parent.clone()),
+            Some(ListenerView { name, protocol }) => {
+                let NamedGateway { parent, namespace, .. } = gateway;
+                return refuse(
+                    Reason::TlsRequired,
+                    format!(
+                        "spec.exposure.gateway: listener {name} of Gateway {namespace}/{} speaks {protocol}, and nothing is exposed without TLS; name a listener that speaks HTTPS",
+                        parent.name
+                    ),
+                );
+            }
+        }
+    }
+    Ok(encrypted)
+}
+
+fn annotations(ingress: &IngressExposure, options: &Options) -> Result<BTreeMap<String, String>, Refusal> {
+    let is_allowed = |name: &str| matches_any(&options.allowed_ingress_annotations, name);
+    match ingress.annotations.keys().find(|name| !is_allowed(name)) {
+        None => Ok(ingress.annotations.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()),
+        Some(name) => refuse(
+            Reason::AnnotationsNotAllowed,
+            format!(
+                "spec.exposure.ingress.annotations: {name} is not allowed here; remove it, or ask whoever runs mcp-entra-operator to start it with --allowed-ingress-annotation={name}"
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::mcpserver::validate::tests::{mk_options, mk_owner};
+
+    fn check(exposure: Value, gateways: &[NamedGateway]) -> Result<Exposed, Refusal> {
+        check_for(&["*"], exposure, Some(gateways))
+    }
+
+    fn check_for(
+        allowed_hosts: &[&str],
+        exposure: Value,
+        gateways: Option<&[NamedGateway]>,
+    ) -> Result<Exposed, Refusal> {
+        let options = Options {
+            allowed_ingress_annotations: vec!["a.example/exact".into(), "b.example/*".into()],
+            allowed_hosts: allowed_hosts.iter().map(|host| (*host).to_owned()).collect(),
+            ..mk_options()
+        };
+        validate(&mk_owner(), &serde_json::from_value(exposure).unwrap(), gateways, &options)
+    }
+
+    fn mk(parts: Value, tls: Value) -> Value {
+        let mut exposure = json!({"host": "h.example", "tls": tls});
+        exposure.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
+        exposure
+    }
+
+    fn listener(protocol: &str) -> NamedGateway {
+        let listener = ListenerView { name: "web".into(), protocol: protocol.into() };
+        NamedGateway { listeners: Some(vec![listener]), ..no_gateway() }
+    }
+
+    fn no_gateway() -> NamedGateway {
+        let parent = json!({"name": "shared", "namespace": "infra", "sectionName": "web"});
+        NamedGateway {
+            parent: serde_json::from_value(parent).unwrap(),
+            namespace: "infra".into(),
+            listeners: None,
+            takes_timeouts: false,
+        }
+    }
+
+    #[test]
+    fn a_route_names_a_time_where_the_author_does_or_all_gateways_take_no_limit() {
+        let time = |takes: &[bool], asked: Option<&str>| {
+            let gateways: Vec<NamedGateway> =
+                takes.iter().map(|takes| NamedGateway { takes_timeouts: *takes, ..listener("HTTPS") }).collect();
+            let mut exposure = at_listener();
+            exposure["requestTimeout"] = json!(asked);
+            check(exposure, &gateways).unwrap().request_timeout
+        };
+        assert_eq!(time(&[true], None).as_deref(), Some("0s"));
+        assert_eq!(time(&[true, false], None), None);
+        for takes in [true, false] {
+            assert_eq!(time(&[takes], Some("90s")).as_deref(), Some("90s"), "its author knows the Gateway");
+        }
+    }
+
+    fn at_listener() -> Value {
+        let parent = json!({"name": "shared", "namespace": "infra", "sectionName": "web"});
+        mk(json!({"gateway": {"parentRefs": [parent]}}), json!({"terminatedByGateway": true}))
+    }
+
+    #[test]
+    fn a_route_leads_to_listeners_that_are_seen_to_speak_https_and_what_is_not_there_is_named() {
+        let led = |gateways: &[NamedGateway]| {
+            let Exposed { way: Way::Listeners(parents), absent, .. } = check(at_listener(), gateways).unwrap() else {
+                panic!()
+            };
+            (parents.len(), absent.join(", "))
+        };
+        assert_eq!(led(&[listener("HTTPS")]), (1, String::new()));
+        assert_eq!(led(&[no_gateway()]), (0, "Gateway infra/shared".into()));
+        let mut another = listener("HTTPS");
+        another.listeners.as_mut().unwrap()[0].name = "webs".into();
+        assert_eq!(led(std::slice::from_ref(&another)), (0, "listener web of Gateway infra/shared".into()));
+        assert_eq!(led(&[another, listener("HTTPS")]), (1, "listener web of Gateway infra/shared".into()));
+        let unseen = check_for(&["*"], at_listener(), None).unwrap();
+        assert!(matches!(unseen.way, Way::Listeners(parents) if parents.len() == 1));
+        assert!(unseen.absent.is_empty());
+    }
+
+    #[test]
+    fn a_host_is_one_that_the_operator_allows_and_an_empty_list_allows_none() {
+        let check = |allowed: &[&str], host: &str| {
+            let mut exposure = mk(json!({"ingress": {}}), json!({"secretName": "s"}));
+            exposure["host"] = json!(host);
+            check_for(allowed, exposure, None)
+        };
+        let allowed = ["*.contoso.com", "mcp.example"];
+        check(&["*"], "anything.example").unwrap();
+        assert_eq!(check(&[], "anything.example").unwrap_err().reason, Reason::HostNotAllowed);
+        assert!(check(&["*contoso.com", ""], "graph.contoso.com").is_err(), "a star stands for whole labels");
+        for host in ["graph.contoso.com", "a.b.contoso.com", "mcp.example"] {
+            check(&allowed, host).unwrap();
+        }
+        for host in ["evil-contoso.com", "contoso.com", ".contoso.com", "graph.contoso.com.evil", "a.mcp.example"] {
+            let refusal = check(&allowed, host).unwrap_err();
+            assert_eq!(refusal.reason, Reason::HostNotAllowed);
+            assert!(refusal.message.contains(&format!("--allowed-host={host}")), "{}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn each_way_in_ends_tls_somewhere() {
+        let gateway = || json!({"gateway": {"parentRefs": [{"name": "shared", "namespace": "infra"}]}});
+        let exposed = check(mk(json!({"ingress": {}}), json!({"secretName": "s"})), &[]).unwrap();
+        assert!(matches!(exposed.way, Way::Ingress { secret_name, .. } if secret_name == "s"));
+        let exposed = check(mk(gateway(), json!({"secretName": "s"})), &[]).unwrap();
+        assert!(matches!(exposed.way, Way::OwnListener { secret_name, .. } if secret_name == "s"));
+        let exposed = check(mk(gateway(), json!({"issuerRef": {"name": "ca"}})), &[]).unwrap();
+        assert!(matches!(exposed.way, Way::OwnListener { secret_name, .. } if secret_name == "graph-uid-1-tls"));
+        assert_eq!(exposed.issuer.unwrap().kind, "Issuer");
+        let exposed = check(mk(gateway(), json!({"terminatedByGateway": true})), &[listener("HTTPS")]).unwrap();
+        assert!(matches!(exposed.way, Way::Listeners(parents) if parents.len() == 1));
+    }
+
+    #[test]
+    fn without_tls_there_is_no_exposure() {
+        let gateway = || json!({"gateway": {"parentRefs": [{"name": "shared", "sectionName": "web"}]}});
+        for (tls, listeners) in [
+            (json!({"terminatedByGateway": false}), vec![]),
+            (json!({}), vec![]),
+            (json!({"terminatedByGateway": true}), vec![listener("HTTPS"), listener("HTTP")]),
+            (json!({"terminatedByGateway": true}), vec![listener("TLS")]),
+        ] {
+            assert_eq!(check(mk(gateway(), tls), &listeners).unwrap_err().reason, Reason::TlsRequired);
+        }
+        let refusal = check(mk(gateway(), json!({"terminatedByGateway": true})), &[listener("HTTP")]).unwrap_err();
+        assert!(refusal.message.contains("listener web of Gateway infra/shared speaks HTTP,"), "{}", refusal.message);
+        let refusal = check(mk(json!({"ingress": {}}), json!({"terminatedByGateway": true})), &[]).unwrap_err();
+        assert_eq!(refusal.reason, Reason::TlsRequired);
+    }
+
+    #[test]
+    fn annotations_are_passed_on_where_the_operator_allows_them_and_no_others() {
+        let annotated =
+            |name: &str| check(mk(json!({"ingress": {"annotations": {name: "on"}}}), json!({"secretName": "s"})), &[]);
+        for allowed in ["a.example/exact", "b.example/anything"] {
+            let Way::Ingress { annotations, .. } = annotated(allowed).unwrap().way else { panic!("{allowed}") };
+            assert_eq!(annotations, BTreeMap::from([(allowed.to_owned(), "on".to_owned())]));
+        }
+        for refused in ["a.example/exactly", "b.example.evil/x", "nginx.ingress.kubernetes.io/server-snippet"] {
+            let refusal = annotated(refused).unwrap_err();
+            assert_eq!(refusal.reason, Reason::AnnotationsNotAllowed);
+            assert!(refusal.message.contains(&format!("--allowed-ingress-annotation={refused}")));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Whose children they are: the McpServer's identity, their labels and owner reference.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+use mcp_entra_crds::{GROUP, McpServer};
+
+use crate::{
+    MANAGER,
+    objects::{child::ChildKind, foreign::word},
+    runtime::errors::Error,
+};
+
+/// The annotation with the hash of a child as built; a different one means that the child is of an older spec.
+pub(crate) const APPLIED_HASH: &str = "mcp-entra.dev/applied-hash";
+
+/// The annotation of pods with the uid of the McpServer that they belong to: labels name its predecessors, too. The
+/// Deployment repeats it, since an adopted one keeps the uid of its first owner.
+pub(crate) const SERVER_UID: &str = "mcp-entra.dev/server-uid";
+
+/// The annotation by which whoever owns an object that is nobody's child gives it to the McpServer of that name.
+pub(crate) const ADOPT: &str = "mcp-entra.dev/adopt";
+
+/// The label that selects all children and pods in watches, with the value [`MANAGER`].
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The label with the McpServer's name.
+pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
+/// The label that selects the pods of all servers, with the value [`SERVER`].
+const NAME: &str = "app.kubernetes.io/name";
+const SERVER: &str = "mcp-entra-server";
+
+/// Returns whether an object carries the labels of a child, of whatever McpServer.
+pub(crate) fn has_labels_of_child(metadata: &ObjectMeta) -> bool {
+    let has = |name: &str, value: &str| {
+        metadata.labels.as_ref().and_then(|labels| labels.get(name)).is_some_and(|found| found == value)
+    };
+    has(MANAGED_BY, MANAGER) && has(NAME, SERVER)
+}
+
+/// The label that keeps Velero from backing up an object: a restored child has no owner, and its McpServer makes a new one.
+pub(crate) const NO_BACKUP: &str = "velero.io/exclude-from-backup";
+
+/// The McpServer that owns the children.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
+impl Owner {
+    /// The identity of an McpServer that came from the API server.
+    pub(crate) fn of(server: &McpServer) -> Result<Self, Error> {
+        Self::of_metadata(&server.metadata)
+    }
+
+    /// The same, where nothing but its metadata can be read.
+    pub(crate) fn of_metadata(metadata: &ObjectMeta) -> Result<Self, Error> {
+        match (&metadata.namespace, &metadata.name, &metadata.uid) {
+            (Some(namespace), Some(name), Some(uid)) => {
+                Ok(Self { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() })
+            }
+            _ => Err(Error::NoIdentity),
+        }
+    }
+
+    /// The metadata that a child is applied with.
+    pub(crate) fn child_metadata(&self, child: ChildKind) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(child.name(&self.name)),
+            namespace: Some(self.namespace.clone()),
+            labels: Some(self.labels()),
+            owner_references: Some(vec![OwnerReference {
+                api_version: McpServer::api_version(&()).into_owned(),
+                kind: McpServer::kind(&()).into_owned(),
+                name: self.name.clone(),
+                uid: self.uid.clone(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// The labels of children and pods.
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.selector();
+        labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+        labels.insert(NO_BACKUP.to_owned(), "true".to_owned());
+        labels
+    }
+
+    /// The labels that select the pods. Immutable in a Deployment: never to be widened.
+    pub(crate) fn selector(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([(NAME.to_owned(), SERVER.to_owned()), (INSTANCE.to_owned(), self.name.clone())])
+    }
+
+    /// Whether an object of that controller is this very McpServer's.
+    pub(crate) fn owns(&self, controller: Option<&Controller>) -> bool {
+        self.whose(controller, None) == Whose::Ours
+    }
+
+    /// Whose an object is, by its controller and the value of the annotation [`ADOPT`].
+    pub(crate) fn whose(&self, controller: Option<&Controller>, offered_to: Option<&str>) -> Whose {
+        match controller {
+            Some(controller) if *controller.uid == *self.uid => Whose::Ours,
+            Some(controller) if controller.server() == Some(&self.name) => Whose::Predecessors,
+            None if offered_to == Some(&self.name) => Whose::Offered,
+            _ => Whose::Foreign,
+        }
+    }
+}
+
+/// Whose an object is that has a child's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// This very McpServer's.
+    Ours,
+    /// Nobody's, and given to this McpServer by the annotation [`ADOPT`].
+    Offered,
+    /// A deleted McpServer's of the same name: the garbage collector is about to take it.
+    Predecessors,
+    /// Anybody else's.
+    Foreign,
+}
+
+/// An object's controller, by its owner references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Controller {
+    pub(crate) uid: Box<str>,
+    /// Its kind and name, for people.
+    pub(crate) title: Box<str>,
+    is_server: bool,
+}
+
+impl Controller {
+    pub(crate) fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let mut owners = metadata.owner_references.iter().flatten();
+        let OwnerReference { api_version, kind, name, uid, .. } =
+            owners.find(|reference| reference.controller == Some(true))?;
+        let is_ours = api_version.strip_prefix(GROUP).is_some_and(|version| version.starts_with('/'));
+        let is_server = is_ours && *kind == McpServer::kind(&());
+        Some(Self { uid: uid.as_str().into(), title: format!("{} {}", word(kind), word(name)).into(), is_server })
+    }
+
+    /// Its name, if it is an McpServer.
+    pub(crate) fn server(&self) -> Option<&str> {
+        self.title.split_once(' ').filter(|_| self.is_server).map(|(_, name)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcpserver::validate::tests::mk_owner;
+
+    #[test]
+    fn what_is_nobodys_is_adopted_by_the_server_that_it_is_given_to_and_by_no_other() {
+        let owner = mk_owner();
+        let whose = |given_to: &str, controlled: bool| {
+            let mut metadata = owner.child_metadata(ChildKind::Service);
+            match controlled {
+                true => metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.name = "other".into()),
+                false => metadata.owner_references = None,
+            }
+            metadata.owner_references.iter_mut().flatten().for_each(|owner| owner.uid = "other".into());
+            owner.whose(Controller::of(&metadata).as_ref(), Some(given_to))
+        };
+        assert_eq!(whose("graph", false), Whose::Offered);
+        assert_eq!(whose("grap", false), Whose::Foreign);
+        assert_eq!(whose("graph", true), Whose::Foreign);
+    }
+
+    #[test]
+    fn no_child_is_backed_up_and_the_label_that_says_so_selects_no_pods() {
+        let owner = mk_owner();
+        for kind in ChildKind::ALL {
+            let labels = owner.child_metadata(*kind).labels.unwrap();
+            assert_eq!(labels.get(NO_BACKUP).map(String::as_str), Some("true"), "{kind:?}");
+        }
+        assert_eq!(owner.selector().len(), 2);
+    }
+
+    #[test]
+    fn only_a_server_of_the_same_name_and_kind_is_a_predecessor() {
+        let owner = mk_owner();
+        let whose = |change: fn(&mut OwnerReference)| {
+            let mut metadata = owner.child_metadata(ChildKind::Service);
+            metadata.owner_references.iter_mut().flatten().for_each(change);
+            owner.whose(Controller::of(&metadata).as_ref(), None)
+        };
+        assert_eq!(whose(|_| {}), Whose::Ours);
+        assert_eq!(whose(|reference| reference.uid = "uid-0".into()), Whose::Predecessors);
+        assert_eq!(
+            whose(|reference| {
+                reference.uid = "uid-0".into();
+                reference.name = "other".into();
+            }),
+            Whose::Foreign
+        );
+        assert_eq!(
+            whose(|reference| {
+                reference.uid = "uid-0".into();
+                reference.api_version = "mcp-entra.devious/v1".into();
+            }),
+            Whose::Foreign
+        );
+        assert_eq!(whose(|reference| reference.controller = None), Whose::Foreign);
+        assert_eq!(owner.whose(None, None), Whose::Foreign);
+    }
+}

@@ -1,0 +1,435 @@
+//! The few fields that are read of children and pods: a thousand full ones would take tens of megabytes.
+
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::core::PartialObjectMeta;
+use serde::Deserialize;
+
+use crate::{
+    fleet::{REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH},
+    mcpserver::{
+        build::{CONFIGURATION_HASH, POLICY_VOLUME, VOLUMES},
+        pods::POLICY_REVISION,
+        resolve::version_of,
+        validate::exposure::EXPOSES,
+    },
+    objects::{
+        child::ChildKind,
+        foreign::Foreign,
+        owner::{ADOPT, Controller, INSTANCE, SERVER_UID, has_labels_of_child},
+        watched::{WatchedChild, WatchedPod, WatchedSpec},
+    },
+    watch::cache::{FullName, Kept},
+};
+
+/// The annotations of children that are read.
+const ANNOTATIONS: [&str; 6] = [ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH];
+
+/// What is read of a child, of whatever kind: a member that its kind lacks is empty.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Deserialize), serde(from = "WatchedChild"))]
+pub(crate) struct ChildView {
+    pub(crate) full_name: FullName,
+    pub(crate) uid: Box<str>,
+    /// See [`crate::mcpserver::resolve::Seen::version`].
+    pub(crate) version: Box<str>,
+    pub(crate) generation: Option<i64>,
+    pub(crate) controller: Option<Controller>,
+    /// The McpServer that the labels name.
+    server: Option<Box<str>>,
+    /// True if it carries the labels of a child.
+    pub(crate) labelled: bool,
+    annotations: Box<[(&'static str, Box<str>)]>,
+    /// Of a Deployment: how many pods somebody wants, the operator or an autoscaler.
+    pub(crate) replicas: Option<i32>,
+    /// True for a Deployment that somebody has paused.
+    pub(crate) paused: bool,
+    /// Names of the ConfigMaps that a Deployment's pods are to mount.
+    mounts: Box<[(ChildKind, Box<str>)]>,
+    status: Option<Box<ChildStatusView>>,
+    /// Whether it is being deleted.
+    pub(crate) leaving: bool,
+}
+
+impl From<&ObjectMeta> for ChildView {
+    fn from(metadata: &ObjectMeta) -> Self {
+        let found = |name: &'static str| Some((name, boxed(metadata.annotations.as_ref()?.get(name)?)));
+        Self {
+            full_name: FullName::of(metadata),
+            uid: metadata.uid.as_ref().map(boxed).unwrap_or_default(),
+            version: version_of(metadata).into(),
+            generation: metadata.generation,
+            controller: Controller::of(metadata),
+            server: named_server(metadata),
+            labelled: has_labels_of_child(metadata),
+            annotations: ANNOTATIONS.into_iter().filter_map(found).collect(),
+            leaving: metadata.deletion_timestamp.is_some(),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<PartialObjectMeta<WatchedChild>> for ChildView {
+    fn from(watched: PartialObjectMeta<WatchedChild>) -> Self {
+        Self::from(&watched.metadata)
+    }
+}
+
+impl From<WatchedChild> for ChildView {
+    fn from(WatchedChild { metadata, spec, status }: WatchedChild) -> Self {
+        let status = status.filter(|status| **status != ChildStatusView::default());
+        let WatchedSpec { replicas, paused, template } = spec.unwrap_or_default();
+        let pod = template.unwrap_or_default().spec;
+        let mounts = VOLUMES.into_iter().filter_map(|(kind, volume)| Some((kind, boxed(pod.config_map(volume)?))));
+        let (mounts, paused) = (mounts.collect(), paused.unwrap_or_default());
+        Self { replicas, paused, mounts, status, ..Self::from(&metadata) }
+    }
+}
+
+fn boxed(text: impl AsRef<str>) -> Box<str> {
+    text.as_ref().into()
+}
+
+/// The McpServer that the labels of a child or a pod name.
+fn named_server(metadata: &ObjectMeta) -> Option<Box<str>> {
+    metadata.labels.as_ref()?.get(INSTANCE).map(boxed)
+}
+
+/// What carries the labels of children and pods.
+pub(crate) trait Labelled: Kept {
+    /// The McpServer that the labels name.
+    fn server(&self) -> Option<&str>;
+}
+
+impl Kept for ChildView {
+    fn full_name(&self) -> &FullName {
+        &self.full_name
+    }
+}
+
+impl Labelled for ChildView {
+    fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+}
+
+impl Kept for PodView {
+    fn full_name(&self) -> &FullName {
+        &self.full_name
+    }
+}
+
+impl Labelled for PodView {
+    fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+}
+
+/// What is read of a child's status.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ChildStatusView {
+    pub(crate) observed_generation: Option<i64>,
+    pub(crate) replicas: i32,
+    pub(crate) ready_replicas: i32,
+    pub(crate) updated_replicas: i32,
+    pub(crate) conditions: Vec<ConditionView>,
+    /// Of an Ingress: the addresses that its controller announced.
+    pub(crate) load_balancer: LoadBalancerView,
+    /// Of an HTTPRoute: what each Gateway says of it.
+    pub(crate) parents: Vec<ParentView>,
+    /// Of a ListenerSet: what the Gateway says of each listener.
+    pub(crate) listeners: Vec<ListenerStatusView>,
+    /// Of a Certificate: until when it is valid.
+    pub(crate) not_after: Option<Time>,
+    /// Of a Certificate: when it should have been renewed.
+    pub(crate) renewal_time: Option<Time>,
+}
+
+impl ChildView {
+    /// What its controller says of it; nothing before it has said something.
+    pub(crate) fn status(&self) -> &ChildStatusView {
+        static NOTHING: ChildStatusView = ChildStatusView {
+            observed_generation: None,
+            replicas: 0,
+            ready_replicas: 0,
+            updated_replicas: 0,
+            conditions: Vec::new(),
+            load_balancer: LoadBalancerView { ingress: Vec::new() },
+            parents: Vec::new(),
+            listeners: Vec::new(),
+            not_after: None,
+            renewal_time: None,
+        };
+        self.status.as_deref().unwrap_or(&NOTHING)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn status_mut(&mut self) -> &mut ChildStatusView {
+        self.status.get_or_insert_default()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.full_name.name()
+    }
+
+    /// An annotation, if it is one of those that are read.
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.iter().find(|(found, _)| *found == name).map(|(_, value)| &**value)
+    }
+
+    /// The name of the ConfigMap that a Deployment's pods are to mount.
+    pub(crate) fn mounts(&self, kind: ChildKind) -> Option<&str> {
+        self.mounts.iter().find(|(found, _)| *found == kind).map(|(_, name)| &**name)
+    }
+
+    /// Of a Deployment: whether all pods that there are, and as many as wanted, are of the newest spec that its controller
+    /// has seen.
+    pub(crate) fn is_rolled_out(&self, wanted: i32) -> bool {
+        let status = self.status();
+        status.updated_replicas >= wanted && status.replicas == status.updated_replicas
+    }
+
+    /// Of a Deployment: whether its controller has seen the newest spec.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.status().observed_generation == self.generation
+    }
+
+    /// Of a Deployment: whether it is to have another number of pods than it has.
+    pub(crate) fn is_scaling(&self) -> bool {
+        self.replicas.is_some_and(|wanted| wanted != self.status().replicas)
+    }
+}
+
+/// What one Gateway, or ListenerSet, says of a route.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ParentView {
+    pub(crate) parent_ref: ParentReferenceView,
+    pub(crate) conditions: Vec<ConditionView>,
+}
+
+/// What a Gateway says of one listener of a ListenerSet.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ListenerStatusView {
+    pub(crate) conditions: Vec<ConditionView>,
+}
+
+/// Which Gateway, or ListenerSet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ParentReferenceView {
+    pub(crate) kind: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+    pub(crate) section_name: Option<String>,
+}
+
+/// What is read of a condition.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ConditionView {
+    #[serde(rename = "type")]
+    pub(crate) type_: String,
+    pub(crate) status: String,
+    pub(crate) reason: Foreign,
+    pub(crate) message: Foreign,
+    pub(crate) observed_generation: Option<i64>,
+    pub(crate) last_transition_time: Option<Time>,
+}
+
+/// What is read of a Pod.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(test, derive(Deserialize), serde(from = "WatchedPod"))]
+pub(crate) struct PodView {
+    pub(crate) full_name: FullName,
+    pub(crate) uid: Box<str>,
+    /// The McpServer that the labels name.
+    server: Option<Box<str>>,
+    /// The annotation [`SERVER_UID`].
+    pub(crate) server_uid: Option<Box<str>>,
+    /// The annotation [`CONFIGURATION_HASH`].
+    pub(crate) configuration_hash: Option<Box<str>>,
+    /// The annotation [`POLICY_REVISION`].
+    pub(crate) policy_revision: Option<Box<str>>,
+    pub(crate) address: Option<IpAddr>,
+    /// The name of the ConfigMap with its policy.
+    pub(crate) policy: Option<Box<str>>,
+    /// Conditions that are not as they should be.
+    pub(crate) trouble: Box<[ConditionView]>,
+    /// Containers that do not simply run.
+    pub(crate) containers: Box<[ContainerStatusView]>,
+    /// Whether it is being deleted.
+    pub(crate) leaving: bool,
+    has_started: bool,
+    says_ready: bool,
+}
+
+impl From<WatchedPod> for PodView {
+    fn from(WatchedPod { metadata, spec, status }: WatchedPod) -> Self {
+        let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).map(boxed);
+        // A scheduler's word that no node takes the pod may arrive after the pod was bound to one.
+        let is_stale = |condition: &ConditionView| condition.type_ == "PodScheduled" && spec.node_name.is_some();
+        let is_trouble = |condition: &ConditionView| condition.status == "False" && !is_stale(condition);
+        Self {
+            full_name: FullName::of(&metadata),
+            uid: metadata.uid.as_ref().map(boxed).unwrap_or_default(),
+            server: named_server(&metadata),
+            server_uid: annotation(SERVER_UID),
+            configuration_hash: annotation(CONFIGURATION_HASH),
+            policy_revision: annotation(POLICY_REVISION),
+            policy: spec.config_map(POLICY_VOLUME).map(boxed),
+            address: status.pod_ip.and_then(|address| address.parse().ok()),
+            says_ready: is_true(&status.conditions, "Ready"),
+            trouble: status.conditions.into_iter().filter(is_trouble).collect(),
+            containers: status.container_statuses.into_iter().filter(ContainerStatusView::is_telling).collect(),
+            leaving: metadata.deletion_timestamp.is_some(),
+            has_started: status.phase == "Running",
+        }
+    }
+}
+
+/// What is read of a container's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ContainerStatusView {
+    pub(crate) image: Foreign,
+    pub(crate) state: ContainerStateView,
+    pub(crate) last_state: ContainerStateView,
+}
+
+impl ContainerStatusView {
+    fn is_telling(&self) -> bool {
+        let (now, last) = (&self.state, &self.last_state);
+        now.waiting.is_some() || now.terminated.is_some() || last.terminated.is_some()
+    }
+}
+
+/// What is read of a container's state.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ContainerStateView {
+    pub(crate) waiting: Option<StateDetailView>,
+    pub(crate) terminated: Option<StateDetailView>,
+}
+
+/// Why a container is in its state.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct StateDetailView {
+    pub(crate) reason: Foreign,
+    pub(crate) message: Foreign,
+    pub(crate) exit_code: Option<i32>,
+}
+
+impl PodView {
+    pub(crate) fn name(&self) -> &str {
+        self.full_name.name()
+    }
+
+    /// Whether requests are routed to the pod.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.says_ready && !self.leaving
+    }
+
+    /// Whether the pod's containers have been started and it is not being deleted.
+    pub(crate) fn is_running(&self) -> bool {
+        self.has_started && !self.leaving
+    }
+}
+
+/// Whether a condition of that type is `True`.
+pub(crate) fn is_true(conditions: &[ConditionView], type_: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
+}
+
+/// The addresses that an ingress controller announced.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct LoadBalancerView {
+    pub(crate) ingress: Vec<AddressView>,
+}
+
+/// An address that an ingress controller announced.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AddressView {
+    pub(crate) ip: Option<Foreign>,
+    pub(crate) hostname: Option<Foreign>,
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::DynamicObject;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        mcpserver::{resolve::Seen, validate::tests::mk_owner},
+        watch::triggers::server_of,
+    };
+
+    #[test]
+    fn a_child_is_seen_alike_by_its_watch_and_by_a_look_at_it() {
+        let owner = mk_owner();
+        for generation in [None, Some(3)] {
+            let mut metadata = owner.child_metadata(ChildKind::Service);
+            metadata.uid = Some("uid-1".into());
+            metadata.resource_version = Some("7".into());
+            metadata.generation = generation;
+            metadata.annotations = Some([("a".into(), "b".into())].into());
+            let object = json!({"metadata": metadata, "status": {"loadBalancer": {}}});
+            let looked: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+            let watched: ChildView = serde_json::from_value(object).unwrap();
+            assert_eq!(Seen::of(&looked.metadata, &owner), Seen::watched(&watched, &owner));
+            assert_eq!(server_of(&watched).unwrap().name, owner.name);
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_kept() {
+        let child: ChildView = serde_json::from_value(json!({
+            "metadata": {
+                "labels": {"a": "b"},
+                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", ADOPT: "graph"},
+                "managedFields": [{"manager": "kubectl"}],
+            },
+            "status": {"loadBalancer": {}},
+        }))
+        .unwrap();
+        assert_eq!(*child.annotations, [(ADOPT, "graph".into())]);
+        assert!(child.status.is_none() && server_of(&child).is_none());
+
+        let pod: PodView = serde_json::from_value(json!({
+            "metadata": {"annotations": {SERVER_UID: "uid", "a": "b"}, "labels": {"a": "b"}, "generateName": "graph-"},
+            "status": {
+                "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"},
+                               {"type": "PodScheduled", "status": "False"}],
+                "containerStatuses": [{"state": {"running": {}}, "lastState": {}}, {"state": {"waiting": {}}}],
+            },
+        }))
+        .unwrap();
+        assert_eq!((pod.is_ready(), pod.server_uid.as_deref()), (true, Some("uid")));
+        let trouble: Vec<&str> = pod.trouble.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!((trouble, pod.containers.len()), (vec!["PodScheduled"], 1));
+    }
+
+    #[test]
+    fn a_pod_that_is_bound_to_a_node_is_not_unschedulable_though_its_status_still_says_so() {
+        let trouble = |spec: serde_json::Value| {
+            let conditions = json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]);
+            let pod = json!({"metadata": {}, "spec": spec, "status": {"conditions": conditions}});
+            serde_json::from_value::<PodView>(pod).unwrap().trouble.len()
+        };
+        assert_eq!((trouble(json!({})), trouble(json!({"nodeName": "a"}))), (1, 0));
+    }
+
+    #[test]
+    fn what_of_others_is_not_understood_is_as_if_it_were_not_there() {
+        let object = json!({"metadata": {"name": "a"}, "spec": {"replicas": "all"}, "status": {"conditions": "fine"}});
+        let child: ChildView = serde_json::from_value(object).unwrap();
+        assert_eq!((child.name(), child.replicas, child.status.is_none()), ("a", None, true));
+    }
+}

@@ -1,0 +1,154 @@
+//! Children and pods as their watches tell of them, as far as they are read: what is kept of them are [`crate::views`].
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+};
+use kube::Resource;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+use crate::objects::views::{ChildStatusView, ConditionView, ContainerStatusView};
+
+/// A child as its watch tells of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WatchedChild {
+    #[serde(deserialize_with = "without_managers")]
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: Option<WatchedSpec>,
+    #[serde(deserialize_with = "readable")]
+    pub(crate) status: Option<Box<ChildStatusView>>,
+}
+
+/// What is read of a child's spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WatchedSpec {
+    #[serde(deserialize_with = "readable")]
+    pub(crate) replicas: Option<i32>,
+    #[serde(deserialize_with = "readable")]
+    pub(crate) paused: Option<bool>,
+    #[serde(deserialize_with = "readable")]
+    pub(crate) template: Option<WatchedTemplate>,
+}
+
+/// The part of a pod template that is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WatchedTemplate {
+    pub(crate) spec: WatchedPodSpec,
+}
+
+/// A Pod as its watch tells of it.
+#[derive(Clone, Debug, Default, Resource, Deserialize)]
+#[resource(inherit = Pod)]
+#[serde(default)]
+pub(crate) struct WatchedPod {
+    #[serde(deserialize_with = "without_managers")]
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: WatchedPodSpec,
+    pub(crate) status: WatchedPodStatus,
+}
+
+/// The part of a Pod's spec that is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct WatchedPodSpec {
+    pub(crate) node_name: Option<String>,
+    pub(crate) volumes: Vec<WatchedVolume>,
+}
+
+/// The part of a volume that is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct WatchedVolume {
+    name: String,
+    config_map: Option<WatchedConfigMapVolume>,
+}
+
+/// The ConfigMap that a volume shows.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct WatchedConfigMapVolume {
+    name: String,
+}
+
+impl WatchedPodSpec {
+    /// The name of the ConfigMap that a volume of that name shows.
+    pub(crate) fn config_map(&self, volume: &str) -> Option<&str> {
+        let found = self.volumes.iter().find(|found| found.name == volume)?;
+        found.config_map.as_ref().map(|config_map| config_map.name.as_str())
+    }
+}
+
+/// What is read of a Pod's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct WatchedPodStatus {
+    pub(crate) phase: String,
+    #[serde(rename = "podIP")]
+    pub(crate) pod_ip: Option<String>,
+    pub(crate) conditions: Vec<ConditionView>,
+    pub(crate) container_statuses: Vec<ContainerStatusView>,
+}
+
+/// Metadata as far as it is read. Who manages which field would take more memory than the rest of an object, for a
+/// moment, and of a whole page of them.
+fn without_managers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Read {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        generation: Option<i64>,
+        labels: Option<BTreeMap<String, String>>,
+        annotations: Option<BTreeMap<String, String>>,
+        owner_references: Option<Vec<OwnerReference>>,
+        deletion_timestamp: Option<Time>,
+    }
+    let read = Read::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: read.name,
+        namespace: read.namespace,
+        uid: read.uid,
+        resource_version: read.resource_version,
+        generation: read.generation,
+        labels: read.labels,
+        annotations: read.annotations,
+        owner_references: read.owner_references,
+        deletion_timestamp: read.deletion_timestamp,
+        ..ObjectMeta::default()
+    })
+}
+
+/// Kinds of others may say what we do not understand; that must not end the watch of all.
+fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{mcpserver::validate::tests::mk_owner, objects::child::ChildKind};
+
+    #[test]
+    fn of_metadata_everything_is_read_but_who_manages_which_field() {
+        let mut metadata = mk_owner().child_metadata(ChildKind::Service);
+        metadata.uid = Some("uid-1".into());
+        metadata.resource_version = Some("7".into());
+        metadata.generation = Some(3);
+        metadata.annotations = Some([("a".into(), "b".into())].into());
+        metadata.deletion_timestamp = Some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+        let mut object = json!({"metadata": metadata});
+        object["metadata"]["managedFields"] = json!([{"manager": "kubectl", "fieldsV1": {"f:spec": {}}}]);
+        let child: WatchedChild = serde_json::from_value(object.clone()).unwrap();
+        let pod: WatchedPod = serde_json::from_value(object).unwrap();
+        assert_eq!((&child.metadata, &pod.metadata), (&metadata, &metadata));
+    }
+}

@@ -1,0 +1,298 @@
+//! Which mapping is about which server: mappings of either kind, seen alike. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
+use kube::core::{Selector, SelectorExt};
+use mcp_entra_crds::{
+    ClusterMcpRoleMapping, ClusterMcpRoleMappingSpec, Deny, Entra, Grant, McpRoleMapping, McpRoleMappingStatus,
+    McpServer, ServerSelection,
+};
+use mcp_entra_policy::{MappingReference, Registration};
+
+/// Labels of an object.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// A mapping of either kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mapping<'a> {
+    pub(crate) metadata: &'a ObjectMeta,
+    /// The namespaces that are meant; without a selector, the mapping's own.
+    namespaces: Option<&'a LabelSelector>,
+    pub(crate) servers: &'a ServerSelection,
+    pub(crate) grants: &'a [Grant],
+    pub(crate) deny: &'a [Deny],
+    pub(crate) status: Option<&'a McpRoleMappingStatus>,
+}
+
+impl<'a> From<&'a McpRoleMapping> for Mapping<'a> {
+    fn from(mapping: &'a McpRoleMapping) -> Self {
+        let McpRoleMapping { metadata, spec, status } = mapping;
+        let (servers, grants) = (&spec.servers, &spec.grants);
+        Self { metadata, namespaces: None, servers, grants, deny: &[], status: status.as_ref() }
+    }
+}
+
+impl<'a> From<&'a ClusterMcpRoleMapping> for Mapping<'a> {
+    fn from(mapping: &'a ClusterMcpRoleMapping) -> Self {
+        let ClusterMcpRoleMapping { metadata, spec, status } = mapping;
+        let (servers, grants, deny) = (&spec.servers, &spec.grants, &spec.deny);
+        Self { metadata, namespaces: Some(&spec.namespace_selector), servers, grants, deny, status: status.as_ref() }
+    }
+}
+
+/// A cluster mapping that cannot be read, as what it may say at the worst: everything is denied to everyone.
+pub(crate) fn unreadable_as_deny(metadata: ObjectMeta) -> ClusterMcpRoleMapping {
+    let all = || vec!["*".to_owned()];
+    let deny = Deny { name: "unreadable".to_owned(), to: None, tools: all(), prompts: all(), resources: all() };
+    let servers = ServerSelection { selector: Some(LabelSelector::default()), ..ServerSelection::default() };
+    let spec = ClusterMcpRoleMappingSpec {
+        namespace_selector: LabelSelector::default(),
+        servers,
+        grants: Vec::new(),
+        deny: vec![deny],
+    };
+    ClusterMcpRoleMapping { metadata, spec, status: None }
+}
+
+/// A server, as far as mappings choose by it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    labels: &'a Labels,
+    /// The identity that says whose tokens are accepted; nothing where the server cannot be read.
+    entra: Option<&'a Entra>,
+    /// Nothing as long as they are not known.
+    namespace_labels: Option<&'a Labels>,
+}
+
+impl<'a> Target<'a> {
+    /// This server, in a namespace with these labels.
+    pub(crate) fn of(server: &'a McpServer, namespace_labels: Option<&'a Labels>) -> Self {
+        Self { entra: Some(&server.spec.entra), ..Self::unreadable(&server.metadata, namespace_labels) }
+    }
+
+    /// A server of which nothing but the metadata can be read.
+    pub(crate) fn unreadable(metadata: &'a ObjectMeta, namespace_labels: Option<&'a Labels>) -> Self {
+        static NONE: Labels = Labels::new();
+        Self {
+            namespace: metadata.namespace.as_deref().unwrap_or_default(),
+            name: metadata.name.as_deref().unwrap_or_default(),
+            labels: metadata.labels.as_ref().unwrap_or(&NONE),
+            entra: None,
+            namespace_labels,
+        }
+    }
+}
+
+/// Whether a mapping is about a server. As with a caller's groups, what is unknown grants nothing and is denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Bound {
+    No,
+    Unknown,
+    Yes,
+}
+
+impl From<bool> for Bound {
+    fn from(is_bound: bool) -> Self {
+        if is_bound { Self::Yes } else { Self::No }
+    }
+}
+
+impl<'a> Mapping<'a> {
+    /// The same with another status.
+    pub(crate) fn with_status(self, status: &'a McpRoleMappingStatus) -> Self {
+        Self { status: Some(status), ..self }
+    }
+}
+
+impl Mapping<'_> {
+    /// Whether the mapping is about the server. One that is being deleted no longer is.
+    ///
+    /// Denies count whatever the server's registration is: they are pinned in the compiled policy, too, and pods may still
+    /// accept tokens of a registration that their server no longer names.
+    pub(crate) fn binds(&self, server: &Target<'_>) -> Bound {
+        if self.metadata.deletion_timestamp.is_some() {
+            return Bound::No;
+        }
+        match self.selects(server).min(self.is_meant_for(server).max(Bound::Unknown)) {
+            Bound::Unknown if self.deny.is_empty() => Bound::No,
+            bound => bound,
+        }
+    }
+
+    /// Whether the mapping chooses the server, by namespace and by name or labels.
+    pub(crate) fn selects(&self, server: &Target<'_>) -> Bound {
+        let in_namespace = match self.namespaces {
+            None => (self.metadata.namespace.as_deref() == Some(server.namespace)).into(),
+            Some(selector) => matches(selector, server.namespace_labels),
+        };
+        let chosen = match (&self.servers.names, &self.servers.selector) {
+            (Some(names), _) => names.iter().any(|name| name == server.name).into(),
+            (None, Some(selector)) => matches(selector, Some(server.labels)),
+            (None, None) => Bound::No,
+        };
+        in_namespace.min(chosen)
+    }
+
+    /// Says if the server accepts tokens of the app registration that the mapping is meant for. Tokens of which
+    /// registration have an audience that proves none is unknown.
+    pub(crate) fn is_meant_for(&self, server: &Target<'_>) -> Bound {
+        let Some(pinned) = self.registration() else { return Bound::Yes };
+        let Some(entra) = server.entra else { return Bound::Unknown };
+        let accepted = std::iter::once(&entra.client_id).chain(&entra.audiences);
+        let is_pinned = |audience: &String| match Registration::proven_by(audience) {
+            Registration::Known(registration) => (registration == pinned).into(),
+            Registration::Unknown => Bound::Unknown,
+        };
+        accepted.map(is_pinned).max().unwrap_or(Bound::No)
+    }
+
+    /// The app registration whose tokens alone the mapping is meant for.
+    pub(crate) fn registration(&self) -> Option<&str> {
+        self.servers.client_id.as_deref()
+    }
+
+    /// How decisions name the mapping.
+    pub(crate) fn reference(&self) -> MappingReference {
+        MappingReference { namespace: self.metadata.namespace.clone(), name: self.name().to_owned() }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The name, as it is told to somebody who looks at a server.
+    pub(crate) fn title(&self) -> String {
+        match self.metadata.namespace {
+            Some(_) => self.name().to_owned(),
+            None => format!("ClusterMcpRoleMapping {}", self.name()),
+        }
+    }
+
+    /// Orders mappings, the oldest first.
+    pub(crate) fn age(&self) -> (Option<&Time>, Option<&str>, &str) {
+        (self.metadata.creation_timestamp.as_ref(), self.metadata.namespace.as_deref(), self.name())
+    }
+}
+
+fn matches(selector: &LabelSelector, labels: Option<&Labels>) -> Bound {
+    if *selector == LabelSelector::default() {
+        return Bound::Yes;
+    }
+    // The schema lets no selector in that cannot be used.
+    match (Selector::try_from(selector.clone()), labels) {
+        (Ok(selector), Some(labels)) => selector.matches(labels).into(),
+        _ => Bound::Unknown,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::mcpserver::validate::tests::mk_server;
+
+    /// A cluster mapping for the namespaces that this selector matches.
+    pub(crate) fn mk_cluster_mapping(name: &str, namespaces: Value, servers: Value) -> ClusterMcpRoleMapping {
+        serde_json::from_value(json!({
+            "apiVersion": "mcp-entra.dev/v1alpha1",
+            "kind": "ClusterMcpRoleMapping",
+            "metadata": {"name": name, "uid": format!("uid-{name}"), "generation": 1},
+            "spec": {
+                "namespaceSelector": namespaces,
+                "servers": servers,
+                "deny": [{"name": "no-mail", "tools": ["list_my_messages"]}],
+            },
+        }))
+        .unwrap()
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn bound(namespaces: Value, servers: Value, namespace_labels: Option<&Labels>) -> Bound {
+        let mut server = mk_server();
+        server.metadata.labels = Some(labels(&[("team", "a")]));
+        Mapping::from(&mk_cluster_mapping("m", namespaces, servers)).binds(&Target::of(&server, namespace_labels))
+    }
+
+    #[test]
+    fn of_a_server_that_cannot_be_read_no_pin_is_known_to_be_met() {
+        let server = mk_server();
+        let mapping =
+            mk_cluster_mapping("m", json!({}), json!({"selector": {}, "clientId": server.spec.entra.client_id}));
+        let unreadable = Target::unreadable(&server.metadata, None);
+        assert_eq!(Mapping::from(&mapping).binds(&unreadable), Bound::Unknown, "it grants nothing, and denies");
+        let mapping = mk_cluster_mapping("m", json!({}), json!({"selector": {}}));
+        assert_eq!(Mapping::from(&mapping).binds(&unreadable), Bound::Yes);
+    }
+
+    #[test]
+    fn a_cluster_mapping_binds_the_chosen_servers_of_the_namespaces_that_its_selector_matches() {
+        let production = labels(&[("stage", "production")]);
+        let selector = || json!({"matchLabels": {"stage": "production"}});
+        let graph = || json!({"names": ["graph"]});
+        assert_eq!(bound(selector(), graph(), Some(&production)), Bound::Yes);
+        assert_eq!(bound(selector(), graph(), Some(&labels(&[("stage", "test")]))), Bound::No);
+        assert_eq!(bound(selector(), json!({"names": ["graphs"]}), Some(&production)), Bound::No);
+        assert_eq!(bound(json!({}), graph(), Some(&Labels::new())), Bound::Yes);
+        let expression = json!({"matchExpressions": [{"key": "stage", "operator": "NotIn", "values": ["test"]}]});
+        assert_eq!(bound(expression.clone(), graph(), Some(&production)), Bound::Yes);
+        assert_eq!(bound(expression, graph(), Some(&labels(&[("stage", "test")]))), Bound::No);
+    }
+
+    #[test]
+    fn whether_a_namespace_is_meant_is_unknown_as_long_as_its_labels_are() {
+        assert_eq!(bound(json!({"matchLabels": {"a": "b"}}), json!({"names": ["graph"]}), None), Bound::Unknown);
+        assert_eq!(bound(json!({"matchLabels": {"a": "b"}}), json!({"names": ["other"]}), None), Bound::No);
+        assert_eq!(bound(json!({}), json!({"names": ["graph"]}), None), Bound::Yes);
+    }
+
+    #[test]
+    fn servers_are_chosen_by_their_labels_too() {
+        let by = |selector: Value| bound(json!({}), json!({ "selector": selector }), None);
+        assert_eq!(by(json!({"matchLabels": {"team": "a"}})), Bound::Yes);
+        assert_eq!(by(json!({"matchLabels": {"team": "b"}})), Bound::No);
+        assert_eq!(by(json!({})), Bound::Yes);
+    }
+
+    #[test]
+    fn a_pinned_mapping_is_meant_for_servers_that_accept_tokens_of_that_registration() {
+        const OTHER: &str = "77aa0000-0000-0000-0000-000000000000";
+        let own = mk_server().spec.entra.client_id;
+        let uri = format!("api://{OTHER}");
+        let table = [
+            (own.as_str(), vec![], Bound::Yes),
+            (OTHER, vec![], Bound::No),
+            (OTHER, vec![OTHER], Bound::Yes),
+            (OTHER, vec![&uri], Bound::Yes),
+            (OTHER, vec!["77aa0000-0000-0000-0000-000000000001"], Bound::No),
+            (OTHER, vec!["https://graph.mcp.contoso.com/mcp"], Bound::Unknown),
+            (OTHER, vec!["https://graph.mcp.contoso.com/mcp", OTHER], Bound::Yes),
+        ];
+        for (pinned, audiences, meant) in table {
+            let mut server = mk_server();
+            server.spec.entra.audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
+            let mut mapping = mk_cluster_mapping("m", json!({}), json!({"names": ["graph"], "clientId": pinned}));
+            let binds = |mapping: &ClusterMcpRoleMapping| Mapping::from(mapping).binds(&Target::of(&server, None));
+            assert_eq!(Mapping::from(&mapping).is_meant_for(&Target::of(&server, None)), meant, "{audiences:?}");
+            // A deny counts in any case: pods may still accept what their server no longer names.
+            assert_eq!(binds(&mapping), meant.max(Bound::Unknown), "{audiences:?}");
+            mapping.spec.deny.clear();
+            let without_denies = if meant == Bound::Yes { Bound::Yes } else { Bound::No };
+            assert_eq!(binds(&mapping), without_denies, "{audiences:?}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_is_being_deleted_binds_nothing() {
+        let mut mapping = mk_cluster_mapping("m", json!({}), json!({"selector": {}}));
+        mapping.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        assert_eq!(Mapping::from(&mapping).binds(&Target::of(&mk_server(), None)), Bound::No);
+    }
+}

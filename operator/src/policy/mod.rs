@@ -1,0 +1,5 @@
+//! The policy of a server: selects the mappings that are about it, and compiles them.
+
+pub(crate) mod binding;
+pub(crate) mod compile;
+pub(crate) mod programmed;

@@ -1,0 +1,112 @@
+//! Programmed policies: the mappings that each server's policy ConfigMap holds, and word of every change to those that
+//! report it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{Stream, stream};
+use tokio::sync::Notify;
+
+use crate::{mcpserver::memory::ProgrammedPolicy, objects::owner::Owner, runtime::by_uid::ByUid};
+
+/// A server's namespace and name.
+pub(crate) type ServerName = (String, String);
+
+/// The mappings that each server's policy ConfigMap holds. A status of a mapping follows from them, and from nothing that
+/// a watch shows: each change is told by [`ProgrammedPolicies::changes`], or a mapping would stay as it was.
+#[derive(Debug, Default)]
+pub(crate) struct ProgrammedPolicies {
+    by_uid: ByUid<ProgrammedPolicy>,
+    /// Servers whose policy has changed since that was told last; at most as many as there are.
+    changed: Mutex<BTreeSet<ServerName>>,
+    is_changed: Notify,
+}
+
+impl ProgrammedPolicies {
+    /// The content of a server's policy ConfigMap, once it is known.
+    pub(crate) fn get(&self, uid: &str) -> Option<ProgrammedPolicy> {
+        self.by_uid.lock().get(uid).cloned()
+    }
+
+    /// Notes the content of a server's policy ConfigMap.
+    pub(crate) fn put(&self, owner: &Owner, policy: ProgrammedPolicy) {
+        let before = self.by_uid.lock().insert(owner.uid.clone(), policy.clone());
+        if before.is_none_or(|before| before != policy) {
+            let changed = (owner.namespace.clone(), owner.name.clone());
+            self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(changed);
+            self.is_changed.notify_one();
+        }
+    }
+
+    /// Notes that a pass could not write the policy: the ConfigMap holds what it held, as far as is known nothing.
+    pub(crate) fn not_written(&self, uid: &str) {
+        self.by_uid.lock().entry(uid.to_owned()).or_default();
+    }
+
+    /// Forgets servers that are gone.
+    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.by_uid.retain(exists);
+    }
+
+    /// The servers whose policy changes. For one reader: what it has been told is not told again.
+    pub(crate) fn changes(self: Arc<Self>) -> impl Stream<Item = Vec<ServerName>> + Send {
+        stream::unfold(self, |policies| async {
+            loop {
+                let changed = std::mem::take(&mut *policies.changed.lock().unwrap_or_else(PoisonError::into_inner));
+                if !changed.is_empty() {
+                    return Some((changed.into_iter().collect(), policies));
+                }
+                policies.is_changed.notified().await;
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+
+    use super::*;
+    use crate::mcpserver::validate::tests::mk_owner;
+
+    fn mk_owner_named(name: &str) -> Owner {
+        Owner { name: name.into(), uid: name.into(), ..mk_owner() }
+    }
+
+    fn mk_policy(mapping: &str) -> ProgrammedPolicy {
+        ProgrammedPolicy { held: [(mapping.into(), 1)].into(), left_out: [].into() }
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_known_not_to_be_held_and_what_was_stays_held() {
+        let policies = ProgrammedPolicies::default();
+        policies.not_written("a");
+        assert_eq!(policies.get("a"), Some(ProgrammedPolicy::default()));
+        policies.put(&mk_owner_named("b"), mk_policy("m"));
+        policies.not_written("b");
+        assert_eq!(policies.get("b"), Some(mk_policy("m")));
+        policies.retain(|uid| uid == "b");
+        assert_eq!(policies.get("a"), None);
+    }
+
+    #[tokio::test]
+    async fn every_change_is_told_once_also_before_anybody_listens() {
+        let policies = Arc::<ProgrammedPolicies>::default();
+        let (a, b) = (mk_owner_named("a"), mk_owner_named("b"));
+        policies.put(&a, mk_policy("m"));
+        policies.put(&b, ProgrammedPolicy::default());
+        policies.put(&b, mk_policy("m"));
+        let mut changes = Box::pin(policies.clone().changes());
+        let told = changes.next().await.unwrap();
+        assert_eq!(told.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+
+        policies.put(&a, mk_policy("m"));
+        assert_eq!(changes.next().now_or_never(), None, "nothing has changed");
+        // A mapping that is held no longer learns it, though nothing else tells.
+        policies.put(&a, ProgrammedPolicy::default());
+        let told = changes.next().await.unwrap();
+        assert_eq!(told, [(a.namespace.clone(), "a".to_owned())]);
+    }
+}

@@ -1,0 +1,168 @@
+//! What can go wrong in a pass, and when it is tried again.
+
+use std::time::Duration;
+
+use crate::{
+    mcpserver::apply::drift::Drift,
+    objects::foreign::{Quoted, bounded},
+    runtime::by_uid::ByUid,
+};
+
+/// Time until an object is looked at again that is about to change without a watch telling.
+pub(crate) const SOON: Duration = Duration::from_secs(1);
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The API server, or the way to it.
+    #[error("{action}: {}", describe(source))]
+    Kubernetes {
+        /// What was tried.
+        action: String,
+        source: Box<kube::Error>,
+    },
+    /// Every attempt met a newer version of the object.
+    #[error("{object} changed at each of {attempts} attempts to apply it; it is tried again")]
+    Contended { object: String, attempts: u32 },
+    /// The object cannot be changed any more, and is left for one of another name.
+    #[error("{0} cannot be changed; its content goes on under another name")]
+    Immutable(String),
+    /// No name is left for the content of a ConfigMap that cannot be changed.
+    #[error(
+        "no name is left for a ConfigMap of the McpServer: each that it may have is immutable or somebody else's; delete those that nobody needs: {0}"
+    )]
+    AllImmutable(String),
+    /// The live object cannot be changed into what is built, which would be accepted as a new one.
+    #[error(
+        "{object} cannot be changed into what is built: {}; delete it, and it is made anew: {command}",
+        describe(source)
+    )]
+    Unchangeable {
+        object: String,
+        /// The command that deletes it.
+        command: String,
+        source: Box<kube::Error>,
+    },
+    /// What was applied is not what the API server then held.
+    #[error("{object} does not stay as applied: an admission webhook or policy of this cluster changes it: {drift}")]
+    Overridden { object: String, drift: Drift },
+    /// A document could not be written.
+    #[error("a document could not be serialised: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A claim's ConfigMap does not hold what its name stands for.
+    #[error(
+        "ConfigMap {0} in the operator's namespace holds no claim that can be read; delete it, and the servers that name its value claim it anew"
+    )]
+    UnreadableClaim(String),
+    /// The pass took too long.
+    #[error("the pass did not end within {} s; the API server is slow or unreachable", .0.as_secs())]
+    Deadline(Duration),
+    /// A watch has ended for good; the program is ending.
+    #[error("the watches have ended")]
+    WatchesEnded,
+    /// An object without namespace, name or uid; the API server sends none.
+    #[error("the object has no namespace, name or uid")]
+    NoIdentity,
+}
+
+/// When a failed pass is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// What was written is refused for what it is: a change is awaited.
+    Terminal,
+    /// It may pass by itself: tried again, ever more slowly.
+    Transient,
+}
+
+impl Error {
+    pub(crate) fn kubernetes(action: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let action = action.into();
+        |source| Self::Kubernetes { action, source: Box::new(source) }
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        match self {
+            Self::Kubernetes { source, .. } if matches!(code(source), Some(400 | 422)) => Class::Terminal,
+            Self::Json(_) | Self::NoIdentity | Self::AllImmutable(_) | Self::Unchangeable { .. } => Class::Terminal,
+            _ => Class::Transient,
+        }
+    }
+}
+
+/// The HTTP status that the API server answered, if it answered.
+pub(crate) fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// The API server's own words, without the structure that kube's Display adds. Webhooks and admission policies have a
+/// say in them.
+pub(crate) fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => Quoted::of(&status.message).to_string(),
+        other => bounded(&other.to_string(), 600),
+    }
+}
+
+/// Consecutive failures by uid. kube's controller has no back-off of its own.
+pub(crate) type Failures = ByUid<u32>;
+
+/// The longest pause between attempts, without what is added at random: a failing server is passed over once a minute
+/// nevertheless, since its pods may wait for a nudge.
+const LONGEST: Duration = Duration::from_secs(48);
+
+impl Failures {
+    /// Counts a failure, and says how long to wait: 2, 4, 8, 16, 32, 48 seconds, each up to a fifth longer, so that servers
+    /// which failed together do not try again together.
+    pub(crate) fn next_pause(&self, uid: &str, class: Class) -> Duration {
+        let mut failures = self.lock();
+        let count = failures.entry(uid.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        let pause = match class {
+            Class::Terminal => LONGEST,
+            Class::Transient => Duration::from_secs(1 << (*count).min(8)).min(LONGEST),
+        };
+        pause.mul_f64(1.0 + rand::random::<f64>() / 5.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: u16) -> Error {
+        let status = kube::core::Status::failure("no", "Because").with_code(code);
+        Error::kubernetes("applying")(kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_start_anew_after_a_success() {
+        let failures = Failures::default();
+        let pauses: Vec<u64> =
+            (0..12).map(|_| failures.next_pause("a", Class::Transient).as_secs_f64() as u64).collect();
+        assert!((2..=2).contains(&pauses[0]) && (4..=4).contains(&pauses[1]) && (8..=9).contains(&pauses[2]));
+        assert!((48..60).contains(&pauses[7]) && (48..60).contains(&pauses[11]));
+        assert_eq!(failures.next_pause("b", Class::Transient).as_secs(), 2);
+        failures.take("a");
+        assert_eq!(failures.next_pause("a", Class::Transient).as_secs(), 2);
+    }
+
+    #[test]
+    fn what_the_api_server_refuses_for_what_it_is_waits_for_a_change_and_the_rest_is_tried_again() {
+        assert_eq!(answered(422).class(), Class::Terminal);
+        for code in [403, 409, 429, 500, 503] {
+            assert_eq!(answered(code).class(), Class::Transient, "{code}");
+        }
+        assert!(Failures::default().next_pause("a", Class::Terminal) >= LONGEST);
+    }
+
+    #[test]
+    fn the_failures_of_objects_that_are_gone_are_forgotten() {
+        let failures = Failures::default();
+        failures.next_pause("gone", Class::Transient);
+        failures.retain(|_| false);
+        assert!(failures.lock().is_empty());
+    }
+}

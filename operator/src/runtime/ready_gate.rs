@@ -1,0 +1,57 @@
+//! A gate that many wait at, and that opens once.
+
+use tokio::sync::watch;
+
+use crate::runtime::errors::Error;
+
+/// Opens once what it stands before holds what there was at the start: a policy compiled of half the mappings would
+/// revoke the other half.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(watch::Receiver<bool>);
+
+impl Gate {
+    /// A closed gate, and what opens it.
+    pub(crate) fn closed() -> (watch::Sender<bool>, Self) {
+        let (opener, gate) = watch::channel(false);
+        (opener, Self(gate))
+    }
+
+    /// Waits until it is open.
+    pub(crate) async fn passed(&self) -> Result<(), Error> {
+        self.0.clone().wait_for(|open| *open).await.map(drop).map_err(|_| Error::WatchesEnded)
+    }
+
+    /// Whether it is open.
+    pub(crate) fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn everyone_who_waits_at_the_gate_is_let_through_and_nobody_before_it_opens() {
+        let (opener, gate) = Gate::closed();
+        let waiting: Vec<_> = (0..10)
+            .map(|_| {
+                let gate = gate.clone();
+                tokio::spawn(async move { gate.passed().await.is_ok() })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(!gate.is_open() && waiting.iter().all(|waiter| !waiter.is_finished()));
+        opener.send_replace(true);
+        assert!(join_all(waiting).await.into_iter().all(|passed| passed.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_gate_that_will_never_open_is_an_error() {
+        let (opener, gate) = Gate::closed();
+        drop(opener);
+        assert!(matches!(gate.passed().await, Err(Error::WatchesEnded)));
+    }
+}

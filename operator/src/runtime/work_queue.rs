@@ -1,0 +1,318 @@
+//! Who may run a pass: the leader, over a bounded number of objects at once, each within a deadline, and nobody once the
+//! operator drains. A pass that asks pods leaves its place to others. What became of it is counted and traced.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kube::{
+    Resource, ResourceExt,
+    runtime::{
+        controller::Action,
+        reflector::{ObjectRef, Store},
+    },
+};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field::Empty};
+
+use crate::runtime::{
+    errors::{Class, Error, Failures, SOON},
+    leader::Leadership,
+    metrics::{Kind, Metrics, Outcome},
+    shares::{Share, Shares},
+};
+
+/// Passes over objects of one kind that run at once.
+const AT_ONCE: usize = 16;
+/// Passes that ask pods at once, and those of one namespace among them: pods answer as slowly as their authors please.
+const ASKING: usize = 64;
+const ASKING_OF_ONE: usize = 8;
+/// The longest pause after a failure while some pod does not enforce the policy.
+const LAGGING: Duration = Duration::from_secs(5);
+/// The longest pass.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The passes over the objects of one kind.
+pub(crate) struct Passes {
+    kind: Kind,
+    places: Semaphore,
+    asking: Shares,
+    leadership: Leadership,
+    draining: CancellationToken,
+    failures: Failures,
+    metrics: Metrics,
+}
+
+impl Passes {
+    /// Passes that begin while this replica leads, and until the operator drains.
+    pub(crate) fn new(kind: Kind, leadership: Leadership, draining: CancellationToken, metrics: Metrics) -> Self {
+        let (places, asking) = (Semaphore::new(AT_ONCE), Shares::new(ASKING, ASKING_OF_ONE));
+        Self { kind, places, asking, leadership, draining, failures: Failures::default(), metrics }
+    }
+
+    /// Runs a pass over an object once it is its turn: over the object as it is then, if it still is. It waits here and
+    /// not in kube's own queue, which does not tell how long it is.
+    pub(crate) async fn over<'a, K, F>(
+        &'a self,
+        object: &K,
+        store: &Store<K>,
+        pass: impl FnOnce(Arc<K>, Place<'a>) -> F,
+    ) -> Result<Action, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+        F: Future<Output = Result<Action, Error>>,
+    {
+        if !self.leadership.is_held() {
+            return Ok(Action::await_change());
+        }
+        let place = {
+            let _queued = Raised::new(self.metrics.queued(self.kind));
+            self.places.acquire().await
+        };
+        let found = store.get(&ObjectRef::from_obj(object));
+        let (Ok(place), Some(object), false) = (place, found, self.draining.is_cancelled()) else {
+            return Ok(Action::await_change());
+        };
+        let _running = Raised::new(self.metrics.running(self.kind));
+        let span = tracing::info_span!("reconcile", kind = ?self.kind, outcome = Empty);
+        let start = Instant::now();
+        // Thousands may wait here, and a pass that runs takes ten thousand bytes: they are not taken before.
+        let pass =
+            Box::pin(pass(object.clone(), Place { _held: place, asking: &self.asking }).instrument(span.clone()));
+        let result = tokio::time::timeout(DEADLINE, pass).await;
+        let result = result.unwrap_or(Err(Error::Deadline(DEADLINE)));
+        let outcome = outcome(&result);
+        span.record("outcome", tracing::field::debug(outcome));
+        self.metrics.pass(self.kind, outcome, start.elapsed());
+        if result.is_ok() {
+            self.failures.take(&object.uid().unwrap_or_default());
+        }
+        result
+    }
+
+    /// When an object over which a pass failed is looked at again: before long while pods are to be told a policy, whatever
+    /// fails beside that.
+    pub(crate) fn failed(&self, object: &impl ResourceExt, error: &Error, is_lagging: bool) -> Action {
+        let pause = self.failures.next_pause(&object.uid().unwrap_or_default(), error.class());
+        let pause = if is_lagging { pause.min(LAGGING) } else { pause };
+        tracing::warn!(
+            namespace = object.namespace(), name = object.name_any(), %error, again_in_seconds = pause.as_secs(),
+            "a pass failed"
+        );
+        Action::requeue(pause)
+    }
+
+    /// A place that is free.
+    #[cfg(test)]
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { _held: self.places.try_acquire().unwrap(), asking: &self.asking }
+    }
+
+    /// Forgets the failures of objects that are gone.
+    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.failures.retain(exists);
+    }
+}
+
+fn outcome(result: &Result<Action, Error>) -> Outcome {
+    match result {
+        Ok(action) if *action == Action::requeue(SOON) => Outcome::Waiting,
+        Ok(_) => Outcome::Settled,
+        Err(error) if error.class() == Class::Terminal => Outcome::Terminal,
+        Err(_) => Outcome::Transient,
+    }
+}
+
+/// The place of a pass among those that run, until it is dropped.
+pub(crate) struct Place<'a> {
+    _held: SemaphorePermit<'a>,
+    asking: &'a Shares,
+}
+
+impl Place<'_> {
+    /// Leaves the place to another pass, and waits until pods of a namespace may be asked.
+    pub(crate) async fn ask(self, namespace: &str) -> Option<Share> {
+        let asking = self.asking;
+        drop(self);
+        asking.acquire(namespace).await
+    }
+}
+
+/// A gauge that is one higher as long as this lives.
+struct Raised(Gauge);
+
+impl Raised {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::{reflector, watcher};
+    use prometheus_client::registry::Registry;
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+
+    struct Bench {
+        passes: Arc<Passes>,
+        metrics: Metrics,
+        store: Store<ConfigMap>,
+        writer: reflector::store::Writer<ConfigMap>,
+        leads: watch::Sender<bool>,
+        draining: CancellationToken,
+    }
+
+    fn mk_bench(leads: bool) -> Bench {
+        let (store, writer) = reflector::store();
+        let (sender, leadership) = Leadership::vacant();
+        sender.send_replace(leads);
+        let (metrics, draining) = (Metrics::register(&mut Registry::default()), CancellationToken::new());
+        let passes = Passes::new(Kind::McpServer, leadership, draining.clone(), metrics.clone());
+        Bench { passes: Arc::new(passes), metrics, store, writer, leads: sender, draining }
+    }
+
+    fn mk_object(name: &str, version: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.name = Some(name.into());
+        object.metadata.uid = Some(name.into());
+        object.metadata.resource_version = Some(version.into());
+        object
+    }
+
+    impl Bench {
+        fn put(&mut self, object: ConfigMap) -> ConfigMap {
+            self.writer.apply_watcher_event(&watcher::Event::Apply(object.clone()));
+            object
+        }
+
+        /// Runs a pass that tells which version it saw, in the background, until `end` says so.
+        fn begin(&self, object: ConfigMap, seen: mpsc::UnboundedSender<String>, end: CancellationToken) {
+            let (passes, store) = (self.passes.clone(), self.store.clone());
+            tokio::spawn(async move {
+                let pass = passes.over(&object, &store, |object, place| async move {
+                    let _place = place;
+                    seen.send(object.resource_version().unwrap_or_default()).ok();
+                    end.cancelled().await;
+                    Ok(Action::await_change())
+                });
+                pass.await
+            });
+        }
+
+        fn gauges(&self) -> (i64, i64) {
+            (self.metrics.queued(Kind::McpServer).get(), self.metrics.running(Kind::McpServer).get())
+        }
+
+        async fn until(&self, gauges: (i64, i64)) {
+            let reached = async {
+                while self.gauges() != gauges {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), reached)
+                .await
+                .unwrap_or_else(|_| panic!("{:?}", self.gauges()));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_lead_begins_no_pass_and_who_does_begins_it() {
+        for leads in [false, true] {
+            let mut bench = mk_bench(false);
+            let object = bench.put(mk_object("a", "1"));
+            bench.leads.send_replace(leads);
+            let mut ran = false;
+            let pass = |_, _: Place<'_>| {
+                ran = true;
+                std::future::ready(Ok(Action::await_change()))
+            };
+            bench.passes.over(&object, &bench.store, pass).await.unwrap();
+            assert_eq!(ran, leads);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_its_turn_is_counted_and_seen_as_it_is_then_if_it_still_is() {
+        let mut bench = mk_bench(true);
+        let (seen, mut versions) = mpsc::unbounded_channel();
+        let end = CancellationToken::new();
+        for number in 0..AT_ONCE {
+            let object = bench.put(mk_object(&format!("running-{number}"), "1"));
+            bench.begin(object, seen.clone(), end.clone());
+        }
+        bench.until((0, 16)).await;
+        let (changed, gone) = (bench.put(mk_object("changed", "1")), bench.put(mk_object("gone", "1")));
+        bench.begin(changed, seen.clone(), end.clone());
+        bench.begin(gone.clone(), seen, end.clone());
+        bench.until((2, 16)).await;
+        bench.put(mk_object("changed", "2"));
+        bench.writer.apply_watcher_event(&watcher::Event::Delete(gone));
+        end.cancel();
+        let mut all = Vec::new();
+        while let Some(version) = versions.recv().await {
+            all.push(version);
+        }
+        assert_eq!((all.len(), all.last().map(String::as_str)), (AT_ONCE + 1, Some("2")));
+        bench.until((0, 0)).await;
+    }
+
+    #[tokio::test]
+    async fn passes_that_ask_the_pods_of_one_namespace_keep_no_other_pass_waiting() {
+        let mut bench = mk_bench(true);
+        let (asking, mut asked) = mpsc::unbounded_channel();
+        for number in 0..2 * AT_ONCE {
+            let object = bench.put(mk_object(&format!("slow-{number}"), "1"));
+            let (passes, store, asking) = (bench.passes.clone(), bench.store.clone(), asking.clone());
+            tokio::spawn(async move {
+                let pass = passes.over(&object, &store, |_, place| async move {
+                    asking.send(()).unwrap();
+                    let _share = place.ask("slow").await;
+                    std::future::pending().await
+                });
+                pass.await
+            });
+        }
+        for _ in 0..2 * AT_ONCE {
+            asked.recv().await.unwrap();
+        }
+        let object = bench.put(mk_object("other", "1"));
+        let other = bench.passes.over(&object, &bench.store, |_, place| async move {
+            let _share = place.ask("other").await;
+            Ok(Action::await_change())
+        });
+        tokio::time::timeout(Duration::from_secs(5), other).await.expect("it is not kept waiting").unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_waits_when_the_operator_drains_is_not_begun() {
+        let mut bench = mk_bench(true);
+        let (seen, mut versions) = mpsc::unbounded_channel();
+        let end = CancellationToken::new();
+        for number in 0..=AT_ONCE {
+            let object = bench.put(mk_object(&format!("object-{number}"), "1"));
+            bench.begin(object, seen.clone(), end.clone());
+        }
+        drop(seen);
+        bench.until((1, 16)).await;
+        bench.draining.cancel();
+        end.cancel();
+        let mut begun = 0;
+        while versions.recv().await.is_some() {
+            begun += 1;
+        }
+        assert_eq!(begun, AT_ONCE);
+    }
+}

@@ -1,0 +1,8 @@
+//! What the API server showed: watches, stores and caches, and which objects a change concerns.
+
+pub(crate) mod cache;
+pub(crate) mod discovery;
+pub(crate) mod gateways;
+pub(crate) mod scope;
+pub(crate) mod stores;
+pub(crate) mod triggers;

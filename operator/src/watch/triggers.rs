@@ -1,0 +1,180 @@
+//! Whom a change concerns: which objects are passed over because another was touched.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream, stream::BoxStream};
+use kube::{
+    Resource, ResourceExt,
+    runtime::reflector::{ObjectRef, Store},
+};
+use mcp_entra_crds::{McpRoleMapping, McpServer};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::{
+    mcpserver::editions::Edition,
+    objects::{
+        child::ChildKind,
+        views::{ChildView, Labelled},
+    },
+    watch::{
+        gateways::GatewayView,
+        stores::{Touched, WatchedMapping, WatchedNamespace, WatchedServer},
+    },
+};
+
+/// Whom a stream concerns besides those who follow it. Both must be polled: the stream waits until those have been taken.
+pub(crate) fn concerning<K, T>(
+    touched: Touched<K>,
+    concerned: impl Fn(&K) -> Vec<ObjectRef<T>> + Send + 'static,
+) -> (Touched<K>, BoxStream<'static, ObjectRef<T>>)
+where
+    K: Send + 'static,
+    T: Resource<DynamicType = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel::<Vec<ObjectRef<T>>>(1);
+    let touched = touched.then(move |touched| {
+        let (found, sender) = (touched.as_ref().map(&concerned).unwrap_or_default(), sender.clone());
+        async move {
+            // Nobody takes them once the operator drains.
+            sender.send(found).await.ok();
+            touched
+        }
+    });
+    (touched.boxed(), ReceiverStream::new(receiver).flat_map(stream::iter).boxed())
+}
+
+/// The mappings of its namespace that a server may matter to: by its name, or by labels that it has or had.
+pub(crate) fn mappings_beside(
+    mappings: &Store<WatchedMapping>,
+    server: &WatchedServer,
+) -> Vec<ObjectRef<WatchedMapping>> {
+    let metadata = server.meta();
+    mappings_of(
+        mappings,
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// The mappings of a namespace that may matter to the server of that name.
+pub(crate) fn mappings_of(
+    mappings: &Store<WatchedMapping>,
+    namespace: &str,
+    name: &str,
+) -> Vec<ObjectRef<WatchedMapping>> {
+    let chooses = |mapping: &McpRoleMapping| {
+        mapping.spec.servers.names.as_ref().is_none_or(|names| names.iter().any(|named| named == name))
+    };
+    references(&mappings.state_filter(|mapping| {
+        mapping.meta().namespace.as_deref() == Some(namespace) && mapping.0.as_ref().is_ok_and(chooses)
+    }))
+}
+
+/// The servers of a namespace, to be reconciled because something there changed that any of them may depend on.
+pub(crate) fn servers_beside<K: Resource>(servers: &Store<WatchedServer>, object: &K) -> Vec<ObjectRef<WatchedServer>> {
+    let namespace = object.meta().namespace.as_deref();
+    servers
+        .state_filter(|server| server.meta().namespace.as_deref() == namespace)
+        .iter()
+        .map(|server| ObjectRef::from_obj(&**server))
+        .collect()
+}
+
+/// The servers of a namespace, to be reconciled because its labels may have changed.
+pub(crate) fn servers_in(
+    servers: &Store<WatchedServer>,
+    namespace: &WatchedNamespace,
+) -> Vec<ObjectRef<WatchedServer>> {
+    let name = namespace.metadata.name.as_deref();
+    references(&servers.state_filter(|server| server.meta().namespace.as_deref() == name))
+}
+
+/// References to objects of a store.
+pub(crate) fn references<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<ObjectRef<K>> {
+    objects.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
+}
+
+/// The servers to which a ConfigMap matters: by the name of a child, or as their trust bundle.
+pub(crate) fn servers_of_config_map(
+    servers: &Store<WatchedServer>,
+    config_map: &ChildView,
+) -> Vec<ObjectRef<WatchedServer>> {
+    let (namespace, name) = (config_map.full_name.namespace(), config_map.name());
+    servers
+        .state_filter(|server| {
+            server.meta().namespace.as_deref() == Some(namespace)
+                && server.0.as_ref().is_ok_and(|server| {
+                    let own = server.name_any();
+                    let trust_bundle = server.spec.entra.trust_bundle.as_ref();
+                    [ChildKind::Policy, ChildKind::Configuration]
+                        .iter()
+                        .any(|kind| Edition::of(*kind, &own, name).is_some())
+                        || trust_bundle.is_some_and(|bundle| bundle.name == name)
+                })
+        })
+        .iter()
+        .map(|server| ObjectRef::from_obj(&**server))
+        .collect()
+}
+
+/// The servers whose exposure names a Gateway.
+pub(crate) fn servers_of_gateway(
+    servers: &Store<WatchedServer>,
+    gateway: &GatewayView,
+) -> Vec<ObjectRef<WatchedServer>> {
+    let (namespace, name) = (gateway.namespace(), gateway.name_any());
+    let names = |server: &McpServer| {
+        let exposure = server.spec.exposure.as_ref().and_then(|exposure| exposure.gateway.as_ref());
+        exposure
+            .into_iter()
+            .flat_map(|exposure| &exposure.parent_refs)
+            .any(|parent| parent.name == name && parent.namespace.clone().or_else(|| server.namespace()) == namespace)
+    };
+    servers
+        .state_filter(|server| server.0.as_ref().is_ok_and(names))
+        .iter()
+        .map(|server| ObjectRef::from_obj(&**server))
+        .collect()
+}
+
+/// The servers that are exposed at some Gateway.
+pub(crate) fn servers_at_gateways(servers: &Store<WatchedServer>) -> Vec<ObjectRef<WatchedServer>> {
+    let is_at_gateway = |server: &McpServer| server.spec.exposure.as_ref().is_some_and(|found| found.gateway.is_some());
+    references(&servers.state_filter(|server| server.0.as_ref().is_ok_and(is_at_gateway)))
+}
+
+/// The server to which a labelled child belongs.
+pub(crate) fn server_of(child: &impl Labelled) -> Option<ObjectRef<WatchedServer>> {
+    Some(ObjectRef::new(child.server()?).within(child.full_name().namespace()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+    use kube::core::DeserializeGuard;
+
+    use super::*;
+    use crate::mcpserver::validate::tests::mk_server;
+
+    fn mk_watched(name: &str, host: &str, client_id: &str) -> WatchedServer {
+        let mut server = mk_server();
+        server.metadata.name = Some(name.into());
+        server.spec.exposure.as_mut().unwrap().host = host.into();
+        server.spec.entra.client_id = client_id.into();
+        DeserializeGuard(Ok(server))
+    }
+
+    #[tokio::test]
+    async fn those_whom_a_change_concerns_are_told_and_it_goes_on_when_they_no_longer_listen() {
+        let touched = || stream::iter(["a", "b"].map(|name| Ok(mk_watched(name, "h", "app")))).boxed();
+        let twice = |server: &WatchedServer| vec![ObjectRef::<WatchedMapping>::new(&server.name_any()); 2];
+        let (seen, told) = concerning(touched(), twice);
+        let (seen, told) = tokio::join!(seen.try_collect::<Vec<_>>(), told.collect::<Vec<_>>());
+        assert_eq!(seen.unwrap().iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(told.iter().map(|told| told.name.as_str()).collect::<Vec<_>>(), ["a", "a", "b", "b"]);
+        let (seen, told) = concerning(touched(), twice);
+        drop(told);
+        assert_eq!(seen.count().await, 2);
+    }
+}

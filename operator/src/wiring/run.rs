@@ -1,0 +1,376 @@
+//! Running: the watches, the three controllers over them, the operator's own endpoints, and the end.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, stream};
+use kube::{
+    Api, Resource, ResourceExt,
+    core::DeserializeGuard,
+    runtime::{
+        Config, Controller,
+        controller::{self, Action},
+        watcher,
+    },
+};
+use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping};
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, sync::Notify, time::Instant};
+use tokio_stream::wrappers::{IntervalStream, WatchStream};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    conditions::unwritten::Unwritten,
+    fleet::Turns,
+    mapping,
+    mcpserver::{
+        controller::{self as server, Context},
+        memory::Memories,
+        pods::status_client,
+    },
+    orphans,
+    ownership::{Ledger, claims::wakes, sweep},
+    policy::{binding::Mapping, programmed::ProgrammedPolicies},
+    runtime::{
+        api_client,
+        by_uid::ByUid,
+        errors::Error,
+        leader::{Candidate, Leadership, Lost},
+        metrics::{Kind, Metrics},
+        options::Options,
+        permissions::{self, Blind},
+        ready_gate::Gate,
+        work_queue::Passes,
+    },
+    watch::{
+        discovery::discover,
+        scope::Scope,
+        stores::{self, WatchedServer},
+        triggers::{
+            concerning, mappings_beside, mappings_of, server_of, servers_at_gateways, servers_beside, servers_in,
+            servers_of_config_map, servers_of_gateway,
+        },
+    },
+    wiring::{
+        allowed_hosts::{self, NoHostAllowed},
+        condition_metrics::Census,
+        endpoints::router,
+    },
+};
+
+/// kube's own bound on passes at once, which is none: [`Passes`] have one.
+const BOUND_BY_PASSES: u16 = 0;
+/// Time between sweeps for what is remembered of objects that are gone.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Why the operator cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The client for the API server cannot be made.
+    #[error("the Kubernetes client cannot be made of this configuration: {0}")]
+    Client(#[from] kube::Error),
+    /// The client for the pods' admin ports cannot be made.
+    #[error("--pod-proxy-url cannot be used ({0}); give an address as http://host:port")]
+    PodClient(#[from] reqwest::Error),
+    /// The operator may not see what it must.
+    #[error(transparent)]
+    Blind(#[from] Blind),
+    /// No host is allowed, and some are in use.
+    #[error(transparent)]
+    NoHostAllowed(#[from] NoHostAllowed),
+    /// This replica may lead no longer.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The election ended without a word, which is a bug.
+    #[error("the leader election broke off: {0}")]
+    Election(#[from] tokio::task::JoinError),
+    /// The operator's own endpoints ended.
+    #[error("the operator's own endpoints ended: {0}")]
+    Listen(#[from] std::io::Error),
+}
+
+/// Watches, and reconciles while this replica leads, until `shutdown` is cancelled; then lets running passes end and
+/// gives the lease back. `listener` serves `/healthz`, `/readyz` and `/metrics`.
+///
+/// # Errors
+/// If the options cannot be used, the lease is lost, or the endpoints end.
+pub async fn run(
+    config: kube::Config,
+    options: Options,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let client = api_client::client(config, metrics.clone())?;
+    let policies = Arc::new(ProgrammedPolicies::default());
+    let (found, served) = tokio::sync::watch::channel(None);
+    let scope = Scope::of(&options.watch_namespaces);
+    permissions::check(&client, &options.operator_namespace).await?;
+    let (world, streams) = stores::watch(&client, &scope, &options.operator_namespace, served.clone());
+    let (open, gate) = Gate::closed();
+    let (leads, leadership) = Leadership::vacant();
+    let leases = Api::namespaced(client.clone(), &options.operator_namespace);
+    let candidate = Candidate::new(leases, options.identity(), options.lease_duration(), leads, metrics.clone());
+    let servers = world.servers.clone();
+    registry.register_collector(Box::new(Census {
+        servers: servers.clone(),
+        mappings: world.mappings.clone(),
+        cluster_mappings: world.cluster_mappings.clone(),
+    }));
+    let passes = |kind| Passes::new(kind, leadership.clone(), shutdown.clone(), metrics.clone());
+    let ledger = Ledger::new(&client, &options.operator_namespace, options.release_after());
+    let unwritten = |kind| Unwritten::new(client.clone(), metrics.clone(), kind);
+    let context = Arc::new(Context {
+        pods: status_client(options.pod_proxy_url.as_deref())?,
+        client: client.clone(),
+        options,
+        world,
+        gate: gate.clone(),
+        passes: passes(Kind::McpServer),
+        memories: Memories::default(),
+        policies: policies.clone(),
+        turns: Turns::default(),
+        ledger,
+        unwritten: unwritten(Kind::McpServer),
+        metrics: metrics.clone(),
+    });
+
+    // One watch of a kind starts the passes of all whom it concerns, when the store that they read has been fed.
+    let (mappings, cluster_mappings) = (context.world.mappings.clone(), context.world.cluster_mappings.clone());
+    let (chosen_by, chooses) = (mappings.clone(), servers.clone());
+    let (touched_servers, mappings_of_servers) =
+        concerning(streams.servers, move |server| mappings_beside(&chosen_by, server));
+    let (touched_mappings, servers_of_mappings) =
+        concerning(streams.mappings, move |mapping| servers_beside(&chooses, mapping));
+    // Cluster mappings choose by the labels of namespaces and servers: a change of either may matter to any of them.
+    let (moved, moves) = tokio::sync::watch::channel(());
+    let (moved_namespace, moved_server, moved_policy) = (moved.clone(), moved.clone(), moved);
+    let touched_namespaces = streams.namespaces.inspect(move |_| moved_namespace.send_replace(()));
+    let (denied, denies) = tokio::sync::watch::channel(());
+    let touched_cluster_mappings = streams.cluster_mappings.inspect(move |_| denied.send_replace(()));
+
+    let touched_servers = touched_servers.inspect(move |_| moved_server.send_replace(()));
+    // What a policy holds no watch shows.
+    let holds = mappings.clone();
+    let mappings_of_policies =
+        policies.clone().changes().inspect(move |_| moved_policy.send_replace(())).flat_map(move |servers| {
+            let found = servers.iter().flat_map(|(namespace, name)| mappings_of(&holds, namespace, name));
+            stream::iter(found.collect::<Vec<_>>())
+        });
+
+    let woken = Arc::new(Notify::new());
+    let mut server_controller = Controller::for_stream(touched_servers, servers.clone())
+        .with_config(Config::default().concurrency(BOUND_BY_PASSES))
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned());
+    server_controller = {
+        let (inside, config_maps) = (servers.clone(), servers.clone());
+        let (exposed, at_gateways) = (servers.clone(), servers.clone());
+        server_controller
+            .reconcile_on(servers_of_mappings)
+            .watches_stream(touched_namespaces, move |namespace| servers_in(&inside, &namespace))
+            .reconcile_all_on(WatchStream::from_changes(denies))
+            .reconcile_on(
+                streams
+                    .config_maps
+                    .inspect(orphans::waking(&woken))
+                    .flat_map(move |config_map| stream::iter(servers_of_config_map(&config_maps, &config_map))),
+            )
+            .reconcile_on(
+                streams.children.inspect(orphans::waking(&woken)).flat_map(|child| stream::iter(server_of(&*child))),
+            )
+            .reconcile_on(wakes(servers.clone(), streams.claims))
+            .reconcile_on(streams.pods.flat_map(|pod| stream::iter(server_of(&*pod))))
+            .reconcile_all_on(WatchStream::from_changes(served).map(drop))
+            .reconcile_all_on(leadership.gained())
+            .watches_stream(streams.gateway_classes, move |_| servers_at_gateways(&at_gateways))
+            .watches_stream(streams.gateways, move |gateway| servers_of_gateway(&exposed, &gateway))
+    };
+    let reconcile_servers = server_controller
+        .run(reconcile_server, server_failed, context.clone())
+        .for_each(|result| async { tell(result) });
+
+    let mapping_context = Arc::new(mapping::reconcile::Context {
+        client: client.clone(),
+        mappings: mappings.clone(),
+        servers: servers.clone(),
+        namespaces: context.world.namespaces.clone(),
+        gate: gate.clone(),
+        policies: policies.clone(),
+        is_told: true,
+        waiting: ByUid::default(),
+        written: ByUid::default(),
+        passes: passes(Kind::McpRoleMapping),
+        unwritten: unwritten(Kind::McpRoleMapping),
+    });
+    let cluster_mapping_context = Arc::new(mapping::reconcile::Context {
+        client: client.clone(),
+        mappings: cluster_mappings.clone(),
+        servers: servers.clone(),
+        namespaces: context.world.namespaces.clone(),
+        gate: gate.clone(),
+        policies,
+        // Of two operators, each in namespaces of its own, neither could say how many servers there are.
+        is_told: scope.is_everywhere(),
+        waiting: ByUid::default(),
+        written: ByUid::default(),
+        passes: passes(Kind::ClusterMcpRoleMapping),
+        unwritten: unwritten(Kind::ClusterMcpRoleMapping),
+    });
+    let reconcile_mappings = Controller::for_stream(touched_mappings, mappings.clone())
+        .with_config(Config::default().concurrency(BOUND_BY_PASSES))
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .reconcile_on(mappings_of_servers)
+        .reconcile_on(mappings_of_policies)
+        .reconcile_all_on(hourly())
+        .reconcile_all_on(leadership.gained())
+        .run(reconcile_mapping::<McpRoleMapping>, mapping_failed, mapping_context.clone())
+        .for_each(|result| async { tell(result) });
+    let reconcile_cluster_mappings = Controller::for_stream(touched_cluster_mappings, cluster_mappings.clone())
+        .with_config(Config::default().concurrency(BOUND_BY_PASSES))
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
+        .reconcile_all_on(WatchStream::from_changes(moves))
+        .reconcile_all_on(hourly())
+        .reconcile_all_on(leadership.gained())
+        .run(reconcile_mapping::<ClusterMcpRoleMapping>, mapping_failed, cluster_mapping_context.clone())
+        .for_each(|result| async { tell(result) });
+
+    let ended = shutdown.clone().cancelled_owned();
+    let endpoints = axum::serve(listener, router(gate.clone(), registry)).with_graceful_shutdown(ended);
+    let announce = async {
+        if context.world.complete().await.is_ok() {
+            let seen = context.world.servers.state();
+            allowed_hosts::check(&context.options, seen.iter().filter_map(|server| server.0.as_ref().ok()))?;
+            tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "everything is seen");
+            open.send_replace(true);
+        }
+        shutdown.cancelled().await;
+        Ok::<_, RunError>(())
+    };
+    let sweep = async {
+        while tokio::time::timeout(SWEEP, shutdown.cancelled()).await.is_err() {
+            let exists =
+                |uid: &str| context.world.servers.find(|server| server.uid().as_deref() == Some(uid)).is_some();
+            context.memories.retain(exists);
+            context.policies.retain(exists);
+            context.passes.retain(exists);
+            context.turns.retain(exists);
+            mapping_context.retain();
+            cluster_mapping_context.retain();
+        }
+    };
+    let seen = gate.clone();
+    let free_claims = async {
+        while tokio::time::timeout(sweep::PAUSE, shutdown.cancelled()).await.is_err() {
+            if seen.is_open() && leadership.is_held() {
+                let Context { world, ledger, .. } = &*context;
+                let named = |namespace: &str, name: &str| world.server(namespace, name);
+                sweep::sweep(ledger, &world.claims, &named, &world.children).await;
+            }
+        }
+    };
+    let orphans = orphans::watch_over(context.clone(), leadership.clone(), woken);
+    let orphans = shutdown.run_until_cancelled(orphans);
+    let discovery = shutdown.run_until_cancelled(discover(client, found));
+    let drained = CancellationToken::new();
+    let work = async {
+        futures::join!(reconcile_servers, reconcile_mappings, reconcile_cluster_mappings, orphans);
+        drained.cancel();
+    };
+    // In a task of its own: a busy moment here must not delay a renewal.
+    let election = AbortOnDropHandle::new(tokio::spawn({
+        let drained = drained.clone();
+        async move {
+            // Whoever leads must be able to work at once.
+            match drained.run_until_cancelled(gate.passed()).await {
+                Some(Ok(())) => candidate.campaign(drained).await,
+                _ => Ok(()),
+            }
+        }
+    }));
+    // Whatever ends with an error ends all of it, passes included.
+    let election = async { Ok(election.await??) };
+    let endpoints = async { endpoints.await.map_err(RunError::from) };
+    let others = async { Ok(futures::join!(work, sweep, free_claims, discovery)) };
+    futures::try_join!(election, endpoints, announce, others)?;
+    Ok(())
+}
+
+/// Now and then, lest anything that was missed is missed for ever. A timer for each mapping would take more memory than it.
+fn hourly() -> impl Stream<Item = ()> + Send {
+    const HOUR: Duration = Duration::from_secs(3600);
+    IntervalStream::new(tokio::time::interval_at(Instant::now() + HOUR, HOUR)).map(drop)
+}
+
+async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> Result<Action, Error> {
+    let pass = |server: Arc<WatchedServer>, place| {
+        let context = &context;
+        async move {
+            let action = match &server.0 {
+                Ok(server) => server::reconcile(server, context, place).await?,
+                Err(invalid) => {
+                    unreadable(&*server, invalid);
+                    server::reconcile_unreadable(&invalid.metadata, context, place).await?
+                }
+            };
+            // Mappings wait for the first pass over each of their servers, and no longer.
+            context.policies.not_written(&server.uid().unwrap_or_default());
+            Ok(action)
+        }
+    };
+    context.passes.over(&*server, &context.world.servers, pass).await
+}
+
+async fn reconcile_mapping<K>(
+    mapping: Arc<DeserializeGuard<K>>,
+    context: Arc<mapping::reconcile::Context<K>>,
+) -> Result<Action, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+    for<'a> Mapping<'a>: From<&'a K>,
+{
+    let pass = |mapping: Arc<DeserializeGuard<K>>, place| {
+        let context = &context;
+        async move {
+            let _place = place;
+            match &mapping.0 {
+                Ok(mapping) => mapping::reconcile::reconcile(mapping, context).await,
+                Err(invalid) => Ok(unreadable(&*mapping, invalid)),
+            }
+        }
+    };
+    context.passes.over(&*mapping, &context.mappings, pass).await
+}
+
+/// Schemas keep such objects out; one from an older or newer version of the kind may still be there.
+fn unreadable(object: &impl ResourceExt, invalid: &kube::core::error_boundary::InvalidObject) -> Action {
+    tracing::warn!(
+        namespace = object.namespace(), name = object.name_any(), %invalid,
+        "an object cannot be read and is left out; apply it anew against the installed definitions"
+    );
+    Action::await_change()
+}
+
+fn server_failed(server: Arc<WatchedServer>, error: &Error, context: Arc<Context>) -> Action {
+    let uid = server.uid().unwrap_or_default();
+    context.policies.not_written(&uid);
+    let is_lagging = context.memories.lock().get(&uid).is_some_and(|memory| memory.lagging.is_so());
+    context.passes.failed(&*server, error, is_lagging)
+}
+
+fn mapping_failed<K>(
+    mapping: Arc<DeserializeGuard<K>>,
+    error: &Error,
+    context: Arc<mapping::reconcile::Context<K>>,
+) -> Action
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    context.passes.failed(&*mapping, error, false)
+}
+
+/// Failed passes are told where they fail; what remains is an object that was gone before its pass began.
+fn tell<T: Debug>(result: Result<T, controller::Error<Error, watcher::Error>>) {
+    if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = result {
+        tracing::warn!(%error, "a watch or queue failed and is started anew");
+    }
+}
