@@ -14,11 +14,13 @@ use crate::{
     mcpserver::{
         apply::Desired,
         build,
-        editions::{Edition, Mounted},
         resolve::{ResolvedAccount, ResolvedTrustBundle},
         validate::{Refusal, Resolved, validate},
     },
-    objects::owner::Owner,
+    objects::{
+        edition::{Edition, Mounted},
+        owner::Owner,
+    },
     ownership::{self, Standing},
     policy::{
         binding::{Mapping, Target},

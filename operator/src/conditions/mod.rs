@@ -2,5 +2,6 @@
 
 pub(crate) mod condition;
 pub(crate) mod events;
+pub(crate) mod pod_trouble;
 pub(crate) mod reasons;
 pub(crate) mod unwritten;

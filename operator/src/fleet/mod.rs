@@ -9,14 +9,7 @@ pub(crate) use progress::{Progress, progress};
 pub(crate) use requested::{RequestedHash, requested_hash};
 pub(crate) use turns::{Held, Member, Next, Turns, turn};
 
-use crate::objects::views::ChildView;
-
-/// The annotation of a Deployment with the hash of its pod template as built.
-pub(crate) const TEMPLATE_HASH: &str = "mcp-entra.dev/template-hash";
-/// The annotation of a Deployment with the hash of what its McpServer's author asked of the pods.
-pub(crate) const REQUESTED_HASH: &str = "mcp-entra.dev/requested-hash";
-/// The annotation of a Deployment that says who wanted its newest roll-out.
-pub(crate) const ROLL_OUT: &str = "mcp-entra.dev/roll-out";
+use crate::objects::{names::ROLL_OUT, views::ChildView};
 
 /// Who wanted a roll-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 
 use super::RollOut;
 use crate::{
-    mcpserver::status::available::lacks_room,
+    conditions::pod_trouble::lacks_room,
     objects::views::{ChildView, PodView},
 };
 
@@ -51,7 +51,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::fleet::ROLL_OUT;
+    use crate::objects::names::ROLL_OUT;
 
     fn mk(roll_out: &str, paused: bool, conditions: Value) -> ChildView {
         serde_json::from_value(json!({

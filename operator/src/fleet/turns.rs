@@ -6,9 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Progress, REQUESTED_HASH, RequestedHash, RollOut, TEMPLATE_HASH};
+use super::{Progress, RequestedHash, RollOut};
 use crate::{
-    objects::{owner::Owner, views::ChildView},
+    objects::{
+        names::{REQUESTED_HASH, TEMPLATE_HASH},
+        owner::Owner,
+        views::ChildView,
+    },
     runtime::by_uid::ByUid,
 };
 
@@ -150,7 +154,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::fleet::ROLL_OUT;
+    use crate::objects::names::ROLL_OUT;
 
     /// A server, named `namespace/name`.
     fn mk_owner(full_name: &str) -> Owner {

@@ -20,6 +20,7 @@ use crate::{
     conditions::{events, unwritten::Unwritten},
     mapping::status::{Standing, standing, status, survey},
     mcpserver::{apply::status_patch, memory::Since},
+    objects::owner::NoIdentity,
     policy::{
         binding::{Mapping, Target},
         programmed::ProgrammedPolicies,
@@ -86,7 +87,7 @@ where
     if mapping.metadata.deletion_timestamp.is_some() || !context.is_told {
         return Ok(Action::await_change());
     }
-    let Some(uid) = mapping.metadata.uid.as_deref() else { return Err(Error::NoIdentity) };
+    let Some(uid) = mapping.metadata.uid.as_deref() else { return Err(NoIdentity.into()) };
     let namespace = mapping.metadata.namespace.as_ref();
     let watched =
         context.servers.state_filter(|server| namespace.is_none() || server.meta().namespace.as_ref() == namespace);

@@ -9,12 +9,11 @@ use mcp_entra_policy::{BuiltInTool, Operation, Pattern};
 
 use crate::{
     conditions::condition::{Reason, Verdict, conditions, with_ready},
-    mcpserver::{
-        memory::{Generations, ProgrammedPolicy},
-        status::named,
-        validate::offered,
+    mcpserver::{status::named, validate::offered},
+    policy::{
+        binding::{Bound, Mapping, Target},
+        programmed::{Generations, ProgrammedPolicy},
     },
-    policy::binding::{Bound, Mapping, Target},
 };
 
 /// How many names a status lists.

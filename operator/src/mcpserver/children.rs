@@ -10,25 +10,27 @@ use kube::Resource;
 use mcp_entra_crds::McpServer;
 
 use crate::{
-    fleet::{self, Member, Next, REQUESTED_HASH, RequestedHash, RollOut, progress},
+    fleet::{self, Member, Next, RequestedHash, RollOut, progress},
     mcpserver::{
         apply::{Applier, Failure, conflict},
         build,
         controller::Context,
-        editions::{Edition, Mounted, is_moving},
+        editions::is_moving,
         memory::ServerMemory,
-        resolve::{self, Seen, SeenChildren},
+        resolve::{self, SeenChildren},
         validate::{
             Refusal, Validated,
-            exposure::{EXPOSES, exposes, leads},
+            exposure::{exposes, leads},
             validate,
         },
     },
     objects::{
         child::{Child, ChildKind},
+        edition::{Edition, Mounted},
+        names::{EXPOSES, REQUESTED_HASH},
         owner::Owner,
+        seen::Seen,
     },
-    orphans::leads_from,
     ownership::{
         Contender, Standing, acquire,
         claim::{ClaimKind, Demand, demands},
@@ -36,7 +38,7 @@ use crate::{
     },
     policy::compile::Compiled,
     runtime::errors::Error,
-    watch::stores::World,
+    watch::{orphaned::leads_from, stores::World},
 };
 
 /// The longest time for which a server waits for another to claim a value first, or for an orphan's route to go. It waits
@@ -121,7 +123,7 @@ pub(crate) async fn apply(
     let mut applier = Applier { client, owner, seen: SeenChildren::new(), memory };
     let in_force = put_in_force(&mut applier, world, compiled).await;
     let named = |namespace: &str, name: &str| world.server(namespace, name);
-    applied.standing = standing(&world.claims, &named, server, context.ledger.grace);
+    applied.standing = standing(&context.claims, &named, server, context.ledger.grace);
     let is_hidden = server.spec.exposure.is_none() || applied.standing.lost().is_some();
     let hidden = if is_hidden { hide(&mut applier, world).await } else { hide_old(&mut applier, world, server).await };
     applied.policy = in_force.as_ref().is_ok_and(|policy| policy.is_written);
@@ -150,7 +152,7 @@ pub(crate) async fn apply(
             (is_patient && is_host && leads_from(world, &demand.claimed.value))
                 || servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand))
         };
-        applied.standing = acquire(&context.ledger, &world.claims, &named, (server, &entitled), must_wait).await?;
+        applied.standing = acquire(&context.ledger, &context.claims, &named, (server, &entitled), must_wait).await?;
         if applied.standing.lost().is_some() {
             hide(&mut applier, world).await?;
         }
@@ -267,7 +269,7 @@ fn is_to_claim_first(
     (is_patient || other.held(demand))
         && other.will_claim(demand)
         && other.rank(demand) < own.rank(demand)
-        && standing(&world.claims, &named, other.server, ledger.grace).lost().is_none()
+        && standing(&context.claims, &named, other.server, ledger.grace).lost().is_none()
 }
 
 /// Applies the policy, unless some child's name is somebody else's.

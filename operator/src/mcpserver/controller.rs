@@ -16,7 +16,7 @@ use crate::{
         apply::{Applier, Failure},
         build,
         children::{Applied, apply, leave, put_in_force},
-        memory::{Memories, ProgrammedPolicy, ServerMemory},
+        memory::{Memories, ServerMemory},
         pods::{self, PolledPod},
         resolve::SeenChildren,
         status::{
@@ -25,11 +25,11 @@ use crate::{
         },
     },
     objects::{child::ChildKind, owner::Owner, views::PodView},
-    ownership::Ledger,
+    ownership::{Ledger, claims::Claims},
     policy::{
         binding::{Mapping, Target, unreadable_as_deny},
         compile::{self, Compiled},
-        programmed::ProgrammedPolicies,
+        programmed::{ProgrammedPolicies, ProgrammedPolicy},
     },
     runtime::{
         errors::{Error, SOON},
@@ -53,6 +53,8 @@ pub(crate) struct Context {
     pub(crate) pods: reqwest::Client,
     pub(crate) options: Options,
     pub(crate) world: World,
+    /// Which server holds which host and client id.
+    pub(crate) claims: Claims,
     pub(crate) gate: Gate,
     pub(crate) passes: Passes,
     pub(crate) memories: Memories,
@@ -334,6 +336,7 @@ mod tests {
             client,
             pods: pods::status_client(None).unwrap(),
             options: mk_options(),
+            claims: Claims::empty("mcp-entra-system").0,
             world: World {
                 servers: reflector::store().0,
                 mappings: reflector::store().0,
@@ -341,7 +344,6 @@ mod tests {
                 namespaces: reflector::store().0,
                 children: Children::none(),
                 pods: cache().0,
-                claims: Claims::empty("mcp-entra-system").0,
                 gateways: reflector::store().0,
                 gateway_classes: reflector::store().0,
                 gateways_listed: Arc::default(),

@@ -4,69 +4,16 @@
 use std::collections::HashMap;
 
 use crate::{
-    mcpserver::resolve::Seen,
     objects::{
         child::ChildKind,
+        edition::Edition,
         owner::Owner,
+        seen::Seen,
         views::{ChildView, PodView},
     },
     runtime::errors::Error,
     watch::stores::Children,
 };
-
-/// A number in the name of a server's ConfigMap; the first edition's name has none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Edition(u8);
-
-/// Editions of one ConfigMap that there are at most.
-const MOST: u8 = 16;
-
-impl Edition {
-    fn all() -> impl Iterator<Item = Self> {
-        (0..MOST).map(Self)
-    }
-
-    /// The name of a server's child of this edition.
-    pub(crate) fn name(self, kind: ChildKind, server: &str) -> String {
-        let first = kind.name(server);
-        if self == Self::default() { first } else { format!("{first}-{}", self.0 + 1) }
-    }
-
-    /// Returns the edition of a server's child of that name.
-    pub(crate) fn of(kind: ChildKind, server: &str, name: &str) -> Option<Self> {
-        let rest = name.strip_prefix(kind.name(server).as_str())?;
-        let is_config_map = kind.watched_as() == ChildKind::Policy;
-        Self::all().find(|edition| match edition.0 {
-            0 => rest.is_empty(),
-            number => is_config_map && rest.strip_prefix('-').is_some_and(|digits| digits == (number + 1).to_string()),
-        })
-    }
-}
-
-/// The ConfigMaps that a server's pods are to mount.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mounted {
-    pub(crate) policy: Edition,
-    pub(crate) configuration: Edition,
-    /// True while a pod mounts another policy, of which it is not to be told any more.
-    pub(crate) is_moving: bool,
-}
-
-impl Mounted {
-    /// The name of a server's child.
-    pub(crate) fn name(&self, kind: ChildKind, server: &str) -> String {
-        match kind {
-            ChildKind::Policy => self.policy.name(kind, server),
-            ChildKind::Configuration => self.configuration.name(kind, server),
-            _ => kind.name(server),
-        }
-    }
-
-    /// The same, as if no policy had ever been immutable.
-    pub(crate) fn with_first_policy(self) -> Self {
-        Self { policy: Edition::default(), ..self }
-    }
-}
 
 /// Uids of the ConfigMaps that were found immutable: what a watch of metadata does not show.
 #[derive(Debug, Default)]
@@ -194,7 +141,8 @@ mod tests {
 
     #[test]
     fn when_no_edition_is_left_the_command_that_frees_them_is_named() {
-        let all: Vec<(u8, String)> = (0..MOST).map(|edition| (edition, format!("u{edition}"))).collect();
+        let all: Vec<(u8, String)> =
+            (0..crate::objects::edition::MOST).map(|edition| (edition, format!("u{edition}"))).collect();
         let frozen = mk_frozen(&all.iter().map(|(edition, uid)| (*edition, uid.as_str())).collect::<Vec<_>>());
         let found: Vec<ChildView> = all
             .iter()

@@ -72,7 +72,7 @@ pub(crate) struct Settled {
 
 impl Settled {
     /// What has to be the same for an object to be as built still: its uid and its version, of which
-    /// [`crate::mcpserver::resolve::Seen`] tells, and the hash of the child as built.
+    /// [`crate::objects::seen::Seen`] tells, and the hash of the child as built.
     pub(crate) fn hash(uid: &str, version: &str, built: &str) -> [u8; 16] {
         let mut half = [0; 16];
         half.iter_mut().zip(Sha256::digest(format!("{uid} {version} {built}"))).for_each(|(half, byte)| *half = byte);
@@ -107,18 +107,6 @@ impl ServerMemory {
 /// The memories of all McpServers. A pass takes its own out and puts it back: kube runs one pass at a time over an
 /// object, so nobody else misses it.
 pub(crate) type Memories = ByUid<Box<ServerMemory>>;
-
-/// Generations by uid of some mappings, in order. They are few, of which a map would make much.
-pub(crate) type Generations = Box<[(Box<str>, i64)]>;
-
-/// Which mappings one server's policy ConfigMap holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ProgrammedPolicy {
-    /// Generation by uid of the mappings that it holds.
-    pub(crate) held: Generations,
-    /// Generation by uid of the mappings that did not fit.
-    pub(crate) left_out: Generations,
-}
 
 #[cfg(test)]
 mod tests {

@@ -12,81 +12,22 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::DynamicObject, runtime::reflector::ObjectRef};
 use mcp_entra_crds::{GatewayReference, McpServer, TrustBundle};
-use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::{
     mcpserver::{
-        editions::{Edition, Mounted},
         memory::{ReadTrustBundle, ServerMemory},
         validate::{Resolved, exposure::NamedGateway},
     },
     objects::{
         child::ChildKind,
-        owner::{ADOPT, Controller, Owner, SERVER_UID, Whose},
-        views::ChildView,
+        edition::{Edition, Mounted},
+        names::SERVER_UID,
+        owner::{Controller, Owner, Whose},
+        seen::Seen,
     },
     runtime::errors::Error,
     watch::stores::World,
 };
-
-/// An object that has a child's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) uid: String,
-    /// Changes whenever something changes that could be ours: the generation where the kind has one (its status may
-    /// change freely) with a hash of the metadata that it does not count, else the resource version.
-    pub(crate) version: String,
-    pub(crate) whose: Whose,
-    /// The kind and name of its controller, for people.
-    pub(crate) controller: Option<String>,
-    /// Whether it is being deleted.
-    pub(crate) leaving: bool,
-}
-
-impl Seen {
-    pub(crate) fn of(metadata: &ObjectMeta, owner: &Owner) -> Self {
-        Self::watched(&ChildView::from(metadata), owner)
-    }
-
-    pub(crate) fn watched(child: &ChildView, owner: &Owner) -> Self {
-        let controller = child.controller.as_ref();
-        Self {
-            uid: child.uid.to_string(),
-            version: child.version.to_string(),
-            whose: owner.whose(controller, child.annotation(ADOPT)),
-            controller: controller.map(|controller| controller.title.to_string()),
-            leaving: child.leaving,
-        }
-    }
-
-    pub(crate) fn is_ours(&self) -> bool {
-        self.whose == Whose::Ours
-    }
-
-    /// Whether it is ours, or given to us.
-    pub(crate) fn is_for_us(&self) -> bool {
-        matches!(self.whose, Whose::Ours | Whose::Offered)
-    }
-}
-
-/// See [`Seen::version`].
-pub(crate) fn version_of(metadata: &ObjectMeta) -> String {
-    match metadata.generation.filter(|generation| *generation > 0) {
-        Some(generation) => format!("{generation}-{}", hash_of_what_generations_miss(metadata)),
-        None => metadata.resource_version.clone().unwrap_or_default(),
-    }
-}
-
-fn hash_of_what_generations_miss(metadata: &ObjectMeta) -> String {
-    let mut annotations = metadata.annotations.clone().unwrap_or_default();
-    // The Deployment controller's own count.
-    annotations.remove("deployment.kubernetes.io/revision");
-    let missed = json!([metadata.labels, annotations, metadata.owner_references]);
-    let mut digits = hex::encode(Sha256::digest(missed.to_string()));
-    digits.truncate(16);
-    digits
-}
 
 /// The objects that have the children's names.
 pub(crate) type SeenChildren = BTreeMap<ChildKind, Seen>;

@@ -8,27 +8,12 @@ use mcp_entra_crds::{GROUP, McpServer};
 
 use crate::{
     MANAGER,
-    objects::{child::ChildKind, foreign::word},
-    runtime::errors::Error,
+    objects::{
+        child::ChildKind,
+        foreign::word,
+        names::{INSTANCE, MANAGED_BY, NAME, NO_BACKUP, SERVER},
+    },
 };
-
-/// The annotation with the hash of a child as built; a different one means that the child is of an older spec.
-pub(crate) const APPLIED_HASH: &str = "mcp-entra.dev/applied-hash";
-
-/// The annotation of pods with the uid of the McpServer that they belong to: labels name its predecessors, too. The
-/// Deployment repeats it, since an adopted one keeps the uid of its first owner.
-pub(crate) const SERVER_UID: &str = "mcp-entra.dev/server-uid";
-
-/// The annotation by which whoever owns an object that is nobody's child gives it to the McpServer of that name.
-pub(crate) const ADOPT: &str = "mcp-entra.dev/adopt";
-
-/// The label that selects all children and pods in watches, with the value [`MANAGER`].
-pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// The label with the McpServer's name.
-pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
-/// The label that selects the pods of all servers, with the value [`SERVER`].
-const NAME: &str = "app.kubernetes.io/name";
-const SERVER: &str = "mcp-entra-server";
 
 /// Returns whether an object carries the labels of a child, of whatever McpServer.
 pub(crate) fn has_labels_of_child(metadata: &ObjectMeta) -> bool {
@@ -38,8 +23,10 @@ pub(crate) fn has_labels_of_child(metadata: &ObjectMeta) -> bool {
     has(MANAGED_BY, MANAGER) && has(NAME, SERVER)
 }
 
-/// The label that keeps Velero from backing up an object: a restored child has no owner, and its McpServer makes a new one.
-pub(crate) const NO_BACKUP: &str = "velero.io/exclude-from-backup";
+/// An object without namespace, name or uid; the API server sends none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the object has no namespace, name or uid")]
+pub(crate) struct NoIdentity;
 
 /// The McpServer that owns the children.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,17 +38,17 @@ pub(crate) struct Owner {
 
 impl Owner {
     /// The identity of an McpServer that came from the API server.
-    pub(crate) fn of(server: &McpServer) -> Result<Self, Error> {
+    pub(crate) fn of(server: &McpServer) -> Result<Self, NoIdentity> {
         Self::of_metadata(&server.metadata)
     }
 
     /// The same, where nothing but its metadata can be read.
-    pub(crate) fn of_metadata(metadata: &ObjectMeta) -> Result<Self, Error> {
+    pub(crate) fn of_metadata(metadata: &ObjectMeta) -> Result<Self, NoIdentity> {
         match (&metadata.namespace, &metadata.name, &metadata.uid) {
             (Some(namespace), Some(name), Some(uid)) => {
                 Ok(Self { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() })
             }
-            _ => Err(Error::NoIdentity),
+            _ => Err(NoIdentity),
         }
     }
 

@@ -5,22 +5,19 @@ use std::net::IpAddr;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::PartialObjectMeta;
 use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
-use crate::{
-    fleet::{REQUESTED_HASH, ROLL_OUT, TEMPLATE_HASH},
-    mcpserver::{
-        build::{CONFIGURATION_HASH, POLICY_VOLUME, VOLUMES},
-        pods::POLICY_REVISION,
-        resolve::version_of,
-        validate::exposure::EXPOSES,
+use crate::objects::{
+    child::ChildKind,
+    foreign::Foreign,
+    full_name::{FullName, Kept},
+    names::{
+        ADOPT, CONFIGURATION_HASH, EXPOSES, INSTANCE, POLICY_REVISION, POLICY_VOLUME, REQUESTED_HASH, ROLL_OUT,
+        SERVER_UID, TEMPLATE_HASH, VOLUMES,
     },
-    objects::{
-        child::ChildKind,
-        foreign::Foreign,
-        owner::{ADOPT, Controller, INSTANCE, SERVER_UID, has_labels_of_child},
-        watched::{WatchedChild, WatchedPod, WatchedSpec},
-    },
-    watch::cache::{FullName, Kept},
+    owner::{Controller, has_labels_of_child},
+    watched::{WatchedChild, WatchedPod, WatchedSpec},
 };
 
 /// The annotations of children that are read.
@@ -32,7 +29,7 @@ const ANNOTATIONS: [&str; 6] = [ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, SERVER
 pub(crate) struct ChildView {
     pub(crate) full_name: FullName,
     pub(crate) uid: Box<str>,
-    /// See [`crate::mcpserver::resolve::Seen::version`].
+    /// See [`crate::objects::seen::Seen::version`].
     pub(crate) version: Box<str>,
     pub(crate) generation: Option<i64>,
     pub(crate) controller: Option<Controller>,
@@ -172,6 +169,11 @@ impl ChildView {
 
     pub(crate) fn name(&self) -> &str {
         self.full_name.name()
+    }
+
+    /// The host from which it leads clients, by its annotation.
+    pub(crate) fn exposed_host(&self) -> Option<&str> {
+        self.annotation(EXPOSES)?.split('/').next()
     }
 
     /// An annotation, if it is one of those that are read.
@@ -360,16 +362,31 @@ pub(crate) struct AddressView {
     pub(crate) hostname: Option<Foreign>,
 }
 
+/// See [`crate::objects::seen::Seen::version`].
+pub(crate) fn version_of(metadata: &ObjectMeta) -> String {
+    match metadata.generation.filter(|generation| *generation > 0) {
+        Some(generation) => format!("{generation}-{}", hash_of_what_generations_miss(metadata)),
+        None => metadata.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+fn hash_of_what_generations_miss(metadata: &ObjectMeta) -> String {
+    let mut annotations = metadata.annotations.clone().unwrap_or_default();
+    // The Deployment controller's own count.
+    annotations.remove("deployment.kubernetes.io/revision");
+    let missed = json!([metadata.labels, annotations, metadata.owner_references]);
+    let mut digits = hex::encode(Sha256::digest(missed.to_string()));
+    digits.truncate(16);
+    digits
+}
+
 #[cfg(test)]
 mod tests {
     use kube::api::DynamicObject;
     use serde_json::json;
 
     use super::*;
-    use crate::{
-        mcpserver::{resolve::Seen, validate::tests::mk_owner},
-        watch::triggers::server_of,
-    };
+    use crate::{mcpserver::validate::tests::mk_owner, objects::seen::Seen, watch::triggers::server_of};
 
     #[test]
     fn a_child_is_seen_alike_by_its_watch_and_by_a_look_at_it() {

@@ -1,11 +1,10 @@
 //! Orphans: what a deletion left behind without its McpServer, and its rights with it. Within seconds their policy denies
 //! everything, their routes are deleted, and their pods are asked until they report that policy.
 //!
-//! [`evidence`] decides what is an orphan, [`notes`] when it is due, [`revoke`] writes, [`tale`] tells people. The leader
+//! [`orphaned`](crate::watch::orphaned) decides what is an orphan, [`notes`] when it is due, [`revoke`] writes, [`tale`] tells people. The leader
 //! runs one loop of rounds. A round begins work for a limited time, on what has waited longest, so that no orphan keeps
 //! another waiting.
 
-mod evidence;
 mod notes;
 mod revoke;
 mod tale;
@@ -21,9 +20,7 @@ use kube::Client;
 use mcp_entra_policy::revision;
 use tokio::{sync::Notify, time};
 
-pub(crate) use self::evidence::leads_from;
 use self::{
-    evidence::{Evidence, Seen, Suspect},
     notes::{Note, Settled},
     revoke::{Outcome, revoke},
     tale::{Reason, tale, tell},
@@ -36,6 +33,7 @@ use crate::{
     },
     objects::{
         child::ChildKind,
+        full_name::FullName,
         views::{ChildView, PodView},
     },
     policy::compile::DENY_ALL,
@@ -43,7 +41,7 @@ use crate::{
         errors::{Error, Failures, SOON},
         leader::Leadership,
     },
-    watch::cache::FullName,
+    watch::orphaned::{Evidence, Seen, Suspect},
 };
 
 /// The longest time between rounds. An McpServer that is gone wakes nobody, nor does a pod that starts late.

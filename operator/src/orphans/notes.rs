@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    evidence::{Evidence, Suspect},
-    tale::Reason,
+use super::tale::Reason;
+use crate::{
+    objects::child::ChildKind,
+    watch::orphaned::{Evidence, Suspect},
 };
-use crate::objects::child::ChildKind;
 
 /// Time that the cache must have shown no controller before the API server is asked for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,7 +69,7 @@ impl Note {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::orphans::evidence::tests::mk_suspect;
+    use crate::watch::orphaned::tests::mk_suspect;
 
     #[test]
     fn an_unseen_controller_is_awaited_and_an_absent_one_is_not() {

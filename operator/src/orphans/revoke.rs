@@ -10,12 +10,12 @@ use mcp_entra_crds::McpServer;
 use mcp_entra_policy::POLICY_KEY;
 use serde_json::{Value, json};
 
-use super::evidence::{Evidence, Suspect};
 use crate::{
     MANAGER,
     objects::{child::ChildKind, views::ChildView},
     policy::compile::DENY_ALL,
     runtime::errors::{Error, code},
+    watch::orphaned::{Evidence, Suspect},
 };
 
 /// The result of an attempt.

@@ -3,11 +3,12 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 
-use super::{evidence::Suspect, revoke::Outcome};
+use super::revoke::Outcome;
 use crate::{
     conditions::events,
-    objects::{child::ChildKind, owner::ADOPT},
+    objects::{child::ChildKind, names::ADOPT},
     runtime::errors::Error,
+    watch::orphaned::Suspect,
 };
 
 /// The reason of an event about an orphan, as it stands there.
@@ -81,7 +82,7 @@ pub(super) async fn tell(client: &Client, suspect: &Suspect, tale: &Tale) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::orphans::evidence::{Evidence, tests::mk_suspect};
+    use crate::watch::orphaned::{Evidence, tests::mk_suspect};
 
     #[test]
     fn what_is_told_ends_with_what_to_do_next() {
@@ -94,7 +95,7 @@ mod tests {
         let immutable = told(Ok(Outcome::Immutable("7".into())));
         assert_eq!(immutable.reason, Reason::OrphanKeepsRights);
         assert!(immutable.note.contains("it is immutable") && immutable.note.contains("delete Deployment graph"));
-        let refused = told(Err(Error::NoIdentity));
+        let refused = told(Err(crate::objects::owner::NoIdentity.into()));
         assert!(refused.note.contains("has no namespace") && refused.note.contains("delete Deployment graph"));
         for nothing in [Outcome::Changed, Outcome::ControllerLives] {
             assert_eq!(tale(&suspect, &Ok(nothing)), None);

@@ -13,12 +13,12 @@ use tokio::sync::Mutex;
 use super::{
     Lost, Named, Standing,
     claim::{Answer, Claim, ClaimKind, Demand, answer, demands},
-    claims::{CLAIM, CLAIM_KEY, ClaimView, Claims},
+    claims::{CLAIM_KEY, ClaimView, Claims},
     held,
 };
 use crate::{
     MANAGER,
-    objects::owner::MANAGED_BY,
+    objects::names::{CLAIM, MANAGED_BY},
     runtime::errors::{Error, code},
 };
 

@@ -15,15 +15,17 @@ use kube::{
 
 use super::claim::{Claim, ClaimedValue, Holder, demands};
 use crate::{
+    objects::{
+        full_name::{FullName, Kept},
+        names::CLAIM,
+    },
     runtime::errors::Error,
     watch::{
-        cache::{Cache, Feeder, FullName, Kept, cache},
+        cache::{Cache, Feeder, cache},
         stores::WatchedServer,
     },
 };
 
-/// The label of a claim's ConfigMap, with the kind of value as its value.
-pub(crate) const CLAIM: &str = "mcp-entra.dev/claim";
 /// The key of a claim in its ConfigMap.
 pub(super) const CLAIM_KEY: &str = "claim.json";
 

@@ -18,7 +18,6 @@ use super::{
     precedence::is_so,
 };
 use crate::{
-    mcpserver::validate::exposure::exposed_host,
     objects::{child::ChildKind, views::ChildView},
     runtime::errors::Error,
     watch::stores::Children,
@@ -89,7 +88,7 @@ struct Exposed(HashSet<(String, String, String)>);
 impl Exposed {
     fn of(children: &Children) -> Self {
         let from = |child: &ChildView| {
-            let host = exposed_host(child)?;
+            let host = child.exposed_host()?;
             // Each is called like its server.
             Some((child.full_name.namespace().to_owned(), child.name().to_owned(), host.to_owned()))
         };

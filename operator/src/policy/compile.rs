@@ -9,9 +9,9 @@ use mcp_entra_policy::{
     revision,
 };
 
-use crate::{
-    mcpserver::memory::{Generations, ProgrammedPolicy},
-    policy::binding::{Bound, Mapping, Target},
+use crate::policy::{
+    binding::{Bound, Mapping, Target},
+    programmed::{Generations, ProgrammedPolicy},
 };
 
 /// The largest document in bytes: below the 1,048,576 bytes that a ConfigMap holds, with room for its metadata.

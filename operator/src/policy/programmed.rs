@@ -9,7 +9,7 @@ use std::{
 use futures::{Stream, stream};
 use tokio::sync::Notify;
 
-use crate::{mcpserver::memory::ProgrammedPolicy, objects::owner::Owner, runtime::by_uid::ByUid};
+use crate::{objects::owner::Owner, runtime::by_uid::ByUid};
 
 /// A server's namespace and name.
 pub(crate) type ServerName = (String, String);
@@ -62,6 +62,18 @@ impl ProgrammedPolicies {
             }
         })
     }
+}
+
+/// Generations by uid of some mappings, in order. They are few, of which a map would make much.
+pub(crate) type Generations = Box<[(Box<str>, i64)]>;
+
+/// Which mappings one server's policy ConfigMap holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProgrammedPolicy {
+    /// Generation by uid of the mappings that it holds.
+    pub(crate) held: Generations,
+    /// Generation by uid of the mappings that did not fit.
+    pub(crate) left_out: Generations,
 }
 
 #[cfg(test)]

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    mcpserver::apply::drift::Drift,
-    objects::foreign::{Quoted, bounded},
+    objects::{
+        drift::Drift,
+        foreign::{Quoted, bounded},
+        owner::NoIdentity,
+    },
     runtime::by_uid::ByUid,
 };
 
@@ -61,8 +64,8 @@ pub(crate) enum Error {
     #[error("the watches have ended")]
     WatchesEnded,
     /// An object without namespace, name or uid; the API server sends none.
-    #[error("the object has no namespace, name or uid")]
-    NoIdentity,
+    #[error(transparent)]
+    NoIdentity(#[from] NoIdentity),
 }
 
 /// When a failed pass is tried again.
@@ -83,7 +86,7 @@ impl Error {
     pub(crate) fn class(&self) -> Class {
         match self {
             Self::Kubernetes { source, .. } if matches!(code(source), Some(400 | 422)) => Class::Terminal,
-            Self::Json(_) | Self::NoIdentity | Self::AllImmutable(_) | Self::Unchangeable { .. } => Class::Terminal,
+            Self::Json(_) | Self::NoIdentity(_) | Self::AllImmutable(_) | Self::Unchangeable { .. } => Class::Terminal,
             _ => Class::Transient,
         }
     }

@@ -10,38 +10,13 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream, stream::BoxStream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 
-use crate::runtime::{errors::Error, ready_gate::Gate};
-
-/// Namespace and name of an object, in one string.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct FullName(Box<str>);
-
-impl FullName {
-    pub(crate) fn new(namespace: &str, name: &str) -> Self {
-        Self(format!("{namespace}/{name}").into())
-    }
-
-    pub(crate) fn of(metadata: &ObjectMeta) -> Self {
-        Self::new(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
-    }
-
-    pub(crate) fn namespace(&self) -> &str {
-        self.0.split_once('/').unwrap_or_default().0
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        self.0.split_once('/').unwrap_or_default().1
-    }
-}
-
-/// What is kept of an object.
-pub(crate) trait Kept: Clone + Send + Sync + 'static {
-    fn full_name(&self) -> &FullName;
-}
+use crate::{
+    objects::full_name::{FullName, Kept},
+    runtime::{errors::Error, ready_gate::Gate},
+};
 
 /// One object, looked up by its name.
 struct Entry<V>(Arc<V>);
@@ -225,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_name_without_a_namespace_is_found_as_such() {
-        let name = FullName::of(&ObjectMeta { name: Some("a".into()), ..ObjectMeta::default() });
+        let name = FullName::of(&kube::core::ObjectMeta { name: Some("a".into()), ..Default::default() });
         assert_eq!((name.namespace(), name.name()), ("", "a"));
     }
 }

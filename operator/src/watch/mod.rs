@@ -3,6 +3,7 @@
 pub(crate) mod cache;
 pub(crate) mod discovery;
 pub(crate) mod gateways;
+pub(crate) mod orphaned;
 pub(crate) mod scope;
 pub(crate) mod stores;
 pub(crate) mod triggers;

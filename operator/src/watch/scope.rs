@@ -15,7 +15,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::watch::cache::{Cache, Kept};
+use crate::{objects::full_name::Kept, watch::cache::Cache};
 
 /// The namespaces that are watched; none named: all of them.
 #[derive(Clone, Debug, Default)]

@@ -30,14 +30,14 @@ use tokio_stream::wrappers::WatchStream;
 
 use crate::{
     MANAGER,
-    mcpserver::resolve::Seen,
     objects::{
         child::ChildKind,
-        owner::{MANAGED_BY, Owner, SERVER_UID},
+        names::{MANAGED_BY, SERVER_UID},
+        owner::Owner,
+        seen::Seen,
         views::{ChildView, Labelled, PodView},
         watched::{WatchedChild, WatchedPod},
     },
-    ownership::claims::{self, Change, Claims},
     policy::binding::Labels,
     runtime::errors::Error,
     watch::{
@@ -68,8 +68,6 @@ pub(crate) struct World {
     pub(crate) namespaces: Store<WatchedNamespace>,
     pub(crate) children: Children,
     pub(crate) pods: Cache<PodView>,
-    /// Which server holds which host and client id.
-    pub(crate) claims: Claims,
     /// Where TLS may end.
     pub(crate) gateways: Store<GatewayView>,
     pub(crate) gateway_classes: Store<GatewayClassView>,
@@ -98,19 +96,12 @@ pub(crate) struct Streams {
     /// Every child but ConfigMaps.
     pub(crate) children: BoxStream<'static, Arc<ChildView>>,
     pub(crate) pods: BoxStream<'static, Arc<PodView>>,
-    pub(crate) claims: BoxStream<'static, Change>,
     pub(crate) gateways: Touched<GatewayView>,
     pub(crate) gateway_classes: Touched<GatewayClassView>,
 }
 
 /// Watches everything that a pass over an McpServer depends on.
-pub(crate) fn watch(
-    client: &Client,
-    scope: &Scope,
-    operator_namespace: &str,
-    served: watch::Receiver<Served>,
-) -> (World, Streams) {
-    let (claims, changed_claims) = claims::watch(client, operator_namespace);
+pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Served>) -> (World, Streams) {
     let (servers, touched_servers) = store(client, scope);
     let (mappings, touched_mappings) = store(client, scope);
     let (cluster_mappings, touched_cluster_mappings) = cluster_store(client);
@@ -154,7 +145,6 @@ pub(crate) fn watch(
         namespaces,
         children: Children(children),
         pods,
-        claims,
         gateways,
         gateway_classes,
         gateways_listed,
@@ -168,7 +158,6 @@ pub(crate) fn watch(
         config_maps,
         children: stream::select_all(touched_children).boxed(),
         pods: touched_pods,
-        claims: changed_claims,
         gateways: touched_gateways,
         gateway_classes: touched_gateway_classes,
     };
@@ -408,7 +397,6 @@ impl World {
             children.complete().await?;
         }
         self.pods.complete().await?;
-        self.claims.complete().await?;
         // A kind of others that cannot be listed must hold up neither roll-outs nor revocations of all servers.
         let others = async {
             for (_, children) in self.children.0.iter().filter(|(kind, _)| kind.brought_by().is_some()) {

@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
-    mcpserver::editions::Edition,
     objects::{
         child::ChildKind,
+        edition::Edition,
         views::{ChildView, Labelled},
     },
     watch::{

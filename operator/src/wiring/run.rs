@@ -28,7 +28,7 @@ use crate::{
         pods::status_client,
     },
     orphans,
-    ownership::{Ledger, claims::wakes, sweep},
+    ownership::{Ledger, claims, sweep},
     policy::{binding::Mapping, programmed::ProgrammedPolicies},
     runtime::{
         api_client,
@@ -106,7 +106,8 @@ pub async fn run(
     let (found, served) = tokio::sync::watch::channel(None);
     let scope = Scope::of(&options.watch_namespaces);
     permissions::check(&client, &options.operator_namespace).await?;
-    let (world, streams) = stores::watch(&client, &scope, &options.operator_namespace, served.clone());
+    let (world, streams) = stores::watch(&client, &scope, served.clone());
+    let (claims, changed_claims) = claims::watch(&client, &options.operator_namespace);
     let (open, gate) = Gate::closed();
     let (leads, leadership) = Leadership::vacant();
     let leases = Api::namespaced(client.clone(), &options.operator_namespace);
@@ -125,6 +126,7 @@ pub async fn run(
         client: client.clone(),
         options,
         world,
+        claims,
         gate: gate.clone(),
         passes: passes(Kind::McpServer),
         memories: Memories::default(),
@@ -178,7 +180,7 @@ pub async fn run(
             .reconcile_on(
                 streams.children.inspect(orphans::waking(&woken)).flat_map(|child| stream::iter(server_of(&*child))),
             )
-            .reconcile_on(wakes(servers.clone(), streams.claims))
+            .reconcile_on(claims::wakes(servers.clone(), changed_claims))
             .reconcile_on(streams.pods.flat_map(|pod| stream::iter(server_of(&*pod))))
             .reconcile_all_on(WatchStream::from_changes(served).map(drop))
             .reconcile_all_on(leadership.gained())
@@ -237,7 +239,7 @@ pub async fn run(
     let ended = shutdown.clone().cancelled_owned();
     let endpoints = axum::serve(listener, router(gate.clone(), registry)).with_graceful_shutdown(ended);
     let announce = async {
-        if context.world.complete().await.is_ok() {
+        if context.world.complete().await.is_ok() && context.claims.complete().await.is_ok() {
             let seen = context.world.servers.state();
             allowed_hosts::check(&context.options, seen.iter().filter_map(|server| server.0.as_ref().ok()))?;
             tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "everything is seen");
@@ -262,9 +264,9 @@ pub async fn run(
     let free_claims = async {
         while tokio::time::timeout(sweep::PAUSE, shutdown.cancelled()).await.is_err() {
             if seen.is_open() && leadership.is_held() {
-                let Context { world, ledger, .. } = &*context;
+                let Context { world, claims, ledger, .. } = &*context;
                 let named = |namespace: &str, name: &str| world.server(namespace, name);
-                sweep::sweep(ledger, &world.claims, &named, &world.children).await;
+                sweep::sweep(ledger, claims, &named, &world.children).await;
             }
         }
     };

@@ -1,6 +1,5 @@
 //! Writes: brings the children to what was built, by server-side apply, where they differ and nowhere else.
 
-pub(crate) mod drift;
 pub(crate) mod replicas;
 
 use kube::{
@@ -14,17 +13,19 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     MANAGER,
-    fleet::{ROLL_OUT, RollOut},
+    fleet::RollOut,
     mcpserver::{
-        apply::drift::drift,
-        build::{MOVING, POLICY_VOLUME},
-        editions::Edition,
+        build::MOVING,
         memory::{ServerMemory, Settled},
-        resolve::{Seen, SeenChildren},
+        resolve::SeenChildren,
     },
     objects::{
         child::{Child, ChildKind},
-        owner::{APPLIED_HASH, Owner, Whose},
+        drift::drift,
+        edition::Edition,
+        names::{APPLIED_HASH, POLICY_VOLUME, ROLL_OUT},
+        owner::{Owner, Whose},
+        seen::Seen,
         views::ChildView,
     },
     runtime::errors::{Error, code},

@@ -6,8 +6,8 @@ use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::O
 use mcp_entra_policy::CONFIGURATION_KEY;
 
 use crate::{
-    mcpserver::{editions::Mounted, validate::Validated},
-    objects::child::ChildKind,
+    mcpserver::validate::Validated,
+    objects::{child::ChildKind, edition::Mounted},
 };
 
 pub(super) fn configuration(server: &Validated, mounted: Mounted) -> ConfigMap {

@@ -20,12 +20,17 @@ use sha2::{Digest, Sha256};
 
 use super::{pod_template, resources};
 use crate::{
-    fleet::{REQUESTED_HASH, ROLL_OUT, RollOut, TEMPLATE_HASH},
-    mcpserver::{
-        editions::Mounted,
-        validate::{Trust, Validated, workload::Scale},
+    fleet::RollOut,
+    mcpserver::validate::{Validated, workload::Scale},
+    objects::{
+        child::ChildKind,
+        edition::Mounted,
+        names::{
+            CONFIGURATION_HASH, CONFIGURATION_VOLUME, POLICY_VOLUME, REQUESTED_HASH, ROLL_OUT, SERVER_UID,
+            TEMPLATE_HASH,
+        },
+        trust::Trust,
     },
-    objects::{child::ChildKind, owner::SERVER_UID},
 };
 
 /// Name of the server's container.
@@ -37,15 +42,6 @@ const HTTP_PORT: i32 = 8080;
 pub(crate) const ADMIN_PORT: u16 = 8081;
 pub(super) const ADMIN_PORT_NAME: &str = "admin";
 
-/// The annotation of the pod template whose change restarts the pods.
-pub(crate) const CONFIGURATION_HASH: &str = "mcp-entra.dev/configuration-hash";
-
-const CONFIGURATION_VOLUME: &str = "config";
-/// Name of the volume with the policy.
-pub(crate) const POLICY_VOLUME: &str = "policy";
-/// Names of the volumes that show children.
-pub(crate) const VOLUMES: [(ChildKind, &str); 2] =
-    [(ChildKind::Configuration, CONFIGURATION_VOLUME), (ChildKind::Policy, POLICY_VOLUME)];
 /// Value of `maxUnavailable` while pods mount a policy that they are no longer told of: all of them are deleted at once.
 pub(crate) const MOVING: &str = "100%";
 

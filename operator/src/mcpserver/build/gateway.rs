@@ -10,9 +10,10 @@ use super::{
     service::PORT,
 };
 use crate::{
-    mcpserver::validate::exposure::{EXPOSES, Exposed, exposes},
+    mcpserver::validate::exposure::{Exposed, exposes},
     objects::{
         child::{Child, ChildKind},
+        names::EXPOSES,
         owner::Owner,
     },
     ownership::Held,

@@ -16,25 +16,21 @@ mod resources;
 mod service;
 mod service_account;
 
-pub(crate) use deployment::{
-    ADMIN_PORT, CONFIGURATION_HASH, MOVING, POLICY_VOLUME, VOLUMES, configuration_hash, template_hash,
-};
+pub(crate) use deployment::{ADMIN_PORT, MOVING, configuration_hash, template_hash};
 pub(crate) use policy::policy;
 
 use serde_json::Value;
 
 use crate::{
     fleet::RollOut,
-    mcpserver::{
-        editions::Mounted,
-        validate::{
-            Validated,
-            exposure::{Exposed, Way},
-            workload::Scale,
-        },
+    mcpserver::validate::{
+        Validated,
+        exposure::{Exposed, Way},
+        workload::Scale,
     },
     objects::{
         child::{Child, ChildKind},
+        edition::Mounted,
         owner::Owner,
     },
     ownership::Held,

@@ -7,9 +7,9 @@ use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::O
 use mcp_entra_policy::POLICY_KEY;
 
 use crate::{
-    mcpserver::editions::Edition,
     objects::{
         child::{Child, ChildKind},
+        edition::Edition,
         owner::Owner,
     },
     policy::compile::Compiled,

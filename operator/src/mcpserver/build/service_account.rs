@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use mcp_entra_crds::Injection;
 
 use crate::{
-    mcpserver::validate::{Validated, workload::CLIENT_ID},
-    objects::child::ChildKind,
+    mcpserver::validate::Validated,
+    objects::{child::ChildKind, names::CLIENT_ID},
 };
 
 /// The annotations from which azure-workload-identity takes the rest of what it injects.

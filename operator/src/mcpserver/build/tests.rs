@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    fleet::TEMPLATE_HASH,
     mcpserver::{
-        editions::{Edition, Mounted},
         resolve::{ResolvedAccount, ResolvedTrustBundle},
         validate::{
             Resolved,
@@ -18,7 +16,11 @@ use crate::{
             validate,
         },
     },
-    objects::owner::Controller,
+    objects::{
+        edition::{Edition, Mounted},
+        names::TEMPLATE_HASH,
+        owner::Controller,
+    },
     policy::{binding::Target, compile::compile},
     runtime::options::Options,
 };

@@ -7,11 +7,8 @@ use super::{
     *,
 };
 use crate::{
-    mcpserver::{
-        apply::drift::drift,
-        resolve::ResolvedAccount,
-        validate::{tests::mk_options, workload::ALLOW_SERVER},
-    },
+    mcpserver::{resolve::ResolvedAccount, validate::tests::mk_options},
+    objects::{drift::drift, names::ALLOW_SERVER},
     runtime::options::{Options, PodMonitors},
 };
 

@@ -24,6 +24,7 @@ use crate::{
         pods::report::Report,
     },
     objects::{
+        names::POLICY_REVISION,
         views::{Labelled, PodView},
         watched::WatchedPod,
     },
@@ -37,8 +38,6 @@ const LARGEST_ANSWER: usize = 64 * 1024;
 /// Pods of one server that are asked at once.
 const AT_ONCE: usize = 16;
 
-/// The annotation whose change makes a kubelet look at the pod's volumes at once, instead of within a minute or two.
-pub(crate) const POLICY_REVISION: &str = "mcp-entra.dev/policy-revision";
 /// Time between the first two nudges of a pod towards one policy: the kubelet may have looked before its cache had the
 /// new ConfigMap. Each further pause is twice as long, up to [`LONGEST_NUDGE_PAUSES`] doublings.
 const NUDGE_PAUSE: Duration = Duration::from_secs(2);

@@ -27,7 +27,6 @@ use crate::{
     fleet,
     mcpserver::{
         apply::{Conflict, status_patch},
-        editions::Mounted,
         memory::{ServerMemory, WrittenStatus},
         pods::{PolledPod, report},
         status::{
@@ -40,6 +39,7 @@ use crate::{
     },
     objects::{
         child::ChildKind,
+        edition::Mounted,
         owner::Owner,
         views::{ChildView, PodView},
     },

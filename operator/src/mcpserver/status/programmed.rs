@@ -13,11 +13,7 @@ use crate::{
         apply::{Conflict, Taken},
         status::{Facts, available::resume},
     },
-    objects::{
-        child::ChildKind,
-        foreign::bounded,
-        owner::{ADOPT, Owner},
-    },
+    objects::{child::ChildKind, foreign::bounded, names::ADOPT, owner::Owner},
     runtime::errors::Error,
 };
 

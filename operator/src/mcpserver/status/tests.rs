@@ -7,10 +7,10 @@ use super::*;
 use crate::{
     conditions::condition::State,
     mcpserver::{
-        build::CONFIGURATION_HASH,
         pods::PollError,
         validate::tests::{mk_owner, mk_server},
     },
+    objects::names::CONFIGURATION_HASH,
     ownership::{Held, Lost},
     policy::{binding::Target, compile::compile},
 };

@@ -7,13 +7,10 @@ use mcp_entra_crds::{Exposure, GatewayExposure, GatewayReference, IngressExposur
 use crate::{
     conditions::condition::Reason,
     mcpserver::validate::{Refusal, matches_any, refuse},
-    objects::{child::ChildKind, owner::Owner, views::ChildView},
+    objects::{child::ChildKind, names::EXPOSES, owner::Owner},
     runtime::options::Options,
     watch::{gateways::ListenerView, stores::OwnChildren},
 };
-
-/// The annotation of what leads clients to a server with the host, and path, that it leads from.
-pub(crate) const EXPOSES: &str = "mcp-entra.dev/exposes";
 
 /// How clients outside the cluster reach a server.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,11 +149,6 @@ pub(crate) fn exposes(kind: ChildKind, host: &str, path: &str) -> String {
         ChildKind::Ingress | ChildKind::HttpRoute => format!("{host}{path}"),
         _ => host.to_owned(),
     }
-}
-
-/// The host that a child's annotation [`EXPOSES`] names.
-pub(crate) fn exposed_host(child: &ChildView) -> Option<&str> {
-    child.annotation(EXPOSES)?.split('/').next()
 }
 
 /// Says whether an Ingress or a route among the children leads clients from the host and path of an exposure.

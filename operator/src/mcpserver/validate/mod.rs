@@ -19,7 +19,7 @@ use crate::{
             workload::Workload,
         },
     },
-    objects::owner::Owner,
+    objects::{owner::Owner, trust::Trust},
     runtime::options::Options,
 };
 
@@ -43,17 +43,6 @@ pub(crate) struct Validated {
     pub(crate) requested_hash: RequestedHash,
     /// Seconds after which a roll-out that makes no progress has failed.
     pub(crate) roll_out_deadline_seconds: i32,
-}
-
-/// CA certificates that the server trusts besides the system's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Trust {
-    /// Name of the ConfigMap.
-    pub(crate) config_map: String,
-    /// Key with the certificates.
-    pub(crate) key: String,
-    /// The certificates in PEM: a change restarts the pods.
-    pub(crate) certificates: String,
 }
 
 /// Why an McpServer cannot be built, as its `Accepted` condition says it.

@@ -12,14 +12,12 @@ use crate::{
         resolve::ResolvedAccount,
         validate::{Refusal, matches_any, refuse},
     },
-    objects::owner::Owner,
+    objects::{
+        names::{ALLOW_SERVER, CLIENT_ID},
+        owner::Owner,
+    },
     runtime::options::{Options, PodMonitors},
 };
-
-/// The annotation by which the owner of a ServiceAccount lets an McpServer, named in its value, run under it.
-pub(crate) const ALLOW_SERVER: &str = "mcp-entra.dev/allow-server";
-/// The annotation of a ServiceAccount from which azure-workload-identity takes the client id.
-pub(crate) const CLIENT_ID: &str = "azure.workload.identity/client-id";
 
 /// The pods of a server.
 #[derive(Clone, Debug, PartialEq)]

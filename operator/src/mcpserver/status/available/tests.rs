@@ -239,14 +239,3 @@ fn a_server_that_is_not_ready_is_quoted() {
     let fresh = json!({"count": 0, "ageSeconds": null, "error": null});
     assert_no(&verdict(polled(fresh, None, None)), Reason::Progressing, "0 of 2");
 }
-
-#[test]
-fn the_same_crash_is_the_same_message_whenever_it_happened() {
-    assert_eq!(last_line("x\n2026-11-23T13:52:15.123456Z ERROR no tenant\n\n"), Quoted::of("ERROR no tenant"));
-    assert_eq!(
-        last_line(r#"{"timestamp":"2026-11-23T13:52:15Z","level":"ERROR","message":"no tenant"}"#),
-        Quoted::of("no tenant")
-    );
-    assert_eq!(last_line("Error: no tenant"), Quoted::of("Error: no tenant"));
-    assert_eq!(last_line(""), Quoted::of(""));
-}

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::{
         mcpserver::validate::tests::mk_owner,
-        objects::{child::ChildKind, owner::APPLIED_HASH},
+        objects::{child::ChildKind, names::APPLIED_HASH},
     };
 
     fn holds(there: &Value, desired: &Value) -> bool {

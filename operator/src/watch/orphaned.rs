@@ -5,13 +5,14 @@ use std::{collections::HashSet, sync::Arc};
 use kube::ResourceExt;
 
 use crate::{
-    mcpserver::{editions::Edition, validate::exposure::exposed_host},
     objects::{
         child::ChildKind,
+        edition::Edition,
+        full_name::FullName,
         owner::Controller,
         views::{ChildView, Labelled, PodView},
     },
-    watch::{cache::FullName, stores::World},
+    watch::stores::World,
 };
 
 /// Kinds that give access: the policy, and what leads clients to the pods.
@@ -19,7 +20,7 @@ const KINDS: [ChildKind; 4] = [ChildKind::Policy, ChildKind::HttpRoute, ChildKin
 
 /// The reason to take an object for an orphan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Evidence {
+pub(crate) enum Evidence {
     /// It has no controller. A child is created with one in the same write, so this proves it.
     NoController,
     /// Its controller is an McpServer that the cache does not show. This proves nothing by itself.
@@ -28,25 +29,25 @@ pub(super) enum Evidence {
 
 /// An object with the labels and the name of a child, and the reason to take it for an orphan.
 #[derive(Clone, Debug)]
-pub(super) struct Suspect {
-    pub(super) kind: ChildKind,
-    pub(super) object: Arc<ChildView>,
-    pub(super) evidence: Evidence,
+pub(crate) struct Suspect {
+    pub(crate) kind: ChildKind,
+    pub(crate) object: Arc<ChildView>,
+    pub(crate) evidence: Evidence,
 }
 
 impl Suspect {
     /// The name of the McpServer whose child it was.
-    pub(super) fn server(&self) -> &str {
+    pub(crate) fn server(&self) -> &str {
         self.object.server().unwrap_or_default()
     }
 
     /// Kind and name, for people.
-    pub(super) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         format!("{} {}", self.kind.kind(), self.object.name())
     }
 
     /// Returns whether the object as the API server has it gives the same evidence.
-    pub(super) fn is_still(&self, live: &ChildView) -> bool {
+    pub(crate) fn is_still(&self, live: &ChildView) -> bool {
         live.uid == self.object.uid && evidence(self.kind, live, |_| false).as_ref() == Some(&self.evidence)
     }
 }
@@ -70,21 +71,21 @@ fn is_like_child(kind: ChildKind, object: &ChildView) -> bool {
 pub(crate) fn leads_from(world: &World, host: &str) -> bool {
     let leads = |kind: ChildKind| {
         let is_orphans = |object: &ChildView| evidence(kind, object, |_| true).is_some();
-        world.children.filter(kind, |object| exposed_host(object) == Some(host) && is_orphans(object))
+        world.children.filter(kind, |object| object.exposed_host() == Some(host) && is_orphans(object))
     };
     KINDS.into_iter().any(|kind| !leads(kind).is_empty())
 }
 
 /// A view of the caches at one moment.
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Policies and routes that may be orphans.
-    pub(super) suspects: Vec<Suspect>,
+    pub(crate) suspects: Vec<Suspect>,
     /// Uids of the McpServers that own their policy.
     owners: HashSet<(String, String)>,
 }
 
 impl Seen {
-    pub(super) fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World) -> Self {
         let servers: HashSet<String> = world.servers.state().iter().filter_map(|server| server.uid()).collect();
         let is_shown = |controller: &Controller| servers.contains(&*controller.uid);
         let mut suspects = Vec::new();
@@ -105,7 +106,7 @@ impl Seen {
 
     /// Returns the policy that a pod runs if it is one of `policies`: pods of another server that owns its policy only
     /// carry the labels.
-    pub(super) fn policy_of(&self, pod: &PodView) -> Option<FullName> {
+    pub(crate) fn policy_of(&self, pod: &PodView) -> Option<FullName> {
         let is_owned =
             pod.server_uid.as_ref().is_some_and(|uid| self.owners.contains(&owner_of(pod.full_name.namespace(), uid)));
         let server = pod.server().filter(|_| !is_owned && pod.is_running())?;
@@ -131,7 +132,7 @@ fn owners(world: &World, is_shown: impl Fn(&Controller) -> bool) -> HashSet<(Str
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use serde_json::json;
 
@@ -150,7 +151,7 @@ pub(super) mod tests {
         evidence(kind, &ChildView::from(&metadata), |controller| *controller.uid == *mk_owner().uid)
     }
 
-    pub(in crate::orphans) fn mk_suspect(evidence: Evidence) -> Suspect {
+    pub(crate) fn mk_suspect(evidence: Evidence) -> Suspect {
         let object = Arc::new(ChildView::from(&mk_metadata(ChildKind::Policy)));
         Suspect { kind: ChildKind::Policy, object, evidence }
     }
@@ -223,7 +224,7 @@ pub(super) mod tests {
         let seen = Seen { suspects: Vec::new(), owners: HashSet::from([owner_of("here", "uid-1")]) };
         let policy = |namespace: &str, uid: &str, mounted: &str| {
             let labels = json!({"app.kubernetes.io/instance": "graph"});
-            let annotations = json!({crate::objects::owner::SERVER_UID: uid});
+            let annotations = json!({crate::objects::names::SERVER_UID: uid});
             let metadata = json!({"namespace": namespace, "name": "a", "labels": labels, "annotations": annotations});
             let volumes = json!([{"name": "policy", "configMap": {"name": mounted}}]);
             let pod = json!({"metadata": metadata, "spec": {"volumes": volumes}, "status": {"phase": "Running"}});

@@ -1,0 +1,132 @@
+//! Trouble of pods, in words that help: why none is created, and what keeps one from becoming ready. Pure.
+
+use k8s_openapi::jiff::Timestamp;
+
+use crate::{
+    conditions::condition::Reason,
+    objects::{
+        foreign::Quoted,
+        views::{ChildView, ConditionView, PodView},
+    },
+};
+
+/// How the API server says that something which is asked at admission refuses: a webhook, a webhook that is out of reach,
+/// a ValidatingAdmissionPolicy.
+const ADMISSION: [&str; 3] = ["denied the request", "failed calling webhook", "denied request"];
+
+/// Says if new pods of a Deployment find no room: no node takes one, or the namespace's quota does not allow it.
+pub(crate) fn lacks_room<'a>(deployment: &ChildView, pods: impl IntoIterator<Item = &'a PodView>) -> bool {
+    let is_for = |found: Option<(Reason, String)>, reason| found.is_some_and(|(found, _)| found == reason);
+    is_for(refused(deployment), Reason::QuotaExceeded)
+        || pods.into_iter().any(|pod| is_for(trouble(pod), Reason::Unschedulable))
+}
+
+/// Why pods cannot be created at all, or not even their ReplicaSet.
+pub(crate) fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
+    let is_refusal = |condition: &&ConditionView| match condition.type_.as_str() {
+        "ReplicaFailure" => condition.status == "True",
+        "Progressing" => condition.reason.raw() == "ReplicaSetCreateError",
+        _ => false,
+    };
+    let failure = deployment.status().conditions.iter().find(is_refusal)?;
+    let message = failure.message.raw();
+    let (reason, advice) = if message.contains("exceeded quota") || message.contains("failed quota") {
+        (Reason::QuotaExceeded, "raise the namespace's ResourceQuota, or ask for fewer or smaller pods")
+    } else if message.contains("violates PodSecurity") {
+        (
+            Reason::PodSecurityViolated,
+            "take back what spec.podTemplate adds: pods as built satisfy the restricted standard",
+        )
+    } else if ADMISSION.iter().any(|words| message.contains(words)) {
+        (Reason::AdmissionRefused, "mend the policy or webhook that refuses the pods, or exempt this namespace from it")
+    } else {
+        (Reason::PodsRefused, "see kubectl describe replicaset, and remove the cause")
+    };
+    Some((reason, format!("pods cannot be created: {}; {advice}", failure.message.quoted())))
+}
+
+/// What keeps a pod from becoming ready, if its status tells.
+pub(crate) fn trouble(pod: &PodView) -> Option<(Reason, String)> {
+    if pod.is_ready() || pod.leaving {
+        return None;
+    }
+    let (name, reference) = (pod.name(), reference(pod));
+    let unscheduled = pod.trouble.iter().find(|condition| {
+        condition.type_ == "PodScheduled" && condition.status == "False" && condition.reason.raw() == "Unschedulable"
+    });
+    if let Some(condition) = unscheduled {
+        let advice = "add capacity, or relax what the pods demand";
+        return Some((
+            Reason::Unschedulable,
+            format!("no node takes pod {name}: {}; {advice}", condition.message.quoted()),
+        ));
+    }
+    pod.containers.iter().find_map(|container| {
+        let waiting = container.state.waiting.as_ref();
+        let why = waiting.map_or("", |waiting| waiting.reason.raw());
+        // The kubelet's own text changes between attempts; this does not.
+        if matches!(why, "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") {
+            let image = container.image.word();
+            return Some((
+                Reason::ImagePullFailed,
+                format!(
+                    "pod {name} cannot pull the image {image}: push it, or let the nodes reach its registry, or name another in spec.image or the operator's --server-image (kubectl describe pod {reference})"
+                ),
+            ));
+        }
+        let crashed = container.last_state.terminated.as_ref().filter(|ended| ended.exit_code != Some(0));
+        if let Some(ended) = crashed.or(container.state.terminated.as_ref()) {
+            let code = ended.exit_code.unwrap_or_default();
+            let log = last_line(ended.message.raw());
+            let said = if log.is_empty() { String::new() } else { format!(" saying: {log}") };
+            return Some((
+                Reason::CrashLooping,
+                format!("the server in pod {name} ended with code {code}{said}; see kubectl logs --previous {reference}"),
+            ));
+        }
+        let waiting = waiting.filter(|waiting| !matches!(waiting.reason.raw(), "" | "ContainerCreating" | "PodInitializing"))?;
+        Some((
+            Reason::ContainerFailed,
+            format!(
+                "the container of pod {name} cannot start: {}: {}; see kubectl describe pod {reference}",
+                waiting.reason.word(),
+                waiting.message.quoted()
+            ),
+        ))
+    })
+}
+
+/// The last line of a log, without its time: the same crash is the same message.
+fn last_line(log: &str) -> Quoted {
+    let line = log.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+    if let Ok(serde_json::Value::Object(entry)) = serde_json::from_str(line)
+        && let Some(message) = entry.get("message").and_then(serde_json::Value::as_str)
+    {
+        return Quoted::of(message);
+    }
+    match line.split_once(char::is_whitespace) {
+        Some((first, rest)) if first.parse::<Timestamp>().is_ok() => Quoted::of(rest),
+        _ => Quoted::of(line),
+    }
+}
+
+/// How kubectl is told which pod.
+pub(crate) fn reference(pod: &PodView) -> String {
+    format!("-n {} {}", pod.full_name.namespace(), pod.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_crash_is_the_same_message_whenever_it_happened() {
+        assert_eq!(last_line("x\n2026-11-23T13:52:15.123456Z ERROR no tenant\n\n"), Quoted::of("ERROR no tenant"));
+        assert_eq!(
+            last_line(r#"{"timestamp":"2026-11-23T13:52:15Z","level":"ERROR","message":"no tenant"}"#),
+            Quoted::of("no tenant")
+        );
+        assert_eq!(last_line("Error: no tenant"), Quoted::of("Error: no tenant"));
+        assert_eq!(last_line(""), Quoted::of(""));
+    }
+}

@@ -1,0 +1,49 @@
+//! An object that has a child's name, and whose it is.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::objects::{
+    names::ADOPT,
+    owner::{Owner, Whose},
+    views::ChildView,
+};
+
+/// An object that has a child's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) uid: String,
+    /// Changes whenever something changes that could be ours: the generation where the kind has one (its status may
+    /// change freely) with a hash of the metadata that it does not count, else the resource version.
+    pub(crate) version: String,
+    pub(crate) whose: Whose,
+    /// The kind and name of its controller, for people.
+    pub(crate) controller: Option<String>,
+    /// Whether it is being deleted.
+    pub(crate) leaving: bool,
+}
+
+impl Seen {
+    pub(crate) fn of(metadata: &ObjectMeta, owner: &Owner) -> Self {
+        Self::watched(&ChildView::from(metadata), owner)
+    }
+
+    pub(crate) fn watched(child: &ChildView, owner: &Owner) -> Self {
+        let controller = child.controller.as_ref();
+        Self {
+            uid: child.uid.to_string(),
+            version: child.version.to_string(),
+            whose: owner.whose(controller, child.annotation(ADOPT)),
+            controller: controller.map(|controller| controller.title.to_string()),
+            leaving: child.leaving,
+        }
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        self.whose == Whose::Ours
+    }
+
+    /// Whether it is ours, or given to us.
+    pub(crate) fn is_for_us(&self) -> bool {
+        matches!(self.whose, Whose::Ours | Whose::Offered)
+    }
+}
