@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use crate::{
     commands::manifests::{ManifestError, Manifests},
-    mcpserver::{status::named, validate::offered},
+    conditions::condition::named,
+    mcpserver::validate::offered,
     policy::{
         binding::{Labels, Mapping, Target},
         compile::compile,

@@ -14,8 +14,8 @@ use crate::{
     mcpserver::{
         apply::Desired,
         build,
-        resolve::{ResolvedAccount, ResolvedTrustBundle},
-        validate::{Refusal, Resolved, validate},
+        resolved::{Resolved, ResolvedAccount, ResolvedTrustBundle},
+        validate::{refusal::Refusal, validate},
     },
     objects::{
         edition::{Edition, Mounted},

@@ -130,6 +130,15 @@ pub(crate) fn conditions(
         .collect()
 }
 
+/// Names for a message: the first ten, and how many more there are.
+pub(crate) fn named(names: &[String]) -> String {
+    let first = names.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(10) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

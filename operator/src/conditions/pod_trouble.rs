@@ -6,7 +6,8 @@ use crate::{
     conditions::condition::Reason,
     objects::{
         foreign::Quoted,
-        views::{ChildView, ConditionView, PodView},
+        statuses::ConditionView,
+        views::{ChildView, PodView},
     },
 };
 

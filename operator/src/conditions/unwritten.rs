@@ -66,7 +66,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{mcpserver::validate::tests::mk_server, objects::foreign::tests::hostile};
+    use crate::objects::{fixtures::mk_server, foreign::tests::hostile};
 
     #[tokio::test]
     async fn a_refused_status_is_counted_and_told_in_an_event_that_the_api_server_takes() {

@@ -118,7 +118,7 @@ fn member_of<'a>(schema: Option<&'a JSONSchemaProps>, name: &str) -> Option<&'a 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcpserver::validate::tests::mk_server;
+    use crate::objects::fixtures::mk_server;
 
     /// A spec with every member that an author can set, with the fewest members of each entry of a list.
     fn mk_written() -> Value {

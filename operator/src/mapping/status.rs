@@ -8,8 +8,8 @@ use mcp_entra_crds::{ConditionType, McpRoleMappingStatus, McpServer};
 use mcp_entra_policy::{BuiltInTool, Operation, Pattern};
 
 use crate::{
-    conditions::condition::{Reason, Verdict, conditions, with_ready},
-    mcpserver::{status::named, validate::offered},
+    conditions::condition::{Reason, Verdict, conditions, named, with_ready},
+    mcpserver::validate::offered,
     policy::{
         binding::{Bound, Mapping, Target},
         programmed::{Generations, ProgrammedPolicy},
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use crate::{
         conditions::condition::State,
-        mcpserver::validate::tests::mk_server,
+        objects::fixtures::mk_server,
         policy::{
             binding::{Labels, tests::mk_cluster_mapping},
             programmed::ProgrammedPolicies,

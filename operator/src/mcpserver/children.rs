@@ -14,13 +14,15 @@ use crate::{
     mcpserver::{
         apply::{Applier, Failure, conflict},
         build,
-        controller::Context,
+        context::Context,
         editions::is_moving,
         memory::ServerMemory,
-        resolve::{self, SeenChildren},
+        resolve,
+        resolved::SeenChildren,
         validate::{
-            Refusal, Validated,
+            Validated,
             exposure::{exposes, leads},
+            refusal::Refusal,
             validate,
         },
     },

@@ -6,37 +6,34 @@ use std::{
 };
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
-use kube::{Client, Resource, runtime::controller::Action};
+use kube::{Resource, runtime::controller::Action};
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpServer};
 
 use crate::{
-    conditions::{events, unwritten::Unwritten},
-    fleet::Turns,
+    conditions::events,
     mcpserver::{
         apply::{Applier, Failure},
         build,
         children::{Applied, apply, leave, put_in_force},
-        memory::{Memories, ServerMemory},
+        context::Context,
+        memory::ServerMemory,
         pods::{self, PolledPod},
-        resolve::SeenChildren,
+        resolved::SeenChildren,
         status::{
-            self, Facts, GRACE,
+            self,
             debounce::{self, MOMENT},
+            facts::{Facts, GRACE, is_probing},
         },
     },
     objects::{child::ChildKind, owner::Owner, views::PodView},
-    ownership::{Ledger, claims::Claims},
     policy::{
         binding::{Mapping, Target, unreadable_as_deny},
         compile::{self, Compiled},
-        programmed::{ProgrammedPolicies, ProgrammedPolicy},
+        programmed::ProgrammedPolicy,
     },
     runtime::{
         errors::{Error, SOON},
-        metrics::Metrics,
-        options::Options,
-        ready_gate::Gate,
-        work_queue::{Passes, Place},
+        work_queue::Place,
     },
     watch::stores::{World, labels_of},
 };
@@ -46,24 +43,6 @@ const CONFLICT_PAUSE: Duration = Duration::from_secs(5);
 
 /// The longest time between passes, whatever the poll of pods: a trust bundle may have been missed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(54);
-
-/// What a pass uses.
-pub(crate) struct Context {
-    pub(crate) client: Client,
-    pub(crate) pods: reqwest::Client,
-    pub(crate) options: Options,
-    pub(crate) world: World,
-    /// Which server holds which host and client id.
-    pub(crate) claims: Claims,
-    pub(crate) gate: Gate,
-    pub(crate) passes: Passes,
-    pub(crate) memories: Memories,
-    pub(crate) policies: Arc<ProgrammedPolicies>,
-    pub(crate) turns: Turns,
-    pub(crate) ledger: Ledger,
-    pub(crate) unwritten: Unwritten,
-    pub(crate) metrics: Metrics,
-}
 
 /// Brings one McpServer's children and status to what is so.
 pub(crate) async fn reconcile(server: &McpServer, context: &Context, place: Place<'_>) -> Result<Action, Error> {
@@ -246,7 +225,7 @@ async fn ask(
     }
     let is_behind = |polled: &PolledPod| polled.pod.is_ready() && !polled.enforces(compiled.revision());
     let lagging = memory.lagging.note(polled.iter().any(is_behind), now);
-    let probing = memory.probing.note(polled.iter().any(status::is_probing), now);
+    let probing = memory.probing.note(polled.iter().any(is_probing), now);
     Answers { pods, polled, lagging, probing }
 }
 
@@ -270,19 +249,27 @@ mod tests {
     use std::sync::Mutex;
 
     use http::{Method, Request, Response, StatusCode};
-    use kube::{client::Body, core::DeserializeGuard, runtime::reflector};
+    use kube::{Client, client::Body, core::DeserializeGuard, runtime::reflector};
     use prometheus_client::registry::Registry;
     use serde_json::{Value, json};
-
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::runtime::leader::Leadership;
-    use crate::runtime::metrics::Kind;
     use crate::{
-        mcpserver::validate::tests::{mk_options, mk_owner, mk_server},
-        objects::views::ChildView,
-        ownership::claims::Claims,
+        conditions::unwritten::Unwritten,
+        fleet::Turns,
+        mcpserver::{memory::Memories, validate::tests::mk_options},
+        objects::{
+            fixtures::{mk_owner, mk_server},
+            views::ChildView,
+        },
+        ownership::{Ledger, claims::Claims},
+        runtime::{
+            leader::Leadership,
+            metrics::{Kind, Metrics},
+            ready_gate::Gate,
+            work_queue::Passes,
+        },
         watch::{cache::cache, stores::Children},
     };
 

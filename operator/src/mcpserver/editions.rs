@@ -64,7 +64,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::mcpserver::validate::tests::mk_owner;
+    use crate::objects::fixtures::mk_owner;
 
     const POLICY: ChildKind = ChildKind::Policy;
 

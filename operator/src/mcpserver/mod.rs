@@ -3,10 +3,12 @@
 pub(crate) mod apply;
 pub(crate) mod build;
 mod children;
+pub(crate) mod context;
 pub(crate) mod controller;
 pub(crate) mod editions;
 pub(crate) mod memory;
 pub(crate) mod pods;
 pub(crate) mod resolve;
+pub(crate) mod resolved;
 pub(crate) mod status;
 pub(crate) mod validate;

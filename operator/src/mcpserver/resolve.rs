@@ -4,33 +4,25 @@
 //! A start needs none of them. A child or claim that no watch shows is created, in a way that changes nothing where there
 //! is one of its name. Only then is that one read, and, where it is somebody else's, all other names.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::{
-    api::core::v1::{ConfigMap, ServiceAccount},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use kube::{Api, Client, api::DynamicObject, runtime::reflector::ObjectRef};
 use mcp_entra_crds::{GatewayReference, McpServer, TrustBundle};
 
 use crate::{
     mcpserver::{
         memory::{ReadTrustBundle, ServerMemory},
-        validate::{Resolved, exposure::NamedGateway},
+        resolved::{NamedGateway, Resolved, ResolvedAccount, ResolvedTrustBundle, SeenChildren},
     },
     objects::{
         child::ChildKind,
         edition::{Edition, Mounted},
         names::SERVER_UID,
-        owner::{Controller, Owner, Whose},
+        owner::{Owner, Whose},
         seen::Seen,
     },
     runtime::errors::Error,
     watch::stores::World,
 };
-
-/// The objects that have the children's names.
-pub(crate) type SeenChildren = BTreeMap<ChildKind, Seen>;
 
 /// The object that has a child's name, as far as its watch shows one.
 pub(crate) fn watched(world: &World, owner: &Owner, kind: ChildKind) -> Option<Seen> {
@@ -137,31 +129,6 @@ fn gateways(world: &World, server: &McpServer, owner: &Owner) -> Option<Vec<Name
     Some(gateway.into_iter().flat_map(|gateway| &gateway.parent_refs).map(named).collect())
 }
 
-/// What `spec.entra.federation.serviceAccountName` refers to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ResolvedAccount {
-    /// The spec names none.
-    #[default]
-    Unset,
-    /// There is no such ServiceAccount.
-    Absent,
-    /// It is this server's own child.
-    Child,
-    /// The annotations of one that is somebody else's.
-    Existing(BTreeMap<String, String>),
-}
-
-impl ResolvedAccount {
-    /// What a ServiceAccount, if there is one of the name that the spec gives, is to the server.
-    pub(crate) fn of(account: Option<&ObjectMeta>, owner: &Owner) -> Self {
-        match account {
-            None => Self::Absent,
-            Some(account) if owner.owns(Controller::of(account).as_ref()) => Self::Child,
-            Some(account) => Self::Existing(account.annotations.clone().unwrap_or_default()),
-        }
-    }
-}
-
 /// Looks at the ServiceAccount of somebody else at every pass: it carries no label that is watched, and what it allows
 /// may be withdrawn.
 async fn account(client: &Client, server: &McpServer, owner: &Owner) -> Result<ResolvedAccount, Error> {
@@ -174,20 +141,6 @@ async fn account(client: &Client, server: &McpServer, owner: &Owner) -> Result<R
         .await
         .map_err(Error::kubernetes(format!("reading ServiceAccount {name}")))?;
     Ok(ResolvedAccount::of(account.as_ref().map(|account| &account.metadata), owner))
-}
-
-/// What `spec.entra.trustBundle` refers to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ResolvedTrustBundle {
-    /// The spec names none.
-    #[default]
-    Unset,
-    /// There is no such ConfigMap.
-    NoConfigMap,
-    /// The ConfigMap has no such key.
-    NoKey,
-    /// What stands under the key.
-    Content(String),
 }
 
 /// Reads the trust bundle, if it has changed since it was read last.
@@ -230,34 +183,4 @@ async fn trust_bundle(
     };
     memory.trust_bundle = Some(read);
     Ok(resolved)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mcpserver::validate::tests::mk_owner;
-
-    #[test]
-    fn a_change_of_our_metadata_is_a_new_version_though_the_generation_stays() {
-        let owner = mk_owner();
-        let version = |change: fn(&mut ObjectMeta)| {
-            let mut metadata = owner.child_metadata(ChildKind::Deployment);
-            metadata.generation = Some(3);
-            metadata.resource_version = Some("7".into());
-            change(&mut metadata);
-            Seen::of(&metadata, &owner).version
-        };
-        let before = version(|_| {});
-        assert_eq!(before, version(|metadata| metadata.resource_version = Some("8".into())));
-        assert_eq!(
-            before,
-            version(|metadata| {
-                metadata.annotations = Some([("deployment.kubernetes.io/revision".into(), "2".into())].into());
-            })
-        );
-        assert_ne!(before, version(|metadata| metadata.generation = Some(4)));
-        assert_ne!(before, version(|metadata| metadata.labels.get_or_insert_default().clear()));
-        assert_ne!(before, version(|metadata| metadata.owner_references = None));
-        assert_ne!(before, version(|metadata| metadata.annotations = Some([("a".into(), "b".into())].into())));
-    }
 }

@@ -1,13 +1,8 @@
 //! The kinds of children: what each is to the API server, what it is called, and what it is for.
 
-use std::borrow::Cow;
-
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Api, Client, Resource, api::DynamicObject, core::DynamicResourceScope, discovery::ApiResource};
+use kube::{Api, Client, api::DynamicObject, discovery::ApiResource};
 use serde::Serialize;
 use serde_json::Value;
-
-use crate::objects::watched::WatchedChild;
 
 /// A kind of child; a server has at most one of each. In the order in which they are applied: a pod's needs before the
 /// Deployment, a route after what it leads to.
@@ -29,11 +24,11 @@ pub(crate) enum ChildKind {
 }
 
 /// What a kind is to the API server.
-struct Names {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
+pub(super) struct Names {
+    pub(super) group: &'static str,
+    pub(super) version: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) plural: &'static str,
 }
 
 const fn names(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Names {
@@ -61,7 +56,7 @@ impl ChildKind {
     /// What leads clients to the server: to be gone at once where nothing is to be exposed.
     pub(crate) const EXPOSING: &[Self] = &[Self::Ingress, Self::HttpRoute, Self::ListenerSet, Self::Certificate];
 
-    fn names(self) -> Names {
+    pub(super) fn names(self) -> Names {
         match self {
             Self::Policy | Self::Configuration => names("", "v1", "ConfigMap", "configmaps"),
             Self::ServiceAccount => names("", "v1", "ServiceAccount", "serviceaccounts"),
@@ -157,36 +152,6 @@ impl ChildKind {
             Self::Certificate => format!("{server}-tls"),
             _ => server.to_owned(),
         }
-    }
-}
-
-/// A watched child's kind is known when the program runs, not when it is compiled.
-impl Resource for WatchedChild {
-    type DynamicType = ChildKind;
-    type Scope = DynamicResourceScope;
-
-    fn kind(kind: &ChildKind) -> Cow<'_, str> {
-        kind.names().kind.into()
-    }
-
-    fn group(kind: &ChildKind) -> Cow<'_, str> {
-        kind.names().group.into()
-    }
-
-    fn version(kind: &ChildKind) -> Cow<'_, str> {
-        kind.names().version.into()
-    }
-
-    fn plural(kind: &ChildKind) -> Cow<'_, str> {
-        kind.names().plural.into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
     }
 }
 

@@ -149,10 +149,7 @@ fn is_nothing(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        mcpserver::validate::tests::mk_owner,
-        objects::{child::ChildKind, names::APPLIED_HASH},
-    };
+    use crate::objects::{child::ChildKind, fixtures::mk_owner, names::APPLIED_HASH};
 
     fn holds(there: &Value, desired: &Value) -> bool {
         differs(there, desired).is_none()

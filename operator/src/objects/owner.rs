@@ -140,7 +140,7 @@ impl Controller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcpserver::validate::tests::mk_owner;
+    use crate::objects::fixtures::mk_owner;
 
     #[test]
     fn what_is_nobodys_is_adopted_by_the_server_that_it_is_given_to_and_by_no_other() {

@@ -47,3 +47,33 @@ impl Seen {
         matches!(self.whose, Whose::Ours | Whose::Offered)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::{child::ChildKind, fixtures::mk_owner};
+
+    #[test]
+    fn a_change_of_our_metadata_is_a_new_version_though_the_generation_stays() {
+        let owner = mk_owner();
+        let version = |change: fn(&mut ObjectMeta)| {
+            let mut metadata = owner.child_metadata(ChildKind::Deployment);
+            metadata.generation = Some(3);
+            metadata.resource_version = Some("7".into());
+            change(&mut metadata);
+            Seen::of(&metadata, &owner).version
+        };
+        let before = version(|_| {});
+        assert_eq!(before, version(|metadata| metadata.resource_version = Some("8".into())));
+        assert_eq!(
+            before,
+            version(|metadata| {
+                metadata.annotations = Some([("deployment.kubernetes.io/revision".into(), "2".into())].into());
+            })
+        );
+        assert_ne!(before, version(|metadata| metadata.generation = Some(4)));
+        assert_ne!(before, version(|metadata| metadata.labels.get_or_insert_default().clear()));
+        assert_ne!(before, version(|metadata| metadata.owner_references = None));
+        assert_ne!(before, version(|metadata| metadata.annotations = Some([("a".into(), "b".into())].into())));
+    }
+}

@@ -2,30 +2,33 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
-use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::objects::{
     child::ChildKind,
-    foreign::Foreign,
     full_name::{FullName, Kept},
     names::{
-        ADOPT, CONFIGURATION_HASH, EXPOSES, INSTANCE, POLICY_REVISION, POLICY_VOLUME, REQUESTED_HASH, ROLL_OUT,
-        SERVER_UID, TEMPLATE_HASH, VOLUMES,
+        ADOPT, CONFIGURATION_HASH, CONFIGURATION_VOLUME, EXPOSES, INSTANCE, POLICY_REVISION, POLICY_VOLUME,
+        REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH,
     },
     owner::{Controller, has_labels_of_child},
+    statuses::{ChildStatusView, ConditionView, ContainerStatusView, LoadBalancerView, is_true},
     watched::{WatchedChild, WatchedPod, WatchedSpec},
 };
+
+/// Names of the volumes that show children.
+const VOLUMES: [(ChildKind, &str); 2] =
+    [(ChildKind::Configuration, CONFIGURATION_VOLUME), (ChildKind::Policy, POLICY_VOLUME)];
 
 /// The annotations of children that are read.
 const ANNOTATIONS: [&str; 6] = [ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH];
 
 /// What is read of a child, of whatever kind: a member that its kind lacks is empty.
 #[derive(Clone, Debug, Default)]
-#[cfg_attr(test, derive(Deserialize), serde(from = "WatchedChild"))]
+#[cfg_attr(test, derive(serde::Deserialize), serde(from = "WatchedChild"))]
 pub(crate) struct ChildView {
     pub(crate) full_name: FullName,
     pub(crate) uid: Box<str>,
@@ -123,27 +126,6 @@ impl Labelled for PodView {
     }
 }
 
-/// What is read of a child's status.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ChildStatusView {
-    pub(crate) observed_generation: Option<i64>,
-    pub(crate) replicas: i32,
-    pub(crate) ready_replicas: i32,
-    pub(crate) updated_replicas: i32,
-    pub(crate) conditions: Vec<ConditionView>,
-    /// Of an Ingress: the addresses that its controller announced.
-    pub(crate) load_balancer: LoadBalancerView,
-    /// Of an HTTPRoute: what each Gateway says of it.
-    pub(crate) parents: Vec<ParentView>,
-    /// Of a ListenerSet: what the Gateway says of each listener.
-    pub(crate) listeners: Vec<ListenerStatusView>,
-    /// Of a Certificate: until when it is valid.
-    pub(crate) not_after: Option<Time>,
-    /// Of a Certificate: when it should have been renewed.
-    pub(crate) renewal_time: Option<Time>,
-}
-
 impl ChildView {
     /// What its controller says of it; nothing before it has said something.
     pub(crate) fn status(&self) -> &ChildStatusView {
@@ -204,47 +186,9 @@ impl ChildView {
     }
 }
 
-/// What one Gateway, or ListenerSet, says of a route.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ParentView {
-    pub(crate) parent_ref: ParentReferenceView,
-    pub(crate) conditions: Vec<ConditionView>,
-}
-
-/// What a Gateway says of one listener of a ListenerSet.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub(crate) struct ListenerStatusView {
-    pub(crate) conditions: Vec<ConditionView>,
-}
-
-/// Which Gateway, or ListenerSet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ParentReferenceView {
-    pub(crate) kind: Option<String>,
-    pub(crate) namespace: Option<String>,
-    pub(crate) name: String,
-    pub(crate) section_name: Option<String>,
-}
-
-/// What is read of a condition.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ConditionView {
-    #[serde(rename = "type")]
-    pub(crate) type_: String,
-    pub(crate) status: String,
-    pub(crate) reason: Foreign,
-    pub(crate) message: Foreign,
-    pub(crate) observed_generation: Option<i64>,
-    pub(crate) last_transition_time: Option<Time>,
-}
-
 /// What is read of a Pod.
 #[derive(Clone, Debug, Default)]
-#[cfg_attr(test, derive(Deserialize), serde(from = "WatchedPod"))]
+#[cfg_attr(test, derive(serde::Deserialize), serde(from = "WatchedPod"))]
 pub(crate) struct PodView {
     pub(crate) full_name: FullName,
     pub(crate) uid: Box<str>,
@@ -293,39 +237,6 @@ impl From<WatchedPod> for PodView {
     }
 }
 
-/// What is read of a container's status.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ContainerStatusView {
-    pub(crate) image: Foreign,
-    pub(crate) state: ContainerStateView,
-    pub(crate) last_state: ContainerStateView,
-}
-
-impl ContainerStatusView {
-    fn is_telling(&self) -> bool {
-        let (now, last) = (&self.state, &self.last_state);
-        now.waiting.is_some() || now.terminated.is_some() || last.terminated.is_some()
-    }
-}
-
-/// What is read of a container's state.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct ContainerStateView {
-    pub(crate) waiting: Option<StateDetailView>,
-    pub(crate) terminated: Option<StateDetailView>,
-}
-
-/// Why a container is in its state.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct StateDetailView {
-    pub(crate) reason: Foreign,
-    pub(crate) message: Foreign,
-    pub(crate) exit_code: Option<i32>,
-}
-
 impl PodView {
     pub(crate) fn name(&self) -> &str {
         self.full_name.name()
@@ -340,26 +251,6 @@ impl PodView {
     pub(crate) fn is_running(&self) -> bool {
         self.has_started && !self.leaving
     }
-}
-
-/// Whether a condition of that type is `True`.
-pub(crate) fn is_true(conditions: &[ConditionView], type_: &str) -> bool {
-    conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
-}
-
-/// The addresses that an ingress controller announced.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct LoadBalancerView {
-    pub(crate) ingress: Vec<AddressView>,
-}
-
-/// An address that an ingress controller announced.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct AddressView {
-    pub(crate) ip: Option<Foreign>,
-    pub(crate) hostname: Option<Foreign>,
 }
 
 /// See [`crate::objects::seen::Seen::version`].
@@ -386,7 +277,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{mcpserver::validate::tests::mk_owner, objects::seen::Seen, watch::triggers::server_of};
+    use crate::{
+        objects::{fixtures::mk_owner, seen::Seen},
+        watch::triggers::server_of,
+    };
 
     #[test]
     fn a_child_is_seen_alike_by_its_watch_and_by_a_look_at_it() {

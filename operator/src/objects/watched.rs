@@ -1,15 +1,18 @@
 //! Children and pods as their watches tell of them, as far as they are read: what is kept of them are [`crate::views`].
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
     api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
 };
-use kube::Resource;
+use kube::{Resource, core::DynamicResourceScope};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
-use crate::objects::views::{ChildStatusView, ConditionView, ContainerStatusView};
+use crate::objects::{
+    child::ChildKind,
+    statuses::{ChildStatusView, ConditionView, ContainerStatusView},
+};
 
 /// A child as its watch tells of it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -130,12 +133,42 @@ fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> 
     Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
 }
 
+/// A watched child's kind is known when the program runs, not when it is compiled.
+impl Resource for WatchedChild {
+    type DynamicType = ChildKind;
+    type Scope = DynamicResourceScope;
+
+    fn kind(kind: &ChildKind) -> Cow<'_, str> {
+        kind.names().kind.into()
+    }
+
+    fn group(kind: &ChildKind) -> Cow<'_, str> {
+        kind.names().group.into()
+    }
+
+    fn version(kind: &ChildKind) -> Cow<'_, str> {
+        kind.names().version.into()
+    }
+
+    fn plural(kind: &ChildKind) -> Cow<'_, str> {
+        kind.names().plural.into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{mcpserver::validate::tests::mk_owner, objects::child::ChildKind};
+    use crate::objects::{child::ChildKind, fixtures::mk_owner};
 
     #[test]
     fn of_metadata_everything_is_read_but_who_manages_which_field() {

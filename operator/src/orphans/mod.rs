@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     mcpserver::{
-        controller::Context,
+        context::Context,
         memory::Nudged,
         pods::{nudge_one, poll_one},
     },

@@ -115,7 +115,7 @@ mod tests {
     use kube::client::Body;
 
     use super::*;
-    use crate::mcpserver::validate::tests::mk_owner;
+    use crate::objects::fixtures::mk_owner;
 
     type Requests = Arc<Mutex<Vec<String>>>;
 

@@ -125,7 +125,7 @@ mod tests {
     use mcp_entra_crds::{McpServer, McpServerStatus};
 
     use super::*;
-    use crate::mcpserver::validate::tests::mk_server;
+    use crate::objects::fixtures::mk_server;
 
     fn mk_vacant(host: &str, namespace: &str, since: Option<i64>) -> Claim {
         let vacant_since = since.map(|second| Timestamp::from_second(second).unwrap());

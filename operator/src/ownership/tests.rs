@@ -5,7 +5,7 @@ use kube::core::DeserializeGuard;
 use mcp_entra_crds::McpServerStatus;
 
 use super::{claims::ClaimView, offline::standings, *};
-use crate::mcpserver::validate::tests::mk_server;
+use crate::objects::fixtures::mk_server;
 
 /// A server created in that second, with a host and client id of its own until a test says otherwise.
 fn mk(second: i64, namespace: &str, name: &str, change: impl FnOnce(&mut McpServer)) -> McpServer {

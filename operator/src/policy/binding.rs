@@ -194,7 +194,7 @@ pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::mcpserver::validate::tests::mk_server;
+    use crate::objects::fixtures::mk_server;
 
     /// A cluster mapping for the namespaces that this selector matches.
     pub(crate) fn mk_cluster_mapping(name: &str, namespaces: Value, servers: Value) -> ClusterMcpRoleMapping {

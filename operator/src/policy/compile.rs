@@ -174,7 +174,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        mcpserver::validate::tests::mk_server,
+        objects::fixtures::mk_server,
         policy::binding::{Labels, tests::mk_cluster_mapping},
     };
     use kinds::{ClusterMcpRoleMapping, McpRoleMapping};

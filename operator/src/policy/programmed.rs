@@ -81,7 +81,7 @@ mod tests {
     use futures::{FutureExt, StreamExt};
 
     use super::*;
-    use crate::mcpserver::validate::tests::mk_owner;
+    use crate::objects::fixtures::mk_owner;
 
     fn mk_owner_named(name: &str) -> Owner {
         Owner { name: name.into(), uid: name.into(), ..mk_owner() }

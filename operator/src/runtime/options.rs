@@ -142,3 +142,11 @@ impl Options {
         Duration::from_secs(self.status_poll_seconds.into())
     }
 }
+
+/// Whether a list of names, or of prefixes followed by `*`, has a name.
+pub(crate) fn matches_any(allowed: &[String], name: &str) -> bool {
+    allowed.iter().any(|allowed| match allowed.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == allowed,
+    })
+}

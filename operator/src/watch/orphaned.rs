@@ -137,7 +137,7 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::mcpserver::validate::tests::mk_owner;
+    use crate::objects::fixtures::mk_owner;
 
     fn mk_metadata(kind: ChildKind) -> ObjectMeta {
         let mut metadata = mk_owner().child_metadata(kind);

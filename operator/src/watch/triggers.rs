@@ -155,7 +155,7 @@ mod tests {
     use kube::core::DeserializeGuard;
 
     use super::*;
-    use crate::mcpserver::validate::tests::mk_server;
+    use crate::objects::fixtures::mk_server;
 
     fn mk_watched(name: &str, host: &str, client_id: &str) -> WatchedServer {
         let mut server = mk_server();

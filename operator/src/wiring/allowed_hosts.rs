@@ -52,7 +52,7 @@ mod tests {
     use mcp_entra_crds::McpServerStatus;
 
     use super::*;
-    use crate::mcpserver::validate::tests::{mk_options, mk_server};
+    use crate::{mcpserver::validate::tests::mk_options, objects::fixtures::mk_server};
 
     #[test]
     fn an_operator_that_allows_no_host_does_not_start_over_exposed_servers_and_names_their_hosts() {

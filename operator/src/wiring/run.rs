@@ -22,11 +22,7 @@ use crate::{
     conditions::unwritten::Unwritten,
     fleet::Turns,
     mapping,
-    mcpserver::{
-        controller::{self as server, Context},
-        memory::Memories,
-        pods::status_client,
-    },
+    mcpserver::{context::Context, controller as server, memory::Memories, pods::status_client},
     orphans,
     ownership::{Ledger, claims, sweep},
     policy::{binding::Mapping, programmed::ProgrammedPolicies},

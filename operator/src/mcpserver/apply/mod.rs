@@ -17,7 +17,7 @@ use crate::{
     mcpserver::{
         build::MOVING,
         memory::{ServerMemory, Settled},
-        resolve::SeenChildren,
+        resolved::SeenChildren,
     },
     objects::{
         child::{Child, ChildKind},

@@ -9,15 +9,12 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     mcpserver::{
-        resolve::{ResolvedAccount, ResolvedTrustBundle},
-        validate::{
-            Resolved,
-            tests::{mk_options, mk_owner, mk_server},
-            validate,
-        },
+        resolved::{Resolved, ResolvedAccount, ResolvedTrustBundle},
+        validate::{tests::mk_options, validate},
     },
     objects::{
         edition::{Edition, Mounted},
+        fixtures::{mk_owner, mk_server},
         names::TEMPLATE_HASH,
         owner::Controller,
     },

@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::{
-    mcpserver::{resolve::ResolvedAccount, validate::tests::mk_options},
+    mcpserver::{resolved::ResolvedAccount, validate::tests::mk_options},
     objects::{drift::drift, names::ALLOW_SERVER},
     runtime::options::{Options, PodMonitors},
 };

@@ -6,7 +6,10 @@ use crate::{
         pod_trouble::{refused, trouble},
     },
     mcpserver::pods::PolledPod,
-    objects::views::{ChildView, ConditionView, PodView},
+    objects::{
+        statuses::ConditionView,
+        views::{ChildView, PodView},
+    },
 };
 
 /// What Available follows from.

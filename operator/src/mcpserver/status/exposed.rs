@@ -8,7 +8,8 @@ use crate::{
     conditions::condition::{Reason, Verdict},
     objects::{
         child::ChildKind,
-        views::{ChildView, ConditionView, ParentReferenceView},
+        statuses::{ConditionView, ParentReferenceView},
+        views::ChildView,
     },
 };
 

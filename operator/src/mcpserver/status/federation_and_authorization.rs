@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use mcp_entra_crds::ConditionType;
 
 use crate::{
-    conditions::condition::{Reason, Verdict},
+    conditions::condition::{Reason, Verdict, named},
     mcpserver::{
         pods::{PolledPod, report::Report},
-        status::{Facts, GRACE, named},
+        status::facts::{Facts, GRACE},
     },
 };
 

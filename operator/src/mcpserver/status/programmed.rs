@@ -11,7 +11,7 @@ use crate::{
     fleet::{Held, Progress, progress},
     mcpserver::{
         apply::{Conflict, Taken},
-        status::{Facts, available::resume},
+        status::{available::resume, facts::Facts},
     },
     objects::{child::ChildKind, foreign::bounded, names::ADOPT, owner::Owner},
     runtime::errors::Error,
@@ -210,7 +210,7 @@ fn listed<'a>(objects: impl IntoIterator<Item = &'a Taken>, owner: &Owner) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcpserver::validate::tests::mk_owner;
+    use crate::objects::fixtures::mk_owner;
 
     fn mk_conflict(objects: &[(ChildKind, Option<&str>)]) -> Conflict {
         let objects =

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mcp_entra_policy::ServerStatus;
 use serde_json::json;
@@ -6,13 +6,18 @@ use serde_json::json;
 use super::*;
 use crate::{
     conditions::condition::State,
-    mcpserver::{
-        pods::PollError,
-        validate::tests::{mk_owner, mk_server},
+    mcpserver::pods::{PollError, PolledPod},
+    objects::{
+        edition::Mounted,
+        fixtures::{mk_owner, mk_server},
+        names::CONFIGURATION_HASH,
     },
-    objects::names::CONFIGURATION_HASH,
     ownership::{Held, Lost},
-    policy::{binding::Target, compile::compile},
+    policy::{
+        binding::Target,
+        compile::{Compiled, compile},
+    },
+    watch::stores::OwnChildren,
 };
 
 fn mk_pod(name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledPod {
@@ -231,6 +236,6 @@ fn whatever_a_pod_says_the_status_is_one_that_the_api_server_takes() {
 #[test]
 fn long_lists_of_names_are_cut() {
     let names: Vec<String> = (0..12).map(|number| number.to_string()).collect();
-    assert_eq!(named(&names), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
-    assert_eq!(named(&["a".to_owned()]), "a");
+    assert_eq!(crate::conditions::condition::named(&names), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
+    assert_eq!(crate::conditions::condition::named(&["a".to_owned()]), "a");
 }

@@ -6,9 +6,12 @@ use mcp_entra_crds::{Exposure, GatewayExposure, GatewayReference, IngressExposur
 
 use crate::{
     conditions::condition::Reason,
-    mcpserver::validate::{Refusal, matches_any, refuse},
+    mcpserver::{
+        resolved::NamedGateway,
+        validate::refusal::{Refusal, refuse},
+    },
     objects::{child::ChildKind, names::EXPOSES, owner::Owner},
-    runtime::options::Options,
+    runtime::options::{Options, matches_any},
     watch::{gateways::ListenerView, stores::OwnChildren},
 };
 
@@ -38,36 +41,6 @@ pub(crate) enum Way {
     Listeners(Vec<GatewayReference>),
     /// A listener of the server's own at a Gateway, with the certificate in that Secret.
     OwnListener { gateway: GatewayReference, secret_name: String },
-}
-
-/// A Gateway that an exposure names, as it is seen.
-#[derive(Clone, Debug)]
-pub(crate) struct NamedGateway {
-    /// As the spec names it.
-    pub(crate) parent: GatewayReference,
-    pub(crate) namespace: String,
-    /// What it listens to; absent where there is no such Gateway.
-    pub(crate) listeners: Option<Vec<ListenerView>>,
-    /// Its controller sets a time for each request where a route asks for one.
-    pub(crate) takes_timeouts: bool,
-}
-
-impl NamedGateway {
-    /// The listener that the spec names, if there is one.
-    fn listener(&self) -> Option<&ListenerView> {
-        let section_name = self.parent.section_name.as_ref()?;
-        self.listeners.iter().flatten().find(|listener| listener.name == *section_name)
-    }
-
-    /// What of it does not exist, if anything does not.
-    fn absent(&self) -> Option<String> {
-        let gateway = format!("Gateway {}/{}", self.namespace, self.parent.name);
-        match &self.parent.section_name {
-            _ if self.listeners.is_none() => Some(gateway),
-            Some(section_name) if self.listener().is_none() => Some(format!("listener {section_name} of {gateway}")),
-            _ => None,
-        }
-    }
 }
 
 /// Decides whether, and how, the server can be exposed. Where nobody can see Gateways, each that the spec names is taken
@@ -210,7 +183,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::mcpserver::validate::tests::{mk_options, mk_owner};
+    use crate::{mcpserver::validate::tests::mk_options, objects::fixtures::mk_owner};
 
     fn check(exposure: Value, gateways: &[NamedGateway]) -> Result<Exposed, Refusal> {
         check_for(&["*"], exposure, Some(gateways))

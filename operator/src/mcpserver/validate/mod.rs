@@ -1,6 +1,7 @@
 //! Validating: what the API server's own validation cannot know. What comes out can be built without failing. Pure.
 
 pub(crate) mod exposure;
+pub(crate) mod refusal;
 pub(crate) mod workload;
 
 use mcp_entra_crds::{DEFAULT_PATH, Exposure, McpServer, McpServerSpec, RateLimit};
@@ -13,14 +14,15 @@ use crate::{
     conditions::condition::Reason,
     fleet::{RequestedHash, requested_hash},
     mcpserver::{
-        resolve::{ResolvedAccount, ResolvedTrustBundle},
+        resolved::{Resolved, ResolvedTrustBundle},
         validate::{
-            exposure::{Exposed, NamedGateway},
+            exposure::Exposed,
+            refusal::{Refusal, refuse},
             workload::Workload,
         },
     },
     objects::{owner::Owner, trust::Trust},
-    runtime::options::Options,
+    runtime::options::{Options, matches_any},
 };
 
 /// An McpServer that can be built.
@@ -43,36 +45,6 @@ pub(crate) struct Validated {
     pub(crate) requested_hash: RequestedHash,
     /// Seconds after which a roll-out that makes no progress has failed.
     pub(crate) roll_out_deadline_seconds: i32,
-}
-
-/// Why an McpServer cannot be built, as its `Accepted` condition says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) reason: Reason,
-    pub(crate) message: String,
-}
-
-impl Refusal {
-    /// Returns true if the server is exposed no longer. After any other refusal it stays exposed as it was.
-    pub(crate) fn hides(&self) -> bool {
-        matches!(self.reason, Reason::TlsRequired | Reason::HostNotAllowed)
-    }
-}
-
-pub(crate) fn refuse<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { reason, message: message.into() })
-}
-
-/// What the spec refers to, as it was found.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Resolved {
-    /// The server uid that the live Deployment's pods carry; absent if there is no Deployment, or it notes none.
-    pub(crate) pods_uid: Option<String>,
-    pub(crate) trust_bundle: ResolvedTrustBundle,
-    /// The ServiceAccount that `spec.entra.federation` names.
-    pub(crate) account: ResolvedAccount,
-    /// The Gateways that `spec.exposure` names; absent where nobody can see Gateways.
-    pub(crate) gateways: Option<Vec<NamedGateway>>,
 }
 
 /// Decides whether the McpServer can be built.
@@ -159,14 +131,6 @@ fn image(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
             "spec.image: {image} is not allowed here; remove it to run the operator's own, or ask whoever runs mcp-entra-operator to start it with --allowed-image={image}"
         ),
     )
-}
-
-/// Whether a list of names, or of prefixes followed by `*`, has a name.
-pub(crate) fn matches_any(allowed: &[String], name: &str) -> bool {
-    allowed.iter().any(|allowed| match allowed.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => name == allowed,
-    })
 }
 
 /// What clients connect to.
@@ -265,6 +229,7 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::objects::fixtures::{mk_owner, mk_server};
 
     pub(crate) fn mk_options() -> Options {
         Options {
@@ -293,31 +258,6 @@ pub(crate) mod tests {
             identity: None,
             listen: ([127, 0, 0, 1], 0).into(),
         }
-    }
-
-    pub(crate) fn mk_owner() -> Owner {
-        Owner { namespace: "productivity".into(), name: "graph".into(), uid: "uid-1".into() }
-    }
-
-    pub(crate) fn mk_server() -> McpServer {
-        serde_json::from_value(json!({
-            "apiVersion": "mcp-entra.dev/v1alpha1",
-            "kind": "McpServer",
-            "metadata": {"name": "graph", "namespace": "productivity", "uid": "uid-1", "generation": 2},
-            "spec": {
-                "entra": {
-                    "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
-                    "clientId": "1c2d0000-0000-0000-0000-00000000000b",
-                },
-                "graph": {"scopes": ["User.Read"]},
-                "exposure": {
-                    "host": "graph.mcp.contoso.com",
-                    "ingress": {"className": "testbed"},
-                    "tls": {"secretName": "graph-tls"},
-                },
-            },
-        }))
-        .unwrap()
     }
 
     fn check(change: impl FnOnce(&mut McpServer), bundle: &ResolvedTrustBundle) -> Result<Validated, Refusal> {

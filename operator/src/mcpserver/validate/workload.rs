@@ -9,14 +9,14 @@ use mcp_entra_policy::ServerConfiguration;
 use crate::{
     conditions::condition::Reason,
     mcpserver::{
-        resolve::ResolvedAccount,
-        validate::{Refusal, matches_any, refuse},
+        resolved::ResolvedAccount,
+        validate::refusal::{Refusal, refuse},
     },
     objects::{
         names::{ALLOW_SERVER, CLIENT_ID},
         owner::Owner,
     },
-    runtime::options::{Options, PodMonitors},
+    runtime::options::{Options, PodMonitors, matches_any},
 };
 
 /// The pods of a server.
@@ -208,10 +208,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::mcpserver::validate::{
-        Resolved,
-        tests::{mk_options, mk_owner, mk_server},
-        validate,
+    use crate::{
+        mcpserver::{
+            resolved::Resolved,
+            validate::{tests::mk_options, validate},
+        },
+        objects::fixtures::{mk_owner, mk_server},
     };
 
     fn check(

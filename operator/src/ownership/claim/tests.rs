@@ -1,5 +1,5 @@
 use super::*;
-use crate::mcpserver::validate::tests::mk_server;
+use crate::objects::fixtures::mk_server;
 
 const GRACE: Duration = Duration::from_secs(600);
 const TENANT: &str = "8f6b0000-0000-0000-0000-00000000000a";

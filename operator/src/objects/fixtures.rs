@@ -1,0 +1,31 @@
+//! An McpServer of the tests, and its owner.
+
+use mcp_entra_crds::McpServer;
+use serde_json::json;
+
+use crate::objects::owner::Owner;
+
+pub(crate) fn mk_owner() -> Owner {
+    Owner { namespace: "productivity".into(), name: "graph".into(), uid: "uid-1".into() }
+}
+
+pub(crate) fn mk_server() -> McpServer {
+    serde_json::from_value(json!({
+        "apiVersion": "mcp-entra.dev/v1alpha1",
+        "kind": "McpServer",
+        "metadata": {"name": "graph", "namespace": "productivity", "uid": "uid-1", "generation": 2},
+        "spec": {
+            "entra": {
+                "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
+                "clientId": "1c2d0000-0000-0000-0000-00000000000b",
+            },
+            "graph": {"scopes": ["User.Read"]},
+            "exposure": {
+                "host": "graph.mcp.contoso.com",
+                "ingress": {"className": "testbed"},
+                "tls": {"secretName": "graph-tls"},
+            },
+        },
+    }))
+    .unwrap()
+}

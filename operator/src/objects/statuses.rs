@@ -1,0 +1,118 @@
+//! The parts of statuses that are read, of children and of pods.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
+
+use crate::objects::foreign::Foreign;
+
+/// What is read of a child's status.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ChildStatusView {
+    pub(crate) observed_generation: Option<i64>,
+    pub(crate) replicas: i32,
+    pub(crate) ready_replicas: i32,
+    pub(crate) updated_replicas: i32,
+    pub(crate) conditions: Vec<ConditionView>,
+    /// Of an Ingress: the addresses that its controller announced.
+    pub(crate) load_balancer: LoadBalancerView,
+    /// Of an HTTPRoute: what each Gateway says of it.
+    pub(crate) parents: Vec<ParentView>,
+    /// Of a ListenerSet: what the Gateway says of each listener.
+    pub(crate) listeners: Vec<ListenerStatusView>,
+    /// Of a Certificate: until when it is valid.
+    pub(crate) not_after: Option<Time>,
+    /// Of a Certificate: when it should have been renewed.
+    pub(crate) renewal_time: Option<Time>,
+}
+
+/// What one Gateway, or ListenerSet, says of a route.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ParentView {
+    pub(crate) parent_ref: ParentReferenceView,
+    pub(crate) conditions: Vec<ConditionView>,
+}
+
+/// What a Gateway says of one listener of a ListenerSet.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ListenerStatusView {
+    pub(crate) conditions: Vec<ConditionView>,
+}
+
+/// Which Gateway, or ListenerSet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ParentReferenceView {
+    pub(crate) kind: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+    pub(crate) section_name: Option<String>,
+}
+
+/// What is read of a condition.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ConditionView {
+    #[serde(rename = "type")]
+    pub(crate) type_: String,
+    pub(crate) status: String,
+    pub(crate) reason: Foreign,
+    pub(crate) message: Foreign,
+    pub(crate) observed_generation: Option<i64>,
+    pub(crate) last_transition_time: Option<Time>,
+}
+
+/// Whether a condition of that type is `True`.
+pub(crate) fn is_true(conditions: &[ConditionView], type_: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
+}
+
+/// What is read of a container's status.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ContainerStatusView {
+    pub(crate) image: Foreign,
+    pub(crate) state: ContainerStateView,
+    pub(crate) last_state: ContainerStateView,
+}
+
+impl ContainerStatusView {
+    pub(super) fn is_telling(&self) -> bool {
+        let (now, last) = (&self.state, &self.last_state);
+        now.waiting.is_some() || now.terminated.is_some() || last.terminated.is_some()
+    }
+}
+
+/// What is read of a container's state.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ContainerStateView {
+    pub(crate) waiting: Option<StateDetailView>,
+    pub(crate) terminated: Option<StateDetailView>,
+}
+
+/// Why a container is in its state.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct StateDetailView {
+    pub(crate) reason: Foreign,
+    pub(crate) message: Foreign,
+    pub(crate) exit_code: Option<i32>,
+}
+
+/// The addresses that an ingress controller announced.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct LoadBalancerView {
+    pub(crate) ingress: Vec<AddressView>,
+}
+
+/// An address that an ingress controller announced.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AddressView {
+    pub(crate) ip: Option<Foreign>,
+    pub(crate) hostname: Option<Foreign>,
+}
