@@ -35,7 +35,7 @@ pub use commands::check::{CheckError, CheckOptions, check};
 pub use commands::manifests::ManifestError;
 pub use commands::preview::{PreviewError, PreviewOptions, preview};
 pub use commands::render::{Arguments as RenderArguments, RenderError, render};
-pub use runtime::leader::Lost;
+pub use runtime::leader::LeaseLost;
 pub use runtime::options::{Options, PodMonitors};
 pub use runtime::permissions::Blind;
 pub use wiring::allowed_hosts::NoHostAllowed;

@@ -7,7 +7,7 @@ mod turns;
 
 pub(crate) use progress::{Progress, progress};
 pub(crate) use requested::{RequestedHash, requested_hash};
-pub(crate) use turns::{Held, Member, Next, Turns, turn};
+pub(crate) use turns::{Member, Next, Turns, Waits, turn};
 
 use crate::objects::{names::ROLL_OUT, views::ChildView};
 

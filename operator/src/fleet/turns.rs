@@ -24,7 +24,7 @@ const HALTING_NAMESPACES: usize = 2;
 
 /// Why a server's pods are left as they are for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum Waits {
     /// As many servers as may be are being upgraded.
     Busy,
     /// A server of the same namespace, named here, did not come up.
@@ -79,7 +79,7 @@ pub(crate) fn turn(
     at_once: usize,
     turns: &Turns,
     now: Instant,
-) -> Result<RollOut, Held> {
+) -> Result<RollOut, Waits> {
     let Some((live, progress)) = live else {
         turns.take(&next.owner.uid);
         return Ok(RollOut::Requested);
@@ -98,7 +98,7 @@ pub(crate) fn turn(
         return Ok(RollOut::Upgrade);
     }
     if live.paused {
-        return Err(Held::Paused);
+        return Err(Waits::Paused);
     }
     // Locked while everything is counted: two passes at once must not both get the last turn.
     let mut given = turns.lock();
@@ -120,10 +120,10 @@ pub(crate) fn turn(
         }
     }
     if let Some(failed) = failed.iter().find(|failed| failed.namespace == next.owner.namespace) {
-        return Err(Held::HaltedBy(failed.name.clone()));
+        return Err(Waits::HaltedBy(failed.name.clone()));
     }
     if failed.iter().map(|failed| &failed.namespace).collect::<BTreeSet<_>>().len() >= HALTING_NAMESPACES {
-        return Err(Held::Halted);
+        return Err(Waits::Halted);
     }
     let is_counted = |(uid, turn): &(&String, &Turn)| {
         **uid != next.owner.uid && now.saturating_duration_since(turn.since) < LONGEST_TURN
@@ -138,7 +138,7 @@ pub(crate) fn turn(
         // Those that run already may be more than a namespace's share, and keep nobody else's from it.
         let held: usize = counted.values().map(|count| share.min(*count)).sum();
         if held >= at_once || counted.get(&*namespace).is_some_and(|count| *count >= share) {
-            return Err(Held::Busy);
+            return Err(Waits::Busy);
         }
         given.insert(next.owner.uid.clone(), Turn { namespace, template: next.template.to_owned(), since: now });
     }
@@ -194,7 +194,7 @@ mod tests {
             full_name: &str,
             at_once: usize,
             others: &[(&str, &str, Progress)],
-        ) -> Result<RollOut, Held> {
+        ) -> Result<RollOut, Waits> {
             let (owner, requested) = (mk_owner(full_name), RequestedHash::mk("asked"));
             let next = Next { owner: &owner, template: "new", requested: &requested };
             let own = others.iter().find(|(name, ..)| *name == full_name);
@@ -206,7 +206,7 @@ mod tests {
             turn(next, Some((&live, progress)), fleet, at_once, &self.turns, self.start + elapsed)
         }
 
-        fn ask(&self, full_name: &str, at_once: usize, others: &[(&str, &str, Progress)]) -> Result<RollOut, Held> {
+        fn ask(&self, full_name: &str, at_once: usize, others: &[(&str, &str, Progress)]) -> Result<RollOut, Waits> {
             self.ask_after(Duration::ZERO, full_name, at_once, others)
         }
     }
@@ -220,9 +220,9 @@ mod tests {
         assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade));
         assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade), "a turn is kept");
         assert_eq!(fleet.ask("y/b", 2, &old), Ok(RollOut::Upgrade));
-        assert_eq!(fleet.ask("z/c", 2, &old), Err(Held::Busy));
+        assert_eq!(fleet.ask("z/c", 2, &old), Err(Waits::Busy));
         let running = [("x/a", "new", Running), ("y/b", "new", Running), ("z/c", "old", Settled)];
-        assert_eq!(fleet.ask("z/c", 2, &running), Err(Held::Busy));
+        assert_eq!(fleet.ask("z/c", 2, &running), Err(Waits::Busy));
         let one_done = [("x/a", "new", Settled), ("y/b", "new", Running), ("z/c", "old", Settled)];
         assert_eq!(fleet.ask("z/c", 2, &one_done), Ok(RollOut::Upgrade));
     }
@@ -236,7 +236,7 @@ mod tests {
             ("x/a", Ok(RollOut::Upgrade)),
             ("x/b", Ok(RollOut::Upgrade)),
             ("x/c", Ok(RollOut::Upgrade)),
-            ("x/d", Err(Held::Busy)),
+            ("x/d", Err(Waits::Busy)),
             ("y/a", Ok(RollOut::Upgrade)),
             ("y/b", Ok(RollOut::Upgrade)),
         ] {
@@ -244,7 +244,7 @@ mod tests {
         }
         // Those that run when an operator starts count, too.
         let running = [("x/a", "new", Running), ("x/b", "old", Settled), ("y/a", "old", Settled)];
-        assert_eq!(Fleet::new().ask("x/b", 2, &running), Err(Held::Busy));
+        assert_eq!(Fleet::new().ask("x/b", 2, &running), Err(Waits::Busy));
         assert_eq!(Fleet::new().ask("y/a", 2, &running), Ok(RollOut::Upgrade));
         // Whoever may write Deployments can have any number seem to be upgraded.
         let many = ["x/a", "x/b", "x/c", "x/d", "x/e"].map(|name| (name, "new", Running));
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn upgrades_that_run_when_an_operator_starts_have_their_turn() {
         let running = [("x/a", "new", Running), ("x/b", "old", Settled)];
-        assert_eq!(Fleet::new().ask("x/b", 1, &running), Err(Held::Busy));
+        assert_eq!(Fleet::new().ask("x/b", 1, &running), Err(Waits::Busy));
     }
 
     #[test]
@@ -278,9 +278,9 @@ mod tests {
     fn no_turn_lasts_for_ever_though_the_upgrade_never_ends() {
         let fleet = Fleet::new();
         let running = [("x/a", "new", Running), ("y/b", "old", Settled)];
-        assert_eq!(fleet.ask("y/b", 1, &running), Err(Held::Busy));
+        assert_eq!(fleet.ask("y/b", 1, &running), Err(Waits::Busy));
         let almost = LONGEST_TURN.saturating_sub(Duration::from_secs(1));
-        assert_eq!(fleet.ask_after(almost, "y/b", 1, &running), Err(Held::Busy));
+        assert_eq!(fleet.ask_after(almost, "y/b", 1, &running), Err(Waits::Busy));
         assert_eq!(fleet.ask_after(LONGEST_TURN, "y/b", 1, &running), Ok(RollOut::Upgrade));
     }
 
@@ -291,12 +291,12 @@ mod tests {
             fleet.extend(failed.iter().map(|name| (*name, "new", Failed)));
             Fleet::new().ask(full_name, 5, &fleet)
         };
-        let halted_by = |name: &str| Err(Held::HaltedBy(name.into()));
+        let halted_by = |name: &str| Err(Waits::HaltedBy(name.into()));
         for (asks, failed, expected) in [
             ("x/well", &["x/a"][..], halted_by("a")),
             ("y/well", &["x/a"], Ok(RollOut::Upgrade)),
             ("y/well", &["x/a", "x/b", "x/c"], Ok(RollOut::Upgrade)),
-            ("z/well", &["x/a", "y/a"], Err(Held::Halted)),
+            ("z/well", &["x/a", "y/a"], Err(Waits::Halted)),
             ("y/well", &["x/b", "y/a"], halted_by("a")),
         ] {
             assert_eq!(ask(asks, failed), expected, "{asks} {failed:?}");
@@ -307,14 +307,14 @@ mod tests {
     fn what_failed_may_be_mended_though_it_halts_the_others() {
         let fleet = [("x/a", "bad", Failed), ("y/a", "bad", Failed), ("x/b", "old", Settled)];
         assert_eq!(Fleet::new().ask("x/a", 1, &fleet), Ok(RollOut::Upgrade));
-        assert_eq!(Fleet::new().ask("x/b", 1, &fleet), Err(Held::HaltedBy("a".into())));
+        assert_eq!(Fleet::new().ask("x/b", 1, &fleet), Err(Waits::HaltedBy("a".into())));
     }
 
     #[test]
     fn a_paused_server_waits_until_it_is_resumed_without_taking_a_turn() {
         let fleet = Fleet::new();
         let paused = [("x/a", "old", Paused), ("x/b", "old", Settled)];
-        assert_eq!(fleet.ask("x/a", 1, &paused), Err(Held::Paused));
+        assert_eq!(fleet.ask("x/a", 1, &paused), Err(Waits::Paused));
         assert_eq!(fleet.ask("x/b", 1, &paused), Ok(RollOut::Upgrade));
     }
 
@@ -327,7 +327,7 @@ mod tests {
             let live = live.map(|live| (live, Settled));
             turn(next(template), live, halted, 1, &Turns::default(), Instant::now())
         };
-        let held = Err(Held::HaltedBy("a".into()));
+        let held = Err(Waits::HaltedBy("a".into()));
         assert_eq!(ask("new", None), Ok(RollOut::Requested));
         assert_eq!(ask("new", Some(&mk_live("old", "v1-else", 2, false))), Ok(RollOut::Requested));
         assert_eq!(ask("new", Some(&mk_live("old", "v1-else", 2, true))), Ok(RollOut::Requested), "paused");

@@ -39,7 +39,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a pass over a mapping of that kind uses.
-pub(crate) struct Context<K: Resource<DynamicType = ()> + Clone + 'static> {
+pub(crate) struct MappingContext<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(crate) client: Client,
     pub(crate) mappings: Store<DeserializeGuard<K>>,
     pub(crate) servers: Store<WatchedServer>,
@@ -56,7 +56,7 @@ pub(crate) struct Context<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(crate) unwritten: Unwritten,
 }
 
-impl<K: Resource<DynamicType = ()> + Clone + 'static> Context<K> {
+impl<K: Resource<DynamicType = ()> + Clone + 'static> MappingContext<K> {
     /// The status that was written upon this version of a mapping; once the watch shows another, it shows that, too.
     fn written(&self, uid: &str, version: &Option<String>) -> Option<McpRoleMappingStatus> {
         let mut written = self.written.lock();
@@ -76,7 +76,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Context<K> {
 }
 
 /// Brings one mapping's status to what is so.
-pub(crate) async fn reconcile<K>(mapping: &K, context: &Context<K>) -> Result<Action, Error>
+pub(crate) async fn reconcile<K>(mapping: &K, context: &MappingContext<K>) -> Result<Action, Error>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
     for<'a> Mapping<'a>: From<&'a K>,
@@ -126,7 +126,7 @@ async fn write<K: Resource<DynamicType = ()> + Clone + 'static>(
     uid: &str,
     status: &McpRoleMappingStatus,
     about: &ObjectReference,
-    context: &Context<K>,
+    context: &MappingContext<K>,
 ) -> Result<(), Error> {
     let (kind, name, resource) = (K::kind(&()), mapping.name(), ApiResource::erase::<K>(&()));
     let api: Api<DynamicObject> = match &mapping.metadata.namespace {

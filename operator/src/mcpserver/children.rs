@@ -59,7 +59,7 @@ pub(crate) struct Applied {
     /// Kinds that the spec asks for and this cluster lacks.
     pub(crate) missing: BTreeSet<ChildKind>,
     /// Why the pods as built are not rolled out yet.
-    pub(crate) upgrade: Option<fleet::Held>,
+    pub(crate) upgrade: Option<fleet::Waits>,
     /// The ConfigMaps that the pods are to mount.
     pub(crate) mounted: Mounted,
 }
@@ -299,7 +299,7 @@ fn turn(
     validated: &Validated,
     mounted: Mounted,
     seen: &SeenChildren,
-) -> Result<Result<RollOut, fleet::Held>, Error> {
+) -> Result<Result<RollOut, fleet::Waits>, Error> {
     let Context { world, options, turns, .. } = context;
     let owner = &validated.owner;
     // Without its configuration no pod would start again.

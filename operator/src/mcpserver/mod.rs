@@ -4,10 +4,11 @@ pub(crate) mod apply;
 pub(crate) mod build;
 mod children;
 pub(crate) mod context;
-pub(crate) mod controller;
+
 pub(crate) mod editions;
 pub(crate) mod memory;
 pub(crate) mod pods;
+pub(crate) mod reconcile;
 pub(crate) mod resolve;
 pub(crate) mod resolved;
 pub(crate) mod status;

@@ -277,10 +277,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{
-        objects::{fixtures::mk_owner, seen::Seen},
-        watch::triggers::server_of,
-    };
+    use crate::objects::{fixtures::mk_owner, seen::Seen};
 
     #[test]
     fn a_child_is_seen_alike_by_its_watch_and_by_a_look_at_it() {
@@ -295,7 +292,7 @@ mod tests {
             let looked: DynamicObject = serde_json::from_value(object.clone()).unwrap();
             let watched: ChildView = serde_json::from_value(object).unwrap();
             assert_eq!(Seen::of(&looked.metadata, &owner), Seen::watched(&watched, &owner));
-            assert_eq!(server_of(&watched).unwrap().name, owner.name);
+            assert_eq!(watched.server(), Some(&*owner.name));
         }
     }
 
@@ -311,7 +308,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(*child.annotations, [(ADOPT, "graph".into())]);
-        assert!(child.status.is_none() && server_of(&child).is_none());
+        assert!(child.status.is_none() && child.server().is_none());
 
         let pod: PodView = serde_json::from_value(json!({
             "metadata": {"annotations": {SERVER_UID: "uid", "a": "b"}, "labels": {"a": "b"}, "generateName": "graph-"},

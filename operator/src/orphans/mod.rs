@@ -41,7 +41,7 @@ use crate::{
         errors::{Error, Failures, SOON},
         leader::Leadership,
     },
-    watch::orphaned::{Evidence, Seen, Suspect},
+    watch::orphaned::{Evidence, Suspect, Suspects},
 };
 
 /// The longest time between rounds. An McpServer that is gone wakes nobody, nor does a pod that starts late.
@@ -177,7 +177,7 @@ async fn ask_all(context: Arc<Context>, due: Vec<(OrphanedPod, Option<Nudged>)>)
 impl Orphans {
     /// Looks at everything once. Returns the pause until the next look.
     async fn round(&mut self) -> Duration {
-        let seen = Seen::of(&self.context.world);
+        let seen = Suspects::of(&self.context.world);
         self.forget(&seen);
         let due = self.due(&seen, Instant::now());
         for attempt in attempt_all(self.context.client.clone(), due).await {
@@ -190,14 +190,14 @@ impl Orphans {
     }
 
     /// Forgets what is no orphan any more.
-    fn forget(&mut self, seen: &Seen) {
+    fn forget(&mut self, seen: &Suspects) {
         let uids: HashSet<&str> = seen.suspects.iter().map(|suspect| &*suspect.object.uid).collect();
         self.notes.retain(|uid, _| uids.contains(&**uid));
         self.failures.retain(|uid| uids.contains(uid));
     }
 
     /// The orphans that may still have rights, those first that have waited longest, each with what was told of it last.
-    fn due(&mut self, seen: &Seen, now: Instant) -> Vec<(Suspect, Option<Reason>)> {
+    fn due(&mut self, seen: &Suspects, now: Instant) -> Vec<(Suspect, Option<Reason>)> {
         let mut due = Vec::new();
         for suspect in &seen.suspects {
             let note = self.notes.entry(suspect.object.uid.clone()).or_default();
@@ -256,7 +256,7 @@ impl Orphans {
     }
 
     /// Counts the pods that may still enforce what was granted. Returns the pause until the next round.
-    fn pause(&self, seen: &Seen, pods: &[OrphanedPod]) -> Duration {
+    fn pause(&self, seen: &Suspects, pods: &[OrphanedPod]) -> Duration {
         let asked: Vec<_> = pods.iter().map(|orphaned| self.asked.get(&orphaned.pod.uid)).collect();
         let behind = asked.iter().filter(|asked| asked.is_none_or(|asked| !asked.enforces)).count();
         self.context.metrics.orphaned_pods(behind);
@@ -270,7 +270,7 @@ impl Orphans {
     }
 
     /// The running pods of orphans.
-    fn pods(&self, seen: &Seen) -> Vec<OrphanedPod> {
+    fn pods(&self, seen: &Suspects) -> Vec<OrphanedPod> {
         let policies = seen.suspects.iter().filter(|suspect| suspect.kind == ChildKind::Policy);
         let certain = policies.filter_map(|suspect| {
             let note = self.notes.get(&suspect.object.uid)?;

@@ -33,7 +33,7 @@ const AT_ONCE: usize = 8;
 
 /// Frees what nobody holds any longer. Nothing is written while all holders are there.
 pub(crate) async fn sweep(ledger: &Ledger, claims: &Claims, named: Named<'_>, children: &Children) {
-    let (exposed, all) = (Exposed::of(children), claims.all());
+    let (exposed, all) = (LeadingHosts::of(children), claims.all());
     let surplus = surplus(all.iter().filter_map(|view| view.claim.as_ref()), VACANT);
     let released = all.iter().filter_map(|view| {
         let claim = view.claim.as_ref()?;
@@ -83,9 +83,9 @@ async fn write(ledger: &Ledger, view: &ClaimView, released: Released) -> Result<
 }
 
 /// Servers, by namespace and name, and the hosts from which something leads clients to them now, orphans included.
-struct Exposed(HashSet<(String, String, String)>);
+struct LeadingHosts(HashSet<(String, String, String)>);
 
-impl Exposed {
+impl LeadingHosts {
     fn of(children: &Children) -> Self {
         let from = |child: &ChildView| {
             let host = child.exposed_host()?;
@@ -97,7 +97,13 @@ impl Exposed {
     }
 }
 
-fn presence(claimed: &ClaimedValue, namespace: &str, holder: &Holder, named: Named<'_>, exposed: &Exposed) -> Presence {
+fn presence(
+    claimed: &ClaimedValue,
+    namespace: &str,
+    holder: &Holder,
+    named: Named<'_>,
+    exposed: &LeadingHosts,
+) -> Presence {
     // A server that cannot be read may name anything.
     let server = named(namespace, &holder.server);
     let names = server.as_ref().is_some_and(|server| match &server.0 {
@@ -166,7 +172,7 @@ mod tests {
             server.status = Some(McpServerStatus { conditions, ..McpServerStatus::default() });
             let named = move |_: &str, _: &str| Some(Arc::new(DeserializeGuard(Ok(server.clone()))));
             let holder = Holder { server: "graph".into(), path: None, shared: false, vacant_since: None };
-            presence(&value, "team", &holder, &named, &Exposed(HashSet::new()))
+            presence(&value, "team", &holder, &named, &LeadingHosts(HashSet::new()))
         };
         let old = || demands(&with_client_id("old")).pop().unwrap().claimed;
         assert_eq!(presence_of(old(), Some(1)), Presence::Leaving, "its pods still accept it");

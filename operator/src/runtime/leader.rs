@@ -53,7 +53,7 @@ impl Leadership {
 
 /// Why this replica leads no longer. Nothing that it knows can be trusted after that, so that it has to start anew.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Lost {
+pub enum LeaseLost {
     /// The API server took no renewal in time.
     #[error(
         "the lease could not be renewed within {} s, so another replica may lead by now; this one ends and starts anew",
@@ -176,8 +176,8 @@ impl Candidate {
     /// Takes the lease as soon as it is free and keeps it, until told to give it back or it is lost.
     ///
     /// # Errors
-    /// [`Lost`], at the very latest when another replica may lead.
-    pub(crate) async fn campaign(mut self, give_back: CancellationToken) -> Result<(), Lost> {
+    /// [`LeaseLost`], at the very latest when another replica may lead.
+    pub(crate) async fn campaign(mut self, give_back: CancellationToken) -> Result<(), LeaseLost> {
         let lost = give_back.run_until_cancelled(self.hold()).await;
         self.metrics.leads(false);
         self.leads.send_replace(false);
@@ -190,7 +190,7 @@ impl Candidate {
         }
     }
 
-    async fn hold(&mut self) -> Lost {
+    async fn hold(&mut self) -> LeaseLost {
         loop {
             let began = Instant::now();
             // One that hangs must leave time for another.
@@ -198,7 +198,7 @@ impl Candidate {
             let limit = self.expires.map_or(limit, |expires| limit.min(expires));
             match tokio::time::timeout_at(limit.into(), self.attempt()).await {
                 Ok(Ok(Claim::Take(lease))) => self.won(lease, began),
-                Ok(Ok(Claim::Leave(other))) if self.expires.is_some() => return Lost::Taken(other),
+                Ok(Ok(Claim::Leave(other))) if self.expires.is_some() => return LeaseLost::Taken(other),
                 Ok(Ok(Claim::Leave(_))) => self.is_failing = false,
                 // Somebody was quicker: who it was is seen at the next look.
                 Ok(Err(error)) if code(&error) == Some(409) => {}
@@ -209,7 +209,7 @@ impl Candidate {
             let next = Instant::now() + self.election.pause() * if renewed { 2 } else { 1 };
             tokio::time::sleep_until(self.expires.map_or(next, |expires| next.min(expires)).into()).await;
             if self.expires.is_some_and(|expires| expires <= Instant::now()) {
-                return Lost::Expired(self.election.renew_deadline());
+                return LeaseLost::Expired(self.election.renew_deadline());
             }
         }
     }

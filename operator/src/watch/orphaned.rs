@@ -77,14 +77,14 @@ pub(crate) fn leads_from(world: &World, host: &str) -> bool {
 }
 
 /// A view of the caches at one moment.
-pub(crate) struct Seen {
+pub(crate) struct Suspects {
     /// Policies and routes that may be orphans.
     pub(crate) suspects: Vec<Suspect>,
     /// Uids of the McpServers that own their policy.
     owners: HashSet<(String, String)>,
 }
 
-impl Seen {
+impl Suspects {
     pub(crate) fn of(world: &World) -> Self {
         let servers: HashSet<String> = world.servers.state().iter().filter_map(|server| server.uid()).collect();
         let is_shown = |controller: &Controller| servers.contains(&*controller.uid);
@@ -221,7 +221,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_pod_runs_the_policy_that_it_mounts_unless_a_server_of_its_own_namespace_owns_that() {
-        let seen = Seen { suspects: Vec::new(), owners: HashSet::from([owner_of("here", "uid-1")]) };
+        let seen = Suspects { suspects: Vec::new(), owners: HashSet::from([owner_of("here", "uid-1")]) };
         let policy = |namespace: &str, uid: &str, mounted: &str| {
             let labels = json!({"app.kubernetes.io/instance": "graph"});
             let annotations = json!({crate::objects::names::SERVER_UID: uid});

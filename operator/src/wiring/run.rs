@@ -22,7 +22,7 @@ use crate::{
     conditions::unwritten::Unwritten,
     fleet::Turns,
     mapping,
-    mcpserver::{context::Context, controller as server, memory::Memories, pods::status_client},
+    mcpserver::{context::Context, memory::Memories, pods::status_client, reconcile},
     orphans,
     ownership::{Ledger, claims, sweep},
     policy::{binding::Mapping, programmed::ProgrammedPolicies},
@@ -30,7 +30,7 @@ use crate::{
         api_client,
         by_uid::ByUid,
         errors::Error,
-        leader::{Candidate, Leadership, Lost},
+        leader::{Candidate, Leadership, LeaseLost},
         metrics::{Kind, Metrics},
         options::Options,
         permissions::{self, Blind},
@@ -75,7 +75,7 @@ pub enum RunError {
     NoHostAllowed(#[from] NoHostAllowed),
     /// This replica may lead no longer.
     #[error(transparent)]
-    Lost(#[from] Lost),
+    Lost(#[from] LeaseLost),
     /// The election ended without a word, which is a bug.
     #[error("the leader election broke off: {0}")]
     Election(#[from] tokio::task::JoinError),
@@ -187,7 +187,7 @@ pub async fn run(
         .run(reconcile_server, server_failed, context.clone())
         .for_each(|result| async { tell(result) });
 
-    let mapping_context = Arc::new(mapping::reconcile::Context {
+    let mapping_context = Arc::new(mapping::reconcile::MappingContext {
         client: client.clone(),
         mappings: mappings.clone(),
         servers: servers.clone(),
@@ -200,7 +200,7 @@ pub async fn run(
         passes: passes(Kind::McpRoleMapping),
         unwritten: unwritten(Kind::McpRoleMapping),
     });
-    let cluster_mapping_context = Arc::new(mapping::reconcile::Context {
+    let cluster_mapping_context = Arc::new(mapping::reconcile::MappingContext {
         client: client.clone(),
         mappings: cluster_mappings.clone(),
         servers: servers.clone(),
@@ -304,10 +304,10 @@ async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> 
         let context = &context;
         async move {
             let action = match &server.0 {
-                Ok(server) => server::reconcile(server, context, place).await?,
+                Ok(server) => reconcile::reconcile(server, context, place).await?,
                 Err(invalid) => {
                     unreadable(&*server, invalid);
-                    server::reconcile_unreadable(&invalid.metadata, context, place).await?
+                    reconcile::reconcile_unreadable(&invalid.metadata, context, place).await?
                 }
             };
             // Mappings wait for the first pass over each of their servers, and no longer.
@@ -320,7 +320,7 @@ async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> 
 
 async fn reconcile_mapping<K>(
     mapping: Arc<DeserializeGuard<K>>,
-    context: Arc<mapping::reconcile::Context<K>>,
+    context: Arc<mapping::reconcile::MappingContext<K>>,
 ) -> Result<Action, Error>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
@@ -358,7 +358,7 @@ fn server_failed(server: Arc<WatchedServer>, error: &Error, context: Arc<Context
 fn mapping_failed<K>(
     mapping: Arc<DeserializeGuard<K>>,
     error: &Error,
-    context: Arc<mapping::reconcile::Context<K>>,
+    context: Arc<mapping::reconcile::MappingContext<K>>,
 ) -> Action
 where
     K: Resource<DynamicType = ()> + Clone + 'static,

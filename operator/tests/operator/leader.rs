@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Api;
-use mcp_entra_operator::{Lost, RunError};
+use mcp_entra_operator::{LeaseLost, RunError};
 use serde_json::json;
 use testbed::{control_plane::Marker, supervisor::Supervisor};
 
@@ -86,7 +86,7 @@ async fn a_leader_that_cannot_renew_ends_before_another_may_lead() {
     bindings.delete(ACCOUNTS[0], &Default::default()).await.unwrap();
     let cut_off = Instant::now();
     let ended = operator.ended.await.unwrap();
-    assert!(matches!(ended, Err(RunError::Lost(Lost::Expired(_)))), "{ended:?}");
+    assert!(matches!(ended, Err(RunError::Lost(LeaseLost::Expired(_)))), "{ended:?}");
     let took = cut_off.elapsed();
     assert!(took < Duration::from_secs(6), "another might have led by then: {took:?}");
 

@@ -14,7 +14,7 @@ use crate::{
 
 /// What Available follows from.
 #[derive(Clone, Copy)]
-pub(crate) struct Rollout<'a> {
+pub(crate) struct PodFacts<'a> {
     pub(crate) namespace: &'a str,
     /// Pods that there should be: with an autoscaler, as many as it has set last.
     pub(crate) wanted: i32,
@@ -33,9 +33,9 @@ pub(crate) struct Rollout<'a> {
 }
 
 /// Whether enough pods of the newest spec, and no others, are ready now.
-pub(crate) fn availability(rollout: Rollout<'_>) -> Verdict {
-    let Rollout { namespace, wanted, deployment, autoscaler, is_external, is_stale, pods, polled, .. } = rollout;
-    let enough = rollout.enough.min(wanted);
+pub(crate) fn availability(facts: PodFacts<'_>) -> Verdict {
+    let PodFacts { namespace, wanted, deployment, autoscaler, is_external, is_stale, pods, polled, .. } = facts;
+    let enough = facts.enough.min(wanted);
     if wanted == 0 && autoscaler.is_some() {
         return Verdict::no(
             Reason::ScaledToZero,

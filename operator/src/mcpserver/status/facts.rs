@@ -41,7 +41,7 @@ pub(crate) struct Facts<'a> {
     /// Kinds that the spec asks for and this cluster lacks.
     pub(crate) missing: &'a BTreeSet<ChildKind>,
     /// Why the pods as built are not rolled out yet.
-    pub(crate) upgrade: Option<&'a fleet::Held>,
+    pub(crate) upgrade: Option<&'a fleet::Waits>,
     pub(crate) mounted: Mounted,
     pub(crate) children: &'a OwnChildren,
     /// Gateways and listeners that the spec names and that do not exist, in words.

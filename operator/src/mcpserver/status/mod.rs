@@ -27,7 +27,7 @@ use crate::{
         memory::{ServerMemory, WrittenStatus},
         pods::report,
         status::{
-            available::{Rollout, availability},
+            available::{PodFacts, availability},
             exposed::Leading,
             facts::Facts,
             federation_and_authorization::{authorization, federation},
@@ -46,7 +46,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
     let mut verdicts = vec![
         (ConditionType::Accepted, accepted(facts, &previous.conditions)),
         (ConditionType::Programmed, programmed(facts)),
-        (ConditionType::Available, availability(rollout(facts))),
+        (ConditionType::Available, availability(pod_facts(facts))),
         (ConditionType::FederationReady, federation(facts, &previous.conditions)),
         (ConditionType::AuthorizationReady, authorization(facts, &previous.conditions)),
     ];
@@ -119,8 +119,8 @@ fn version(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<String> {
     versions.min_by_key(numbers).or_else(|| previous.version.clone())
 }
 
-fn rollout<'a>(facts: &Facts<'a>) -> Rollout<'a> {
-    Rollout {
+fn pod_facts<'a>(facts: &Facts<'a>) -> PodFacts<'a> {
+    PodFacts {
         namespace: &facts.owner.namespace,
         wanted: wanted(facts),
         enough: match &facts.server.spec.autoscaling {

@@ -8,7 +8,7 @@ use mcp_entra_crds::ConditionType;
 
 use crate::{
     conditions::condition::{Reason, Verdict},
-    fleet::{Held, Progress, progress},
+    fleet::{Progress, Waits, progress},
     mcpserver::{
         apply::{Conflict, Taken},
         status::{available::resume, facts::Facts},
@@ -93,7 +93,7 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
 fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
     let Owner { namespace, name, .. } = facts.owner;
     let deployment = facts.child(ChildKind::Deployment);
-    if deployment.is_some_and(|deployment| deployment.paused) || facts.upgrade == Some(&Held::Paused) {
+    if deployment.is_some_and(|deployment| deployment.paused) || facts.upgrade == Some(&Waits::Paused) {
         let resume = resume(namespace, name);
         return (
             Reason::RollOutPaused,
@@ -105,13 +105,13 @@ fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
         (reason, format!("{what} {why}"))
     };
     match facts.upgrade {
-        Some(Held::Busy) => {
+        Some(Waits::Busy) => {
             return held(
                 Reason::UpgradeWaiting,
                 "replaced by those of the operator's version once other servers have been; wait".to_owned(),
             );
         }
-        Some(Held::HaltedBy(failed)) => {
+        Some(Waits::HaltedBy(failed)) => {
             return held(
                 Reason::UpgradeHalted,
                 format!(
@@ -119,10 +119,10 @@ fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
                 ),
             );
         }
-        Some(Held::Halted) => {
+        Some(Waits::Halted) => {
             return held(Reason::UpgradeHalted, "left as they are, since those of the operator's version do not come up in several namespaces; ask whoever runs mcp-entra-operator".to_owned());
         }
-        Some(Held::Paused) | None => {}
+        Some(Waits::Paused) | None => {}
     }
     let progress = deployment.map(|deployment| progress(deployment, || facts.pods.to_vec()));
     let upgraded = "the children are applied as built, and the pods of the operator's version";

@@ -18,14 +18,14 @@ fn mk_pod(status: serde_json::Value) -> PodView {
         .unwrap()
 }
 
-fn mk_rollout<'a>(wanted: i32, deployment: Option<&'a ChildView>, pods: &'a [&'a PodView]) -> Rollout<'a> {
+fn mk_facts<'a>(wanted: i32, deployment: Option<&'a ChildView>, pods: &'a [&'a PodView]) -> PodFacts<'a> {
     let namespace = "productivity";
     let (autoscaler, is_external, is_stale) = (None, false, false);
-    Rollout { namespace, wanted, enough: wanted, deployment, autoscaler, is_external, is_stale, pods, polled: &[] }
+    PodFacts { namespace, wanted, enough: wanted, deployment, autoscaler, is_external, is_stale, pods, polled: &[] }
 }
 
 fn available(wanted: i32, deployment: Option<&ChildView>, pods: &[&PodView]) -> Verdict {
-    availability(mk_rollout(wanted, deployment, pods))
+    availability(mk_facts(wanted, deployment, pods))
 }
 
 fn with_container(container: serde_json::Value) -> Verdict {
@@ -55,7 +55,7 @@ fn an_autoscaler_without_metrics_is_told_while_the_pods_serve_and_one_that_works
         }));
         let deployment = mk_deployment(2, json!([]));
         let verdict =
-            availability(Rollout { autoscaler: Some(&autoscaler.unwrap()), ..mk_rollout(2, Some(&deployment), &[]) });
+            availability(PodFacts { autoscaler: Some(&autoscaler.unwrap()), ..mk_facts(2, Some(&deployment), &[]) });
         assert_eq!(verdict.state, State::True);
         verdict.message
     };
@@ -70,7 +70,7 @@ fn pods_that_an_autoscaler_adds_to_the_fewest_are_no_outage_and_one_fewer_than_t
         let mut deployment = mk_deployment(ready, json!([]));
         let status = deployment.status_mut();
         (status.replicas, status.updated_replicas) = (5, updated);
-        availability(Rollout { autoscaler: Some(&autoscaler), enough: 2, ..mk_rollout(5, Some(&deployment), &[]) })
+        availability(PodFacts { autoscaler: Some(&autoscaler), enough: 2, ..mk_facts(5, Some(&deployment), &[]) })
     };
     assert_eq!((verdict(2, 5).state, verdict(2, 5).message.as_str()), (State::True, "2 of 5 pods are ready"));
     assert_no(&verdict(1, 5), Reason::Progressing, "1 of 5");
@@ -80,7 +80,7 @@ fn pods_that_an_autoscaler_adds_to_the_fewest_are_no_outage_and_one_fewer_than_t
         let deployment = json!({"metadata": {"generation": 3}, "spec": {"replicas": 5}, "status":
             {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2}});
         let deployment = serde_json::from_value(deployment).unwrap();
-        availability(Rollout { autoscaler, enough: 2, ..mk_rollout(5, Some(&deployment), &[]) }).state
+        availability(PodFacts { autoscaler, enough: 2, ..mk_facts(5, Some(&deployment), &[]) }).state
     };
     assert_eq!((scaled(Some(&autoscaler)), scaled(None)), (State::True, State::False));
 }
@@ -91,7 +91,7 @@ fn where_others_set_the_number_one_ready_pod_is_enough_and_zero_is_told() {
         let mut deployment = mk_deployment(ready, json!([]));
         let status = deployment.status_mut();
         (status.replicas, status.updated_replicas) = (wanted, wanted);
-        availability(Rollout { is_external: true, enough: 1, ..mk_rollout(wanted, Some(&deployment), &[]) })
+        availability(PodFacts { is_external: true, enough: 1, ..mk_facts(wanted, Some(&deployment), &[]) })
     };
     assert_eq!((verdict(3, 1).state, verdict(3, 1).message.as_str()), (State::True, "1 of 3 pods are ready"));
     assert_no(&verdict(3, 0), Reason::Progressing, "0 of 3");
@@ -106,7 +106,7 @@ fn a_paused_deployment_is_told_how_to_resume_unless_it_runs_the_newest_version()
         deployment.status_mut().updated_replicas = updated;
         available(2, Some(&deployment), pods)
     };
-    let resume = "resume it with kubectl -n productivity rollout resume deployment/graph";
+    let resume = "resume it with kubectl -n productivity facts resume deployment/graph";
     assert_eq!(verdict(2, 2, &[]).state, State::True);
     assert_no(&verdict(2, 0, &[]), Reason::RollOutPaused, resume);
     assert_no(&verdict(0, 0, &[]), Reason::RollOutPaused, resume);
@@ -119,8 +119,8 @@ fn a_paused_deployment_is_told_how_to_resume_unless_it_runs_the_newest_version()
 #[test]
 fn a_deployment_that_somebody_scaled_to_zero_keeps_its_autoscaler_from_working() {
     let (autoscaler, deployment) = (ChildView::default(), mk_deployment(0, json!([])));
-    let rollout = Rollout { autoscaler: Some(&autoscaler), ..mk_rollout(0, Some(&deployment), &[]) };
-    assert_no(&availability(rollout), Reason::ScaledToZero, "kubectl -n productivity scale deployment graph");
+    let facts = PodFacts { autoscaler: Some(&autoscaler), ..mk_facts(0, Some(&deployment), &[]) };
+    assert_no(&availability(facts), Reason::ScaledToZero, "kubectl -n productivity scale deployment graph");
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn old_pods_do_not_make_a_new_spec_available() {
     assert_no(&change(|deployment| deployment.status_mut().updated_replicas = 1), Reason::Progressing, part);
     assert_no(&change(|deployment| deployment.status_mut().replicas = 3), Reason::Progressing, part);
     let deployment = mk_deployment(2, json!([]));
-    let stale = Rollout {
+    let stale = PodFacts {
         namespace: "productivity",
         wanted: 2,
         enough: 2,
@@ -219,7 +219,7 @@ fn a_server_that_is_not_ready_is_quoted() {
     };
     let verdict = |polled: PolledPod| {
         let deployment = mk_deployment(0, json!([]));
-        availability(Rollout {
+        availability(PodFacts {
             namespace: "productivity",
             wanted: 2,
             enough: 2,
