@@ -151,8 +151,10 @@ reasons! {
     AddressPending,
     /// Exposed: every Gateway accepts the route.
     RouteAccepted,
-    /// Exposed: a Gateway has not answered yet, or what it answers is about to change; or it or its listener does not exist.
+    /// Exposed: a Gateway has not answered yet, or what it answers is about to change.
     RoutePending,
+    /// Exposed: a Gateway, or a listener, that the spec names does not exist.
+    GatewayNotFound,
     /// Exposed: a Gateway does not accept the route, or not what it leads to.
     RouteRejected,
     /// Exposed: a Gateway does not accept the server's own listener, or not its certificate.

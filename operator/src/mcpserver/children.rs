@@ -140,7 +140,9 @@ pub(crate) async fn apply(
     }
     let own = Contender { server, is_live: is_live(world, server) };
     let is_accepted = validated.is_ok() && !server.spec.suspend;
-    let entitled = |demand: &Demand| is_accepted || (!is_host_refused && own.keeps(demand));
+    let entitled = |demand: &Demand| {
+        is_accepted || (own.keeps(demand) && !(is_host_refused && demand.claimed.kind == ClaimKind::Host))
+    };
     let is_undecided = applied.standing == Standing::Open && demands(server).iter().any(entitled);
     let waited = applier.memory.undecided.note(is_undecided, Instant::now());
     if is_undecided {
@@ -157,6 +159,13 @@ pub(crate) async fn apply(
         applied.standing = acquire(&context.ledger, &context.claims, &named, (server, &entitled), must_wait).await?;
         if applied.standing.lost().is_some() {
             hide(&mut applier, world).await?;
+        }
+        if applied.standing == Standing::Open && waited.is_some_and(|waited| waited.is_zero()) {
+            tracing::info!(
+                namespace = owner.namespace,
+                server = owner.name,
+                "the server waits for a host or client id that another server claims first, or whose claim cannot be read"
+            );
         }
     }
     let in_force = in_force?;
@@ -210,7 +219,7 @@ pub(crate) async fn apply(
     Ok(hidden?)
 }
 
-/// Looks who has the children's names: where a name was somebody else's, by what no watch shows, too.
+/// Looks who has the children's names: where a name was or may be somebody else's, by what no watch shows, too.
 async fn look(
     applier: &mut Applier<'_>,
     context: &Context,
@@ -218,9 +227,13 @@ async fn look(
     wanted: &[ChildKind],
 ) -> Result<(), Error> {
     let Context { client, world, .. } = context;
-    applier.seen = match applier.memory.is_conflicted {
+    let seen = resolve::children(world, applier.owner, mounted);
+    // Before a server that runs is changed, all names are known: it is not left halfway.
+    let is_unknown = |kind: &&ChildKind| !seen.contains_key(kind) && !applier.memory.settled.contains_key(kind);
+    let is_to_be_read = seen.contains_key(&ChildKind::Deployment) && wanted.iter().any(|kind| is_unknown(&kind));
+    applier.seen = match applier.memory.is_conflicted || is_to_be_read {
         true => resolve::all_children(client, world, applier.owner, mounted, wanted).await?,
-        false => resolve::children(world, applier.owner, mounted),
+        false => seen,
     };
     Ok(())
 }
@@ -367,7 +380,7 @@ fn wanted(children: &[Child]) -> Vec<ChildKind> {
 }
 
 /// Applies every child though one fails, so that one refusal holds up nothing else but pods that would have to do without
-/// their NetworkPolicy, or run under an account that may be somebody else's. A name that is somebody else's ends it. Then
+/// their NetworkPolicy, and whatever refers to a name that may be somebody else's. Such a name, once known, ends it. Then
 /// deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest last, and only once all
 /// else is there: pods that could not be replaced need their account, and clients a way in. The first failure is told.
 /// What this cluster lacks now may be there nevertheless.
@@ -389,7 +402,7 @@ async fn converge(
         let is_end = match (&result, child.kind) {
             (Ok(()), _) => false,
             (Err(Failure::Conflict(_)), _) | (_, ChildKind::NetworkPolicy) => true,
-            (_, kind) => kind == ChildKind::ServiceAccount && !is_ours(),
+            (_, kind) => kind.is_referred_to() && !is_ours(),
         };
         failed = failed.and(result);
         if is_end {

@@ -144,6 +144,11 @@ impl ChildKind {
         Api::namespaced_with(client.clone(), namespace, &self.api_resource())
     }
 
+    /// Says if other children refer to it by its name.
+    pub(crate) fn is_referred_to(self) -> bool {
+        matches!(self, Self::Policy | Self::Configuration | Self::ServiceAccount | Self::Service)
+    }
+
     /// The child's name: the server's, or derived from it. The federated credential's subject depends on it.
     pub(crate) fn name(self, server: &str) -> String {
         match self {

@@ -1,4 +1,4 @@
-//! Children and pods as their watches tell of them, as far as they are read: what is kept of them are [`crate::views`].
+//! Children and pods as their watches tell of them, as far as they are read: what is kept of them are [views](super::views).
 
 use std::{borrow::Cow, collections::BTreeMap};
 

@@ -40,12 +40,11 @@ impl Contender<'_> {
 
     /// Orders contenders for a value, the first first.
     pub(crate) fn rank(&self, demand: &Demand) -> impl Ord + use<> {
-        let is_holder = is_so(self.server, ConditionType::Accepted) && self.held(demand);
         let is_served = is_so(self.server, ConditionType::Programmed);
         let is_led_to = self.is_live && demand.claimed.kind == ClaimKind::Host;
         let metadata = &self.server.metadata;
         let age = metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |Time(created)| *created);
-        (!is_holder, !is_served, !is_led_to, age, metadata.namespace.clone(), metadata.name.clone())
+        (!self.held(demand), !is_served, !is_led_to, age, metadata.namespace.clone(), metadata.name.clone())
     }
 }
 

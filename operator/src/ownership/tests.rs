@@ -179,10 +179,14 @@ fn where_there_is_no_claim_the_holder_comes_before_the_served_and_those_before_t
         assert!(first_for(demand, (&holder, false), (&served, true)), "{demand:?}");
     }
     assert!(first_for(audience, (&served, true), (&holder, false)), "it holds another");
-    for edited in [&mut holder, &mut served.clone()] {
-        edited.metadata.generation = Some(3);
-        assert!(first((&waiting, false), (edited, false)), "what was accepted of an older spec counts for nothing");
-    }
+    let mut edited = served.clone();
+    edited.metadata.generation = Some(3);
+    assert!(first((&waiting, false), (&edited, false)), "what was programmed of an older spec counts for nothing");
+    (holder.metadata.generation, holder.status.as_mut().unwrap().conditions) = (Some(3), Vec::new());
+    assert!(
+        first_for(&own, (&holder, false), (&waiting, false)),
+        "a refused edit takes nothing from who holds the value"
+    );
 }
 
 #[test]

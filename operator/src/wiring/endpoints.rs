@@ -21,15 +21,20 @@ use crate::runtime::ready_gate::Gate;
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: u32 = 128;
 
-/// Listens on an address. `[::]` takes IPv4 connections, too, however the node is set up; where it cannot be listened on,
-/// `0.0.0.0` is: a node may have no IPv6.
+/// Listens on an address. `[::]` takes IPv4 connections, too, however the node is set up; on a node without IPv6 it
+/// is `0.0.0.0`.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     match bind(address) {
-        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED => {
-            bind((Ipv4Addr::UNSPECIFIED, address.port()).into()).map_err(|_| error)
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&error) => {
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
     }
+}
+
+/// Says if an address cannot be listened on since the node has no IPv6: not if somebody else listens there.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -76,19 +81,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn both_families_reach_every_address_and_ipv4_alone_where_ipv6_is_taken() {
+    async fn both_families_reach_every_address() {
         let both = listen("[::]:0".parse().unwrap()).unwrap();
+        let port = both.local_addr().unwrap().port();
         for address in ["127.0.0.1", "::1"] {
-            TcpStream::connect((address, both.local_addr().unwrap().port())).await.unwrap();
+            TcpStream::connect((address, port)).await.unwrap();
             both.accept().await.unwrap();
         }
-        let taken = TcpSocket::new_v6().unwrap();
-        SockRef::from(&taken).set_only_v6(true).unwrap();
-        taken.bind("[::]:0".parse().unwrap()).unwrap();
-        let taken = taken.listen(1).unwrap();
-        let port = taken.local_addr().unwrap().port();
-        let alone = listen((Ipv6Addr::UNSPECIFIED, port).into()).unwrap();
-        assert_eq!(alone.local_addr().unwrap(), (Ipv4Addr::UNSPECIFIED, port).into());
-        assert!(listen((Ipv6Addr::UNSPECIFIED, port).into()).is_err(), "both are taken");
+        let taken = listen((Ipv6Addr::UNSPECIFIED, port).into()).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_node_without_ipv6_is_told_from_a_port_that_is_taken() {
+        const EAFNOSUPPORT: i32 = 97;
+        const EADDRNOTAVAIL: i32 = 99;
+        for code in [EAFNOSUPPORT, EADDRNOTAVAIL] {
+            assert!(lacks_ipv6(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        for kind in [io::ErrorKind::AddrInUse, io::ErrorKind::PermissionDenied] {
+            assert!(!lacks_ipv6(&kind.into()), "{kind}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{ConfigMap, ServiceAccount},
     events::v1::Event,
+    networking::v1::Ingress,
 };
 use kube::ResourceExt;
 use mcp_entra_crds::McpServer;
@@ -163,4 +164,44 @@ async fn a_mapping_learns_that_a_policy_was_taken_though_nothing_of_its_server_c
 
     space.edit::<ConfigMap>("graph-policy", json!({"metadata": {"ownerReferences": null}})).await;
     space.mapping_condition("readers", "Programmed", "False", "Pending").await;
+}
+
+#[tokio::test]
+async fn nothing_is_made_that_refers_to_a_name_which_may_be_somebody_elses() {
+    let service = &["create", "service", "clusterip", "probe", "--tcp=80", "--dry-run=server"][..];
+    for (plural, probe) in
+        [("services", service), ("serviceaccounts", &["create", "serviceaccount", "probe", "--dry-run=server"])]
+    {
+        let space = Space::new().await;
+        // An answer that does not tell whether the name is taken.
+        space.refuse("", plural, "false", "nothing is made today").await;
+        until("it is refused", async || !space.kubectl(probe).await.status.success()).await;
+        space.apply(mk_server()).await;
+        let refused = space.condition("Programmed", "False", "ApplyFailed").await;
+        assert!(refused.message.contains("nothing is made today"), "{}", refused.message);
+        assert!(space.get::<Deployment>("graph").await.is_none(), "{plural}");
+        assert!(
+            space.get::<Ingress>("graph").await.is_none(),
+            "{plural}: it could lead clients to somebody else's pods"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_runs_is_left_as_it_is_where_a_change_needs_a_name_that_is_somebody_elses() {
+    let space = Space::new().await;
+    let mut server = mk_server();
+    server["spec"]["replicas"] = json!(1);
+    space.apply(server.clone()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let before = space.get::<Deployment>("graph").await.unwrap().metadata.generation;
+    let budget = json!({"maxUnavailable": 1, "selector": {"matchLabels": {"app": "other"}}});
+    space
+        .apply(json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "graph"}, "spec": budget}))
+        .await;
+    let edit = json!({"spec": {"replicas": 2}});
+    space.edit::<McpServer>("graph", edit).await;
+    let conflicted = space.condition("Conflicted", "True", "NotOwned").await;
+    assert!(conflicted.message.contains("PodDisruptionBudget graph"), "{}", conflicted.message);
+    assert_eq!(space.get::<Deployment>("graph").await.unwrap().metadata.generation, before);
 }

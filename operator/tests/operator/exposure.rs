@@ -131,7 +131,7 @@ async fn a_listener_that_does_not_end_tls_is_refused_and_a_route_to_it_is_taken_
 async fn nothing_leads_to_a_listener_that_is_not_there_and_a_route_to_one_that_goes_is_taken_away() {
     let space = Space::new().await;
     space.apply(by_listener()).await;
-    let pending = space.condition("Exposed", "False", "RoutePending").await;
+    let pending = space.condition("Exposed", "False", "GatewayNotFound").await;
     assert!(pending.message.contains(&format!("there is no Gateway {}/shared,", space.name)), "{}", pending.message);
     space.condition("Accepted", "True", "Accepted").await;
     space.condition("Programmed", "True", "Applied").await;
@@ -143,7 +143,7 @@ async fn nothing_leads_to_a_listener_that_is_not_there_and_a_route_to_one_that_g
     space.apply(renamed).await;
     until("the route is gone", async || get(&space, "HTTPRoute", "graph").await.is_none()).await;
     until("the missing listener is named", async || {
-        let pending = space.condition("Exposed", "False", "RoutePending").await;
+        let pending = space.condition("Exposed", "False", "GatewayNotFound").await;
         pending.message.contains("no listener web of Gateway")
     })
     .await;

@@ -191,7 +191,7 @@ fn conflict_message(conflict: &Conflict, owner: &Owner) -> String {
         false => format!("; to give the McpServer what is nobody's, run: {}", adopt_command(&nobodys, owner)),
     };
     format!(
-        "objects exist that have names of this McpServer's children and are not its own; {}; nothing is applied until they are gone: delete them, or give the McpServer another name{adopt}",
+        "objects exist that have names of this McpServer's children and are not its own; {}; nothing more is applied until they are gone: delete them, or give the McpServer another name{adopt}",
         said.join("; ")
     )
 }

@@ -106,7 +106,7 @@ fn a_paused_deployment_is_told_how_to_resume_unless_it_runs_the_newest_version()
         deployment.status_mut().updated_replicas = updated;
         available(2, Some(&deployment), pods)
     };
-    let resume = "resume it with kubectl -n productivity facts resume deployment/graph";
+    let resume = "resume it with kubectl -n productivity rollout resume deployment/graph";
     assert_eq!(verdict(2, 2, &[]).state, State::True);
     assert_no(&verdict(2, 0, &[]), Reason::RollOutPaused, resume);
     assert_no(&verdict(0, 0, &[]), Reason::RollOutPaused, resume);
