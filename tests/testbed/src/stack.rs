@@ -29,6 +29,7 @@ use crate::helm::Helm;
 use crate::network_policy::{Identity, NetworkPolicies};
 use crate::node::Node;
 use crate::pod_proxy::PodProxy;
+use crate::programs::{GoPrograms, HELM};
 use crate::supervisor::Supervisor;
 
 /// Kind and name of the issuer that the examples name.
@@ -109,6 +110,8 @@ impl Stack {
         let images = tokio::task::spawn_blocking(chart::images);
         let control_plane = ControlPlane::start(&supervisor).await?;
         let images = images.await??;
+        // The story's first step installs with it, and is not to be kept waiting.
+        GoPrograms::find_or_build(&supervisor, &HELM).await?;
         report(&format!("kube-apiserver, controllers and etcd at {}", control_plane.url()));
         let node = Node::start(&control_plane, &supervisor, "node", images).await?;
         report("a node whose pods are processes");

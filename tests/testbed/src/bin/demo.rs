@@ -42,7 +42,7 @@ async fn demo(arguments: &Arguments) -> anyhow::Result<bool> {
     println!(
         "mcp-entra demo: a real Kubernetes API server, a real service account token, real HTTPS; Entra and Graph are emulated."
     );
-    println!("Building what it needs: about 10 minutes on 2 cores the first time, seconds after that.");
+    println!("Building what it needs: 10 to 20 minutes on 2 cores the first time, seconds after that.");
     let stack = Arc::new(Stack::start(&|line| println!("  {line}")).await?);
     println!("Everything stands after {:.1?}. The story:\n", start.elapsed());
     let mut world = World::of_the_examples(stack)?;
@@ -82,7 +82,7 @@ async fn by_hand(world: &World) -> anyhow::Result<()> {
     println!("MCP URL: {} (the edge answers for it at {edge})\n", world.url());
     println!("  TOKEN=…");
     println!("  curl --cacert {} --connect-to {}:443:{edge} {} \\", authorities.display(), world.host, world.url());
-    println!("    -H \"Authorization: Bearer $TOKEN\" -H 'Accept: application/json, text/event-stream' \\");
+    println!("    -H \"Authorization: Bearer $TOKEN\" \\");
     println!(
         "    --json '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"get_user_details\"}}}}'\n"
     );
