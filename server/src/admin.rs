@@ -72,10 +72,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         (Some(revision), None) => Ok(format!("revision {revision}")),
         (Some(revision), Some(error)) => Ok(format!("revision {revision}, but not the newest: {error}")),
     };
-    let audit = match admin.audit.is_full() {
-        true => Err("the queue of unwritten lines is full: whatever reads standard output is slow".to_owned()),
-        false => Ok("lines are written".to_owned()),
-    };
+    let audit = admin.audit.trouble().map_or_else(|| Ok("lines are written".to_owned()), Err);
     let serving = if admin.draining.is_cancelled() { Err("shutting down".to_owned()) } else { Ok("yes".to_owned()) };
 
     let checks = [("keys", keys), ("policy", policy), ("audit", audit), ("serving", serving)];

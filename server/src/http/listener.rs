@@ -47,12 +47,18 @@ pub struct Patience {
     pub head: Duration,
     /// Until the client takes some of its answer, for which hyper itself waits for ever.
     pub write: Duration,
+    /// Until requests that are being answered at the stop have ended.
+    pub finish: Duration,
 }
 
 /// The head's is longer than proxies keep an idle connection (nginx and most load balancers 60 s): were we the first to
 /// close it, their next request could be lost. Whoever opens a connection has something to ask.
-pub const PATIENCE: Patience =
-    Patience { first: Duration::from_secs(10), head: Duration::from_secs(90), write: Duration::from_secs(30) };
+pub const PATIENCE: Patience = Patience {
+    first: Duration::from_secs(10),
+    head: Duration::from_secs(90),
+    write: Duration::from_secs(30),
+    finish: Duration::from_secs(20),
+};
 
 /// Time for a connection that yields to end by itself, where nothing is being answered on it.
 const YIELDING: Duration = Duration::from_secs(1);
@@ -61,8 +67,8 @@ const YIELDING: Duration = Duration::from_secs(1);
 /// cookies of a host, and on all connections together a fraction of the pod's memory.
 const MAXIMUM_BUFFER: usize = 64 * 1024;
 
-/// How long requests that are being answered may take after the stop.
-const FINISH_TIME_LIMIT: Duration = Duration::from_secs(20);
+/// Time for connections that are cut off to end.
+const CUTTING_OFF: Duration = Duration::from_secs(1);
 
 /// The peers whose connections are counted.
 #[derive(Clone, Debug)]
@@ -106,7 +112,8 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most 20 s. A connection on
+/// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most `patience.finish`: those that
+/// are not are cut off, and have ended when this returns. A connection on
 /// which no whole head of a request arrives in time, or nothing of an answer is taken within `patience.write`, is closed.
 pub async fn serve(
     listener: TcpListener,
@@ -116,19 +123,22 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let connections = Arc::new(Connections::new(MAXIMUM_CONNECTIONS, MAXIMUM_OF_PEER));
-    let (running, mut number) = (TaskTracker::new(), 0);
+    let (running, cut_off, mut number) = (TaskTracker::new(), CancellationToken::new(), 0);
     while let Some((stream, peer)) = stop.run_until_cancelled(accept(&listener)).await {
         number += 1;
         let admitted = connections.admit(number, counted.of(peer.ip()));
         let Some(place) = stop.run_until_cancelled(admitted).await else { break };
         // A peer that uses its whole share gets no other connection.
         let Some(place) = place else { continue };
-        running.spawn(connect(stream, Peer(peer.ip()), router.clone(), patience, place, stop.clone()));
+        let connection = connect(stream, Peer(peer.ip()), router.clone(), patience, place, stop.clone());
+        running.spawn(cut_off.clone().run_until_cancelled_owned(connection));
     }
     drop(listener);
     running.close();
-    if tokio::time::timeout(FINISH_TIME_LIMIT, running.wait()).await.is_err() {
-        tracing::warn!("requests still unanswered {} s after the stop are cut off", FINISH_TIME_LIMIT.as_secs());
+    if tokio::time::timeout(patience.finish, running.wait()).await.is_err() {
+        tracing::warn!("requests still unanswered {} s after the stop are cut off", patience.finish.as_secs());
+        cut_off.cancel();
+        let _ = tokio::time::timeout(CUTTING_OFF, running.wait()).await;
     }
 }
 
@@ -246,7 +256,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", axum::routing::get(|| async { answer }));
         let short = Duration::from_millis(500);
-        let patience = Patience { first: short, head: short, write: short };
+        let patience = Patience { first: short, head: short, write: short, finish: short };
         tokio::spawn(serve(listener, router, patience, Counted::Everybody, CancellationToken::new()));
         TcpStream::connect(address).await.unwrap()
     }
@@ -292,6 +302,28 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), closed).await.expect("the connection is still open");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_does_not_end_in_time_after_the_stop_is_cut_off_before_the_listener_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (request, asked) = (Arc::new(()), Arc::new(Notify::new()));
+        let (held, asks) = (Arc::downgrade(&request), Arc::clone(&asked));
+        let endless = move || async move {
+            let _request = request;
+            asks.notify_one();
+            std::future::pending::<()>().await;
+        };
+        let router = Router::new().route("/", axum::routing::get(endless));
+        let patience = Patience { finish: Duration::from_millis(100), ..PATIENCE };
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, router, patience, Counted::Everybody, stop.clone()));
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        asked.notified().await;
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(30), serving).await.expect("the listener runs").unwrap();
+        assert_eq!(held.strong_count(), 0, "the request still runs");
     }
 
     #[tokio::test]
