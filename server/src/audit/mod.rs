@@ -15,7 +15,7 @@ mod writer;
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use mcp_entra_policy::{AuditConfiguration, ServerReference};
@@ -37,6 +37,8 @@ pub struct AuditLog {
     server: String,
     metrics: Arc<Metrics>,
     writer: Writer,
+    /// When it was last logged that there is no room.
+    full_logged: Mutex<Option<Instant>>,
 }
 
 /// How a request was decided.
@@ -90,13 +92,17 @@ impl AuditLog {
         let server = format!("{}/{}", server.namespace, server.name);
         let chain = configuration.hash_chain.then(Chain::begin);
         let writer = Writer::start(server.clone(), lines, chain, Arc::clone(&metrics))?;
-        Ok(Self { server, metrics, writer })
+        Ok(Self { server, metrics, writer, full_logged: Mutex::default() })
     }
 
     /// Begins the recording of a request, which waits while the queue of unwritten lines is full: what cannot be recorded is
-    /// not done. Returns none if there is no room within this time.
+    /// not done. Returns none if there is no room within this time, and counts the refusal.
     pub async fn begin(self: &Arc<Self>, request_id: String, patience: Duration) -> Option<Recording> {
-        let place = self.writer.place(patience).await?;
+        let Some(place) = self.writer.place(patience).await else {
+            self.metrics.count("", Decision::Refused.name(), reasons::FULL, patience);
+            self.log_full();
+            return None;
+        };
         let trail = Trail {
             request_id,
             address: OnceLock::new(),
@@ -107,6 +113,16 @@ impl AuditLog {
         };
         let (log, trail) = (Arc::clone(self), Arc::new(trail));
         Some(Recording { log, trail, started: Instant::now(), status: None, place: Some(place) })
+    }
+
+    /// Tells once a minute that there is no room.
+    fn log_full(&self) {
+        let mut logged = self.full_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|at| at.elapsed() >= anonymous::PERIOD) {
+            *logged = Some(Instant::now());
+            let reason = reasons::FULL;
+            tracing::error!(reason, "requests are refused: the queue of unwritten audit lines is full");
+        }
     }
 
     /// Says what keeps lines from being written, if something does: then requests wait.
@@ -214,7 +230,6 @@ impl Drop for Recording {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;

@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
+use nix::errno::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
@@ -91,15 +92,22 @@ impl Counted {
     }
 }
 
-/// Listens on an address. `[::]` takes IPv4 connections, too, however the node is set up; where it cannot be listened on,
-/// `0.0.0.0` is: a node may have no IPv6.
+/// Listens on an address. `[::]` takes IPv4 connections, too, however the node is set up. On a node without IPv6 it is
+/// `0.0.0.0`.
 pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match bind(address) {
-        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED => {
-            bind((Ipv4Addr::UNSPECIFIED, address.port()).into()).map_err(|_| error)
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
+            tracing::warn!(%error, %address, "this node has no IPv6: only IPv4 connections are taken");
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
     }
+}
+
+/// Says whether an address of IPv6 cannot be listened on because there is no IPv6.
+fn is_without_ipv6(error: &std::io::Error) -> bool {
+    let error = error.raw_os_error().map(Errno::from_raw);
+    matches!(error, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -272,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_families_reach_every_address_and_ipv4_alone_where_ipv6_is_taken() {
+    async fn both_families_reach_every_address_and_a_taken_port_is_no_node_without_ipv6() {
         let both = listen("[::]:0".parse().unwrap()).unwrap();
         let port = both.local_addr().unwrap().port();
         for address in ["127.0.0.1", "::1"] {
@@ -284,11 +292,17 @@ mod tests {
         taken.bind("[::]:0".parse().unwrap()).unwrap();
         let taken = taken.listen(1).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let alone = listen((Ipv6Addr::UNSPECIFIED, port).into()).unwrap();
-        assert_eq!(alone.local_addr().unwrap(), (Ipv4Addr::UNSPECIFIED, port).into());
-        assert!(listen((Ipv6Addr::UNSPECIFIED, port).into()).is_err(), "both are taken");
+        let error = listen((Ipv6Addr::UNSPECIFIED, port).into()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
         let one = listen("[::1]:0".parse().unwrap()).unwrap();
         assert!(TcpStream::connect(("127.0.0.1", one.local_addr().unwrap().port())).await.is_err());
+    }
+
+    #[test]
+    fn ipv4_alone_is_listened_on_only_where_there_is_no_ipv6() {
+        let without = (1..134).filter(|code| is_without_ipv6(&std::io::Error::from_raw_os_error(*code)));
+        assert_eq!(Vec::from_iter(without), [Errno::EAFNOSUPPORT as i32, Errno::EADDRNOTAVAIL as i32]);
+        assert!(!is_without_ipv6(&std::io::ErrorKind::AddrNotAvailable.into()), "not the system's word");
     }
 
     #[tokio::test]
