@@ -58,8 +58,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .with_state(admin)
 }
 
-/// Ready means able to judge requests: keys to verify tokens, a policy to decide by, and room for a line in the audit log. An exchange that fails does not
-/// make the pod unready: it would take every pod away at once, and cached answers with them.
+/// Ready means able to judge requests: keys to verify tokens, a policy to decide by, and an audit log that takes lines. An
+/// exchange that fails does not make the pod unready: it would take every pod away at once, and cached answers with them.
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let status = admin.status();
     let keys = match (status.keys.count, &status.keys.error) {

@@ -71,7 +71,8 @@ struct Files {
 async fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Serve { files, listen, admin_listen, drain_seconds } => {
-            telemetry::log_to_stderr();
+            // Dropped last, so that the last lines are written.
+            let _log = telemetry::log_to_stderr();
             open_files::raise_limit();
             environment::refuse_secrets(std::env::vars_os().map(|(name, _)| name))?;
             let options = serve::Options {

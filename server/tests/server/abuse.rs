@@ -160,3 +160,19 @@ async fn a_standard_output_that_fails_makes_the_server_unready_and_keeps_it_from
     let ended = tokio::time::timeout(crate::harness::PATIENCE, child.wait()).await.unwrap().unwrap();
     assert!(ended.success());
 }
+
+#[tokio::test]
+async fn a_standard_error_that_nobody_reads_keeps_no_request_waiting_and_the_server_from_no_end() {
+    let setup = Setup::new();
+    setup.write_files();
+    let mut child = serve(&setup).env("RUST_LOG", "trace").spawn().unwrap();
+    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving = log_line(&mut logs, "admin_address").await;
+    ready(&serving).await;
+    let flood = stream::iter(0..300).map(|_| post(&serving).send());
+    flood.buffer_unordered(16).for_each(async |answer| assert_eq!(answer.unwrap().status(), 401)).await;
+    terminate(&child);
+    let ended = tokio::time::timeout(crate::harness::PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert!(ended.success());
+    drop(logs);
+}
