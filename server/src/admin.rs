@@ -58,8 +58,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .with_state(admin)
 }
 
-/// Ready means able to judge requests: keys to verify tokens, a policy to decide by, and room for a line in the audit log. An exchange that fails does not
-/// make the pod unready: it would take every pod away at once, and cached answers with them.
+/// Ready means able to judge requests: keys to verify tokens, a policy to decide by, and an audit log that takes lines. An
+/// exchange that fails does not make the pod unready: it would take every pod away at once, and cached answers with them.
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let status = admin.status();
     let keys = match (status.keys.count, &status.keys.error) {
@@ -72,10 +72,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         (Some(revision), None) => Ok(format!("revision {revision}")),
         (Some(revision), Some(error)) => Ok(format!("revision {revision}, but not the newest: {error}")),
     };
-    let audit = match admin.audit.is_full() {
-        true => Err("the queue of unwritten lines is full: whatever reads standard output is slow".to_owned()),
-        false => Ok("lines are written".to_owned()),
-    };
+    let audit = admin.audit.trouble().map_or_else(|| Ok("lines are written".to_owned()), Err);
     let serving = if admin.draining.is_cancelled() { Err("shutting down".to_owned()) } else { Ok("yes".to_owned()) };
 
     let checks = [("keys", keys), ("policy", policy), ("audit", audit), ("serving", serving)];

@@ -39,10 +39,11 @@ enum Command {
         drain_seconds: u16,
     },
     /// Verify the hash chains of an audit log (`spec.audit.hashChain`) that comes on standard input. Exit code 0: every run
-    /// is whole; 3: the beginning of a run is missing; 1: lines were changed, taken out, moved or added.
+    /// is whole; 3: the beginning of a run is missing; 1: lines were changed, taken out, moved or added, or the input cannot
+    /// be read.
     VerifyAudit {
         /// The runs that there must be: in each line the id of a run and the number of its lines, as the metric
-        /// mcp_entra_server_audit_chain_lines counts them.
+        /// mcp_entra_server_audit_chain_lines counts them. A third word is the hash of the last of these lines.
         #[arg(long)]
         runs: Option<PathBuf>,
     },
@@ -70,7 +71,8 @@ struct Files {
 async fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Serve { files, listen, admin_listen, drain_seconds } => {
-            telemetry::log_to_stderr();
+            // Dropped last, so that the last lines are written.
+            let _log = telemetry::log_to_stderr();
             open_files::raise_limit();
             environment::refuse_secrets(std::env::vars_os().map(|(name, _)| name))?;
             let options = serve::Options {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, Unfinished};
 use crate::entra::{ApplicationCredential, FederatedToken, Probe, Sts};
 use crate::graph::GraphClient;
 use crate::graph_tools::GraphTools;
@@ -143,7 +143,7 @@ impl Running {
     }
 
     /// Stops: unready at once, requests accepted while load balancers notice, those being answered finished (for at most
-    /// 20 s), their audit lines written (for at most 5 s), then the rest.
+    /// 20 s, then cut off), their audit lines written (for at most 5 s), then the rest.
     pub async fn shutdown(self) {
         tracing::info!(seconds = self.drain.as_secs(), "draining");
         self.draining.cancel();
@@ -152,9 +152,15 @@ impl Running {
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the listener ended badly");
         }
-        if !self.audit.end(LAST_LINES).await {
-            let seconds = LAST_LINES.as_secs();
-            tracing::error!(seconds, "the last audit lines are not written: standard output takes nothing");
+        let seconds = LAST_LINES.as_secs();
+        match self.audit.end(LAST_LINES).await {
+            Ok(()) => {}
+            Err(Unfinished::Requests) => {
+                tracing::error!(seconds, "the last audit lines are not written: some requests did not end");
+            }
+            Err(Unfinished::Lines) => {
+                tracing::error!(seconds, "the last audit lines are not written: standard output takes nothing");
+            }
         }
         self.background.cancel();
     }

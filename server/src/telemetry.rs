@@ -10,20 +10,31 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// Log lines that wait while whatever reads standard error is slow. Further ones are lost: no request waits for a log.
+const WAITING_LINES: usize = 8192;
+
 /// Sends logs to standard error: `RUST_LOG` filters them (default `info`); a terminal gets them readable, everything
-/// else as JSON lines. Standard output belongs to the audit log.
-pub fn log_to_stderr() {
+/// else as JSON lines. Standard output belongs to the audit log. A thread writes them, and the last ones when the guard is
+/// dropped, for about a second at most.
+pub fn log_to_stderr() -> WorkerGuard {
+    let (stderr, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(WAITING_LINES)
+        .thread_name("log")
+        .finish(std::io::stderr());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     // Below warnings rmcp logs whole messages, with people's mail in them. Nobody gets to ask for that.
     let without_messages = Targets::new().with_default(LevelFilter::TRACE).with_target("rmcp", LevelFilter::WARN);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
     let lines = if std::io::stderr().is_terminal() { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
     // A second subscriber in one process is a test's, and the first one does as well.
     let _ = tracing_subscriber::registry().with(filter).with(without_messages).with(lines).try_init();
+    guard
 }
 
 /// The labels of a judged request. All values are from fixed sets: none comes from outside.

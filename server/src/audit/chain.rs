@@ -3,7 +3,8 @@
 //!
 //! A line ends in `"chain":{…},"hash":"…"}`. Its hash is the SHA-256 of the line without its last member, byte for byte;
 //! `chain` names the pod's run, counts its lines and repeats the hash of the line before. A chain cannot show that its end
-//! was cut off, nor that somebody wrote all of it anew: for that, keep its newest hash where nobody can change it.
+//! was cut off, nor that somebody wrote all of it anew: for that, keep its newest hash where nobody can change it, and
+//! verify with that ([`runs`]).
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};
@@ -95,27 +96,47 @@ pub enum Verified {
     Broken,
 }
 
-/// Lines that each run has at least, by its id.
-pub type Runs = BTreeMap<String, u64>;
+/// By the id of a run: numbers of lines that it has, each with the line's hash where that is known.
+pub type Runs = BTreeMap<String, Known>;
+type Known = BTreeMap<u64, Option<String>>;
 
 /// Reads the runs that there must be: in each line the id of a run and the number of its lines, as the metric
-/// `mcp_entra_server_audit_chain_lines` counts them.
+/// `mcp_entra_server_audit_chain_lines` counts them, and the hash of the last of these lines if it is known.
 pub fn runs(text: &str) -> Result<Runs, String> {
-    let read = |(number, line): (usize, &str)| {
+    let mut runs = Runs::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let mut words = line.split_whitespace();
         let (run, lines) = (words.next(), words.next().and_then(|lines| lines.parse().ok()));
-        match (run, lines, words.next()) {
-            (Some(run), Some(lines), None) => Ok((run.to_owned(), lines)),
-            _ => Err(format!("line {} is not the id of a run and the number of its lines", number + 1)),
+        let hash = words.next().map(str::to_owned);
+        let (Some(run), Some(lines), None, true) = (run, lines, words.next(), hash.as_deref().is_none_or(is_hash))
+        else {
+            let number = number + 1;
+            return Err(format!(
+                "line {number} is not the id of a run, the number of its lines, and the last one's hash if it is known"
+            ));
+        };
+        let known = runs.entry(run.to_owned()).or_default().entry(lines).or_default();
+        match (&known, hash) {
+            (Some(one), Some(other)) if *one != other => {
+                return Err(format!("line {} has another hash for the same number", number + 1));
+            }
+            (_, None) => {}
+            (_, hash) => *known = hash,
         }
-    };
-    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(read).collect()
+    }
+    Ok(runs)
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 /// Verifies every chain in these lines, which may be those of many pods in any mixture, each pod's in its order. Writes a
 /// line for each chain, and for each of `runs` that is missing.
 pub fn verify(lines: &mut dyn BufRead, runs: &Runs, report: &mut dyn Write) -> io::Result<Verified> {
     let mut chains: BTreeMap<String, Found> = BTreeMap::new();
+    let nothing_known = Known::new();
+    let known_of = |run: &str| runs.get(run).unwrap_or(&nothing_known);
     let mut unchained = 0_u64;
     let mut number = 0_u64;
     loop {
@@ -128,14 +149,15 @@ pub fn verify(lines: &mut dyn BufRead, runs: &Runs, report: &mut dyn Write) -> i
         let line = line.trim_end_matches(['\r', '\n']);
         match serde_json::from_str::<Chained>(line) {
             Ok(chained) if chains.len() < MOST_CHAINS || chains.contains_key(&chained.chain.run) => {
-                chains.entry(chained.chain.run.clone()).or_default().follow(number, line, chained);
+                let known = known_of(&chained.chain.run);
+                chains.entry(chained.chain.run.clone()).or_default().follow(number, line, chained, known);
             }
             Ok(_) | Err(_) => unchained += 1,
         }
     }
     let mut worst = Verified::Whole;
     for (run, found) in &mut chains {
-        found.expect(runs.get(run).copied());
+        found.expect(known_of(run));
         let (verified, text) = found.conclude();
         worst = worst.max(verified);
         let word = match verified {
@@ -145,8 +167,8 @@ pub fn verify(lines: &mut dyn BufRead, runs: &Runs, report: &mut dyn Write) -> i
         };
         writeln!(report, "{word}  run {run}: {text}")?;
     }
-    let mut failures: Vec<String> = runs
-        .iter()
+    let lengths = runs.iter().filter_map(|(run, known)| Some((run, known.last_key_value()?.0)));
+    let mut failures: Vec<String> = lengths
         .filter(|(run, lines)| **lines > 0 && !chains.contains_key(*run))
         .map(|(run, lines)| format!("run {run}: all its {lines} lines are missing"))
         .collect();
@@ -164,33 +186,44 @@ pub fn verify(lines: &mut dyn BufRead, runs: &Runs, report: &mut dyn Write) -> i
 }
 
 impl Found {
-    fn follow(&mut self, number: u64, line: &str, chained: Chained) {
+    fn follow(&mut self, number: u64, line: &str, chained: Chained, known: &Known) {
         let Chained { chain, hash: claimed } = chained;
         let ending = format!(",\"hash\":\"{claimed}\"}}");
         let hashed = line.strip_suffix(ending.as_str()).map(|line| format!("{line}}}"));
         if hashed.is_none_or(|hashed| hash(&hashed) != claimed) {
             self.problem(format!("line {number} was changed"));
         }
+        let sequence = chain.sequence;
+        if sequence == 0 || chain.previous_hash.is_none() != (sequence == 1) {
+            self.problem(format!("line {number} is number {sequence} of the run, and not linked as that number is"));
+        }
         let continues = match self.last {
             // Where it begins is told at the end.
             0 => true,
-            last => chain.sequence == last + 1 && chain.previous_hash.as_ref() == Some(&self.last_hash),
+            last => sequence.checked_sub(1) == Some(last) && chain.previous_hash.as_ref() == Some(&self.last_hash),
         };
         if !continues {
-            let (last, sequence) = (self.last, chain.sequence);
+            let last = self.last;
             self.problem(format!("line {number} is number {sequence} of the run and does not continue number {last}"));
         }
-        if self.first == 0 {
-            self.first = chain.sequence;
+        if known.get(&sequence).and_then(Option::as_ref).is_some_and(|hash| *hash != claimed) {
+            self.problem(format!("line {number} is number {sequence} of the run, whose hash was another"));
         }
-        (self.last, self.last_hash) = (chain.sequence, claimed);
+        if self.first == 0 {
+            self.first = sequence;
+        }
+        (self.last, self.last_hash) = (sequence, claimed);
     }
 
-    /// Compares the end with the number of lines that the run has at least.
-    fn expect(&mut self, lines: Option<u64>) {
-        if let Some(lines) = lines.filter(|lines| *lines > self.last) {
-            let from = self.last + 1;
+    /// Compares the end with the number of lines that the run has at least, and the beginning with the hashes that are
+    /// known.
+    fn expect(&mut self, known: &Known) {
+        if let Some(lines) = known.keys().next_back().filter(|lines| **lines > self.last) {
+            let from = self.last.saturating_add(1);
             self.problem(format!("its end is missing: lines {from} to {lines}"));
+        }
+        for (lines, _) in known.range(1..self.first.max(1)).filter(|(_, hash)| hash.is_some()) {
+            self.problem(format!("line {lines}, whose hash is known, is missing: add the older files of the log"));
         }
     }
 
@@ -269,9 +302,57 @@ mod tests {
         }
         let later = [&one[..], &two[..], &log(1)[..]].concat();
         assert_eq!(of(&later).0, Verified::Whole, "a run that is newer than the numbers");
-        for wrong in ["run", "run x", "run 1 2", "run -1"] {
-            assert!(super::runs(wrong).unwrap_err().starts_with("line 1 "), "{wrong}");
+        let (hash, other) = ("a".repeat(64), "b".repeat(64));
+        let wrong = ["run", "run x", "run 1 2", "run -1", &format!("run 1 {hash} 1")].map(str::to_owned);
+        for wrong in
+            wrong.into_iter().chain([format!("run 1 {}", &hash[1..]), format!("run 1 {}", hash.to_uppercase())])
+        {
+            assert!(super::runs(&wrong).unwrap_err().starts_with("line 1 "), "{wrong}");
         }
+        assert!(super::runs(&format!("run 1 {hash}\nrun 1\nrun 1 {other}")).unwrap_err().starts_with("line 3 "));
+    }
+
+    #[test]
+    fn a_log_that_was_written_anew_shows_where_a_hash_of_it_is_known() {
+        let (whole, chained) = (log(4), |line: &String| serde_json::from_str::<Chained>(line).unwrap());
+        let run = chained(&whole[0]).chain.run;
+        let mut forged = Chain { run: run.clone(), sequence: 0, previous_hash: None };
+        let forged: Vec<String> = (0..4).map(|line| forged.append(&format!("{{\"forged\":{line}}}"))).collect();
+        let number_alone = runs(&format!("{run} 4")).unwrap();
+        assert_eq!(verified(&forged, &number_alone).0, Verified::Whole, "a number alone does not show it");
+        for known in 1..=4 {
+            let text = format!("{run} {known} {}\n{run} {known}\n{run} 4", chained(&whole[known - 1]).hash);
+            let runs = runs(&text).unwrap();
+            assert_eq!(verified(&whole, &runs).0, Verified::Whole);
+            let (verdict, report) = verified(&forged, &runs);
+            let told = format!("number {known} of the run, whose hash was another");
+            assert!(verdict == Verified::Broken && report.contains(&told), "{report}");
+            let (verdict, report) = verified(&forged[known..], &runs);
+            assert!(verdict == Verified::Broken && report.contains("missing"), "{report}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_linked_exactly_if_it_is_not_the_first() {
+        let link = |sequence, previous_hash: Option<&str>| {
+            let previous_hash = previous_hash.map(str::to_owned);
+            let link = Link { run: "run".to_owned(), sequence, previous_hash };
+            let hashed = format!("{{\"chain\":{}}}", serde_json::to_string(&link).unwrap());
+            with_hash(&hashed, &hash(&hashed))
+        };
+        for (line, verdict) in [
+            (link(1, None), Verified::Whole),
+            (link(2, Some("before")), Verified::Incomplete),
+            (link(1, Some("before")), Verified::Broken),
+            (link(2, None), Verified::Broken),
+            (link(0, None), Verified::Broken),
+            (link(0, Some("before")), Verified::Broken),
+            (link(u64::MAX, Some("before")), Verified::Incomplete),
+        ] {
+            assert_eq!(verified(std::slice::from_ref(&line), &Runs::new()).0, verdict, "{line}");
+        }
+        let after_the_largest = [link(u64::MAX, Some("before")), link(0, None)];
+        assert_eq!(verified(&after_the_largest, &Runs::new()).0, Verified::Broken);
     }
 
     #[test]

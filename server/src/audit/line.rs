@@ -56,11 +56,11 @@ pub(super) struct Line<'a> {
     pub(super) status: Option<u16>,
     /// From the request to its answer, in milliseconds.
     pub(super) latency_ms: u64,
-    /// Requests that the line stands for: those without a token since the last such line. Absent where it is one. The other
-    /// members are the latest one's.
+    /// Requests that the line stands for: those of this reason without a verified token that have no line of their own.
+    /// Absent where it is one. The other members are the latest one's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
-    /// Addresses that those requests came from, 10000 at the most.
+    /// Addresses that those requests came from, 1000 at the most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) addresses: Option<u64>,
     /// Requests among them that came from the address with the most.

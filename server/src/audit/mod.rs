@@ -4,22 +4,24 @@
 //! A line holds ids and names of rules, never a token, a claim of an unverified token, an argument or an answer. It is
 //! written when the request ends, also when the client hung up or the time limit struck before there was an answer:
 //! then without a status. What stands in it is in `line`, how lines are chained by hashes in [`chain`], and every reason in
-//! `reasons`. Lines go through the queue of `writer`; requests without a token are counted by `tokenless`.
+//! `reasons`. Lines go through the queue of `writer`; most refusals without a principal are counted by
+//! `anonymous`.
 
+mod anonymous;
 pub mod chain;
 mod line;
 mod reasons;
-mod tokenless;
 mod writer;
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use mcp_entra_policy::{AuditConfiguration, ServerReference};
 
 pub use line::{Rule, schema};
+pub use writer::Unfinished;
 
 use crate::telemetry::Metrics;
 use crate::token::Principal;
@@ -35,6 +37,8 @@ pub struct AuditLog {
     server: String,
     metrics: Arc<Metrics>,
     writer: Writer,
+    /// When it was last logged that there is no room.
+    full_logged: Mutex<Option<Instant>>,
 }
 
 /// How a request was decided.
@@ -88,13 +92,17 @@ impl AuditLog {
         let server = format!("{}/{}", server.namespace, server.name);
         let chain = configuration.hash_chain.then(Chain::begin);
         let writer = Writer::start(server.clone(), lines, chain, Arc::clone(&metrics))?;
-        Ok(Self { server, metrics, writer })
+        Ok(Self { server, metrics, writer, full_logged: Mutex::default() })
     }
 
     /// Begins the recording of a request, which waits while the queue of unwritten lines is full: what cannot be recorded is
-    /// not done. Returns none if there is no room within this time.
+    /// not done. Returns none if there is no room within this time, and counts the refusal.
     pub async fn begin(self: &Arc<Self>, request_id: String, patience: Duration) -> Option<Recording> {
-        let place = self.writer.place(patience).await?;
+        let Some(place) = self.writer.place(patience).await else {
+            self.metrics.count("", Decision::Refused.name(), reasons::FULL, patience);
+            self.log_full();
+            return None;
+        };
         let trail = Trail {
             request_id,
             address: OnceLock::new(),
@@ -107,13 +115,23 @@ impl AuditLog {
         Some(Recording { log, trail, started: Instant::now(), status: None, place: Some(place) })
     }
 
-    /// Says whether the queue of unwritten lines is full, so that requests wait.
-    pub fn is_full(&self) -> bool {
-        self.writer.is_full()
+    /// Tells once a minute that there is no room.
+    fn log_full(&self) {
+        let mut logged = self.full_logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|at| at.elapsed() >= anonymous::PERIOD) {
+            *logged = Some(Instant::now());
+            let reason = reasons::FULL;
+            tracing::error!(reason, "requests are refused: the queue of unwritten audit lines is full");
+        }
     }
 
-    /// Waits until requests have ended and their lines are written, for at most this time. Says whether they are.
-    pub async fn end(&self, patience: Duration) -> bool {
+    /// Says what keeps lines from being written, if something does: then requests wait.
+    pub fn trouble(&self) -> Option<String> {
+        self.writer.trouble()
+    }
+
+    /// Waits until requests have ended and their lines are written, for at most this time.
+    pub async fn end(&self, patience: Duration) -> Result<(), Unfinished> {
         self.writer.end(patience).await
     }
 }
@@ -186,10 +204,14 @@ impl Drop for Recording {
         let latency = self.started.elapsed();
         self.log.metrics.count(method.unwrap_or(""), decision.name(), reason, latency);
         let (request_id, server) = (&self.trail.request_id, &self.log.server);
-        if reason == tokenless::REASON {
-            let address = self.trail.address.get().copied();
-            let (request_id, status) = (request_id.clone(), self.status);
-            return self.log.writer.tokenless(tokenless::Request { request_id, address, status, latency }, place);
+        let request = || anonymous::Request {
+            request_id: request_id.clone(),
+            address: self.trail.address.get().copied(),
+            status: self.status,
+            latency,
+        };
+        if principal.is_none() && !self.log.writer.has_own_line(reason, request) {
+            return;
         }
         let line = Line {
             tenant_id: principal.map(|principal| principal.tenant_id()),
@@ -203,5 +225,140 @@ impl Drop for Recording {
             ..Line::refused(request_id, server, reason, self.status, latency)
         };
         self.log.writer.line(&line, place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use chain::{Runs, Verified, verify};
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// A standard output that answers the first questions to it as it is told, and then takes everything.
+    struct Output {
+        answers: Receiver<std::io::Result<usize>>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let taken = self.answers.recv().unwrap_or(Ok(bytes.len()))?.min(bytes.len());
+            self.written.lock().unwrap().extend(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Test {
+        log: Arc<AuditLog>,
+        /// While nobody answers, the output blocks.
+        answers: Sender<std::io::Result<usize>>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Test {
+        fn new() -> Self {
+            let (answers, questions) = channel();
+            let written = Arc::<Mutex<Vec<u8>>>::default();
+            let output = Output { answers: questions, written: Arc::clone(&written) };
+            let server = ServerReference { namespace: "productivity".into(), name: "graph".into() };
+            let configuration = AuditConfiguration { hash_chain: true };
+            let log = AuditLog::start(&server, configuration, Arc::default(), Box::new(output)).unwrap();
+            Self { log: Arc::new(log), answers, written }
+        }
+
+        async fn begin(&self) -> Recording {
+            self.log.begin("id".to_owned(), SOON).await.expect("a place in the queue")
+        }
+
+        /// A request that is refused for this reason before it is known who asks.
+        async fn refuse(&self, reason: &'static str) {
+            let recording = self.begin().await;
+            recording.trail().decided(Outcome::Refused(reason));
+            recording.answered(400);
+        }
+
+        /// Lets everything be written, and returns it.
+        async fn end(self) -> String {
+            drop(self.answers);
+            self.log.end(SOON).await.unwrap();
+            let written = self.written.lock().unwrap().clone();
+            String::from_utf8(written).unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_refusals_without_a_principal_fills_no_queue_and_each_is_counted() {
+        let reasons = ["token_missing", "malformed_authorization", "host_not_accepted", "address_rate_limited"];
+        let test = Test::new();
+        for _ in 0..2_000 {
+            for reason in reasons {
+                test.refuse(reason).await;
+            }
+        }
+        assert_eq!(test.log.trouble(), None);
+        let log = test.end().await;
+        let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for reason in reasons {
+            let (counted, own): (Vec<_>, Vec<_>) =
+                lines.iter().filter(|line| line["reason"] == reason).partition(|line| line["count"].is_u64());
+            assert_eq!(own.len(), if reason == "token_missing" { 0 } else { 20 }, "{reason}");
+            assert_eq!(counted.len(), 1, "{reason}");
+            assert_eq!(counted[0]["count"], 2_000 - own.len(), "{reason}");
+        }
+    }
+
+    #[tokio::test]
+    async fn lines_whose_write_fails_half_way_are_told_of_tried_again_and_leave_the_chain_whole() {
+        let test = Test::new();
+        test.answers.send(Ok(10)).unwrap();
+        test.answers.send(Err(std::io::ErrorKind::StorageFull.into())).unwrap();
+        test.refuse("expired").await;
+        let told = tokio::time::timeout(SOON, async {
+            loop {
+                match test.log.trouble() {
+                    Some(told) => break told,
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        let told = told.await.expect("the failure is told");
+        assert!(told.contains("the last write to standard output failed: no storage space"), "{told}");
+        test.refuse("expired").await;
+        let log = Arc::clone(&test.log);
+        let text = test.end().await;
+        assert_eq!((log.trouble(), text.lines().count()), (None, 2), "{text}");
+        let verified = verify(&mut text.as_bytes(), &Runs::new(), &mut std::io::sink()).unwrap();
+        assert_eq!(verified, Verified::Whole, "{text}");
+    }
+
+    #[tokio::test]
+    async fn the_end_tells_a_request_that_does_not_end_from_an_output_that_takes_nothing() {
+        let patience = Duration::from_millis(500);
+        let test = Test::new();
+        let running = test.begin().await;
+        drop(test.answers);
+        assert_eq!(test.log.end(patience).await, Err(Unfinished::Requests));
+        drop(running);
+
+        let test = Test::new();
+        test.refuse("expired").await;
+        assert_eq!(test.log.end(patience).await, Err(Unfinished::Lines));
+    }
+
+    #[tokio::test]
+    async fn what_has_waited_before_the_end_is_written_although_a_request_does_not_end() {
+        let test = Test::new();
+        test.refuse("expired").await;
+        let _running = test.begin().await;
+        drop(test.answers);
+        assert_eq!(test.log.end(Duration::from_millis(500)).await, Err(Unfinished::Requests));
+        assert!(String::from_utf8_lossy(&test.written.lock().unwrap()).contains("expired"));
     }
 }

@@ -1,6 +1,9 @@
 //! The reasons that lines of the audit log give: stable words for programs. What stands here stands in `docs/audit.md`
 //! and in the schema, too.
 
+/// The reason that no line gives, but the metric of requests: there is no room for the line.
+pub(super) const FULL: &str = "audit_log_full";
+
 /// Every reason, with what it says.
 pub(super) const REASONS: &[(&str, &str)] = &[
     ("authenticated", "allowed: anybody with a good token may do this, and sees what is granted"),
@@ -11,6 +14,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("another_issuer", "the token is of another issuer"),
     ("another_tenant", "the token is of another tenant"),
     ("application_without_role", "an app-only token without any app role of this server"),
+    (FULL, "no room for a line within 30 s: it is in the metric of requests alone"),
     ("bad_claim", "a claim is missing, or not as Entra issues it"),
     ("bad_signature", "the signature does not verify"),
     ("batch", "a batch of messages"),

@@ -1,44 +1,74 @@
-//! The thread that writes the audit lines. Standard output may block, and no async thread waits for it.
+//! The thread that writes the audit lines. Standard output may block or fail, and no async thread waits for it.
 //!
 //! The queue before it has a bounded number of places. A request takes its place before it is judged, so its line is
-//! queued without a wait whenever and however the request ends. The place is free again once the line is written.
+//! queued without a wait whenever and however the request ends. The place is free again once the line is written. A
+//! refusal that is only counted needs no line, and leaves its place at once.
+//!
+//! What could not be written is tried again from the byte on that is missing, so the chain goes on unbroken. Meanwhile the
+//! queue fills.
 
 use std::fmt::Write as _;
-use std::io::Write;
-use std::sync::Arc;
+use std::io::{ErrorKind, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::anonymous::{Anonymous, PERIOD, Request, Summary};
 use super::chain::Chain;
 use super::line::Line;
-use super::tokenless::{Request, Tokenless};
 use crate::telemetry::Metrics;
 
 /// Places in the queue: more than a port has connections (1024), each of which asks one thing at a time.
-const PLACES: u32 = 4096;
+const PLACES: usize = 4096;
 
 /// Bytes that are written at once, or a little more.
 const BATCH: usize = 64 * 1024;
 
+/// Pause after a write that failed.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// The place of a request in the queue.
-pub(super) type Place = OwnedSemaphorePermit;
+pub(super) struct Place {
+    queued: OwnedSemaphorePermit,
+    /// Says that the request runs.
+    _running: TaskTrackerToken,
+}
+
+/// The reason why lines may be missing at the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Requests have not ended, and have no line.
+    Requests,
+    /// Lines that wait are not written: standard output takes nothing.
+    Lines,
+}
 
 /// An entry of the queue.
 enum Entry {
     /// A line, without its chain.
-    Line(String, Place),
-    /// A request without a token, which is only counted.
-    Tokenless(Request, Place),
+    Line(String, OwnedSemaphorePermit),
     /// The end of the log. It is answered once everything is written.
     End(oneshot::Sender<()>),
 }
 
 /// The queue of the writing thread.
 pub(super) struct Writer {
-    places: Arc<Semaphore>,
     entries: Sender<Entry>,
+    running: TaskTracker,
+    shared: Arc<Shared>,
+}
+
+/// State that requests and the thread share.
+struct Shared {
+    /// Closed once nobody waits for lines any more.
+    places: Arc<Semaphore>,
+    anonymous: Mutex<Anonymous>,
+    /// The error of the last write, if it failed.
+    failure: Mutex<Option<String>>,
 }
 
 impl Writer {
@@ -50,42 +80,67 @@ impl Writer {
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
         let (entries, queue) = channel();
-        let thread = Thread { server, lines, chain, metrics, tokenless: Tokenless::default() };
+        let shared = Arc::new(Shared {
+            places: Arc::new(Semaphore::new(PLACES)),
+            anonymous: Mutex::default(),
+            failure: Mutex::default(),
+        });
+        let thread = Thread { server, lines, chain, metrics, shared: Arc::clone(&shared) };
         std::thread::Builder::new().name("audit".into()).spawn(move || thread.run(&queue))?;
-        Ok(Self { places: Arc::new(Semaphore::new(PLACES as usize)), entries })
+        Ok(Self { entries, running: TaskTracker::new(), shared })
     }
 
     /// Waits for a place in the queue. Returns none if none becomes free within this time.
     pub(super) async fn place(&self, patience: Duration) -> Option<Place> {
-        tokio::time::timeout(patience, Arc::clone(&self.places).acquire_owned()).await.ok()?.ok()
+        let queued = Arc::clone(&self.shared.places).acquire_owned();
+        let queued = tokio::time::timeout(patience, queued).await.ok()?.ok()?;
+        Some(Place { queued, _running: self.running.token() })
     }
 
-    /// Says whether a request would have to wait for a place.
-    pub(super) fn is_full(&self) -> bool {
-        self.places.available_permits() == 0
+    /// Says what keeps lines from being written, if something does.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure.as_ref() {
+            Some(error) => Some(format!("the last write to standard output failed: {error}")),
+            None if self.shared.places.available_permits() == 0 => {
+                Some("the queue of unwritten lines is full: whatever reads standard output is slow".to_owned())
+            }
+            None => None,
+        }
     }
 
     pub(super) fn line(&self, line: &Line<'_>, place: Place) {
         match serde_json::to_string(line) {
-            Ok(text) => self.queue(Entry::Line(text, place)),
+            Ok(text) => self.queue(Entry::Line(text, place.queued)),
             Err(error) => tracing::error!(%error, request_id = line.request_id, "audit line not written"),
         }
     }
 
-    pub(super) fn tokenless(&self, request: Request, place: Place) {
-        self.queue(Entry::Tokenless(request, place));
+    /// Says whether a refusal without a principal has a line of its own. One that has not is counted here.
+    pub(super) fn has_own_line(&self, reason: &'static str, request: impl FnOnce() -> Request) -> bool {
+        let (mut anonymous, now) = (self.shared.anonymous(), Instant::now());
+        let own = anonymous.has_own_line(reason, now);
+        if !own {
+            anonymous.count(reason, request(), now);
+        }
+        own
     }
 
-    /// Waits until the requests that have a place have ended and everything is written, for at most this time. Says whether
-    /// it was.
-    pub(super) async fn end(&self, patience: Duration) -> bool {
-        let ended = async {
-            let _all = self.places.acquire_many(PLACES).await;
-            let (written, is_written) = oneshot::channel();
-            self.queue(Entry::End(written));
-            is_written.await
-        };
-        matches!(tokio::time::timeout(patience, ended).await, Ok(Ok(())))
+    /// Waits until the requests that have a place have ended, then until everything is written: for at most this time, and
+    /// for requests at most half of it. Then nothing is tried again.
+    pub(super) async fn end(&self, patience: Duration) -> Result<(), Unfinished> {
+        let deadline = tokio::time::Instant::now() + patience;
+        self.running.close();
+        let requests = tokio::time::timeout(patience / 2, self.running.wait()).await;
+        let (written, is_written) = oneshot::channel();
+        self.queue(Entry::End(written));
+        let lines = tokio::time::timeout_at(deadline, is_written).await;
+        self.shared.places.close();
+        match (requests, lines) {
+            (Ok(()), Ok(Ok(()))) => Ok(()),
+            (Err(_), Ok(Ok(()))) => Err(Unfinished::Requests),
+            (_, Ok(Err(_)) | Err(_)) => Err(Unfinished::Lines),
+        }
     }
 
     /// Never waits: each entry has its place.
@@ -96,21 +151,32 @@ impl Writer {
     }
 }
 
-/// The state of the writing thread.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.places.close();
+    }
+}
+
+impl Shared {
+    fn anonymous(&self) -> std::sync::MutexGuard<'_, Anonymous> {
+        self.anonymous.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// State of the writing thread.
 struct Thread {
     server: String,
     lines: Box<dyn Write + Send>,
     chain: Option<Chain>,
     metrics: Arc<Metrics>,
-    tokenless: Tokenless,
+    shared: Arc<Shared>,
 }
 
 /// Lines that are written at once, and what is free or answered after that.
 #[derive(Default)]
 struct Batch {
     text: String,
-    lines: usize,
-    places: Vec<Place>,
+    places: Vec<OwnedSemaphorePermit>,
     ends: Vec<oneshot::Sender<()>>,
 }
 
@@ -118,63 +184,83 @@ impl Thread {
     fn run(mut self, queue: &Receiver<Entry>) {
         loop {
             let mut batch = Batch::default();
-            let next = match self.tokenless.wait(Instant::now()) {
-                Some(wait) => queue.recv_timeout(wait),
-                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
+            // Nobody wakes the thread for what is only counted. Its period ends after this wait, or at the end of it.
+            let wait = self.shared.anonymous().wait(Instant::now()).unwrap_or(PERIOD);
+            let next = queue.recv_timeout(wait);
             let is_over = matches!(next, Err(RecvTimeoutError::Disconnected));
             let mut next = next.ok();
             while let Some(entry) = next {
-                self.take(entry, &mut batch);
+                match entry {
+                    Entry::Line(text, place) => {
+                        batch.places.push(place);
+                        self.add(&mut batch, text);
+                    }
+                    Entry::End(written) => batch.ends.push(written),
+                }
                 next = if batch.text.len() < BATCH { queue.try_recv().ok() } else { None };
             }
             let is_ending = is_over || !batch.ends.is_empty();
-            if let Some(summary) = self.tokenless.take(Instant::now(), is_ending) {
-                self.add(&mut batch, serde_json::to_string(&summary.line(&self.server)));
+            let summaries = self.shared.anonymous().take(Instant::now(), is_ending);
+            for summary in &summaries {
+                self.add_summary(&mut batch, summary);
             }
-            self.write(batch);
+            if !self.write(&batch.text) {
+                return;
+            }
+            drop(batch.places);
+            for end in batch.ends {
+                let _ = end.send(());
+            }
             if is_over {
                 return;
             }
         }
     }
 
-    fn take(&mut self, entry: Entry, batch: &mut Batch) {
-        match entry {
-            Entry::Line(text, place) => {
-                batch.places.push(place);
-                self.add(batch, Ok(text));
-            }
-            Entry::Tokenless(request, _place) => self.tokenless.count(request, Instant::now()),
-            Entry::End(written) => batch.ends.push(written),
-        }
-    }
-
-    fn add(&mut self, batch: &mut Batch, text: serde_json::Result<String>) {
-        match text {
-            Ok(text) => {
-                let text = self.chain.as_mut().map_or(text.clone(), |chain| chain.append(&text));
-                let _ = writeln!(batch.text, "{text}");
-                batch.lines += 1;
-            }
+    fn add_summary(&mut self, batch: &mut Batch, summary: &Summary) {
+        match serde_json::to_string(&summary.line(&self.server)) {
+            Ok(text) => self.add(batch, text),
             Err(error) => tracing::error!(%error, "audit line not written"),
         }
     }
 
-    fn write(&mut self, batch: Batch) {
-        let Batch { text, lines, places, ends } = batch;
-        if lines > 0 {
-            let written = self.lines.write_all(text.as_bytes()).and_then(|()| self.lines.flush());
-            if let Err(error) = written {
-                tracing::error!(%error, lines, "audit lines not written");
+    fn add(&mut self, batch: &mut Batch, text: String) {
+        let text = match &mut self.chain {
+            Some(chain) => chain.append(&text),
+            None => text,
+        };
+        let _ = writeln!(batch.text, "{text}");
+    }
+
+    /// Writes this, and tries again after every failure. Says whether it is written: false once nobody waits for it.
+    fn write(&mut self, text: &str) -> bool {
+        let mut rest = text.as_bytes();
+        while let Err(error) = write_some(&mut *self.lines, &mut rest) {
+            let bytes = rest.len();
+            tracing::error!(%error, bytes, "audit lines not written; it is tried again");
+            *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            std::thread::sleep(PAUSE);
+            if self.shared.places.is_closed() {
+                return false;
             }
         }
+        *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(chain) = &self.chain {
             self.metrics.audit_chain(chain.run(), chain.length());
         }
-        drop(places);
-        for end in ends {
-            let _ = end.send(());
+        true
+    }
+}
+
+/// Writes as much as is taken. `rest` begins with the first byte that was not, also after an error.
+fn write_some(lines: &mut dyn Write, rest: &mut &[u8]) -> std::io::Result<()> {
+    while !rest.is_empty() {
+        match lines.write(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(taken) => *rest = rest.get(taken..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
+    lines.flush()
 }

@@ -54,6 +54,8 @@ pub struct Sts {
 /// A token that is kept, and when it is renewed.
 struct KeptToken {
     token: Arc<GraphToken>,
+    /// The scopes that it was asked for with, by name in lower case: it carries them, whether or not Entra says so.
+    asked: BTreeSet<String>,
     schedule: Schedule,
     renewing: AtomicBool,
 }
@@ -278,11 +280,12 @@ impl OnBehalfOf {
         ];
         let issued = endpoint.exchange(&self.tenant_id, &parameters).await?;
         let Issued { mut token, asked_at, life, refresh_in, scope } = issued;
-        // Entra names scopes with their resource or without, and may leave out those that were asked for.
+        // Entra names scopes with their resource or without.
         let named = scope.split_ascii_whitespace().filter_map(|scope| scope.rsplit('/').next());
-        token.granted = named.chain(self.scopes.iter().map(String::as_str)).map(str::to_ascii_lowercase).collect();
+        token.granted = named.map(str::to_ascii_lowercase).collect();
+        let asked = self.scopes.iter().map(|scope| scope.to_ascii_lowercase()).collect();
         let schedule = Schedule::new(asked_at, life, refresh_in);
-        Ok(Arc::new(KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) }))
+        Ok(Arc::new(KeptToken { token: Arc::new(token), asked, schedule, renewing: AtomicBool::new(false) }))
     }
 }
 
@@ -297,7 +300,8 @@ impl Schedule {
 
 impl KeptToken {
     fn covers<'a>(&self, scopes: impl IntoIterator<Item = &'a String>) -> bool {
-        scopes.into_iter().all(|scope| self.token.granted.contains(&scope.to_ascii_lowercase()))
+        let mut scopes = scopes.into_iter().map(|scope| scope.to_ascii_lowercase());
+        scopes.all(|scope| self.token.granted.contains(&scope) || self.asked.contains(&scope))
     }
 
     fn weight(&self) -> u32 {
@@ -348,7 +352,8 @@ mod tests {
         let now = Instant::now();
         let token = GraphToken { access_token: SecretString::from("x"), granted: BTreeSet::new() };
         let schedule = Schedule::new(now, Duration::from_secs(100), None);
-        let kept = KeptToken { token: Arc::new(token), schedule, renewing: AtomicBool::new(false) };
+        let kept =
+            KeptToken { token: Arc::new(token), asked: BTreeSet::new(), schedule, renewing: AtomicBool::new(false) };
         assert!(!kept.is_to_be_renewed(now + Duration::from_secs(49)));
         assert!(kept.is_to_be_renewed(now + Duration::from_secs(50)));
         assert!(!kept.is_to_be_renewed(now + Duration::from_secs(50)));

@@ -35,7 +35,8 @@ pub(super) struct TokenEndpoint {
 pub struct GraphToken {
     /// What goes behind `Authorization: Bearer`.
     pub access_token: SecretString,
-    /// The delegated permissions that it carries, by name in lower case. An application's carries none.
+    /// The delegated permissions that Entra says it carries, by name in lower case. Entra may leave out those that were
+    /// asked for. An application's carries none.
     pub granted: BTreeSet<String>,
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::question::{PATIENCE, Question, in_time, is_busy};
+use super::question::{PATIENCE, Question, Queue, in_time, is_busy};
 use super::{Graph, GraphError, GraphRefusal};
 use crate::http_client::{Again, Answer};
 
@@ -60,11 +60,11 @@ impl Graph {
 
     async fn batches(&self, questions: &[BatchQuestion<'_>]) -> Result<Vec<BatchAnswer>, GraphError> {
         let mut answers = Vec::new();
-        let mailbox = self.mailbox().await;
+        let queue = Queue::Mailbox(self.mailbox().await);
         for some in questions.chunks(AT_ONCE) {
             // By place, so that those without an answer can be asked again.
             let known = Mutex::new(HashMap::new());
-            let attempt = || self.ask_the_rest(some, &known, &mailbox);
+            let attempt = || self.ask_the_rest(some, &known, &queue);
             let again = |incomplete: &Incomplete| match incomplete {
                 Incomplete::Busy(retry_after) => Again::After(*retry_after),
                 Incomplete::Failed(_) => Again::Never,
@@ -84,7 +84,7 @@ impl Graph {
         &self,
         questions: &[BatchQuestion<'_>],
         known: &Mutex<HashMap<usize, BatchAnswer>>,
-        mailbox: &str,
+        queue: &Queue,
     ) -> Result<(), Incomplete> {
         let is_open = |place: &usize| {
             let known = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +98,7 @@ impl Graph {
             .collect();
         let body = json!({ "requests": requests });
         let url = format!("{}/v1.0{PATH}", self.client.0.base_url);
-        let question = Question { url, query: &[], body: Some(&body), mailbox: Some(mailbox) };
+        let question = Question { url, query: &[], body: Some(&body), queue };
         let (document, _) = self.answer(&question).await.map_err(Incomplete::Failed)?;
         let unexpected = |_| Incomplete::Failed(GraphError::Unexpected { path: PATH });
         let document: BatchDocument = serde_json::from_value(document).map_err(unexpected)?;

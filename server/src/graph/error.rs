@@ -148,6 +148,11 @@ impl GraphError {
         }
     }
 
+    /// Says that Graph has understood the question and will not answer it to this caller, however often it is asked.
+    pub(super) fn is_about_the_question(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if matches!(refusal.status.as_u16(), 400 | 403 | 404))
+    }
+
     pub(super) fn again(&self) -> Again {
         match self {
             Self::Refused(refusal) if is_busy(refusal.status) => Again::After(refusal.retry_after),

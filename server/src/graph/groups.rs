@@ -2,7 +2,7 @@
 //!
 //! Graph leaves out groups with hidden membership unless the token carries `Member.Read.Hidden`, and says of no group that
 //! it has left it out. A token of less could not ask either which groups these are. So what such a token does not show is
-//! unknown.
+//! unknown. A token has the permission if Entra's answer names it: that it was asked for proves nothing.
 
 use std::collections::BTreeSet;
 

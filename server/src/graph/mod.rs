@@ -21,7 +21,6 @@ mod www_authenticate;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mcp_entra_policy::{GraphAccess, GraphConfiguration};
 use moka::future::Cache;
@@ -32,6 +31,7 @@ pub use error::{GraphError, GraphRefusal};
 pub use pages::List;
 
 use access::Access;
+use mailbox::{Named, names};
 use question::{Question, in_time};
 use subject::{Subject, UserId};
 use turns::Turns;
@@ -41,12 +41,9 @@ use crate::token::{Principal, User};
 
 /// Outlook's limit for one application and one mailbox.
 const OF_A_MAILBOX: usize = 4;
-/// Questions to the directory at a time, about whomever: far fewer than Graph answers.
+/// Questions to the directory at a time, about whomever: far fewer than Graph answers. As many about memberships, which
+/// decide who is let in, wait for none of the others.
 const OF_THE_DIRECTORY: usize = 32;
-/// How long it is relied on which object id a user principal name stands for, or that Graph does not say.
-const NAME_RELIED_ON: Duration = Duration::from_secs(300);
-/// Most names kept at a time; the least used go first.
-const NAMES_KEPT: u64 = 10_000;
 
 /// Microsoft Graph, as anyone.
 #[derive(Clone)]
@@ -63,8 +60,9 @@ struct Client {
     /// By mailbox.
     mailboxes: Turns,
     directory: Turns,
+    memberships: Turns,
     /// By user principal name: what the user's mailbox is called among the queues.
-    named: Cache<String, String>,
+    named: Cache<String, Named>,
 }
 
 /// Microsoft Graph about one user. Tools name what comes behind `/me` or `/users/{id}`, so that none of them can ask about
@@ -101,7 +99,8 @@ impl GraphClient {
             application: allowed.then(|| Arc::new(application)),
             mailboxes: Turns::new(OF_A_MAILBOX),
             directory: Turns::new(OF_THE_DIRECTORY),
-            named: Cache::builder().max_capacity(NAMES_KEPT).time_to_live(NAME_RELIED_ON).build(),
+            memberships: Turns::new(OF_THE_DIRECTORY),
+            named: names(),
             base_url,
         }))
     }
@@ -170,8 +169,8 @@ impl Graph {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<(Value, Arc<GraphToken>), GraphError> {
-        let mailbox = self.mailbox_behind(path).await;
-        self.answer(&Question { url: self.url(path), query, body, mailbox: mailbox.as_deref() }).await
+        let queue = self.queue_of(path).await;
+        self.answer(&Question { url: self.url(path), query, body, queue: &queue }).await
     }
 
     fn url(&self, path: &str) -> String {

@@ -33,9 +33,9 @@ impl Graph {
         let first = Url::parse_with_params(&self.url(path), query);
         let mut page_url = first.map_err(|_| GraphError::Unexpected { path })?;
         let (mut list, mut seen) = (List::default(), HashSet::new());
-        let mailbox = self.mailbox_behind(path).await;
+        let queue = self.queue_of(path).await;
         while seen.len() < MAXIMUM_PAGES && seen.insert(place(&page_url)) {
-            let question = Question { url: page_url.into(), query: &[], body: None, mailbox: mailbox.as_deref() };
+            let question = Question { url: page_url.into(), query: &[], body: None, queue: &queue };
             let (mut page, _) = self.answer(&question).await?;
             match page.get_mut("value").map(Value::take) {
                 Some(Value::Array(more)) => list.entries.extend(more),

@@ -42,8 +42,17 @@ pub(super) struct Question<'a> {
     pub(super) query: &'a [(&'a str, &'a str)],
     /// A question that has a body is POSTed.
     pub(super) body: Option<&'a Value>,
-    /// The mailbox that it is about, as it is called among the queues. None for a question to the directory.
-    pub(super) mailbox: Option<&'a str>,
+    pub(super) queue: &'a Queue,
+}
+
+/// The queue in which a question waits for its turn.
+pub(super) enum Queue {
+    /// That of a mailbox, by its name among the queues.
+    Mailbox(String),
+    /// That of the questions to the directory.
+    Directory,
+    /// That of the questions about memberships.
+    Memberships,
 }
 
 impl Graph {
@@ -77,10 +86,12 @@ impl Graph {
         attempt: u32,
     ) -> Result<Value, GraphError> {
         let client = &self.client.0;
-        let caller = &self.caller.name;
-        let turn = match question.mailbox {
-            Some(mailbox) => client.mailboxes.turn(mailbox, caller).await,
-            None => client.directory.turn("", caller).await,
+        let caller = &self.caller;
+        let turn = match question.queue {
+            Queue::Mailbox(mailbox) => client.mailboxes.turn(mailbox, &caller.name).await,
+            Queue::Directory => client.directory.turn("", &caller.name).await,
+            // Whatever clients a user has: each token of theirs asks once.
+            Queue::Memberships => client.memberships.turn("", &caller.object_id).await,
         };
         let _turn = turn.ok_or(GraphError::Crowded)?;
         let mut request = match question.body {

@@ -2,7 +2,8 @@
 //!
 //! Outlook answers four questions of one application about one mailbox at a time, and refuses the rest. All who ask about
 //! a mailbox share these four: the next turn goes to the caller who holds the fewest, and among equals to the one who
-//! waits for the longest since their last. So one caller's flood costs another no more than one turn.
+//! waits for the longest since their last. So one caller's flood costs another no more than one turn. A caller is a user or
+//! an application with the client that it uses; in the queue of memberships, without it.
 //!
 //! Each waiting question belongs to a request, and the listener bounds those. A queue that nobody is in is forgotten.
 

@@ -13,7 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
-use mcp_entra_policy::{BuiltInTool, CallerKind, Decision, GraphAccess, Refusal, Ways, built_in_tool};
+use mcp_entra_policy::{BuiltInTool, CallerKind, Decision, GraphAccess, Groups, Refusal, Ways, built_in_tool};
 use serde_json::{Value, json};
 
 use super::Gate;
@@ -132,7 +132,8 @@ impl Refused<'_> {
     async fn answer(&self, refusal: &Refusal) -> Response {
         match refusal {
             Refusal::Denied { mapping, deny, groups_unknown, registration_unknown } => {
-                let unknown = self.unknown(*groups_unknown, *registration_unknown);
+                let hidden = if *groups_unknown && self.groups_hidden() { GROUPS_HIDDEN } else { "" };
+                let unknown = hidden.to_owned() + &self.unknown(*groups_unknown, *registration_unknown);
                 let why = format!(
                     "It is denied by {deny} of the ClusterMcpRoleMapping {mapping}, whoever grants it: ask the platform \
                      team.{unknown}"
@@ -151,7 +152,8 @@ impl Refused<'_> {
                     "registrationUnknown": ways.registration_unknown,
                 });
                 let unknown = self.unknown(ways.groups_unknown, ways.registration_unknown);
-                self.forbidden(&(what_would_allow(self.principal.caller().kind, ways) + &unknown), data)
+                let allowing = what_would_allow(self.principal.caller().kind, ways, self.groups_hidden());
+                self.forbidden(&(allowing + &unknown), data)
             }
         }
     }
@@ -191,9 +193,14 @@ impl Refused<'_> {
             Some(Err(unlearnt)) => {
                 format!(" In which groups you are could not be learnt, so that none counts: {}", unlearnt.why)
             }
-            Some(Ok(_)) => GROUPS_HIDDEN.to_owned(),
+            Some(Ok(_)) => String::new(),
             None => GROUPS_UNKNOWN.to_owned(),
         }
+    }
+
+    /// Says if Graph has told groups, but perhaps not all.
+    fn groups_hidden(&self) -> bool {
+        matches!(&self.learnt, Some(Ok(learnt)) if matches!(**learnt, Groups::AtLeast(_)))
     }
 
     fn forbidden(&self, why: &str, mut data: Value) -> Response {
@@ -222,9 +229,10 @@ const GROUPS_HIDDEN: &str = " Microsoft Graph shows this server no groups with h
      does not show may be one that you are in: an administrator consents to the delegated permission Member.Read.Hidden for \
      the app registration of the server.";
 
-fn what_would_allow(kind: CallerKind, ways: &Ways) -> String {
+fn what_would_allow(kind: CallerKind, ways: &Ways, groups_hidden: bool) -> String {
     let roles = ways.roles.iter().map(|role| format!("the app role {role}"));
-    let groups = ways.groups.iter().map(|group| format!("membership in the group {group}"));
+    let hidden = if groups_hidden { " (a hidden one does not count here)" } else { "" };
+    let groups = ways.groups.iter().map(|group| format!("membership in the group {group}{hidden}"));
     let all = Vec::from_iter(roles.chain(groups)).join(" or ");
     match kind {
         CallerKind::Application if all.is_empty() => {
@@ -255,21 +263,30 @@ mod tests {
 
     #[test]
     fn a_refusal_names_every_way_in() {
-        let text = what_would_allow(CallerKind::User, &ways(&["Mcp.Admin", "Mcp.Reader"], &["Sales"], false));
+        let text = what_would_allow(CallerKind::User, &ways(&["Mcp.Admin", "Mcp.Reader"], &["Sales"], false), false);
         assert!(text.starts_with(
             "It takes the app role Mcp.Admin or the app role Mcp.Reader or membership in the group Sales:"
         ));
     }
 
     #[test]
+    fn a_group_whose_members_graph_may_hide_is_named_with_half_a_sentence_about_it() {
+        let text = what_would_allow(CallerKind::User, &ways(&[], &["Sales"], true), true);
+        assert!(
+            text.starts_with("It takes membership in the group Sales (a hidden one does not count here):"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_tool_that_nobody_may_call_is_said_to_be_so() {
-        assert!(what_would_allow(CallerKind::User, &ways(&[], &[], false)).contains("McpRoleMapping"));
+        assert!(what_would_allow(CallerKind::User, &ways(&[], &[], false), false).contains("McpRoleMapping"));
     }
 
     #[test]
     fn an_application_is_told_of_roles_that_are_granted_to_applications_alone() {
-        assert!(what_would_allow(CallerKind::Application, &Ways::default()).contains("signed-in user"));
-        let text = what_would_allow(CallerKind::Application, &ways(&["Mcp.Reader"], &[], false));
+        assert!(what_would_allow(CallerKind::Application, &Ways::default(), false).contains("signed-in user"));
+        let text = what_would_allow(CallerKind::Application, &ways(&["Mcp.Reader"], &[], false), false);
         assert!(text.contains("the app role Mcp.Reader") && text.contains("assign it to the application"), "{text}");
     }
 }

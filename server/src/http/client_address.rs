@@ -26,7 +26,7 @@ pub struct Peer(pub IpAddr);
 /// Where a request comes from, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientAddress {
-    /// A client: its address, of IPv6 the network of 64 bits, all of which one client can use.
+    /// A client: its address, or its [`network`].
     Client(IpAddr),
     /// Some client behind a proxy that the configuration does not name: many clients may share the address.
     BehindProxy,
@@ -79,10 +79,18 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
     hop.parse().ok().or_else(with_port).or_else(in_brackets).map(|address: IpAddr| address.to_canonical())
 }
 
+/// What one client can use: an address of IPv4, also where NAT64 has translated it (`64:ff9b::/96`, RFC 6052); of IPv6 the
+/// network of 64 bits.
 pub(super) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        IpAddr::V6(address) => match address.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
+                let [.., a, b, c, d] = address.octets();
+                IpAddr::from([a, b, c, d])
+            }
+            _ => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        },
     }
 }
 
@@ -108,6 +116,14 @@ mod tests {
     fn without_a_proxy_it_is_the_connections() {
         assert_eq!(of("192.0.2.7", &[]), client("192.0.2.7"));
         assert_eq!(of("::ffff:192.0.2.7", &[]), client("192.0.2.7"));
+    }
+
+    #[test]
+    fn clients_of_ipv4_behind_nat64_are_told_apart_and_are_no_trusted_proxies() {
+        assert_eq!(of("64:ff9b::192.0.2.7", &[]), client("192.0.2.7"));
+        assert_eq!(of("10.1.1.1", &["64:ff9b::c000:207"]), client("192.0.2.7"));
+        assert_eq!(of("64:ff9b:1::192.0.2.7", &[]), client("64:ff9b:1::"), "another prefix is a network's own");
+        assert_eq!(of("64:ff9b::10.1.1.1", &["198.51.100.1"]), client("10.1.1.1"), "what it forwards is not believed");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
+use nix::errno::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
@@ -47,12 +48,18 @@ pub struct Patience {
     pub head: Duration,
     /// Until the client takes some of its answer, for which hyper itself waits for ever.
     pub write: Duration,
+    /// Until requests that are being answered at the stop have ended.
+    pub finish: Duration,
 }
 
 /// The head's is longer than proxies keep an idle connection (nginx and most load balancers 60 s): were we the first to
 /// close it, their next request could be lost. Whoever opens a connection has something to ask.
-pub const PATIENCE: Patience =
-    Patience { first: Duration::from_secs(10), head: Duration::from_secs(90), write: Duration::from_secs(30) };
+pub const PATIENCE: Patience = Patience {
+    first: Duration::from_secs(10),
+    head: Duration::from_secs(90),
+    write: Duration::from_secs(30),
+    finish: Duration::from_secs(20),
+};
 
 /// Time for a connection that yields to end by itself, where nothing is being answered on it.
 const YIELDING: Duration = Duration::from_secs(1);
@@ -61,8 +68,8 @@ const YIELDING: Duration = Duration::from_secs(1);
 /// cookies of a host, and on all connections together a fraction of the pod's memory.
 const MAXIMUM_BUFFER: usize = 64 * 1024;
 
-/// How long requests that are being answered may take after the stop.
-const FINISH_TIME_LIMIT: Duration = Duration::from_secs(20);
+/// Time for connections that are cut off to end.
+const CUTTING_OFF: Duration = Duration::from_secs(1);
 
 /// The peers whose connections are counted.
 #[derive(Clone, Debug)]
@@ -85,15 +92,22 @@ impl Counted {
     }
 }
 
-/// Listens on an address. `[::]` takes IPv4 connections, too, however the node is set up; where it cannot be listened on,
-/// `0.0.0.0` is: a node may have no IPv6.
+/// Listens on an address. `[::]` takes IPv4 connections, too, however the node is set up. On a node without IPv6 it is
+/// `0.0.0.0`.
 pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match bind(address) {
-        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED => {
-            bind((Ipv4Addr::UNSPECIFIED, address.port()).into()).map_err(|_| error)
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
+            tracing::warn!(%error, %address, "this node has no IPv6: only IPv4 connections are taken");
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
     }
+}
+
+/// Says whether an address of IPv6 cannot be listened on because there is no IPv6.
+fn is_without_ipv6(error: &std::io::Error) -> bool {
+    let error = error.raw_os_error().map(Errno::from_raw);
+    matches!(error, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -106,7 +120,8 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most 20 s. A connection on
+/// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most `patience.finish`: those that
+/// are not are cut off, and have ended when this returns. A connection on
 /// which no whole head of a request arrives in time, or nothing of an answer is taken within `patience.write`, is closed.
 pub async fn serve(
     listener: TcpListener,
@@ -116,19 +131,22 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let connections = Arc::new(Connections::new(MAXIMUM_CONNECTIONS, MAXIMUM_OF_PEER));
-    let (running, mut number) = (TaskTracker::new(), 0);
+    let (running, cut_off, mut number) = (TaskTracker::new(), CancellationToken::new(), 0);
     while let Some((stream, peer)) = stop.run_until_cancelled(accept(&listener)).await {
         number += 1;
         let admitted = connections.admit(number, counted.of(peer.ip()));
         let Some(place) = stop.run_until_cancelled(admitted).await else { break };
         // A peer that uses its whole share gets no other connection.
         let Some(place) = place else { continue };
-        running.spawn(connect(stream, Peer(peer.ip()), router.clone(), patience, place, stop.clone()));
+        let connection = connect(stream, Peer(peer.ip()), router.clone(), patience, place, stop.clone());
+        running.spawn(cut_off.clone().run_until_cancelled_owned(connection));
     }
     drop(listener);
     running.close();
-    if tokio::time::timeout(FINISH_TIME_LIMIT, running.wait()).await.is_err() {
-        tracing::warn!("requests still unanswered {} s after the stop are cut off", FINISH_TIME_LIMIT.as_secs());
+    if tokio::time::timeout(patience.finish, running.wait()).await.is_err() {
+        tracing::warn!("requests still unanswered {} s after the stop are cut off", patience.finish.as_secs());
+        cut_off.cancel();
+        let _ = tokio::time::timeout(CUTTING_OFF, running.wait()).await;
     }
 }
 
@@ -246,7 +264,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/", axum::routing::get(|| async { answer }));
         let short = Duration::from_millis(500);
-        let patience = Patience { first: short, head: short, write: short };
+        let patience = Patience { first: short, head: short, write: short, finish: short };
         tokio::spawn(serve(listener, router, patience, Counted::Everybody, CancellationToken::new()));
         TcpStream::connect(address).await.unwrap()
     }
@@ -262,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_families_reach_every_address_and_ipv4_alone_where_ipv6_is_taken() {
+    async fn both_families_reach_every_address_and_a_taken_port_is_no_node_without_ipv6() {
         let both = listen("[::]:0".parse().unwrap()).unwrap();
         let port = both.local_addr().unwrap().port();
         for address in ["127.0.0.1", "::1"] {
@@ -274,11 +292,17 @@ mod tests {
         taken.bind("[::]:0".parse().unwrap()).unwrap();
         let taken = taken.listen(1).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let alone = listen((Ipv6Addr::UNSPECIFIED, port).into()).unwrap();
-        assert_eq!(alone.local_addr().unwrap(), (Ipv4Addr::UNSPECIFIED, port).into());
-        assert!(listen((Ipv6Addr::UNSPECIFIED, port).into()).is_err(), "both are taken");
+        let error = listen((Ipv6Addr::UNSPECIFIED, port).into()).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
         let one = listen("[::1]:0".parse().unwrap()).unwrap();
         assert!(TcpStream::connect(("127.0.0.1", one.local_addr().unwrap().port())).await.is_err());
+    }
+
+    #[test]
+    fn ipv4_alone_is_listened_on_only_where_there_is_no_ipv6() {
+        let without = (1..134).filter(|code| is_without_ipv6(&std::io::Error::from_raw_os_error(*code)));
+        assert_eq!(Vec::from_iter(without), [Errno::EAFNOSUPPORT as i32, Errno::EADDRNOTAVAIL as i32]);
+        assert!(!is_without_ipv6(&std::io::ErrorKind::AddrNotAvailable.into()), "not the system's word");
     }
 
     #[tokio::test]
@@ -292,6 +316,28 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), closed).await.expect("the connection is still open");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_does_not_end_in_time_after_the_stop_is_cut_off_before_the_listener_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (request, asked) = (Arc::new(()), Arc::new(Notify::new()));
+        let (held, asks) = (Arc::downgrade(&request), Arc::clone(&asked));
+        let endless = move || async move {
+            let _request = request;
+            asks.notify_one();
+            std::future::pending::<()>().await;
+        };
+        let router = Router::new().route("/", axum::routing::get(endless));
+        let patience = Patience { finish: Duration::from_millis(100), ..PATIENCE };
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, router, patience, Counted::Everybody, stop.clone()));
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        asked.notified().await;
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(30), serving).await.expect("the listener runs").unwrap();
+        assert_eq!(held.strong_count(), 0, "the request still runs");
     }
 
     #[tokio::test]

@@ -2,9 +2,9 @@
 //!
 //! 1. [`trace`]: a request id, a span, the audit trail
 //! 2. [`limits`]: how large and how long
-//! 3. [`origin`]: does it mean this server, and does it come from a page that may ask?
-//! 4. [`cors`]: what may a page of another origin read?
-//! 5. [`client_address`]: where does it come from?
+//! 3. [`client_address`]: where does it come from?
+//! 4. [`origin`]: does it mean this server, and does it come from a page that may ask?
+//! 5. [`cors`]: what may a page of another origin read?
 //! 6. [`bearer`]: is there a token?
 //! 7. [`rate_limit`]: did that address send too many bad ones?
 //! 8. [`principal`]: whose is it?
@@ -80,9 +80,9 @@ pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
         .layer(from_fn_with_state(Arc::clone(&gate), trace::layer))
         .layer(CatchPanicLayer::new())
         .layer(from_fn(limits::layer))
+        .layer(from_fn_with_state(Arc::clone(&gate), client_address::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), origin::layer))
         .option_layer(cors::endpoint(&gate.configuration.allowed_origins))
-        .layer(from_fn_with_state(Arc::clone(&gate), client_address::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), bearer::layer))
         .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_address))
         .layer(from_fn_with_state(Arc::clone(&gate), principal::layer))

@@ -65,26 +65,29 @@ async fn thousands_of_silent_connections_to_each_port_keep_neither_a_probe_nor_a
 
 #[tokio::test]
 async fn a_standard_output_that_nobody_reads_holds_requests_up_once_the_queue_is_full_and_loses_no_line() {
-    let setup = Setup::new();
+    let mut setup = Setup::new();
+    setup.configuration.rate_limit.per_user.requests = 1;
     setup.write_files();
     let mut child = serve(&setup).spawn().unwrap();
     let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
     let serving = log_line(&mut logs, "admin_address").await;
     ready(&serving).await;
+    let token = setup.tenant.token(ALICE);
     let admin = format!("http://{}", address(&serving, "admin_address"));
 
-    // Cheap ones: an Authorization header without a token is refused at once, and recorded.
+    // Cheap ones, of somebody who is known: the first is refused for its body, the others for their number.
     let (client, answered) = (http(), Arc::new(AtomicUsize::new(0)));
     let url = format!("http://{}/mcp", address(&serving, "address"));
-    let ask = |(client, url, answered): (reqwest::Client, String, Arc<AtomicUsize>)| async move {
+    let ask = |(client, url, token, answered): (reqwest::Client, String, String, Arc<AtomicUsize>)| async move {
         loop {
-            let response = client.post(&url).header("host", crate::harness::HOST).header("authorization", "Bearer");
-            assert_eq!(response.send().await.unwrap().status(), StatusCode::BAD_REQUEST);
+            let response = client.post(&url).header("host", crate::harness::HOST).bearer_auth(&token);
+            assert!(response.send().await.unwrap().status().is_client_error());
             answered.fetch_add(1, Ordering::SeqCst);
         }
     };
-    let asking: Vec<_> =
-        (0..32).map(|_| tokio::spawn(ask((client.clone(), url.clone(), Arc::clone(&answered))))).collect();
+    let asking: Vec<_> = (0..32)
+        .map(|_| tokio::spawn(ask((client.clone(), url.clone(), token.clone(), Arc::clone(&answered)))))
+        .collect();
     let readiness = eventually("the queue is full", async || {
         let response = http().get(format!("{admin}/readyz")).send().await.unwrap();
         if response.status() == StatusCode::OK { None } else { Some(response.text().await.unwrap()) }
@@ -123,13 +126,53 @@ async fn a_server_that_stops_before_a_standard_output_that_nobody_reads_ends_and
     let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
     let serving = log_line(&mut logs, "admin_address").await;
     ready(&serving).await;
-    let fill = stream::iter(0..1_000).map(|_| post(&serving).header("authorization", "Bearer").send());
-    fill.buffer_unordered(16).for_each(async |answer| assert_eq!(answer.unwrap().status(), 400)).await;
+    let token = setup.tenant.token(ALICE);
+    let fill = stream::iter(0..1_000).map(|_| post(&serving).bearer_auth(&token).send());
+    fill.buffer_unordered(16).for_each(async |answer| assert!(answer.unwrap().status().is_client_error())).await;
     terminate(&child);
     let said = log_line(&mut logs, "seconds").await;
     assert!(said["message"].as_str().unwrap().contains("draining"));
     let said = log_line(&mut logs, "seconds").await;
-    assert!(said["message"].as_str().unwrap().contains("the last audit lines are not written"), "{said}");
+    assert!(said["message"].as_str().unwrap().contains("standard output takes nothing"), "{said}");
     let ended = tokio::time::timeout(crate::harness::PATIENCE, child.wait()).await.unwrap().unwrap();
     assert!(ended.success());
+}
+
+#[tokio::test]
+async fn a_standard_output_that_fails_makes_the_server_unready_and_keeps_it_from_nothing_else() {
+    let setup = Setup::new();
+    setup.write_files();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = serve(&setup).stdout(full).spawn().unwrap();
+    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving = log_line(&mut logs, "admin_address").await;
+    ready(&serving).await;
+    assert_eq!(post(&serving).header("authorization", "Bearer").send().await.unwrap().status(), 400);
+    let url = format!("http://{}/readyz", address(&serving, "admin_address"));
+    let readiness = eventually("the failure is told", async || {
+        let response = http().get(&url).send().await.unwrap();
+        if response.status() == StatusCode::OK { None } else { Some(response.text().await.unwrap()) }
+    })
+    .await;
+    assert!(readiness.contains("[-] audit: the last write to standard output failed: No space left"), "{readiness}");
+    assert_eq!(post(&serving).header("authorization", "Bearer").send().await.unwrap().status(), 400);
+    terminate(&child);
+    let ended = tokio::time::timeout(crate::harness::PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert!(ended.success());
+}
+
+#[tokio::test]
+async fn a_standard_error_that_nobody_reads_keeps_no_request_waiting_and_the_server_from_no_end() {
+    let setup = Setup::new();
+    setup.write_files();
+    let mut child = serve(&setup).env("RUST_LOG", "trace").spawn().unwrap();
+    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving = log_line(&mut logs, "admin_address").await;
+    ready(&serving).await;
+    let flood = stream::iter(0..300).map(|_| post(&serving).send());
+    flood.buffer_unordered(16).for_each(async |answer| assert_eq!(answer.unwrap().status(), 401)).await;
+    terminate(&child);
+    let ended = tokio::time::timeout(crate::harness::PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert!(ended.success());
+    drop(logs);
 }

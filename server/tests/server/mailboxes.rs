@@ -31,13 +31,18 @@ async fn site(permissions: &[&str]) -> Site {
 
 /// Lets every further question about messages take this long.
 fn slow_mailboxes(site: &Site, milliseconds: u64) {
+    slow(site, "/messages", 1000, milliseconds);
+}
+
+/// Lets so many further questions whose path has this in it take this long.
+fn slow(site: &Site, path: &str, times: u32, milliseconds: u64) {
     let matcher = Matcher {
         host: Some(Host::Graph),
         tenant: Some(site.setup.tenant.id),
-        path: Some("/messages".to_owned()),
+        path: Some(path.to_owned()),
         ..Matcher::default()
     };
-    control().inject(Fault { matcher, times: 1000, kind: FaultKind::Delay { milliseconds } }).unwrap();
+    control().inject(Fault { matcher, times, kind: FaultKind::Delay { milliseconds } }).unwrap();
 }
 
 fn daemon(site: &Site) -> String {
@@ -120,11 +125,16 @@ async fn an_application_that_floods_a_mailbox_keeps_its_user_waiting_for_one_tur
     assert!(place < before + 16, "{place}, {before} before, of {}", asked.len());
 }
 
-#[tokio::test]
-async fn what_the_directory_answers_does_not_wait_for_a_mailbox() {
+/// A server whose tools are granted to the group Sales, in which bob is.
+async fn for_sales() -> Site {
     let mut setup = Setup::new();
+    setup.configuration.rate_limit.per_user.requests = 1_000;
     setup.policy.grants = vec![grant_to_sales(&setup.tenant, &["*"])];
-    let site = setup.start().await;
+    setup.start().await
+}
+
+/// Asks with tokens that do not say bob's groups until these are asked for while so many other questions are.
+async fn groups_are_looked_up(site: &Site, among: usize) {
     let tenant = &site.setup.tenant;
     let without_groups = || {
         let mut claims = tenant.claims(BOB);
@@ -132,16 +142,34 @@ async fn what_the_directory_answers_does_not_wait_for_a_mailbox() {
         claims["uti"] = json!(uuid::Uuid::new_v4());
         tenant.sign(&json!({}), &claims)
     };
-    let bob = tenant.token(BOB);
+    eventually("groups are looked up while others wait", async || {
+        assert_eq!(site.rpc(&without_groups(), "tools/list", json!({})).await.status(), 200);
+        let of_groups = |request: &LoggedRequest| request.path.ends_with("/checkMemberGroups");
+        tenant.requests().iter().any(|request| of_groups(request) && request.concurrent > among).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_directory_answers_does_not_wait_for_a_mailbox() {
+    let site = for_sales().await;
+    let bob = site.setup.tenant.token(BOB);
     slow_mailboxes(&site, 60_000);
     let flood = join_all((0..8).map(|_| list(&site, &bob, json!({}))));
-    let meanwhile = eventually("groups are looked up while the mailbox is busy", async || {
-        assert_eq!(site.call(&without_groups(), "get_user_details", json!({})).await.status(), 200);
-        let of_groups = |request: &LoggedRequest| request.path.ends_with("/checkMemberGroups");
-        tenant.requests().iter().any(|request| of_groups(request) && request.concurrent > 4).then_some(())
-    });
-    match select(pin!(flood), pin!(meanwhile)).await {
+    match select(pin!(flood), pin!(groups_are_looked_up(&site, 4))).await {
         Either::Left(_) => panic!("the mailbox was not busy"),
+        Either::Right(_) => {}
+    }
+}
+
+#[tokio::test]
+async fn whose_groups_are_looked_up_does_not_wait_for_profiles() {
+    let site = for_sales().await;
+    let bob = site.setup.tenant.token(BOB);
+    slow(&site, "/me", 32, 60_000);
+    let flood = join_all((0..40).map(|_| site.call(&bob, "get_user_details", json!({}))));
+    match select(pin!(flood), pin!(groups_are_looked_up(&site, 32))).await {
+        Either::Left(_) => panic!("the directory was not busy"),
         Either::Right(_) => {}
     }
 }

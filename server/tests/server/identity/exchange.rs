@@ -114,6 +114,19 @@ async fn a_token_serves_for_every_scope_that_it_carries() {
 }
 
 #[tokio::test]
+async fn a_scope_that_was_asked_for_and_that_entra_does_not_name_is_not_known_to_be_granted() {
+    let tenant = TestTenant::new();
+    let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
+    let asked = user(&alice, &scopes(&tenant, &["User.Read", "Member.Read.Hidden"]));
+    next_exchange(&tenant, issued("a token", "User.Read"));
+    let token = sts.on_behalf_of(&asked).await.unwrap();
+    assert_eq!(Vec::from_iter(&token.granted), ["user.read"]);
+    let hidden = user(&alice, &scopes(&tenant, &["Member.Read.Hidden"]));
+    let again = sts.on_behalf_of(&hidden).await.unwrap();
+    assert_eq!(again.access_token.expose_secret(), "a token", "it serves whoever asks for the same");
+}
+
+#[tokio::test]
 async fn a_scope_that_a_token_does_not_carry_is_asked_for_by_itself_and_neither_takes_the_others_place() {
     let tenant = TestTenant::new();
     let (sts, alice) = (sts(&tenant), signed_in(&tenant, ALICE).await);
