@@ -5,8 +5,7 @@
 //! of it for its whole duration: by their own clocks, since nobody's clock is anybody else's. In the third that lies
 //! between, whatever the old leader still had on its way has ended.
 //!
-//! kube-lease-manager (0.13) would be the library for it, but it believes the holder's clock, lets a holder that cannot
-//! renew go on for ever, and sleeps out the duration of a lease that was given back.
+//! Why no library does it is told in `docs/adr/0001-leader-election.md`.
 
 use std::time::{Duration, Instant};
 
