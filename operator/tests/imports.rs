@@ -18,7 +18,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("watch", "keeps what the API server showed"),
     ("policy", "selects the mappings of a server and compiles them"),
     ("conditions", "words conditions, reasons and events"),
-    ("runtime", "runs controllers: leader election, work queue, metrics, errors"),
+    ("runtime", "runs controllers: leader election, limits of passes, metrics, errors"),
     ("objects", "names and reads objects"),
 ];
 

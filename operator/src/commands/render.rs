@@ -18,7 +18,7 @@ use crate::{
         validate::{refusal::Refusal, validate},
     },
     objects::{
-        edition::{Edition, Mounted},
+        config_map_edition::{Edition, Mounted},
         owner::Owner,
     },
     ownership::{self, Standing},
@@ -89,7 +89,7 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
         server.metadata.uid.get_or_insert_with(|| NO_UID.to_owned());
     }
     let mut rendered = String::new();
-    for (server, standing) in servers.iter().zip(ownership::offline::standings(&servers)) {
+    for (server, standing) in servers.iter().zip(ownership::from_manifests::standings(&servers)) {
         let name = server.metadata.name.clone().unwrap_or_default();
         let refused = |reason: Reason, message: &str| RenderError::Refused {
             name: name.clone(),

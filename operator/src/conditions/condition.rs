@@ -7,7 +7,7 @@ use k8s_openapi::{
 use mcp_entra_crds::ConditionType;
 
 pub(crate) use crate::conditions::reasons::Reason;
-use crate::objects::foreign::bounded;
+use crate::objects::untrusted_text::bounded;
 
 /// The most characters of a message, far below the 32,768 that the API server takes: a message that it refuses would
 /// leave the whole status as it was.
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn no_message_is_one_that_the_api_server_refuses_or_a_terminal_obeys() {
         let mut hostile = verdicts(State::False);
-        hostile[0].1.message = crate::objects::foreign::tests::hostile();
+        hostile[0].1.message = crate::objects::untrusted_text::tests::hostile();
         let written = conditions(&[], hostile.clone(), Some(1), at(100));
         assert_eq!(written[0].message.chars().count(), LONGEST_MESSAGE);
         assert!(!written[0].message.contains(['\n', '\u{1b}', '\u{202e}']));

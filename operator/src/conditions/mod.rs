@@ -4,4 +4,5 @@ pub(crate) mod condition;
 pub(crate) mod events;
 pub(crate) mod pod_trouble;
 pub(crate) mod reasons;
-pub(crate) mod unwritten;
+pub(crate) mod status_patch;
+pub(crate) mod status_write_failure;

@@ -5,8 +5,8 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     conditions::condition::Reason,
     objects::{
-        foreign::Quoted,
-        statuses::ConditionView,
+        status_views::ConditionView,
+        untrusted_text::Quoted,
         views::{ChildView, PodView},
     },
 };

@@ -2,11 +2,11 @@
 //! a time, and stops where they do not come up. Pure.
 
 mod progress;
-mod requested;
+mod requested_hash;
 mod turns;
 
 pub(crate) use progress::{Progress, progress};
-pub(crate) use requested::{RequestedHash, requested_hash};
+pub(crate) use requested_hash::{RequestedHash, requested_hash};
 pub(crate) use turns::{Member, Next, Turns, Waits, turn};
 
 use crate::objects::{names::ROLL_OUT, views::ChildView};

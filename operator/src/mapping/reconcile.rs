@@ -17,19 +17,19 @@ use mcp_entra_crds::{McpRoleMappingStatus, McpServer};
 
 use crate::{
     MANAGER,
-    conditions::{events, unwritten::Unwritten},
+    conditions::{events, status_patch::status_patch, status_write_failure::Unwritten},
     mapping::status::{Standing, standing, status, survey},
-    mcpserver::{apply::status_patch, memory::Since},
+    mcpserver::pass_memory::Since,
     objects::owner::NoIdentity,
     policy::{
         binding::{Mapping, Target},
-        programmed::ProgrammedPolicies,
+        written_policies::ProgrammedPolicies,
     },
     runtime::{
         by_uid::ByUid,
         errors::{Error, SOON},
+        pass_limits::Passes,
         ready_gate::Gate,
-        work_queue::Passes,
     },
     watch::stores::{WatchedNamespace, WatchedServer, labels_of},
 };

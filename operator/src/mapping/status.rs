@@ -12,7 +12,7 @@ use crate::{
     mcpserver::validate::offered,
     policy::{
         binding::{Bound, Mapping, Target},
-        programmed::{Generations, ProgrammedPolicy},
+        written_policies::{Generations, ProgrammedPolicy},
     },
 };
 
@@ -216,7 +216,7 @@ mod tests {
         objects::fixtures::mk_server,
         policy::{
             binding::{Labels, tests::mk_cluster_mapping},
-            programmed::ProgrammedPolicies,
+            written_policies::ProgrammedPolicies,
         },
     };
 

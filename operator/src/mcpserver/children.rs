@@ -15,8 +15,8 @@ use crate::{
         apply::{Applier, Failure, conflict},
         build,
         context::Context,
-        editions::is_moving,
-        memory::ServerMemory,
+        immutable_config_maps::is_moving,
+        pass_memory::ServerMemory,
         resolve,
         resolved::SeenChildren,
         validate::{
@@ -28,10 +28,10 @@ use crate::{
     },
     objects::{
         child::{Child, ChildKind},
-        edition::{Edition, Mounted},
+        config_map_edition::{Edition, Mounted},
         names::{EXPOSES, REQUESTED_HASH},
+        observed_child::Seen,
         owner::Owner,
-        seen::Seen,
     },
     ownership::{
         Contender, Standing, acquire,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use kube::Client;
 
 use crate::{
-    conditions::unwritten::Unwritten,
+    conditions::status_write_failure::Unwritten,
     fleet::Turns,
-    mcpserver::memory::Memories,
-    ownership::{Ledger, claims::Claims},
-    policy::programmed::ProgrammedPolicies,
-    runtime::{metrics::Metrics, options::Options, ready_gate::Gate, work_queue::Passes},
+    mcpserver::pass_memory::Memories,
+    ownership::{Ledger, claim_cache::Claims},
+    policy::written_policies::ProgrammedPolicies,
+    runtime::{metrics::Metrics, options::Options, pass_limits::Passes, ready_gate::Gate},
     watch::stores::World,
 };
 

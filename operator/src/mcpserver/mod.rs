@@ -5,9 +5,9 @@ pub(crate) mod build;
 mod children;
 pub(crate) mod context;
 
-pub(crate) mod editions;
-pub(crate) mod memory;
-pub(crate) mod pods;
+pub(crate) mod immutable_config_maps;
+pub(crate) mod pass_memory;
+pub(crate) mod pod_status;
 pub(crate) mod reconcile;
 pub(crate) mod resolve;
 pub(crate) mod resolved;

@@ -16,8 +16,8 @@ use crate::{
         build,
         children::{Applied, apply, leave, put_in_force},
         context::Context,
-        memory::ServerMemory,
-        pods::{self, PolledPod},
+        pass_memory::ServerMemory,
+        pod_status::{self, PolledPod},
         resolved::SeenChildren,
         status::{
             self,
@@ -29,11 +29,11 @@ use crate::{
     policy::{
         binding::{Mapping, Target, unreadable_as_deny},
         compile::{self, Compiled},
-        programmed::ProgrammedPolicy,
+        written_policies::ProgrammedPolicy,
     },
     runtime::{
         errors::{Error, SOON},
-        work_queue::Place,
+        pass_limits::Place,
     },
     watch::stores::{World, labels_of},
 };
@@ -218,10 +218,10 @@ async fn ask(
     policy_is_written: bool,
 ) -> Answers {
     let pods = context.world.pods_of(owner);
-    let polled = pods::poll(&context.pods, &context.metrics, pods.clone()).await;
+    let polled = pod_status::poll(&context.pods, &context.metrics, pods.clone()).await;
     let now = Instant::now();
     if policy_is_written {
-        pods::nudge(&context.client, memory, &polled, compiled.revision(), now).await;
+        pod_status::nudge(&context.client, memory, &polled, compiled.revision(), now).await;
     }
     let is_behind = |polled: &PolledPod| polled.pod.is_ready() && !polled.enforces(compiled.revision());
     let lagging = memory.lagging.note(polled.iter().any(is_behind), now);
@@ -256,19 +256,19 @@ mod tests {
 
     use super::*;
     use crate::{
-        conditions::unwritten::Unwritten,
+        conditions::status_write_failure::Unwritten,
         fleet::Turns,
-        mcpserver::{memory::Memories, validate::tests::mk_options},
+        mcpserver::{pass_memory::Memories, validate::tests::mk_options},
         objects::{
             fixtures::{mk_owner, mk_server},
             views::ChildView,
         },
-        ownership::{Ledger, claims::Claims},
+        ownership::{Ledger, claim_cache::Claims},
         runtime::{
             leader::Leadership,
             metrics::{Kind, Metrics},
+            pass_limits::Passes,
             ready_gate::Gate,
-            work_queue::Passes,
         },
         watch::{cache::cache, stores::Children},
     };
@@ -321,7 +321,7 @@ mod tests {
             ledger: Ledger::new(&client, "mcp-entra-system", Duration::from_secs(600)),
             unwritten: Unwritten::new(client.clone(), metrics.clone(), Kind::McpServer),
             client,
-            pods: pods::status_client(None).unwrap(),
+            pods: pod_status::status_client(None).unwrap(),
             options: mk_options(),
             claims: Claims::empty("mcp-entra-system").0,
             world: World {

@@ -10,15 +10,15 @@ use mcp_entra_crds::{GatewayReference, McpServer, TrustBundle};
 
 use crate::{
     mcpserver::{
-        memory::{ReadTrustBundle, ServerMemory},
+        pass_memory::{ReadTrustBundle, ServerMemory},
         resolved::{NamedGateway, Resolved, ResolvedAccount, ResolvedTrustBundle, SeenChildren},
     },
     objects::{
         child::ChildKind,
-        edition::{Edition, Mounted},
+        config_map_edition::{Edition, Mounted},
         names::SERVER_UID,
+        observed_child::Seen,
         owner::{Owner, Whose},
-        seen::Seen,
     },
     runtime::errors::Error,
     watch::stores::World,

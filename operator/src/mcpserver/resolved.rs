@@ -8,8 +8,8 @@ use mcp_entra_crds::GatewayReference;
 use crate::{
     objects::{
         child::ChildKind,
+        observed_child::Seen,
         owner::{Controller, Owner},
-        seen::Seen,
     },
     watch::gateways::ListenerView,
 };

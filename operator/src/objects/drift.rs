@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
-use crate::objects::foreign::{Quoted, word};
+use crate::objects::untrusted_text::{Quoted, word};
 
 /// A field that is not as built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -293,8 +293,9 @@ mod tests {
             let told = told(pointer, value);
             assert!(told.starts_with(says) && told.ends_with(exempt), "{told}");
         }
-        let hostile = told(&format!("{spec}/containers/0/image"), json!(crate::objects::foreign::tests::hostile()));
-        crate::objects::foreign::tests::assert_harmless(&hostile);
+        let hostile =
+            told(&format!("{spec}/containers/0/image"), json!(crate::objects::untrusted_text::tests::hostile()));
+        crate::objects::untrusted_text::tests::assert_harmless(&hostile);
         assert!(hostile.chars().count() < 1024, "it fits into the note of an event");
     }
 }

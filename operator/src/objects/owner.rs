@@ -10,8 +10,8 @@ use crate::{
     MANAGER,
     objects::{
         child::ChildKind,
-        foreign::word,
         names::{INSTANCE, MANAGED_BY, NAME, NO_BACKUP, SERVER},
+        untrusted_text::word,
     },
 };
 

@@ -15,7 +15,7 @@ use crate::objects::{
         REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH,
     },
     owner::{Controller, has_labels_of_child},
-    statuses::{ChildStatusView, ConditionView, ContainerStatusView, LoadBalancerView, is_true},
+    status_views::{ChildStatusView, ConditionView, ContainerStatusView, LoadBalancerView, is_true},
     watched::{WatchedChild, WatchedPod, WatchedSpec},
 };
 
@@ -32,7 +32,7 @@ const ANNOTATIONS: [&str; 6] = [ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, SERVER
 pub(crate) struct ChildView {
     pub(crate) full_name: FullName,
     pub(crate) uid: Box<str>,
-    /// See [`crate::objects::seen::Seen::version`].
+    /// See [`crate::objects::observed_child::Seen::version`].
     pub(crate) version: Box<str>,
     pub(crate) generation: Option<i64>,
     pub(crate) controller: Option<Controller>,
@@ -253,7 +253,7 @@ impl PodView {
     }
 }
 
-/// See [`crate::objects::seen::Seen::version`].
+/// See [`crate::objects::observed_child::Seen::version`].
 pub(crate) fn version_of(metadata: &ObjectMeta) -> String {
     match metadata.generation.filter(|generation| *generation > 0) {
         Some(generation) => format!("{generation}-{}", hash_of_what_generations_miss(metadata)),
@@ -277,7 +277,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::objects::{fixtures::mk_owner, seen::Seen};
+    use crate::objects::{fixtures::mk_owner, observed_child::Seen};
 
     #[test]
     fn a_child_is_seen_alike_by_its_watch_and_by_a_look_at_it() {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::objects::{
     child::ChildKind,
-    statuses::{ChildStatusView, ConditionView, ContainerStatusView},
+    status_views::{ChildStatusView, ConditionView, ContainerStatusView},
 };
 
 /// A child as its watch tells of it.

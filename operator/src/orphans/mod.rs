@@ -1,13 +1,13 @@
 //! Orphans: what a deletion left behind without its McpServer, and its rights with it. Within seconds their policy denies
 //! everything, their routes are deleted, and their pods are asked until they report that policy.
 //!
-//! [`orphaned`](crate::watch::orphaned) decides what is an orphan, [`notes`] when it is due, [`revoke`] writes, [`tale`] tells people. The leader
+//! [`orphaned`](crate::watch::orphaned) decides what is an orphan, [`schedule`] when it is due, [`revoke`] writes, [`events`] tells people. The leader
 //! runs one loop of rounds. A round begins work for a limited time, on what has waited longest, so that no orphan keeps
 //! another waiting.
 
-mod notes;
+mod events;
 mod revoke;
-mod tale;
+mod schedule;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,15 +21,15 @@ use mcp_entra_policy::revision;
 use tokio::{sync::Notify, time};
 
 use self::{
-    notes::{Note, Settled},
+    events::{Reason, tale, tell},
     revoke::{Outcome, revoke},
-    tale::{Reason, tale, tell},
+    schedule::{Note, Settled},
 };
 use crate::{
     mcpserver::{
         context::Context,
-        memory::Nudged,
-        pods::{nudge_one, poll_one},
+        pass_memory::Nudged,
+        pod_status::{nudge_one, poll_one},
     },
     objects::{
         child::ChildKind,

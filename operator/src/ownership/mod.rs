@@ -1,13 +1,13 @@
 //! Ownership: which server holds a host, a path on it, a client id or an audience, across servers and namespaces.
 //!
-//! [`claim`] decides by one claim, [`precedence`] who claims first where there is none, both pure. [`claims`] keeps what the
-//! watch shows of all claims, [`acquire`] writes them, [`sweep`] frees what nobody holds any longer.
+//! [`claim`] decides by one claim, [`claim_order`] who claims first where there is none, both pure. [`claim_cache`] keeps what the
+//! watch shows of all claims, [`claim_writer`] writes them, [`sweep`] frees what nobody holds any longer.
 
-mod acquire;
 pub(crate) mod claim;
-pub(crate) mod claims;
-pub(crate) mod offline;
-mod precedence;
+pub(crate) mod claim_cache;
+mod claim_order;
+mod claim_writer;
+pub(crate) mod from_manifests;
 pub(crate) mod sweep;
 
 use std::{sync::Arc, time::Duration};
@@ -15,10 +15,10 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::jiff::Timestamp;
 use mcp_entra_crds::McpServer;
 
-pub(crate) use acquire::{Ledger, acquire};
 use claim::{Answer, Claim, ClaimKind, Demand, answer, demands};
-use claims::Claims;
-pub(crate) use precedence::Contender;
+use claim_cache::Claims;
+pub(crate) use claim_order::Contender;
+pub(crate) use claim_writer::{Ledger, acquire};
 
 use crate::{conditions::condition::Reason, objects::owner::Owner, watch::stores::WatchedServer};
 

@@ -14,8 +14,8 @@ use mcp_entra_crds::ConditionType;
 use super::{
     Ledger, Named,
     claim::{Claim, ClaimKind, ClaimedValue, Holder, Presence, Released, demands, release},
-    claims::{ClaimView, Claims},
-    precedence::is_so,
+    claim_cache::{ClaimView, Claims},
+    claim_order::is_so,
 };
 use crate::{
     objects::{child::ChildKind, views::ChildView},

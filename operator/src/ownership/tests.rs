@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::DeserializeGuard;
 use mcp_entra_crds::McpServerStatus;
 
-use super::{claims::ClaimView, offline::standings, *};
+use super::{claim_cache::ClaimView, from_manifests::standings, *};
 use crate::objects::fixtures::mk_server;
 
 /// A server created in that second, with a host and client id of its own until a test says otherwise.
@@ -112,7 +112,7 @@ fn a_claim_that_cannot_be_read_or_stands_under_another_name_gives_nobody_anythin
         let (claims, mut feeder) = Claims::empty("system");
         let host = demands(&server).remove(0);
         let Answer::Write(claim) = answer(None, &host, Duration::ZERO) else { panic!() };
-        let mut object = acquire::object(&claim);
+        let mut object = claim_writer::object(&claim);
         object.metadata.namespace = Some("system".into());
         match name {
             Some(name) => object.metadata.name = Some(name.into()),
@@ -228,10 +228,10 @@ fn a_change_of_a_claim_concerns_those_who_name_the_value_unless_a_server_only_jo
         for (holder, (_, since)) in claim.holders.iter_mut().zip(holders) {
             holder.vacant_since = since.map(|since| Timestamp::from_second(since).unwrap());
         }
-        Some(Arc::new(ClaimView::from(acquire::object(&claim))))
+        Some(Arc::new(ClaimView::from(claim_writer::object(&claim))))
     };
     let concerned = |before, after| {
-        let mut names: Vec<String> = claims::concerned(&servers, &claims::Change { before, after })
+        let mut names: Vec<String> = claim_cache::concerned(&servers, &claim_cache::Change { before, after })
             .into_iter()
             .map(|found| found.name)
             .collect();

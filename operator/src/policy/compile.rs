@@ -11,7 +11,7 @@ use mcp_entra_policy::{
 
 use crate::policy::{
     binding::{Bound, Mapping, Target},
-    programmed::{Generations, ProgrammedPolicy},
+    written_policies::{Generations, ProgrammedPolicy},
 };
 
 /// The largest document in bytes: below the 1,048,576 bytes that a ConfigMap holds, with room for its metadata.

@@ -2,4 +2,4 @@
 
 pub(crate) mod binding;
 pub(crate) mod compile;
-pub(crate) mod programmed;
+pub(crate) mod written_policies;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::{
     objects::{
         drift::Drift,
-        foreign::{Quoted, bounded},
         owner::NoIdentity,
+        untrusted_text::{Quoted, bounded},
     },
     runtime::by_uid::ByUid,
 };

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use crate::{
     objects::{
         child::ChildKind,
-        edition::Edition,
+        config_map_edition::Edition,
         full_name::FullName,
         owner::Controller,
         views::{ChildView, Labelled, PodView},

@@ -33,8 +33,8 @@ use crate::{
     objects::{
         child::ChildKind,
         names::{MANAGED_BY, SERVER_UID},
+        observed_child::Seen,
         owner::Owner,
-        seen::Seen,
         views::{ChildView, Labelled, PodView},
         watched::{WatchedChild, WatchedPod},
     },

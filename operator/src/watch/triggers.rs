@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::{
     objects::{
         child::ChildKind,
-        edition::Edition,
+        config_map_edition::Edition,
         views::{ChildView, Labelled},
     },
     watch::{

@@ -1,6 +1,6 @@
 //! Starts the operator: watches, controllers, leader election and the HTTP endpoints.
 
-pub(crate) mod allowed_hosts;
 mod condition_metrics;
 pub(crate) mod endpoints;
 pub(crate) mod run;
+pub(crate) mod startup_check;

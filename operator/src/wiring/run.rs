@@ -19,13 +19,13 @@ use tokio_stream::wrappers::{IntervalStream, WatchStream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    conditions::unwritten::Unwritten,
+    conditions::status_write_failure::Unwritten,
     fleet::Turns,
     mapping,
-    mcpserver::{context::Context, memory::Memories, pods::status_client, reconcile},
+    mcpserver::{context::Context, pass_memory::Memories, pod_status::status_client, reconcile},
     orphans,
-    ownership::{Ledger, claims, sweep},
-    policy::{binding::Mapping, programmed::ProgrammedPolicies},
+    ownership::{Ledger, claim_cache, sweep},
+    policy::{binding::Mapping, written_policies::ProgrammedPolicies},
     runtime::{
         api_client,
         by_uid::ByUid,
@@ -33,9 +33,9 @@ use crate::{
         leader::{Candidate, Leadership, LeaseLost},
         metrics::{Kind, Metrics},
         options::Options,
+        pass_limits::Passes,
         permissions::{self, Blind},
         ready_gate::Gate,
-        work_queue::Passes,
     },
     watch::{
         discovery::discover,
@@ -47,9 +47,9 @@ use crate::{
         },
     },
     wiring::{
-        allowed_hosts::{self, NoHostAllowed},
         condition_metrics::Census,
         endpoints::router,
+        startup_check::{self, NoHostAllowed},
     },
 };
 
@@ -103,7 +103,7 @@ pub async fn run(
     let scope = Scope::of(&options.watch_namespaces);
     permissions::check(&client, &options.operator_namespace).await?;
     let (world, streams) = stores::watch(&client, &scope, served.clone());
-    let (claims, changed_claims) = claims::watch(&client, &options.operator_namespace);
+    let (claims, changed_claims) = claim_cache::watch(&client, &options.operator_namespace);
     let (open, gate) = Gate::closed();
     let (leads, leadership) = Leadership::vacant();
     let leases = Api::namespaced(client.clone(), &options.operator_namespace);
@@ -176,7 +176,7 @@ pub async fn run(
             .reconcile_on(
                 streams.children.inspect(orphans::waking(&woken)).flat_map(|child| stream::iter(server_of(&*child))),
             )
-            .reconcile_on(claims::wakes(servers.clone(), changed_claims))
+            .reconcile_on(claim_cache::wakes(servers.clone(), changed_claims))
             .reconcile_on(streams.pods.flat_map(|pod| stream::iter(server_of(&*pod))))
             .reconcile_all_on(WatchStream::from_changes(served).map(drop))
             .reconcile_all_on(leadership.gained())
@@ -237,7 +237,7 @@ pub async fn run(
     let announce = async {
         if context.world.complete().await.is_ok() && context.claims.complete().await.is_ok() {
             let seen = context.world.servers.state();
-            allowed_hosts::check(&context.options, seen.iter().filter_map(|server| server.0.as_ref().ok()))?;
+            startup_check::check(&context.options, seen.iter().filter_map(|server| server.0.as_ref().ok()))?;
             tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "everything is seen");
             open.send_replace(true);
         }

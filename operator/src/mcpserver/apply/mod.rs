@@ -6,8 +6,6 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
 };
-use mcp_entra_crds::GROUP;
-use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -16,16 +14,16 @@ use crate::{
     fleet::RollOut,
     mcpserver::{
         build::MOVING,
-        memory::{ServerMemory, Settled},
+        pass_memory::{ServerMemory, Settled},
         resolved::SeenChildren,
     },
     objects::{
         child::{Child, ChildKind},
+        config_map_edition::Edition,
         drift::drift,
-        edition::Edition,
         names::{APPLIED_HASH, POLICY_VOLUME, ROLL_OUT},
+        observed_child::Seen,
         owner::{Owner, Whose},
-        seen::Seen,
         views::ChildView,
     },
     runtime::errors::{Error, code},
@@ -395,16 +393,6 @@ fn merge(into: &mut Value, from: Value) {
         }
         (into, from) => *into = from,
     }
-}
-
-/// The body of a status that is applied: of that very object, never of a namesake that came after it.
-pub(crate) fn status_patch(kind: &str, name: &str, uid: &str, status: &impl Serialize) -> Result<Value, Error> {
-    Ok(json!({
-        "apiVersion": format!("{GROUP}/v1alpha1"),
-        "kind": kind,
-        "metadata": {"name": name, "uid": uid},
-        "status": serde_json::to_value(status)?,
-    }))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use mcp_entra_policy::CONFIGURATION_KEY;
 
 use crate::{
     mcpserver::validate::Validated,
-    objects::{child::ChildKind, edition::Mounted},
+    objects::{child::ChildKind, config_map_edition::Mounted},
 };
 
 pub(super) fn configuration(server: &Validated, mounted: Mounted) -> ConfigMap {

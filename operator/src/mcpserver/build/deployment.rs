@@ -18,18 +18,18 @@ use mcp_entra_crds::Injection;
 use mcp_entra_policy::{CONFIGURATION_KEY, POLICY_KEY};
 use sha2::{Digest, Sha256};
 
-use super::{pod_template, resources};
+use super::{pod_template_additions, resources};
 use crate::{
     fleet::RollOut,
     mcpserver::validate::{Validated, workload::Scale},
     objects::{
         child::ChildKind,
-        edition::Mounted,
+        config_map_edition::Mounted,
         names::{
             CONFIGURATION_HASH, CONFIGURATION_VOLUME, POLICY_VOLUME, REQUESTED_HASH, ROLL_OUT, SERVER_UID,
             TEMPLATE_HASH,
         },
-        trust::Trust,
+        trust_bundle::Trust,
     },
 };
 
@@ -116,8 +116,8 @@ fn template(server: &Validated, mounted: Mounted) -> PodTemplateSpec {
         (SERVER_UID.to_owned(), server.pods_uid.clone()),
     ]);
     PodTemplateSpec {
-        metadata: Some(pod_template::metadata(server, own)),
-        spec: Some(pod_template::place(pod(server, mounted), &server.owner, &server.workload.template)),
+        metadata: Some(pod_template_additions::metadata(server, own)),
+        spec: Some(pod_template_additions::place(pod(server, mounted), &server.owner, &server.workload.template)),
     }
 }
 

@@ -10,7 +10,7 @@ mod ingress;
 mod network_policy;
 mod paths;
 mod pod_monitor;
-mod pod_template;
+mod pod_template_additions;
 mod policy;
 mod resources;
 mod service;
@@ -30,7 +30,7 @@ use crate::{
     },
     objects::{
         child::{Child, ChildKind},
-        edition::Mounted,
+        config_map_edition::Mounted,
         owner::Owner,
     },
     ownership::Held,

@@ -9,7 +9,7 @@ use mcp_entra_policy::POLICY_KEY;
 use crate::{
     objects::{
         child::{Child, ChildKind},
-        edition::Edition,
+        config_map_edition::Edition,
         owner::Owner,
     },
     policy::compile::Compiled,

@@ -13,7 +13,7 @@ use crate::{
         validate::{tests::mk_options, validate},
     },
     objects::{
-        edition::{Edition, Mounted},
+        config_map_edition::{Edition, Mounted},
         fixtures::{mk_owner, mk_server},
         names::TEMPLATE_HASH,
         owner::Controller,

@@ -5,9 +5,9 @@ use crate::{
         condition::{Reason, Verdict},
         pod_trouble::{refused, trouble},
     },
-    mcpserver::pods::PolledPod,
+    mcpserver::pod_status::PolledPod,
     objects::{
-        statuses::ConditionView,
+        status_views::ConditionView,
         views::{ChildView, PodView},
     },
 };

@@ -1,4 +1,4 @@
-//! News: which change of a status is written at once, and which may wait a moment for more of it. A server comes up in
+//! Debounce: which change of a status is written at once, and which may wait a moment for more of it. A server comes up in
 //! many small steps, and each of them told would be a write, an event, and a pass of everybody who watches. Pure.
 
 use std::time::Duration;

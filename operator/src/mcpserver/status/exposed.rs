@@ -8,7 +8,7 @@ use crate::{
     conditions::condition::{Reason, Verdict},
     objects::{
         child::ChildKind,
-        statuses::{ConditionView, ParentReferenceView},
+        status_views::{ConditionView, ParentReferenceView},
         views::ChildView,
     },
 };

@@ -7,10 +7,10 @@ use mcp_entra_crds::{Exposure, McpServer};
 
 use crate::{
     fleet,
-    mcpserver::{apply::Conflict, pods::PolledPod, status::exposed::Leading, validate::refusal::Refusal},
+    mcpserver::{apply::Conflict, pod_status::PolledPod, status::exposed::Leading, validate::refusal::Refusal},
     objects::{
         child::ChildKind,
-        edition::Mounted,
+        config_map_edition::Mounted,
         owner::Owner,
         views::{ChildView, PodView},
     },

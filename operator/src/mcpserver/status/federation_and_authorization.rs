@@ -8,7 +8,7 @@ use mcp_entra_crds::ConditionType;
 use crate::{
     conditions::condition::{Reason, Verdict, named},
     mcpserver::{
-        pods::{PolledPod, report::Report},
+        pod_status::{PolledPod, report::Report},
         status::facts::{Facts, GRACE},
     },
 };

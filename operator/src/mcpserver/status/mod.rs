@@ -1,11 +1,11 @@
 //! Status: what is so, as conditions (pure), and the one write that says it.
 
+pub(crate) mod accepted_and_programmed;
 pub(crate) mod available;
 pub(crate) mod debounce;
 pub(crate) mod exposed;
 pub(crate) mod facts;
 pub(crate) mod federation_and_authorization;
-pub(crate) mod programmed;
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -20,18 +20,18 @@ use crate::{
     MANAGER,
     conditions::{
         condition::{Reason, Verdict, conditions, with_ready},
-        unwritten::Unwritten,
+        status_patch::status_patch,
+        status_write_failure::Unwritten,
     },
     mcpserver::{
-        apply::status_patch,
-        memory::{ServerMemory, WrittenStatus},
-        pods::report,
+        pass_memory::{ServerMemory, WrittenStatus},
+        pod_status::report,
         status::{
+            accepted_and_programmed::{accepted, conflicted, not_served, programmed},
             available::{PodFacts, availability},
             exposed::Leading,
             facts::Facts,
             federation_and_authorization::{authorization, federation},
-            programmed::{accepted, conflicted, not_served, programmed},
         },
         validate::{exposure::leads, public_url, refusal::Refusal},
     },

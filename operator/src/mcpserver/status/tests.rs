@@ -6,9 +6,9 @@ use serde_json::json;
 use super::*;
 use crate::{
     conditions::condition::State,
-    mcpserver::pods::{PollError, PolledPod},
+    mcpserver::pod_status::{PollError, PolledPod},
     objects::{
-        edition::Mounted,
+        config_map_edition::Mounted,
         fixtures::{mk_owner, mk_server},
         names::CONFIGURATION_HASH,
     },
@@ -201,7 +201,7 @@ fn the_version_is_the_oldest_that_a_ready_pod_runs() {
 
 #[test]
 fn whatever_a_pod_says_the_status_is_one_that_the_api_server_takes() {
-    use crate::objects::foreign::tests::{assert_harmless, hostile};
+    use crate::objects::untrusted_text::tests::{assert_harmless, hostile};
     let report = |works: bool| {
         json!({
             "version": "1",

@@ -21,7 +21,7 @@ use crate::{
             workload::Workload,
         },
     },
-    objects::{owner::Owner, trust::Trust},
+    objects::{owner::Owner, trust_bundle::Trust},
     runtime::options::{Options, matches_any},
 };
 

@@ -46,7 +46,7 @@ fn yes() -> Vec<Value> {
 
 #[test]
 fn words_of_gateways_and_certificates_are_bounded() {
-    use crate::objects::foreign::tests::{assert_harmless, hostile};
+    use crate::objects::untrusted_text::tests::{assert_harmless, hostile};
     for (reason, message) in [(hostile(), "m".to_owned()), ("R".to_owned(), hostile())] {
         let condition = json!({"type": "Accepted", "status": "False", "reason": reason, "message": message});
         assert_harmless(&said(&serde_json::from_value(condition).unwrap()));

@@ -8,9 +8,9 @@ use mcp_entra_crds::McpServer;
 
 use super::{
     Standing,
-    acquire::object,
     claim::{Answer, answer, demands},
-    claims::{ClaimView, Claims},
+    claim_cache::{ClaimView, Claims},
+    claim_writer::object,
     standing,
 };
 use crate::watch::stores::WatchedServer;

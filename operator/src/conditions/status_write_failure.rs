@@ -66,7 +66,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::objects::{fixtures::mk_server, foreign::tests::hostile};
+    use crate::objects::{fixtures::mk_server, untrusted_text::tests::hostile};
 
     #[tokio::test]
     async fn a_refused_status_is_counted_and_told_in_an_event_that_the_api_server_takes() {
@@ -102,6 +102,6 @@ mod tests {
         assert_eq!((event["type"].as_str(), event["reason"].as_str()), (Some("Warning"), Some(REASON)));
         let note = event["note"].as_str().unwrap();
         assert!(note.len() <= 1024 && note.contains("the last one stays"), "{note}");
-        crate::objects::foreign::tests::assert_harmless(note);
+        crate::objects::untrusted_text::tests::assert_harmless(note);
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::{
     Lost, Named, Standing,
     claim::{Answer, Claim, ClaimKind, Demand, answer, demands},
-    claims::{CLAIM_KEY, ClaimView, Claims},
+    claim_cache::{CLAIM_KEY, ClaimView, Claims},
     held,
 };
 use crate::{

@@ -13,7 +13,7 @@ use crate::{
         apply::{Conflict, Taken},
         status::{available::resume, facts::Facts},
     },
-    objects::{child::ChildKind, foreign::bounded, names::ADOPT, owner::Owner},
+    objects::{child::ChildKind, names::ADOPT, owner::Owner, untrusted_text::bounded},
     runtime::errors::Error,
 };
 

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 
-use crate::objects::foreign::Foreign;
+use crate::objects::untrusted_text::Foreign;
 
 /// What is read of a child's status.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

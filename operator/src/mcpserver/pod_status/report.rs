@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mcp_entra_policy::ServerStatus;
 
-use crate::objects::foreign::{Foreign, value};
+use crate::objects::untrusted_text::{Foreign, value};
 
 /// The most characters of a version.
 const LONGEST_VERSION: usize = 64;
@@ -61,7 +61,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::objects::foreign::tests::hostile;
+    use crate::objects::untrusted_text::tests::hostile;
 
     #[test]
     fn what_a_pod_may_say_is_taken_over_and_values_that_are_none_are_absent() {

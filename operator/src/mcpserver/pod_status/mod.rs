@@ -20,8 +20,8 @@ use crate::{
     MANAGER,
     mcpserver::{
         build::ADMIN_PORT,
-        memory::{Nudged, ServerMemory},
-        pods::report::Report,
+        pass_memory::{Nudged, ServerMemory},
+        pod_status::report::Report,
     },
     objects::{
         names::POLICY_REVISION,

@@ -8,7 +8,7 @@ use std::{
 use mcp_entra_crds::McpServerStatus;
 use sha2::{Digest, Sha256};
 
-use crate::{mcpserver::editions::Frozen, objects::child::ChildKind, runtime::by_uid::ByUid};
+use crate::{mcpserver::immutable_config_maps::Frozen, objects::child::ChildKind, runtime::by_uid::ByUid};
 
 /// What the last pass over one McpServer left.
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ pub(crate) struct Settled {
 
 impl Settled {
     /// What has to be the same for an object to be as built still: its uid and its version, of which
-    /// [`crate::objects::seen::Seen`] tells, and the hash of the child as built.
+    /// [`crate::objects::observed_child::Seen`] tells, and the hash of the child as built.
     pub(crate) fn hash(uid: &str, version: &str, built: &str) -> [u8; 16] {
         let mut half = [0; 16];
         half.iter_mut().zip(Sha256::digest(format!("{uid} {version} {built}"))).for_each(|(half, byte)| *half = byte);

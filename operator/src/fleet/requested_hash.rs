@@ -11,7 +11,7 @@ use mcp_entra_crds::{McpServer, McpServerSpec};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::objects::trust::Trust;
+use crate::objects::trust_bundle::Trust;
 
 /// The way in which the hash is made. Raise it when an unchanged McpServer gets another hash, as after a schema default
 /// has changed: hashes of two versions say nothing about each other.

@@ -20,9 +20,9 @@ use tracing::{Instrument, field::Empty};
 
 use crate::runtime::{
     errors::{Class, Error, Failures, SOON},
+    fair_shares::{Share, Shares},
     leader::Leadership,
     metrics::{Kind, Metrics, Outcome},
-    shares::{Share, Shares},
 };
 
 /// Passes over objects of one kind that run at once.

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use crate::{
     objects::{
         child::ChildKind,
-        edition::Edition,
+        config_map_edition::Edition,
+        observed_child::Seen,
         owner::Owner,
-        seen::Seen,
         views::{ChildView, PodView},
     },
     runtime::errors::Error,
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn when_no_edition_is_left_the_command_that_frees_them_is_named() {
         let all: Vec<(u8, String)> =
-            (0..crate::objects::edition::MOST).map(|edition| (edition, format!("u{edition}"))).collect();
+            (0..crate::objects::config_map_edition::MOST).map(|edition| (edition, format!("u{edition}"))).collect();
         let frozen = mk_frozen(&all.iter().map(|(edition, uid)| (*edition, uid.as_str())).collect::<Vec<_>>());
         let found: Vec<ChildView> = all
             .iter()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::tale::Reason;
+use super::events::Reason;
 use crate::{
     objects::child::ChildKind,
     watch::orphaned::{Evidence, Suspect},

@@ -1,0 +1,17 @@
+//! The patch that writes a status.
+
+use mcp_entra_crds::GROUP;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::runtime::errors::Error;
+
+/// The body of a status that is applied: of that very object, never of a namesake that came after it.
+pub(crate) fn status_patch(kind: &str, name: &str, uid: &str, status: &impl Serialize) -> Result<Value, Error> {
+    Ok(json!({
+        "apiVersion": format!("{GROUP}/v1alpha1"),
+        "kind": kind,
+        "metadata": {"name": name, "uid": uid},
+        "status": serde_json::to_value(status)?,
+    }))
+}
