@@ -10,7 +10,6 @@ use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 use crate::{
     commands::manifests::{ManifestError, Manifests},
     conditions::condition::Reason,
-    fleet::RollOut,
     mcpserver::{
         apply::Desired,
         build,
@@ -114,7 +113,7 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
         let labels = manifests.labels_of(&owner.namespace)?;
         let all = mappings.iter().map(Mapping::from).chain(cluster_mappings.iter().map(Mapping::from));
         let policy = build::policy(&owner, Edition::default(), &compile(&Target::of(server, labels.as_ref()), all)?)?;
-        let children = build::children(&validated, &held, Mounted::default(), RollOut::Requested)?;
+        let children = build::children(&validated, &held, Mounted::default())?;
         for child in std::iter::once(&policy).chain(&children) {
             rendered.push_str("---\n");
             rendered.push_str(&serde_yaml::to_string(&Desired::of(child).value)?);

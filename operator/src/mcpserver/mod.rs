@@ -2,14 +2,18 @@
 
 pub(crate) mod apply;
 pub(crate) mod build;
-mod children;
+mod claim;
 pub(crate) mod context;
+mod execute;
 
 pub(crate) mod immutable_config_maps;
+mod outcome;
 pub(crate) mod pass_memory;
+mod plan;
 pub(crate) mod pod_status;
 pub(crate) mod reconcile;
 pub(crate) mod resolve;
 pub(crate) mod resolved;
 pub(crate) mod status;
+mod take_away;
 pub(crate) mod validate;

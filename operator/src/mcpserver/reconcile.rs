@@ -1,4 +1,4 @@
-//! A pass over one McpServer: the steps in their order.
+//! A reconcile of one McpServer: the steps in their order.
 
 use std::{
     sync::Arc,
@@ -14,18 +14,29 @@ use crate::{
     mcpserver::{
         apply::{Applier, Failure},
         build,
-        children::{Applied, apply, leave, put_in_force},
+        claim::claim,
         context::Context,
+        execute::execute,
+        outcome::{Outcome, Stopped},
         pass_memory::ServerMemory,
+        plan::plan,
         pod_status::{self, PolledPod},
+        resolve,
         resolved::SeenChildren,
         status::{
             self,
             debounce::{self, MOMENT},
             facts::{Facts, GRACE, is_probing},
         },
+        take_away::{hide, put_in_force, take_away},
+        validate::{refusal::Refusal, validate},
     },
-    objects::{child::ChildKind, owner::Owner, views::PodView},
+    objects::{
+        child::{Child, ChildKind},
+        config_map_edition::Mounted,
+        owner::Owner,
+        views::PodView,
+    },
     policy::{
         binding::{Mapping, Target, unreadable_as_deny},
         compile::{self, Compiled},
@@ -107,21 +118,25 @@ async fn pass(
         status::write(client, &context.unwritten, server, owner, memory, &before, first).await.ok();
     }
     let compiled = compile(&server.metadata, Some(server), world)?;
-    let mut applied = Applied::default();
-    let result = match server.metadata.deletion_timestamp {
-        Some(_) => leave(owner, context, memory, &compiled, &mut applied).await,
-        None => apply(server, owner, context, memory, &compiled, &mut applied).await,
+    let mut applier = Applier { client, owner, seen: SeenChildren::new(), memory };
+    let ended = match server.metadata.deletion_timestamp {
+        Some(_) => leave(context, &compiled, &mut applier).await,
+        None => bring_about(server, context, &compiled, &mut applier).await,
     };
-    let is_applied = result.is_ok();
-    let (conflict, error) = match result {
-        Ok(()) => (None, None),
-        Err(Failure::Conflict(conflict)) => (Some(conflict), None),
+    let (outcome, failure) = match ended {
+        Ok(outcome) => (outcome, None),
+        Err(stopped) => (stopped.reached, Some(stopped.failure)),
+    };
+    let is_applied = failure.is_none();
+    let (conflict, error) = match failure {
+        None => (None, None),
+        Some(Failure::Conflict(conflict)) => (Some(conflict), None),
         // Nobody's fault and soon over: not worth a condition.
-        Err(Failure::Error(error @ (Error::Contended { .. } | Error::Immutable(_)))) => return Err(error),
-        Err(Failure::Error(error)) => (None, Some(error)),
+        Some(Failure::Error(error @ (Error::Contended { .. } | Error::Immutable(_)))) => return Err(error),
+        Some(Failure::Error(error)) => (None, Some(error)),
     };
     memory.is_conflicted = conflict.is_some();
-    if applied.policy {
+    if outcome.policy {
         context.policies.put(owner, compiled.programmed.clone());
     } else if error.is_none() {
         // There is none, or it is somebody else's.
@@ -129,9 +144,9 @@ async fn pass(
     }
 
     let _share = place.ask(&owner.namespace).await;
-    let answers = ask(owner, context, memory, &compiled, applied.policy).await;
-    let validated = applied.validated.as_ref();
-    let carrier = applied.standing.held().and_then(|held| held.listener_of.clone());
+    let answers = ask(owner, context, memory, &compiled, outcome.policy).await;
+    let validated = outcome.validated.as_ref();
+    let carrier = outcome.standing.held().and_then(|held| held.listener_of.clone());
     let children = world.children.of(owner);
     let carrying = carrier.as_ref().map(|carrier| world.children.of(carrier)).unwrap_or_default();
     let deployment = children.get(&ChildKind::Deployment);
@@ -146,13 +161,13 @@ async fn pass(
         validation: validated.map(|validated| validated.as_ref().map(|_| ())),
         configuration: accepted.map(build::configuration_hash),
         conflict: conflict.as_ref(),
-        standing: &applied.standing,
+        standing: &outcome.standing,
         error: error.as_ref(),
         policy: &compiled,
         deployment_is_stale,
-        missing: &applied.missing,
-        upgrade: applied.upgrade.as_ref(),
-        mounted: applied.mounted,
+        missing: &outcome.missing,
+        upgrade: outcome.upgrade.as_ref(),
+        mounted: outcome.mounted,
         children: &children,
         absent: exposed.map(|exposed| exposed.absent.as_slice()).unwrap_or_default(),
         carrying: &carrying,
@@ -176,6 +191,58 @@ async fn pass(
         None if is_undecided => Ok(Action::requeue(SOON)),
         None => Ok(next(context, conflict.is_some(), &answers)),
     }
+}
+
+/// Brings about what the spec asks for: what is against it is taken away first; then the spec is resolved, validated and
+/// claimed for, the children are planned, and the plan is executed.
+async fn bring_about(
+    server: &McpServer,
+    context: &Context,
+    compiled: &Compiled,
+    applier: &mut Applier<'_>,
+) -> Result<Outcome, Box<Stopped>> {
+    let (Context { client, world, options, .. }, owner) = (context, applier.owner);
+    let taken = take_away(applier, server, context, compiled).await;
+    let mut outcome = Outcome::after(&taken);
+
+    let resolved = resolve::references(client, world, server, owner, applier.memory).await;
+    let resolved = resolved.map_err(|error| outcome.stopped(error))?;
+    let validated = validate(server, owner, &resolved, options);
+    outcome.validated = Some(validated.clone());
+    if validated.as_ref().is_err_and(Refusal::hides) {
+        hide(applier, world).await.map_err(|error| outcome.stopped(error))?;
+    }
+    let claimed = claim(server, context, &validated, &taken.standing, &mut applier.memory.undecided).await;
+    outcome.standing = claimed.map_err(|error| outcome.stopped(error))?;
+    if taken.standing.lost().is_none() && outcome.standing.lost().is_some() {
+        hide(applier, world).await.map_err(|error| outcome.stopped(error))?;
+    }
+
+    let in_force = taken.in_force.map_err(|failure| outcome.stopped(failure))?;
+    let configuration = applier.memory.frozen.edition(ChildKind::Configuration, &world.children, owner);
+    let configuration = configuration.map_err(|error| outcome.stopped(error))?;
+    outcome.mounted = Mounted { policy: in_force.edition, configuration, is_moving: in_force.is_moving };
+    if server.spec.suspend {
+        return outcome.done(taken.hidden);
+    }
+    let holder = validated.as_ref().ok().zip(outcome.standing.held());
+    let missing = |children: &[Child]| world.missing(children.iter().map(|child| child.kind));
+    let plan = plan(holder, outcome.mounted, missing).map_err(|error| outcome.stopped(Error::from(error)))?;
+    outcome.missing = plan.missing.clone();
+    execute(applier, context, &in_force, plan, outcome).await?.done(taken.hidden)
+}
+
+/// Takes away what leads clients to a server that is being deleted, and writes its policy. Its children go with it: the garbage
+/// collector follows their owner references. As long as somebody's finalizer holds it up, its pods serve, and revocations
+/// reach them.
+async fn leave(context: &Context, compiled: &Compiled, applier: &mut Applier<'_>) -> Result<Outcome, Box<Stopped>> {
+    let mut outcome = Outcome::default();
+    // Its host is free from now on, so that nothing may lead from there to it.
+    let hidden = hide(applier, &context.world).await;
+    let in_force = put_in_force(applier, &context.world, compiled).await.map_err(|failure| outcome.stopped(failure))?;
+    outcome.policy = in_force.is_written;
+    outcome.mounted.policy = in_force.edition;
+    outcome.done(hidden)
 }
 
 /// Compiles the policy of a server, whether or not it can be read.

@@ -58,17 +58,13 @@ const LEAVE_SECONDS: i64 = 5;
 /// The whole time for a pod's end: the sleep above, the server's own drain, and its running requests.
 const TERMINATION_SECONDS: i64 = 40;
 
-pub(super) fn deployment(
-    server: &Validated,
-    mounted: Mounted,
-    roll_out: RollOut,
-) -> Result<Deployment, serde_json::Error> {
+pub(super) fn deployment(server: &Validated, mounted: Mounted) -> Result<Deployment, serde_json::Error> {
     let template = template(server, mounted);
     let mut metadata = server.owner.child_metadata(ChildKind::Deployment);
     metadata.annotations = Some(BTreeMap::from([
         (TEMPLATE_HASH.to_owned(), template_hash(server, mounted)?),
         (REQUESTED_HASH.to_owned(), server.requested_hash.as_str().to_owned()),
-        (ROLL_OUT.to_owned(), roll_out.as_str().to_owned()),
+        (ROLL_OUT.to_owned(), RollOut::Requested.as_str().to_owned()),
         (SERVER_UID.to_owned(), server.pods_uid.clone()),
     ]));
     Ok(Deployment {

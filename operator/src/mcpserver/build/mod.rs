@@ -22,7 +22,6 @@ pub(crate) use policy::policy;
 use serde_json::Value;
 
 use crate::{
-    fleet::RollOut,
     mcpserver::validate::{
         Validated,
         exposure::{Exposed, Way},
@@ -41,12 +40,7 @@ use crate::{
 ///
 /// # Errors
 /// If an object cannot be written as JSON, which none refuses.
-pub(crate) fn children(
-    server: &Validated,
-    held: &Held,
-    mounted: Mounted,
-    roll_out: RollOut,
-) -> Result<Vec<Child>, serde_json::Error> {
+pub(crate) fn children(server: &Validated, held: &Held, mounted: Mounted) -> Result<Vec<Child>, serde_json::Error> {
     let mut children = Vec::new();
     if server.workload.existing_account.is_none() {
         children.push(Child::new(ChildKind::ServiceAccount, &service_account::service_account(server))?);
@@ -56,7 +50,7 @@ pub(crate) fn children(
         children.push(Child::new(ChildKind::NetworkPolicy, &network_policy::network_policy(&server.owner, network))?);
     }
     children.push(Child::new(ChildKind::Service, &service::service(server))?);
-    children.push(Child::new(ChildKind::Deployment, &deployment::deployment(server, mounted, roll_out)?)?);
+    children.push(Child::new(ChildKind::Deployment, &deployment::deployment(server, mounted)?)?);
     if server.workload.scale.may_be_several() {
         let budget = disruption_budget::disruption_budget(&server.owner);
         children.push(Child::new(ChildKind::DisruptionBudget, &budget)?);

@@ -56,9 +56,7 @@ fn mk_children_mounting(
         None => ResolvedTrustBundle::Unset,
     };
     let resolved = Resolved { trust_bundle, account, ..Resolved::default() };
-    let children =
-        children(&validate(&server, &mk_owner(), &resolved, options).unwrap(), &held, mounted, RollOut::Requested)
-            .unwrap();
+    let children = children(&validate(&server, &mk_owner(), &resolved, options).unwrap(), &held, mounted).unwrap();
     assert!(children.is_sorted_by_key(|child| child.kind), "children are applied in the order of their kinds");
     children.into_iter().map(|child| (child.kind, child.object)).collect()
 }

@@ -1,0 +1,95 @@
+//! The claims of a reconcile: the host and the client id that the spec names, as far as the server is entitled to them.
+
+use std::time::{Duration, Instant};
+
+use mcp_entra_crds::McpServer;
+
+use crate::{
+    mcpserver::{
+        context::Context,
+        pass_memory::Since,
+        validate::{Validated, exposure::leads, refusal::Refusal},
+    },
+    objects::owner::Owner,
+    ownership::{
+        Contender, Standing, acquire,
+        claim::{ClaimKind, Demand, demands},
+        standing,
+    },
+    runtime::errors::Error,
+    watch::{orphaned::leads_from, stores::World},
+};
+
+/// The longest time for which a server waits for another to claim a value first, or for an orphan's route to go. It waits
+/// longer for a server that held the value.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Claims what is undecided. Returns the server's standing after that.
+pub(crate) async fn claim(
+    server: &McpServer,
+    context: &Context,
+    validated: &Result<Validated, Refusal>,
+    known: &Standing,
+    undecided: &mut Since,
+) -> Result<Standing, Error> {
+    let Context { world, claims, ledger, .. } = context;
+    let is_host_refused = validated.as_ref().is_err_and(Refusal::hides);
+    let own = Contender { server, is_live: is_live(world, server) };
+    let is_accepted = validated.is_ok() && !server.spec.suspend;
+    let entitled = |demand: &Demand| {
+        is_accepted || (own.keeps(demand) && !(is_host_refused && demand.claimed.kind == ClaimKind::Host))
+    };
+    let is_undecided = *known == Standing::Open && demands(server).iter().any(entitled);
+    let waited = undecided.note(is_undecided, Instant::now());
+    if !is_undecided {
+        return Ok(known.clone());
+    }
+    // One that could claim and does not must not keep others waiting: the API server decides then.
+    let is_patient = waited.is_none_or(|waited| waited < LONGEST_WAIT);
+    let is_earlier = |other: &McpServer, demand: &Demand| is_to_claim_first(context, other, server, demand, is_patient);
+    let must_wait = |demand: &Demand| {
+        let servers = world.servers.state();
+        let is_host = demand.claimed.kind == ClaimKind::Host;
+        (is_patient && is_host && leads_from(world, &demand.claimed.value))
+            || servers.iter().filter_map(|other| other.0.as_ref().ok()).any(|other| is_earlier(other, demand))
+    };
+    let named = |namespace: &str, name: &str| world.server(namespace, name);
+    let standing = acquire(ledger, claims, &named, (server, &entitled), must_wait).await?;
+    if standing == Standing::Open && waited.is_some_and(|waited| waited.is_zero()) {
+        tracing::info!(
+            namespace = server.metadata.namespace,
+            server = server.metadata.name,
+            "the server waits for a host or client id that another server claims first, or whose claim cannot be read"
+        );
+    }
+    Ok(standing)
+}
+
+/// Says whether clients are led to a server from the host and path that its spec names.
+fn is_live(world: &World, server: &McpServer) -> bool {
+    let (Some(exposure), Ok(owner)) = (&server.spec.exposure, Owner::of(server)) else { return false };
+    leads(&world.children.of(&owner), exposure)
+}
+
+/// Says whether another server names the value, too, and is to claim it first. Only a server that held it is waited for
+/// without patience.
+fn is_to_claim_first(
+    context: &Context,
+    other: &McpServer,
+    server: &McpServer,
+    demand: &Demand,
+    is_patient: bool,
+) -> bool {
+    let Context { world, ledger, .. } = context;
+    if other.metadata.uid == server.metadata.uid || !demands(other).iter().any(|named| named.claimed == demand.claimed)
+    {
+        return false;
+    }
+    let contender = |server| Contender { server, is_live: is_live(world, server) };
+    let (other, own) = (contender(other), contender(server));
+    let named = |namespace: &str, name: &str| world.server(namespace, name);
+    (is_patient || other.held(demand))
+        && other.will_claim(demand)
+        && other.rank(demand) < own.rank(demand)
+        && standing(&context.claims, &named, other.server, ledger.grace).lost().is_none()
+}

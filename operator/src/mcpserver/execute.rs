@@ -1,0 +1,177 @@
+//! The writes of a reconcile, in their order: each child that differs, then what is no longer asked for.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use kube::Resource;
+
+use crate::{
+    fleet::{self, Member, Next, RequestedHash, RollOut, progress},
+    mcpserver::{
+        apply::{Applier, Failure, conflict},
+        build,
+        context::Context,
+        outcome::{Outcome, Stopped},
+        plan::{Plan, as_upgrade, without_pods},
+        resolve,
+        resolved::SeenChildren,
+        take_away::InForce,
+        validate::Validated,
+    },
+    objects::{
+        child::{Child, ChildKind},
+        config_map_edition::Mounted,
+        names::REQUESTED_HASH,
+        observed_child::Seen,
+        owner::Owner,
+    },
+    runtime::errors::Error,
+    watch::stores::World,
+};
+
+/// Looks who has the children's names: where a name was or may be somebody else's, by what no watch shows, too.
+async fn look(
+    applier: &mut Applier<'_>,
+    context: &Context,
+    mounted: Mounted,
+    wanted: &[ChildKind],
+) -> Result<(), Error> {
+    let Context { client, world, .. } = context;
+    let seen = resolve::children(world, applier.owner, mounted);
+    // Before a server that runs is changed, all names are known: it is not left halfway.
+    let is_unknown = |kind: &&ChildKind| !seen.contains_key(kind) && !applier.memory.settled.contains_key(kind);
+    let is_to_be_read = seen.contains_key(&ChildKind::Deployment) && wanted.iter().any(|kind| is_unknown(&kind));
+    applier.seen = match applier.memory.is_conflicted || is_to_be_read {
+        true => resolve::all_children(client, world, applier.owner, mounted, wanted).await?,
+        false => seen,
+    };
+    Ok(())
+}
+
+/// Decides if the pods as built may be rolled out now, or wait for their turn.
+fn turn(
+    context: &Context,
+    validated: &Validated,
+    mounted: Mounted,
+    seen: &SeenChildren,
+) -> Result<Result<RollOut, fleet::Waits>, Error> {
+    let Context { world, options, turns, .. } = context;
+    let owner = &validated.owner;
+    // Without its configuration no pod would start again.
+    if !seen.contains_key(&ChildKind::Configuration) {
+        return Ok(Ok(RollOut::Requested));
+    }
+    let template = build::template_hash(validated, mounted)?;
+    let next = Next { owner, template: &template, requested: &validated.requested_hash };
+    let live = world.deployment_of(owner);
+    let live = live.as_deref().map(|live| (live, progress(live, || world.pods_of(owner))));
+    let fleet = || {
+        let servers = world.servers.state();
+        let members = servers.iter().filter_map(|server| {
+            let owner = Owner::of_metadata(server.meta()).ok()?;
+            let deployment = world.deployment_of(&owner)?;
+            let progress = progress(&deployment, || world.pods_of(&owner));
+            Some(Member::new(owner, &deployment, progress))
+        });
+        members.collect()
+    };
+    Ok(fleet::turn(next, live, fleet, options.at_once.into(), turns, Instant::now()))
+}
+
+/// Notes at a Deployment that has to wait what its author asks of the pods, where that is noted in a way that this version
+/// cannot compare. From then on a change of the author's is told from an upgrade, and waits for no turn.
+async fn note_request(applier: &mut Applier<'_>, world: &World, requested: &RequestedHash) -> Result<(), Error> {
+    let live = world.deployment_of(applier.owner);
+    if live.is_none_or(|live| RequestedHash::is_comparable(live.annotation(REQUESTED_HASH))) {
+        return Ok(());
+    }
+    applier.annotate(ChildKind::Deployment, REQUESTED_HASH, requested.as_str()).await
+}
+
+/// Executes a plan: the policy before all, unless some child's name is somebody else's, and the children once it is the
+/// server's turn.
+pub(crate) async fn execute(
+    applier: &mut Applier<'_>,
+    context: &Context,
+    in_force: &InForce,
+    plan: Plan,
+    mut outcome: Outcome,
+) -> Result<Outcome, Box<Stopped>> {
+    let Plan { children, wanted, missing } = plan;
+    let mounted = outcome.mounted;
+    look(applier, context, mounted, &wanted).await.map_err(|error| outcome.stopped(error))?;
+    // It may have been taken or deleted since it was looked at first.
+    outcome.policy &= in_force.is_new || applier.seen.get(&ChildKind::Policy).is_some_and(Seen::is_ours);
+    if let Some(conflict) = conflict(&applier.seen, &wanted) {
+        return Err(outcome.stopped(Failure::Conflict(conflict)));
+    }
+    if !outcome.policy {
+        applier.child(&in_force.policy).await.map_err(|failure| outcome.stopped(failure))?;
+        outcome.policy = true;
+    }
+    let Some((children, validated)) = children.zip(outcome.validated.clone().and_then(Result::ok)) else {
+        return Ok(outcome);
+    };
+
+    // The turn is taken last, and given back by whoever does not use it.
+    let turn = turn(context, &validated, mounted, &applier.seen).map_err(|error| outcome.stopped(error))?;
+    let children = match turn {
+        Ok(RollOut::Requested) => children,
+        Ok(RollOut::Upgrade) => as_upgrade(children),
+        Err(waits) => {
+            outcome.upgrade = Some(waits);
+            let noted = note_request(applier, &context.world, &validated.requested_hash).await;
+            noted.map_err(|error| outcome.stopped(error))?;
+            without_pods(children)
+        }
+    };
+    let mut converged = converge(applier, &children, &wanted, &missing).await;
+    if converged.is_err() {
+        context.turns.take(&applier.owner.uid);
+    }
+    if let Err(Failure::Conflict(_)) = converged {
+        // Whoever is to give one name back learns of all others at once.
+        applier.memory.is_conflicted = true;
+        look(applier, context, mounted, &wanted).await.map_err(|error| outcome.stopped(error))?;
+        converged = conflict(&applier.seen, &wanted).map_or(converged, |conflict| Err(Failure::Conflict(conflict)));
+    }
+    converged.map_err(|failure| outcome.stopped(failure))?;
+    Ok(outcome)
+}
+
+/// Applies every child though one fails, so that one refusal holds up nothing else but pods that would have to do without
+/// their NetworkPolicy, and whatever refers to a name that may be somebody else's. Such a name, once known, ends it. Then
+/// deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest last, and only once all
+/// else is there: pods that could not be replaced need their account, and clients a way in. The first failure is told.
+/// What this cluster lacks now may be there nevertheless.
+async fn converge(
+    applier: &mut Applier<'_>,
+    children: &[Child],
+    wanted: &[ChildKind],
+    missing: &BTreeSet<ChildKind>,
+) -> Result<(), Failure> {
+    let unwanted = |kind: &ChildKind| !wanted.contains(kind) && !missing.contains(kind);
+    let autoscaler = ChildKind::Autoscaler;
+    if unwanted(&autoscaler) {
+        applier.prune_seen(autoscaler).await?;
+    }
+    let mut failed = Ok(());
+    for child in children {
+        let result = applier.child(child).await;
+        let is_ours = || applier.seen.get(&child.kind).is_some_and(Seen::is_ours);
+        let is_end = match (&result, child.kind) {
+            (Ok(()), _) => false,
+            (Err(Failure::Conflict(_)), _) | (_, ChildKind::NetworkPolicy) => true,
+            (_, kind) => kind.is_referred_to() && !is_ours(),
+        };
+        failed = failed.and(result);
+        if is_end {
+            break;
+        }
+    }
+    failed?;
+    let mut pruned = Ok(());
+    for kind in ChildKind::ALL.iter().filter(|kind| unwanted(kind)) {
+        pruned = pruned.and(applier.prune_seen(*kind).await);
+    }
+    Ok(pruned?)
+}
