@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::harness::{Setup, eventually};
+use crate::harness::{PATIENCE, Setup, eventually, eventually_within};
 use crate::program::{http, log_line, post, ready, serve, serve_under, terminate};
 use crate::tenant::ALICE;
 
@@ -88,7 +88,8 @@ async fn a_standard_output_that_nobody_reads_holds_requests_up_once_the_queue_is
     let asking: Vec<_> = (0..32)
         .map(|_| tokio::spawn(ask((client.clone(), url.clone(), token.clone(), Arc::clone(&answered)))))
         .collect();
-    let readiness = eventually("the queue is full", async || {
+    // Thousands of requests.
+    let readiness = eventually_within(4 * PATIENCE, "the queue is full", async || {
         let response = http().get(format!("{admin}/readyz")).send().await.unwrap();
         if response.status() == StatusCode::OK { None } else { Some(response.text().await.unwrap()) }
     })
@@ -134,7 +135,7 @@ async fn a_server_that_stops_before_a_standard_output_that_nobody_reads_ends_and
     assert!(said["message"].as_str().unwrap().contains("draining"));
     let said = log_line(&mut logs, "seconds").await;
     assert!(said["message"].as_str().unwrap().contains("standard output takes nothing"), "{said}");
-    let ended = tokio::time::timeout(crate::harness::PATIENCE, child.wait()).await.unwrap().unwrap();
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     assert!(ended.success());
 }
 
@@ -157,7 +158,7 @@ async fn a_standard_output_that_fails_makes_the_server_unready_and_keeps_it_from
     assert!(readiness.contains("[-] audit: the last write to standard output failed: No space left"), "{readiness}");
     assert_eq!(post(&serving).header("authorization", "Bearer").send().await.unwrap().status(), 400);
     terminate(&child);
-    let ended = tokio::time::timeout(crate::harness::PATIENCE, child.wait()).await.unwrap().unwrap();
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     assert!(ended.success());
 }
 
@@ -172,7 +173,7 @@ async fn a_standard_error_that_nobody_reads_keeps_no_request_waiting_and_the_ser
     let flood = stream::iter(0..300).map(|_| post(&serving).send());
     flood.buffer_unordered(16).for_each(async |answer| assert_eq!(answer.unwrap().status(), 401)).await;
     terminate(&child);
-    let ended = tokio::time::timeout(crate::harness::PATIENCE, child.wait()).await.unwrap().unwrap();
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     assert!(ended.success());
     drop(logs);
 }
