@@ -46,7 +46,7 @@ pub(crate) fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
     Some((reason, format!("pods cannot be created: {}; {advice}", failure.message.quoted())))
 }
 
-/// What keeps a pod from becoming ready, if its status tells.
+/// Returns what keeps a pod from becoming ready, if its status tells.
 pub(crate) fn trouble(pod: &PodView) -> Option<(Reason, String)> {
     if pod.is_ready() || pod.leaving {
         return None;

@@ -1,4 +1,4 @@
-//! What every reconcile of an McpServer uses.
+//! The context of reconciles: everything that each of them uses.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     watch::stores::World,
 };
 
-/// What a pass uses.
+/// Everything that a reconcile uses.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) pods: reqwest::Client,

@@ -14,7 +14,7 @@ use crate::{
     runtime::errors::Error,
 };
 
-/// What a reconcile got to.
+/// The results of a reconcile's steps, as far as it got.
 #[derive(Clone, Default)]
 pub(crate) struct Outcome {
     /// True if the policy's ConfigMap holds what was compiled.
@@ -38,7 +38,7 @@ pub(crate) struct Stopped {
 }
 
 impl Outcome {
-    /// What is so once everything that goes has been taken away.
+    /// The outcome of taking away.
     pub(crate) fn after(taken: &Taken) -> Self {
         let policy = taken.in_force.as_ref().is_ok_and(|policy| policy.is_written);
         Self { policy, standing: taken.standing.clone(), ..Self::default() }

@@ -14,7 +14,7 @@ use crate::{
     watch::gateways::ListenerView,
 };
 
-/// What the spec refers to, as it was found.
+/// The objects that the spec refers to, as they were found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Resolved {
     /// The server uid that the live Deployment's pods carry; absent if there is no Deployment, or it notes none.

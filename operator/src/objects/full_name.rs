@@ -24,7 +24,7 @@ impl FullName {
     }
 }
 
-/// What is kept of an object.
+/// An object as a cache keeps it.
 pub(crate) trait Kept: Clone + Send + Sync + 'static {
     fn full_name(&self) -> &FullName;
 }

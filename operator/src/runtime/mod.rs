@@ -1,4 +1,4 @@
-//! What a controller runs on: options, client, leader election, limits of passes, metrics and errors.
+//! The ground that a controller runs on: options, client, leader election, limits of passes, metrics and errors.
 
 pub(crate) mod api_client;
 pub(crate) mod by_uid;

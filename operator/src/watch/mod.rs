@@ -1,4 +1,4 @@
-//! What the API server showed: watches, stores and caches, and which objects a change concerns.
+//! Objects as the API server showed them: watches, stores and caches, and which objects a change concerns.
 
 pub(crate) mod cache;
 pub(crate) mod discovery;

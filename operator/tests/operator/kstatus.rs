@@ -1,4 +1,4 @@
-//! What Flux and Helm, which wait by the rules of kstatus, take the objects for.
+//! The state that Flux and Helm, which wait by the rules of kstatus, take the objects to be in.
 
 use std::pin::pin;
 

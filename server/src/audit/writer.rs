@@ -4,7 +4,7 @@
 //! queued without a wait whenever and however the request ends. The place is free again once the line is written. A
 //! refusal that is only counted needs no line, and leaves its place at once.
 //!
-//! What could not be written is tried again from the byte on that is missing, so the chain goes on unbroken. Meanwhile the
+//! A failed write is tried again from the byte on that is missing, so the chain goes on unbroken. Meanwhile the
 //! queue fills.
 
 use std::fmt::Write as _;

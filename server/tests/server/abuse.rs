@@ -1,4 +1,4 @@
-//! What strangers and slow readers may do, and does not stop the server: silent connections by the thousand, and a standard
+//! Strangers and slow readers that do not stop the server: silent connections by the thousand, and a standard
 //! output that nobody reads.
 
 use std::net::{Ipv4Addr, SocketAddr};

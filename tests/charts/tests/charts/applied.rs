@@ -1,4 +1,4 @@
-//! What the charts render, applied twice by kubectl, as a GitOps controller or a person without Helm does.
+//! Objects that the charts render, applied twice by kubectl, as a GitOps controller or a person without Helm does.
 
 use std::process::Stdio;
 
@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use crate::openapi::render;
 use crate::values;
 
-/// What `kubectl apply` prints of these objects, a line each.
+/// Returns the lines that `kubectl apply` prints of these objects.
 async fn apply(plane: &ControlPlane, objects: &str) -> Vec<String> {
     let mut command = tokio::process::Command::new(plane.kubectl());
     command.args(["apply", "-f", "-"]).env("KUBECONFIG", plane.kubeconfig()).kill_on_drop(true);
