@@ -285,7 +285,7 @@ pub struct McpRoleMappingStatus {
     #[schemars(length(max = 10))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmatched_names: Vec<String>,
-    /// What is so now: `Accepted` (every named server exists and is meant), `Programmed` (every bound server's compiled
+    /// The state now: `Accepted` (every named server exists and is meant), `Programmed` (every bound server's compiled
     /// policy holds the mapping) and `Ready` (both).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,

@@ -33,12 +33,9 @@ pub(crate) async fn claim(
     undecided: &mut Since,
 ) -> Result<Standing, Error> {
     let Context { world, claims, ledger, .. } = context;
-    let is_host_refused = validated.as_ref().is_err_and(Refusal::hides);
     let own = Contender { server, is_live: is_live(world, server) };
     let is_accepted = validated.is_ok() && !server.spec.suspend;
-    let entitled = |demand: &Demand| {
-        is_accepted || (own.keeps(demand) && !(is_host_refused && demand.claimed.kind == ClaimKind::Host))
-    };
+    let entitled = |demand: &Demand| is_accepted || (own.keeps(demand) && !is_refused(demand, validated));
     let is_undecided = *known == Standing::Open && demands(server).iter().any(entitled);
     let waited = undecided.note(is_undecided, Instant::now());
     if !is_undecided {
@@ -63,6 +60,11 @@ pub(crate) async fn claim(
         );
     }
     Ok(standing)
+}
+
+/// Says if the operator refuses what a demand is for: a host, and with it no client id.
+fn is_refused(demand: &Demand, validated: &Result<Validated, Refusal>) -> bool {
+    demand.claimed.kind == ClaimKind::Host && validated.as_ref().is_err_and(Refusal::hides)
 }
 
 /// Says whether clients are led to a server from the host and path that its spec names.
@@ -92,4 +94,24 @@ fn is_to_claim_first(
         && other.will_claim(demand)
         && other.rank(demand) < own.rank(demand)
         && standing(&context.claims, &named, other.server, ledger.grace).lost().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{conditions::condition::Reason, objects::fixtures::mk_server};
+
+    #[test]
+    fn a_host_that_is_refused_takes_no_client_id_from_its_server() {
+        let refused = |reason| is_refused_for(&Err(Refusal { reason, message: String::new() }));
+        assert_eq!(refused(Reason::HostNotAllowed), [true, false]);
+        assert_eq!(refused(Reason::TlsRequired), [true, false]);
+        assert_eq!(refused(Reason::InvalidConfiguration), [false, false]);
+    }
+
+    /// Says for the host and for the client id whether they are refused.
+    fn is_refused_for(validated: &Result<Validated, Refusal>) -> [bool; 2] {
+        let demands: [Demand; 2] = demands(&mk_server()).try_into().unwrap();
+        demands.map(|demand| is_refused(&demand, validated))
+    }
 }

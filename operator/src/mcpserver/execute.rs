@@ -142,7 +142,7 @@ pub(crate) async fn execute(
 /// their NetworkPolicy, and whatever refers to a name that may be somebody else's. Such a name, once known, ends it. Then
 /// deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest last, and only once all
 /// else is there: pods that could not be replaced need their account, and clients a way in. The first failure is told.
-/// What this cluster lacks now may be there nevertheless.
+/// Kinds that this cluster lacks now are left alone: their objects may be there nevertheless.
 async fn converge(
     applier: &mut Applier<'_>,
     children: &[Child],

@@ -26,7 +26,7 @@ pub(crate) struct Resolved {
     pub(crate) gateways: Option<Vec<NamedGateway>>,
 }
 
-/// What `spec.entra.trustBundle` refers to.
+/// The object that `spec.entra.trustBundle` refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ResolvedTrustBundle {
     /// The spec names none.
@@ -36,11 +36,11 @@ pub(crate) enum ResolvedTrustBundle {
     NoConfigMap,
     /// The ConfigMap has no such key.
     NoKey,
-    /// What stands under the key.
+    /// The content of the key.
     Content(String),
 }
 
-/// What `spec.entra.federation.serviceAccountName` refers to.
+/// The object that `spec.entra.federation.serviceAccountName` refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ResolvedAccount {
     /// The spec names none.
@@ -55,7 +55,7 @@ pub(crate) enum ResolvedAccount {
 }
 
 impl ResolvedAccount {
-    /// What a ServiceAccount, if there is one of the name that the spec gives, is to the server.
+    /// Returns what a ServiceAccount of the name that the spec gives is to the server, if there is one.
     pub(crate) fn of(account: Option<&ObjectMeta>, owner: &Owner) -> Self {
         match account {
             None => Self::Absent,
@@ -71,7 +71,7 @@ pub(crate) struct NamedGateway {
     /// As the spec names it.
     pub(crate) parent: GatewayReference,
     pub(crate) namespace: String,
-    /// What it listens to; absent where there is no such Gateway.
+    /// Its listeners; absent where there is no such Gateway.
     pub(crate) listeners: Option<Vec<ListenerView>>,
     /// Its controller sets a time for each request where a route asks for one.
     pub(crate) takes_timeouts: bool,
@@ -84,7 +84,7 @@ impl NamedGateway {
         self.listeners.iter().flatten().find(|listener| listener.name == *section_name)
     }
 
-    /// What of it does not exist, if anything does not.
+    /// Returns the part of it that does not exist, if one does not.
     pub(crate) fn absent(&self) -> Option<String> {
         let gateway = format!("Gateway {}/{}", self.namespace, self.parent.name);
         match &self.parent.section_name {

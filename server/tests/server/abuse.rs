@@ -10,8 +10,9 @@ use futures::stream;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reqwest::StatusCode;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::process::{Child, ChildStderr, Command};
 
 use crate::harness::{PATIENCE, Setup, eventually, eventually_within};
 use crate::program::{http, log_line, post, ready, serve, serve_under, terminate};
@@ -30,6 +31,15 @@ async fn silent(number: u32, to: SocketAddr) -> std::io::Result<TcpStream> {
     socket.connect(to).await
 }
 
+/// A server that is ready, its log, and the line that tells its addresses.
+async fn started(command: &mut Command) -> (Child, Lines<BufReader<ChildStderr>>, Value) {
+    let mut child = command.spawn().unwrap();
+    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
+    let serving = log_line(&mut logs, "admin_address").await;
+    ready(&serving).await;
+    (child, logs, serving)
+}
+
 fn address(serving: &Value, member: &str) -> SocketAddr {
     serving[member].as_str().unwrap().parse().unwrap()
 }
@@ -42,10 +52,7 @@ async fn thousands_of_silent_connections_to_each_port_keep_neither_a_probe_nor_a
     let setup = Setup::new();
     setup.write_files();
     // As many container runtimes start it.
-    let mut child = serve_under(&setup, &["prlimit", "--nofile=1024:8192"]).spawn().unwrap();
-    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
-    let serving = log_line(&mut logs, "admin_address").await;
-    ready(&serving).await;
+    let (_child, _logs, serving) = started(&mut serve_under(&setup, &["prlimit", "--nofile=1024:8192"])).await;
     let (mcp, admin) = (address(&serving, "address"), address(&serving, "admin_address"));
     let open = |to: SocketAddr| stream::iter(0..SILENT).map(move |number| silent(number, to)).buffer_unordered(32);
     let (of_mcp, of_admin): (Vec<_>, Vec<_>) = tokio::join!(open(mcp).collect(), open(admin).collect());
@@ -68,10 +75,7 @@ async fn a_standard_output_that_nobody_reads_holds_requests_up_once_the_queue_is
     let mut setup = Setup::new();
     setup.configuration.rate_limit.per_user.requests = 1;
     setup.write_files();
-    let mut child = serve(&setup).spawn().unwrap();
-    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
-    let serving = log_line(&mut logs, "admin_address").await;
-    ready(&serving).await;
+    let (mut child, _logs, serving) = started(&mut serve(&setup)).await;
     let token = setup.tenant.token(ALICE);
     let admin = format!("http://{}", address(&serving, "admin_address"));
 
@@ -123,10 +127,7 @@ async fn a_standard_output_that_nobody_reads_holds_requests_up_once_the_queue_is
 async fn a_server_that_stops_before_a_standard_output_that_nobody_reads_ends_and_says_what_is_lost() {
     let setup = Setup::new();
     setup.write_files();
-    let mut child = serve(&setup).spawn().unwrap();
-    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
-    let serving = log_line(&mut logs, "admin_address").await;
-    ready(&serving).await;
+    let (mut child, mut logs, serving) = started(&mut serve(&setup)).await;
     let token = setup.tenant.token(ALICE);
     let fill = stream::iter(0..1_000).map(|_| post(&serving).bearer_auth(&token).send());
     fill.buffer_unordered(16).for_each(async |answer| assert!(answer.unwrap().status().is_client_error())).await;
@@ -144,10 +145,7 @@ async fn a_standard_output_that_fails_makes_the_server_unready_and_keeps_it_from
     let setup = Setup::new();
     setup.write_files();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut child = serve(&setup).stdout(full).spawn().unwrap();
-    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
-    let serving = log_line(&mut logs, "admin_address").await;
-    ready(&serving).await;
+    let (mut child, _logs, serving) = started(serve(&setup).stdout(full)).await;
     assert_eq!(post(&serving).header("authorization", "Bearer").send().await.unwrap().status(), 400);
     let url = format!("http://{}/readyz", address(&serving, "admin_address"));
     let readiness = eventually("the failure is told", async || {
@@ -166,10 +164,7 @@ async fn a_standard_output_that_fails_makes_the_server_unready_and_keeps_it_from
 async fn a_standard_error_that_nobody_reads_keeps_no_request_waiting_and_the_server_from_no_end() {
     let setup = Setup::new();
     setup.write_files();
-    let mut child = serve(&setup).env("RUST_LOG", "trace").spawn().unwrap();
-    let mut logs = BufReader::new(child.stderr.take().unwrap()).lines();
-    let serving = log_line(&mut logs, "admin_address").await;
-    ready(&serving).await;
+    let (mut child, _logs, serving) = started(serve(&setup).env("RUST_LOG", "trace")).await;
     let flood = stream::iter(0..300).map(|_| post(&serving).send());
     flood.buffer_unordered(16).for_each(async |answer| assert_eq!(answer.unwrap().status(), 401)).await;
     terminate(&child);
