@@ -164,7 +164,7 @@ async fn a_standard_output_that_fails_makes_the_server_unready_and_keeps_it_from
 async fn a_standard_error_that_nobody_reads_keeps_no_request_waiting_and_the_server_from_no_end() {
     let setup = Setup::new();
     setup.write_files();
-    let (mut child, _logs, serving) = started(serve(&setup).env("RUST_LOG", "trace")).await;
+    let (mut child, logs, serving) = started(serve(&setup).env("RUST_LOG", "trace")).await;
     let flood = stream::iter(0..300).map(|_| post(&serving).send());
     flood.buffer_unordered(16).for_each(async |answer| assert_eq!(answer.unwrap().status(), 401)).await;
     terminate(&child);

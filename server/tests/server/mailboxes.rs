@@ -166,7 +166,9 @@ async fn what_the_directory_answers_does_not_wait_for_a_mailbox() {
 async fn whose_groups_are_looked_up_does_not_wait_for_profiles() {
     let site = for_sales().await;
     let bob = site.setup.tenant.token(BOB);
-    slow(&site, "/me", 32, 60_000);
+    // Of faults that fit, the earlier is used first: all questions but those about groups are slow, tried again too.
+    slow(&site, "/checkMemberGroups", 1000, 0);
+    slow(&site, "/me", 1000, 60_000);
     let flood = join_all((0..40).map(|_| site.call(&bob, "get_user_details", json!({}))));
     match select(pin!(flood), pin!(groups_are_looked_up(&site, 32))).await {
         Either::Left(_) => panic!("the directory was not busy"),
