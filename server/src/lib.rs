@@ -24,6 +24,7 @@ pub mod groups;
 pub mod http;
 pub mod http_client;
 pub mod inputs;
+pub mod offer;
 pub mod open_files;
 pub mod policy;
 pub mod serve;
