@@ -95,7 +95,7 @@ pub(crate) async fn execute(
     in_force: &InForce,
     plan: Plan,
     mut outcome: Outcome,
-) -> Result<Outcome, Box<Stopped>> {
+) -> Result<Outcome, Stopped> {
     let Plan { children, wanted, missing } = plan;
     let mounted = outcome.mounted;
     look(applier, context, mounted, &wanted).await.map_err(|error| outcome.stopped(error))?;

@@ -3,14 +3,16 @@
 pub(crate) mod apply;
 pub(crate) mod build;
 mod claim;
+mod conclude;
 pub(crate) mod context;
 mod execute;
-
 pub(crate) mod immutable_config_maps;
+mod observe;
 mod outcome;
 pub(crate) mod pass_memory;
 mod plan;
 pub(crate) mod pod_status;
+mod poll;
 pub(crate) mod reconcile;
 pub(crate) mod resolve;
 pub(crate) mod resolved;

@@ -1,11 +1,11 @@
 //! The outcome of a reconcile's steps, from which its status follows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, mem};
 
 use crate::{
     fleet,
     mcpserver::{
-        apply::Failure,
+        apply::{Conflict, Failure},
         take_away::Taken,
         validate::{Validated, refusal::Refusal},
     },
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The results of a reconcile's steps, as far as it got.
-#[derive(Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// True if the policy's ConfigMap holds what was compiled.
     pub(crate) policy: bool,
@@ -29,23 +29,32 @@ pub(crate) struct Outcome {
     pub(crate) upgrade: Option<fleet::Waits>,
     /// The ConfigMaps that the pods are to mount.
     pub(crate) mounted: Mounted,
+    /// The failure that stopped the reconcile, if one did.
+    pub(crate) failure: Option<Failure>,
 }
 
-/// A reconcile that stopped early.
-pub(crate) struct Stopped {
-    pub(crate) reached: Outcome,
-    pub(crate) failure: Failure,
-}
+/// The outcome of a reconcile that a failure stopped.
+#[derive(Debug)]
+pub(crate) struct Stopped(Box<Outcome>);
 
 impl Outcome {
-    /// The outcome of taking away.
+    /// The outcome of taking away, after which the other steps follow.
     pub(crate) fn after(taken: &Taken) -> Self {
-        let policy = taken.in_force.as_ref().is_ok_and(|policy| policy.is_written);
-        Self { policy, standing: taken.standing.clone(), ..Self::default() }
+        let in_force = taken.in_force.as_ref().ok();
+        Self {
+            policy: in_force.is_some_and(|policy| policy.is_written),
+            mounted: in_force.map_or_else(Mounted::default, |policy| Mounted {
+                policy: policy.edition,
+                is_moving: policy.is_moving,
+                ..Mounted::default()
+            }),
+            standing: taken.standing.clone(),
+            ..Self::default()
+        }
     }
 
-    /// The end of all steps; what could not be hidden is told last.
-    pub(crate) fn done(self, hidden: Result<(), Error>) -> Result<Self, Box<Stopped>> {
+    /// The end of all steps. A route that could not be deleted is told last.
+    pub(crate) fn done(mut self, hidden: Result<(), Error>) -> Result<Self, Stopped> {
         match hidden {
             Ok(()) => Ok(self),
             Err(error) => Err(self.stopped(error)),
@@ -53,7 +62,52 @@ impl Outcome {
     }
 
     /// Stops here.
-    pub(crate) fn stopped(&self, failure: impl Into<Failure>) -> Box<Stopped> {
-        Box::new(Stopped { reached: self.clone(), failure: failure.into() })
+    pub(crate) fn stopped(&mut self, failure: impl Into<Failure>) -> Stopped {
+        Stopped(Box::new(Self { failure: Some(failure.into()), ..mem::take(self) }))
+    }
+
+    /// The spec as validated, if it is accepted.
+    pub(crate) fn accepted(&self) -> Option<&Validated> {
+        self.validated.as_ref()?.as_ref().ok()
+    }
+
+    /// The refusal of the spec, if it is refused.
+    pub(crate) fn refusal(&self) -> Option<&Refusal> {
+        self.validated.as_ref()?.as_ref().err()
+    }
+
+    /// The names of children that other objects have, if that stopped the reconcile.
+    pub(crate) fn conflict(&self) -> Option<&Conflict> {
+        match &self.failure {
+            Some(Failure::Conflict(conflict)) => Some(conflict),
+            _ => None,
+        }
+    }
+
+    /// The error that stopped the reconcile, if one did.
+    pub(crate) fn error(&self) -> Option<&Error> {
+        match &self.failure {
+            Some(Failure::Error(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// True if the reconcile is only to be tried again: nobody's fault and soon over, so that no condition tells it.
+    pub(crate) fn is_to_be_tried_again(&self) -> bool {
+        matches!(self.error(), Some(Error::Contended { .. } | Error::Immutable(_)))
+    }
+
+    /// Returns the error that stopped the reconcile, or this value.
+    pub(crate) fn error_or<T>(self, value: T) -> Result<T, Error> {
+        match self.failure {
+            Some(Failure::Error(error)) => Err(error),
+            _ => Ok(value),
+        }
+    }
+}
+
+impl From<Stopped> for Outcome {
+    fn from(Stopped(outcome): Stopped) -> Self {
+        *outcome
     }
 }

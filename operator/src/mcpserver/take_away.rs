@@ -9,6 +9,8 @@ use crate::{
         build,
         context::Context,
         immutable_config_maps::is_moving,
+        observe::Subject,
+        outcome::{Outcome, Stopped},
         resolve,
         validate::exposure::exposes,
     },
@@ -46,26 +48,39 @@ pub(crate) struct InForce {
 /// Puts the policy in force, and deletes the routes of an exposure that is gone or lost.
 pub(crate) async fn take_away(
     applier: &mut Applier<'_>,
-    server: &McpServer,
+    subject: Subject<'_>,
     context: &Context,
     compiled: &Compiled,
 ) -> Taken {
     let Context { world, claims, ledger, .. } = context;
     let in_force = put_in_force(applier, world, compiled).await;
-    let named = |namespace: &str, name: &str| world.server(namespace, name);
-    let standing = standing(claims, &named, server, ledger.grace);
-    let is_hidden = server.spec.exposure.is_none() || standing.lost().is_some();
-    let hidden = if is_hidden { hide(applier, world).await } else { hide_old(applier, world, server).await };
+    let (standing, hidden) = match subject {
+        Subject::Present(server) => {
+            let named = |namespace: &str, name: &str| world.server(namespace, name);
+            let standing = standing(claims, &named, server, ledger.grace);
+            let is_hidden = server.spec.exposure.is_none() || standing.lost().is_some();
+            let hidden = if is_hidden { hide(applier, world).await } else { hide_old(applier, world, server).await };
+            (standing, hidden)
+        }
+        // Its host is free from now on, so that nothing may lead from there to it.
+        Subject::Leaving(_) => (Standing::default(), hide(applier, world).await),
+        Subject::Unreadable(_) => (Standing::default(), Ok(())),
+    };
     Taken { in_force, hidden, standing }
+}
+
+impl Taken {
+    /// The end of a reconcile that only takes away.
+    pub(crate) fn end(self) -> Result<Outcome, Stopped> {
+        let mut outcome = Outcome::after(&self);
+        self.in_force.map_err(|failure| outcome.stopped(failure))?;
+        outcome.done(self.hidden)
+    }
 }
 
 /// Writes the policy where there is one of the server's, or pods that need it, and has the pods mount that: one that cannot
 /// be changed is left for the next edition.
-pub(crate) async fn put_in_force(
-    applier: &mut Applier<'_>,
-    world: &World,
-    compiled: &Compiled,
-) -> Result<InForce, Failure> {
+async fn put_in_force(applier: &mut Applier<'_>, world: &World, compiled: &Compiled) -> Result<InForce, Failure> {
     let owner = applier.owner;
     loop {
         let edition = applier.memory.frozen.edition(ChildKind::Policy, &world.children, owner)?;

@@ -303,13 +303,10 @@ async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> 
     let pass = |server: Arc<WatchedServer>, place| {
         let context = &context;
         async move {
-            let action = match &server.0 {
-                Ok(server) => reconcile::reconcile(server, context, place).await?,
-                Err(invalid) => {
-                    unreadable(&*server, invalid);
-                    reconcile::reconcile_unreadable(&invalid.metadata, context, place).await?
-                }
-            };
+            if let Err(invalid) = &server.0 {
+                unreadable(&*server, invalid);
+            }
+            let action = reconcile::reconcile(&server, context, place).await?;
             // Mappings wait for the first pass over each of their servers, and no longer.
             context.policies.not_written(&server.uid().unwrap_or_default());
             Ok(action)

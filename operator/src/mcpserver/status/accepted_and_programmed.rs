@@ -18,8 +18,8 @@ use crate::{
 };
 
 pub(crate) fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
-    match facts.validation {
-        Some(Ok(())) => Verdict::yes(Reason::Accepted, "the spec is valid and allowed here"),
+    match &facts.outcome.validated {
+        Some(Ok(_)) => Verdict::yes(Reason::Accepted, "the spec is valid and allowed here"),
         Some(Err(refusal)) => Verdict::no(refusal.reason, refusal.message.clone()),
         None => Verdict::of_earlier_spec(previous, ConditionType::Accepted).unwrap_or_else(|| {
             Verdict::unknown(
@@ -31,7 +31,7 @@ pub(crate) fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
 }
 
 pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
-    if let Some(error) = facts.error {
+    if let Some(error) = facts.outcome.error() {
         let reason = match error {
             Error::Overridden { .. } => Reason::Overridden,
             _ => Reason::ApplyFailed,
@@ -46,7 +46,7 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
     if let Some((reason, message)) = conflicted(facts) {
         return Verdict::no(reason, message);
     }
-    if let Some(Conflict { objects, .. }) = facts.conflict {
+    if let Some(Conflict { objects, .. }) = facts.outcome.conflict() {
         return Verdict::no(
             Reason::Progressing,
             format!(
@@ -64,7 +64,7 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
             ),
         );
     }
-    if facts.validation.is_some_and(|validation| validation.is_err()) {
+    if facts.outcome.refusal().is_some() {
         return Verdict::no(
             Reason::NotAccepted,
             "the children are left as they are, but for the policy, until the spec is accepted; the condition Accepted says what to change",
@@ -82,8 +82,8 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
             "the operator decides who holds the host and the client id that the spec names; wait a few seconds: if this lasts, ask whoever runs mcp-entra-operator for its log",
         );
     }
-    if !facts.missing.is_empty() {
-        return Verdict::no(Reason::KindNotServed, not_served(facts.missing));
+    if !facts.outcome.missing.is_empty() {
+        return Verdict::no(Reason::KindNotServed, not_served(&facts.outcome.missing));
     }
     let (reason, message) = rolled_out(facts);
     Verdict::yes(reason, message)
@@ -93,7 +93,7 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
 fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
     let Owner { namespace, name, .. } = facts.owner;
     let deployment = facts.child(ChildKind::Deployment);
-    if deployment.is_some_and(|deployment| deployment.paused) || facts.upgrade == Some(&Waits::Paused) {
+    if deployment.is_some_and(|deployment| deployment.paused) || facts.outcome.upgrade == Some(Waits::Paused) {
         let resume = resume(namespace, name);
         return (
             Reason::RollOutPaused,
@@ -104,7 +104,7 @@ fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
         let what = "the children are applied as built, but for the pods: they are";
         (reason, format!("{what} {why}"))
     };
-    match facts.upgrade {
+    match &facts.outcome.upgrade {
         Some(Waits::Busy) => {
             return held(
                 Reason::UpgradeWaiting,
@@ -124,7 +124,7 @@ fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
         }
         Some(Waits::Paused) | None => {}
     }
-    let progress = deployment.map(|deployment| progress(deployment, || facts.pods.to_vec()));
+    let progress = deployment.map(|deployment| progress(deployment, || facts.answers.pods.clone()));
     let upgraded = "the children are applied as built, and the pods of the operator's version";
     match progress {
         Some(Progress::NoRoom) => (
@@ -146,7 +146,7 @@ fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
 /// Names the ConfigMaps that are in use in place of immutable ones.
 fn moved(facts: &Facts<'_>) -> String {
     let names = [ChildKind::Policy, ChildKind::Configuration].map(|kind| {
-        let (first, name) = (kind.name(&facts.owner.name), facts.mounted.name(kind, &facts.owner.name));
+        let (first, name) = (kind.name(&facts.owner.name), facts.outcome.mounted.name(kind, &facts.owner.name));
         (first != name).then(|| format!("; ConfigMap {name} is mounted, since an earlier one cannot be changed"))
     });
     names.into_iter().flatten().collect()
@@ -166,9 +166,9 @@ pub(crate) fn not_served(missing: &BTreeSet<ChildKind>) -> String {
 
 /// What is somebody else's, if anything is that will not go by itself.
 pub(crate) fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
-    let taken = facts.conflict.filter(|conflict| !conflict.collected);
+    let taken = facts.outcome.conflict().filter(|conflict| !conflict.collected);
     let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict, facts.owner)));
-    taken.or_else(|| facts.standing.lost().map(|lost| (lost.reason(), lost.message())))
+    taken.or_else(|| facts.outcome.standing.lost().map(|lost| (lost.reason(), lost.message())))
 }
 
 /// Characters of a controller's name that a message shows: its length is its writer's choice.

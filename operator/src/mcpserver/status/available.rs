@@ -1,4 +1,6 @@
-//! Available: whether enough pods are ready now, and if not, what keeps them from it, in words that help. Pure.
+//! Available: enough pods are ready now, or what keeps them from it and the next step. Pure.
+
+use std::sync::Arc;
 
 use crate::{
     conditions::{
@@ -12,7 +14,7 @@ use crate::{
     },
 };
 
-/// What Available follows from.
+/// The facts that Available follows from.
 #[derive(Clone, Copy)]
 pub(crate) struct PodFacts<'a> {
     pub(crate) namespace: &'a str,
@@ -22,17 +24,17 @@ pub(crate) struct PodFacts<'a> {
     /// adds to a server that serves are no outage of it.
     pub(crate) enough: i32,
     pub(crate) deployment: Option<&'a ChildView>,
-    /// What sets the number of pods, where the spec leaves it that.
+    /// The autoscaler that sets the number of pods, if the spec asks for one.
     pub(crate) autoscaler: Option<&'a ChildView>,
     /// True if others set the number of pods, since the spec says nothing of it.
     pub(crate) is_external: bool,
-    /// Whether the Deployment has been applied, but not been seen again since.
+    /// True if the Deployment has been applied and not been seen since.
     pub(crate) is_stale: bool,
-    pub(crate) pods: &'a [&'a PodView],
+    pub(crate) pods: &'a [Arc<PodView>],
     pub(crate) polled: &'a [PolledPod],
 }
 
-/// Whether enough pods of the newest spec, and no others, are ready now.
+/// Says if enough pods of the newest spec, and no others, are ready now.
 pub(crate) fn availability(facts: PodFacts<'_>) -> Verdict {
     let PodFacts { namespace, wanted, deployment, autoscaler, is_external, is_stale, pods, polled, .. } = facts;
     let enough = facts.enough.min(wanted);
@@ -109,7 +111,7 @@ pub(crate) fn resume(namespace: &str, name: &str) -> String {
     )
 }
 
-/// What is to be said of an autoscaler that cannot do its work: the pods serve nevertheless. Its own text changes between
+/// The words about an autoscaler that cannot do its work: the pods serve nevertheless. Its own text changes between
 /// attempts; the reason does not.
 fn idle(namespace: &str, autoscaler: &ChildView) -> Option<String> {
     let is_idle = |condition: &&ConditionView| condition.type_ == "ScalingActive" && condition.status == "False";

@@ -65,7 +65,7 @@ pub(crate) fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
         )
     };
     if working < all {
-        as_before_in_grace(facts.probing, previous, ConditionType::FederationReady, verdict)
+        as_before_in_grace(facts.answers.probing, previous, ConditionType::FederationReady, verdict)
     } else {
         verdict
     }
@@ -87,20 +87,20 @@ fn without_consent(facts: &Facts<'_>, reports: &[&Report]) -> String {
 }
 
 pub(crate) fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
-    let compiled = facts.policy.revision();
-    let mut ready = facts.ready_pods().peekable();
+    let compiled = facts.compiled.revision();
+    let mut ready = facts.answers.ready().peekable();
     if ready.peek().is_none() {
         return no_ready_pods();
     }
     let Some(behind) = ready.find(|polled| !polled.enforces(compiled)) else {
-        if facts.policy.left_out.is_empty() {
+        if facts.compiled.left_out.is_empty() {
             return Verdict::yes(Reason::PolicyEnforced, "every ready pod enforces the compiled policy");
         }
         return Verdict::no(
             Reason::PolicyTooLarge,
             format!(
                 "the policy would be larger than 900 KiB; these mappings, the newest, are not in force: {}; merge or remove mappings",
-                named(&facts.policy.left_out)
+                named(&facts.compiled.left_out)
             ),
         );
     };
@@ -124,7 +124,7 @@ pub(crate) fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdic
             ),
         },
     };
-    as_before_in_grace(facts.lagging, previous, ConditionType::AuthorizationReady, verdict)
+    as_before_in_grace(facts.answers.lagging, previous, ConditionType::AuthorizationReady, verdict)
 }
 
 /// A change needs a moment to arrive everywhere; until then the condition stays what it was.

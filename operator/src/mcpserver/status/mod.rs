@@ -6,25 +6,17 @@ pub(crate) mod debounce;
 pub(crate) mod exposed;
 pub(crate) mod facts;
 pub(crate) mod federation_and_authorization;
+pub(crate) mod observed_children;
+pub(crate) mod write;
 
-use std::{collections::BTreeSet, time::Instant};
+use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::{
-    Api, Client, Resource,
-    api::{Patch, PatchParams},
-};
 use mcp_entra_crds::{ConditionType, Exposure, FederatedCredential, McpServer, McpServerStatus, Ownership};
 
 use crate::{
-    MANAGER,
-    conditions::{
-        condition::{Reason, Verdict, conditions, with_ready},
-        status_patch::status_patch,
-        status_write_failure::Unwritten,
-    },
+    conditions::condition::{Reason, Verdict, conditions, with_ready},
     mcpserver::{
-        pass_memory::{ServerMemory, WrittenStatus},
         pod_status::report,
         status::{
             accepted_and_programmed::{accepted, conflicted, not_served, programmed},
@@ -37,7 +29,6 @@ use crate::{
     },
     objects::{child::ChildKind, owner::Owner, views::ChildView},
     ownership::Standing,
-    runtime::errors::Error,
 };
 
 /// The status that follows from the facts.
@@ -71,7 +62,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         ready_replicas: deployment.map_or(0, |status| status.ready_replicas),
         selector: Some(selector(facts.owner)),
         federation: Some(credential(facts, previous)),
-        policy: Some(facts.policy.summary.clone()),
+        policy: Some(facts.compiled.summary.clone()),
         ownership: ownership(facts, previous),
         conditions: conditions(&previous.conditions, verdicts, generation, now),
     }
@@ -79,20 +70,20 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
 
 /// Says whether clients reach the server, or will, by the address of its exposure.
 fn is_led_to(facts: &Facts<'_>, exposure: &Exposure) -> bool {
-    let is_refused = facts.validation.is_some_and(|validation| validation.is_err_and(Refusal::hides));
-    match facts.standing {
+    let is_refused = facts.outcome.refusal().is_some_and(Refusal::hides);
+    match facts.outcome.standing {
         _ if is_refused => false,
         Standing::Held(_) => true,
         Standing::Lost(_) => false,
         // An operator that allows no host does not start over servers that have an address: a spec that was not looked at
         // gives none.
-        Standing::Open => facts.validation.is_some() && leads(facts.children, exposure),
+        Standing::Open => facts.outcome.validated.is_some() && leads(&facts.observed.own, exposure),
     }
 }
 
 /// The values that a server holds, as it names them. While that is undecided, it holds what it held.
 fn ownership(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<Ownership> {
-    match facts.standing {
+    match facts.outcome.standing {
         Standing::Held(_) => Some(values_of(facts.server)),
         Standing::Open => previous.ownership.clone(),
         Standing::Lost(_) => None,
@@ -113,7 +104,7 @@ fn values_of(server: &McpServer) -> Ownership {
 
 /// The version that every ready pod runs: while they differ, the oldest; while none can be asked, what was known.
 fn version(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<String> {
-    let versions = facts.ready_pods().filter_map(|polled| polled.report.as_ref().ok()?.version.clone());
+    let versions = facts.answers.ready().filter_map(|polled| polled.report.as_ref().ok()?.version.clone());
     let numbers =
         |version: &String| version.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).collect::<Vec<u64>>();
     versions.min_by_key(numbers).or_else(|| previous.version.clone())
@@ -132,9 +123,9 @@ fn pod_facts<'a>(facts: &Facts<'a>) -> PodFacts<'a> {
         deployment: facts.child(ChildKind::Deployment),
         autoscaler: facts.server.spec.autoscaling.as_ref().and_then(|_| facts.child(ChildKind::Autoscaler)),
         is_external: is_external(facts),
-        is_stale: facts.deployment_is_stale,
-        pods: facts.pods,
-        polled: facts.polled,
+        is_stale: facts.observed.deployment_is_stale,
+        pods: &facts.answers.pods,
+        polled: &facts.answers.polled,
     }
 }
 
@@ -162,7 +153,7 @@ fn wanted(facts: &Facts<'_>) -> i32 {
 /// What the credential in Entra must say. The issuer stays known while no pod can be asked.
 fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredential {
     let Owner { namespace, name, .. } = facts.owner;
-    let issuer = facts.polled.iter().find_map(|polled| polled.report.as_ref().ok()?.issuer.clone());
+    let issuer = facts.answers.polled.iter().find_map(|polled| polled.report.as_ref().ok()?.issuer.clone());
     let federation = facts.server.spec.entra.federation.as_ref();
     let existing = federation.and_then(|federation| federation.service_account_name.clone());
     let account = existing.unwrap_or_else(|| ChildKind::ServiceAccount.name(name));
@@ -175,11 +166,11 @@ fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredent
 
 /// Whether clients outside the cluster are led to the server.
 fn exposed(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
-    if let Some(lost) = facts.standing.lost() {
+    if let Some(lost) = facts.outcome.standing.lost() {
         return Verdict::no(lost.reason(), lost.message());
     }
     let missing: BTreeSet<ChildKind> =
-        facts.missing.iter().copied().filter(|kind| *kind != ChildKind::Certificate).collect();
+        facts.outcome.missing.iter().copied().filter(|kind| *kind != ChildKind::Certificate).collect();
     if missing.iter().any(|kind| ChildKind::EXPOSING.contains(kind)) {
         return Verdict::no(Reason::KindNotServed, not_served(&missing));
     }
@@ -187,13 +178,13 @@ fn exposed(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
 }
 
 fn certificate(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
-    if facts.missing.contains(&ChildKind::Certificate) {
+    if facts.outcome.missing.contains(&ChildKind::Certificate) {
         return Verdict::no(Reason::KindNotServed, not_served(&BTreeSet::from([ChildKind::Certificate])));
     }
     exposed::certificate_ready(leading)
 }
 
-/// What is said before anything is known: the conditions that are always there.
+/// The status before anything is known: the conditions that are always there.
 pub(crate) fn at_first_sight(server: &McpServer, now: Timestamp) -> McpServerStatus {
     let verdicts = ConditionType::ALWAYS.iter().map(|type_| {
         (*type_, Verdict::unknown(Reason::Progressing, "the operator has begun to look at this; wait a few seconds"))
@@ -204,41 +195,5 @@ pub(crate) fn at_first_sight(server: &McpServer, now: Timestamp) -> McpServerSta
     }
 }
 
-/// The status as far as anyone knows: the one that was written last, if the watch has not shown it yet.
-pub(crate) fn current(server: &McpServer, memory: &mut ServerMemory) -> McpServerStatus {
-    memory.written.take_if(|written| written.based_on != server.metadata.resource_version);
-    match &memory.written {
-        Some(written) => written.status.clone(),
-        None => server.status.clone().unwrap_or_default(),
-    }
-}
-
-/// Writes the status, if it differs from what stands there. Says whether it did.
-pub(crate) async fn write(
-    client: &Client,
-    unwritten: &Unwritten,
-    server: &McpServer,
-    owner: &Owner,
-    memory: &mut ServerMemory,
-    current: &McpServerStatus,
-    status: McpServerStatus,
-) -> Result<bool, Error> {
-    if *current == status {
-        return Ok(false);
-    }
-    let patch = status_patch("McpServer", &owner.name, &owner.uid, &status)?;
-    let written = Api::<McpServer>::namespaced(client.clone(), &owner.namespace)
-        .patch_status(&owner.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch))
-        .await;
-    if let Err(error) = &written {
-        unwritten.tell(&server.object_ref(&()), error).await;
-    }
-    written.map_err(Error::kubernetes(format!("writing the status of McpServer {}", owner.name)))?;
-    let based_on = server.metadata.resource_version.clone();
-    memory.written = Some(Box::new(WrittenStatus { based_on, status }));
-    memory.told = Some(Instant::now());
-    Ok(true)
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

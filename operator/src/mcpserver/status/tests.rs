@@ -6,9 +6,16 @@ use serde_json::json;
 use super::*;
 use crate::{
     conditions::condition::State,
-    mcpserver::pod_status::{PollError, PolledPod},
+    mcpserver::{
+        build::configuration_hash,
+        outcome::Outcome,
+        pod_status::{PollError, PolledPod},
+        poll::Answers,
+        resolved::Resolved,
+        status::observed_children::ObservedChildren,
+        validate::{Validated, tests::mk_options, validate},
+    },
     objects::{
-        config_map_edition::Mounted,
         fixtures::{mk_owner, mk_server},
         names::CONFIGURATION_HASH,
     },
@@ -17,12 +24,38 @@ use crate::{
         binding::Target,
         compile::{Compiled, compile},
     },
-    watch::stores::OwnChildren,
 };
 
-fn mk_pod(name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledPod {
+fn mk_validated() -> Validated {
+    validate(&mk_server(), &mk_owner(), &Resolved::default(), &mk_options()).unwrap()
+}
+
+/// The outcome of a pass over a server that is accepted and holds what it names.
+pub(crate) fn mk_outcome() -> Outcome {
+    let standing = Standing::Held(Held { root: true, listener_of: None });
+    Outcome { policy: true, validated: Some(Ok(mk_validated())), standing, ..Outcome::default() }
+}
+
+/// Calls a function with the facts of this outcome and these answers. The compiled policy is `new`.
+pub(crate) fn with_facts<T>(
+    outcome: &Outcome,
+    answers: &Answers,
+    change: impl FnOnce(&mut Compiled),
+    use_of: impl FnOnce(&Facts<'_>) -> T,
+) -> T {
+    let (server, owner) = (mk_server(), mk_owner());
+    let mut compiled = compile(&Target::of(&mk_server(), None), []).unwrap();
+    compiled.summary.revision = "new".into();
+    change(&mut compiled);
+    let observed = ObservedChildren::default();
+    use_of(&Facts { server: &server, owner: &owner, compiled: &compiled, outcome, observed: &observed, answers })
+}
+
+/// A pod of the newest configuration, and what it said.
+pub(crate) fn mk_pod(name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledPod {
     let state = if ready { "True" } else { "False" };
-    let pod = json!({"metadata": {"name": name, "annotations": {CONFIGURATION_HASH: "now"}},
+    let hash = configuration_hash(&mk_validated());
+    let pod = json!({"metadata": {"name": name, "annotations": {CONFIGURATION_HASH: hash}},
         "status": {"conditions": [{"type": "Ready", "status": state}]}});
     let report = match report {
         Some(report) => Ok(serde_json::from_value::<ServerStatus>(report).unwrap().into()),
@@ -31,7 +64,7 @@ fn mk_pod(name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledP
     PolledPod { pod: Arc::new(serde_json::from_value(pod).unwrap()), report }
 }
 
-fn mk_report(revision: &str, works: Option<bool>) -> Option<serde_json::Value> {
+pub(crate) fn mk_report(revision: &str, works: Option<bool>) -> Option<serde_json::Value> {
     Some(json!({
         "version": "1",
         "policy": {"revision": revision, "error": null},
@@ -40,46 +73,16 @@ fn mk_report(revision: &str, works: Option<bool>) -> Option<serde_json::Value> {
     }))
 }
 
-/// The conditions that follow from what the pods said, after lagging so many seconds.
-fn told(polled: &[PolledPod], lagging: Option<u64>, change: impl FnOnce(&mut Compiled)) -> McpServerStatus {
-    let standing = Standing::Held(Held { root: true, listener_of: None });
-    told_after(&McpServerStatus::default(), &standing, polled, lagging, change)
-}
-
-/// The status that follows a previous one.
-fn told_after(
-    previous: &McpServerStatus,
-    standing: &Standing,
-    polled: &[PolledPod],
+/// The status that follows from the answers of pods, after lagging so many seconds.
+fn told(
+    polled: impl Into<Vec<PolledPod>>,
     lagging: Option<u64>,
     change: impl FnOnce(&mut Compiled),
 ) -> McpServerStatus {
-    let (server, owner) = (mk_server(), mk_owner());
-    let mut compiled = compile(&Target::of(&mk_server(), None), []).unwrap();
-    compiled.summary.revision = "new".into();
-    change(&mut compiled);
-    let facts = Facts {
-        server: &server,
-        owner: &owner,
-        validation: Some(Ok(())),
-        configuration: Some("now".into()),
-        conflict: None,
-        standing,
-        error: None,
-        policy: &compiled,
-        deployment_is_stale: false,
-        missing: &BTreeSet::new(),
-        upgrade: None,
-        mounted: Mounted::default(),
-        children: &OwnChildren::new(),
-        absent: &[],
-        carrying: &OwnChildren::new(),
-        pods: &[],
-        polled,
-        lagging: lagging.map(Duration::from_secs),
-        probing: lagging.map(Duration::from_secs),
-    };
-    status(&facts, previous, Timestamp::UNIX_EPOCH)
+    let lagging = lagging.map(Duration::from_secs);
+    let answers = Answers { polled: polled.into(), lagging, probing: lagging, ..Answers::default() };
+    let status = |facts: &Facts<'_>| status(facts, &McpServerStatus::default(), Timestamp::UNIX_EPOCH);
+    with_facts(&mk_outcome(), &answers, change, status)
 }
 
 fn assert_says(status: &McpServerStatus, type_: ConditionType, state: State, reason: Reason) {
@@ -89,17 +92,23 @@ fn assert_says(status: &McpServerStatus, type_: ConditionType, state: State, rea
 
 #[test]
 fn what_a_server_held_it_holds_until_somebody_else_does() {
-    let held = told(&[], None, |_| {});
+    let after = |previous: &McpServerStatus, standing| {
+        let outcome = Outcome { standing, ..mk_outcome() };
+        let status = |facts: &Facts<'_>| status(facts, previous, Timestamp::UNIX_EPOCH);
+        with_facts(&outcome, &Answers::default(), |_| {}, status)
+    };
+    let nothing = McpServerStatus::default();
+    let held = after(&nothing, mk_outcome().standing);
     assert!(held.ownership.is_some());
-    let after = |standing| told_after(&held, &standing, &[], None, |_| {}).ownership;
-    assert_eq!(after(Standing::Open), held.ownership, "a claim that cannot be read takes nothing from it");
-    assert_eq!(after(Standing::Lost(Lost::Host { free_at: None })), None);
-    assert_eq!(told_after(&McpServerStatus::default(), &Standing::Open, &[], None, |_| {}).ownership, None);
+    let undecided = after(&held, Standing::Open);
+    assert_eq!(undecided.ownership, held.ownership, "a claim that cannot be read takes nothing from it");
+    assert_eq!(after(&held, Standing::Lost(Lost::Host { free_at: None })).ownership, None);
+    assert_eq!(after(&nothing, Standing::Open).ownership, None);
 }
 
 #[test]
 fn pods_that_are_not_ready_are_not_asked_what_is_so() {
-    let status = told(&[mk_pod("a", false, mk_report("new", Some(true)))], None, |_| {});
+    let status = told([mk_pod("a", false, mk_report("new", Some(true)))], None, |_| {});
     assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::NoReadyPods);
     assert_says(&status, ConditionType::AuthorizationReady, State::Unknown, Reason::NoReadyPods);
 }
@@ -108,10 +117,10 @@ fn pods_that_are_not_ready_are_not_asked_what_is_so() {
 fn one_pod_of_many_is_enough_to_fail_and_not_enough_to_succeed() {
     use ConditionType::{AuthorizationReady, FederationReady};
     let good = || mk_pod("a", true, mk_report("new", Some(true)));
-    let status = told(&[good(), mk_pod("b", true, mk_report("new", Some(true)))], None, |_| {});
+    let status = told([good(), mk_pod("b", true, mk_report("new", Some(true)))], None, |_| {});
     assert_says(&status, FederationReady, State::True, Reason::ExchangeWorks);
     assert_says(&status, AuthorizationReady, State::True, Reason::PolicyEnforced);
-    let status = told(&[good(), mk_pod("b", true, mk_report("old", Some(false)))], Some(11), |_| {});
+    let status = told([good(), mk_pod("b", true, mk_report("old", Some(false)))], Some(11), |_| {});
     assert_says(&status, FederationReady, State::False, Reason::ExchangeFailed);
     assert_says(&status, AuthorizationReady, State::False, Reason::PolicyLagging);
 }
@@ -120,7 +129,7 @@ fn one_pod_of_many_is_enough_to_fail_and_not_enough_to_succeed() {
 fn a_permission_without_consent_is_named_where_the_spec_names_it_and_takes_no_readiness() {
     let mut report = mk_report("new", Some(true)).unwrap();
     let message = |report: &serde_json::Value| {
-        let status = told(&[mk_pod("a", true, Some(report.clone()))], None, |_| {});
+        let status = told([mk_pod("a", true, Some(report.clone()))], None, |_| {});
         assert_says(&status, ConditionType::FederationReady, State::True, Reason::ExchangeWorks);
         Verdict::before(&status.conditions, ConditionType::FederationReady).unwrap().message
     };
@@ -136,23 +145,23 @@ fn a_permission_without_consent_is_named_where_the_spec_names_it_and_takes_no_re
 #[test]
 fn a_ready_pod_that_cannot_be_asked_is_told_after_the_grace() {
     use ConditionType::{AuthorizationReady, FederationReady};
-    let status = told(&[mk_pod("a", true, None)], Some(1), |_| {});
+    let status = told([mk_pod("a", true, None)], Some(1), |_| {});
     assert_says(&status, AuthorizationReady, State::Unknown, Reason::Progressing);
-    let status = told(&[mk_pod("a", true, None)], Some(11), |_| {});
+    let status = told([mk_pod("a", true, None)], Some(11), |_| {});
     assert_says(&status, FederationReady, State::Unknown, Reason::StatusUnreachable);
     assert_says(&status, AuthorizationReady, State::False, Reason::StatusUnreachable);
 }
 
 #[test]
 fn before_the_first_probe_has_ended_nothing_is_known_of_the_federation() {
-    let status = told(&[mk_pod("a", true, mk_report("new", None))], None, |_| {});
+    let status = told([mk_pod("a", true, mk_report("new", None))], None, |_| {});
     assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
 }
 
 #[test]
 fn a_policy_that_leaves_mappings_out_is_told_though_every_pod_enforces_it() {
     let pods = [mk_pod("a", true, mk_report("new", Some(true)))];
-    let status = told(&pods, None, |compiled| compiled.left_out = vec!["newest".into()]);
+    let status = told(pods, None, |compiled| compiled.left_out = vec!["newest".into()]);
     assert_says(&status, ConditionType::AuthorizationReady, State::False, Reason::PolicyTooLarge);
 }
 
@@ -163,24 +172,24 @@ fn pods_of_an_older_configuration_do_not_vouch_for_the_newest() {
         Arc::get_mut(&mut polled.pod).unwrap().configuration_hash = None;
         polled
     };
-    let status = told(&[old()], None, |_| {});
+    let status = told([old()], None, |_| {});
     assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::NoReadyPods);
-    let status = told(&[old(), mk_pod("a", true, mk_report("new", None))], None, |_| {});
+    let status = told([old(), mk_pod("a", true, mk_report("new", None))], None, |_| {});
     assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
     // It serves nevertheless, so its policy matters.
     let mut lagging = mk_pod("old", true, mk_report("old", Some(true)));
     Arc::get_mut(&mut lagging.pod).unwrap().configuration_hash = None;
-    let status = told(&[lagging], Some(11), |_| {});
+    let status = told([lagging], Some(11), |_| {});
     assert_says(&status, ConditionType::AuthorizationReady, State::False, Reason::PolicyLagging);
 }
 
 #[test]
 fn one_pod_whose_first_probe_is_pending_keeps_federation_from_being_ready() {
     let pods = [mk_pod("a", true, mk_report("new", Some(true))), mk_pod("b", true, mk_report("new", None))];
-    let status = told(&pods, Some(11), |_| {});
+    let status = told(pods, Some(11), |_| {});
     assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
     let pods = [mk_pod("a", true, mk_report("new", Some(true))), mk_pod("b", true, None)];
-    let status = told(&pods, Some(11), |_| {});
+    let status = told(pods, Some(11), |_| {});
     assert_says(&status, ConditionType::FederationReady, State::True, Reason::ExchangeWorks);
     let verdict = Verdict::before(&status.conditions, ConditionType::FederationReady).unwrap();
     assert!(verdict.message.contains("1 of 2 ready pods"), "{}", verdict.message);
@@ -193,10 +202,10 @@ fn the_version_is_the_oldest_that_a_ready_pod_runs() {
         polled.report.as_mut().unwrap().version = Some(version.into());
         polled
     };
-    let version = |pods: &[PolledPod]| told(pods, None, |_| {}).version;
-    assert_eq!(version(&[pod("a", true, "0.10.0"), pod("b", true, "0.9.1")]).as_deref(), Some("0.9.1"));
-    assert_eq!(version(&[pod("a", true, "0.10.0"), pod("b", false, "0.9.1")]).as_deref(), Some("0.10.0"));
-    assert_eq!(version(&[]), None);
+    let version = |pods: Vec<PolledPod>| told(pods, None, |_| {}).version;
+    assert_eq!(version(vec![pod("a", true, "0.10.0"), pod("b", true, "0.9.1")]).as_deref(), Some("0.9.1"));
+    assert_eq!(version(vec![pod("a", true, "0.10.0"), pod("b", false, "0.9.1")]).as_deref(), Some("0.10.0"));
+    assert_eq!(version(vec![]), None);
 }
 
 #[test]
@@ -225,7 +234,7 @@ fn whatever_a_pod_says_the_status_is_one_that_the_api_server_takes() {
         for (works, ready) in [(true, true), (false, true), (false, false)] {
             let mut report = report(works);
             *report.pointer_mut(pointer).unwrap() = json!(hostile());
-            let status = told(&[mk_pod("a", ready, Some(report))], Some(11), |_| {});
+            let status = told([mk_pod("a", ready, Some(report))], Some(11), |_| {});
             let federation = status.federation.unwrap().issuer.unwrap_or_default();
             let texts = status.conditions.iter().map(|condition| &condition.message);
             texts.chain([&federation]).chain(&status.version).for_each(|text| assert_harmless(text));

@@ -13,24 +13,26 @@ fn mk_deployment(ready: i32, conditions: serde_json::Value) -> ChildView {
     .unwrap()
 }
 
-fn mk_pod(status: serde_json::Value) -> PodView {
-    serde_json::from_value(json!({"metadata": {"name": "graph-1", "namespace": "productivity"}, "status": status}))
-        .unwrap()
+fn mk_pod(status: serde_json::Value) -> Arc<PodView> {
+    let pod: PodView =
+        serde_json::from_value(json!({"metadata": {"name": "graph-1", "namespace": "productivity"}, "status": status}))
+            .unwrap();
+    Arc::new(pod)
 }
 
-fn mk_facts<'a>(wanted: i32, deployment: Option<&'a ChildView>, pods: &'a [&'a PodView]) -> PodFacts<'a> {
+fn mk_facts<'a>(wanted: i32, deployment: Option<&'a ChildView>, pods: &'a [Arc<PodView>]) -> PodFacts<'a> {
     let namespace = "productivity";
     let (autoscaler, is_external, is_stale) = (None, false, false);
     PodFacts { namespace, wanted, enough: wanted, deployment, autoscaler, is_external, is_stale, pods, polled: &[] }
 }
 
-fn available(wanted: i32, deployment: Option<&ChildView>, pods: &[&PodView]) -> Verdict {
+fn available(wanted: i32, deployment: Option<&ChildView>, pods: &[Arc<PodView>]) -> Verdict {
     availability(mk_facts(wanted, deployment, pods))
 }
 
 fn with_container(container: serde_json::Value) -> Verdict {
     let pod = mk_pod(json!({"phase": "Running", "containerStatuses": [container]}));
-    available(2, Some(&mk_deployment(1, json!([]))), &[&pod])
+    available(2, Some(&mk_deployment(1, json!([]))), &[pod])
 }
 
 fn assert_no(verdict: &Verdict, reason: Reason, part: &str) {
@@ -100,7 +102,7 @@ fn where_others_set_the_number_one_ready_pod_is_enough_and_zero_is_told() {
 
 #[test]
 fn a_paused_deployment_is_told_how_to_resume_unless_it_runs_the_newest_version() {
-    let verdict = |ready: i32, updated: i32, pods: &[&PodView]| {
+    let verdict = |ready: i32, updated: i32, pods: &[Arc<PodView>]| {
         let mut deployment = mk_deployment(ready, json!([]));
         deployment.paused = true;
         deployment.status_mut().updated_replicas = updated;
@@ -112,8 +114,8 @@ fn a_paused_deployment_is_told_how_to_resume_unless_it_runs_the_newest_version()
     assert_no(&verdict(0, 0, &[]), Reason::RollOutPaused, resume);
     let crash = json!({"lastState": {"terminated": {"exitCode": 2}}});
     let pod = mk_pod(json!({"phase": "Running", "containerStatuses": [crash]}));
-    assert_no(&verdict(1, 0, &[&pod]), Reason::CrashLooping, "ended with code 2");
-    assert_no(&verdict(2, 1, &[&pod]), Reason::RollOutPaused, resume);
+    assert_no(&verdict(1, 0, std::slice::from_ref(&pod)), Reason::CrashLooping, "ended with code 2");
+    assert_no(&verdict(2, 1, &[pod]), Reason::RollOutPaused, resume);
 }
 
 #[test]
@@ -147,7 +149,7 @@ fn each_trouble_of_a_pod_is_told_with_a_next_step() {
 
     let unscheduled = mk_pod(json!({"phase": "Pending", "conditions": [
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}));
-    let verdict = available(2, Some(&mk_deployment(1, json!([]))), &[&unscheduled]);
+    let verdict = available(2, Some(&mk_deployment(1, json!([]))), &[unscheduled]);
     assert_no(&verdict, Reason::Unschedulable, "“0/3 nodes”; add capacity");
 
     for (said, reason, advice) in [
@@ -172,7 +174,7 @@ fn a_roll_out_that_is_stuck_is_told_while_the_old_pods_still_serve() {
     let crash =
         json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 2}}});
     let pod = mk_pod(json!({"phase": "Running", "containerStatuses": [crash]}));
-    let verdict = available(2, Some(&deployment), &[&pod]);
+    let verdict = available(2, Some(&deployment), &[pod]);
     assert_no(&verdict, Reason::Progressing, "the newest version does not come up");
     assert!(verdict.message.contains("ended with code 2"), "{}", verdict.message);
 }
@@ -207,7 +209,7 @@ fn old_pods_do_not_make_a_new_spec_available() {
 #[test]
 fn a_server_that_is_not_ready_is_quoted() {
     let polled = |keys: serde_json::Value, revision: Option<&str>, error: Option<&str>| PolledPod {
-        pod: std::sync::Arc::new(mk_pod(json!({"phase": "Running"}))),
+        pod: mk_pod(json!({"phase": "Running"})),
         report: Ok(serde_json::from_value::<ServerStatus>(json!({
             "version": "1",
             "policy": {"revision": revision, "error": error},

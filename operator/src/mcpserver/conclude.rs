@@ -1,0 +1,129 @@
+//! The conclusion of a reconcile: the status that follows from its outcome and the pods' answers, and when to look again.
+//! Pure.
+
+use k8s_openapi::jiff::Timestamp;
+use mcp_entra_crds::McpServerStatus;
+
+use crate::mcpserver::{
+    poll::Answers,
+    status::{
+        debounce,
+        facts::{Facts, GRACE},
+        status,
+    },
+};
+
+/// What a reconcile ends with.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Conclusion {
+    /// The status to write; absent if it stands there, or if a change of it may wait.
+    pub(crate) status: Option<McpServerStatus>,
+    pub(crate) next: Next,
+}
+
+/// The time of the next reconcile, unless a watch asks for one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Something is about to change without a watch telling.
+    Soon,
+    /// A name that somebody else's object has may be free: that object need not carry a label that is watched.
+    AfterConflict,
+    /// Pods are asked, they do not call.
+    AtPoll,
+    /// Nothing is to be done without a change.
+    OnChange,
+}
+
+/// Concludes from the facts. `told_lately` is true if the last status was written a moment ago.
+pub(crate) fn conclude(facts: &Facts<'_>, before: &McpServerStatus, told_lately: bool, now: Timestamp) -> Conclusion {
+    let after = status(facts, before, now);
+    let differs = *before != after;
+    if differs && told_lately && facts.outcome.error().is_none() && debounce::may_wait(before, &after) {
+        return Conclusion { status: None, next: Next::Soon };
+    }
+    let next = if facts.is_undecided() { Next::Soon } else { next(facts.outcome.conflict().is_some(), facts.answers) };
+    Conclusion { status: differs.then_some(after), next }
+}
+
+/// The time of the next reconcile by what the pods said.
+pub(crate) fn next(is_conflicted: bool, answers: &Answers) -> Next {
+    let mut reports = answers.polled.iter().filter_map(|polled| polled.report.as_ref().ok());
+    let probing = reports.clone().any(|report| report.works.is_none());
+    // A pod that cannot be asked for longer than that will not be a second later.
+    let arriving = answers.lagging.is_some_and(|lagging| lagging < GRACE || reports.next().is_some());
+    match is_conflicted {
+        _ if arriving || probing => Next::Soon,
+        true => Next::AfterConflict,
+        false => Next::AtPoll,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        mcpserver::{
+            apply::{Conflict, Failure},
+            outcome::Outcome,
+            pod_status::PolledPod,
+            status::tests::{mk_outcome, mk_pod, mk_report, with_facts},
+        },
+        ownership::Standing,
+        runtime::errors::Error,
+    };
+
+    fn conclusion(outcome: &Outcome, answers: &Answers, before: &McpServerStatus, told_lately: bool) -> Conclusion {
+        let conclude = |facts: &Facts<'_>| conclude(facts, before, told_lately, Timestamp::UNIX_EPOCH);
+        with_facts(outcome, answers, |_| {}, conclude)
+    }
+
+    fn answers(polled: Vec<PolledPod>, lagging: Option<u64>) -> Answers {
+        Answers { polled, lagging: lagging.map(Duration::from_secs), ..Answers::default() }
+    }
+
+    fn conflicted() -> Outcome {
+        let conflict = Conflict { objects: Vec::new(), collected: false };
+        Outcome { failure: Some(Failure::Conflict(conflict)), ..mk_outcome() }
+    }
+
+    #[test]
+    fn the_next_pass_comes_soon_while_something_is_about_to_change_and_at_the_poll_else() {
+        let works = || mk_pod("a", true, mk_report("new", Some(true)));
+        let probing = || mk_pod("b", true, mk_report("new", None));
+        let silent = || mk_pod("c", true, None);
+        let undecided = Outcome { standing: Standing::Open, ..mk_outcome() };
+        for (case, outcome, answers, expected) in [
+            ("all is so", mk_outcome(), answers(vec![works()], None), Next::AtPoll),
+            ("no pods", mk_outcome(), answers(vec![], None), Next::AtPoll),
+            ("a first probe", mk_outcome(), answers(vec![works(), probing()], None), Next::Soon),
+            ("a pod that lags and answers", mk_outcome(), answers(vec![works()], Some(60)), Next::Soon),
+            ("a pod that just became silent", mk_outcome(), answers(vec![silent()], Some(1)), Next::Soon),
+            ("a pod that is silent for long", mk_outcome(), answers(vec![silent()], Some(60)), Next::AtPoll),
+            ("a name that is somebody else's", conflicted(), answers(vec![works()], None), Next::AfterConflict),
+            ("a conflict and a first probe", conflicted(), answers(vec![probing()], None), Next::Soon),
+            ("an undecided host", undecided, answers(vec![works()], None), Next::Soon),
+        ] {
+            let nothing = McpServerStatus::default();
+            assert_eq!(conclusion(&outcome, &answers, &nothing, false).next, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_written_if_it_differs_and_small_steps_of_a_start_wait_for_more() {
+        let answers = answers(vec![], None);
+        let first = conclusion(&mk_outcome(), &answers, &McpServerStatus::default(), false);
+        let status = first.status.unwrap();
+        assert_eq!(conclusion(&mk_outcome(), &answers, &status, false).status, None, "it stands there");
+
+        let mut earlier = status.clone();
+        earlier.replicas = 1;
+        let waits = conclusion(&mk_outcome(), &answers, &earlier, true);
+        assert_eq!(waits, Conclusion { status: None, next: Next::Soon });
+        assert_eq!(conclusion(&mk_outcome(), &answers, &earlier, false).status, Some(status));
+        let failure = Some(Failure::Error(Error::Deadline(Duration::from_secs(60))));
+        let failed = Outcome { failure, ..mk_outcome() };
+        assert!(conclusion(&failed, &answers, &earlier, true).status.is_some(), "an error is told at once");
+    }
+}

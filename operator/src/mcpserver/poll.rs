@@ -1,0 +1,58 @@
+//! The step of a reconcile that asks the pods what they enforce, and nudges those whose policy is old.
+
+use std::{sync::Arc, time::Duration, time::Instant};
+
+use crate::{
+    mcpserver::{
+        context::Context,
+        pass_memory::ServerMemory,
+        pod_status::{self, PolledPod},
+    },
+    objects::{owner::Owner, views::PodView},
+    policy::compile::Compiled,
+};
+
+/// The answers of a server's pods.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// All pods, also those that do not run.
+    pub(crate) pods: Vec<Arc<PodView>>,
+    /// The pods that run, with what they said.
+    pub(crate) polled: Vec<PolledPod>,
+    /// The time for which some ready pod has not reported the compiled policy.
+    pub(crate) lagging: Option<Duration>,
+    /// The time for which some ready pod has not said if its credential works.
+    pub(crate) probing: Option<Duration>,
+}
+
+impl Answers {
+    /// The pods that are ready, with what they said.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &PolledPod> {
+        self.polled.iter().filter(|polled| polled.pod.is_ready())
+    }
+}
+
+/// Asks the pods. Where the policy is written, nudges those that do not report it.
+pub(crate) async fn poll(
+    owner: &Owner,
+    context: &Context,
+    memory: &mut ServerMemory,
+    compiled: &Compiled,
+    policy_is_written: bool,
+) -> Answers {
+    let pods = context.world.pods_of(owner);
+    let polled = pod_status::poll(&context.pods, &context.metrics, pods.clone()).await;
+    let now = Instant::now();
+    if policy_is_written {
+        pod_status::nudge(&context.client, memory, &polled, compiled.revision(), now).await;
+    }
+    let is_behind = |polled: &PolledPod| polled.pod.is_ready() && !polled.enforces(compiled.revision());
+    let lagging = memory.lagging.note(polled.iter().any(is_behind), now);
+    let probing = memory.probing.note(polled.iter().any(is_probing), now);
+    Answers { pods, polled, lagging, probing }
+}
+
+/// Says if a ready pod has yet to say whether its credential works.
+fn is_probing(polled: &PolledPod) -> bool {
+    polled.pod.is_ready() && !polled.report.as_ref().is_ok_and(|report| report.works.is_some())
+}

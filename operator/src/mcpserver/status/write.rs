@@ -1,0 +1,60 @@
+//! The write of a status, and the memory of it until the watch shows it.
+
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use mcp_entra_crds::{McpServer, McpServerStatus};
+
+use crate::{
+    MANAGER,
+    conditions::status_patch::status_patch,
+    mcpserver::{
+        context::Context,
+        pass_memory::{ServerMemory, WrittenStatus},
+        status,
+    },
+    runtime::errors::Error,
+};
+
+/// Tells that the operator has begun to look at a server, if nothing was told of it yet.
+pub(crate) async fn at_first_sight(context: &Context, server: &McpServer, memory: &mut ServerMemory) {
+    if current(server, memory).conditions.is_empty() {
+        let first = status::at_first_sight(server, Timestamp::now());
+        // A refused status holds up no revocation: the failure is told where it happens, and the pass goes on.
+        write(context, server, memory, first).await.ok();
+    }
+}
+
+/// The status as far as anyone knows: the one that was written last, if the watch has not shown it yet.
+pub(crate) fn current(server: &McpServer, memory: &mut ServerMemory) -> McpServerStatus {
+    memory.written.take_if(|written| written.based_on != server.metadata.resource_version);
+    match &memory.written {
+        Some(written) => written.status.clone(),
+        None => server.status.clone().unwrap_or_default(),
+    }
+}
+
+/// Writes the status.
+pub(crate) async fn write(
+    context: &Context,
+    server: &McpServer,
+    memory: &mut ServerMemory,
+    status: McpServerStatus,
+) -> Result<(), Error> {
+    let name = server.name_any();
+    let patch = status_patch("McpServer", &name, &server.uid().unwrap_or_default(), &status)?;
+    let api = Api::<McpServer>::namespaced(context.client.clone(), &server.namespace().unwrap_or_default());
+    let written = api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
+    if let Err(error) = &written {
+        context.unwritten.tell(&server.object_ref(&()), error).await;
+    }
+    written.map_err(Error::kubernetes(format!("writing the status of McpServer {name}")))?;
+    let based_on = server.metadata.resource_version.clone();
+    memory.written = Some(Box::new(WrittenStatus { based_on, status }));
+    memory.told = Some(Instant::now());
+    Ok(())
+}
