@@ -18,7 +18,7 @@ use mcp_entra_crds::{McpRoleMappingStatus, McpServer};
 use crate::{
     MANAGER,
     conditions::{events, status_patch::status_patch, status_write_failure::Unwritten},
-    mapping::status::{Standing, standing, status, survey},
+    mapping::status::{Presence, presence, status, survey},
     mcpserver::pass_memory::Since,
     objects::owner::NoIdentity,
     policy::{
@@ -97,21 +97,21 @@ where
     let survey = survey(&mapping, &targets.collect::<Vec<_>>());
 
     let generation = mapping.metadata.generation.unwrap_or_default();
-    let stands = |server: &str| standing(context.policies.get(server).as_ref(), uid, generation);
-    let standings: Vec<_> = survey.bound.iter().map(|(name, server)| (name.clone(), stands(server))).collect();
+    let stands = |server: &str| presence(context.policies.get(server).as_ref(), uid, generation);
+    let presences: Vec<_> = survey.bound.iter().map(|(name, server)| (name.clone(), stands(server))).collect();
     // Before the servers have been looked at once since the start, nothing is known that would be worth a write. Every
     // pass over a server ends that, whatever becomes of it.
-    if standings.iter().any(|(_, standing)| *standing == Standing::Unknown) {
+    if presences.iter().any(|(_, presence)| *presence == Presence::Unknown) {
         return Ok(Action::requeue(SOON));
     }
-    let is_pending = standings.iter().any(|(_, standing)| *standing == Standing::Pending);
+    let is_pending = presences.iter().any(|(_, presence)| *presence == Presence::Pending);
     let waiting = context.waiting.lock().entry(uid.to_owned()).or_default().note(is_pending, Instant::now());
     if waiting.is_some_and(|waiting| waiting < PATIENCE) {
         return Ok(Action::requeue(SOON));
     }
     let version = &mapping.metadata.resource_version;
     let before = context.written(uid, version).or_else(|| mapping.status.cloned()).unwrap_or_default();
-    let status = status(&mapping.with_status(&before), &survey, &standings, Timestamp::now());
+    let status = status(&mapping.with_status(&before), &survey, &presences, Timestamp::now());
     if before != status {
         write(&mapping, uid, &status, &about, context).await?;
         context.written.put(uid, (version.clone(), status.clone()));

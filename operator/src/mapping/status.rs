@@ -86,9 +86,9 @@ fn unmatched(mapping: &Mapping<'_>, offered: &BTreeSet<&str>) -> Vec<String> {
     unmatched.into_iter().cloned().collect()
 }
 
-/// Whether a server's policy ConfigMap holds a mapping.
+/// The presence of a mapping in a server's policy ConfigMap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Presence {
     Held,
     LeftOut,
     Pending,
@@ -96,16 +96,16 @@ pub(crate) enum Standing {
     Unknown,
 }
 
-/// Whether that policy holds that generation of a mapping.
-pub(crate) fn standing(policy: Option<&ProgrammedPolicy>, mapping: &str, generation: i64) -> Standing {
-    let Some(policy) = policy else { return Standing::Unknown };
+/// Says if that policy holds that generation of a mapping.
+pub(crate) fn presence(policy: Option<&ProgrammedPolicy>, mapping: &str, generation: i64) -> Presence {
+    let Some(policy) = policy else { return Presence::Unknown };
     let holds = |mappings: &Generations| mappings.iter().any(|(uid, held)| **uid == *mapping && *held >= generation);
     if holds(&policy.held) {
-        Standing::Held
+        Presence::Held
     } else if holds(&policy.left_out) {
-        Standing::LeftOut
+        Presence::LeftOut
     } else {
-        Standing::Pending
+        Presence::Pending
     }
 }
 
@@ -113,13 +113,13 @@ pub(crate) fn standing(policy: Option<&ProgrammedPolicy>, mapping: &str, generat
 pub(crate) fn status(
     mapping: &Mapping<'_>,
     survey: &Survey,
-    standings: &[(String, Standing)],
+    presences: &[(String, Presence)],
     now: Timestamp,
 ) -> McpRoleMappingStatus {
     let generation = mapping.metadata.generation;
-    let programmed = programmed(mapping, standings);
+    let programmed = programmed(mapping, presences);
     // A mapping that waits for servers to come is as it should be: what depends on it may be one of them.
-    let ready = match standings {
+    let ready = match presences {
         [] => programmed.clone(),
         _ => {
             Verdict::yes(Reason::Ready, "every named server exists, and every bound server's policy holds the mapping")
@@ -171,17 +171,17 @@ fn accepted(mapping: &Mapping<'_>, survey: &Survey) -> Verdict {
     Verdict::yes(Reason::Accepted, "every named server exists")
 }
 
-fn programmed(mapping: &Mapping<'_>, standings: &[(String, Standing)]) -> Verdict {
-    let of = |wanted: Standing| -> Vec<String> {
-        standings.iter().filter(|(_, standing)| *standing == wanted).map(|(name, _)| name.clone()).collect()
+fn programmed(mapping: &Mapping<'_>, presences: &[(String, Presence)]) -> Verdict {
+    let of = |wanted: Presence| -> Vec<String> {
+        presences.iter().filter(|(_, presence)| *presence == wanted).map(|(name, _)| name.clone()).collect()
     };
-    let left_out = of(Standing::LeftOut);
-    if standings.is_empty() && mapping.servers.names.is_some() {
+    let left_out = of(Presence::LeftOut);
+    if presences.is_empty() && mapping.servers.names.is_some() {
         Verdict::no(
             Reason::ServerNotFound,
             "no server is bound, so nothing is granted or denied; the condition Accepted says why",
         )
-    } else if standings.is_empty() {
+    } else if presences.is_empty() {
         Verdict::yes(
             Reason::NoServers,
             "no server is bound now, so nothing is granted or denied; if one should be, compare spec.servers with kubectl get mcpservers --show-labels",
@@ -194,7 +194,7 @@ fn programmed(mapping: &Mapping<'_>, standings: &[(String, Standing)]) -> Verdic
                 named(&left_out)
             ),
         )
-    } else if standings.iter().any(|(_, standing)| *standing == Standing::Pending) {
+    } else if presences.iter().any(|(_, presence)| *presence == Presence::Pending) {
         // Which ones would change with every server that is done, and each change would be a write.
         Verdict::no(
             Reason::Pending,
@@ -234,8 +234,8 @@ mod tests {
         let (mapping, labels) = (mapping.into(), Labels::new());
         let targets: Vec<_> = servers.iter().map(|server| (server, Target::of(server, Some(&labels)))).collect();
         let survey = survey(&mapping, &targets);
-        let standings: Vec<_> = survey.bound.iter().map(|(name, _)| (name.clone(), Standing::Held)).collect();
-        (status(&mapping, &survey, &standings, Timestamp::UNIX_EPOCH), accepted(&mapping, &survey))
+        let presences: Vec<_> = survey.bound.iter().map(|(name, _)| (name.clone(), Presence::Held)).collect();
+        (status(&mapping, &survey, &presences, Timestamp::UNIX_EPOCH), accepted(&mapping, &survey))
     }
 
     fn mk_mapping(servers: serde_json::Value, tools: &[&str]) -> McpRoleMapping {
@@ -310,32 +310,32 @@ mod tests {
     #[test]
     fn a_mapping_is_programmed_once_every_bound_server_holds_its_newest_generation() {
         let policy = ProgrammedPolicy { held: [("held".into(), 2)].into(), left_out: [("large".into(), 1)].into() };
-        assert_eq!(standing(Some(&policy), "held", 2), Standing::Held);
-        assert_eq!(standing(Some(&policy), "held", 3), Standing::Pending);
-        assert_eq!(standing(Some(&policy), "large", 1), Standing::LeftOut);
-        assert_eq!(standing(Some(&policy), "new", 1), Standing::Pending);
-        assert_eq!(standing(None, "held", 2), Standing::Unknown);
+        assert_eq!(presence(Some(&policy), "held", 2), Presence::Held);
+        assert_eq!(presence(Some(&policy), "held", 3), Presence::Pending);
+        assert_eq!(presence(Some(&policy), "large", 1), Presence::LeftOut);
+        assert_eq!(presence(Some(&policy), "new", 1), Presence::Pending);
+        assert_eq!(presence(None, "held", 2), Presence::Unknown);
 
         let mapping = mk_mapping(json!({"names": ["graph"]}), &["*"]);
-        let verdict = |standings: &[Standing]| {
+        let verdict = |presences: &[Presence]| {
             let mapping = Mapping::from(&mapping);
-            programmed(&mapping, &standings.iter().map(|standing| ("graph".to_owned(), *standing)).collect::<Vec<_>>())
+            programmed(&mapping, &presences.iter().map(|presence| ("graph".to_owned(), *presence)).collect::<Vec<_>>())
         };
-        assert_eq!(verdict(&[Standing::Held, Standing::Held]).state, State::True);
-        assert_eq!(verdict(&[Standing::Held, Standing::Pending]).reason, "Pending");
-        assert_eq!(verdict(&[Standing::Pending, Standing::LeftOut]).reason, "PolicyTooLarge");
+        assert_eq!(verdict(&[Presence::Held, Presence::Held]).state, State::True);
+        assert_eq!(verdict(&[Presence::Held, Presence::Pending]).reason, "Pending");
+        assert_eq!(verdict(&[Presence::Pending, Presence::LeftOut]).reason, "PolicyTooLarge");
         assert_eq!(verdict(&[]).reason, "ServerNotFound");
     }
 
     #[test]
     fn a_mapping_is_ready_if_its_other_conditions_are_true() {
         let servers = mk_servers(["graph".to_owned()]);
-        let ready = |mapping: &McpRoleMapping, standing: Standing| {
+        let ready = |mapping: &McpRoleMapping, presence: Presence| {
             let (mapping, labels) = (Mapping::from(mapping), Labels::new());
             let targets: Vec<_> = servers.iter().map(|server| (server, Target::of(server, Some(&labels)))).collect();
             let survey = survey(&mapping, &targets);
-            let standings: Vec<_> = survey.bound.iter().map(|(name, _)| (name.clone(), standing)).collect();
-            let conditions = status(&mapping, &survey, &standings, Timestamp::UNIX_EPOCH).conditions;
+            let presences: Vec<_> = survey.bound.iter().map(|(name, _)| (name.clone(), presence)).collect();
+            let conditions = status(&mapping, &survey, &presences, Timestamp::UNIX_EPOCH).conditions;
             let others_hold =
                 conditions.iter().filter(|found| found.type_ != "Ready").all(|found| found.status == "True");
             let ready = conditions.into_iter().find(|found| found.type_ == "Ready").unwrap();
@@ -343,28 +343,28 @@ mod tests {
             ready.reason
         };
         let named = mk_mapping(json!({"names": ["graph"]}), &["*"]);
-        assert_eq!(ready(&named, Standing::Held), "Ready");
-        assert_eq!(ready(&named, Standing::Pending), "Pending");
-        assert_eq!(ready(&named, Standing::LeftOut), "PolicyTooLarge");
+        assert_eq!(ready(&named, Presence::Held), "Ready");
+        assert_eq!(ready(&named, Presence::Pending), "Pending");
+        assert_eq!(ready(&named, Presence::LeftOut), "PolicyTooLarge");
         let partly = mk_mapping(json!({"names": ["graph", "grpah"]}), &["*"]);
-        assert_eq!(ready(&partly, Standing::Held), "ServerNotFound");
+        assert_eq!(ready(&partly, Presence::Held), "ServerNotFound");
         let another = json!({"names": ["graph"], "clientId": "77aa0000-0000-0000-0000-000000000000"});
-        assert_eq!(ready(&mk_mapping(another, &["*"]), Standing::Held), "ClientIdMismatch");
+        assert_eq!(ready(&mk_mapping(another, &["*"]), Presence::Held), "ClientIdMismatch");
         let selecting = |label: &str| mk_mapping(json!({"selector": {"matchLabels": {"team": label}}}), &["*"]);
-        assert_eq!(ready(&selecting("other"), Standing::Held), "NoServers");
+        assert_eq!(ready(&selecting("other"), Presence::Held), "NoServers");
     }
 
     #[test]
     fn a_mapping_that_cannot_be_written_is_pending_and_how_many_servers_it_waits_for_changes_nothing() {
         let policies = ProgrammedPolicies::default();
         policies.not_written("server");
-        assert_eq!(standing(policies.get("server").as_ref(), "new", 1), Standing::Pending);
+        assert_eq!(presence(policies.get("server").as_ref(), "new", 1), Presence::Pending);
         let mapping = mk_mapping(json!({"names": ["graph"]}), &["*"]);
         let waiting = |count: usize| {
-            let standings = (0..3).map(|number| if number < count { Standing::Pending } else { Standing::Held });
+            let presences = (0..3).map(|number| if number < count { Presence::Pending } else { Presence::Held });
             programmed(
                 &Mapping::from(&mapping),
-                &standings.map(|standing| ("graph".to_owned(), standing)).collect::<Vec<_>>(),
+                &presences.map(|presence| ("graph".to_owned(), presence)).collect::<Vec<_>>(),
             )
         };
         assert_eq!((waiting(1).state, waiting(1).reason.as_str()), (State::False, "Pending"));

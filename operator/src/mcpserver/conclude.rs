@@ -18,12 +18,12 @@ use crate::mcpserver::{
 pub(crate) struct Conclusion {
     /// The status to write; absent if it stands there, or if a change of it may wait.
     pub(crate) status: Option<McpServerStatus>,
-    pub(crate) next: Next,
+    pub(crate) next: NextPass,
 }
 
 /// The time of the next reconcile, unless a watch asks for one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum NextPass {
     /// Something is about to change without a watch telling.
     Soon,
     /// A name that somebody else's object has may be free: that object need not carry a label that is watched.
@@ -39,22 +39,23 @@ pub(crate) fn conclude(facts: &Facts<'_>, before: &McpServerStatus, told_lately:
     let after = status(facts, before, now);
     let differs = *before != after;
     if differs && told_lately && facts.outcome.error().is_none() && debounce::may_wait(before, &after) {
-        return Conclusion { status: None, next: Next::Soon };
+        return Conclusion { status: None, next: NextPass::Soon };
     }
-    let next = if facts.is_undecided() { Next::Soon } else { next(facts.outcome.conflict().is_some(), facts.answers) };
+    let next =
+        if facts.is_undecided() { NextPass::Soon } else { next(facts.outcome.conflict().is_some(), facts.answers) };
     Conclusion { status: differs.then_some(after), next }
 }
 
 /// The time of the next reconcile by what the pods said.
-pub(crate) fn next(is_conflicted: bool, answers: &Answers) -> Next {
+pub(crate) fn next(is_conflicted: bool, answers: &Answers) -> NextPass {
     let mut reports = answers.polled.iter().filter_map(|polled| polled.report.as_ref().ok());
     let probing = reports.clone().any(|report| report.works.is_none());
     // A pod that cannot be asked for longer than that will not be a second later.
     let arriving = answers.lagging.is_some_and(|lagging| lagging < GRACE || reports.next().is_some());
     match is_conflicted {
-        _ if arriving || probing => Next::Soon,
-        true => Next::AfterConflict,
-        false => Next::AtPoll,
+        _ if arriving || probing => NextPass::Soon,
+        true => NextPass::AfterConflict,
+        false => NextPass::AtPoll,
     }
 }
 
@@ -95,15 +96,15 @@ mod tests {
         let silent = || mk_pod("c", true, None);
         let undecided = Outcome { standing: Standing::Open, ..mk_outcome() };
         for (case, outcome, answers, expected) in [
-            ("all is so", mk_outcome(), answers(vec![works()], None), Next::AtPoll),
-            ("no pods", mk_outcome(), answers(vec![], None), Next::AtPoll),
-            ("a first probe", mk_outcome(), answers(vec![works(), probing()], None), Next::Soon),
-            ("a pod that lags and answers", mk_outcome(), answers(vec![works()], Some(60)), Next::Soon),
-            ("a pod that just became silent", mk_outcome(), answers(vec![silent()], Some(1)), Next::Soon),
-            ("a pod that is silent for long", mk_outcome(), answers(vec![silent()], Some(60)), Next::AtPoll),
-            ("a name that is somebody else's", conflicted(), answers(vec![works()], None), Next::AfterConflict),
-            ("a conflict and a first probe", conflicted(), answers(vec![probing()], None), Next::Soon),
-            ("an undecided host", undecided, answers(vec![works()], None), Next::Soon),
+            ("all is so", mk_outcome(), answers(vec![works()], None), NextPass::AtPoll),
+            ("no pods", mk_outcome(), answers(vec![], None), NextPass::AtPoll),
+            ("a first probe", mk_outcome(), answers(vec![works(), probing()], None), NextPass::Soon),
+            ("a pod that lags and answers", mk_outcome(), answers(vec![works()], Some(60)), NextPass::Soon),
+            ("a pod that just became silent", mk_outcome(), answers(vec![silent()], Some(1)), NextPass::Soon),
+            ("a pod that is silent for long", mk_outcome(), answers(vec![silent()], Some(60)), NextPass::AtPoll),
+            ("a name that is somebody else's", conflicted(), answers(vec![works()], None), NextPass::AfterConflict),
+            ("a conflict and a first probe", conflicted(), answers(vec![probing()], None), NextPass::Soon),
+            ("an undecided host", undecided, answers(vec![works()], None), NextPass::Soon),
         ] {
             let nothing = McpServerStatus::default();
             assert_eq!(conclusion(&outcome, &answers, &nothing, false).next, expected, "{case}");
@@ -120,7 +121,7 @@ mod tests {
         let mut earlier = status.clone();
         earlier.replicas = 1;
         let waits = conclusion(&mk_outcome(), &answers, &earlier, true);
-        assert_eq!(waits, Conclusion { status: None, next: Next::Soon });
+        assert_eq!(waits, Conclusion { status: None, next: NextPass::Soon });
         assert_eq!(conclusion(&mk_outcome(), &answers, &earlier, false).status, Some(status));
         let failure = Some(Failure::Error(Error::Deadline(Duration::from_secs(60))));
         let failed = Outcome { failure, ..mk_outcome() };

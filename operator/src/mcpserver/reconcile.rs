@@ -11,7 +11,7 @@ use crate::{
     mcpserver::{
         apply::Applier,
         claim::claim,
-        conclude::{Conclusion, Next, conclude, next},
+        conclude::{Conclusion, NextPass, conclude, next},
         context::Context,
         execute::execute,
         observe::{Subject, compile},
@@ -84,7 +84,7 @@ async fn pass(
     let _share = place.ask(&owner.namespace).await;
     let answers = poll(owner, context, memory, &compiled, outcome.policy).await;
     let Some(server) = subject.readable() else {
-        let next = if outcome.policy { next(false, &answers) } else { Next::OnChange };
+        let next = if outcome.policy { next(false, &answers) } else { NextPass::OnChange };
         return outcome.error_or(action(next, context));
     };
     let observed = ObservedChildren::after(&outcome, owner, &context.world, memory);
@@ -140,7 +140,7 @@ fn note_policy(outcome: &Outcome, owner: &Owner, context: &Context, compiled: &C
 }
 
 /// Concludes, and tells it in status and events.
-async fn tell(facts: &Facts<'_>, context: &Context, memory: &mut ServerMemory) -> Result<Next, Error> {
+async fn tell(facts: &Facts<'_>, context: &Context, memory: &mut ServerMemory) -> Result<NextPass, Error> {
     let before = write::current(facts.server, memory);
     let Conclusion { status, next } = conclude(facts, &before, memory.told_within(MOMENT), Timestamp::now());
     if let Some(status) = status {
@@ -152,15 +152,15 @@ async fn tell(facts: &Facts<'_>, context: &Context, memory: &mut ServerMemory) -
 }
 
 /// The request for the next reconcile.
-fn action(next: Next, context: &Context) -> Action {
+fn action(next: NextPass, context: &Context) -> Action {
     let poll = context.options.status_poll().min(LONGEST_PAUSE);
     // Up to a tenth later, so that servers do not stay in step.
     let pause = poll.mul_f64(1.0 + rand::random::<f64>() / 10.0);
     match next {
-        Next::Soon => Action::requeue(SOON),
-        Next::AfterConflict => Action::requeue(pause.min(CONFLICT_PAUSE)),
-        Next::AtPoll => Action::requeue(pause),
-        Next::OnChange => Action::await_change(),
+        NextPass::Soon => Action::requeue(SOON),
+        NextPass::AfterConflict => Action::requeue(pause.min(CONFLICT_PAUSE)),
+        NextPass::AtPoll => Action::requeue(pause),
+        NextPass::OnChange => Action::await_change(),
     }
 }
 

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 
-use super::revoke::Outcome;
+use super::revoke::Revocation;
 use crate::{
     conditions::events,
     objects::{child::ChildKind, names::ADOPT},
@@ -13,7 +13,7 @@ use crate::{
 
 /// The reason of an event about an orphan, as it stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum EventReason {
     Orphaned,
     OrphanDeleted,
     OrphanKeepsRights,
@@ -22,50 +22,50 @@ pub(super) enum Reason {
 
 /// An account of an orphan for people, with the next step.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Tale {
-    pub(super) reason: Reason,
+pub(super) struct Notice {
+    pub(super) reason: EventReason,
     pub(super) note: String,
 }
 
 /// Returns what there is to tell of an attempt, if anything is.
-pub(super) fn tale(suspect: &Suspect, result: &Result<Outcome, Error>) -> Option<Tale> {
+pub(super) fn notice(suspect: &Suspect, result: &Result<Revocation, Error>) -> Option<Notice> {
     let (title, server) = (suspect.title(), suspect.server());
     let orphaned = format!("{title} belongs to no McpServer any more");
     let delete = format!("delete Deployment {server}, which ends its pods, and then {title}");
-    let keeps = |why: &str| Tale {
-        reason: Reason::OrphanKeepsRights,
+    let keeps = |why: &str| Notice {
+        reason: EventReason::OrphanKeepsRights,
         note: format!("{orphaned}, but {why}: pods that run still allow what it grants; {delete}"),
     };
     match result {
-        Ok(Outcome::Denied(_)) => Some(Tale {
-            reason: Reason::Orphaned,
+        Ok(Revocation::Denied(_)) => Some(Notice {
+            reason: EventReason::Orphaned,
             note: format!(
                 "{orphaned}, so that it denies everything now; to bring the server back, apply McpServer {server} again \
                  and annotate with {ADOPT}={server} what it names; to end it, {delete}"
             ),
         }),
-        Ok(Outcome::Deleted) => Some(Tale {
-            reason: Reason::OrphanDeleted,
+        Ok(Revocation::Deleted) => Some(Notice {
+            reason: EventReason::OrphanDeleted,
             note: format!(
                 "{orphaned}, so that it is deleted: it led clients to pods that nobody answers for; McpServer {server}, \
                  applied again, makes it anew"
             ),
         }),
-        Ok(Outcome::Immutable(_)) => Some(keeps("it is immutable")),
+        Ok(Revocation::Immutable(_)) => Some(keeps("it is immutable")),
         Err(error) if suspect.kind == ChildKind::Policy => {
             Some(keeps(&format!("its policy is not replaced ({error})")))
         }
-        Err(error) => Some(Tale {
-            reason: Reason::OrphanNotDeleted,
+        Err(error) => Some(Notice {
+            reason: EventReason::OrphanNotDeleted,
             note: format!("{orphaned}, but it is not deleted ({error}); it leads clients to its pods; delete it"),
         }),
-        Ok(Outcome::Changed | Outcome::ControllerLives) => None,
+        Ok(Revocation::Changed | Revocation::ControllerLives) => None,
     }
 }
 
 /// Publishes an event about an orphan, and logs it.
-pub(super) async fn tell(client: &Client, suspect: &Suspect, tale: &Tale) {
-    let (reason, note) = (format!("{:?}", tale.reason), &tale.note);
+pub(super) async fn tell(client: &Client, suspect: &Suspect, notice: &Notice) {
+    let (reason, note) = (format!("{:?}", notice.reason), &notice.note);
     let namespace = suspect.object.full_name.namespace();
     tracing::warn!(namespace, server = suspect.server(), reason, "{note}");
     let about = ObjectReference {
@@ -87,18 +87,18 @@ mod tests {
     #[test]
     fn what_is_told_ends_with_what_to_do_next() {
         let suspect = mk_suspect(Evidence::NoController);
-        let told = |result| tale(&suspect, &result).unwrap();
-        let orphaned = told(Ok(Outcome::Denied("7".into())));
+        let told = |result| notice(&suspect, &result).unwrap();
+        let orphaned = told(Ok(Revocation::Denied("7".into())));
         assert!(
             orphaned.note.contains("mcp-entra.dev/adopt=graph") && orphaned.note.contains("delete Deployment graph")
         );
-        let immutable = told(Ok(Outcome::Immutable("7".into())));
-        assert_eq!(immutable.reason, Reason::OrphanKeepsRights);
+        let immutable = told(Ok(Revocation::Immutable("7".into())));
+        assert_eq!(immutable.reason, EventReason::OrphanKeepsRights);
         assert!(immutable.note.contains("it is immutable") && immutable.note.contains("delete Deployment graph"));
         let refused = told(Err(crate::objects::owner::NoIdentity.into()));
         assert!(refused.note.contains("has no namespace") && refused.note.contains("delete Deployment graph"));
-        for nothing in [Outcome::Changed, Outcome::ControllerLives] {
-            assert_eq!(tale(&suspect, &Ok(nothing)), None);
+        for nothing in [Revocation::Changed, Revocation::ControllerLives] {
+            assert_eq!(notice(&suspect, &Ok(nothing)), None);
         }
     }
 }

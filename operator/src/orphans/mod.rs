@@ -21,9 +21,9 @@ use mcp_entra_policy::revision;
 use tokio::{sync::Notify, time};
 
 use self::{
-    events::{Reason, tale, tell},
-    revoke::{Outcome, revoke},
-    schedule::{Note, Settled},
+    events::{EventReason, notice, tell},
+    revoke::{Revocation, revoke},
+    schedule::{FinalResult, Note},
 };
 use crate::{
     mcpserver::{
@@ -126,20 +126,20 @@ struct OrphanedPod {
 /// An attempt to take the rights of an orphan.
 struct Attempt {
     suspect: Suspect,
-    result: Result<Outcome, Error>,
+    result: Result<Revocation, Error>,
     /// The reason that was told last.
-    told: Option<Reason>,
+    told: Option<EventReason>,
 }
 
 /// Takes the rights of one orphan, and tells of it.
-async fn attempt(client: Client, suspect: Suspect, told: Option<Reason>) -> Attempt {
+async fn attempt(client: Client, suspect: Suspect, told: Option<EventReason>) -> Attempt {
     let result = time::timeout(DEADLINE, revoke(&client, &suspect)).await;
     let result = result.unwrap_or(Err(Error::Deadline(DEADLINE)));
-    let tale = tale(&suspect, &result);
-    if let Some(tale) = tale.as_ref().filter(|tale| told != Some(tale.reason)) {
-        tell(&client, &suspect, tale).await;
+    let notice = notice(&suspect, &result);
+    if let Some(notice) = notice.as_ref().filter(|notice| told != Some(notice.reason)) {
+        tell(&client, &suspect, notice).await;
     }
-    Attempt { suspect, result, told: tale.map(|tale| tale.reason).or(told) }
+    Attempt { suspect, result, told: notice.map(|notice| notice.reason).or(told) }
 }
 
 /// Asks one pod for its policy, and nudges it. Returns its uid with the answer.
@@ -155,7 +155,7 @@ async fn ask(context: Arc<Context>, orphaned: OrphanedPod, last: Option<Nudged>)
 }
 
 /// Takes the rights of these orphans, as many as can be begun in time.
-async fn attempt_all(client: Client, due: Vec<(Suspect, Option<Reason>)>) -> Vec<Attempt> {
+async fn attempt_all(client: Client, due: Vec<(Suspect, Option<EventReason>)>) -> Vec<Attempt> {
     stream::iter(due)
         .take_until(time::sleep(BEGINNING))
         .map(move |(suspect, told)| attempt(client.clone(), suspect, told))
@@ -197,7 +197,7 @@ impl Orphans {
     }
 
     /// The orphans that may still have rights, those first that have waited longest, each with what was told of it last.
-    fn due(&mut self, seen: &Suspects, now: Instant) -> Vec<(Suspect, Option<Reason>)> {
+    fn due(&mut self, seen: &Suspects, now: Instant) -> Vec<(Suspect, Option<EventReason>)> {
         let mut due = Vec::new();
         for suspect in &seen.suspects {
             let note = self.notes.entry(suspect.object.uid.clone()).or_default();
@@ -220,12 +220,14 @@ impl Orphans {
             Ok(outcome) => {
                 self.failures.take(uid);
                 match outcome {
-                    Outcome::Denied(version) => note.settled = Some(Settled { version: version.into(), denied: true }),
-                    Outcome::Immutable(version) => {
-                        note.settled = Some(Settled { version: version.into(), denied: false });
+                    Revocation::Denied(version) => {
+                        note.settled = Some(FinalResult { version: version.into(), denied: true })
                     }
-                    Outcome::ControllerLives => note.controller_lives(now),
-                    Outcome::Deleted | Outcome::Changed => {}
+                    Revocation::Immutable(version) => {
+                        note.settled = Some(FinalResult { version: version.into(), denied: false });
+                    }
+                    Revocation::ControllerLives => note.controller_lives(now),
+                    Revocation::Deleted | Revocation::Changed => {}
                 }
             }
             Err(error) => {

@@ -20,7 +20,7 @@ use crate::{
 
 /// The result of an attempt.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Revocation {
     /// The policy denies everything, at that version.
     Denied(String),
     /// The policy is immutable, at that version, and grants something.
@@ -34,33 +34,33 @@ pub(super) enum Outcome {
 }
 
 /// Takes the rights of an orphan, if the API server confirms that it is one.
-pub(super) async fn revoke(client: &Client, suspect: &Suspect) -> Result<Outcome, Error> {
+pub(super) async fn revoke(client: &Client, suspect: &Suspect) -> Result<Revocation, Error> {
     match suspect.kind {
         ChildKind::Policy => deny(client, suspect).await,
         _ => delete(client, suspect).await,
     }
 }
 
-async fn deny(client: &Client, suspect: &Suspect) -> Result<Outcome, Error> {
+async fn deny(client: &Client, suspect: &Suspect) -> Result<Revocation, Error> {
     let (namespace, name) = (suspect.object.full_name.namespace(), suspect.object.name());
     let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let live = api.get_opt(name).await.map_err(Error::kubernetes(format!("reading {}", suspect.title())))?;
     let is_still = |live: &ConfigMap| suspect.is_still(&ChildView::from(&live.metadata));
-    let Some(live) = live.filter(is_still) else { return Ok(Outcome::Changed) };
+    let Some(live) = live.filter(is_still) else { return Ok(Revocation::Changed) };
     if controller_lives(client, suspect).await? {
-        return Ok(Outcome::ControllerLives);
+        return Ok(Revocation::ControllerLives);
     }
     let version = |config_map: &ConfigMap| config_map.resource_version().unwrap_or_default();
     if is_denied(&live) {
-        return Ok(Outcome::Denied(version(&live)));
+        return Ok(Revocation::Denied(version(&live)));
     }
     if live.immutable == Some(true) {
-        return Ok(Outcome::Immutable(version(&live)));
+        return Ok(Revocation::Immutable(version(&live)));
     }
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     match api.patch(name, &parameters, &Patch::Merge(denial(&live))).await {
-        Ok(written) => Ok(Outcome::Denied(version(&written))),
-        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(Outcome::Changed),
+        Ok(written) => Ok(Revocation::Denied(version(&written))),
+        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(Revocation::Changed),
         Err(error) => Err(Error::kubernetes(format!("replacing the policy in {}", suspect.title()))(error)),
     }
 }
@@ -78,22 +78,22 @@ fn denial(live: &ConfigMap) -> Value {
     json!({"metadata": metadata, "data": data, "binaryData": null})
 }
 
-async fn delete(client: &Client, suspect: &Suspect) -> Result<Outcome, Error> {
+async fn delete(client: &Client, suspect: &Suspect) -> Result<Revocation, Error> {
     let (namespace, name) = (suspect.object.full_name.namespace(), suspect.object.name());
     let api = suspect.kind.api(client, namespace);
     let live = api.get_metadata_opt(name).await;
     let live = live.map_err(Error::kubernetes(format!("reading {}", suspect.title())))?.map(|live| live.metadata);
     let Some(live) = live.filter(|live| suspect.is_still(&ChildView::from(live))) else {
-        return Ok(Outcome::Changed);
+        return Ok(Revocation::Changed);
     };
     if controller_lives(client, suspect).await? {
-        return Ok(Outcome::ControllerLives);
+        return Ok(Revocation::ControllerLives);
     }
     let preconditions = Preconditions { uid: live.uid, resource_version: live.resource_version };
     let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     match api.delete(name, &parameters).await {
-        Ok(_) => Ok(Outcome::Deleted),
-        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(Outcome::Changed),
+        Ok(_) => Ok(Revocation::Deleted),
+        Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(Revocation::Changed),
         Err(error) => Err(Error::kubernetes(format!("deleting {}", suspect.title()))(error)),
     }
 }
@@ -155,7 +155,7 @@ mod tests {
             let requests = Requests::default();
             let outcome = revoke(&mk_client(requests.clone(), servers), &mk_suspect().0).await.unwrap();
             let requests = requests.lock().unwrap();
-            let expected = if lives { Outcome::ControllerLives } else { Outcome::Denied("7".into()) };
+            let expected = if lives { Revocation::ControllerLives } else { Revocation::Denied("7".into()) };
             assert_eq!(outcome, expected, "{servers:?}");
             assert!(requests[1].contains("fieldSelector=metadata.name%3Dgraph"), "{requests:?}");
             assert_eq!(requests.iter().any(|request| request.starts_with("PATCH")), !lives, "{requests:?}");

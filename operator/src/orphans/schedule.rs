@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::events::Reason;
+use super::events::EventReason;
 use crate::{
     objects::child::ChildKind,
     watch::orphaned::{Evidence, Suspect},
@@ -21,14 +21,14 @@ pub(super) struct Note {
     /// The earliest moment for another attempt after a failure.
     pub(super) retry_at: Option<Instant>,
     /// The last result that stays so until the object changes.
-    pub(super) settled: Option<Settled>,
+    pub(super) settled: Option<FinalResult>,
     /// The last reason that an event gave.
-    pub(super) told: Option<Reason>,
+    pub(super) told: Option<EventReason>,
 }
 
 /// A result that stays so until the object changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Settled {
+pub(super) struct FinalResult {
     pub(super) version: Box<str>,
     /// True if the policy denies everything.
     pub(super) denied: bool,
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn what_is_settled_is_left_alone_until_it_changes_and_a_failure_until_its_pause_ends() {
         let (start, suspect) = (Instant::now(), mk_suspect(Evidence::NoController));
-        let settled = |version: &str| Some(Settled { version: version.into(), denied: true });
+        let settled = |version: &str| Some(FinalResult { version: version.into(), denied: true });
         assert!(!Note { settled: settled("7"), ..Note::default() }.is_due(&suspect, start));
         assert!(Note { settled: settled("6"), ..Note::default() }.is_due(&suspect, start));
         let mut failed = Note { retry_at: Some(start + Duration::from_secs(2)), ..Note::default() };

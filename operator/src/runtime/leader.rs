@@ -64,7 +64,7 @@ pub enum LeaseLost {
     Taken(String),
 }
 
-/// What decides about the lease: pure, told the time.
+/// The rules of the election. Pure: they are told the time.
 struct Election {
     identity: String,
     duration: Duration,
@@ -72,9 +72,9 @@ struct Election {
     seen: Option<(String, Instant)>,
 }
 
-/// What is to be done with the lease as it is.
+/// The decision about the lease as it is.
 #[derive(Debug, PartialEq)]
-enum Claim {
+enum LeaseDecision {
     /// To be written: this replica holds it then.
     Take(Box<Lease>),
     /// It is this other replica's.
@@ -83,7 +83,7 @@ enum Claim {
 
 impl Election {
     /// Judges the lease as it is at the API server; `None` where there is none.
-    fn claim(&mut self, lease: Option<Lease>, now: Instant, time: Timestamp) -> Claim {
+    fn decide(&mut self, lease: Option<Lease>, now: Instant, time: Timestamp) -> LeaseDecision {
         let mut lease = lease.unwrap_or_default();
         let before = lease.spec.take().unwrap_or_default();
         let holder = before.holder_identity.filter(|holder| !holder.is_empty());
@@ -92,7 +92,7 @@ impl Election {
         if let Some(other) = holder.filter(|_| !is_renewal) {
             let duration = before.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
             if unchanged_for < duration.map_or(self.duration, Duration::from_secs) {
-                return Claim::Leave(other);
+                return LeaseDecision::Leave(other);
             }
         }
         let transitions = before.lease_transitions.unwrap_or_default();
@@ -106,7 +106,7 @@ impl Election {
             lease_transitions: Some(if is_renewal { transitions } else { transitions.saturating_add(1) }),
             ..LeaseSpec::default()
         });
-        Claim::Take(Box::new(lease))
+        LeaseDecision::Take(Box::new(lease))
     }
 
     /// Notes a version of the lease, and says for how long it has been the same.
@@ -196,9 +196,9 @@ impl Candidate {
             let limit = began + self.election.duration / 3;
             let limit = self.expires.map_or(limit, |expires| limit.min(expires));
             match tokio::time::timeout_at(limit.into(), self.attempt()).await {
-                Ok(Ok(Claim::Take(lease))) => self.won(lease, began),
-                Ok(Ok(Claim::Leave(other))) if self.expires.is_some() => return LeaseLost::Taken(other),
-                Ok(Ok(Claim::Leave(_))) => self.is_failing = false,
+                Ok(Ok(LeaseDecision::Take(lease))) => self.won(lease, began),
+                Ok(Ok(LeaseDecision::Leave(other))) if self.expires.is_some() => return LeaseLost::Taken(other),
+                Ok(Ok(LeaseDecision::Leave(_))) => self.is_failing = false,
                 // Somebody was quicker: who it was is seen at the next look.
                 Ok(Err(error)) if code(&error) == Some(409) => {}
                 Ok(Err(error)) => self.failed(&error.to_string()),
@@ -214,18 +214,18 @@ impl Candidate {
     }
 
     /// Looks at the lease, unless it is known, and takes or renews it where that may be.
-    async fn attempt(&mut self) -> kube::Result<Claim> {
+    async fn attempt(&mut self) -> kube::Result<LeaseDecision> {
         let lease = match self.written.take() {
             Some(lease) => Some(*lease),
             None => self.api.get_opt(LEASE).await?,
         };
         let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        Ok(match self.election.claim(lease, Instant::now(), Timestamp::now()) {
-            Claim::Take(lease) => Claim::Take(Box::new(match lease.metadata.resource_version {
+        Ok(match self.election.decide(lease, Instant::now(), Timestamp::now()) {
+            LeaseDecision::Take(lease) => LeaseDecision::Take(Box::new(match lease.metadata.resource_version {
                 Some(_) => self.api.replace(LEASE, &parameters, &lease).await?,
                 None => self.api.create(&parameters, &lease).await?,
             })),
-            leave @ Claim::Leave(_) => leave,
+            leave @ LeaseDecision::Leave(_) => leave,
         })
     }
 
@@ -286,15 +286,15 @@ mod tests {
     }
 
     /// As the API server stores it.
-    fn mk_stored(claim: Claim, version: &str) -> Option<Lease> {
-        let Claim::Take(lease) = claim else { panic!("{claim:?}") };
+    fn mk_stored(claim: LeaseDecision, version: &str) -> Option<Lease> {
+        let LeaseDecision::Take(lease) = claim else { panic!("{claim:?}") };
         let mut lease = *lease;
         lease.metadata.resource_version = Some(version.into());
         Some(lease)
     }
 
     fn mk_held_by(identity: &str, version: &str) -> Option<Lease> {
-        mk_stored(mk_election(identity).claim(None, Instant::now(), Timestamp::UNIX_EPOCH), version)
+        mk_stored(mk_election(identity).decide(None, Instant::now(), Timestamp::UNIX_EPOCH), version)
     }
 
     fn spec(lease: &Option<Lease>) -> LeaseSpec {
@@ -304,10 +304,10 @@ mod tests {
     #[test]
     fn a_lease_that_nobody_holds_is_taken_and_a_held_one_is_left() {
         let (now, time) = (Instant::now(), Timestamp::UNIX_EPOCH);
-        assert!(matches!(mk_election("a").claim(None, now, time), Claim::Take(_)));
-        assert_eq!(mk_election("b").claim(mk_held_by("a", "1"), now, time), Claim::Leave("a".into()));
+        assert!(matches!(mk_election("a").decide(None, now, time), LeaseDecision::Take(_)));
+        assert_eq!(mk_election("b").decide(mk_held_by("a", "1"), now, time), LeaseDecision::Leave("a".into()));
         let free = released(mk_held_by("a", "1").unwrap());
-        let taken = mk_stored(mk_election("b").claim(Some(free), now, time), "2");
+        let taken = mk_stored(mk_election("b").decide(Some(free), now, time), "2");
         assert_eq!(spec(&taken).holder_identity.as_deref(), Some("b"));
         assert_eq!(spec(&taken).lease_transitions, Some(2));
         assert_eq!(spec(&taken).lease_duration_seconds, Some(15));
@@ -315,15 +315,15 @@ mod tests {
 
     #[test]
     fn the_version_that_was_judged_is_the_version_that_is_replaced() {
-        let claim = mk_election("a").claim(mk_held_by("a", "7"), Instant::now(), Timestamp::UNIX_EPOCH);
-        let Claim::Take(lease) = claim else { panic!("{claim:?}") };
+        let claim = mk_election("a").decide(mk_held_by("a", "7"), Instant::now(), Timestamp::UNIX_EPOCH);
+        let LeaseDecision::Take(lease) = claim else { panic!("{claim:?}") };
         assert_eq!(lease.metadata.resource_version.as_deref(), Some("7"));
     }
 
     #[test]
     fn a_renewal_keeps_the_time_of_the_acquisition_and_counts_no_transition() {
         let later = Timestamp::from_second(60).unwrap();
-        let renewed = mk_stored(mk_election("a").claim(mk_held_by("a", "1"), Instant::now(), later), "2");
+        let renewed = mk_stored(mk_election("a").decide(mk_held_by("a", "1"), Instant::now(), later), "2");
         let (before, after) = (spec(&mk_held_by("a", "1")), spec(&renewed));
         assert_eq!((after.acquire_time, after.lease_transitions), (before.acquire_time, before.lease_transitions));
         assert_eq!(after.renew_time, Some(MicroTime(later)));
@@ -334,8 +334,8 @@ mod tests {
         let (start, ancient) = (Instant::now(), Timestamp::UNIX_EPOCH);
         let mut election = mk_election("b");
         let mut at = |version: &str, seconds: u32| {
-            let claim = election.claim(mk_held_by("a", version), start + SECOND * seconds, ancient);
-            matches!(claim, Claim::Take(_))
+            let claim = election.decide(mk_held_by("a", version), start + SECOND * seconds, ancient);
+            matches!(claim, LeaseDecision::Take(_))
         };
         assert!(!at("1", 0), "the first look tells nothing, however old the renewal");
         assert!(!at("1", 14));

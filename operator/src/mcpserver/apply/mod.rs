@@ -36,14 +36,14 @@ const ATTEMPTS: u32 = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conflict {
     /// The objects in the way; never empty.
-    pub(crate) objects: Vec<Taken>,
+    pub(crate) objects: Vec<NameHolder>,
     /// True if they are only left over from a deleted McpServer of the same name.
     pub(crate) collected: bool,
 }
 
 /// An object that has a child's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub(crate) struct NameHolder {
     pub(crate) kind: ChildKind,
     /// The kind and name of its controller; absent if it has none.
     pub(crate) controller: Option<String>,
@@ -72,9 +72,9 @@ pub(crate) struct Applier<'a> {
 
 /// Every object that has the name of a wanted child and is not ours, or, if there is none, those that are about to be collected.
 pub(crate) fn conflict(seen: &SeenChildren, wanted: &[ChildKind]) -> Option<Conflict> {
-    let all = |whose: Whose| -> Vec<Taken> {
+    let all = |whose: Whose| -> Vec<NameHolder> {
         let found = seen.iter().filter(|(kind, found)| found.whose == whose && wanted.contains(kind));
-        found.map(|(kind, found)| Taken { kind: *kind, controller: found.controller.clone() }).collect()
+        found.map(|(kind, found)| NameHolder { kind: *kind, controller: found.controller.clone() }).collect()
     };
     [(Whose::Foreign, false), (Whose::Predecessors, true)]
         .map(|(whose, collected)| Conflict { objects: all(whose), collected })
@@ -83,7 +83,7 @@ pub(crate) fn conflict(seen: &SeenChildren, wanted: &[ChildKind]) -> Option<Conf
 }
 
 fn conflict_with(kind: ChildKind, found: &Seen) -> Conflict {
-    let objects = vec![Taken { kind, controller: found.controller.clone() }];
+    let objects = vec![NameHolder { kind, controller: found.controller.clone() }];
     Conflict { objects, collected: found.whose == Whose::Predecessors }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     conditions::condition::{Reason, Verdict},
     fleet::{Progress, Waits, progress},
     mcpserver::{
-        apply::{Conflict, Taken},
+        apply::{Conflict, NameHolder},
         status::{available::resume, facts::Facts},
     },
     objects::{child::ChildKind, names::ADOPT, owner::Owner, untrusted_text::bounded},
@@ -176,7 +176,7 @@ const SHOWN: usize = 100;
 
 /// The objects in the way, and one command that adopts all that have no controller.
 fn conflict_message(conflict: &Conflict, owner: &Owner) -> String {
-    let (owned, nobodys): (Vec<&Taken>, Vec<&Taken>) =
+    let (owned, nobodys): (Vec<&NameHolder>, Vec<&NameHolder>) =
         conflict.objects.iter().partition(|taken| taken.controller.is_some());
     let mut said = Vec::new();
     if !nobodys.is_empty() {
@@ -196,13 +196,13 @@ fn conflict_message(conflict: &Conflict, owner: &Owner) -> String {
     )
 }
 
-fn adopt_command(nobodys: &[&Taken], owner: &Owner) -> String {
+fn adopt_command(nobodys: &[&NameHolder], owner: &Owner) -> String {
     let objects: Vec<String> =
         nobodys.iter().map(|taken| taken.kind.kubectl_name(&taken.kind.name(&owner.name))).collect();
     format!("kubectl -n {} annotate {} {ADOPT}={}", owner.namespace, objects.join(" "), owner.name)
 }
 
-fn listed<'a>(objects: impl IntoIterator<Item = &'a Taken>, owner: &Owner) -> String {
+fn listed<'a>(objects: impl IntoIterator<Item = &'a NameHolder>, owner: &Owner) -> String {
     let names = objects.into_iter().map(|taken| format!("{} {}", taken.kind.kind(), taken.kind.name(&owner.name)));
     names.collect::<Vec<_>>().join(", ")
 }
@@ -214,7 +214,7 @@ mod tests {
 
     fn mk_conflict(objects: &[(ChildKind, Option<&str>)]) -> Conflict {
         let objects =
-            objects.iter().map(|(kind, controller)| Taken { kind: *kind, controller: controller.map(Into::into) });
+            objects.iter().map(|(kind, controller)| NameHolder { kind: *kind, controller: controller.map(Into::into) });
         Conflict { objects: objects.collect(), collected: false }
     }
 
