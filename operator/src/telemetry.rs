@@ -1,4 +1,4 @@
-//! What the program tells while it runs: logs on standard error, and traces by OTLP where the environment says so.
+//! The telemetry of the program: logs on standard error, and traces by OTLP where the environment says so.
 
 use std::{env, io::IsTerminal, time::Duration};
 
@@ -17,7 +17,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// Any of these says where traces go; the exporter itself reads them, and the others of OpenTelemetry's variables.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
-/// How logs are written.
+/// The format of logs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum LogFormat {
     /// An object a line.

@@ -31,7 +31,7 @@ pub struct CheckOptions {
     pub operator_namespace: String,
 }
 
-/// What does not work.
+/// A check that fails.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// No cluster is configured.
@@ -47,7 +47,7 @@ pub enum CheckError {
     Servers {
         /// Where.
         place: String,
-        /// What went wrong.
+        /// The cause.
         source: Box<kube::Error>,
     },
     /// The lease cannot be read.
@@ -55,7 +55,7 @@ pub enum CheckError {
     Lease {
         /// The operator's namespace.
         namespace: String,
-        /// What went wrong.
+        /// The cause.
         source: Box<kube::Error>,
     },
     /// Nobody leads.
@@ -65,7 +65,7 @@ pub enum CheckError {
     NobodyLeads {
         /// The operator's namespace.
         namespace: String,
-        /// Who holds the lease without renewing it.
+        /// The holder that does not renew the lease.
         holder: String,
     },
     /// The API server does not answer.
@@ -73,7 +73,7 @@ pub enum CheckError {
     Deadline,
 }
 
-/// What works, a line each.
+/// The checks that succeed, a line each.
 ///
 /// # Errors
 /// With the first that does not.
@@ -106,7 +106,7 @@ async fn within<T>(answer: impl Future<Output = T>) -> Result<T, CheckError> {
     tokio::time::timeout(ANSWER, answer).await.map_err(|_| CheckError::Deadline)
 }
 
-/// Who renewed the lease while it was looked at.
+/// The replica that renewed the lease during the check.
 async fn leader(client: &Client, namespace: &str) -> Result<String, CheckError> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let (mut first, mut holder) = (None, "no replica leads".to_owned());

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::policy::binding::Labels;
 
-/// Why manifests cannot be used.
+/// The reason why manifests cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// A file cannot be read.
@@ -17,7 +17,7 @@ pub enum ManifestError {
     File {
         /// Which; `-` is standard input.
         file: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
     /// A document is not YAML.

@@ -47,13 +47,13 @@ pub struct PreviewOptions {
     /// The caller is this application by itself, not a person.
     #[arg(long, value_name = "CLIENT_ID", conflicts_with_all = ["groups", "scopes", "authentication_contexts"])]
     pub application: Option<Uuid>,
-    /// Read these manifests (YAML; `-` for standard input) and no cluster; repeatable. They must hold the McpServer, the
-    /// mappings of both kinds, and the Namespace if cluster mappings choose by its labels.
+    /// Read these manifests (YAML; `-` for standard input) and no cluster; repeatable. They must hold the McpServer,
+    /// the mappings of both kinds, and the Namespace if cluster mappings choose by its labels.
     #[arg(long = "file", short, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
 
-/// Why there is nothing to preview.
+/// The reason why there is nothing to preview.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
     /// The manifests cannot be used.
@@ -67,9 +67,9 @@ pub enum PreviewError {
         "{action}: {source}; without it the preview would be wrong: ask for the right, or name manifests with --file"
     )]
     Kubernetes {
-        /// What was tried.
+        /// The action that failed.
         action: String,
-        /// What went wrong.
+        /// The cause.
         source: Box<kube::Error>,
     },
     /// The cluster does not answer in time.
@@ -90,7 +90,7 @@ pub enum PreviewError {
     },
 }
 
-/// What decisions about a server follow from.
+/// The facts that decisions about a server follow from.
 #[derive(Default)]
 struct Known {
     servers: Vec<McpServer>,

@@ -28,13 +28,14 @@ use crate::{
     runtime::options::Options,
 };
 
-/// What the owner references say until the API server has given the McpServer a uid.
+/// The uid in owner references until the API server has given the McpServer a uid.
 const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// What is rendered.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Manifests with McpServers, and the mappings, Namespaces, ConfigMaps and ServiceAccounts that go with them; repeatable,
+    /// Manifests with McpServers, and the mappings, Namespaces, ConfigMaps and ServiceAccounts that go with them;
+    /// repeatable,
     /// `-` for standard input.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
@@ -46,7 +47,7 @@ pub struct Arguments {
     pub options: Options,
 }
 
-/// Why nothing is rendered.
+/// The reason why nothing is rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The manifests cannot be used.

@@ -31,7 +31,7 @@ impl State {
     }
 }
 
-/// What is so, why, and what to do next.
+/// A fact, its reason, and the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) state: State,
@@ -58,7 +58,7 @@ impl Verdict {
         Self::new(State::Unknown, reason, message)
     }
 
-    /// What stood there before, if anything did.
+    /// The verdict that stood there before, if one did.
     pub(crate) fn before(previous: &[Condition], type_: ConditionType) -> Option<Self> {
         let condition = previous.iter().find(|condition| condition.type_ == type_.as_str())?;
         let state = match condition.status.as_str() {

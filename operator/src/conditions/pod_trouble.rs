@@ -11,8 +11,8 @@ use crate::{
     },
 };
 
-/// How the API server says that something which is asked at admission refuses: a webhook, a webhook that is out of reach,
-/// a ValidatingAdmissionPolicy.
+/// The words of the API server by which something that is asked at admission refuses: a webhook, a webhook that is out
+/// of reach, a ValidatingAdmissionPolicy.
 const ADMISSION: [&str; 3] = ["denied the request", "failed calling webhook", "denied request"];
 
 /// Says if new pods of a Deployment find no room: no node takes one, or the namespace's quota does not allow it.
@@ -22,7 +22,7 @@ pub(crate) fn lacks_room<'a>(deployment: &ChildView, pods: impl IntoIterator<Ite
         || pods.into_iter().any(|pod| is_for(trouble(pod), Reason::Unschedulable))
 }
 
-/// Why pods cannot be created at all, or not even their ReplicaSet.
+/// The reason why pods, or their ReplicaSet, cannot be created.
 pub(crate) fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
     let is_refusal = |condition: &&ConditionView| match condition.type_.as_str() {
         "ReplicaFailure" => condition.status == "True",
@@ -111,7 +111,7 @@ fn last_line(log: &str) -> Quoted {
     }
 }
 
-/// How kubectl is told which pod.
+/// The arguments that name the pod to kubectl.
 pub(crate) fn reference(pod: &PodView) -> String {
     format!("-n {} {}", pod.full_name.namespace(), pod.name())
 }

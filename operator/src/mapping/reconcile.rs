@@ -1,5 +1,5 @@
-//! The controllers of mappings, of either kind: they write their status, and nothing else. What mappings grant and deny,
-//! the servers' passes compile.
+//! The controllers of mappings, of either kind: they write their status, and nothing else. What mappings grant and
+//! deny, the servers' passes compile.
 
 use std::{
     sync::Arc,
@@ -34,11 +34,12 @@ use crate::{
     watch::stores::{WatchedNamespace, WatchedServer, labels_of},
 };
 
-/// How long a mapping that is not held yet is looked at every second, and its status left as it is: servers are passed
-/// over one after the other, and a status that told of each would be written as often. Ever after, every ten seconds.
+/// The time for which a mapping that is not held yet is looked at every second, and its status left as it is: servers
+/// are passed over one after the other, and a status that told of each would be written as often. Ever after, every ten
+/// seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a pass over a mapping of that kind uses.
+/// The context of passes over mappings of one kind.
 pub(crate) struct MappingContext<K: Resource<DynamicType = ()> + Clone + 'static> {
     pub(crate) client: Client,
     pub(crate) mappings: Store<DeserializeGuard<K>>,
@@ -46,7 +47,7 @@ pub(crate) struct MappingContext<K: Resource<DynamicType = ()> + Clone + 'static
     pub(crate) namespaces: Store<WatchedNamespace>,
     pub(crate) gate: Gate,
     pub(crate) policies: Arc<ProgrammedPolicies>,
-    /// Whether the status of these mappings is this operator's to write.
+    /// True if the status of these mappings is this operator's to write.
     pub(crate) is_told: bool,
     /// Since when a mapping has been waiting for its servers.
     pub(crate) waiting: ByUid<Since>,

@@ -1,4 +1,4 @@
-//! What a mapping's status says: which servers it binds, what of it is probably misspelt, and whether the bound servers'
+//! The status of a mapping: the servers that it binds, what of it is probably misspelt, and whether the bound servers'
 //! policies hold it. Pure.
 
 use std::collections::BTreeSet;
@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// How many names a status lists.
+/// The number of names that a status lists.
 const NAMES: usize = 10;
 
-/// What a mapping meets in a cluster.
+/// The objects that a mapping meets in a cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// The bound servers: their names as the status lists them, and their uids.

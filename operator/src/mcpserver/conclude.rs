@@ -1,5 +1,5 @@
-//! The conclusion of a reconcile: the status that follows from its outcome and the pods' answers, and when to look again.
-//! Pure.
+//! The conclusion of a reconcile: the status that follows from its outcome and the pods' answers, and when to look
+//! again. Pure.
 
 use k8s_openapi::jiff::Timestamp;
 use mcp_entra_crds::McpServerStatus;
@@ -13,7 +13,7 @@ use crate::mcpserver::{
     },
 };
 
-/// What a reconcile ends with.
+/// The end of a reconcile.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Conclusion {
     /// The status to write; absent if it stands there, or if a change of it may wait.

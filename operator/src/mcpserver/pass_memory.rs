@@ -1,4 +1,5 @@
-//! What a pass leaves to the next, so that a quiet pass reads and writes nothing. All of it may be lost at any time.
+//! The memory that a pass leaves to the next, so that a quiet pass reads and writes nothing. All of it may be lost at
+//! any time.
 
 use std::{
     collections::HashMap,
@@ -10,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{mcpserver::immutable_config_maps::Frozen, objects::child::ChildKind, runtime::by_uid::ByUid};
 
-/// What the last pass over one McpServer left.
+/// The memory that the last pass over one McpServer left.
 #[derive(Debug, Default)]
 pub(crate) struct ServerMemory {
     /// Children that were found as built, and the version at which they were.
@@ -23,7 +24,7 @@ pub(crate) struct ServerMemory {
     pub(crate) trust_bundle: Option<ReadTrustBundle>,
     /// The status that was written last, until the watch has shown it.
     pub(crate) written: Option<Box<WrittenStatus>>,
-    /// When it was.
+    /// The time of that write.
     pub(crate) told: Option<Instant>,
     /// True if a child's name was somebody else's object in the last pass.
     pub(crate) is_conflicted: bool,
@@ -33,7 +34,7 @@ pub(crate) struct ServerMemory {
     pub(crate) lagging: Since,
     /// Some ready pod has not ended its first probe, or cannot be asked.
     pub(crate) probing: Since,
-    /// When a pod was nudged last, by uid.
+    /// The last nudge of each pod, by uid.
     pub(crate) nudged: HashMap<String, Nudged>,
 }
 
@@ -71,7 +72,7 @@ pub(crate) struct Settled {
 }
 
 impl Settled {
-    /// What has to be the same for an object to be as built still: its uid and its version, of which
+    /// Hash of everything that must be the same for an object to be as built still: its uid and its version, of which
     /// [`crate::objects::observed_child::Seen`] tells, and the hash of the child as built.
     pub(crate) fn hash(uid: &str, version: &str, built: &str) -> [u8; 16] {
         let mut half = [0; 16];
@@ -98,7 +99,7 @@ pub(crate) struct WrittenStatus {
 }
 
 impl ServerMemory {
-    /// Whether the status was written no longer ago than that.
+    /// Says if the status was written no longer ago than that.
     pub(crate) fn told_within(&self, moment: Duration) -> bool {
         self.told.is_some_and(|told| told.elapsed() < moment)
     }

@@ -18,7 +18,7 @@ pub(crate) struct Seen {
     pub(crate) whose: Whose,
     /// The kind and name of its controller, for people.
     pub(crate) controller: Option<String>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub(crate) leaving: bool,
 }
 
@@ -42,7 +42,7 @@ impl Seen {
         self.whose == Whose::Ours
     }
 
-    /// Whether it is ours, or given to us.
+    /// Says if it is ours, or given to us.
     pub(crate) fn is_for_us(&self) -> bool {
         matches!(self.whose, Whose::Ours | Whose::Offered)
     }

@@ -83,7 +83,7 @@ impl Owner {
         BTreeMap::from([(NAME.to_owned(), SERVER.to_owned()), (INSTANCE.to_owned(), self.name.clone())])
     }
 
-    /// Whether an object of that controller is this very McpServer's.
+    /// Says if an object of that controller is this very McpServer's.
     pub(crate) fn owns(&self, controller: Option<&Controller>) -> bool {
         self.whose(controller, None) == Whose::Ours
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::objects::untrusted_text::Foreign;
 
-/// What is read of a child's status.
+/// The part of a child's status that is read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ChildStatusView {
@@ -14,19 +14,19 @@ pub(crate) struct ChildStatusView {
     pub(crate) ready_replicas: i32,
     pub(crate) updated_replicas: i32,
     pub(crate) conditions: Vec<ConditionView>,
-    /// Of an Ingress: the addresses that its controller announced.
+    /// The addresses, of an Ingress, that its controller announced.
     pub(crate) load_balancer: LoadBalancerView,
-    /// Of an HTTPRoute: what each Gateway says of it.
+    /// The statements of each Gateway about an HTTPRoute.
     pub(crate) parents: Vec<ParentView>,
-    /// Of a ListenerSet: what the Gateway says of each listener.
+    /// The statements of the Gateway about each listener of a ListenerSet.
     pub(crate) listeners: Vec<ListenerStatusView>,
-    /// Of a Certificate: until when it is valid.
+    /// The end of a Certificate's validity.
     pub(crate) not_after: Option<Time>,
-    /// Of a Certificate: when it should have been renewed.
+    /// The time at which a Certificate should have been renewed.
     pub(crate) renewal_time: Option<Time>,
 }
 
-/// What one Gateway, or ListenerSet, says of a route.
+/// The statements of one Gateway, or ListenerSet, about a route.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ParentView {
@@ -34,7 +34,7 @@ pub(crate) struct ParentView {
     pub(crate) conditions: Vec<ConditionView>,
 }
 
-/// What a Gateway says of one listener of a ListenerSet.
+/// The statements of a Gateway about one listener of a ListenerSet.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(crate) struct ListenerStatusView {
@@ -51,7 +51,7 @@ pub(crate) struct ParentReferenceView {
     pub(crate) section_name: Option<String>,
 }
 
-/// What is read of a condition.
+/// The part of a condition that is read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ConditionView {
@@ -64,12 +64,12 @@ pub(crate) struct ConditionView {
     pub(crate) last_transition_time: Option<Time>,
 }
 
-/// Whether a condition of that type is `True`.
+/// Says if a condition of that type is `True`.
 pub(crate) fn is_true(conditions: &[ConditionView], type_: &str) -> bool {
     conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-/// What is read of a container's status.
+/// The part of a container's status that is read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ContainerStatusView {
@@ -85,7 +85,7 @@ impl ContainerStatusView {
     }
 }
 
-/// What is read of a container's state.
+/// The part of a container's state that is read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ContainerStateView {
@@ -93,7 +93,7 @@ pub(crate) struct ContainerStateView {
     pub(crate) terminated: Option<StateDetailView>,
 }
 
-/// Why a container is in its state.
+/// The reason why a container is in its state.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct StateDetailView {

@@ -26,7 +26,7 @@ const VOLUMES: [(ChildKind, &str); 2] =
 /// The annotations of children that are read.
 const ANNOTATIONS: [&str; 6] = [ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH];
 
-/// What is read of a child, of whatever kind: a member that its kind lacks is empty.
+/// The part of a child of any kind that is read. A member that its kind lacks is empty.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(test, derive(serde::Deserialize), serde(from = "WatchedChild"))]
 pub(crate) struct ChildView {
@@ -41,14 +41,14 @@ pub(crate) struct ChildView {
     /// True if it carries the labels of a child.
     pub(crate) labelled: bool,
     annotations: Box<[(&'static str, Box<str>)]>,
-    /// Of a Deployment: how many pods somebody wants, the operator or an autoscaler.
+    /// The number of pods of a Deployment that somebody wants, the operator or an autoscaler.
     pub(crate) replicas: Option<i32>,
     /// True for a Deployment that somebody has paused.
     pub(crate) paused: bool,
     /// Names of the ConfigMaps that a Deployment's pods are to mount.
     mounts: Box<[(ChildKind, Box<str>)]>,
     status: Option<Box<ChildStatusView>>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub(crate) leaving: bool,
 }
 
@@ -96,7 +96,7 @@ fn named_server(metadata: &ObjectMeta) -> Option<Box<str>> {
     metadata.labels.as_ref()?.get(INSTANCE).map(boxed)
 }
 
-/// What carries the labels of children and pods.
+/// An object that carries the labels of children and pods.
 pub(crate) trait Labelled: Kept {
     /// The McpServer that the labels name.
     fn server(&self) -> Option<&str>;
@@ -127,7 +127,7 @@ impl Labelled for PodView {
 }
 
 impl ChildView {
-    /// What its controller says of it; nothing before it has said something.
+    /// The status that its controller wrote; empty before it wrote one.
     pub(crate) fn status(&self) -> &ChildStatusView {
         static NOTHING: ChildStatusView = ChildStatusView {
             observed_generation: None,
@@ -168,25 +168,25 @@ impl ChildView {
         self.mounts.iter().find(|(found, _)| *found == kind).map(|(_, name)| &**name)
     }
 
-    /// Of a Deployment: whether all pods that there are, and as many as wanted, are of the newest spec that its controller
-    /// has seen.
+    /// Says, of a Deployment, if all pods that there are, and as many as wanted, are of the newest spec that its
+    /// controller has seen.
     pub(crate) fn is_rolled_out(&self, wanted: i32) -> bool {
         let status = self.status();
         status.updated_replicas >= wanted && status.replicas == status.updated_replicas
     }
 
-    /// Of a Deployment: whether its controller has seen the newest spec.
+    /// Says, of a Deployment, if its controller has seen the newest spec.
     pub(crate) fn is_observed(&self) -> bool {
         self.status().observed_generation == self.generation
     }
 
-    /// Of a Deployment: whether it is to have another number of pods than it has.
+    /// Says, of a Deployment, if it is to have another number of pods than it has.
     pub(crate) fn is_scaling(&self) -> bool {
         self.replicas.is_some_and(|wanted| wanted != self.status().replicas)
     }
 }
 
-/// What is read of a Pod.
+/// The part of a Pod that is read.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(test, derive(serde::Deserialize), serde(from = "WatchedPod"))]
 pub(crate) struct PodView {
@@ -207,7 +207,7 @@ pub(crate) struct PodView {
     pub(crate) trouble: Box<[ConditionView]>,
     /// Containers that do not simply run.
     pub(crate) containers: Box<[ContainerStatusView]>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub(crate) leaving: bool,
     has_started: bool,
     says_ready: bool,
@@ -242,12 +242,12 @@ impl PodView {
         self.full_name.name()
     }
 
-    /// Whether requests are routed to the pod.
+    /// Says if requests are routed to the pod.
     pub(crate) fn is_ready(&self) -> bool {
         self.says_ready && !self.leaving
     }
 
-    /// Whether the pod's containers have been started and it is not being deleted.
+    /// Says if the pod's containers have been started and it is not being deleted.
     pub(crate) fn is_running(&self) -> bool {
         self.has_started && !self.leaving
     }

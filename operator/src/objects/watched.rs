@@ -1,4 +1,5 @@
-//! Children and pods as their watches tell of them, as far as they are read: what is kept of them are [views](super::views).
+//! Children and pods as their watches tell of them, as far as they are read: what is kept of them are
+//! [views](super::views).
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -25,7 +26,7 @@ pub(crate) struct WatchedChild {
     pub(crate) status: Option<Box<ChildStatusView>>,
 }
 
-/// What is read of a child's spec.
+/// The part of a child's spec that is read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct WatchedSpec {
@@ -86,7 +87,7 @@ impl WatchedPodSpec {
     }
 }
 
-/// What is read of a Pod's status.
+/// The part of a Pod's status that is read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct WatchedPodStatus {

@@ -86,7 +86,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether a mapping is about a server. As with a caller's groups, what is unknown grants nothing and is denied.
+/// True if a mapping is about a server. As with a caller's groups, what is unknown grants nothing and is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Bound {
     No,
@@ -108,10 +108,10 @@ impl<'a> Mapping<'a> {
 }
 
 impl Mapping<'_> {
-    /// Whether the mapping is about the server. One that is being deleted no longer is.
+    /// Says if the mapping is about the server. One that is being deleted no longer is.
     ///
-    /// Denies count whatever the server's registration is: they are pinned in the compiled policy, too, and pods may still
-    /// accept tokens of a registration that their server no longer names.
+    /// Denies count whatever the server's registration is: they are pinned in the compiled policy, too, and pods may
+    /// still accept tokens of a registration that their server no longer names.
     pub(crate) fn binds(&self, server: &Target<'_>) -> Bound {
         if self.metadata.deletion_timestamp.is_some() {
             return Bound::No;
@@ -122,7 +122,7 @@ impl Mapping<'_> {
         }
     }
 
-    /// Whether the mapping chooses the server, by namespace and by name or labels.
+    /// Says if the mapping chooses the server, by namespace and by name or labels.
     pub(crate) fn selects(&self, server: &Target<'_>) -> Bound {
         let in_namespace = match self.namespaces {
             None => (self.metadata.namespace.as_deref() == Some(server.namespace)).into(),
@@ -154,7 +154,7 @@ impl Mapping<'_> {
         self.servers.client_id.as_deref()
     }
 
-    /// How decisions name the mapping.
+    /// The name of the mapping in decisions.
     pub(crate) fn reference(&self) -> MappingReference {
         MappingReference { namespace: self.metadata.namespace.clone(), name: self.name().to_owned() }
     }

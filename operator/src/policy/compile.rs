@@ -25,7 +25,7 @@ pub(crate) const DENY_ALL: &str = r#"{"grants":[]}"#;
 pub(crate) struct Compiled {
     /// The bytes that the pods read.
     pub(crate) document: String,
-    /// What they say.
+    /// The rules that they make.
     pub(crate) policy: CompiledPolicy,
     pub(crate) summary: PolicySummary,
     /// Which mappings are in it and which did not fit.

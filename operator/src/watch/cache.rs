@@ -1,5 +1,5 @@
-//! What a watch has shown of one kind, by namespace and name. kube's own store keeps the name, uid and version of each
-//! object once more beside it, which is as much as is kept here of a child or a pod.
+//! The objects of one kind that a watch has shown, by namespace and name. kube's own store keeps the name, uid and
+//! version of each object once more beside it, which is as much as is kept here of a child or a pod.
 
 use std::{
     borrow::Borrow,
@@ -41,7 +41,7 @@ impl<V: Kept> PartialEq for Entry<V> {
 
 impl<V: Kept> Eq for Entry<V> {}
 
-/// What has been shown of one kind.
+/// The objects of one kind that have been shown.
 pub(crate) struct Cache<V> {
     seen: Arc<RwLock<HashSet<Entry<V>>>>,
     complete: Gate,

@@ -43,7 +43,8 @@ pub(crate) async fn discover(client: Client, served: watch::Sender<Served>) {
     }
 }
 
-/// What is served now; of a group that cannot be asked, what was known before. Nothing, if that is not known either.
+/// The kinds that are served now; of a group that cannot be asked, those known before. None if those are not known
+/// either.
 async fn look(client: &Client, known: Option<&BTreeSet<ChildKind>>) -> Served {
     let mut groups = BTreeMap::<String, Vec<ChildKind>>::new();
     for kind in ChildKind::ALL.iter().filter(|kind| kind.brought_by().is_some()) {

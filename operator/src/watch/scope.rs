@@ -56,12 +56,12 @@ impl Scope {
     }
 }
 
-/// What can be watched.
+/// An object that can be watched.
 pub(crate) trait Watched: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static {}
 
 impl<K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static> Watched for K {}
 
-/// What shows the objects of a watch.
+/// The source of the objects of a watch.
 pub(crate) trait Showing<K>: Send + 'static {
     fn name(object: &K) -> String;
 
@@ -106,7 +106,7 @@ impl<K> Merged<K> {
         Self { unlisted: namespaces.clone(), has_begun: false, listed: BTreeMap::new() }
     }
 
-    /// What an event of one namespace's watch is in the watch of all.
+    /// The event of one namespace's watch as an event of the watch of all.
     fn take<S: Showing<K>>(&mut self, namespace: &str, event: Event<K>, seen: &S) -> Vec<Event<K>> {
         let listed = self.listed.entry(namespace.to_owned()).or_default();
         match event {

@@ -1,5 +1,5 @@
-//! What the watches have seen. Each stream feeds a store, which passes read, and then the queue that starts them: a
-//! pass never reads something older than what started it.
+//! The objects that the watches have seen. Each stream feeds a store, which passes read, and then the queue that starts
+//! them: a pass never reads something older than what started it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +48,7 @@ use crate::{
     },
 };
 
-/// How long the kinds of others are waited for at the start.
+/// The time for which the kinds of others are waited for at the start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An McpServer as watched: one that cannot be read must not stop the others.
@@ -60,7 +60,7 @@ pub(crate) type WatchedClusterMapping = DeserializeGuard<ClusterMcpRoleMapping>;
 /// A namespace as watched: its labels, by which cluster mappings choose.
 pub(crate) type WatchedNamespace = PartialObjectMeta<Namespace>;
 
-/// What the watches have seen.
+/// The objects that the watches have seen.
 pub(crate) struct World {
     pub(crate) servers: Store<WatchedServer>,
     pub(crate) mappings: Store<WatchedMapping>,
@@ -71,7 +71,7 @@ pub(crate) struct World {
     /// Where TLS may end.
     pub(crate) gateways: Store<GatewayView>,
     pub(crate) gateway_classes: Store<GatewayClassView>,
-    /// Whether the Gateways have been listed since there is such a kind: before that, none seen is not none there.
+    /// True if the Gateways have been listed since there is such a kind: before that, none seen is not none there.
     pub(crate) gateways_listed: Arc<AtomicBool>,
     /// Which of the kinds that others bring there are.
     pub(crate) served: watch::Receiver<Served>,
@@ -164,7 +164,8 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
     (world, streams)
 }
 
-/// How a kind of child is watched: ConfigMaps of whatever labels, and of what is read in part, its metadata alone.
+/// The watch of a kind of child. ConfigMaps are watched whatever their labels. Of kinds that are read in part, the
+/// metadata alone is watched.
 fn watch_children(
     client: &Client,
     scope: &Scope,
@@ -386,7 +387,8 @@ impl Children {
 
 impl World {
     /// Waits until every store holds what there was at the start. To be awaited in the task that polls the streams, and
-    /// there alone: of several tasks that wait for a store, kube wakes one. Passes wait at a [`crate::runtime::ready_gate::Gate`].
+    /// there alone: of several tasks that wait for a store, kube wakes one. Passes wait at a
+    /// [`crate::runtime::ready_gate::Gate`].
     pub(crate) async fn complete(&self) -> Result<(), Error> {
         let ended = |_: WriterDropped| Error::WatchesEnded;
         self.servers.wait_until_ready().await.map_err(ended)?;
@@ -419,8 +421,8 @@ impl World {
         owner.owns(found.controller.as_ref()).then_some(found)
     }
 
-    /// The pods of a server, by name: those of its very own and of its adopted Deployment, not of a namesake or of somebody
-    /// who borrows its labels.
+    /// The pods of a server, by name: those of its very own and of its adopted Deployment, not of a namesake or of
+    /// somebody who borrows its labels.
     pub(crate) fn pods_of(&self, owner: &Owner) -> Vec<Arc<PodView>> {
         let deployment = self.children.get(ChildKind::Deployment, owner);
         let deployment = deployment.filter(|found| Seen::watched(found, owner).is_for_us());
@@ -435,8 +437,8 @@ impl World {
         pods
     }
 
-    /// Of these kinds, those that this cluster lacks, or does not show: where the Gateways are not known, routes to them are
-    /// neither made nor taken away.
+    /// The kinds, of these, that this cluster lacks, or does not show: where the Gateways are not known, routes to them
+    /// are neither made nor taken away.
     pub(crate) fn missing(&self, kinds: impl IntoIterator<Item = ChildKind>) -> BTreeSet<ChildKind> {
         let served = self.served.borrow();
         let is_shown = |kind: &ChildKind| *kind != ChildKind::HttpRoute || self.gateways_listed.load(Ordering::Acquire);

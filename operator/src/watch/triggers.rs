@@ -1,4 +1,4 @@
-//! Whom a change concerns: which objects are passed over because another was touched.
+//! The objects that a change concerns: they are reconciled because another was touched.
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ use crate::{
     },
 };
 
-/// Whom a stream concerns besides those who follow it. Both must be polled: the stream waits until those have been taken.
+/// The objects that a stream concerns besides those that follow it. Both must be polled: the stream waits until those
+/// have been taken.
 pub(crate) fn concerning<K, T>(
     touched: Touched<K>,
     concerned: impl Fn(&K) -> Vec<ObjectRef<T>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What all objects say: conditions by type and status, counted at each scrape from what the watches have seen.
+//! Metrics of conditions: by type and status, counted at each scrape from what the watches have seen.
 
 use std::fmt;
 

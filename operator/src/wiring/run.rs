@@ -58,7 +58,7 @@ const BOUND_BY_PASSES: u16 = 0;
 /// Time between sweeps for what is remembered of objects that are gone.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// Why the operator cannot run.
+/// An error for which the operator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The client for the API server cannot be made.
@@ -293,7 +293,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Now and then, lest anything that was missed is missed for ever. A timer for each mapping would take more memory than it.
+/// Now and then, lest anything that was missed is missed for ever. A timer for each mapping would take more memory than
+/// it.
 fn hourly() -> impl Stream<Item = ()> + Send {
     const HOUR: Duration = Duration::from_secs(3600);
     IntervalStream::new(tokio::time::interval_at(Instant::now() + HOUR, HOUR)).map(drop)

@@ -29,7 +29,7 @@ use crate::{
     runtime::errors::{Error, code},
 };
 
-/// How often a child is applied anew when it changes under our hands.
+/// The number of attempts to apply a child that changes meanwhile.
 const ATTEMPTS: u32 = 4;
 
 /// Names of children that other objects have.
@@ -49,7 +49,7 @@ pub(crate) struct NameHolder {
     pub(crate) controller: Option<String>,
 }
 
-/// Why a child could not be applied.
+/// The reason why a child could not be applied.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Conflict(Conflict),
@@ -70,7 +70,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) memory: &'a mut ServerMemory,
 }
 
-/// Every object that has the name of a wanted child and is not ours, or, if there is none, those that are about to be collected.
+/// Every object that has the name of a wanted child and is not ours, or, if there is none, those that are about to be
+/// collected.
 pub(crate) fn conflict(seen: &SeenChildren, wanted: &[ChildKind]) -> Option<Conflict> {
     let all = |whose: Whose| -> Vec<NameHolder> {
         let found = seen.iter().filter(|(kind, found)| found.whose == whose && wanted.contains(kind));
@@ -87,7 +88,7 @@ fn conflict_with(kind: ChildKind, found: &Seen) -> Conflict {
     Conflict { objects, collected: found.whose == Whose::Predecessors }
 }
 
-/// What is done where there is no such object.
+/// The action where there is no such object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Absent {
     Create,
@@ -220,8 +221,8 @@ impl Applier<'_> {
         }
     }
 
-    /// Has a Deployment mount another policy. All its old pods are deleted at once, however it is rolled out otherwise: they
-    /// are told of no change any more.
+    /// Has a Deployment mount another policy. All its old pods are deleted at once, however it is rolled out otherwise:
+    /// they are told of no change any more.
     pub(crate) async fn mount_policy(&self, deployment: &ChildView, policy: &str) -> Result<(), Error> {
         let volume = json!({"name": POLICY_VOLUME, "configMap": {"name": policy}});
         let patch = json!({
@@ -295,8 +296,8 @@ impl Applier<'_> {
     }
 }
 
-/// Begins a hand-over of replicas to an autoscaler, where there is to be one. Says whether the Deployment is still as it
-/// was read.
+/// Begins a hand-over of replicas to an autoscaler, where there is to be one. Says whether the Deployment is still as
+/// it was read.
 async fn keep(api: &Api<DynamicObject>, live: &DynamicObject, desired: &Desired) -> Result<bool, Error> {
     if !replicas::is_dropped(live, &desired.value) {
         return Ok(true);
@@ -333,7 +334,7 @@ impl Desired {
         Self { value, hash }
     }
 
-    /// What is sent: for an object that was seen, with its uid, so that no namesake that came after it is taken over
+    /// The object to send: for one that was seen, with its uid, so that no namesake that came after it is taken over
     /// (its version would be contended by every change of its status); for an absent one with version `1`, which
     /// creates, and answers 409 if one has appeared (`0` would merge into it).
     fn guarded(&self, live: Option<&kube::core::ObjectMeta>) -> Value {

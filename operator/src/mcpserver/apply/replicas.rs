@@ -13,18 +13,18 @@ use crate::MANAGER;
 /// first change.
 const KEEPER: &str = "mcp-entra-operator-replicas";
 
-/// Whether the operator is about to drop the number, since what it applies no longer has one.
+/// Says if the operator is about to drop the number, since what it applies no longer has one.
 pub(crate) fn is_dropped(live: &DynamicObject, desired: &Value) -> bool {
     desired.pointer("/spec/replicas").is_none() && is_held_by(live, MANAGER)
 }
 
-/// Whether the operator has taken the number back, and the other manager still holds it, too.
+/// Says if the operator has taken the number back, and the other manager still holds it, too.
 pub(crate) fn is_held_twice(live: &DynamicObject) -> bool {
     is_held_by(live, MANAGER) && is_held_by(live, KEEPER)
 }
 
-/// Holds the number as it is. Nothing is forced, so that one which an autoscaler or a person changes meanwhile is answered
-/// with 409; but for 0, which would keep autoscalers from ever starting a pod.
+/// Holds the number as it is. Nothing is forced, so that one which an autoscaler or a person changes meanwhile is
+/// answered with 409; but for 0, which would keep autoscalers from ever starting a pod.
 pub(crate) async fn keep(api: &Api<DynamicObject>, live: &DynamicObject) -> kube::Result<()> {
     let number = live.data.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     let mut parameters = PatchParams::apply(KEEPER);

@@ -31,7 +31,7 @@ use crate::{
     runtime::{errors::code, metrics::Metrics},
 };
 
-/// How long a pod may take to answer.
+/// The time that a pod may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer in bytes.
 const LARGEST_ANSWER: usize = 64 * 1024;
@@ -45,7 +45,8 @@ const LONGEST_NUDGE_PAUSES: u32 = 5;
 /// The number of nudges after which counting starts anew.
 const MOST_NUDGES: u64 = 1_000_000;
 
-/// Why a pod could not be asked, in a few fixed words: they end up in conditions, where every change is a write.
+/// The reason why a pod could not be asked, in a few fixed words: they end up in conditions, where every change is a
+/// write.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PollError {
     #[error("it has no address")]
@@ -136,7 +137,7 @@ async fn ask(client: &reqwest::Client, pod: &PodView) -> Result<Report, PollErro
 }
 
 impl PolledPod {
-    /// Whether the pod enforces the policy of that revision.
+    /// Says if the pod enforces the policy of that revision.
     pub(crate) fn enforces(&self, revision: &str) -> bool {
         self.report
             .as_ref()
@@ -164,8 +165,8 @@ pub(crate) async fn nudge(
     }
 }
 
-/// Nudges a pod whose policy is old: at once towards a new one, ever more rarely towards the same. Nothing is restarted,
-/// and a pod that enforces the policy is left alone. Returns the nudge, if there was one.
+/// Nudges a pod whose policy is old: at once towards a new one, ever more rarely towards the same. Nothing is
+/// restarted, and a pod that enforces the policy is left alone. Returns the nudge, if there was one.
 pub(crate) async fn nudge_one(
     client: &Client,
     polled: &PolledPod,
@@ -209,7 +210,7 @@ fn is_due(last: Option<&Nudged>, revision: &str, count: Option<u64>, now: Instan
     now.duration_since(last.at) >= NUDGE_PAUSE * 2_u32.pow(doublings)
 }
 
-/// How often a pod has been nudged anew towards a revision, if it has.
+/// The number of nudges of a pod towards a revision, if there were any.
 fn counts(value: &str, revision: &str) -> Option<u64> {
     match value.strip_prefix(revision)? {
         "" => Some(0),

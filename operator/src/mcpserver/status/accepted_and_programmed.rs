@@ -89,7 +89,7 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
     Verdict::yes(reason, message)
 }
 
-/// How far the pods are those that were built, once everything else is.
+/// The progress of the pods towards those that were built, once everything else is.
 fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
     let Owner { namespace, name, .. } = facts.owner;
     let deployment = facts.child(ChildKind::Deployment);
@@ -152,7 +152,7 @@ fn moved(facts: &Facts<'_>) -> String {
     names.into_iter().flatten().collect()
 }
 
-/// What a cluster lacks, and whom to ask for it.
+/// The kinds that a cluster lacks, and their origin.
 pub(crate) fn not_served(missing: &BTreeSet<ChildKind>) -> String {
     let lacking: Vec<String> = missing
         .iter()
@@ -164,7 +164,7 @@ pub(crate) fn not_served(missing: &BTreeSet<ChildKind>) -> String {
     )
 }
 
-/// What is somebody else's, if anything is that will not go by itself.
+/// The names and values that somebody else has, if they do not become free by themselves.
 pub(crate) fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
     let taken = facts.outcome.conflict().filter(|conflict| !conflict.collected);
     let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict, facts.owner)));

@@ -20,8 +20,8 @@ pub(crate) struct PodFacts<'a> {
     pub(crate) namespace: &'a str,
     /// Pods that there should be: with an autoscaler, as many as it has set last.
     pub(crate) wanted: i32,
-    /// Ready pods that are enough, if they are fewer: with an autoscaler, the fewest that it may set, so that pods which it
-    /// adds to a server that serves are no outage of it.
+    /// Ready pods that are enough, if they are fewer: with an autoscaler, the fewest that it may set, so that pods
+    /// which it adds to a server that serves are no outage of it.
     pub(crate) enough: i32,
     pub(crate) deployment: Option<&'a ChildView>,
     /// The autoscaler that sets the number of pods, if the spec asks for one.
@@ -123,7 +123,8 @@ fn idle(namespace: &str, autoscaler: &ChildView) -> Option<String> {
     ))
 }
 
-/// Why a server that runs is not ready, as it says itself. A fresh one that has no keys yet has no error to tell either.
+/// The reason why a server that runs is not ready, as it says itself. A fresh one that has no keys yet has no error to
+/// tell either.
 fn own_words(polled: &PolledPod) -> Option<(Reason, String)> {
     if polled.pod.is_ready() {
         return None;

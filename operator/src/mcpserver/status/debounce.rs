@@ -1,5 +1,5 @@
-//! Debounce: which change of a status is written at once, and which may wait a moment for more of it. A server comes up in
-//! many small steps, and each of them told would be a write, an event, and a pass of everybody who watches. Pure.
+//! Debounce: which change of a status is written at once, and which may wait a moment for more of it. A server comes up
+//! in many small steps, and each of them told would be a write, an event, and a pass of everybody who watches. Pure.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use mcp_entra_crds::{ConditionType, McpServerStatus};
 
 use crate::conditions::condition::{is_awaited, is_good};
 
-/// How long after a write the next may wait.
+/// The time after a write for which the next may wait.
 pub(crate) const MOMENT: Duration = Duration::from_secs(3);
 
-/// Whether the change may wait: it is no bad news, and the server is on its way to be Ready and not there yet.
+/// Says if the change may wait: it is no bad news, and the server is on its way to be Ready and not there yet.
 pub(crate) fn may_wait(before: &McpServerStatus, after: &McpServerStatus) -> bool {
     let find = |type_: &str| before.conditions.iter().find(|condition| condition.type_ == type_);
     let is_no_news = |new: &Condition| match find(&new.type_) {

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What the verdicts follow from.
+/// The facts that the verdicts follow from.
 #[derive(Clone, Copy)]
 pub(crate) struct Leading<'a> {
     pub(crate) namespace: &'a str,
@@ -35,8 +35,8 @@ pub(crate) struct Leading<'a> {
 const SETTLING: SignedDuration = SignedDuration::from_secs(10);
 
 impl Leading<'_> {
-    /// A rejection by a condition. What follows from words that are about to be taken up is none yet: those of the condition
-    /// itself, and of what it answers to.
+    /// A rejection by a condition. What follows from words that are about to be taken up is none yet: those of the
+    /// condition itself, and of what it answers to.
     fn rejected(self, by: &ConditionView, answers_to: Option<&ChildView>, reason: Reason, message: String) -> Verdict {
         let mut conditions = answers_to.into_iter().map(ChildView::status).flat_map(|status| {
             status.listeners.iter().flat_map(|listener| &listener.conditions).chain(&status.conditions)
@@ -58,7 +58,7 @@ impl Leading<'_> {
     }
 }
 
-/// Whether every parent accepts the route.
+/// Says if every parent accepts the route.
 pub(crate) fn exposed(leading: Leading<'_>) -> Verdict {
     let Some(gateway) = &leading.exposure.gateway else { return by_ingress(leading.ingress) };
     if !leading.absent.is_empty() {
@@ -107,7 +107,7 @@ fn at_listener_set(name: &str) -> ParentReferenceView {
     }
 }
 
-/// How a message names a parent.
+/// The name of a parent in a message.
 fn name_of(parent: &ParentReferenceView) -> String {
     let kind = parent.kind.as_deref().unwrap_or("Gateway");
     let namespace = parent.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
@@ -128,7 +128,7 @@ fn is_same(one: &ParentReferenceView, other: &ParentReferenceView, namespace: &s
     key(one) == key(other) && sections
 }
 
-/// What is wrong with the server's own listener, if anything is.
+/// The fault of the server's own listener, if there is one.
 fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
     let pending = || {
         let message = format!(
@@ -179,7 +179,7 @@ fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
     if accepted { None } else { pending() }
 }
 
-/// Whether a condition is about the newest spec.
+/// Says if a condition is about the newest spec.
 fn is_current(condition: &ConditionView, generation: Option<i64>) -> bool {
     condition.observed_generation.is_none() || condition.observed_generation >= generation
 }
@@ -200,7 +200,7 @@ fn by_route(leading: Leading<'_>, parents: &[ParentReferenceView]) -> Verdict {
     })
 }
 
-/// What is wrong with the route at one of its parents, if anything is.
+/// The fault of the route at one of its parents, if there is one.
 fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdict> {
     let name = name_of(parent);
     let answers = || {
@@ -235,7 +235,7 @@ fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdi
     Some(Verdict::no(Reason::RoutePending, message))
 }
 
-/// Whether the certificate is valid at this moment.
+/// Says if the certificate is valid at this moment.
 pub(crate) fn certificate_ready(leading: Leading<'_>) -> Verdict {
     let now = leading.now;
     let advice = "see kubectl describe certificate, and the issuer in spec.exposure.tls.issuerRef";

@@ -20,7 +20,7 @@ fn no_ready_pods() -> Verdict {
     )
 }
 
-/// Why a ready pod cannot be asked, if there is such a pod.
+/// The reason why a ready pod cannot be asked, if there is such a pod.
 fn unreachable<'a>(pods: impl IntoIterator<Item = &'a PolledPod>) -> Option<String> {
     let (pod, error) = pods.into_iter().find_map(|polled| Some((&polled.pod, polled.report.as_ref().err()?)))?;
     let name = pod.name();

@@ -150,7 +150,7 @@ fn wanted(facts: &Facts<'_>) -> i32 {
     }
 }
 
-/// What the credential in Entra must say. The issuer stays known while no pod can be asked.
+/// The federated credential as Entra must have it. The issuer stays known while no pod can be asked.
 fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredential {
     let Owner { namespace, name, .. } = facts.owner;
     let issuer = facts.answers.polled.iter().find_map(|polled| polled.report.as_ref().ok()?.issuer.clone());
@@ -164,7 +164,7 @@ fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredent
     }
 }
 
-/// Whether clients outside the cluster are led to the server.
+/// Says if clients outside the cluster are led to the server.
 fn exposed(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
     if let Some(lost) = facts.outcome.standing.lost() {
         return Verdict::no(lost.reason(), lost.message());

@@ -15,13 +15,13 @@ use crate::{
     watch::{gateways::ListenerView, stores::OwnChildren},
 };
 
-/// How clients outside the cluster reach a server.
+/// The way by which clients outside the cluster reach a server.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Exposed {
     pub(crate) host: String,
     pub(crate) path: String,
     pub(crate) way: Way,
-    /// Who issues the certificate of the server's own, if it has one.
+    /// The issuer of the server's own certificate, if it has one.
     pub(crate) issuer: Option<IssuerReference>,
     /// Gateways and listeners that the spec names and that do not exist, in words.
     pub(crate) absent: Vec<String>,
@@ -43,8 +43,8 @@ pub(crate) enum Way {
     OwnListener { gateway: GatewayReference, secret_name: String },
 }
 
-/// Decides whether, and how, the server can be exposed. Where nobody can see Gateways, each that the spec names is taken
-/// to be as it says.
+/// Decides whether, and how, the server can be exposed. Where nobody can see Gateways, each that the spec names is
+/// taken to be as it says.
 pub(crate) fn validate(
     owner: &Owner,
     exposure: &Exposure,
@@ -88,7 +88,8 @@ pub(crate) fn validate(
     Ok(Exposed { host, path, way, issuer, absent, request_timeout })
 }
 
-/// Decides whether the operator's configuration allows a host: one of the list, one below a `*.` domain of it, or any for
+/// Decides whether the operator's configuration allows a host: one of the list, one below a `*.` domain of it, or any
+/// for
 /// `*`. An empty list allows none.
 fn allowed_host(host: &str, allowed: &[String]) -> Result<(), Refusal> {
     let is_meant = |allowed: &String| match allowed.strip_prefix("*.") {
@@ -109,14 +110,14 @@ fn allowed_host(host: &str, allowed: &[String]) -> Result<(), Refusal> {
     )
 }
 
-/// The Secret that cert-manager keeps the server's certificate in. Cert-manager writes over a Secret of that name, so that
-/// nobody may be able to choose one: the uid is the API server's.
+/// The Secret that cert-manager keeps the server's certificate in. Cert-manager writes over a Secret of that name, so
+/// that nobody may be able to choose one: the uid is the API server's.
 pub(crate) fn certificate_secret(owner: &Owner) -> String {
     let uid: String = owner.uid.chars().take(8).collect();
     format!("{}-{uid}-tls", owner.name)
 }
 
-/// What of the spec leads clients to a child, noted on it: where the spec says something else, it is to be gone.
+/// The part of the spec that leads clients to a child, noted on it. A child with another note is deleted.
 pub(crate) fn exposes(kind: ChildKind, host: &str, path: &str) -> String {
     match kind {
         ChildKind::Ingress | ChildKind::HttpRoute => format!("{host}{path}"),
@@ -142,8 +143,8 @@ fn own_listener(gateway: &GatewayExposure, secret_name: String) -> Result<Way, R
     }
 }
 
-/// The listeners that are seen to speak HTTPS. A token that comes in by a plain one has been on the wire for everybody to
-/// read, and one that does not exist yet may become such.
+/// The listeners that are seen to speak HTTPS. A token that comes in by a plain one has been on the wire for everybody
+/// to read, and one that does not exist yet may become such.
 fn encrypted(gateways: &[NamedGateway]) -> Result<Vec<GatewayReference>, Refusal> {
     let mut encrypted = Vec::new();
     for gateway in gateways {

@@ -133,7 +133,7 @@ fn image(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
     )
 }
 
-/// What clients connect to.
+/// The URL that clients connect to.
 pub(crate) fn public_url(exposure: Option<&Exposure>) -> Option<String> {
     exposure.map(|exposure| format!("https://{}{}", exposure.host, exposure.path))
 }

@@ -2,7 +2,7 @@
 
 use crate::conditions::condition::Reason;
 
-/// Why an McpServer cannot be built, as its `Accepted` condition says it.
+/// The reason why an McpServer cannot be built, as its `Accepted` condition says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) reason: Reason,

@@ -28,14 +28,14 @@ pub(crate) struct Workload {
     pub(crate) token_expiration_seconds: i64,
     /// The ServiceAccount of somebody else that the pods run under; absent: the server's own.
     pub(crate) existing_account: Option<String>,
-    /// What the spec adds to the pods.
+    /// The additions of the spec to the pods.
     pub(crate) template: PodTemplate,
     pub(crate) network: Option<Network>,
-    /// How Prometheus finds the pods, if it is to.
+    /// The PodMonitor by which Prometheus finds the pods, if it is to.
     pub(crate) monitored: Option<PodMonitors>,
 }
 
-/// Who sets the number of pods.
+/// The setter of the number of pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
     /// The spec.
@@ -57,10 +57,10 @@ impl Scale {
     }
 }
 
-/// Who reaches the pods, and whom they reach.
+/// The peers that reach the pods, and those that the pods reach.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Network {
-    /// Who reaches the MCP endpoint.
+    /// The peers that reach the MCP endpoint.
     pub(crate) clients: Vec<NetworkPolicyPeer>,
     /// The namespaces that reach the admin port.
     pub(crate) admin_namespaces: BTreeSet<String>,
@@ -114,7 +114,7 @@ pub(crate) fn validate(
     })
 }
 
-/// Whether a ServiceAccount of somebody else may be used: whoever runs under it is who its federated credential trusts.
+/// Says if a ServiceAccount of somebody else may be used: whoever runs under it is who its federated credential trusts.
 fn usable(
     Owner { namespace, name, .. }: &Owner,
     federation: &Federation,
