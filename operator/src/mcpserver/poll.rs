@@ -6,7 +6,7 @@ use crate::{
     mcpserver::{
         context::Context,
         pass_memory::ServerMemory,
-        pod_status::{self, PolledPod},
+        pod_status::{self, PolledPod, nudge::nudge},
     },
     objects::{owner::Owner, views::PodView},
     policy::compile::Compiled,
@@ -44,7 +44,7 @@ pub(crate) async fn poll(
     let polled = pod_status::poll(&context.pods, &context.metrics, pods.clone()).await;
     let now = Instant::now();
     if policy_is_written {
-        pod_status::nudge(&context.client, memory, &polled, compiled.revision(), now).await;
+        nudge(&context.client, memory, &polled, compiled.revision(), now).await;
     }
     let is_behind = |polled: &PolledPod| polled.pod.is_ready() && !polled.enforces(compiled.revision());
     let lagging = memory.lagging.note(polled.iter().any(is_behind), now);

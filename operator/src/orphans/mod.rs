@@ -29,7 +29,7 @@ use crate::{
     mcpserver::{
         context::Context,
         pass_memory::Nudged,
-        pod_status::{nudge_one, poll_one},
+        pod_status::{nudge::nudge_one, poll_one},
     },
     objects::{
         child::ChildKind,
