@@ -97,6 +97,7 @@ pub(crate) async fn execute(
     mut outcome: Outcome,
 ) -> Result<Outcome, Stopped> {
     let Plan { children, wanted, missing } = plan;
+    outcome.missing = missing;
     let mounted = outcome.mounted;
     look(applier, context, mounted, &wanted).await.map_err(|error| outcome.stopped(error))?;
     // It may have been taken or deleted since it was looked at first.
@@ -124,7 +125,7 @@ pub(crate) async fn execute(
             without_pods(children)
         }
     };
-    let mut converged = converge(applier, &children, &wanted, &missing).await;
+    let mut converged = converge(applier, &children, &wanted, &outcome.missing).await;
     if converged.is_err() {
         context.turns.take(&applier.owner.uid);
     }
