@@ -132,13 +132,13 @@ pub async fn serve(
 ) {
     let connections = Arc::new(Connections::new(MAXIMUM_CONNECTIONS, MAXIMUM_OF_PEER));
     let (running, cut_off, mut number) = (TaskTracker::new(), CancellationToken::new(), 0);
-    while let Some((stream, peer)) = stop.run_until_cancelled(accept(&listener)).await {
+    while let Some(accepted) = stop.run_until_cancelled(accept(&listener)).await {
         number += 1;
-        let admitted = connections.admit(number, counted.of(peer.ip()));
+        let admitted = connections.admit(number, counted.of(accepted.peer.0));
         let Some(place) = stop.run_until_cancelled(admitted).await else { break };
         // A peer that uses its whole share gets no other connection.
         let Some(place) = place else { continue };
-        let connection = connect(stream, Peer(peer.ip()), router.clone(), patience, place, stop.clone());
+        let connection = connect(accepted, router.clone(), patience, place, stop.clone());
         running.spawn(cut_off.clone().run_until_cancelled_owned(connection));
     }
     drop(listener);
@@ -152,14 +152,8 @@ pub async fn serve(
 
 /// Serves one connection until it ends, has to yield, or the listener stops: then the request that is being answered is
 /// the last.
-async fn connect(
-    stream: TcpStream,
-    peer: Peer,
-    router: Router,
-    patience: Patience,
-    place: Place,
-    stop: CancellationToken,
-) {
+async fn connect(accepted: Accepted, router: Router, patience: Patience, place: Place, stop: CancellationToken) {
+    let Accepted { stream, peer } = accepted;
     let connection = Arc::clone(&place.connection);
     let asked = Arc::new(Notify::new());
     let (began, told) = (Arc::clone(&connection), Arc::clone(&asked));
@@ -236,12 +230,18 @@ impl hyper::body::Body for Counting {
     }
 }
 
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+/// A connection, and the peer that opened it.
+struct Accepted {
+    stream: TcpStream,
+    peer: Peer,
+}
+
+async fn accept(listener: &TcpListener) -> Accepted {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                return (stream, peer);
+                return Accepted { stream, peer: Peer(peer.ip()) };
             }
             // Out of file descriptors, most likely: other connections will free some.
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use entra_emulator::sign_in::{Authority, sign_in_with_claims};
+use entra_emulator::sign_in::{Authority, SignIn};
 use entra_emulator::{App, ConditionalAccess, Fault, FaultKind, Host, Matcher};
 use http::header::WWW_AUTHENTICATE;
 use mcp_entra_policy::{Deny, GraphAccess, Subject};
@@ -79,17 +79,16 @@ async fn a_second_factor_in_either_shape_is_a_challenge_that_a_capable_client_me
 
         let authority = Authority { url: tenant.configuration().entra.authority, ca_pem: trust_bundle().to_owned() };
         let scope = tenant.configuration().entra.qualified_scope(SCOPE);
-        let (claims, scopes) = (claims.to_string(), [scope.as_str()]);
-        let signed_in = sign_in_with_claims(
-            &authority,
-            tenant.id,
-            tenant.client,
-            "http://localhost",
-            ALICE,
-            &scopes,
-            Some(&claims),
-        );
-        let tokens = signed_in.await.unwrap();
+        let sign_in = SignIn {
+            authority: &authority,
+            tenant: tenant.id,
+            client: tenant.client,
+            redirect_uri: "http://localhost",
+            user: ALICE,
+            scopes: &[&scope],
+            claims: Some(&claims.to_string()),
+        };
+        let tokens = sign_in.tokens().await.unwrap();
         let response = call(&site, &tokens.access_token).await;
         assert_eq!(response.status(), 200);
         assert_ne!(response.json::<Value>().await.unwrap()["result"]["isError"], true);

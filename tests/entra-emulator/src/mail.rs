@@ -15,7 +15,7 @@ use crate::{
     configuration::{Message, User},
     graph::{Caller, GraphError, Options, Permissions, Target, select},
     keys::hashed,
-    paging::{Limits, page},
+    paging::{Limits, List, page},
     state::Shared,
 };
 
@@ -56,7 +56,8 @@ pub(crate) async fn messages(
     let user = caller.user(&target, &READ)?;
     check_options(&options)?;
     let entries = entries(user).into_iter().map(|message| select_with_id(message, &options)).collect();
-    page(&shared, uri.path(), &format!("users('{}')/messages", user.oid), &options, PAGES, entries)
+    let context = &format!("users('{}')/messages", user.oid);
+    page(&shared, uri.path(), &options, List { context, limits: PAGES, entries })
 }
 
 /// `GET …/messages/{message}`

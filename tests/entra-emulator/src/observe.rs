@@ -6,7 +6,7 @@ use axum::{
     Extension, Json,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -39,7 +39,7 @@ pub(crate) async fn observe(
     let Ok(body) = to_bytes(body, BODY_LIMIT).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let mut seen = see(&shared, host, &parts.method, parts.uri.path(), &parts.headers, &body);
+    let mut seen = see(&shared, host, &parts, &body);
     let fault = {
         let mut state = shared.lock();
         state.log.open(&mut seen);
@@ -122,7 +122,9 @@ async fn truncated(response: Response) -> Response {
     Response::from_parts(parts, Body::from_stream(once(ready(Ok(half))).chain(broken)))
 }
 
-fn see(shared: &Shared, host: Host, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> Seen {
+fn see(shared: &Shared, host: Host, request: &Parts, body: &[u8]) -> Seen {
+    let Parts { method, headers, .. } = request;
+    let path = request.uri.path();
     let mut seen = Seen {
         host,
         method: method.to_string(),

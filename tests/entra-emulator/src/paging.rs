@@ -18,15 +18,17 @@ pub(crate) struct Limits {
     pub(crate) largest: usize,
 }
 
-/// The page of `entries` that is asked for. The address of the next one says nothing to whoever reads it.
-pub(crate) fn page(
-    shared: &Shared,
-    path: &str,
-    context: &str,
-    options: &Options,
-    limits: Limits,
-    entries: Vec<Value>,
-) -> Result<Json<Value>, GraphError> {
+/// A whole list, of which a request gets one page.
+pub(crate) struct List<'a> {
+    /// The part of `@odata.context` behind `$metadata#`.
+    pub(crate) context: &'a str,
+    pub(crate) limits: Limits,
+    pub(crate) entries: Vec<Value>,
+}
+
+/// The page of a list that is asked for. The address of the next one says nothing to whoever reads it.
+pub(crate) fn page(shared: &Shared, path: &str, options: &Options, list: List<'_>) -> Result<Json<Value>, GraphError> {
+    let List { context, limits, entries } = list;
     let top = number(options, "$top")?.unwrap_or(limits.default);
     if !(1..=limits.largest).contains(&top) {
         let message =

@@ -72,107 +72,88 @@ pub fn http_client(ca_pem: &str) -> anyhow::Result<Client> {
         .build()?)
 }
 
-/// Signs a user in to a public client: the page, the form, the code, the tokens.
-///
-/// # Errors
-/// With Entra's own text, when it refuses.
-pub async fn sign_in(
-    authority: &Authority,
-    tenant: Uuid,
-    client: Uuid,
-    redirect_uri: &str,
-    user: &str,
-    scopes: &[&str],
-) -> anyhow::Result<Tokens> {
-    sign_in_with_claims(authority, tenant, client, redirect_uri, user, scopes, None).await
+/// A user's sign-in to a public client.
+#[derive(Clone, Copy, Debug)]
+pub struct SignIn<'a> {
+    /// The authority that the user signs in at.
+    pub authority: &'a Authority,
+    /// The user's tenant.
+    pub tenant: Uuid,
+    /// The public client.
+    pub client: Uuid,
+    /// A redirect URI of the client.
+    pub redirect_uri: &'a str,
+    /// The user's principal name.
+    pub user: &'a str,
+    /// The scopes that the client asks for.
+    pub scopes: &'a [&'a str],
+    /// The JSON that a claims challenge holds, where the sign-in answers one.
+    pub claims: Option<&'a str>,
 }
 
-/// As [`sign_in`], answering a claims challenge: `claims` is the JSON that the challenge holds.
-///
-/// # Errors
-/// With Entra's own text, when it refuses.
-pub async fn sign_in_with_claims(
-    authority: &Authority,
-    tenant: Uuid,
-    client: Uuid,
-    redirect_uri: &str,
-    user: &str,
-    scopes: &[&str],
-    claims: Option<&str>,
-) -> anyhow::Result<Tokens> {
-    let code = authorize_with_claims(authority, tenant, client, redirect_uri, user, scopes, claims).await?;
-    let answer = http_client(&authority.ca_pem)?
-        .post(format!("{}/{tenant}/oauth2/v2.0/token", authority.url))
-        .form(&[
-            ("grant_type", "authorization_code"),
-            ("client_id", &client.to_string()),
-            ("code", &code.code),
-            ("redirect_uri", redirect_uri),
-            ("code_verifier", &code.verifier),
-        ])
-        .send()
-        .await?;
-    if answer.status().is_success() {
-        return Ok(answer.json().await?);
+impl SignIn<'_> {
+    /// Signs the user in: the page, the form, the code, the tokens.
+    ///
+    /// # Errors
+    /// With Entra's own text, when it refuses.
+    pub async fn tokens(self) -> anyhow::Result<Tokens> {
+        let Self { authority, tenant, client, redirect_uri, .. } = self;
+        let code = self.code().await?;
+        let answer = http_client(&authority.ca_pem)?
+            .post(format!("{}/{tenant}/oauth2/v2.0/token", authority.url))
+            .form(&[
+                ("grant_type", "authorization_code"),
+                ("client_id", &client.to_string()),
+                ("code", &code.code),
+                ("redirect_uri", redirect_uri),
+                ("code_verifier", &code.verifier),
+            ])
+            .send()
+            .await?;
+        if answer.status().is_success() {
+            return Ok(answer.json().await?);
+        }
+        let refusal: Value = answer.json().await?;
+        bail!("the code was refused: {}", refusal.get("error_description").unwrap_or(&refusal))
     }
-    let refusal: Value = answer.json().await?;
-    bail!("the code was refused: {}", refusal.get("error_description").unwrap_or(&refusal))
-}
 
-/// The first half of [`sign_in`]: up to the code.
-///
-/// # Errors
-/// With Entra's own text, when it refuses.
-pub async fn authorize(
-    authority: &Authority,
-    tenant: Uuid,
-    client: Uuid,
-    redirect_uri: &str,
-    user: &str,
-    scopes: &[&str],
-) -> anyhow::Result<AuthorizationCode> {
-    authorize_with_claims(authority, tenant, client, redirect_uri, user, scopes, None).await
-}
-
-async fn authorize_with_claims(
-    authority: &Authority,
-    tenant: Uuid,
-    client: Uuid,
-    redirect_uri: &str,
-    user: &str,
-    scopes: &[&str],
-    claims: Option<&str>,
-) -> anyhow::Result<AuthorizationCode> {
-    let http = http_client(&authority.ca_pem)?;
-    let verifier = random_token();
-    let state = random_token();
-    let page = http
-        .get(format!("{}/{tenant}/oauth2/v2.0/authorize", authority.url))
-        .query(&[
-            ("client_id", client.to_string().as_str()),
-            ("response_type", "code"),
-            ("redirect_uri", redirect_uri),
-            ("response_mode", "query"),
-            ("scope", &scopes.join(" ")),
-            ("state", &state),
-            ("nonce", &random_token()),
-            ("code_challenge", &hashed(&verifier)),
-            ("code_challenge_method", "S256"),
-        ])
-        .query(&claims.map(|claims| ("claims", claims)).as_slice())
-        .send()
-        .await?;
-    // An error that the client may be told about comes by the same way as a code.
-    if let Some(location) = page.headers().get(LOCATION) {
-        return code_from(location.to_str()?, &state).map(|code| AuthorizationCode { code, verifier });
+    /// Signs the user in up to the code.
+    ///
+    /// # Errors
+    /// With Entra's own text, when it refuses.
+    pub async fn code(self) -> anyhow::Result<AuthorizationCode> {
+        let Self { authority, tenant, client, redirect_uri, user, scopes, claims } = self;
+        let http = http_client(&authority.ca_pem)?;
+        let verifier = random_token();
+        let state = random_token();
+        let page = http
+            .get(format!("{}/{tenant}/oauth2/v2.0/authorize", authority.url))
+            .query(&[
+                ("client_id", client.to_string().as_str()),
+                ("response_type", "code"),
+                ("redirect_uri", redirect_uri),
+                ("response_mode", "query"),
+                ("scope", &scopes.join(" ")),
+                ("state", &state),
+                ("nonce", &random_token()),
+                ("code_challenge", &hashed(&verifier)),
+                ("code_challenge_method", "S256"),
+            ])
+            .query(&claims.map(|claims| ("claims", claims)).as_slice())
+            .send()
+            .await?;
+        // An error that the client may be told about comes by the same way as a code.
+        if let Some(location) = page.headers().get(LOCATION) {
+            return code_from(location.to_str()?, &state).map(|code| AuthorizationCode { code, verifier });
+        }
+        let (action, mut inputs) = read_form(&page.text().await?)?;
+        inputs.push((USER_INPUT.to_owned(), user.to_owned()));
+        let answer = http.post(action).form(&inputs).send().await?;
+        let Some(location) = answer.headers().get(LOCATION) else {
+            bail!("{user} cannot sign in: {}", alert(&answer.text().await?)?);
+        };
+        code_from(location.to_str()?, &state).map(|code| AuthorizationCode { code, verifier })
     }
-    let (action, mut inputs) = read_form(&page.text().await?)?;
-    inputs.push((USER_INPUT.to_owned(), user.to_owned()));
-    let answer = http.post(action).form(&inputs).send().await?;
-    let Some(location) = answer.headers().get(LOCATION) else {
-        bail!("{user} cannot sign in: {}", alert(&answer.text().await?)?);
-    };
-    code_from(location.to_str()?, &state).map(|code| AuthorizationCode { code, verifier })
 }
 
 fn code_from(location: &str, state: &str) -> anyhow::Result<String> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     configuration::{Group, User},
     graph::{Caller, GraphError, Options, Permissions, Target, select},
-    paging::{Limits, page},
+    paging::{Limits, List, page},
     state::Shared,
 };
 
@@ -107,7 +107,8 @@ fn list<'g>(
         });
         select(entry, options)
     };
-    page(shared, path, "directoryObjects", options, PAGES, groups.map(entry).collect())
+    let entries = groups.map(entry).collect();
+    page(shared, path, options, List { context: "directoryObjects", limits: PAGES, entries })
 }
 
 /// The body of `checkMemberGroups`.

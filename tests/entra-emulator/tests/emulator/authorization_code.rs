@@ -2,7 +2,7 @@
 
 use entra_emulator::{
     GroupMembershipClaims, OptionalClaim,
-    sign_in::{self, AuthorizationCode},
+    sign_in::{AuthorizationCode, SignIn},
 };
 use reqwest::{Response, header::LOCATION};
 use serde_json::{Value, json};
@@ -15,9 +15,18 @@ use crate::world::{EMULATOR, REDIRECT_URI, World, claims, refusal};
 async fn code(world: &World) -> AuthorizationCode {
     let scope = world.api_scope("mcp.access");
     let scopes = ["openid", "offline_access", scope.as_str()];
-    sign_in::authorize(&world.authority(), world.tenant, world.desktop, REDIRECT_URI, "alice@contoso.com", &scopes)
-        .await
-        .unwrap()
+    SignIn {
+        authority: &world.authority(),
+        tenant: world.tenant,
+        client: world.desktop,
+        redirect_uri: REDIRECT_URI,
+        user: "alice@contoso.com",
+        scopes: &scopes,
+        claims: None,
+    }
+    .code()
+    .await
+    .unwrap()
 }
 
 async fn redeem(world: &World, code: &str, verifier: &str, redirect_uri: &str) -> (u16, Value) {
@@ -320,9 +329,16 @@ async fn form_post_returns_the_code_in_a_form() {
 async fn nobody_signs_in_who_is_unknown_or_disabled() {
     let world = World::with(|tenant| tenant.users[1].account_enabled = false);
     for (user, code) in [("carol@contoso.com", "AADSTS50034"), ("bob@contoso.com", "AADSTS50057")] {
-        let refused =
-            sign_in::sign_in(&world.authority(), world.tenant, world.desktop, REDIRECT_URI, user, &["User.Read"]).await;
-        let text = refused.unwrap_err().to_string();
+        let refused = SignIn {
+            authority: &world.authority(),
+            tenant: world.tenant,
+            client: world.desktop,
+            redirect_uri: REDIRECT_URI,
+            user,
+            scopes: &["User.Read"],
+            claims: None,
+        };
+        let text = refused.tokens().await.unwrap_err().to_string();
         assert!(text.contains(code), "{text}");
     }
 }

@@ -4,7 +4,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use entra_emulator::{
     ConditionalAccess, OptionalClaim,
-    sign_in::{Tokens, sign_in_with_claims},
+    sign_in::{SignIn, Tokens},
 };
 use serde_json::{Value, json};
 
@@ -17,10 +17,18 @@ fn guarded(access: ConditionalAccess) -> World {
 async fn sign_in_again(world: &World, claims: &str) -> Tokens {
     let scope = world.api_scope("mcp.access");
     let scopes = ["offline_access", scope.as_str()];
-    let (authority, user) = (world.authority(), "alice@contoso.com");
-    sign_in_with_claims(&authority, world.tenant, world.desktop, REDIRECT_URI, user, &scopes, Some(claims))
-        .await
-        .unwrap()
+    SignIn {
+        authority: &world.authority(),
+        tenant: world.tenant,
+        client: world.desktop,
+        redirect_uri: REDIRECT_URI,
+        user: "alice@contoso.com",
+        scopes: &scopes,
+        claims: Some(claims),
+    }
+    .tokens()
+    .await
+    .unwrap()
 }
 
 async fn refresh(world: &World, refresh_token: &str, claims: Option<&str>) -> (u16, Value) {

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use entra_emulator::{
     App, AppRole, Configuration, Control, EntraEmulator, FederatedCredential, Group, GroupMembershipClaims,
     LoggedRequest, MemberType, Message, OptionalClaim, RoleAssignment, TOKEN_EXCHANGE_AUDIENCE, Tenant, User,
-    sign_in::{self, Authority, Tokens},
+    sign_in::{self, Authority, SignIn, Tokens},
 };
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
@@ -229,10 +229,18 @@ impl World {
     }
 
     pub(crate) async fn sign_in(&self, user: &str, scopes: &[&str]) -> Tokens {
-        let name = format!("{user}@contoso.com");
-        sign_in::sign_in(&self.authority(), self.tenant, self.desktop, "http://localhost:5123/callback", &name, scopes)
-            .await
-            .unwrap()
+        SignIn {
+            authority: &self.authority(),
+            tenant: self.tenant,
+            client: self.desktop,
+            redirect_uri: "http://localhost:5123/callback",
+            user: &format!("{user}@contoso.com"),
+            scopes,
+            claims: None,
+        }
+        .tokens()
+        .await
+        .unwrap()
     }
 
     pub(crate) fn authority(&self) -> Authority {

@@ -103,7 +103,7 @@ impl Edge {
     }
 
     async fn start_with(client: Client, identity: Identity, pods: Pods) -> anyhow::Result<Self> {
-        let guard = Arc::new((NetworkPolicies::start(&client).await?, identity));
+        let forwarder = Arc::new(Forwarder { policies: NetworkPolicies::start(&client).await?, identity, pods });
         status::create_class(&client).await.context("create the ingress class")?;
         let resolver = Arc::new(Resolver::new()?);
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
@@ -111,7 +111,7 @@ impl Edge {
         let turn = Arc::new(AtomicUsize::new(0));
         let serving = serve(Some(acceptor(Arc::clone(&resolver))?), move |request, from| {
             let turn = turn.fetch_add(1, Ordering::Relaxed);
-            handle(request, from, routes.load_full(), Arc::clone(&guard), turn, pods)
+            handle(request, from, routes.load_full(), Arc::clone(&forwarder), turn)
         })
         .await?;
 
@@ -169,14 +169,21 @@ fn acceptor(resolver: Arc<Resolver>) -> anyhow::Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// The way from the edge to pods.
+struct Forwarder {
+    policies: NetworkPolicies,
+    /// The edge's own identity to the policies.
+    identity: Identity,
+    pods: Pods,
+}
+
 /// Takes the endpoints in turns, and the next where one cannot be reached.
 async fn handle(
     mut request: Request<Incoming>,
     from: IpAddr,
     table: Arc<Table>,
-    guard: Arc<(NetworkPolicies, Identity)>,
+    forwarder: Arc<Forwarder>,
     turn: usize,
-    pods: Pods,
 ) -> Response<Body> {
     let Some(host) = host(&request) else {
         return answer(StatusCode::BAD_REQUEST, "the request names no host");
@@ -195,7 +202,7 @@ async fn handle(
     if backend.targets.is_empty() {
         return answer(StatusCode::SERVICE_UNAVAILABLE, format!("{whose} has no ready endpoint"));
     }
-    let (policies, identity) = &*guard;
+    let Forwarder { policies, identity, pods } = &*forwarder;
     let check = |target: &Target| policies.check(identity, target.pod.ip(), target.port);
     let open: Vec<Target> = backend.targets.iter().filter(|target| check(target).is_ok()).copied().collect();
     if let (Some(Err(why)), true) = (backend.targets.first().map(check), open.is_empty()) {
@@ -203,7 +210,7 @@ async fn handle(
     }
     set_forwarded(request.headers_mut(), &host, from);
     let until = backend.limit.map(|limit| Instant::now() + limit);
-    let forwarded = forward(request, in_turn(&open, turn), pods);
+    let forwarded = forward(request, in_turn(&open, turn), *pods);
     let forwarded = match until {
         Some(until) => timeout_at(until, forwarded).await,
         None => Ok(forwarded.await),

@@ -47,39 +47,63 @@ impl PodEnd {
 
 /// Lets a TCP connection through, or names the end whose policies do not. What no policy selects is open.
 pub(crate) fn check(policies: &[NetworkPolicy], from: &End, to: &End, port: u16) -> Result<(), String> {
-    if let Some(pod) = &from.pod {
-        let rules = |spec: &NetworkPolicySpec| {
-            let rules = spec.egress.iter().flatten();
-            rules.map(|rule| (rule.to.clone(), rule.ports.clone())).collect()
-        };
-        if !is_open(policies, pod, "Egress", rules, to, to, port) {
-            return Err(format!("no NetworkPolicy of namespace {} lets the connection out", pod.namespace));
-        }
-    }
-    if let Some(pod) = &to.pod {
-        let rules = |spec: &NetworkPolicySpec| {
-            let rules = spec.ingress.iter().flatten();
-            rules.map(|rule| (rule.from.clone(), rule.ports.clone())).collect()
-        };
-        if !is_open(policies, pod, "Ingress", rules, from, to, port) {
-            return Err(format!("no NetworkPolicy of namespace {} lets the connection in", pod.namespace));
+    let connection = Connection { from, to, port };
+    for (direction, end, way) in [(Direction::Egress, from, "out"), (Direction::Ingress, to, "in")] {
+        if let Some(pod) = &end.pod
+            && !is_open(policies, pod, direction, connection)
+        {
+            return Err(format!("no NetworkPolicy of namespace {} lets the connection {way}", pod.namespace));
         }
     }
     Ok(())
 }
 
+/// A TCP connection.
+#[derive(Clone, Copy)]
+struct Connection<'a> {
+    from: &'a End,
+    to: &'a End,
+    port: u16,
+}
+
+/// A direction, from the pod that a policy selects.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Ingress,
+    Egress,
+}
+
+impl Direction {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "Ingress",
+            Self::Egress => "Egress",
+        }
+    }
+
+    /// The other end of a connection.
+    fn peer<'a>(self, connection: Connection<'a>) -> &'a End {
+        match self {
+            Self::Ingress => connection.from,
+            Self::Egress => connection.to,
+        }
+    }
+
+    fn rules(self, spec: &NetworkPolicySpec) -> Vec<Rule> {
+        let ingress = spec.ingress.iter().flatten();
+        let egress = spec.egress.iter().flatten();
+        match self {
+            Self::Ingress => ingress.map(|rule| (rule.from.clone(), rule.ports.clone())).collect(),
+            Self::Egress => egress.map(|rule| (rule.to.clone(), rule.ports.clone())).collect(),
+        }
+    }
+}
+
 /// A rule of either direction: peers and ports, each of which means all where it is empty.
 type Rule = (Option<Vec<NetworkPolicyPeer>>, Option<Vec<NetworkPolicyPort>>);
 
-fn is_open(
-    policies: &[NetworkPolicy],
-    subject: &PodEnd,
-    direction: &str,
-    rules: impl Fn(&NetworkPolicySpec) -> Vec<Rule>,
-    peer: &End,
-    to: &End,
-    port: u16,
-) -> bool {
+fn is_open(policies: &[NetworkPolicy], subject: &PodEnd, direction: Direction, connection: Connection<'_>) -> bool {
+    let (Connection { to, port, .. }, peer) = (connection, direction.peer(connection));
     let ours = policies.iter().filter(|policy| policy.namespace().as_ref() == Some(&subject.namespace));
     let specs = ours.filter_map(|policy| policy.spec.as_ref()).filter(|spec| {
         concerns(spec, direction)
@@ -88,7 +112,7 @@ fn is_open(
     let mut is_selected = false;
     for spec in specs {
         is_selected = true;
-        for (peers, ports) in rules(spec) {
+        for (peers, ports) in direction.rules(spec) {
             let peers = peers.unwrap_or_default();
             let ports = ports.unwrap_or_default();
             if (peers.is_empty() || peers.iter().any(|wanted| is_peer(wanted, &subject.namespace, peer)))
@@ -102,10 +126,10 @@ fn is_open(
 }
 
 /// Without policyTypes a policy is one of ingress, and of egress too where it has rules for that.
-fn concerns(spec: &NetworkPolicySpec, direction: &str) -> bool {
+fn concerns(spec: &NetworkPolicySpec, direction: Direction) -> bool {
     match spec.policy_types.as_deref() {
-        Some(types) if !types.is_empty() => types.iter().any(|known| known == direction),
-        _ => direction == "Ingress" || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
+        Some(types) if !types.is_empty() => types.iter().any(|known| known == direction.as_str()),
+        _ => direction == Direction::Ingress || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::plan::{self, Process};
+use super::plan::{self, Process, Surroundings};
 use super::pod::PodContext;
 use super::probes::{Finding, Prober, Purpose};
 use super::sources::{Sources, of_environment};
@@ -171,8 +171,9 @@ async fn planned(pod: &PodContext, container: &Container, image: &Image) -> Proc
         let references = of_environment(container);
         let outcome = match Sources::fetch(&pod.node.client, &pod.namespace(), references).await {
             Ok(sources) => {
-                let (volumes, address) = (pod.volumes_folder(), pod.address.listening());
-                plan::process(&pod.pod, container, image, &sources, &volumes, address).map_err(anyhow::Error::from)
+                let (sources, volumes, address) = (&sources, &pod.volumes_folder(), pod.address.listening());
+                let surroundings = Surroundings { sources, volumes, address };
+                plan::process(&pod.pod, container, image, &surroundings).map_err(anyhow::Error::from)
             }
             Err(error) => Err(error),
         };

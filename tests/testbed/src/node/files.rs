@@ -45,69 +45,76 @@ pub(super) fn tokens(volumes: &[Volume]) -> impl Iterator<Item = (TokenKey, &Ser
     })
 }
 
-/// Decides what `volume` holds.
-pub(super) fn content(
-    pod: &Pod,
-    volume: &Volume,
-    sources: &Sources,
-    tokens: &BTreeMap<TokenKey, String>,
-    address: Ipv4Addr,
-) -> Result<Content, Missing> {
-    if volume.empty_dir.is_some() {
-        return Ok(Content::Empty);
-    }
-    let mut files = Files::new();
-    if let Some(from) = &volume.config_map {
-        let data = sources.data(Kind::ConfigMap, &from.name, from.optional)?;
-        let mode = from.default_mode;
-        files.extend(selected(Kind::ConfigMap, data, from.items.as_deref(), from.optional, mode)?);
-    } else if let Some(from) = &volume.secret {
-        let name = from.secret_name.as_deref().unwrap_or_default();
-        let data = sources.data(Kind::Secret, name, from.optional)?;
-        let mode = from.default_mode;
-        files.extend(selected(Kind::Secret, data, from.items.as_deref(), from.optional, mode)?);
-    } else if let Some(from) = &volume.downward_api {
-        files.extend(downward(pod, from.items.as_deref(), from.default_mode, address)?);
-    } else if let Some(from) = &volume.projected {
-        for source in from.sources.iter().flatten() {
-            files.extend(projected(pod, &volume.name, source, from.default_mode, sources, tokens, address)?);
-        }
-    } else {
-        return Err(Missing::Unsupported("this kind of volume"));
-    }
-    Ok(Content::Files(files))
+/// The origin of what the volumes of a pod hold.
+pub(super) struct Origin<'a> {
+    pub(super) pod: &'a Pod,
+    pub(super) sources: &'a Sources,
+    pub(super) tokens: &'a BTreeMap<TokenKey, String>,
+    /// The address of the pod.
+    pub(super) address: Ipv4Addr,
 }
 
-fn projected(
-    pod: &Pod,
-    volume: &str,
-    source: &VolumeProjection,
-    mode: Option<i32>,
-    sources: &Sources,
-    tokens: &BTreeMap<TokenKey, String>,
-    address: Ipv4Addr,
-) -> Result<Files, Missing> {
-    let mut files = Files::new();
-    if let Some(from) = &source.config_map {
-        let data = sources.data(Kind::ConfigMap, &from.name, from.optional)?;
-        files.extend(selected(Kind::ConfigMap, data, from.items.as_deref(), from.optional, mode)?);
+impl Origin<'_> {
+    /// Decides what `volume` holds.
+    pub(super) fn content(&self, volume: &Volume) -> Result<Content, Missing> {
+        if volume.empty_dir.is_some() {
+            return Ok(Content::Empty);
+        }
+        let mut files = Files::new();
+        if let Some(from) = &volume.config_map {
+            let data = self.sources.data(Kind::ConfigMap, &from.name, from.optional)?;
+            let mode = from.default_mode;
+            files.extend(selected(Kind::ConfigMap, data, from.items.as_deref(), from.optional, mode)?);
+        } else if let Some(from) = &volume.secret {
+            let name = from.secret_name.as_deref().unwrap_or_default();
+            let data = self.sources.data(Kind::Secret, name, from.optional)?;
+            let mode = from.default_mode;
+            files.extend(selected(Kind::Secret, data, from.items.as_deref(), from.optional, mode)?);
+        } else if let Some(from) = &volume.downward_api {
+            files.extend(self.downward(from.items.as_deref(), from.default_mode)?);
+        } else if let Some(from) = &volume.projected {
+            for source in from.sources.iter().flatten() {
+                files.extend(self.projected(&volume.name, source, from.default_mode)?);
+            }
+        } else {
+            return Err(Missing::Unsupported("this kind of volume"));
+        }
+        Ok(Content::Files(files))
     }
-    if let Some(from) = &source.secret {
-        let data = sources.data(Kind::Secret, &from.name, from.optional)?;
-        files.extend(selected(Kind::Secret, data, from.items.as_deref(), from.optional, mode)?);
+
+    fn projected(&self, volume: &str, source: &VolumeProjection, mode: Option<i32>) -> Result<Files, Missing> {
+        let mut files = Files::new();
+        if let Some(from) = &source.config_map {
+            let data = self.sources.data(Kind::ConfigMap, &from.name, from.optional)?;
+            files.extend(selected(Kind::ConfigMap, data, from.items.as_deref(), from.optional, mode)?);
+        }
+        if let Some(from) = &source.secret {
+            let data = self.sources.data(Kind::Secret, &from.name, from.optional)?;
+            files.extend(selected(Kind::Secret, data, from.items.as_deref(), from.optional, mode)?);
+        }
+        if let Some(from) = &source.downward_api {
+            files.extend(self.downward(from.items.as_deref(), mode)?);
+        }
+        if let Some(from) = &source.service_account_token {
+            let token = self.tokens.get(&(volume.to_owned(), from.path.clone()));
+            let token = token.ok_or(Missing::Unsupported("a token it did not request"))?;
+            files.insert(PathBuf::from(&from.path), file(token.as_bytes(), None, mode));
+        }
+        if source.cluster_trust_bundle.is_some() {
+            return Err(Missing::Unsupported("cluster trust bundles"));
+        }
+        Ok(files)
     }
-    if let Some(from) = &source.downward_api {
-        files.extend(downward(pod, from.items.as_deref(), mode, address)?);
+
+    fn downward(&self, items: Option<&[DownwardAPIVolumeFile]>, default_mode: Option<i32>) -> Result<Files, Missing> {
+        let mut files = Files::new();
+        for item in items.into_iter().flatten() {
+            let selector = item.field_ref.as_ref().ok_or(Missing::Unsupported("resourceFieldRef"))?;
+            let value = field(self.pod, selector, self.address)?;
+            files.insert(PathBuf::from(&item.path), file(value.as_bytes(), item.mode, default_mode));
+        }
+        Ok(files)
     }
-    if let Some(from) = &source.service_account_token {
-        let token = tokens.get(&(volume.to_owned(), from.path.clone()));
-        let token = token.ok_or(Missing::Unsupported("a token it did not request"))?;
-        files.insert(PathBuf::from(&from.path), file(token.as_bytes(), None, mode));
-    }
-    if source.cluster_trust_bundle.is_some() {
-        return Err(Missing::Unsupported("cluster trust bundles"));
-    }
-    Ok(files)
 }
 
 /// The keys that `items` name, or all.
@@ -138,21 +145,6 @@ fn selected(
     Ok(files)
 }
 
-fn downward(
-    pod: &Pod,
-    items: Option<&[DownwardAPIVolumeFile]>,
-    default_mode: Option<i32>,
-    address: Ipv4Addr,
-) -> Result<Files, Missing> {
-    let mut files = Files::new();
-    for item in items.into_iter().flatten() {
-        let selector = item.field_ref.as_ref().ok_or(Missing::Unsupported("resourceFieldRef"))?;
-        let value = field(pod, selector, address)?;
-        files.insert(PathBuf::from(&item.path), file(value.as_bytes(), item.mode, default_mode));
-    }
-    Ok(files)
-}
-
 fn file(content: &[u8], mode: Option<i32>, default_mode: Option<i32>) -> File {
     let mode = mode.or(default_mode).unwrap_or(DEFAULT_MODE);
     File { content: content.to_vec(), mode: u32::try_from(mode).unwrap_or_default() & 0o777 }
@@ -173,7 +165,8 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "labels": { "l": "v" } } })).unwrap();
         let volume: Volume = serde_json::from_value(volume).unwrap();
         let tokens = BTreeMap::from([(("v".to_owned(), "token".to_owned()), "jwt".to_owned())]);
-        content(&pod, &volume, &sources(), &tokens, Ipv4Addr::LOCALHOST)
+        let (pod, sources, tokens, address) = (&pod, &sources(), &tokens, Ipv4Addr::LOCALHOST);
+        Origin { pod, sources, tokens, address }.content(&volume)
     }
 
     fn files_of(volume: Value) -> Files {

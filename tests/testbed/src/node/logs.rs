@@ -7,6 +7,8 @@ use anyhow::Context;
 use http::{Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Bytes;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::pem::PemObject;
@@ -29,7 +31,9 @@ impl Logs {
     }
 
     /// The log of one run of a container.
-    pub(super) fn file(&self, namespace: &str, pod: &str, uid: &str, container: &str, restarts: i32) -> PathBuf {
+    pub(super) fn file(&self, pod: &Pod, container: &str, restarts: i32) -> PathBuf {
+        let (namespace, uid) = (pod.namespace().unwrap_or_default(), pod.uid().unwrap_or_default());
+        let pod = pod.name_any();
         self.0.join(format!("{namespace}_{pod}_{uid}")).join(container).join(format!("{restarts}.log"))
     }
 
@@ -159,8 +163,12 @@ mod tests {
     fn a_containers_last_run_is_the_tenth_after_the_ninth() {
         let folder = tempfile::tempdir().unwrap();
         let logs = Logs::new(folder.path().to_owned());
+        let mut pod = Pod::default();
+        pod.metadata.namespace = Some("n".into());
+        pod.metadata.name = Some("p".into());
+        pod.metadata.uid = Some("u".into());
         for restarts in [9, 10] {
-            let file = logs.file("n", "p", "u", "c", restarts);
+            let file = logs.file(&pod, "c", restarts);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, format!("run {restarts}\n")).unwrap();
         }

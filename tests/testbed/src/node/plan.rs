@@ -26,16 +26,23 @@ pub(super) struct Process {
     pub(super) account: Option<Account>,
 }
 
-/// Plans the process of `container`, an image of which is `image`; `volumes` is the folder that holds the pod's volumes
-/// by name.
+/// The part of a container's surroundings that its process is planned from.
+pub(super) struct Surroundings<'a> {
+    pub(super) sources: &'a Sources,
+    /// The folder that holds the pod's volumes by name.
+    pub(super) volumes: &'a Path,
+    /// The address of the pod.
+    pub(super) address: Ipv4Addr,
+}
+
+/// Plans the process of a container, and of the image that it names.
 pub(super) fn process(
     pod: &Pod,
     container: &Container,
     image: &Image,
-    sources: &Sources,
-    volumes: &Path,
-    address: Ipv4Addr,
+    surroundings: &Surroundings<'_>,
 ) -> Result<Process, Missing> {
+    let Surroundings { sources, volumes, address } = *surroundings;
     let environment = environment(pod, container, sources, address)?;
     let translation = translation(container, &environment, volumes, address);
     let expanded = |text: &String| {
@@ -163,7 +170,8 @@ mod tests {
         .unwrap();
         let image = Image { program: "/target/server".into(), arguments: vec!["serve".to_owned()] };
         let container = &pod.spec.as_ref().unwrap().containers[0];
-        process(&pod, container, &image, sources, Path::new("/v"), Ipv4Addr::new(127, 244, 1, 2))
+        let (volumes, address) = (Path::new("/v"), Ipv4Addr::new(127, 244, 1, 2));
+        process(&pod, container, &image, &Surroundings { sources, volumes, address })
     }
 
     fn planned(container: Value) -> Process {

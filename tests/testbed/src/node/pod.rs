@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::claim::Claim;
 use super::container::{self, Restart, Stop, seconds, unless_stopped};
 use super::state::{ContainerState, PodState};
-use super::status::{self, Conditions};
+use super::status::{self, Conditions, Run};
 use super::volumes::Volumes;
 use super::{NodeContext, Severity, request};
 
@@ -141,7 +141,7 @@ impl PodContext {
     /// The log of the container's next run.
     pub(super) fn next_log(&self, container: &str) -> PathBuf {
         let restarts = self.state.borrow().container(container).map_or(0, |state| state.restarts);
-        self.node.logs.file(&self.namespace(), &self.pod.name_any(), &self.uid(), container, restarts)
+        self.node.logs.file(&self.pod, container, restarts)
     }
 
     /// How long its processes may take to end.
@@ -347,8 +347,8 @@ impl Reporter {
     async fn report(&mut self, context: &PodContext, updates: &Updates) -> anyhow::Result<()> {
         let pod = Arc::clone(&updates.borrow());
         let state = context.state.borrow().clone();
-        let address = context.address.announced();
-        let patch = status::patch(&pod, &state, address, context.since, &mut self.conditions, Timestamp::now());
+        let run = Run { address: context.address.announced(), since: context.since };
+        let patch = status::patch(&pod, &state, run, &mut self.conditions, Timestamp::now());
         if self.written.as_ref() == Some(&patch) {
             return Ok(());
         }

@@ -18,17 +18,17 @@ use crate::address::Announced;
 /// The conditions last written, by type: whether True, and since when.
 pub(super) type Conditions = BTreeMap<&'static str, (bool, Timestamp)>;
 
+/// The address of a pod, and since when it has run.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    pub(super) address: Announced,
+    pub(super) since: Timestamp,
+}
+
 /// A status as a strategic merge patch. It leaves other writers' conditions alone.
-pub(super) fn patch(
-    pod: &Pod,
-    state: &PodState,
-    address: Announced,
-    since: Timestamp,
-    conditions: &mut Conditions,
-    now: Timestamp,
-) -> Value {
+pub(super) fn patch(pod: &Pod, state: &PodState, run: Run, conditions: &mut Conditions, now: Timestamp) -> Value {
     let observed = pod.metadata.generation;
-    let address = address.to_string();
+    let address = run.address.to_string();
     let written: Vec<_> = verdicts(pod, state)
         .into_iter()
         .map(|verdict| {
@@ -59,7 +59,7 @@ pub(super) fn patch(
             "hostIPs": [{ "ip": HOST_ADDRESS }],
             "podIP": address,
             "podIPs": [{ "ip": address }],
-            "startTime": Time(since),
+            "startTime": Time(run.since),
             "initContainerStatuses": statuses(&state.init_containers, ContainerState::has_succeeded),
             "containerStatuses": statuses(&state.containers, ready),
         }
@@ -242,7 +242,8 @@ mod tests {
 
     fn status(pod: &Pod, state: &PodState) -> Value {
         let mut conditions = Conditions::new();
-        patch(pod, state, Announced::new(0, 1), time(0), &mut conditions, time(9))["status"].clone()
+        patch(pod, state, Run { address: Announced::new(0, 1), since: time(0) }, &mut conditions, time(9))["status"]
+            .clone()
     }
 
     fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
@@ -333,7 +334,7 @@ mod tests {
         let mut conditions = Conditions::new();
         let mut ready_since = |state: &(Pod, PodState), now| {
             let address = Announced::new(0, 1);
-            let patch = patch(&state.0, &state.1, address, time(0), &mut conditions, time(now));
+            let patch = patch(&state.0, &state.1, Run { address, since: time(0) }, &mut conditions, time(now));
             condition(&patch["status"], "Ready")["lastTransitionTime"].clone()
         };
         let unready = state("Always", [running(false), running(true)]);

@@ -17,7 +17,7 @@ use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
 use uuid::Uuid;
 
-use super::files::{Content, Files, TokenKey, content, tokens};
+use super::files::{Content, Files, Origin, TokenKey, tokens};
 use super::request;
 use super::sources::{Sources, of_volumes};
 
@@ -83,7 +83,8 @@ impl Volumes {
     fn publish(&mut self, pod: &Pod, volume: &Volume, sources: &Sources) -> anyhow::Result<()> {
         let tokens = self.tokens.iter().map(|(key, token)| (key.clone(), token.value.clone())).collect();
         let folder = self.folder.join(&volume.name);
-        match content(pod, volume, sources, &tokens, self.address)? {
+        let origin = Origin { pod, sources, tokens: &tokens, address: self.address };
+        match origin.content(volume)? {
             Content::Empty => make_folder(&folder)?,
             Content::Files(files) if self.published.get(&volume.name) == Some(&files) => {}
             Content::Files(files) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use entra_emulator::sign_in::{Authority, Tokens, sign_in, sign_in_with_claims};
+use entra_emulator::sign_in::{Authority, SignIn, Tokens};
 use entra_emulator::{
     App, AppRole, Group, GroupMembershipClaims, MemberType, Message, OptionalClaim, RoleAssignment, Tenant, User,
 };
@@ -69,6 +69,15 @@ pub struct World {
     pub patience: Duration,
 }
 
+/// The names and ids that tell worlds on one stack apart.
+struct Names {
+    namespace: String,
+    host: String,
+    gateway: String,
+    tenant: Uuid,
+    server_app: Uuid,
+}
+
 impl World {
     /// The world of `crds/examples`, to the letter: its namespace, host, tenant and app registration.
     ///
@@ -81,7 +90,7 @@ impl World {
         let app = text("/spec/entra/clientId")?.parse()?;
         let gateway = text("/spec/exposure/gateway/parentRefs/0/name")?.to_owned();
         let (namespace, host) = (text("/metadata/namespace")?.to_owned(), text("/spec/exposure/host")?.to_owned());
-        Self::new(stack, namespace, host, gateway, tenant, app)
+        Self::new(stack, Names { namespace, host, gateway, tenant, server_app: app })
     }
 
     /// A world of its own beside others on the same stack.
@@ -90,17 +99,13 @@ impl World {
     /// Where the tenant cannot be made.
     pub fn beside_others(stack: Arc<Stack>, name: &str) -> anyhow::Result<Self> {
         let host = format!("{name}.mcp.contoso.com");
-        Self::new(stack, name.to_owned(), host, name.to_owned(), Uuid::new_v4(), Uuid::new_v4())
+        let (namespace, gateway) = (name.to_owned(), name.to_owned());
+        let (tenant, server_app) = (Uuid::new_v4(), Uuid::new_v4());
+        Self::new(stack, Names { namespace, host, gateway, tenant, server_app })
     }
 
-    fn new(
-        stack: Arc<Stack>,
-        namespace: String,
-        host: String,
-        gateway: String,
-        tenant: Uuid,
-        server_app: Uuid,
-    ) -> anyhow::Result<Self> {
+    fn new(stack: Arc<Stack>, names: Names) -> anyhow::Result<Self> {
+        let Names { namespace, host, gateway, tenant, server_app } = names;
         let (client_app, sales) = (Uuid::new_v4(), Uuid::new_v4());
         let (alice, bob) = (person("alice", "Alice Example"), person("bob", "Bob Example"));
         let carol = person("carol", "Carol Example");
@@ -284,9 +289,7 @@ impl World {
     /// # Errors
     /// With what Entra answers.
     pub async fn sign_in_for(&self, person: &User, scopes: &[&str]) -> anyhow::Result<Tokens> {
-        let authority = Authority::from(&self.stack.entra);
-        let user = &person.user_principal_name;
-        sign_in(&authority, self.tenant, self.client_app, "http://localhost:8400/", user, scopes).await
+        self.tokens(person, scopes, None).await
     }
 
     /// Signs a person in for claims, as an MCP client does that answers a claims challenge.
@@ -295,10 +298,20 @@ impl World {
     /// With what Entra answers.
     pub async fn sign_in_with(&self, person: &User, claims: &Value) -> anyhow::Result<Tokens> {
         let scope = format!("{}/mcp.access", self.server_app);
-        let (authority, user, claims) =
-            (Authority::from(&self.stack.entra), &person.user_principal_name, claims.to_string());
-        let (redirect_uri, scopes) = ("http://localhost:8400/", ["openid", &scope]);
-        sign_in_with_claims(&authority, self.tenant, self.client_app, redirect_uri, user, &scopes, Some(&claims)).await
+        self.tokens(person, &["openid", &scope], Some(&claims.to_string())).await
+    }
+
+    async fn tokens(&self, person: &User, scopes: &[&str], claims: Option<&str>) -> anyhow::Result<Tokens> {
+        let sign_in = SignIn {
+            authority: &Authority::from(&self.stack.entra),
+            tenant: self.tenant,
+            client: self.client_app,
+            redirect_uri: "http://localhost:8400/",
+            user: &person.user_principal_name,
+            scopes,
+            claims,
+        };
+        sign_in.tokens().await
     }
 
     /// Waits until a condition of the server has this status, and returns it.

@@ -41,7 +41,10 @@ pub(super) fn of_parent(at: usize, parents: &[Parent], attachments: &[Attachment
         .listeners
         .iter()
         .enumerate()
-        .map(|(position, listener)| of_listener(listener, position, at, generation, before, attachments))
+        .map(|(position, listener)| {
+            let is_here = |one: &&Attachment| one.parent == at && one.listeners.contains(&position);
+            of_listener(listener, generation, before, attachments.iter().filter(is_here).count())
+        })
         .collect();
     let conditions = conditions(generation, before, &[accepted, programmed]);
     Some(match &parent.owner {
@@ -65,14 +68,7 @@ fn is_set_of(parent: &Parent, namespace: &str, name: &str) -> bool {
     parent.refused.is_none() && gateway.name == name && gateway.namespace(&own) == namespace
 }
 
-fn of_listener(
-    listener: &Listener,
-    position: usize,
-    parent: usize,
-    generation: Option<i64>,
-    before: Option<&Value>,
-    attachments: &[Attachment],
-) -> Value {
+fn of_listener(listener: &Listener, generation: Option<i64>, before: Option<&Value>, attached_routes: usize) -> Value {
     let name = &listener.spec.name;
     let known = before.and_then(|status| status.get("listeners")).and_then(Value::as_array);
     let before = known.into_iter().flatten().find(|known| known["name"] == name.as_str());
@@ -89,11 +85,10 @@ fn of_listener(
         Verdict::new("ResolvedRefs", unresolved),
         conflicted,
     ];
-    let attached = attachments.iter().filter(|one| one.parent == parent && one.listeners.contains(&position)).count();
     json!({
         "name": name,
         "supportedKinds": [{ "group": GROUP, "kind": "HTTPRoute" }],
-        "attachedRoutes": attached,
+        "attachedRoutes": attached_routes,
         "conditions": conditions(generation, before, &verdicts),
     })
 }
