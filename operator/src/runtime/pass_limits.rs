@@ -1,5 +1,5 @@
-//! Who may run a pass: the leader, over a bounded number of objects at once, each within a deadline, and nobody once the
-//! operator drains. A pass that asks pods leaves its place to others. What became of it is counted and traced.
+//! Limits of passes: only the leader runs them, over a bounded number of objects at once, each within a deadline, and none
+//! begins once the operator drains. A pass that asks pods leaves its place to others. Its outcome is counted and traced.
 
 use std::{
     sync::Arc,
@@ -77,7 +77,10 @@ impl Passes {
             return Ok(Action::await_change());
         };
         let _running = Raised::new(self.metrics.running(self.kind));
-        let span = tracing::info_span!("reconcile", kind = ?self.kind, outcome = Empty);
+        // A field `name` would be a second one in logs of JSON: they have the span's own name there.
+        let span = tracing::info_span!(
+            "reconcile", kind = ?self.kind, namespace = object.namespace(), object = object.name_any(), outcome = Empty
+        );
         let start = Instant::now();
         // Thousands may wait here, and a pass that runs takes ten thousand bytes: they are not taken before.
         let pass =
@@ -93,8 +96,7 @@ impl Passes {
         result
     }
 
-    /// When an object over which a pass failed is looked at again: before long while pods are to be told a policy, whatever
-    /// fails beside that.
+    /// Returns the pause after a failed pass. It is short while pods are to be told a policy, whatever fails beside that.
     pub(crate) fn failed(&self, object: &impl ResourceExt, error: &Error, is_lagging: bool) -> Action {
         let pause = self.failures.next_pause(&object.uid().unwrap_or_default(), error.class());
         let pause = if is_lagging { pause.min(LAGGING) } else { pause };

@@ -39,7 +39,8 @@ async fn each_pass_is_a_span_at_the_collector_and_every_line_of_the_log_is_json(
         spans.extend_from_slice(&body);
     }
     let spans = String::from_utf8_lossy(&spans);
-    for part in ["mcp-entra-operator", "reconcile", "McpServer", "outcome", "Settled"] {
+    for part in ["mcp-entra-operator", "reconcile", "McpServer", "namespace", "default", "traced", "outcome", "Settled"]
+    {
         assert!(spans.contains(part), "{part} is missing in {spans}");
     }
     assert!(!spans.contains("/api/v1"), "requests are nobody's business: {spans}");
@@ -47,6 +48,8 @@ async fn each_pass_is_a_span_at_the_collector_and_every_line_of_the_log_is_json(
     let log = std::fs::read_to_string(&operator.log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.starts_with("leading"))), "{log}");
+    let is_of_pass = |line: &Value| line["span"]["object"] == "traced" && line["span"]["namespace"] == "default";
+    assert!(lines.iter().any(is_of_pass), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
