@@ -11,7 +11,7 @@ pub(crate) use turns::{Member, Next, Turns, Waits, turn};
 
 use crate::objects::{names::ROLL_OUT, views::ChildView};
 
-/// Who wanted a roll-out.
+/// The party that wanted a roll-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RollOut {
     /// The author of the McpServer, or nobody: there is nothing yet that works.

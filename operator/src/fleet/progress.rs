@@ -8,7 +8,7 @@ use crate::{
     objects::views::{ChildView, PodView},
 };
 
-/// How far the upgrade of a Deployment has come.
+/// The progress of a Deployment's upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// There is none, or it is done.

@@ -75,7 +75,7 @@ where
     }
 }
 
-/// What Kubernetes calls a request: as in its roles and its audit log.
+/// The verb of a request, as in Kubernetes' roles and its audit log.
 fn verb(method: &Method, uri: &Uri) -> &'static str {
     match (method, is_collection(uri.path())) {
         (&Method::POST, _) => "create",
@@ -89,7 +89,7 @@ fn verb(method: &Method, uri: &Uri) -> &'static str {
     }
 }
 
-/// Whether a path leads to all objects of a kind: `/api/v1/…` or `/apis/group/version/…`, of one namespace or all.
+/// Returns true if a path leads to all objects of a kind: `/api/v1/…` or `/apis/group/version/…`, of one namespace or all.
 fn is_collection(path: &str) -> bool {
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
     let version = match segments.next() {

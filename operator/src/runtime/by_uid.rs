@@ -21,7 +21,7 @@ impl<T> ByUid<T> {
         self.lock().insert(uid.to_owned(), value);
     }
 
-    /// What is noted of an object, forgetting it.
+    /// Returns what is noted of an object, and forgets it.
     pub(crate) fn take(&self, uid: &str) -> Option<T> {
         self.lock().remove(uid)
     }

@@ -1,4 +1,4 @@
-//! What can go wrong in a pass, and when it is tried again.
+//! Errors of a pass, and the pauses before it is tried again.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::{
 /// Time until an object is looked at again that is about to change without a watch telling.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
-/// Why a pass ended early.
+/// A reason for which a pass ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The API server, or the way to it.
     #[error("{action}: {}", describe(source))]
     Kubernetes {
-        /// What was tried.
+        /// The action that failed.
         action: String,
         source: Box<kube::Error>,
     },
@@ -46,7 +46,7 @@ pub(crate) enum Error {
         command: String,
         source: Box<kube::Error>,
     },
-    /// What was applied is not what the API server then held.
+    /// The API server holds another object than was applied.
     #[error("{object} does not stay as applied: an admission webhook or policy of this cluster changes it: {drift}")]
     Overridden { object: String, drift: Drift },
     /// A document could not be written.
@@ -68,10 +68,10 @@ pub(crate) enum Error {
     NoIdentity(#[from] NoIdentity),
 }
 
-/// When a failed pass is tried again.
+/// The class of an error, which decides when the pass is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// What was written is refused for what it is: a change is awaited.
+    /// The API server refuses the object itself: a change is awaited.
     Terminal,
     /// It may pass by itself: tried again, ever more slowly.
     Transient,

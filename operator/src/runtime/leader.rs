@@ -5,7 +5,7 @@
 //! of it for its whole duration: by their own clocks, since nobody's clock is anybody else's. In the third that lies
 //! between, whatever the old leader still had on its way has ended.
 //!
-//! Why no library does it is told in `docs/adr/0001-leader-election.md`.
+//! The decision against a library is in `docs/adr/0001-leader-election.md`.
 
 use std::time::{Duration, Instant};
 
@@ -28,29 +28,29 @@ use crate::{
 /// The lease's name.
 pub(crate) const LEASE: &str = "mcp-entra-operator";
 
-/// Whether this replica leads.
+/// The state of the election, as this replica sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Leadership(watch::Receiver<bool>);
 
 impl Leadership {
-    /// Nobody's yet, and what changes that.
+    /// A leadership that is nobody's yet, and the sender that changes that.
     pub(crate) fn vacant() -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(false);
         (sender, Self(receiver))
     }
 
-    /// Whether this replica leads now.
+    /// Returns true if this replica leads now.
     pub(crate) fn is_held(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Tells when it begins to.
+    /// A stream with an item each time this replica begins to lead.
     pub(crate) fn gained(&self) -> impl Stream<Item = ()> + Send + 'static {
         WatchStream::new(self.0.clone()).filter(|held| std::future::ready(*held)).map(drop)
     }
 }
 
-/// Why this replica leads no longer. Nothing that it knows can be trusted after that, so that it has to start anew.
+/// A reason for which this replica leads no longer. It can trust nothing that it knows after that, and has to start anew.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaseLost {
     /// The API server took no renewal in time.
@@ -64,7 +64,7 @@ pub enum LeaseLost {
     Taken(String),
 }
 
-/// The rules of the election. Pure: they are told the time.
+/// The decisions about the lease. Pure: the time is an argument.
 struct Election {
     identity: String,
     duration: Duration,
@@ -72,7 +72,7 @@ struct Election {
     seen: Option<(String, Instant)>,
 }
 
-/// The decision about the lease as it is.
+/// The next step with the lease as it is.
 #[derive(Debug, PartialEq)]
 enum LeaseDecision {
     /// To be written: this replica holds it then.
@@ -153,9 +153,9 @@ pub(crate) struct Candidate {
     metrics: Metrics,
     /// The lease as this replica wrote it; none after anything else was answered.
     written: Option<Box<Lease>>,
-    /// Until when this replica may lead.
+    /// The moment until which this replica may lead.
     expires: Option<Instant>,
-    /// Whether the last attempt failed, which is told once.
+    /// True if the last attempt failed, which is told once.
     is_failing: bool,
 }
 
@@ -285,7 +285,7 @@ mod tests {
         Election { identity: identity.into(), duration: SECOND * 15, seen: None }
     }
 
-    /// As the API server stores it.
+    /// A lease as the API server stores it.
     fn mk_stored(claim: LeaseDecision, version: &str) -> Option<Lease> {
         let LeaseDecision::Take(lease) = claim else { panic!("{claim:?}") };
         let mut lease = *lease;

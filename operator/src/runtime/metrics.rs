@@ -1,4 +1,4 @@
-//! What is counted. Never by object: names as labels would grow without bound.
+//! Metrics. None is labelled with an object's name: names would grow without bound.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) struct Metrics {
     orphaned_pods: Gauge,
 }
 
-/// How a pass ended.
+/// The outcome of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Outcome {
     /// There is nothing to do but to look again later.
@@ -40,7 +40,7 @@ pub(crate) enum Outcome {
     Terminal,
 }
 
-/// What a pass was about.
+/// The kind of object that a pass was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(clippy::enum_variant_names, reason = "the kinds' own names")]
 pub(crate) enum Kind {
@@ -124,12 +124,12 @@ impl Metrics {
         metrics
     }
 
-    /// How many objects of a kind wait for a pass.
+    /// The number of objects of a kind that wait for a pass.
     pub(crate) fn queued(&self, kind: Kind) -> Gauge {
         self.queued.get_or_create(&KindLabels { kind }).clone()
     }
 
-    /// How many passes over objects of a kind run.
+    /// The number of passes over objects of a kind that run.
     pub(crate) fn running(&self, kind: Kind) -> Gauge {
         self.running.get_or_create(&KindLabels { kind }).clone()
     }

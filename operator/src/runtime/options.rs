@@ -1,4 +1,4 @@
-//! What whoever runs the operator configures, and what McpServers are therefore allowed.
+//! Options of the operator, and what they allow McpServers.
 
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
@@ -99,7 +99,7 @@ pub struct Options {
     pub listen: SocketAddr,
 }
 
-/// How the Prometheus operator finds PodMonitors.
+/// The way in which the Prometheus operator finds PodMonitors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodMonitors {
     /// The label by which Prometheus selects them, if it does.
@@ -143,7 +143,7 @@ impl Options {
     }
 }
 
-/// Whether a list of names, or of prefixes followed by `*`, has a name.
+/// Returns true if a list of names, or of prefixes followed by `*`, has a name.
 pub(crate) fn matches_any(allowed: &[String], name: &str) -> bool {
     allowed.iter().any(|allowed| match allowed.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),

@@ -21,7 +21,7 @@ impl Gate {
         self.0.clone().wait_for(|open| *open).await.map(drop).map_err(|_| Error::WatchesEnded)
     }
 
-    /// Whether it is open.
+    /// Returns true if it is open.
     pub(crate) fn is_open(&self) -> bool {
         *self.0.borrow()
     }

@@ -2,7 +2,7 @@
 
 use crate::{mcpserver::validate::exposure::Exposed, ownership::Held};
 
-/// Where RFC 9728 §3.1 puts a host's metadata; a resource's path is appended to it.
+/// The path of a host's metadata by RFC 9728 §3.1; a resource's path is appended to it.
 const PROTECTED_RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 
 /// A path on the host.

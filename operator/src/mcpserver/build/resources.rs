@@ -1,4 +1,4 @@
-//! What the server's container requests and may use: the operator's defaults, and what the spec says instead.
+//! Requests and limits of the server's container: the operator's defaults, and what the spec says instead.
 
 use std::collections::BTreeMap;
 
