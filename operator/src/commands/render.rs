@@ -113,8 +113,8 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
         };
         let labels = manifests.labels_of(&owner.namespace)?;
         let all = mappings.iter().map(Mapping::from).chain(cluster_mappings.iter().map(Mapping::from));
-        let policy = build::policy(&owner, Edition::default(), &compile(&Target::of(server, labels.as_ref()), all)?)?;
-        let children = build::children(&validated, &held, Mounted::default())?;
+        let policy = build::policy(&owner, Edition::default(), &compile(&Target::of(server, labels.as_ref()), all)?);
+        let children = build::children(&validated, &held, Mounted::default());
         for child in std::iter::once(&policy).chain(&children) {
             rendered.push_str("---\n");
             rendered.push_str(&serde_yaml::to_string(&Desired::of(child).value)?);

@@ -1,5 +1,5 @@
-//! Turns: which servers may be upgraded now. One namespace has half of them at most. A server whose pods do not come up halts its namespace, two namespaces halt the
-//! fleet, and a server that cannot go on gives its turn back. Pure, but for what is noted of turns.
+//! Turns of upgrades. One namespace has half of them at most. A server whose pods do not come up halts its namespace, two
+//! namespaces halt the fleet, and a server that cannot go on gives its turn back. Pure, but for what is noted of turns.
 
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::Entry},
@@ -16,13 +16,14 @@ use crate::{
     runtime::by_uid::ByUid,
 };
 
-/// How long a server keeps its turn at most. Many pods take long, and somebody may keep theirs from ever being done.
+/// The longest time for which a server keeps its turn. Many pods take long, and somebody may keep theirs from ever being
+/// done.
 const LONGEST_TURN: Duration = Duration::from_secs(60 * 60);
 
 /// Namespaces with a failed upgrade that halt all others: the new version is at fault rather than a namespace.
 const HALTING_NAMESPACES: usize = 2;
 
-/// Why a server's pods are left as they are for now.
+/// A reason for which a server's pods are left as they are for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
     /// As many servers as may be are being upgraded.
@@ -51,6 +52,8 @@ pub(crate) struct Turn {
 #[derive(Clone, Copy)]
 pub(crate) struct Next<'a> {
     pub(crate) owner: &'a Owner,
+    /// Its Deployment as it is now, if there is one, and the progress of that.
+    pub(crate) live: Option<(&'a ChildView, Progress)>,
     /// Hash of the pod template as built.
     pub(crate) template: &'a str,
     /// Hash of what the author asks of the pods: another one asks for the roll-out.
@@ -71,16 +74,15 @@ impl Member {
     }
 }
 
-/// Decides whether a Deployment, whose own progress is given with it, may be applied now.
+/// Decides whether a Deployment may be applied now.
 pub(crate) fn turn(
     next: Next<'_>,
-    live: Option<(&ChildView, Progress)>,
     fleet: impl FnOnce() -> Vec<Member>,
     at_once: usize,
     turns: &Turns,
     now: Instant,
 ) -> Result<RollOut, Waits> {
-    let Some((live, progress)) = live else {
+    let Some((live, progress)) = next.live else {
         turns.take(&next.owner.uid);
         return Ok(RollOut::Requested);
     };
@@ -196,14 +198,14 @@ mod tests {
             others: &[(&str, &str, Progress)],
         ) -> Result<RollOut, Waits> {
             let (owner, requested) = (mk_owner(full_name), RequestedHash::mk("asked"));
-            let next = Next { owner: &owner, template: "new", requested: &requested };
             let own = others.iter().find(|(name, ..)| *name == full_name);
             let (template, progress) =
                 own.map_or(("old", Progress::Settled), |(_, template, progress)| (template, *progress));
             let live = mk_live(template, requested.as_str(), 2, progress == Progress::Paused);
             let fleet =
                 || others.iter().map(|(name, template, progress)| mk_member(name, template, *progress)).collect();
-            turn(next, Some((&live, progress)), fleet, at_once, &self.turns, self.start + elapsed)
+            let next = Next { owner: &owner, live: Some((&live, progress)), template: "new", requested: &requested };
+            turn(next, fleet, at_once, &self.turns, self.start + elapsed)
         }
 
         fn ask(&self, full_name: &str, at_once: usize, others: &[(&str, &str, Progress)]) -> Result<RollOut, Waits> {
@@ -321,11 +323,11 @@ mod tests {
     #[test]
     fn what_the_spec_asks_for_and_what_does_not_work_anyway_waits_for_nobody() {
         let (owner, requested) = (mk_owner("x/b"), RequestedHash::mk("asked"));
-        let next = |template| Next { owner: &owner, template, requested: &requested };
         let halted = || vec![mk_member("x/a", "new", Failed), mk_member("y/a", "new", Failed)];
         let ask = |template, live: Option<&ChildView>| {
             let live = live.map(|live| (live, Settled));
-            turn(next(template), live, halted, 1, &Turns::default(), Instant::now())
+            let next = Next { owner: &owner, live, template, requested: &requested };
+            turn(next, halted, 1, &Turns::default(), Instant::now())
         };
         let held = Err(Waits::HaltedBy("a".into()));
         assert_eq!(ask("new", None), Ok(RollOut::Requested));
@@ -345,9 +347,9 @@ mod tests {
         let fleet = Fleet::new();
         assert_eq!(fleet.ask("x/a", 1, &[("x/a", "old", Settled)]), Ok(RollOut::Upgrade));
         let (owner, requested) = (mk_owner("x/a"), RequestedHash::mk("else"));
-        let next = Next { owner: &owner, template: "newer", requested: &requested };
         let live = mk_live("old", "v1-asked", 2, false);
-        let asked = turn(next, Some((&live, Settled)), Vec::new, 1, &fleet.turns, fleet.start);
+        let next = Next { owner: &owner, live: Some((&live, Settled)), template: "newer", requested: &requested };
+        let asked = turn(next, Vec::new, 1, &fleet.turns, fleet.start);
         assert_eq!(asked, Ok(RollOut::Requested));
         assert_eq!(fleet.ask("x/b", 1, &[("x/a", "newer", Settled), ("x/b", "old", Settled)]), Ok(RollOut::Upgrade));
     }

@@ -53,17 +53,17 @@ fn turn(
     validated: &Validated,
     mounted: Mounted,
     seen: &SeenChildren,
-) -> Result<Result<RollOut, fleet::Waits>, Error> {
+) -> Result<RollOut, fleet::Waits> {
     let Context { world, options, turns, .. } = context;
     let owner = &validated.owner;
     // Without its configuration no pod would start again.
     if !seen.contains_key(&ChildKind::Configuration) {
-        return Ok(Ok(RollOut::Requested));
+        return Ok(RollOut::Requested);
     }
-    let template = build::template_hash(validated, mounted)?;
-    let next = Next { owner, template: &template, requested: &validated.requested_hash };
+    let template = build::template_hash(validated, mounted);
     let live = world.deployment_of(owner);
     let live = live.as_deref().map(|live| (live, progress(live, || world.pods_of(owner))));
+    let next = Next { owner, live, template: &template, requested: &validated.requested_hash };
     let fleet = || {
         let servers = world.servers.state();
         let members = servers.iter().filter_map(|server| {
@@ -74,7 +74,7 @@ fn turn(
         });
         members.collect()
     };
-    Ok(fleet::turn(next, live, fleet, options.at_once.into(), turns, Instant::now()))
+    fleet::turn(next, fleet, options.at_once.into(), turns, Instant::now())
 }
 
 /// Notes at a Deployment that has to wait what its author asks of the pods, where that is noted in a way that this version
@@ -114,8 +114,7 @@ pub(crate) async fn execute(
     };
 
     // The turn is taken last, and given back by whoever does not use it.
-    let turn = turn(context, &validated, mounted, &applier.seen).map_err(|error| outcome.stopped(error))?;
-    let children = match turn {
+    let children = match turn(context, &validated, mounted, &applier.seen) {
         Ok(RollOut::Requested) => children,
         Ok(RollOut::Upgrade) => as_upgrade(children),
         Err(waits) => {
@@ -158,8 +157,8 @@ async fn converge(
     let mut failed = Ok(());
     for child in children {
         let result = applier.child(child).await;
-        let is_ours = || applier.seen.get(&child.kind).is_some_and(Seen::is_ours);
-        let is_end = match (&result, child.kind) {
+        let is_ours = || applier.seen.get(&child.kind()).is_some_and(Seen::is_ours);
+        let is_end = match (&result, child.kind()) {
             (Ok(()), _) => false,
             (Err(Failure::Conflict(_)), _) | (_, ChildKind::NetworkPolicy) => true,
             (_, kind) => kind.is_referred_to() && !is_ours(),

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
 use crate::{
     fleet::RollOut,
     mcpserver::{build, validate::Validated},
@@ -32,35 +30,37 @@ pub(crate) fn plan(
     server: Option<(&Validated, &Held)>,
     mounted: Mounted,
     missing: impl FnOnce(&[Child]) -> BTreeSet<ChildKind>,
-) -> Result<Plan, serde_json::Error> {
+) -> Plan {
     let Some((validated, held)) = server else {
-        return Ok(Plan { children: None, wanted: wanted(&[]), missing: BTreeSet::new() });
+        return Plan { children: None, wanted: wanted(&[]), missing: BTreeSet::new() };
     };
-    let mut children = build::children(validated, held, mounted)?;
+    let mut children = build::children(validated, held, mounted);
     let missing = missing(&children);
-    children.retain(|child| !missing.contains(&child.kind));
-    Ok(Plan { wanted: wanted(&children), children: Some(children), missing })
+    children.retain(|child| !missing.contains(&child.kind()));
+    Plan { wanted: wanted(&children), children: Some(children), missing }
 }
 
 /// The children as an upgrade that its author did not ask for.
 pub(crate) fn as_upgrade(mut children: Vec<Child>) -> Vec<Child> {
-    for deployment in children.iter_mut().filter(|child| child.kind == ChildKind::Deployment) {
-        let annotations = deployment.object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
-        annotations.map(|annotations| annotations.insert(ROLL_OUT.to_owned(), RollOut::Upgrade.as_str().into()));
+    for child in &mut children {
+        if let Child::Deployment(deployment) = child {
+            let annotations = deployment.metadata.annotations.get_or_insert_default();
+            annotations.insert(ROLL_OUT.to_owned(), RollOut::Upgrade.as_str().to_owned());
+        }
     }
     children
 }
 
 /// The children without the pods, which wait for their turn.
 pub(crate) fn without_pods(mut children: Vec<Child>) -> Vec<Child> {
-    children.retain(|child| !matches!(child.kind, ChildKind::Deployment | ChildKind::Configuration));
+    children.retain(|child| !matches!(child, Child::Deployment(_) | Child::Configuration(_)));
     children
 }
 
 /// The children that there are to be: those that every server has, whether or not its spec is accepted now, and those
 /// that were built.
 fn wanted(children: &[Child]) -> Vec<ChildKind> {
-    let is_built = |kind: &ChildKind| children.iter().any(|child| child.kind == *kind);
+    let is_built = |kind: &ChildKind| children.iter().any(|child| child.kind() == *kind);
     ChildKind::ALL.iter().copied().filter(|kind| !kind.is_optional() || is_built(kind)).collect()
 }
 
@@ -72,7 +72,10 @@ mod tests {
             resolved::Resolved,
             validate::{tests::mk_options, validate},
         },
-        objects::fixtures::{mk_owner, mk_server},
+        objects::{
+            child::json_of,
+            fixtures::{mk_owner, mk_server},
+        },
     };
 
     fn mk_plan(is_accepted: bool, lacks: &[ChildKind]) -> Plan {
@@ -81,11 +84,11 @@ mod tests {
         let validated = validate(&server, &mk_owner(), &Resolved::default(), &mk_options()).unwrap();
         let held = Held { root: true, listener_of: None };
         let server = is_accepted.then_some((&validated, &held));
-        plan(server, Mounted::default(), |_| lacks.iter().copied().collect()).unwrap()
+        plan(server, Mounted::default(), |_| lacks.iter().copied().collect())
     }
 
     fn kinds(children: &[Child]) -> Vec<ChildKind> {
-        children.iter().map(|child| child.kind).collect()
+        children.iter().map(Child::kind).collect()
     }
 
     #[test]
@@ -118,8 +121,8 @@ mod tests {
         assert!(!waiting.contains(&ChildKind::Deployment) && !waiting.contains(&ChildKind::Configuration));
         assert_eq!(waiting.len(), children.len() - 2);
         let asked_for = |children: &[Child]| {
-            let deployment = children.iter().find(|child| child.kind == ChildKind::Deployment).unwrap();
-            deployment.object["metadata"]["annotations"][ROLL_OUT].clone()
+            let deployment = children.iter().find(|child| child.kind() == ChildKind::Deployment).unwrap();
+            json_of(deployment)["metadata"]["annotations"][ROLL_OUT].clone()
         };
         assert_eq!(asked_for(&children), "requested");
         let upgrade = as_upgrade(children.clone());

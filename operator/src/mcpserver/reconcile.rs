@@ -124,8 +124,8 @@ async fn bring_about(
         return outcome.done(taken.hidden);
     }
     let holder = outcome.accepted().zip(outcome.standing.held());
-    let missing = |children: &[Child]| world.missing(children.iter().map(|child| child.kind));
-    let plan = plan(holder, outcome.mounted, missing).map_err(|error| outcome.stopped(Error::from(error)))?;
+    let missing = |children: &[Child]| world.missing(children.iter().map(Child::kind));
+    let plan = plan(holder, outcome.mounted, missing);
     execute(applier, context, &in_force, plan, outcome).await?.done(taken.hidden)
 }
 

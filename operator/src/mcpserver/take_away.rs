@@ -84,7 +84,7 @@ async fn put_in_force(applier: &mut Applier<'_>, world: &World, compiled: &Compi
     let owner = applier.owner;
     loop {
         let edition = applier.memory.frozen.edition(ChildKind::Policy, &world.children, owner)?;
-        let policy = build::policy(owner, edition, compiled).map_err(Error::from)?;
+        let policy = build::policy(owner, edition, compiled);
         applier.seen =
             resolve::policy(world, owner, edition).map(|seen| (ChildKind::Policy, seen)).into_iter().collect();
         // As long as there are pods, there is a policy: they go on enforcing one that somebody has deleted.

@@ -1,8 +1,18 @@
-//! The kinds of children: what each is to the API server, what it is called, and what it is for.
+//! The kinds of children with their names at the API server, and the children as built.
 
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
+        core::v1::{ConfigMap, Service, ServiceAccount},
+        networking::v1::{Ingress, NetworkPolicy},
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{Api, Client, api::DynamicObject, discovery::ApiResource};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A kind of child; a server has at most one of each. In the order in which they are applied: a pod's needs before the
 /// Deployment, a route after what it leads to.
@@ -23,7 +33,7 @@ pub(crate) enum ChildKind {
     Ingress,
 }
 
-/// What a kind is to the API server.
+/// The names of a kind at the API server.
 pub(super) struct Names {
     pub(super) group: &'static str,
     pub(super) version: &'static str,
@@ -53,7 +63,7 @@ impl ChildKind {
         Self::Ingress,
     ];
 
-    /// What leads clients to the server: to be gone at once where nothing is to be exposed.
+    /// The kinds that lead clients to the server: deleted at once where nothing is to be exposed.
     pub(crate) const EXPOSING: &[Self] = &[Self::Ingress, Self::HttpRoute, Self::ListenerSet, Self::Certificate];
 
     pub(super) fn names(self) -> Names {
@@ -73,12 +83,12 @@ impl ChildKind {
         }
     }
 
-    /// Whether a server may do without, so that one which is no longer built is deleted.
+    /// Returns true if a server may do without, so that one which is no longer built is deleted.
     pub(crate) fn is_optional(self) -> bool {
         !matches!(self, Self::Policy | Self::Configuration | Self::Service | Self::Deployment)
     }
 
-    /// Who brings the kind to a cluster, for those that Kubernetes itself does not have.
+    /// The product that brings the kind to a cluster, where Kubernetes itself does not have it.
     pub(crate) fn brought_by(self) -> Option<&'static str> {
         match self {
             Self::Certificate => Some("cert-manager"),
@@ -94,7 +104,7 @@ impl ChildKind {
         if self == Self::Configuration { Self::Policy } else { self }
     }
 
-    /// Whether more is read of it than its metadata.
+    /// Returns true if more is read of it than its metadata.
     pub(crate) fn is_read(self) -> bool {
         match self {
             Self::Deployment | Self::Autoscaler => true,
@@ -120,7 +130,7 @@ impl ChildKind {
         if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
     }
 
-    /// What the API server calls it, for clients of objects that have no type here.
+    /// The kind as a resource of the API server, for clients of objects that have no type here.
     pub(crate) fn api_resource(self) -> ApiResource {
         let Names { group, version, kind, plural } = self.names();
         ApiResource {
@@ -144,7 +154,7 @@ impl ChildKind {
         Api::namespaced_with(client.clone(), namespace, &self.api_resource())
     }
 
-    /// Says if other children refer to it by its name.
+    /// Returns true if other children refer to it by its name.
     pub(crate) fn is_referred_to(self) -> bool {
         matches!(self, Self::Policy | Self::Configuration | Self::ServiceAccount | Self::Service)
     }
@@ -160,29 +170,74 @@ impl ChildKind {
     }
 }
 
-/// A child as built: the whole of what is applied.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Child {
-    pub(crate) kind: ChildKind,
-    pub(crate) object: Value,
+/// A child as built: the whole of what is applied. Kinds that Kubernetes itself does not have are untyped objects.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Child {
+    Policy(ConfigMap),
+    ServiceAccount(ServiceAccount),
+    Configuration(ConfigMap),
+    NetworkPolicy(NetworkPolicy),
+    Service(Service),
+    Deployment(Box<Deployment>),
+    DisruptionBudget(PodDisruptionBudget),
+    Autoscaler(HorizontalPodAutoscaler),
+    PodMonitor(DynamicObject),
+    Certificate(DynamicObject),
+    ListenerSet(DynamicObject),
+    HttpRoute(DynamicObject),
+    Ingress(Ingress),
 }
 
 impl Child {
-    /// # Errors
-    /// If the object cannot be written as JSON, which no Kubernetes object refuses.
-    pub(crate) fn new(kind: ChildKind, object: &impl Serialize) -> Result<Self, serde_json::Error> {
-        Ok(Self { kind, object: serde_json::to_value(object)? })
+    pub(crate) fn kind(&self) -> ChildKind {
+        match self {
+            Self::Policy(_) => ChildKind::Policy,
+            Self::ServiceAccount(_) => ChildKind::ServiceAccount,
+            Self::Configuration(_) => ChildKind::Configuration,
+            Self::NetworkPolicy(_) => ChildKind::NetworkPolicy,
+            Self::Service(_) => ChildKind::Service,
+            Self::Deployment(_) => ChildKind::Deployment,
+            Self::DisruptionBudget(_) => ChildKind::DisruptionBudget,
+            Self::Autoscaler(_) => ChildKind::Autoscaler,
+            Self::PodMonitor(_) => ChildKind::PodMonitor,
+            Self::Certificate(_) => ChildKind::Certificate,
+            Self::ListenerSet(_) => ChildKind::ListenerSet,
+            Self::HttpRoute(_) => ChildKind::HttpRoute,
+            Self::Ingress(_) => ChildKind::Ingress,
+        }
+    }
+
+    fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Policy(object) | Self::Configuration(object) => &object.metadata,
+            Self::ServiceAccount(object) => &object.metadata,
+            Self::NetworkPolicy(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::Deployment(object) => &object.metadata,
+            Self::DisruptionBudget(object) => &object.metadata,
+            Self::Autoscaler(object) => &object.metadata,
+            Self::PodMonitor(object) | Self::Certificate(object) => &object.metadata,
+            Self::ListenerSet(object) | Self::HttpRoute(object) => &object.metadata,
+            Self::Ingress(object) => &object.metadata,
+        }
     }
 
     /// Its name.
     pub(crate) fn name(&self) -> &str {
-        self.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+        self.metadata().name.as_deref().unwrap_or_default()
     }
 
     /// The child as an argument of kubectl.
     pub(crate) fn kubectl_name(&self) -> String {
-        self.kind.kubectl_name(self.name())
+        self.kind().kubectl_name(self.name())
     }
+}
+
+/// Returns a child, or a part of one, as JSON. [`json!`] panics where a value has no JSON, and Kubernetes objects have:
+/// they consist of text, numbers, lists, and maps whose keys are text.
+pub(crate) fn json_of(built: &impl Serialize) -> Value {
+    json!(built)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::{
         resolved::SeenChildren,
     },
     objects::{
-        child::{Child, ChildKind},
+        child::{Child, ChildKind, json_of},
         config_map_edition::Edition,
         drift::drift,
         names::{APPLIED_HASH, POLICY_VOLUME, ROLL_OUT},
@@ -103,14 +103,14 @@ impl Applier<'_> {
 
     /// Applies one child where it is there and ours, and creates nothing. Says whether it is there, as built.
     pub(crate) async fn in_place(&mut self, built: &Child) -> Result<bool, Failure> {
-        match self.seen.get(&built.kind) {
+        match self.seen.get(&built.kind()) {
             Some(seen) if seen.is_ours() => self.bring(built, Absent::Leave).await,
             _ => Ok(false),
         }
     }
 
     async fn bring(&mut self, built: &Child, absent: Absent) -> Result<bool, Failure> {
-        let kind = built.kind;
+        let kind = built.kind();
         let desired = Desired::of(built);
         let settled = self.memory.settled.get(&kind);
         if let (Some(settled), Some(seen)) = (settled, self.seen.get(&kind))
@@ -205,9 +205,9 @@ impl Applier<'_> {
     /// Tells a child that is refused for what it is from one that the live object cannot be changed into: then the API
     /// server would accept it as a new object, but for the name, which it looks at last.
     async fn refused(&self, built: &Child, desired: &Desired, refusal: kube::Error) -> Error {
-        let object = format!("{} {}", built.kind.kind(), built.name());
+        let object = format!("{} {}", built.kind().kind(), built.name());
         let parameters = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
-        let api = built.kind.api(self.client, &self.owner.namespace);
+        let api = built.kind().api(self.client, &self.owner.namespace);
         let created = match serde_json::from_value::<DynamicObject>(desired.value.clone()) {
             Ok(new) => api.create(&parameters, &new).await,
             Err(error) => return error.into(),
@@ -327,7 +327,7 @@ pub(crate) struct Desired {
 
 impl Desired {
     pub(crate) fn of(built: &Child) -> Self {
-        let mut value = built.object.clone();
+        let mut value = json_of(built);
         let mut hash = hex::encode(Sha256::digest(value.to_string()));
         hash.truncate(16);
         merge(&mut value, json!({"metadata": {"annotations": {APPLIED_HASH: hash}}}));
@@ -398,11 +398,13 @@ fn merge(into: &mut Value, from: Value) {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Service;
+
     use super::*;
 
     #[test]
     fn an_absent_child_is_only_created_and_a_present_one_only_changed() {
-        let desired = Desired::of(&Child { kind: ChildKind::Service, object: json!({"metadata": {"name": "graph"}}) });
+        let desired = Desired::of(&Child::Service(Service::default()));
         assert_eq!(desired.guarded(None)["metadata"]["resourceVersion"], "1");
         let live = kube::core::ObjectMeta { uid: Some("u".into()), ..kube::core::ObjectMeta::default() };
         let guarded = desired.guarded(Some(&live));

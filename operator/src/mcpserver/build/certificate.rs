@@ -1,18 +1,16 @@
 //! The Certificate: cert-manager is asked for the certificate of the exposed host, and keeps it in a Secret.
 
+use kube::api::DynamicObject;
 use mcp_entra_crds::IssuerReference;
 use serde_json::json;
 
 use super::gateway::{exposing_metadata, object};
 use crate::{
     mcpserver::validate::exposure::{Exposed, certificate_secret},
-    objects::{
-        child::{Child, ChildKind},
-        owner::Owner,
-    },
+    objects::{child::ChildKind, owner::Owner},
 };
 
-pub(super) fn certificate(owner: &Owner, exposed: &Exposed, issuer: &IssuerReference) -> Child {
+pub(super) fn certificate(owner: &Owner, exposed: &Exposed, issuer: &IssuerReference) -> DynamicObject {
     let kind = ChildKind::Certificate;
     let IssuerReference { name, kind: issuer_kind, group } = issuer;
     let spec = json!({

@@ -2,6 +2,7 @@
 //! with the server's own certificate to a Gateway. Gateways themselves are never ours.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DynamicObject, TypeMeta};
 use mcp_entra_crds::GatewayReference;
 use serde_json::{Value, json};
 
@@ -11,18 +12,14 @@ use super::{
 };
 use crate::{
     mcpserver::validate::exposure::{Exposed, exposes},
-    objects::{
-        child::{Child, ChildKind},
-        names::EXPOSES,
-        owner::Owner,
-    },
+    objects::{child::ChildKind, names::EXPOSES, owner::Owner},
     ownership::Held,
 };
 
 /// The name of the listener that a ListenerSet brings.
 const LISTENER: &str = "https";
 
-/// What a route is attached to.
+/// The Gateway as a parent of a route or a ListenerSet.
 pub(super) fn parent_of(gateway: &GatewayReference) -> Value {
     let GatewayReference { name, namespace, section_name } = gateway;
     let mut parent = json!({"group": group(), "kind": "Gateway", "name": name, "namespace": namespace,
@@ -33,13 +30,13 @@ pub(super) fn parent_of(gateway: &GatewayReference) -> Value {
     parent
 }
 
-/// The listener of a server's own, or of that which shares its listener, as what a route is attached to.
+/// The listener of the owner's ListenerSet, as a parent of a route.
 pub(super) fn own_listener_of(owner: &Owner) -> Value {
     let kind = ChildKind::ListenerSet;
     json!({"group": group(), "kind": kind.kind(), "name": kind.name(&owner.name), "sectionName": LISTENER})
 }
 
-pub(super) fn http_route(owner: &Owner, exposed: &Exposed, held: &Held, parents: &[Value]) -> Child {
+pub(super) fn http_route(owner: &Owner, exposed: &Exposed, held: &Held, parents: &[Value]) -> DynamicObject {
     let kind = ChildKind::HttpRoute;
     let matches: Vec<Value> = published(exposed, held)
         .into_iter()
@@ -62,7 +59,12 @@ pub(super) fn http_route(owner: &Owner, exposed: &Exposed, held: &Held, parents:
     )
 }
 
-pub(super) fn listener_set(owner: &Owner, exposed: &Exposed, gateway: &GatewayReference, secret_name: &str) -> Child {
+pub(super) fn listener_set(
+    owner: &Owner,
+    exposed: &Exposed,
+    gateway: &GatewayReference,
+    secret_name: &str,
+) -> DynamicObject {
     let listener = json!({
         "name": LISTENER,
         "hostname": exposed.host,
@@ -79,17 +81,12 @@ pub(super) fn listener_set(owner: &Owner, exposed: &Exposed, gateway: &GatewayRe
 }
 
 /// An object of a kind that has no type here.
-pub(super) fn object(metadata: ObjectMeta, kind: ChildKind, spec: Value) -> Child {
-    let object = json!({
-        "apiVersion": kind.api_version(),
-        "kind": kind.kind(),
-        "metadata": metadata,
-        "spec": spec,
-    });
-    Child { kind, object }
+pub(super) fn object(metadata: ObjectMeta, kind: ChildKind, spec: Value) -> DynamicObject {
+    let types = TypeMeta { api_version: kind.api_version(), kind: kind.kind().to_owned() };
+    DynamicObject { types: Some(types), metadata, data: json!({"spec": spec}) }
 }
 
-/// The metadata of what leads clients to a server: it says from where.
+/// The metadata of a child that leads clients to the server. An annotation names the host, or host and path.
 pub(super) fn exposing_metadata(owner: &Owner, exposed: &Exposed, kind: ChildKind) -> ObjectMeta {
     let mut metadata = owner.child_metadata(kind);
     let from = exposes(kind, &exposed.host, &exposed.path);

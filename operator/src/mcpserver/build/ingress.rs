@@ -1,31 +1,23 @@
 //! The Ingress: what the server publishes, on the exposed host, over TLS.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend, IngressSpec,
     IngressTLS, ServiceBackendPort,
 };
 
 use super::{
-    deployment::HTTP_PORT_NAME,
+    container::HTTP_PORT_NAME,
     gateway::exposing_metadata,
     paths::{Published, published},
 };
 use crate::{
-    mcpserver::validate::exposure::Exposed,
+    mcpserver::validate::exposure::{Exposed, IngressWay},
     objects::{child::ChildKind, owner::Owner},
     ownership::Held,
 };
 
-pub(super) fn ingress(
-    owner: &Owner,
-    exposed: &Exposed,
-    held: &Held,
-    class_name: Option<&String>,
-    annotations: &BTreeMap<String, String>,
-    secret_name: &str,
-) -> Ingress {
+pub(super) fn ingress(owner: &Owner, exposed: &Exposed, held: &Held, way: &IngressWay) -> Ingress {
+    let IngressWay { class_name, annotations, secret_name } = way;
     let mut metadata = exposing_metadata(owner, exposed, ChildKind::Ingress);
     metadata.annotations.get_or_insert_default().extend(annotations.clone());
     let backend = IngressBackend {
@@ -46,14 +38,14 @@ pub(super) fn ingress(
     Ingress {
         metadata,
         spec: Some(IngressSpec {
-            ingress_class_name: class_name.cloned(),
+            ingress_class_name: class_name.clone(),
             rules: Some(vec![IngressRule {
                 host: Some(exposed.host.clone()),
                 http: Some(HTTPIngressRuleValue { paths: published(exposed, held).into_iter().map(path).collect() }),
             }]),
             tls: Some(vec![IngressTLS {
                 hosts: Some(vec![exposed.host.clone()]),
-                secret_name: Some(secret_name.to_owned()),
+                secret_name: Some(secret_name.clone()),
             }]),
             default_backend: None,
         }),
@@ -61,8 +53,8 @@ pub(super) fn ingress(
     }
 }
 
-/// Says if a path has no other characters than those that ingress-nginx takes of the types `Exact` and `Prefix`, since 1.12
-/// by default. Its webhook refuses the whole Ingress otherwise.
+/// Returns true if ingress-nginx takes the path of type `Exact` or `Prefix`: since 1.12 it takes only these characters by
+/// default. Its webhook refuses the whole Ingress otherwise.
 fn is_plain(path: &str) -> bool {
     path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-'))
 }

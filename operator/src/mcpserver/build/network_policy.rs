@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use super::deployment::{ADMIN_PORT_NAME, HTTP_PORT_NAME};
+use super::container::{ADMIN_PORT_NAME, HTTP_PORT_NAME};
 use crate::{
     mcpserver::validate::workload::Network,
     objects::{child::ChildKind, owner::Owner},

@@ -16,17 +16,13 @@ use crate::{
 };
 
 /// Builds the ConfigMap with the compiled policy.
-///
-/// # Errors
-/// If it cannot be written as JSON, which no ConfigMap refuses.
-pub(crate) fn policy(owner: &Owner, edition: Edition, compiled: &Compiled) -> Result<Child, serde_json::Error> {
-    let config_map = ConfigMap {
+pub(crate) fn policy(owner: &Owner, edition: Edition, compiled: &Compiled) -> Child {
+    Child::Policy(ConfigMap {
         metadata: ObjectMeta {
             name: Some(edition.name(ChildKind::Policy, &owner.name)),
             ..owner.child_metadata(ChildKind::Policy)
         },
         data: Some(BTreeMap::from([(POLICY_KEY.to_owned(), compiled.document.clone())])),
         ..ConfigMap::default()
-    };
-    Child::new(ChildKind::Policy, &config_map)
+    })
 }

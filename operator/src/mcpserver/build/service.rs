@@ -5,7 +5,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::deployment::HTTP_PORT_NAME;
+use super::container::HTTP_PORT_NAME;
 use crate::{mcpserver::validate::Validated, objects::child::ChildKind};
 
 /// The port of the Service.

@@ -1,4 +1,4 @@
-//! What matters of the children.
+//! Tests of the children.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,7 @@ use crate::{
         validate::{tests::mk_options, validate},
     },
     objects::{
+        child::{ChildKind, json_of},
         config_map_edition::{Edition, Mounted},
         fixtures::{mk_owner, mk_server},
         names::TEMPLATE_HASH,
@@ -56,9 +57,9 @@ fn mk_children_mounting(
         None => ResolvedTrustBundle::Unset,
     };
     let resolved = Resolved { trust_bundle, account, ..Resolved::default() };
-    let children = children(&validate(&server, &mk_owner(), &resolved, options).unwrap(), &held, mounted).unwrap();
-    assert!(children.is_sorted_by_key(|child| child.kind), "children are applied in the order of their kinds");
-    children.into_iter().map(|child| (child.kind, child.object)).collect()
+    let children = children(&validate(&server, &mk_owner(), &resolved, options).unwrap(), &held, mounted);
+    assert!(children.is_sorted_by_key(Child::kind), "children are applied in the order of their kinds");
+    children.iter().map(|child| (child.kind(), json_of(child))).collect()
 }
 
 fn deployment(change: impl FnOnce(&mut McpServer)) -> Value {
@@ -224,9 +225,8 @@ fn paths(ingress: &Value) -> Vec<(&str, &str)> {
 
 #[test]
 fn every_child_is_owned_and_labelled() {
-    let policy =
-        policy(&mk_owner(), Edition::default(), &compile(&Target::of(&mk_server(), None), []).unwrap()).unwrap();
-    let children = mk_children(|_| {}).into_iter().chain([(policy.kind, policy.object)]);
+    let policy = policy(&mk_owner(), Edition::default(), &compile(&Target::of(&mk_server(), None), []).unwrap());
+    let children = mk_children(|_| {}).into_iter().chain([(policy.kind(), json_of(&policy))]);
     for (kind, child) in children {
         let metadata: ObjectMeta = serde_json::from_value(child["metadata"].clone()).unwrap();
         assert!(mk_owner().owns(Controller::of(&metadata).as_ref()), "{kind:?}");

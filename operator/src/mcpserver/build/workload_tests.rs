@@ -1,4 +1,4 @@
-//! What matters of the children that say how many pods there are, who they are, where they run and who reaches them.
+//! Tests of the children that decide on the number of pods, their identity, their place and their clients.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,11 @@ use super::{
 };
 use crate::{
     mcpserver::{resolved::ResolvedAccount, validate::tests::mk_options},
-    objects::{drift::drift, names::ALLOW_SERVER},
+    objects::{
+        child::ChildKind,
+        drift::drift,
+        names::{ALLOW_SERVER, TEMPLATE_HASH},
+    },
     runtime::options::{Options, PodMonitors},
 };
 
@@ -242,7 +246,7 @@ fn only_what_pods_read_at_their_start_restarts_them() {
     assert_ne!(template(webhook(3600)), template(webhook(7200)));
 }
 
-/// Where in a document there are values that are no containers of others.
+/// The pointers to the values of a document that contain no others.
 fn leaves(value: &Value, at: &str) -> Vec<String> {
     let escaped = |key: &String| key.replace('~', "~0").replace('/', "~1");
     match value {
@@ -313,5 +317,34 @@ fn whatever_is_changed_of_a_child_is_drift_and_whatever_is_added_to_pods_is_none
             }
             assert!(!is_drift(&there, &desired), "{pointer}");
         }
+    }
+}
+
+#[test]
+fn the_hash_of_an_unchanged_pod_template_stays() {
+    // Another hash rolls out every server of a fleet after an upgrade of the operator.
+    let affinity = json!({
+        "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 1, "preference": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}},
+        ]},
+        "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "rack", "labelSelector": {"matchLabels": {"a": "b"}}},
+        ]},
+    });
+    let template = json!({
+        "env": [{"name": "TZ", "value": "UTC"}],
+        "nodeSelector": {"pool": "apps"},
+        "tolerations": [{"key": "apps", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}],
+        "imagePullSecrets": [{"name": "registry"}],
+        "resources": {"limits": {"cpu": 1}},
+        "affinity": affinity,
+    });
+    let template_hash = |changes| deployment(changes)["metadata"]["annotations"][TEMPLATE_HASH].clone();
+    for (changes, hash) in [
+        (json!({}), "4487a5f11c590635"),
+        (json!({"podTemplate": template}), "d669fd2ad4951c8a"),
+        (json!({"entra": {"federation": {"injection": "Webhook"}}}), "7b06f4757fd56793"),
+    ] {
+        assert_eq!(template_hash(changes.clone()), hash, "{changes}");
     }
 }

@@ -35,16 +35,24 @@ const NO_LIMIT: &str = "0s";
 /// By what clients come in.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Way {
-    /// An Ingress, whose controller ends TLS with the certificate in that Secret.
-    Ingress { class_name: Option<String>, annotations: BTreeMap<String, String>, secret_name: String },
+    /// An Ingress.
+    Ingress(IngressWay),
     /// HTTPS listeners of Gateways, which end TLS with certificates of their own: those that there are, perhaps none.
     Listeners(Vec<GatewayReference>),
     /// A listener of the server's own at a Gateway, with the certificate in that Secret.
     OwnListener { gateway: GatewayReference, secret_name: String },
 }
 
-/// Decides whether, and how, the server can be exposed. Where nobody can see Gateways, each that the spec names is
-/// taken to be as it says.
+/// An Ingress, whose controller ends TLS with the certificate in the Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct IngressWay {
+    pub(crate) class_name: Option<String>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) secret_name: String,
+}
+
+/// Decides whether, and how, the server can be exposed. Where nobody can see Gateways, each that the spec names is taken
+/// to be as it says.
 pub(crate) fn validate(
     owner: &Owner,
     exposure: &Exposure,
@@ -65,11 +73,11 @@ pub(crate) fn validate(
                 Some(gateways) => encrypted(gateways)?,
             })
         }
-        (None, Some(ingress), Some(secret_name)) => Way::Ingress {
+        (None, Some(ingress), Some(secret_name)) => Way::Ingress(IngressWay {
             class_name: ingress.class_name.clone(),
             annotations: annotations(ingress, options)?,
             secret_name,
-        },
+        }),
         (_, _, None) => {
             return refuse(
                 Reason::TlsRequired,
@@ -289,7 +297,7 @@ mod tests {
     fn each_way_in_ends_tls_somewhere() {
         let gateway = || json!({"gateway": {"parentRefs": [{"name": "shared", "namespace": "infra"}]}});
         let exposed = check(mk(json!({"ingress": {}}), json!({"secretName": "s"})), &[]).unwrap();
-        assert!(matches!(exposed.way, Way::Ingress { secret_name, .. } if secret_name == "s"));
+        assert!(matches!(exposed.way, Way::Ingress(way) if way.secret_name == "s"));
         let exposed = check(mk(gateway(), json!({"secretName": "s"})), &[]).unwrap();
         assert!(matches!(exposed.way, Way::OwnListener { secret_name, .. } if secret_name == "s"));
         let exposed = check(mk(gateway(), json!({"issuerRef": {"name": "ca"}})), &[]).unwrap();
@@ -321,7 +329,9 @@ mod tests {
         let annotated =
             |name: &str| check(mk(json!({"ingress": {"annotations": {name: "on"}}}), json!({"secretName": "s"})), &[]);
         for allowed in ["a.example/exact", "b.example/anything"] {
-            let Way::Ingress { annotations, .. } = annotated(allowed).unwrap().way else { panic!("{allowed}") };
+            let Way::Ingress(IngressWay { annotations, .. }) = annotated(allowed).unwrap().way else {
+                panic!("{allowed}")
+            };
             assert_eq!(annotations, BTreeMap::from([(allowed.to_owned(), "on".to_owned())]));
         }
         for refused in ["a.example/exactly", "b.example.evil/x", "nginx.ingress.kubernetes.io/server-snippet"] {
