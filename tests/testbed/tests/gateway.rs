@@ -83,8 +83,8 @@ impl Site {
         self.put("HTTPRoute", "web", spec).await;
     }
 
-    /// Waits until the condition of that type has that reason, for the generation that is.
-    async fn until_reason(&self, kind: &str, name: &str, pointer: &str, condition: &str, reason: &str) {
+    /// Waits until the condition of that type has that reason, for the generation that is. The object is a kind and a name.
+    async fn until_reason(&self, (kind, name): (&str, &str), pointer: &str, condition: &str, reason: &str) {
         until(&format!("{condition} of {kind} {name} is {reason}"), async || {
             let object = self.api(kind).get(name).await.unwrap();
             let conditions = object.data.pointer(pointer).and_then(Value::as_array);
@@ -98,7 +98,7 @@ impl Site {
     }
 
     async fn until_route(&self, condition: &str, reason: &str) {
-        self.until_reason("HTTPRoute", "web", "/status/parents/0/conditions", condition, reason).await;
+        self.until_reason(("HTTPRoute", "web"), "/status/parents/0/conditions", condition, reason).await;
     }
 
     fn client(&self, host: &str) -> Client {
@@ -132,7 +132,7 @@ async fn a_route_at_a_gateway_of_the_edges_class_is_accepted_and_served_over_htt
     site.until_route("ResolvedRefs", "ResolvedRefs").await;
     site.until_status(&site.host, "/mcp", StatusCode::OK).await;
     site.until_status(&site.host, "/mcpx", StatusCode::NOT_FOUND).await;
-    site.until_reason("Gateway", "shared", "/status/conditions", "Programmed", "Programmed").await;
+    site.until_reason(("Gateway", "shared"), "/status/conditions", "Programmed", "Programmed").await;
     let route = site.api("HTTPRoute").get("web").await.unwrap();
     assert_eq!(route.data["status"]["parents"][0]["controllerName"], CONTROLLER);
     assert_eq!(route.data["status"]["parents"][0]["parentRef"]["name"], "shared");
@@ -152,11 +152,11 @@ async fn a_gateway_without_its_certificate_says_so_until_it_is_there() {
     site.until_status(&site.host, "/mcp", StatusCode::OK).await;
     site.secrets().delete("cert", &DeleteParams::default()).await.unwrap();
     let listener = "/status/listeners/0/conditions";
-    site.until_reason("Gateway", "shared", listener, "ResolvedRefs", "InvalidCertificateRef").await;
-    site.until_reason("Gateway", "shared", "/status/conditions", "Programmed", "Invalid").await;
+    site.until_reason(("Gateway", "shared"), listener, "ResolvedRefs", "InvalidCertificateRef").await;
+    site.until_reason(("Gateway", "shared"), "/status/conditions", "Programmed", "Invalid").await;
     assert!(site.get(&site.host, "/mcp").await.is_err(), "no certificate that anybody trusts");
     site.secret("cert").await;
-    site.until_reason("Gateway", "shared", listener, "ResolvedRefs", "ResolvedRefs").await;
+    site.until_reason(("Gateway", "shared"), listener, "ResolvedRefs", "ResolvedRefs").await;
     site.until_status(&site.host, "/mcp", StatusCode::OK).await;
 }
 
@@ -168,13 +168,13 @@ async fn a_listener_set_brings_a_hostname_and_a_certificate_of_its_own() {
     let listeners = json!([site.listener("own", &host, "own")]);
     site.put("ListenerSet", "own", json!({ "parentRef": shared(), "listeners": listeners })).await;
     site.route(&host, json!({ "kind": "ListenerSet", "name": "own", "sectionName": "own" }), "web", "10s").await;
-    site.until_reason("ListenerSet", "own", "/status/conditions", "Accepted", "Accepted").await;
+    site.until_reason(("ListenerSet", "own"), "/status/conditions", "Accepted", "Accepted").await;
     site.until_route("Accepted", "Accepted").await;
     site.until_status(&host, "/mcp", StatusCode::OK).await;
 
     let spec = json!({ "gatewayClassName": "testbed", "listeners": [site.listener("https", &site.host, "cert")] });
     site.put("Gateway", "shared", spec).await;
-    site.until_reason("ListenerSet", "own", "/status/conditions", "Accepted", "NotAllowed").await;
+    site.until_reason(("ListenerSet", "own"), "/status/conditions", "Accepted", "NotAllowed").await;
     until("nothing is served there", async || site.get(&host, "/mcp").await.is_err()).await;
 }
 
