@@ -11,7 +11,6 @@ mod claims_challenges;
 mod groups;
 mod harness;
 mod identity;
-mod issuer;
 mod mailboxes;
 mod messages;
 mod operation;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use entra_emulator::issuer::Issuer;
 use entra_emulator::{
     App, AppRole, Configuration, Control, EntraEmulator, FederatedCredential, Group, GroupMembershipClaims, Host,
     LoggedRequest, MemberType, OptionalClaim, RoleAssignment, Tenant, User,
@@ -15,8 +16,6 @@ use mcp_entra_server::http_client;
 use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
-
-use crate::issuer::Issuer;
 
 /// The audience of projected tokens that Entra accepts.
 pub(crate) const AUDIENCE: &str = "api://AzureADTokenExchange";

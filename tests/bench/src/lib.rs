@@ -1,5 +1,7 @@
-//! What the programs take: time, requests and memory, measured from outside on the testbed's real control plane. Figures
+//! Measurements of the programs from outside: time, requests, processor time and memory. Figures
 //! are printed and compared by people; only counts that are promised are asserted, since they are the same on every
 //! machine.
 
 pub mod operator;
+mod process;
+pub mod server;

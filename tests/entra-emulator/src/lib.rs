@@ -48,6 +48,7 @@ mod device;
 mod errors;
 mod federation;
 mod graph;
+pub mod issuer;
 mod keys;
 mod log;
 mod mail;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Size;
-use super::program::Memory;
 use super::requests::{Purpose, Requests};
+use crate::process::Memory;
 
 /// The most status writes that a server may take from its creation until it is Ready.
 const STATUS_WRITES: usize = 3;

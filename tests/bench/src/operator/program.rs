@@ -4,34 +4,22 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use testbed::supervisor::{Child, Command};
 
 use super::cluster::Cluster;
 use super::until;
+use crate::process::{self, Memory};
 
 /// Time to end for a program that is told to.
 const GRACE: Duration = Duration::from_secs(40);
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Linux has had no other since 2.6, whatever the kernel's own.
-const TICKS_A_SECOND: u64 = 100;
 
 /// A running operator.
 pub(super) struct Program {
     child: Child,
     url: String,
     client: reqwest::Client,
-}
-
-/// What a process holds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Memory {
-    /// Bytes resident now.
-    pub(super) resident: u64,
-    /// Of them, those that are not pages of the program's file, which the kernel can drop at any time.
-    pub(super) anonymous: u64,
-    /// The most bytes that have been resident.
-    pub(super) peak: u64,
 }
 
 impl Program {
@@ -76,26 +64,12 @@ impl Program {
     }
 
     pub(super) fn memory(&self) -> anyhow::Result<Memory> {
-        let path = format!("/proc/{}/status", self.child.pid());
-        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        let bytes = |name: &str| -> Option<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
-        };
-        let memory =
-            || Some(Memory { resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")?, peak: bytes("VmHWM:")? });
-        memory().with_context(|| format!("{path} tells no memory"))
+        process::memory(self.child.pid())
     }
 
     /// The processor time that it has taken since its start.
     pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
-        let path = format!("/proc/{}/stat", self.child.pid());
-        let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        // The name of the program, in parentheses, may hold anything.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        // utime and stime, the 14th and 15th of all.
-        let ticks = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>().with_context(|| path)?;
-        Ok(Duration::from_millis(ticks * 1000 / TICKS_A_SECOND))
+        process::cpu(self.child.pid())
     }
 
     pub(super) async fn stop(&self) {

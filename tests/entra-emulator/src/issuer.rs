@@ -16,17 +16,20 @@ use tokio_rustls::TlsAcceptor;
 const KEY_ID: &str = "service-account-key";
 
 /// A running issuer; it ends with its runtime.
-pub(crate) struct Issuer {
+pub struct Issuer {
     /// `iss` of its tokens.
-    pub(crate) url: String,
-    /// Whom to trust when fetching its documents.
-    pub(crate) ca_pem: String,
+    pub url: String,
+    /// The certificate authority (PEM) that its documents are fetched under.
+    pub ca_pem: String,
     key: EncodingKey,
 }
 
 impl Issuer {
     /// Starts an issuer on a free port.
-    pub(crate) async fn start() -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// If no port is free, or no key or certificate can be made.
+    pub async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("https://localhost:{}", listener.local_addr()?.port());
         let key = EncodingKey::from_rsa_pem(KeyPair::generate_for(&PKCS_RSA_SHA256)?.serialize_pem().as_bytes())?;
@@ -51,7 +54,10 @@ impl Issuer {
     }
 
     /// A projected token for this subject and audience, valid for an hour.
-    pub(crate) fn token(&self, subject: &str, audience: &str) -> anyhow::Result<String> {
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    pub fn token(&self, subject: &str, audience: &str) -> anyhow::Result<String> {
         let now = jiff::Timestamp::now().as_second();
         self.sign(&json!({
             "iss": self.url, "sub": subject, "aud": [audience], "iat": now, "nbf": now, "exp": now + 3600,
@@ -59,7 +65,10 @@ impl Issuer {
     }
 
     /// These claims, signed with the issuer's key.
-    pub(crate) fn sign(&self, claims: &Value) -> anyhow::Result<String> {
+    ///
+    /// # Errors
+    /// If they cannot be signed.
+    pub fn sign(&self, claims: &Value) -> anyhow::Result<String> {
         let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::RS256) };
         Ok(jsonwebtoken::encode(&header, claims, &self.key)?)
     }

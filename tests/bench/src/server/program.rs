@@ -1,0 +1,56 @@
+//! The server as a process.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use super::tenant::BenchTenant;
+use crate::process;
+
+/// Time to become ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running server; it ends with this value.
+pub(super) struct Program {
+    child: Child,
+    /// The URL of the MCP endpoint.
+    pub(super) url: String,
+}
+
+impl Program {
+    /// Starts a server of the tenant, and waits until it is ready.
+    pub(super) async fn start(program: &Path, tenant: &BenchTenant) -> anyhow::Result<Self> {
+        // Free when they are chosen; should another process be faster, the program says so and ends.
+        let [address, admin] = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+        let (address, admin) = (address.local_addr()?, admin.local_addr()?);
+        let mut command = Command::new(program);
+        command.args(["serve".to_owned(), format!("--listen={address}"), format!("--admin-listen={admin}")]);
+        for (option, file) in [("--config", "config.yaml"), ("--policy", "policy.json"), ("--trust-bundle", "ca.pem")] {
+            command.arg(option).arg(tenant.file(file));
+        }
+        command.env_clear().env("AZURE_FEDERATED_TOKEN_FILE", tenant.file("token")).env("RUST_LOG", "warn");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| program.display().to_string())?;
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let end = Instant::now() + PATIENCE;
+        while !client.get(format!("http://{admin}/readyz")).send().await.is_ok_and(|ready| ready.status().is_success())
+        {
+            if let Some(status) = child.try_wait()? {
+                bail!("{} ended: {status}", program.display());
+            }
+            ensure!(Instant::now() < end, "{} is not ready after {} s", program.display(), PATIENCE.as_secs());
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(Self { child, url: format!("http://{address}/mcp") })
+    }
+
+    /// The processor time that it has taken since its start.
+    pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
+        process::cpu(self.child.id().context("the server has ended")?)
+    }
+}
