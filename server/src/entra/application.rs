@@ -18,10 +18,11 @@ use mcp_entra_policy::EntraConfiguration;
 use moka::future::Cache;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::error::Asker;
+use super::diagnosis::Asker;
+use super::error::{EntraRefusal, StsError};
+use super::federated_token::{FederatedToken, FederatedTokenError};
 use super::sts::REFUSED_FOR;
-use super::token_endpoint::PATIENCE;
-use super::{EntraRefusal, FederatedToken, FederatedTokenError, GraphToken, StsError};
+use super::token_endpoint::{GraphToken, PATIENCE};
 use crate::http_client::{Answer, ExchangeError, retry_after};
 
 /// For this long a token is handed out without asking azure_identity, which makes all who ask meanwhile share what comes
@@ -136,7 +137,7 @@ impl ApplicationCredential {
         Ok(made)
     }
 
-    /// What stands behind an error of azure_identity.
+    /// The cause of an error of azure_identity.
     async fn read(&self, error: &azure_core::Error) -> StsError {
         if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<FederatedTokenError>()) {
             return error.clone().into();

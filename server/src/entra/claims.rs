@@ -1,4 +1,4 @@
-//! Claims challenges: what a token must satisfy before its resource accepts it, as Entra and Graph say it in JSON.
+//! Claims challenges: demands on a token, as Entra and Graph say them in JSON, before its resource accepts it.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -11,7 +11,7 @@ const MAXIMUM_LENGTH: usize = 4 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimsChallenge(String);
 
-/// What a user's next sign-in is for.
+/// Purpose of a user's next sign-in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SignIn {
     /// The last one no longer counts.

@@ -3,12 +3,16 @@
 //! OAuth's `error` does not tell these conditions apart: 50105 and 50173 are both `invalid_grant`, and only one of them
 //! is cured by a sign-in.
 
-use super::{Remedy, SignIn};
+use super::claims::SignIn;
+use super::remedy::Remedy;
 
-/// Words for several codes.
+/// Next steps that several codes share, or that stand where no code is known.
 pub(super) const BUSY: &str = "nothing: Entra is busy, and the server tries again.";
 pub(super) const SIGN_IN: &str = "sign in again in the client.";
 pub(super) const CONSENT: &str = "an administrator of tenant {tenant} consents to the Graph permissions: in the Microsoft Entra admin center open App registrations, app registration {client}, API permissions, and choose Grant admin consent.";
+pub(super) const UNKNOWN_BLOCK: &str = "an administrator of tenant {tenant} finds out from the user's sign-in log what blocks them, for app registration {client}.";
+pub(super) const UNKNOWN: &str =
+    "look the code up at https://login.microsoftonline.com/error, for app registration {client} in tenant {tenant}.";
 const SECOND_FACTOR: &str = "sign in again in the client, with the second factor that the tenant's policy asks for.";
 const CREDENTIAL: &str = "give app registration {client} in tenant {tenant} a federated credential with {credential}; a new one takes effect within minutes.";
 const ISSUER: &str = "make the cluster's issuer{issuer} reachable from the internet over https (openid-configuration and JWKS); the server tries again.";

@@ -1,4 +1,4 @@
-//! What Entra's token endpoint answers when it issues no token, kept as data and without what changes every time.
+//! Answers of Entra's token endpoint that issue no token, kept as data and without what changes every time.
 //!
 //! Entra's text may name an account, hence an error displays codes and our own words alone: it goes into logs and statuses.
 //! The text is [told](StsError::their_words) to the caller, whose account it is.
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 use jiff::Timestamp;
-use mcp_entra_policy::FederatedIdentity;
 use serde::Deserialize;
 
-use super::next_step::next_step;
-use super::remedy::{Said, is_transient};
-use super::{ClaimsChallenge, FederatedTokenError, Remedy};
+use super::claims::{ClaimsChallenge, SignIn};
+use super::diagnosis::{Asker, Said, is_transient};
+use super::federated_token::FederatedTokenError;
+use super::remedy::Remedy;
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 
 /// Longest text of Entra that is kept, in characters.
@@ -20,7 +20,7 @@ const LONGEST_TEXT: usize = 2_000;
 /// Longest code or id that is kept.
 const LONGEST_WORD: usize = 100;
 
-/// Why there is no token from Entra.
+/// Reason why there is no token from Entra.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StsError {
     /// There is no credential to exchange.
@@ -33,7 +33,7 @@ pub enum StsError {
     Unreachable {
         /// The endpoint.
         url: String,
-        /// What went wrong.
+        /// The failure of the exchange.
         source: ExchangeError,
     },
     /// The answer is neither a token nor an error of Entra.
@@ -45,7 +45,7 @@ pub enum StsError {
         url: String,
         /// The answer's status.
         status: StatusCode,
-        /// How long it asks to wait.
+        /// Time that it asks to wait.
         retry_after: Option<Duration>,
     },
     /// Entra said no.
@@ -64,23 +64,14 @@ pub struct EntraRefusal {
     pub codes: Vec<u64>,
     /// Entra's text without trace id, correlation id and time stamp.
     pub description: String,
-    /// How Microsoft's support finds the request.
+    /// Id by which Microsoft's support finds the request.
     pub correlation_id: Option<String>,
-    /// What helps against it.
+    /// Remedy against it.
     pub remedy: Remedy,
-    /// What to do about it, in words.
+    /// Next step of a person, in words.
     pub next_step: String,
-    /// How long Entra asks to wait, in whichever form it said so.
+    /// Time that Entra asks to wait, in whichever form it said so.
     pub retry_after: Option<Duration>,
-}
-
-/// Who asked: the part of the next step that does not follow from the code.
-#[derive(Clone, Copy)]
-pub(super) struct Asker<'a> {
-    pub(super) tenant_id: &'a str,
-    pub(super) client_id: &'a str,
-    /// What the credential says of itself, if it could be read.
-    pub(super) identity: Option<&'a FederatedIdentity>,
 }
 
 /// Entra's error document. Numbers may be strings, and other members come and go.
@@ -97,7 +88,7 @@ struct ErrorDocument {
 }
 
 impl StsError {
-    /// What helps against it.
+    /// Remedy against it.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::FederatedToken(_) => Remedy::Credential,
@@ -108,12 +99,20 @@ impl StsError {
         }
     }
 
-    /// Whether the same question would get the same answer for a while. What is not Entra's says nothing of that.
+    /// The sign-in that helps against it, if one does.
+    pub fn sign_in(&self) -> Option<SignIn> {
+        match self.remedy() {
+            Remedy::SignIn(sign_in) => Some(sign_in),
+            _ => None,
+        }
+    }
+
+    /// True if the same question would get the same answer for a while. What is not Entra's says nothing of that.
     pub(super) fn is_lasting(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.remedy.is_lasting())
     }
 
-    /// How long Entra asks to wait, if it does.
+    /// Time that Entra asks to wait, if it does.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotEntra { retry_after, .. } => *retry_after,
@@ -130,7 +129,7 @@ impl StsError {
         }
     }
 
-    /// How Microsoft's support finds the request, if Entra answered it.
+    /// Id by which Microsoft's support finds the request, if Entra answered it.
     pub fn correlation_id(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => refusal.correlation_id.as_deref(),
@@ -163,18 +162,17 @@ impl EntraRefusal {
             codes: &codes,
             claims: document.claims.as_deref().and_then(ClaimsChallenge::parse),
         };
-        let mut refusal = Self {
-            remedy: said.remedy(),
+        let (remedy, next_step) = said.diagnose(asker);
+        Some(Self {
+            remedy,
             error: word(&document.error).unwrap_or_default(),
             suberror: suberror.as_deref().and_then(word),
             correlation_id: document.correlation_id.as_deref().and_then(word),
             codes,
             description,
-            next_step: String::new(),
+            next_step,
             retry_after: retry_after(&answer.headers, Timestamp::now()),
-        };
-        refusal.next_step = next_step(&refusal, asker);
-        Some(refusal)
+        })
     }
 }
 
@@ -222,7 +220,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::entra::SignIn;
 
     const ASKER: Asker<'_> = Asker { tenant_id: "tenant", client_id: "client", identity: None };
 

@@ -18,22 +18,22 @@ const VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 /// A service account token has about 1 KiB.
 const MAXIMUM_LENGTH: u64 = 16 * 1024;
 
-/// Where the projected token is.
+/// Place of the projected token.
 #[derive(Clone, Debug)]
 pub struct FederatedToken {
     path: PathBuf,
 }
 
-/// What a projected token says of itself, unverified: Entra verifies it, not we.
+/// Claims of a projected token, unverified: Entra verifies them, not we.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProjectedToken {
-    /// What the federated credential in Entra must say.
+    /// Values that the federated credential in Entra must have.
     pub identity: FederatedIdentity,
-    /// `exp`: when it expires, in seconds since 1970.
+    /// `exp`: time of its end, in seconds since 1970.
     pub expires_at: i64,
 }
 
-/// Why there is no projected token.
+/// Reason why there is no projected token.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FederatedTokenError {
     /// The variable is not set.
@@ -46,7 +46,7 @@ pub enum FederatedTokenError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// Message of the operating system.
         problem: String,
     },
     /// The file holds something else.
@@ -54,7 +54,7 @@ pub enum FederatedTokenError {
     NotAToken {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Difference from a token.
         problem: String,
     },
 }
@@ -86,7 +86,7 @@ impl FederatedToken {
         Self { path: path.into() }
     }
 
-    /// Where the token is.
+    /// Path of the token.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -110,8 +110,8 @@ impl FederatedToken {
         }
     }
 
-    /// What the token in the file says of itself now: issuer, subject and audience that the federated credential in
-    /// Entra must say.
+    /// Claims of the token in the file as it is now: issuer, subject and audience that the federated credential in Entra
+    /// must have.
     pub async fn describe(&self) -> Result<ProjectedToken, FederatedTokenError> {
         use secrecy::ExposeSecret;
         let token = self.read().await?;

@@ -1,17 +1,16 @@
 //! Microsoft Entra ID's token endpoint, with the projected service account token as the only credential.
 //!
 //! `federated_token` reads that credential, `token_endpoint` presents it, `sts` keeps what it is exchanged for on behalf
-//! of users, and `application` for the application itself. `error` is what Entra answers when it issues nothing, `codes`
-//! the table of its AADSTS codes, `remedy` what helps against it, `next_step` the same in words, `claims` what a user's
-//! next sign-in must satisfy. `probe` tries the exchange again and again. What tokens of
-//! callers must look like is not decided here but in `token`.
+//! of users, and `application` for the application itself. `error` is an answer that issues nothing, `codes` the one table
+//! of AADSTS codes, `diagnosis` the way from an answer to its `remedy` and next step, `claims` what a user's next sign-in
+//! must satisfy. `probe` tries the exchange again and again. `token` decides which tokens of callers are accepted.
 
 mod application;
 mod claims;
 mod codes;
+mod diagnosis;
 mod error;
 mod federated_token;
-mod next_step;
 mod probe;
 mod remedy;
 mod sts;

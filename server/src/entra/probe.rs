@@ -1,4 +1,4 @@
-//! Whether the federated credential works, found out by using it: again and again, past every cache.
+//! Probe of the federated credential, which is used again and again, past every cache.
 //!
 //! The exchange asks for an app-only token to Graph, which Entra issues to any application, with or without
 //! permissions there: what is proven is that Entra accepts the projected token, and nothing is done with the result.
@@ -10,9 +10,10 @@ use mcp_entra_policy::FederationStatus;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Sts, StsError};
+use super::error::StsError;
+use super::sts::Sts;
 
-/// So that the replicas of a server do not all ask at once.
+/// Part of the interval by which it varies, so that the replicas of a server do not all ask at once.
 const JITTER: f64 = 0.1;
 /// Longest pause after the first failure.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
@@ -49,12 +50,12 @@ impl Probe {
         Self { status }
     }
 
-    /// What the last probe gave.
+    /// Result of the last probe.
     pub fn status(&self) -> FederationStatus {
         self.status.borrow().clone()
     }
 
-    /// The same, to wait for a change.
+    /// Results to come, for who waits for a change.
     pub fn subscribe(&self) -> watch::Receiver<FederationStatus> {
         self.status.clone()
     }
@@ -82,7 +83,7 @@ fn report_change(before: &FederationStatus, after: &FederationStatus, failure: O
     }
 }
 
-/// How long to wait after a probe that was the `failures`-th in a row to fail. Entra throttles clients that repeat a
+/// Pause after a probe that was the `failures`-th in a row to fail. Entra throttles clients that repeat a
 /// failing request, so the pause doubles.
 fn pause(interval: Duration, failures: u32, jitter: f64) -> Duration {
     match failures.checked_sub(1) {

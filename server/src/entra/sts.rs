@@ -19,8 +19,11 @@ use moka::ops::compute::Op;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use super::token_endpoint::{Issued, TokenEndpoint};
-use super::{ClaimsChallenge, FederatedToken, GraphToken, Remedy, StsError, claims};
+use super::claims::{self, ClaimsChallenge};
+use super::error::StsError;
+use super::federated_token::FederatedToken;
+use super::remedy::Remedy;
+use super::token_endpoint::{GraphToken, Issued, TokenEndpoint};
 use crate::http_client::Again;
 use crate::token::User;
 
@@ -28,11 +31,11 @@ use crate::token::User;
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
 /// A user's token, and with it the key of what is kept, is renewed about this often.
 const LONGEST_IDLE: Duration = Duration::from_secs(3600);
-/// How long before its end a Graph token is no longer handed out, and before that renewed, if Entra recommends nothing.
+/// Time before its end from which a Graph token is no longer handed out, and before that renewed, if Entra recommends nothing.
 const MARGIN: Duration = Duration::from_secs(300);
 /// Pause between attempts to renew a token that still serves.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
-/// How long a refusal is repeated without asking Entra.
+/// Time in which a refusal is repeated without asking Entra.
 pub(super) const REFUSED_FOR: Duration = Duration::from_secs(30);
 const KEPT_REFUSALS: u64 = 2_000;
 
@@ -60,7 +63,7 @@ struct KeptToken {
     renewing: AtomicBool,
 }
 
-/// Until when a token is handed out, and from when it is renewed meanwhile.
+/// Times until which a token is handed out, and from which it is renewed meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     usable_until: Instant,
@@ -206,7 +209,7 @@ impl Sts {
         self.unconsented.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Where the token for these scopes of the user may be kept.
+    /// Places where the token for these scopes of the user may be kept.
     fn kept_at(&self, user: &OnBehalfOf) -> [(Cache<CacheKey, Arc<KeptToken>>, CacheKey); 2] {
         [(self.latest.clone(), user.resource_key), (self.tokens.clone(), user.key)]
     }

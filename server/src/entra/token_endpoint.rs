@@ -8,17 +8,18 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::error::Asker;
-use super::{EntraRefusal, FederatedToken, StsError};
+use super::diagnosis::Asker;
+use super::error::{EntraRefusal, StsError};
+use super::federated_token::FederatedToken;
 use crate::http_client::{self, ExchangeError, Patience, retry_after};
 
 /// Longest answer of the token endpoint that is read, in bytes.
 const MAXIMUM_ANSWER: usize = 256 * 1024;
 /// RFC 7523 section 2.2.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// What one attempt may take.
+/// Longest time of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(8);
-/// A tool call waits for this, and for Graph afterwards.
+/// Longest time of an exchange: a tool call waits for this, and for Graph afterwards.
 pub(super) const PATIENCE: Patience =
     Patience { repetitions: 3, first_pause: Duration::from_millis(500), total: Duration::from_secs(20) };
 
@@ -33,21 +34,21 @@ pub(super) struct TokenEndpoint {
 /// A token for Microsoft Graph: opaque to us, and never looked into.
 #[derive(Debug)]
 pub struct GraphToken {
-    /// What goes behind `Authorization: Bearer`.
+    /// The text behind `Authorization: Bearer`.
     pub access_token: SecretString,
     /// The delegated permissions that Entra says it carries, by name in lower case. Entra may leave out those that were
     /// asked for. An application's carries none.
     pub granted: BTreeSet<String>,
 }
 
-/// What Entra issued.
+/// A token that Entra issued.
 pub(super) struct Issued {
     pub(super) token: GraphToken,
-    /// When it was asked for.
+    /// Time of the question.
     pub(super) asked_at: Instant,
-    /// How long it lives from then on.
+    /// Lifetime from then on.
     pub(super) life: Duration,
-    /// After how long Entra recommends to ask for the next one.
+    /// Time from then on after which Entra recommends to ask for the next one.
     pub(super) refresh_in: Option<Duration>,
     /// `scope`: what the token carries. Entra puts every scope that was granted into it.
     pub(super) scope: String,

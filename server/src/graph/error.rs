@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::question::is_busy;
 use super::www_authenticate::claims_challenge;
-use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError, word};
+use crate::entra::{ClaimsChallenge, SignIn, StsError, word};
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 
 /// Graph's code where the tenant has no Exchange Online.
@@ -120,10 +120,7 @@ impl GraphError {
     /// The sign-in that would help, if one does: nobody but the user's client can bring it about.
     pub fn sign_in(&self) -> Option<SignIn> {
         match self {
-            Self::NoToken { source, .. } => match source.remedy() {
-                Remedy::SignIn(sign_in) => Some(sign_in),
-                _ => None,
-            },
+            Self::NoToken { source, .. } => source.sign_in(),
             // Even a token that Entra issued to satisfy it is rejected.
             Self::Refused(refusal) => refusal.challenge.clone().map(SignIn::Satisfying),
             _ => None,
