@@ -128,7 +128,7 @@ async fn exchange(
     token: FederatedToken,
 ) -> Result<String, String> {
     let entra = &configuration.entra;
-    let sts = Sts::new(http.clone(), entra, token);
+    let sts = Sts::new(http.clone(), entra, token).map_err(|error| format!("entra.authority: {error}"))?;
     match sts.as_application(&configuration.graph.base_url).await {
         Ok(_) => Ok(format!("Entra accepts the federated token for app registration {}", entra.client_id)),
         Err(error) => Err(error.to_string()),

@@ -52,6 +52,14 @@ pub enum StartError {
     /// A file cannot be used.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// A configured address is none.
+    #[error("{field} of the configuration is no address ({source}); correct it")]
+    Address {
+        /// The field.
+        field: &'static str,
+        /// The reason.
+        source: url::ParseError,
+    },
     /// No thread for the audit log.
     #[error("cannot start a thread that writes the audit log ({0}); allow the pod more processes")]
     Audit(std::io::Error),
@@ -100,12 +108,14 @@ pub async fn start(
     let (fetching, cancellation) = (Arc::clone(&keys), background.clone());
     tokio::spawn(async move { fetching.run(cancellation).await });
 
-    let sts = Arc::new(Sts::new(client.clone(), &configuration.entra, token.clone()));
+    let no_address = |field| move |source| StartError::Address { field, source };
+    let sts = Sts::new(client.clone(), &configuration.entra, token.clone()).map_err(no_address("entra.authority"))?;
+    let sts = Arc::new(sts);
     let graph = &configuration.graph;
     let application = ApplicationCredential::new(client.clone(), &configuration.entra, &graph.base_url, token);
     let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
-    let graph = GraphClient::new(client, graph, Arc::clone(&sts), application);
+    let graph = GraphClient::new(client, graph, Arc::clone(&sts), application).map_err(no_address("graph.baseUrl"))?;
     let tools = GraphTools::new(&configuration, graph.clone());
     let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph));
 

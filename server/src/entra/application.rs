@@ -22,7 +22,7 @@ use super::diagnosis::Asker;
 use super::error::{EntraRefusal, StsError};
 use super::federated_token::{FederatedToken, FederatedTokenError};
 use super::sts::REFUSED_FOR;
-use super::token_endpoint::{GraphToken, PATIENCE};
+use super::token_endpoint::{GraphToken, PATIENCE, address};
 use crate::http_client::{Answer, ExchangeError, retry_after};
 
 /// For this long a token is handed out without asking azure_identity, which makes all who ask meanwhile share what comes
@@ -158,17 +158,13 @@ impl ApplicationCredential {
             Some(refusal) => StsError::Refused(Box::new(refusal)),
             None => {
                 let retry_after = retry_after(&answer.headers, jiff::Timestamp::now());
-                StsError::NotEntra { url: self.url(), status: answer.status, retry_after }
+                StsError::NotEntra { url: address(&self.entra), status: answer.status, retry_after }
             }
         }
     }
 
     fn unreachable(&self, problem: &str) -> StsError {
-        StsError::Unreachable { url: self.url(), source: ExchangeError::Network(problem.to_owned()) }
-    }
-
-    fn url(&self) -> String {
-        format!("{}/{}/oauth2/v2.0/token", self.entra.authority, self.entra.tenant_id)
+        StsError::Unreachable { url: address(&self.entra), source: ExchangeError::Network(problem.to_owned()) }
     }
 }
 

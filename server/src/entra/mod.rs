@@ -1,13 +1,14 @@
 //! Microsoft Entra ID's token endpoint, with the projected service account token as the only credential.
 //!
-//! `federated_token` reads that credential, `token_endpoint` presents it, `sts` keeps what it is exchanged for on behalf
-//! of users, and `application` for the application itself. `error` is an answer that issues nothing, `codes` the one table
+//! `federated_token` reads that token, `credential` makes it the application's, `token_endpoint` presents it, `sts` keeps
+//! the tokens that are exchanged on behalf of users, and `application` for the application itself. `error` is an answer that issues nothing, `codes` the one table
 //! of AADSTS codes, `diagnosis` the way from an answer to its `remedy` and next step, `claims` what a user's next sign-in
 //! must satisfy. `probe` tries the exchange again and again. `token` decides which tokens of callers are accepted.
 
 mod application;
 mod claims;
 mod codes;
+mod credential;
 mod diagnosis;
 mod error;
 mod federated_token;

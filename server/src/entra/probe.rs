@@ -63,7 +63,7 @@ impl Probe {
 
 async fn result(sts: &Sts, failure: Option<&StsError>) -> FederationStatus {
     FederationStatus {
-        identity: sts.federated_token().describe().await.ok().map(|token| token.identity),
+        identity: sts.identity().await,
         works: Some(failure.is_none()),
         message: failure.map(ToString::to_string),
         last_probe: Some(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),

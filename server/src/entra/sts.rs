@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mcp_entra_policy::EntraConfiguration;
+use mcp_entra_policy::{EntraConfiguration, FederatedIdentity};
 use moka::Expiry;
 use moka::future::Cache;
 use moka::ops::compute::Op;
@@ -20,6 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::claims::{self, ClaimsChallenge};
+use super::credential::ClientCredential;
 use super::error::StsError;
 use super::federated_token::FederatedToken;
 use super::remedy::Remedy;
@@ -44,7 +45,6 @@ type CacheKey = [u8; 32];
 /// The token endpoint, asked by one application.
 pub struct Sts {
     endpoint: Arc<TokenEndpoint>,
-    tenant_id: String,
     /// By assertion and resource: the latest token.
     latest: Cache<CacheKey, Arc<KeptToken>>,
     /// By assertion, resource and scopes: the token that is handed out.
@@ -77,7 +77,6 @@ pub struct OnBehalfOf {
     key: CacheKey,
     /// By assertion and resource.
     resource_key: CacheKey,
-    tenant_id: String,
     assertion: SecretString,
     resource: String,
     /// Names, as `User.Read`.
@@ -104,7 +103,13 @@ impl Expiry<CacheKey, Arc<KeptToken>> for WhileUsable {
 
 impl Sts {
     /// The configured authority, asked by the configured application with this credential.
-    pub fn new(http: reqwest::Client, entra: &EntraConfiguration, federated_token: FederatedToken) -> Self {
+    /// Fails if the authority is no address.
+    pub fn new(
+        http: reqwest::Client,
+        entra: &EntraConfiguration,
+        federated_token: FederatedToken,
+    ) -> Result<Self, url::ParseError> {
+        let endpoint = TokenEndpoint::new(http, entra, ClientCredential::Federated(federated_token))?;
         let tokens = || {
             Cache::builder()
                 .weigher(|_, kept: &Arc<KeptToken>| kept.weight())
@@ -113,14 +118,13 @@ impl Sts {
                 .expire_after(WhileUsable)
                 .build()
         };
-        Self {
-            endpoint: Arc::new(TokenEndpoint::new(http, entra, federated_token)),
-            tenant_id: entra.tenant_id.clone(),
+        Ok(Self {
+            endpoint: Arc::new(endpoint),
             latest: tokens(),
             tokens: tokens(),
             refusals: Cache::builder().max_capacity(KEPT_REFUSALS).time_to_live(REFUSED_FOR).build(),
             unconsented: Mutex::new(BTreeSet::new()),
-        }
+        })
     }
 
     /// A token on the user's behalf, kept from before if possible.
@@ -174,12 +178,12 @@ impl Sts {
     pub async fn as_application(&self, resource: &str) -> Result<GraphToken, StsError> {
         let scope = format!("{resource}/.default");
         let parameters = [("grant_type", "client_credentials"), ("scope", scope.as_str())];
-        self.endpoint.attempt(&self.tenant_id, &parameters).await.map(|issued| issued.token)
+        self.endpoint.attempt(&parameters).await.map(|issued| issued.token)
     }
 
-    /// The credential that is exchanged.
-    pub fn federated_token(&self) -> &FederatedToken {
-        &self.endpoint.federated_token
+    /// Values that the federated credential in Entra must have, if the projected token can be read.
+    pub(super) async fn identity(&self) -> Option<FederatedIdentity> {
+        self.endpoint.identity().await
     }
 
     /// A token that is issued now, and the latest from then on.
@@ -251,7 +255,6 @@ impl OnBehalfOf {
         Self {
             key: cache_key(of_user.into_iter().chain(scopes.iter().map(String::as_str))),
             resource_key: cache_key(of_user),
-            tenant_id: user.tenant_id.clone(),
             assertion: user.assertion.clone(),
             resource: resource.to_owned(),
             scopes,
@@ -281,7 +284,7 @@ impl OnBehalfOf {
             ("scope", &self.scope()),
             ("claims", &claims::request(challenge)),
         ];
-        let issued = endpoint.exchange(&self.tenant_id, &parameters).await?;
+        let issued = endpoint.exchange(&parameters).await?;
         let Issued { mut token, asked_at, life, refresh_in, scope } = issued;
         // Entra names scopes with their resource or without.
         let named = scope.split_ascii_whitespace().filter_map(|scope| scope.rsplit('/').next());

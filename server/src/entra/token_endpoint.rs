@@ -3,20 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use mcp_entra_policy::EntraConfiguration;
+use mcp_entra_policy::{EntraConfiguration, FederatedIdentity};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use url::Url;
 use zeroize::Zeroizing;
 
+use super::credential::ClientCredential;
 use super::diagnosis::Asker;
 use super::error::{EntraRefusal, StsError};
-use super::federated_token::FederatedToken;
 use crate::http_client::{self, ExchangeError, Patience, retry_after};
 
 /// Longest answer of the token endpoint that is read, in bytes.
 const MAXIMUM_ANSWER: usize = 256 * 1024;
-/// RFC 7523 section 2.2.
-const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Longest time of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(8);
 /// Longest time of an exchange: a tool call waits for this, and for Graph afterwards.
@@ -26,9 +25,10 @@ pub(super) const PATIENCE: Patience =
 /// The token endpoint, asked by one application.
 pub(super) struct TokenEndpoint {
     http: reqwest::Client,
-    authority: String,
+    url: Url,
+    tenant_id: String,
     client_id: String,
-    pub(super) federated_token: FederatedToken,
+    credential: ClientCredential,
 }
 
 /// A token for Microsoft Graph: opaque to us, and never looked into.
@@ -85,33 +85,41 @@ impl From<Seconds> for Duration {
 }
 
 impl TokenEndpoint {
-    pub(super) fn new(http: reqwest::Client, entra: &EntraConfiguration, federated_token: FederatedToken) -> Self {
-        Self { http, authority: entra.authority.clone(), client_id: entra.client_id.clone(), federated_token }
+    /// The endpoint of the configured tenant, asked by the configured application with this credential.
+    pub(super) fn new(
+        http: reqwest::Client,
+        entra: &EntraConfiguration,
+        credential: ClientCredential,
+    ) -> Result<Self, url::ParseError> {
+        let (tenant_id, client_id) = (entra.tenant_id.clone(), entra.client_id.clone());
+        Ok(Self { http, url: address(entra).parse()?, tenant_id, client_id, credential })
+    }
+
+    /// Values that the federated credential in Entra must have, if there is one and it can be read.
+    pub(super) async fn identity(&self) -> Option<FederatedIdentity> {
+        self.credential.identity().await
     }
 
     /// The token that these parameters ask for; asks again while Entra is busy, as long as it makes sense.
-    pub(super) async fn exchange(&self, tenant: &str, parameters: &[(&str, &str)]) -> Result<Issued, StsError> {
-        let attempts = PATIENCE.attempt(|| self.attempt(tenant, parameters), StsError::again).await;
+    pub(super) async fn exchange(&self, parameters: &[(&str, &str)]) -> Result<Issued, StsError> {
+        let attempts = PATIENCE.attempt(|| self.attempt(parameters), StsError::again).await;
         attempts.unwrap_or_else(|| {
             let source = ExchangeError::Network(format!("no answer within {} s", PATIENCE.total.as_secs()));
-            Err(StsError::Unreachable { url: self.url(tenant), source })
+            Err(StsError::Unreachable { url: self.url.to_string(), source })
         })
     }
 
     /// The same in one attempt.
-    pub(super) async fn attempt(&self, tenant: &str, parameters: &[(&str, &str)]) -> Result<Issued, StsError> {
-        let credential = self.federated_token.read().await?;
-        let ours = [
-            ("client_id", self.client_id.as_str()),
-            ("client_assertion_type", ASSERTION_TYPE),
-            ("client_assertion", credential.expose_secret()),
-        ];
-        let form: Vec<_> = parameters.iter().chain(&ours).copied().collect();
-        let (url, asked_at) = (self.url(tenant), Instant::now());
-        let request = self.http.post(&url).form(&form).timeout(ATTEMPT);
+    pub(super) async fn attempt(&self, parameters: &[(&str, &str)]) -> Result<Issued, StsError> {
+        let credential = self.credential.parameters().await?;
+        let credential = credential.iter().map(|(name, value)| (*name, value.expose_secret()));
+        let client = [("client_id", self.client_id.as_str())];
+        let form: Vec<_> = parameters.iter().copied().chain(client).chain(credential).collect();
+        let asked_at = Instant::now();
+        let request = self.http.post(self.url.clone()).form(&form).timeout(ATTEMPT);
         let mut answer = match http_client::exchange(request, MAXIMUM_ANSWER).await {
             Ok(answer) => answer,
-            Err(source) => return Err(StsError::Unreachable { url, source }),
+            Err(source) => return Err(StsError::Unreachable { url: self.url.to_string(), source }),
         };
         if answer.status.is_success() {
             let body = Zeroizing::new(std::mem::take(&mut answer.body));
@@ -128,20 +136,21 @@ impl TokenEndpoint {
                 });
             }
         }
-        let identity = self.federated_token.describe().await.ok().map(|token| token.identity);
-        let asker = Asker { tenant_id: tenant, client_id: &self.client_id, identity: identity.as_ref() };
+        let identity = self.identity().await;
+        let asker = Asker { tenant_id: &self.tenant_id, client_id: &self.client_id, identity: identity.as_ref() };
         Err(match EntraRefusal::read(&answer, asker) {
             Some(refusal) => StsError::Refused(Box::new(refusal)),
             None => {
                 let retry_after = retry_after(&answer.headers, jiff::Timestamp::now());
-                StsError::NotEntra { url, status: answer.status, retry_after }
+                StsError::NotEntra { url: self.url.to_string(), status: answer.status, retry_after }
             }
         })
     }
+}
 
-    fn url(&self, tenant: &str) -> String {
-        format!("{}/{tenant}/oauth2/v2.0/token", self.authority)
-    }
+/// Address of the tenant's token endpoint.
+pub(super) fn address(entra: &EntraConfiguration) -> String {
+    format!("{}/{}/oauth2/v2.0/token", entra.authority, entra.tenant_id)
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl Graph {
             )
             .collect();
         let body = json!({ "requests": requests });
-        let url = format!("{}/v1.0{PATH}", self.client.0.base_url);
+        let url = self.client.0.url(PATH);
         let question = Question { url, query: &[], body: Some(&body), queue };
         let (document, _) = self.answer(&question).await.map_err(Incomplete::Failed)?;
         let unexpected = |_| Incomplete::Failed(GraphError::Unexpected { path: PATH });

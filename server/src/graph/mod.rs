@@ -25,6 +25,7 @@ use std::sync::Arc;
 use mcp_entra_policy::{GraphAccess, GraphConfiguration};
 use moka::future::Cache;
 use serde_json::Value;
+use url::Url;
 
 pub use batch::BatchQuestion;
 pub use error::{GraphError, GraphRefusal};
@@ -51,7 +52,10 @@ pub struct GraphClient(Arc<Client>);
 
 struct Client {
     http: reqwest::Client,
-    base_url: String,
+    /// Address of Graph, to which paths are added.
+    base_url: Url,
+    /// The same address as scopes begin with it.
+    resource: String,
     sts: Arc<Sts>,
     /// The delegated permissions that may be asked for, by name.
     scopes: BTreeSet<String>,
@@ -83,17 +87,18 @@ struct Caller {
 
 impl GraphClient {
     /// The configured Graph, reached on behalf of users by `sts`, and as the application by `application`, which takes
-    /// effect where the configuration allows that.
+    /// effect where the configuration allows that. Fails if the configured address is none.
     pub fn new(
         http: reqwest::Client,
         configuration: &GraphConfiguration,
         sts: Arc<Sts>,
         application: ApplicationCredential,
-    ) -> Self {
-        let base_url = configuration.base_url.clone();
+    ) -> Result<Self, url::ParseError> {
         let allowed = configuration.access == GraphAccess::Application;
-        Self(Arc::new(Client {
+        Ok(Self(Arc::new(Client {
             http,
+            base_url: configuration.base_url.parse()?,
+            resource: configuration.base_url.clone(),
             sts,
             scopes: configuration.scopes.iter().cloned().collect(),
             application: allowed.then(|| Arc::new(application)),
@@ -101,8 +106,7 @@ impl GraphClient {
             directory: Turns::new(OF_THE_DIRECTORY),
             memberships: Turns::new(OF_THE_DIRECTORY),
             named: names(),
-            base_url,
-        }))
+        })))
     }
 
     /// Graph as this caller, to whom the policy grants this access.
@@ -142,12 +146,19 @@ impl GraphClient {
 }
 
 impl Client {
+    /// The address of what is at `path` behind the version.
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base_url.clone();
+        url.set_path(&format!("/v1.0{path}"));
+        url
+    }
+
     /// The user, with this permission and no other. Where the configuration names another in its place, as
     /// `Mail.ReadWrite` for `Mail.Read`, with all that it names.
     fn on_behalf_of(&self, user: &User, scope: &str) -> OnBehalfOf {
         match self.scopes.get(scope) {
-            Some(scope) => OnBehalfOf::new(user, &self.base_url, [scope]),
-            None => OnBehalfOf::new(user, &self.base_url, &self.scopes),
+            Some(scope) => OnBehalfOf::new(user, &self.resource, [scope]),
+            None => OnBehalfOf::new(user, &self.resource, &self.scopes),
         }
     }
 }
@@ -173,8 +184,9 @@ impl Graph {
         self.answer(&Question { url: self.url(path), query, body, queue: &queue }).await
     }
 
-    fn url(&self, path: &str) -> String {
-        format!("{}/v1.0/{}{path}", self.client.0.base_url, self.subject.path())
+    /// The address of what is at `path` behind the user.
+    fn url(&self, path: &str) -> Url {
+        self.client.0.url(&format!("/{}{path}", self.subject.path()))
     }
 }
 
@@ -212,9 +224,9 @@ mod tests {
             groups: GroupsSource::Resolve,
         };
         let (http, token) = (http_client::build(None).unwrap(), FederatedToken::at("/nowhere"));
-        let sts = Arc::new(Sts::new(http.clone(), &entra, token.clone()));
+        let sts = Arc::new(Sts::new(http.clone(), &entra, token.clone()).unwrap());
         let application = ApplicationCredential::new(http.clone(), &entra, &graph.base_url, token);
-        GraphClient::new(http, graph, sts, application)
+        GraphClient::new(http, graph, sts, application).unwrap()
     }
 
     fn alice() -> Principal {
@@ -254,7 +266,7 @@ mod tests {
     ) -> Result<(String, bool), String> {
         let graph = client(Cloud::Public, configured).for_caller(principal, granted, user, "User.Read");
         graph
-            .map(|graph| (graph.url("/messages"), matches!(graph.access, Access::OnBehalfOf { .. })))
+            .map(|graph| (graph.url("/messages").to_string(), matches!(graph.access, Access::OnBehalfOf { .. })))
             .map_err(|error| error.to_string())
     }
 
@@ -331,7 +343,7 @@ mod tests {
             let graph = client.for_caller(&alice(), GraphAccess::OnBehalfOf, None, "User.Read").unwrap();
             let Access::OnBehalfOf { user, .. } = &graph.access else { panic!("{cloud:?}: as the application") };
             assert_eq!(user.scope(), format!("https://{host}/User.Read"));
-            assert_eq!(graph.url(""), format!("https://{host}/v1.0/me"));
+            assert_eq!(graph.url("").as_str(), format!("https://{host}/v1.0/me"));
         }
     }
 }

@@ -30,12 +30,12 @@ impl Graph {
     }
 
     async fn pages(&self, path: &'static str, query: &[(&str, &str)], limit: usize) -> Result<List, GraphError> {
-        let first = Url::parse_with_params(&self.url(path), query);
-        let mut page_url = first.map_err(|_| GraphError::Unexpected { path })?;
+        let mut page_url = self.url(path);
+        page_url.query_pairs_mut().extend_pairs(query);
         let (mut list, mut seen) = (List::default(), HashSet::new());
         let queue = self.queue_of(path).await;
         while seen.len() < MAXIMUM_PAGES && seen.insert(place(&page_url)) {
-            let question = Question { url: page_url.into(), query: &[], body: None, queue: &queue };
+            let question = Question { url: page_url, query: &[], body: None, queue: &queue };
             let (mut page, _) = self.answer(&question).await?;
             match page.get_mut("value").map(Value::take) {
                 Some(Value::Array(more)) => list.entries.extend(more),
@@ -53,10 +53,8 @@ impl Graph {
     }
 
     fn on_our_host(&self, link: &str) -> Result<Url, GraphError> {
-        match (Url::parse(link), Url::parse(&self.client.0.base_url)) {
-            (Ok(link), Ok(ours)) if link.origin() == ours.origin() => Ok(link),
-            _ => Err(GraphError::ForeignLink),
-        }
+        let link = Url::parse(link).ok().filter(|link| link.origin() == self.client.0.base_url.origin());
+        link.ok_or(GraphError::ForeignLink)
     }
 }
 

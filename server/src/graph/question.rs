@@ -9,6 +9,7 @@ use http::StatusCode;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::time::timeout;
+use url::Url;
 use uuid::Uuid;
 
 use super::access::Access;
@@ -38,7 +39,7 @@ pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, GraphError
 
 /// A question that changes nothing.
 pub(super) struct Question<'a> {
-    pub(super) url: String,
+    pub(super) url: Url,
     pub(super) query: &'a [(&'a str, &'a str)],
     /// A question that has a body is POSTed.
     pub(super) body: Option<&'a Value>,
@@ -95,8 +96,8 @@ impl Graph {
         };
         let _turn = turn.ok_or(GraphError::Crowded)?;
         let mut request = match question.body {
-            None => client.http.get(&question.url).query(question.query),
-            Some(body) => client.http.post(&question.url).json(body),
+            None => client.http.get(question.url.clone()).query(question.query),
+            Some(body) => client.http.post(question.url.clone()).json(body),
         };
         if attempt > 0 {
             request = request.header("Retry-Attempt", attempt);

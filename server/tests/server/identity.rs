@@ -30,7 +30,7 @@ async fn signed_in(tenant: &TestTenant, user: &str) -> Arc<Principal> {
 
 /// This tenant's token endpoint, asked with the tenant's projected token.
 fn sts(tenant: &TestTenant) -> Arc<Sts> {
-    Arc::new(Sts::new(http(), &tenant.configuration().entra, FederatedToken::at(tenant.token_file())))
+    Arc::new(Sts::new(http(), &tenant.configuration().entra, FederatedToken::at(tenant.token_file())).unwrap())
 }
 
 /// This tenant's server as the application itself.

@@ -366,7 +366,7 @@ async fn an_answer_that_is_not_entras_is_said_to_be_so() {
 async fn an_authority_that_nobody_trusts_gets_no_token() {
     let tenant = TestTenant::new();
     let strict = mcp_entra_server::http_client::build(Some(issuer().ca_pem.as_bytes())).unwrap();
-    let sts = Sts::new(strict, &tenant.configuration().entra, FederatedToken::at(tenant.token_file()));
+    let sts = Sts::new(strict, &tenant.configuration().entra, FederatedToken::at(tenant.token_file())).unwrap();
     let error = sts.as_application(&tenant.configuration().graph.base_url).await.err().unwrap();
     assert!(matches!(error, StsError::Unreachable { .. }), "{error}");
     assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
@@ -411,7 +411,7 @@ async fn nothing_is_sent_without_tls() {
     listener.set_nonblocking(true).unwrap();
     let mut entra = tenant.configuration().entra;
     entra.authority = format!("http://{}", listener.local_addr().unwrap());
-    let sts = Sts::new(http(), &entra, FederatedToken::at(tenant.token_file()));
+    let sts = Sts::new(http(), &entra, FederatedToken::at(tenant.token_file())).unwrap();
     let error = sts.as_application(&tenant.configuration().graph.base_url).await.err().unwrap();
     assert!(matches!(error, StsError::Unreachable { .. }), "{error}");
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody connected");

@@ -22,9 +22,9 @@ async fn graph_through(tenant: &TestTenant, change: impl FnOnce(&mut mcp_entra_p
     let mut configuration = tenant.configuration();
     change(&mut configuration);
     let token = FederatedToken::at(tenant.token_file());
-    let sts = std::sync::Arc::new(Sts::new(http(), &configuration.entra, token));
+    let sts = std::sync::Arc::new(Sts::new(http(), &configuration.entra, token).unwrap());
     let alice = signed_in(tenant, ALICE).await;
-    let client = GraphClient::new(http(), &configuration.graph, sts, application(tenant));
+    let client = GraphClient::new(http(), &configuration.graph, sts, application(tenant)).unwrap();
     client.for_caller(&alice, GraphAccess::OnBehalfOf, None, "User.Read").unwrap()
 }
 

@@ -12,7 +12,7 @@ use crate::harness::ON_BEHALF_OF;
 use crate::tenant::{ALICE, BOB, TestTenant, control, http};
 
 fn client(tenant: &TestTenant) -> GraphClient {
-    GraphClient::new(http(), &tenant.configuration().graph, sts(tenant), application(tenant))
+    GraphClient::new(http(), &tenant.configuration().graph, sts(tenant), application(tenant)).unwrap()
 }
 
 async fn graph_of(tenant: &TestTenant, user: &str) -> Graph {
