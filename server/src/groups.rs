@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use moka::Expiry;
 use moka::future::Cache;
-use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use crate::entra::SignIn;
@@ -88,7 +87,7 @@ impl GroupDirectory {
 /// By the whole token: the next one asks anew, as a groups claim would be read anew.
 fn key(user: &User, ids: &BTreeSet<String>) -> Key {
     let mut hash = Sha256::new();
-    hash.update(user.assertion.expose_secret());
+    hash.update(user.assertion.digest());
     for id in ids {
         hash.update([0]);
         hash.update(id);

@@ -48,7 +48,7 @@ pub struct PolicyInForce {
 /// that every part of the answer follows from one revision.
 #[derive(Clone, Debug)]
 pub struct Permissions {
-    caller: Caller,
+    caller: Arc<Caller>,
     policy: Arc<PolicyInForce>,
 }
 
@@ -92,15 +92,15 @@ impl Permissions {
 
     /// The same, once it is known in which of [`Self::groups_to_learn`] the caller is, or that it cannot be known.
     pub fn with_groups(mut self, learnt: Option<&Groups>) -> Self {
-        let mut groups = match self.caller.groups {
-            Groups::Known(listed) | Groups::AtLeast(listed) => listed,
+        let mut groups = match &self.caller.groups {
+            Groups::Known(listed) | Groups::AtLeast(listed) => listed.clone(),
             Groups::Unknown => BTreeSet::new(),
         };
         if let Some(Groups::Known(learnt) | Groups::AtLeast(learnt)) = learnt {
             groups.extend(learnt.iter().cloned());
         }
         let all = matches!(learnt, Some(Groups::Known(_)));
-        self.caller.groups = if all { Groups::Known(groups) } else { Groups::AtLeast(groups) };
+        Arc::make_mut(&mut self.caller).groups = if all { Groups::Known(groups) } else { Groups::AtLeast(groups) };
         self
     }
 
@@ -117,7 +117,7 @@ impl PolicyStore {
     }
 
     /// What the caller may do now. Before the first good document, that is nothing.
-    pub fn permissions(&self, caller: Caller) -> Permissions {
+    pub fn permissions(&self, caller: Arc<Caller>) -> Permissions {
         Permissions { caller, policy: self.state.load().in_force.clone().unwrap_or_default() }
     }
 

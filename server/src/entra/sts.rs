@@ -16,7 +16,7 @@ use mcp_entra_policy::{EntraConfiguration, FederatedIdentity};
 use moka::Expiry;
 use moka::future::Cache;
 use moka::ops::compute::Op;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
 use super::claims::{self, ClaimsChallenge};
@@ -26,7 +26,7 @@ use super::federated_token::FederatedToken;
 use super::remedy::Remedy;
 use super::token_endpoint::{GraphToken, Issued, TokenEndpoint};
 use crate::http_client::Again;
-use crate::token::User;
+use crate::token::{Assertion, User};
 
 /// Most bytes of Graph tokens kept at once in each of both caches; the least used go first.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
@@ -77,7 +77,7 @@ pub struct OnBehalfOf {
     key: CacheKey,
     /// By assertion and resource.
     resource_key: CacheKey,
-    assertion: SecretString,
+    assertion: Assertion,
     resource: String,
     /// Names, as `User.Read`.
     scopes: BTreeSet<String>,
@@ -251,9 +251,10 @@ impl OnBehalfOf {
     /// `https://graph.microsoft.com`.
     pub fn new(user: &User, resource: &str, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let scopes: BTreeSet<String> = scopes.into_iter().map(Into::into).collect();
-        let of_user = [user.assertion.expose_secret(), resource];
+        let digest = user.assertion.digest();
+        let of_user = [digest.as_ref(), resource.as_bytes()];
         Self {
-            key: cache_key(of_user.into_iter().chain(scopes.iter().map(String::as_str))),
+            key: cache_key(of_user.into_iter().chain(scopes.iter().map(|scope| scope.as_bytes()))),
             resource_key: cache_key(of_user),
             assertion: user.assertion.clone(),
             resource: resource.to_owned(),
@@ -320,8 +321,8 @@ impl KeptToken {
     }
 }
 
-/// The whole assertion identifies the user, the client, and what was granted; its hash keeps it out of the cache.
-fn cache_key<'a>(parts: impl IntoIterator<Item = &'a str>) -> CacheKey {
+/// Key of these parts. The digest of the whole assertion identifies the user, the client, and the granted scopes.
+fn cache_key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> CacheKey {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part);
@@ -332,6 +333,8 @@ fn cache_key<'a>(parts: impl IntoIterator<Item = &'a str>) -> CacheKey {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
 
     fn schedule(life: u64, refresh_in: Option<u64>) -> (u64, u64) {

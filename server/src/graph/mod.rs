@@ -192,13 +192,11 @@ impl Graph {
 
 #[cfg(test)]
 mod tests {
-    use mcp_entra_policy::{Cloud, EntraConfiguration, Groups, GroupsSource, Registration, TokenVersion};
-    use secrecy::SecretString;
-
     use super::*;
     use crate::entra::FederatedToken;
     use crate::http_client;
-    use crate::token::{Application, Membership};
+    use crate::token::{Application, Assertion, Membership};
+    use mcp_entra_policy::{CallerKind, Cloud, EntraConfiguration, Groups, GroupsSource, Registration, TokenVersion};
 
     const ALICE: &str = "aaaa0000-0000-4000-8000-000000000003";
 
@@ -229,19 +227,26 @@ mod tests {
         GraphClient::new(http, graph, sts, application).unwrap()
     }
 
+    fn caller(kind: CallerKind, client_id: &str) -> Arc<mcp_entra_policy::Caller> {
+        Arc::new(mcp_entra_policy::Caller {
+            kind,
+            registration: Registration::Unknown,
+            client_id: client_id.into(),
+            roles: BTreeSet::new(),
+            groups: Groups::Unknown,
+            scopes: BTreeSet::new(),
+            authentication_contexts: BTreeSet::new(),
+        })
+    }
+
     fn alice() -> Principal {
         Principal::User(User {
             tenant_id: "tenant".into(),
             object_id: ALICE.into(),
-            registration: Registration::Unknown,
             membership: Membership::Member,
-            client_id: "client".into(),
-            scopes: BTreeSet::new(),
-            roles: BTreeSet::new(),
-            groups: Groups::Unknown,
-            authentication_contexts: BTreeSet::new(),
+            caller: caller(CallerKind::User, "client"),
             accepts_claims_challenge: false,
-            assertion: SecretString::from("assertion"),
+            assertion: Assertion::new("assertion"),
             expires_at: 0,
         })
     }
@@ -250,9 +255,7 @@ mod tests {
         Principal::Application(Application {
             tenant_id: "tenant".into(),
             object_id: "daemon".into(),
-            registration: Registration::Unknown,
-            client_id: "daemon".into(),
-            roles: BTreeSet::new(),
+            caller: caller(CallerKind::Application, "daemon"),
             expires_at: 0,
         })
     }

@@ -36,7 +36,7 @@ pub(super) async fn layer(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let permissions = gate.policy.permissions(principal.caller());
+    let permissions = gate.policy.permissions(Arc::clone(principal.caller()));
     let (permissions, learnt) = with_groups(&gate, &principal, &message, permissions).await;
     // Whatever the groups would decide: the client can bring about that they are learnt.
     if let Some(Err(unlearnt)) = &learnt

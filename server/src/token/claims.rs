@@ -1,17 +1,19 @@
-//! From verified claims to a principal: whose token this is, for whom, until when, and what it carries.
+//! From verified claims to a principal.
 //!
 //! Pure: the clock is an argument.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use mcp_entra_policy::{CallerKind, Groups, GroupsSource, Registration, ServerConfiguration, TokenVersion};
-use secrecy::SecretString;
+use mcp_entra_policy::{Caller, CallerKind, Groups, GroupsSource, Registration, ServerConfiguration, TokenVersion};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::assertion::Hashed;
+use super::error::TokenError;
 use super::issuers::Issuers;
 use super::jwt::{Claims, VerifiedClaims};
-use super::{Application, Membership, Principal, TokenError, User};
+use super::principal::{Application, Membership, Principal, User};
 
 /// Seconds by which clocks may differ.
 const CLOCK_SKEW: u64 = 60;
@@ -20,7 +22,7 @@ const LONGEST_QUOTE: usize = 100;
 /// Microsoft Graph's application id, which stands as `aud` in its tokens as well as its address.
 const GRAPH_APPLICATION: &str = "00000003-0000-0000-c000-000000000000";
 
-/// What a token must say to be accepted.
+/// Claims that a token must have to be accepted.
 pub(super) struct Expected {
     issuers: Issuers,
     token_versions: BTreeSet<TokenVersion>,
@@ -67,10 +69,10 @@ impl Expected {
     }
 }
 
-/// Who these claims speak for, at `now` (seconds since 1970). `token` is the one that they were read from.
+/// The principal that these claims speak for, at `now` (seconds since 1970). `token` is the one that they were read from.
 pub(super) fn principal(
     verified: &VerifiedClaims,
-    token: &str,
+    token: Hashed<'_>,
     expected: &Expected,
     now: u64,
 ) -> Result<Principal, TokenError> {
@@ -92,34 +94,41 @@ pub(super) fn principal(
     let client_id = client_id(claims, version, expected)?;
     let roles = strings(claims, "roles")?.unwrap_or_default();
     if kind == CallerKind::Application {
-        return match roles.is_empty() {
-            true => Err(TokenError::ApplicationWithoutRole),
-            false => Ok(Principal::Application(Application {
-                tenant_id,
-                object_id,
-                registration,
-                client_id,
-                roles,
-                expires_at,
-            })),
-        };
+        if roles.is_empty() {
+            return Err(TokenError::ApplicationWithoutRole);
+        }
+        let caller = Arc::new(Caller {
+            kind,
+            registration,
+            client_id,
+            roles,
+            // Nothing is read of an application's groups.
+            groups: Groups::Unknown,
+            scopes: BTreeSet::new(),
+            authentication_contexts: BTreeSet::new(),
+        });
+        return Ok(Principal::Application(Application { tenant_id, object_id, caller, expires_at }));
     }
     let scopes = scopes.unwrap_or_default();
     if scopes.is_disjoint(&expected.required_scopes) {
         return Err(TokenError::ScopeMissing { scopes: expected.qualified_scopes.join(" ") });
     }
+    let caller = Arc::new(Caller {
+        kind,
+        registration,
+        client_id,
+        roles,
+        groups: groups(claims, expected.groups)?,
+        scopes,
+        authentication_contexts: strings(claims, "acrs")?.unwrap_or_default(),
+    });
     Ok(Principal::User(User {
         tenant_id,
         object_id,
-        registration,
         membership: membership(claims, expected),
-        client_id,
-        scopes,
-        roles,
-        groups: groups(claims, expected.groups)?,
-        authentication_contexts: strings(claims, "acrs")?.unwrap_or_default(),
+        caller,
         accepts_claims_challenge: strings(claims, "xms_cc")?.is_some_and(|values| values.contains("cp1")),
-        assertion: SecretString::from(token),
+        assertion: token.into(),
         expires_at,
     }))
 }
@@ -153,7 +162,7 @@ fn check_origin(claims: &Claims, expected: &Expected) -> Result<TokenVersion, To
     }
 }
 
-/// Whether a user or an application is spoken for. `idtyp` is an optional claim, so that its absence proves nothing; the
+/// Kind of the one whom the claims speak for. `idtyp` is an optional claim, so that its absence proves nothing; the
 /// token of a service principal then has `sub` = `oid`. An ID token has this server's audience, the same keys and even the
 /// user's roles, but no `scp`.
 fn caller_kind(
@@ -176,7 +185,7 @@ fn caller_kind(
     }
 }
 
-/// When the token expires, if it is valid now.
+/// End of the token, if it is valid now.
 fn check_lifetime(claims: &Claims, now: u64) -> Result<u64, TokenError> {
     let seconds = |name| claims.get(name).and_then(Value::as_u64).ok_or(TokenError::Claim(name));
     let (expires_at, not_before, issued_at) = (seconds("exp")?, seconds("nbf")?, seconds("iat")?);

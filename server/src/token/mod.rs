@@ -1,10 +1,11 @@
-//! Who: turns the bearer token of a request into a [`Principal`], or says why not.
+//! Validation of bearer tokens: turns the token of a request into a [`Principal`], or says why not.
 //!
-//! Three steps, each in its room: `jwt` reads and verifies the compact form (no claim is looked at before the
-//! signature holds, but to name a mistake), `keys` fetches Entra's signing keys, `claims` turns verified claims into a
-//! principal, issued by one of the tenant's `issuers`. What was validated a moment ago is `recent`. Nothing about what
-//! the principal may do lives here; that is the policy's.
+//! `jwt` reads and verifies the compact form: it looks at no claim before the signature holds, but to name a mistake.
+//! `keys` fetches Entra's signing keys. `claims` turns verified claims into a `principal`, issued by one of the tenant's
+//! `issuers`; a user's keeps the token as its `assertion`. `recent` keeps the validations of the last minute. Rights of
+//! the principal do not live here; they are the policy's.
 
+mod assertion;
 mod claims;
 mod error;
 #[cfg(test)]
@@ -19,10 +20,12 @@ use std::sync::Arc;
 
 use mcp_entra_policy::ServerConfiguration;
 
+pub use assertion::{Assertion, TokenDigest};
 pub use error::{Remedy, TokenError};
 pub use keys::{Keys, KeysError};
 pub use principal::{Application, Membership, Principal, User};
 
+use assertion::Hashed;
 use claims::Expected;
 use jwt::UnverifiedToken;
 use recent::Recent;
@@ -40,13 +43,14 @@ impl TokenValidator {
         Self { keys, expected: Expected::new(configuration), recent: Recent::new() }
     }
 
-    /// Who this bearer token speaks for. Asks the network only if the token's key is unknown, and then at most once a
+    /// The principal of this bearer token. Asks the network only if the token's key is unknown, and then at most once a
     /// minute.
     pub async fn validate(&self, bearer: &str) -> Result<Arc<Principal>, TokenError> {
-        if let Some(principal) = self.recent.principal(bearer, &self.keys, now()).await {
+        let bearer = Hashed::new(bearer);
+        if let Some(principal) = self.recent.principal(bearer.digest, &self.keys, now()).await {
             return Ok(principal);
         }
-        let token = UnverifiedToken::parse(bearer)?;
+        let token = UnverifiedToken::parse(bearer.token)?;
         let verified = match self.keys.find(token.key_id()).await.and_then(|key| token.verify(key)) {
             Ok(verified) => verified,
             // Tokens for Graph can be verified by nobody but Graph, and those of another cloud have other keys: all are

@@ -1,11 +1,12 @@
-//! Who a verified token speaks for.
+//! Principals: those whom verified tokens speak for.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use mcp_entra_policy::{Caller, CallerKind, Groups, Registration};
-use secrecy::SecretString;
+use mcp_entra_policy::Caller;
 
-/// Who a verified token speaks for: a person, or an application without one.
+use super::assertion::Assertion;
+
+/// The one whom a verified token speaks for: a person, or an application without one.
 #[derive(Debug)]
 pub enum Principal {
     /// A person, through a client.
@@ -14,36 +15,26 @@ pub enum Principal {
     Application(Application),
 }
 
-/// A person, through a client: what a delegated access token says.
+/// A person, through a client: content of a delegated access token.
 #[derive(Debug)]
 pub struct User {
     /// `tid`: the tenant, a GUID in lower case.
     pub tenant_id: String,
     /// `oid`: the user in that tenant, a GUID in lower case.
     pub object_id: String,
-    /// `aud`: the app registration that the token was issued for.
-    pub registration: Registration,
-    /// Whether the user is the tenant's own or a guest in it.
+    /// Relation of the user to the tenant.
     pub membership: Membership,
-    /// `azp` or `appid`: the client that the user signed in to, a GUID in lower case.
-    pub client_id: String,
-    /// `scp`: what the client may do for the user; at least one of the required scopes is among them.
-    pub scopes: BTreeSet<String>,
-    /// `roles`: the user's app roles.
-    pub roles: BTreeSet<String>,
-    /// `groups`, unless the claim is absent or stands for too many groups.
-    pub groups: Groups,
-    /// `acrs`: the authentication contexts of Conditional Access that the sign-in satisfied.
-    pub authentication_contexts: BTreeSet<String>,
-    /// Whether the client declared (`xms_cc` with `cp1`) that it can answer a claims challenge.
+    /// Facts that the policy decides by. At least one of the required scopes is among its scopes.
+    pub caller: Arc<Caller>,
+    /// True if the client declared (`xms_cc` with `cp1`) that it can answer a claims challenge.
     pub accepts_claims_challenge: bool,
-    /// The token itself: the assertion of an on-behalf-of exchange.
-    pub assertion: SecretString,
-    /// `exp`: when the token expires, in seconds since 1970.
+    /// The token itself.
+    pub assertion: Assertion,
+    /// `exp`: end of the token, in seconds since 1970.
     pub expires_at: u64,
 }
 
-/// How a user belongs to the tenant.
+/// Relation of a user to the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
     /// One of the tenant's own users.
@@ -52,20 +43,16 @@ pub enum Membership {
     Guest,
 }
 
-/// An application by itself: what an app-only access token says.
+/// An application by itself: content of an app-only access token.
 #[derive(Debug)]
 pub struct Application {
     /// `tid`: the tenant, a GUID in lower case.
     pub tenant_id: String,
     /// `oid`: the application's service principal in that tenant, a GUID in lower case.
     pub object_id: String,
-    /// `aud`: the app registration that the token was issued for.
-    pub registration: Registration,
-    /// `azp` or `appid`: the application, a GUID in lower case.
-    pub client_id: String,
-    /// `roles`: the application permissions; never empty.
-    pub roles: BTreeSet<String>,
-    /// `exp`: when the token expires, in seconds since 1970.
+    /// Facts that the policy decides by. Its roles, the application permissions, are never empty.
+    pub caller: Arc<Caller>,
+    /// `exp`: end of the token, in seconds since 1970.
     pub expires_at: u64,
 }
 
@@ -88,13 +75,10 @@ impl Principal {
 
     /// The client that sent the token: a GUID in lower case.
     pub fn client_id(&self) -> &str {
-        match self {
-            Self::User(user) => &user.client_id,
-            Self::Application(application) => &application.client_id,
-        }
+        &self.caller().client_id
     }
 
-    /// When the token expires, in seconds since 1970.
+    /// End of the token, in seconds since 1970.
     pub(super) fn expires_at(&self) -> u64 {
         match self {
             Self::User(user) => user.expires_at,
@@ -102,33 +86,16 @@ impl Principal {
         }
     }
 
-    /// Whether the caller can answer a claims challenge.
+    /// True if the caller can answer a claims challenge.
     pub fn accepts_claims_challenge(&self) -> bool {
         matches!(self, Self::User(user) if user.accepts_claims_challenge)
     }
 
-    /// What the policy decides by.
-    pub fn caller(&self) -> Caller {
+    /// Facts that the policy decides by.
+    pub fn caller(&self) -> &Arc<Caller> {
         match self {
-            Self::User(user) => Caller {
-                kind: CallerKind::User,
-                registration: user.registration.clone(),
-                client_id: user.client_id.clone(),
-                roles: user.roles.clone(),
-                groups: user.groups.clone(),
-                scopes: user.scopes.clone(),
-                authentication_contexts: user.authentication_contexts.clone(),
-            },
-            Self::Application(application) => Caller {
-                kind: CallerKind::Application,
-                registration: application.registration.clone(),
-                client_id: application.client_id.clone(),
-                roles: application.roles.clone(),
-                // Nothing is read of an application's groups.
-                groups: Groups::Unknown,
-                scopes: BTreeSet::new(),
-                authentication_contexts: BTreeSet::new(),
-            },
+            Self::User(user) => &user.caller,
+            Self::Application(application) => &application.caller,
         }
     }
 }

@@ -1,7 +1,5 @@
 //! What claims are read as, claim by claim and second by second.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use super::*;
@@ -13,7 +11,7 @@ const CLIENT: &str = "1c2d0000-0000-4000-8000-000000000002";
 const CALLER: &str = "bbbb0000-0000-4000-8000-000000000004";
 pub(in crate::token) const NOW: u64 = 1_800_000_000;
 
-/// What a server expects with these changes to `entra`.
+/// Expectation of a server with these changes to `entra`.
 pub(in crate::token) fn expected_with(changes: &Value) -> Expected {
     let mut configuration = json!({
         "server": { "namespace": "productivity", "name": "graph" },
@@ -67,7 +65,7 @@ fn key() -> Arc<Key> {
 }
 
 fn read(claims: Value, expected: &Expected, now: u64) -> Result<Principal, TokenError> {
-    principal(&VerifiedClaims::for_test(claims, key()), "token", expected, now)
+    principal(&VerifiedClaims::for_test(claims, key()), Hashed::new("token"), expected, now)
 }
 
 fn read_at(claims: Value, now: u64) -> Result<Principal, TokenError> {
@@ -82,7 +80,7 @@ fn user(claims: Value, expected: &Expected) -> User {
 }
 
 fn groups_with(change: Value, source: &str) -> Groups {
-    user(with(user_claims(), change), &expected_with(&json!({ "groups": source }))).groups
+    user(with(user_claims(), change), &expected_with(&json!({ "groups": source }))).caller.groups.clone()
 }
 
 #[test]
@@ -149,7 +147,7 @@ fn a_scope_is_no_role_and_a_role_is_no_scope() {
     let role_named_like_the_scope = with(user_claims(), json!({ "scp": "profile", "roles": ["mcp.access"] }));
     assert_eq!(read_at(role_named_like_the_scope, NOW).unwrap_err().reason(), "scope_missing");
     let scope_named_like_the_role = with(user_claims(), json!({ "scp": "mcp.access Mcp.Reader", "roles": [] }));
-    assert!(user(scope_named_like_the_role, &expected_with(&json!({}))).roles.is_empty());
+    assert!(user(scope_named_like_the_role, &expected_with(&json!({}))).caller.roles.is_empty());
 }
 
 #[test]
@@ -234,7 +232,7 @@ fn a_key_verifies_tokens_of_its_own_issuers_alone_in_either_version() {
             let mut published = published();
             published["issuer"] = json!(issuer);
             let verified = VerifiedClaims::for_test(claims.clone(), Key::for_test(published));
-            let result = principal(&verified, "token", &expected, NOW);
+            let result = principal(&verified, Hashed::new("token"), &expected, NOW);
             assert_eq!(result.is_ok(), *good, "{issuer}");
             assert!(*good || result.unwrap_err() == TokenError::KeyIssuer, "{issuer}");
         }

@@ -27,7 +27,7 @@ const CLAIMS: &[&str] = &[
     "_claim_names",
 ];
 
-/// What has to be so for anybody to be let in, told from the claims in another way than the validator's.
+/// Conditions for anybody to be let in, told from the claims in another way than the validator's.
 fn could_be_accepted(claims: &Value) -> bool {
     let good = user_claims();
     let same = ["iss", "tid", "ver"].iter().all(|name| claims[name] == good[name]);
@@ -55,11 +55,11 @@ proptest! {
         match judged(&token) {
             Ok(Principal::User(user)) => {
                 prop_assert!(could_be_accepted(&claims), "{}", claims);
-                prop_assert!(user.scopes.contains("mcp.access") && claims["oid"] == user.object_id);
+                prop_assert!(user.caller.scopes.contains("mcp.access") && claims["oid"] == user.object_id);
             }
             Ok(Principal::Application(application)) => {
                 prop_assert!(could_be_accepted(&claims), "{}", claims);
-                prop_assert!(!application.roles.is_empty() && claims.get("scp").is_none());
+                prop_assert!(!application.caller.roles.is_empty() && claims.get("scp").is_none());
             }
             Err(error) => {
                 // RFC 6750 section 3: what error_description may hold.

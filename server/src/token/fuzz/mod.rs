@@ -19,6 +19,7 @@ use proptest::sample::{Index, select};
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 
+use super::assertion::Hashed;
 use super::claims::Expected;
 use super::claims::tests::{NOW, expected_with, user_claims};
 use super::jwt::UnverifiedToken;
@@ -64,12 +65,12 @@ static EXPECTED: LazyLock<Expected> = LazyLock::new(|| expected_with(&json!({}))
 static GOOD_TOKEN: LazyLock<String> =
     LazyLock::new(|| signed(header().to_string().as_bytes(), user_claims().to_string().as_bytes()));
 
-/// Whom a token speaks for by the keys of this document, at [`NOW`].
+/// Principal of a token by the keys of this document, at [`NOW`].
 fn judged_by(document: &[u8], token: &str) -> Result<Principal, TokenError> {
     let keys = KeySet::parse(document, None, tokio::time::Instant::now()).map_err(|_| TokenError::KeysUnavailable)?;
     let unverified = UnverifiedToken::parse(token)?;
     let verified = unverified.verify(keys.find(unverified.key_id()).ok_or(TokenError::UnknownKey)?)?;
-    reading::principal(&verified, token, &EXPECTED, NOW)
+    reading::principal(&verified, Hashed::new(token), &EXPECTED, NOW)
 }
 
 fn judged(token: &str) -> Result<Principal, TokenError> {

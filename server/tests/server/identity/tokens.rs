@@ -47,8 +47,8 @@ async fn a_users_token_says_who_the_user_is_and_what_the_client_may_do() {
     assert_eq!(principal.object_id(), claims["oid"]);
     assert_eq!(principal.client_id(), tenant.client.to_string());
     let Principal::User(user) = &*principal else { panic!("{principal:?}") };
-    assert!(user.scopes.contains(SCOPE), "{:?}", user.scopes);
-    assert!(user.roles.contains(ROLE), "{:?}", user.roles);
+    assert!(user.caller.scopes.contains(SCOPE), "{:?}", user.caller.scopes);
+    assert!(user.caller.roles.contains(ROLE), "{:?}", user.caller.roles);
     assert_eq!((user.membership, user.accepts_claims_challenge), (Membership::Member, false));
     assert_eq!(principal.caller().kind, CallerKind::User);
     assert!(!format!("{principal:?}").contains(&token), "the token is not for logs");
@@ -79,7 +79,7 @@ async fn an_application_needs_a_role_to_be_let_in_and_is_no_user() {
     let validator = validator(&tenant).await;
     let token = |daemon| tenant.sign(&json!({}), &tenant.application_claims(daemon));
     let principal = accepted(&validator, &token(tenant.daemon)).await;
-    assert!(matches!(&*principal, Principal::Application(application) if application.roles.contains(ROLE)));
+    assert!(matches!(&*principal, Principal::Application(application) if application.caller.roles.contains(ROLE)));
     assert_eq!(principal.client_id(), tenant.daemon.to_string());
     assert_eq!(principal.caller().kind, CallerKind::Application);
     let error = refused(&validator, &token(tenant.daemon_without_role)).await;
