@@ -24,7 +24,7 @@ use crate::http::{self, Gate};
 use crate::inputs::{self, InputError};
 use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
-use crate::token::{Keys, TokenValidator};
+use crate::token::{Keys, TokenValidator, issuer};
 
 /// Time for the last audit lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -123,6 +123,7 @@ pub async fn start(
     let audit = AuditLog::start(&configuration.server, configuration.audit, Arc::clone(&metrics), audit);
     let audit = Arc::new(audit.map_err(StartError::Audit)?);
     let gate = Arc::new(Gate {
+        authorization_server: issuer(&configuration.entra),
         tokens: TokenValidator::new(&configuration, Arc::clone(&keys)),
         policy: Arc::clone(&policy),
         groups,

@@ -1,4 +1,4 @@
-//! The protected resource metadata (RFC 9728): what everybody may read, so that clients find Entra.
+//! The protected resource metadata (RFC 9728): everybody may read it, so that clients find the authorization server.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -12,8 +12,9 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 /// Serves the document at the path-inserted form (RFC 9728 section 3.1) and at the root form, where many clients look
 /// first. A server without a public URL has no resource identifier that holds for all its callers: 404.
-pub(super) fn router(configuration: &ServerConfiguration) -> Router {
-    let document = document(configuration);
+/// `authorization_server` is the issuer that clients are sent to.
+pub(super) fn router(configuration: &ServerConfiguration, authorization_server: &str) -> Router {
+    let document = document(configuration, authorization_server);
     let handler = get(move || async move {
         match document {
             Some(document) => axum::response::IntoResponse::into_response(axum::Json(document)),
@@ -39,12 +40,11 @@ fn inserted_path(configuration: &ServerConfiguration) -> String {
     format!("{WELL_KNOWN}{}", configuration.path.trim_end_matches('/'))
 }
 
-fn document(configuration: &ServerConfiguration) -> Option<Value> {
+fn document(configuration: &ServerConfiguration, authorization_server: &str) -> Option<Value> {
     let resource = configuration.public_url.as_deref()?;
-    let entra = &configuration.entra;
     Some(json!({
         "resource": resource,
-        "authorization_servers": [format!("{}/{}/v2.0", entra.authority, entra.tenant_id)],
+        "authorization_servers": [authorization_server],
         "scopes_supported": configuration.qualified_scopes(),
         "bearer_methods_supported": ["header"],
         "resource_name": format!("{} ({})", configuration.server.name, configuration.server.namespace),

@@ -60,6 +60,8 @@ use rate_limit::RateLimits;
 pub struct Gate {
     /// The server's configuration.
     pub configuration: ServerConfiguration,
+    /// Issuer of the authorization server that clients get their tokens from.
+    pub authorization_server: String,
     /// Verifies bearer tokens.
     pub tokens: TokenValidator,
     /// Says what callers may do.
@@ -102,7 +104,7 @@ pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
     let elsewhere = format!("there is nothing here; the MCP endpoint is {endpoint}");
     router
         .route_layer(layers)
-        .merge(metadata::router(&gate.configuration))
+        .merge(metadata::router(&gate.configuration, &gate.authorization_server))
         .fallback(move || async move { answer::problem(StatusCode::NOT_FOUND, &elsewhere) })
 }
 

@@ -77,6 +77,7 @@ mod tests {
         let http = crate::http_client::build(None).unwrap();
         let keys = Arc::new(Keys::new(http, &configuration.entra));
         Arc::new(Gate {
+            authorization_server: crate::token::issuer(&configuration.entra),
             tokens: TokenValidator::new(&configuration, keys),
             policy: Arc::new(PolicyStore::new("/nowhere".into())),
             groups: None,

@@ -1,6 +1,6 @@
-//! What Entra writes into `iss`, by the cloud whose authority issued the token and by the token's version.
+//! Issuers of Entra's tokens (`iss`), by the cloud whose authority issued the token and by the token's version.
 
-use mcp_entra_policy::TokenVersion;
+use mcp_entra_policy::{EntraConfiguration, TokenVersion};
 
 /// The names of China's authority: Microsoft's documents disagree, so that either may be configured.
 const CHINA: [&str; 2] = ["https://login.partner.microsoftonline.cn", "https://login.chinacloudapi.cn"];
@@ -11,6 +11,15 @@ pub(super) struct Issuers {
     version_2: String,
 }
 
+/// Issuer of the tenant's tokens of version 2, which is its name as an authorization server, too.
+pub fn issuer(entra: &EntraConfiguration) -> String {
+    version_2(&entra.authority, &entra.tenant_id)
+}
+
+fn version_2(authority: &str, tenant_id: &str) -> String {
+    format!("{authority}/{tenant_id}/v2.0")
+}
+
 impl Issuers {
     /// Those of a tenant at the authority with this address. One that is none of Microsoft's stands for the public cloud's.
     pub(super) fn new(authority: &str, tenant_id: &str) -> Self {
@@ -18,10 +27,7 @@ impl Issuers {
             true => "sts.chinacloudapi.cn",
             false => "sts.windows.net",
         };
-        Self {
-            version_1: format!("https://{version_1_host}/{tenant_id}/"),
-            version_2: format!("{authority}/{tenant_id}/v2.0"),
-        }
+        Self { version_1: format!("https://{version_1_host}/{tenant_id}/"), version_2: version_2(authority, tenant_id) }
     }
 
     /// The issuer of the tenant's tokens of this version.
@@ -32,7 +38,7 @@ impl Issuers {
         }
     }
 
-    /// Whether the tenant itself is meant, by either of its names.
+    /// True if the tenant itself is meant, by either of its names.
     pub(super) fn contain(&self, issuer: &str) -> bool {
         issuer == self.version_1 || issuer == self.version_2
     }

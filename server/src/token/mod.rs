@@ -22,6 +22,7 @@ use mcp_entra_policy::ServerConfiguration;
 
 pub use assertion::{Assertion, TokenDigest};
 pub use error::{Remedy, TokenError};
+pub use issuers::issuer;
 pub use keys::{Keys, KeysError};
 pub use principal::{Application, Membership, Principal, User};
 
