@@ -31,3 +31,4 @@ pub mod serve;
 pub mod strict_json;
 pub mod telemetry;
 pub mod token;
+mod www_authenticate;

@@ -9,8 +9,8 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::claims_challenge::claims_challenge;
 use super::question::is_busy;
-use super::www_authenticate::claims_challenge;
 use crate::entra::{ClaimsChallenge, SignIn, StsError, word};
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 

@@ -2,7 +2,7 @@
 //! errors lives here; what to ask it is up to the tools.
 //!
 //! `access` is as whom, `subject` about whom; `question` one question with its repetitions, `pages` and `batch` several
-//! at once, `groups` the one about memberships; `www_authenticate` is how Graph asks for a better token, `error` what it
+//! at once, `groups` the one about memberships; `claims_challenge` is how Graph asks for a better token, `error` what it
 //! says otherwise, `turns` how much of it at a time, and `mailbox` whose turns.
 //!
 //! No answer is kept. A profile or a mailbox changes under our hands, what the user may see of it is for Graph to decide
@@ -10,6 +10,7 @@
 
 mod access;
 mod batch;
+mod claims_challenge;
 mod error;
 mod groups;
 mod mailbox;
@@ -17,7 +18,6 @@ mod pages;
 mod question;
 mod subject;
 mod turns;
-mod www_authenticate;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a client without a sufficient token is told: the `WWW-Authenticate` header of RFC 6750 and RFC 9728.
+//! Answers to a client without a sufficient token, with the `WWW-Authenticate` header of RFC 6750 and RFC 9728.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +12,7 @@ use super::challenged::Challenged;
 use super::metadata;
 use crate::entra::SignIn;
 use crate::token::Principal;
+use crate::www_authenticate::{BearerChallenge, Parameter};
 
 /// Tells clients where the metadata is and which scopes to ask Entra for.
 pub struct Challenge {
@@ -25,7 +26,7 @@ pub struct Challenge {
     challenged: Challenged,
 }
 
-/// What a challenge says besides where the metadata is.
+/// Content of a challenge besides the address of the metadata.
 #[derive(Default)]
 struct Details<'a> {
     error: Option<&'static str>,
@@ -94,52 +95,27 @@ impl Challenge {
             Some(error) => json!({ "error": error, "error_description": details.description }),
         };
         let mut response = (status, Json(body)).into_response();
-        if let Ok(value) = HeaderValue::from_str(&self.header(details)) {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
-        }
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, self.header(details));
         response
     }
 
-    fn header(&self, details: &Details<'_>) -> String {
-        let mut parameters = Vec::new();
+    fn header(&self, details: &Details<'_>) -> HeaderValue {
+        let mut challenge = BearerChallenge::default();
         if let Some(error) = details.error {
-            parameters.push(format!("error=\"{error}\""));
+            challenge.push(Parameter::Error, error);
         }
         if let Some(claims) = &details.claims {
-            parameters.push(format!("claims=\"{claims}\""));
+            challenge.push(Parameter::Claims, claims);
         }
         if let Some(url) = &self.resource_metadata {
-            parameters.push(format!("resource_metadata=\"{url}\""));
+            challenge.push(Parameter::ResourceMetadata, url);
         }
         let more = details.scopes.into_iter().flatten().map(|scope| self.entra.qualified_scope(scope));
         let scopes: BTreeSet<String> = self.scopes.iter().cloned().chain(more).collect();
-        parameters.push(format!("scope=\"{}\"", Vec::from_iter(scopes).join(" ")));
+        challenge.push(Parameter::Scope, Vec::from_iter(scopes).join(" "));
         if details.error.is_some() {
-            parameters.push(format!("error_description=\"{}\"", quotable(details.description)));
+            challenge.push(Parameter::ErrorDescription, details.description);
         }
-        format!("Bearer {}", parameters.join(", "))
-    }
-}
-
-/// The characters that RFC 6750 section 3 allows in a description: printable ASCII without quotes and backslashes.
-/// Parts of a description can come from a token.
-fn quotable(description: &str) -> String {
-    description
-        .chars()
-        .map(|character| match character {
-            '"' | '\\' => '\'',
-            ' '..='~' => character,
-            _ => '?',
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quotable;
-
-    #[test]
-    fn a_description_cannot_leave_its_quotes_or_its_line() {
-        assert_eq!(quotable("a \"b\\\r\nX: ü"), "a 'b'??X: ?");
+        challenge.header()
     }
 }

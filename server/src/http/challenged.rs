@@ -1,4 +1,4 @@
-//! Who was asked for which sign-in lately: nobody is asked for the same one twice in a row.
+//! Memory of the sign-ins that callers were asked for lately: nobody is asked for the same one twice in a row.
 //!
 //! A client that answers a challenge without meeting it would be sent around in circles. Each replica remembers for
 //! itself, so that it can take one round for each of them.
@@ -15,7 +15,7 @@ use crate::token::Principal;
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 const REMEMBERED: u64 = 10_000;
 
-/// What callers were challenged with.
+/// Sign-ins that callers were challenged with.
 pub(super) struct Challenged(Cache<[u8; 32], ()>);
 
 impl Challenged {
@@ -23,7 +23,7 @@ impl Challenged {
         Self(Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build())
     }
 
-    /// Whether this caller is asked for this sign-in for the first time, which the next call will know of.
+    /// True if this caller is asked for this sign-in for the first time. The next call will know of it.
     pub(super) async fn is_first(&self, principal: &Principal, sign_in: &SignIn) -> bool {
         let claims = match sign_in {
             SignIn::Anew => "",

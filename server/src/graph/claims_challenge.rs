@@ -1,62 +1,19 @@
-//! The claims challenge in Graph's `WWW-Authenticate`, read leniently: quoted or not, in any order, beside other schemes.
+//! The claims challenge by which Graph asks for a better token.
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use crate::entra::ClaimsChallenge;
+use crate::www_authenticate::{BearerChallenge, Parameter};
 
 /// The first claims challenge in these headers, if there is one.
 pub(super) fn claims_challenge(headers: &HeaderMap) -> Option<ClaimsChallenge> {
-    let values = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(Parameters).find_map(|(name, value)| {
-        let named = name.eq_ignore_ascii_case("claims");
-        named.then(|| ClaimsChallenge::decode(&value)).flatten()
-    })
-}
-
-/// The parameters of all challenges in what is left of a header.
-struct Parameters<'a>(&'a str);
-
-impl<'a> Iterator for Parameters<'a> {
-    type Item = (&'a str, String);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let rest = self.0.trim_start_matches(|character: char| character == ',' || character.is_whitespace());
-            let end = rest.find(|character: char| matches!(character, '=' | ',') || character.is_whitespace());
-            let (name, rest) = rest.split_at_checked(end?)?;
-            match rest.trim_start().strip_prefix('=') {
-                // A scheme, as Bearer.
-                None => self.0 = rest,
-                Some(rest) => {
-                    let (value, rest) = value(rest.trim_start());
-                    self.0 = rest;
-                    return Some((name, value));
-                }
-            }
-        }
-    }
-}
-
-/// The value at the beginning of this text, and what follows it. A quote that nobody closes ends with the text.
-fn value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(|character: char| character == ',' || character.is_whitespace());
-        let (value, rest) = text.split_at_checked(end.unwrap_or(text.len())).unwrap_or((text, ""));
-        return (value.to_owned(), rest);
-    };
-    let (mut value, mut characters) = (String::new(), quoted.chars());
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => break,
-            '\\' => value.extend(characters.next()),
-            _ => value.push(character),
-        }
-    }
-    (value, characters.as_str())
+    BearerChallenge::read(headers).values(Parameter::Claims).find_map(ClaimsChallenge::decode)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     const JSON: &str = r#"{"access_token":{"nbf":{"essential":true,"value":"1657834417"}}}"#;

@@ -1,0 +1,182 @@
+//! Bearer challenges of `WWW-Authenticate` (RFC 6750 section 3), read and written.
+//!
+//! They are read leniently: quoted or not, in any order, beside other schemes. They are written so that no value can leave
+//! its quotes or its line.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderValue, header};
+
+/// A parameter that is read or written; all others are passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parameter {
+    /// Error code for programs.
+    Error,
+    /// Claims request, as base64 of JSON.
+    Claims,
+    /// Address of the protected resource metadata (RFC 9728 section 5.1).
+    ResourceMetadata,
+    /// Scopes to ask for, separated by spaces.
+    Scope,
+    /// Explanation for people.
+    ErrorDescription,
+}
+
+/// The parameters of a challenge, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BearerChallenge(Vec<(Parameter, String)>);
+
+impl Parameter {
+    const ALL: [Self; 5] = [Self::Error, Self::Claims, Self::ResourceMetadata, Self::Scope, Self::ErrorDescription];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Claims => "claims",
+            Self::ResourceMetadata => "resource_metadata",
+            Self::Scope => "scope",
+            Self::ErrorDescription => "error_description",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|parameter| name.eq_ignore_ascii_case(parameter.name()))
+    }
+}
+
+impl BearerChallenge {
+    /// The parameters of all challenges in these headers.
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
+        let values = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let parameters = values.flat_map(Parameters);
+        Self(parameters.filter_map(|(name, value)| Some((Parameter::named(name)?, value))).collect())
+    }
+
+    /// Adds a parameter at the end.
+    pub(crate) fn push(&mut self, parameter: Parameter, value: impl Into<String>) {
+        self.0.push((parameter, value.into()));
+    }
+
+    /// All values of a parameter.
+    pub(crate) fn values(&self, parameter: Parameter) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(own, _)| *own == parameter).map(|(_, value)| value.as_str())
+    }
+
+    /// The header that says this.
+    pub(crate) fn header(&self) -> HeaderValue {
+        // Printable ASCII is always a header value.
+        HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static("Bearer"))
+    }
+}
+
+impl fmt::Display for BearerChallenge {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Bearer")?;
+        for (place, (parameter, value)) in self.0.iter().enumerate() {
+            let separator = if place == 0 { " " } else { ", " };
+            write!(formatter, "{separator}{}=\"{}\"", parameter.name(), quotable(value))?;
+        }
+        Ok(())
+    }
+}
+
+/// The text in the characters that RFC 6750 section 3 allows in a description: printable ASCII without quotes and
+/// backslashes. Parts of a description can come from a token.
+fn quotable(text: &str) -> String {
+    text.chars()
+        .map(|character| match character {
+            '"' | '\\' => '\'',
+            ' '..='~' => character,
+            _ => '?',
+        })
+        .collect()
+}
+
+/// The parameters of all challenges in the rest of a header.
+struct Parameters<'a>(&'a str);
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = (&'a str, String);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let rest = self.0.trim_start_matches(|character: char| character == ',' || character.is_whitespace());
+            let end = rest.find(|character: char| matches!(character, '=' | ',') || character.is_whitespace());
+            let (name, rest) = rest.split_at_checked(end?)?;
+            match rest.trim_start().strip_prefix('=') {
+                // A scheme, as Bearer.
+                None => self.0 = rest,
+                Some(rest) => {
+                    let (value, rest) = value(rest.trim_start());
+                    self.0 = rest;
+                    return Some((name, value));
+                }
+            }
+        }
+    }
+}
+
+/// The value at the beginning of this text, and the text behind it. A quote that nobody closes ends with the text.
+fn value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(|character: char| character == ',' || character.is_whitespace());
+        let (value, rest) = text.split_at_checked(end.unwrap_or(text.len())).unwrap_or((text, ""));
+        return (value.to_owned(), rest);
+    };
+    let (mut value, mut characters) = (String::new(), quoted.chars());
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => break,
+            '\\' => value.extend(characters.next()),
+            _ => value.push(character),
+        }
+    }
+    (value, characters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    fn read(header: &HeaderValue) -> BearerChallenge {
+        BearerChallenge::read(&HeaderMap::from_iter([(header::WWW_AUTHENTICATE, header.clone())]))
+    }
+
+    #[test]
+    fn a_description_cannot_leave_its_quotes_or_its_line() {
+        assert_eq!(quotable("a \"b\\\r\nX: ü"), "a 'b'??X: ?");
+    }
+
+    #[test]
+    fn a_challenge_is_written_in_the_order_of_its_parameters() {
+        let mut challenge = BearerChallenge::default();
+        assert_eq!(challenge.header(), "Bearer");
+        challenge.push(Parameter::Error, "invalid_token");
+        challenge.push(Parameter::ResourceMetadata, "https://x/.well-known/y");
+        challenge.push(Parameter::Scope, "");
+        let expected = r#"Bearer error="invalid_token", resource_metadata="https://x/.well-known/y", scope="""#;
+        assert_eq!(challenge.header(), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn every_challenge_is_read_as_it_was_written_whatever_its_values(
+            parameters in vec((select(&Parameter::ALL), any::<String>()), 0..6),
+        ) {
+            let header = BearerChallenge(parameters.clone()).header();
+            prop_assert!(header.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte)));
+            let expected = parameters.into_iter().map(|(parameter, value)| (parameter, quotable(&value))).collect();
+            prop_assert_eq!(read(&header), BearerChallenge(expected));
+        }
+
+        #[test]
+        fn any_header_is_read_and_what_is_read_can_be_written(text in "[ -~\\t]*") {
+            let challenge = read(&HeaderValue::try_from(text).unwrap());
+            prop_assert_eq!(read(&challenge.header()).0.len(), challenge.0.len());
+        }
+    }
+}
