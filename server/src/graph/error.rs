@@ -1,4 +1,4 @@
-//! What went wrong on the way to Graph or there, in words that a person or a model can act on.
+//! Errors on the way to Graph or there, in words that a person or a model can act on.
 //!
 //! An error displays codes, ids and our own words, and goes into logs so. What Graph or Entra say in theirs may name an
 //! account, and is told to the caller alone: [`GraphError::told`].
@@ -17,7 +17,7 @@ use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 /// Graph's code where the tenant has no Exchange Online.
 const NO_EXCHANGE: &str = "OrganizationFromTenantGuidNotFound";
 
-/// Why Graph gave no answer.
+/// Reason why Graph gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GraphError {
     /// An application has nobody to act on behalf of.
@@ -43,13 +43,13 @@ pub enum GraphError {
     NoToken {
         /// The delegated permissions that were asked for.
         permissions: String,
-        /// What Entra said.
+        /// Error of Entra.
         source: StsError,
     },
     /// Entra issued no token for Graph to the application.
     #[error("no access to Microsoft Graph as the application itself. {source}{}", when(.source))]
     NoApplicationToken {
-        /// What Entra said.
+        /// Error of Entra.
         source: StsError,
     },
     /// Graph could not be asked.
@@ -57,9 +57,9 @@ pub enum GraphError {
         "Microsoft Graph does not answer ({source}); call again in a minute (client-request-id {client_request_id})"
     )]
     Unreachable {
-        /// What went wrong.
+        /// Failure of the exchange.
         source: ExchangeError,
-        /// What the request is called in Graph's logs, if it got there.
+        /// Name of the request in Graph's logs, if it got there.
         client_request_id: String,
     },
     /// Too much of the caller's waits already.
@@ -70,8 +70,18 @@ pub enum GraphError {
     /// Graph, or Entra before it, took too long.
     #[error("Microsoft Graph gave no answer within {seconds} s; call again in a minute")]
     TooSlow {
-        /// How long it was waited for.
+        /// Time that it was waited for.
         seconds: u64,
+    },
+    /// Graph did not confirm a request that is sent once.
+    #[error(
+        "Microsoft Graph did not confirm the request ({problem}), which may have been carried out all the same: find that out before you call again (client-request-id {client_request_id})"
+    )]
+    Unconfirmed {
+        /// The answer, or the lack of one.
+        problem: String,
+        /// Name of the request in Graph's logs, if it got there.
+        client_request_id: String,
     },
     /// The answer is not JSON.
     #[error(
@@ -84,7 +94,7 @@ pub enum GraphError {
     /// The answer is JSON of another form.
     #[error("Microsoft Graph answered {path} in an unexpected form; report it to the developers of this server")]
     Unexpected {
-        /// What was asked for.
+        /// Path that was asked for.
         path: &'static str,
     },
     /// A list goes on somewhere else.
@@ -106,13 +116,13 @@ pub struct GraphRefusal {
     pub code: String,
     /// Graph's text.
     pub message: String,
-    /// `request-id`: what Microsoft's support asks for.
+    /// `request-id`, which Microsoft's support asks for.
     pub request_id: Option<String>,
-    /// `client-request-id`: what we called the request.
+    /// `client-request-id`: our name of the request.
     pub client_request_id: String,
-    /// How long Graph asks to wait, in whichever form it said so.
+    /// Time that Graph asks to wait, in whichever form it said so.
     pub retry_after: Option<Duration>,
-    /// What a token must satisfy to be accepted.
+    /// Claims that a token must satisfy to be accepted.
     pub challenge: Option<ClaimsChallenge>,
 }
 
@@ -137,7 +147,7 @@ impl GraphError {
         said.map_or_else(|| self.to_string(), |said| format!("{self} {who} says: {said}"))
     }
 
-    /// How Microsoft's support finds the request to Entra, if that is what failed.
+    /// Id by which Microsoft's support finds the request to Entra, if that one failed.
     pub fn correlation_id(&self) -> Option<&str> {
         match self {
             Self::NoToken { source, .. } | Self::NoApplicationToken { source } => source.correlation_id(),

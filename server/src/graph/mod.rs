@@ -1,9 +1,9 @@
-//! Microsoft Graph about one user, asked as that user or as the application itself. How to reach Graph and read its
-//! errors lives here; what to ask it is up to the tools.
+//! Microsoft Graph about one user, asked as that user or as the application itself. The way to Graph and its errors live
+//! here; the questions are up to the tools.
 //!
-//! `access` is as whom, `subject` about whom; `question` one question with its repetitions, `pages` and `batch` several
-//! at once, `groups` the one about memberships; `claims_challenge` is how Graph asks for a better token, `error` what it
-//! says otherwise, `turns` how much of it at a time, and `mailbox` whose turns.
+//! `access` is the identity that asks, `subject` the user that is asked about; `question` one question with its repetitions, `pages` and `batch` several
+//! at once, `once` a request that changes something, `groups` the one about memberships; `claims_challenge` reads how Graph asks for a better token, `error` what it
+//! says otherwise; `turns` bounds the questions at a time, and `mailbox` names their queues.
 //!
 //! No answer is kept. A profile or a mailbox changes under our hands, what the user may see of it is for Graph to decide
 //! anew each time, and no tool asks the same question twice in one call: a cache would only ever be wrong or unused.
@@ -14,6 +14,7 @@ mod claims_challenge;
 mod error;
 mod groups;
 mod mailbox;
+mod once;
 mod pages;
 mod question;
 mod subject;
@@ -78,7 +79,7 @@ pub struct Graph {
     caller: Caller,
 }
 
-/// Whoever asks, with whom turns are shared.
+/// The caller, with whom turns are shared.
 struct Caller {
     object_id: String,
     /// Object id and client: of one user's clients, none delays another.
@@ -167,6 +168,13 @@ impl Graph {
     /// The document at `path` behind the user (as `/messages`; empty: the user), with these query parameters.
     pub async fn get(&self, path: &'static str, query: &[(&str, &str)]) -> Result<Value, GraphError> {
         in_time(self.answer_about(path, query, None)).await.map(|(answer, _)| answer)
+    }
+
+    /// Sends a request that changes something, with this body to `path` behind the user (as `/sendMail`). It is sent at
+    /// most once, whatever Graph answers. Once it is sent it runs to its end, even if the future of this call is dropped.
+    /// Returns null where the answer has no body.
+    pub async fn post_once(&self, path: &'static str, body: &Value) -> Result<Value, GraphError> {
+        self.once(path, body).await
     }
 
     /// The answer to a question that has a body and changes nothing, and the token that it was asked by.
@@ -260,7 +268,7 @@ mod tests {
         })
     }
 
-    /// What is asked, and whether on behalf of the user.
+    /// The address that is asked, and true if on behalf of the user.
     fn asked(
         configured: GraphAccess,
         principal: &Principal,

@@ -1,38 +1,42 @@
 //! One question to Graph: repeated while Graph is busy, and once with another token where Graph rejects the first.
 //!
-//! Questions change nothing in Graph, whatever their method, so that each may be asked again.
+//! Questions change nothing in Graph, whatever their method, so that each may be asked again. Requests that change
+//! something are of another type, in `once`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use reqwest::RequestBuilder;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::time::timeout;
 use url::Url;
 use uuid::Uuid;
 
+use super::Graph;
 use super::access::Access;
-use super::{Graph, GraphError, GraphRefusal};
+use super::error::{GraphError, GraphRefusal};
+use super::turns::Turn;
 use crate::entra::GraphToken;
 use crate::http_client::{self, Patience};
 
 /// Longest answer of Graph that is read, in bytes.
-const MAXIMUM_ANSWER: usize = 4 * 1024 * 1024;
-/// What one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(15);
+pub(super) const MAXIMUM_ANSWER: usize = 4 * 1024 * 1024;
+/// Longest time of one attempt.
+pub(super) const ATTEMPT: Duration = Duration::from_secs(15);
 /// As Microsoft's own clients do, but for the total.
 pub(super) const PATIENCE: Patience =
     Patience { repetitions: 3, first_pause: Duration::from_secs(3), total: Duration::from_secs(40) };
-/// What a tool may wait for, with all tokens, turns, repetitions and pages: less than a request to this server may take.
-const TOTAL: Duration = Duration::from_secs(50);
+/// Longest time that a tool waits, with all tokens, turns, repetitions and pages: less than a request to this server may take.
+pub(super) const TOTAL: Duration = Duration::from_secs(50);
 
-/// Whether an answer of this status may be another one soon.
+/// True if an answer of this status may be another one soon.
 pub(super) fn is_busy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 503 | 504)
 }
 
-/// What comes of these questions, if it comes in the time that a tool may wait.
+/// The answer to these questions, if it comes in the time that a tool may wait.
 pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, GraphError>>) -> Result<T, GraphError> {
     timeout(TOTAL, answer).await.unwrap_or(Err(GraphError::TooSlow { seconds: TOTAL.as_secs() }))
 }
@@ -86,24 +90,16 @@ impl Graph {
         id: &str,
         attempt: u32,
     ) -> Result<Value, GraphError> {
-        let client = &self.client.0;
-        let caller = &self.caller;
-        let turn = match question.queue {
-            Queue::Mailbox(mailbox) => client.mailboxes.turn(mailbox, &caller.name).await,
-            Queue::Directory => client.directory.turn("", &caller.name).await,
-            // Whatever clients a user has: each token of theirs asks once.
-            Queue::Memberships => client.memberships.turn("", &caller.object_id).await,
-        };
-        let _turn = turn.ok_or(GraphError::Crowded)?;
+        let _turn = self.turn(question.queue).await?;
+        let http = &self.client.0.http;
         let mut request = match question.body {
-            None => client.http.get(question.url.clone()).query(question.query),
-            Some(body) => client.http.post(question.url.clone()).json(body),
+            None => http.get(question.url.clone()).query(question.query),
+            Some(body) => http.post(question.url.clone()).json(body),
         };
         if attempt > 0 {
             request = request.header("Retry-Attempt", attempt);
         }
-        let request =
-            request.header("client-request-id", id).bearer_auth(token.access_token.expose_secret()).timeout(ATTEMPT);
+        let request = authorized(request, token, id);
         let unreachable = |source| GraphError::Unreachable { source, client_request_id: id.to_owned() };
         let answer = http_client::exchange(request, MAXIMUM_ANSWER).await.map_err(unreachable)?;
         if !answer.status.is_success() {
@@ -114,4 +110,21 @@ impl Graph {
         }
         serde_json::from_slice(&answer.body).map_err(|_| GraphError::NotJson { status: answer.status })
     }
+
+    /// The caller's turn in this queue, once it has come.
+    pub(super) async fn turn(&self, queue: &Queue) -> Result<Turn, GraphError> {
+        let (client, caller) = (&self.client.0, &self.caller);
+        let turn = match queue {
+            Queue::Mailbox(mailbox) => client.mailboxes.turn(mailbox, &caller.name).await,
+            Queue::Directory => client.directory.turn("", &caller.name).await,
+            // Whatever clients a user has: each token of theirs asks once.
+            Queue::Memberships => client.memberships.turn("", &caller.object_id).await,
+        };
+        turn.ok_or(GraphError::Crowded)
+    }
+}
+
+/// The request with this token, under this name in Graph's logs, and with its deadline.
+pub(super) fn authorized(request: RequestBuilder, token: &GraphToken, id: &str) -> RequestBuilder {
+    request.header("client-request-id", id).bearer_auth(token.access_token.expose_secret()).timeout(ATTEMPT)
 }

@@ -4,6 +4,7 @@ mod check;
 mod exchange;
 mod failures;
 mod graph;
+mod once;
 mod probe;
 mod signing_keys;
 mod tokens;

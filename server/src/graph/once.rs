@@ -1,0 +1,133 @@
+//! A request that changes something in Graph, as one that sends a mail: sent at most once.
+//!
+//! Graph may have carried out a request whose answer is lost. So nothing repeats it, and nobody who stops waiting takes it
+//! back. Below, the HTTP client sends again only what provably reached nobody.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use reqwest::RequestBuilder;
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
+
+use super::Graph;
+use super::error::{GraphError, GraphRefusal};
+use super::question::{ATTEMPT, MAXIMUM_ANSWER, TOTAL, authorized};
+use super::turns::Turn;
+use crate::entra::GraphToken;
+use crate::http_client::{self, Answer};
+
+/// A request that is sent at most once: sending consumes it, and there is no copy.
+struct OnceOnly {
+    request: RequestBuilder,
+    id: String,
+    /// Its turn in the queue, which it keeps to its end.
+    turn: Turn,
+}
+
+impl Graph {
+    pub(super) async fn once(&self, path: &'static str, body: &Value) -> Result<Value, GraphError> {
+        let end = Instant::now() + TOTAL;
+        let late = Err(GraphError::TooSlow { seconds: TOTAL.as_secs() });
+        let (request, token) = timeout_at(end - ATTEMPT, self.prepare(path, body)).await.unwrap_or(late)?;
+        match request.send().await {
+            Err(GraphError::Refused(mut refusal)) if refusal.is_of_the_token() => {
+                // Another token is for the next call.
+                let challenge = refusal.challenge.take();
+                let another = timeout_at(end, self.access.instead_of(&token, challenge.as_ref())).await;
+                another.unwrap_or(Ok(token)).and(Err(GraphError::Refused(refusal)))
+            }
+            answer => answer,
+        }
+    }
+
+    /// The request with all that it has to wait for: its token and its turn.
+    async fn prepare(&self, path: &'static str, body: &Value) -> Result<(OnceOnly, Arc<GraphToken>), GraphError> {
+        let queue = self.queue_of(path).await;
+        let token = self.access.token().await?;
+        let turn = self.turn(&queue).await?;
+        let id = Uuid::new_v4().to_string();
+        let request = authorized(self.client.0.http.post(self.url(path)).json(body), &token, &id);
+        Ok((OnceOnly { request, id, turn }, token))
+    }
+}
+
+impl OnceOnly {
+    /// Sends the request, which runs to its end or deadline, whether or not anybody still waits for the answer.
+    async fn send(self) -> Result<Value, GraphError> {
+        let Self { request, id, turn } = self;
+        let sending = tokio::spawn(async move {
+            let _turn = turn;
+            http_client::exchange(request, MAXIMUM_ANSWER).await
+        });
+        match sending.await {
+            Ok(Ok(answer)) => read(&answer, &id),
+            Ok(Err(error)) => Err(unconfirmed(error.to_string(), &id)),
+            Err(error) => Err(unconfirmed(error.to_string(), &id)),
+        }
+    }
+}
+
+/// Graph's answer; null where it has no body.
+fn read(answer: &Answer, id: &str) -> Result<Value, GraphError> {
+    let status = answer.status;
+    if status.is_success() {
+        return match answer.body.as_slice() {
+            [] => Ok(Value::Null),
+            body => serde_json::from_slice(body).map_err(|_| unconfirmed("its answer is not JSON".to_owned(), id)),
+        };
+    }
+    // All others of 5xx may come from a gateway before Graph, or after half of the work.
+    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+        return Err(unconfirmed(format!("its answer is HTTP {}", status.as_u16()), id));
+    }
+    Err(GraphError::Refused(Box::new(GraphRefusal::read(answer, id))))
+}
+
+fn unconfirmed(problem: String, id: &str) -> GraphError {
+    GraphError::Unconfirmed { problem, client_request_id: id.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_a_result_a_refusal_or_proves_nothing() {
+        for (status, body, expected) in [
+            (202, "", "null"),
+            (204, "", "null"),
+            (201, r#"{"id":"1"}"#, r#"{"id":"1"}"#),
+            (200, "<html>", "unconfirmed"),
+            (302, "", "refused"),
+            (400, "", "refused"),
+            (401, "", "refused"),
+            (429, "", "refused"),
+            (503, "", "refused"),
+            (500, "", "unconfirmed"),
+            (502, "<html>", "unconfirmed"),
+            (504, "", "unconfirmed"),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let answer = Answer { status, headers: HeaderMap::new(), body: body.as_bytes().to_vec() };
+            let read = match read(&answer, "c1") {
+                Ok(value) => value.to_string(),
+                Err(GraphError::Refused(_)) => "refused".to_owned(),
+                Err(GraphError::Unconfirmed { .. }) => "unconfirmed".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(read, expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_not_confirmed_is_not_said_to_have_failed() {
+        let text = unconfirmed("reset".to_owned(), "c1").to_string();
+        for part in ["(reset)", "may have been carried out", "before you call again", "client-request-id c1"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Requests that change something in Graph: sent at most once, and not taken back.
+
+use std::sync::Arc;
+
+use entra_emulator::{Fault, FaultKind, Host, Matcher};
+use mcp_entra_policy::GraphAccess;
+use mcp_entra_server::graph::{Graph, GraphClient, GraphError};
+use serde_json::{Value, json};
+
+use super::{application, signed_in, sts};
+use crate::harness::{ON_BEHALF_OF, eventually};
+use crate::tenant::{ALICE, BOB, TestTenant, control, http};
+
+const SEND: &str = "/sendMail";
+
+/// Graph as alice, with the permission to send mail.
+async fn graph(tenant: &TestTenant) -> Graph {
+    control()
+        .change_tenant(tenant.id, |directory| {
+            let app = directory.apps.iter_mut().find(|app| app.client_id == tenant.server).unwrap();
+            app.granted_graph_scopes.push("Mail.Send".to_owned());
+            Ok(())
+        })
+        .unwrap();
+    let mut configuration = tenant.configuration().graph;
+    configuration.scopes.push("Mail.Send".to_owned());
+    let alice = signed_in(tenant, ALICE).await;
+    let client = GraphClient::new(http(), &configuration, sts(tenant), application(tenant)).unwrap();
+    client.for_caller(&alice, GraphAccess::OnBehalfOf, None, "Mail.Send").unwrap()
+}
+
+fn mail() -> Value {
+    json!({ "message": { "subject": "Hello", "toRecipients": [{ "emailAddress": { "address": BOB } }] } })
+}
+
+fn next_answer(tenant: &TestTenant, path: &str, kind: FaultKind) {
+    let matcher = Matcher { path: Some(path.to_owned()), tenant: Some(tenant.id), ..Matcher::default() };
+    control().inject(Fault { matcher, times: 1, kind }).unwrap();
+}
+
+/// The requests to this path of Graph, by the status of their answers.
+fn requests(tenant: &TestTenant, path: &str) -> Vec<u16> {
+    let requests = tenant.requests().into_iter();
+    requests.filter(|request| request.path.ends_with(path)).map(|request| request.status).collect()
+}
+
+fn sent(tenant: &TestTenant) -> usize {
+    control().sent_messages().iter().filter(|message| message.tenant == tenant.id).count()
+}
+
+#[tokio::test]
+async fn a_request_is_sent_once_whatever_comes_back() {
+    let status = |status, headers: &[(&str, &str)]| FaultKind::Status {
+        status,
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        body: r#"{"error":{"code":"Code","message":"Message."}}"#.to_owned(),
+    };
+    let challenge = "Bearer error=\"insufficient_claims\", claims=\"eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxNjU3ODM0NDE3In19fQ\"";
+    for (kind, confirmed) in [
+        (status(401, &[]), true),
+        (status(401, &[("WWW-Authenticate", challenge)]), true),
+        (status(429, &[("Retry-After", "0")]), true),
+        (status(503, &[("Retry-After", "0")]), true),
+        (status(504, &[("Retry-After", "0")]), false),
+        (FaultKind::Disconnect, false),
+    ] {
+        let tenant = TestTenant::new();
+        let graph = graph(&tenant).await;
+        // So that the connection is one that was used before.
+        graph.get("", &[]).await.unwrap();
+        next_answer(&tenant, SEND, kind.clone());
+        let error = graph.post_once(SEND, &mail()).await.unwrap_err();
+        assert_eq!(matches!(error, GraphError::Refused(_)), confirmed, "{kind:?}: {error}");
+        assert_eq!(matches!(error, GraphError::Unconfirmed { .. }), !confirmed, "{kind:?}: {error}");
+        assert_eq!(error.sign_in(), None, "{kind:?}: the next call has another token");
+        assert_eq!((requests(&tenant, SEND).len(), sent(&tenant)), (1, 0), "{kind:?}");
+
+        assert_eq!(graph.post_once(SEND, &mail()).await.unwrap(), Value::Null);
+        assert_eq!((requests(&tenant, SEND).len(), sent(&tenant)), (2, 1), "{kind:?}");
+        let rejected = matches!(kind, FaultKind::Status { status: 401, .. });
+        assert_eq!(tenant.grants(ON_BEHALF_OF), if rejected { 2 } else { 1 }, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_outlives_its_caller_once_it_is_sent_and_a_question_does_not() {
+    for (path, expected) in [(SEND, 202), ("/messages", 0)] {
+        let tenant = TestTenant::new();
+        let graph = Arc::new(graph(&tenant).await);
+        graph.get("", &[]).await.unwrap();
+        next_answer(&tenant, path, FaultKind::Delay { milliseconds: 3_000 });
+        let asking = tokio::spawn({
+            let graph = Arc::clone(&graph);
+            async move {
+                match path {
+                    SEND => graph.post_once(path, &mail()).await,
+                    _ => graph.get(path, &[]).await,
+                }
+            }
+        });
+        eventually("a question beside the request", async || {
+            graph.get("", &[]).await.unwrap();
+            let beside = |host, concurrent| host == Host::Graph && concurrent == 2;
+            tenant.requests().iter().any(|request| beside(request.host, request.concurrent)).then_some(())
+        })
+        .await;
+        asking.abort();
+        let statuses = eventually("the end of the request", async || {
+            Some(requests(&tenant, path)).filter(|statuses| !statuses.is_empty())
+        });
+        assert_eq!(statuses.await, [expected], "{path}");
+        assert_eq!(sent(&tenant), usize::from(path == SEND));
+    }
+}
