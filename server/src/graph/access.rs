@@ -1,15 +1,15 @@
-//! As whom Graph is asked, and with which token.
+//! Access to Graph: as a user or as the application, and with which token.
 
 use std::sync::Arc;
 
 use super::GraphError;
 use crate::entra::{ApplicationCredential, ClaimsChallenge, GraphToken, OnBehalfOf, Sts, StsError};
 
-/// As whom Graph is asked.
+/// Identity in which Graph is asked.
 pub(super) enum Access {
     /// As a user.
     OnBehalfOf {
-        /// Whom Entra is asked through.
+        /// Token endpoint.
         sts: Arc<Sts>,
         /// The user.
         user: OnBehalfOf,
@@ -26,8 +26,8 @@ impl Access {
         }
     }
 
-    /// Another token in place of one that Graph rejected. What Graph challenges an application with nobody can answer: it
-    /// declares no such capability.
+    /// Another token in place of one that Graph rejected. Nobody can answer a challenge to an application: it declares no
+    /// such capability.
     pub(super) async fn instead_of(
         &self,
         rejected: &Arc<GraphToken>,

@@ -21,7 +21,7 @@ const PATH: &str = "/$batch";
 /// One question of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchQuestion<'a> {
-    /// What is asked for behind the user, as `/messages`.
+    /// Path behind the user, as `/messages`.
     pub path: &'static str,
     /// Its query parameters.
     pub query: &'a [(&'a str, &'a str)],
@@ -29,7 +29,7 @@ pub struct BatchQuestion<'a> {
 
 type BatchAnswer = Result<Value, Box<GraphRefusal>>;
 
-/// Why a request did not answer all of its questions.
+/// Reason why a request did not answer all of its questions.
 enum Incomplete {
     /// Graph is too busy for some of them.
     Busy(Option<Duration>),

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Graph, GraphError};
 
-/// How many groups Graph answers about at once.
+/// Most groups that Graph answers about at once.
 const AT_ONCE: usize = 20;
 /// The delegated permission with which no group is left out, in lower case.
 const HIDDEN: &str = "member.read.hidden";

@@ -15,14 +15,14 @@ use super::question::{Question, Queue};
 use super::subject::{Subject, UserId};
 use super::{Graph, GraphError, groups};
 
-/// How long it is relied on which object id a user principal name stands for, or that Graph does not say it.
+/// Time in which the object id of a user principal name is relied on, or that Graph does not say it.
 const RELIED_ON: Duration = Duration::from_secs(300);
-/// How long Graph is not asked again after it could not answer.
+/// Pause before Graph is asked again after it could not answer.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Most names kept at a time; the least used go first.
 const KEPT: u64 = 10_000;
 
-/// The name of a mailbox among the queues, and how long it is relied on.
+/// The name of a mailbox among the queues, and the time in which it is relied on.
 #[derive(Clone)]
 pub(super) struct Named {
     mailbox: String,

@@ -1,11 +1,11 @@
-//! About whom Graph is asked: the caller itself, or one user by id.
+//! Subject of a question to Graph: the caller itself, or one user by id.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
-/// What of a user's id stands for itself in a path.
+/// Characters of a user's id that stand for themselves in a path.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
-/// What Entra allows in the part before the `@` besides letters and digits.
+/// Characters that Entra allows before the `@` besides letters and digits.
 const PUNCTUATION: &[u8] = b"'.-_!#^~&+";
 /// Longest user principal name.
 const LONGEST: usize = 113;
@@ -13,7 +13,7 @@ const LONGEST: usize = 113;
 /// The user that a question is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
-    /// Whoever is signed in. Graph knows nobody such when an application asks by itself.
+    /// The signed-in user. Graph knows none when an application asks by itself.
     Me,
     /// This one.
     User(UserId),
@@ -42,14 +42,14 @@ impl UserId {
         &self.0
     }
 
-    /// Whether it is a user principal name.
+    /// True if it is a user principal name.
     pub(super) fn is_name(&self) -> bool {
         self.0.contains('@')
     }
 }
 
 impl Subject {
-    /// What a path begins with, `me` or `users/` and the id as one segment.
+    /// The beginning of a path, `me` or `users/` and the id as one segment.
     pub(super) fn path(&self) -> String {
         match self {
             Self::Me => "me".to_owned(),

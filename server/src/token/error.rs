@@ -1,6 +1,6 @@
-//! Why a token is refused: a stable reason for the audit line, and a sentence for the client.
+//! Reasons why a token is refused: a stable name for the audit line, and a sentence for the client.
 
-/// Why a token is refused. The text is meant for the client (RFC 6750 `error_description`): ASCII without quotes or
+/// Reason why a token is refused. The text is meant for the client (RFC 6750 `error_description`): ASCII without quotes or
 /// backslashes, and it says what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
@@ -153,7 +153,7 @@ impl TokenError {
         }
     }
 
-    /// What helps the caller.
+    /// Remedy of the caller.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::KeysUnavailable => Remedy::Patience,
@@ -164,7 +164,7 @@ impl TokenError {
     }
 }
 
-/// What helps a caller whose token is refused; the HTTP answer follows from it.
+/// Remedy of a caller whose token is refused; the HTTP answer follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Another token: 401 `invalid_token`.

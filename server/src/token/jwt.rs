@@ -81,7 +81,7 @@ impl VerifiedClaims {
         &self.claims
     }
 
-    /// Whether the key is good for tokens of this tenant, whose issuer (of version 2) this is. Entra publishes one set of
+    /// True if the key is good for tokens of this tenant, whose issuer (of version 2) this is. Entra publishes one set of
     /// keys for many tenants and says in each key for which issuers it is good.
     pub(super) fn key_is_for(&self, issuer: &str, tenant: &str) -> bool {
         self.key.is_for(issuer, tenant)

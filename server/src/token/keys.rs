@@ -21,11 +21,11 @@ use super::issuers::Issuers;
 use crate::http_client::{self, ExchangeError};
 use crate::strict_json;
 
-/// How long fetched keys are used before they are fetched again, give or take [`JITTER`].
+/// Time in which fetched keys are used before they are fetched again, give or take [`JITTER`].
 const REFRESH_AFTER: Duration = Duration::from_secs(12 * 3600);
 /// So that the replicas of a server do not all ask at once.
 const JITTER: f64 = 0.05;
-/// How long fetched keys are trusted at most: an hour beyond the latest refresh that should have replaced them. After
+/// Longest time in which fetched keys are trusted: an hour beyond the latest refresh that should have replaced them. After
 /// that a key that Entra has withdrawn could still let somebody in, so nobody is.
 const TRUST_FOR: Duration = Duration::from_secs(REFRESH_AFTER.as_secs() / 100 * 105 + 3600);
 /// A token with an unknown key makes us ask at most this often: often enough for a hurried roll-over, too seldom for
@@ -38,7 +38,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Longest discovery or key document that is read, in bytes. Entra's are about 15 KiB.
 const MAXIMUM_DOCUMENT: usize = 1024 * 1024;
 
-/// Why the keys could not be fetched.
+/// Reason why the keys could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The authority did not answer as it should.
@@ -46,9 +46,9 @@ pub enum KeysError {
         "cannot fetch {url}: {source}; check the tenant id, the cloud and that the network lets this address through"
     )]
     Fetch {
-        /// Which document.
+        /// Address of the document.
         url: String,
-        /// What went wrong.
+        /// Failure of the exchange.
         source: ExchangeError,
     },
     /// A document is not what it should be.
@@ -56,9 +56,9 @@ pub enum KeysError {
         "{url} is not usable: {problem}; check entra.authority and entra.tenantId, and whether something answers in Entra's place"
     )]
     Document {
-        /// Which document.
+        /// Address of the document.
         url: String,
-        /// What is wrong with it.
+        /// Defect of the document.
         problem: String,
     },
 }
@@ -125,7 +125,7 @@ fn stated<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<St
 }
 
 impl Key {
-    /// Whether the key is good for tokens of this issuer and tenant.
+    /// True if the key is good for tokens of this issuer and tenant.
     pub(super) fn is_for(&self, issuer: &str, tenant: &str) -> bool {
         self.published.issuer.as_ref().is_none_or(|own| own.replace("{tenantid}", tenant) == issuer)
     }
@@ -238,7 +238,7 @@ impl Keys {
         }
     }
 
-    /// How many usable keys there are now, how old they are, and why the last fetch failed, if so.
+    /// Count and age of the usable keys, and the error of the last fetch, if it failed.
     pub fn status(&self) -> KeysStatus {
         let now = Instant::now();
         let current = self.current.load();
@@ -269,7 +269,7 @@ impl Keys {
         self.known(key_id)?.ok_or(TokenError::UnknownKey)
     }
 
-    /// Whether this very key is still published, and trusted.
+    /// True if this very key is still published, and trusted.
     pub(super) fn still_publish(&self, key: &Key) -> bool {
         let known = self.known(&key.published.kid).ok().flatten();
         known.is_some_and(|known| known.published == key.published)
