@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::GraphError;
+use super::error::GraphError;
 use crate::entra::{ApplicationCredential, ClaimsChallenge, GraphToken, OnBehalfOf, Sts, StsError};
 
 /// Identity in which Graph is asked.

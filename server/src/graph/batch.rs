@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::question::{PATIENCE, Question, Queue, in_time, is_busy};
-use super::{Graph, GraphError, GraphRefusal};
+use super::Graph;
+use super::error::{GraphError, GraphRefusal, is_busy};
+use super::question::{PATIENCE, Question, Queue, in_time};
 use crate::http_client::{Again, Answer};
 
 /// Most questions in one request.

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::claims_challenge::claims_challenge;
-use super::question::is_busy;
 use crate::entra::{ClaimsChallenge, SignIn, StsError, word};
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 
@@ -167,6 +166,11 @@ impl GraphError {
             _ => Again::Never,
         }
     }
+}
+
+/// True if an answer of this status may be another one soon.
+pub(super) fn is_busy(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 503 | 504)
 }
 
 fn when(error: &StsError) -> String {

@@ -10,7 +10,8 @@ use mcp_entra_policy::Groups;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Graph, GraphError};
+use super::Graph;
+use super::error::GraphError;
 
 /// Most groups that Graph answers about at once.
 const AT_ONCE: usize = 20;

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::future::Cache;
 
+use super::error::GraphError;
 use super::question::{Question, Queue};
 use super::subject::{Subject, UserId};
-use super::{Graph, GraphError, groups};
+use super::{Graph, groups};
 
 /// Time in which the object id of a user principal name is relied on, or that Graph does not say it.
 const RELIED_ON: Duration = Duration::from_secs(300);

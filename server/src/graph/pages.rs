@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use serde_json::Value;
 use url::Url;
 
+use super::Graph;
+use super::error::GraphError;
 use super::question::{Question, in_time};
-use super::{Graph, GraphError};
 
 /// Most pages of one list. Pages may be empty, so that the number of entries alone bounds nothing.
 const MAXIMUM_PAGES: usize = 20;

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use reqwest::RequestBuilder;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -30,11 +29,6 @@ pub(super) const PATIENCE: Patience =
     Patience { repetitions: 3, first_pause: Duration::from_secs(3), total: Duration::from_secs(40) };
 /// Longest time that a tool waits, with all tokens, turns, repetitions and pages: less than a request to this server may take.
 pub(super) const TOTAL: Duration = Duration::from_secs(50);
-
-/// True if an answer of this status may be another one soon.
-pub(super) fn is_busy(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 503 | 504)
-}
 
 /// The answer to these questions, if it comes in the time that a tool may wait.
 pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, GraphError>>) -> Result<T, GraphError> {

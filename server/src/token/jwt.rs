@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::TokenError;
+use super::error::TokenError;
 use super::keys::Key;
 use crate::strict_json;
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::TokenError;
+use super::error::TokenError;
 use super::issuers::Issuers;
 use crate::http_client::{self, ExchangeError};
 use crate::strict_json;
