@@ -1,0 +1,40 @@
+//! The direction of imports: between the top modules they run one way, and no two modules import each other.
+
+use std::path::Path;
+
+/// The top modules of the server from the top down, each with its purpose. A module imports from those below it alone.
+const MODULES: &[(&str, &str)] = &[
+    ("serve", "starts and stops the server"),
+    ("check", "says what of a configuration works"),
+    ("admin", "answers about the pod's health"),
+    ("http", "takes a request through its stages"),
+    ("graph_tools", "answers with the built-in tools"),
+    ("offer", "is the interface of what is offered"),
+    ("groups", "learns the groups that a token does not say"),
+    ("graph", "asks Microsoft Graph"),
+    ("entra", "asks Entra's token endpoint"),
+    ("policy", "keeps the compiled policy in force"),
+    ("audit", "writes the audit log"),
+    ("token", "validates bearer tokens"),
+    ("telemetry", "counts and logs"),
+    ("inputs", "reads the files that a server is started with"),
+    ("http_client", "asks others over HTTPS"),
+    ("www_authenticate", "reads and writes challenges"),
+    ("environment", "refuses secrets in the environment"),
+    ("open_files", "raises the limit of open files"),
+    ("strict_json", "reads JSON without duplicate members"),
+];
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+
+#[test]
+fn a_module_imports_from_modules_below_it_alone() {
+    let breaches = import_graph::against(MODULES, Path::new(SOURCE)).unwrap();
+    assert!(breaches.is_empty(), "against the direction: {breaches:#?}");
+}
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    let circles = import_graph::circles(Path::new(SOURCE)).unwrap();
+    assert!(circles.is_empty(), "these import each other: {circles:?}");
+}
