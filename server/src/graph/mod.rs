@@ -173,7 +173,7 @@ impl Graph {
     /// Sends a request that changes something, with this body to `path` behind the user (as `/sendMail`). It is sent at
     /// most once, whatever Graph answers. Once it is sent it runs to its end, even if the future of this call is dropped.
     /// Returns null where the answer has no body.
-    pub async fn post_once(&self, path: &'static str, body: &Value) -> Result<Value, GraphError> {
+    pub async fn post_once(&self, path: &'static str, body: Value) -> Result<Value, GraphError> {
         self.once(path, body).await
     }
 

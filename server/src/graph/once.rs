@@ -18,7 +18,7 @@ use super::turns::Turn;
 use crate::entra::GraphToken;
 use crate::http_client::{self, Answer};
 
-/// A request that is sent at most once: sending consumes it, and there is no copy.
+/// A request that is sent at most once: making it consumes its body, sending consumes it, and there is no copy.
 struct OnceOnly {
     request: RequestBuilder,
     id: String,
@@ -27,9 +27,9 @@ struct OnceOnly {
 }
 
 impl Graph {
-    pub(super) async fn once(&self, path: &'static str, body: &Value) -> Result<Value, GraphError> {
+    pub(super) async fn once(&self, path: &'static str, body: Value) -> Result<Value, GraphError> {
         let end = Instant::now() + TOTAL;
-        let late = Err(GraphError::TooSlow { seconds: TOTAL.as_secs() });
+        let late = Err(GraphError::TooSlow { seconds: (TOTAL - ATTEMPT).as_secs() });
         let (request, token) = timeout_at(end - ATTEMPT, self.prepare(path, body)).await.unwrap_or(late)?;
         match request.send().await {
             Err(GraphError::Refused(mut refusal)) if refusal.is_of_the_token() => {
@@ -43,12 +43,12 @@ impl Graph {
     }
 
     /// The request with all that it has to wait for: its token and its turn.
-    async fn prepare(&self, path: &'static str, body: &Value) -> Result<(OnceOnly, Arc<GraphToken>), GraphError> {
+    async fn prepare(&self, path: &'static str, body: Value) -> Result<(OnceOnly, Arc<GraphToken>), GraphError> {
         let queue = self.queue_of(path).await;
         let token = self.access.token().await?;
         let turn = self.turn(&queue).await?;
         let id = Uuid::new_v4().to_string();
-        let request = authorized(self.client.0.http.post(self.url(path)).json(body), &token, &id);
+        let request = authorized(self.client.0.http.post(self.url(path)).json(&body), &token, &id);
         Ok((OnceOnly { request, id, turn }, token))
     }
 }

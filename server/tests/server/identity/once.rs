@@ -69,13 +69,13 @@ async fn a_request_is_sent_once_whatever_comes_back() {
         // So that the connection is one that was used before.
         graph.get("", &[]).await.unwrap();
         next_answer(&tenant, SEND, kind.clone());
-        let error = graph.post_once(SEND, &mail()).await.unwrap_err();
+        let error = graph.post_once(SEND, mail()).await.unwrap_err();
         assert_eq!(matches!(error, GraphError::Refused(_)), confirmed, "{kind:?}: {error}");
         assert_eq!(matches!(error, GraphError::Unconfirmed { .. }), !confirmed, "{kind:?}: {error}");
         assert_eq!(error.sign_in(), None, "{kind:?}: the next call has another token");
         assert_eq!((requests(&tenant, SEND).len(), sent(&tenant)), (1, 0), "{kind:?}");
 
-        assert_eq!(graph.post_once(SEND, &mail()).await.unwrap(), Value::Null);
+        assert_eq!(graph.post_once(SEND, mail()).await.unwrap(), Value::Null);
         assert_eq!((requests(&tenant, SEND).len(), sent(&tenant)), (2, 1), "{kind:?}");
         let rejected = matches!(kind, FaultKind::Status { status: 401, .. });
         assert_eq!(tenant.grants(ON_BEHALF_OF), if rejected { 2 } else { 1 }, "{kind:?}");
@@ -93,7 +93,7 @@ async fn a_request_outlives_its_caller_once_it_is_sent_and_a_question_does_not()
             let graph = Arc::clone(&graph);
             async move {
                 match path {
-                    SEND => graph.post_once(path, &mail()).await,
+                    SEND => graph.post_once(path, mail()).await,
                     _ => graph.get(path, &[]).await,
                 }
             }
