@@ -1,8 +1,8 @@
-//! In which groups is a user, where the token does not say? Asked of Graph on the user's behalf, about the groups that
-//! the policy names and no others.
+//! The groups of a user whose token does not list them. Graph is asked on the user's behalf, about the groups that the
+//! policy names and no others.
 //!
-//! The claim's own pointer (`_claim_sources`) is never followed: it names a service that is gone, and an address that a
-//! token says is none to send tokens to.
+//! The claim's own pointer (`_claim_sources`) is never followed. It names a service that is gone, and a token is no source
+//! of addresses to send tokens to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use mcp_entra_policy::{GraphAccess, Groups};
 
 /// The delegated permission for `checkMemberGroups` about oneself.
 const PERMISSION: &str = "User.Read";
-/// How long an answer is relied on. Like a groups claim it belongs to one token, and ends with it.
+/// Time for which an answer is relied on. Like a groups claim it belongs to one token, and ends with it.
 const RELIED_ON: Duration = Duration::from_secs(300);
-/// How long Graph is not asked again after it could not answer.
+/// Time for which Graph is not asked again after it could not answer.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How long a decision waits for it.
+/// Time for which a decision waits for Graph.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
 /// Most answers kept at a time; the least used go first.
 const KEPT: u64 = 10_000;
@@ -32,10 +32,10 @@ type Key = [u8; 32];
 /// The groups that the user is in, as far as Graph shows them, or why they could not be learnt.
 pub type Learnt = Result<Arc<Groups>, Arc<Unlearnt>>;
 
-/// Why the groups of a user could not be learnt.
+/// The reason why the groups of a user could not be learnt.
 #[derive(Debug)]
 pub struct Unlearnt {
-    /// In words for the user, with the next step.
+    /// Text for the user, with the next step.
     pub why: String,
     /// The sign-in that would help, if one does.
     pub sign_in: Option<SignIn>,
@@ -56,18 +56,19 @@ impl Expiry<Key, Learnt> for Lasting {
 }
 
 impl GroupDirectory {
-    /// What this Graph says.
+    /// The directory behind this Graph.
     pub fn new(graph: GraphClient) -> Self {
         Self { graph, learnt: Cache::builder().max_capacity(KEPT).expire_after(Lasting).build() }
     }
 
-    /// In which of these groups (object ids in lower case) the user is. Those who ask at the same time get one answer.
+    /// Those of these groups (object ids in lower case) that the user is in. Callers that ask at the same time get one answer.
     pub async fn among(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
         let Principal::User(user) = principal else {
             let why = "an application is in no group that can be seen".to_owned();
             return Err(Arc::new(Unlearnt { why, sign_in: None }));
         };
-        self.learnt.get_with(key(user, ids), self.ask(principal, ids)).await
+        // In a box: it is large, seldom needed, and would be a part of every request.
+        self.learnt.get_with(key(user, ids), Box::pin(self.ask(principal, ids))).await
     }
 
     async fn ask(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
@@ -84,7 +85,7 @@ impl GroupDirectory {
     }
 }
 
-/// By the whole token: the next one asks anew, as a groups claim would be read anew.
+/// A key made of the whole token: the next token asks anew, as a groups claim would be read anew.
 fn key(user: &User, ids: &BTreeSet<String>) -> Key {
     let mut hash = Sha256::new();
     hash.update(user.assertion.digest());

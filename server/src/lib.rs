@@ -1,20 +1,22 @@
 //! The companion server: authenticates every request with Microsoft Entra ID, authorises it by the compiled policy,
 //! then answers it with built-in tools that reach Microsoft Graph as the signed-in user.
 //!
-//! | Room | Question |
+//! | Folder | Holds |
 //! |---|---|
-//! | [`token`] | who is calling? |
-//! | [`policy`], [`groups`] | may they? |
-//! | [`http`] | what is asked, and in which order is it judged? |
-//! | [`graph_tools`] | what is answered? |
-//! | [`entra`], [`graph`] | how are Entra's token endpoint and Microsoft Graph reached? |
-//! | [`audit`], [`telemetry`], [`admin`] | what happened, and how does the server do? |
-//! | [`serve`], [`check`], [`inputs`], [`environment`], [`open_files`] | starting, stopping, diagnosing |
+//! | [`authorize`] | decisions about messages: pure, without HTTP |
+//! | [`http`] | the stages of a request, and the listener under them |
+//! | [`token`] | verified owners of bearer tokens |
+//! | [`policy`], [`groups`] | the policy in force, and groups that tokens do not list |
+//! | [`offer`], [`graph_tools`] | the tools that are offered, and their answers |
+//! | [`entra`], [`graph`], [`http_client`] | the way to Entra's token endpoint and to Microsoft Graph |
+//! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
+//! | [`serve`], [`check`], [`inputs`], [`environment`], [`open_files`], [`strict_json`] | start and stop, diagnosis, and input files |
 //!
 //! Nothing here knows Kubernetes: what the server needs stands in files that somebody mounts.
 
 pub mod admin;
 pub mod audit;
+pub mod authorize;
 pub mod check;
 pub mod entra;
 pub mod environment;

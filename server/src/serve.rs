@@ -1,4 +1,4 @@
-//! Starting and stopping: puts the rooms together, and takes the server out of service without dropping a request.
+//! Start and stop: puts the parts together, and takes the server out of service without dropping a request.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_entra_policy::GroupsSource;
+use mcp_entra_policy::{GraphConfiguration, GroupsSource, built_in_tool};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +18,13 @@ use crate::graph::GraphClient;
 use crate::graph_tools::GraphTools;
 use crate::groups::GroupDirectory;
 use crate::http::challenge::Challenge;
+use crate::http::cors;
 use crate::http::listener::{self, Counted, PATIENCE};
+use crate::http::origin::Accepted;
 use crate::http::rate_limit::RateLimits;
 use crate::http::{self, Gate};
 use crate::inputs::{self, InputError};
+use crate::offer::{Offered, OfferedTool};
 use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
 use crate::token::{Keys, TokenValidator, issuer};
@@ -29,7 +32,7 @@ use crate::token::{Keys, TokenValidator, issuer};
 /// Time for the last audit lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
-/// What a server is started with.
+/// Options of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration file.
@@ -38,15 +41,15 @@ pub struct Options {
     pub policy: PathBuf,
     /// CA certificates for outgoing TLS, besides the system's.
     pub trust_bundle: Option<PathBuf>,
-    /// Where MCP is served.
+    /// The address of the MCP endpoint.
     pub listen: SocketAddr,
-    /// Where health, status and metrics are served.
+    /// The address for health, status and metrics.
     pub admin_listen: SocketAddr,
-    /// How long requests are still accepted after the stop was asked for, so that load balancers notice.
+    /// Time for which requests are still accepted after the stop was asked for, so that load balancers notice.
     pub drain: Duration,
 }
 
-/// Why a server does not start.
+/// The reason why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A file cannot be used.
@@ -66,11 +69,11 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({source}); choose another with {option}")]
     Listen {
-        /// Which address.
+        /// The address.
         address: SocketAddr,
         /// The option that names it.
         option: &'static str,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
@@ -124,6 +127,9 @@ pub async fn start(
     let audit = Arc::new(audit.map_err(StartError::Audit)?);
     let gate = Arc::new(Gate {
         authorization_server: issuer(&configuration.entra),
+        accepted: Accepted::new(&configuration),
+        cors: cors::endpoint(&configuration.allowed_origins),
+        offered: Arc::new(offered(&configuration.graph)),
         tokens: TokenValidator::new(&configuration, Arc::clone(&keys)),
         policy: Arc::clone(&policy),
         groups,
@@ -143,12 +149,12 @@ pub async fn start(
 }
 
 impl Running {
-    /// Where MCP is served.
+    /// The address of the MCP endpoint.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where health, status and metrics are served.
+    /// The address for health, status and metrics.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
@@ -175,6 +181,12 @@ impl Running {
         }
         self.background.cancel();
     }
+}
+
+/// The built-in tools that this configuration offers.
+fn offered(graph: &GraphConfiguration) -> Offered {
+    let tools = graph.tools.iter().filter_map(|name| built_in_tool(name));
+    Offered { tools: tools.map(|tool| OfferedTool { name: tool.name.to_owned(), writes: tool.writes }).collect() }
 }
 
 fn listen(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -141,7 +141,7 @@ impl Decision {
 }
 
 /// What decided: a grant or a deny of a mapping.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Rule {
     /// Namespace and name of an McpRoleMapping, or the name of a ClusterMcpRoleMapping.
     mapping: String,
@@ -149,7 +149,7 @@ pub struct Rule {
     part: Part,
 }
 
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 enum Part {
     /// The grant's name in it.

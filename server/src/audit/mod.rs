@@ -2,7 +2,7 @@
 //! it was decided, by which rule, and how it ended.
 //!
 //! A line holds ids and names of rules, never a token, a claim of an unverified token, an argument or an answer. It is
-//! written when the request ends, also when the client hung up or the time limit struck before there was an answer:
+//! written when the answer's body has ended, also when the client hung up or the time limit struck before there was an answer:
 //! then without a status. What stands in it is in `line`, how lines are chained by hashes in [`chain`], and every reason in
 //! `reasons`. Lines go through the queue of `writer`; most refusals without a principal are counted by
 //! `anonymous`.
@@ -32,17 +32,17 @@ use writer::{Place, Writer};
 /// Tool names come from clients, and an unknown one is no reason for a long line.
 const MAXIMUM_TOOL_NAME: usize = 64;
 
-/// Where audit lines go.
+/// The log that audit lines go to.
 pub struct AuditLog {
     server: String,
     metrics: Arc<Metrics>,
     writer: Writer,
-    /// When it was last logged that there is no room.
+    /// Time of the last log line about the lack of room.
     full_logged: Mutex<Option<Instant>>,
 }
 
-/// How a request was decided.
-#[derive(Clone, Debug)]
+/// The decision about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Any authenticated caller may do this.
     Open,
@@ -54,7 +54,7 @@ pub enum Outcome {
     RefusedBy(&'static str, Rule),
 }
 
-/// What becomes known about one request on its way through the layers; each part is set once.
+/// Facts about one request that become known on its way through the stages; each is set once.
 pub struct Trail {
     request_id: String,
     /// The client's address, if one is known: it counts requests, and stands in no line.
@@ -62,7 +62,7 @@ pub struct Trail {
     principal: OnceLock<Arc<Principal>>,
     asked: OnceLock<Asked>,
     outcome: OnceLock<Outcome>,
-    /// Why what was granted was answered by a challenge, if it was.
+    /// The reason why a granted call was answered by a challenge, if it was.
     challenged: OnceLock<&'static str>,
 }
 
@@ -71,12 +71,14 @@ struct Asked {
     tool: Option<String>,
 }
 
-/// The recording of one request. Dropping it writes the line, so that no end of a request goes unrecorded.
+/// The recording of one request, to the end of its answer. Dropping it writes the line, so that no end of a request goes
+/// unrecorded.
 pub struct Recording {
     log: Arc<AuditLog>,
     trail: Arc<Trail>,
     started: Instant,
-    status: Option<u16>,
+    /// The HTTP status, and the time until it was known.
+    answered: Option<(u16, Duration)>,
     /// Taken when the line is queued.
     place: Option<Place>,
 }
@@ -112,7 +114,7 @@ impl AuditLog {
             challenged: OnceLock::new(),
         };
         let (log, trail) = (Arc::clone(self), Arc::new(trail));
-        Some(Recording { log, trail, started: Instant::now(), status: None, place: Some(place) })
+        Some(Recording { log, trail, started: Instant::now(), answered: None, place: Some(place) })
     }
 
     /// Tells once a minute that there is no room.
@@ -142,47 +144,43 @@ impl Trail {
         &self.request_id
     }
 
-    /// Where the request comes from.
+    /// Notes the address that the request comes from.
     pub fn came_from(&self, address: IpAddr) {
         let _ = self.address.set(address);
     }
 
-    /// Whether it is known who asks.
-    pub fn is_authenticated(&self) -> bool {
-        self.principal.get().is_some()
-    }
-
-    /// Who asks, once the token is verified.
+    /// Notes the principal, once the token is verified.
     pub fn authenticated(&self, principal: Arc<Principal>) {
         let _ = self.principal.set(principal);
     }
 
-    /// What is asked, once the body is understood: a method, and the tool if it names one.
+    /// Notes the method, once the body is understood, and the tool if it names one.
     pub fn understood(&self, method: &'static str, tool: Option<&str>) {
         let tool = tool.map(|tool| tool.chars().take(MAXIMUM_TOOL_NAME).collect());
         let _ = self.asked.set(Asked { method, tool });
     }
 
-    /// How it was decided. The first decision stands.
+    /// Notes the decision. The first one stands.
     pub fn decided(&self, outcome: Outcome) {
         let _ = self.outcome.set(outcome);
     }
 
-    /// What was granted is answered by a challenge, for this stable reason: Entra takes another sign-in of the user first.
+    /// Notes that a granted call is answered by a challenge, for this stable reason: Entra takes another sign-in of the user
+    /// first.
     pub fn challenged(&self, reason: &'static str) {
         let _ = self.challenged.set(reason);
     }
 }
 
 impl Recording {
-    /// For the layers to leave their findings in.
+    /// The trail that the stages leave their findings in.
     pub fn trail(&self) -> Arc<Trail> {
         Arc::clone(&self.trail)
     }
 
-    /// Ends the recording of a request that was answered with this HTTP status.
-    pub fn answered(mut self, status: u16) {
-        self.status = Some(status);
+    /// Notes the HTTP status of the answer, whose body may be yet to come.
+    pub fn answered(&mut self, status: u16) {
+        self.answered = Some((status, self.started.elapsed()));
     }
 }
 
@@ -201,13 +199,16 @@ impl Drop for Recording {
             }
         };
         let method = asked.map(|asked| asked.method);
-        let latency = self.started.elapsed();
+        let (status, latency) = match self.answered {
+            Some((status, latency)) => (Some(status), latency),
+            None => (None, self.started.elapsed()),
+        };
         self.log.metrics.count(method.unwrap_or(""), decision.name(), reason, latency);
         let (request_id, server) = (&self.trail.request_id, &self.log.server);
         let request = || anonymous::Request {
             request_id: request_id.clone(),
             address: self.trail.address.get().copied(),
-            status: self.status,
+            status,
             latency,
         };
         if principal.is_none() && !self.log.writer.has_own_line(reason, request) {
@@ -222,7 +223,7 @@ impl Drop for Recording {
             tool: asked.and_then(|asked| asked.tool.as_deref()),
             decision,
             rule,
-            ..Line::refused(request_id, server, reason, self.status, latency)
+            ..Line::refused(request_id, server, reason, status, latency)
         };
         self.log.writer.line(&line, place);
     }
@@ -279,7 +280,7 @@ mod tests {
 
         /// A request that is refused for this reason before it is known who asks.
         async fn refuse(&self, reason: &'static str) {
-            let recording = self.begin().await;
+            let mut recording = self.begin().await;
             recording.trail().decided(Outcome::Refused(reason));
             recording.answered(400);
         }

@@ -11,7 +11,7 @@ mod user;
 use std::sync::{Arc, OnceLock};
 
 use axum::http::request::Parts;
-use mcp_entra_policy::{GraphAccess, ServerConfiguration, built_in_tool};
+use mcp_entra_policy::{GraphAccess, Operation, ServerConfiguration, built_in_tool};
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::{Extension, ToolCallContext, schema_for_input};
 use rmcp::handler::server::wrapper::Json;
@@ -23,9 +23,9 @@ use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool, tool_router};
 use serde_json::{Value, json};
 
+use crate::authorize::Permissions;
 use crate::entra::SignIn;
 use crate::graph::{Graph, GraphClient, GraphError};
-use crate::policy::Permissions;
 use crate::token::Principal;
 use mail::{ListMessages, Messages};
 use user::{GetUser, UserDetails};
@@ -163,7 +163,9 @@ impl ServerHandler for GraphTools {
         let (Some(permissions), Some(principal)) = (permissions, principal) else {
             return Err(ErrorData::internal_error(ToolError::Defect.to_string(), None));
         };
-        let allowed = |tool: &Tool| built_in_tool(&tool.name).is_some_and(|tool| permissions.decide(tool).is_allowed());
+        let allowed = |tool: &Tool| {
+            built_in_tool(&tool.name).is_some_and(|tool| permissions.decide(Operation::built_in(tool)).is_allowed())
+        };
         let tools = self.router.list_all().into_iter().filter(allowed).map(|tool| shown(tool, principal)).collect();
         Ok(ListToolsResult::with_all_items(tools))
     }

@@ -1,39 +1,29 @@
-//! Can the client read the answer? Answers are JSON, whatever else the client would take.
+//! The Accept header: the client has to be able to read JSON, which every answer is.
 //!
-//! Many clients say `*/*`, JSON alone, or nothing, and read JSON all the same: only what excludes it is refused. rmcp
-//! wants both JSON and event streams by name, though it sends JSON alone, so that the header is written anew for it.
+//! Many clients say `*/*`, JSON alone, or nothing, and read JSON all the same: only a header that excludes it is refused.
+//! rmcp wants both JSON and event streams by name, though it sends JSON alone, so that the header is written anew for it.
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::Response;
 use headers_accept::Accept;
 use mediatype::{ReadParams, names};
-use serde_json::Value;
 
-use super::answer::{self, code};
-use super::message::Message;
-use crate::audit::{Outcome, Trail};
+use super::answer::{self, Refusal};
+use crate::authorize::Message;
+use crate::authorize::json_rpc::{ErrorValue, code};
+
+const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
 
 /// Refuses requests whose answer the client could not read.
-pub(super) async fn layer(
-    Extension(trail): Extension<Arc<Trail>>,
-    Extension(message): Extension<Arc<Message>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    if !admits_json(request.headers()) {
-        trail.decided(Outcome::Refused("not_acceptable"));
-        let id = message.id.as_ref().unwrap_or(&Value::Null);
+pub(super) fn stage(message: &Message, parts: &mut Parts) -> Result<(), Refusal> {
+    if !admits_json(&parts.headers) {
         let text = "the Accept header excludes application/json, which every answer is; send Accept: application/json";
-        return answer::json_rpc_error(StatusCode::NOT_ACCEPTABLE, id, code::INVALID_REQUEST, text, None);
+        let error = ErrorValue::new(code::INVALID_REQUEST, text);
+        let response = answer::json_rpc_error(StatusCode::NOT_ACCEPTABLE, message.answer_id(), &error);
+        return Err(Refusal::new("not_acceptable", response));
     }
-    let both = HeaderValue::from_static("application/json, text/event-stream");
-    request.headers_mut().insert(header::ACCEPT, both);
-    next.run(request).await
+    parts.headers.insert(header::ACCEPT, BOTH);
+    Ok(())
 }
 
 /// A header that is absent or cannot be understood excludes nothing.

@@ -1,43 +1,25 @@
-//! Is there a token? Taken from the Authorization header alone (RFC 6750 section 2.1): one in the query string or in
-//! the body is ignored, as if it were not there.
+//! The bearer token, from the Authorization header alone (RFC 6750 section 2.1): one in the query string or in the body is
+//! ignored, as if it were not there.
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::Response;
 use secrecy::SecretString;
 
 use super::Gate;
-use crate::audit::{Outcome, Trail};
+use super::answer::Refusal;
 
 /// The token of a request, not verified yet.
-#[derive(Clone)]
 pub(super) struct Bearer(pub(super) SecretString);
 
 /// Takes the token out of the request's headers, so that nothing further in can pass it on or log it.
-pub(super) async fn layer(
-    State(gate): State<Arc<Gate>>,
-    Extension(trail): Extension<Arc<Trail>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    match token(request.headers()) {
+pub(super) fn stage(gate: &Gate, parts: &mut Parts) -> Result<Bearer, Refusal> {
+    match token(&parts.headers) {
         Ok(Some(token)) => {
-            request.headers_mut().remove(header::AUTHORIZATION);
-            request.extensions_mut().insert(Bearer(token));
-            next.run(request).await
+            parts.headers.remove(header::AUTHORIZATION);
+            Ok(Bearer(token))
         }
-        Ok(None) => {
-            trail.decided(Outcome::Refused("token_missing"));
-            gate.challenge.token_missing()
-        }
-        Err(description) => {
-            trail.decided(Outcome::Refused("malformed_authorization"));
-            gate.challenge.invalid_request(description)
-        }
+        Ok(None) => Err(Refusal::new("token_missing", gate.challenge.token_missing())),
+        Err(description) => Err(Refusal::new("malformed_authorization", gate.challenge.invalid_request(description))),
     }
 }
 

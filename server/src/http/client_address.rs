@@ -1,17 +1,13 @@
-//! Which address does the request come from? From here on it has a [`ClientAddress`].
+//! The address that a request comes from.
 //!
 //! The address of the connection, unless that is one of the trusted proxies of the configuration: then the last entry
 //! of `X-Forwarded-For` that no trusted proxy is. What a client itself writes there stands further to the left, and is
 //! never reached.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 
-use axum::Extension;
-use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
-use axum::middleware::Next;
-use axum::response::Response;
 use ipnet::IpNet;
 
 use super::Gate;
@@ -23,7 +19,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Where a request comes from, as far as it can be told.
+/// The address that a request comes from, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientAddress {
     /// A client: its address, or its [`network`].
@@ -32,23 +28,16 @@ pub(super) enum ClientAddress {
     BehindProxy,
 }
 
-/// Notes where the request comes from.
-pub(super) async fn layer(
-    State(gate): State<Arc<Gate>>,
-    Extension(trail): Extension<Arc<Trail>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let peer = request.extensions().get::<Peer>().copied();
-    let address = match peer {
-        Some(Peer(peer)) => client_address(peer, request.headers(), &gate.configuration.trusted_proxies),
+/// The address, which the trail has from here on.
+pub(super) fn stage(gate: &Gate, trail: &Trail, parts: &Parts) -> ClientAddress {
+    let address = match parts.extensions.get::<Peer>() {
+        Some(Peer(peer)) => client_address(*peer, &parts.headers, &gate.configuration.trusted_proxies),
         None => ClientAddress::BehindProxy,
     };
     if let ClientAddress::Client(address) = address {
         trail.came_from(address);
     }
-    request.extensions_mut().insert(address);
-    next.run(request).await
+    address
 }
 
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> ClientAddress {
@@ -79,7 +68,7 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
     hop.parse().ok().or_else(with_port).or_else(in_brackets).map(|address: IpAddr| address.to_canonical())
 }
 
-/// What one client can use: an address of IPv4, also where NAT64 has translated it (`64:ff9b::/96`, RFC 6052); of IPv6 the
+/// The addresses that one client can use: one of IPv4, also where NAT64 has translated it (`64:ff9b::/96`, RFC 6052); of IPv6 the
 /// network of 64 bits.
 pub(super) fn network(address: IpAddr) -> IpAddr {
     match address {

@@ -99,7 +99,7 @@ impl Connection {
         Asking(Arc::clone(self))
     }
 
-    /// Says if the answer to a request has not ended.
+    /// True while the answer to a request has not ended.
     pub(super) fn is_asking(&self) -> bool {
         self.requests.load(Ordering::SeqCst) > 0
     }

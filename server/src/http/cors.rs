@@ -1,13 +1,21 @@
-//! Which pages may read the answers (CORS). [`origin`](super::origin) keeps the others out; here browsers are told so.
+//! The headers that let pages of other origins read answers (CORS). [`origin`](super::origin) keeps other pages out; here
+//! browsers are told so.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, Method, header};
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
+use super::Gate;
+use super::answer::Refusal;
 use super::trace::REQUEST_ID;
 
-/// How long a browser need not ask again.
+/// Time for which a browser need not ask again.
 const MAXIMUM_AGE: Duration = Duration::from_secs(3600);
 
 /// Documents that everybody may read, from any page.
@@ -18,7 +26,7 @@ pub(super) fn public() -> CorsLayer {
 /// The MCP endpoint, from pages of these origins; absent where there are none. Which headers a call has depends on the
 /// tool (`Mcp-Param-*`). Pages see the challenge, which they need for a sign-in, and that GET and DELETE are refused,
 /// which clients of earlier revisions try.
-pub(super) fn endpoint(origins: &[String]) -> Option<CorsLayer> {
+pub fn endpoint(origins: &[String]) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     let exposed = [header::WWW_AUTHENTICATE, header::RETRY_AFTER, REQUEST_ID];
     let cors = CorsLayer::new()
@@ -27,4 +35,19 @@ pub(super) fn endpoint(origins: &[String]) -> Option<CorsLayer> {
         .expose_headers(exposed)
         .max_age(MAXIMUM_AGE);
     (!origins.is_empty()).then(|| cors.allow_origin(AllowOrigin::list(origins)))
+}
+
+/// The headers that every further answer to this request has. A browser that asks before a page may call (a preflight) is
+/// answered here.
+pub(super) async fn stage(gate: &Gate, parts: &Parts) -> Result<HeaderMap, Refusal> {
+    let Some(cors) = &gate.cors else { return Ok(HeaderMap::new()) };
+    let mut asked = Request::new(());
+    asked.method_mut().clone_from(&parts.method);
+    asked.headers_mut().clone_from(&parts.headers);
+    let empty = service_fn(|_| ready(Ok::<_, Infallible>(Response::new(()))));
+    let Ok(told) = cors.layer(empty).oneshot(asked).await;
+    match parts.method {
+        Method::OPTIONS => Err(Refusal::unjudged(told.map(|()| Body::empty()))),
+        _ => Ok(told.into_parts().0.headers),
+    }
 }

@@ -6,14 +6,11 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -28,7 +25,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::client_address::{Peer, network};
-use super::connections::{Asking, Connections, Place};
+use super::connections::{Connections, Place};
+use super::held::Held;
 
 /// Connections at a time.
 const MAXIMUM_CONNECTIONS: usize = 1024;
@@ -39,7 +37,7 @@ const BACKLOG: u32 = 1024;
 /// Connections of one peer at a time, where that is no proxy.
 const MAXIMUM_OF_PEER: usize = 64;
 
-/// How long a connection may do nothing.
+/// Times for which a connection may do nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// Until the head of the first request is there.
@@ -104,7 +102,7 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     }
 }
 
-/// Says whether an address of IPv6 cannot be listened on because there is no IPv6.
+/// True if an address of IPv6 cannot be listened on because there is no IPv6.
 fn is_without_ipv6(error: &std::io::Error) -> bool {
     let error = error.raw_os_error().map(Errno::from_raw);
     matches!(error, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
@@ -163,7 +161,7 @@ async fn connect(accepted: Accepted, router: Router, patience: Patience, place: 
         request.extensions_mut().insert(peer);
         let answer = router.clone().oneshot(request);
         // The answer has ended when its body has.
-        async move { Ok::<_, Infallible>(answer.await?.map(|body| Counting { body, _asking: asking })) }
+        async move { Ok::<_, Infallible>(answer.await?.map(|body| Held::new(body, asking))) }
     });
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(patience.write));
@@ -204,32 +202,6 @@ async fn connect(accepted: Accepted, router: Router, patience: Patience, place: 
     drop(place);
 }
 
-/// The body of an answer, which keeps its connection in use until it has ended.
-struct Counting {
-    body: Body,
-    _asking: Asking,
-}
-
-impl hyper::body::Body for Counting {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// A connection, and the peer that opened it.
 struct Accepted {
     stream: TcpStream,
@@ -254,6 +226,8 @@ async fn accept(listener: &TcpListener) -> Accepted {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::response::Response;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -269,7 +243,7 @@ mod tests {
         TcpStream::connect(address).await.unwrap()
     }
 
-    /// What a client that sends this, and nothing more, is answered until the connection is closed.
+    /// The answer to a client that sends this and nothing more, until the connection is closed.
     async fn answer_to(sent: &[u8]) -> String {
         let mut stream = connect("hello".to_owned()).await;
         stream.write_all(sent).await.unwrap();
@@ -338,6 +312,21 @@ mod tests {
         stop.cancel();
         tokio::time::timeout(Duration::from_secs(30), serving).await.expect("the listener runs").unwrap();
         assert_eq!(held.strong_count(), 0, "the request still runs");
+    }
+
+    #[tokio::test]
+    async fn what_a_short_answer_holds_is_let_go_before_it_leaves() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let held = Arc::new(());
+        let is_held = Arc::downgrade(&held);
+        let answer = move || async move { Response::new(Body::new(Held::new("hello".into(), held))) };
+        let router = Router::new().route("/", axum::routing::get(answer));
+        tokio::spawn(serve(listener, router, PATIENCE, Counted::Everybody, CancellationToken::new()));
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert!(stream.read(&mut [0]).await.unwrap() > 0);
+        // The router has one of its own.
+        assert_eq!(is_held.strong_count(), 1, "it is still held");
     }
 
     #[tokio::test]

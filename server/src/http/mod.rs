@@ -1,120 +1,132 @@
-//! What a request goes through, in this order, each a layer that can be read alone:
+//! The stages of a request over HTTP. `pass` names them in their order; each takes what earlier ones have found, and lets
+//! the request go on or refuses it.
 //!
-//! 1. [`trace`]: a request id, a span, the audit trail
-//! 2. [`limits`]: how large and how long
-//! 3. [`client_address`]: where does it come from?
-//! 4. [`origin`]: does it mean this server, and does it come from a page that may ask?
-//! 5. [`cors`]: what may a page of another origin read?
-//! 6. [`bearer`]: is there a token?
-//! 7. [`rate_limit`]: did that address send too many bad ones?
-//! 8. [`principal`]: whose is it?
-//! 9. [`rate_limit`] again: do they ask too often?
-//! 10. [`message`]: what is asked? (POST only, one message, parsed once)
-//! 11. [`accept`]: can they read the answer?
-//! 12. [`authorize`]: may they?
-//! 13. [`sign_in`]: does the answer depend on the user's next sign-in?
-//!
-//! What comes through is answered by the rmcp service. 401, 403, 429 and 503 are answered here, before it: a handler cannot
-//! set an HTTP status. Apart from that there are the documents that everybody may read ([`metadata`]), how refusals
-//! look ([`answer`], [`challenge`]), and the [`listener`] under all of it.
+//! 401, 403, 429 and 503 are answered here, before the protocol: a handler cannot set an HTTP status. Apart from the stages
+//! there are the documents that everybody may read ([`metadata`]), the form of refusals ([`answer`], [`challenge`]),
+//! and the [`listener`] under all of it.
 
 mod accept;
-pub mod answer;
-pub mod authorize;
-pub mod bearer;
+mod answer;
+mod authorize;
+mod bearer;
 pub mod challenge;
 mod challenged;
 pub mod client_address;
 mod connections;
-mod cors;
-pub mod limits;
+pub mod cors;
+mod held;
+mod limits;
 pub mod listener;
-pub mod message;
-pub mod metadata;
+mod message;
+mod metadata;
 pub mod origin;
-pub mod principal;
+mod principal;
+mod protocol;
 pub mod rate_limit;
-pub mod sign_in;
-pub mod trace;
+mod sign_in;
+mod trace;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use mcp_entra_policy::ServerConfiguration;
-use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
-use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
-use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::service_fn;
+use tower_http::cors::CorsLayer;
 
-use crate::audit::AuditLog;
-use crate::graph_tools::GraphTools;
+use crate::audit::{AuditLog, Trail};
+use crate::graph_tools::{GraphTools, SignInNeeded};
 use crate::groups::GroupDirectory;
+use crate::offer::Offered;
 use crate::policy::PolicyStore;
 use crate::token::TokenValidator;
+use answer::Refusal;
 use challenge::Challenge;
+use origin::Accepted;
+use protocol::McpService;
 use rate_limit::RateLimits;
 
-/// What the layers judge by.
+/// Everything that the stages judge by.
 pub struct Gate {
     /// The server's configuration.
     pub configuration: ServerConfiguration,
     /// Issuer of the authorization server that clients get their tokens from.
     pub authorization_server: String,
+    /// The hosts and origins that requests may name.
+    pub accepted: Accepted,
+    /// Lets pages of other origins read answers; absent where none may.
+    pub cors: Option<CorsLayer>,
     /// Verifies bearer tokens.
     pub tokens: TokenValidator,
-    /// Says what callers may do.
+    /// The policy in force.
     pub policy: Arc<PolicyStore>,
-    /// Learns groups that tokens do not say; absent where the configuration has them in the token alone.
+    /// Learns groups that tokens do not list; absent where the token alone counts.
     pub groups: Option<GroupDirectory>,
-    /// Say how often callers may ask.
+    /// The tools that are offered.
+    pub offered: Arc<Offered>,
+    /// The budgets of all callers.
     pub rate_limits: RateLimits,
     /// Records every judgement.
     pub audit: Arc<AuditLog>,
-    /// Tells clients how to get a token.
+    /// Tells clients the way to a token.
     pub challenge: Challenge,
 }
 
-/// The MCP endpoint behind its layers, with or without a slash at its end, and the public metadata documents beside it.
+/// The MCP endpoint behind its stages, with or without a slash at its end, and the public metadata documents beside it.
 pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
-    let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(Arc::clone(&gate), trace::layer))
-        .layer(CatchPanicLayer::new())
-        .layer(from_fn(limits::layer))
-        .layer(from_fn_with_state(Arc::clone(&gate), client_address::layer))
-        .layer(from_fn_with_state(Arc::clone(&gate), origin::layer))
-        .option_layer(cors::endpoint(&gate.configuration.allowed_origins))
-        .layer(from_fn_with_state(Arc::clone(&gate), bearer::layer))
-        .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_address))
-        .layer(from_fn_with_state(Arc::clone(&gate), principal::layer))
-        .layer(from_fn_with_state(Arc::clone(&gate), rate_limit::by_principal))
-        .layer(from_fn(message::layer))
-        .layer(from_fn(accept::layer))
-        .layer(from_fn_with_state(Arc::clone(&gate), authorize::layer))
-        .layer(from_fn_with_state(Arc::clone(&gate), sign_in::layer))
-        .layer(map_response(answer::in_json));
-    let service = mcp_service(tools);
-    let path = gate.configuration.path.trim_end_matches('/');
-    let mut router = Router::new().route_service(&format!("{path}/"), service.clone());
+    let path = gate.configuration.path.trim_end_matches('/').to_owned();
+    let url = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
+    let elsewhere = format!("there is nothing here; the MCP endpoint is {url}");
+    let documents = metadata::router(&gate.configuration, &gate.authorization_server);
+    let service = Arc::new(protocol::mcp_service(tools));
+    let endpoint = service_fn(move |request| {
+        let (gate, service) = (Arc::clone(&gate), Arc::clone(&service));
+        async move { Ok::<_, Infallible>(answer_request(&gate, &service, request).await) }
+    });
+    let mut router = Router::new().route_service(&format!("{path}/"), endpoint.clone());
     if !path.is_empty() {
-        router = router.route_service(path, service);
+        router = router.route_service(&path, endpoint);
     }
-    let endpoint = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
-    let elsewhere = format!("there is nothing here; the MCP endpoint is {endpoint}");
-    router
-        .route_layer(layers)
-        .merge(metadata::router(&gate.configuration, &gate.authorization_server))
-        .fallback(move || async move { answer::problem(StatusCode::NOT_FOUND, &elsewhere) })
+    router.merge(documents).fallback(move || async move { answer::problem(StatusCode::NOT_FOUND, &elsewhere) })
 }
 
-/// One sessionless endpoint for both eras of the protocol, so that replicas share nothing.
-fn mcp_service(tools: GraphTools) -> StreamableHttpService<GraphTools, NeverSessionManager> {
-    // rmcp's own check of Host knows loopback only; `origin` has already made both.
-    let config = StreamableHttpServerConfig::default()
-        .with_legacy_session_mode(false)
-        .with_json_response(true)
-        .with_max_request_body_bytes(limits::MAXIMUM_BODY_BYTES)
-        .disable_allowed_hosts();
-    StreamableHttpService::new(move || Ok(tools.clone()), Arc::new(NeverSessionManager::default()), config)
+/// Answers a request, on the record and within the limits.
+async fn answer_request(gate: &Gate, service: &McpService, request: Request) -> Response {
+    trace::stage(gate, request, |request, trail| limits::in_time(judge_and_answer(gate, service, request, trail))).await
+}
+
+async fn judge_and_answer(gate: &Gate, service: &McpService, request: Request, trail: Arc<Trail>) -> Response {
+    let mut headers = HeaderMap::new();
+    // In a box, so that all stages together are moved as a pointer.
+    let passed = Box::pin(pass(gate, service, &trail, request, &mut headers)).await;
+    let mut answer = passed.unwrap_or_else(|refusal| refusal.recorded(&trail));
+    answer.headers_mut().extend(headers);
+    answer
+}
+
+/// The stages in their order. `headers` takes what the answer has besides, be it a refusal or not.
+async fn pass(
+    gate: &Gate,
+    service: &McpService,
+    trail: &Trail,
+    request: Request,
+    headers: &mut HeaderMap,
+) -> Result<Response, Refusal> {
+    let (mut parts, body) = request.into_parts();
+    let address = client_address::stage(gate, trail, &parts);
+    origin::stage(gate, &parts.headers)?;
+    *headers = cors::stage(gate, &parts).await?;
+    let token = bearer::stage(gate, &mut parts)?;
+    rate_limit::by_address(gate, address, &token).await?;
+    let principal = principal::stage(gate, trail, address, token).await?;
+    rate_limit::by_principal(gate, &principal)?;
+    let (message, body) = message::stage(trail, &mut parts, body).await?;
+    accept::stage(&message, &mut parts)?;
+    let granted = authorize::stage(gate, trail, &principal, &message).await?;
+    let (request, needed) = (Request::from_parts(parts, body), SignInNeeded::default());
+    let answer = protocol::stage(service, request, &principal, granted, &needed).await;
+    Ok(sign_in::stage(gate, trail, &principal, &needed, answer).await)
 }

@@ -1,63 +1,86 @@
-//! Does the request mean this server, and does it come from a page that may ask? Both guard against DNS rebinding.
+//! The Host and Origin headers: the request means this server, and comes from a page that may ask. Both guard against DNS
+//! rebinding.
 //!
 //! A server with a public URL answers to that host alone; one inside its cluster goes by whatever name the Service has.
 //! `Origin` is sent by browsers only: absent it is fine, present it must be the public URL's own, or one that the
 //! configuration allows. Forwarded headers are never read.
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::Response;
+use mcp_entra_policy::ServerConfiguration;
 use url::Url;
 
-use super::{Gate, answer};
-use crate::audit::{Outcome, Trail};
+use super::Gate;
+use super::answer::{self, Refusal};
+
+/// The hosts and origins that requests may name.
+pub struct Accepted {
+    host: Host,
+    origins: Vec<String>,
+}
+
+enum Host {
+    Any,
+    Only(String),
+    /// The public URL names no host.
+    None,
+}
+
+impl Accepted {
+    /// Those of the public URL, and the allowed origins.
+    pub fn new(configuration: &ServerConfiguration) -> Self {
+        Self::of(configuration.public_url.as_deref(), &configuration.allowed_origins)
+    }
+
+    fn of(public_url: Option<&str>, allowed: &[String]) -> Self {
+        let url = public_url.and_then(|url| Url::parse(url).ok());
+        let host = match (public_url, url.as_ref().and_then(Url::host_str)) {
+            (None, _) => Host::Any,
+            (Some(_), Some(host)) => Host::Only(host.to_owned()),
+            (Some(_), None) => Host::None,
+        };
+        let own = url.map(|url| url.origin().ascii_serialization());
+        Self { host, origins: own.into_iter().chain(allowed.iter().cloned()).collect() }
+    }
+}
 
 /// Refuses foreign hosts and origins with 403.
-pub(super) async fn layer(
-    State(gate): State<Arc<Gate>>,
-    Extension(trail): Extension<Arc<Trail>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let public_url = gate.configuration.public_url.as_deref();
-    if !host_accepted(public_url, request.headers()) {
-        trail.decided(Outcome::Refused("host_not_accepted"));
-        let message = "this host name is not the server's; use the URL in the server's status";
-        return answer::problem(StatusCode::FORBIDDEN, message);
+pub(super) fn stage(gate: &Gate, headers: &HeaderMap) -> Result<(), Refusal> {
+    if !gate.accepted.accepts_host(headers) {
+        let text = "this host name is not the server's; use the URL in the server's status";
+        return Err(Refusal::new("host_not_accepted", answer::problem(StatusCode::FORBIDDEN, text)));
     }
-    if !origin_accepted(public_url, &gate.configuration.allowed_origins, request.headers()) {
-        trail.decided(Outcome::Refused("origin_not_accepted"));
-        let message = "pages of this origin may not call this server; add it to spec.exposure.allowedOrigins, or use a client that is no web page";
-        return answer::problem(StatusCode::FORBIDDEN, message);
+    if !gate.accepted.accepts_origin(headers) {
+        let text = "pages of this origin may not call this server; add it to spec.exposure.allowedOrigins, or use a client that is no web page";
+        return Err(Refusal::new("origin_not_accepted", answer::problem(StatusCode::FORBIDDEN, text)));
     }
-    next.run(request).await
+    Ok(())
 }
 
-/// The host of the public URL, with or without a port: an edge may pass on either.
-fn host_accepted(public_url: Option<&str>, headers: &HeaderMap) -> bool {
-    let Some(expected) = public_url.and_then(|url| Url::parse(url).ok()) else { return public_url.is_none() };
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let authority = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
-        _ => None,
-    };
-    authority.is_some_and(|authority| {
-        !authority.as_str().contains('@')
-            && expected.host_str().is_some_and(|host| authority.host().eq_ignore_ascii_case(host))
-    })
-}
+impl Accepted {
+    /// True for the host of the public URL, with or without a port: an edge may pass on either.
+    fn accepts_host(&self, headers: &HeaderMap) -> bool {
+        let expected = match &self.host {
+            Host::Any => return true,
+            Host::Only(expected) => expected,
+            Host::None => return false,
+        };
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let authority = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
+            _ => None,
+        };
+        authority.is_some_and(|authority| {
+            !authority.as_str().contains('@') && authority.host().eq_ignore_ascii_case(expected)
+        })
+    }
 
-fn origin_accepted(public_url: Option<&str>, allowed: &[String], headers: &HeaderMap) -> bool {
-    let mut origins = headers.get_all(header::ORIGIN).iter();
-    let (origin, second) = (origins.next(), origins.next());
-    let Some(origin) = origin else { return true };
-    let own = public_url.and_then(|url| Url::parse(url).ok()).map(|url| url.origin().ascii_serialization());
-    second.is_none() && own.iter().chain(allowed).any(|accepted| origin.as_bytes() == accepted.as_bytes())
+    fn accepts_origin(&self, headers: &HeaderMap) -> bool {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let (origin, second) = (origins.next(), origins.next());
+        let Some(origin) = origin else { return true };
+        second.is_none() && self.origins.iter().any(|accepted| origin.as_bytes() == accepted.as_bytes())
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +102,8 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        (host_accepted(public_url, &map), origin_accepted(public_url, allowed, &map))
+        let accepted = Accepted::of(public_url, allowed);
+        (accepted.accepts_host(&map), accepted.accepts_origin(&map))
     }
 
     #[test]

@@ -1,39 +1,39 @@
-//! Whose token is it? From here on a request has a verified [`Principal`], and no other source of identity.
+//! The principal: the token's verified owner, and the only source of identity from here on.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::middleware::Next;
 use axum::response::Response;
 use secrecy::ExposeSecret;
 
+use super::answer::{self, Refusal};
 use super::bearer::Bearer;
-use super::{Gate, answer};
-use crate::audit::{Outcome, Trail};
+use super::client_address::ClientAddress;
+use super::{Gate, rate_limit};
+use crate::audit::Trail;
 use crate::token::{Principal, Remedy, TokenError};
 
-/// Lets verified tokens in: the request carries `Arc<Principal>` from here on, and its bearer token no longer.
-pub(super) async fn layer(
-    State(gate): State<Arc<Gate>>,
-    Extension(trail): Extension<Arc<Trail>>,
-    Extension(Bearer(token)): Extension<Bearer>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// Verifies the token, which ends here.
+pub(super) async fn stage(
+    gate: &Gate,
+    trail: &Trail,
+    address: ClientAddress,
+    Bearer(token): Bearer,
+) -> Result<Arc<Principal>, Refusal> {
     match gate.tokens.validate(token.expose_secret()).await {
         Ok(principal) => {
             trail.authenticated(Arc::clone(&principal));
-            request.extensions_mut().remove::<Bearer>();
-            request.extensions_mut().insert::<Arc<Principal>>(principal);
-            next.run(request).await
+            Ok(principal)
         }
         Err(error) => {
             tracing::info!(reason = error.reason(), "token refused: {error}");
-            trail.decided(Outcome::Refused(error.reason()));
-            refuse(&gate, &error)
+            let response = refuse(gate, &error);
+            // That there are no keys to verify it with is not the token's fault.
+            if response.status().is_client_error() {
+                rate_limit::count_refused_token(gate, address);
+            }
+            Err(Refusal::new(error.reason(), response))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How often? Two bounds, neither of which lets one caller use up what is another's.
+//! Limits of the number of requests: two bounds, neither of which lets one caller use up another's budget.
 //!
 //! Before authentication, by address: who sends token after token that is not accepted has to pause. Only such tokens
 //! count, and a good one is let in all the same: whoever shares the address is not kept out. Where many clients share an address
@@ -12,21 +12,17 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Extension;
-use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::Response;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use mcp_entra_policy::Rate;
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
 
+use super::Gate;
+use super::answer::{self, Refusal};
 use super::bearer::Bearer;
 use super::client_address::ClientAddress;
-use super::{Gate, answer};
-use crate::audit::{Outcome, Trail};
 use crate::token::Principal;
 
 /// Tokens that are not accepted, from one address: as many at once, and so many each minute. A browser full of clients
@@ -73,7 +69,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Budgets<K> {
         budget.draw()
     }
 
-    /// How long to wait where the last draw found nothing left. Draws nothing.
+    /// Time to wait where the last draw found nothing left. Draws nothing.
     fn wait(&self, key: &K) -> Option<Duration> {
         let until = *self.of.get(key)?.used_up_until.lock().unwrap_or_else(PoisonError::into_inner);
         until?.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
@@ -99,56 +95,39 @@ impl Budget {
 }
 
 /// Keeps an address out that has sent too many tokens that were not accepted.
-pub(super) async fn by_address(
-    State(gate): State<Arc<Gate>>,
-    Extension(trail): Extension<Arc<Trail>>,
-    Extension(address): Extension<ClientAddress>,
-    Extension(Bearer(token)): Extension<Bearer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let ClientAddress::Client(address) = address else { return next.run(request).await };
-    let budgets = &gate.rate_limits.addresses;
-    if let Some(wait) = budgets.wait(&address)
-        && gate.tokens.validate(token.expose_secret()).await.is_err()
-    {
-        trail.decided(Outcome::Refused("address_rate_limited"));
-        return too_many(wait, "too many tokens from this address were not accepted");
+pub(super) async fn by_address(gate: &Gate, address: ClientAddress, Bearer(token): &Bearer) -> Result<(), Refusal> {
+    let ClientAddress::Client(address) = address else { return Ok(()) };
+    match gate.rate_limits.addresses.wait(&address) {
+        Some(wait) if gate.tokens.validate(token.expose_secret()).await.is_err() => {
+            Err(too_many("address_rate_limited", wait, "too many tokens from this address were not accepted"))
+        }
+        _ => Ok(()),
     }
-    let response = next.run(request).await;
-    // That there are no keys to verify it with is not the token's fault.
-    if !trail.is_authenticated() && response.status().is_client_error() {
-        let _ = budgets.draw(address);
+}
+
+/// Counts a token that was not accepted, against the address that it came from.
+pub(super) fn count_refused_token(gate: &Gate, address: ClientAddress) {
+    if let ClientAddress::Client(address) = address {
+        let _ = gate.rate_limits.addresses.draw(address);
     }
-    response
 }
 
 /// Keeps a principal out that asks more often than the configuration lets it.
-pub(super) async fn by_principal(
-    State(gate): State<Arc<Gate>>,
-    Extension(trail): Extension<Arc<Trail>>,
-    Extension(principal): Extension<Arc<Principal>>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(super) fn by_principal(gate: &Gate, principal: &Principal) -> Result<(), Refusal> {
     let who = (principal.tenant_id().to_owned(), principal.object_id().to_owned());
-    match gate.rate_limits.principals.draw(who) {
-        Ok(()) => next.run(request).await,
-        Err(wait) => {
-            trail.decided(Outcome::Refused("rate_limited"));
-            let Rate { requests, per_seconds } = gate.configuration.rate_limit.per_user;
-            too_many(wait, &format!("more than {requests} requests in {per_seconds} s"))
-        }
-    }
+    gate.rate_limits.principals.draw(who).map_err(|wait| {
+        let Rate { requests, per_seconds } = gate.configuration.rate_limit.per_user;
+        too_many("rate_limited", wait, &format!("more than {requests} requests in {per_seconds} s"))
+    })
 }
 
-fn too_many(wait: Duration, why: &str) -> Response {
+fn too_many(reason: &'static str, wait: Duration, why: &str) -> Refusal {
     // Rounded up: a client that comes back on the second is let in.
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     let text = format!("{why}; try again in {seconds} s");
     let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, &text);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    response
+    Refusal::new(reason, response)
 }
 
 #[cfg(test)]

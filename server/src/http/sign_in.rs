@@ -1,13 +1,8 @@
-//! Does the answer depend on the user's next sign-in? A tool cannot set an HTTP status: it leaves in the request what it
-//! needs, and here the answer becomes the challenge that the client can meet.
+//! Another sign-in of the user, where the answer depends on it. A tool cannot set an HTTP status: it leaves in the request
+//! the sign-in that it needs, and here the answer becomes the challenge that the client can meet.
 //!
-//! Where the client cannot, or was asked the same already, the tool's own answer stands, which says what to do in words.
+//! Where the client cannot, or was asked the same already, the tool's own answer stands, which says in words what to do.
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::Response;
 
 use super::Gate;
@@ -19,19 +14,16 @@ use crate::token::Principal;
 const DESCRIPTION: &str =
     "Microsoft Entra ID takes another sign-in of the user before this server may reach Microsoft Graph for them";
 
-/// Answers by a challenge what only the user's next sign-in helps against.
-pub(super) async fn layer(
-    State(gate): State<Arc<Gate>>,
-    Extension(trail): Extension<Arc<Trail>>,
-    Extension(principal): Extension<Arc<Principal>>,
-    mut request: Request,
-    next: Next,
+/// Answers by a challenge where only the user's next sign-in helps.
+pub(super) async fn stage(
+    gate: &Gate,
+    trail: &Trail,
+    principal: &Principal,
+    needed: &SignInNeeded,
+    answer: Response,
 ) -> Response {
-    let needed = SignInNeeded::default();
-    request.extensions_mut().insert(Arc::clone(&needed));
-    let answer = next.run(request).await;
     let Some(sign_in) = needed.get() else { return answer };
-    match challenge(&gate, &principal, sign_in).await {
+    match challenge(gate, principal, sign_in).await {
         Some((challenge, reason)) => {
             trail.challenged(reason);
             challenge

@@ -1,16 +1,21 @@
 //! A request id of our own, a span for the logs, and the audit trail.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::held::Held;
 use super::{Gate, answer};
+use crate::audit::Trail;
 
 /// Time for which a request waits for room in the queue of audit lines.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,23 +23,32 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Names a request in the answer and in the audit log.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Begins the trail of a request and answers its id as `x-request-id`.
-pub(super) async fn layer(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+/// Answers a request on the record, with its id as `x-request-id`. A panic is an answer, too. The recording ends with the
+/// body of the answer, or when the client hangs up.
+pub(super) async fn stage<F>(gate: &Gate, request: Request, answer: impl Fn(Request, Arc<Trail>) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     // Never the client's: ids in the audit log are unique and cannot be chosen.
     let id = Uuid::new_v4().to_string();
+    let value = HeaderValue::from_str(&id);
     let span = tracing::info_span!("request", request_id = id);
-    let mut response = match gate.audit.begin(id.clone(), PATIENCE).instrument(span.clone()).await {
-        Some(recording) => {
-            request.extensions_mut().insert(recording.trail());
-            let response = next.run(request).instrument(span).await;
-            recording.answered(response.status().as_u16());
-            response
-        }
-        None => answer::try_later(
-            "the audit log takes no further line, and what cannot be recorded is not done; try again later",
-        ),
+    let recorded = async {
+        let Some(mut recording) = gate.audit.begin(id, PATIENCE).await else {
+            return answer::try_later(
+                "the audit log takes no further line, and what cannot be recorded is not done; try again later",
+            );
+        };
+        let answering = service_fn(|request| {
+            let answer = answer(request, recording.trail());
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let Ok(response) = CatchPanicLayer::new().layer(answering).oneshot(request).await;
+        recording.answered(response.status().as_u16());
+        response.map(|body| Body::new(Held::new(Body::new(body), recording)))
     };
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    let mut response = recorded.instrument(span).await;
+    if let Ok(value) = value {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
@@ -42,73 +56,176 @@ pub(super) async fn layer(State(gate): State<Arc<Gate>>, mut request: Request, n
 
 #[cfg(test)]
 mod tests {
-    use axum::Router;
-    use axum::body::Body;
+    use std::io::Write;
+    use std::sync::{Mutex, PoisonError};
+
+    use axum::body::Bytes;
     use axum::http::StatusCode;
-    use axum::middleware::from_fn_with_state;
-    use axum::routing::get;
+    use axum::response::IntoResponse;
+    use futures::channel::mpsc::{UnboundedSender, unbounded};
+    use http_body_util::BodyExt;
     use mcp_entra_policy::{ServerConfiguration, ServerStatus};
-    use serde_json::json;
-    use tower::ServiceExt;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::audit::AuditLog;
+    use crate::audit::{AuditLog, Outcome};
     use crate::http::challenge::Challenge;
+    use crate::http::origin::Accepted;
     use crate::http::rate_limit::RateLimits;
     use crate::policy::PolicyStore;
     use crate::telemetry::Metrics;
     use crate::token::{Keys, TokenValidator};
 
-    fn gate(audit: Arc<AuditLog>) -> Arc<Gate> {
-        let configuration: ServerConfiguration = serde_json::from_value(json!({
-            "server": { "namespace": "productivity", "name": "graph" },
-            "path": "/mcp",
-            "entra": {
-                "tenantId": "8f6b0000-0000-4000-8000-000000000001", "clientId": "1c2d0000-0000-4000-8000-000000000002",
-                "authority": "https://login.microsoftonline.com", "audiences": [], "requiredScopes": [],
-                "allowedClients": [], "tokenVersions": ["V2"], "groups": "Resolve",
-            },
-            "graph": {
-                "baseUrl": "https://graph.microsoft.com", "scopes": [], "tools": [], "access": "OnBehalfOf",
-            },
-            "probe": { "intervalSeconds": 60 },
-        }))
-        .unwrap();
-        let http = crate::http_client::build(None).unwrap();
-        let keys = Arc::new(Keys::new(http, &configuration.entra));
-        Arc::new(Gate {
-            authorization_server: crate::token::issuer(&configuration.entra),
-            tokens: TokenValidator::new(&configuration, keys),
-            policy: Arc::new(PolicyStore::new("/nowhere".into())),
-            groups: None,
-            rate_limits: RateLimits::new(configuration.rate_limit.per_user),
-            audit,
-            challenge: Challenge::new(&configuration),
-            configuration,
-        })
+    const SOON: Duration = Duration::from_secs(30);
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Test {
+        gate: Gate,
+        metrics: Arc<Metrics>,
+        lines: Lines,
+    }
+
+    impl Test {
+        fn new() -> Self {
+            let configuration: ServerConfiguration = serde_json::from_value(json!({
+                "server": { "namespace": "productivity", "name": "graph" },
+                "path": "/mcp",
+                "entra": {
+                    "tenantId": "8f6b0000-0000-4000-8000-000000000001",
+                    "clientId": "1c2d0000-0000-4000-8000-000000000002",
+                    "authority": "https://login.microsoftonline.com", "audiences": [], "requiredScopes": [],
+                    "allowedClients": [], "tokenVersions": ["V2"], "groups": "Resolve",
+                },
+                "graph": {
+                    "baseUrl": "https://graph.microsoft.com", "scopes": [], "tools": [], "access": "OnBehalfOf",
+                },
+                "probe": { "intervalSeconds": 60 },
+            }))
+            .unwrap();
+            let http = crate::http_client::build(None).unwrap();
+            let keys = Arc::new(Keys::new(http, &configuration.entra));
+            let (metrics, lines) = (Arc::<Metrics>::default(), Lines::default());
+            let output = Box::new(lines.clone());
+            let audit = AuditLog::start(&configuration.server, configuration.audit, Arc::clone(&metrics), output);
+            let gate = Gate {
+                authorization_server: crate::token::issuer(&configuration.entra),
+                accepted: Accepted::new(&configuration),
+                cors: None,
+                tokens: TokenValidator::new(&configuration, keys),
+                policy: Arc::new(PolicyStore::new("/nowhere".into())),
+                groups: None,
+                offered: Arc::default(),
+                rate_limits: RateLimits::new(configuration.rate_limit.per_user),
+                audit: Arc::new(audit.unwrap()),
+                challenge: Challenge::new(&configuration),
+                configuration,
+            };
+            Self { gate, metrics, lines }
+        }
+
+        /// The answer to a request that is judged, and answered with this body.
+        async fn answer(&self, body: impl Fn() -> Body) -> Response {
+            let answer = |_, trail: Arc<Trail>| {
+                trail.decided(Outcome::Refused("expired"));
+                let body = body();
+                async { (StatusCode::IM_A_TEAPOT, body).into_response() }
+            };
+            stage(&self.gate, Request::new(Body::empty()), answer).await
+        }
+
+        /// True if the metrics count this number of requests for this reason.
+        fn counts(&self, reason: &str, number: u32) -> bool {
+            let status: ServerStatus = serde_json::from_value(json!({
+                "version": "", "policy": {}, "federation": {}, "keys": { "count": 0 },
+            }))
+            .unwrap();
+            let metrics = self.metrics.encode(&status).unwrap();
+            let sample = format!(
+                "mcp_entra_server_requests_total{{method=\"\",decision=\"refused\",reason=\"{reason}\"}} {number}"
+            );
+            metrics.lines().any(|line| line == sample)
+        }
+
+        /// The status in the only line of the audit log.
+        async fn recorded_status(self) -> Value {
+            self.gate.audit.end(SOON).await.unwrap();
+            let line: Value = serde_json::from_slice(&self.lines.0.lock().unwrap()).unwrap();
+            line["status"].clone()
+        }
+    }
+
+    /// A body that has what is sent here, and ends with the sender.
+    fn stream() -> (UnboundedSender<Result<Bytes, Infallible>>, Body) {
+        let (sender, receiver) = unbounded();
+        (sender, Body::from_stream(receiver))
     }
 
     #[tokio::test]
     async fn a_request_for_which_the_audit_log_has_no_room_is_refused_with_its_id_and_counted() {
-        let server = mcp_entra_policy::ServerReference { namespace: "productivity".into(), name: "graph".into() };
-        let metrics = Arc::<Metrics>::default();
-        let audit = AuditLog::start(&server, Default::default(), Arc::clone(&metrics), Box::new(std::io::sink()));
-        let audit = Arc::new(audit.unwrap());
+        let test = Test::new();
         // A log that has ended takes no line, as one that is full: nobody waits for it here.
-        audit.end(Duration::from_secs(30)).await.unwrap();
-        let router = Router::new().route("/", get(|| async { "let in" }));
-        let router = router.layer(from_fn_with_state(gate(audit), layer));
+        test.gate.audit.end(SOON).await.unwrap();
         for _ in 0..3 {
-            let answer = router.clone().oneshot(Request::new(Body::empty())).await.unwrap();
+            let answer = test.answer(|| Body::from("let in")).await;
             assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
             assert!(answer.headers().contains_key(REQUEST_ID), "{answer:?}");
         }
-        let status: ServerStatus = serde_json::from_value(json!({
-            "version": "", "policy": {}, "federation": {}, "keys": { "count": 0 },
-        }))
-        .unwrap();
-        let metrics = metrics.encode(&status).unwrap();
-        let counted = r#"mcp_entra_server_requests_total{method="",decision="refused",reason="audit_log_full"} 3"#;
-        assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+        assert!(test.counts("audit_log_full", 3));
+    }
+
+    #[tokio::test]
+    async fn the_line_of_an_answer_that_is_streamed_is_written_at_its_end() {
+        let test = Test::new();
+        let (sender, body) = stream();
+        let body = Mutex::new(Some(body));
+        let mut answer = test.answer(|| body.lock().unwrap().take().unwrap()).await;
+        for part in ["a", "b"] {
+            sender.unbounded_send(Ok(Bytes::from(part))).unwrap();
+            assert_eq!(answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), part);
+            assert!(!test.counts("expired", 1), "recorded before its end");
+        }
+        drop(sender);
+        assert!(answer.body_mut().frame().await.is_none());
+        assert!(test.counts("expired", 1), "not recorded at its end");
+        assert_eq!(test.recorded_status().await, 418);
+    }
+
+    #[tokio::test]
+    async fn the_line_of_an_answer_that_is_dropped_half_way_is_written_with_its_status() {
+        let test = Test::new();
+        let (sender, body) = stream();
+        let body = Mutex::new(Some(body));
+        let mut answer = test.answer(|| body.lock().unwrap().take().unwrap()).await;
+        sender.unbounded_send(Ok(Bytes::from("a"))).unwrap();
+        assert!(answer.body_mut().frame().await.is_some());
+        drop(answer);
+        assert!(test.counts("expired", 1));
+        assert_eq!(test.recorded_status().await, 418);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_recorded() {
+        let test = Test::new();
+        let answer = |_, trail: Arc<Trail>| async move {
+            trail.decided(Outcome::Refused("expired"));
+            panic!("a defect")
+        };
+        let answer = stage(&test.gate, Request::new(Body::empty()), answer).await;
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(answer.headers().contains_key(REQUEST_ID), "{answer:?}");
+        drop(answer);
+        assert_eq!(test.recorded_status().await, 500);
     }
 }

@@ -1,0 +1,74 @@
+//! Answers of JSON-RPC as data, for any transport.
+
+use serde_json::{Value, json};
+
+/// Codes of JSON-RPC errors.
+pub mod code {
+    /// The body is not JSON.
+    pub const PARSE_ERROR: i32 = -32700;
+    /// The body is not one JSON-RPC message.
+    pub const INVALID_REQUEST: i32 = -32600;
+    /// There is no such method.
+    pub const METHOD_NOT_FOUND: i32 = -32601;
+    /// The parameters do not fit the method.
+    pub const INVALID_PARAMS: i32 = -32602;
+    /// The caller may not do this. JSON-RPC and MCP keep -32768 to -32000 for themselves, so that this code lies outside.
+    pub const FORBIDDEN: i32 = 403;
+}
+
+/// A JSON-RPC error, without the id of its request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ErrorValue {
+    /// One of [`code`].
+    pub code: i32,
+    /// English text with the next step.
+    pub message: String,
+    /// Facts for programs.
+    pub data: Option<Value>,
+}
+
+impl ErrorValue {
+    /// An error without data.
+    pub fn new(code: i32, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), data: None }
+    }
+
+    /// The answer to the request of this id, which is null where none could be read.
+    pub fn answer(&self, id: &Value) -> Value {
+        let mut error = json!({ "code": self.code, "message": self.message });
+        if let (Some(data), Some(error)) = (&self.data, error.as_object_mut()) {
+            error.insert("data".to_owned(), data.clone());
+        }
+        json!({ "jsonrpc": "2.0", "id": id, "error": error })
+    }
+}
+
+/// The result of a tool that went wrong, for a model or a person to act on. A client shows it even if it hides errors.
+pub fn tool_error(id: &Value, text: &str) -> Value {
+    let result = json!({ "resultType": "complete", "content": [{ "type": "text", "text": text }], "isError": true });
+    json!({ "jsonrpc": "2.0", "id": id, "result": result })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_that_json_rpc_does_not_define_lies_outside_its_range() {
+        const DEFINED: [i32; 4] = [-32700, -32600, -32601, -32602];
+        let codes =
+            [code::PARSE_ERROR, code::INVALID_REQUEST, code::METHOD_NOT_FOUND, code::INVALID_PARAMS, code::FORBIDDEN];
+        for code in codes {
+            assert!(DEFINED.contains(&code) || !(-32768..=-32000).contains(&code), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_has_a_member_data_only_if_it_has_data() {
+        let mut error = ErrorValue::new(code::FORBIDDEN, "no");
+        let bare = json!({ "jsonrpc": "2.0", "id": 7, "error": { "code": 403, "message": "no" } });
+        assert_eq!(error.answer(&json!(7)), bare);
+        error.data = Some(json!({ "tool": "a" }));
+        assert_eq!(error.answer(&Value::Null)["error"]["data"], json!({ "tool": "a" }));
+    }
+}

@@ -1,0 +1,284 @@
+//! The verdict about one message. A tool call takes a grant. Everything else is open to every authenticated caller, and
+//! shows no more than the grants allow.
+
+use std::collections::BTreeSet;
+
+use mcp_entra_policy::{Decision, GraphAccess};
+
+use super::{Message, Method, Permissions, Refusal};
+use crate::audit::Rule;
+use crate::offer::{Offered, OfferedTool};
+
+/// The verdict about one message of one caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A grant allows the call.
+    Allowed {
+        /// The grant.
+        rule: Rule,
+        /// The access to Graph that it gives.
+        graph: GraphAccess,
+    },
+    /// Every authenticated caller may do this.
+    Open,
+    /// The tool is not offered, so that there is nothing to be allowed.
+    UnknownTool,
+    /// The call is denied, or nothing allows it.
+    Refused(Refusal),
+    /// The verdict depends on the caller's membership in these groups (object ids in lower case), which a directory can
+    /// tell. It does not come again after [`Permissions::with_learnt`].
+    NeedGroups(BTreeSet<String>),
+}
+
+/// Judges a message by the caller's permissions and by what is offered at the moment.
+pub fn judge(permissions: &Permissions, message: &Message, offered: &Offered) -> Verdict {
+    match &message.method {
+        Method::CallTool { tool } => match offered.tool(tool) {
+            Some(tool) => judge_call(permissions, tool),
+            None => Verdict::UnknownTool,
+        },
+        Method::ListTools => {
+            let groups = permissions.groups_to_list(offered.tools.iter().map(OfferedTool::operation));
+            groups.map_or(Verdict::Open, Verdict::NeedGroups)
+        }
+        Method::Initialize
+        | Method::Discover
+        | Method::Ping
+        | Method::Notification(_)
+        | Method::UnknownNotification => Verdict::Open,
+    }
+}
+
+fn judge_call(permissions: &Permissions, tool: &OfferedTool) -> Verdict {
+    if let Some(ids) = permissions.groups_to_use(tool.operation()) {
+        return Verdict::NeedGroups(ids);
+    }
+    match permissions.decide(tool.operation()) {
+        Decision::Allowed { mapping, grant, graph } => Verdict::Allowed { rule: Rule::grant(&mapping, &grant), graph },
+        Decision::Refused(cause) => Verdict::Refused(Refusal {
+            tool: tool.name.clone(),
+            cause,
+            caller: permissions.kind(),
+            groups: permissions.groups().clone(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mcp_entra_policy::{
+        Caller, CallerKind, CompiledPolicy, Deny, Grant, Groups, MappingReference, Pattern, Primitives,
+        Refusal as Cause, Registration, Requirements, Subject,
+    };
+    use serde_json::json;
+
+    use super::super::{GroupSource, PolicyInForce};
+    use super::*;
+
+    const SALES: &str = "00000000-0000-4000-8000-000000000005";
+    const STAFF: &str = "00000000-0000-4000-8000-000000000006";
+
+    fn mapping() -> MappingReference {
+        MappingReference { namespace: None, name: "mapping".into() }
+    }
+
+    fn primitives(tools: &[&str]) -> Primitives {
+        Primitives { tools: tools.iter().map(|tool| Pattern((*tool).into())).collect(), ..Primitives::default() }
+    }
+
+    fn role(role: &str) -> Subject {
+        Subject::AppRole { role: role.into(), callers: [CallerKind::User].into() }
+    }
+
+    fn group(id: &str) -> Subject {
+        Subject::Group { id: id.into(), display_name: None }
+    }
+
+    fn grant(name: &str, to: Subject, tools: &[&str]) -> Grant {
+        Grant {
+            mapping: mapping(),
+            name: name.into(),
+            registration: None,
+            to: vec![to],
+            require: Requirements::default(),
+            graph: GraphAccess::OnBehalfOf,
+            allow: primitives(tools),
+        }
+    }
+
+    fn deny(name: &str, to: Subject, tools: &[&str]) -> Deny {
+        Deny {
+            mapping: mapping(),
+            name: name.into(),
+            registration: None,
+            to: Some(vec![to]),
+            forbid: primitives(tools),
+        }
+    }
+
+    /// Readers may use what does not write, sales may write, staff may read nothing.
+    fn policy() -> CompiledPolicy {
+        let mut scoped = grant("scoped", role("Scoped"), &["write"]);
+        scoped.require.scopes = ["Write".to_owned()].into();
+        let mut stepped = grant("stepped", role("Stepped"), &["write"]);
+        stepped.require.authentication_context = Some("c1".into());
+        let readers = grant("readers", role("Reader"), &["*"]);
+        let denies = vec![deny("staff", group(STAFF), &["read"])];
+        CompiledPolicy { denies, grants: vec![readers, grant("sales", group(SALES), &["write"]), scoped, stepped] }
+    }
+
+    fn permissions(policy: CompiledPolicy, role: &str, groups: Groups) -> Permissions {
+        let caller = Caller {
+            kind: CallerKind::User,
+            registration: Registration::Unknown,
+            client_id: "client".into(),
+            roles: [role.to_owned()].into(),
+            groups,
+            scopes: [].into(),
+            authentication_contexts: [].into(),
+        };
+        Permissions::new(Arc::new(caller), Arc::new(PolicyInForce::new(policy, "1".into())))
+    }
+
+    fn offered() -> Offered {
+        let tools = [("read", false), ("write", true)];
+        Offered { tools: tools.map(|(name, writes)| OfferedTool { name: name.into(), writes }).into() }
+    }
+
+    fn call(tool: &str) -> Message {
+        Message { id: Some(json!(7)), method: Method::CallTool { tool: tool.into() } }
+    }
+
+    fn list() -> Message {
+        Message { id: Some(json!(7)), method: Method::ListTools }
+    }
+
+    fn known(ids: &[&str]) -> Groups {
+        Groups::Known(ids.iter().map(|id| (*id).to_owned()).collect())
+    }
+
+    /// The verdict in a word: the grant or deny that decides, or the kind of the verdict.
+    fn word(verdict: &Verdict) -> String {
+        match verdict {
+            Verdict::Allowed { rule, .. } => serde_json::to_value(rule).unwrap()["grant"].as_str().unwrap().to_owned(),
+            Verdict::Open => "open".into(),
+            Verdict::UnknownTool => "unknown".into(),
+            Verdict::NeedGroups(ids) => format!("groups {}", Vec::from_iter(ids.iter().map(|id| &id[35..])).join(" ")),
+            Verdict::Refused(refusal) => match &refusal.cause {
+                Cause::Denied { deny, .. } => format!("denied by {deny}"),
+                Cause::ScopesMissing { grant, .. } | Cause::AuthenticationContextMissing { grant, .. } => {
+                    format!("nearly {grant}")
+                }
+                Cause::NotGranted(_) => "not granted".into(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_call_takes_a_grant_of_an_offered_tool() {
+        for (role, groups, tool, verdict) in [
+            ("Reader", known(&[]), "read", "readers"),
+            ("Reader", known(&[]), "write", "not granted"),
+            ("Reader", known(&[STAFF]), "read", "denied by staff"),
+            ("Reader", known(&[SALES]), "write", "sales"),
+            ("Nobody", known(&[]), "read", "not granted"),
+            ("Scoped", known(&[]), "write", "nearly scoped"),
+            ("Stepped", known(&[]), "write", "nearly stepped"),
+            ("Reader", Groups::Unknown, "read", "denied by staff"),
+            ("Reader", known(&[]), "else", "unknown"),
+            ("Nobody", Groups::Unknown, "else", "unknown"),
+        ] {
+            let permissions = permissions(policy(), role, groups.clone());
+            let judged = judge(&permissions, &call(tool), &offered());
+            assert_eq!(word(&judged), verdict, "{role} {groups:?} {tool}");
+        }
+    }
+
+    #[test]
+    fn everything_but_a_call_is_open_to_everybody() {
+        for method in [
+            Method::Initialize,
+            Method::Discover,
+            Method::Ping,
+            Method::ListTools,
+            Method::Notification("notifications/initialized"),
+            Method::UnknownNotification,
+        ] {
+            let message = Message { id: None, method };
+            let nothing = permissions(CompiledPolicy::default(), "Nobody", Groups::Unknown);
+            assert_eq!(judge(&nothing, &message, &offered()), Verdict::Open, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_asked_only_where_its_answer_can_change_the_verdict() {
+        for (role, groups, message, verdict) in [
+            // Sales would be granted it, staff would be denied it.
+            ("Nobody", Groups::Unknown, call("write"), "groups 5 6"),
+            ("Reader", Groups::Unknown, call("read"), "groups 5 6"),
+            ("Reader", Groups::Unknown, list(), "groups 5 6"),
+            // A list that a token has may be short: denied groups are asked about.
+            ("Reader", known(&[]), call("read"), "groups 6"),
+            ("Reader", known(&[]), list(), "groups 6"),
+            ("Reader", known(&[STAFF]), call("read"), "denied by staff"),
+            ("Reader", known(&[SALES]), call("write"), "sales"),
+            ("Nobody", known(&[]), call("write"), "not granted"),
+            ("Reader", Groups::Unknown, call("else"), "unknown"),
+            ("Reader", Groups::Unknown, Message { id: None, method: Method::Ping }, "open"),
+        ] {
+            let permissions = permissions(policy(), role, groups.clone()).with_directory(GraphAccess::OnBehalfOf);
+            let judged = judge(&permissions, &message, &offered());
+            assert_eq!(word(&judged), verdict, "{role} {groups:?} {message:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_directory_has_told_decides_and_it_is_not_asked_again() {
+        let some = Groups::AtLeast([SALES.to_owned()].into());
+        for (learnt, tool, verdict) in [
+            (Ok(&known(&[SALES])), "read", "readers"),
+            (Ok(&known(&[SALES])), "write", "sales"),
+            (Ok(&known(&[STAFF])), "read", "denied by staff"),
+            (Ok(&some), "write", "sales"),
+            (Ok(&some), "read", "denied by staff"),
+            (Err("Graph is away."), "read", "denied by staff"),
+            (Err("Graph is away."), "write", "not granted"),
+        ] {
+            let permissions = permissions(policy(), "Reader", Groups::Unknown);
+            let permissions = permissions.with_directory(GraphAccess::OnBehalfOf).with_learnt(learnt);
+            assert_eq!(word(&judge(&permissions, &call(tool), &offered())), verdict, "{learnt:?} {tool}");
+            assert_eq!(judge(&permissions, &list(), &offered()), Verdict::Open);
+        }
+    }
+
+    #[test]
+    fn a_wider_access_to_graph_by_a_group_is_looked_for_where_it_can_be_had() {
+        let mut wider = grant("wider", group(SALES), &["write"]);
+        wider.graph = GraphAccess::Application;
+        let narrow = grant("narrow", role("Writer"), &["write"]);
+        let policy = CompiledPolicy { denies: vec![], grants: vec![narrow, wider] };
+        let offered = Offered { tools: vec![OfferedTool { name: "write".into(), writes: true }] };
+        for (reachable, message, verdict) in [
+            (GraphAccess::OnBehalfOf, call("write"), "narrow"),
+            (GraphAccess::Application, call("write"), "groups 5"),
+            // A list does not show it.
+            (GraphAccess::Application, list(), "open"),
+        ] {
+            let permissions = permissions(policy.clone(), "Writer", Groups::Unknown).with_directory(reachable);
+            assert_eq!(word(&judge(&permissions, &message, &offered)), verdict, "{reachable:?} {message:?}");
+        }
+        let permissions = permissions(policy, "Writer", Groups::Unknown).with_learnt(Ok(&known(&[SALES])));
+        let Verdict::Allowed { graph, .. } = judge(&permissions, &call("write"), &offered) else { panic!() };
+        assert_eq!(graph, GraphAccess::Application);
+    }
+
+    #[test]
+    fn a_refusal_has_every_fact_that_its_text_needs() {
+        let permissions = permissions(policy(), "Nobody", known(&[])).with_learnt(Err("Graph is away."));
+        let Verdict::Refused(refusal) = judge(&permissions, &call("write"), &offered()) else { panic!() };
+        assert_eq!((refusal.tool.as_str(), refusal.caller), ("write", CallerKind::User));
+        assert_eq!(refusal.groups, GroupSource::Unlearnt { why: "Graph is away.".into() });
+    }
+}

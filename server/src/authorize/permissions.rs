@@ -1,0 +1,166 @@
+//! Permissions of one caller: the policy in force, and the facts about the caller that it decides by.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mcp_entra_policy::{Caller, CallerKind, CompiledPolicy, Decision, GraphAccess, Groups, Operation, Refusal};
+
+/// One good policy document.
+#[derive(Debug, Default)]
+pub struct PolicyInForce {
+    policy: CompiledPolicy,
+    revision: String,
+    group_ids: BTreeSet<String>,
+    denied_group_ids: BTreeSet<String>,
+}
+
+impl PolicyInForce {
+    /// This policy, whose document has this revision.
+    pub fn new(policy: CompiledPolicy, revision: String) -> Self {
+        let (group_ids, denied_group_ids) = (policy.group_ids(), policy.denied_group_ids());
+        Self { policy, revision, group_ids, denied_group_ids }
+    }
+
+    /// The revision of the document.
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+}
+
+/// Permissions of one caller by the policy that was in force when the request came in. A request keeps them to its end,
+/// so that every part of the answer follows from one revision.
+#[derive(Clone, Debug)]
+pub struct Permissions {
+    caller: Arc<Caller>,
+    policy: Arc<PolicyInForce>,
+    groups: GroupSource,
+}
+
+/// The source of the groups that a decision counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupSource {
+    /// The token alone.
+    Token,
+    /// The token, and a directory that was not asked yet.
+    Directory {
+        /// The widest access to Graph that makes a difference: a call that is allowed may get a wider one by a grant to a
+        /// group.
+        reachable: GraphAccess,
+    },
+    /// The token, and a directory that has answered.
+    Learnt {
+        /// True if the directory may hide groups.
+        hidden: bool,
+    },
+    /// The token, and a directory that could not answer.
+    Unlearnt {
+        /// The reason in words for the user, with the next step.
+        why: String,
+    },
+}
+
+impl Permissions {
+    /// Permissions by the caller's token alone.
+    pub fn new(caller: Arc<Caller>, policy: Arc<PolicyInForce>) -> Self {
+        Self { caller, policy, groups: GroupSource::Token }
+    }
+
+    /// The same, where a directory can be asked for groups.
+    pub fn with_directory(self, reachable: GraphAccess) -> Self {
+        Self { groups: GroupSource::Directory { reachable }, ..self }
+    }
+
+    /// The same, once the directory has told in which of the groups that it was asked about the caller is, or could not.
+    pub fn with_learnt(self, learnt: Result<&Groups, &str>) -> Self {
+        let groups = match learnt {
+            Ok(learnt) => GroupSource::Learnt { hidden: matches!(learnt, Groups::AtLeast(_)) },
+            Err(why) => GroupSource::Unlearnt { why: why.to_owned() },
+        };
+        Self { groups, ..self.with_more_groups(learnt.ok()) }
+    }
+
+    /// The kind of the caller.
+    pub fn kind(&self) -> CallerKind {
+        self.caller.kind
+    }
+
+    /// The source of the caller's groups.
+    pub fn groups(&self) -> &GroupSource {
+        &self.groups
+    }
+
+    /// Decides about an operation.
+    pub fn decide(&self, operation: Operation<'_>) -> Decision {
+        self.policy.policy.decide(&self.caller, operation)
+    }
+
+    /// The groups to ask the directory about before one operation is decided.
+    pub(super) fn groups_to_use(&self, operation: Operation<'_>) -> Option<BTreeSet<String>> {
+        let GroupSource::Directory { reachable } = self.groups else { return None };
+        self.groups_to_learn([operation], reachable)
+    }
+
+    /// The groups to ask the directory about before it is listed which of these operations are allowed.
+    pub(super) fn groups_to_list<'a>(
+        &self,
+        operations: impl IntoIterator<Item = Operation<'a>>,
+    ) -> Option<BTreeSet<String>> {
+        let GroupSource::Directory { .. } = self.groups else { return None };
+        // A list does not show the access to Graph.
+        self.groups_to_learn(operations, GraphAccess::OnBehalfOf)
+    }
+
+    /// The groups on which a decision about any of these operations depends, while it is not known whether the caller is
+    /// in them. A group that a token lists is one that the user is in; that it lists another not proves nothing: it may
+    /// hold direct members, groups assigned to the application, or security groups alone. So groups that something is
+    /// denied to are asked for where they are not listed.
+    fn groups_to_learn<'a>(
+        &self,
+        operations: impl IntoIterator<Item = Operation<'a>>,
+        reachable: GraphAccess,
+    ) -> Option<BTreeSet<String>> {
+        if self.caller.kind != CallerKind::User {
+            return None;
+        }
+        let policy = &self.policy;
+        let mut operations = operations.into_iter();
+        let (ids, needed): (BTreeSet<String>, bool) = match &self.caller.groups {
+            Groups::Known(listed) | Groups::AtLeast(listed) => {
+                let unlisted = self.clone().with_more_groups(None);
+                let needed =
+                    |operation| self.decide(operation).is_allowed() && !unlisted.decide(operation).is_allowed();
+                (policy.denied_group_ids.difference(listed).cloned().collect(), operations.any(needed))
+            }
+            Groups::Unknown => {
+                (policy.group_ids.clone(), operations.any(|operation| self.may_become_more(operation, reachable)))
+            }
+        };
+        (needed && !ids.is_empty()).then_some(ids)
+    }
+
+    /// True if an operation that is refused may be allowed, or one that is allowed may reach Graph with a wider access,
+    /// once groups are known.
+    fn may_become_more(&self, operation: Operation<'_>, reachable: GraphAccess) -> bool {
+        match self.decide(operation) {
+            Decision::Allowed { graph, .. } => {
+                graph < reachable && self.policy.policy.widens_access_for_a_group(operation)
+            }
+            Decision::Refused(Refusal::Denied { groups_unknown, .. }) => groups_unknown,
+            Decision::Refused(_) => true,
+        }
+    }
+
+    /// The same, with these groups besides those of the token. Only a full answer shows that there are no others.
+    fn with_more_groups(mut self, learnt: Option<&Groups>) -> Self {
+        let mut groups = match &self.caller.groups {
+            Groups::Known(listed) | Groups::AtLeast(listed) => listed.clone(),
+            Groups::Unknown => BTreeSet::new(),
+        };
+        if let Some(Groups::Known(learnt) | Groups::AtLeast(learnt)) = learnt {
+            groups.extend(learnt.iter().cloned());
+        }
+        let all = matches!(learnt, Some(Groups::Known(_)));
+        Arc::make_mut(&mut self.caller).groups = if all { Groups::Known(groups) } else { Groups::AtLeast(groups) };
+        self
+    }
+}
