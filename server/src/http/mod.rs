@@ -27,6 +27,7 @@ mod sign_in;
 mod trace;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -100,12 +101,15 @@ async fn answer_request(gate: &Gate, service: &McpService, request: Request) -> 
 
 async fn judge_and_answer(gate: &Gate, service: &McpService, request: Request, trail: Arc<Trail>) -> Response {
     let mut headers = HeaderMap::new();
-    // In a box, so that all stages together are moved as a pointer.
-    let passed = Box::pin(pass(gate, service, &trail, request, &mut headers)).await;
-    let mut answer = passed.unwrap_or_else(|refusal| refusal.recorded(&trail));
+    // In a box, so that all stages together are moved as a pointer, and compilers need not look into it.
+    let passing: Passing<'_> = Box::pin(pass(gate, service, &trail, request, &mut headers));
+    let mut answer = passing.await.unwrap_or_else(|refusal| refusal.recorded(&trail));
     answer.headers_mut().extend(headers);
     answer
 }
+
+/// A request on its way through the stages.
+type Passing<'a> = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send + 'a>>;
 
 /// The stages in their order. `headers` takes what the answer has besides, be it a refusal or not.
 async fn pass(
