@@ -18,7 +18,7 @@ use crate::token::{Principal, User};
 use mcp_entra_policy::{GraphAccess, Groups};
 
 /// The delegated permission for `checkMemberGroups` about oneself.
-const PERMISSION: &str = "User.Read";
+const PERMISSIONS: &[&str] = &["User.Read"];
 /// Time for which an answer is relied on. Like a groups claim it belongs to one token, and ends with it.
 const RELIED_ON: Duration = Duration::from_secs(300);
 /// Time for which Graph is not asked again after it could not answer.
@@ -73,7 +73,7 @@ impl GroupDirectory {
 
     async fn ask(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
         let asking = async {
-            let graph = self.graph.for_caller(principal, GraphAccess::OnBehalfOf, None, PERMISSION)?;
+            let graph = self.graph.for_caller(principal, GraphAccess::OnBehalfOf, None, PERMISSIONS)?;
             graph.groups_among(ids).await.map(Arc::new)
         };
         let late = || Err(GraphError::TooSlow { seconds: TIME_LIMIT.as_secs() });

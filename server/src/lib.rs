@@ -7,7 +7,8 @@
 //! | [`http`] | the stages of a request, and the listener under them |
 //! | [`token`] | verified owners of bearer tokens |
 //! | [`policy`], [`groups`] | the policy in force, and groups that tokens do not list |
-//! | [`offer`], [`graph_tools`] | the tools that are offered, and their answers |
+//! | [`protocol`] | MCP itself, for any offer |
+//! | [`offer`] | the tools that are offered, and their answers |
 //! | [`entra`], [`graph`], [`http_client`] | the way to Entra's token endpoint and to Microsoft Graph |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
 //! | [`serve`], [`check`], [`inputs`], [`environment`], [`open_files`], [`strict_json`] | start and stop, diagnosis, and input files |
@@ -21,7 +22,6 @@ pub mod check;
 pub mod entra;
 pub mod environment;
 pub mod graph;
-pub mod graph_tools;
 pub mod groups;
 pub mod http;
 pub mod http_client;
@@ -29,6 +29,7 @@ pub mod inputs;
 pub mod offer;
 pub mod open_files;
 pub mod policy;
+pub mod protocol;
 pub mod serve;
 pub mod strict_json;
 pub mod telemetry;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_entra_policy::{GraphConfiguration, GroupsSource, built_in_tool};
+use mcp_entra_policy::GroupsSource;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +15,6 @@ use crate::admin::{self, Admin};
 use crate::audit::{AuditLog, Unfinished};
 use crate::entra::{ApplicationCredential, FederatedToken, Probe, Sts};
 use crate::graph::GraphClient;
-use crate::graph_tools::GraphTools;
 use crate::groups::GroupDirectory;
 use crate::http::challenge::Challenge;
 use crate::http::cors;
@@ -24,7 +23,8 @@ use crate::http::origin::Accepted;
 use crate::http::rate_limit::RateLimits;
 use crate::http::{self, Gate};
 use crate::inputs::{self, InputError};
-use crate::offer::{Offered, OfferedTool};
+use crate::offer::Offer;
+use crate::offer::graph::GraphOffer;
 use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
 use crate::token::{Keys, TokenValidator, issuer};
@@ -119,7 +119,7 @@ pub async fn start(
     let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
     let graph = GraphClient::new(client, graph, Arc::clone(&sts), application).map_err(no_address("graph.baseUrl"))?;
-    let tools = GraphTools::new(&configuration, graph.clone());
+    let offer: Arc<dyn Offer> = Arc::new(GraphOffer::new(&configuration, graph.clone()));
     let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph));
 
     let metrics = Arc::new(Metrics::default());
@@ -129,7 +129,7 @@ pub async fn start(
         authorization_server: issuer(&configuration.entra),
         accepted: Accepted::new(&configuration),
         cors: cors::endpoint(&configuration.allowed_origins),
-        offered: Arc::new(offered(&configuration.graph)),
+        offer,
         tokens: TokenValidator::new(&configuration, Arc::clone(&keys)),
         policy: Arc::clone(&policy),
         groups,
@@ -143,7 +143,7 @@ pub async fn start(
     let admin = admin::router(Arc::new(admin));
     tokio::spawn(listener::serve(admin_listener, admin, PATIENCE, Counted::Everybody, background.clone()));
     let counted = Counted::AllBut(gate.configuration.trusted_proxies.clone());
-    let serving = tokio::spawn(listener::serve(listener, http::router(gate, tools), PATIENCE, counted, stop.clone()));
+    let serving = tokio::spawn(listener::serve(listener, http::router(gate), PATIENCE, counted, stop.clone()));
     tracing::info!(%address, %admin_address, "serving");
     Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving, audit })
 }
@@ -181,12 +181,6 @@ impl Running {
         }
         self.background.cancel();
     }
-}
-
-/// The built-in tools that this configuration offers.
-fn offered(graph: &GraphConfiguration) -> Offered {
-    let tools = graph.tools.iter().filter_map(|name| built_in_tool(name));
-    Offered { tools: tools.map(|tool| OfferedTool { name: tool.name.to_owned(), writes: tool.writes }).collect() }
 }
 
 fn listen(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -28,8 +28,12 @@ pub fn log_to_stderr() -> WorkerGuard {
         .thread_name("log")
         .finish(std::io::stderr());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // Below warnings rmcp logs whole messages, with people's mail in them. Nobody gets to ask for that.
-    let without_messages = Targets::new().with_default(LevelFilter::TRACE).with_target("rmcp", LevelFilter::WARN);
+    // Below warnings rmcp logs whole messages, with people's mail in them. Nobody gets to ask for that. Its service takes
+    // refusals for warnings, and clients that hang up for errors: those are in the audit log.
+    let without_messages = Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_target("rmcp", LevelFilter::WARN)
+        .with_target("rmcp::service", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
     let lines = if std::io::stderr().is_terminal() { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
     // A second subscriber in one process is a test's, and the first one does as well.

@@ -8,6 +8,7 @@ mod cloud;
 mod configuration;
 mod decision;
 mod microsoft;
+mod permissions;
 mod policy;
 mod registration;
 mod status;
@@ -30,4 +31,4 @@ pub use policy::{
 };
 pub use registration::Registration;
 pub use status::{FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus};
-pub use tools::{BUILT_IN_TOOLS, BuiltInTool, built_in_tool};
+pub use tools::{BUILT_IN_TOOLS, BuiltInTool, GET_USER_DETAILS, GraphPermissions, LIST_MY_MESSAGES, built_in_tool};

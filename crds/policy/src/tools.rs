@@ -1,23 +1,114 @@
 //! The built-in Graph tools by name: what the server implements, mappings can name and Graph must consent to.
 
+use crate::{GraphAccess, GraphConfiguration, permissions::covers};
+
 /// A tool that the server answers from Microsoft Graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuiltInTool {
     /// Name as MCP clients call it and mappings grant it.
     pub name: &'static str,
-    /// Whether the tool changes anything in Graph. A trailing `*` in a grant never matches such a tool.
+    /// True if the tool changes anything in Graph. A trailing `*` in a grant never matches such a tool.
     pub writes: bool,
-    /// The delegated Graph permission that the tool needs.
-    pub graph_scope: &'static str,
+    /// The permissions of Graph that the tool needs.
+    pub permissions: GraphPermissions,
 }
 
+/// Permissions of Microsoft Graph: all of the one kind or all of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GraphPermissions {
+    /// Delegated permissions, for calls on a user's behalf.
+    pub delegated: &'static [&'static str],
+    /// Permissions of the application, for calls as the application itself.
+    pub application: &'static [&'static str],
+}
+
+/// The signed-in user.
+pub const GET_USER_DETAILS: BuiltInTool = BuiltInTool {
+    name: "get_user_details",
+    writes: false,
+    permissions: GraphPermissions { delegated: &["User.Read"], application: &["User.Read.All"] },
+};
+
+/// The newest messages of the signed-in user.
+pub const LIST_MY_MESSAGES: BuiltInTool = BuiltInTool {
+    name: "list_my_messages",
+    writes: false,
+    permissions: GraphPermissions { delegated: &["Mail.Read"], application: &["Mail.Read"] },
+};
+
 /// Every built-in tool, by name.
-pub const BUILT_IN_TOOLS: &[BuiltInTool] = &[
-    BuiltInTool { name: "get_user_details", writes: false, graph_scope: "User.Read" },
-    BuiltInTool { name: "list_my_messages", writes: false, graph_scope: "Mail.Read" },
-];
+pub const BUILT_IN_TOOLS: &[BuiltInTool] = &[GET_USER_DETAILS, LIST_MY_MESSAGES];
 
 /// The built-in tool of that name, if there is one.
 pub fn built_in_tool(name: &str) -> Option<&'static BuiltInTool> {
     BUILT_IN_TOOLS.iter().find(|tool| tool.name == name)
+}
+
+impl BuiltInTool {
+    /// Returns the delegated permissions that a server lacks for this tool: each that none of its scopes covers.
+    ///
+    /// A server lacks none if it may reach Graph as the application, whose permissions nothing lists, or if it has no
+    /// scopes at all, which is refused elsewhere.
+    pub fn missing_scopes(&self, scopes: &[String], access: GraphAccess) -> Vec<&'static str> {
+        if access == GraphAccess::Application || scopes.is_empty() {
+            return Vec::new();
+        }
+        let is_missing = |needed: &&str| !scopes.iter().any(|scope| covers(scope, needed));
+        self.permissions.delegated.iter().copied().filter(is_missing).collect()
+    }
+}
+
+impl GraphConfiguration {
+    /// Returns the built-in tools that the server offers: those that are named here and whose scopes are.
+    pub fn offered(&self) -> impl Iterator<Item = &'static BuiltInTool> {
+        let named = self.tools.iter().filter_map(|name| built_in_tool(name));
+        named.filter(|tool| tool.missing_scopes(&self.scopes, self.access).is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_is_offered_where_a_scope_covers_each_permission_that_it_needs() {
+        use GraphAccess::{Application, OnBehalfOf};
+        let all = ["get_user_details", "list_my_messages"];
+        for (scopes, access, offered) in [
+            (&["User.Read", "Mail.Read"][..], OnBehalfOf, &all[..]),
+            (&["User.Read"], OnBehalfOf, &["get_user_details"]),
+            (&["Mail.Read"], OnBehalfOf, &["list_my_messages"]),
+            (&["User.ReadWrite", "Mail.ReadWrite"], OnBehalfOf, &all),
+            (&["Calendars.Read"], OnBehalfOf, &[]),
+            (&["Calendars.Read"], Application, &all),
+            (&[], OnBehalfOf, &all),
+        ] {
+            let configuration = GraphConfiguration {
+                base_url: String::new(),
+                scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+                tools: all.map(str::to_owned).into(),
+                access,
+            };
+            let names: Vec<&str> = configuration.offered().map(|tool| tool.name).collect();
+            assert_eq!(names, offered, "{scopes:?} {access:?}");
+        }
+    }
+
+    #[test]
+    fn a_tool_that_is_not_named_is_not_offered() {
+        let configuration = GraphConfiguration {
+            base_url: String::new(),
+            scopes: vec!["User.Read".to_owned(), "Mail.Read".to_owned()],
+            tools: vec!["list_my_messages".to_owned()],
+            access: GraphAccess::OnBehalfOf,
+        };
+        assert_eq!(Vec::from_iter(configuration.offered()), [&LIST_MY_MESSAGES]);
+    }
+
+    #[test]
+    fn the_permissions_that_are_missing_are_named() {
+        let scopes = ["User.Read".to_owned()];
+        assert_eq!(LIST_MY_MESSAGES.missing_scopes(&scopes, GraphAccess::OnBehalfOf), ["Mail.Read"]);
+        assert!(GET_USER_DETAILS.missing_scopes(&scopes, GraphAccess::OnBehalfOf).is_empty());
+    }
 }

@@ -41,6 +41,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("not_acceptable", "the Accept header excludes JSON, which every answer is"),
     ("not_granted", "no grant means the caller"),
     ("not_yet_valid", "the token begins in the future"),
+    ("offer_unavailable", "it is not known now what this server offers"),
     ("origin_not_accepted", "the request comes from a page of another origin"),
     ("rate_limited", "the caller asks more often than `spec.rateLimit` lets it"),
     ("scope_missing", "a user token without any of `spec.entra.requiredScopes`"),

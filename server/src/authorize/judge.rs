@@ -144,7 +144,10 @@ mod tests {
 
     fn offered() -> Offered {
         let tools = [("read", false), ("write", true)];
-        Offered { tools: tools.map(|(name, writes)| OfferedTool { name: name.into(), writes }).into() }
+        Offered {
+            tools: tools.map(|(name, writes)| OfferedTool { name: name.into(), writes, ..Default::default() }).into(),
+            ..Default::default()
+        }
     }
 
     fn call(tool: &str) -> Message {
@@ -259,7 +262,10 @@ mod tests {
         wider.graph = GraphAccess::Application;
         let narrow = grant("narrow", role("Writer"), &["write"]);
         let policy = CompiledPolicy { denies: vec![], grants: vec![narrow, wider] };
-        let offered = Offered { tools: vec![OfferedTool { name: "write".into(), writes: true }] };
+        let offered = Offered {
+            tools: vec![OfferedTool { name: "write".into(), writes: true, ..Default::default() }],
+            ..Default::default()
+        };
         for (reachable, message, verdict) in [
             (GraphAccess::OnBehalfOf, call("write"), "narrow"),
             (GraphAccess::Application, call("write"), "groups 5"),

@@ -114,13 +114,13 @@ impl GraphClient {
     ///
     /// A user is reached as the application only where both configuration and policy say so, and even then it is that
     /// same user whom Graph is asked about. `user` is the one whom an application asks about; users cannot name any.
-    /// `scope` is the delegated permission that the questions need.
+    /// `scopes` are the delegated permissions that the questions need.
     pub fn for_caller(
         &self,
         principal: &Principal,
         granted: GraphAccess,
         user: Option<&str>,
-        scope: &str,
+        scopes: &[&str],
     ) -> Result<Graph, GraphError> {
         let client = &self.0;
         let (access, subject) = match (principal, &client.application, user) {
@@ -130,7 +130,7 @@ impl GraphClient {
                 (Access::Application(Arc::clone(application)), Subject::User(id))
             }
             (Principal::User(user), _, None) => {
-                let user = client.on_behalf_of(user, scope);
+                let user = client.on_behalf_of(user, scopes);
                 (Access::OnBehalfOf { sts: Arc::clone(&client.sts), user }, Subject::Me)
             }
             (Principal::Application(_), None, _) => return Err(GraphError::NoUser),
@@ -154,12 +154,12 @@ impl Client {
         url
     }
 
-    /// The user, with this permission and no other. Where the configuration names another in its place, as
+    /// The user, with these permissions and no others. Where the configuration names another in place of one, as
     /// `Mail.ReadWrite` for `Mail.Read`, with all that it names.
-    fn on_behalf_of(&self, user: &User, scope: &str) -> OnBehalfOf {
-        match self.scopes.get(scope) {
-            Some(scope) => OnBehalfOf::new(user, &self.resource, [scope]),
-            None => OnBehalfOf::new(user, &self.resource, &self.scopes),
+    fn on_behalf_of(&self, user: &User, scopes: &[&str]) -> OnBehalfOf {
+        match scopes.iter().all(|scope| self.scopes.contains(*scope)) {
+            true => OnBehalfOf::new(user, &self.resource, scopes.iter().copied()),
+            false => OnBehalfOf::new(user, &self.resource, &self.scopes),
         }
     }
 }
@@ -275,7 +275,7 @@ mod tests {
         granted: GraphAccess,
         user: Option<&str>,
     ) -> Result<(String, bool), String> {
-        let graph = client(Cloud::Public, configured).for_caller(principal, granted, user, "User.Read");
+        let graph = client(Cloud::Public, configured).for_caller(principal, granted, user, &["User.Read"]);
         graph
             .map(|graph| (graph.url("/messages").to_string(), matches!(graph.access, Access::OnBehalfOf { .. })))
             .map_err(|error| error.to_string())
@@ -334,7 +334,7 @@ mod tests {
         let asked = |graph: &GraphConfiguration, scope: &str| {
             let GraphClient(client) = client_of(Cloud::Public, graph);
             let Principal::User(user) = alice() else { panic!("no user") };
-            client.on_behalf_of(&user, scope).permissions()
+            client.on_behalf_of(&user, &[scope]).permissions()
         };
         assert_eq!(asked(&graph, "User.Read"), "User.Read");
         assert_eq!(asked(&graph, "Mail.Read"), "Mail.ReadWrite, User.Read");
@@ -351,7 +351,7 @@ mod tests {
             (Cloud::China, "microsoftgraph.chinacloudapi.cn"),
         ] {
             let client = client(cloud, GraphAccess::OnBehalfOf);
-            let graph = client.for_caller(&alice(), GraphAccess::OnBehalfOf, None, "User.Read").unwrap();
+            let graph = client.for_caller(&alice(), GraphAccess::OnBehalfOf, None, &["User.Read"]).unwrap();
             let Access::OnBehalfOf { user, .. } = &graph.access else { panic!("{cloud:?}: as the application") };
             assert_eq!(user.scope(), format!("https://{host}/User.Read"));
             assert_eq!(graph.url("").as_str(), format!("https://{host}/v1.0/me"));

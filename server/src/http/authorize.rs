@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use mcp_entra_policy::{GraphAccess, Refusal as Cause};
+use mcp_entra_policy::Refusal as Cause;
 
 use super::answer::{self, Refusal};
 use super::{Gate, sign_in};
@@ -19,35 +19,30 @@ use crate::audit::{Outcome, Trail};
 use crate::authorize::json_rpc;
 use crate::authorize::{self, Message, Permissions, Verdict, judge};
 use crate::entra::{ClaimsChallenge, SignIn};
+use crate::offer::Unavailable;
+use crate::protocol::{Exchange, SignInNeeded};
 use crate::token::Principal;
-
-/// Rights with which a message is answered.
-pub(super) struct Granted {
-    /// The caller's permissions, which lists show.
-    pub(super) permissions: Permissions,
-    /// The access to Graph of a call that a grant allows.
-    pub(super) graph: Option<GraphAccess>,
-}
 
 /// Judges the message, and asks for the caller's groups if the verdict depends on them.
 pub(super) async fn stage(
     gate: &Gate,
     trail: &Trail,
-    principal: &Principal,
+    principal: &Arc<Principal>,
     message: &Message,
-) -> Result<Granted, Refusal> {
+) -> Result<Exchange, Refusal> {
+    let offered = gate.offer.snapshot(principal).await.map_err(unavailable)?;
     let mut permissions = gate.policy.permissions(Arc::clone(principal.caller()));
     if gate.groups.is_some() {
         permissions = permissions.with_directory(gate.configuration.graph.access);
     }
-    let verdict = match judge(&permissions, message, &gate.offered) {
+    let verdict = match judge(&permissions, message, &offered) {
         Verdict::NeedGroups(ids) => {
             permissions = with_groups(gate, principal, permissions, &ids).await?;
-            judge(&permissions, message, &gate.offered)
+            judge(&permissions, message, &offered)
         }
         verdict => verdict,
     };
-    let (outcome, graph) = match verdict {
+    let (outcome, access) = match verdict {
         Verdict::Allowed { rule, graph } => (Outcome::Granted(rule), Some(graph)),
         Verdict::Open => (Outcome::Open, None),
         // rmcp answers -32602, as the specification has it.
@@ -59,7 +54,8 @@ pub(super) async fn stage(
         }
     };
     trail.decided(outcome);
-    Ok(Granted { permissions, graph })
+    let (principal, sign_in) = (Arc::clone(principal), SignInNeeded::default());
+    Ok(Exchange { principal, permissions, offered, access, sign_in })
 }
 
 /// The same permissions, once the directory has answered. Refuses where the client can bring about that it can answer,
@@ -85,6 +81,10 @@ async fn with_groups(
 }
 
 /// A stage before this one, or [`judge`], broke its promise.
+fn unavailable(error: Unavailable) -> Refusal {
+    Refusal::new("offer_unavailable", answer::try_later(&error.to_string()))
+}
+
 fn defect() -> Refusal {
     let text = "the groups of the caller were asked for in vain; report this defect to the developers of this server";
     Refusal::unjudged(answer::problem(StatusCode::INTERNAL_SERVER_ERROR, text))

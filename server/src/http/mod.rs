@@ -39,15 +39,14 @@ use tower::service_fn;
 use tower_http::cors::CorsLayer;
 
 use crate::audit::{AuditLog, Trail};
-use crate::graph_tools::{GraphTools, SignInNeeded};
 use crate::groups::GroupDirectory;
-use crate::offer::Offered;
+use crate::offer::Offer;
 use crate::policy::PolicyStore;
+use crate::protocol::HttpService;
 use crate::token::TokenValidator;
 use answer::Refusal;
 use challenge::Challenge;
 use origin::Accepted;
-use protocol::McpService;
 use rate_limit::RateLimits;
 
 /// Everything that the stages judge by.
@@ -66,8 +65,8 @@ pub struct Gate {
     pub policy: Arc<PolicyStore>,
     /// Learns groups that tokens do not list; absent where the token alone counts.
     pub groups: Option<GroupDirectory>,
-    /// The tools that are offered.
-    pub offered: Arc<Offered>,
+    /// The source of what is offered.
+    pub offer: Arc<dyn Offer>,
     /// The budgets of all callers.
     pub rate_limits: RateLimits,
     /// Records every judgement.
@@ -77,14 +76,14 @@ pub struct Gate {
 }
 
 /// The MCP endpoint behind its stages, with or without a slash at its end, and the public metadata documents beside it.
-pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
+pub fn router(gate: Arc<Gate>) -> Router {
     let path = gate.configuration.path.trim_end_matches('/').to_owned();
     let url = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
     let elsewhere = format!("there is nothing here; the MCP endpoint is {url}");
     let documents = metadata::router(&gate.configuration, &gate.authorization_server);
-    let service = Arc::new(protocol::mcp_service(tools));
+    let service = crate::protocol::service(Arc::clone(&gate.offer), limits::MAXIMUM_BODY_BYTES);
     let endpoint = service_fn(move |request| {
-        let (gate, service) = (Arc::clone(&gate), Arc::clone(&service));
+        let (gate, service) = (Arc::clone(&gate), service.clone());
         async move { Ok::<_, Infallible>(answer_request(&gate, &service, request).await) }
     });
     let mut router = Router::new().route_service(&format!("{path}/"), endpoint.clone());
@@ -95,11 +94,11 @@ pub fn router(gate: Arc<Gate>, tools: GraphTools) -> Router {
 }
 
 /// Answers a request, on the record and within the limits.
-async fn answer_request(gate: &Gate, service: &McpService, request: Request) -> Response {
+async fn answer_request(gate: &Gate, service: &HttpService, request: Request) -> Response {
     trace::stage(gate, request, |request, trail| limits::in_time(judge_and_answer(gate, service, request, trail))).await
 }
 
-async fn judge_and_answer(gate: &Gate, service: &McpService, request: Request, trail: Arc<Trail>) -> Response {
+async fn judge_and_answer(gate: &Gate, service: &HttpService, request: Request, trail: Arc<Trail>) -> Response {
     let mut headers = HeaderMap::new();
     // In a box, so that all stages together are moved as a pointer, and compilers need not look into it.
     let passing: Passing<'_> = Box::pin(pass(gate, service, &trail, request, &mut headers));
@@ -114,7 +113,7 @@ type Passing<'a> = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send
 /// The stages in their order. `headers` takes what the answer has besides, be it a refusal or not.
 async fn pass(
     gate: &Gate,
-    service: &McpService,
+    service: &HttpService,
     trail: &Trail,
     request: Request,
     headers: &mut HeaderMap,
@@ -129,8 +128,7 @@ async fn pass(
     rate_limit::by_principal(gate, &principal)?;
     let (message, body) = message::stage(trail, &mut parts, body).await?;
     accept::stage(&message, &mut parts)?;
-    let granted = authorize::stage(gate, trail, &principal, &message).await?;
-    let (request, needed) = (Request::from_parts(parts, body), SignInNeeded::default());
-    let answer = protocol::stage(service, request, &principal, granted, &needed).await;
-    Ok(sign_in::stage(gate, trail, &principal, &needed, answer).await)
+    let exchange = authorize::stage(gate, trail, &principal, &message).await?;
+    let answer = protocol::stage(service, Request::from_parts(parts, body), &exchange).await;
+    Ok(sign_in::stage(gate, trail, &exchange, answer).await)
 }

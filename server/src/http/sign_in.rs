@@ -8,22 +8,16 @@ use axum::response::Response;
 use super::Gate;
 use crate::audit::Trail;
 use crate::entra::SignIn;
-use crate::graph_tools::SignInNeeded;
+use crate::protocol::Exchange;
 use crate::token::Principal;
 
 const DESCRIPTION: &str =
     "Microsoft Entra ID takes another sign-in of the user before this server may reach Microsoft Graph for them";
 
 /// Answers by a challenge where only the user's next sign-in helps.
-pub(super) async fn stage(
-    gate: &Gate,
-    trail: &Trail,
-    principal: &Principal,
-    needed: &SignInNeeded,
-    answer: Response,
-) -> Response {
-    let Some(sign_in) = needed.get() else { return answer };
-    match challenge(gate, principal, sign_in).await {
+pub(super) async fn stage(gate: &Gate, trail: &Trail, exchange: &Exchange, answer: Response) -> Response {
+    let Some(sign_in) = exchange.sign_in.told() else { return answer };
+    match challenge(gate, &exchange.principal, sign_in).await {
         Some((challenge, reason)) => {
             trail.challenged(reason);
             challenge

@@ -59,6 +59,7 @@ mod tests {
     use std::io::Write;
     use std::sync::{Mutex, PoisonError};
 
+    use async_trait::async_trait;
     use axum::body::Bytes;
     use axum::http::StatusCode;
     use axum::response::IntoResponse;
@@ -72,11 +73,30 @@ mod tests {
     use crate::http::challenge::Challenge;
     use crate::http::origin::Accepted;
     use crate::http::rate_limit::RateLimits;
+    use crate::offer::{About, Call, Failure, Offer, Offered, Reply, Unavailable};
     use crate::policy::PolicyStore;
     use crate::telemetry::Metrics;
-    use crate::token::{Keys, TokenValidator};
+    use crate::token::{Keys, Principal, TokenValidator};
 
     const SOON: Duration = Duration::from_secs(30);
+
+    /// No request comes as far as an offer.
+    struct NoOffer;
+
+    #[async_trait]
+    impl Offer for NoOffer {
+        fn about(&self) -> About {
+            About::default()
+        }
+
+        async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {
+            Ok(Arc::default())
+        }
+
+        async fn call(&self, call: Call) -> Reply {
+            Reply::Failed(Failure::not_found(&call.operation))
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -126,7 +146,7 @@ mod tests {
                 tokens: TokenValidator::new(&configuration, keys),
                 policy: Arc::new(PolicyStore::new("/nowhere".into())),
                 groups: None,
-                offered: Arc::default(),
+                offer: Arc::new(NoOffer),
                 rate_limits: RateLimits::new(configuration.rate_limit.per_user),
                 audit: Arc::new(audit.unwrap()),
                 challenge: Challenge::new(&configuration),

@@ -1,5 +1,56 @@
 //! The interface of what this server offers to its callers. Knows neither HTTP nor a revision of the protocol.
+//!
+//! [`graph`] has the built-in tools. [`protocol`](crate::protocol) speaks MCP for any offer.
 
+mod call;
+pub mod graph;
 mod offered;
 
-pub use offered::{Offered, OfferedTool};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use call::{Call, Failure, Input, InputRequired, JsonObject, Operation, Reply, tool_error};
+pub use offered::{Offered, OfferedPrompt, OfferedResource, OfferedTool, PromptArgument};
+
+use crate::token::Principal;
+
+/// A source of tools, prompts and resources.
+///
+/// An offer authorizes nobody: it is called with what the policy grants. It knows no protocol revision, no envelope, no
+/// cache hint, no cursor and no event stream.
+#[async_trait]
+pub trait Offer: Send + Sync {
+    /// Describes the offer to clients, the same to all of them.
+    fn about(&self) -> About;
+
+    /// Returns what is offered to this caller now. What of it they may use is for the policy to say.
+    ///
+    /// # Errors
+    /// If it is not known now.
+    async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable>;
+
+    /// Answers a call.
+    ///
+    /// The future is dropped when the client cancels the call or hangs up. So a read stops with it, and nothing reads on
+    /// for a client that has gone. A write that has been sent must run to its end: spawn it, and await its handle here.
+    async fn call(&self, call: Call) -> Reply;
+}
+
+/// Description of an offer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Title of the server, for people.
+    pub title: String,
+    /// Words about the use of the offer, for models.
+    pub instructions: String,
+    /// True if there may be prompts.
+    pub prompts: bool,
+    /// True if there may be resources.
+    pub resources: bool,
+}
+
+/// A reason for which the offer is not known now, in words with the next step.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);

@@ -264,7 +264,8 @@ pub(crate) fn delay_graph(tenant: uuid::Uuid, milliseconds: u64) {
         .unwrap();
 }
 
-fn replace(path: &Path, content: &[u8]) {
+/// Replaces a file at once.
+pub(crate) fn replace(path: &Path, content: &[u8]) {
     let new = path.with_extension("new");
     std::fs::write(&new, content).unwrap();
     std::fs::rename(&new, path).unwrap();

@@ -25,7 +25,7 @@ async fn validator(tenant: &TestTenant) -> TokenValidator {
 }
 
 /// The principal of a good token of this user.
-async fn signed_in(tenant: &TestTenant, user: &str) -> Arc<Principal> {
+pub(crate) async fn signed_in(tenant: &TestTenant, user: &str) -> Arc<Principal> {
     validator(tenant).await.validate(&tenant.token(user)).await.unwrap()
 }
 

@@ -19,5 +19,6 @@ mod program;
 mod rate_limits;
 mod refusals;
 mod schemas;
+mod scripted;
 mod tenant;
 mod tools;

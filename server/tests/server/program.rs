@@ -1,6 +1,7 @@
 //! The program itself: its environment, its output, its end.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
 use mcp_entra_policy::{CallerKind, GraphAccess, Subject};
@@ -13,7 +14,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 
-use crate::harness::{HOST, ON_BEHALF_OF, PATIENCE, Setup, delay_graph, eventually, grant, grant_to_sales};
+use crate::harness::{
+    HOST, ON_BEHALF_OF, PATIENCE, Setup, delay_graph, eventually, eventually_within, grant, grant_to_sales,
+};
 use crate::tenant::{ALICE, BOB, ROLE, control, http as http_of_the_server};
 
 /// `serve` with everything that it needs. `setpriv` (util-linux) ends it with this process, even if that is killed.
@@ -101,6 +104,28 @@ async fn no_answer_of_graph_reaches_the_log_at_any_level() {
         for private in [SUBJECT, &token] {
             assert!(!log.contains(private), "{filter}: {private} is in {log}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_question_to_graph_ends_when_the_client_hangs_up_and_nothing_is_wrong_with_that() {
+    const HANGS_UP_AFTER: Duration = Duration::from_secs(1);
+    // The server itself gives a question up after 15 s.
+    const AT_ONCE: Duration = Duration::from_secs(12);
+    let setup = Setup::new();
+    setup.write_files();
+    inject(&setup, "", 1000, FaultKind::Delay { milliseconds: 60_000 });
+    let server = Logged::start(&setup, "info").await;
+    let token = setup.tenant.token(ALICE);
+    let abandoned = eventually_within(AT_ONCE, "a question is abandoned", async || {
+        let call = server.call(&token, r#"{"name":"get_user_details"}"#);
+        tokio::time::timeout(HANGS_UP_AFTER, call).await.unwrap_err();
+        setup.tenant.requests().into_iter().find(|request| request.host == Host::Graph)
+    });
+    assert_eq!(abandoned.await.status, 0);
+    let log = server.end().await;
+    for level in ["ERROR", "WARN"] {
+        assert!(!log.contains(level), "{log}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the tools answer, and what they say when Entra or Graph refuses.
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
-use mcp_entra_policy::BUILT_IN_TOOLS;
+use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool};
 use serde_json::{Value, json};
 
 use crate::harness::{Setup, Site};
@@ -11,6 +11,12 @@ async fn call(site: &Site, tool: &str, arguments: Value) -> Value {
     let response = site.call(&site.setup.tenant.token(ALICE), tool, arguments).await;
     assert_eq!(response.status(), 200);
     response.json::<Value>().await.unwrap()["result"].take()
+}
+
+/// The one delegated permission that the tool needs.
+fn scope_of(tool: &BuiltInTool) -> &'static str {
+    let [scope] = tool.permissions.delegated else { panic!("{tool:?}") };
+    scope
 }
 
 fn text(result: &Value) -> &str {
@@ -130,7 +136,7 @@ async fn missing_consent_is_an_error_that_says_who_must_give_it() {
 async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other() {
     for tool in BUILT_IN_TOOLS {
         let site = Setup::new().start().await;
-        let others = |scope: &String| scope != tool.graph_scope;
+        let others = |scope: &String| scope != scope_of(tool);
         control()
             .change_tenant(site.setup.tenant.id, |directory| {
                 directory.apps.iter_mut().for_each(|app| app.granted_graph_scopes.retain(others));
@@ -141,16 +147,13 @@ async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other(
         for called in BUILT_IN_TOOLS {
             let result = call(&site, called.name, json!({})).await;
             let stopped = result["isError"] == true;
-            assert_eq!(stopped, called.graph_scope == tool.graph_scope, "{} without {}", called.name, tool.graph_scope);
-            assert!(
-                !stopped || text(&result).contains(&format!("the permissions {} on", tool.graph_scope)),
-                "{result}"
-            );
+            assert_eq!(stopped, scope_of(called) == scope_of(tool), "{} without {}", called.name, scope_of(tool));
+            assert!(!stopped || text(&result).contains(&format!("the permissions {} on", scope_of(tool))), "{result}");
         }
-        assert_eq!(Vec::from_iter(site.status().await.graph.missing_permissions), [tool.graph_scope]);
+        assert_eq!(Vec::from_iter(site.status().await.graph.missing_permissions), [scope_of(tool)]);
         control()
             .change_tenant(site.setup.tenant.id, |directory| {
-                directory.apps.iter_mut().for_each(|app| app.granted_graph_scopes.push(tool.graph_scope.to_owned()));
+                directory.apps.iter_mut().for_each(|app| app.granted_graph_scopes.push(scope_of(tool).to_owned()));
                 Ok(())
             })
             .unwrap();

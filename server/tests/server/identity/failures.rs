@@ -25,7 +25,7 @@ async fn graph_through(tenant: &TestTenant, change: impl FnOnce(&mut mcp_entra_p
     let sts = std::sync::Arc::new(Sts::new(http(), &configuration.entra, token).unwrap());
     let alice = signed_in(tenant, ALICE).await;
     let client = GraphClient::new(http(), &configuration.graph, sts, application(tenant)).unwrap();
-    client.for_caller(&alice, GraphAccess::OnBehalfOf, None, "User.Read").unwrap()
+    client.for_caller(&alice, GraphAccess::OnBehalfOf, None, &["User.Read"]).unwrap()
 }
 
 async fn graph(tenant: &TestTenant) -> Graph {

@@ -21,7 +21,7 @@ async fn graph_of(tenant: &TestTenant, user: &str) -> Graph {
 
 async fn graph_with(tenant: &TestTenant, user: &str, scope: &str) -> Graph {
     let user = signed_in(tenant, user).await;
-    client(tenant).for_caller(&user, GraphAccess::OnBehalfOf, None, scope).unwrap()
+    client(tenant).for_caller(&user, GraphAccess::OnBehalfOf, None, &[scope]).unwrap()
 }
 
 fn answer_next(tenant: &TestTenant, kind: FaultKind) {
@@ -54,7 +54,7 @@ async fn an_application_is_told_that_it_has_no_user() {
     let token = tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon));
     let application = validator(&tenant).await.validate(&token).await.unwrap();
     assert!(matches!(*application, Principal::Application(_)));
-    let error = client(&tenant).for_caller(&application, GraphAccess::OnBehalfOf, None, "User.Read").err().unwrap();
+    let error = client(&tenant).for_caller(&application, GraphAccess::OnBehalfOf, None, &["User.Read"]).err().unwrap();
     assert!(matches!(error, GraphError::NoUser), "{error}");
     assert_eq!(tenant.grants(ON_BEHALF_OF), 0);
 }

@@ -26,7 +26,7 @@ async fn graph(tenant: &TestTenant) -> Graph {
     configuration.scopes.push("Mail.Send".to_owned());
     let alice = signed_in(tenant, ALICE).await;
     let client = GraphClient::new(http(), &configuration, sts(tenant), application(tenant)).unwrap();
-    client.for_caller(&alice, GraphAccess::OnBehalfOf, None, "Mail.Send").unwrap()
+    client.for_caller(&alice, GraphAccess::OnBehalfOf, None, &["Mail.Send"]).unwrap()
 }
 
 fn mail() -> Value {

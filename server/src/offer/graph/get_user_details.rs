@@ -1,24 +1,24 @@
 //! `get_user_details`: the signed-in user, from `GET /me`; or the user whom an application names.
 
+use mcp_entra_policy::{BuiltInTool, GET_USER_DETAILS};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ToolError;
+use super::tool::{Tool, ToolError};
 use crate::graph::{Graph, GraphError};
 
 const FIELDS: &str = "id,displayName,givenName,surname,userPrincipalName,mail,jobTitle,officeLocation,mobilePhone,\
                       businessPhones,preferredLanguage";
 
-/// The arguments of `get_user_details`.
+/// The tool.
+pub(super) struct GetUserDetails;
+
+/// It takes none.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct GetUser {
-    /// The user to read, by object id or user principal name. Only an application that calls by itself names one.
-    #[serde(default)]
-    pub(super) user: Option<String>,
-}
+pub(super) struct NoArguments {}
 
-/// The user. What the directory does not know is null.
+/// The user. Members that the directory does not know are null.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UserDetails {
@@ -47,7 +47,19 @@ pub(super) struct UserDetails {
     preferred_language: Option<String>,
 }
 
-pub(super) async fn details(graph: &Graph) -> Result<UserDetails, ToolError> {
-    let answer = graph.get("", &[("$select", FIELDS)]).await?;
-    Ok(serde_json::from_value(answer).map_err(|_| GraphError::Unexpected { path: "the user" })?)
+impl Tool for GetUserDetails {
+    const BUILT_IN: &'static BuiltInTool = &GET_USER_DETAILS;
+    const TITLE: &'static str = "Signed-in user";
+    const DESCRIPTION: &'static str = "\
+Who is the signed-in user: name, user principal name, mail address, job title, office and phones, from the
+directory of their organisation.";
+    const USER: &'static str =
+        "The user to read, by object id or user principal name. Only an application that calls by itself names one.";
+    type Arguments = NoArguments;
+    type Output = UserDetails;
+
+    async fn ask(graph: &Graph, NoArguments {}: NoArguments) -> Result<UserDetails, ToolError> {
+        let answer = graph.get("", &[("$select", FIELDS)]).await?;
+        Ok(serde_json::from_value(answer).map_err(|_| GraphError::Unexpected { path: "the user" })?)
+    }
 }

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use rmcp::model::JsonObject;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::ToolError;
+use super::tool::ToolError;
+use crate::offer::JsonObject;
 
 /// A whole number in a range. Models write 5 as `5.0`, too.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -37,6 +37,16 @@ impl<const MINIMUM: u32, const MAXIMUM: u32> JsonSchema for Whole<MINIMUM, MAXIM
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "integer", "minimum": MINIMUM, "maximum": MAXIMUM })
     }
+}
+
+/// Takes the argument `user` out of the arguments of a call. Tools do not see it: Graph is asked about that user.
+pub(super) fn take_user(arguments: &mut JsonObject) -> Result<Option<String>, ToolError> {
+    #[derive(Deserialize)]
+    struct Named {
+        user: Option<String>,
+    }
+    let named = arguments.remove_entry("user").into_iter().collect();
+    read(named).map(|Named { user }| user)
 }
 
 /// The arguments of a call; an error names the first of them that is wrong.

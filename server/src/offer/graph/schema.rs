@@ -1,0 +1,39 @@
+//! JSON schemas of what tools take and answer, in the dialect that MCP names (2020-12).
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+use crate::offer::JsonObject;
+
+/// The schema of arguments, as they are read.
+pub(super) fn of_arguments<T: JsonSchema>() -> JsonObject {
+    let mut schema = of::<T>(SchemaSettings::draft2020_12());
+    // Some clients take a schema without it for a broken one.
+    schema.entry("properties").or_insert_with(|| json!({}));
+    schema
+}
+
+/// The schema of an answer, as it is written.
+pub(super) fn of_output<T: JsonSchema>() -> JsonObject {
+    of::<T>(SchemaSettings::draft2020_12().for_serialize())
+}
+
+/// Title and description of the root are words about our types, which tell a model nothing.
+fn of<T: JsonSchema>(settings: SchemaSettings) -> JsonObject {
+    let mut schema = settings.into_generator().into_root_schema_for::<T>();
+    schema.remove("title");
+    schema.remove("description");
+    schema.as_object().cloned().unwrap_or_default()
+}
+
+/// Adds the argument `user`, which must be given.
+pub(super) fn add_user(schema: &mut JsonObject, description: &str) {
+    let user = json!({ "description": description, "type": ["string", "null"], "default": null });
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.insert("user".to_owned(), user);
+    }
+    if let Value::Array(required) = schema.entry("required").or_insert_with(|| json!([])) {
+        required.push(json!("user"));
+    }
+}

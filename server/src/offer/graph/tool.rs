@@ -1,0 +1,100 @@
+//! A built-in tool, as its author writes it and as the offer uses it.
+
+use async_trait::async_trait;
+use mcp_entra_policy::BuiltInTool;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{arguments, schema};
+use crate::graph::{Graph, GraphError};
+use crate::offer::{JsonObject, OfferedTool, Reply, tool_error};
+
+/// A question to Microsoft Graph about one user.
+pub(super) trait Tool: Send + Sync {
+    /// Name and permissions.
+    const BUILT_IN: &'static BuiltInTool;
+    /// Title, for people.
+    const TITLE: &'static str;
+    /// Description, for models.
+    const DESCRIPTION: &'static str;
+    /// Description of the argument `user`, which applications give besides [`Self::Arguments`].
+    const USER: &'static str;
+    /// Arguments. Their type refuses unknown ones.
+    type Arguments: DeserializeOwned + JsonSchema + Send;
+    /// Structured answer, an object.
+    type Output: Serialize + JsonSchema;
+
+    /// Asks Graph, which knows the user.
+    fn ask(graph: &Graph, arguments: Self::Arguments) -> impl Future<Output = Result<Self::Output, ToolError>> + Send;
+}
+
+/// A tool of any arguments and any answer.
+#[async_trait]
+pub(super) trait AnyTool: Send + Sync {
+    fn built_in(&self) -> &'static BuiltInTool;
+
+    /// The tool as users see it: it is about themselves.
+    fn for_users(&self) -> OfferedTool;
+
+    /// The tool as applications see it: they name the user.
+    fn for_applications(&self) -> OfferedTool;
+
+    /// Answers these arguments, without that of the user. An argument that is wrong is told before a way to Graph that is.
+    async fn run(&self, graph: Result<Graph, GraphError>, arguments: JsonObject) -> Result<Value, ToolError>;
+}
+
+#[async_trait]
+impl<T: Tool> AnyTool for T {
+    fn built_in(&self) -> &'static BuiltInTool {
+        T::BUILT_IN
+    }
+
+    fn for_users(&self) -> OfferedTool {
+        OfferedTool {
+            name: T::BUILT_IN.name.to_owned(),
+            writes: T::BUILT_IN.writes,
+            title: T::TITLE.to_owned(),
+            description: T::DESCRIPTION.to_owned(),
+            input_schema: schema::of_arguments::<T::Arguments>(),
+            output_schema: Some(schema::of_output::<T::Output>()),
+        }
+    }
+
+    fn for_applications(&self) -> OfferedTool {
+        let mut tool = self.for_users();
+        schema::add_user(&mut tool.input_schema, T::USER);
+        tool
+    }
+
+    async fn run(&self, graph: Result<Graph, GraphError>, arguments: JsonObject) -> Result<Value, ToolError> {
+        let arguments = arguments::read(arguments)?;
+        let output = T::ask(&graph?, arguments).await?;
+        serde_json::to_value(output).map_err(ToolError::Output)
+    }
+}
+
+/// A reason for which a tool gives no answer, in words that a model or a person can act on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ToolError {
+    /// An argument is not what the tool takes.
+    #[error("{0}")]
+    Argument(String),
+    /// The way to Graph, or Graph itself, is at fault.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The answer is no JSON.
+    #[error("the answer cannot be written as JSON ({0}); report it to the developers of this server")]
+    Output(serde_json::Error),
+}
+
+impl From<ToolError> for Reply {
+    fn from(error: ToolError) -> Self {
+        let ToolError::Graph(error) = error else { return Self::Complete(tool_error(&error.to_string())) };
+        match error.sign_in() {
+            Some(sign_in) => Self::SignIn(sign_in, error.told()),
+            None => Self::Complete(tool_error(&error.told())),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The bridge between rmcp and an offer: lists by the caller's permissions, calls as they were granted.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use mcp_entra_policy::Operation as Use;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
+    GetPromptResult, Implementation, InputRequiredResult, InputResponses, ListPromptsResult, ListResourcesResult,
+    ListToolsResult, PaginatedRequestParams, Prompt, PromptArgument, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, Resource, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
+};
+use rmcp::service::RequestContext;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+use super::Exchange;
+use crate::offer::{
+    Call, Failure, Input, InputRequired, JsonObject, Offer, OfferedPrompt, OfferedResource, OfferedTool, Operation,
+    Reply, tool_error,
+};
+
+const DEFECT: &str =
+    "the request carries no verified caller and grant; report this defect to the developers of this server";
+
+/// MCP over HTTP, behind everything that lets requests in.
+pub type HttpService = BoxCloneSyncService<Request, Response, Infallible>;
+
+/// One sessionless endpoint for both eras of the protocol, so that replicas share nothing. Requests carry an
+/// [`Exchange`].
+pub fn service(offer: Arc<dyn Offer>, maximum_body_bytes: usize) -> HttpService {
+    // rmcp's own check of Host knows loopback only; it has been made before.
+    let config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        .with_max_request_body_bytes(maximum_body_bytes)
+        .disable_allowed_hosts();
+    let handler = Handler { offer };
+    let service =
+        StreamableHttpService::new(move || Ok(handler.clone()), Arc::new(NeverSessionManager::default()), config);
+    BoxCloneSyncService::new(ServiceExt::<Request>::map_response(service, IntoResponse::into_response))
+}
+
+/// The handler of one request. rmcp takes a new one for each.
+#[derive(Clone)]
+struct Handler {
+    offer: Arc<dyn Offer>,
+}
+
+type Context = RequestContext<RoleServer>;
+
+fn exchange(context: &Context) -> Result<&Exchange, ErrorData> {
+    let parts = context.extensions.get::<Parts>();
+    parts.and_then(|parts| parts.extensions.get()).ok_or_else(defect)
+}
+
+fn defect() -> ErrorData {
+    tracing::error!("{DEFECT}");
+    ErrorData::internal_error(DEFECT, None)
+}
+
+/// The entries that the caller may use. They differ between callers, so that nobody may share a list in a cache: rmcp
+/// says so (`cacheScope: private`) of its own accord.
+fn allowed<'a, T, U>(
+    exchange: &Exchange,
+    entries: &'a [T],
+    operation: fn(&'a T) -> Use<'a>,
+    shown: fn(&'a T) -> U,
+) -> Vec<U> {
+    entries.iter().filter(|entry| exchange.permissions.decide(operation(entry)).is_allowed()).map(shown).collect()
+}
+
+impl Handler {
+    /// Calls the offer. rmcp cancels its token when the client cancels the request or hangs up: the call ends with it, and
+    /// nobody reads the error.
+    async fn call(&self, operation: Operation, input: Input, context: &Context) -> Result<Answered, ErrorData> {
+        let exchange = exchange(context)?;
+        if !exchange.offered.has(&operation) {
+            return Err(failed(Failure::not_found(&operation)));
+        }
+        let is_tool = matches!(operation, Operation::Tool { .. });
+        let access = exchange.access.ok_or_else(defect)?;
+        let call = Call { operation, principal: Arc::clone(&exchange.principal), access, input };
+        let reply = context.ct.run_until_cancelled(self.offer.call(call)).await;
+        match reply.ok_or_else(|| ErrorData::internal_error("the request was cancelled", None))? {
+            Reply::Complete(result) => Ok(Answered::Complete(result)),
+            Reply::InputRequired(required) => input_required(required).map(Answered::InputRequired),
+            Reply::SignIn(sign_in, text) => {
+                exchange.sign_in.tell(sign_in);
+                // Only a tool has a result that says in words what went wrong.
+                match is_tool {
+                    true => Ok(Answered::Complete(tool_error(&text))),
+                    false => Err(ErrorData::internal_error(text, None)),
+                }
+            }
+            Reply::Failed(failure) => Err(failed(failure)),
+        }
+    }
+}
+
+/// A reply that is a result.
+enum Answered {
+    Complete(JsonObject),
+    InputRequired(InputRequiredResult),
+}
+
+impl Answered {
+    fn into<R, T>(self) -> Result<R, ErrorData>
+    where
+        T: DeserializeOwned,
+        R: From<T> + From<InputRequiredResult>,
+    {
+        match self {
+            Self::Complete(result) => complete::<T>(result).map(R::from),
+            Self::InputRequired(required) => Ok(required.into()),
+        }
+    }
+}
+
+/// The result of these members. rmcp takes the type of the result away again where the client's revision has none.
+fn complete<T: DeserializeOwned>(mut result: JsonObject) -> Result<T, ErrorData> {
+    result.insert("resultType".to_owned(), json!("complete"));
+    serde_json::from_value(Value::Object(result)).map_err(unreadable)
+}
+
+fn input_required(InputRequired { requests, state }: InputRequired) -> Result<InputRequiredResult, ErrorData> {
+    let requests = serde_json::to_value(requests).and_then(serde_json::from_value).map_err(unreadable)?;
+    Ok(InputRequiredResult::new(Some(requests), state))
+}
+
+/// The error quotes the answer, which is for the caller alone.
+fn unreadable(error: serde_json::Error) -> ErrorData {
+    tracing::error!("an answer is not as MCP defines it");
+    ErrorData::internal_error(format!("the answer is not as MCP defines it: {error}"), None)
+}
+
+fn failed(Failure { code, message }: Failure) -> ErrorData {
+    ErrorData::new(ErrorCode(code), message, None)
+}
+
+fn input(responses: Option<InputResponses>, state: Option<String>) -> Input {
+    Input { responses: responses.unwrap_or_default(), state }
+}
+
+fn tool(tool: &OfferedTool) -> Tool {
+    let description = Some(tool.description.clone().into());
+    let mut shown = Tool::new_with_raw(tool.name.clone(), description, tool.input_schema.clone());
+    shown.output_schema = tool.output_schema.clone().map(Arc::new);
+    shown.annotations = Some(ToolAnnotations::with_title(&tool.title).read_only(!tool.writes));
+    shown
+}
+
+fn prompt(prompt: &OfferedPrompt) -> Prompt {
+    let arguments = prompt.arguments.iter();
+    let arguments = arguments.map(|argument| PromptArgument::new(&argument.name).with_required(argument.required));
+    Prompt::new(&prompt.name, Some(&prompt.description), Some(arguments.collect()))
+}
+
+fn resource(resource: &OfferedResource) -> Resource {
+    Resource::new(&resource.uri, &resource.name)
+}
+
+impl ServerHandler for Handler {
+    fn get_info(&self) -> ServerConfig {
+        let about = self.offer.about();
+        let mut capabilities = ServerCapabilities::builder().enable_tools().build();
+        capabilities.prompts = about.prompts.then(Default::default);
+        capabilities.resources = about.resources.then(Default::default);
+        let implementation = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        ServerConfig::new(capabilities)
+            .with_server_info(implementation.with_title(about.title))
+            .with_instructions(about.instructions)
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: Context,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let exchange = exchange(&context)?;
+        let tools = allowed(exchange, &exchange.offered.tools, OfferedTool::operation, tool);
+        Ok(ListToolsResult::with_all_items(tools))
+    }
+
+    async fn call_tool(&self, request: CallToolRequestParams, context: Context) -> Result<CallToolResponse, ErrorData> {
+        let arguments = request.arguments.unwrap_or_default();
+        let operation = Operation::Tool { name: request.name.into_owned(), arguments };
+        let input = input(request.input_responses, request.request_state);
+        self.call(operation, input, &context).await?.into::<_, CallToolResult>()
+    }
+
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: Context,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let exchange = exchange(&context)?;
+        let prompts = allowed(exchange, &exchange.offered.prompts, OfferedPrompt::operation, prompt);
+        Ok(ListPromptsResult::with_all_items(prompts))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        context: Context,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let operation = Operation::Prompt { name: request.name, arguments: request.arguments.unwrap_or_default() };
+        let input = input(request.input_responses, request.request_state);
+        self.call(operation, input, &context).await?.into::<_, GetPromptResult>()
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: Context,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let exchange = exchange(&context)?;
+        let resources = allowed(exchange, &exchange.offered.resources, OfferedResource::operation, resource);
+        Ok(ListResourcesResult::with_all_items(resources))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: Context,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let input = input(request.input_responses, request.request_state);
+        let operation = Operation::Resource { uri: request.uri };
+        self.call(operation, input, &context).await?.into::<_, ReadResourceResult>()
+    }
+}

@@ -1,0 +1,300 @@
+//! The protocol before an offer that knows nothing of Microsoft Graph: it does what a test tells it.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http_body_util::BodyExt;
+use mcp_entra_policy::{CompiledPolicy, GraphAccess, Pattern};
+use mcp_entra_server::entra::SignIn;
+use mcp_entra_server::offer::{
+    About, Call, Failure, Input, InputRequired, JsonObject, Offer, Offered, OfferedPrompt, OfferedResource,
+    OfferedTool, Operation, PromptArgument, Reply, Unavailable,
+};
+use mcp_entra_server::policy::PolicyStore;
+use mcp_entra_server::protocol::{self, Exchange, HttpService, SignInNeeded};
+use mcp_entra_server::token::Principal;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tower::ServiceExt;
+
+use crate::harness::{PATIENCE, eventually, grant_to_readers, replace};
+use crate::identity::signed_in;
+use crate::tenant::{ALICE, TestTenant};
+
+const PROTOCOL: &str = "2026-07-28";
+
+/// An offer that records its calls.
+#[derive(Default)]
+struct Scripted {
+    calls: Mutex<Vec<(Operation, Input)>>,
+    /// Dropped with the call of the tool `hangs`.
+    hanging: Mutex<Option<oneshot::Sender<Infallible>>>,
+}
+
+#[async_trait]
+impl Offer for Scripted {
+    fn about(&self) -> About {
+        About { title: "Scripted".into(), instructions: "Try it.".into(), prompts: true, resources: true }
+    }
+
+    async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {
+        Ok(Arc::new(offered()))
+    }
+
+    async fn call(&self, call: Call) -> Reply {
+        self.calls.lock().unwrap().push((call.operation.clone(), call.input.clone()));
+        match call.operation {
+            Operation::Prompt { arguments, .. } => {
+                let text = format!("Greet {}.", arguments["name"].as_str().unwrap());
+                let message = json!({ "role": "user", "content": { "type": "text", "text": text } });
+                Reply::Complete(object(json!({ "messages": [message] })))
+            }
+            Operation::Resource { uri } => {
+                Reply::Complete(object(json!({ "contents": [{ "uri": uri, "text": "Remember." }] })))
+            }
+            Operation::Tool { name, arguments } => match name.as_str() {
+                "echo" => Reply::structured(Value::Object(arguments)),
+                "hangs" => {
+                    let _ends_with_the_call = self.hanging.lock().unwrap().take();
+                    std::future::pending().await
+                }
+                "asks" if call.input == Input::default() => {
+                    let request = json!({ "method": "elicitation/create", "params": {
+                        "mode": "form", "message": "Sure?", "requestedSchema": { "type": "object", "properties": {} },
+                    } });
+                    let requests = [("sure".to_owned(), request)].into();
+                    Reply::InputRequired(InputRequired { requests, state: Some("asked".into()) })
+                }
+                "asks" => Reply::structured(json!(call.input.responses)),
+                "signs_in" => Reply::SignIn(SignIn::Anew, "Sign in again.".into()),
+                _ => Reply::Failed(Failure { code: -32000, message: "It is broken.".into() }),
+            },
+        }
+    }
+}
+
+fn object(value: Value) -> JsonObject {
+    serde_json::from_value(value).unwrap()
+}
+
+fn offered() -> Offered {
+    let tool = |name: &str| OfferedTool {
+        name: name.into(),
+        title: name.into(),
+        description: "It is scripted.".into(),
+        input_schema: object(json!({ "type": "object" })),
+        ..OfferedTool::default()
+    };
+    let mut tools: Vec<OfferedTool> =
+        ["asks", "broken", "echo", "hangs", "signs_in", "writes"].into_iter().map(tool).collect();
+    tools.last_mut().unwrap().writes = true;
+    Offered {
+        tools,
+        prompts: vec![OfferedPrompt {
+            name: "greet".into(),
+            description: "Greets.".into(),
+            arguments: vec![PromptArgument { name: "name".into(), required: true }],
+        }],
+        resources: ["memo://one", "secret://two"]
+            .map(|uri| OfferedResource { uri: uri.into(), name: "Memo".into() })
+            .into(),
+    }
+}
+
+/// The policy that grants everything that a prefix may grant, but for secrets.
+async fn policy() -> PolicyStore {
+    let patterns = |name: &str| vec![Pattern(name.into())];
+    let mut grant = grant_to_readers(&["*"]);
+    grant.allow.prompts = patterns("*");
+    grant.allow.resources = patterns("memo://*");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.json");
+    replace(&file, &serde_json::to_vec(&CompiledPolicy { denies: vec![], grants: vec![grant] }).unwrap());
+    let policy = PolicyStore::new(file);
+    policy.reload().await;
+    policy
+}
+
+/// The protocol before a scripted offer.
+struct Stage {
+    offer: Arc<Scripted>,
+    service: HttpService,
+    exchange: Exchange,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let offer = Arc::new(Scripted::default());
+        let principal = signed_in(&TestTenant::new(), ALICE).await;
+        let exchange = Exchange {
+            permissions: policy().await.permissions(Arc::clone(principal.caller())),
+            offered: offer.snapshot(&principal).await.unwrap(),
+            principal,
+            access: Some(GraphAccess::OnBehalfOf),
+            sign_in: SignInNeeded::default(),
+        };
+        Self { service: protocol::service(Arc::clone(&offer) as Arc<dyn Offer>, 128 * 1024), offer, exchange }
+    }
+
+    fn request(&self, method: &str, mut params: Value, modern: bool) -> Request {
+        let mut request = Request::post("/mcp")
+            .header("host", "scripted")
+            .header("accept", "application/json, text/event-stream")
+            .header("content-type", "application/json")
+            .extension(self.exchange.clone());
+        if modern {
+            params["_meta"] = json!({
+                "io.modelcontextprotocol/protocolVersion": PROTOCOL,
+                "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+                "io.modelcontextprotocol/clientCapabilities": { "elicitation": {} },
+            });
+            request = request.header("mcp-protocol-version", PROTOCOL).header("mcp-method", method);
+            if let Some(name) = params.get("name").or(params.get("uri")) {
+                request = request.header("mcp-name", name.as_str().unwrap());
+            }
+        }
+        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
+        request.body(Body::from(message.to_string())).unwrap()
+    }
+
+    async fn send(&self, request: Request) -> Value {
+        let response: Response = self.service.clone().oneshot(request).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    async fn ask(&self, method: &str, params: Value) -> Value {
+        self.send(self.request(method, params, true)).await
+    }
+
+    fn calls(&self) -> usize {
+        self.offer.calls.lock().unwrap().len()
+    }
+}
+
+fn names(answer: &Value, list: &str, name: &str) -> Vec<String> {
+    let entries = answer["result"][list].as_array().unwrap_or_else(|| panic!("{answer}"));
+    entries.iter().map(|entry| entry[name].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_offer_is_described_as_it_says() {
+    let answer = Stage::new().await.ask("server/discover", json!({})).await;
+    let result = &answer["result"];
+    assert_eq!(result["instructions"], "Try it.", "{answer}");
+    for capability in ["tools", "prompts", "resources"] {
+        assert!(result["capabilities"][capability].is_object(), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn lists_show_what_the_caller_may_use_and_are_private() {
+    let stage = Stage::new().await;
+    let tools = stage.ask("tools/list", json!({})).await;
+    assert_eq!(names(&tools, "tools", "name"), ["asks", "broken", "echo", "hangs", "signs_in"], "no tool that writes");
+    assert_eq!(tools["result"]["cacheScope"], "private");
+    let prompts = stage.ask("prompts/list", json!({})).await;
+    assert_eq!(names(&prompts, "prompts", "name"), ["greet"]);
+    let resources = stage.ask("resources/list", json!({})).await;
+    assert_eq!(names(&resources, "resources", "uri"), ["memo://one"]);
+    assert_eq!(stage.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_call_reaches_the_offer_with_its_arguments_and_the_answer_is_of_the_clients_revision() {
+    let stage = Stage::new().await;
+    for (modern, result_type) in [(true, json!("complete")), (false, Value::Null)] {
+        let params = json!({ "name": "echo", "arguments": { "a": [1, null] } });
+        let answer = stage.send(stage.request("tools/call", params, modern)).await;
+        assert_eq!(answer["id"], 7);
+        assert_eq!(answer["result"]["structuredContent"], json!({ "a": [1, null] }), "{answer}");
+        assert_eq!(answer["result"]["resultType"], result_type, "{answer}");
+    }
+    let prompt = stage.ask("prompts/get", json!({ "name": "greet", "arguments": { "name": "Bob" } })).await;
+    assert_eq!(prompt["result"]["messages"][0]["content"]["text"], "Greet Bob.", "{prompt}");
+    let resource = stage.ask("resources/read", json!({ "uri": "memo://one" })).await;
+    assert_eq!(resource["result"]["contents"][0]["text"], "Remember.", "{resource}");
+}
+
+#[tokio::test]
+async fn an_error_of_the_offer_is_the_clients_error() {
+    let answer = Stage::new().await.ask("tools/call", json!({ "name": "broken" })).await;
+    assert_eq!(answer["error"], json!({ "code": -32000, "message": "It is broken." }), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_not_offered_or_not_granted_does_not_reach_the_offer() {
+    let mut stage = Stage::new().await;
+    for (method, params) in [
+        ("tools/call", json!({ "name": "nothing" })),
+        ("prompts/get", json!({ "name": "nothing" })),
+        ("resources/read", json!({ "uri": "memo://nothing" })),
+    ] {
+        let answer = stage.ask(method, params).await;
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().ends_with(" not found"), "{answer}");
+    }
+    // A way in that forgets to decide lets nobody in.
+    stage.exchange.access = None;
+    let calls = [
+        ("tools/call", json!({ "name": "echo" })),
+        ("prompts/get", json!({ "name": "greet" })),
+        ("resources/read", json!({ "uri": "memo://one" })),
+    ];
+    for (method, params) in &calls {
+        let answer = stage.ask(method, params.clone()).await;
+        assert_eq!(answer["error"]["code"], -32603, "{answer}");
+    }
+    for (method, params) in calls.into_iter().chain([("tools/list", json!({})), ("prompts/list", json!({}))]) {
+        let mut request = stage.request(method, params, true);
+        request.extensions_mut().clear();
+        let answer = stage.send(request).await;
+        assert_eq!(answer["error"]["code"], -32603, "{answer}");
+    }
+    assert_eq!(stage.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_sign_in_that_is_needed_is_told_to_the_way_in_and_in_words() {
+    let stage = Stage::new().await;
+    assert!(stage.exchange.sign_in.told().is_none());
+    let answer = stage.ask("tools/call", json!({ "name": "signs_in" })).await;
+    assert_eq!(answer["result"]["isError"], true, "{answer}");
+    assert_eq!(answer["result"]["content"][0]["text"], "Sign in again.", "{answer}");
+    assert!(matches!(stage.exchange.sign_in.told(), Some(SignIn::Anew)));
+}
+
+#[tokio::test]
+async fn a_client_gives_input_that_a_call_takes_and_calls_again() {
+    let stage = Stage::new().await;
+    let mut params = json!({ "name": "asks" });
+    let asked = stage.ask("tools/call", params.clone()).await;
+    assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+    assert_eq!(asked["result"]["inputRequests"]["sure"]["method"], "elicitation/create", "{asked}");
+    params["requestState"] = asked["result"]["requestState"].clone();
+    params["inputResponses"] = json!({ "sure": { "action": "accept" } });
+    let answer = stage.ask("tools/call", params).await;
+    assert_eq!(answer["result"]["structuredContent"]["sure"]["action"], "accept", "{answer}");
+    let calls = stage.offer.calls.lock().unwrap();
+    assert_eq!(calls.last().unwrap().1.state.as_deref(), Some("asked"));
+}
+
+#[tokio::test]
+async fn a_call_ends_with_the_request_that_it_belongs_to() {
+    let stage = Stage::new().await;
+    for modern in [true, false] {
+        let (hanging, ended) = oneshot::channel();
+        *stage.offer.hanging.lock().unwrap() = Some(hanging);
+        let request = stage.request("tools/call", json!({ "name": "hangs" }), modern);
+        let request = tokio::spawn(stage.service.clone().oneshot(request));
+        eventually("the call has begun", async || stage.offer.hanging.lock().unwrap().is_none().then_some(())).await;
+        assert!(!request.is_finished());
+        request.abort();
+        let ended = tokio::time::timeout(PATIENCE, ended).await;
+        assert!(ended.expect("the call goes on").is_err());
+    }
+}
