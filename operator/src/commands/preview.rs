@@ -176,7 +176,7 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
 
     let mut rows = vec![["TOOL".to_owned(), "DECISION".to_owned(), "BY".to_owned()]];
     let caller = caller(options, server);
-    for tool in offered(&server.spec.graph.tools) {
+    for tool in offered(&server.spec.graph) {
         let (decision, by) = match compiled.policy.decide(&caller, Operation::built_in(tool)) {
             Decision::Allowed { mapping, grant, graph } => {
                 ("allowed", format!("grant {grant} of {mapping}{}", as_whom(graph)))
@@ -278,7 +278,7 @@ kind: McpServer
 metadata: {name: graph, namespace: productivity}
 spec:
   entra: {tenantId: 8f6b0000-0000-0000-0000-00000000000a, clientId: 1c2d0000-0000-0000-0000-00000000000b}
-  graph: {scopes: [User.Read]}
+  graph: {scopes: [User.Read, Mail.Read]}
 ---
 kind: List
 apiVersion: v1

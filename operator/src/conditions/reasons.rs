@@ -32,6 +32,8 @@ reasons! {
     TrustBundleInvalid,
     /// Accepted: an entry of `spec.graph.tools` matches no built-in tool.
     ToolNotFound,
+    /// Accepted: an entry of `spec.graph.tools` matches only tools whose permissions `spec.graph.scopes` lacks.
+    GraphScopeMissing,
     /// Accepted: `spec.image` is not allowed by the operator's `--allowed-image`.
     ImageNotAllowed,
     /// Accepted: nothing is exposed without TLS.

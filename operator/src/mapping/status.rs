@@ -52,7 +52,7 @@ pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]
         };
         if is_bound {
             survey.bound.push((name, server.metadata.uid.clone().unwrap_or_default()));
-            tools.extend(offered(&server.spec.graph.tools).map(|tool| tool.name));
+            tools.extend(offered(&server.spec.graph).map(|tool| tool.name));
         } else if mapping.servers.names.is_some() {
             survey.of_another.push(name);
         }

@@ -19,7 +19,7 @@ pub(crate) fn mk_server() -> McpServer {
                 "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
                 "clientId": "1c2d0000-0000-0000-0000-00000000000b",
             },
-            "graph": {"scopes": ["User.Read"]},
+            "graph": {"scopes": ["User.Read", "Mail.Read"]},
             "exposure": {
                 "host": "graph.mcp.contoso.com",
                 "ingress": {"className": "testbed"},

@@ -412,7 +412,7 @@ pub(crate) fn mk_server() -> Value {
                 "tenantId": "8f6b0000-0000-0000-0000-00000000000a",
                 "clientId": format!("1c2d0000-0000-0000-0000-{number:012x}"),
             },
-            "graph": {"scopes": ["User.Read"]},
+            "graph": {"scopes": ["User.Read", "Mail.Read"]},
             "exposure": {
                 "host": format!("graph-{number}.mcp.contoso.com"),
                 "ingress": {"className": "none"},

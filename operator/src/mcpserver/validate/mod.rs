@@ -2,12 +2,13 @@
 
 pub(crate) mod exposure;
 pub(crate) mod refusal;
+mod tools;
 pub(crate) mod workload;
 
 use mcp_entra_crds::{DEFAULT_PATH, Exposure, McpServer, McpServerSpec, RateLimit};
 use mcp_entra_policy::{
-    AuditConfiguration, BUILT_IN_TOOLS, BuiltInTool, EntraConfiguration, GraphConfiguration, Operation, Pattern,
-    ProbeConfiguration, Rate, RateLimitConfiguration, ServerConfiguration, ServerReference,
+    AuditConfiguration, EntraConfiguration, GraphConfiguration, ProbeConfiguration, Rate, RateLimitConfiguration,
+    ServerConfiguration, ServerReference,
 };
 
 use crate::{
@@ -24,6 +25,8 @@ use crate::{
     objects::{owner::Owner, trust_bundle::Trust},
     runtime::options::{Options, matches_any},
 };
+
+pub(crate) use tools::offered;
 
 /// An McpServer that can be built.
 #[derive(Clone, Debug)]
@@ -75,7 +78,7 @@ pub(crate) fn validate(
         graph: GraphConfiguration {
             base_url: graph(spec, options)?,
             scopes: spec.graph.scopes.clone(),
-            tools: tools(&spec.graph.tools)?,
+            tools: tools::validate(&spec.graph)?,
             access: spec.graph.access,
         },
         probe: ProbeConfiguration { interval_seconds: options.probe_interval_seconds },
@@ -200,27 +203,6 @@ fn trust(spec: &McpServerSpec, resolved: &ResolvedTrustBundle, options: &Options
         );
     }
     Ok(Some(Trust { config_map: name.clone(), key: key.clone(), certificates: certificates.clone() }))
-}
-
-/// The built-in tools that the patterns mean, by exact name.
-fn tools(patterns: &[String]) -> Result<Vec<String>, Refusal> {
-    if let Some(pattern) = patterns.iter().find(|pattern| offered(std::slice::from_ref(*pattern)).next().is_none()) {
-        return refuse(
-            Reason::ToolNotFound,
-            format!(
-                "spec.graph.tools: {pattern:?} matches no built-in tool; correct or remove it; there are: {}",
-                BUILT_IN_TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
-            ),
-        );
-    }
-    Ok(offered(patterns).map(|tool| tool.name.to_owned()).collect())
-}
-
-/// The built-in tools that these patterns of `spec.graph.tools` mean.
-pub(crate) fn offered(patterns: &[String]) -> impl Iterator<Item = &'static BuiltInTool> {
-    BUILT_IN_TOOLS
-        .iter()
-        .filter(|tool| patterns.iter().any(|pattern| Pattern(pattern.clone()).grants(Operation::built_in(tool))))
 }
 
 #[cfg(test)]

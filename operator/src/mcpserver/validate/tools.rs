@@ -1,0 +1,112 @@
+//! The built-in tools that a server offers: those that `spec.graph.tools` means, as far as `spec.graph.scopes` covers the
+//! permissions that they need. Pure.
+
+use mcp_entra_crds::Graph;
+use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool, Operation, Pattern};
+
+use crate::{
+    conditions::condition::{Reason, named},
+    mcpserver::validate::refusal::{Refusal, refuse},
+};
+
+/// The tools by exact name. Refuses an entry that means no tool, and one that means only tools without their scopes.
+pub(super) fn validate(graph: &Graph) -> Result<Vec<String>, Refusal> {
+    graph.tools.iter().try_for_each(|pattern| check(graph, pattern))?;
+    Ok(offered(graph).map(|tool| tool.name.to_owned()).collect())
+}
+
+fn check(graph: &Graph, pattern: &str) -> Result<(), Refusal> {
+    let mut lacking = Vec::new();
+    for tool in meant(pattern) {
+        match missing(graph, tool) {
+            scopes if scopes.is_empty() => return Ok(()),
+            scopes => lacking.push(format!("{} takes {}", tool.name, scopes.join(" and "))),
+        }
+    }
+    if lacking.is_empty() {
+        let there_are = BUILT_IN_TOOLS.iter().map(|tool| tool.name.to_owned());
+        return refuse(
+            Reason::ToolNotFound,
+            format!(
+                "spec.graph.tools: {pattern:?} matches no built-in tool; correct or remove it; there are: {}",
+                Vec::from_iter(there_are).join(", ")
+            ),
+        );
+    }
+    refuse(
+        Reason::GraphScopeMissing,
+        format!(
+            "spec.graph.tools: {pattern:?} offers nothing without its Graph permissions ({}); add them to spec.graph.scopes and consent to them in Entra, or remove the entry",
+            named(&lacking)
+        ),
+    )
+}
+
+/// The built-in tools that a server with this `spec.graph` offers.
+pub(crate) fn offered(graph: &Graph) -> impl Iterator<Item = &'static BuiltInTool> {
+    let named = BUILT_IN_TOOLS.iter().filter(|tool| graph.tools.iter().any(|pattern| means(pattern, tool)));
+    named.filter(|tool| missing(graph, tool).is_empty())
+}
+
+fn meant(pattern: &str) -> impl Iterator<Item = &'static BuiltInTool> {
+    BUILT_IN_TOOLS.iter().filter(move |tool| means(pattern, tool))
+}
+
+fn means(pattern: &str, tool: &BuiltInTool) -> bool {
+    Pattern(pattern.to_owned()).grants(Operation::built_in(tool))
+}
+
+fn missing(graph: &Graph, tool: &BuiltInTool) -> Vec<&'static str> {
+    tool.missing_scopes(&graph.scopes, graph.access)
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_entra_policy::GraphAccess;
+
+    use super::*;
+
+    fn graph(scopes: &[&str], tools: &[&str], access: GraphAccess) -> Graph {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Graph { scopes: list(scopes), tools: list(tools), access }
+    }
+
+    #[test]
+    fn a_server_offers_the_tools_that_it_names_and_has_the_scopes_for() {
+        use GraphAccess::{Application, OnBehalfOf};
+        const ALL: &[&str] = &["get_user_details", "list_my_messages"];
+        for (scopes, tools, access, expected) in [
+            (&["User.Read", "Mail.Read"][..], &["*"][..], OnBehalfOf, ALL),
+            (&["User.Read", "Mail.ReadWrite"], &["*"], OnBehalfOf, ALL),
+            (&["User.Read"], &["*"], OnBehalfOf, &["get_user_details"]),
+            (&["User.Read"], &["get_user_details"], OnBehalfOf, &["get_user_details"]),
+            (&["Mail.Read"], &["*", "list_*"], OnBehalfOf, &["list_my_messages"]),
+            (&["Calendars.Read"], &["*"], Application, ALL),
+            (&["Calendars.Read"], &["list_my_messages"], Application, &["list_my_messages"]),
+        ] {
+            let graph = graph(scopes, tools, access);
+            assert_eq!(validate(&graph).unwrap(), expected, "{graph:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_offers_nothing_is_refused_with_what_to_do() {
+        for (scopes, tools, reason, told) in [
+            (
+                &["User.Read"][..],
+                &["list_my_messages"][..],
+                Reason::GraphScopeMissing,
+                "list_my_messages takes Mail.Read",
+            ),
+            (&["User.Read"], &["*", "list_*"], Reason::GraphScopeMissing, "\"list_*\" offers nothing"),
+            (&["Calendars.Read"], &["*"], Reason::GraphScopeMissing, "get_user_details takes User.Read"),
+            (&["User.Read"], &["get_*", "lsit_*"], Reason::ToolNotFound, "\"lsit_*\" matches no built-in tool"),
+        ] {
+            let graph = graph(scopes, tools, GraphAccess::OnBehalfOf);
+            let refusal = validate(&graph).unwrap_err();
+            assert_eq!(refusal.reason, reason, "{graph:?}");
+            assert!(refusal.message.contains(told), "{}", refusal.message);
+            assert!(refusal.message.starts_with("spec.graph.tools: "), "{}", refusal.message);
+        }
+    }
+}
