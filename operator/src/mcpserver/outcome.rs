@@ -53,6 +53,13 @@ impl Outcome {
         }
     }
 
+    /// The outcome of a reconcile that only takes away.
+    pub(crate) fn of(taken: Taken) -> Result<Self, Stopped> {
+        let mut outcome = Self::after(&taken);
+        taken.in_force.map_err(|failure| outcome.stopped(failure))?;
+        outcome.done(taken.hidden)
+    }
+
     /// The end of all steps. A route that could not be deleted is told last.
     pub(crate) fn done(mut self, hidden: Result<(), Error>) -> Result<Self, Stopped> {
         match hidden {

@@ -72,7 +72,7 @@ async fn pass(
     let taken = take_away(&mut applier, subject, context, &compiled).await;
     let ended = match subject {
         Subject::Present(server) => bring_about(server, context, &mut applier, taken).await,
-        Subject::Leaving(_) | Subject::Unreadable(_) => taken.end(),
+        Subject::Leaving(_) | Subject::Unreadable(_) => Outcome::of(taken),
     };
     let outcome = ended.unwrap_or_else(Outcome::from);
     if outcome.is_to_be_tried_again() {

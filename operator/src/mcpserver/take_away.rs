@@ -10,7 +10,6 @@ use crate::{
         context::Context,
         immutable_config_maps::is_moving,
         observe::Subject,
-        outcome::{Outcome, Stopped},
         resolve,
         validate::exposure::exposes,
     },
@@ -67,15 +66,6 @@ pub(crate) async fn take_away(
         Subject::Unreadable(_) => (Standing::default(), Ok(())),
     };
     Taken { in_force, hidden, standing }
-}
-
-impl Taken {
-    /// The end of a reconcile that only takes away.
-    pub(crate) fn end(self) -> Result<Outcome, Stopped> {
-        let mut outcome = Outcome::after(&self);
-        self.in_force.map_err(|failure| outcome.stopped(failure))?;
-        outcome.done(self.hidden)
-    }
 }
 
 /// Writes the policy where there is one of the server's, or pods that need it, and has the pods mount that: one that cannot

@@ -7,8 +7,12 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::tool::ToolError;
 use crate::offer::JsonObject;
+
+/// An argument that is not what the tool takes, in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct InvalidArgument(String);
 
 /// A whole number in a range. Models write 5 as `5.0`, too.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -40,7 +44,7 @@ impl<const MINIMUM: u32, const MAXIMUM: u32> JsonSchema for Whole<MINIMUM, MAXIM
 }
 
 /// Takes the argument `user` out of the arguments of a call. Tools do not see it: Graph is asked about that user.
-pub(super) fn take_user(arguments: &mut JsonObject) -> Result<Option<String>, ToolError> {
+pub(super) fn take_user(arguments: &mut JsonObject) -> Result<Option<String>, InvalidArgument> {
     #[derive(Deserialize)]
     struct Named {
         user: Option<String>,
@@ -50,7 +54,7 @@ pub(super) fn take_user(arguments: &mut JsonObject) -> Result<Option<String>, To
 }
 
 /// The arguments of a call; an error names the first of them that is wrong.
-pub(super) fn read<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, ToolError> {
+pub(super) fn read<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, InvalidArgument> {
     serde_path_to_error::deserialize(Value::Object(arguments))
-        .map_err(|error| ToolError::Argument(format!("The argument {}: {}.", error.path(), error.inner())))
+        .map_err(|error| InvalidArgument(format!("The argument {}: {}.", error.path(), error.inner())))
 }

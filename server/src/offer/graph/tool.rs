@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{arguments, schema};
+use super::arguments::{self, InvalidArgument};
+use super::schema;
 use crate::graph::{Graph, GraphError};
 use crate::offer::{JsonObject, OfferedTool, Reply, tool_error};
 
@@ -79,8 +80,8 @@ impl<T: Tool> AnyTool for T {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ToolError {
     /// An argument is not what the tool takes.
-    #[error("{0}")]
-    Argument(String),
+    #[error(transparent)]
+    Argument(#[from] InvalidArgument),
     /// The way to Graph, or Graph itself, is at fault.
     #[error(transparent)]
     Graph(#[from] GraphError),
