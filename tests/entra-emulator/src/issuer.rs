@@ -6,7 +6,10 @@ use axum::{Json, Router, routing::get};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
+use jsonwebtoken::{
+    Algorithm, EncodingKey, Header,
+    jwk::{Jwk, PublicKeyUse},
+};
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
@@ -33,9 +36,9 @@ impl Issuer {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("https://localhost:{}", listener.local_addr()?.port());
         let key = EncodingKey::from_rsa_pem(KeyPair::generate_for(&PKCS_RSA_SHA256)?.serialize_pem().as_bytes())?;
-        let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&key, Algorithm::RS256)?)?;
-        jwk["kid"] = json!(KEY_ID);
-        jwk["use"] = json!("sig");
+        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::RS256)?;
+        jwk.common.key_id = Some(KEY_ID.to_owned());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
 
         let discovery = json!({ "issuer": url, "jwks_uri": format!("{url}/openid/v1/jwks") });
         let keys = json!({ "keys": [jwk] });
