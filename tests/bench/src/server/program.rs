@@ -1,6 +1,6 @@
 //! The server as a process.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -25,9 +25,7 @@ pub(super) struct Program {
 impl Program {
     /// Starts a server of the tenant, and waits until it is ready.
     pub(super) async fn start(program: &Path, tenant: &BenchTenant) -> anyhow::Result<Self> {
-        // Free when they are chosen; should another process be faster, the program says so and ends.
-        let [address, admin] = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-        let (address, admin) = (address.local_addr()?, admin.local_addr()?);
+        let (address, admin) = free_addresses()?;
         let mut command = Command::new(program);
         command.args(["serve".to_owned(), format!("--listen={address}"), format!("--admin-listen={admin}")]);
         for (option, file) in [("--config", "config.yaml"), ("--policy", "policy.json"), ("--trust-bundle", "ca.pem")] {
@@ -53,4 +51,10 @@ impl Program {
     pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
         process::cpu(self.child.id().context("the server has ended")?)
     }
+}
+
+/// Two addresses that are free now. Should another process be faster, the program says so and ends.
+fn free_addresses() -> std::io::Result<(SocketAddr, SocketAddr)> {
+    let [first, second] = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    Ok((first.local_addr()?, second.local_addr()?))
 }
