@@ -1,5 +1,7 @@
 //! A snapshot of what is offered: decisions, lists and checks of one request read this and nothing else.
 
+use std::sync::Arc;
+
 use mcp_entra_policy::Operation;
 
 use super::{JsonObject, call};
@@ -27,9 +29,9 @@ pub struct OfferedTool {
     /// Description, for models.
     pub description: String,
     /// JSON schema of the arguments.
-    pub input_schema: JsonObject,
+    pub input_schema: Arc<JsonObject>,
     /// JSON schema of the structured answer, if the tool has one.
-    pub output_schema: Option<JsonObject>,
+    pub output_schema: Option<Arc<JsonObject>>,
 }
 
 /// A prompt that is offered.

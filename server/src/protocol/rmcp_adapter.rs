@@ -152,8 +152,8 @@ fn input(responses: Option<InputResponses>, state: Option<String>) -> Input {
 
 fn tool(tool: &OfferedTool) -> Tool {
     let description = Some(tool.description.clone().into());
-    let mut shown = Tool::new_with_raw(tool.name.clone(), description, tool.input_schema.clone());
-    shown.output_schema = tool.output_schema.clone().map(Arc::new);
+    let mut shown = Tool::new_with_raw(tool.name.clone(), description, Arc::clone(&tool.input_schema));
+    shown.output_schema = tool.output_schema.clone();
     shown.annotations = Some(ToolAnnotations::with_title(&tool.title).read_only(!tool.writes));
     shown
 }

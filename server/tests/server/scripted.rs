@@ -86,7 +86,7 @@ fn offered() -> Offered {
         name: name.into(),
         title: name.into(),
         description: "It is scripted.".into(),
-        input_schema: object(json!({ "type": "object" })),
+        input_schema: Arc::new(object(json!({ "type": "object" }))),
         ..OfferedTool::default()
     };
     let mut tools: Vec<OfferedTool> =

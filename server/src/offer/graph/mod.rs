@@ -126,8 +126,8 @@ mod tests {
             for (offered, takes_a_user) in [(tool.for_users(), false), (tool.for_applications(), true)] {
                 assert_eq!((offered.name.as_str(), offered.writes), (name, built_in.writes));
                 assert!(!offered.title.is_empty() && offered.description.ends_with('.'), "{name}");
-                let input = Value::Object(offered.input_schema);
-                let output = Value::Object(offered.output_schema.expect("a schema of the answer"));
+                let input = Value::Object((*offered.input_schema).clone());
+                let output = Value::Object((*offered.output_schema.expect("a schema of the answer")).clone());
                 for schema in [&input, &output] {
                     assert_eq!(schema["type"], "object", "{name}");
                     assert_eq!(members(schema, "format"), [&Value::Null; 0], "{name}: strict clients refuse it");

@@ -1,5 +1,7 @@
 //! A built-in tool, as its author writes it and as the offer uses it.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use mcp_entra_policy::BuiltInTool;
 use schemars::JsonSchema;
@@ -58,14 +60,14 @@ impl<T: Tool> AnyTool for T {
             writes: T::BUILT_IN.writes,
             title: T::TITLE.to_owned(),
             description: T::DESCRIPTION.to_owned(),
-            input_schema: schema::of_arguments::<T::Arguments>(),
-            output_schema: Some(schema::of_output::<T::Output>()),
+            input_schema: Arc::new(schema::of_arguments::<T::Arguments>()),
+            output_schema: Some(Arc::new(schema::of_output::<T::Output>())),
         }
     }
 
     fn for_applications(&self) -> OfferedTool {
         let mut tool = self.for_users();
-        schema::add_user(&mut tool.input_schema, T::USER);
+        schema::add_user(Arc::make_mut(&mut tool.input_schema), T::USER);
         tool
     }
 
