@@ -9,7 +9,7 @@ use mcp_entra_policy::{BuiltInTool, Operation, Pattern};
 
 use crate::{
     conditions::condition::{Reason, Verdict, conditions, named, with_ready},
-    mcpserver::validate::offered,
+    mcpserver::validate::named_tools,
     policy::{
         binding::{Bound, Mapping, Target},
         written_policies::{Generations, ProgrammedPolicy},
@@ -52,7 +52,8 @@ pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]
         };
         if is_bound {
             survey.bound.push((name, server.metadata.uid.clone().unwrap_or_default()));
-            tools.extend(offered(&server.spec.graph).map(|tool| tool.name));
+            // A tool without its scopes is not offered, and its name is right nevertheless.
+            tools.extend(named_tools(&server.spec.graph).map(|tool| tool.name));
         } else if mapping.servers.names.is_some() {
             survey.of_another.push(name);
         }

@@ -30,8 +30,6 @@ pub(crate) enum NextPass {
     AfterConflict,
     /// Pods are asked, they do not call.
     AtPoll,
-    /// Nothing is to be done without a change.
-    OnChange,
 }
 
 /// Concludes from the facts. `told_lately` is true if the last status was written a moment ago.

@@ -101,13 +101,13 @@ pub(crate) async fn execute(
     let mounted = outcome.mounted;
     look(applier, context, mounted, &wanted).await.map_err(|error| outcome.stopped(error))?;
     // It may have been taken or deleted since it was looked at first.
-    outcome.policy &= in_force.is_new || applier.seen.get(&ChildKind::Policy).is_some_and(Seen::is_ours);
+    outcome.policy_is_written &= in_force.is_new || applier.seen.get(&ChildKind::Policy).is_some_and(Seen::is_ours);
     if let Some(conflict) = conflict(&applier.seen, &wanted) {
         return Err(outcome.stopped(Failure::Conflict(conflict)));
     }
-    if !outcome.policy {
+    if !outcome.policy_is_written {
         applier.child(&in_force.policy).await.map_err(|failure| outcome.stopped(failure))?;
-        outcome.policy = true;
+        outcome.policy_is_written = true;
     }
     let Some((children, validated)) = children.zip(outcome.validated.clone().and_then(Result::ok)) else {
         return Ok(outcome);

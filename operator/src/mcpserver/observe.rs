@@ -1,4 +1,4 @@
-//! The first step of a reconcile: what the watches show of a server and its mappings.
+//! The first step of a reconcile: the subject, and the policy that follows from what the watches show of its mappings.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;

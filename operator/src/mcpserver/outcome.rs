@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// True if the policy's ConfigMap holds what was compiled.
-    pub(crate) policy: bool,
+    pub(crate) policy_is_written: bool,
     /// The verdict on the spec, once everything that decides it could be read.
     pub(crate) validated: Option<Result<Validated, Refusal>>,
     /// Its standing among the servers that name the same host or client id.
@@ -42,7 +42,7 @@ impl Outcome {
     pub(crate) fn after(taken: &Taken) -> Self {
         let in_force = taken.in_force.as_ref().ok();
         Self {
-            policy: in_force.is_some_and(|policy| policy.is_written),
+            policy_is_written: in_force.is_some_and(|policy| policy.is_written),
             mounted: in_force.map_or_else(Mounted::default, |policy| Mounted {
                 policy: policy.edition,
                 is_moving: policy.is_moving,
@@ -54,10 +54,22 @@ impl Outcome {
     }
 
     /// The outcome of a reconcile that only takes away.
-    pub(crate) fn of(taken: Taken) -> Result<Self, Stopped> {
+    pub(crate) fn of_taking_away(taken: Taken) -> Result<Self, Stopped> {
         let mut outcome = Self::after(&taken);
         taken.in_force.map_err(|failure| outcome.stopped(failure))?;
         outcome.done(taken.hidden)
+    }
+
+    /// The outcome of the steps, whether they came to their end or were stopped.
+    ///
+    /// # Errors
+    /// If the failure is nobody's fault and soon over: no condition tells it.
+    pub(crate) fn of_steps(ended: Result<Self, Stopped>) -> Result<Self, Error> {
+        let mut outcome = ended.unwrap_or_else(|Stopped(outcome)| *outcome);
+        match outcome.failure.take() {
+            Some(Failure::Error(error @ (Error::Contended { .. } | Error::Immutable(_)))) => Err(error),
+            failure => Ok(Self { failure, ..outcome }),
+        }
     }
 
     /// The end of all steps. A route that could not be deleted is told last.
@@ -68,7 +80,8 @@ impl Outcome {
         }
     }
 
-    /// Stops here.
+    /// Stops here: everything that was reached moves into the result.
+    #[must_use]
     pub(crate) fn stopped(&mut self, failure: impl Into<Failure>) -> Stopped {
         Stopped(Box::new(Self { failure: Some(failure.into()), ..mem::take(self) }))
     }
@@ -99,22 +112,11 @@ impl Outcome {
         }
     }
 
-    /// True if the reconcile is only to be tried again: nobody's fault and soon over, so that no condition tells it.
-    pub(crate) fn is_to_be_tried_again(&self) -> bool {
-        matches!(self.error(), Some(Error::Contended { .. } | Error::Immutable(_)))
-    }
-
     /// Returns the error that stopped the reconcile, or this value.
     pub(crate) fn error_or<T>(self, value: T) -> Result<T, Error> {
         match self.failure {
             Some(Failure::Error(error)) => Err(error),
             _ => Ok(value),
         }
-    }
-}
-
-impl From<Stopped> for Outcome {
-    fn from(Stopped(outcome): Stopped) -> Self {
-        *outcome
     }
 }

@@ -64,29 +64,25 @@ async fn pass(
     place: Place<'_>,
 ) -> Result<Action, Error> {
     if let Some(server) = subject.readable() {
-        write::at_first_sight(context, server, memory).await;
+        write::at_first_sight(context, server, owner, memory).await;
     }
     let compiled = compile(subject, &context.world)?;
 
     let mut applier = Applier { client: &context.client, owner, seen: SeenChildren::new(), memory };
     let taken = take_away(&mut applier, subject, context, &compiled).await;
-    let ended = match subject {
+    let outcome = Outcome::of_steps(match subject {
         Subject::Present(server) => bring_about(server, context, &mut applier, taken).await,
-        Subject::Leaving(_) | Subject::Unreadable(_) => Outcome::of(taken),
-    };
-    let outcome = ended.unwrap_or_else(Outcome::from);
-    if outcome.is_to_be_tried_again() {
-        return outcome.error_or(Action::requeue(SOON));
-    }
-    memory.is_conflicted = outcome.conflict().is_some();
+        Subject::Leaving(_) | Subject::Unreadable(_) => Outcome::of_taking_away(taken),
+    })?;
     note_policy(&outcome, owner, context, &compiled);
+    if subject.readable().is_none() && !outcome.policy_is_written {
+        return outcome.error_or(Action::await_change());
+    }
 
     let _share = place.ask(&owner.namespace).await;
-    let answers = poll(owner, context, memory, &compiled, outcome.policy).await;
-    let Some(server) = subject.readable() else {
-        let next = if outcome.policy { next(false, &answers) } else { NextPass::OnChange };
-        return outcome.error_or(action(next, context));
-    };
+    let answers = poll(owner, context, memory, &compiled, outcome.policy_is_written).await;
+    let Some(server) = subject.readable() else { return Ok(action(next(false, &answers), context)) };
+    memory.is_conflicted = outcome.conflict().is_some();
     let observed = ObservedChildren::after(&outcome, owner, &context.world, memory);
     let facts = Facts { server, owner, compiled: &compiled, outcome: &outcome, observed: &observed, answers: &answers };
     let next = tell(&facts, context, memory).await?;
@@ -106,12 +102,11 @@ async fn bring_about(
 
     let resolved = resolve::references(client, world, server, owner, applier.memory).await;
     let resolved = resolved.map_err(|error| outcome.stopped(error))?;
-    let validated = validate(server, owner, &resolved, options);
+    let validated = outcome.validated.insert(validate(server, owner, &resolved, options)).clone();
     if validated.as_ref().is_err_and(Refusal::hides) {
         hide(applier, world).await.map_err(|error| outcome.stopped(error))?;
     }
     let claimed = claim(server, context, &validated, &taken.standing, &mut applier.memory.undecided).await;
-    outcome.validated = Some(validated);
     outcome.standing = claimed.map_err(|error| outcome.stopped(error))?;
     if taken.standing.lost().is_none() && outcome.standing.lost().is_some() {
         hide(applier, world).await.map_err(|error| outcome.stopped(error))?;
@@ -131,7 +126,7 @@ async fn bring_about(
 
 /// Notes for the mappings what the server's policy holds. Nothing is known of one whose write failed.
 fn note_policy(outcome: &Outcome, owner: &Owner, context: &Context, compiled: &Compiled) {
-    if outcome.policy {
+    if outcome.policy_is_written {
         context.policies.put(owner, compiled.programmed.clone());
     } else if outcome.error().is_none() {
         // There is none, or it is somebody else's.
@@ -145,7 +140,7 @@ async fn tell(facts: &Facts<'_>, context: &Context, memory: &mut ServerMemory) -
     let Conclusion { status, next } = conclude(facts, &before, memory.told_within(MOMENT), Timestamp::now());
     if let Some(status) = status {
         let conditions = status.conditions.clone();
-        write::write(context, facts.server, memory, status).await?;
+        write::write(context, facts.server, facts.owner, memory, status).await?;
         events::publish(&context.client, &facts.server.object_ref(&()), &before.conditions, &conditions).await;
     }
     Ok(next)
@@ -160,7 +155,6 @@ fn action(next: NextPass, context: &Context) -> Action {
         NextPass::Soon => Action::requeue(SOON),
         NextPass::AfterConflict => Action::requeue(pause.min(CONFLICT_PAUSE)),
         NextPass::AtPoll => Action::requeue(pause),
-        NextPass::OnChange => Action::await_change(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The first step of a reconcile: the policy is put in force, and what leads clients to the server against its spec is
+//! The first writes of a reconcile: the policy is put in force, and what leads clients to the server against its spec is
 //! deleted. Nothing is read from the API server before, so that nothing holds up a revocation.
 
 use mcp_entra_crds::McpServer;
@@ -44,7 +44,8 @@ pub(crate) struct InForce {
     pub(crate) is_moving: bool,
 }
 
-/// Puts the policy in force, and deletes the routes of an exposure that is gone or lost.
+/// Puts the policy in force, and deletes the routes of an exposure that is gone or lost. Of a server that is being deleted,
+/// all routes go, and go first: its host is free from now on. Of one that cannot be read, the policy is all that is touched.
 pub(crate) async fn take_away(
     applier: &mut Applier<'_>,
     subject: Subject<'_>,
@@ -52,6 +53,10 @@ pub(crate) async fn take_away(
     compiled: &Compiled,
 ) -> Taken {
     let Context { world, claims, ledger, .. } = context;
+    let left = match subject {
+        Subject::Leaving(_) => hide(applier, world).await,
+        Subject::Present(_) | Subject::Unreadable(_) => Ok(()),
+    };
     let in_force = put_in_force(applier, world, compiled).await;
     let (standing, hidden) = match subject {
         Subject::Present(server) => {
@@ -61,9 +66,7 @@ pub(crate) async fn take_away(
             let hidden = if is_hidden { hide(applier, world).await } else { hide_old(applier, world, server).await };
             (standing, hidden)
         }
-        // Its host is free from now on, so that nothing may lead from there to it.
-        Subject::Leaving(_) => (Standing::default(), hide(applier, world).await),
-        Subject::Unreadable(_) => (Standing::default(), Ok(())),
+        Subject::Leaving(_) | Subject::Unreadable(_) => (Standing::default(), left),
     };
     Taken { in_force, hidden, standing }
 }

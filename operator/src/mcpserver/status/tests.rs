@@ -33,7 +33,7 @@ fn mk_validated() -> Validated {
 /// The outcome of a pass over a server that is accepted and holds what it names.
 pub(crate) fn mk_outcome() -> Outcome {
     let standing = Standing::Held(Held { root: true, listener_of: None });
-    Outcome { policy: true, validated: Some(Ok(mk_validated())), standing, ..Outcome::default() }
+    Outcome { policy_is_written: true, validated: Some(Ok(mk_validated())), standing, ..Outcome::default() }
 }
 
 /// Calls a function with the facts of this outcome and these answers. The compiled policy is `new`.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, Resource,
     api::{Patch, PatchParams},
 };
 use mcp_entra_crds::{McpServer, McpServerStatus};
@@ -17,15 +17,16 @@ use crate::{
         pass_memory::{ServerMemory, WrittenStatus},
         status,
     },
+    objects::owner::Owner,
     runtime::errors::Error,
 };
 
 /// Tells that the operator has begun to look at a server, if nothing was told of it yet.
-pub(crate) async fn at_first_sight(context: &Context, server: &McpServer, memory: &mut ServerMemory) {
+pub(crate) async fn at_first_sight(context: &Context, server: &McpServer, owner: &Owner, memory: &mut ServerMemory) {
     if current(server, memory).conditions.is_empty() {
         let first = status::at_first_sight(server, Timestamp::now());
         // A refused status holds up no revocation: the failure is told where it happens, and the pass goes on.
-        write(context, server, memory, first).await.ok();
+        write(context, server, owner, memory, first).await.ok();
     }
 }
 
@@ -42,13 +43,14 @@ pub(crate) fn current(server: &McpServer, memory: &mut ServerMemory) -> McpServe
 pub(crate) async fn write(
     context: &Context,
     server: &McpServer,
+    owner: &Owner,
     memory: &mut ServerMemory,
     status: McpServerStatus,
 ) -> Result<(), Error> {
-    let name = server.name_any();
-    let patch = status_patch("McpServer", &name, &server.uid().unwrap_or_default(), &status)?;
-    let api = Api::<McpServer>::namespaced(context.client.clone(), &server.namespace().unwrap_or_default());
-    let written = api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
+    let Owner { namespace, name, uid, .. } = owner;
+    let patch = status_patch("McpServer", name, uid, &status)?;
+    let api = Api::<McpServer>::namespaced(context.client.clone(), namespace);
+    let written = api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await;
     if let Err(error) = &written {
         context.unwritten.tell(&server.object_ref(&()), error).await;
     }

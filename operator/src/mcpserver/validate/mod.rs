@@ -26,7 +26,7 @@ use crate::{
     runtime::options::{Options, matches_any},
 };
 
-pub(crate) use tools::offered;
+pub(crate) use tools::{named_tools, offered};
 
 /// An McpServer that can be built.
 #[derive(Clone, Debug)]

@@ -9,10 +9,11 @@ use crate::{
     mcpserver::validate::refusal::{Refusal, refuse},
 };
 
-/// The tools by exact name. Refuses an entry that means no tool, and one that means only tools without their scopes.
+/// The named tools, by exact name: the server leaves out by itself those without their scopes. Refuses an entry that means
+/// no tool, and one that means only tools without their scopes.
 pub(super) fn validate(graph: &Graph) -> Result<Vec<String>, Refusal> {
     graph.tools.iter().try_for_each(|pattern| check(graph, pattern))?;
-    Ok(offered(graph).map(|tool| tool.name.to_owned()).collect())
+    Ok(named_tools(graph).map(|tool| tool.name.to_owned()).collect())
 }
 
 fn check(graph: &Graph, pattern: &str) -> Result<(), Refusal> {
@@ -36,7 +37,7 @@ fn check(graph: &Graph, pattern: &str) -> Result<(), Refusal> {
     refuse(
         Reason::GraphScopeMissing,
         format!(
-            "spec.graph.tools: {pattern:?} offers nothing without its Graph permissions ({}); add them to spec.graph.scopes and consent to them in Entra, or remove the entry",
+            "spec.graph.tools: {pattern:?} offers nothing without Graph permissions ({}); add those of one of these tools to spec.graph.scopes and consent to them in Entra, or name other tools",
             named(&lacking)
         ),
     )
@@ -44,8 +45,12 @@ fn check(graph: &Graph, pattern: &str) -> Result<(), Refusal> {
 
 /// The built-in tools that a server with this `spec.graph` offers.
 pub(crate) fn offered(graph: &Graph) -> impl Iterator<Item = &'static BuiltInTool> {
-    let named = BUILT_IN_TOOLS.iter().filter(|tool| graph.tools.iter().any(|pattern| means(pattern, tool)));
-    named.filter(|tool| missing(graph, tool).is_empty())
+    named_tools(graph).filter(|tool| missing(graph, tool).is_empty())
+}
+
+/// The built-in tools that `spec.graph.tools` names, with their scopes or without.
+pub(crate) fn named_tools(graph: &Graph) -> impl Iterator<Item = &'static BuiltInTool> {
+    BUILT_IN_TOOLS.iter().filter(|tool| graph.tools.iter().any(|pattern| means(pattern, tool)))
 }
 
 fn meant(pattern: &str) -> impl Iterator<Item = &'static BuiltInTool> {
