@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     commands::manifests::{ManifestError, Manifests},
     conditions::condition::named,
-    mcpserver::validate::offered,
+    mcpserver::validate::{not_offered, offered},
     policy::{
         binding::{Labels, Mapping, Target},
         compile::compile,
@@ -191,6 +191,10 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
         note(format!(
             "the labels of namespace {namespace} are not known, so cluster mappings that choose by labels deny and do not grant; add the Namespace to the files"
         ));
+    }
+    let not_offered = not_offered(&server.spec.graph);
+    if !not_offered.is_empty() {
+        note(format!("not offered, since spec.graph.scopes lacks the permission: {}", named(&not_offered)));
     }
     if !compiled.left_out.is_empty() {
         note(format!("the policy is too large, so these mappings grant nothing: {}", named(&compiled.left_out)));

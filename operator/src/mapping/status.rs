@@ -97,7 +97,7 @@ pub(crate) enum Presence {
     Unknown,
 }
 
-/// Says if that policy holds that generation of a mapping.
+/// The presence of that generation of a mapping in a policy.
 pub(crate) fn presence(policy: Option<&ProgrammedPolicy>, mapping: &str, generation: i64) -> Presence {
     let Some(policy) = policy else { return Presence::Unknown };
     let holds = |mappings: &Generations| mappings.iter().any(|(uid, held)| **uid == *mapping && *held >= generation);

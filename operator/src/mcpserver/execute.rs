@@ -8,14 +8,12 @@ use crate::{
     fleet::{self, Member, Next, RequestedHash, RollOut, progress},
     mcpserver::{
         apply::{Applier, Failure, conflict},
-        build,
         context::Context,
         outcome::{Outcome, Stopped},
-        plan::{Plan, as_upgrade, without_pods},
+        plan::{Plan, as_upgrade, template_hash, without_pods},
         resolve,
         resolved::SeenChildren,
         take_away::InForce,
-        validate::Validated,
     },
     objects::{
         child::{Child, ChildKind},
@@ -50,20 +48,18 @@ async fn look(
 /// Decides if the pods as built may be rolled out now, or wait for their turn.
 fn turn(
     context: &Context,
-    validated: &Validated,
-    mounted: Mounted,
+    owner: &Owner,
+    (template, requested): (&str, &RequestedHash),
     seen: &SeenChildren,
 ) -> Result<RollOut, fleet::Waits> {
     let Context { world, options, turns, .. } = context;
-    let owner = &validated.owner;
     // Without its configuration no pod would start again.
     if !seen.contains_key(&ChildKind::Configuration) {
         return Ok(RollOut::Requested);
     }
-    let template = build::template_hash(validated, mounted);
     let live = world.deployment_of(owner);
     let live = live.as_deref().map(|live| (live, progress(live, || world.pods_of(owner))));
-    let next = Next { owner, live, template: &template, requested: &validated.requested_hash };
+    let next = Next { owner, live, template, requested };
     let fleet = || {
         let servers = world.servers.state();
         let members = servers.iter().filter_map(|server| {
@@ -109,17 +105,16 @@ pub(crate) async fn execute(
         applier.child(&in_force.policy).await.map_err(|failure| outcome.stopped(failure))?;
         outcome.policy_is_written = true;
     }
-    let Some((children, validated)) = children.zip(outcome.validated.clone().and_then(Result::ok)) else {
-        return Ok(outcome);
-    };
+    let requested = outcome.accepted().map(|validated| validated.requested_hash.clone());
+    let Some((children, requested)) = children.zip(requested) else { return Ok(outcome) };
 
     // The turn is taken last, and given back by whoever does not use it.
-    let children = match turn(context, &validated, mounted, &applier.seen) {
+    let children = match turn(context, applier.owner, (template_hash(&children), &requested), &applier.seen) {
         Ok(RollOut::Requested) => children,
         Ok(RollOut::Upgrade) => as_upgrade(children),
         Err(waits) => {
             outcome.upgrade = Some(waits);
-            let noted = note_request(applier, &context.world, &validated.requested_hash).await;
+            let noted = note_request(applier, &context.world, &requested).await;
             noted.map_err(|error| outcome.stopped(error))?;
             without_pods(children)
         }

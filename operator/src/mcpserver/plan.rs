@@ -8,7 +8,7 @@ use crate::{
     objects::{
         child::{Child, ChildKind},
         config_map_edition::Mounted,
-        names::ROLL_OUT,
+        names::{ROLL_OUT, TEMPLATE_HASH},
     },
     ownership::Held,
 };
@@ -38,6 +38,15 @@ pub(crate) fn plan(
     let missing = missing(&children);
     children.retain(|child| !missing.contains(&child.kind()));
     Plan { wanted: wanted(&children), children: Some(children), missing }
+}
+
+/// The hash of the pod template as built.
+pub(crate) fn template_hash(children: &[Child]) -> &str {
+    let annotations = children.iter().find_map(|child| match child {
+        Child::Deployment(deployment) => deployment.metadata.annotations.as_ref(),
+        _ => None,
+    });
+    annotations.and_then(|annotations| annotations.get(TEMPLATE_HASH)).map_or("", String::as_str)
 }
 
 /// The children as an upgrade that its author did not ask for.

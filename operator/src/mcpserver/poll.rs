@@ -52,7 +52,7 @@ pub(crate) async fn poll(
     Answers { pods, polled, lagging, probing }
 }
 
-/// Says if a ready pod has yet to say whether its credential works.
+/// Returns true if a ready pod has not said yet whether its credential works.
 fn is_probing(polled: &PolledPod) -> bool {
     polled.pod.is_ready() && !polled.report.as_ref().is_ok_and(|report| report.works.is_some())
 }

@@ -163,7 +163,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use http::{Method, Request, Response, StatusCode};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
     use kube::{Client, client::Body, core::DeserializeGuard, runtime::reflector};
     use mcp_entra_crds::ClusterMcpRoleMapping;
     use prometheus_client::registry::Registry;
@@ -202,8 +202,12 @@ mod tests {
         metadata
     }
 
-    /// An API server that has nothing but a policy, fails at every other object, and notes what is written.
+    /// An API server that has nothing but a policy, fails at every other object, and notes what is to be written or deleted.
     fn mk_client(writes: Writes, metadata: ObjectMeta) -> Client {
+        let failed = || {
+            let status = kube::core::Status::failure("etcd is slow", "InternalError").with_code(500);
+            (StatusCode::INTERNAL_SERVER_ERROR, serde_json::to_value(status).unwrap())
+        };
         let service = tower::service_fn(move |request: Request<Body>| {
             let (writes, metadata) = (writes.clone(), metadata.clone());
             async move {
@@ -215,6 +219,9 @@ mod tests {
                     let sent: Value = serde_json::from_slice(&body).unwrap();
                     writes.lock().unwrap().push((path, sent.clone()));
                     (StatusCode::OK, if policy { sent } else { serde_json::to_value(mk_server()).unwrap() })
+                } else if parts.method == Method::DELETE {
+                    writes.lock().unwrap().push((format!("DELETE {path}"), Value::Null));
+                    failed()
                 } else if parts.method == Method::GET && policy {
                     let data = json!({"policy.json": "{\"grants\":[\"revoked\"]}"});
                     (
@@ -222,8 +229,7 @@ mod tests {
                         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}),
                     )
                 } else {
-                    let status = kube::core::Status::failure("etcd is slow", "InternalError").with_code(500);
-                    (StatusCode::INTERNAL_SERVER_ERROR, serde_json::to_value(status).unwrap())
+                    failed()
                 };
                 let response = Response::builder().status(answer.0);
                 Ok::<_, std::convert::Infallible>(response.body(Body::from(answer.1.to_string().into_bytes())).unwrap())
@@ -281,6 +287,52 @@ mod tests {
         let watched: ChildView = serde_json::from_value(json!({"metadata": mk_policy()})).unwrap();
         context.world.children = Children::one(ChildKind::Policy, watched);
         (context, writes)
+    }
+
+    /// A context in which the server has an Ingress besides its policy.
+    fn mk_exposed() -> (Context, Writes) {
+        let (mut context, writes) = mk_revoking(mk_policy());
+        let mut ingress = mk_owner().child_metadata(ChildKind::Ingress);
+        ingress.uid = Some("uid-3".into());
+        let watched = |metadata: ObjectMeta| serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        let children = [(ChildKind::Policy, watched(mk_policy())), (ChildKind::Ingress, watched(ingress))];
+        context.world.children = Children::these(children);
+        (context, writes)
+    }
+
+    /// The paths of writes, in their order.
+    fn paths(writes: &Writes) -> Vec<String> {
+        writes.lock().unwrap().iter().map(|(path, _)| path.clone()).collect()
+    }
+
+    const INGRESS: &str = "DELETE /apis/networking.k8s.io/v1/namespaces/productivity/ingresses/graph";
+    const POLICY: &str = "/api/v1/namespaces/productivity/configmaps/graph-policy";
+
+    #[tokio::test]
+    async fn a_server_that_is_being_deleted_loses_its_route_before_anything_else_and_its_rights_though_that_fails() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (context, writes) = mk_exposed();
+        let mut server = mk_server();
+        server.status = Some(status::at_first_sight(&server, Timestamp::UNIX_EPOCH));
+        server.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        reconcile(&DeserializeGuard(Ok(server)), &context, context.passes.place()).await.unwrap_err();
+        assert_eq!(paths(&writes)[..2], [INGRESS, POLICY]);
+    }
+
+    #[tokio::test]
+    async fn a_refused_host_is_told_though_its_route_cannot_be_deleted() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (mut context, writes) = mk_exposed();
+        context.options.allowed_hosts = vec!["*.example.com".into()];
+        let mut server = mk_server();
+        server.status = Some(status::at_first_sight(&server, Timestamp::UNIX_EPOCH));
+        reconcile(&DeserializeGuard(Ok(server)), &context, context.passes.place()).await.unwrap_err();
+        assert_eq!(paths(&writes)[..2], [POLICY, INGRESS]);
+        let writes = writes.lock().unwrap();
+        let (_, written) = writes.last().unwrap();
+        let conditions = written["status"]["conditions"].as_array().unwrap();
+        let accepted = conditions.iter().find(|condition| condition["type"] == "Accepted").unwrap();
+        assert_eq!((&accepted["status"], &accepted["reason"]), (&json!("False"), &json!("HostNotAllowed")));
     }
 
     #[tokio::test]

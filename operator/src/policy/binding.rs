@@ -86,7 +86,8 @@ impl<'a> Target<'a> {
     }
 }
 
-/// True if a mapping is about a server. As with a caller's groups, what is unknown grants nothing and is denied.
+/// The answer to the question if a mapping is about a server. As with a caller's groups, what is unknown grants nothing
+/// and is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Bound {
     No,
@@ -108,7 +109,7 @@ impl<'a> Mapping<'a> {
 }
 
 impl Mapping<'_> {
-    /// Says if the mapping is about the server. One that is being deleted no longer is.
+    /// Returns if the mapping is about the server, as far as that is known. One that is being deleted no longer is.
     ///
     /// Denies count whatever the server's registration is: they are pinned in the compiled policy, too, and pods may
     /// still accept tokens of a registration that their server no longer names.
@@ -122,7 +123,7 @@ impl Mapping<'_> {
         }
     }
 
-    /// Says if the mapping chooses the server, by namespace and by name or labels.
+    /// Returns if the mapping chooses the server, by namespace and by name or labels.
     pub(crate) fn selects(&self, server: &Target<'_>) -> Bound {
         let in_namespace = match self.namespaces {
             None => (self.metadata.namespace.as_deref() == Some(server.namespace)).into(),

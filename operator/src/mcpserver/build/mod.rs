@@ -21,7 +21,7 @@ mod volumes;
 
 pub(crate) use container::ADMIN_PORT;
 pub(crate) use deployment::MOVING;
-pub(crate) use pod_template::{configuration_hash, template_hash};
+pub(crate) use pod_template::configuration_hash;
 pub(crate) use policy::policy;
 
 use serde_json::Value;

@@ -7,11 +7,12 @@ use kube::ResourceExt;
 use mcp_entra_crds::ConditionType;
 
 use crate::{
-    conditions::condition::{Reason, Verdict},
+    conditions::condition::{Reason, Verdict, named},
     fleet::{Progress, Waits, progress},
     mcpserver::{
         apply::{Conflict, NameHolder},
         status::{available::resume, facts::Facts},
+        validate::not_offered,
     },
     objects::{child::ChildKind, names::ADOPT, owner::Owner, untrusted_text::bounded},
     runtime::errors::Error,
@@ -19,7 +20,14 @@ use crate::{
 
 pub(crate) fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
     match &facts.outcome.validated {
-        Some(Ok(_)) => Verdict::yes(Reason::Accepted, "the spec is valid and allowed here"),
+        Some(Ok(_)) => {
+            let not_offered = not_offered(&facts.server.spec.graph);
+            let tools = match not_offered.as_slice() {
+                [] => String::new(),
+                tools => format!("; not offered, since spec.graph.scopes lacks the permission: {}", named(tools)),
+            };
+            Verdict::yes(Reason::Accepted, format!("the spec is valid and allowed here{tools}"))
+        }
         Some(Err(refusal)) => Verdict::no(refusal.reason, refusal.message.clone()),
         None => Verdict::of_earlier_spec(previous, ConditionType::Accepted).unwrap_or_else(|| {
             Verdict::unknown(
@@ -166,9 +174,9 @@ pub(crate) fn not_served(missing: &BTreeSet<ChildKind>) -> String {
 
 /// The names and values that somebody else has, if they do not become free by themselves.
 pub(crate) fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
-    let taken = facts.outcome.conflict().filter(|conflict| !conflict.collected);
-    let taken = taken.map(|conflict| (Reason::NotOwned, conflict_message(conflict, facts.owner)));
-    taken.or_else(|| facts.outcome.standing.lost().map(|lost| (lost.reason(), lost.message())))
+    let conflict = facts.outcome.conflict().filter(|conflict| !conflict.collected);
+    let not_owned = conflict.map(|conflict| (Reason::NotOwned, conflict_message(conflict, facts.owner)));
+    not_owned.or_else(|| facts.outcome.standing.lost().map(|lost| (lost.reason(), lost.message())))
 }
 
 /// Characters of a controller's name that a message shows: its length is its writer's choice.

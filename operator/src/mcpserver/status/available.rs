@@ -34,7 +34,7 @@ pub(crate) struct PodFacts<'a> {
     pub(crate) polled: &'a [PolledPod],
 }
 
-/// Says if enough pods of the newest spec, and no others, are ready now.
+/// The verdict that enough pods of the newest spec, and no others, are ready now.
 pub(crate) fn availability(facts: PodFacts<'_>) -> Verdict {
     let PodFacts { namespace, wanted, deployment, autoscaler, is_external, is_stale, pods, polled, .. } = facts;
     let enough = facts.enough.min(wanted);

@@ -58,7 +58,7 @@ impl Leading<'_> {
     }
 }
 
-/// Says if every parent accepts the route.
+/// The verdict that every parent accepts the route.
 pub(crate) fn exposed(leading: Leading<'_>) -> Verdict {
     let Some(gateway) = &leading.exposure.gateway else { return by_ingress(leading.ingress) };
     if !leading.absent.is_empty() {
@@ -235,7 +235,7 @@ fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdi
     Some(Verdict::no(Reason::RoutePending, message))
 }
 
-/// Says if the certificate is valid at this moment.
+/// The verdict that the certificate is valid at this moment.
 pub(crate) fn certificate_ready(leading: Leading<'_>) -> Verdict {
     let now = leading.now;
     let advice = "see kubectl describe certificate, and the issuer in spec.exposure.tls.issuerRef";

@@ -164,7 +164,7 @@ fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredent
     }
 }
 
-/// Says if clients outside the cluster are led to the server.
+/// The verdict that clients outside the cluster are led to the server.
 fn exposed(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
     if let Some(lost) = facts.outcome.standing.lost() {
         return Verdict::no(lost.reason(), lost.message());

@@ -26,7 +26,7 @@ use crate::{
     runtime::options::{Options, matches_any},
 };
 
-pub(crate) use tools::{named_tools, offered};
+pub(crate) use tools::{named_tools, not_offered, offered};
 
 /// An McpServer that can be built.
 #[derive(Clone, Debug)]

@@ -48,6 +48,15 @@ pub(crate) fn offered(graph: &Graph) -> impl Iterator<Item = &'static BuiltInToo
     named_tools(graph).filter(|tool| missing(graph, tool).is_empty())
 }
 
+/// The named tools that are not offered, each with the scopes that it lacks, in words.
+pub(crate) fn not_offered(graph: &Graph) -> Vec<String> {
+    let lacking = |tool: &'static BuiltInTool| {
+        let scopes = missing(graph, tool);
+        (!scopes.is_empty()).then(|| format!("{} takes {}", tool.name, scopes.join(" and ")))
+    };
+    named_tools(graph).filter_map(lacking).collect()
+}
+
 /// The built-in tools that `spec.graph.tools` names, with their scopes or without.
 pub(crate) fn named_tools(graph: &Graph) -> impl Iterator<Item = &'static BuiltInTool> {
     BUILT_IN_TOOLS.iter().filter(|tool| graph.tools.iter().any(|pattern| means(pattern, tool)))
@@ -90,8 +99,18 @@ mod tests {
             (&["Calendars.Read"], &["list_my_messages"], Application, &["list_my_messages"]),
         ] {
             let graph = graph(scopes, tools, access);
-            assert_eq!(validate(&graph).unwrap(), expected, "{graph:?}");
+            assert!(validate(&graph).is_ok(), "{graph:?}");
+            assert_eq!(Vec::from_iter(offered(&graph).map(|tool| tool.name)), expected, "{graph:?}");
         }
+    }
+
+    #[test]
+    fn a_tool_without_its_scopes_is_told_and_stays_in_the_configuration_which_its_server_looks_through() {
+        let lacking = graph(&["User.Read"], &["*"], GraphAccess::OnBehalfOf);
+        assert_eq!(validate(&lacking).unwrap(), ["get_user_details", "list_my_messages"]);
+        assert_eq!(not_offered(&lacking), ["list_my_messages takes Mail.Read"]);
+        assert!(not_offered(&graph(&["User.Read", "Mail.Read"], &["*"], GraphAccess::OnBehalfOf)).is_empty());
+        assert!(not_offered(&graph(&["User.Read"], &["get_*"], GraphAccess::OnBehalfOf)).is_empty());
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub(crate) fn validate(
     })
 }
 
-/// Says if a ServiceAccount of somebody else may be used: whoever runs under it is who its federated credential trusts.
+/// Refuses a ServiceAccount of somebody else that does not allow the server: whoever runs under it is who its federated credential trusts.
 fn usable(
     Owner { namespace, name, .. }: &Owner,
     federation: &Federation,
