@@ -29,7 +29,7 @@ pub(crate) struct Metrics {
 
 /// The outcome of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(crate) enum Outcome {
+pub(crate) enum PassResult {
     /// There is nothing to do but to look again later.
     Settled,
     /// Something is on its way.
@@ -52,7 +52,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReconcileLabels {
     kind: Kind,
-    outcome: Outcome,
+    outcome: PassResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -146,7 +146,7 @@ impl Metrics {
     }
 
     /// Counts a pass.
-    pub(crate) fn pass(&self, kind: Kind, outcome: Outcome, duration: Duration) {
+    pub(crate) fn pass(&self, kind: Kind, outcome: PassResult, duration: Duration) {
         self.reconciles.get_or_create(&ReconcileLabels { kind, outcome }).inc();
         self.durations.get_or_create(&KindLabels { kind }).observe(duration.as_secs_f64());
     }

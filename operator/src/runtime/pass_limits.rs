@@ -22,7 +22,7 @@ use crate::runtime::{
     errors::{Class, Error, Failures, SOON},
     fair_shares::{Share, Shares},
     leader::Leadership,
-    metrics::{Kind, Metrics, Outcome},
+    metrics::{Kind, Metrics, PassResult},
 };
 
 /// Passes over objects of one kind that run at once.
@@ -119,12 +119,12 @@ impl Passes {
     }
 }
 
-fn outcome(result: &Result<Action, Error>) -> Outcome {
+fn outcome(result: &Result<Action, Error>) -> PassResult {
     match result {
-        Ok(action) if *action == Action::requeue(SOON) => Outcome::Waiting,
-        Ok(_) => Outcome::Settled,
-        Err(error) if error.class() == Class::Terminal => Outcome::Terminal,
-        Err(_) => Outcome::Transient,
+        Ok(action) if *action == Action::requeue(SOON) => PassResult::Waiting,
+        Ok(_) => PassResult::Settled,
+        Err(error) if error.class() == Class::Terminal => PassResult::Terminal,
+        Err(_) => PassResult::Transient,
     }
 }
 
