@@ -78,8 +78,9 @@ fn read(answer: &Answer, id: &str) -> Result<Value, GraphError> {
             body => serde_json::from_slice(body).map_err(|_| unconfirmed("its answer is not JSON".to_owned(), id)),
         };
     }
-    // All others of 5xx may come from a gateway before Graph, or after half of the work.
-    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+    // 408 and all others of 5xx may come from a gateway before Graph, or after half of the work.
+    let is_of_a_gateway = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
+    if is_of_a_gateway && status != StatusCode::SERVICE_UNAVAILABLE {
         return Err(unconfirmed(format!("its answer is HTTP {}", status.as_u16()), id));
     }
     Err(GraphError::Refused(Box::new(GraphRefusal::read(answer, id))))
@@ -105,6 +106,7 @@ mod tests {
             (302, "", "refused"),
             (400, "", "refused"),
             (401, "", "refused"),
+            (408, "", "unconfirmed"),
             (429, "", "refused"),
             (503, "", "refused"),
             (500, "", "unconfirmed"),

@@ -2,7 +2,7 @@
 
 use mcp_entra_policy::{BuiltInTool, GET_USER_DETAILS};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::tool::{Tool, ToolError};
 use crate::graph::{Graph, GraphError};
@@ -13,7 +13,7 @@ const FIELDS: &str = "id,displayName,givenName,surname,userPrincipalName,mail,jo
 /// The tool.
 pub(super) struct GetUserDetails;
 
-/// It takes none.
+/// Arguments: none.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NoArguments {}
@@ -41,10 +41,15 @@ pub(super) struct UserDetails {
     /// Mobile phone number.
     mobile_phone: Option<String>,
     /// Business phone numbers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "empty_if_null")]
     business_phones: Vec<String>,
     /// Preferred language, as `en-GB`.
     preferred_language: Option<String>,
+}
+
+/// Graph says null to a caller who may not read the list.
+fn empty_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Tool for GetUserDetails {
@@ -61,5 +66,25 @@ directory of their organisation.";
     async fn ask(graph: &Graph, NoArguments {}: NoArguments) -> Result<UserDetails, ToolError> {
         let answer = graph.get("", &[("$select", FIELDS)]).await?;
         Ok(serde_json::from_value(answer).map_err(|_| GraphError::Unexpected { path: "the user" })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn phones_that_graph_does_not_tell_are_an_empty_list() {
+        for (answer, phones) in [
+            (json!({ "id": "1", "businessPhones": ["+1"] }), vec!["+1"]),
+            (json!({ "id": "1", "businessPhones": [] }), vec![]),
+            (json!({ "id": "1", "businessPhones": null }), vec![]),
+            (json!({ "id": "1" }), vec![]),
+        ] {
+            let user: UserDetails = serde_json::from_value(answer.clone()).unwrap();
+            assert_eq!(user.business_phones, phones, "{answer}");
+        }
     }
 }

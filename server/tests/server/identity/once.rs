@@ -59,6 +59,7 @@ async fn a_request_is_sent_once_whatever_comes_back() {
     for (kind, confirmed) in [
         (status(401, &[]), true),
         (status(401, &[("WWW-Authenticate", challenge)]), true),
+        (status(408, &[]), false),
         (status(429, &[("Retry-After", "0")]), true),
         (status(503, &[("Retry-After", "0")]), true),
         (status(504, &[("Retry-After", "0")]), false),
