@@ -9,6 +9,7 @@ use std::time::Duration;
 use mcp_entra_policy::GroupsSource;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
@@ -87,6 +88,7 @@ pub struct Running {
     stop: CancellationToken,
     background: CancellationToken,
     serving: JoinHandle<()>,
+    graph: GraphClient,
     audit: Arc<AuditLog>,
 }
 
@@ -120,7 +122,7 @@ pub async fn start(
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
     let graph = GraphClient::new(client, graph, Arc::clone(&sts), application).map_err(no_address("graph.baseUrl"))?;
     let offer: Arc<dyn Offer> = Arc::new(GraphOffer::new(&configuration, graph.clone()));
-    let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph));
+    let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph.clone()));
 
     let metrics = Arc::new(Metrics::default());
     let audit = AuditLog::start(&configuration.server, configuration.audit, Arc::clone(&metrics), audit);
@@ -145,7 +147,7 @@ pub async fn start(
     let counted = Counted::AllBut(gate.configuration.trusted_proxies.clone());
     let serving = tokio::spawn(listener::serve(listener, http::router(gate), PATIENCE, counted, stop.clone()));
     tracing::info!(%address, %admin_address, "serving");
-    Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving, audit })
+    Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving, graph, audit })
 }
 
 impl Running {
@@ -159,18 +161,29 @@ impl Running {
         self.admin_address
     }
 
+    /// The way to Microsoft Graph.
+    pub fn graph(&self) -> &GraphClient {
+        &self.graph
+    }
+
     /// Stops: unready at once, requests accepted while load balancers notice, those being answered finished (for at most
-    /// 20 s, then cut off), their audit lines written (for at most 5 s), then the rest.
+    /// 20 s, then cut off), their audit lines written (for at most 5 s), then the rest. Requests that change something in
+    /// Graph end meanwhile, whether or not their callers wait.
     pub async fn shutdown(self) {
         tracing::info!(seconds = self.drain.as_secs(), "draining");
         self.draining.cancel();
         tokio::time::sleep(self.drain).await;
         self.stop.cancel();
+        let end = Instant::now() + PATIENCE.finish + LAST_LINES;
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the listener ended badly");
         }
+        let (lines, requests) = tokio::join!(self.audit.end(LAST_LINES), timeout_at(end, self.graph.end()));
+        if requests.is_err() {
+            tracing::error!("requests that change something in Microsoft Graph are cut off: they did not end");
+        }
         let seconds = LAST_LINES.as_secs();
-        match self.audit.end(LAST_LINES).await {
+        match lines {
             Ok(()) => {}
             Err(Unfinished::Requests) => {
                 tracing::error!(seconds, "the last audit lines are not written: some requests did not end");

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use mcp_entra_policy::{GraphAccess, GraphConfiguration};
 use moka::future::Cache;
 use serde_json::Value;
+use tokio_util::task::TaskTracker;
 use url::Url;
 
 pub use batch::BatchQuestion;
@@ -68,6 +69,8 @@ struct Client {
     memberships: Turns,
     /// By user principal name: what the user's mailbox is called among the queues.
     named: Cache<String, Named>,
+    /// Requests that change something and have not ended.
+    once_only: TaskTracker,
 }
 
 /// Microsoft Graph about one user. Tools name what comes behind `/me` or `/users/{id}`, so that none of them can ask about
@@ -107,6 +110,7 @@ impl GraphClient {
             directory: Turns::new(OF_THE_DIRECTORY),
             memberships: Turns::new(OF_THE_DIRECTORY),
             named: names(),
+            once_only: TaskTracker::new(),
         })))
     }
 
@@ -144,6 +148,12 @@ impl GraphClient {
         let caller = Caller { name: format!("{object_id} {}", principal.client_id()), object_id };
         Ok(Graph { client: self.clone(), access, subject, caller })
     }
+
+    /// Waits until all requests that change something have ended. Each ends at its own deadline, 15 s after it is sent.
+    pub async fn end(&self) {
+        self.0.once_only.close();
+        self.0.once_only.wait().await;
+    }
 }
 
 impl Client {
@@ -171,7 +181,8 @@ impl Graph {
     }
 
     /// Sends a request that changes something, with this body to `path` behind the user (as `/sendMail`). It is sent at
-    /// most once, whatever Graph answers. Once it is sent it runs to its end, even if the future of this call is dropped.
+    /// most once, whatever Graph answers. Once it is sent it runs to its end, even if the future of this call is dropped or
+    /// the server stops.
     /// Returns null where the answer has no body.
     pub async fn post_once(&self, path: &'static str, body: Value) -> Result<Value, GraphError> {
         self.once(path, body).await

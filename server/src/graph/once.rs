@@ -9,6 +9,7 @@ use http::StatusCode;
 use reqwest::RequestBuilder;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::Graph;
@@ -24,6 +25,8 @@ struct OnceOnly {
     id: String,
     /// Its turn in the queue, which it keeps to its end.
     turn: Turn,
+    /// Requests of its kind that have not ended.
+    running: TaskTracker,
 }
 
 impl Graph {
@@ -48,16 +51,18 @@ impl Graph {
         let token = self.access.token().await?;
         let turn = self.turn(&queue).await?;
         let id = Uuid::new_v4().to_string();
-        let request = authorized(self.client.0.http.post(self.url(path)).json(&body), &token, &id);
-        Ok((OnceOnly { request, id, turn }, token))
+        let client = &self.client.0;
+        let request = authorized(client.http.post(self.url(path)).json(&body), &token, &id);
+        Ok((OnceOnly { request, id, turn, running: client.once_only.clone() }, token))
     }
 }
 
 impl OnceOnly {
-    /// Sends the request, which runs to its end or deadline, whether or not anybody still waits for the answer.
+    /// Sends the request, which runs to its end or deadline, whether or not anybody still waits for the answer. The
+    /// program's stop waits for it.
     async fn send(self) -> Result<Value, GraphError> {
-        let Self { request, id, turn } = self;
-        let sending = tokio::spawn(async move {
+        let Self { request, id, turn, running } = self;
+        let sending = running.spawn(async move {
             let _turn = turn;
             http_client::exchange(request, MAXIMUM_ANSWER).await
         });

@@ -33,7 +33,8 @@ pub trait Offer: Send + Sync {
     /// Answers a call.
     ///
     /// The future is dropped when the client cancels the call or hangs up. So a read stops with it, and nothing reads on
-    /// for a client that has gone. A write that has been sent must run to its end: spawn it, and await its handle here.
+    /// for a client that has gone. A write that has been sent must run to its end: spawn it on a tracker that the server's
+    /// stop waits for, as the client of Graph does, and await its handle here.
     async fn call(&self, call: Call) -> Reply;
 }
 

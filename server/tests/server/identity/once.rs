@@ -8,13 +8,13 @@ use mcp_entra_server::graph::{Graph, GraphClient, GraphError};
 use serde_json::{Value, json};
 
 use super::{application, signed_in, sts};
-use crate::harness::{ON_BEHALF_OF, eventually};
+use crate::harness::{ON_BEHALF_OF, Setup, eventually};
 use crate::tenant::{ALICE, BOB, TestTenant, control, http};
 
 const SEND: &str = "/sendMail";
 
-/// Graph as alice, with the permission to send mail.
-async fn graph(tenant: &TestTenant) -> Graph {
+/// Consents to the permission to send mail.
+fn consent(tenant: &TestTenant) {
     control()
         .change_tenant(tenant.id, |directory| {
             let app = directory.apps.iter_mut().find(|app| app.client_id == tenant.server).unwrap();
@@ -22,10 +22,19 @@ async fn graph(tenant: &TestTenant) -> Graph {
             Ok(())
         })
         .unwrap();
+}
+
+/// Graph as alice, with the permission to send mail.
+async fn graph(tenant: &TestTenant) -> Graph {
+    consent(tenant);
     let mut configuration = tenant.configuration().graph;
     configuration.scopes.push("Mail.Send".to_owned());
-    let alice = signed_in(tenant, ALICE).await;
     let client = GraphClient::new(http(), &configuration, sts(tenant), application(tenant)).unwrap();
+    as_alice(tenant, &client).await
+}
+
+async fn as_alice(tenant: &TestTenant, client: &GraphClient) -> Graph {
+    let alice = signed_in(tenant, ALICE).await;
     client.for_caller(&alice, GraphAccess::OnBehalfOf, None, &["Mail.Send"]).unwrap()
 }
 
@@ -42,6 +51,16 @@ fn next_answer(tenant: &TestTenant, path: &str, kind: FaultKind) {
 fn requests(tenant: &TestTenant, path: &str) -> Vec<u16> {
     let requests = tenant.requests().into_iter();
     requests.filter(|request| request.path.ends_with(path)).map(|request| request.status).collect()
+}
+
+/// Waits until a request is at Graph, which shows beside a question.
+async fn arrived(tenant: &TestTenant, graph: &Graph) {
+    eventually("a question beside the request", async || {
+        graph.get("", &[]).await.unwrap();
+        let beside = |host, concurrent| host == Host::Graph && concurrent == 2;
+        tenant.requests().iter().any(|request| beside(request.host, request.concurrent)).then_some(())
+    })
+    .await;
 }
 
 fn sent(tenant: &TestTenant) -> usize {
@@ -99,12 +118,7 @@ async fn a_request_outlives_its_caller_once_it_is_sent_and_a_question_does_not()
                 }
             }
         });
-        eventually("a question beside the request", async || {
-            graph.get("", &[]).await.unwrap();
-            let beside = |host, concurrent| host == Host::Graph && concurrent == 2;
-            tenant.requests().iter().any(|request| beside(request.host, request.concurrent)).then_some(())
-        })
-        .await;
+        arrived(&tenant, &graph).await;
         asking.abort();
         let statuses = eventually("the end of the request", async || {
             Some(requests(&tenant, path)).filter(|statuses| !statuses.is_empty())
@@ -112,4 +126,25 @@ async fn a_request_outlives_its_caller_once_it_is_sent_and_a_question_does_not()
         assert_eq!(statuses.await, [expected], "{path}");
         assert_eq!(sent(&tenant), usize::from(path == SEND));
     }
+}
+
+#[tokio::test]
+async fn the_stop_of_the_server_waits_for_a_request_whose_caller_has_gone() {
+    let mut setup = Setup::new();
+    setup.configuration.graph.scopes.push("Mail.Send".to_owned());
+    consent(&setup.tenant);
+    let site = setup.start().await;
+    let graph = Arc::new(as_alice(&site.setup.tenant, site.running.graph()).await);
+    graph.get("", &[]).await.unwrap();
+    next_answer(&site.setup.tenant, SEND, FaultKind::Delay { milliseconds: 4_000 });
+    let asking = tokio::spawn({
+        let graph = Arc::clone(&graph);
+        async move { graph.post_once(SEND, mail()).await }
+    });
+    arrived(&site.setup.tenant, &graph).await;
+    asking.abort();
+    assert_eq!(requests(&site.setup.tenant, SEND), [0; 0], "it is under way");
+    let tenant = site.setup.tenant;
+    site.running.shutdown().await;
+    assert_eq!((requests(&tenant, SEND), sent(&tenant)), (vec![202], 1));
 }
