@@ -25,6 +25,7 @@ pub use microsoft::{
     MICROSOFT_APPLICATION_FAMILIES, MICROSOFT_APPLICATIONS, MICROSOFT_DOMAINS, MICROSOFT_NAMES, is_microsofts_own,
     microsofts_own_pattern,
 };
+pub use permissions::accepted_permissions;
 pub use policy::{
     CallerKind, CompiledPolicy, Deny, Grant, MappingReference, POLICY_KEY, Pattern, PolicyError, Primitives,
     Requirements, Subject, revision,

@@ -1,8 +1,12 @@
-//! Delegated permissions of Microsoft Graph that include others, as far as built-in tools need those others.
+//! Delegated permissions of Microsoft Graph, each with another permission that Graph accepts for the same request of a
+//! built-in tool.
 
-/// Permissions with those that cover them: Graph answers the built-in tools with any of these, too.
+/// Permissions, each with the others that Graph accepts in its place: those in Microsoft's tables for `GET /me` and for
+/// `GET /me/messages`. The permissions that end in `.Shared` are in neither; by their descriptions, they are for the user's
+/// own mail, too.
 ///
-/// With `Mail.ReadBasic` it leaves the first words of messages out.
+/// Some are narrower. With `Mail.ReadBasic` and `Mail.ReadBasic.Shared` Graph leaves the first words of messages out, with
+/// `User.ReadBasic.All` the job title, the office, the phones and the language.
 const COVERED_BY: &[(&str, &[&str])] = &[
     (
         "User.Read",
@@ -13,16 +17,23 @@ const COVERED_BY: &[(&str, &[&str])] = &[
             "User.ReadWrite.All",
             "Directory.Read.All",
             "Directory.ReadWrite.All",
-            "Directory.AccessAsUser.All",
         ],
     ),
-    ("Mail.Read", &["Mail.ReadWrite", "Mail.Read.Shared", "Mail.ReadWrite.Shared", "Mail.ReadBasic"]),
+    (
+        "Mail.Read",
+        &["Mail.ReadWrite", "Mail.Read.Shared", "Mail.ReadWrite.Shared", "Mail.ReadBasic", "Mail.ReadBasic.Shared"],
+    ),
 ];
 
-/// Returns whether a token with this scope is good for a question that needs that permission.
+/// Permissions that Graph accepts for a request that needs this one: this one and others.
+pub fn accepted_permissions(permission: &str) -> impl Iterator<Item = &str> {
+    let others = COVERED_BY.iter().filter(move |(covered, _)| *covered == permission).flat_map(|(_, by)| *by);
+    others.copied().chain([permission])
+}
+
+/// True if a token with this scope is good for a request that needs that permission.
 pub(crate) fn covers(scope: &str, permission: &str) -> bool {
-    let covered_by = COVERED_BY.iter().filter(|(covered, _)| *covered == permission).flat_map(|(_, by)| *by);
-    covered_by.chain([&permission]).any(|name| scope.eq_ignore_ascii_case(name))
+    accepted_permissions(permission).any(|name| scope.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -30,13 +41,15 @@ mod tests {
     use super::covers;
 
     #[test]
-    fn a_permission_is_covered_by_itself_and_by_wider_ones() {
+    fn a_permission_is_covered_by_itself_and_by_others_that_graph_accepts() {
         for (scope, permission, covered) in [
             ("User.Read", "User.Read", true),
             ("user.read", "User.Read", true),
             ("Directory.Read.All", "User.Read", true),
             ("Mail.ReadWrite", "Mail.Read", true),
             ("Mail.ReadBasic", "Mail.Read", true),
+            ("Mail.ReadBasic.Shared", "Mail.Read", true),
+            ("Directory.AccessAsUser.All", "User.Read", false),
             ("Mail.Send", "Mail.Read", false),
             ("Mail.ReadWrite", "User.Read", false),
             ("User.Read", "Mail.Read", false),

@@ -96,6 +96,8 @@ async fn an_application_that_names_nobody_or_no_user_is_told_so_and_graph_is_not
         (json!({ "user": "bob@contoso.com/messages" }), "as alice@contoso.com"),
         (json!({ "user": "../groups" }), "as alice@contoso.com"),
         (json!({ "user": 7 }), "invalid type"),
+        (json!({ "users": BOB }), "unknown field `users`, expected `user`; give the required `user`."),
+        (json!({ "users": BOB, "user": BOB }), "unknown field `users`, expected `user`."),
     ] {
         let result = call(&site, &daemon(tenant), arguments.clone()).await;
         assert!(text(&result).contains(hint), "{arguments}: {result}");

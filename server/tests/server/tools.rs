@@ -1,10 +1,13 @@
 //! What the tools answer, and what they say when Entra or Graph refuses.
 
+use std::collections::BTreeSet;
+
 use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
-use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool};
+use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool, GraphAccess, accepted_permissions};
 use serde_json::{Value, json};
 
 use crate::harness::{Setup, Site};
+use crate::identity::signed_in;
 use crate::tenant::{ALICE, control};
 
 async fn call(site: &Site, tool: &str, arguments: Value) -> Value {
@@ -75,6 +78,7 @@ async fn an_argument_out_of_range_is_an_error_that_a_model_can_correct() {
         (json!({ "top": 256 }), "The argument top: it takes a whole number from 1 to 25"),
         (json!({ "top": "ten" }), "1 to 25"),
         (json!({ "count": 3 }), "count"),
+        (json!({ "users": "bob@contoso.com" }), "The argument users: unknown field `users`, expected `top`."),
         (json!({ "user": "bob@contoso.com" }), "leave out the argument user"),
     ] {
         let result = call(&site, "list_my_messages", arguments.clone()).await;
@@ -159,5 +163,40 @@ async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other(
             .unwrap();
         assert_ne!(call(&site, tool.name, json!({})).await["isError"], true, "consent counts from the next call on");
         assert!(site.status().await.graph.missing_permissions.is_empty());
+    }
+}
+
+/// A server whose one permission of Graph is this one, with everybody's consent.
+async fn site_with_scope(scope: &str) -> Site {
+    let mut setup = Setup::new();
+    setup.configuration.graph.scopes = vec![scope.to_owned()];
+    control()
+        .change_tenant(setup.tenant.id, |directory| {
+            directory.apps.iter_mut().for_each(|app| app.granted_graph_scopes = vec![scope.to_owned()]);
+            Ok(())
+        })
+        .unwrap();
+    setup.start().await
+}
+
+#[tokio::test]
+async fn a_tool_is_offered_with_each_permission_that_graph_accepts_for_it_and_with_no_other() {
+    let accepted = BUILT_IN_TOOLS.iter().flat_map(|tool| accepted_permissions(scope_of(tool)));
+    let others = ["Calendars.Read", "Directory.AccessAsUser.All", "Files.Read", "Mail.Send", "People.Read"];
+    for scope in accepted.chain(others).collect::<BTreeSet<_>>() {
+        let site = site_with_scope(scope).await;
+        let alice = signed_in(&site.setup.tenant, ALICE).await;
+        let graph = site.running.graph().for_caller(&alice, GraphAccess::OnBehalfOf, None, &[scope]).unwrap();
+        for (tool, path) in [("get_user_details", ""), ("list_my_messages", "/messages")] {
+            let tool = BUILT_IN_TOOLS.iter().find(|built_in| built_in.name == tool).unwrap();
+            let is_accepted = accepted_permissions(scope_of(tool)).any(|accepted| accepted == scope);
+            assert_eq!(graph.get(path, &[]).await.is_ok(), is_accepted, "{path} with {scope}");
+            let offered = site.tools(&site.setup.tenant.token(ALICE)).await.iter().any(|name| name == tool.name);
+            assert_eq!(offered, is_accepted, "{} with {scope}", tool.name);
+            if offered {
+                let result = call(&site, tool.name, json!({})).await;
+                assert!(result["isError"] != true && result["structuredContent"].is_object(), "{scope}: {result}");
+            }
+        }
     }
 }

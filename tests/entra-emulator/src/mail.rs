@@ -20,7 +20,14 @@ use crate::{
 };
 
 const READ: Permissions = Permissions {
-    own: &["Mail.Read", "Mail.ReadBasic", "Mail.ReadWrite"],
+    own: &[
+        "Mail.Read",
+        "Mail.Read.Shared",
+        "Mail.ReadBasic",
+        "Mail.ReadBasic.Shared",
+        "Mail.ReadWrite",
+        "Mail.ReadWrite.Shared",
+    ],
     others: &[],
     application: &["Mail.Read", "Mail.ReadBasic.All", "Mail.ReadWrite"],
     denied,

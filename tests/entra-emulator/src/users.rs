@@ -13,8 +13,20 @@ use crate::{
     state::Shared,
 };
 
+/// The permission that shows a part of a profile.
+const BASIC: &str = "User.ReadBasic.All";
+/// Members that it shows as null.
+const NOT_BASIC: [&str; 5] = ["businessPhones", "jobTitle", "mobilePhone", "officeLocation", "preferredLanguage"];
 const PROFILE: Permissions = Permissions {
-    own: &["User.Read", "User.ReadWrite", "User.Read.All", "Directory.Read.All"],
+    own: &[
+        "User.Read",
+        "User.ReadWrite",
+        "User.ReadBasic.All",
+        "User.Read.All",
+        "User.ReadWrite.All",
+        "Directory.Read.All",
+        "Directory.ReadWrite.All",
+    ],
     others: &["User.ReadBasic.All", "User.Read.All", "Directory.Read.All"],
     application: &["User.Read.All", "User.ReadBasic.All", "Directory.Read.All"],
     denied: GraphError::denied,
@@ -49,7 +61,7 @@ pub(crate) async fn profile(
     options: Options,
 ) -> Result<Json<Value>, GraphError> {
     let user = caller.user(&target, &PROFILE)?;
-    let profile = json!({
+    let mut profile = json!({
         "@odata.context": format!("{}/v1.0/$metadata#users/$entity", shared.graph),
         "businessPhones": user.business_phones,
         "displayName": user.display_name,
@@ -63,6 +75,11 @@ pub(crate) async fn profile(
         "userPrincipalName": user.user_principal_name,
         "id": user.oid,
     });
+    if !PROFILE.own.iter().any(|one| *one != BASIC && caller.has(one)) {
+        for name in NOT_BASIC {
+            profile[name] = Value::Null;
+        }
+    }
     Ok(Json(select(profile, &options)))
 }
 

@@ -53,8 +53,73 @@ pub(super) fn take_user(arguments: &mut JsonObject) -> Result<Option<String>, In
     read(named).map(|Named { user }| user)
 }
 
+/// Refuses an argument that the schema does not have. Names those that it has, and those of them that must be given, too.
+///
+/// A user's argument `user` passes: Graph's part tells users about it.
+pub(super) fn check_names(arguments: &JsonObject, schema: &JsonObject) -> Result<(), InvalidArgument> {
+    let known: Vec<&String> =
+        schema.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name).collect();
+    let Some(unknown) = arguments.keys().find(|name| *name != "user" && !known.contains(name)) else { return Ok(()) };
+    let expected = match known.as_slice() {
+        [] => "there are no fields".to_owned(),
+        known => format!("expected {}", quoted(known, " or ")),
+    };
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let missing: Vec<&str> = required.filter(|name| !arguments.contains_key(*name)).collect();
+    let missing = match missing.as_slice() {
+        [] => String::new(),
+        missing => format!("; give the required {}", quoted(missing, " and ")),
+    };
+    Err(InvalidArgument(format!("The argument {unknown}: unknown field `{unknown}`, {expected}{missing}.")))
+}
+
+fn quoted(names: &[impl AsRef<str>], between: &str) -> String {
+    names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(between)
+}
+
 /// The arguments of a call; an error names the first of them that is wrong.
 pub(super) fn read<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, InvalidArgument> {
     serde_path_to_error::deserialize(Value::Object(arguments))
         .map_err(|error| InvalidArgument(format!("The argument {}: {}.", error.path(), error.inner())))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_argument_is_told_with_those_that_are_known_and_those_that_are_missing() {
+        let users = "The argument users: unknown field `users`, ";
+        for (properties, required, arguments, told) in [
+            (json!({}), json!([]), json!({}), None),
+            (json!({}), json!([]), json!({ "users": 1 }), Some("there are no fields.")),
+            // Refused elsewhere.
+            (json!({}), json!([]), json!({ "user": 1 }), None),
+            (json!({ "top": {} }), json!([]), json!({ "top": 1 }), None),
+            (json!({ "top": {} }), json!([]), json!({ "users": 1 }), Some("expected `top`.")),
+            (json!({ "top": {} }), json!([]), json!({ "user": 1, "users": 1 }), Some("expected `top`.")),
+            // An absent one is told when Graph is asked.
+            (json!({ "user": {} }), json!(["user"]), json!({}), None),
+            (json!({ "user": {} }), json!(["user"]), json!({ "users": 1, "user": 1 }), Some("expected `user`.")),
+            (
+                json!({ "user": {} }),
+                json!(["user"]),
+                json!({ "users": 1 }),
+                Some("expected `user`; give the required `user`."),
+            ),
+            (
+                json!({ "top": {}, "user": {} }),
+                json!(["user"]),
+                json!({ "top": 1, "users": 1 }),
+                Some("expected `top` or `user`; give the required `user`."),
+            ),
+        ] {
+            let schema = json!({ "properties": properties, "required": required });
+            let checked = check_names(arguments.as_object().unwrap(), schema.as_object().unwrap());
+            let told = told.map(|told| format!("{users}{told}"));
+            assert_eq!(checked.err().map(|error| error.to_string()), told, "{schema} {arguments}");
+        }
+    }
 }

@@ -57,7 +57,15 @@ impl GraphOffer {
         }
     }
 
-    /// The answer of a tool to these arguments.
+    /// Tools as this caller sees them, in the order of [`Self::tools`].
+    fn offered_to(&self, principal: &Principal) -> &Arc<Offered> {
+        match principal {
+            Principal::User(_) => &self.to_users,
+            Principal::Application(_) => &self.to_applications,
+        }
+    }
+
+    /// The answer of a tool to these arguments, whose names are checked already.
     async fn run(&self, tool: &dyn AnyTool, call: &Call, mut arguments: JsonObject) -> Result<Value, ToolError> {
         let user = arguments::take_user(&mut arguments)?;
         let delegated = tool.built_in().permissions.delegated;
@@ -73,19 +81,20 @@ impl Offer for GraphOffer {
     }
 
     async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable> {
-        Ok(Arc::clone(match principal {
-            Principal::User(_) => &self.to_users,
-            Principal::Application(_) => &self.to_applications,
-        }))
+        Ok(Arc::clone(self.offered_to(principal)))
     }
 
     async fn call(&self, call: Call) -> Reply {
         let Operation::Tool { name, arguments } = &call.operation else {
             return Reply::Failed(Failure::not_found(&call.operation));
         };
-        let Some(tool) = self.tools.iter().find(|tool| tool.built_in().name == name.as_str()) else {
+        let mut tools = self.tools.iter().zip(&self.offered_to(&call.principal).tools);
+        let Some((tool, offered)) = tools.find(|(tool, _)| tool.built_in().name == name.as_str()) else {
             return Reply::Failed(Failure::not_found(&call.operation));
         };
+        if let Err(error) = arguments::check_names(arguments, &offered.input_schema) {
+            return ToolError::from(error).into();
+        }
         match self.run(*tool, &call, arguments.clone()).await {
             Ok(output) => Reply::structured(output),
             Err(error) => error.into(),

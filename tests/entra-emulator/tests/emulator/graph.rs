@@ -52,6 +52,16 @@ async fn each_resource_needs_its_scope() {
 }
 
 #[tokio::test]
+async fn a_basic_permission_shows_a_part_of_the_profile_unless_another_shows_the_whole() {
+    let world = World::new();
+    for (scopes, phones) in [("User.ReadBasic.All", Value::Null), ("User.ReadBasic.All User.Read", json!([]))] {
+        let (status, me) = world.graph("/me", &world.graph_token("alice", scopes)).await;
+        assert_eq!((status, &me["userPrincipalName"]), (200, &json!("alice@contoso.com")), "{scopes}");
+        assert_eq!(me.get("businessPhones"), Some(&phones), "{scopes}");
+    }
+}
+
+#[tokio::test]
 async fn an_application_reads_users_by_its_role_and_has_no_me() {
     let world = World::new();
     let token = &world.graph_application_token().await;
