@@ -14,6 +14,8 @@ use crate::offer::{Offered, OfferedTool};
 pub enum Verdict {
     /// A grant allows the call.
     Allowed {
+        /// Name of the tool.
+        tool: String,
         /// The grant.
         rule: Rule,
         /// The access to Graph that it gives.
@@ -54,7 +56,9 @@ fn judge_call(permissions: &Permissions, tool: &OfferedTool) -> Verdict {
         return Verdict::NeedGroups(ids);
     }
     match permissions.decide(tool.operation()) {
-        Decision::Allowed { mapping, grant, graph } => Verdict::Allowed { rule: Rule::grant(&mapping, &grant), graph },
+        Decision::Allowed { mapping, grant, graph } => {
+            Verdict::Allowed { tool: tool.name.clone(), rule: Rule::grant(&mapping, &grant), graph }
+        }
         Decision::Refused(cause) => Verdict::Refused(Refusal {
             tool: tool.name.clone(),
             cause,

@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::json_rpc::{ErrorValue, code};
 use crate::strict_json;
 
+/// The members of a message. rmcp takes a message with some others for one of another kind.
+const MEMBERS: [&str; 4] = ["jsonrpc", "id", "method", "params"];
+
 /// One JSON-RPC message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
@@ -134,10 +137,15 @@ impl Message {
                 "the body is no JSON-RPC 2.0 request or notification; send an object with jsonrpc \"2.0\" and a method",
             ));
         };
+        if let Some(unknown) =
+            value.as_object().and_then(|message| message.keys().find(|name| !MEMBERS.contains(&&***name)))
+        {
+            return Err(invalid(&format!("a request or notification has no member {unknown:?}; leave it out")));
+        }
         let id = match value.get("id") {
             None => None,
-            Some(id) if id.is_string() || id.is_i64() || id.is_u64() => Some(id.clone()),
-            Some(_) => return Err(invalid("the id of a request is a string or an integer")),
+            Some(id) if id.is_string() || id.is_i64() => Some(id.clone()),
+            Some(_) => return Err(invalid("the id of a request is a string or an integer of 64 bits")),
         };
         if value.get("params").is_some_and(|params| !params.is_object()) {
             return Err(invalid("params is an object, or absent"));
@@ -226,10 +234,26 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":9223372036854775808,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","error":{"code":1,"message":"a"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","else":null}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized","result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":7}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#,
         ] {
             assert_eq!(refused(body), ("invalid_message", -32600), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_request_is_any_integer_that_rmcp_reads() {
+        for id in [i64::MIN, -1, 0, i64::MAX] {
+            let request = json!({"jsonrpc": "2.0", "id": id, "method": "ping"}).to_string();
+            let (message, anew) = Message::parse(request.as_bytes()).unwrap();
+            assert_eq!(message.id, Some(json!(id)));
+            let read: rmcp::model::ClientJsonRpcMessage = serde_json::from_str(&anew).unwrap();
+            assert!(matches!(read, rmcp::model::JsonRpcMessage::Request(_)), "{read:?}");
         }
     }
 

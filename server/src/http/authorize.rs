@@ -20,7 +20,7 @@ use crate::authorize::json_rpc;
 use crate::authorize::{self, Message, Permissions, Verdict, judge};
 use crate::entra::{ClaimsChallenge, SignIn};
 use crate::offer::Unavailable;
-use crate::protocol::{Exchange, SignInNeeded};
+use crate::protocol::{Exchange, Granted, SignInNeeded, Target};
 use crate::token::Principal;
 
 /// Judges the message, and asks for the caller's groups if the verdict depends on them.
@@ -42,8 +42,10 @@ pub(super) async fn stage(
         }
         verdict => verdict,
     };
-    let (outcome, access) = match verdict {
-        Verdict::Allowed { rule, graph } => (Outcome::Granted(rule), Some(graph)),
+    let (outcome, granted) = match verdict {
+        Verdict::Allowed { tool, rule, graph } => {
+            (Outcome::Granted(rule), Some(Granted { target: Target::Tool(tool), access: graph }))
+        }
         Verdict::Open => (Outcome::Open, None),
         // rmcp answers -32602, as the specification has it.
         Verdict::UnknownTool => (Outcome::Refused("unknown_tool"), None),
@@ -55,7 +57,7 @@ pub(super) async fn stage(
     };
     trail.decided(outcome);
     let (principal, sign_in) = (Arc::clone(principal), SignInNeeded::default());
-    Ok(Exchange { principal, permissions, offered, access, sign_in })
+    Ok(Exchange { principal, permissions, offered, granted, sign_in })
 }
 
 /// The same permissions, once the directory has answered. Refuses where the client can bring about that it can answer,

@@ -81,7 +81,7 @@ pub fn router(gate: Arc<Gate>) -> Router {
     let url = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
     let elsewhere = format!("there is nothing here; the MCP endpoint is {url}");
     let documents = metadata::router(&gate.configuration, &gate.authorization_server);
-    let service = crate::protocol::service(Arc::clone(&gate.offer), limits::MAXIMUM_BODY_BYTES);
+    let service = crate::protocol::service(Arc::clone(&gate.offer));
     let endpoint = service_fn(move |request| {
         let (gate, service) = (Arc::clone(&gate), service.clone());
         async move { Ok::<_, Infallible>(answer_request(&gate, &service, request).await) }

@@ -32,9 +32,9 @@ pub trait Offer: Send + Sync {
 
     /// Answers a call.
     ///
-    /// The future is dropped when the client cancels the call or hangs up. So a read stops with it, and nothing reads on
-    /// for a client that has gone. A write that has been sent must run to its end: spawn it on a tracker that the server's
-    /// stop waits for, as the client of Graph does, and await its handle here.
+    /// The future is dropped when the client hangs up or the request's time limit strikes. So a read stops with it, and
+    /// nothing reads on for a client that has gone. A write that has been sent must run to its end: spawn it on a tracker
+    /// that the server's stop waits for, as the client of Graph does, and await its handle here.
     async fn call(&self, call: Call) -> Reply;
 }
 
@@ -45,9 +45,9 @@ pub struct About {
     pub title: String,
     /// Words about the use of the offer, for models.
     pub instructions: String,
-    /// True if there may be prompts.
+    /// True if there may be prompts. Over HTTP, clients cannot list or get them yet: their methods are unknown there.
     pub prompts: bool,
-    /// True if there may be resources.
+    /// True if there may be resources. Over HTTP, clients cannot list or read them yet, either.
     pub resources: bool,
 }
 

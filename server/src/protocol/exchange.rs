@@ -6,8 +6,7 @@ use mcp_entra_policy::GraphAccess;
 
 use crate::authorize::Permissions;
 use crate::entra::SignIn;
-use crate::offer::Offered;
-
+use crate::offer::{Offered, Operation};
 use crate::token::Principal;
 
 /// A request that has been let in. It travels with the message; nothing else does.
@@ -19,10 +18,42 @@ pub struct Exchange {
     pub permissions: Permissions,
     /// The snapshot of the offer that the request was decided by.
     pub offered: Arc<Offered>,
-    /// The access to Microsoft Graph of a call that a grant allows. Absent for any other request.
-    pub access: Option<GraphAccess>,
+    /// The call that a grant allows. Absent for any other request.
+    pub granted: Option<Granted>,
     /// The slot for a sign-in that the answer takes.
     pub sign_in: SignInNeeded,
+}
+
+/// A call that a grant allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The target that was decided about. A call of any other is not granted.
+    pub target: Target,
+    /// The access to Microsoft Graph that the grant gives.
+    pub access: GraphAccess,
+}
+
+/// The target of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The tool of this name.
+    Tool(String),
+    /// The prompt of this name.
+    Prompt(String),
+    /// The resource of this URI.
+    Resource(String),
+}
+
+impl Target {
+    /// True if this operation uses the target.
+    pub(super) fn is_of(&self, operation: &Operation) -> bool {
+        match (self, operation) {
+            (Self::Tool(target), Operation::Tool { name, .. })
+            | (Self::Prompt(target), Operation::Prompt { name, .. }) => target == name,
+            (Self::Resource(target), Operation::Resource { uri }) => target == uri,
+            (Self::Tool(_) | Self::Prompt(_) | Self::Resource(_), _) => false,
+        }
+    }
 }
 
 /// A slot through which the protocol says that the user must sign in again. The transport may know a better way to ask

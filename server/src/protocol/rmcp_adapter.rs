@@ -1,11 +1,14 @@
 //! The bridge between rmcp and an offer: lists by the caller's permissions, calls as they were granted.
 
+use std::any::Any;
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use mcp_entra_policy::Operation as Use;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
@@ -31,17 +34,20 @@ use crate::offer::{
 const DEFECT: &str =
     "the request carries no verified caller and grant; report this defect to the developers of this server";
 
+const PANIC: &str = "the call ended in a panic; report this defect to the developers of this server";
+
 /// MCP over HTTP, behind everything that lets requests in.
 pub type HttpService = BoxCloneSyncService<Request, Response, Infallible>;
 
 /// One sessionless endpoint for both eras of the protocol, so that replicas share nothing. Requests carry an
 /// [`Exchange`].
-pub fn service(offer: Arc<dyn Offer>, maximum_body_bytes: usize) -> HttpService {
-    // rmcp's own check of Host knows loopback only; it has been made before.
+pub fn service(offer: Arc<dyn Offer>) -> HttpService {
+    // rmcp's own check of Host knows loopback only; it has been made before. So has the check of the body's size: numbers
+    // like `1e15` grow when a message is serialised anew, so that a second limit could refuse what the first one accepted.
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(false)
         .with_json_response(true)
-        .with_max_request_body_bytes(maximum_body_bytes)
+        .with_max_request_body_bytes(usize::MAX)
         .disable_allowed_hosts();
     let handler = Handler { offer };
     let service =
@@ -67,6 +73,12 @@ fn defect() -> ErrorData {
     ErrorData::internal_error(DEFECT, None)
 }
 
+/// The payload of a panic can quote anything: it stands in no log line and in no answer.
+fn panicked(_: Box<dyn Any + Send>) -> ErrorData {
+    tracing::error!("{PANIC}");
+    ErrorData::internal_error(PANIC, None)
+}
+
 /// The entries that the caller may use. They differ between callers, so that nobody may share a list in a cache: rmcp
 /// says so (`cacheScope: private`) of its own accord.
 fn allowed<'a, T, U>(
@@ -79,18 +91,22 @@ fn allowed<'a, T, U>(
 }
 
 impl Handler {
-    /// Calls the offer. rmcp cancels its token when the client cancels the request or hangs up: the call ends with it, and
-    /// nobody reads the error.
+    /// Calls the offer as the grant says. rmcp cancels its token when the client hangs up or the time limit strikes: the call
+    /// ends with it, and nobody reads the error. A cancellation that is POSTed reaches no other request: there are no sessions.
+    ///
+    /// rmcp runs this in a task of its own, where a panic would leave the request without an answer.
     async fn call(&self, operation: Operation, input: Input, context: &Context) -> Result<Answered, ErrorData> {
         let exchange = exchange(context)?;
         if !exchange.offered.has(&operation) {
             return Err(failed(Failure::not_found(&operation)));
         }
         let is_tool = matches!(operation, Operation::Tool { .. });
-        let access = exchange.access.ok_or_else(defect)?;
-        let call = Call { operation, principal: Arc::clone(&exchange.principal), access, input };
-        let reply = context.ct.run_until_cancelled(self.offer.call(call)).await;
-        match reply.ok_or_else(|| ErrorData::internal_error("the request was cancelled", None))? {
+        let granted =
+            exchange.granted.as_ref().filter(|granted| granted.target.is_of(&operation)).ok_or_else(defect)?;
+        let call = Call { operation, principal: Arc::clone(&exchange.principal), access: granted.access, input };
+        let calling = AssertUnwindSafe(self.offer.call(call)).catch_unwind();
+        let reply = context.ct.run_until_cancelled(calling).await;
+        match reply.ok_or_else(|| ErrorData::internal_error("the request was cancelled", None))?.map_err(panicked)? {
             Reply::Complete(result) => Ok(Answered::Complete(result)),
             Reply::InputRequired(required) => input_required(required).map(Answered::InputRequired),
             Reply::SignIn(sign_in, text) => {

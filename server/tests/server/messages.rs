@@ -135,6 +135,35 @@ async fn a_body_above_128_kibibytes_is_refused_with_or_without_a_declared_length
 }
 
 #[tokio::test]
+async fn a_call_that_grows_when_it_is_serialised_anew_is_executed() {
+    let site = Setup::new().start().await;
+    let numbers = vec!["1e15"; 9_900].join(",");
+    let call = format!(
+        r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"get_user_details","_meta":{{"x":[{numbers}]}}}}}}"#
+    );
+    let response = send(&site, call).await;
+    assert_eq!((response.status().as_u16(), &site.audit_of(&response).await["reason"]), (200, &json!("granted")));
+    assert_eq!(response.json::<Value>().await.unwrap()["result"]["isError"], json!(false));
+}
+
+#[tokio::test]
+async fn a_call_that_rmcp_would_read_otherwise_is_refused_and_not_recorded_as_granted() {
+    let site = Setup::new().start().await;
+    for (id, members) in [
+        ("9223372036854775808", ""),
+        ("18446744073709551615", ""),
+        ("7", r#","result":{}"#),
+        ("7", r#","error":{"code":1,"message":"a"}"#),
+        ("7", r#","else":1"#),
+    ] {
+        let call = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"get_user_details"}}{members}}}"#
+        );
+        assert_eq!(refusal(&site, &call).await, (400, -32600, "invalid_message".into()), "{call}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_of_very_many_values_is_refused() {
     let site = Setup::new().start().await;
     let ping = |values: usize| {

@@ -15,7 +15,7 @@ use mcp_entra_server::offer::{
     OfferedTool, Operation, PromptArgument, Reply, Unavailable,
 };
 use mcp_entra_server::policy::PolicyStore;
-use mcp_entra_server::protocol::{self, Exchange, HttpService, SignInNeeded};
+use mcp_entra_server::protocol::{self, Exchange, Granted, HttpService, SignInNeeded, Target};
 use mcp_entra_server::token::Principal;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -70,6 +70,7 @@ impl Offer for Scripted {
                     Reply::InputRequired(InputRequired { requests, state: Some("asked".into()) })
                 }
                 "asks" => Reply::structured(json!(call.input.responses)),
+                "panics" => panic!("a secret"),
                 "signs_in" => Reply::SignIn(SignIn::Anew, "Sign in again.".into()),
                 _ => Reply::Failed(Failure { code: -32000, message: "It is broken.".into() }),
             },
@@ -89,9 +90,11 @@ fn offered() -> Offered {
         input_schema: Arc::new(object(json!({ "type": "object" }))),
         ..OfferedTool::default()
     };
-    let mut tools: Vec<OfferedTool> =
-        ["asks", "broken", "echo", "hangs", "signs_in", "writes"].into_iter().map(tool).collect();
-    tools.last_mut().unwrap().writes = true;
+    let mut tools: Vec<OfferedTool> = ["asks", "broken", "echo", "hangs", "panics", "signs_in", "writes", "writes_too"]
+        .into_iter()
+        .map(tool)
+        .collect();
+    tools.iter_mut().filter(|tool| tool.name.starts_with("writes")).for_each(|tool| tool.writes = true);
     Offered {
         tools,
         prompts: vec![OfferedPrompt {
@@ -105,10 +108,10 @@ fn offered() -> Offered {
     }
 }
 
-/// The policy that grants everything that a prefix may grant, but for secrets.
+/// The policy that grants everything that a prefix may grant, but for secrets, and one tool that writes by name.
 async fn policy() -> PolicyStore {
     let patterns = |name: &str| vec![Pattern(name.into())];
-    let mut grant = grant_to_readers(&["*"]);
+    let mut grant = grant_to_readers(&["*", "writes"]);
     grant.allow.prompts = patterns("*");
     grant.allow.resources = patterns("memo://*");
     let folder = tempfile::tempdir().unwrap();
@@ -119,11 +122,24 @@ async fn policy() -> PolicyStore {
     policy
 }
 
+/// The target of a call.
+fn target(method: &str, params: &Value) -> Option<Target> {
+    let member = |name: &str| params[name].as_str().unwrap().to_owned();
+    match method {
+        "tools/call" => Some(Target::Tool(member("name"))),
+        "prompts/get" => Some(Target::Prompt(member("name"))),
+        "resources/read" => Some(Target::Resource(member("uri"))),
+        _ => None,
+    }
+}
+
 /// The protocol before a scripted offer.
 struct Stage {
     offer: Arc<Scripted>,
     service: HttpService,
     exchange: Exchange,
+    /// The access that every call is granted; absent where none is.
+    access: Option<GraphAccess>,
 }
 
 impl Stage {
@@ -134,18 +150,25 @@ impl Stage {
             permissions: policy().await.permissions(Arc::clone(principal.caller())),
             offered: offer.snapshot(&principal).await.unwrap(),
             principal,
-            access: Some(GraphAccess::OnBehalfOf),
+            granted: None,
             sign_in: SignInNeeded::default(),
         };
-        Self { service: protocol::service(Arc::clone(&offer) as Arc<dyn Offer>, 128 * 1024), offer, exchange }
+        let service = protocol::service(Arc::clone(&offer) as Arc<dyn Offer>);
+        Self { service, offer, exchange, access: Some(GraphAccess::OnBehalfOf) }
     }
 
-    fn request(&self, method: &str, mut params: Value, modern: bool) -> Request {
+    fn request(&self, method: &str, params: Value, modern: bool) -> Request {
+        let target = target(method, &params);
+        let granted = self.access.zip(target).map(|(access, target)| Granted { target, access });
+        self.request_granted(granted, method, params, modern)
+    }
+
+    fn request_granted(&self, granted: Option<Granted>, method: &str, mut params: Value, modern: bool) -> Request {
         let mut request = Request::post("/mcp")
             .header("host", "scripted")
             .header("accept", "application/json, text/event-stream")
             .header("content-type", "application/json")
-            .extension(self.exchange.clone());
+            .extension(Exchange { granted, ..self.exchange.clone() });
         if modern {
             params["_meta"] = json!({
                 "io.modelcontextprotocol/protocolVersion": PROTOCOL,
@@ -195,7 +218,11 @@ async fn an_offer_is_described_as_it_says() {
 async fn lists_show_what_the_caller_may_use_and_are_private() {
     let stage = Stage::new().await;
     let tools = stage.ask("tools/list", json!({})).await;
-    assert_eq!(names(&tools, "tools", "name"), ["asks", "broken", "echo", "hangs", "signs_in"], "no tool that writes");
+    let expected = ["asks", "broken", "echo", "hangs", "panics", "signs_in", "writes"];
+    assert_eq!(names(&tools, "tools", "name"), expected, "a tool that writes is granted by its name alone");
+    for tool in tools["result"]["tools"].as_array().unwrap() {
+        assert_eq!(tool["annotations"]["readOnlyHint"], tool["name"] != "writes", "{tool}");
+    }
     assert_eq!(tools["result"]["cacheScope"], "private");
     let prompts = stage.ask("prompts/list", json!({})).await;
     assert_eq!(names(&prompts, "prompts", "name"), ["greet"]);
@@ -239,7 +266,7 @@ async fn what_is_not_offered_or_not_granted_does_not_reach_the_offer() {
         assert!(answer["error"]["message"].as_str().unwrap().ends_with(" not found"), "{answer}");
     }
     // A way in that forgets to decide lets nobody in.
-    stage.exchange.access = None;
+    stage.access = None;
     let calls = [
         ("tools/call", json!({ "name": "echo" })),
         ("prompts/get", json!({ "name": "greet" })),
@@ -256,6 +283,35 @@ async fn what_is_not_offered_or_not_granted_does_not_reach_the_offer() {
         assert_eq!(answer["error"]["code"], -32603, "{answer}");
     }
     assert_eq!(stage.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_grant_of_one_target_is_none_of_another() {
+    let stage = Stage::new().await;
+    let tool = |name: &str| Target::Tool(name.into());
+    for (target, method, params) in [
+        (tool("asks"), "tools/call", json!({ "name": "echo" })),
+        (Target::Prompt("echo".into()), "tools/call", json!({ "name": "echo" })),
+        (tool("greet"), "prompts/get", json!({ "name": "greet" })),
+        (tool("memo://one"), "resources/read", json!({ "uri": "memo://one" })),
+        (Target::Resource("secret://two".into()), "resources/read", json!({ "uri": "memo://one" })),
+    ] {
+        let granted = Some(Granted { target, access: GraphAccess::OnBehalfOf });
+        let answer = stage.send(stage.request_granted(granted, method, params, true)).await;
+        assert_eq!(answer["error"]["code"], -32603, "{answer}");
+    }
+    assert_eq!(stage.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_offer_is_answered_at_once_and_says_nothing_of_its_payload() {
+    let stage = Stage::new().await;
+    for modern in [true, false] {
+        let answering = stage.send(stage.request("tools/call", json!({ "name": "panics" }), modern));
+        let answer = tokio::time::timeout(PATIENCE, answering).await.expect("an answer");
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(7), &json!(-32603)), "{answer}");
+        assert!(!answer.to_string().contains("a secret"), "{answer}");
+    }
 }
 
 #[tokio::test]
