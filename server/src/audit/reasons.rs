@@ -23,6 +23,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("bound_token", "the token is bound to a key (`cnf`), which a bearer does not prove to have"),
     ("client_not_allowed", "the client is not among `spec.entra.allowedClients`"),
     ("critical_header", "the token's header has critical extensions (`crit`)"),
+    ("defect", "this server did not do what its own stages rely on: report it to its developers"),
     ("denied", "a deny forbids it, which `rule` names"),
     ("expired", "the token has expired"),
     ("graph_token", "a token for Microsoft Graph"),

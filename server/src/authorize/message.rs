@@ -111,6 +111,11 @@ impl Method {
         }
     }
 
+    /// True if the verdict or the answer depends on what is offered.
+    pub fn depends_on_offer(&self) -> bool {
+        matches!(self, Self::ListTools | Self::CallTool { .. })
+    }
+
     /// The tool that is asked for, if any.
     pub fn tool(&self) -> Option<&str> {
         match self {

@@ -15,7 +15,7 @@ const MAXIMUM_TEXT_BYTES: usize = 64 * 1024;
 
 /// The answer of a stage that lets a request no further.
 pub(super) struct Refusal {
-    /// The outcome for the audit log; none where nothing was judged yet.
+    /// The outcome for the audit log; none where nothing was judged yet, or the trail has it already.
     outcome: Option<Outcome>,
     /// The answer, boxed since every stage may return it.
     response: Box<Response>,
@@ -24,16 +24,11 @@ pub(super) struct Refusal {
 impl Refusal {
     /// A refusal for this stable reason.
     pub(super) fn new(reason: &'static str, response: Response) -> Self {
-        Self::of(Outcome::Refused(reason), response)
+        Self { outcome: Some(Outcome::Refused(reason)), response: Box::new(response) }
     }
 
-    /// A refusal with this outcome.
-    pub(super) fn of(outcome: Outcome, response: Response) -> Self {
-        Self { outcome: Some(outcome), response: Box::new(response) }
-    }
-
-    /// An answer before anything is judged, which has no line in the audit log.
-    pub(super) fn unjudged(response: Response) -> Self {
+    /// An answer alone: nothing is judged yet, or the trail has the outcome already.
+    pub(super) fn answer_only(response: Response) -> Self {
         Self { outcome: None, response: Box::new(response) }
     }
 

@@ -30,7 +30,10 @@ pub(super) async fn stage(
     principal: &Arc<Principal>,
     message: &Message,
 ) -> Result<Exchange, Refusal> {
-    let offered = gate.offer.snapshot(principal).await.map_err(unavailable)?;
+    let offered = match message.method.depends_on_offer() {
+        true => gate.offer.snapshot(principal).await.map_err(unavailable)?,
+        false => Arc::default(),
+    };
     let mut permissions = gate.policy.permissions(Arc::clone(principal.caller()));
     if gate.groups.is_some() {
         permissions = permissions.with_directory(gate.configuration.graph.access);
@@ -51,8 +54,8 @@ pub(super) async fn stage(
         Verdict::UnknownTool => (Outcome::Refused("unknown_tool"), None),
         Verdict::NeedGroups(_) => return Err(defect()),
         Verdict::Refused(refusal) => {
-            let response = Refused { gate, trail, principal, message }.answer(&refusal).await;
-            return Err(Refusal::of(refusal.outcome(), response));
+            let refused = Refused { gate, trail, principal, message };
+            return Err(refused.record(&refusal).await);
         }
     };
     trail.decided(outcome);
@@ -82,14 +85,15 @@ async fn with_groups(
     }
 }
 
-/// A stage before this one, or [`judge`], broke its promise.
 fn unavailable(error: Unavailable) -> Refusal {
     Refusal::new("offer_unavailable", answer::try_later(&error.to_string()))
 }
 
+/// The answer if [`judge`] asks for groups a second time, or without a directory.
 fn defect() -> Refusal {
     let text = "the groups of the caller were asked for in vain; report this defect to the developers of this server";
-    Refusal::unjudged(answer::problem(StatusCode::INTERNAL_SERVER_ERROR, text))
+    tracing::error!("{text}");
+    Refusal::new("defect", answer::problem(StatusCode::INTERNAL_SERVER_ERROR, text))
 }
 
 /// A refused call, about to be answered.
@@ -101,6 +105,12 @@ struct Refused<'a> {
 }
 
 impl Refused<'_> {
+    /// Records the refusal, and returns its answer to come: a client that hangs up before it is ready leaves its line.
+    fn record(&self, refusal: &authorize::Refusal) -> impl Future<Output = Refusal> {
+        self.trail.decided(refusal.outcome());
+        async { Refusal::answer_only(self.answer(refusal).await) }
+    }
+
     async fn answer(&self, refusal: &authorize::Refusal) -> Response {
         let (configuration, challenge) = (&self.gate.configuration, &self.gate.challenge);
         match &refusal.cause {
@@ -122,5 +132,94 @@ impl Refused<'_> {
         }
         let text = refusal.text_without_sign_in(configuration, self.principal.accepts_claims_challenge());
         Json(json_rpc::tool_error(self.message.answer_id(), &text)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mcp_entra_policy::{Caller, CallerKind, Groups, MappingReference, Registration};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::authorize::{GroupSource, Method};
+    use crate::http::fixture::{self, Lines, OfferAway};
+    use crate::token::Application;
+
+    const SOON: Duration = Duration::from_secs(30);
+
+    fn principal() -> Arc<Principal> {
+        let caller = Caller {
+            kind: CallerKind::Application,
+            registration: Registration::Unknown,
+            client_id: "client".into(),
+            roles: [].into(),
+            groups: Groups::Known([].into()),
+            scopes: [].into(),
+            authentication_contexts: [].into(),
+        };
+        let (tenant_id, object_id) = ("tenant".into(), "object".into());
+        Arc::new(Principal::Application(Application { tenant_id, object_id, caller: Arc::new(caller), expires_at: 0 }))
+    }
+
+    fn message(method: Method) -> Message {
+        Message { id: Some(json!(7)), method }
+    }
+
+    fn call() -> Message {
+        message(Method::CallTool { tool: "echo".into() })
+    }
+
+    /// The audit line of a request whose stages do this.
+    async fn line(stages: impl AsyncFnOnce(&Gate, &Trail)) -> Value {
+        let lines = Lines::default();
+        let gate = fixture::gate(Arc::new(OfferAway), Arc::default(), lines.clone());
+        let recording = gate.audit.begin("id".into(), SOON).await.unwrap();
+        recording.trail().authenticated(principal());
+        stages(&gate, &recording.trail()).await;
+        drop(recording);
+        gate.audit.end(SOON).await.unwrap();
+        lines.only()
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_recorded_although_the_client_hangs_up_before_its_answer() {
+        let line = line(async |gate, trail| {
+            let mapping = MappingReference { namespace: None, name: "mapping".into() };
+            let refusal = authorize::Refusal {
+                tool: "echo".into(),
+                cause: Cause::AuthenticationContextMissing { mapping, grant: "stepped".into(), context: "c1".into() },
+                caller: CallerKind::Application,
+                groups: GroupSource::Token,
+            };
+            drop(Refused { gate, trail, principal: &principal(), message: &call() }.record(&refusal));
+        });
+        let line = line.await;
+        assert_eq!((&line["reason"], &line["rule"]["grant"]), (&json!("insufficient_claims"), &json!("stepped")));
+    }
+
+    #[tokio::test]
+    async fn a_defect_has_its_line() {
+        let line = line(async |_, trail| assert_eq!(defect().recorded(trail).status(), 500)).await;
+        assert_eq!(line["reason"], "defect");
+    }
+
+    #[tokio::test]
+    async fn an_offer_that_is_away_fails_what_depends_on_it_alone() {
+        for method in
+            [Method::Initialize, Method::Discover, Method::Ping, Method::Notification("notifications/initialized")]
+        {
+            let message = message(method);
+            let line = line(async |gate, trail| assert!(stage(gate, trail, &principal(), &message).await.is_ok()));
+            assert_eq!(line.await["reason"], "authenticated", "{message:?}");
+        }
+        for message in [message(Method::ListTools), call()] {
+            let line = line(async |gate, trail| {
+                let refusal = stage(gate, trail, &principal(), &message).await.err().unwrap();
+                assert_eq!(refusal.recorded(trail).status(), 503);
+            });
+            assert_eq!(line.await["reason"], "offer_unavailable", "{message:?}");
+        }
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn stage(gate: &Gate, parts: &Parts) -> Result<HeaderMap, Refus
     let empty = service_fn(|_| ready(Ok::<_, Infallible>(Response::new(()))));
     let Ok(told) = cors.layer(empty).oneshot(asked).await;
     match parts.method {
-        Method::OPTIONS => Err(Refusal::unjudged(told.map(|()| Body::empty()))),
+        Method::OPTIONS => Err(Refusal::answer_only(told.map(|()| Body::empty()))),
         _ => Ok(told.into_parts().0.headers),
     }
 }

@@ -14,6 +14,8 @@ mod challenged;
 pub mod client_address;
 mod connections;
 pub mod cors;
+#[cfg(test)]
+mod fixture;
 mod held;
 mod limits;
 pub mod listener;
@@ -32,7 +34,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use mcp_entra_policy::ServerConfiguration;
 use tower::service_fn;
@@ -103,8 +105,16 @@ async fn judge_and_answer(gate: &Gate, service: &HttpService, request: Request, 
     // In a box, so that all stages together are moved as a pointer, and compilers need not look into it.
     let passing: Passing<'_> = Box::pin(pass(gate, service, &trail, request, &mut headers));
     let mut answer = passing.await.unwrap_or_else(|refusal| refusal.recorded(&trail));
-    answer.headers_mut().extend(headers);
+    add(answer.headers_mut(), headers);
     answer
+}
+
+/// Adds headers to those of an answer. Each replaces one of its name, but for `Vary`: every value of it counts.
+fn add(answer: &mut HeaderMap, mut headers: HeaderMap) {
+    if let Some(vary) = headers.remove(header::VARY) {
+        answer.append(header::VARY, vary);
+    }
+    answer.extend(headers);
 }
 
 /// A request on its way through the stages.
@@ -131,4 +141,23 @@ async fn pass(
     let exchange = authorize::stage(gate, trail, &principal, &message).await?;
     let answer = protocol::stage(service, Request::from_parts(parts, body), &exchange).await;
     Ok(sign_in::stage(gate, trail, &exchange, answer).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn added_headers_replace_those_of_an_answer_but_for_vary() {
+        let map = |headers: [(header::HeaderName, &'static str); 2]| -> HeaderMap {
+            headers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect()
+        };
+        let mut answer = map([(header::VARY, "accept"), (header::ACCESS_CONTROL_ALLOW_ORIGIN, "a")]);
+        add(&mut answer, map([(header::VARY, "origin"), (header::ACCESS_CONTROL_ALLOW_ORIGIN, "b")]));
+        let values = |name| Vec::from_iter(answer.get_all(name));
+        assert_eq!(values(header::VARY), ["accept", "origin"]);
+        assert_eq!(values(header::ACCESS_CONTROL_ALLOW_ORIGIN), ["b"]);
+    }
 }

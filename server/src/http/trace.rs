@@ -56,60 +56,22 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::Mutex;
 
-    use async_trait::async_trait;
     use axum::body::Bytes;
     use axum::http::StatusCode;
     use axum::response::IntoResponse;
     use futures::channel::mpsc::{UnboundedSender, unbounded};
     use http_body_util::BodyExt;
-    use mcp_entra_policy::{ServerConfiguration, ServerStatus};
+    use mcp_entra_policy::ServerStatus;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::audit::{AuditLog, Outcome};
-    use crate::http::challenge::Challenge;
-    use crate::http::origin::Accepted;
-    use crate::http::rate_limit::RateLimits;
-    use crate::offer::{About, Call, Failure, Offer, Offered, Reply, Unavailable};
-    use crate::policy::PolicyStore;
+    use crate::audit::Outcome;
+    use crate::http::fixture::{self, Lines, OfferAway};
     use crate::telemetry::Metrics;
-    use crate::token::{Keys, Principal, TokenValidator};
 
     const SOON: Duration = Duration::from_secs(30);
-
-    /// No request comes as far as an offer.
-    struct NoOffer;
-
-    #[async_trait]
-    impl Offer for NoOffer {
-        fn about(&self) -> About {
-            About::default()
-        }
-
-        async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {
-            Ok(Arc::default())
-        }
-
-        async fn call(&self, call: Call) -> Reply {
-            Reply::Failed(Failure::not_found(&call.operation))
-        }
-    }
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
 
     struct Test {
         gate: Gate,
@@ -119,39 +81,8 @@ mod tests {
 
     impl Test {
         fn new() -> Self {
-            let configuration: ServerConfiguration = serde_json::from_value(json!({
-                "server": { "namespace": "productivity", "name": "graph" },
-                "path": "/mcp",
-                "entra": {
-                    "tenantId": "8f6b0000-0000-4000-8000-000000000001",
-                    "clientId": "1c2d0000-0000-4000-8000-000000000002",
-                    "authority": "https://login.microsoftonline.com", "audiences": [], "requiredScopes": [],
-                    "allowedClients": [], "tokenVersions": ["V2"], "groups": "Resolve",
-                },
-                "graph": {
-                    "baseUrl": "https://graph.microsoft.com", "scopes": [], "tools": [], "access": "OnBehalfOf",
-                },
-                "probe": { "intervalSeconds": 60 },
-            }))
-            .unwrap();
-            let http = crate::http_client::build(None).unwrap();
-            let keys = Arc::new(Keys::new(http, &configuration.entra));
             let (metrics, lines) = (Arc::<Metrics>::default(), Lines::default());
-            let output = Box::new(lines.clone());
-            let audit = AuditLog::start(&configuration.server, configuration.audit, Arc::clone(&metrics), output);
-            let gate = Gate {
-                authorization_server: crate::token::issuer(&configuration.entra),
-                accepted: Accepted::new(&configuration),
-                cors: None,
-                tokens: TokenValidator::new(&configuration, keys),
-                policy: Arc::new(PolicyStore::new("/nowhere".into())),
-                groups: None,
-                offer: Arc::new(NoOffer),
-                rate_limits: RateLimits::new(configuration.rate_limit.per_user),
-                audit: Arc::new(audit.unwrap()),
-                challenge: Challenge::new(&configuration),
-                configuration,
-            };
+            let gate = fixture::gate(Arc::new(OfferAway), Arc::clone(&metrics), lines.clone());
             Self { gate, metrics, lines }
         }
 
@@ -181,8 +112,7 @@ mod tests {
         /// The status in the only line of the audit log.
         async fn recorded_status(self) -> Value {
             self.gate.audit.end(SOON).await.unwrap();
-            let line: Value = serde_json::from_slice(&self.lines.0.lock().unwrap()).unwrap();
-            line["status"].clone()
+            self.lines.only()["status"].clone()
         }
     }
 

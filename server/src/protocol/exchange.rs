@@ -16,7 +16,7 @@ pub struct Exchange {
     pub principal: Arc<Principal>,
     /// The caller's permissions, which lists show.
     pub permissions: Permissions,
-    /// The snapshot of the offer that the request was decided by.
+    /// The snapshot of the offer that the request was decided by. Empty for a request that depends on none.
     pub offered: Arc<Offered>,
     /// The call that a grant allows. Absent for any other request.
     pub granted: Option<Granted>,
