@@ -76,11 +76,17 @@ pub(crate) async fn profile(
         "id": user.oid,
     });
     if !PROFILE.own.iter().any(|one| *one != BASIC && caller.has(one)) {
-        for name in NOT_BASIC {
-            profile[name] = Value::Null;
-        }
+        profile = without(profile, &NOT_BASIC);
     }
     Ok(Json(select(profile, &options)))
+}
+
+/// The profile with null in place of these members.
+fn without(mut profile: Value, names: &[&str]) -> Value {
+    if let Some(members) = profile.as_object_mut() {
+        members.extend(names.iter().map(|name| ((*name).to_owned(), Value::Null)));
+    }
+    profile
 }
 
 /// `GET …/memberOf`
