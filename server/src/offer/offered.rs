@@ -6,7 +6,7 @@ use mcp_entra_policy::Operation;
 
 use super::{JsonObject, call};
 
-/// What is offered to a caller at one moment.
+/// The tools, prompts and resources that are offered to a caller at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Offered {
     /// The tools, by name.

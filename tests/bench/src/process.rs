@@ -12,7 +12,7 @@ const TICKS_A_SECOND: u64 = 100;
 pub(crate) struct Memory {
     /// Bytes resident now.
     pub(crate) resident: u64,
-    /// Of them, those that are not pages of the program's file, which the kernel can drop at any time.
+    /// Resident bytes that are no pages of the program's file, which the kernel can drop at any time.
     pub(crate) anonymous: u64,
     /// The most bytes that have been resident.
     pub(crate) peak: u64,

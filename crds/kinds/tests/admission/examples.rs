@@ -1,0 +1,100 @@
+//! The examples, and status before anybody has looked.
+
+use super::*;
+
+#[tokio::test]
+async fn every_example_is_accepted() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let mut manifest = Value::deserialize(document).unwrap();
+            // Nothing is stored, the namespace of the examples neither.
+            manifest["metadata"].as_object_mut().unwrap().remove("namespace");
+            let refused = match manifest["kind"].as_str().unwrap() {
+                "McpServer" => said::<McpServer>(&manifest).await,
+                "McpRoleMapping" => said::<McpRoleMapping>(&manifest).await,
+                "ClusterMcpRoleMapping" => said::<ClusterMcpRoleMapping>(&manifest).await,
+                _ => continue,
+            };
+            assert_eq!(refused.unwrap(), None, "{}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "only {seen} examples were seen");
+}
+
+/// The examples, as objects that no other test of this control plane has.
+fn examples() -> Vec<Value> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let text: Vec<String> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let mut objects = Vec::new();
+    for document in text.iter().flat_map(|text| serde_yaml::Deserializer::from_str(text)) {
+        let mut object = Value::deserialize(document).unwrap();
+        let its_own = if object["metadata"].get("namespace").is_some() { "namespace" } else { "name" };
+        object["metadata"][its_own] = json!(format!("twice-{}", object["metadata"][its_own].as_str().unwrap()));
+        objects.push(object);
+    }
+    objects
+}
+
+#[tokio::test]
+async fn a_second_apply_of_the_examples_changes_nothing() {
+    let plane = control_plane().await;
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": examples()}).to_string();
+    let mut said = String::new();
+    for _ in 0..2 {
+        let mut kubectl = tokio::process::Command::new(plane.kubectl());
+        kubectl.arg("--kubeconfig").arg(plane.kubeconfig()).args(["apply", "-f", "-"]);
+        // Discovery is cached below HOME otherwise, and would stay behind.
+        kubectl.env("KUBECACHEDIR", plane.kubeconfig().with_file_name("kubectl-cache"));
+        kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = kubectl.spawn().unwrap();
+        running.stdin.take().unwrap().write_all(list.as_bytes()).await.unwrap();
+        let output = running.wait_with_output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        said = String::from_utf8(output.stdout).unwrap();
+    }
+    let changed: Vec<&str> = said.lines().filter(|line| !line.ends_with(" unchanged")).collect();
+    assert!(said.lines().count() >= 4 && changed.is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn an_object_that_nobody_has_looked_at_says_so_however_often_it_is_applied() {
+    let client = control_plane().await.client().unwrap();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "unseen"}});
+    let namespaces = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::erase::<Namespace>(&()));
+    namespaces.patch("unseen", &PatchParams::apply("test"), &Patch::Apply(&namespace)).await.unwrap();
+    for mut manifest in examples() {
+        let resource = match manifest["kind"].as_str().unwrap() {
+            "McpServer" => ApiResource::erase::<McpServer>(&()),
+            "McpRoleMapping" => ApiResource::erase::<McpRoleMapping>(&()),
+            "ClusterMcpRoleMapping" => ApiResource::erase::<ClusterMcpRoleMapping>(&()),
+            _ => continue,
+        };
+        let api: Api<DynamicObject> = if resource.kind.starts_with("Cluster") {
+            Api::all_with(client.clone(), &resource)
+        } else {
+            manifest["metadata"]["namespace"] = json!("unseen");
+            Api::namespaced_with(client.clone(), "unseen", &resource)
+        };
+        let name = format!("unseen-{}", manifest["metadata"]["name"].as_str().unwrap());
+        manifest["metadata"]["name"] = json!(name);
+        let apply = async || api.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&manifest)).await.unwrap();
+        let (first, second, third) = (apply().await, apply().await, apply().await);
+        let read = api.get(&name).await.unwrap();
+        for object in [&first, &second, &third, &read] {
+            assert_eq!(object.data["status"]["observedGeneration"], -1, "{}", resource.kind);
+            let of = |object: &DynamicObject| (object.metadata.generation, object.metadata.managed_fields.clone());
+            assert_eq!(of(object), of(&first), "{}", resource.kind);
+        }
+        // The second apply stores the default, which nobody wrote.
+        assert_eq!(third.metadata, second.metadata, "{}", resource.kind);
+        let status = json!({"status": {"observedGeneration": 1}});
+        let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        assert_eq!(written.data["status"]["observedGeneration"], 1);
+    }
+}
