@@ -17,7 +17,7 @@ use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
 use crate::token::Keys;
 
-/// What the admin port reports about.
+/// The parts of the server that the admin port reports about.
 pub struct Admin {
     /// The signing keys.
     pub keys: Arc<Keys>,
@@ -29,14 +29,14 @@ pub struct Admin {
     pub sts: Arc<Sts>,
     /// The audit log.
     pub audit: Arc<AuditLog>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Cancelled once the server is about to stop.
     pub draining: CancellationToken,
 }
 
 impl Admin {
-    /// What is so in this pod now.
+    /// The state of this pod.
     pub fn status(&self) -> ServerStatus {
         ServerStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -58,8 +58,9 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .with_state(admin)
 }
 
-/// Ready means able to judge requests: keys to verify tokens, a policy to decide by, and an audit log that takes lines. An
-/// exchange that fails does not make the pod unready: it would take every pod away at once, and cached answers with them.
+/// Ready means able to judge requests: keys to verify tokens, a policy to decide by, and an audit log that takes lines.
+/// An exchange that fails does not make the pod unready: it would take every pod away at once, and cached answers with
+/// them.
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let status = admin.status();
     let keys = match (status.keys.count, &status.keys.error) {

@@ -15,7 +15,7 @@ use crate::token::Keys;
 /// Longest answer of Graph that is read, in bytes: only whether it answers counts.
 const MAXIMUM_ANSWER: usize = 1024 * 1024;
 
-/// What to check.
+/// The files to check.
 pub struct Inputs {
     /// The configuration file.
     pub config: PathBuf,

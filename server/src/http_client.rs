@@ -15,7 +15,7 @@ pub(crate) use retry::{Again, Patience, retry_after};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Why there is no client.
+/// The reason why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpClientError {
     /// The trust bundle holds no certificates, or something else.
@@ -26,7 +26,7 @@ pub enum HttpClientError {
     Client(String),
 }
 
-/// Why an exchange gave no usable answer.
+/// The reason why an exchange gave no usable answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ExchangeError {
     /// Nobody answered, or not in time, or not over TLS that can be trusted.

@@ -6,7 +6,7 @@ use mcp_entra_policy::{ConfigurationError, ServerConfiguration};
 
 use crate::http_client::{self, HttpClientError};
 
-/// Why a file that the server is started with cannot be used.
+/// The reason why a file that the server is started with cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// It cannot be read.
@@ -14,7 +14,7 @@ pub enum InputError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// The configuration file is not YAML of the right form.

@@ -10,25 +10,25 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// How deeply arrays and objects may be nested.
+/// The greatest depth of nested arrays and objects.
 pub const MAXIMUM_DEPTH: u8 = 32;
 
-/// How many values a document may hold, each array, object and item of them counted. In memory a value takes many times
-/// the two bytes that it can be written in.
+/// The most values that a document may hold, each array, object and item of them counted. In memory a value takes many
+/// times the two bytes that it can be written in.
 pub const MAXIMUM_VALUES: usize = 10_000;
 
-/// How the names begin that serde_json gives a meaning of its own (with the feature `raw_value`, which axum turns on): it
-/// would expand such a member when it reads the value again, past every check made here.
+/// The beginning of names that serde_json gives a meaning of its own (with the feature `raw_value`, which axum turns
+/// on): it would expand such a member when it reads the value again, past every check made here.
 const RESERVED_PREFIX: &str = "$serde_json::private::";
 
-/// Why a document is refused, and where.
+/// The reason why a document is refused, and the place.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StrictJsonError(#[from] serde_json::Error);
 
 /// The one value that this document holds. Refuses duplicate members, nesting deeper than [`MAXIMUM_DEPTH`], more
-/// values than [`MAXIMUM_VALUES`], member names that serde_json keeps for itself, and anything but white space after the
-/// value.
+/// values than [`MAXIMUM_VALUES`], member names that serde_json keeps for itself, and anything but white space after
+/// the value.
 pub fn from_slice(document: &[u8]) -> Result<Value, StrictJsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(document);
     let values_left = Cell::new(MAXIMUM_VALUES);

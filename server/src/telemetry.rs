@@ -1,4 +1,4 @@
-//! How the server does: logs as JSON lines on standard error, metrics in the Prometheus text format.
+//! Telemetry: logs as JSON lines on standard error, metrics in the Prometheus text format.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 const WAITING_LINES: usize = 8192;
 
 /// Sends logs to standard error: `RUST_LOG` filters them (default `info`); a terminal gets them readable, everything
-/// else as JSON lines. Standard output belongs to the audit log. A thread writes them, and the last ones when the guard is
-/// dropped, for about a second at most.
+/// else as JSON lines. Standard output belongs to the audit log. A thread writes them, and the last ones when the guard
+/// is dropped, for about a second at most.
 pub fn log_to_stderr() -> WorkerGuard {
     let (stderr, guard) = NonBlockingBuilder::default()
         .lossy(true)
@@ -55,7 +55,7 @@ struct RunLabel {
     run: String,
 }
 
-/// What is counted and measured.
+/// The counters and measurements.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,

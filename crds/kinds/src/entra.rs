@@ -5,7 +5,7 @@ use mcp_entra_policy::{Cloud, GroupsSource, TokenVersion, microsofts_own_pattern
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Who the server is to Microsoft Entra ID, and whose tokens it accepts.
+/// Identity of the server in Microsoft Entra ID, and the tokens that it accepts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entra {
@@ -26,8 +26,8 @@ pub struct Entra {
     #[x_kube(validation = not_microsofts("self.all(value, !value.matches(PATTERN))"))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub audiences: Vec<String>,
-    /// Share this `clientId` and these `audiences` with other servers of the namespace that say so, too. Each of them then
-    /// accepts the others' tokens: Entra puts every granted scope into a token, so scopes do not separate servers.
+    /// Share this `clientId` and these `audiences` with other servers of the namespace that say so, too. Each of them
+    /// then accepts the others' tokens: Entra puts every granted scope into a token, so scopes do not separate servers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared_client_id: bool,
     /// A user token carries at least one of these scopes of the app registration.
@@ -53,13 +53,14 @@ pub struct Entra {
     /// claim for no groups.
     #[serde(default)]
     pub groups: GroupsSource,
-    /// How the pod's service account token is projected.
+    /// Projection of the pod's service account token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federation: Option<Federation>,
     /// Other addresses than the cloud's. Refused unless the operator's own configuration allows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
-    /// CA certificates for outgoing TLS, besides the image's. Refused unless the operator's own configuration allows it.
+    /// CA certificates for outgoing TLS, besides the image's. Refused unless the operator's own configuration allows
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust_bundle: Option<TrustBundle>,
 }
@@ -79,7 +80,7 @@ fn default_token_versions() -> Vec<TokenVersion> {
     TokenVersion::by_default().into_iter().collect()
 }
 
-/// How the pod's service account token is projected.
+/// Projection of the pod's service account token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -87,7 +88,7 @@ fn default_token_versions() -> Vec<TokenVersion> {
     "with injection: Webhook, tokenExpirationSeconds is at least 3600: azure-workload-identity takes no less"
 ))]
 pub struct Federation {
-    /// Who projects the token into the pods.
+    /// Component that projects the token into the pods.
     #[serde(default)]
     pub injection: Injection,
     /// A ServiceAccount of this namespace that the pods run under, if its annotation `mcp-entra.dev/allow-server` has
@@ -105,7 +106,7 @@ pub struct Federation {
     pub token_expiration_seconds: i64,
 }
 
-/// Who projects the service account token into the pods.
+/// A component that projects the service account token into the pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Injection {
     /// The operator, on every cluster.

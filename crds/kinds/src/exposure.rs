@@ -7,7 +7,7 @@ use mcp_entra_policy::ORIGIN_PATTERN;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How clients outside the cluster reach the server: by a Gateway or an Ingress, and never without TLS.
+/// The way from outside the cluster to the server: by a Gateway or an Ingress, and never without TLS.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("has(self.gateway) != has(self.ingress)", "exactly one of gateway and ingress"))]
@@ -50,8 +50,8 @@ pub struct Exposure {
     /// Exposure by an Ingress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressExposure>,
-    /// Time that the Gateways give each request, as `90s`; `0s` sets no limit. Absent: no limit where the class of every Gateway
-    /// lists the feature HTTPRouteRequestTimeout, and the Gateway's default elsewhere.
+    /// Time that the Gateways give each request, as `90s`; `0s` sets no limit. Absent: no limit where the class of
+    /// every Gateway lists the feature HTTPRouteRequestTimeout, and the Gateway's default elsewhere.
     #[schemars(length(max = 32), regex(pattern = "^([0-9]{1,5}(h|m|s|ms)){1,4}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_timeout: Option<String>,

@@ -37,7 +37,7 @@ use crate::selector::label_selector;
 pub struct McpRoleMappingSpec {
     /// The servers that the grants are about.
     pub servers: ServerSelection,
-    /// Who may use what. Grants add up; nothing is allowed that no grant allows.
+    /// Grants of tools to roles, groups and applications. They add up; nothing is allowed that no grant allows.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub grants: Vec<Grant>,
@@ -78,12 +78,12 @@ pub struct ClusterMcpRoleMappingSpec {
     pub namespace_selector: LabelSelector,
     /// The servers that grants and denies are about.
     pub servers: ServerSelection,
-    /// Who may use what. Grants add up; nothing is allowed that no grant allows.
+    /// Grants of tools to roles, groups and applications. They add up; nothing is allowed that no grant allows.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub grants: Vec<Grant>,
-    /// Who may not use what, whoever grants it. Who is only possibly meant, since the caller's groups are unknown, is
+    /// Denies, which win over every grant. A caller who is only possibly meant, since the groups are unknown, is
     /// denied, too.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -108,9 +108,9 @@ pub struct ServerSelection {
     #[schemars(schema_with = "label_selector")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
-    /// The app registration that the mapping is meant for, a GUID in lower case, since a role of the same name is another
-    /// role elsewhere. It holds for tokens of that registration only; where a token's audience proves no registration,
-    /// grants do not hold and denies do.
+    /// The app registration that the mapping is meant for, a GUID in lower case, since a role of the same name is
+    /// another role elsewhere. It holds for tokens of that registration only; where a token's audience proves no
+    /// registration, grants do not hold and denies do.
     #[schemars(regex(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"), length(max = 36))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
@@ -126,14 +126,14 @@ pub struct Grant {
     /// Any of these is meant.
     #[schemars(length(min = 1, max = 64))]
     pub to: Vec<Subject>,
-    /// What the token must carry besides: all of it. Narrows the grant, as for a step-up.
+    /// Requirements that the token must meet besides, all of them. They narrow the grant, as for a step-up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require: Option<Requirements>,
-    /// As whom the tools reach Microsoft Graph for these users. `Application` hands them the application's tenant-wide
+    /// Access to Microsoft Graph of the tools for these users. `Application` hands them the application's tenant-wide
     /// permissions, and counts only on a server whose `spec.graph.access` is `Application`.
     #[serde(default, skip_serializing_if = "crate::is_default")]
     pub graph: GraphAccess,
-    /// What they may use.
+    /// The tools, prompts and resources that they may use.
     pub allow: Allow,
 }
 
@@ -184,7 +184,8 @@ pub struct Subject {
     #[schemars(length(min = 1, max = 120), regex(pattern = r"^[^\s]+$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_role: Option<String>,
-    /// Which callers with the app role are meant. Absent means people in a grant, and people and applications in a deny.
+    /// Which callers with the app role are meant. Absent means people in a grant, and people and applications in a
+    /// deny.
     #[schemars(length(min = 1, max = 2))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -220,7 +221,7 @@ pub struct Application {
     pub client_id: String,
 }
 
-/// What a user's token must carry for a grant to count. Tokens of applications carry neither.
+/// Requirements that a user's token must meet for a grant to count. Tokens of applications meet none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -239,7 +240,7 @@ pub struct Requirements {
     pub authentication_context: Option<String>,
 }
 
-/// What a grant lets its subjects use.
+/// Tools, prompts and resources of a grant.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -264,7 +265,7 @@ pub struct Allow {
     pub resources: Vec<String>,
 }
 
-/// What is so now, of a mapping of either kind.
+/// Observed state of a mapping of either kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct McpRoleMappingStatus {

@@ -1,10 +1,10 @@
-//! How much callers may ask of an McpServer, and what is recorded of it.
+//! Limits of callers' requests, and the audit log.
 
 use kube::{KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How much a caller may ask.
+/// Limits of a caller's requests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimit {
@@ -28,11 +28,11 @@ pub struct Rate {
     pub per: Duration,
 }
 
-/// What the audit log holds besides its lines.
+/// Additions to the audit log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
-    /// Whether each line carries the hash of the one before it, so that a line that was changed or taken out shows.
+    /// True if each line carries the hash of the one before it, so that a line that was changed or taken out shows.
     #[serde(default)]
     pub hash_chain: bool,
 }

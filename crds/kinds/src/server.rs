@@ -56,40 +56,40 @@ use crate::{Audit, Autoscaling, Entra, Exposure, NetworkPolicy, PodTemplate, Rat
 )]
 #[serde(rename_all = "camelCase")]
 pub struct McpServerSpec {
-    /// Who the server is to Microsoft Entra ID, and whose tokens it accepts.
+    /// Identity of the server in Microsoft Entra ID, and the tokens that it accepts.
     pub entra: Entra,
     /// The built-in tools and what they may ask of Microsoft Graph.
     pub graph: Graph,
-    /// How clients outside the cluster reach the server. Absent: it is reachable inside the cluster only, and still
+    /// The way from outside the cluster to the server. Absent: it is reachable inside the cluster only, and still
     /// authenticates every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposure: Option<Exposure>,
-    /// Number of pods. Absent: what the autoscaler wants. Where there is none either, one pod at first, and then as many as
-    /// somebody sets on the Deployment: the operator leaves the number alone.
+    /// Number of pods. Absent: what the autoscaler wants. Where there is none either, one pod at first, and then as
+    /// many as somebody sets on the Deployment: the operator leaves the number alone.
     #[schemars(range(min = 0, max = 100))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
     /// An autoscaler that sets the number of pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// How much a caller may ask.
+    /// Limits of a caller's requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// What the audit log holds besides its lines.
+    /// Additions to the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
-    /// Who reaches the pods over the network. Absent: whoever the namespace's other policies let.
+    /// Peers that reach the pods over the network. Absent: the namespace's other policies decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicy>,
-    /// What is added to the pods that the operator builds.
+    /// Additions to the pods that the operator builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<Box<PodTemplate>>,
-    /// Image of the server. Absent: that of the operator's version. Another one only if the operator's own configuration
-    /// allows it.
+    /// Image of the server. Absent: that of the operator's version. Another one only if the operator's own
+    /// configuration allows it.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Whether the children are left as they are. Role mappings stay in force, and so do their revocations.
+    /// True if the children are left as they are. Role mappings stay in force, and so do their revocations.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -105,9 +105,9 @@ pub struct Graph {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scopes: Vec<String>,
-    /// Built-in tools: names, or prefixes with a trailing `*`. Unless `access` is `Application`, `scopes` must cover the
-    /// permissions of a tool: a prefix leaves other tools out, and the name of one is refused. Mappings say what a caller
-    /// may use.
+    /// Built-in tools: names, or prefixes with a trailing `*`. Unless `access` is `Application`, `scopes` must cover
+    /// the permissions of a tool: a prefix leaves other tools out, and the name of one is refused. Mappings say what a
+    /// caller may use.
     #[schemars(
         length(min = 1, max = 128),
         inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.-]*\*?$"))
@@ -115,7 +115,7 @@ pub struct Graph {
     #[serde(default = "default_tools")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tools: Vec<String>,
-    /// As whom Graph is reached. `Application` serves applications that call without a user; a user's tools go on the
+    /// Access to Graph. `Application` serves applications that call without a user; a user's tools go on the
     /// user's behalf even then, unless the grant says `graph: Application`.
     #[serde(default)]
     pub access: GraphAccess,
@@ -125,7 +125,7 @@ fn default_tools() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-/// What is so now.
+/// Observed state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct McpServerStatus {
@@ -135,7 +135,7 @@ pub struct McpServerStatus {
     /// Version of mcp-entra-server that the ready pods run; while they differ, the oldest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// What clients connect to. Absent while nothing is exposed.
+    /// URL that clients connect to. Absent while nothing is exposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Number of pods.
@@ -147,7 +147,7 @@ pub struct McpServerStatus {
     /// Selects the pods, for what scales and lists them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// What the federated credential in Entra must say, exactly.
+    /// The federated credential as it must stand in Entra, exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federation: Option<FederatedCredential>,
     /// The policy as compiled.
@@ -156,12 +156,12 @@ pub struct McpServerStatus {
     /// The host, path and audiences that this server holds; absent while it does not hold all that it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership: Option<Ownership>,
-    /// What is so now, one entry a type.
+    /// Observed state, one condition a type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
 
-/// What the federated credential in Entra must say, exactly.
+/// The federated credential as it must stand in Entra, exactly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FederatedCredential {

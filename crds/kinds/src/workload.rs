@@ -1,4 +1,4 @@
-//! What of its pods an McpServer may say: how many, where, who reaches them, and what is added to each.
+//! Fields of an McpServer about its pods: their number, their place, the network, and additions to each.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -32,13 +32,13 @@ fn default_target_cpu_utilization() -> i32 {
     80
 }
 
-/// Who reaches the pods over the network, in clusters that enforce NetworkPolicies. The pods themselves reach DNS, port
-/// 443, and the ports of `spec.entra.endpoints` and of a proxy in `spec.podTemplate.env`.
+/// Peers that reach the pods over the network, in clusters that enforce NetworkPolicies. The pods themselves reach DNS,
+/// port 443, and the ports of `spec.entra.endpoints` and of a proxy in `spec.podTemplate.env`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicy {
-    /// Who reaches the MCP endpoint: the Gateway's or ingress controller's pods, and clients in the cluster. Each is an
-    /// `ipBlock`, or pods by `namespaceSelector` and `podSelector`.
+    /// Peers that reach the MCP endpoint: the Gateway's or ingress controller's pods, and clients in the cluster. Each
+    /// is an `ipBlock`, or pods by `namespaceSelector` and `podSelector`.
     #[schemars(length(min = 1, max = 16), schema_with = "bounded::<Vec<NetworkPolicyPeer>>")]
     #[x_kube(validation = (
         "self.all(peer, has(peer.ipBlock) != (has(peer.namespaceSelector) || has(peer.podSelector)))",
@@ -51,7 +51,7 @@ pub struct NetworkPolicy {
     pub allow_from: Vec<NetworkPolicyPeer>,
 }
 
-/// What is added to the pods that the operator builds. What it says itself is never replaced: labels and annotations
+/// Additions to the pods that the operator builds. Its own values are never replaced: labels and annotations
 /// of its own win, and security context, volumes, probes and ports are not to be changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -99,7 +99,7 @@ pub struct PodTemplate {
     #[schemars(schema_with = "affinity")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// How the pods are spread. Absent: over nodes and zones, as well as can be.
+    /// Spread of the pods. Absent: over nodes and zones, as well as can be.
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["topologyKey".into(), "whenUnsatisfiable".into()]))]
@@ -117,8 +117,8 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub image_pull_secrets: Vec<PullSecret>,
-    /// What the server's container requests and may use. A resource that is named here, in either, is left wholly to
-    /// what stands here; another keeps the operator's defaults (requests of 50m CPU and 64Mi memory, limit of 256Mi memory).
+    /// Requests and limits of the server's container. A resource that is named here, in either, is left wholly to what
+    /// stands here; another keeps the operator's defaults (requests of 50m CPU and 64Mi memory, limit of 256Mi memory).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 }
@@ -136,7 +136,7 @@ pub struct EnvironmentVariable {
     pub value: String,
 }
 
-/// How the pods are spread over nodes that differ in a label. Which pods are meant need not be said.
+/// Spread of the pods over nodes that differ in a label. It applies to the server's own pods.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologySpread {
@@ -146,11 +146,11 @@ pub struct TopologySpread {
     /// The nodes' label, such as `topology.kubernetes.io/zone`.
     #[schemars(length(min = 1, max = 316))]
     pub topology_key: String,
-    /// What becomes of a pod that cannot be placed so.
+    /// Treatment of a pod that cannot be placed so.
     pub when_unsatisfiable: WhenUnsatisfiable,
 }
 
-/// What becomes of a pod that cannot be placed as asked.
+/// Treatment of a pod that cannot be placed as asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhenUnsatisfiable {
     /// It waits.
@@ -167,10 +167,10 @@ pub struct PullSecret {
     pub name: String,
 }
 
-/// What a container requests and may use.
+/// Requests and limits of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Resources {
-    /// What is set aside for it.
+    /// Amounts that are reserved for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<Amounts>,
     /// The most that it may use.
@@ -221,7 +221,7 @@ impl JsonSchema for Amount {
     }
 }
 
-/// What the text of an amount looks like.
+/// The pattern of an amount.
 const AMOUNT: &str = r"^([0-9]{1,12}(m|k|M|G|T|Ki|Mi|Gi|Ti)?|[0-9]{1,6}\.[0-9]{1,3})$";
 
 /// The longest string in a type of Kubernetes' own.

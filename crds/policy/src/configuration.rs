@@ -16,7 +16,7 @@ use crate::{is_microsofts_own, registration::is_guid};
 /// The key of the configuration file in its ConfigMap, and its file name.
 pub const CONFIGURATION_KEY: &str = "config.yaml";
 
-/// How an origin is written, as browsers send it. The API server holds McpServers to the same.
+/// The form of an origin, as browsers send it. The API server holds McpServers to the same.
 pub const ORIGIN_PATTERN: &str =
     r"^(https://[a-z0-9-]+(\.[a-z0-9-]+)*|http://(localhost|127\.0\.0\.1|\[::1\]))(:[1-9][0-9]{0,4})?$";
 
@@ -32,16 +32,16 @@ pub struct ServerConfiguration {
     pub public_url: Option<String>,
     /// The path of the MCP endpoint, with a leading slash, the same as in `publicUrl`.
     pub path: String,
-    /// Whose tokens are accepted, and who the server is to Entra.
+    /// The tokens that are accepted, and the server's identity in Entra.
     pub entra: EntraConfiguration,
-    /// What the built-in tools may ask of Microsoft Graph.
+    /// Access of the built-in tools to Microsoft Graph.
     pub graph: GraphConfiguration,
-    /// How often the server tries its federated credential.
+    /// Interval of the probes of the federated credential.
     pub probe: ProbeConfiguration,
-    /// How much a caller may ask.
+    /// Limits of a caller's requests.
     #[serde(default)]
     pub rate_limit: RateLimitConfiguration,
-    /// What the audit log holds besides its lines.
+    /// Additions to the audit log.
     #[serde(default, skip_serializing_if = "AuditConfiguration::is_default")]
     pub audit: AuditConfiguration,
     /// Proxies before the server, as ranges of addresses: of a request that one of these sends, `X-Forwarded-For` is
@@ -65,13 +65,14 @@ pub struct ServerReference {
     pub name: String,
 }
 
-/// Whose tokens are accepted, and who the server is to Entra.
+/// The tokens that are accepted, and the server's identity in Entra.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EntraConfiguration {
     /// The tenant's id, a GUID in lower case.
     pub tenant_id: String,
-    /// The server's app registration, a GUID in lower case: audience of user tokens, client of the on-behalf-of exchange.
+    /// The server's app registration, a GUID in lower case: audience of user tokens, client of the on-behalf-of
+    /// exchange.
     pub client_id: String,
     /// Base address of the authority, https, without a path or trailing slash.
     pub authority: String,
@@ -101,7 +102,7 @@ pub enum TokenVersion {
 }
 
 impl TokenVersion {
-    /// What is accepted where nothing is said.
+    /// The default.
     pub fn by_default() -> BTreeSet<Self> {
         BTreeSet::from([Self::V2])
     }
@@ -110,8 +111,8 @@ impl TokenVersion {
 /// Where a user's groups are learnt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GroupsSource {
-    /// From the token; where its groups claim is absent or stands for too many, Graph is asked about the groups that the
-    /// policy names.
+    /// From the token; where its groups claim is absent or stands for too many, Graph is asked about the groups that
+    /// the policy names.
     #[default]
     Resolve,
     /// From the token alone: the app registration emits all groups that matter, and an absent claim means none. Groups
@@ -119,7 +120,7 @@ pub enum GroupsSource {
     InToken,
 }
 
-/// What the built-in tools may ask of Microsoft Graph.
+/// Access of the built-in tools to Microsoft Graph.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GraphConfiguration {
@@ -129,12 +130,12 @@ pub struct GraphConfiguration {
     pub scopes: Vec<String>,
     /// The built-in tools that this server offers: exact names, no patterns.
     pub tools: Vec<String>,
-    /// As whom Graph may be reached at all.
+    /// The widest access to Graph.
     #[serde(default)]
     pub access: GraphAccess,
 }
 
-/// As whom Microsoft Graph is reached, the narrower first.
+/// Access to Microsoft Graph, the narrower first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum GraphAccess {
     /// As the signed-in user.
@@ -150,7 +151,7 @@ impl GraphAccess {
     }
 }
 
-/// How much a caller may ask.
+/// Limits of a caller's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimitConfiguration {
@@ -174,11 +175,11 @@ impl Default for Rate {
     }
 }
 
-/// What the audit log holds besides its lines.
+/// Additions to the audit log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuditConfiguration {
-    /// Whether each line carries the hash of the one before it, so that a line that was changed or taken out shows.
+    /// True if each line carries the hash of the one before it, so that a line that was changed or taken out shows.
     #[serde(default)]
     pub hash_chain: bool,
 }
@@ -189,7 +190,7 @@ impl AuditConfiguration {
     }
 }
 
-/// How often the server tries its federated credential.
+/// Interval of the probes of the federated credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProbeConfiguration {
@@ -198,7 +199,7 @@ pub struct ProbeConfiguration {
     pub interval_seconds: u32,
 }
 
-/// Why a configuration file cannot be used.
+/// The reason why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigurationError {
     /// An address is not `https://host[:port]`.
@@ -234,9 +235,9 @@ pub enum ConfigurationError {
     /// `publicUrl` and `path` contradict each other.
     #[error("publicUrl: {public_url:?} is not https://host{path}; both are derived from spec.exposure")]
     PublicUrl {
-        /// What stands in `publicUrl`.
+        /// The value of `publicUrl`.
         public_url: String,
-        /// What stands in `path`.
+        /// The value of `path`.
         path: String,
     },
     /// An origin is not written as browsers send it, or is not encrypted.

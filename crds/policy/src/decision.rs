@@ -1,8 +1,8 @@
 //! Deciding by the compiled policy: who asks, for what, and which deny, grant or lack of one answers.
 //!
 //! Membership of a subject is yes, no or unknown, and so is the app registration that a pinned rule holds for. Unknown
-//! never grants and always matches a deny. Any matching deny wins; else any grant does whose subject and registration are
-//! yes and whose requirements are met; else nothing is allowed.
+//! never grants and always matches a deny. Any matching deny wins; else any grant does whose subject and registration
+//! are yes and whose requirements are met; else nothing is allowed.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::{
     BuiltInTool, CallerKind, CompiledPolicy, Grant, GraphAccess, MappingReference, Registration, Requirements, Subject,
 };
 
-/// Who asks, as far as decisions depend on it.
+/// The caller, as far as decisions depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// A person, or an application without one.
@@ -36,19 +36,19 @@ pub enum Groups {
     Known(BTreeSet<String>),
     /// The object ids of some groups, in lower case. It could not be learnt whether there are others.
     AtLeast(BTreeSet<String>),
-    /// They could not be learnt: the claim is absent, lists names, or is replaced by an overage indicator. Never read as
-    /// "no groups".
+    /// They could not be learnt: the claim is absent, lists names, or is replaced by an overage indicator. Never read
+    /// as "no groups".
     Unknown,
 }
 
-/// What is asked for: to use it, or to see it listed.
+/// An operation: the use of a tool, a prompt or a resource, or its place in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<'a> {
     /// A tool, by name.
     Tool {
         /// Its name.
         name: &'a str,
-        /// Whether it is a built-in tool that changes anything.
+        /// True for a built-in tool that changes anything.
         writes: bool,
     },
     /// A prompt, by name.
@@ -71,7 +71,7 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// What was decided, and by what.
+/// A decision, and the rule that it follows from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// A grant allows it.
@@ -80,7 +80,7 @@ pub enum Decision {
         mapping: MappingReference,
         /// The grant's name.
         grant: String,
-        /// As whom Microsoft Graph is reached: as the application where any grant that allows the operation says so.
+        /// Access to Microsoft Graph: as the application where any grant that allows the operation says so.
         graph: GraphAccess,
     },
     /// It is denied, or nothing allows it.
@@ -88,13 +88,13 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Whether the operation may proceed.
+    /// Says if the operation may proceed.
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allowed { .. })
     }
 }
 
-/// Why an operation is refused, and what would allow it.
+/// The reason why an operation is refused, and the ways in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A deny forbids it, whatever is granted.
@@ -103,7 +103,7 @@ pub enum Refusal {
         mapping: MappingReference,
         /// The deny's name.
         deny: String,
-        /// Whether it is only taken to mean the caller, since the caller's groups are unknown.
+        /// True if it is only taken to mean the caller, since the caller's groups are unknown.
         groups_unknown: bool,
         /// True if it is pinned to an app registration, and only taken to hold since the token's audience proves none.
         registration_unknown: bool,
@@ -130,21 +130,21 @@ pub enum Refusal {
     NotGranted(Ways),
 }
 
-/// Whom some grant allows an operation to that the caller was refused: the ways in.
+/// The ways in: subjects to which some grant allows an operation that the caller was refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
     /// App roles, as far as callers of this kind can have them.
     pub roles: BTreeSet<String>,
     /// Groups (display name, or id where there is none).
     pub groups: BTreeSet<String>,
-    /// Whether a grant to a group would have been decisive, had the caller's groups been known.
+    /// True if a grant to a group would have been decisive, had the caller's groups been known.
     pub groups_unknown: bool,
     /// True if a grant that is pinned to an app registration was passed over since the token's audience proves none.
     pub registration_unknown: bool,
 }
 
-/// Says if the caller is meant by a rule: by a subject of it, and by its registration. Of two that both have to hold, the
-/// lower counts; of two of which one has to, the higher.
+/// Says if the caller is meant by a rule: by a subject of it, and by its registration. Of two that both have to hold,
+/// the lower counts; of two of which one has to, the higher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Membership {
     No,
@@ -242,7 +242,7 @@ impl Caller {
         self.kind == CallerKind::User || required.is_empty()
     }
 
-    /// How many things a grant requires that the token lacks, and the first refusal to be met.
+    /// The number of requirements of a grant that the token does not meet, and the first refusal.
     fn lacks(&self, grant: &Grant) -> Option<(usize, Refusal)> {
         let Requirements { scopes, authentication_context } = &grant.require;
         let missing_scopes = scopes.difference(&self.scopes).count();

@@ -1,4 +1,4 @@
-//! What the operator and the server agree on, in one place and without Kubernetes: the server's configuration file,
+//! The contract between operator and server, in one place and without Kubernetes: the server's configuration file,
 //! the compiled policy and its evaluation, the built-in tools, and the document a pod answers on its admin port.
 //!
 //! Everything here is pure: no clock, no network, no file. The operator writes these documents, the server reads

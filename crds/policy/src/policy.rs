@@ -16,7 +16,7 @@ pub const POLICY_KEY: &str = "policy.json";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CompiledPolicy {
-    /// What is forbidden whatever is granted: the denies of all cluster mappings, ordered by mapping.
+    /// The denies, which win over every grant: those of all cluster mappings, ordered by mapping.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denies: Vec<Deny>,
     /// The grants of all mappings, ordered by mapping.
@@ -36,13 +36,13 @@ pub struct Grant {
     pub registration: Option<String>,
     /// Any of these subjects is meant.
     pub to: Vec<Subject>,
-    /// What the token must carry besides.
+    /// The requirements that the token must meet besides.
     #[serde(default, skip_serializing_if = "Requirements::is_empty")]
     pub require: Requirements,
-    /// As whom their tools reach Microsoft Graph.
+    /// The access of their tools to Microsoft Graph.
     #[serde(default, skip_serializing_if = "GraphAccess::is_default")]
     pub graph: GraphAccess,
-    /// What they may use.
+    /// The tools, prompts and resources that they may use.
     pub allow: Primitives,
 }
 
@@ -60,7 +60,7 @@ pub struct Deny {
     /// Any of these subjects is meant. Absent: everyone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<Subject>>,
-    /// What they may not use.
+    /// The tools, prompts and resources that they may not use.
     pub forbid: Primitives,
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for MappingReference {
     }
 }
 
-/// Who is meant by a grant or a deny.
+/// A subject of a grant or a deny.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Subject {
@@ -121,7 +121,8 @@ pub enum CallerKind {
     Application,
 }
 
-/// What a token must carry for a grant to count: all of it. Narrows the grant, and grants nothing by itself.
+/// Requirements that a token must meet for a grant to count, all of them. They narrow the grant, and grant nothing
+/// by themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Requirements {
@@ -134,13 +135,13 @@ pub struct Requirements {
 }
 
 impl Requirements {
-    /// Whether nothing is required.
+    /// Says if nothing is required.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What a server offers, in the words of MCP: each by patterns of names.
+/// Tools, prompts and resources of MCP: each by patterns of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Primitives {
@@ -156,12 +157,12 @@ pub struct Primitives {
 }
 
 impl Primitives {
-    /// Whether a grant of these covers the operation.
+    /// Says if a grant of these covers the operation.
     pub fn grant(&self, operation: Operation<'_>) -> bool {
         self.patterns(operation).iter().any(|pattern| pattern.grants(operation))
     }
 
-    /// Whether a deny of these covers the operation.
+    /// Says if a deny of these covers the operation.
     pub fn forbid(&self, operation: Operation<'_>) -> bool {
         self.patterns(operation).iter().any(|pattern| pattern.matches(operation.name()))
     }
@@ -181,7 +182,7 @@ impl Primitives {
 pub struct Pattern(pub String);
 
 impl Pattern {
-    /// Whether the pattern means this name.
+    /// Says if the pattern means this name.
     pub fn matches(&self, name: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),
@@ -189,7 +190,7 @@ impl Pattern {
         }
     }
 
-    /// Whether the pattern grants the operation. A built-in tool that writes is never granted by a prefix, only by its
+    /// Says if the pattern grants the operation. A built-in tool that writes is never granted by a prefix, only by its
     /// full name, so that `*` cannot grant a change to anyone by surprise. A deny by `*` does mean it.
     pub fn grants(&self, operation: Operation<'_>) -> bool {
         let by_full_name_alone = matches!(operation, Operation::Tool { writes: true, .. });
@@ -197,7 +198,7 @@ impl Pattern {
     }
 }
 
-/// Why a policy document cannot be used.
+/// The reason why a policy document cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the compiled policy cannot be read ({0}); the last good one stays in force until the operator writes it anew")]
 pub struct PolicyError(#[from] serde_json::Error);

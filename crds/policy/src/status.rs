@@ -1,11 +1,11 @@
-//! The document that a server answers to `GET /status` on its admin port: what is so in that pod now, without identities
-//! of callers. The operator polls it for its conditions.
+//! The document that a server answers to `GET /status` on its admin port: what is so in that pod now, without
+//! identities of callers. The operator polls it for its conditions.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-/// What is so in one pod now.
+/// The state of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerStatus {
@@ -13,7 +13,7 @@ pub struct ServerStatus {
     pub version: String,
     /// The policy that is enforced.
     pub policy: PolicyStatus,
-    /// What the last probe of the federated credential gave.
+    /// The result of the last probe of the federated credential.
     pub federation: FederationStatus,
     /// The keys that tokens are verified with.
     pub keys: KeysStatus,
@@ -37,25 +37,26 @@ pub struct GraphStatus {
 pub struct PolicyStatus {
     /// Revision of the policy in force; absent before the first good one.
     pub revision: Option<String>,
-    /// Why the newest document could not be used, if so.
+    /// The reason why the newest document could not be used, if so.
     pub error: Option<String>,
 }
 
-/// What the last probe of the federated credential gave.
+/// The result of the last probe of the federated credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FederationStatus {
-    /// What the projected token says of itself, once it could be read.
+    /// The identity in the projected token, once it could be read.
     pub identity: Option<FederatedIdentity>,
-    /// Whether the last exchange worked; absent before the first probe ended.
+    /// True if the last exchange worked; absent before the first probe ended.
     pub works: Option<bool>,
-    /// While the exchange fails: Entra's codes and what to do next. Entra's own text may name an account, and is left out.
+    /// While the exchange fails: Entra's codes and what to do next. Entra's own text may name an account, and is left
+    /// out.
     pub message: Option<String>,
-    /// When the last probe ended, RFC 3339; absent before the first.
+    /// The end of the last probe, RFC 3339; absent before the first.
     pub last_probe: Option<String>,
 }
 
-/// What a federated credential in Entra must say, exactly, for this pod's token to be accepted.
+/// The federated credential as it must stand in Entra, exactly, for this pod's token to be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FederatedIdentity {
@@ -71,10 +72,10 @@ pub struct FederatedIdentity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeysStatus {
-    /// How many usable keys there are; with none, nobody gets in.
+    /// The number of usable keys; with none, nobody gets in.
     pub count: usize,
     /// Seconds since they were fetched; absent before the first.
     pub age_seconds: Option<u64>,
-    /// Why the last fetch failed, if so.
+    /// The reason why the last fetch failed, if it did.
     pub error: Option<String>,
 }

@@ -1,7 +1,8 @@
-//! The hash chain of the audit log: each line carries the hash of the one before it and its own, so that a line that was
-//! changed, taken out or moved shows.
+//! The hash chain of the audit log: each line carries the hash of the one before it and its own, so that a line that
+//! was changed, taken out or moved shows.
 //!
-//! A line ends in `"chain":{…},"hash":"…"}`. Its hash is the SHA-256 of the line without its last member, byte for byte;
+//! A line ends in `"chain":{…},"hash":"…"}`. Its hash is the SHA-256 of the line without its last member, byte for
+//! byte;
 //! `chain` names the pod's run, counts its lines and repeats the hash of the line before. A chain cannot show that its end
 //! was cut off, nor that somebody wrote all of it anew: for that, keep its newest hash where nobody can change it, and
 //! verify with that ([`runs`]).
@@ -76,7 +77,7 @@ fn with_hash(line: &str, hash: &str) -> String {
     format!("{},\"hash\":\"{hash}\"}}", line.strip_suffix('}').unwrap_or(line))
 }
 
-/// What was found in one chain.
+/// The findings in one chain.
 #[derive(Default)]
 struct Found {
     first: u64,
@@ -131,8 +132,8 @@ fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// Verifies every chain in these lines, which may be those of many pods in any mixture, each pod's in its order. Writes a
-/// line for each chain, and for each of `runs` that is missing.
+/// Verifies every chain in these lines, which may be those of many pods in any mixture, each pod's in its order. Writes
+/// a line for each chain, and for each of `runs` that is missing.
 pub fn verify(lines: &mut dyn BufRead, runs: &Runs, report: &mut dyn Write) -> io::Result<Verified> {
     let mut chains: BTreeMap<String, Found> = BTreeMap::new();
     let nothing_known = Known::new();

@@ -1,4 +1,4 @@
-//! What stands in a line of the audit log. `crds/schemas/audit-line.schema.json` says it to programs, and is generated from here.
+//! A line of the audit log. `crds/schemas/audit-line.schema.json` describes it to programs, and is generated from here.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub fn schema() -> Schema {
 pub(super) struct Line<'a> {
     /// `mcp-entra-audit/1`.
     pub(super) schema: &'static str,
-    /// When the request ended (RFC 3339, UTC).
+    /// The end of the request (RFC 3339, UTC).
     pub(super) time: String,
     /// The `x-request-id` of the answer.
     pub(super) request_id: &'a str,
@@ -39,15 +39,15 @@ pub(super) struct Line<'a> {
     pub(super) object_id: Option<&'a str>,
     /// `azp` or `appid` of the verified token: the client.
     pub(super) client_id: Option<&'a str>,
-    /// Whether the token is a user's or an application's.
+    /// The kind of the token: a user's or an application's.
     pub(super) caller: Option<Caller>,
     /// The method of the message; null where it was not understood, or not read.
     pub(super) method: Option<&'a str>,
     /// The tool that was asked for, cut to 64 characters.
     pub(super) tool: Option<&'a str>,
-    /// How it was decided.
+    /// The decision.
     pub(super) decision: Decision,
-    /// Why: a stable name.
+    /// The reason, a stable name.
     #[schemars(schema_with = "reasons::schema")]
     pub(super) reason: &'static str,
     /// The grant or deny that decided, where one did.
@@ -100,7 +100,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Whose token it is.
+/// The owner of the token.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(super) enum Caller {
     /// A person's of the tenant, through a client.
@@ -121,7 +121,7 @@ impl Caller {
     }
 }
 
-/// How a request was decided.
+/// The decision about a request.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Decision {
@@ -140,7 +140,7 @@ impl Decision {
     }
 }
 
-/// What decided: a grant or a deny of a mapping.
+/// The rule that decided: a grant or a deny of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Rule {
     /// Namespace and name of an McpRoleMapping, or the name of a ClusterMcpRoleMapping.

@@ -1,6 +1,6 @@
 //! Lists that Graph answers page by page.
 //!
-//! What leads to the next page is opaque, and comes from the answer: it is followed on Graph's own host alone, for the
+//! The link to the next page is opaque, and comes from the answer: it is followed on Graph's own host alone, for the
 //! token goes along, and to no page twice.
 
 use std::collections::HashSet;

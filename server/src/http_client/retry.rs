@@ -1,4 +1,4 @@
-//! When to ask again: how long the other side asks us to wait, and how long one question may take with all its
+//! The time to ask again: the wait that the other side asks for, and the limit of one question with all its
 //! repetitions.
 
 use std::time::Duration;
@@ -8,10 +8,10 @@ use http::{HeaderMap, header};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 
-/// How often a question is repeated, and for how long at most.
+/// The number of repetitions of a question, and their time limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// How often it is asked again.
+    /// The number of times that it is asked again.
     pub(crate) repetitions: usize,
     /// The first pause, where the other side names none; each further one is twice as long, and all are jittered.
     pub(crate) first_pause: Duration,
@@ -19,7 +19,7 @@ pub(crate) struct Patience {
     pub(crate) total: Duration,
 }
 
-/// Whether a failed attempt is worth another.
+/// Says if a failed attempt is worth another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Again {
     /// The answer would be the same.

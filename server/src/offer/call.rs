@@ -19,7 +19,7 @@ pub struct Call {
     pub operation: Operation,
     /// The caller.
     pub principal: Arc<Principal>,
-    /// As whom the grant lets this call reach Microsoft Graph.
+    /// The access to Microsoft Graph that the grant gives this call.
     pub access: GraphAccess,
     /// Input of the client, where an earlier answer was [`Reply::InputRequired`].
     pub input: Input,

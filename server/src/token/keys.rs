@@ -25,8 +25,8 @@ use crate::strict_json;
 const REFRESH_AFTER: Duration = Duration::from_secs(12 * 3600);
 /// So that the replicas of a server do not all ask at once.
 const JITTER: f64 = 0.05;
-/// Longest time in which fetched keys are trusted: an hour beyond the latest refresh that should have replaced them. After
-/// that a key that Entra has withdrawn could still let somebody in, so nobody is.
+/// Longest time in which fetched keys are trusted: an hour beyond the latest refresh that should have replaced them.
+/// After that a key that Entra has withdrawn could still let somebody in, so nobody is.
 const TRUST_FOR: Duration = Duration::from_secs(REFRESH_AFTER.as_secs() / 100 * 105 + 3600);
 /// A token with an unknown key makes us ask at most this often: often enough for a hurried roll-over, too seldom for
 /// forged tokens to turn us against Entra.
@@ -71,9 +71,11 @@ pub struct Keys {
     client_id: String,
     current: ArcSwapOption<KeySet>,
     error: ArcSwapOption<String>,
-    /// One fetch at a time, so that an answer which was long on its way cannot replace a newer one, withdrawn keys in it.
+    /// One fetch at a time, so that an answer which was long on its way cannot replace a newer one, withdrawn keys in
+    /// it.
     fetching: Mutex<()>,
-    /// When keys were last asked for because a token had an unknown one; the lock makes that one request at a time.
+    /// The last time that keys were asked for because a token had an unknown one; the lock makes that one request at a
+    /// time.
     asked_on_demand: Mutex<Option<Instant>>,
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{assert_accepted, mk_server, refusal};
 
-/// How many audiences one server may have.
+/// The most audiences of one server.
 const AT_ONCE: usize = 8;
 
 fn applications() -> Vec<String> {

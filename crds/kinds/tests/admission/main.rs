@@ -115,7 +115,7 @@ fn gateway(parents: Value, tls: Value) -> Value {
     json!({"host": "graph.mcp.contoso.com", "gateway": {"parentRefs": parents}, "tls": tls})
 }
 
-/// What the API server says to the manifest with one member changed (removed, by `null`); nothing is stored.
+/// The API server's answer to the manifest with one member changed (removed, by `null`); nothing is stored.
 async fn refusal<K>(mut manifest: Value, pointer: &str, value: Value) -> Option<String>
 where
     K: Resource<DynamicType = ()>,
@@ -130,7 +130,7 @@ where
     said::<K>(&manifest).await.unwrap_or_else(|error| panic!("{pointer}: {error}"))
 }
 
-/// What the API server says to the manifest, if it is against it; nothing is stored.
+/// The API server's refusal of the manifest, if it refuses it; nothing is stored.
 async fn said<K: Resource<DynamicType = ()>>(manifest: &Value) -> kube::Result<Option<String>> {
     let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
     let (client, resource) = (control_plane().await.client().unwrap(), ApiResource::erase::<K>(&()));

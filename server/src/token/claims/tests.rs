@@ -1,4 +1,4 @@
-//! What claims are read as, claim by claim and second by second.
+//! The reading of claims, claim by claim and second by second.
 
 use serde_json::json;
 
