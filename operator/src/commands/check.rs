@@ -20,7 +20,7 @@ const LEADING: Duration = Duration::from_secs(60);
 /// Time between two looks at the lease.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Of which installation.
+/// The installation to check.
 #[derive(Args, Clone, Debug)]
 pub struct CheckOptions {
     /// A namespace that the operator watches; repeatable. None named: all of them.

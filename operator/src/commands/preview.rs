@@ -23,7 +23,7 @@ use crate::{
 /// The longest time that the cluster is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Who calls what.
+/// The caller, and the server that is called.
 #[derive(Args, Clone, Debug)]
 pub struct PreviewOptions {
     /// The McpServer.

@@ -31,7 +31,7 @@ use crate::{
 /// The uid in owner references until the API server has given the McpServer a uid.
 const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 
-/// What is rendered.
+/// The manifests to render.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
     /// Manifests with McpServers, and the mappings, Namespaces, ConfigMaps and ServiceAccounts that go with them;
@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Namespace of what names none.
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-    /// What the operator would run with.
+    /// Options that the operator would run with.
     #[command(flatten)]
     pub options: Options,
 }

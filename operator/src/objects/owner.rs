@@ -1,4 +1,4 @@
-//! Whose children they are: the McpServer's identity, their labels and owner reference.
+//! Owners of children: the McpServer's identity, and the labels and owner reference of its children.
 
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ impl Owner {
         self.whose(controller, None) == Whose::Ours
     }
 
-    /// Whose an object is, by its controller and the value of the annotation [`ADOPT`].
+    /// Returns the owner of an object, by its controller and the value of the annotation [`ADOPT`].
     pub(crate) fn whose(&self, controller: Option<&Controller>, offered_to: Option<&str>) -> Whose {
         match controller {
             Some(controller) if *controller.uid == *self.uid => Whose::Ours,
@@ -99,7 +99,7 @@ impl Owner {
     }
 }
 
-/// Whose an object is that has a child's name.
+/// The owner of an object that has a child's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose {
     /// This very McpServer's.
