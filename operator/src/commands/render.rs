@@ -35,8 +35,7 @@ const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
     /// Manifests with McpServers, and the mappings, Namespaces, ConfigMaps and ServiceAccounts that go with them;
-    /// repeatable,
-    /// `-` for standard input.
+    /// repeatable, `-` for standard input.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Namespace of what names none.

@@ -2,10 +2,9 @@
 //! was changed, taken out or moved shows.
 //!
 //! A line ends in `"chain":{…},"hash":"…"}`. Its hash is the SHA-256 of the line without its last member, byte for
-//! byte;
-//! `chain` names the pod's run, counts its lines and repeats the hash of the line before. A chain cannot show that its end
-//! was cut off, nor that somebody wrote all of it anew: for that, keep its newest hash where nobody can change it, and
-//! verify with that ([`runs`]).
+//! byte; `chain` names the pod's run, counts its lines and repeats the hash of the line before. A chain cannot show
+//! that its end was cut off, nor that somebody wrote all of it anew: for that, keep its newest hash where nobody can
+//! change it, and verify with that ([`runs`]).
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};

@@ -97,8 +97,7 @@ pub(crate) fn validate(
 }
 
 /// Decides whether the operator's configuration allows a host: one of the list, one below a `*.` domain of it, or any
-/// for
-/// `*`. An empty list allows none.
+/// for `*`. An empty list allows none.
 fn allowed_host(host: &str, allowed: &[String]) -> Result<(), Refusal> {
     let is_meant = |allowed: &String| match allowed.strip_prefix("*.") {
         Some(domain) => {
