@@ -16,6 +16,7 @@ mod connections;
 pub mod cors;
 #[cfg(test)]
 mod fixture;
+mod hand_over;
 mod held;
 mod limits;
 pub mod listener;
@@ -23,7 +24,6 @@ mod message;
 mod metadata;
 pub mod origin;
 mod principal;
-mod protocol;
 pub mod rate_limit;
 mod sign_in;
 mod trace;
@@ -44,7 +44,7 @@ use crate::audit::{AuditLog, Trail};
 use crate::groups::GroupDirectory;
 use crate::offer::Offer;
 use crate::policy::PolicyStore;
-use crate::protocol::HttpService;
+use crate::protocol::{self, HttpService};
 use crate::token::TokenValidator;
 use answer::Refusal;
 use challenge::Challenge;
@@ -83,7 +83,7 @@ pub fn router(gate: Arc<Gate>) -> Router {
     let url = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
     let elsewhere = format!("there is nothing here; the MCP endpoint is {url}");
     let documents = metadata::router(&gate.configuration, &gate.authorization_server);
-    let service = crate::protocol::service(Arc::clone(&gate.offer));
+    let service = protocol::service(Arc::clone(&gate.offer));
     let endpoint = service_fn(move |request| {
         let (gate, service) = (Arc::clone(&gate), service.clone());
         async move { Ok::<_, Infallible>(answer_request(&gate, &service, request).await) }
@@ -139,7 +139,7 @@ async fn pass(
     let (message, body) = message::stage(trail, &mut parts, body).await?;
     accept::stage(&message, &mut parts)?;
     let exchange = authorize::stage(gate, trail, &principal, &message).await?;
-    let answer = protocol::stage(service, Request::from_parts(parts, body), &exchange).await;
+    let answer = hand_over::stage(service, Request::from_parts(parts, body), &exchange).await;
     Ok(sign_in::stage(gate, trail, &exchange, answer).await)
 }
 
