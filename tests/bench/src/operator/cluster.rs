@@ -64,7 +64,7 @@ impl Kubectl<'_> {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(super::PATIENCE, output).await.context("kubectl does not end")??;
+        let output = tokio::time::timeout(crate::until::PATIENCE, output).await.context("kubectl does not end")??;
         ensure!(
             output.status.success(),
             "kubectl {}: {}",

@@ -8,7 +8,8 @@ use kube::discovery::ApiResource;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{PATIENCE, Size};
+use super::Size;
+use crate::until::PATIENCE;
 
 /// The name of what denies something everywhere. A compiled policy that holds it names it.
 pub(super) const DENY: &str = "bench-deny";

@@ -12,7 +12,7 @@ mod servers;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Args;
 use testbed::control_plane::Marker;
 use testbed::supervisor::Supervisor;
@@ -25,6 +25,8 @@ use node::StubNode;
 use program::Program;
 use requests::Requests;
 use servers::ReadyServers;
+
+use crate::until::until;
 
 /// How much is measured.
 #[derive(Args, Clone, Debug, Default)]
@@ -52,11 +54,8 @@ impl Size {
     }
 }
 
-/// The longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(1200);
 /// The operator is quiet once it has written nothing for that long.
 const QUIET: Duration = Duration::from_secs(3);
-const POLL: Duration = Duration::from_millis(20);
 
 /// Measures that operator program; what runs is the supervisor's. `say` gets a line for each phase that begins.
 ///
@@ -157,15 +156,4 @@ async fn quiet(cluster: &Cluster) -> anyhow::Result<()> {
         Ok(since.elapsed() > QUIET)
     })
     .await
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let wait = async {
-        while !holds().await? {
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
-    };
-    let waited = tokio::time::timeout(PATIENCE, wait).await;
-    waited.with_context(|| format!("waited {} s in vain until {what}", PATIENCE.as_secs()))?
 }

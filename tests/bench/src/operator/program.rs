@@ -8,8 +8,8 @@ use anyhow::bail;
 use testbed::supervisor::{Child, Command};
 
 use super::cluster::Cluster;
-use super::until;
 use crate::process::{self, Memory};
+use crate::until::until;
 
 /// Time to end for a program that is told to.
 const GRACE: Duration = Duration::from_secs(40);

@@ -5,15 +5,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
 
 use super::tenant::BenchTenant;
 use crate::process;
+use crate::until::until;
 
-/// Time to become ready.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for an answer of the admin port.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running server; it ends with this value.
 pub(super) struct Program {
@@ -34,16 +34,15 @@ impl Program {
         command.env_clear().env("AZURE_FEDERATED_TOKEN_FILE", tenant.file("token")).env("RUST_LOG", "warn");
         command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| program.display().to_string())?;
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-        let end = Instant::now() + PATIENCE;
-        while !client.get(format!("http://{admin}/readyz")).send().await.is_ok_and(|ready| ready.status().is_success())
-        {
+        let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        until("the server is ready", async || {
             if let Some(status) = child.try_wait()? {
                 bail!("{} ended: {status}", program.display());
             }
-            ensure!(Instant::now() < end, "{} is not ready after {} s", program.display(), PATIENCE.as_secs());
-            sleep(Duration::from_millis(50)).await;
-        }
+            let answer = client.get(format!("http://{admin}/readyz")).send().await;
+            Ok(answer.is_ok_and(|answer| answer.status().is_success()))
+        })
+        .await?;
         Ok(Self { child, url: format!("http://{address}/mcp") })
     }
 

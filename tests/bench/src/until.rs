@@ -1,0 +1,21 @@
+//! The wait for a state that can only be looked at.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// The longest wait.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1200);
+const POLL: Duration = Duration::from_millis(20);
+
+/// Waits until something holds.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let wait = async {
+        while !holds().await? {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    };
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    waited.with_context(|| format!("waited {} s in vain until {what}", PATIENCE.as_secs()))?
+}
