@@ -115,7 +115,7 @@ fn requests(space: &Space, since: Marker) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_comes_up_as_it_should_tells_little_warns_of_nothing_and_reads_nothing() {
+async fn a_server_that_comes_up_as_it_should_tells_little_warns_of_nothing_and_reads_next_to_nothing() {
     let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start().await.unwrap()));
     let operator = cluster.operator().await.unwrap();
     let always = [
@@ -165,6 +165,10 @@ async fn a_server_that_comes_up_as_it_should_tells_little_warns_of_nothing_and_r
         let all = requests.len();
         requests.retain(|request| request != "patch mcpservers/status graph");
         let statuses = all - requests.len();
+        // A child that was applied is read where its watch does not show it yet. Passes that read on purpose read them all.
+        let (reads, mut requests): (Vec<_>, Vec<_>) =
+            requests.into_iter().partition(|request| request.starts_with("get "));
+        assert!(reads.len() < always.len() / 2, "{more:?}: {reads:?}");
         requests.sort();
         let mut expected: Vec<&str> = always.iter().copied().chain(more.iter().copied()).collect();
         expected.sort_unstable();
