@@ -10,6 +10,7 @@
 //! | [`protocol`] | MCP itself, for any offer |
 //! | [`offer`] | the tools that are offered, and their answers |
 //! | [`entra`], [`graph`], [`http_client`] | the way to Entra's token endpoint and to Microsoft Graph |
+//! | [`stdio`] | local mode: a child process of one person's MCP client |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
 //! | [`serve`], [`check`], [`inputs`], [`environment`], [`open_files`], [`strict_json`] | start and stop, diagnosis, and input files |
 //!
@@ -31,6 +32,7 @@ pub mod open_files;
 pub mod policy;
 pub mod protocol;
 pub mod serve;
+pub mod stdio;
 pub mod strict_json;
 pub mod telemetry;
 pub mod token;

@@ -5,6 +5,7 @@ use std::path::Path;
 /// The top modules of the server from the top down, each with its purpose. A module imports from those below it alone.
 const MODULES: &[(&str, &str)] = &[
     ("serve", "starts and stops the server"),
+    ("stdio", "serves one person over standard input and output"),
     ("check", "says what of a configuration works"),
     ("admin", "answers about the pod's health"),
     ("http", "takes a request through its stages"),

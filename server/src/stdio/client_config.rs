@@ -1,0 +1,1 @@
+//! Blocks of configuration that MCP clients take, to be pasted.
