@@ -105,9 +105,9 @@ pub struct Graph {
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scopes: Vec<String>,
-    /// Built-in tools: names, or prefixes with a trailing `*`. Unless `access` is `Application`, `scopes` must cover
-    /// the permissions of a tool: a prefix leaves other tools out, and the name of one is refused. Mappings say what a
-    /// caller may use.
+    /// Built-in tools: names, or prefixes with a trailing `*`, which never means a tool that writes. Unless `access` is
+    /// `Application`, `scopes` must cover the permissions of a tool: a prefix leaves other tools out, and the name of one
+    /// is refused. Mappings say what a caller may use.
     #[schemars(
         length(min = 1, max = 128),
         inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.-]*\*?$"))

@@ -32,4 +32,7 @@ pub use policy::{
 };
 pub use registration::Registration;
 pub use status::{FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus};
-pub use tools::{BUILT_IN_TOOLS, BuiltInTool, GET_USER_DETAILS, GraphPermissions, LIST_MY_MESSAGES, built_in_tool};
+pub use tools::{
+    BUILT_IN_TOOLS, BuiltInTool, CREATE_EVENT, GET_USER_DETAILS, GraphPermissions, LIST_MY_MESSAGES, SEND_MAIL,
+    built_in_tool,
+};

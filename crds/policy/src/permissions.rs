@@ -7,6 +7,9 @@
 ///
 /// Some are narrower. With `Mail.ReadBasic` and `Mail.ReadBasic.Shared` Graph leaves the first words of messages out, with
 /// `User.ReadBasic.All` the job title, the office, the phones and the language.
+///
+/// A permission that is in no row is accepted by itself alone, as those of the tools that write: Microsoft's tables for
+/// `POST /me/sendMail` and `POST /me/events` have no other.
 const COVERED_BY: &[(&str, &[&str])] = &[
     (
         "User.Read",
@@ -51,6 +54,12 @@ mod tests {
             ("Mail.ReadBasic.Shared", "Mail.Read", true),
             ("Directory.AccessAsUser.All", "User.Read", false),
             ("Mail.Send", "Mail.Read", false),
+            ("Mail.Send", "Mail.Send", true),
+            ("Mail.Send.Shared", "Mail.Send", false),
+            ("Mail.ReadWrite", "Mail.Send", false),
+            ("Calendars.ReadWrite", "Calendars.ReadWrite", true),
+            ("Calendars.Read", "Calendars.ReadWrite", false),
+            ("Calendars.ReadWrite.Shared", "Calendars.ReadWrite", false),
             ("Mail.ReadWrite", "User.Read", false),
             ("User.Read", "Mail.Read", false),
             // A permission that is in no row.

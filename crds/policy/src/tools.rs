@@ -22,6 +22,13 @@ pub struct GraphPermissions {
     pub application: &'static [&'static str],
 }
 
+/// A new event in the signed-in user's calendar.
+pub const CREATE_EVENT: BuiltInTool = BuiltInTool {
+    name: "create_event",
+    writes: true,
+    permissions: GraphPermissions { delegated: &["Calendars.ReadWrite"], application: &["Calendars.ReadWrite"] },
+};
+
 /// The signed-in user.
 pub const GET_USER_DETAILS: BuiltInTool = BuiltInTool {
     name: "get_user_details",
@@ -36,8 +43,15 @@ pub const LIST_MY_MESSAGES: BuiltInTool = BuiltInTool {
     permissions: GraphPermissions { delegated: &["Mail.Read"], application: &["Mail.Read"] },
 };
 
+/// A mail of the signed-in user.
+pub const SEND_MAIL: BuiltInTool = BuiltInTool {
+    name: "send_mail",
+    writes: true,
+    permissions: GraphPermissions { delegated: &["Mail.Send"], application: &["Mail.Send"] },
+};
+
 /// Every built-in tool, by name.
-pub const BUILT_IN_TOOLS: &[BuiltInTool] = &[GET_USER_DETAILS, LIST_MY_MESSAGES];
+pub const BUILT_IN_TOOLS: &[BuiltInTool] = &[CREATE_EVENT, GET_USER_DETAILS, LIST_MY_MESSAGES, SEND_MAIL];
 
 /// The built-in tool of that name, if there is one.
 pub fn built_in_tool(name: &str) -> Option<&'static BuiltInTool> {
@@ -73,12 +87,17 @@ mod tests {
     #[test]
     fn a_tool_is_offered_where_a_scope_covers_each_permission_that_it_needs() {
         use GraphAccess::{Application, OnBehalfOf};
-        let all = ["get_user_details", "list_my_messages"];
+        let all = BUILT_IN_TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>();
+        let reads = ["get_user_details", "list_my_messages"];
         for (scopes, access, offered) in [
-            (&["User.Read", "Mail.Read"][..], OnBehalfOf, &all[..]),
+            (&["Calendars.ReadWrite", "User.Read", "Mail.Read", "Mail.Send"][..], OnBehalfOf, &all[..]),
+            (&["User.Read", "Mail.Read"], OnBehalfOf, &reads),
             (&["User.Read"], OnBehalfOf, &["get_user_details"]),
             (&["Mail.Read"], OnBehalfOf, &["list_my_messages"]),
-            (&["User.ReadWrite", "Mail.ReadWrite"], OnBehalfOf, &all),
+            (&["User.ReadWrite", "Mail.ReadWrite"], OnBehalfOf, &reads),
+            (&["Mail.Send"], OnBehalfOf, &["send_mail"]),
+            (&["Mail.Send.Shared", "Mail.ReadWrite", "Calendars.ReadWrite.Shared"], OnBehalfOf, &["list_my_messages"]),
+            (&["Calendars.ReadWrite"], OnBehalfOf, &["create_event"]),
             (&["Calendars.Read"], OnBehalfOf, &[]),
             (&["Calendars.Read"], Application, &all),
             (&[], OnBehalfOf, &all),
@@ -86,7 +105,7 @@ mod tests {
             let configuration = GraphConfiguration {
                 base_url: String::new(),
                 scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-                tools: all.map(str::to_owned).into(),
+                tools: all.iter().map(|name| (*name).to_owned()).collect(),
                 access,
             };
             let names: Vec<&str> = configuration.offered().map(|tool| tool.name).collect();

@@ -21,16 +21,16 @@ const NO_EXCHANGE: &str = "OrganizationFromTenantGuidNotFound";
 pub enum GraphError {
     /// An application has nobody to act on behalf of.
     #[error(
-        "this tool reads Microsoft Graph as the signed-in user, and the caller is an application without one: sign in as a user"
+        "this tool uses Microsoft Graph as the signed-in user, and the caller is an application without one: sign in as a user"
     )]
     NoUser,
     /// An application asks about nobody.
     #[error(
-        "the caller is an application, so that there is no signed-in user to read: give the argument user, the object id or user principal name of the user to read"
+        "the caller is an application, so that there is no signed-in user: give the argument user, the object id or user principal name of the user whom this is about"
     )]
     UserNotNamed,
     /// A user asks about somebody.
-    #[error("this tool reads the data of the signed-in user and of nobody else: leave out the argument user")]
+    #[error("this tool is about the signed-in user and nobody else: leave out the argument user")]
     UserNamedByUser,
     /// An application asks about something that is no user.
     #[error(
@@ -74,7 +74,7 @@ pub enum GraphError {
     },
     /// Graph did not confirm a request that is sent once.
     #[error(
-        "Microsoft Graph did not confirm the request ({problem}), which may have been carried out all the same: find that out before you call again (client-request-id {client_request_id})"
+        "Microsoft Graph did not confirm the request ({problem}), which may have been carried out all the same (the mail sent, the event created): look into Sent Items or the calendar before you call again (client-request-id {client_request_id})"
     )]
     Unconfirmed {
         /// The answer, or the lack of one.

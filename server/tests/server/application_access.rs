@@ -2,10 +2,10 @@
 //! in each case about one user, and never about anybody else.
 
 use entra_emulator::{Fault, FaultKind, Host, LoggedRequest, Matcher};
-use mcp_entra_policy::{CallerKind, GraphAccess, Subject};
+use mcp_entra_policy::{BUILT_IN_TOOLS, CallerKind, GraphAccess, Subject};
 use serde_json::{Value, json};
 
-use crate::harness::{ON_BEHALF_OF, Setup, Site, grant, grant_to_readers};
+use crate::harness::{ON_BEHALF_OF, Setup, Site, arguments_for, every_tool, grant, grant_to_readers};
 use crate::tenant::{ALICE, BOB, ROLE, TestTenant, control};
 
 /// A server for users and applications with the role, where it allows this access to Graph and the grants to users say
@@ -15,15 +15,16 @@ async fn site(configured: GraphAccess, granted: GraphAccess) -> Site {
     setup.configuration.graph.access = configured;
     // One probe at the start; its exchanges are of the same kind as those that are counted here.
     setup.configuration.probe.interval_seconds = 3600;
-    let mut to_users = grant_to_readers(&["*"]);
+    let mut to_users = grant_to_readers(&every_tool());
     to_users.graph = granted;
     let daemons = Subject::AppRole { role: ROLE.into(), callers: [CallerKind::Application].into() };
-    setup.policy.grants = vec![to_users, grant("daemons", daemons, &["*"])];
+    setup.policy.grants = vec![to_users, grant("daemons", daemons, &every_tool())];
     let server = setup.tenant.server;
     control()
         .change_tenant(setup.tenant.id, |directory| {
             let app = directory.apps.iter_mut().find(|app| app.client_id == server).unwrap();
-            app.granted_graph_roles = vec!["User.Read.All".to_owned(), "Mail.Read".to_owned()];
+            let roles = BUILT_IN_TOOLS.iter().flat_map(|tool| tool.permissions.application);
+            app.granted_graph_roles = roles.map(|role| (*role).to_owned()).collect();
             Ok(())
         })
         .unwrap();
@@ -70,17 +71,44 @@ async fn an_application_reads_the_user_whom_it_names_by_its_own_permissions() {
 }
 
 #[tokio::test]
+async fn an_application_uses_every_tool_for_the_user_whom_it_names_and_for_nobody_else() {
+    let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
+    let tenant = &site.setup.tenant;
+    let bob = object_id(tenant, BOB);
+    for tool in BUILT_IN_TOOLS {
+        let mut arguments = arguments_for(tool.name);
+        let response = site.call(&daemon(tenant), tool.name, arguments.clone()).await;
+        let result = response.json::<Value>().await.unwrap()["result"].take();
+        assert!(text(&result).contains("give the argument user"), "{result}");
+
+        arguments["user"] = json!(bob);
+        let before = graph_requests(tenant).len();
+        let response = site.call(&daemon(tenant), tool.name, arguments).await;
+        let result = response.json::<Value>().await.unwrap()["result"].take();
+        assert_eq!(result["isError"], false, "{}: {result}", tool.name);
+        let asked = &graph_requests(tenant)[before..];
+        assert_eq!(asked.len(), 1, "{}", tool.name);
+        assert!(asked[0].path.starts_with(&format!("/v1.0/users/{bob}")) && asked[0].user.is_none(), "{asked:?}");
+    }
+    let sent = control().sent_messages().into_iter().filter(|message| message.tenant == tenant.id);
+    assert_eq!(Vec::from_iter(sent.map(|message| message.user.to_string())), [bob.as_str()]);
+    let created = control().created_events().into_iter().filter(|event| event.tenant == tenant.id);
+    assert_eq!(Vec::from_iter(created.map(|event| event.user.to_string())), [bob]);
+}
+
+#[tokio::test]
 async fn an_application_is_shown_that_it_names_a_user_and_a_user_is_not() {
     let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
     let tenant = &site.setup.tenant;
     for (token, names_a_user) in [(daemon(tenant), true), (tenant.token(ALICE), false)] {
         let answer: Value = site.rpc(&token, "tools/list", json!({})).await.json().await.unwrap();
         let tools = answer["result"]["tools"].as_array().unwrap();
-        assert_eq!(tools.len(), 2, "{answer}");
+        assert_eq!(tools.len(), BUILT_IN_TOOLS.len(), "{answer}");
         for tool in tools {
             let schema = &tool["inputSchema"];
             assert_eq!(schema["properties"]["user"].is_object(), names_a_user, "{schema}");
-            assert_eq!(schema["required"] == json!(["user"]), names_a_user, "{schema}");
+            let required = schema["required"].as_array().into_iter().flatten();
+            assert_eq!(required.filter(|name| **name == "user").count() == 1, names_a_user, "{schema}");
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use mcp_entra_policy::{
-    CallerKind, CompiledPolicy, Deny, Grant, GraphAccess, MappingReference, Pattern, Primitives, Requirements,
-    ServerConfiguration, ServerStatus, Subject,
+    BUILT_IN_TOOLS, CallerKind, CompiledPolicy, Deny, Grant, GraphAccess, MappingReference, Pattern, Primitives,
+    Requirements, ServerConfiguration, ServerStatus, Subject,
 };
 use mcp_entra_server::entra::FederatedToken;
 use mcp_entra_server::serve::{self, Running};
@@ -16,7 +16,7 @@ use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::tenant::{ROLE, TestTenant, control, trust_bundle};
+use crate::tenant::{BOB, ROLE, TestTenant, control, trust_bundle};
 
 /// The host of the public URL.
 pub(crate) const HOST: &str = "graph.mcp.contoso.com";
@@ -61,7 +61,7 @@ impl Write for AuditLines {
 }
 
 impl Setup {
-    /// A server with a public URL and both tools, whose policy grants everything to [`ROLE`].
+    /// A server with a public URL and all built-in tools, whose policy grants those that only read to [`ROLE`].
     pub(crate) fn new() -> Self {
         let tenant = TestTenant::new();
         let configuration = tenant.configuration();
@@ -201,6 +201,22 @@ impl Site {
 /// A grant of these tools to the app role [`ROLE`].
 pub(crate) fn grant_to_readers(tools: &[&str]) -> Grant {
     grant("readers", Subject::AppRole { role: ROLE.into(), callers: [CallerKind::User].into() }, tools)
+}
+
+/// The names of all built-in tools: no pattern grants those that write.
+pub(crate) fn every_tool() -> Vec<&'static str> {
+    BUILT_IN_TOOLS.iter().map(|tool| tool.name).collect()
+}
+
+/// Arguments that a user gives this built-in tool for it to do its work.
+pub(crate) fn arguments_for(tool: &str) -> Value {
+    match tool {
+        "create_event" => json!({
+            "subject": "Lunch", "start": "2026-12-01T12:00:00", "end": "2026-12-01T13:00:00",
+        }),
+        "send_mail" => json!({ "to": [BOB], "subject": "Lunch", "body": "At noon?" }),
+        _ => json!({}),
+    }
 }
 
 /// A grant of these tools to the group `Sales`.

@@ -11,9 +11,12 @@ mod tokens;
 
 use std::sync::Arc;
 
+use entra_emulator::Host;
 use mcp_entra_server::entra::{ApplicationCredential, FederatedToken, Sts};
+use mcp_entra_server::graph::Graph;
 use mcp_entra_server::token::{Keys, Principal, TokenValidator};
 
+use crate::harness::eventually;
 use crate::tenant::{TestTenant, http};
 
 /// A validator of this tenant's tokens, with its keys fetched.
@@ -27,6 +30,16 @@ async fn validator(tenant: &TestTenant) -> TokenValidator {
 /// The principal of a good token of this user.
 pub(crate) async fn signed_in(tenant: &TestTenant, user: &str) -> Arc<Principal> {
     validator(tenant).await.validate(&tenant.token(user)).await.unwrap()
+}
+
+/// Waits until a request is at Graph, which shows beside a question.
+pub(crate) async fn arrived(tenant: &TestTenant, graph: &Graph) {
+    eventually("a question beside the request", async || {
+        graph.get("", &[]).await.unwrap();
+        let beside = |host, concurrent| host == Host::Graph && concurrent == 2;
+        tenant.requests().iter().any(|request| beside(request.host, request.concurrent)).then_some(())
+    })
+    .await;
 }
 
 /// This tenant's token endpoint, asked with the tenant's projected token.

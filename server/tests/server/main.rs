@@ -22,3 +22,4 @@ mod schemas;
 mod scripted;
 mod tenant;
 mod tools;
+mod writes;

@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 use mcp_entra_policy::{CallerKind, CompiledPolicy, Subject};
 use serde_json::{Map, Value, json};
 
-use crate::harness::{Setup, Site, grant};
+use crate::harness::{Setup, Site, arguments_for, every_tool, grant};
 use crate::tenant::{ALICE, ROLE};
 
 /// A server whose tools users and applications see, and a token of each.
 async fn site() -> (Site, [String; 2]) {
     let mut setup = Setup::new();
     let everybody = Subject::AppRole { role: ROLE.into(), callers: [CallerKind::User, CallerKind::Application].into() };
-    setup.policy = CompiledPolicy { denies: vec![], grants: vec![grant("everybody", everybody, &["*"])] };
+    setup.policy = CompiledPolicy { denies: vec![], grants: vec![grant("everybody", everybody, &every_tool())] };
     let site = setup.start().await;
     let tenant = &site.setup.tenant;
     let tokens = [tenant.token(ALICE), tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon))];
@@ -138,7 +138,9 @@ async fn every_integer_argument_of_every_tool_takes_whole_numbers_of_its_range_a
 }
 
 async fn call(site: &Site, token: &str, tool: &str, argument: &str, value: &Value) -> Value {
-    let response = site.call(token, tool, json!({ argument: value })).await;
+    let mut arguments = arguments_for(tool);
+    arguments[argument] = value.clone();
+    let response = site.call(token, tool, arguments).await;
     assert_eq!(response.status(), 200);
     response.json::<Value>().await.unwrap()["result"].take()
 }

@@ -102,7 +102,7 @@ impl TestTenant {
             optional_claims: vec![OptionalClaim::Groups, OptionalClaim::XmsCc],
             group_membership_claims: GroupMembershipClaims::SecurityGroup,
             federated_credentials: vec![tenant.credential()],
-            granted_graph_scopes: vec!["User.Read".to_owned(), "Mail.Read".to_owned()],
+            granted_graph_scopes: graph_scopes(),
             role_assignments: vec![assigned(alice.oid), assigned(daemon)],
             ..App::default()
         };
@@ -170,7 +170,7 @@ impl TestTenant {
             },
             graph: GraphConfiguration {
                 base_url: SHARED.emulator.graph().to_owned(),
-                scopes: vec!["User.Read".to_owned(), "Mail.Read".to_owned()],
+                scopes: graph_scopes(),
                 tools: mcp_entra_policy::BUILT_IN_TOOLS.iter().map(|tool| tool.name.to_owned()).collect(),
                 access: GraphAccess::OnBehalfOf,
             },
@@ -221,6 +221,12 @@ impl TestTenant {
         };
         self.requests().iter().filter(is_it).count()
     }
+}
+
+/// The delegated permissions of Graph that the built-in tools need.
+fn graph_scopes() -> Vec<String> {
+    let scopes = mcp_entra_policy::BUILT_IN_TOOLS.iter().flat_map(|tool| tool.permissions.delegated);
+    scopes.map(|scope| (*scope).to_owned()).collect()
 }
 
 /// The service account issuer.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher, Message};
 use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool, GraphAccess, accepted_permissions};
+use mcp_entra_server::graph::Graph;
 use serde_json::{Value, json};
 
-use crate::harness::{Setup, Site};
+use crate::harness::{Setup, Site, arguments_for, every_tool, grant_to_readers};
 use crate::identity::signed_in;
 use crate::tenant::{ALICE, control};
 
@@ -14,6 +15,13 @@ async fn call(site: &Site, tool: &str, arguments: Value) -> Value {
     let response = site.call(&site.setup.tenant.token(ALICE), tool, arguments).await;
     assert_eq!(response.status(), 200);
     response.json::<Value>().await.unwrap()["result"].take()
+}
+
+/// A server whose readers may use every tool.
+fn setup() -> Setup {
+    let mut setup = Setup::new();
+    setup.policy.grants = vec![grant_to_readers(&every_tool())];
+    setup
 }
 
 /// The one delegated permission that the tool needs.
@@ -89,17 +97,19 @@ async fn an_argument_out_of_range_is_an_error_that_a_model_can_correct() {
 }
 
 #[tokio::test]
-async fn every_listed_tool_has_schemas_and_says_that_it_only_reads() {
-    let site = Setup::new().start().await;
+async fn every_listed_tool_has_schemas_and_says_if_it_only_reads() {
+    let site = setup().start().await;
     let answer: Value = site.rpc(&site.setup.tenant.token(ALICE), "tools/list", json!({})).await.json().await.unwrap();
     let tools = answer["result"]["tools"].as_array().unwrap();
-    assert_eq!(tools.len(), 2);
-    for tool in tools {
-        assert_eq!(tool["annotations"]["readOnlyHint"], true, "{tool}");
+    assert_eq!(tools.len(), BUILT_IN_TOOLS.len());
+    for (tool, built_in) in tools.iter().zip(BUILT_IN_TOOLS) {
+        assert_eq!(tool["name"], built_in.name);
+        assert_eq!(tool["annotations"]["readOnlyHint"], !built_in.writes, "{tool}");
         assert_eq!(tool["inputSchema"]["type"], "object", "{tool}");
         assert_eq!(tool["outputSchema"]["type"], "object", "{tool}");
     }
-    let top = &tools[1]["inputSchema"]["properties"]["top"];
+    let lister = tools.iter().find(|tool| tool["name"] == "list_my_messages").unwrap();
+    let top = &lister["inputSchema"]["properties"]["top"];
     assert_eq!((&top["minimum"], &top["maximum"], &top["default"]), (&json!(1), &json!(25), &json!(10)), "{top}");
 }
 
@@ -139,7 +149,7 @@ async fn missing_consent_is_an_error_that_says_who_must_give_it() {
 #[tokio::test]
 async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other() {
     for tool in BUILT_IN_TOOLS {
-        let site = Setup::new().start().await;
+        let site = setup().start().await;
         let others = |scope: &String| scope != scope_of(tool);
         control()
             .change_tenant(site.setup.tenant.id, |directory| {
@@ -149,7 +159,7 @@ async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other(
             .unwrap();
         assert!(site.status().await.graph.missing_permissions.is_empty());
         for called in BUILT_IN_TOOLS {
-            let result = call(&site, called.name, json!({})).await;
+            let result = call(&site, called.name, arguments_for(called.name)).await;
             let stopped = result["isError"] == true;
             assert_eq!(stopped, scope_of(called) == scope_of(tool), "{} without {}", called.name, scope_of(tool));
             assert!(!stopped || text(&result).contains(&format!("the permissions {} on", scope_of(tool))), "{result}");
@@ -161,14 +171,15 @@ async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other(
                 Ok(())
             })
             .unwrap();
-        assert_ne!(call(&site, tool.name, json!({})).await["isError"], true, "consent counts from the next call on");
+        let result = call(&site, tool.name, arguments_for(tool.name)).await;
+        assert_ne!(result["isError"], true, "consent counts from the next call on");
         assert!(site.status().await.graph.missing_permissions.is_empty());
     }
 }
 
 /// A server whose one permission of Graph is this one, with everybody's consent.
 async fn site_with_scope(scope: &str) -> Site {
-    let mut setup = Setup::new();
+    let mut setup = setup();
     setup.configuration.graph.scopes = vec![scope.to_owned()];
     control()
         .change_tenant(setup.tenant.id, |directory| {
@@ -179,22 +190,42 @@ async fn site_with_scope(scope: &str) -> Site {
     setup.start().await
 }
 
+/// Graph's answer to the request of this tool, whatever the server makes of the tool.
+async fn graph_answers(graph: &Graph, tool: &str) -> bool {
+    let moment = |hour: u8| json!({ "dateTime": format!("2026-12-01T{hour}:00:00"), "timeZone": "UTC" });
+    let recipient = json!({ "emailAddress": { "address": ALICE } });
+    let answer = match tool {
+        "create_event" => graph.post_once("/events", json!({ "start": moment(12), "end": moment(13) })).await,
+        "get_user_details" => graph.get("", &[]).await,
+        "list_my_messages" => graph.get("/messages", &[]).await,
+        "send_mail" => graph.post_once("/sendMail", json!({ "message": { "toRecipients": [recipient] } })).await,
+        other => panic!("no request of {other} is known here"),
+    };
+    answer.is_ok()
+}
+
 #[tokio::test]
 async fn a_tool_is_offered_with_each_permission_that_graph_accepts_for_it_and_with_no_other() {
     let accepted = BUILT_IN_TOOLS.iter().flat_map(|tool| accepted_permissions(scope_of(tool)));
-    let others = ["Calendars.Read", "Directory.AccessAsUser.All", "Files.Read", "Mail.Send", "People.Read"];
+    let others = [
+        "Calendars.Read",
+        "Calendars.ReadWrite.Shared",
+        "Directory.AccessAsUser.All",
+        "Files.Read",
+        "Mail.Send.Shared",
+        "People.Read",
+    ];
     for scope in accepted.chain(others).collect::<BTreeSet<_>>() {
         let site = site_with_scope(scope).await;
         let alice = signed_in(&site.setup.tenant, ALICE).await;
         let graph = site.running.graph().for_caller(&alice, GraphAccess::OnBehalfOf, None, &[scope]).unwrap();
-        for (tool, path) in [("get_user_details", ""), ("list_my_messages", "/messages")] {
-            let tool = BUILT_IN_TOOLS.iter().find(|built_in| built_in.name == tool).unwrap();
+        for tool in BUILT_IN_TOOLS {
             let is_accepted = accepted_permissions(scope_of(tool)).any(|accepted| accepted == scope);
-            assert_eq!(graph.get(path, &[]).await.is_ok(), is_accepted, "{path} with {scope}");
+            assert_eq!(graph_answers(&graph, tool.name).await, is_accepted, "{} with {scope}", tool.name);
             let offered = site.tools(&site.setup.tenant.token(ALICE)).await.iter().any(|name| name == tool.name);
             assert_eq!(offered, is_accepted, "{} with {scope}", tool.name);
             if offered {
-                let result = call(&site, tool.name, json!({})).await;
+                let result = call(&site, tool.name, arguments_for(tool.name)).await;
                 assert!(result["isError"] != true && result["structuredContent"].is_object(), "{scope}: {result}");
             }
         }

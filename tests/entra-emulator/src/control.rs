@@ -8,6 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    calendar::CreatedEvent,
     claims::{ClaimsRequest, Issuance},
     configuration::{App, FEDERATED_CREDENTIAL_LIMIT, FederatedCredential, Tenant},
     keys::Object,
@@ -146,6 +147,11 @@ impl Control {
     /// The latest 4096 messages sent with `sendMail`, oldest first.
     pub fn sent_messages(&self) -> Vec<SentMessage> {
         self.shared.lock().sent.list()
+    }
+
+    /// The latest 4096 events that were created, oldest first.
+    pub fn created_events(&self) -> Vec<CreatedEvent> {
+        self.shared.lock().created.list()
     }
 
     /// Answers some of the coming requests otherwise. Where faults overlap, the earlier one is used up first.

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     authorize::client_request_id,
+    calendar,
     claims::{issue_of, issued_after},
     configuration::{Tenant, User},
     keys::Unverified,
@@ -37,6 +38,7 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
             .route(&at("/messages"), get(mail::messages))
             .route(&at("/messages/{message}"), get(mail::message))
             .route(&at("/sendMail"), post(mail::send))
+            .route(&at("/events"), post(calendar::create))
             .route(&at("/memberOf"), get(users::groups))
             .route(&at("/transitiveMemberOf"), get(users::transitive_groups))
             .route(&at("/checkMemberGroups"), post(users::check_groups))

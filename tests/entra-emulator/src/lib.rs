@@ -34,11 +34,13 @@
 //!   own authority.
 //! - The status and `error` of some AADSTS codes are not known from any real answer: those of the nearest known
 //!   condition stand for them. Redeeming a code without its PKCE challenge's verifier is AADSTS501481 too.
-//! - Graph has users, memberships and messages to read, and takes messages to send, which nobody receives. `$select`
-//!   passes over unknown names; `$filter` and other options of messages that it would have to ignore are answered with 501.
+//! - Graph has users, memberships and messages to read, and takes messages to send and events to create, which nobody
+//!   receives. `$select` passes over unknown names; `$filter` and other options of messages that it would have to ignore are
+//!   answered with 501. The times of a new event are answered as they came, not in UTC.
 
 mod authorize;
 mod batch;
+mod calendar;
 mod claims;
 mod client;
 mod configuration;
@@ -73,6 +75,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use calendar::CreatedEvent;
 pub use configuration::{
     App, AppRole, ConditionalAccess, Configuration, FederatedCredential, Group, GroupMembershipClaims, MemberType,
     Message, OptionalClaim, RoleAssignment, TOKEN_EXCHANGE_AUDIENCE, Tenant, TokenVersion, User,

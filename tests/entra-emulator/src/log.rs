@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// How many requests, and how many sent messages, are remembered.
+/// How many requests, sent messages and created events are remembered, of each.
 const CAPACITY: usize = 4096;
 
 /// Which of the two hosts was asked.
@@ -30,8 +30,8 @@ pub struct LoggedRequest {
     pub method: String,
     /// The path, without its query.
     pub path: String,
-    /// The HTTP status of the answer; 0 where there was none: a connection cut by [`FaultKind::Disconnect`], or a
-    /// client that gave up before.
+    /// The HTTP status of the answer; 0 where there was none: a connection cut by [`FaultKind::Disconnect`] or
+    /// [`FaultKind::LoseAnswer`], or a client that gave up before.
     pub status: u16,
     /// The tenant, where the path names one that exists; at Graph, the token's `tid`.
     pub tenant: Option<Uuid>,
@@ -217,6 +217,8 @@ pub enum FaultKind {
     },
     /// Closes the connection instead of answering, under whatever else is on its way on it.
     Disconnect,
+    /// Does what is asked, and closes the connection instead of answering, as [`Self::Disconnect`].
+    LoseAnswer,
     /// Answers as usual, but for the second half of the body: the connection ends before the announced length.
     Truncate,
     /// Answers, as Graph may, with a page that has no entries and yet a next one: that which was asked for.

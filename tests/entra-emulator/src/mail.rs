@@ -35,7 +35,7 @@ const READ: Permissions = Permissions {
 const SEND: Permissions = Permissions { own: &["Mail.Send"], others: &[], application: &["Mail.Send"], denied };
 const PAGES: Limits = Limits { default: 10, largest: 1000 };
 
-fn denied() -> GraphError {
+pub(crate) fn denied() -> GraphError {
     GraphError::new(403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")
 }
 

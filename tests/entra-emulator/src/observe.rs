@@ -52,7 +52,10 @@ pub(crate) async fn observe(
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
             next.run(Request::from_parts(parts, Body::from(body))).await
         }
-        Some(FaultKind::Disconnect) => {
+        Some(fault @ (FaultKind::Disconnect | FaultKind::LoseAnswer)) => {
+            if matches!(fault, FaultKind::LoseAnswer) {
+                next.run(Request::from_parts(parts, Body::from(body))).await;
+            }
             drop(entry);
             hang_up.now();
             // The connection, and this with it, is dropped.

@@ -14,6 +14,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    calendar::CreatedEvent,
     claims::Session,
     configuration::{App, FederatedCredential, Tenant},
     device::DeviceCode,
@@ -61,6 +62,7 @@ pub(crate) struct State {
     pub(crate) refresh_tokens: Bounded<RefreshToken>,
     pub(crate) log: RequestLog,
     pub(crate) sent: Latest<SentMessage>,
+    pub(crate) created: Latest<CreatedEvent>,
     faults: Vec<Fault>,
     trusted: Vec<reqwest::Certificate>,
     federation_client: reqwest::Client,
@@ -182,6 +184,7 @@ impl Shared {
                 refresh_tokens: Bounded::default(),
                 log: RequestLog::default(),
                 sent: Latest::default(),
+                created: Latest::default(),
                 faults: Vec::new(),
                 federation_client: federation_client(&trusted)?,
                 trusted,

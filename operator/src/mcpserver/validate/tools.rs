@@ -25,11 +25,15 @@ fn check(graph: &Graph, pattern: &str) -> Result<(), Refusal> {
         }
     }
     if lacking.is_empty() {
+        let hint = match pattern.ends_with('*') {
+            true => " that only reads (one that writes is meant by its full name alone)",
+            false => "",
+        };
         let there_are = BUILT_IN_TOOLS.iter().map(|tool| tool.name.to_owned());
         return refuse(
             Reason::ToolNotFound,
             format!(
-                "spec.graph.tools: {pattern:?} matches no built-in tool; correct or remove it; there are: {}",
+                "spec.graph.tools: {pattern:?} matches no built-in tool{hint}; correct or remove it; there are: {}",
                 Vec::from_iter(there_are).join(", ")
             ),
         );
@@ -88,15 +92,20 @@ mod tests {
     #[test]
     fn a_server_offers_the_tools_that_it_names_and_has_the_scopes_for() {
         use GraphAccess::{Application, OnBehalfOf};
-        const ALL: &[&str] = &["get_user_details", "list_my_messages"];
+        const READS: &[&str] = &["get_user_details", "list_my_messages"];
         for (scopes, tools, access, expected) in [
-            (&["User.Read", "Mail.Read"][..], &["*"][..], OnBehalfOf, ALL),
-            (&["User.Read", "Mail.ReadWrite"], &["*"], OnBehalfOf, ALL),
+            (&["User.Read", "Mail.Read"][..], &["*"][..], OnBehalfOf, READS),
+            (&["User.Read", "Mail.ReadWrite"], &["*"], OnBehalfOf, READS),
+            // A server whose manifest names no tool has `*`.
+            (&["User.Read", "Mail.Read", "Mail.Send", "Calendars.ReadWrite"], &["*"], OnBehalfOf, READS),
+            (&["User.Read", "Mail.Send"], &["*", "send_mail"], OnBehalfOf, &["get_user_details", "send_mail"]),
+            (&["Calendars.ReadWrite"], &["create_event"], OnBehalfOf, &["create_event"]),
             (&["User.Read"], &["*"], OnBehalfOf, &["get_user_details"]),
             (&["User.Read"], &["get_user_details"], OnBehalfOf, &["get_user_details"]),
             (&["Mail.Read"], &["*", "list_*"], OnBehalfOf, &["list_my_messages"]),
-            (&["Calendars.Read"], &["*"], Application, ALL),
+            (&["Calendars.Read"], &["*"], Application, READS),
             (&["Calendars.Read"], &["list_my_messages"], Application, &["list_my_messages"]),
+            (&["Calendars.Read"], &["send_mail"], Application, &["send_mail"]),
         ] {
             let graph = graph(scopes, tools, access);
             assert!(validate(&graph).is_ok(), "{graph:?}");
@@ -125,6 +134,15 @@ mod tests {
             (&["User.Read"], &["*", "list_*"], Reason::GraphScopeMissing, "\"list_*\" offers nothing"),
             (&["Calendars.Read"], &["*"], Reason::GraphScopeMissing, "get_user_details takes User.Read"),
             (&["User.Read"], &["get_*", "lsit_*"], Reason::ToolNotFound, "\"lsit_*\" matches no built-in tool"),
+            (&["User.Read"], &["lsit_mail"], Reason::ToolNotFound, "\"lsit_mail\" matches no built-in tool; correct"),
+            (&["Mail.Send"], &["send_*"], Reason::ToolNotFound, "one that writes is meant by its full name alone"),
+            (
+                &["User.Read", "Mail.ReadWrite"],
+                &["*", "send_mail"],
+                Reason::GraphScopeMissing,
+                "send_mail takes Mail.Send",
+            ),
+            (&["Mail.Send"], &["create_event"], Reason::GraphScopeMissing, "takes Calendars.ReadWrite"),
         ] {
             let graph = graph(scopes, tools, GraphAccess::OnBehalfOf);
             let refusal = validate(&graph).unwrap_err();

@@ -14,6 +14,13 @@ use crate::offer::JsonObject;
 #[error("{0}")]
 pub(super) struct InvalidArgument(String);
 
+impl InvalidArgument {
+    /// This error, in words that name the argument and say what it takes.
+    pub(super) fn new(words: &str) -> Self {
+        Self(words.to_owned())
+    }
+}
+
 /// A whole number in a range. Models write 5 as `5.0`, too.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Whole<const MINIMUM: u32, const MAXIMUM: u32>(pub(super) u32);
@@ -40,6 +47,34 @@ impl<const MINIMUM: u32, const MAXIMUM: u32> JsonSchema for Whole<MINIMUM, MAXIM
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "integer", "minimum": MINIMUM, "maximum": MAXIMUM })
+    }
+}
+
+/// A text of at most so many characters.
+#[derive(Clone, Debug)]
+pub(super) struct Text<const MAXIMUM: usize>(pub(super) String);
+
+impl<'de, const MAXIMUM: usize> Deserialize<'de> for Text<MAXIMUM> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.chars().count() <= MAXIMUM {
+            true => Ok(Self(text)),
+            false => Err(D::Error::custom(format!("it takes at most {MAXIMUM} characters"))),
+        }
+    }
+}
+
+impl<const MAXIMUM: usize> JsonSchema for Text<MAXIMUM> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Text{MAXIMUM}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "maxLength": MAXIMUM })
     }
 }
 

@@ -1,12 +1,15 @@
-//! The built-in tools: each a small question to Microsoft Graph about one user.
+//! The built-in tools: each a small question or request to Microsoft Graph about one user.
 //!
 //! A call that goes wrong (Graph refuses, an argument is out of range) is answered in words that a model or a person can
 //! act on. A further tool is a file here, a line in [`TOOLS`], and its name and permissions in the policy crate.
 
 mod arguments;
+mod create_event;
 mod get_user_details;
 mod list_my_messages;
+mod recipients;
 mod schema;
+mod send_mail;
 mod tool;
 
 use std::sync::Arc;
@@ -21,10 +24,15 @@ use crate::graph::GraphClient;
 use crate::token::Principal;
 
 /// The built-in tools, by name.
-const TOOLS: &[&dyn AnyTool] = &[&get_user_details::GetUserDetails, &list_my_messages::ListMyMessages];
+const TOOLS: &[&dyn AnyTool] = &[
+    &create_event::CreateEvent,
+    &get_user_details::GetUserDetails,
+    &list_my_messages::ListMyMessages,
+    &send_mail::SendMail,
+];
 
 const INSTRUCTIONS: &str =
-    "Tools that read Microsoft Graph as the signed-in user. Each user sees the tools that a role grants.";
+    "Tools that use Microsoft Graph as the signed-in user. Each user sees the tools that a role grants.";
 
 /// The built-in tools of one server.
 pub struct GraphOffer {

@@ -14,7 +14,8 @@ use super::schema;
 use crate::graph::{Graph, GraphError};
 use crate::offer::{JsonObject, OfferedTool, Reply, tool_error};
 
-/// A question to Microsoft Graph about one user.
+/// A question or request to Microsoft Graph about one user. A tool that writes sends one request, by
+/// [`Graph::post_once`].
 pub(super) trait Tool: Send + Sync {
     /// Name and permissions.
     const BUILT_IN: &'static BuiltInTool;

@@ -2,33 +2,20 @@
 
 use std::sync::Arc;
 
-use entra_emulator::{Fault, FaultKind, Host, Matcher};
+use entra_emulator::{Fault, FaultKind, Matcher};
 use mcp_entra_policy::GraphAccess;
 use mcp_entra_server::graph::{Graph, GraphClient, GraphError};
 use serde_json::{Value, json};
 
-use super::{application, signed_in, sts};
+use super::{application, arrived, signed_in, sts};
 use crate::harness::{ON_BEHALF_OF, Setup, eventually};
 use crate::tenant::{ALICE, BOB, TestTenant, control, http};
 
 const SEND: &str = "/sendMail";
 
-/// Consents to the permission to send mail.
-fn consent(tenant: &TestTenant) {
-    control()
-        .change_tenant(tenant.id, |directory| {
-            let app = directory.apps.iter_mut().find(|app| app.client_id == tenant.server).unwrap();
-            app.granted_graph_scopes.push("Mail.Send".to_owned());
-            Ok(())
-        })
-        .unwrap();
-}
-
 /// Graph as alice, with the permission to send mail.
 async fn graph(tenant: &TestTenant) -> Graph {
-    consent(tenant);
-    let mut configuration = tenant.configuration().graph;
-    configuration.scopes.push("Mail.Send".to_owned());
+    let configuration = tenant.configuration().graph;
     let client = GraphClient::new(http(), &configuration, sts(tenant), application(tenant)).unwrap();
     as_alice(tenant, &client).await
 }
@@ -51,16 +38,6 @@ fn next_answer(tenant: &TestTenant, path: &str, kind: FaultKind) {
 fn requests(tenant: &TestTenant, path: &str) -> Vec<u16> {
     let requests = tenant.requests().into_iter();
     requests.filter(|request| request.path.ends_with(path)).map(|request| request.status).collect()
-}
-
-/// Waits until a request is at Graph, which shows beside a question.
-async fn arrived(tenant: &TestTenant, graph: &Graph) {
-    eventually("a question beside the request", async || {
-        graph.get("", &[]).await.unwrap();
-        let beside = |host, concurrent| host == Host::Graph && concurrent == 2;
-        tenant.requests().iter().any(|request| beside(request.host, request.concurrent)).then_some(())
-    })
-    .await;
 }
 
 fn sent(tenant: &TestTenant) -> usize {
@@ -130,10 +107,7 @@ async fn a_request_outlives_its_caller_once_it_is_sent_and_a_question_does_not()
 
 #[tokio::test]
 async fn the_stop_of_the_server_waits_for_a_request_whose_caller_has_gone() {
-    let mut setup = Setup::new();
-    setup.configuration.graph.scopes.push("Mail.Send".to_owned());
-    consent(&setup.tenant);
-    let site = setup.start().await;
+    let site = Setup::new().start().await;
     let graph = Arc::new(as_alice(&site.setup.tenant, site.running.graph()).await);
     graph.get("", &[]).await.unwrap();
     next_answer(&site.setup.tenant, SEND, FaultKind::Delay { milliseconds: 4_000 });

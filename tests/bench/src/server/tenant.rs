@@ -112,7 +112,7 @@ impl BenchTenant {
             graph: GraphConfiguration {
                 base_url: self.emulator.graph().to_owned(),
                 scopes: vec!["User.Read".to_owned(), "Mail.Read".to_owned()],
-                tools: mcp_entra_policy::BUILT_IN_TOOLS.iter().map(|tool| tool.name.to_owned()).collect(),
+                tools: vec!["get_user_details".to_owned(), "list_my_messages".to_owned()],
                 access: GraphAccess::OnBehalfOf,
             },
             probe: ProbeConfiguration { interval_seconds: 3600 },

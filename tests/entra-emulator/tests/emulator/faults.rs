@@ -28,6 +28,20 @@ async fn a_connection_can_be_cut_instead_of_an_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_can_be_lost_after_the_work_is_done() {
+    let world = World::new();
+    let token = world.graph_token("alice", "Mail.Send");
+    inject(&world, Host::Graph, FaultKind::LoseAnswer);
+    let body = json!({"message": {"toRecipients": [{"emailAddress": {"address": "bob@contoso.com"}}]}});
+    let url = format!("{}/v1.0/me/sendMail", EMULATOR.graph());
+    let error = world.http.post(url).bearer_auth(&token).json(&body).send().await.unwrap_err();
+    assert!(!error.is_timeout() && error.status().is_none(), "{error:?}");
+    assert_eq!(world.requests().pop().unwrap().status, 0);
+    let sent = world.control().sent_messages().into_iter().filter(|sent| sent.tenant == world.tenant);
+    assert_eq!(sent.count(), 1);
+}
+
+#[tokio::test]
 async fn a_body_can_end_before_its_announced_length() {
     let world = World::new();
     let token = world.graph_token("alice", "User.Read");

@@ -188,6 +188,47 @@ async fn sent_mail_is_accepted_without_a_body_and_kept() {
 }
 
 #[tokio::test]
+async fn an_event_is_created_once_for_each_transaction_id() {
+    let world = World::with(|tenant| {
+        tenant.apps[0].granted_graph_roles = vec!["Calendars.ReadWrite".to_owned()];
+    });
+    let create = async |path: &str, token: &str, event: Value| {
+        let url = format!("{}/v1.0{path}/events", EMULATOR.graph());
+        let response = world.http.post(url).bearer_auth(token).json(&event).send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let moment = |hour: u8| json!({"dateTime": format!("2026-12-01T{hour}:00:00"), "timeZone": "UTC"});
+    let event = |subject: &str, id: Value| json!({"subject": subject, "start": moment(12), "end": moment(13), "transactionId": id});
+    let created = || {
+        let all = world.control().created_events().into_iter().filter(|event| event.tenant == world.tenant);
+        Vec::from_iter(all.map(|event| (event.user, event.event["subject"].clone())))
+    };
+    let (alice, reader) =
+        (world.graph_token("alice", "Calendars.ReadWrite"), world.graph_token("alice", "Calendars.Read"));
+    let lunch = event("Lunch", json!("1"));
+    assert_eq!(error(&create("/me", &reader, lunch.clone()).await), (403, "ErrorAccessDenied"));
+    let bobs = format!("/users/{}", world.bob);
+    assert_eq!(error(&create(&bobs, &alice, lunch.clone()).await), (403, "ErrorAccessDenied"));
+    assert_eq!(create("/me", &alice, json!({"subject": "Some day"})).await.0, 400);
+    assert_eq!(created(), []);
+
+    let (status, first) = create("/me", &alice, lunch.clone()).await;
+    assert_eq!((status, &first["subject"], &first["start"]), (201, &json!("Lunch"), &moment(12)));
+    assert!(first["webLink"].as_str().unwrap().contains(first["id"].as_str().unwrap()));
+    assert_eq!(create("/me", &alice, lunch.clone()).await, (201, first));
+    let other = create("/me", &alice, event("Dinner", json!("1"))).await;
+    assert_eq!(error(&other), (409, "ErrorDuplicateTransactionId"));
+    for id in [json!("2"), Value::Null, Value::Null] {
+        assert_eq!(create("/me", &alice, event("Lunch", id)).await.0, 201);
+    }
+    let application = world.graph_application_token().await;
+    assert_eq!(create(&bobs, &application, lunch).await.0, 201, "another calendar");
+    let mut expected = vec![(world.alice, json!("Lunch")); 4];
+    expected.push((world.bob, json!("Lunch")));
+    assert_eq!(created(), expected);
+}
+
+#[tokio::test]
 async fn options_that_cannot_be_met_are_refused() {
     let world = World::new();
     let token = world.graph_token("alice", "Mail.Read");
