@@ -146,6 +146,7 @@ impl Permissions {
                 graph < reachable && self.policy.policy.widens_access_for_a_group(operation)
             }
             Decision::Refused(Refusal::Denied { groups_unknown, .. }) => groups_unknown,
+            Decision::Refused(Refusal::NotGranted(ways)) => ways.groups_unknown,
             Decision::Refused(_) => true,
         }
     }

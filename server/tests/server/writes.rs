@@ -223,7 +223,7 @@ async fn wrong_arguments_change_nothing_and_are_told() {
     let mut longest = arguments_for("send_mail");
     longest["to"] = json!(vec![BOB; 20]);
     longest["subject"] = json!("ü".repeat(255));
-    longest["body"] = json!("ü".repeat(100_000));
+    longest["body"] = json!("a".repeat(100_000));
     assert_eq!(call(&site, "send_mail", longest).await["isError"], false);
 }
 

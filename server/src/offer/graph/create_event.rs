@@ -52,13 +52,17 @@ impl LocalTime {
     const LENGTH: usize = "2026-12-01T09:00:00".len();
 
     fn parse(text: &str) -> Option<Self> {
-        let time = DateTime::strptime(Self::FORM, text).ok()?;
-        (text.len() == Self::LENGTH).then_some(Self(time))
+        let time = Self(DateTime::strptime(Self::FORM, text).ok()?);
+        (time.text() == text).then_some(time)
+    }
+
+    fn text(self) -> String {
+        self.0.strftime(Self::FORM).to_string()
     }
 
     /// The time as Graph takes it.
     fn in_zone(self, TimeZoneName(zone): &TimeZoneName) -> Value {
-        json!({ "dateTime": self.0.strftime(Self::FORM).to_string(), "timeZone": zone })
+        json!({ "dateTime": self.text(), "timeZone": zone })
     }
 }
 
