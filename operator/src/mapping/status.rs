@@ -164,7 +164,7 @@ fn accepted(mapping: &Mapping<'_>, survey: &Survey) -> Verdict {
         return Verdict::yes(
             Reason::Accepted,
             format!(
-                "no bound server offers anything of these names: {}; correct them if they are misspelt",
+                "no bound server offers anything of these names: {}; correct them if they are misspelt, and grant a tool that writes by its full name",
                 named(&survey.unmatched)
             ),
         );
@@ -275,6 +275,10 @@ mod tests {
         narrow[0].spec.graph.tools = vec!["get_user_details".into()];
         let (told, _) = surveyed(&mk_mapping(json!({"names": ["graph"]}), &["list_my_messages"]), &narrow);
         assert_eq!(told.unmatched_names, ["list_my_messages"], "built in, but not offered there");
+        narrow[0].spec.graph.tools = vec!["*".into(), "send_mail".into()];
+        let (told, verdict) = surveyed(&mk_mapping(json!({"names": ["graph"]}), &["send_*", "send_mail"]), &narrow);
+        assert_eq!(told.unmatched_names, ["send_*"], "a prefix grants no tool that writes");
+        assert!(verdict.message.contains("by its full name"), "{}", verdict.message);
         let (told, _) = surveyed(&mk_mapping(json!({"names": ["other"]}), &["nothing"]), &narrow);
         assert_eq!(told.unmatched, 0, "without a server nothing is misspelt yet");
     }
