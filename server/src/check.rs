@@ -10,6 +10,7 @@ use crate::entra::{FederatedToken, Sts};
 use crate::environment::refuse_secrets;
 use crate::http_client;
 use crate::inputs;
+use crate::report::Report;
 use crate::token::Keys;
 
 /// Longest answer of Graph that is read, in bytes: only whether it answers counts.
@@ -27,8 +28,8 @@ pub struct Inputs {
 
 /// Checks everything and writes a line for each: `ok` or `FAIL`, what, and what to do next. Says whether all is ok.
 /// Fails only where the report cannot be written.
-pub async fn check(files: &Inputs, report: &mut dyn Write) -> io::Result<bool> {
-    let mut report = Report { lines: report, all_ok: true };
+pub async fn check(files: &Inputs, report: &mut (dyn Write + Send)) -> io::Result<bool> {
+    let mut report = Report::new(report);
     let names = std::env::vars_os().map(|(name, _)| name);
     let environment = refuse_secrets(names).map(|()| "no client secret, certificate or password".to_owned());
     report.line("environment", environment)?;
@@ -55,38 +56,7 @@ pub async fn check(files: &Inputs, report: &mut dyn Write) -> io::Result<bool> {
         }
         report.line("graph", graph(&configuration, &http).await)?;
     }
-    Ok(report.all_ok)
-}
-
-struct Report<'a> {
-    lines: &'a mut dyn Write,
-    all_ok: bool,
-}
-
-impl Report<'_> {
-    fn line<E: std::fmt::Display>(&mut self, what: &str, result: Result<String, E>) -> io::Result<()> {
-        self.value(what, result, String::clone).map(|_| ())
-    }
-
-    /// Writes a line and hands on the value that later checks need.
-    fn value<T, E: std::fmt::Display>(
-        &mut self,
-        what: &str,
-        result: Result<T, E>,
-        describe: impl FnOnce(&T) -> String,
-    ) -> io::Result<Option<T>> {
-        match result {
-            Ok(value) => {
-                writeln!(self.lines, "ok    {what}: {}", describe(&value))?;
-                Ok(Some(value))
-            }
-            Err(error) => {
-                self.all_ok = false;
-                writeln!(self.lines, "FAIL  {what}: {error}")?;
-                Ok(None)
-            }
-        }
-    }
+    Ok(report.is_all_ok())
 }
 
 fn policy(path: &Path) -> Result<String, String> {

@@ -5,9 +5,9 @@ use std::ffi::OsStr;
 /// A variable of the environment that holds a secret.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0} is set in the environment: this server takes no client secret, certificate or password, because its only \
-     credential to Entra is the projected service account token that AZURE_FEDERATED_TOKEN_FILE names; remove {0} from \
-     the pod's env, and delete the secret from the app registration"
+    "{0} is set in the environment: this program takes no client secret, certificate or password; `serve` has the \
+     projected service account token that AZURE_FEDERATED_TOKEN_FILE names, `local` the sign-in of a person; remove {0} \
+     from the environment, and delete the secret from the app registration"
 )]
 pub struct SecretInEnvironment(String);
 

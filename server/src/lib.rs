@@ -12,7 +12,7 @@
 //! | [`entra`], [`graph`], [`http_client`] | the way to Entra's token endpoint and to Microsoft Graph |
 //! | [`stdio`] | local mode: a child process of one person's MCP client |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
-//! | [`serve`], [`check`], [`inputs`], [`environment`], [`open_files`], [`strict_json`] | start and stop, diagnosis, and input files |
+//! | [`serve`], [`check`], [`inputs`], `report`, [`environment`], [`open_files`], [`signals`], [`strict_json`] | start and stop, diagnosis, and input files |
 //!
 //! Nothing here knows Kubernetes: what the server needs stands in files that somebody mounts.
 
@@ -31,7 +31,9 @@ pub mod offer;
 pub mod open_files;
 pub mod policy;
 pub mod protocol;
+mod report;
 pub mod serve;
+pub mod signals;
 pub mod stdio;
 pub mod strict_json;
 pub mod telemetry;

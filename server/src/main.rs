@@ -10,11 +10,14 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use mcp_entra_server::audit::chain::{self, Verified};
 use mcp_entra_server::entra::FederatedToken;
+use mcp_entra_server::signals::StopSignals;
+use mcp_entra_server::stdio::arguments::{LocalArguments, Mode};
+use mcp_entra_server::stdio::{self, client_config, machine_policy};
 use mcp_entra_server::{check, environment, open_files, serve, telemetry};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// An MCP server that authenticates with Microsoft Entra ID and reaches Microsoft Graph as the signed-in user, without a
-/// client secret: its credential is the projected service account token that AZURE_FEDERATED_TOKEN_FILE names.
+/// client secret. The credential of `serve` is the projected service account token that AZURE_FEDERATED_TOKEN_FILE names,
+/// that of `local` the sign-in of a person.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -37,6 +40,11 @@ enum Command {
         /// Seconds to go on accepting requests after the stop was asked for, so that load balancers notice.
         #[arg(long, env = "MCP_ENTRA_DRAIN_SECONDS", default_value_t = 5)]
         drain_seconds: u16,
+    },
+    /// Serve MCP over standard input and output for the person who starts it, as a child process of their MCP client.
+    Local {
+        #[command(flatten)]
+        arguments: LocalArguments,
     },
     /// Verify the hash chains of an audit log (`spec.audit.hashChain`) that comes on standard input. Exit code 0: every run
     /// is whole; 3: the beginning of a run is missing; 1: lines were changed, taken out, moved or added, or the input cannot
@@ -67,52 +75,24 @@ struct Files {
     trust_bundle: Option<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
+fn main() -> anyhow::Result<ExitCode> {
+    let command = Arguments::parse().command;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(run(command));
+    // A read of standard input may wait for ever on a thread of the runtime. Nothing waits for it.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Serve { files, listen, admin_listen, drain_seconds } => {
-            // Dropped last, so that the last lines are written.
-            let _log = telemetry::log_to_stderr();
-            open_files::raise_limit();
-            environment::refuse_secrets(std::env::vars_os().map(|(name, _)| name))?;
-            let options = serve::Options {
-                config: files.config,
-                policy: files.policy,
-                trust_bundle: files.trust_bundle,
-                listen,
-                admin_listen,
-                drain: Duration::from_secs(drain_seconds.into()),
-            };
-            // Before the server listens, so that no signal is missed.
-            let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            let server =
-                serve::start(options, FederatedToken::from_environment()?, Box::new(std::io::stdout())).await?;
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            server.shutdown().await;
-            Ok(ExitCode::SUCCESS)
+            let drain = Duration::from_secs(drain_seconds.into());
+            let Files { config, policy, trust_bundle } = files;
+            serve(serve::Options { config, policy, trust_bundle, listen, admin_listen, drain }).await
         }
-        Command::VerifyAudit { runs } => {
-            let runs = match runs {
-                Some(file) => {
-                    let text =
-                        std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-                    chain::runs(&text).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?
-                }
-                None => chain::Runs::new(),
-            };
-            let mut output = std::io::stdout();
-            let verified = chain::verify(&mut std::io::stdin().lock(), &runs, &mut output)?;
-            output.flush()?;
-            Ok(match verified {
-                Verified::Whole => ExitCode::SUCCESS,
-                Verified::Broken => ExitCode::FAILURE,
-                // 2 means wrong arguments.
-                Verified::Incomplete => ExitCode::from(3),
-            })
-        }
+        Command::Local { arguments } => local(arguments).await,
+        Command::VerifyAudit { runs } => verify_audit(runs),
         Command::Check { files } => {
             let inputs = check::Inputs { config: files.config, policy: files.policy, trust_bundle: files.trust_bundle };
             let mut output = std::io::stdout();
@@ -121,4 +101,53 @@ async fn main() -> anyhow::Result<ExitCode> {
             Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+async fn serve(options: serve::Options) -> anyhow::Result<ExitCode> {
+    // Dropped last, so that the last lines are written.
+    let _log = telemetry::log_to_stderr();
+    open_files::raise_limit();
+    environment::refuse_secrets(std::env::vars_os().map(|(name, _)| name))?;
+    // Before the server listens, so that no signal is missed.
+    let signals = StopSignals::take()?;
+    let server = serve::start(options, FederatedToken::from_environment()?, Box::new(std::io::stdout())).await?;
+    signals.asked().await;
+    server.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn local(arguments: LocalArguments) -> anyhow::Result<ExitCode> {
+    environment::refuse_secrets(std::env::vars_os().map(|(name, _)| name))?;
+    let mode = arguments.mode();
+    let policy = machine_policy::read(&machine_policy::path())?;
+    let settings = arguments.settings(&policy)?;
+    match mode {
+        Mode::PrintConfig(client) => {
+            let program = std::env::current_exe().context("cannot tell the path of this program")?;
+            let arguments: Vec<String> = std::iter::once("local".to_owned()).chain(settings.arguments()).collect();
+            writeln!(std::io::stderr(), "{}", client.place())?;
+            writeln!(std::io::stdout(), "{}", client_config::block(client, &program, &arguments))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        mode => stdio::run(mode, settings).await,
+    }
+}
+
+fn verify_audit(runs: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let runs = match runs {
+        Some(file) => {
+            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            chain::runs(&text).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?
+        }
+        None => chain::Runs::new(),
+    };
+    let mut output = std::io::stdout();
+    let verified = chain::verify(&mut std::io::stdin().lock(), &runs, &mut output)?;
+    output.flush()?;
+    Ok(match verified {
+        Verified::Whole => ExitCode::SUCCESS,
+        Verified::Broken => ExitCode::FAILURE,
+        // 2 means wrong arguments.
+        Verified::Incomplete => ExitCode::from(3),
+    })
 }

@@ -121,7 +121,8 @@ pub async fn start(
     let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
     let graph = GraphClient::new(client, graph, Arc::clone(&sts), application).map_err(no_address("graph.baseUrl"))?;
-    let offer: Arc<dyn Offer> = Arc::new(GraphOffer::new(&configuration, graph.clone()));
+    let title = format!("{} ({})", configuration.server.name, configuration.server.namespace);
+    let offer: Arc<dyn Offer> = Arc::new(GraphOffer::new(title, &configuration.graph, graph.clone()));
     let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph.clone()));
 
     let metrics = Arc::new(Metrics::default());

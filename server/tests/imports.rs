@@ -19,11 +19,13 @@ const MODULES: &[(&str, &str)] = &[
     ("audit", "writes the audit log"),
     ("token", "validates bearer tokens"),
     ("telemetry", "counts and logs"),
+    ("report", "writes what works, line by line"),
     ("inputs", "reads the files that a server is started with"),
     ("http_client", "asks others over HTTPS"),
     ("www_authenticate", "reads and writes challenges"),
     ("environment", "refuses secrets in the environment"),
     ("open_files", "raises the limit of open files"),
+    ("signals", "takes the signals that ask for the stop"),
     ("strict_json", "reads JSON without duplicate members"),
 ];
 

@@ -115,7 +115,7 @@ impl Caller {
     pub(super) fn of(principal: &Principal) -> Self {
         match principal {
             Principal::User(user) if user.membership == Membership::Guest => Self::Guest,
-            Principal::User(_) => Self::User,
+            Principal::User(_) | Principal::LocalUser(_) => Self::User,
             Principal::Application(_) => Self::Application,
         }
     }

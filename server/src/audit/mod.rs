@@ -215,8 +215,8 @@ impl Drop for Recording {
             return;
         }
         let line = Line {
-            tenant_id: principal.map(|principal| principal.tenant_id()),
-            object_id: principal.map(|principal| principal.object_id()),
+            tenant_id: principal.map(|principal| principal.tenant_id()).filter(|id| !id.is_empty()),
+            object_id: principal.map(|principal| principal.object_id()).filter(|id| !id.is_empty()),
             client_id: principal.map(|principal| principal.client_id()),
             caller: principal.map(|principal| Caller::of(principal)),
             method,

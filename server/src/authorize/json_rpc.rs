@@ -12,6 +12,8 @@ pub mod code {
     pub const METHOD_NOT_FOUND: i32 = -32601;
     /// The parameters do not fit the method.
     pub const INVALID_PARAMS: i32 = -32602;
+    /// The server cannot answer.
+    pub const INTERNAL_ERROR: i32 = -32603;
     /// The caller may not do this. JSON-RPC and MCP keep -32768 to -32000 for themselves, so that this code lies outside.
     pub const FORBIDDEN: i32 = 403;
 }
@@ -55,9 +57,15 @@ mod tests {
 
     #[test]
     fn a_code_that_json_rpc_does_not_define_lies_outside_its_range() {
-        const DEFINED: [i32; 4] = [-32700, -32600, -32601, -32602];
-        let codes =
-            [code::PARSE_ERROR, code::INVALID_REQUEST, code::METHOD_NOT_FOUND, code::INVALID_PARAMS, code::FORBIDDEN];
+        const DEFINED: [i32; 5] = [-32700, -32600, -32601, -32602, -32603];
+        let codes = [
+            code::PARSE_ERROR,
+            code::INVALID_REQUEST,
+            code::METHOD_NOT_FOUND,
+            code::INVALID_PARAMS,
+            code::INTERNAL_ERROR,
+            code::FORBIDDEN,
+        ];
         for code in codes {
             assert!(DEFINED.contains(&code) || !(-32768..=-32000).contains(&code), "{code}");
         }

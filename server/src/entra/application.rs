@@ -22,7 +22,7 @@ use super::diagnosis::Asker;
 use super::error::{EntraRefusal, StsError};
 use super::federated_token::{FederatedToken, FederatedTokenError};
 use super::sts::REFUSED_FOR;
-use super::token_endpoint::{GraphToken, PATIENCE, address};
+use super::token_endpoint::{GraphToken, PATIENCE, Registration};
 use crate::http_client::{Answer, ExchangeError, retry_after};
 
 /// For this long a token is handed out without asking azure_identity, which makes all who ask meanwhile share what comes
@@ -34,7 +34,7 @@ type Credential = ClientAssertionCredential<Assertion>;
 /// The application, as Entra knows it by its projected token.
 pub struct ApplicationCredential {
     http: reqwest::Client,
-    entra: EntraConfiguration,
+    registration: Registration,
     scope: String,
     federated_token: FederatedToken,
     /// Made on first use, and anew once Graph rejects its token: azure_identity has no other way to drop one.
@@ -62,7 +62,7 @@ impl ApplicationCredential {
     pub fn new(http: reqwest::Client, entra: &EntraConfiguration, resource: &str, token: FederatedToken) -> Self {
         Self {
             http,
-            entra: entra.clone(),
+            registration: entra.into(),
             scope: format!("{resource}/.default"),
             federated_token: token,
             credential: std::sync::Mutex::new(None),
@@ -120,7 +120,7 @@ impl ApplicationCredential {
             return Ok(Arc::clone(credential));
         }
         let mut cloud = CustomConfiguration::default();
-        cloud.authority_host.clone_from(&self.entra.authority);
+        cloud.authority_host.clone_from(&self.registration.authority);
         let client_options = ClientOptions {
             cloud: Some(Arc::new(cloud.into())),
             transport: Some(Transport::new(Arc::new(self.http.clone()))),
@@ -128,8 +128,8 @@ impl ApplicationCredential {
             ..ClientOptions::default()
         };
         let made = ClientAssertionCredential::new(
-            self.entra.tenant_id.clone(),
-            self.entra.client_id.clone(),
+            self.registration.tenant.clone(),
+            self.registration.client_id.clone(),
             Assertion(self.federated_token.clone()),
             Some(ClientAssertionCredentialOptions { client_options }),
         )?;
@@ -144,8 +144,8 @@ impl ApplicationCredential {
         }
         let response = causes(error).find_map(|cause| cause.downcast_ref().and_then(raw_response));
         let identity = self.federated_token.describe().await.ok().map(|token| token.identity);
-        let asker =
-            Asker { tenant_id: &self.entra.tenant_id, client_id: &self.entra.client_id, identity: identity.as_ref() };
+        let Registration { tenant, client_id, .. } = &self.registration;
+        let asker = Asker { tenant_id: tenant, client_id, identity: identity.as_ref(), is_public: false };
         let Some(answer) = response.map(answer) else {
             // azure_identity keeps no answer that it cannot read, and quotes from it.
             let unreadable = causes(error).any(|cause| cause.is::<serde_json::Error>());
@@ -158,13 +158,16 @@ impl ApplicationCredential {
             Some(refusal) => StsError::Refused(Box::new(refusal)),
             None => {
                 let retry_after = retry_after(&answer.headers, jiff::Timestamp::now());
-                StsError::NotEntra { url: address(&self.entra), status: answer.status, retry_after }
+                StsError::NotEntra { url: self.registration.endpoint("token"), status: answer.status, retry_after }
             }
         }
     }
 
     fn unreachable(&self, problem: &str) -> StsError {
-        StsError::Unreachable { url: address(&self.entra), source: ExchangeError::Network(problem.to_owned()) }
+        StsError::Unreachable {
+            url: self.registration.endpoint("token"),
+            source: ExchangeError::Network(problem.to_owned()),
+        }
     }
 }
 

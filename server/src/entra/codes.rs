@@ -24,6 +24,45 @@ const NO_SECRET: &str =
     "this server sends no client secret: check that nothing between it and Entra changes its requests.";
 const ASSERTION: &str = "Entra cannot read the user's token, which this server passes on unchanged: check that app registration {client} in tenant {tenant} is this server's own, and its optional claims.";
 
+/// The remedy and the next step of this code for a public client, where they are not the same as for others.
+pub(super) fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)> {
+    use Remedy::{Configuration, Unblock};
+    Some(match code {
+        50011 => (
+            Configuration,
+            "add the redirect URI http://localhost to app registration {client}: in the Microsoft Entra admin center open Authentication, Add a platform, Mobile and desktop applications.",
+        ),
+        7_000_218 => (
+            Configuration,
+            "app registration {client} is no public client: register http://localhost under Mobile and desktop applications, not under Web; for --device-code also turn on Allow public client flows.",
+        ),
+        9_002_327 => (
+            Configuration,
+            "register http://localhost under Mobile and desktop applications of app registration {client}, not under Single-page application.",
+        ),
+        700_025 => (
+            Configuration,
+            "this program sends no credential: check that nothing between it and Entra changes its requests.",
+        ),
+        70011 | 500_011 | 650_053 => {
+            (Configuration, "correct --scopes: every entry must be a delegated permission of Microsoft Graph.")
+        }
+        650_056 | 650_057 => (
+            Configuration,
+            "add the delegated permissions of --scopes to app registration {client}, under API permissions, and grant admin consent.",
+        ),
+        50097 => (Unblock, DEVICE),
+        530_084 => (
+            Unblock,
+            "Conditional Access accepts only tokens that are bound to a device (token protection), which this program cannot have: an administrator excludes app registration {client} from that policy, or use the server in a cluster.",
+        ),
+        70018 | 70019 => {
+            (Remedy::SignIn(SignIn::Anew), "the device code is wrong or has expired: call again for a new one.")
+        }
+        _ => return None,
+    })
+}
+
 /// The remedy and the next step of this code. In the next step `{client}`, `{tenant}`, `{issuer}` and `{credential}` stand
 /// for what the asker says.
 pub(super) fn known(code: u64) -> Option<(Remedy, &'static str)> {

@@ -9,11 +9,12 @@ use super::federated_token::{FederatedToken, FederatedTokenError};
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Credential of the application that asks the token endpoint. It is an enum and no trait, since all kinds are known here
-/// and differ in nothing but a few form parameters. A public client would be one more variant, without any parameter: the
-/// user's refresh token belongs to the grant that is asked for, not to the client.
+/// and differ in nothing but a few form parameters.
 pub(super) enum ClientCredential {
     /// The projected service account token, as `client_assertion`.
     Federated(FederatedToken),
+    /// None: a public client (RFC 6749 section 2.1). What it asks with belongs to the grant, as the user's refresh token.
+    Public,
 }
 
 impl ClientCredential {
@@ -24,6 +25,7 @@ impl ClientCredential {
                 ("client_assertion_type", SecretString::from(ASSERTION_TYPE)),
                 ("client_assertion", token.read().await?),
             ]),
+            Self::Public => Ok(Vec::new()),
         }
     }
 
@@ -31,6 +33,7 @@ impl ClientCredential {
     pub(super) async fn identity(&self) -> Option<FederatedIdentity> {
         match self {
             Self::Federated(token) => token.describe().await.ok().map(|token| token.identity),
+            Self::Public => None,
         }
     }
 }

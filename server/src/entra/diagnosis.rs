@@ -6,7 +6,7 @@ use http::StatusCode;
 use mcp_entra_policy::FederatedIdentity;
 
 use super::claims::{ClaimsChallenge, SignIn};
-use super::codes::{BUSY, CONSENT, SIGN_IN, UNKNOWN, UNKNOWN_BLOCK, known};
+use super::codes::{BUSY, CONSENT, SIGN_IN, UNKNOWN, UNKNOWN_BLOCK, known, known_to_public_client};
 use super::remedy::Remedy;
 
 /// The parts of a refusal that decide its remedy and its next step.
@@ -25,12 +25,15 @@ pub(super) struct Asker<'a> {
     pub(super) client_id: &'a str,
     /// Issuer, subject and audience of the credential, if it could be read.
     pub(super) identity: Option<&'a FederatedIdentity>,
+    /// True if it is a public client, which has no credential.
+    pub(super) is_public: bool,
 }
 
 impl Said<'_> {
     /// The remedy, and the next step in words: those of the code, else those of the remedy.
     pub(super) fn diagnose(self, asker: Asker<'_>) -> (Remedy, String) {
-        let by_code = self.codes.iter().find_map(|code| known(*code));
+        let to_public_client = |code: u64| asker.is_public.then(|| known_to_public_client(code)).flatten();
+        let by_code = self.codes.iter().find_map(|code| to_public_client(*code).or_else(|| known(*code)));
         let remedy = self.remedy(by_code.as_ref().map(|(remedy, _)| remedy.clone()));
         let words = match (by_code, &remedy) {
             (Some((Remedy::Unblock, words)), Remedy::SignIn(_)) => {
@@ -104,7 +107,8 @@ fn filled(words: &str, asker: Asker<'_>) -> String {
 mod tests {
     use super::*;
 
-    const ASKER: Asker<'_> = Asker { tenant_id: "the-tenant", client_id: "the-client", identity: None };
+    const ASKER: Asker<'_> =
+        Asker { tenant_id: "the-tenant", client_id: "the-client", identity: None, is_public: false };
     const CLAIMS: &str = r#"{"access_token":{"capolids":{"essential":true,"values":["p"]}}}"#;
 
     fn remedy(status: u16, error: &str, suberror: &str, code: u64, claims: &str) -> Remedy {

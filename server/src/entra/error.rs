@@ -51,6 +51,20 @@ pub enum StsError {
     /// Entra said no.
     #[error("{0}")]
     Refused(Box<EntraRefusal>),
+    /// Only a sign-in of the person who runs this program brings a token.
+    #[error("{}", .refusal.as_ref().map_or_else(|| "nobody is signed in. Next: sign in.".to_owned(), ToString::to_string))]
+    SignInNeeded {
+        /// The sign-in that helps.
+        sign_in: SignIn,
+        /// Entra's refusal to go on without it. Absent where there was nothing to ask with.
+        refusal: Option<Box<EntraRefusal>>,
+    },
+    /// Entra's answer cannot be used, for this reason and with this next step.
+    #[error("{0}")]
+    NotUsable(String),
+    /// The tokens that are kept are of another account now.
+    #[error("another account has signed in since this program started; restart the MCP client to go on as that one")]
+    OtherAccount,
 }
 
 /// Entra's refusal to issue a token.
@@ -96,6 +110,17 @@ impl StsError {
             Self::NotEntra { status, .. } if is_transient(*status) => Remedy::AskAgain,
             Self::NotEntra { .. } => Remedy::Configuration,
             Self::Refused(refusal) => refusal.remedy.clone(),
+            Self::SignInNeeded { sign_in, .. } => Remedy::SignIn(sign_in.clone()),
+            Self::NotUsable(_) | Self::OtherAccount => Remedy::Configuration,
+        }
+    }
+
+    /// Entra's refusal, if it is one.
+    pub fn refusal(&self) -> Option<&EntraRefusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::SignInNeeded { refusal, .. } => refusal.as_deref(),
+            _ => None,
         }
     }
 
@@ -116,25 +141,18 @@ impl StsError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotEntra { retry_after, .. } => *retry_after,
-            Self::Refused(refusal) => refusal.retry_after,
-            Self::FederatedToken(_) | Self::Unreachable { .. } => None,
+            _ => self.refusal()?.retry_after,
         }
     }
 
     /// Entra's own text, for nobody but the caller.
     pub fn their_words(&self) -> Option<&str> {
-        match self {
-            Self::Refused(refusal) => Some(refusal.description.as_str()).filter(|text| !text.is_empty()),
-            _ => None,
-        }
+        self.refusal().map(|refusal| refusal.description.as_str()).filter(|text| !text.is_empty())
     }
 
     /// Id by which Microsoft's support finds the request, if Entra answered it.
     pub fn correlation_id(&self) -> Option<&str> {
-        match self {
-            Self::Refused(refusal) => refusal.correlation_id.as_deref(),
-            _ => None,
-        }
+        self.refusal()?.correlation_id.as_deref()
     }
 
     pub(super) fn again(&self) -> Again {
@@ -148,7 +166,24 @@ impl StsError {
 impl EntraRefusal {
     /// The refusal in this answer, if there is one.
     pub(super) fn read(answer: &Answer, asker: Asker<'_>) -> Option<Self> {
-        let document: ErrorDocument = serde_json::from_slice(&answer.body).ok()?;
+        let document = serde_json::from_slice(&answer.body).ok()?;
+        Some(Self::of(document, answer.status, retry_after(&answer.headers, Timestamp::now()), asker))
+    }
+
+    /// The refusal of an authorization request, as the browser brings it (RFC 6749 section 4.1.2.1).
+    pub(super) fn of_authorization(error: &str, error_description: &str, asker: Asker<'_>) -> Self {
+        let document = ErrorDocument {
+            error: error.to_owned(),
+            suberror: None,
+            error_codes: Vec::new(),
+            error_description: error_description.to_owned(),
+            correlation_id: None,
+            claims: None,
+        };
+        Self::of(document, StatusCode::BAD_REQUEST, None, asker)
+    }
+
+    fn of(document: ErrorDocument, status: StatusCode, retry_after: Option<Duration>, asker: Asker<'_>) -> Self {
         let mut codes: Vec<u64> = document.error_codes.iter().filter_map(number).collect();
         let description = lasting_part(&document.error_description);
         if codes.is_empty() {
@@ -156,14 +191,14 @@ impl EntraRefusal {
         }
         let suberror = document.suberror.filter(|suberror| !suberror.is_empty());
         let said = Said {
-            status: answer.status,
+            status,
             error: &document.error,
             suberror: suberror.as_deref(),
             codes: &codes,
             claims: document.claims.as_deref().and_then(ClaimsChallenge::parse),
         };
         let (remedy, next_step) = said.diagnose(asker);
-        Some(Self {
+        Self {
             remedy,
             error: word(&document.error).unwrap_or_default(),
             suberror: suberror.as_deref().and_then(word),
@@ -171,8 +206,8 @@ impl EntraRefusal {
             codes,
             description,
             next_step,
-            retry_after: retry_after(&answer.headers, Timestamp::now()),
-        })
+            retry_after,
+        }
     }
 }
 
@@ -221,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    const ASKER: Asker<'_> = Asker { tenant_id: "tenant", client_id: "client", identity: None };
+    const ASKER: Asker<'_> = Asker { tenant_id: "tenant", client_id: "client", identity: None, is_public: false };
 
     fn read(body: &str) -> Option<EntraRefusal> {
         let answer =

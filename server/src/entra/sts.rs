@@ -109,7 +109,7 @@ impl Sts {
         entra: &EntraConfiguration,
         federated_token: FederatedToken,
     ) -> Result<Self, url::ParseError> {
-        let endpoint = TokenEndpoint::new(http, entra, ClientCredential::Federated(federated_token))?;
+        let endpoint = TokenEndpoint::new(http, entra.into(), ClientCredential::Federated(federated_token))?;
         let tokens = || {
             Cache::builder()
                 .weigher(|_, kept: &Arc<KeptToken>| kept.weight())
@@ -286,10 +286,7 @@ impl OnBehalfOf {
             ("claims", &claims::request(challenge)),
         ];
         let issued = endpoint.exchange(&parameters).await?;
-        let Issued { mut token, asked_at, life, refresh_in, scope } = issued;
-        // Entra names scopes with their resource or without.
-        let named = scope.split_ascii_whitespace().filter_map(|scope| scope.rsplit('/').next());
-        token.granted = named.map(str::to_ascii_lowercase).collect();
+        let Issued { token, asked_at, life, refresh_in, .. } = issued;
         let asked = self.scopes.iter().map(|scope| scope.to_ascii_lowercase()).collect();
         let schedule = Schedule::new(asked_at, life, refresh_in);
         Ok(Arc::new(KeptToken { token: Arc::new(token), asked, schedule, renewing: AtomicBool::new(false) }))

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::credential::ClientCredential;
 use super::diagnosis::Asker;
 use super::error::{EntraRefusal, StsError};
-use crate::http_client::{self, ExchangeError, Patience, retry_after};
+use crate::http_client::{self, Answer, ExchangeError, Patience, retry_after};
 
 /// Longest answer of the token endpoint that is read, in bytes.
 const MAXIMUM_ANSWER: usize = 256 * 1024;
@@ -26,9 +26,26 @@ pub(super) const PATIENCE: Patience =
 pub(super) struct TokenEndpoint {
     http: reqwest::Client,
     url: Url,
-    tenant_id: String,
-    client_id: String,
+    registration: Registration,
     credential: ClientCredential,
+}
+
+/// An app registration, and the authority that knows it.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Entra's address without a trailing slash, as `https://login.microsoftonline.com`.
+    pub authority: String,
+    /// The tenant: a GUID or a domain.
+    pub tenant: String,
+    /// The application: a GUID in lower case.
+    pub client_id: String,
+}
+
+impl From<&EntraConfiguration> for Registration {
+    fn from(entra: &EntraConfiguration) -> Self {
+        let EntraConfiguration { authority, tenant_id, client_id, .. } = entra;
+        Self { authority: authority.clone(), tenant: tenant_id.clone(), client_id: client_id.clone() }
+    }
 }
 
 /// A token for Microsoft Graph: opaque to us, and never looked into.
@@ -50,19 +67,24 @@ pub(super) struct Issued {
     pub(super) life: Duration,
     /// Time from then on after which Entra recommends to ask for the next one.
     pub(super) refresh_in: Option<Duration>,
-    /// `scope`: what the token carries. Entra puts every scope that was granted into it.
-    pub(super) scope: String,
+    /// The refresh token, with `offline_access`. One of an on-behalf-of exchange is not kept: it would outlive the user's own
+    /// token, on which the next exchange depends.
+    pub(super) refresh_token: Option<SecretString>,
+    /// The ID token, with `openid`.
+    pub(super) id_token: Option<SecretString>,
 }
 
-/// Entra's answer; other members come and go. A refresh token among them is not kept: it would outlive the user's own
-/// token, on which the next exchange depends.
+/// Entra's answer; other members come and go.
 #[derive(Deserialize)]
 struct TokenDocument {
-    access_token: String,
+    access_token: SecretString,
     expires_in: Seconds,
     refresh_in: Option<Seconds>,
+    /// The scopes that the token carries. Entra puts every scope that was granted into it.
     #[serde(default)]
     scope: String,
+    refresh_token: Option<SecretString>,
+    id_token: Option<SecretString>,
 }
 
 /// Entra has been seen to write numbers as strings.
@@ -85,14 +107,18 @@ impl From<Seconds> for Duration {
 }
 
 impl TokenEndpoint {
-    /// The endpoint of the configured tenant, asked by the configured application with this credential.
+    /// The endpoint of the registration's tenant, asked by that application with this credential.
     pub(super) fn new(
         http: reqwest::Client,
-        entra: &EntraConfiguration,
+        registration: Registration,
         credential: ClientCredential,
     ) -> Result<Self, url::ParseError> {
-        let (tenant_id, client_id) = (entra.tenant_id.clone(), entra.client_id.clone());
-        Ok(Self { http, url: address(entra).parse()?, tenant_id, client_id, credential })
+        Ok(Self { http, url: registration.endpoint("token").parse()?, registration, credential })
+    }
+
+    /// The application that asks.
+    pub(super) fn registration(&self) -> &Registration {
+        &self.registration
     }
 
     /// Values that the federated credential in Entra must have, if there is one and it can be read.
@@ -113,44 +139,68 @@ impl TokenEndpoint {
     pub(super) async fn attempt(&self, parameters: &[(&str, &str)]) -> Result<Issued, StsError> {
         let credential = self.credential.parameters().await?;
         let credential = credential.iter().map(|(name, value)| (*name, value.expose_secret()));
-        let client = [("client_id", self.client_id.as_str())];
+        let client = [("client_id", self.registration.client_id.as_str())];
         let form: Vec<_> = parameters.iter().copied().chain(client).chain(credential).collect();
         let asked_at = Instant::now();
-        let request = self.http.post(self.url.clone()).form(&form).timeout(ATTEMPT);
-        let mut answer = match http_client::exchange(request, MAXIMUM_ANSWER).await {
-            Ok(answer) => answer,
-            Err(source) => return Err(StsError::Unreachable { url: self.url.to_string(), source }),
-        };
+        let mut answer = self.ask(&self.url, &form).await?;
         if answer.status.is_success() {
             let body = Zeroizing::new(std::mem::take(&mut answer.body));
-            if let Ok(document) = serde_json::from_slice::<TokenDocument>(&body) {
-                return Ok(Issued {
-                    token: GraphToken {
-                        access_token: SecretString::from(document.access_token),
-                        granted: BTreeSet::new(),
-                    },
-                    asked_at,
-                    life: document.expires_in.into(),
-                    refresh_in: document.refresh_in.map(Duration::from),
-                    scope: document.scope,
-                });
+            if let Ok(document) = serde_json::from_slice(&body) {
+                return Ok(Issued::new(document, asked_at));
             }
         }
+        Err(self.refusal(&self.url, &answer).await)
+    }
+
+    /// The answer of an endpoint of Entra to this form.
+    pub(super) async fn ask(&self, url: &Url, form: &[(&str, &str)]) -> Result<Answer, StsError> {
+        let request = self.http.post(url.clone()).form(form).timeout(ATTEMPT);
+        let answer = http_client::exchange(request, MAXIMUM_ANSWER).await;
+        answer.map_err(|source| StsError::Unreachable { url: url.to_string(), source })
+    }
+
+    /// The answer of an endpoint of Entra that is no success, as an error.
+    pub(super) async fn refusal(&self, url: &Url, answer: &Answer) -> StsError {
         let identity = self.identity().await;
-        let asker = Asker { tenant_id: &self.tenant_id, client_id: &self.client_id, identity: identity.as_ref() };
-        Err(match EntraRefusal::read(&answer, asker) {
+        match EntraRefusal::read(answer, self.asker(identity.as_ref())) {
             Some(refusal) => StsError::Refused(Box::new(refusal)),
             None => {
                 let retry_after = retry_after(&answer.headers, jiff::Timestamp::now());
-                StsError::NotEntra { url: self.url.to_string(), status: answer.status, retry_after }
+                StsError::NotEntra { url: url.to_string(), status: answer.status, retry_after }
             }
-        })
+        }
+    }
+
+    /// The application as next steps name it.
+    pub(super) fn asker<'a>(&'a self, identity: Option<&'a FederatedIdentity>) -> Asker<'a> {
+        let Registration { tenant, client_id, .. } = &self.registration;
+        let is_public = matches!(self.credential, ClientCredential::Public);
+        Asker { tenant_id: tenant, client_id, identity, is_public }
     }
 }
 
-/// Address of the tenant's token endpoint.
-pub(super) fn address(entra: &EntraConfiguration) -> String {
-    format!("{}/{}/oauth2/v2.0/token", entra.authority, entra.tenant_id)
+impl Registration {
+    /// Address of an endpoint of the tenant, as `token`.
+    pub(super) fn endpoint(&self, name: &str) -> String {
+        format!("{}/{}/oauth2/v2.0/{name}", self.authority, self.tenant)
+    }
+}
+
+impl Issued {
+    fn new(document: TokenDocument, asked_at: Instant) -> Self {
+        let TokenDocument { access_token, expires_in, refresh_in, scope, refresh_token, id_token } = document;
+        // Entra names scopes with their resource or without.
+        let named = scope.split_ascii_whitespace().filter_map(|scope| scope.rsplit('/').next());
+        let granted = named.map(str::to_ascii_lowercase).collect();
+        Self {
+            token: GraphToken { access_token, granted },
+            asked_at,
+            life: expires_in.into(),
+            refresh_in: refresh_in.map(Duration::from),
+            refresh_token,
+            id_token,
+        }
+    }
 }
 
 #[cfg(test)]

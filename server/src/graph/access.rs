@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::error::GraphError;
 use crate::entra::{ApplicationCredential, ClaimsChallenge, GraphToken, OnBehalfOf, Sts, StsError};
 
@@ -16,6 +18,33 @@ pub(super) enum Access {
     },
     /// As the application itself.
     Application(Arc<ApplicationCredential>),
+    /// As the person who runs this program.
+    Own {
+        /// Source of their tokens.
+        tokens: Arc<dyn OwnTokens>,
+        /// The delegated permissions that the question needs, for people.
+        permissions: String,
+    },
+}
+
+/// Source of Graph tokens of the person who runs this program.
+#[async_trait]
+pub trait OwnTokens: Send + Sync {
+    /// A token, kept from before if possible.
+    ///
+    /// # Errors
+    /// [`StsError::SignInNeeded`] where only a sign-in brings one.
+    async fn token(&self) -> Result<Arc<GraphToken>, StsError>;
+
+    /// Another token in place of one that Graph rejected, satisfying what Graph challenged us with.
+    ///
+    /// # Errors
+    /// As [`OwnTokens::token`].
+    async fn instead_of(
+        &self,
+        rejected: &Arc<GraphToken>,
+        challenge: Option<&ClaimsChallenge>,
+    ) -> Result<Arc<GraphToken>, StsError>;
 }
 
 impl Access {
@@ -23,6 +52,9 @@ impl Access {
         match self {
             Self::OnBehalfOf { sts, user } => sts.on_behalf_of(user).await.map_err(|source| no_token(user, source)),
             Self::Application(application) => application.token().await.map_err(no_application_token),
+            Self::Own { tokens, permissions } => {
+                tokens.token().await.map_err(|source| no_own_token(permissions, source))
+            }
         }
     }
 
@@ -39,12 +71,20 @@ impl Access {
                 token.map_err(|source| no_token(user, source))
             }
             Self::Application(application) => application.instead_of(rejected).await.map_err(no_application_token),
+            Self::Own { tokens, permissions } => {
+                let token = tokens.instead_of(rejected, challenge).await;
+                token.map_err(|source| no_own_token(permissions, source))
+            }
         }
     }
 }
 
 fn no_token(user: &OnBehalfOf, source: StsError) -> GraphError {
     GraphError::NoToken { permissions: user.permissions(), source }
+}
+
+fn no_own_token(permissions: &str, source: StsError) -> GraphError {
+    GraphError::NoToken { permissions: permissions.to_owned(), source }
 }
 
 fn no_application_token(source: StsError) -> GraphError {

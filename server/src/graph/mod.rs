@@ -29,6 +29,7 @@ use serde_json::Value;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+pub use access::OwnTokens;
 pub use batch::BatchQuestion;
 pub use error::{GraphError, GraphRefusal};
 pub use pages::List;
@@ -56,13 +57,7 @@ struct Client {
     http: reqwest::Client,
     /// Address of Graph, to which paths are added.
     base_url: Url,
-    /// The same address as scopes begin with it.
-    resource: String,
-    sts: Arc<Sts>,
-    /// The delegated permissions that may be asked for, by name.
-    scopes: BTreeSet<String>,
-    /// Absent where nobody reaches Graph as the application.
-    application: Option<Arc<ApplicationCredential>>,
+    identities: Identities,
     /// By mailbox.
     mailboxes: Turns,
     directory: Turns,
@@ -71,6 +66,25 @@ struct Client {
     named: Cache<String, Named>,
     /// Requests that change something and have not ended.
     once_only: TaskTracker,
+}
+
+/// The identities in which Graph is asked.
+enum Identities {
+    /// Those of many callers.
+    Callers(Callers),
+    /// That of the person who runs this program.
+    Own(Arc<dyn OwnTokens>),
+}
+
+/// The ways to Graph for many callers.
+struct Callers {
+    sts: Arc<Sts>,
+    /// Address of Graph as scopes begin with it.
+    resource: String,
+    /// The delegated permissions that may be asked for, by name.
+    scopes: BTreeSet<String>,
+    /// Absent where nobody reaches Graph as the application.
+    application: Option<Arc<ApplicationCredential>>,
 }
 
 /// Microsoft Graph about one user. Tools name what comes behind `/me` or `/users/{id}`, so that none of them can ask about
@@ -99,13 +113,25 @@ impl GraphClient {
         application: ApplicationCredential,
     ) -> Result<Self, url::ParseError> {
         let allowed = configuration.access == GraphAccess::Application;
-        Ok(Self(Arc::new(Client {
-            http,
-            base_url: configuration.base_url.parse()?,
-            resource: configuration.base_url.clone(),
+        let callers = Callers {
             sts,
+            resource: configuration.base_url.clone(),
             scopes: configuration.scopes.iter().cloned().collect(),
             application: allowed.then(|| Arc::new(application)),
+        };
+        Self::with(http, &configuration.base_url, Identities::Callers(callers))
+    }
+
+    /// The Graph at this address, as the person who runs this program. Fails if the address is none.
+    pub fn own(http: reqwest::Client, base_url: &str, tokens: Arc<dyn OwnTokens>) -> Result<Self, url::ParseError> {
+        Self::with(http, base_url, Identities::Own(tokens))
+    }
+
+    fn with(http: reqwest::Client, base_url: &str, identities: Identities) -> Result<Self, url::ParseError> {
+        Ok(Self(Arc::new(Client {
+            http,
+            base_url: base_url.parse()?,
+            identities,
             mailboxes: Turns::new(OF_A_MAILBOX),
             directory: Turns::new(OF_THE_DIRECTORY),
             memberships: Turns::new(OF_THE_DIRECTORY),
@@ -126,23 +152,12 @@ impl GraphClient {
         user: Option<&str>,
         scopes: &[&str],
     ) -> Result<Graph, GraphError> {
-        let client = &self.0;
-        let (access, subject) = match (principal, &client.application, user) {
-            (Principal::User(_), _, Some(_)) => return Err(GraphError::UserNamedByUser),
-            (Principal::User(user), Some(application), None) if granted == GraphAccess::Application => {
-                let id = UserId::parse(&user.object_id).ok_or(GraphError::NotAUser)?;
-                (Access::Application(Arc::clone(application)), Subject::User(id))
+        let (access, subject) = match &self.0.identities {
+            Identities::Own(_) if user.is_some() => return Err(GraphError::UserNamedByUser),
+            Identities::Own(tokens) => {
+                (Access::Own { tokens: Arc::clone(tokens), permissions: scopes.join(", ") }, Subject::Me)
             }
-            (Principal::User(user), _, None) => {
-                let user = client.on_behalf_of(user, scopes);
-                (Access::OnBehalfOf { sts: Arc::clone(&client.sts), user }, Subject::Me)
-            }
-            (Principal::Application(_), None, _) => return Err(GraphError::NoUser),
-            (Principal::Application(_), Some(_), None) => return Err(GraphError::UserNotNamed),
-            (Principal::Application(_), Some(application), Some(user)) => {
-                let id = UserId::parse(user).ok_or(GraphError::NotAUser)?;
-                (Access::Application(Arc::clone(application)), Subject::User(id))
-            }
+            Identities::Callers(callers) => callers.access(principal, granted, user, scopes)?,
         };
         let object_id = principal.object_id().to_owned();
         let caller = Caller { name: format!("{object_id} {}", principal.client_id()), object_id };
@@ -162,6 +177,35 @@ impl Client {
         let mut url = self.base_url.clone();
         url.set_path(&format!("/v1.0{path}"));
         url
+    }
+}
+
+impl Callers {
+    fn access(
+        &self,
+        principal: &Principal,
+        granted: GraphAccess,
+        user: Option<&str>,
+        scopes: &[&str],
+    ) -> Result<(Access, Subject), GraphError> {
+        Ok(match (principal, &self.application, user) {
+            (Principal::User(_), _, Some(_)) => return Err(GraphError::UserNamedByUser),
+            (Principal::User(user), Some(application), None) if granted == GraphAccess::Application => {
+                let id = UserId::parse(&user.object_id).ok_or(GraphError::NotAUser)?;
+                (Access::Application(Arc::clone(application)), Subject::User(id))
+            }
+            (Principal::User(user), _, None) => {
+                let user = self.on_behalf_of(user, scopes);
+                (Access::OnBehalfOf { sts: Arc::clone(&self.sts), user }, Subject::Me)
+            }
+            // Whoever runs a server for others is no caller of it.
+            (Principal::LocalUser(_), ..) | (Principal::Application(_), None, _) => return Err(GraphError::NoUser),
+            (Principal::Application(_), Some(_), None) => return Err(GraphError::UserNotNamed),
+            (Principal::Application(_), Some(application), Some(user)) => {
+                let id = UserId::parse(user).ok_or(GraphError::NotAUser)?;
+                (Access::Application(Arc::clone(application)), Subject::User(id))
+            }
+        })
     }
 
     /// The user, with these permissions and no others. Where the configuration names another in place of one, as
@@ -344,8 +388,8 @@ mod tests {
         };
         let asked = |graph: &GraphConfiguration, scope: &str| {
             let GraphClient(client) = client_of(Cloud::Public, graph);
-            let Principal::User(user) = alice() else { panic!("no user") };
-            client.on_behalf_of(&user, &[scope]).permissions()
+            let (Principal::User(user), Identities::Callers(callers)) = (alice(), &client.identities) else { panic!() };
+            callers.on_behalf_of(&user, &[scope]).permissions()
         };
         assert_eq!(asked(&graph, "User.Read"), "User.Read");
         assert_eq!(asked(&graph, "Mail.Read"), "Mail.ReadWrite, User.Read");

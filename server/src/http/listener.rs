@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ipnet::IpNet;
+#[cfg(unix)]
 use nix::errno::Errno;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -102,10 +103,15 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     }
 }
 
-/// True if an address of IPv6 cannot be listened on because there is no IPv6.
+/// Codes of the system by which an address of IPv6 cannot be listened on because there is no IPv6.
+#[cfg(unix)]
+const WITHOUT_IPV6: [i32; 2] = [Errno::EAFNOSUPPORT as i32, Errno::EADDRNOTAVAIL as i32];
+/// `WSAEAFNOSUPPORT` and `WSAEADDRNOTAVAIL`.
+#[cfg(windows)]
+const WITHOUT_IPV6: [i32; 2] = [10047, 10049];
+
 fn is_without_ipv6(error: &std::io::Error) -> bool {
-    let error = error.raw_os_error().map(Errno::from_raw);
-    matches!(error, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
+    error.raw_os_error().is_some_and(|code| WITHOUT_IPV6.contains(&code))
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -113,6 +119,8 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         SockRef::from(&socket).set_only_v6(false)?;
     }
+    // On Windows this would let another program take the port.
+    #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -272,6 +280,7 @@ mod tests {
         assert!(TcpStream::connect(("127.0.0.1", one.local_addr().unwrap().port())).await.is_err());
     }
 
+    #[cfg(unix)]
     #[test]
     fn ipv4_alone_is_listened_on_only_where_there_is_no_ipv6() {
         let without = (1..134).filter(|code| is_without_ipv6(&std::io::Error::from_raw_os_error(*code)));

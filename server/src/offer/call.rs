@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mcp_entra_policy::GraphAccess;
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
 
 use crate::entra::SignIn;
 use crate::token::Principal;
@@ -23,6 +24,36 @@ pub struct Call {
     pub access: GraphAccess,
     /// Input of the client, where an earlier answer was [`Reply::InputRequired`].
     pub input: Input,
+    /// The ways to reach the client while the call runs.
+    pub client: Client,
+}
+
+/// The ways to reach a client while its call runs. Without any, the answer is all that it gets.
+#[derive(Clone, Debug, Default)]
+pub struct Client {
+    /// True if the client can ask its person to open an address (`elicitation/create` of the mode `url`).
+    pub opens_addresses: bool,
+    /// Progress of the call.
+    pub progress: Progress,
+}
+
+/// Progress of a call. It is told to clients that asked for it; to others it is nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Option<mpsc::Sender<&'static str>>);
+
+impl Progress {
+    /// Progress that somebody hears of.
+    pub fn heard() -> (Self, mpsc::Receiver<&'static str>) {
+        let (messages, heard) = mpsc::channel(4);
+        (Self(Some(messages)), heard)
+    }
+
+    /// Says what the call is at. Nobody waits for that.
+    pub fn tell(&self, message: &'static str) {
+        if let Some(messages) = &self.0 {
+            _ = messages.try_send(message);
+        }
+    }
 }
 
 /// The use that is made of what is offered.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use call::{Call, Failure, Input, InputRequired, JsonObject, Operation, Reply, tool_error};
+pub use call::{Call, Client, Failure, Input, InputRequired, JsonObject, Operation, Progress, Reply, tool_error};
 pub use offered::{Offered, OfferedPrompt, OfferedResource, OfferedTool, PromptArgument};
 
 use crate::token::Principal;

@@ -1,9 +1,11 @@
 //! The bridge between rmcp and an offer: lists by the caller's permissions, calls as they were granted.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::request::Parts;
@@ -13,28 +15,39 @@ use mcp_entra_policy::Operation as Use;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
     GetPromptResult, Implementation, InputRequiredResult, InputResponses, ListPromptsResult, ListResourcesResult,
-    ListToolsResult, PaginatedRequestParams, Prompt, PromptArgument, ReadResourceRequestParams, ReadResourceResponse,
-    ReadResourceResult, Resource, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
+    ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ProgressToken, Prompt, PromptArgument,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource, ServerCapabilities,
+    ServerConfig, ServerRequest, Tool, ToolAnnotations,
 };
-use rmcp::service::RequestContext;
+use rmcp::service::{RequestContext, ServerInitializeError};
+use rmcp::transport::Transport;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
-use rmcp::{ErrorData, RoleServer, ServerHandler};
+use rmcp::{ErrorData, RoleServer, ServerHandler, ServiceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use super::Exchange;
 use crate::offer::{
-    Call, Failure, Input, InputRequired, JsonObject, Offer, OfferedPrompt, OfferedResource, OfferedTool, Operation,
-    Reply, tool_error,
+    Call, Client, Failure, Input, InputRequired, JsonObject, Offer, OfferedPrompt, OfferedResource, OfferedTool,
+    Operation, Progress, Reply, tool_error,
 };
 
 const DEFECT: &str =
     "the request carries no verified caller and grant; report this defect to the developers of this server";
 
 const PANIC: &str = "the call ended in a panic; report this defect to the developers of this server";
+
+/// Rounds of input that one call may take.
+const MAXIMUM_ROUNDS: usize = 8;
+
+/// Time that a client has to answer a request of ours: its person may have to look at it.
+const INPUT_PATIENCE: Duration = Duration::from_secs(40);
 
 /// MCP over HTTP, behind everything that lets requests in.
 pub type HttpService = BoxCloneSyncService<Request, Response, Infallible>;
@@ -49,7 +62,7 @@ pub fn service(offer: Arc<dyn Offer>) -> HttpService {
         .with_json_response(true)
         .with_max_request_body_bytes(usize::MAX)
         .disable_allowed_hosts();
-    let handler = Handler { offer };
+    let handler = Handler { offer, is_session: false };
     let service =
         StreamableHttpService::new(move || Ok(handler.clone()), Arc::new(NeverSessionManager::default()), config);
     BoxCloneSyncService::new(ServiceExt::<Request>::map_response(service, IntoResponse::into_response))
@@ -59,13 +72,34 @@ pub fn service(offer: Arc<dyn Offer>) -> HttpService {
 #[derive(Clone)]
 struct Handler {
     offer: Arc<dyn Offer>,
+    /// True if all requests are those of one client, which can be reached while they run.
+    is_session: bool,
+}
+
+/// Speaks MCP with one client over a transport whose messages carry an [`Exchange`] each, until the transport ends or
+/// `stop` is cancelled.
+///
+/// # Errors
+/// If the client's first messages are not those of MCP.
+pub(super) async fn serve_session<T>(
+    offer: Arc<dyn Offer>,
+    transport: T,
+    stop: CancellationToken,
+) -> Result<(), ServerInitializeError>
+where
+    T: Transport<RoleServer> + 'static,
+{
+    let session = Handler { offer, is_session: true }.serve_with_ct(transport, stop).await?;
+    _ = session.waiting().await;
+    Ok(())
 }
 
 type Context = RequestContext<RoleServer>;
 
 fn exchange(context: &Context) -> Result<&Exchange, ErrorData> {
     let parts = context.extensions.get::<Parts>();
-    parts.and_then(|parts| parts.extensions.get()).ok_or_else(defect)
+    let over_http = || parts.and_then(|parts| parts.extensions.get());
+    context.extensions.get().or_else(over_http).ok_or_else(defect)
 }
 
 fn defect() -> ErrorData {
@@ -91,6 +125,37 @@ fn allowed<'a, T, U>(
 }
 
 impl Handler {
+    /// The ways to reach the client while this request runs, and what it is then told.
+    fn client(&self, context: &Context) -> (Client, Option<(ProgressToken, mpsc::Receiver<&'static str>)>) {
+        if !self.is_session {
+            return (Client::default(), None);
+        }
+        let elicitation = context.client_capabilities().and_then(|capabilities| capabilities.elicitation);
+        let opens_addresses = elicitation.is_some_and(|elicitation| elicitation.url.is_some());
+        match context.meta.get_progress_token() {
+            None => (Client { opens_addresses, progress: Progress::default() }, None),
+            Some(token) => {
+                let (progress, messages) = Progress::heard();
+                (Client { opens_addresses, progress }, Some((token, messages)))
+            }
+        }
+    }
+
+    /// Calls the offer. Clients of revisions before 2026-07-28 cannot be answered that input is required: they are asked
+    /// while the call runs, and the offer is called again.
+    async fn with_input(&self, mut call: Call, context: &Context) -> Reply {
+        for _ in 0..MAXIMUM_ROUNDS {
+            let required = match self.offer.call(call.clone()).await {
+                Reply::InputRequired(required) if self.is_session && !takes_input_required(context) => required,
+                reply => return reply,
+            };
+            call.input = Input { responses: asked(required.requests, context).await, state: required.state };
+        }
+        Reply::Complete(tool_error(
+            "the call takes input again and again; report this defect to the developers of this server",
+        ))
+    }
+
     /// Calls the offer as the grant says. rmcp cancels its token when the client hangs up or the time limit strikes: the call
     /// ends with it, and nobody reads the error. A cancellation that is POSTed reaches no other request: there are no sessions.
     ///
@@ -103,8 +168,11 @@ impl Handler {
         let is_tool = matches!(operation, Operation::Tool { .. });
         let granted =
             exchange.granted.as_ref().filter(|granted| granted.target.is_of(&operation)).ok_or_else(defect)?;
-        let call = Call { operation, principal: Arc::clone(&exchange.principal), access: granted.access, input };
-        let calling = AssertUnwindSafe(self.offer.call(call)).catch_unwind();
+        let (client, progress) = self.client(context);
+        let call =
+            Call { operation, principal: Arc::clone(&exchange.principal), access: granted.access, input, client };
+        let calling = AssertUnwindSafe(self.with_input(call, context)).catch_unwind();
+        let calling = telling(progress, context, calling);
         let reply = context.ct.run_until_cancelled(calling).await;
         match reply.ok_or_else(|| ErrorData::internal_error("the request was cancelled", None))?.map_err(panicked)? {
             Reply::Complete(result) => Ok(Answered::Complete(result)),
@@ -119,6 +187,47 @@ impl Handler {
             }
             Reply::Failed(failure) => Err(failed(failure)),
         }
+    }
+}
+
+fn takes_input_required(context: &Context) -> bool {
+    context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
+}
+
+/// The answers of the client to these requests, in their order. Whoever does not answer in time has not.
+async fn asked(requests: BTreeMap<String, Value>, context: &Context) -> BTreeMap<String, Value> {
+    let mut answers = BTreeMap::new();
+    for (name, request) in requests {
+        let Ok(request) = serde_json::from_value::<ServerRequest>(request) else { continue };
+        let answer = timeout(INPUT_PATIENCE, context.peer.send_request(request)).await;
+        let answer = match answer {
+            Ok(Ok(answer)) => serde_json::to_value(answer).unwrap_or_default(),
+            Ok(Err(_)) | Err(_) => Value::Null,
+        };
+        answers.insert(name, answer);
+    }
+    answers
+}
+
+/// The outcome of a call. Meanwhile its progress is told to the client.
+async fn telling<T>(
+    progress: Option<(ProgressToken, mpsc::Receiver<&'static str>)>,
+    context: &Context,
+    calling: impl Future<Output = T>,
+) -> T {
+    let Some((token, mut messages)) = progress else { return calling.await };
+    let telling = async {
+        let mut steps = 0.0;
+        while let Some(message) = messages.recv().await {
+            steps += 1.0;
+            let progress = ProgressNotificationParam::new(token.clone(), steps).with_message(message);
+            _ = context.peer.notify_progress(progress).await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        outcome = calling => outcome,
+        () = telling => std::future::pending().await,
     }
 }
 

@@ -24,7 +24,7 @@ pub use assertion::{Assertion, TokenDigest};
 pub use error::{Remedy, TokenError};
 pub use issuers::issuer;
 pub use keys::{Keys, KeysError};
-pub use principal::{Application, Membership, Principal, User};
+pub use principal::{Account, Application, LocalUser, Membership, Principal, User};
 
 use assertion::Hashed;
 use claims::Expected;

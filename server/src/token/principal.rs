@@ -1,6 +1,6 @@
 //! Principals: those whom verified tokens speak for.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mcp_entra_policy::Caller;
 
@@ -13,6 +13,8 @@ pub enum Principal {
     User(User),
     /// An application by itself.
     Application(Application),
+    /// The person who runs this program.
+    LocalUser(LocalUser),
 }
 
 /// A person, through a client: content of a delegated access token.
@@ -56,18 +58,47 @@ pub struct Application {
     pub expires_at: u64,
 }
 
+/// The person who runs this program, by a sign-in of their own. Nobody else can send it a message.
+#[derive(Debug)]
+pub struct LocalUser {
+    /// The account, once it is known: the person may have to sign in first.
+    pub account: Arc<OnceLock<Account>>,
+    /// Facts that the policy decides by.
+    pub caller: Arc<Caller>,
+}
+
+/// The account that signed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// `tid`: the tenant, a GUID in lower case.
+    pub tenant_id: String,
+    /// `oid`: the user in that tenant, a GUID in lower case.
+    pub object_id: String,
+    /// `preferred_username`: for people, and as a hint for the next sign-in. It decides nothing.
+    pub username: String,
+}
+
+impl Account {
+    /// True if this is the same user of the same tenant, whatever the name.
+    pub fn is_of(&self, other: &Self) -> bool {
+        (&self.tenant_id, &self.object_id) == (&other.tenant_id, &other.object_id)
+    }
+}
+
 impl Principal {
-    /// The tenant, a GUID in lower case.
+    /// The tenant, a GUID in lower case. Empty while a person's account is not known.
     pub fn tenant_id(&self) -> &str {
         match self {
+            Self::LocalUser(user) => user.account.get().map_or("", |account| &account.tenant_id),
             Self::User(user) => &user.tenant_id,
             Self::Application(application) => &application.tenant_id,
         }
     }
 
-    /// The user, or the application's service principal: a GUID in lower case.
+    /// The user, or the application's service principal: a GUID in lower case. Empty while a person's account is not known.
     pub fn object_id(&self) -> &str {
         match self {
+            Self::LocalUser(user) => user.account.get().map_or("", |account| &account.object_id),
             Self::User(user) => &user.object_id,
             Self::Application(application) => &application.object_id,
         }
@@ -83,6 +114,7 @@ impl Principal {
         match self {
             Self::User(user) => user.expires_at,
             Self::Application(application) => application.expires_at,
+            Self::LocalUser(_) => u64::MAX,
         }
     }
 
@@ -96,6 +128,7 @@ impl Principal {
         match self {
             Self::User(user) => &user.caller,
             Self::Application(application) => &application.caller,
+            Self::LocalUser(user) => &user.caller,
         }
     }
 }

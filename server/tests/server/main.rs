@@ -11,6 +11,7 @@ mod claims_challenges;
 mod groups;
 mod harness;
 mod identity;
+mod local;
 mod mailboxes;
 mod messages;
 mod operation;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use entra_emulator::issuer::Issuer;
+use entra_emulator::sign_in::Authority;
 use entra_emulator::{
     App, AppRole, Configuration, Control, EntraEmulator, FederatedCredential, Group, GroupMembershipClaims, Host,
     LoggedRequest, MemberType, OptionalClaim, RoleAssignment, Tenant, User,
@@ -214,6 +215,18 @@ impl TestTenant {
         control().requests().into_iter().filter(|request| request.tenant == Some(self.id)).collect()
     }
 
+    /// The object id of this user.
+    pub(crate) fn user_id(&self, name: &str) -> Uuid {
+        let mut found = None;
+        control()
+            .change_tenant(self.id, |directory| {
+                found = directory.find_user(name).map(|user| user.oid);
+                Ok(())
+            })
+            .unwrap();
+        found.unwrap()
+    }
+
     /// How often this tenant's token endpoint was asked for this grant.
     pub(crate) fn grants(&self, grant_type: &str) -> usize {
         let is_it = |request: &&LoggedRequest| {
@@ -232,6 +245,11 @@ fn graph_scopes() -> Vec<String> {
 /// The service account issuer.
 pub(crate) fn issuer() -> &'static Issuer {
     &SHARED.issuer
+}
+
+/// The emulated authority.
+pub(crate) fn authority() -> Authority {
+    Authority::from(&SHARED.emulator)
 }
 
 /// The emulator's control.

@@ -15,7 +15,7 @@ mod tool;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mcp_entra_policy::ServerConfiguration;
+use mcp_entra_policy::GraphConfiguration;
 use serde_json::Value;
 
 use self::tool::{AnyTool, ToolError};
@@ -44,18 +44,16 @@ pub struct GraphOffer {
 }
 
 impl GraphOffer {
-    /// The tools that this configuration offers, reaching Graph through this client.
-    pub fn new(configuration: &ServerConfiguration, graph: GraphClient) -> Self {
-        let offered: Vec<_> = configuration.graph.offered().collect();
-        for name in configuration.graph.tools.iter().filter(|name| offered.iter().all(|tool| tool.name != **name)) {
+    /// The tools that this configuration offers under this title, reaching Graph through this client.
+    pub fn new(title: String, configuration: &GraphConfiguration, graph: GraphClient) -> Self {
+        let offered: Vec<_> = configuration.offered().collect();
+        for name in configuration.tools.iter().filter(|name| offered.iter().all(|tool| tool.name != **name)) {
             tracing::warn!(name, "tool not offered: graph.scopes lacks a permission that it needs; add it");
         }
         let tools: Vec<_> = TOOLS.iter().copied().filter(|tool| offered.contains(&tool.built_in())).collect();
         let shown = |shown: fn(&dyn AnyTool) -> OfferedTool| {
             Arc::new(Offered { tools: tools.iter().map(|tool| shown(*tool)).collect(), ..Offered::default() })
         };
-        let server = &configuration.server;
-        let title = format!("{} ({})", server.name, server.namespace);
         Self {
             graph,
             about: About { title, instructions: INSTRUCTIONS.to_owned(), ..About::default() },
@@ -68,7 +66,7 @@ impl GraphOffer {
     /// Tools as this caller sees them, in the order of [`Self::tools`].
     fn offered_to(&self, principal: &Principal) -> &Arc<Offered> {
         match principal {
-            Principal::User(_) => &self.to_users,
+            Principal::User(_) | Principal::LocalUser(_) => &self.to_users,
             Principal::Application(_) => &self.to_applications,
         }
     }

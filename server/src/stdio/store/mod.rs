@@ -1,9 +1,39 @@
 //! Tokens of the signed-in account, kept between starts and shared by the processes of one person.
+//!
+//! A process takes the [lock](TokenStore::lock) for tokens, reads, refreshes, writes, and lets go. `files` does the I/O on
+//! files, `format` knows their text, `sealed` encrypts it, and `key` keeps the key.
+
+mod error;
+mod files;
+mod format;
+mod key;
+mod lock;
+#[cfg_attr(unix, path = "private_unix.rs")]
+#[cfg_attr(not(unix), path = "private_windows.rs")]
+mod private;
+mod sealed;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use directories::ProjectDirs;
 use jiff::Timestamp;
 use secrecy::SecretString;
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+pub use error::{NotOpenable, StoreError};
+pub use lock::{Lock, LockPurpose};
+
+use files::Files;
+use key::KeySource;
+use sealed::{Key, Owner};
+
+use crate::token::Account;
 
 /// The place in which tokens are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,17 +45,6 @@ pub enum StoreKind {
     File,
     /// Nowhere: tokens end with the process.
     Memory,
-}
-
-/// The account that signed in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// `tid`: the tenant, a GUID in lower case.
-    pub tenant_id: String,
-    /// `oid`: the user in that tenant, a GUID in lower case.
-    pub object_id: String,
-    /// `preferred_username`: for people, and as a hint for the next sign-in. Never decides anything.
-    pub username: String,
 }
 
 /// The tokens of an account.
@@ -48,4 +67,204 @@ pub struct KeptAccess {
     pub granted: BTreeSet<String>,
     /// Time from which it is no longer handed out.
     pub usable_until: Timestamp,
+}
+
+/// The tokens of one client in one tenant.
+#[derive(Clone)]
+pub struct TokenStore {
+    kind: StoreKind,
+    tenant: String,
+    client_id: String,
+    files: Files,
+    keys: KeySource,
+}
+
+impl TokenStore {
+    /// The store of a client. Nothing is read or written yet.
+    pub fn new(kind: StoreKind, folder: PathBuf, tenant: &str, client_id: &str) -> Self {
+        let extension = if kind == StoreKind::Os { "sealed" } else { "json" };
+        Self {
+            kind,
+            tenant: tenant.to_owned(),
+            client_id: client_id.to_owned(),
+            files: Files::new(folder, tenant, client_id, extension),
+            keys: KeySource::Os,
+        }
+    }
+
+    /// The place in which tokens are kept.
+    pub fn kind(&self) -> StoreKind {
+        self.kind
+    }
+
+    /// Returns the tokens that are kept, if any.
+    ///
+    /// # Errors
+    /// If the secure store cannot be used, even where nothing is kept yet: a sign-in would be lost. If a file is there
+    /// that cannot be read or opened.
+    pub async fn read(&self) -> Result<Option<KeptTokens>, StoreError> {
+        if self.kind == StoreKind::Memory {
+            return Ok(None);
+        }
+        let key = self.key().await?;
+        self.open(key.as_ref()).await
+    }
+
+    /// Keeps tokens in place of those that are kept. The caller holds the lock for tokens.
+    ///
+    /// # Errors
+    /// If a file is there that cannot be opened: it may be a newer program's. If the tokens cannot be written.
+    pub async fn write(&self, tokens: &KeptTokens) -> Result<(), StoreError> {
+        if self.kind == StoreKind::Memory {
+            return Ok(());
+        }
+        let key = self.key().await?;
+        self.open(key.as_ref()).await?;
+        self.keep(tokens, key).await
+    }
+
+    /// Keeps tokens in place of whatever is there, even a file that cannot be opened. The caller holds the lock for tokens.
+    ///
+    /// # Errors
+    /// If the tokens cannot be written.
+    pub async fn replace(&self, tokens: &KeptTokens) -> Result<(), StoreError> {
+        if self.kind == StoreKind::Memory {
+            return Ok(());
+        }
+        let key = self.key().await?;
+        self.keep(tokens, key).await
+    }
+
+    /// Deletes the tokens and their key. Says whether there was any of them. The caller holds the lock for tokens.
+    ///
+    /// # Errors
+    /// If one of them stays. The other is deleted all the same.
+    pub async fn delete(&self) -> Result<bool, StoreError> {
+        if self.kind == StoreKind::Memory {
+            return Ok(false);
+        }
+        let files = self.files.clone();
+        let file = blocking(move || files.delete()).await;
+        if self.kind == StoreKind::File {
+            return file;
+        }
+        let key = self.keys.delete(&self.user()).await;
+        match (file, key) {
+            (Ok(file), Ok(key)) => Ok(file || key),
+            (Err(error), _) => Err(error),
+            (Ok(_), Err(StoreError::NoKeyStore(why))) => Err(StoreError::KeyStays(why)),
+            (Ok(_), Err(error)) => Err(error),
+        }
+    }
+
+    /// Waits for the lock among processes. `None`: another holds it for longer than `patience`.
+    ///
+    /// # Errors
+    /// If there can be no lock in the folder.
+    pub async fn lock(&self, purpose: LockPurpose, patience: Duration) -> Result<Option<Lock>, StoreError> {
+        if self.kind == StoreKind::Memory {
+            return Ok(Some(Lock::unshared()));
+        }
+        let files = self.files.clone();
+        let (file, path) = blocking(move || files.open_lock(purpose)).await?;
+        Lock::wait(file, path, patience).await
+    }
+
+    /// Returns a line that says where tokens are kept, once it is tried that they can be: with a file and a key of
+    /// other names, which are deleted again.
+    ///
+    /// # Errors
+    /// If tokens cannot be kept there.
+    pub async fn describe(&self) -> Result<String, StoreError> {
+        if self.kind == StoreKind::Memory {
+            return Ok("tokens are kept in memory, and end with the process".to_owned());
+        }
+        let is_encrypted = self.kind == StoreKind::Os;
+        if is_encrypted {
+            self.probe_keys().await?;
+        }
+        let files = self.files.clone();
+        blocking(move || files.probe()).await?;
+        let path = self.files.tokens().display();
+        Ok(if is_encrypted {
+            format!("tokens are kept encrypted in {path}; their key is in {}", KeySource::PLACE)
+        } else {
+            format!("tokens are kept without encryption in {path}")
+        })
+    }
+
+    /// Returns the key of the encrypted file, if there is one. A damaged key counts as none.
+    async fn key(&self) -> Result<Option<Key>, StoreError> {
+        if self.kind != StoreKind::Os {
+            return Ok(None);
+        }
+        let text = self.keys.get(&self.user()).await?;
+        Ok(text.and_then(|text| Key::from_text(&text)))
+    }
+
+    /// Reads the file, and opens it with a key if it is encrypted.
+    async fn open(&self, key: Option<&Key>) -> Result<Option<KeptTokens>, StoreError> {
+        let files = self.files.clone();
+        let Some(content) = blocking(move || files.read()).await? else { return Ok(None) };
+        let opened = if self.kind == StoreKind::Os {
+            sealed::open(key, self.owner(), &content).and_then(|text| format::from_json(&text))
+        } else {
+            format::from_json(&content)
+        };
+        opened.map(Some).map_err(|why| StoreError::NotOpenable { path: self.files.tokens().to_owned(), why })
+    }
+
+    /// Writes the file, encrypted with a key or a new one if it is to be.
+    async fn keep(&self, tokens: &KeptTokens, key: Option<Key>) -> Result<(), StoreError> {
+        let mut content = format::to_json(tokens)?;
+        if self.kind == StoreKind::Os {
+            let key = match key {
+                Some(key) => key,
+                None => self.new_key().await?,
+            };
+            content = Zeroizing::new(sealed::seal(&key, self.owner(), content)?);
+        }
+        let files = self.files.clone();
+        blocking(move || files.write(&content)).await
+    }
+
+    async fn new_key(&self) -> Result<Key, StoreError> {
+        let key = Key::random()?;
+        self.keys.set(&self.user(), key.to_text()).await?;
+        Ok(key)
+    }
+
+    /// Keeps, reads and deletes a key under a name that nobody else uses.
+    async fn probe_keys(&self) -> Result<(), StoreError> {
+        let name = format!("{} (probe {})", self.user(), Uuid::new_v4());
+        let text = Key::random()?.to_text();
+        self.keys.set(&name, text.clone()).await?;
+        let read = self.keys.get(&name).await;
+        self.keys.delete(&name).await?;
+        match read? {
+            Some(read) if *read == *text.as_bytes() => Ok(()),
+            _ => Err(StoreError::NoKeyStore("it does not return what it takes; restart it".to_owned())),
+        }
+    }
+
+    /// The name of the key.
+    fn user(&self) -> String {
+        format!("{}/{}", self.tenant, self.client_id)
+    }
+
+    fn owner(&self) -> Owner<'_> {
+        Owner { tenant: &self.tenant, client_id: &self.client_id }
+    }
+}
+
+/// Returns the folder for files of this person, if the operating system names one.
+pub fn default_folder() -> Option<PathBuf> {
+    ProjectDirs::from("", "", "mcp-entra").map(|folders| folders.data_local_dir().to_owned())
+}
+
+/// Runs file I/O on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    spawn_blocking(work).await.unwrap_or(Err(StoreError::Defect("work on a file broke off")))
 }

@@ -75,7 +75,7 @@ fn read_at(claims: Value, now: u64) -> Result<Principal, TokenError> {
 fn user(claims: Value, expected: &Expected) -> User {
     match read(claims, expected, NOW).unwrap() {
         Principal::User(user) => user,
-        Principal::Application(_) => panic!("an application"),
+        Principal::Application(_) | Principal::LocalUser(_) => panic!("an application"),
     }
 }
 

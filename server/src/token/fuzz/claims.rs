@@ -57,6 +57,7 @@ proptest! {
                 prop_assert!(could_be_accepted(&claims), "{}", claims);
                 prop_assert!(user.caller.scopes.contains("mcp.access") && claims["oid"] == user.object_id);
             }
+            Ok(Principal::LocalUser(_)) => panic!("no token is of the person who runs a program"),
             Ok(Principal::Application(application)) => {
                 prop_assert!(could_be_accepted(&claims), "{}", claims);
                 prop_assert!(!application.caller.roles.is_empty() && claims.get("scp").is_none());

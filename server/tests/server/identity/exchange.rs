@@ -22,7 +22,7 @@ fn scopes(tenant: &TestTenant, names: &[&'static str]) -> (String, Vec<&'static 
 fn user(principal: &Principal, (resource, names): &(String, Vec<&'static str>)) -> OnBehalfOf {
     match principal {
         Principal::User(user) => OnBehalfOf::new(user, resource, names.iter().copied()),
-        Principal::Application(_) => panic!("{principal:?}"),
+        other => panic!("no user: {other:?}"),
     }
 }
 

@@ -1,0 +1,46 @@
+//! `--doctor`: says line by line what works between this machine, Entra and Graph, and what to do about what does not.
+
+use std::io::{self, Write};
+
+use super::Local;
+use super::sign_in;
+use crate::http_client;
+use crate::report::Report;
+
+/// Longest answer of Graph that is read, in bytes: only whether it answers counts.
+const MAXIMUM_ANSWER: usize = 1024 * 1024;
+
+/// Examines everything. Says whether all works.
+pub(super) async fn examine(local: &Local, out: &mut (dyn Write + Send)) -> io::Result<bool> {
+    let Local { settings, session, .. } = local;
+    let client = session.client();
+    let mut report = Report::new(out);
+    let issuer = client.issuer().await.map(|issuer| format!("{} has the issuer {issuer}", settings.tenant));
+    report.line("tenant", issuer)?;
+    report.line("registration", client.examine().await)?;
+    let browser = match settings.device_code {
+        true => Ok("none is needed with --device-code".to_owned()),
+        false => sign_in::browser(),
+    };
+    report.line("browser", browser)?;
+    report.line("token store", session.store().describe().await)?;
+    let signed_in = session.resume().await;
+    let account = report.value("sign-in", signed_in, |account| match account {
+        Some(account) => format!("{} is signed in, and Entra goes on without a sign-in", account.username),
+        None => "nobody is signed in yet: run this with --sign-in, or call a tool".to_owned(),
+    })?;
+    if account.flatten().is_some() {
+        report.line("scopes", session.scopes(&settings.scopes).await)?;
+    }
+    report.line("graph", graph(local).await)?;
+    Ok(report.is_all_ok())
+}
+
+async fn graph(local: &Local) -> Result<String, String> {
+    let url = &local.settings.graph_url;
+    // Any answer will do: without a token Graph says 401 to most questions.
+    match http_client::exchange(local.http.get(format!("{url}/v1.0/me")), MAXIMUM_ANSWER).await {
+        Ok(_) => Ok(format!("{url} answers")),
+        Err(error) => Err(format!("{url} does not answer ({error}); check the network, its proxies and --graph-url")),
+    }
+}

@@ -1,0 +1,156 @@
+//! The built-in tools for one person: a call that takes a sign-in begins one, waits a while for it, and goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::sign_in::{Open, Opener, SignInError, SignIns};
+use crate::entra::SignIn;
+use crate::offer::graph::GraphOffer;
+use crate::offer::{
+    About, Call, InputRequired, Offer, Offered, OfferedTool, Operation, Progress, Reply, Unavailable, tool_error,
+};
+use crate::token::Principal;
+
+/// Time that a call waits for the person: less than the shortest time limit of MCP clients, which is a minute.
+const PATIENCE: Duration = Duration::from_secs(45);
+/// Time between two messages of progress. Some clients count their limit from the last one.
+const PROGRESS: Duration = Duration::from_secs(5);
+/// The name of the request to the client to open an address.
+const SIGN_IN: &str = "sign_in";
+
+/// The built-in tools for one person.
+pub(super) struct LocalOffer {
+    graph: GraphOffer,
+    sign_ins: Arc<SignIns>,
+    /// Further names of tools, each with the tool that it stands for.
+    aliases: BTreeMap<String, String>,
+    /// The command by which the person signs in where no browser opens by itself.
+    command: String,
+}
+
+impl LocalOffer {
+    /// These tools, also under these names, with these sign-ins. `command` signs in in a terminal.
+    pub(super) fn new(
+        graph: GraphOffer,
+        sign_ins: Arc<SignIns>,
+        aliases: BTreeMap<String, String>,
+        command: String,
+    ) -> Self {
+        Self { graph, sign_ins, aliases, command }
+    }
+
+    /// The call by the tool's own name.
+    fn by_own_name(&self, mut call: Call) -> Call {
+        if let Operation::Tool { name, .. } = &mut call.operation
+            && let Some(own) = self.aliases.get(name)
+        {
+            name.clone_from(own);
+        }
+        call
+    }
+
+    /// Answers a call that takes a sign-in: signs the person in, and calls again.
+    async fn after_sign_in(&self, call: Call, sign_in: &SignIn) -> Reply {
+        let answer = call.input.responses.get(SIGN_IN);
+        let is_asked = answer.is_some();
+        if answer.is_some_and(|answer| answer.get("action") != Some(&json!("accept"))) {
+            return failed("The sign-in was declined, without which this tool reaches nothing. Call again to sign in.");
+        }
+        let opener = if call.client.opens_addresses { Opener::Client } else { Opener::Browser };
+        let open = match self.sign_ins.open(sign_in, opener).await {
+            Ok(open) => open,
+            Err(error) => return failed(&self.cannot_begin(&error)),
+        };
+        // A client that opens addresses is asked once a call. The person may have begun already.
+        if opener == Opener::Client
+            && !is_asked
+            && let Some(address) = open.address()
+        {
+            return open_address(address);
+        }
+        let patience = if open.is_on_any_device() { Duration::ZERO } else { PATIENCE };
+        match wait(&open, &call.client.progress, patience).await {
+            None => failed(&open.instruction()),
+            Some(Err(error)) => failed(&error.told()),
+            Some(Ok(_)) => match self.graph.call(call).await {
+                // Not a third time: the person would sign in for ever.
+                Reply::SignIn(_, text) => failed(&text),
+                reply => reply,
+            },
+        }
+    }
+
+    fn cannot_begin(&self, error: &SignInError) -> String {
+        match error {
+            SignInError::NoBrowser(_) => {
+                format!("You are not signed in, and {error}. Run this in a terminal, and call again: {}", self.command)
+            }
+            _ => error.told(),
+        }
+    }
+}
+
+/// The outcome of a sign-in, if it comes in this time. Meanwhile the client is told of the progress.
+async fn wait(open: &Open, progress: &Progress, patience: Duration) -> Option<Result<(), Arc<SignInError>>> {
+    let telling = async {
+        loop {
+            progress.tell("waiting for the sign-in in your browser");
+            tokio::time::sleep(PROGRESS).await;
+        }
+    };
+    tokio::select! {
+        outcome = open.wait(patience) => outcome.map(|outcome| outcome.map(drop)),
+        () = telling => None,
+    }
+}
+
+fn failed(text: &str) -> Reply {
+    Reply::Complete(tool_error(text))
+}
+
+/// Asks the client to have the person open an address of ours.
+fn open_address(address: String) -> Reply {
+    let request = json!({
+        "method": "elicitation/create",
+        "params": {
+            "mode": "url",
+            "message": "Sign in with your Microsoft account, so that this tool can reach Microsoft Graph as you.",
+            "url": address,
+            "elicitationId": uuid::Uuid::new_v4().to_string(),
+        },
+    });
+    let requests = BTreeMap::from([(SIGN_IN.to_owned(), request)]);
+    Reply::InputRequired(InputRequired { requests, state: None })
+}
+
+#[async_trait]
+impl Offer for LocalOffer {
+    fn about(&self) -> About {
+        self.graph.about()
+    }
+
+    async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable> {
+        let offered = self.graph.snapshot(principal).await?;
+        if self.aliases.is_empty() {
+            return Ok(offered);
+        }
+        let mut all = Offered::clone(&offered);
+        let aliases = self.aliases.iter();
+        let further =
+            aliases.filter_map(|(alias, own)| Some(OfferedTool { name: alias.clone(), ..offered.tool(own)?.clone() }));
+        all.tools.extend(further);
+        Ok(Arc::new(all))
+    }
+
+    async fn call(&self, call: Call) -> Reply {
+        let call = self.by_own_name(call);
+        match self.graph.call(call.clone()).await {
+            Reply::SignIn(sign_in, _) => self.after_sign_in(call, &sign_in).await,
+            reply => reply,
+        }
+    }
+}

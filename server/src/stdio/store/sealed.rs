@@ -1,0 +1,157 @@
+//! The encrypted file: magic and version, nonce, AES-256-GCM ciphertext with its tag.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::error::{NotOpenable, StoreError};
+
+/// First bytes of each version of the format. The version follows in one byte.
+const MAGIC: &[u8] = b"MCPENTRA";
+const VERSION: u8 = 1;
+
+/// The key of the encrypted file.
+pub(super) struct Key(Zeroizing<[u8; 32]>);
+
+impl Key {
+    /// Returns a new random key.
+    pub(super) fn random() -> Result<Self, StoreError> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        aws_lc_rs::rand::fill(&mut *bytes).map_err(|_| StoreError::Defect("there are no random numbers for a key"))?;
+        Ok(Self(bytes))
+    }
+
+    /// Returns the key as base64, since some secure stores take nothing but text.
+    pub(super) fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(*self.0))
+    }
+
+    /// Returns the key of a base64 text; `None` if the text is no key.
+    pub(super) fn from_text(text: &[u8]) -> Option<Self> {
+        let bytes = Zeroizing::new(STANDARD.decode(text).ok()?);
+        Some(Self(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
+    }
+
+    fn cipher(&self) -> Result<RandomizedNonceKey, aws_lc_rs::error::Unspecified> {
+        RandomizedNonceKey::new(&AES_256_GCM, &*self.0)
+    }
+}
+
+/// Owner of a file: a file opens for its owner alone.
+#[derive(Clone, Copy)]
+pub(super) struct Owner<'a> {
+    pub(super) tenant: &'a str,
+    pub(super) client_id: &'a str,
+}
+
+impl Owner<'_> {
+    /// The associated data. A line feed separates, since neither tenant nor client id has one.
+    fn associated_data(self) -> Aad<Vec<u8>> {
+        Aad::from([MAGIC, &[VERSION], self.tenant.as_bytes(), b"\n", self.client_id.as_bytes()].concat())
+    }
+}
+
+/// Returns the content of an encrypted file.
+pub(super) fn seal(key: &Key, owner: Owner<'_>, mut text: Zeroizing<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
+    // With room for the tag, lest the text leave a copy in memory.
+    text.reserve(AES_256_GCM.tag_len());
+    let nonce = key
+        .cipher()
+        .and_then(|cipher| cipher.seal_in_place_append_tag(owner.associated_data(), &mut *text))
+        .map_err(|_| StoreError::Defect("the encryption failed"))?;
+    Ok([MAGIC, &[VERSION], nonce.as_ref(), &text].concat())
+}
+
+/// Returns the text of an encrypted file.
+pub(super) fn open(key: Option<&Key>, owner: Owner<'_>, content: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotOpenable> {
+    let (version, rest) = content.strip_prefix(MAGIC).and_then(<[u8]>::split_first).ok_or(NotOpenable::Damaged)?;
+    match *version {
+        VERSION => {}
+        0 => return Err(NotOpenable::Damaged),
+        _ => return Err(NotOpenable::Newer),
+    }
+    let (nonce, ciphertext) = rest.split_first_chunk().ok_or(NotOpenable::Damaged)?;
+    let key = key.ok_or(NotOpenable::NoKey)?;
+    let mut text = Zeroizing::new(ciphertext.to_vec());
+    let length = key
+        .cipher()
+        .and_then(|cipher| {
+            let nonce = Nonce::assume_unique_for_key(*nonce);
+            cipher.open_in_place(nonce, owner.associated_data(), &mut text).map(|text| text.len())
+        })
+        .map_err(|_| NotOpenable::WrongKey)?;
+    text.truncate(length);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Key, MAGIC, NotOpenable, Owner, Zeroizing, open, seal};
+
+    const OWNER: Owner<'_> = Owner { tenant: "contoso.example", client_id: "client" };
+
+    fn sealed(key: &Key) -> Vec<u8> {
+        seal(key, OWNER, Zeroizing::new(b"text".to_vec())).unwrap()
+    }
+
+    #[test]
+    fn no_flipped_bit_goes_unnoticed() {
+        let key = Key::random().unwrap();
+        let content = sealed(&key);
+        assert_eq!(**open(Some(&key), OWNER, &content).unwrap(), *b"text");
+        for at in 0..content.len() {
+            for bit in 0..8 {
+                let mut flipped = content.clone();
+                flipped[at] ^= 1 << bit;
+                let expected = match at {
+                    at if at < MAGIC.len() => NotOpenable::Damaged,
+                    at if at == MAGIC.len() && flipped[at] == 0 => NotOpenable::Damaged,
+                    at if at == MAGIC.len() => NotOpenable::Newer,
+                    _ => NotOpenable::WrongKey,
+                };
+                assert_eq!(open(Some(&key), OWNER, &flipped).err(), Some(expected), "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_file_opens() {
+        let key = Key::random().unwrap();
+        let content = sealed(&key);
+        for length in 0..content.len() {
+            assert!(open(Some(&key), OWNER, &content[..length]).is_err(), "{length}");
+        }
+        let longer = [content.as_slice(), b"\0"].concat();
+        assert_eq!(open(Some(&key), OWNER, &longer).err(), Some(NotOpenable::WrongKey));
+    }
+
+    #[test]
+    fn a_file_opens_for_its_owner_alone() {
+        let key = Key::random().unwrap();
+        let content = sealed(&key);
+        for (tenant, client_id) in
+            [("contoso.exampl", "client"), ("contoso.example", "clien"), ("contoso.exampleclient", "")]
+        {
+            let other = Owner { tenant, client_id };
+            assert_eq!(open(Some(&key), other, &content).err(), Some(NotOpenable::WrongKey), "{tenant} {client_id}");
+        }
+    }
+
+    #[test]
+    fn no_two_files_of_the_same_text_are_the_same() {
+        let key = Key::random().unwrap();
+        assert_ne!(sealed(&key), sealed(&key));
+    }
+
+    #[test]
+    fn a_key_comes_back_from_its_text_alone() {
+        let key = Key::random().unwrap();
+        let text = key.to_text();
+        assert_eq!(text.len(), 44);
+        assert_eq!(*Key::from_text(text.as_bytes()).unwrap().0, *key.0);
+        for other in [&text.as_bytes()[..43], b"", b"c2hvcnQ=", &[text.as_bytes(), b"AAAA"].concat()] {
+            assert!(Key::from_text(other).is_none());
+        }
+    }
+}

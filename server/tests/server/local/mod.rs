@@ -1,0 +1,6 @@
+//! Local mode: the program as the child of an MCP client, before an emulated Entra.
+
+mod person;
+mod protocol;
+mod session;
+mod sign_in;

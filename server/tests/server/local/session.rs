@@ -1,0 +1,357 @@
+//! The session: tokens that outlive the process, are renewed in silence, and end when Entra or the person says so.
+
+use entra_emulator::{Fault, FaultKind, Host, Matcher};
+use serde_json::{Value, json};
+
+use super::person::{PROFILE, Person, assert_profile, browser, error_text};
+use crate::harness::{PATIENCE, eventually};
+use crate::tenant::{ALICE, control};
+
+const REFRESH: &str = "refresh_token";
+
+/// Lets the next requests of this person's program to the token endpoint fail in this way.
+fn fail(person: &Person, times: u32, kind: FaultKind) {
+    let matcher = Matcher {
+        tenant: Some(person.tenant.id),
+        host: Some(Host::Authority),
+        grant_type: Some(REFRESH.to_owned()),
+        ..Matcher::default()
+    };
+    control().inject(Fault { matcher, times, kind }).unwrap();
+}
+
+fn refused(error: &str, code: u32) -> FaultKind {
+    FaultKind::Aadsts {
+        code,
+        status: 400,
+        error: error.to_owned(),
+        message: "no".to_owned(),
+        suberror: Some("bad_token".to_owned()),
+        claims: None,
+    }
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_without_a_sign_in_and_without_a_question_to_entra() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    let mut client = person.client().await;
+    assert_profile(&client.call(PROFILE).await);
+    client.end().await;
+    assert_eq!((person.opened().len(), person.grants(REFRESH).len()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_is_kept_is_for_nobody_elses_eyes() {
+    use std::os::unix::fs::PermissionsExt;
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    for (path, mode) in [(person.kept_file(), 0o600), (person.kept_file().parent().unwrap().to_owned(), 0o700)] {
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn an_expired_token_is_refreshed_in_silence_and_the_newest_refresh_token_is_kept() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    let first = person.kept();
+    person.expire();
+    let mut client = person.client().await;
+    assert_profile(&client.call(PROFILE).await);
+    client.end().await;
+    assert_eq!(person.opened().len(), 1);
+    let refresh = &person.grants(REFRESH)[0];
+    assert!(refresh.claims.as_ref().unwrap().contains("cp1") && !refresh.client_secret_present);
+    assert_ne!(person.kept()["refresh_token"], first["refresh_token"]);
+}
+
+#[tokio::test]
+async fn neither_a_network_that_is_down_nor_a_busy_entra_opens_a_browser() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    person.expire();
+    let busy = |status| FaultKind::Status {
+        status,
+        headers: [("Retry-After".to_owned(), "0".to_owned())].into(),
+        body: String::new(),
+    };
+    for kind in [FaultKind::Disconnect, busy(429), busy(503), refused("temporarily_unavailable", 90033)] {
+        fail(&person, 4, kind.clone());
+        let mut client = person.client().await;
+        let text = error_text(&client.call(PROFILE).await);
+        assert!(!text.contains("--sign-in") && !text.contains("browser"), "{kind:?}: {text}");
+        assert_eq!(person.opened().len(), 1, "{kind:?}");
+        assert_profile(&client.call(PROFILE).await);
+        person.expire();
+        client.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_takes_a_person_opens_the_browser_whatever_its_code() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    for (number, (error, code)) in [
+        ("invalid_grant", 700_082),
+        ("invalid_grant", 50173),
+        ("invalid_grant", 50105),
+        ("interaction_required", 50076),
+        ("invalid_grant", 65001),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        person.expire();
+        fail(&person, 1, refused(error, code));
+        let mut client = person.client().await;
+        let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+        assert_eq!(person.signs_in_at(number + 1, ALICE).await.status, 200, "{code}");
+        assert_profile(&client.answer(call).await);
+        client.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_application_is_told_with_its_next_step_and_opens_nothing() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    person.expire();
+    for (error, code, step) in [
+        ("invalid_client", 7_000_218, "Mobile and desktop applications"),
+        ("unauthorized_client", 700_016, "check clientId"),
+        ("invalid_scope", 70011, "--scopes"),
+    ] {
+        fail(&person, 1, refused(error, code));
+        let mut client = person.client().await;
+        let text = error_text(&client.call(PROFILE).await);
+        assert!(text.contains(&format!("AADSTS{code}")) && text.contains(step), "{text}");
+        client.end().await;
+    }
+    assert_eq!(person.opened().len(), 1);
+}
+
+#[tokio::test]
+async fn graphs_challenge_is_met_by_a_refresh_or_by_a_sign_in_that_satisfies_it() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    // Graph rejects the token that it has accepted until now, and Entra refuses to refresh it.
+    control().revoke(person.tenant.id, person.tenant.user_id(ALICE)).unwrap();
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let address = person.opens(1).await;
+    let refresh = person.grants(REFRESH).pop().unwrap();
+    assert!(refresh.claims.unwrap().contains("nbf"), "the refresh answers Graph's challenge");
+    let shown = browser().sign_in(&address, ALICE).await.unwrap();
+    assert_eq!(shown.status, 200, "{}", shown.html);
+    assert_profile(&client.answer(call).await);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn claims_that_a_refresh_lacks_are_asked_for_at_the_sign_in() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    person.expire();
+    let claims = r#"{"access_token":{"capolids":{"essential":true,"values":["policy"]}}}"#;
+    let mut refusal = refused("interaction_required", 50076);
+    if let FaultKind::Aadsts { claims: asked, .. } = &mut refusal {
+        *asked = Some(claims.to_owned());
+    }
+    fail(&person, 1, refusal);
+    let mut client = person.client().await;
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    assert_eq!(person.signs_in_at(1, ALICE).await.status, 200);
+    assert_profile(&client.answer(call).await);
+    let redeemed = person.grants("authorization_code").pop().unwrap();
+    assert!(redeemed.claims.unwrap().contains("capolids"), "the sign-in satisfies what the refresh lacked");
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_killed_while_it_refreshes_leaves_the_sign_in_whole() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    let before = person.kept();
+    person.expire();
+    fail(&person, 1, FaultKind::Delay { milliseconds: 60_000 });
+    let mut client = person.client().await;
+    client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    eventually("the refresh is on its way", async || person.is_locked().then_some(())).await;
+    client.child.kill().await.unwrap();
+    assert_eq!(person.kept()["refresh_token"], before["refresh_token"]);
+    let mut client = person.client().await;
+    assert_profile(&client.call(PROFILE).await);
+    assert_eq!(person.opened().len(), 1);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn two_processes_refresh_once() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    person.expire();
+    let (mut one, mut other) = (person.client().await, person.client().await);
+    let (first, second) = tokio::join!(one.call(PROFILE), other.call(PROFILE));
+    assert_profile(&first);
+    assert_profile(&second);
+    assert_eq!(person.grants(REFRESH).len(), 1);
+    one.end().await;
+    other.end().await;
+}
+
+#[tokio::test]
+async fn without_a_secret_service_tokens_are_in_memory_alone_which_is_said() {
+    let person = Person::new();
+    let mut client = person.client_with(&["--token-store", "os"], json!({})).await;
+    person.signs_in(&mut client).await;
+    assert_profile(&client.call(PROFILE).await);
+    let log = client.end().await;
+    assert!(log.contains("kept in memory alone") && log.contains("--token-store file"), "{log}");
+    let mut client = person.client_with(&["--token-store", "os"], json!({})).await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    let terminal = person.command(&["--token-store", "os", "--sign-in"]).output().await.unwrap();
+    let said = String::from_utf8(terminal.stderr).unwrap();
+    assert!(!terminal.status.success() && said.contains("--token-store file"), "{said}");
+    assert_eq!(person.opened().len(), 2, "a sign-in that cannot be kept is not begun");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_is_left_alone_until_the_person_says_so() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    std::fs::write(person.kept_file(), "{ not ours").unwrap();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    let log = client.end().await;
+    assert!(log.contains("kept in memory alone") && log.contains("--sign-in"), "{log}");
+    assert_eq!(std::fs::read_to_string(person.kept_file()).unwrap(), "{ not ours");
+    let terminal = person.command(&["--token-store", "file", "--sign-in"]).spawn().unwrap();
+    assert_eq!(person.signs_in_at(2, ALICE).await.status, 200);
+    let output = tokio::time::timeout(PATIENCE, terminal.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(person.kept()["refresh_token"].is_string());
+}
+
+#[tokio::test]
+async fn a_folder_that_takes_no_file_costs_the_next_start_its_sign_in_and_nothing_else() {
+    let person = Person::new();
+    std::fs::create_dir_all(person.file(".local/share")).unwrap();
+    std::fs::write(person.file(".local/share/mcp-entra"), "a file where the folder should be").unwrap();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    assert_profile(&client.call(PROFILE).await);
+    let log = client.end().await;
+    assert!(log.contains("kept in memory alone"), "{log}");
+}
+
+#[tokio::test]
+async fn a_sign_out_deletes_what_is_kept_and_the_next_start_signs_in_again() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    for (said, there) in [("deleted", true), ("Nobody was signed in", false)] {
+        assert_eq!(person.kept_files().is_empty(), !there);
+        let output = person.command(&["--token-store", "file", "--sign-out"]).output().await.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(said), "{text}");
+    }
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+}
+
+#[tokio::test]
+async fn the_doctor_says_line_by_line_what_works_and_what_to_do_about_what_does_not() {
+    let person = Person::new();
+    person.launcher("exit 0");
+    let doctor = async |arguments: &[&str]| {
+        let arguments = [&["--token-store", "file", "--doctor"], arguments].concat();
+        let output = person.command(&arguments).output().await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    let (ok, text) = doctor(&[]).await;
+    assert!(ok && text.contains("nobody is signed in yet") && !text.contains("FAIL"), "{text}");
+    for line in ["tenant", "registration", "browser", "token store", "sign-in", "graph"] {
+        assert!(text.contains(&format!("ok    {line}: ")), "{line}: {text}");
+    }
+    person.launcher("printf '%s\\n' \"$1\" >> \"$HOME/opened\"");
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    let (ok, text) = doctor(&[]).await;
+    assert!(
+        ok && text.contains("alice@contoso.com is signed in") && text.contains("ok    scopes: Mail.Read, User.Read"),
+        "{text}"
+    );
+
+    let other = uuid::Uuid::new_v4().to_string();
+    let (ok, text) = doctor(&["--client-id", &other]).await;
+    assert!(!ok && text.contains("FAIL  registration: ") && text.contains("AADSTS700016"), "{text}");
+    let (ok, text) = doctor(&["--tenant", "nowhere.example"]).await;
+    assert!(!ok && text.contains("FAIL  tenant: ") && text.contains("--tenant"), "{text}");
+    let web = person.tenant.daemon.to_string();
+    let (ok, text) = doctor(&["--client-id", &web]).await;
+    assert!(!ok && text.contains("FAIL  registration: ") && text.contains("http://localhost"), "{text}");
+    let (ok, text) = doctor(&["--graph-url", "https://localhost:9"]).await;
+    assert!(!ok && text.contains("FAIL  graph: "), "{text}");
+}
+
+impl Person {
+    /// The files in which something of this person's is kept, but for locks.
+    fn kept_files(&self) -> Vec<std::path::PathBuf> {
+        let folder = self.file(".local/share/mcp-entra");
+        let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_none_or(|extension| extension != "lock")).collect()
+    }
+
+    /// True while a process refreshes.
+    fn is_locked(&self) -> bool {
+        let folder = std::fs::read_dir(self.file(".local/share/mcp-entra")).unwrap();
+        let mut locks = folder.map(|entry| entry.unwrap().path()).filter(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.ends_with(".lock") && !name.ends_with(".sign-in.lock")
+        });
+        locks.any(|path| std::fs::File::open(path).unwrap().try_lock().is_err())
+    }
+
+    fn kept_file(&self) -> std::path::PathBuf {
+        self.kept_files().pop().expect("something is kept")
+    }
+
+    /// The tokens that are kept.
+    pub(super) fn kept(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.kept_file()).unwrap()).unwrap()
+    }
+
+    /// Lets the kept access token be one that has expired.
+    fn expire(&self) {
+        let mut kept = self.kept();
+        kept["access"]["usable_until"] = json!("2020-01-01T00:00:00Z");
+        std::fs::write(self.kept_file(), kept.to_string()).unwrap();
+    }
+}

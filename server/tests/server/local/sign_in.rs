@@ -1,0 +1,262 @@
+//! The sign-in of a person: in a browser, by a code, through the client; and who is kept out of it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::person::{PROFILE, Person, assert_profile, browser, error_text};
+use crate::harness::{PATIENCE, eventually};
+use crate::tenant::{ALICE, BOB};
+
+#[tokio::test]
+async fn the_first_call_opens_the_browser_and_is_answered_once_the_person_has_signed_in() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    assert_eq!(person.opened(), [""; 0], "before a call nothing opens");
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let address = person.opens(0).await;
+    assert!(address.starts_with("http://localhost:") && address.contains("/start/"), "{address}");
+    let shown = browser().sign_in(&address, ALICE).await.unwrap();
+    assert!(shown.status == 200 && shown.html.contains("alice@contoso.com is signed in"), "{}", shown.html);
+    assert_profile(&client.answer(call).await);
+    assert_profile(&client.call(PROFILE).await);
+    assert_eq!(person.opened().len(), 1);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_one_time_address_is_good_once_and_for_this_machines_own_name_alone() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let address = person.opens(0).await;
+    let browser = browser();
+    let port = reqwest::Url::parse(&address).unwrap().port().unwrap();
+    for host in
+        ["evil.example".to_owned(), format!("evil.example:{port}"), format!("127.0.0.1:{port}"), "localhost".to_owned()]
+    {
+        let shown = browser.show(browser.get(&address).header("host", &host)).await.unwrap();
+        assert_eq!(shown.status, 421, "{host}");
+    }
+    let shown = browser.show(browser.get(&format!("http://localhost:{port}/start/AAAA"))).await.unwrap();
+    assert_eq!(shown.status, 410);
+    assert_eq!(browser.show(browser.get(&address)).await.unwrap().status, 303);
+    assert_eq!(browser.show(browser.get(&address)).await.unwrap().status, 410);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn whoever_brings_another_state_changes_nothing_and_a_code_is_taken_once() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let address = person.opens(0).await;
+    let browser = browser();
+    let (action, form) = browser.submit(&address, ALICE).await.unwrap();
+    let without = |name: &str| Vec::from_iter(form.iter().filter(|(input, _)| input != name).cloned());
+    let with = |name: &str, value: &str| [without(name), vec![(name.to_owned(), value.to_owned())]].concat();
+    for form in [without("state"), with("state", ""), with("state", "AAAA"), without("code"), vec![]] {
+        assert_eq!(browser.show(browser.post(&action, &form)).await.unwrap().status, 400, "{form:?}");
+    }
+    let long = with("code", &"A".repeat(100_000));
+    assert_eq!(browser.show(browser.post(&action, &long)).await.unwrap().status, 400);
+    assert_eq!(person.grants("authorization_code").len(), 0, "nothing of that reached Entra");
+    let rebound = browser.post(&action, &form).header("host", "evil.example");
+    assert_eq!(browser.show(rebound).await.unwrap().status, 421);
+    assert_eq!(browser.show(browser.post(&action, &form)).await.unwrap().status, 200);
+    assert_profile(&client.answer(call).await);
+    let again = eventually("the port is closed", async || browser.show(browser.post(&action, &form)).await.err()).await;
+    assert!(again.to_string().contains("error sending request"), "{again}");
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_entra_ends_the_sign_in_and_is_told_on_the_page_and_to_the_client() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let browser = browser();
+    let (action, form) = browser.submit(&person.opens(0).await, ALICE).await.unwrap();
+    let state = form.iter().find(|(name, _)| name == "state").cloned().unwrap();
+    let refusal = [
+        ("error", "access_denied"),
+        ("error_description", "AADSTS65004: <b>alice</b> declined to consent. Trace ID: 1 Timestamp: 2"),
+    ];
+    let refusal = refusal.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let shown = browser.show(browser.post(&action, &[refusal.to_vec(), vec![state]].concat())).await.unwrap();
+    assert!(shown.html.contains("&lt;b&gt;alice") && !shown.html.contains("Trace ID"), "{}", shown.html);
+    let text = error_text(&client.answer(call).await);
+    assert!(text.contains("AADSTS65004") && text.contains("declined to consent"), "{text}");
+    client.end().await;
+}
+
+#[tokio::test]
+async fn another_account_than_the_one_that_is_known_is_refused_and_nothing_of_it_is_kept() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    let alice = person.tenant.user_id(ALICE);
+    crate::tenant::control().revoke(person.tenant.id, alice).unwrap();
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let shown = person.signs_in_at(1, BOB).await;
+    assert!(shown.status == 400 && shown.html.contains("--sign-out"), "{}", shown.html);
+    let text = error_text(&client.answer(call).await);
+    assert!(text.contains("bob@contoso.com signed in") && text.contains("alice@contoso.com"), "{text}");
+    person.signs_in(&mut client).await;
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_opens_addresses_is_asked_to_and_this_program_opens_none() {
+    let person = Person::new();
+    let capabilities = json!({"elicitation": {"url": {}}});
+    let mut client = person.client_with(&["--token-store", "file"], capabilities).await;
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let asked = client.message(PATIENCE, |message| message["method"] == "elicitation/create").await;
+    let address = asked["params"]["url"].as_str().unwrap().to_owned();
+    assert!(asked["params"]["mode"] == "url" && address.starts_with("http://localhost:"), "{asked}");
+    client.line(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept"}}).to_string()).await;
+    assert_eq!(browser().sign_in(&address, ALICE).await.unwrap().status, 200);
+    assert_profile(&client.answer(call).await);
+    assert_eq!(person.opened(), [""; 0]);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_person_who_declines_in_the_client_is_not_signed_in_and_asked_again_at_the_next_call() {
+    let person = Person::new();
+    let capabilities = json!({"elicitation": {"url": {}}});
+    let mut client = person.client_with(&["--token-store", "file"], capabilities).await;
+    for action in ["decline", "cancel"] {
+        let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+        let asked = client.message(PATIENCE, |message| message["method"] == "elicitation/create").await;
+        client.line(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": action}}).to_string()).await;
+        assert!(error_text(&client.answer(call).await).contains("was declined"));
+    }
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_client_of_the_newest_revision_is_answered_that_it_is_to_open_an_address() {
+    let person = Person::new();
+    let mut client = super::person::Client::start(person.command(&["--token-store", "file"]));
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}},
+    });
+    let found = client.ask("server/discover", json!({"_meta": meta})).await;
+    assert!(found["result"]["supportedVersions"].to_string().contains("2026-07-28"), "{found}");
+    let answer = client.ask("tools/call", json!({"name": PROFILE, "arguments": {}, "_meta": meta})).await;
+    assert_eq!(answer["result"]["resultType"], "input_required", "{answer}");
+    let (name, request) = answer["result"]["inputRequests"].as_object().unwrap().iter().next().unwrap();
+    let address = request["params"]["url"].as_str().unwrap();
+    assert_eq!(browser().sign_in(address, ALICE).await.unwrap().status, 200);
+    let responses = json!({name: {"action": "accept"}});
+    let params = json!({"name": PROFILE, "arguments": {}, "inputResponses": responses, "_meta": meta});
+    assert_profile(&client.ask("tools/call", params).await);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn without_a_browser_the_answer_names_the_command_that_signs_in_and_then_the_client_goes_on() {
+    let person = Person::new();
+    person.launcher("exit 3");
+    let mut client = person.client().await;
+    let text = error_text(&client.call(PROFILE).await);
+    assert!(text.contains("mcp-entra-server local") && text.contains("--sign-in"), "{text}");
+    person.launcher("printf '%s\\n' \"$1\" >> \"$HOME/opened\"");
+    let terminal = person.command(&["--token-store", "file", "--sign-in"]).spawn().unwrap();
+    assert_eq!(person.signs_in_at(0, ALICE).await.status, 200);
+    let output = tokio::time::timeout(PATIENCE, terminal.wait_with_output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("alice@contoso.com is signed in"), "{said}");
+    assert_profile(&client.call(PROFILE).await);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn in_a_session_without_a_display_no_launcher_is_started() {
+    let person = Person::new();
+    let mut command = person.command(&["--token-store", "file"]);
+    command.env_remove("DISPLAY");
+    let mut client = super::person::Client::start(command);
+    client.begin(json!({})).await;
+    let text = error_text(&client.call(PROFILE).await);
+    assert!(text.contains("no display") && text.contains("--sign-in"), "{text}");
+    assert_eq!(person.opened(), [""; 0]);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_device_code_is_told_at_once_and_the_call_after_it_is_entered_is_answered() {
+    let person = Person::new();
+    let mut client = person.client_with(&["--token-store", "file", "--device-code"], json!({})).await;
+    let text = error_text(&client.call(PROFILE).await);
+    assert!(text.contains("enter the code") && text.contains("call again"), "{text}");
+    assert_eq!(error_text(&client.call(PROFILE).await), text, "the same code is good still");
+    person.enters(&text, ALICE).await;
+    let answered = async || Some(client.call(PROFILE).await).filter(|answer| answer["result"]["isError"] == false);
+    assert_profile(&eventually("the code is redeemed", answered).await);
+    assert_eq!(person.opened(), [""; 0]);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_call_gets_no_answer_and_its_sign_in_goes_on() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let address = person.opens(0).await;
+    client.tell("notifications/cancelled", json!({"requestId": call})).await;
+    assert_eq!(client.ask("ping", json!({})).await["result"], json!({}));
+    assert_eq!(browser().sign_in(&address, ALICE).await.unwrap().status, 200);
+    assert_profile(&client.call(PROFILE).await);
+    assert_eq!(person.opened().len(), 1);
+    client.assert_no_answer(call);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_input_during_a_sign_in_ends_the_program_and_frees_its_port() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let address = person.opens(0).await;
+    let ended = std::time::Instant::now();
+    client.end().await;
+    assert!(ended.elapsed() < PATIENCE);
+    assert!(browser().show(browser().get(&address)).await.is_err(), "nobody listens");
+}
+
+#[tokio::test]
+async fn a_call_that_asks_for_progress_hears_that_a_sign_in_is_waited_for() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    let params = json!({"name": PROFILE, "arguments": {}, "_meta": {"progressToken": "p"}});
+    let call = client.send("tools/call", params).await;
+    let told = client.message(Duration::from_secs(30), |message| message["method"] == "notifications/progress").await;
+    assert_eq!(told["params"]["progressToken"], "p");
+    assert!(told["params"]["message"].as_str().unwrap().contains("sign-in"), "{told}");
+    assert_eq!(person.signs_in_at(0, ALICE).await.status, 200);
+    assert_profile(&client.answer(call).await);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn two_clients_of_one_person_open_one_browser_and_both_go_on() {
+    let person = Person::new();
+    let (mut one, mut other) = (person.client().await, person.client().await);
+    let first = one.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let address = person.opens(0).await;
+    let params = json!({"name": PROFILE, "arguments": {}, "_meta": {"progressToken": 1}});
+    let second = other.send("tools/call", params).await;
+    other.message(PATIENCE, |message| message["method"] == "notifications/progress").await;
+    assert_eq!(browser().sign_in(&address, ALICE).await.unwrap().status, 200);
+    assert_profile(&one.answer(first).await);
+    assert_profile(&other.answer(second).await);
+    assert_eq!(person.opened().len(), 1);
+    assert_eq!(person.grants("authorization_code").len(), 1);
+    one.end().await;
+    other.end().await;
+}
