@@ -50,22 +50,31 @@ impl Step {
 /// passed.
 pub async fn play_all(world: &World, steps: &[Step]) -> usize {
     for (index, step) in steps.iter().enumerate() {
-        print!("[{:>2}/{}] {} … ", index + 1, steps.len(), step.title);
-        let _ = std::io::stdout().flush();
-        let start = Instant::now();
-        match step.play(world).await {
-            Ok(evidence) => {
-                println!("ok ({:.1} s)", start.elapsed().as_secs_f64());
-                evidence.iter().for_each(|line| println!("        {line}"));
-            }
-            Err(error) => {
-                println!("FAILED ({:.1} s)", start.elapsed().as_secs_f64());
-                format!("{error:#}").lines().for_each(|line| println!("        {line}"));
-                return index;
-            }
+        if !tell((index + 1, steps.len()), step.title, step.play(world)).await {
+            return index;
         }
     }
     steps.len()
+}
+
+/// Plays something that has a place among others, and prints its title, its time, and what it saw. Returns true if it
+/// passed.
+pub async fn tell(
+    (number, of): (usize, usize),
+    title: &str,
+    play: impl Future<Output = anyhow::Result<Evidence>>,
+) -> bool {
+    print!("[{number:>2}/{of}] {title} … ");
+    let _ = std::io::stdout().flush();
+    let start = Instant::now();
+    let played = play.await;
+    let (verdict, lines) = match &played {
+        Ok(evidence) => ("ok", evidence.clone()),
+        Err(error) => ("FAILED", format!("{error:#}").lines().map(str::to_owned).collect()),
+    };
+    println!("{verdict} ({:.1} s)", start.elapsed().as_secs_f64());
+    lines.iter().for_each(|line| println!("        {line}"));
+    played.is_ok()
 }
 
 macro_rules! steps {

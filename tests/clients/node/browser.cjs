@@ -1,0 +1,70 @@
+// A person in a real browser, in a profile of its own: opens the address of the JSON argument, signs in at the authority,
+// with a device's code where there is one, and prints the last page as JSON.
+"use strict";
+
+const { createHash, X509Certificate } = require("node:crypto");
+const { readFileSync } = require("node:fs");
+const { connect } = require("node:tls");
+const puppeteer = require("puppeteer-core");
+
+const { chromium, authority, authorityFile, url, user, code, screenshot } = JSON.parse(process.argv[2]);
+const PATIENCE = 30_000;
+
+// The key that the authority proves to have by the given CA: the one key that the browser trusts besides the system's.
+function keyOfAuthority() {
+  const { hostname: servername, port } = new URL(authority);
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host: servername, servername, port, ca: readFileSync(authorityFile) }, () => {
+      const { publicKey } = new X509Certificate(socket.getPeerCertificate().raw);
+      socket.destroy();
+      resolve(createHash("sha256").update(publicKey.export({ type: "spki", format: "der" })).digest("base64"));
+    });
+    socket.once("error", reject);
+  });
+}
+
+async function signIn(page) {
+  await page.goto(url, { waitUntil: "load" });
+  const visited = page.url();
+  if (code) {
+    await page.type("input[name=otc]", code);
+    await page.type("input[name=emulator_user]", user);
+    await page.click("button");
+  } else {
+    await page.click(`button[name=emulator_user][value="${user}"]`);
+  }
+  // Every page up to the last has a form.
+  const isLast = () => document.readyState === "complete" && document.forms.length === 0;
+  await page.waitForFunction(isLast, { timeout: PATIENCE });
+  if (screenshot) await page.screenshot({ path: screenshot });
+  const text = await page.evaluate(() => document.body.innerText);
+  return { visited, url: page.url(), title: await page.title(), text };
+}
+
+async function main() {
+  const { port } = new URL(authority);
+  const browser = await puppeteer.launch({
+    executablePath: chromium,
+    args: [
+      // Chromium's sandbox does not start as root.
+      ...(process.getuid() === 0 ? ["--no-sandbox"] : []),
+      "--no-proxy-server",
+      "--disable-dev-shm-usage",
+      `--ignore-certificate-errors-spki-list=${await keyOfAuthority()}`,
+      // As the real one, the authority is on the Internet, and the address that it sends the browser to is not.
+      `--ip-address-space-overrides=127.0.0.1:${port}=public,[::1]:${port}=public`,
+    ],
+  });
+  try {
+    const page = await browser.newPage();
+    page.setDefaultTimeout(PATIENCE);
+    process.stdout.write(JSON.stringify(await signIn(page)));
+  } finally {
+    await browser.close();
+  }
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exitCode = 1;
+});

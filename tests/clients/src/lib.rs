@@ -1,0 +1,81 @@
+//! Installs clients that nobody here wrote, as lists pin them: once for each state of a list, from wherever pip and npm
+//! fetch packages here.
+//!
+//! The lists in this package's own folder are of MCP clients, and of what drives a browser.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use sha2::{Digest, Sha256};
+
+/// The folder of the MCP clients' lists and scripts.
+pub const MCP_CLIENTS: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Returns the interpreter of a virtual environment with what `requirements.txt` in `lists` pins.
+///
+/// # Errors
+/// Where Python or the package index cannot be had; the message says what it takes.
+pub fn python(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf> {
+    let requirements = lists.join("requirements.txt");
+    let folder = installed(cache, name, std::slice::from_ref(&requirements), |folder| {
+        let needs = "Python 3.10 or newer with its venv module";
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder), needs)?;
+        let pip = ["-m", "pip", "install", "--quiet", "--no-input", "--require-hashes", "--requirement"];
+        let access = "access to the package index that pip is configured with";
+        run(Command::new(folder.join("bin/python")).args(pip).arg(&requirements), access)
+    })?;
+    Ok(folder.join("bin/python"))
+}
+
+/// Returns the `node_modules` with what `package-lock.json` in `lists` pins. No package runs a script of its own.
+///
+/// # Errors
+/// Where npm or the registry cannot be had; the message says what it takes.
+pub fn node_modules(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf> {
+    let sources = ["package.json", "package-lock.json"].map(|list| lists.join(list));
+    let folder = installed(cache, name, &sources, |folder| {
+        fs::create_dir_all(folder)?;
+        for source in &sources {
+            fs::copy(source, folder.join(source.file_name().context("a list has a name")?))?;
+        }
+        let npm = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+        let needs = "Node 20 or newer with npm, and access to the registry that npm is configured with";
+        run(Command::new("npm").args(npm).current_dir(folder), needs)
+    })?;
+    Ok(folder.join("node_modules"))
+}
+
+/// Returns the folder that `install` filled, now or in an earlier run, of this process or another.
+fn installed(
+    cache: &Path,
+    name: &str,
+    lists: &[PathBuf],
+    install: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<PathBuf> {
+    let mut state = Sha256::new();
+    for list in lists {
+        state.update(fs::read(list).with_context(|| list.display().to_string())?);
+    }
+    let state: String = state.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    fs::create_dir_all(cache)?;
+    let folder = cache.join(format!("{name}-{state}"));
+    // Held until the end of this function; the system lets go of it if the process dies.
+    let lock = File::create(folder.with_extension("lock"))?;
+    lock.lock()?;
+    let complete = folder.join("complete");
+    if !complete.exists() {
+        drop(fs::remove_dir_all(&folder));
+        install(&folder)?;
+        File::create(complete)?;
+    }
+    Ok(folder)
+}
+
+fn run(command: &mut Command, needs: &str) -> anyhow::Result<()> {
+    let output = command.output().with_context(|| format!("{command:?} needs {needs}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed; it needs {needs}:\n{text}");
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! A person in Chromium, and the program in place of `xdg-open` that calls for them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use url::Url;
+
+use crate::tools::script;
+use crate::world::{ALICE, PATIENCE, World};
+
+/// Time for a browser from its start to the last page.
+const BROWSING: Duration = Duration::from_secs(90);
+
+/// The windows that the server asks for by `xdg-open`.
+pub(crate) struct Openings {
+    calls: TcpListener,
+    /// Every address, a line each.
+    record: PathBuf,
+}
+
+impl Openings {
+    pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self { calls: TcpListener::bind(("127.0.0.1", 0)).await?, record: folder.join("opened") })
+    }
+
+    /// The program in place of `xdg-open`: it records the address, and then hands it over.
+    pub(crate) fn script(&self) -> String {
+        let port = self.calls.local_addr().map(|address| address.port()).unwrap_or_default();
+        let record = self.record.display();
+        format!("#!/bin/bash\necho \"$1\" >>{record}\necho \"$1\" >/dev/tcp/127.0.0.1/{port}\n")
+    }
+
+    /// The address of the next window, once it is asked for.
+    pub(crate) async fn next(&self) -> anyhow::Result<Url> {
+        let line = async {
+            let (call, _) = self.calls.accept().await?;
+            BufReader::new(call).lines().next_line().await
+        };
+        let line = tokio::time::timeout(PATIENCE, line).await.context("no browser is opened")??;
+        let url = line.context("the browser is opened without an address")?;
+        Url::parse(&url).with_context(|| format!("the browser is opened at {url:?}"))
+    }
+
+    /// The number of windows so far.
+    pub(crate) fn count(&self) -> anyhow::Result<usize> {
+        if !self.record.exists() {
+            return Ok(0);
+        }
+        Ok(fs::read_to_string(&self.record)?.lines().count())
+    }
+}
+
+/// The last page of a sign-in.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    /// The address that the first one led to.
+    pub(crate) visited: Url,
+    pub(crate) url: Url,
+    pub(crate) title: String,
+    pub(crate) text: String,
+}
+
+/// Fails unless the address is the server's own, on this machine, with a part that cannot be guessed.
+pub(crate) fn is_one_time_address(url: &Url) -> anyhow::Result<()> {
+    let nonce = url.path().strip_prefix("/start/").unwrap_or_default();
+    let local = url.scheme() == "http" && matches!(url.host_str(), Some("localhost" | "127.0.0.1"));
+    ensure!(local && nonce.len() >= 22 && url.query().is_none(), "{url} is no one-time address of this machine");
+    Ok(())
+}
+
+impl World<'_> {
+    /// Opens a one-time address, and signs alice in. Returns the last page, which says that it can be closed.
+    pub(crate) async fn sign_in(&self, url: &Url) -> anyhow::Result<Page> {
+        is_one_time_address(url)?;
+        let page = self.browse(json!({"url": url})).await?;
+        ensure!(
+            page.visited.as_str().starts_with(self.lane.emulator.authority()),
+            "the sign-in begins at Entra, not at {}",
+            page.visited
+        );
+        ensure!(page.url.port() == url.port(), "the sign-in ends at {url}'s server, not at {}", page.url);
+        ensure!(page.text.to_lowercase().contains("close"), "the last page says what to do: {page:?}");
+        ensure!(page.url.query().is_none(), "no code stays in the address: {}", page.url);
+        Ok(page)
+    }
+
+    /// Enters a device's code, and signs alice in.
+    pub(crate) async fn enter_code(&self, url: &Url, code: &str) -> anyhow::Result<Page> {
+        self.browse(json!({"url": url, "code": code})).await
+    }
+
+    async fn browse(&self, mut what: Value) -> anyhow::Result<Page> {
+        let (tools, emulator) = (&self.lane.tools, &self.lane.emulator);
+        what["chromium"] = json!(tools.chromium);
+        what["authority"] = json!(emulator.authority());
+        what["authorityFile"] = json!(self.lane.authorities());
+        what["user"] = json!(ALICE);
+        let child = Command::new(&tools.node)
+            .arg(script("node/browser.cjs"))
+            .arg(what.to_string())
+            .env("NODE_PATH", &tools.node_modules)
+            .env("HOME", self.file("home"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let output = tokio::time::timeout(BROWSING, child.wait_with_output()).await.context("the browser hangs")??;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "in the browser: {errors}");
+        serde_json::from_slice(&output.stdout).with_context(|| format!("the browser prints no page: {errors}"))
+    }
+}

@@ -1,0 +1,58 @@
+//! Clients besides the Python SDK.
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use testbed::story::Evidence;
+
+use crate::session::{Client, Session, inspect};
+use crate::world::World;
+
+pub(super) async fn typescript(world: &mut World<'_>) -> anyhow::Result<Evidence> {
+    let server = world.server(&["--token-store=memory", "--alias=GetUserDetailsFromGraph=get_user_details"]);
+    let mut session = Session::start(Client::TypeScript, world, &server).await?;
+    let tools = session.list().await?;
+    for name in ["get_user_details", "GetUserDetailsFromGraph"] {
+        ensure!(tools.iter().any(|tool| tool == name), "{name} is missing in {tools:?}");
+    }
+    ensure!(!tools.iter().any(|tool| tool == "send_mail"), "send_mail was not allowed: {tools:?}");
+    let call = session.call("GetUserDetailsFromGraph").await?;
+    let url = world.openings.next().await?;
+    session.progress(call).await?;
+    world.sign_in(&url).await?;
+    let answer = session.answer(call).await?;
+    answer.is_alices()?;
+    session.close().await?;
+    Ok(answer.progress.first().map(|message| format!("the progress: {message}")).into_iter().collect())
+}
+
+pub(super) async fn url_elicitation(world: &mut World<'_>) -> anyhow::Result<Evidence> {
+    let server = world.server(&["--token-store=memory"]);
+    let mut session = Session::start(Client::TypeScriptWithUrls, world, &server).await?;
+    let call = session.call("get_user_details").await?;
+    let url = session.elicited().await?;
+    world.sign_in(&url).await?;
+    session.answer(call).await?.is_alices()?;
+    // The client opened the address, not the server.
+    world.expect(0, 1)?;
+    session.close().await?;
+    Ok(vec![])
+}
+
+pub(super) async fn inspector(world: &mut World<'_>) -> anyhow::Result<Evidence> {
+    let server = world.server(&["--token-store=file"]);
+    let listed = inspect(world, &server, &["--protocol-era=auto", "--method=tools/list"]).await?;
+    let tools = listed.pointer("/tools").and_then(Value::as_array).context("no tools")?;
+    ensure!(tools.iter().any(|tool| tool["name"] == "get_user_details"), "{listed}");
+    let call = ["--method=tools/call", "--tool-name=get_user_details"];
+    let signed_in = async {
+        let url = world.openings.next().await?;
+        world.sign_in(&url).await
+    };
+    let (called, _) = tokio::try_join!(inspect(world, &server, &call), signed_in)?;
+    ensure!(called.to_string().contains("Alice Adams") && called["isError"] != true, "{called}");
+    let modern = ["--protocol-era=modern", "--method=tools/call", "--tool-name=get_user_details"];
+    let called = inspect(world, &server, &modern).await?;
+    ensure!(called.to_string().contains("Alice Adams") && called["isError"] != true, "{called}");
+    world.expect(1, 1)?;
+    Ok(vec![format!("{} tools", tools.len())])
+}

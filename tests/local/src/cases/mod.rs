@@ -1,0 +1,50 @@
+//! What local mode does for a person, a case a function. Each plays in a world of its own, and returns what it saw.
+
+mod clients;
+mod keeping;
+mod modes;
+mod sign_in;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use testbed::story::Evidence;
+
+use crate::world::World;
+
+type Play = for<'w> fn(&'w mut World<'_>) -> Pin<Box<dyn Future<Output = anyhow::Result<Evidence>> + 'w>>;
+
+/// One case.
+pub(crate) struct Case {
+    /// What holds, as a sentence.
+    pub(crate) title: &'static str,
+    pub(crate) play: Play,
+}
+
+macro_rules! cases {
+    ($($title:literal => $function:path;)*) => {
+        /// Every case.
+        pub(crate) const CASES: &[Case] = &[
+            $(Case { title: $title, play: |world| Box::pin($function(world)) },)*
+        ];
+    };
+}
+
+cases! {
+    "The first call opens Chromium, and answers with the profile of who signs in there" => sign_in::first_call;
+    "Without a browser the answer names a command, which signs in for the client" => sign_in::without_browser;
+    "A device code in the answer signs in from any browser" => sign_in::device_code;
+    "A cancelled call leaves its sign-in to the next one" => sign_in::cancelled;
+    "A closed input ends the server and its sign-in within a second" => sign_in::closed;
+    "gnome-keyring keeps a sign-in over restarts" => keeping::keyring;
+    "A sign-in without a keyring ends with the server, which says so" => keeping::nowhere;
+    "A sign-in with a locked keyring ends with the server, which says so, and harms nothing" => keeping::locked;
+    "A file keeps a sign-in over restarts for its owner alone" => keeping::file;
+    "Two servers at once ask for one window" => keeping::two_at_once;
+    "The TypeScript SDK lists, calls, and sees progress" => clients::typescript;
+    "The TypeScript SDK opens the address that it is asked to, where it says that it can" => clients::url_elicitation;
+    "The Inspector's command line lists and calls" => clients::inspector;
+    "--doctor finds all well before and after the sign-in, and what is not well" => modes::doctor;
+    "--sign-out makes the next call sign in again" => modes::sign_out;
+    "--print-config prints a command that starts the same server" => modes::print_config;
+}

@@ -1,0 +1,70 @@
+//! `cargo e2e-local`: local mode of the server, proved by MCP clients that nobody here wrote, Chromium and gnome-keyring.
+//! Entra and Graph are emulated.
+
+mod browser;
+mod cases;
+mod keyring;
+mod messages;
+mod session;
+mod tools;
+mod world;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Parser;
+use entra_emulator::{Configuration, EntraEmulator};
+use testbed::story::{Evidence, tell};
+
+use cases::{CASES, Case};
+use tools::Tools;
+use world::{Lane, World};
+
+/// Proves local mode by MCP clients that nobody here wrote, in Chromium, with gnome-keyring.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Play the cases alone whose sentence contains this.
+    only: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match all_pass(&Arguments::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("e2e-local: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn all_pass(arguments: &Arguments) -> anyhow::Result<bool> {
+    let start = Instant::now();
+    println!("mcp-entra-server local: real clients, a real browser and a real keyring; Entra and Graph are emulated.");
+    let tools = tokio::task::spawn_blocking(Tools::install).await??;
+    let emulator = EntraEmulator::start(Configuration::default(), ([127, 0, 0, 1], 0).into()).await?;
+    let lane = Lane::new(tools, emulator)?;
+    println!("Everything stands after {:.1?}.\n", start.elapsed());
+
+    let only = arguments.only.as_deref().unwrap_or_default();
+    let cases: Vec<&Case> = CASES.iter().filter(|case| case.title.contains(only)).collect();
+    let mut passed = 0;
+    for (index, case) in cases.iter().enumerate() {
+        passed += usize::from(tell((index + 1, cases.len()), case.title, play(case, &lane)).await);
+    }
+    println!("\ne2e-local: {passed} of {} cases passed in {:.0} s", cases.len(), start.elapsed().as_secs_f64());
+    Ok(passed == cases.len() && passed > 0)
+}
+
+/// Plays a case in a world of its own, and holds every line that the server printed to being a message.
+async fn play(case: &Case, lane: &Lane) -> anyhow::Result<Evidence> {
+    let mut world = World::new(lane).await?;
+    let played = (case.play)(&mut world).await;
+    let printed = messages::check(&world.stdout()?).context("the server's standard output");
+    let log = world.stderr()?;
+    let told = |error: anyhow::Error| if log.is_empty() { error } else { error.context(format!("it logged:\n{log}")) };
+    played.and_then(|evidence| printed.map(|_| evidence)).map_err(told)
+}

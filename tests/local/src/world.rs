@@ -1,0 +1,227 @@
+//! The world of one case: a tenant with two people, a home folder, and a browser that waits to be asked for.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use entra_emulator::{App, EntraEmulator, LoggedRequest, Tenant, User};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use uuid::Uuid;
+
+use crate::browser::Openings;
+use crate::keyring::{Bus, Keyring};
+use crate::tools::Tools;
+
+/// Time for whatever does not wait for a person.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The person who signs in.
+pub(crate) const ALICE: &str = "alice@contoso.com";
+
+/// Everything that the cases share.
+pub(crate) struct Lane {
+    pub(crate) tools: Tools,
+    pub(crate) emulator: EntraEmulator,
+    folder: TempDir,
+}
+
+impl Lane {
+    pub(crate) fn new(tools: Tools, emulator: EntraEmulator) -> anyhow::Result<Self> {
+        let lane = Self { tools, emulator, folder: tempfile::tempdir()? };
+        fs::write(lane.authorities(), lane.emulator.ca_pem())?;
+        Ok(lane)
+    }
+
+    /// The file with the emulator's certificate authority.
+    pub(crate) fn authorities(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+}
+
+/// A command that starts the server, as a client takes it.
+#[derive(Clone)]
+pub(crate) struct Launch {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: BTreeMap<&'static str, String>,
+}
+
+impl Launch {
+    /// The words in which the SDKs take it.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({"command": self.program, "args": self.arguments, "env": self.environment})
+    }
+
+    /// Starts it outside of any client.
+    pub(crate) fn spawn(&self) -> anyhow::Result<Child> {
+        Command::new(&self.program)
+            .args(&self.arguments)
+            .env_clear()
+            .envs(&self.environment)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| self.program.display().to_string())
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(&self) -> anyhow::Result<Output> {
+        let output = tokio::time::timeout(PATIENCE, self.spawn()?.wait_with_output()).await;
+        output.with_context(|| format!("{} takes too long", self.arguments.join(" ")))?.map_err(Into::into)
+    }
+}
+
+/// The world of one case.
+pub(crate) struct World<'a> {
+    pub(crate) lane: &'a Lane,
+    tenant: Uuid,
+    client: Uuid,
+    folder: TempDir,
+    /// The windows that the server asks for.
+    pub(crate) openings: Openings,
+    bus: Option<Bus>,
+}
+
+impl<'a> World<'a> {
+    /// A world without a secure store, whose browser can be started.
+    pub(crate) async fn new(lane: &'a Lane) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut private = fs::DirBuilder::new();
+        private.mode(0o700);
+        for name in ["home", "data", "run", "bin"] {
+            private.create(folder.path().join(name))?;
+        }
+        let openings = Openings::start(folder.path()).await?;
+        let (tenant, client) = (Uuid::new_v4(), Uuid::new_v4());
+        let world = Self { lane, tenant, client, folder, openings, bus: None };
+        world.add_tenant()?;
+        world.write_program("bin/xdg-open", &world.openings.script())?;
+        let recorded = format!(
+            "#!/bin/bash\nexec {} \"$@\" > >(/usr/bin/tee -a {}) 2>>{}\n",
+            lane.tools.server.display(),
+            world.file("stdout").display(),
+            world.file("stderr").display()
+        );
+        world.write_program("server", &recorded)?;
+        Ok(world)
+    }
+
+    fn add_tenant(&self) -> anyhow::Result<()> {
+        let user = |name: &str, display_name: &str| User {
+            oid: Uuid::new_v4(),
+            user_principal_name: name.to_owned(),
+            display_name: display_name.to_owned(),
+            ..User::default()
+        };
+        let app = App {
+            client_id: self.client,
+            display_name: "MCP on this machine".to_owned(),
+            public_client: true,
+            redirect_uris: vec!["http://localhost".to_owned()],
+            ..App::default()
+        };
+        self.lane.emulator.control().add_tenant(Tenant {
+            id: self.tenant,
+            apps: vec![app],
+            users: vec![user("bob@contoso.com", "Bob Baker"), user(ALICE, "Alice Adams")],
+            ..Tenant::default()
+        })
+    }
+
+    /// A file of this world.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a script to be run.
+    pub(crate) fn write_program(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.file(name);
+        fs::write(&path, text)?;
+        Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+    }
+
+    /// Gives the world a session bus with a keyring, instead of the one that it has.
+    pub(crate) async fn set_keyring(&mut self, keyring: Keyring) -> anyhow::Result<()> {
+        if let Some(bus) = self.bus.take() {
+            bus.stop().await?;
+        }
+        self.bus = Some(Bus::start(self, keyring).await?);
+        Ok(())
+    }
+
+    /// The server for this world's tenant, with more arguments. What it prints is recorded.
+    pub(crate) fn server(&self, more: &[&str]) -> Launch {
+        Launch { program: self.file("server"), ..self.unrecorded(more) }
+    }
+
+    /// The server for this world's tenant, as it is.
+    pub(crate) fn unrecorded(&self, more: &[&str]) -> Launch {
+        let (emulator, authorities) = (&self.lane.emulator, self.lane.authorities());
+        let arguments = [
+            "local",
+            &format!("--tenant={}", self.tenant),
+            &format!("--client-id={}", self.client),
+            &format!("--authority={}", emulator.authority()),
+            &format!("--graph-url={}", emulator.graph()),
+            &format!("--trust-bundle={}", authorities.display()),
+        ];
+        let arguments = arguments.into_iter().chain(more.iter().copied()).map(str::to_owned).collect();
+        Launch { program: self.lane.tools.server.clone(), arguments, environment: self.environment() }
+    }
+
+    /// The environment of the person's programs.
+    pub(crate) fn environment(&self) -> BTreeMap<&'static str, String> {
+        let folders = [("HOME", "home"), ("XDG_DATA_HOME", "data"), ("XDG_RUNTIME_DIR", "run"), ("PATH", "bin")];
+        let folders = folders.map(|(variable, folder)| (variable, self.file(folder).display().to_string()));
+        let bus = self.bus.as_ref().map(|bus| ("DBUS_SESSION_BUS_ADDRESS", bus.address.clone()));
+        folders.into_iter().chain(bus).collect()
+    }
+
+    /// The requests of this world's tenant, oldest first.
+    pub(crate) fn requests(&self) -> Vec<LoggedRequest> {
+        let requests = self.lane.emulator.control().requests();
+        requests.into_iter().filter(|request| request.tenant == Some(self.tenant)).collect()
+    }
+
+    /// The number of sign-ins that ended with tokens.
+    pub(crate) fn sign_ins(&self) -> usize {
+        let is_sign_in = |request: &LoggedRequest| {
+            request.status == 200 && request.grant_type.as_deref().is_some_and(|grant| grant != "refresh_token")
+        };
+        self.requests().into_iter().filter(is_sign_in).count()
+    }
+
+    /// What all servers of this world have printed.
+    pub(crate) fn stdout(&self) -> anyhow::Result<String> {
+        read(&self.file("stdout"))
+    }
+
+    /// What all servers of this world have logged.
+    pub(crate) fn stderr(&self) -> anyhow::Result<String> {
+        read(&self.file("stderr"))
+    }
+
+    /// Fails unless so many windows of the browser were asked for so far, and so many people signed in.
+    pub(crate) fn expect(&self, windows: usize, sign_ins: usize) -> anyhow::Result<()> {
+        let seen = (self.openings.count()?, self.sign_ins());
+        ensure!(seen == (windows, sign_ins), "{windows} windows and {sign_ins} sign-ins were due, not {seen:?}");
+        Ok(())
+    }
+}
+
+/// The text of a file that need not be there.
+fn read(path: &Path) -> anyhow::Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8(bytes)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error.into()),
+    }
+}
