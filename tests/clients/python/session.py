@@ -8,7 +8,6 @@ import sys
 
 import anyio
 from mcp import Client, StdioServerParameters
-from mcp.shared.exceptions import MCPError
 
 
 def tell(**event):
@@ -37,8 +36,8 @@ async def run(client, command, scope):
     with scope:
         try:
             await (call_tool if "call" in command else list_tools)(client, command)
-        except MCPError as error:
-            tell(event="failed", id=command["id"], error=str(error))
+        except Exception as error:  # A client that ends would hide what became of this request.
+            tell(event="failed", id=command["id"], error=f"{type(error).__name__}: {error}")
     if scope.cancelled_caught:
         tell(event="failed", id=command["id"], error="cancelled")
 

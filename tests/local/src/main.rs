@@ -12,7 +12,7 @@ mod world;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Parser;
 use entra_emulator::{Configuration, EntraEmulator};
 use testbed::story::{Evidence, tell};
@@ -65,6 +65,6 @@ async fn play(case: &Case, lane: &Lane) -> anyhow::Result<Evidence> {
     let played = (case.play)(&mut world).await;
     let printed = messages::check(&world.stdout()?).context("the server's standard output");
     let log = world.stderr()?;
-    let told = |error: anyhow::Error| if log.is_empty() { error } else { error.context(format!("it logged:\n{log}")) };
+    let told = |error| anyhow!("{error:#}\nthe server logged:\n{log}");
     played.and_then(|evidence| printed.map(|_| evidence)).map_err(told)
 }
