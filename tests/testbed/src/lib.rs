@@ -16,6 +16,7 @@ pub mod edge;
 mod forward;
 mod go_modules;
 pub mod helm;
+pub mod laptop;
 pub mod namespaces;
 pub mod network_policy;
 pub mod node;

@@ -61,3 +61,15 @@ fn processes_of(folder: &Path) -> anyhow::Result<Vec<String>> {
     }
     Ok(found)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_of_a_laptop_passes_and_ends() -> anyhow::Result<()> {
+    let program = tokio::task::spawn_blocking(|| testbed::programs::program("demo")).await??;
+    let output = tokio::process::Command::new(program).args(["--local", "--exit"]).kill_on_drop(true).output();
+    let output = tokio::time::timeout(SILENCE, output).await.context("it does not end")??;
+    let said = String::from_utf8(output.stdout)?;
+    let steps = testbed::laptop::STEPS.len();
+    let verdict = format!("demo: {steps} of {steps} steps passed in ");
+    ensure!(output.status.success() && said.contains(&verdict), "it did not pass:\n{said}");
+    Ok(())
+}

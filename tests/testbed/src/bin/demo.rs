@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use mcp_entra_crds::ConditionType;
+use testbed::laptop::{self, Laptop};
 use testbed::stack::Stack;
 use testbed::story::{SERVER, STEPS, World, play_all};
 
 /// Plays the story of an MCP server from `kubectl apply` to a Graph answer, without a secret.
 #[derive(Parser)]
 struct Arguments {
+    /// Play the story of a laptop: the server as the child of an MCP client, without Kubernetes.
+    #[arg(long)]
+    local: bool,
     /// End after the story: exit code 0 only if every step did what it says.
     #[arg(long)]
     exit: bool,
@@ -38,6 +42,33 @@ async fn main() -> ExitCode {
 }
 
 async fn demo(arguments: &Arguments) -> anyhow::Result<bool> {
+    match arguments.local {
+        true => on_a_laptop(arguments).await,
+        false => in_a_cluster(arguments).await,
+    }
+}
+
+async fn on_a_laptop(arguments: &Arguments) -> anyhow::Result<bool> {
+    println!(
+        "mcp-entra demo: a real MCP client starts the real server as its child; Entra and Graph are emulated, and so is the browser.\n"
+    );
+    let laptop = Laptop::start().await?;
+    let story = Instant::now();
+    let passed = laptop.play_all().await;
+    println!("\ndemo: {passed} of {} steps passed in {:.1} s", laptop::STEPS.len(), story.elapsed().as_secs_f64());
+    let all = passed == laptop::STEPS.len();
+    if !all || arguments.exit {
+        return Ok(all);
+    }
+    println!(
+        "\nEntra stays up; Ctrl-C ends it. To try by hand, with your browser (it will not know the certificate):\n"
+    );
+    println!("  {}\n", laptop.command_line("--doctor"));
+    println!("  {}\n", laptop.command_line("--print-config vscode"));
+    std::future::pending().await
+}
+
+async fn in_a_cluster(arguments: &Arguments) -> anyhow::Result<bool> {
     let start = Instant::now();
     println!(
         "mcp-entra demo: a real Kubernetes API server, a real service account token, real HTTPS; Entra and Graph are emulated."
