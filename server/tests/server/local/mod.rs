@@ -1,5 +1,6 @@
 //! Local mode: the program as the child of an MCP client, before an emulated Entra.
 
+mod docs;
 mod person;
 mod protocol;
 mod session;

@@ -65,11 +65,16 @@ impl Person {
                 command.args([option, &value]);
             }
         }
-        let path = format!("{}:{}", self.file("bin").display(), std::env::var("PATH").unwrap());
-        command.args(arguments).env_clear().env("PATH", path).env("HOME", self.home.path()).env("DISPLAY", ":0");
-        command.env("RUST_LOG", "info");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.args(arguments).env_clear().kill_on_drop(true);
+        self.dress(&mut command);
         command
+    }
+
+    /// Gives a program the environment of the person's desktop, and pipes.
+    pub(crate) fn dress(&self, command: &mut Command) {
+        let path = format!("{}:{}", self.file("bin").display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path).env("HOME", self.home.path()).env("DISPLAY", ":0").env("RUST_LOG", "info");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     }
 
     /// An MCP client that keeps tokens in a file, and has begun.
