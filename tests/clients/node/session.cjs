@@ -1,5 +1,5 @@
 // A session of the TypeScript SDK: its server JSON as the argument, commands JSON lines on stdin, events JSON lines on
-// stdout. The session ends with stdin.
+// stdout. With `--url-elicitation` it declares that it opens addresses for the server. The session ends with stdin.
 "use strict";
 
 const { createInterface } = require("node:readline");
@@ -7,7 +7,8 @@ const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
 const { StdioClientTransport } = require("@modelcontextprotocol/sdk/client/stdio.js");
 const { ElicitRequestSchema } = require("@modelcontextprotocol/sdk/types.js");
 
-const { urlElicitation, ...server } = JSON.parse(process.argv[2]);
+const server = JSON.parse(process.argv[2]);
+const urlElicitation = process.argv.includes("--url-elicitation");
 const calls = new Map();
 
 function tell(event) {
@@ -16,7 +17,7 @@ function tell(event) {
 
 async function listTools(client, { id }) {
   const { tools } = await client.listTools();
-  return { event: "answer", id, tools: tools.map((tool) => tool.name) };
+  return { event: "listed", id, tools: tools.map((tool) => tool.name) };
 }
 
 async function callTool(client, { id, call, arguments: given = {} }, signal) {
@@ -37,7 +38,7 @@ async function main() {
   }
   const transport = new StdioClientTransport({ ...server, stderr: "inherit" });
   await client.connect(transport);
-  tell({ event: "ready", server: client.getServerVersion() });
+  tell({ event: "ready" });
   for await (const line of createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
     if ("cancel" in command) {
@@ -53,7 +54,6 @@ async function main() {
     });
   }
   await client.close();
-  tell({ event: "closed" });
 }
 
 main().catch((error) => {

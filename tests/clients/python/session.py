@@ -16,7 +16,7 @@ def tell(**event):
 
 async def list_tools(client, command):
     listed = await client.list_tools()
-    tell(event="answer", id=command["id"], tools=[tool.name for tool in listed.tools])
+    tell(event="listed", id=command["id"], tools=[tool.name for tool in listed.tools])
 
 
 async def call_tool(client, command):
@@ -45,7 +45,7 @@ async def run(client, command, scope):
 async def main():
     server = StdioServerParameters(**json.loads(sys.argv[1]))
     async with Client(server) as client, anyio.create_task_group() as tasks:
-        tell(event="ready", protocol=client.protocol_version)
+        tell(event="ready")
         scopes = {}
         async for line in anyio.wrap_file(sys.stdin):
             command = json.loads(line)
@@ -55,7 +55,6 @@ async def main():
                 scope = scopes[command["id"]] = anyio.CancelScope()
                 tasks.start_soon(run, client, command, scope)
         tasks.cancel_scope.cancel()
-    tell(event="closed")
 
 
 anyio.run(main)

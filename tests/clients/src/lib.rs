@@ -79,3 +79,49 @@ fn run(command: &mut Command, needs: &str) -> anyhow::Result<()> {
     ensure!(output.status.success(), "{command:?} failed; it needs {needs}:\n{text}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use anyhow::bail;
+
+    use super::installed;
+
+    #[test]
+    fn a_list_is_installed_once_for_each_of_its_states() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("list");
+        let mut installs = 0;
+        let mut install = |state: &str| {
+            fs::write(&list, state).unwrap();
+            let lists = std::slice::from_ref(&list);
+            let into = |folder: &std::path::Path| {
+                installs += 1;
+                Ok(fs::create_dir(folder)?)
+            };
+            installed(folder.path(), "clients", lists, into).unwrap()
+        };
+        let first = install("a==1");
+        assert_eq!(install("a==1"), first);
+        assert_ne!(install("a==2"), first);
+        assert_eq!(install("a==1"), first);
+        assert_eq!(installs, 2);
+    }
+
+    #[test]
+    fn what_was_installed_in_part_is_installed_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("list");
+        fs::write(&list, "a==1").unwrap();
+        let lists = std::slice::from_ref(&list);
+        let broken = installed(folder.path(), "clients", lists, |folder| {
+            fs::create_dir(folder)?;
+            fs::write(folder.join("part"), "")?;
+            bail!("the network is gone")
+        });
+        assert_eq!(broken.unwrap_err().to_string(), "the network is gone");
+        let whole = installed(folder.path(), "clients", lists, |folder| Ok(fs::create_dir(folder)?)).unwrap();
+        assert!(!whole.join("part").exists());
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -80,7 +80,7 @@ impl World<'_> {
     /// Opens a one-time address, and signs alice in. Returns the last page, which says that it can be closed.
     pub(crate) async fn sign_in(&self, url: &Url) -> anyhow::Result<Page> {
         is_one_time_address(url)?;
-        let page = self.browse(json!({"url": url})).await?;
+        let page = self.browse(url, None).await?;
         ensure!(
             page.visited.as_str().starts_with(self.lane.emulator.authority()),
             "the sign-in begins at Entra, not at {}",
@@ -94,18 +94,18 @@ impl World<'_> {
 
     /// Enters a device's code, and signs alice in.
     pub(crate) async fn enter_code(&self, url: &Url, code: &str) -> anyhow::Result<Page> {
-        self.browse(json!({"url": url, "code": code})).await
+        self.browse(url, Some(code)).await
     }
 
-    async fn browse(&self, mut what: Value) -> anyhow::Result<Page> {
+    async fn browse(&self, url: &Url, code: Option<&str>) -> anyhow::Result<Page> {
         let (tools, emulator) = (&self.lane.tools, &self.lane.emulator);
-        what["chromium"] = json!(tools.chromium);
-        what["authority"] = json!(emulator.authority());
-        what["authorityFile"] = json!(self.lane.authorities());
-        what["user"] = json!(ALICE);
+        let visit = json!({
+            "chromium": tools.chromium, "authority": emulator.authority(), "authorityFile": self.lane.authorities(),
+            "url": url, "user": ALICE, "code": code,
+        });
         let child = Command::new(&tools.node)
             .arg(script("node/browser.cjs"))
-            .arg(what.to_string())
+            .arg(visit.to_string())
             .env("NODE_PATH", &tools.node_modules)
             .env("HOME", self.file("home"))
             .stdin(Stdio::null())

@@ -47,12 +47,13 @@ impl Bus {
         fs::write(services.join("org.freedesktop.secrets.service"), service)?;
         let mut daemon = Command::new("dbus-daemon")
             .args(["--session", "--nofork", "--nopidfile", "--print-address=1"])
+            .arg(format!("--address=unix:path={}", world.file("run/bus").display()))
             .env_remove("DBUS_SESSION_BUS_ADDRESS")
             .env_remove("DISPLAY")
             .envs(world.environment().into_iter().filter(|(name, _)| *name != "PATH"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(fs::File::create(world.file("bus"))?)
+            .stderr(world.log()?)
             .kill_on_drop(true)
             .spawn()
             .context("dbus-daemon")?;

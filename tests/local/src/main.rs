@@ -29,15 +29,23 @@ struct Arguments {
     only: Option<String>,
 }
 
+/// What a shell expects of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match all_pass(&Arguments::parse()).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("e2e-local: {error:#}");
-            ExitCode::FAILURE
-        }
+    let arguments = Arguments::parse();
+    tokio::select! {
+        played = all_pass(&arguments) => match played {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("e2e-local: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        // What runs ends with us, and its folders do.
+        _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),
     }
 }
 
@@ -65,6 +73,6 @@ async fn play(case: &Case, lane: &Lane) -> anyhow::Result<Evidence> {
     let played = (case.play)(&mut world).await;
     let printed = messages::check(&world.stdout()?).context("the server's standard output");
     let log = world.stderr()?;
-    let told = |error| anyhow!("{error:#}\nthe server logged:\n{log}");
+    let told = |error| anyhow!("{error:#}\nserver and clients logged:\n{log}");
     played.and_then(|evidence| printed.map(|_| evidence)).map_err(told)
 }

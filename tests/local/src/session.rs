@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -29,10 +30,41 @@ pub(crate) enum Client {
 pub(crate) struct Session {
     child: Child,
     commands: ChildStdin,
-    events: Lines<BufReader<ChildStdout>>,
+    lines: Lines<BufReader<ChildStdout>>,
+    events: Vec<Event>,
     last_id: u64,
-    /// The events that were passed over while others were awaited.
-    seen: Vec<Value>,
+}
+
+/// An event that a client tells of, in a line of JSON.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+enum Event {
+    /// Client and server have agreed on a version of the protocol.
+    Ready {},
+    /// The list of tools that was asked for.
+    Listed {
+        id: u64,
+        tools: Vec<String>,
+    },
+    Progress {
+        id: u64,
+        message: Option<String>,
+    },
+    Answer {
+        id: u64,
+        is_error: bool,
+        text: String,
+    },
+    /// No answer comes any more.
+    Failed {
+        id: u64,
+        error: String,
+    },
+    /// The server asks the client to open an address.
+    Elicitation {
+        mode: Option<String>,
+        url: Url,
+    },
 }
 
 /// The answer to a tool call.
@@ -64,8 +96,7 @@ impl Session {
     /// Starts a client and its server, and waits until they have agreed on a version of the protocol.
     pub(crate) async fn start(client: Client, world: &World<'_>, server: &Launch) -> anyhow::Result<Self> {
         let tools = &world.lane.tools;
-        let mut server = server.to_json();
-        server["urlElicitation"] = json!(matches!(client, Client::TypeScriptWithUrls));
+        let server = json!({"command": server.program, "args": server.arguments, "env": server.environment});
         let (interpreter, script) = match client {
             Client::Python => (&tools.python, script("python/session.py")),
             Client::TypeScript | Client::TypeScriptWithUrls => (&tools.node, script("node/session.cjs")),
@@ -73,27 +104,32 @@ impl Session {
         let mut child = Command::new(interpreter)
             .arg(script)
             .arg(server.to_string())
+            .args(matches!(client, Client::TypeScriptWithUrls).then_some("--url-elicitation"))
             .env("NODE_PATH", &tools.node_modules)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(world.log()?)
             .kill_on_drop(true)
             .spawn()?;
         let commands = child.stdin.take().context("a pipe")?;
-        let events = BufReader::new(child.stdout.take().context("a pipe")?).lines();
-        let mut session = Self { child, commands, events, last_id: 0, seen: vec![] };
-        session.event(|event| event["event"] == "ready").await?;
+        let lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
+        let mut session = Self { child, commands, lines, events: vec![], last_id: 0 };
+        session.event(|event| matches!(event, Event::Ready {}).then_some(())).await?;
         Ok(session)
     }
 
     /// The names of the tools.
     pub(crate) async fn list(&mut self) -> anyhow::Result<Vec<String>> {
-        let id = self.send(json!({})).await?;
-        let listed = self.answered(id).await?;
-        Ok(serde_json::from_value(listed["tools"].clone())?)
+        let asked = self.send(json!({})).await?;
+        let listed = self.event(|event| match event {
+            Event::Listed { id, tools } if *id == asked => Some(Ok(tools.clone())),
+            _ => event.failure_of(asked),
+        });
+        listed.await?
     }
 
-    /// Calls a tool; its number names the call.
+    /// Calls a tool; the number names the call.
     pub(crate) async fn call(&mut self, tool: &str) -> anyhow::Result<u64> {
         self.send(json!({"call": tool})).await
     }
@@ -106,32 +142,38 @@ impl Session {
 
     /// Cancels a call, and waits until the client has given it up.
     pub(crate) async fn cancel(&mut self, call: u64) -> anyhow::Result<()> {
-        self.write(json!({"cancel": call})).await?;
-        self.event(|event| event["event"] == "failed" && event["id"] == call).await?;
-        Ok(())
+        self.write(&json!({"cancel": call})).await?;
+        self.event(|event| event.failure_of::<()>(call).map(drop)).await
     }
 
     /// The answer to a call.
     pub(crate) async fn answer(&mut self, call: u64) -> anyhow::Result<Answer> {
-        let answer = self.answered(call).await?;
-        let of_call = self.seen.iter().filter(|event| event["event"] == "progress" && event["id"] == call);
-        let progress = of_call.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect();
-        let text = answer["text"].as_str().context("an answer has text")?.to_owned();
-        Ok(Answer { is_error: answer["isError"] == true, text, progress })
+        let answer = self.event(|event| match event {
+            Event::Answer { id, is_error, text } if *id == call => Some(Ok((*is_error, text.clone()))),
+            _ => event.failure_of(call),
+        });
+        let (is_error, text) = answer.await??;
+        let message = |event: &Event| match event {
+            Event::Progress { id, message } if *id == call => message.clone(),
+            _ => None,
+        };
+        Ok(Answer { is_error, text, progress: self.events.iter().filter_map(message).collect() })
     }
 
     /// The address that the server asks the client to open.
     pub(crate) async fn elicited(&mut self) -> anyhow::Result<Url> {
-        let asked = self.event(|event| event["event"] == "elicitation").await?;
-        ensure!(asked["mode"] == "url", "the server asks for something else: {asked}");
-        Ok(asked["url"].as_str().context("an address")?.parse()?)
+        let asked = self.event(|event| match event {
+            Event::Elicitation { mode, url } => Some((mode.clone(), url.clone())),
+            _ => None,
+        });
+        let (mode, url) = asked.await?;
+        ensure!(mode.as_deref() == Some("url"), "the server asks in the mode {mode:?}");
+        Ok(url)
     }
 
     /// Waits until a call has made progress.
     pub(crate) async fn progress(&mut self, call: u64) -> anyhow::Result<()> {
-        let event = self.event(|event| event["event"] == "progress" && event["id"] == call).await?;
-        self.seen.push(event);
-        Ok(())
+        self.event(|event| matches!(event, Event::Progress { id, .. } if *id == call).then_some(())).await
     }
 
     /// Ends the session, as a client does that is closed.
@@ -142,38 +184,42 @@ impl Session {
         Ok(())
     }
 
-    async fn answered(&mut self, id: u64) -> anyhow::Result<Value> {
-        let ended = |event: &Value| event["id"] == id && (event["event"] == "answer" || event["event"] == "failed");
-        let event = self.event(ended).await?;
-        ensure!(event["event"] == "answer", "{event}");
-        Ok(event)
-    }
-
     async fn send(&mut self, mut command: Value) -> anyhow::Result<u64> {
         self.last_id += 1;
-        command["id"] = json!(self.last_id);
-        self.write(command).await?;
+        command.as_object_mut().context("a command is an object")?.insert("id".to_owned(), json!(self.last_id));
+        self.write(&command).await?;
         Ok(self.last_id)
     }
 
-    async fn write(&mut self, command: Value) -> anyhow::Result<()> {
+    async fn write(&mut self, command: &Value) -> anyhow::Result<()> {
         Ok(self.commands.write_all(format!("{command}\n").as_bytes()).await?)
     }
 
-    /// The first event that is awaited. The ones before it are kept.
-    async fn event(&mut self, is_awaited: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-        if let Some(place) = self.seen.iter().position(&is_awaited) {
-            return Ok(self.seen.remove(place));
+    /// Returns what is picked from the first event that has it, come or to come.
+    async fn event<T>(&mut self, pick: impl Fn(&Event) -> Option<T>) -> anyhow::Result<T> {
+        if let Some(picked) = self.events.iter().find_map(&pick) {
+            return Ok(picked);
         }
         loop {
-            let line = tokio::time::timeout(PATIENCE, self.events.next_line()).await;
-            let line = line.with_context(|| format!("the client says nothing more than {:?}", self.seen))??;
-            let Some(line) = line else { bail!("the client has ended; it said {:?}", self.seen) };
-            let event: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
-            if is_awaited(&event) {
-                return Ok(event);
+            let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await;
+            let line = line.with_context(|| format!("the client says nothing more than {:?}", self.events))??;
+            let Some(line) = line else { bail!("the client has ended; it said {:?}", self.events) };
+            let event = serde_json::from_str(&line).with_context(|| line.clone())?;
+            let picked = pick(&event);
+            self.events.push(event);
+            if let Some(picked) = picked {
+                return Ok(picked);
             }
-            self.seen.push(event);
+        }
+    }
+}
+
+impl Event {
+    /// The error, if the request of this number failed.
+    fn failure_of<T>(&self, request: u64) -> Option<anyhow::Result<T>> {
+        match self {
+            Self::Failed { id, error } if *id == request => Some(Err(anyhow!("the client says: {error}"))),
+            _ => None,
         }
     }
 }
@@ -195,7 +241,7 @@ pub(crate) async fn inspect(world: &World<'_>, server: &Launch, method: &[&str])
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the Inspector ends with {}: {errors}", output.status);
     let printed: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("no JSON: {errors}"))?;
-    Ok(printed["result"].clone())
+    printed.get("result").cloned().with_context(|| format!("no result: {printed}"))
 }
 
 fn inspector_command(node: &Path, inspector: &Path, server: &Launch) -> Command {

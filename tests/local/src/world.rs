@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use entra_emulator::{App, EntraEmulator, LoggedRequest, Tenant, User};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use uuid::Uuid;
@@ -53,11 +52,6 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// The words in which the SDKs take it.
-    pub(crate) fn to_json(&self) -> Value {
-        json!({"command": self.program, "args": self.arguments, "env": self.environment})
-    }
-
     /// Starts it outside of any client.
     pub(crate) fn spawn(&self) -> anyhow::Result<Child> {
         Command::new(&self.program)
@@ -204,7 +198,12 @@ impl<'a> World<'a> {
         read(&self.file("stdout"))
     }
 
-    /// What all servers of this world have logged.
+    /// The file to which whatever runs in this world logs, from its end on.
+    pub(crate) fn log(&self) -> anyhow::Result<fs::File> {
+        Ok(fs::File::options().create(true).append(true).open(self.file("stderr"))?)
+    }
+
+    /// What servers, clients and the keyring of this world have logged.
     pub(crate) fn stderr(&self) -> anyhow::Result<String> {
         read(&self.file("stderr"))
     }
