@@ -1,7 +1,8 @@
 //! Installs clients that nobody here wrote, as lists pin them: once for each state of a list, from wherever pip and npm
 //! fetch packages here.
 //!
-//! The lists in this package's own folder are of MCP clients, and of what drives a browser.
+//! The lists in this package's own folder are of MCP clients, and of what drives a browser. `overrides` in `package.json`
+//! holds back a version that names a package which cannot be had.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -25,6 +25,19 @@ pub(super) async fn typescript(world: &mut World<'_>) -> anyhow::Result<Evidence
     Ok(answer.progress.first().map(|message| format!("the progress: {message}")).into_iter().collect())
 }
 
+pub(super) async fn nobody_signs_in(world: &mut World<'_>) -> anyhow::Result<Evidence> {
+    let mut session = Session::start(Client::TypeScript, world, &world.server(&["--token-store=memory"])).await?;
+    let call = session.call("get_user_details").await?;
+    let url = world.openings.next().await?;
+    let answer = session.answer(call).await?;
+    answer.is_error_with(&["browser", "again"])?;
+    world.sign_in(&url).await?;
+    session.profile().await?.is_alices()?;
+    world.expect(1, 1)?;
+    session.close().await?;
+    Ok(vec![format!("after {} messages of progress: {}", answer.progress.len(), answer.text)])
+}
+
 pub(super) async fn url_elicitation(world: &mut World<'_>) -> anyhow::Result<Evidence> {
     let server = world.server(&["--token-store=memory"]);
     let mut session = Session::start(Client::TypeScriptWithUrls, world, &server).await?;

@@ -42,6 +42,7 @@ cases! {
     "A file keeps a sign-in over restarts for its owner alone" => keeping::file;
     "Two servers at once ask for one window" => keeping::two_at_once;
     "The TypeScript SDK lists, calls, and sees progress" => clients::typescript;
+    "A call is answered before the TypeScript SDK gives it up, though nobody signs in, and its sign-in stays open" => clients::nobody_signs_in;
     "The TypeScript SDK opens the address that it is asked to, where it says that it can" => clients::url_elicitation;
     "The Inspector's command line lists and calls" => clients::inspector;
     "--doctor finds all well before and after the sign-in, and what is not well" => modes::doctor;
