@@ -126,7 +126,11 @@ async fn local(arguments: LocalArguments) -> anyhow::Result<ExitCode> {
             let program = std::env::current_exe().context("cannot tell the path of this program")?;
             let arguments: Vec<String> = std::iter::once("local".to_owned()).chain(settings.arguments()).collect();
             writeln!(std::io::stderr(), "{}", client.place())?;
-            writeln!(std::io::stdout(), "{}", client_config::block(client, &program, &arguments))?;
+            writeln!(
+                std::io::stdout(),
+                "{}",
+                client_config::block(client, &program, &arguments, &client_config::desktop())
+            )?;
             Ok(ExitCode::SUCCESS)
         }
         mode => stdio::run(mode, settings).await,

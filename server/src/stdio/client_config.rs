@@ -1,5 +1,6 @@
 //! Blocks of configuration that MCP clients take, to be pasted.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -9,6 +10,14 @@ use serde_json::{Value, json};
 const NAME: &str = "microsoft-graph";
 /// Seconds that Codex waits for an answer; its own default is 60.
 const CODEX_PATIENCE: u32 = 300;
+
+/// Variables by which programs on Linux find the desktop of their person, and the folder for data. Many clients hand their
+/// children neither these nor others.
+const DESKTOP: [&str; 6] =
+    ["DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"];
+
+/// Variables that a client must set for the program, by name.
+pub type Environment = BTreeMap<String, String>;
 
 /// MCP clients whose configuration is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,21 +52,51 @@ impl Client {
     }
 }
 
-/// The block that lets this client start the program with these arguments, without an end of line.
-pub fn block(client: Client, program: &Path, arguments: &[String]) -> String {
+/// The variables of this process by which a program finds the desktop. None where programs need none for that.
+pub fn desktop() -> Environment {
+    let names = DESKTOP.iter().filter(|_| cfg!(target_os = "linux"));
+    let set = names.filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    set.filter(|(_, value)| !value.is_empty()).collect()
+}
+
+/// The block that lets this client start the program with these arguments and variables, without an end of line.
+pub fn block(client: Client, program: &Path, arguments: &[String], environment: &Environment) -> String {
     let path = program.to_string_lossy();
     match client {
-        Client::VsCode => {
-            json_block(&json!({"servers": {NAME: {"type": "stdio", "command": path, "args": arguments}}}))
+        Client::VsCode | Client::ClaudeDesktop | Client::Cursor => {
+            let mut server = json!({"command": path, "args": arguments});
+            if !environment.is_empty() {
+                set(&mut server, "env", json!(environment));
+            }
+            if client != Client::VsCode {
+                return json_block(&json!({"mcpServers": {NAME: server}}));
+            }
+            set(&mut server, "type", json!("stdio"));
+            json_block(&json!({"servers": {NAME: server}}))
         }
-        Client::ClaudeDesktop | Client::Cursor => {
-            json_block(&json!({"mcpServers": {NAME: {"command": path, "args": arguments}}}))
+        Client::ClaudeCode => {
+            let words = |(name, value): (&String, &String)| ["--env".to_owned(), format!("{name}={value}")];
+            let add = ["mcp", "add", NAME].map(str::to_owned).into_iter().chain(environment.iter().flat_map(words));
+            let add = Vec::from_iter(add.chain(["--".to_owned()]));
+            format!("{} {}", shell_command(Path::new("claude"), &add), shell_command(program, arguments))
         }
-        Client::ClaudeCode => format!("claude mcp add {NAME} -- {}", shell_command(program, arguments)),
         Client::Codex => {
-            let (path, arguments) = (toml_text(&json!(path)), toml_text(&json!(arguments)));
-            format!("[mcp_servers.{NAME}]\ncommand = {path}\nargs = {arguments}\ntool_timeout_sec = {CODEX_PATIENCE}")
+            let [path, arguments] = [json!(path), json!(arguments)].map(|value| toml_text(&value));
+            let mut block = format!(
+                "[mcp_servers.{NAME}]\ncommand = {path}\nargs = {arguments}\ntool_timeout_sec = {CODEX_PATIENCE}"
+            );
+            if !environment.is_empty() {
+                let pairs = environment.iter().map(|(name, value)| format!("{name} = {}", toml_text(&json!(value))));
+                block += &format!("\nenv = {{ {} }}", Vec::from_iter(pairs).join(", "));
+            }
+            block
         }
+    }
+}
+
+fn set(object: &mut Value, name: &str, value: Value) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value);
     }
 }
 
@@ -97,23 +136,33 @@ mod tests {
     ];
     const PROGRAM: &str = "/opt/mcp entra/mcp-entra-server";
 
+    fn environment() -> Environment {
+        let pairs = [("DISPLAY", ":0"), ("XDG_DATA_HOME", "/home/ann's own/data\u{7f}")];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
     fn block_of(client: Client) -> String {
         let arguments: Vec<String> = ARGUMENTS.iter().map(|argument| (*argument).to_owned()).collect();
-        block(client, Path::new(PROGRAM), &arguments)
+        block(client, Path::new(PROGRAM), &arguments, &environment())
     }
 
     #[test]
-    fn the_json_blocks_start_the_program_with_its_arguments() {
+    fn a_client_is_told_of_no_variables_where_there_are_none() {
+        for client in Client::value_variants() {
+            let block = block(*client, Path::new(PROGRAM), &[], &Environment::new());
+            assert!(!block.contains("env"), "{block}");
+        }
+    }
+
+    #[test]
+    fn the_json_blocks_start_the_program_with_its_arguments_and_variables() {
+        let server = json!({"command": PROGRAM, "args": ARGUMENTS, "env": environment()});
+        let mut typed = server.clone();
+        typed["type"] = json!("stdio");
         for (client, expected) in [
-            (
-                Client::VsCode,
-                json!({"servers": {"microsoft-graph": {"type": "stdio", "command": PROGRAM, "args": ARGUMENTS}}}),
-            ),
-            (
-                Client::ClaudeDesktop,
-                json!({"mcpServers": {"microsoft-graph": {"command": PROGRAM, "args": ARGUMENTS}}}),
-            ),
-            (Client::Cursor, json!({"mcpServers": {"microsoft-graph": {"command": PROGRAM, "args": ARGUMENTS}}})),
+            (Client::VsCode, json!({"servers": {"microsoft-graph": typed}})),
+            (Client::ClaudeDesktop, json!({"mcpServers": {"microsoft-graph": server}})),
+            (Client::Cursor, json!({"mcpServers": {"microsoft-graph": server}})),
         ] {
             let block: Value = serde_json::from_str(&block_of(client)).unwrap();
             assert_eq!(block, expected, "{client:?}");
@@ -121,14 +170,18 @@ mod tests {
     }
 
     #[test]
-    fn the_block_of_codex_starts_the_program_with_its_arguments() {
+    fn the_block_of_codex_starts_the_program_with_its_arguments_and_variables() {
         let block: toml_edit::DocumentMut = block_of(Client::Codex).parse().unwrap();
         let server = &block["mcp_servers"]["microsoft-graph"];
         let arguments = server["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap());
         assert_eq!(Vec::from_iter(arguments), ARGUMENTS);
         assert_eq!(server["command"].as_str(), Some(PROGRAM));
         assert_eq!(server["tool_timeout_sec"].as_integer(), Some(300));
-        assert_eq!(server.as_table().unwrap().len(), 3);
+        let variables = server["env"].as_inline_table().unwrap().iter();
+        let variables: Environment =
+            variables.map(|(name, value)| (name.to_owned(), value.as_str().unwrap().to_owned())).collect();
+        assert_eq!(variables, environment());
+        assert_eq!(server.as_table().unwrap().len(), 4);
     }
 
     #[cfg(unix)]
@@ -139,7 +192,9 @@ mod tests {
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         let output = String::from_utf8(output.stdout).unwrap();
         let words: Vec<&str> = output.split_terminator('\0').collect();
-        let expected = ["mcp", "add", "microsoft-graph", "--", PROGRAM];
+        let variables = environment().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+        let [display, data] = variables.as_slice() else { panic!("{variables:?}") };
+        let expected = ["mcp", "add", "microsoft-graph", "--env", display, "--env", data, "--", PROGRAM];
         assert_eq!(words, Vec::from_iter(expected.iter().chain(ARGUMENTS).copied()));
     }
 }

@@ -202,7 +202,7 @@ impl Local {
             Err(SignInError::NoBrowser(_)) => sign_ins.open(&SignIn::Anew, Opener::Client).await,
             open => open,
         };
-        let open = open.map_err(|error| anyhow::anyhow!(error.told()))?;
+        let (open, _) = open.map_err(|error| anyhow::anyhow!(error.told()))?;
         writeln!(out, "{}", open.instruction_in_terminal())?;
         out.flush()?;
         match open.wait(SIGN_IN_PATIENCE).await {

@@ -61,7 +61,7 @@ impl LocalOffer {
             return failed("The sign-in was declined, without which this tool reaches nothing. Call again to sign in.");
         }
         let opener = if call.client.opens_addresses { Opener::Client } else { Opener::Browser };
-        let open = match self.sign_ins.open(sign_in, opener).await {
+        let (open, is_new) = match self.sign_ins.open(sign_in, opener).await {
             Ok(open) => open,
             Err(error) => return failed(&self.cannot_begin(&error)),
         };
@@ -72,7 +72,8 @@ impl LocalOffer {
         {
             return open_address(address);
         }
-        let patience = if open.is_on_any_device() { Duration::ZERO } else { PATIENCE };
+        // The person cannot enter a code before they are told it.
+        let patience = if is_new && open.is_on_any_device() { Duration::ZERO } else { PATIENCE };
         match wait(&open, &call.client.progress, patience).await {
             None => failed(&open.instruction()),
             Some(Err(error)) => failed(&error.told()),

@@ -176,7 +176,9 @@ impl<'a> World<'a> {
         let folders = [("HOME", "home"), ("XDG_DATA_HOME", "data"), ("XDG_RUNTIME_DIR", "run"), ("PATH", "bin")];
         let folders = folders.map(|(variable, folder)| (variable, self.file(folder).display().to_string()));
         let bus = self.bus.as_ref().map(|bus| ("DBUS_SESSION_BUS_ADDRESS", bus.address.clone()));
-        folders.into_iter().chain(bus).collect()
+        // Without a display the server looks for no browser. Nothing is shown there: Chromium has no window.
+        let display = ("DISPLAY", ":0".to_owned());
+        folders.into_iter().chain(bus).chain([display]).collect()
     }
 
     /// The requests of this world's tenant, oldest first.

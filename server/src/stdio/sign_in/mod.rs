@@ -109,14 +109,14 @@ impl SignIns {
         Self { session, by_device_code, replaces, latest: Mutex::default() }
     }
 
-    /// The sign-in that is open, or a new one for this purpose.
+    /// The sign-in that is open, or a new one for this purpose. Returns true with a new one.
     ///
     /// # Errors
     /// If none can begin.
-    pub(super) async fn open(&self, sign_in: &SignIn, opener: Opener) -> Result<Open, SignInError> {
+    pub(super) async fn open(&self, sign_in: &SignIn, opener: Opener) -> Result<(Open, bool), SignInError> {
         let mut latest = self.latest.lock().await;
         if let Some(open) = latest.as_ref().filter(|open| open.outcome.borrow().is_none()) {
-            return Ok(open.clone());
+            return Ok((open.clone(), false));
         }
         let challenge = match sign_in {
             SignIn::Anew => None,
@@ -124,7 +124,7 @@ impl SignIns {
         };
         let open = self.begin(challenge, opener).await?;
         *latest = Some(open.clone());
-        Ok(open)
+        Ok((open, true))
     }
 
     async fn begin(&self, challenge: Option<ClaimsChallenge>, opener: Opener) -> Result<Open, SignInError> {
