@@ -130,12 +130,14 @@ impl Message {
     /// kept while the request is answered, it would add up over all requests.
     pub fn parse(body: &[u8]) -> Result<(Self, String), Malformed> {
         let refused = |fault, text: String| Malformed { fault, id: Value::Null, text };
-        let invalid = |text: &str| refused(Fault::Message, text.to_owned());
         let value = strict_json::from_slice(body)
             .map_err(|error| refused(Fault::Json, format!("the body is not acceptable JSON: {error}")))?;
         if value.is_array() {
             return Err(refused(Fault::Batch, "batches are not accepted; send one message a request".to_owned()));
         }
+        // A client that waits for the answer knows it by its id.
+        let known = value.get("id").filter(|id| id.is_string() || id.is_i64()).cloned().unwrap_or_default();
+        let invalid = |text: &str| Malformed { id: known.clone(), ..refused(Fault::Message, text.to_owned()) };
         let jsonrpc = value.get("jsonrpc").and_then(Value::as_str) == Some("2.0");
         let Some(method) = value.get("method").and_then(Value::as_str).filter(|_| jsonrpc) else {
             return Err(invalid(

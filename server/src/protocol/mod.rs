@@ -9,5 +9,5 @@ mod lines;
 mod rmcp_adapter;
 
 pub use exchange::{Exchange, Granted, SignInNeeded, Target};
-pub use lines::{LetIn, serve_lines};
+pub use lines::{LetIn, NotTaken, Unanswered, Waiting, serve_lines};
 pub use rmcp_adapter::{HttpService, service};

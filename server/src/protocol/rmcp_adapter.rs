@@ -47,7 +47,7 @@ const PANIC: &str = "the call ended in a panic; report this defect to the develo
 const MAXIMUM_ROUNDS: usize = 8;
 
 /// Time that a client has to answer a request of ours: its person may have to look at it.
-const INPUT_PATIENCE: Duration = Duration::from_secs(40);
+const INPUT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// MCP over HTTP, behind everything that lets requests in.
 pub type HttpService = BoxCloneSyncService<Request, Response, Infallible>;

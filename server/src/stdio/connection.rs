@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use mcp_entra_policy::CompiledPolicy;
+use mcp_entra_policy::{CompiledPolicy, built_in_tool};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -14,11 +14,11 @@ use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, FramedRead};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::audit::{AuditLog, Outcome, Trail};
+use crate::audit::{AuditLog, Outcome, Recording, Trail};
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Message, Method, Permissions, PolicyInForce, Verdict, judge};
 use crate::offer::{Offer, Offered};
-use crate::protocol::{Exchange, Granted, LetIn, SignInNeeded, Target, serve_lines};
+use crate::protocol::{Exchange, Granted, LetIn, SignInNeeded, Target, Unanswered, Waiting, serve_lines};
 use crate::strict_json;
 use crate::token::Principal;
 
@@ -28,8 +28,14 @@ const MAXIMUM_LINE: usize = 128 * 1024;
 const WAITING: usize = 64;
 /// Time that a message waits for room in the audit log.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
-/// Time in which what is answered without the network is answered still, once standard input has ended.
-const LAST_ANSWERS: Duration = Duration::from_millis(200);
+/// The notification that a request is given up.
+const CANCELLED: &str = "notifications/cancelled";
+/// Time for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_millis(500);
+/// Longest time for the answers that depend on nobody else, and for their lines, once standard input has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// The members of `_meta` that a request of a client without a handshake names its revision by.
+const REVISION: &str = "/params/_meta/io.modelcontextprotocol~1protocolVersion";
 
 /// The client, and what it is served.
 pub(super) struct Connection {
@@ -40,11 +46,9 @@ pub(super) struct Connection {
 }
 
 /// The fate of a message.
-enum Judged {
+enum Fate {
     LetIn(Box<Exchange>),
     Refused(ErrorValue),
-    /// Nobody waits for an answer.
-    Dropped,
 }
 
 impl Connection {
@@ -59,21 +63,30 @@ impl Connection {
     ) -> Result<(), String> {
         let (out, lines) = mpsc::channel(WAITING);
         let (let_in, messages) = mpsc::channel(WAITING);
-        let writing = tokio::spawn(write(output, lines));
-        let reading = tokio::spawn(Reader::new(&self, let_in, out.clone()).read(input));
+        let unanswered = Arc::<Unanswered>::default();
+        let mut writing = tokio::spawn(write(output, lines));
+        let reader = Reader::new(&self, let_in.clone(), (out.clone(), Arc::clone(&unanswered)));
         let stop = CancellationToken::new();
-        let session = serve_lines(Arc::clone(&self.offer), messages, out, stop.clone());
-        let mut session = std::pin::pin!(session);
-        tokio::select! {
-            ended = &mut session => ended?,
-            _ = reading => {
-                if tokio::time::timeout(LAST_ANSWERS, &mut session).await.is_err() {
-                    stop.cancel();
+        let served = {
+            let session = serve_lines(Arc::clone(&self.offer), messages, (out, Arc::clone(&unanswered)), stop.clone());
+            let mut session = std::pin::pin!(session);
+            tokio::select! {
+                ended = &mut session => ended,
+                _ = tokio::spawn(reader.read(input)) => {
+                    let settled = tokio::time::timeout(LAST_ANSWERS, unanswered.settled());
+                    tokio::select! {
+                        ended = &mut session => ended,
+                        _ = settled => Ok(()),
+                    }
                 }
+                _ = &mut writing => Ok(()),
             }
-            _ = writing => stop.cancel(),
-        }
-        Ok(())
+        };
+        stop.cancel();
+        drop(let_in);
+        // The last lines are on their way.
+        _ = tokio::time::timeout(LAST_LINES, &mut writing).await;
+        served
     }
 }
 
@@ -95,12 +108,17 @@ struct Reader {
     audit: Arc<AuditLog>,
     let_in: mpsc::Sender<LetIn>,
     out: mpsc::Sender<String>,
-    /// True once a request was let in: what comes before it belongs to no session.
+    unanswered: Arc<Unanswered>,
+    /// True once the client has begun a session: what comes before belongs to none.
     has_begun: bool,
 }
 
 impl Reader {
-    fn new(connection: &Connection, let_in: mpsc::Sender<LetIn>, out: mpsc::Sender<String>) -> Self {
+    fn new(
+        connection: &Connection,
+        let_in: mpsc::Sender<LetIn>,
+        (out, unanswered): (mpsc::Sender<String>, Arc<Unanswered>),
+    ) -> Self {
         let Connection { principal, policy, offer, audit } = connection;
         let policy = Arc::new(PolicyInForce::new(policy.clone(), String::new()));
         Self {
@@ -110,6 +128,7 @@ impl Reader {
             audit: Arc::clone(audit),
             let_in,
             out,
+            unanswered,
             has_begun: false,
         }
     }
@@ -145,70 +164,120 @@ impl Reader {
         if let Some(text) = answer_text(line) {
             return !self.has_begun || self.let_in.send(LetIn::Answer(text)).await.is_ok();
         }
-        let Some(recording) = self.audit.begin(Uuid::new_v4().to_string(), AUDIT_PATIENCE).await else {
-            let text = "the audit log takes no more lines; free space for it, and start the client again";
-            return self.answer(&Value::Null, &ErrorValue::new(code::INTERNAL_ERROR, text)).await;
+        match Message::parse(line) {
+            Ok((message, text)) => self.message(message, text).await,
+            Err(malformed) => {
+                if let Some(recording) = self.record().await {
+                    recording.trail().decided(Outcome::Refused(malformed.reason()));
+                }
+                self.answer(&malformed.id, &malformed.error()).await
+            }
+        }
+    }
+
+    async fn message(&mut self, message: Message, text: String) -> bool {
+        let Some(id) = &message.id else { return self.notification(&message, text).await };
+        let is_call = message.method.tool().is_some();
+        let waiting = if is_call { Waiting::ForOthers } else { Waiting::ForNobody };
+        if let Err(error) = self.unanswered.begin(id, waiting) {
+            return self.say(id, &ErrorValue::new(code::INVALID_REQUEST, error.to_string())).await;
+        }
+        let Some(recording) = self.record().await else {
+            let error = "the audit log takes no more lines; free space for it, and start the client again";
+            return self.answer(id, &ErrorValue::new(code::INTERNAL_ERROR, error)).await;
         };
         let trail = recording.trail();
-        trail.authenticated(Arc::clone(&self.principal));
-        let (message, text) = match Message::parse(line) {
-            Ok(parsed) => parsed,
-            Err(malformed) => {
-                trail.decided(Outcome::Refused(malformed.reason()));
-                return self.answer(&malformed.id, &malformed.error()).await;
-            }
-        };
         trail.understood(message.method.name(), message.method.tool());
         match self.judge(&message, &trail).await {
-            Judged::Dropped => true,
-            Judged::Refused(error) => self.answer(message.answer_id(), &error).await,
-            Judged::LetIn(exchange) => {
-                self.has_begun |= message.id.is_some();
+            Fate::Refused(error) => self.answer(id, &error).await,
+            Fate::LetIn(exchange) => {
+                self.has_begun |= begins(&message.method, &text);
                 let recording = Arc::new(recording);
                 self.let_in.send(LetIn::Judged { text, exchange, recording }).await.is_ok()
             }
         }
     }
 
-    async fn judge(&self, message: &Message, trail: &Trail) -> Judged {
-        let is_stray = message.id.is_none() && !self.has_begun;
-        if message.method == Method::UnknownNotification || is_stray {
-            return Judged::Dropped;
+    /// A notification is passed on within a session, if it is known. Nobody waits for an answer.
+    async fn notification(&mut self, message: &Message, text: String) -> bool {
+        if !self.has_begun || message.method == Method::UnknownNotification {
+            return true;
         }
+        if message.method == Method::Notification(CANCELLED) {
+            let cancelled = serde_json::from_str::<Value>(&text).unwrap_or_default();
+            if let Some(id) = cancelled.pointer("/params/requestId") {
+                self.unanswered.end(id);
+            }
+        }
+        let Some(recording) = self.record().await else { return true };
+        let exchange = Box::new(self.exchange(Arc::default(), None));
+        self.let_in.send(LetIn::Judged { text, exchange, recording: Arc::new(recording) }).await.is_ok()
+    }
+
+    /// The recording of a request of the person, if there is room for its line.
+    async fn record(&self) -> Option<Recording> {
+        let recording = self.audit.begin(Uuid::new_v4().to_string(), AUDIT_PATIENCE).await?;
+        recording.trail().authenticated(Arc::clone(&self.principal));
+        Some(recording)
+    }
+
+    async fn judge(&self, message: &Message, trail: &Trail) -> Fate {
         let offered = match message.method.depends_on_offer() {
             true => match self.offer.snapshot(&self.principal).await {
                 Ok(offered) => offered,
-                Err(error) => {
-                    return Judged::Refused(ErrorValue::new(code::INTERNAL_ERROR, error.to_string().as_str()));
-                }
+                Err(error) => return Fate::Refused(ErrorValue::new(code::INTERNAL_ERROR, error.to_string())),
             },
             false => Arc::<Offered>::default(),
         };
-        let (outcome, granted) = match judge(&self.permissions, message, &offered) {
+        match judge(&self.permissions, message, &offered) {
             Verdict::Allowed { tool, rule, graph } => {
-                (Outcome::Granted(rule), Some(Granted { target: Target::Tool(tool), access: graph }))
+                trail.decided(Outcome::Granted(rule));
+                let granted = Granted { target: Target::Tool(tool), access: graph };
+                Fate::LetIn(Box::new(self.exchange(offered, Some(granted))))
             }
-            Verdict::Open => (Outcome::Open, None),
-            // rmcp answers -32602, as the specification has it.
-            Verdict::UnknownTool => (Outcome::Refused("unknown_tool"), None),
-            Verdict::Refused(_) | Verdict::NeedGroups(_) => {
-                trail.decided(Outcome::Refused("not_granted"));
-                let text = "the tool is not allowed here; allow it with --allow";
-                return Judged::Refused(ErrorValue::new(code::FORBIDDEN, text));
+            // Handshakes and lists are of no interest to an auditor of one person's machine.
+            Verdict::Open => Fate::LetIn(Box::new(self.exchange(offered, None))),
+            Verdict::UnknownTool | Verdict::Refused(_) | Verdict::NeedGroups(_) => {
+                trail.decided(Outcome::Refused("unknown_tool"));
+                let name = message.method.tool().unwrap_or_default();
+                Fate::Refused(ErrorValue::new(code::INVALID_PARAMS, not_offered(name)))
             }
-        };
-        trail.decided(outcome);
-        Judged::LetIn(Box::new(Exchange {
-            principal: Arc::clone(&self.principal),
-            permissions: self.permissions.clone(),
-            offered,
-            granted,
-            sign_in: SignInNeeded::default(),
-        }))
+        }
+    }
+
+    fn exchange(&self, offered: Arc<Offered>, granted: Option<Granted>) -> Exchange {
+        let (principal, permissions) = (Arc::clone(&self.principal), self.permissions.clone());
+        Exchange { principal, permissions, offered, granted, sign_in: SignInNeeded::default() }
     }
 
     async fn answer(&self, id: &Value, error: &ErrorValue) -> bool {
+        self.unanswered.end(id);
+        self.say(id, error).await
+    }
+
+    async fn say(&self, id: &Value, error: &ErrorValue) -> bool {
         self.out.send(error.answer(id).to_string()).await.is_ok()
+    }
+}
+
+/// True if this request begins a session: a handshake, or any request of a client that has none. A client may look with
+/// `ping` and `server/discover` first, and take the handshake all the same.
+fn begins(method: &Method, text: &str) -> bool {
+    match method {
+        Method::Initialize => true,
+        Method::Ping | Method::Discover => false,
+        _ => serde_json::from_str::<Value>(text).is_ok_and(|message| message.pointer(REVISION).is_some()),
+    }
+}
+
+/// The text for a tool that is not offered, with what would offer it.
+fn not_offered(name: &str) -> String {
+    match built_in_tool(name) {
+        Some(tool) if tool.writes => {
+            format!("tool not found: {name} changes something; start this program with --allow {name}")
+        }
+        Some(tool) => format!("tool not found: {name} needs {} among --scopes", tool.permissions.delegated.join(", ")),
+        None => "tool not found".to_owned(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::Local;
+use super::local::Local;
 use super::sign_in;
 use crate::http_client;
 use crate::report::Report;
@@ -23,14 +23,17 @@ pub(super) async fn examine(local: &Local, out: &mut (dyn Write + Send)) -> io::
         false => sign_in::browser(),
     };
     report.line("browser", browser)?;
-    report.line("token store", session.store().describe().await)?;
-    let signed_in = session.resume().await;
+    let store = report.value("token store", session.store().describe().await, String::clone)?;
+    let signed_in = match store {
+        Some(_) => session.prove().await.map_err(|error| error.to_string()),
+        None => Err("unknown without the token store".to_owned()),
+    };
     let account = report.value("sign-in", signed_in, |account| match account {
-        Some(account) => format!("{} is signed in, and Entra goes on without a sign-in", account.username),
+        Some(account) => format!("{} is signed in, and Entra has just renewed the tokens", account.username),
         None => "nobody is signed in yet: run this with --sign-in, or call a tool".to_owned(),
     })?;
     if account.flatten().is_some() {
-        report.line("scopes", session.scopes(&settings.scopes).await)?;
+        report.line("scopes", session.granted().await)?;
     }
     report.line("graph", graph(local).await)?;
     Ok(report.is_all_ok())

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::json;
+use mcp_entra_policy::built_in_tool;
+use serde_json::{Value, json};
 
-use super::sign_in::{Open, Opener, SignInError, SignIns};
+use super::sign_in::{OpenSignIn, SignInError, SignIns};
 use crate::entra::SignIn;
 use crate::offer::graph::GraphOffer;
 use crate::offer::{
@@ -17,6 +18,8 @@ use crate::token::Principal;
 
 /// Time that a call waits for the person: less than the shortest time limit of MCP clients, which is a minute.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// The same once the client has been asked to open the page, which takes its own part of that minute.
+const PATIENCE_AFTER_ASKING: Duration = Duration::from_secs(25);
 /// Time between two messages of progress. Some clients count their limit from the last one.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// The name of the request to the client to open an address.
@@ -55,29 +58,44 @@ impl LocalOffer {
 
     /// Answers a call that takes a sign-in: signs the person in, and calls again.
     async fn after_sign_in(&self, call: Call, sign_in: &SignIn) -> Reply {
-        let answer = call.input.responses.get(SIGN_IN);
-        let is_asked = answer.is_some();
-        if answer.is_some_and(|answer| answer.get("action") != Some(&json!("accept"))) {
+        let asked = Asked::of(&call);
+        if asked == Asked::Declined {
+            self.sign_ins.abandon().await;
             return failed("The sign-in was declined, without which this tool reaches nothing. Call again to sign in.");
         }
-        let opener = if call.client.opens_addresses { Opener::Client } else { Opener::Browser };
-        let (open, is_new) = match self.sign_ins.open(sign_in, opener).await {
+        let (open, is_new) = match self.sign_ins.open(sign_in).await {
             Ok(open) => open,
-            Err(error) => return failed(&self.cannot_begin(&error)),
+            Err(error) => return failed(&error.told()),
         };
-        // A client that opens addresses is asked once a call. The person may have begun already.
-        if opener == Opener::Client
-            && !is_asked
-            && let Some(address) = open.address()
-        {
-            return open_address(address);
+        // A client that opens addresses is asked once a call.
+        let is_shown_by_client = call.client.opens_addresses && asked != Asked::Unanswered;
+        match (is_shown_by_client, asked) {
+            (true, Asked::No) => {
+                if let Some(address) = open.address() {
+                    return open_address(address);
+                }
+            }
+            (false, _) if is_new || asked == Asked::Unanswered => {
+                if let Err(error) = open.show().await {
+                    return failed(&self.no_browser(&error));
+                }
+            }
+            _ => {}
         }
         // The person cannot enter a code before they are told it.
-        let patience = if is_new && open.is_on_any_device() { Duration::ZERO } else { PATIENCE };
+        let patience = match asked {
+            _ if is_new && open.is_on_any_device() => Duration::ZERO,
+            Asked::No => PATIENCE,
+            _ => PATIENCE_AFTER_ASKING,
+        };
         match wait(&open, &call.client.progress, patience).await {
             None => failed(&open.instruction()),
             Some(Err(error)) => failed(&error.told()),
-            Some(Ok(_)) => match self.graph.call(call).await {
+            // The client may have repeated the call while it waited: then it would be done twice.
+            Some(Ok(())) if writes(&call) => {
+                failed("You are signed in now. This call has changed nothing yet: call again.")
+            }
+            Some(Ok(())) => match self.graph.call(call).await {
                 // Not a third time: the person would sign in for ever.
                 Reply::SignIn(_, text) => failed(&text),
                 reply => reply,
@@ -85,18 +103,40 @@ impl LocalOffer {
         }
     }
 
-    fn cannot_begin(&self, error: &SignInError) -> String {
-        match error {
-            SignInError::NoBrowser(_) => {
-                format!("You are not signed in, and {error}. Run this in a terminal, and call again: {}", self.command)
-            }
-            _ => error.told(),
+    fn no_browser(&self, error: &std::io::Error) -> String {
+        format!(
+            "You are not signed in, and no browser opens here ({error}). Run this in a terminal, and call again: {}",
+            self.command
+        )
+    }
+}
+
+/// The answer of the client to the request to open an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// It was not asked in this call.
+    No,
+    /// The person opens the address.
+    Accepted,
+    /// The person does not want to.
+    Declined,
+    /// The client cannot, or did not answer in time.
+    Unanswered,
+}
+
+impl Asked {
+    fn of(call: &Call) -> Self {
+        let Some(answer) = call.input.responses.get(SIGN_IN) else { return Self::No };
+        match answer.get("action").and_then(Value::as_str) {
+            Some("accept") => Self::Accepted,
+            Some(_) => Self::Declined,
+            None => Self::Unanswered,
         }
     }
 }
 
 /// The outcome of a sign-in, if it comes in this time. Meanwhile the client is told of the progress.
-async fn wait(open: &Open, progress: &Progress, patience: Duration) -> Option<Result<(), Arc<SignInError>>> {
+async fn wait(open: &OpenSignIn, progress: &Progress, patience: Duration) -> Option<Result<(), Arc<SignInError>>> {
     let telling = async {
         loop {
             progress.tell("waiting for the sign-in in your browser");
@@ -107,6 +147,11 @@ async fn wait(open: &Open, progress: &Progress, patience: Duration) -> Option<Re
         outcome = open.wait(patience) => outcome.map(|outcome| outcome.map(drop)),
         () = telling => None,
     }
+}
+
+/// True if a call changes something.
+fn writes(call: &Call) -> bool {
+    matches!(&call.operation, Operation::Tool { name, .. } if built_in_tool(name).is_none_or(|tool| tool.writes))
 }
 
 fn failed(text: &str) -> Reply {

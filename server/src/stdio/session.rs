@@ -13,20 +13,27 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 
-use super::store::{KeptAccess, KeptTokens, LockPurpose, StoreError, TokenStore};
+use super::store::{KeptAccess, KeptTokens, LockPurpose, StoreError, StoreKind, TokenStore};
 use crate::entra::{ClaimsChallenge, GraphToken, PublicClient, PublicClientError, SignIn, SignedIn, StsError};
 use crate::graph::OwnTokens;
 use crate::token::Account;
 
 /// Time before its end from which a token is no longer handed out.
 const MARGIN: Duration = Duration::from_secs(300);
+/// Told if a task of the session ends in a panic.
+const DEFECT: &str = "the session ended in a panic; report this defect to the developers of this program";
 /// Time to wait for another process of the same person, which refreshes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The session of one person.
-pub(super) struct Session {
-    client: Arc<PublicClient>,
+#[derive(Clone)]
+pub(super) struct Session(Arc<Inner>);
+
+struct Inner {
+    client: PublicClient,
     store: TokenStore,
+    /// The delegated permissions that are asked for, by name.
+    scopes: BTreeSet<String>,
     account: Arc<OnceLock<Account>>,
     held: Mutex<Held>,
 }
@@ -35,6 +42,10 @@ pub(super) struct Session {
 #[derive(Default)]
 struct Held {
     tokens: Option<Tokens>,
+    /// True if these tokens were in the store: once they are not, the person has signed out.
+    is_kept: bool,
+    /// True once Entra was asked here for all permissions: those that it leaves out then, it does not give.
+    is_asked_for_all: bool,
     /// True once it was told that tokens cannot be kept.
     is_told: bool,
 }
@@ -64,24 +75,24 @@ pub(super) enum TakeOverError {
 }
 
 impl Session {
-    /// The session of this client, with tokens from this store. Neither is asked yet.
-    pub(super) fn new(client: Arc<PublicClient>, store: TokenStore) -> Self {
-        Self { client, store, account: Arc::default(), held: Mutex::default() }
+    /// The session of this client with these permissions, and with tokens from this store. Nobody is asked yet.
+    pub(super) fn new(client: PublicClient, scopes: BTreeSet<String>, store: TokenStore) -> Self {
+        Self(Arc::new(Inner { client, store, scopes, account: Arc::default(), held: Mutex::default() }))
     }
 
     /// The account, once it is known.
     pub(super) fn account(&self) -> &Arc<OnceLock<Account>> {
-        &self.account
+        &self.0.account
     }
 
     /// The client through which the person signs in.
-    pub(super) fn client(&self) -> &Arc<PublicClient> {
-        &self.client
+    pub(super) fn client(&self) -> &PublicClient {
+        &self.0.client
     }
 
     /// The store.
     pub(super) fn store(&self) -> &TokenStore {
-        &self.store
+        &self.0.store
     }
 
     /// Takes over a sign-in. `replaces`: also in place of a file that cannot be opened.
@@ -94,29 +105,29 @@ impl Session {
         account: &Account,
         replaces: bool,
     ) -> Result<(), TakeOverError> {
-        let mut held = self.held.lock().await;
-        let _lock = self.store.lock(LockPurpose::Tokens, PATIENCE).await;
+        let inner = &self.0;
+        let refresh_token = signed_in.refresh_token.ok_or(TakeOverError::NoRefreshToken)?;
+        let mut held = inner.held.lock().await;
+        let _lock = inner.store.lock(LockPurpose::Tokens, PATIENCE).await;
         // What is kept names the account, even if its tokens are worth nothing any more.
-        if let Ok(Some(kept)) = self.store.read().await {
-            self.account.get_or_init(|| kept.account);
+        if let Ok(Some(kept)) = inner.store.read().await {
+            inner.account.get_or_init(|| kept.account);
         }
-        let pinned = self.account.get_or_init(|| account.clone());
+        let pinned = inner.account.get_or_init(|| account.clone());
         if !pinned.is_of(account) {
             let (before, now) = (pinned.username.clone(), account.username.clone());
             return Err(TakeOverError::OtherAccount { before, now });
         }
-        let refresh_token = signed_in.refresh_token.ok_or(TakeOverError::NoRefreshToken)?;
-        held.replace(Tokens::new(refresh_token, signed_in.token, signed_in.life));
-        self.keep(&mut held, replaces).await;
+        held.issued(Tokens::new(refresh_token, signed_in.token, signed_in.life));
+        inner.keep(&mut held, replaces).await;
         Ok(())
     }
 
     /// True if another process has kept tokens since then that this one does not have: its person has signed in there.
     pub(super) async fn has_news(&self) -> bool {
-        let mut held = self.held.lock().await;
-        let Ok(Some(kept)) = self.store.read().await else { return false };
-        let is_new = held.tokens.as_ref().is_none_or(|tokens| !tokens.are(&kept));
-        is_new && self.adopt(&mut held, kept).is_ok()
+        let mut held = self.0.held.lock().await;
+        let Ok(Some(kept)) = self.0.store.read().await else { return false };
+        held.differs_from(&kept) && self.0.adopt(&mut held, kept).is_ok()
     }
 
     /// Forgets the session, here and in the store. Says whether there was anything in the store.
@@ -124,71 +135,130 @@ impl Session {
     /// # Errors
     /// If the store keeps it.
     pub(super) async fn end(&self) -> Result<bool, StoreError> {
-        self.held.lock().await.tokens = None;
-        let _lock = self.store.lock(LockPurpose::Tokens, PATIENCE).await?;
-        self.store.delete().await
+        self.0.held.lock().await.tokens = None;
+        let _lock = self.0.store.lock(LockPurpose::Tokens, PATIENCE).await?;
+        self.0.store.delete().await
     }
 
-    /// The account and a usable token, without a sign-in. None if nobody is signed in.
+    /// The account, once Entra has renewed its tokens without a sign-in. None if nobody is signed in.
     ///
     /// # Errors
     /// If the tokens that are kept are of no use.
-    pub(super) async fn resume(&self) -> Result<Option<Account>, StsError> {
-        match self.token().await {
-            Ok(_) => Ok(self.account.get().cloned()),
+    pub(super) async fn prove(&self) -> Result<Option<Account>, StsError> {
+        let renewed = self.uncancelled(|inner| async move {
+            let mut held = inner.held.lock().await;
+            inner.renew(&mut held, Renewal::Forced).await
+        });
+        match renewed.await {
+            Ok(_) => Ok(self.0.account.get().cloned()),
             Err(StsError::SignInNeeded { refusal: None, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Says whether the token in memory carries these permissions.
+    /// Says which of the permissions the token in memory carries.
     ///
     /// # Errors
     /// In words, with those that it lacks.
-    pub(super) async fn scopes(&self, asked: &BTreeSet<String>) -> Result<String, String> {
-        let held = self.held.lock().await;
+    pub(super) async fn granted(&self) -> Result<String, String> {
+        let held = self.0.held.lock().await;
         let granted = held.tokens.as_ref().map(|tokens| &tokens.token.granted);
         let is_granted = |scope: &&String| granted.is_some_and(|all| all.contains(&scope.to_ascii_lowercase()));
-        let (granted, missing): (Vec<&String>, Vec<&String>) = asked.iter().partition(is_granted);
+        let (granted, missing): (Vec<&String>, Vec<&String>) = self.0.scopes.iter().partition(is_granted);
         let list = |scopes: Vec<&String>| Vec::from_iter(scopes.into_iter().map(String::as_str)).join(", ");
         match missing.is_empty() {
             true => Ok(format!("{} granted", list(granted))),
             false => Err(format!(
-                "{} not granted: run --sign-out and --sign-in to consent, or ask an administrator for consent",
+                "{} not granted: an administrator adds them to the app registration's API permissions and consents",
                 list(missing)
             )),
         }
     }
 
-    /// Tokens that satisfy this challenge: those that another process has kept meanwhile, or new ones.
-    async fn renew(&self, held: &mut Held, challenge: Option<&ClaimsChallenge>) -> Result<Arc<GraphToken>, StsError> {
+    /// Runs to its end though its caller gives up: a refresh must not be lost half way.
+    async fn uncancelled<F, T>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StsError>
+    where
+        F: Future<Output = Result<T, StsError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let working = tokio::spawn(work(Arc::clone(&self.0)));
+        working.await.unwrap_or_else(|_| Err(StsError::NotUsable(DEFECT.to_owned())))
+    }
+}
+
+/// The reason for which tokens are renewed.
+#[derive(Clone)]
+enum Renewal {
+    /// There is no usable one.
+    Needed,
+    /// Graph rejects it, and may say what the next one must satisfy.
+    Rejected(Option<ClaimsChallenge>),
+    /// To see if it works.
+    Forced,
+}
+
+impl Inner {
+    async fn token(&self) -> Result<Arc<GraphToken>, StsError> {
+        let mut held = self.held.lock().await;
+        match held.usable(&self.scopes) {
+            Some(token) => Ok(token),
+            None => self.renew(&mut held, Renewal::Needed).await,
+        }
+    }
+
+    async fn instead_of(
+        &self,
+        rejected: &Arc<GraphToken>,
+        challenge: Option<ClaimsChallenge>,
+    ) -> Result<Arc<GraphToken>, StsError> {
+        let mut held = self.held.lock().await;
+        if let Some(token) = held.usable(&self.scopes).filter(|token| !Arc::ptr_eq(token, rejected)) {
+            return Ok(token);
+        }
+        held.spoil();
+        self.renew(&mut held, Renewal::Rejected(challenge)).await
+    }
+
+    /// New tokens, or those that another process has kept meanwhile.
+    async fn renew(&self, held: &mut Held, renewal: Renewal) -> Result<Arc<GraphToken>, StsError> {
         let lock = self.store.lock(LockPurpose::Tokens, PATIENCE).await;
         if let Err(error) = &lock {
             self.tell(held, error);
         }
         match self.store.read().await {
-            Ok(Some(kept)) => {
-                let is_new = held.tokens.as_ref().is_none_or(|tokens| !tokens.are(&kept));
-                if is_new {
-                    self.adopt(held, kept)?;
-                    if let Some(token) = held.usable().filter(|_| challenge.is_none()) {
-                        return Ok(token);
-                    }
+            Ok(Some(kept)) if held.differs_from(&kept) => {
+                self.adopt(held, kept)?;
+                let is_enough = matches!(renewal, Renewal::Needed | Renewal::Rejected(None));
+                if let Some(token) = held.usable(&self.scopes).filter(|_| is_enough) {
+                    return Ok(token);
                 }
             }
+            Ok(Some(_)) => {}
+            // The person has signed out, in a terminal.
+            Ok(None) if held.is_kept => *held = Held::default(),
             Ok(None) => {}
             Err(error) => self.tell(held, &error),
         }
+        let challenge = match &renewal {
+            Renewal::Rejected(challenge) => challenge.as_ref(),
+            Renewal::Needed | Renewal::Forced => None,
+        };
+        self.refresh(held, challenge).await
+    }
+
+    async fn refresh(&self, held: &mut Held, challenge: Option<&ClaimsChallenge>) -> Result<Arc<GraphToken>, StsError> {
         let Some(tokens) = &held.tokens else {
             return Err(StsError::SignInNeeded { sign_in: sign_in_for(challenge), refusal: None });
         };
         let signed_in = self.client.refresh(&tokens.refresh_token, challenge).await;
         let signed_in = signed_in.map_err(|error| sign_in_needed(error, challenge))?;
-        if signed_in.account.as_ref().is_some_and(|account| self.account.get().is_some_and(|it| !it.is_of(account))) {
+        let is_other = |account: &Account| self.account.get().is_some_and(|pinned| !pinned.is_of(account));
+        if signed_in.account.as_ref().is_some_and(is_other) {
             return Err(StsError::OtherAccount);
         }
         let refresh_token = signed_in.refresh_token.unwrap_or_else(|| tokens.refresh_token.clone());
-        let token = held.replace(Tokens::new(refresh_token, signed_in.token, signed_in.life));
+        let token = held.issued(Tokens::new(refresh_token, signed_in.token, signed_in.life));
+        tracing::info!("tokens refreshed");
         self.keep(held, false).await;
         Ok(token)
     }
@@ -201,11 +271,12 @@ impl Session {
         }
         let access = access.unwrap_or_else(|| KeptAccess {
             token: SecretString::default(),
-            granted: Default::default(),
+            granted: BTreeSet::new(),
             usable_until: Timestamp::UNIX_EPOCH,
         });
         let token = GraphToken { access_token: access.token, granted: access.granted };
-        held.replace(Tokens { refresh_token, token: Arc::new(token), usable_until: access.usable_until });
+        held.tokens = Some(Tokens { refresh_token, token: Arc::new(token), usable_until: access.usable_until });
+        held.is_kept = true;
         Ok(())
     }
 
@@ -225,8 +296,9 @@ impl Session {
             true => self.store.replace(&kept).await,
             false => self.store.write(&kept).await,
         };
-        if let Err(error) = result {
-            self.tell(held, &error);
+        match result {
+            Ok(()) => held.is_kept = self.store.kind() != StoreKind::Memory,
+            Err(error) => self.tell(held, &error),
         }
     }
 
@@ -241,11 +313,7 @@ impl Session {
 #[async_trait]
 impl OwnTokens for Session {
     async fn token(&self) -> Result<Arc<GraphToken>, StsError> {
-        let mut held = self.held.lock().await;
-        match held.usable() {
-            Some(token) => Ok(token),
-            None => self.renew(&mut held, None).await,
-        }
+        self.uncancelled(|inner| async move { inner.token().await }).await
     }
 
     async fn instead_of(
@@ -253,24 +321,29 @@ impl OwnTokens for Session {
         rejected: &Arc<GraphToken>,
         challenge: Option<&ClaimsChallenge>,
     ) -> Result<Arc<GraphToken>, StsError> {
-        let mut held = self.held.lock().await;
-        if let Some(token) = held.usable().filter(|token| !Arc::ptr_eq(token, rejected)) {
-            return Ok(token);
-        }
-        held.spoil();
-        self.renew(&mut held, challenge).await
+        let (rejected, challenge) = (Arc::clone(rejected), challenge.cloned());
+        self.uncancelled(|inner| async move { inner.instead_of(&rejected, challenge).await }).await
     }
 }
 
 impl Held {
-    fn usable(&self) -> Option<Arc<GraphToken>> {
+    /// The token, if it is good for a while and carries these permissions.
+    fn usable(&self, scopes: &BTreeSet<String>) -> Option<Arc<GraphToken>> {
         let tokens = self.tokens.as_ref()?;
-        (Timestamp::now() < tokens.usable_until).then(|| Arc::clone(&tokens.token))
+        let is_granted = |scope: &String| tokens.token.granted.contains(&scope.to_ascii_lowercase());
+        let is_enough = self.is_asked_for_all || scopes.iter().all(is_granted);
+        (is_enough && Timestamp::now() < tokens.usable_until).then(|| Arc::clone(&tokens.token))
     }
 
-    fn replace(&mut self, tokens: Tokens) -> Arc<GraphToken> {
+    /// True unless these are the tokens in memory.
+    fn differs_from(&self, kept: &KeptTokens) -> bool {
+        self.tokens.as_ref().is_none_or(|tokens| !tokens.are(kept))
+    }
+
+    /// Takes tokens that were issued now.
+    fn issued(&mut self, tokens: Tokens) -> Arc<GraphToken> {
         let token = Arc::clone(&tokens.token);
-        self.tokens = Some(tokens);
+        (self.tokens, self.is_asked_for_all) = (Some(tokens), true);
         token
     }
 

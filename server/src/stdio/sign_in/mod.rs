@@ -1,5 +1,5 @@
-//! Sign-ins: at most one is open at a time, among all processes of the person, and it goes on though the call that began it
-//! is cancelled.
+//! Sign-ins: at most one is open at a time, among all processes of the person. It goes on though the call that began it is
+//! cancelled.
 //!
 //! `browser` opens the page, `loopback` listens for its way back, `page` is the end of it.
 
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 pub(super) use self::browser::describe as browser;
 use self::loopback::{Brought, Loopback, Ports, Return};
@@ -26,27 +27,20 @@ const LIFETIME: Duration = Duration::from_secs(600);
 
 /// The sign-ins of one session.
 pub(super) struct SignIns {
-    session: Arc<Session>,
+    session: Session,
     /// The person enters a code on another device.
     by_device_code: bool,
-    /// Also in place of a file that cannot be opened.
-    replaces: bool,
-    latest: Mutex<Option<Open>>,
-}
-
-/// The one who opens the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Opener {
-    /// This program, in the browser of this machine.
-    Browser,
-    /// The MCP client, which is given an address.
-    Client,
+    /// The person asks for it in a terminal. Its tokens also take the place of a file that cannot be opened.
+    is_in_terminal: bool,
+    latest: Mutex<Option<OpenSignIn>>,
 }
 
 /// A sign-in that has begun.
 #[derive(Clone)]
-pub(super) struct Open {
+pub(super) struct OpenSignIn {
     place: Place,
+    /// Ends it, so that another one can begin.
+    abandoned: CancellationToken,
     outcome: watch::Receiver<Option<Result<Account, Arc<SignInError>>>>,
 }
 
@@ -64,9 +58,6 @@ enum Place {
 /// A reason for which a sign-in does not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SignInError {
-    /// No browser.
-    #[error("no browser opens here ({0})")]
-    NoBrowser(std::io::Error),
     /// No port.
     #[error("cannot listen on this machine's loopback address ({0}); call again")]
     NoPort(std::io::Error),
@@ -79,6 +70,9 @@ pub(super) enum SignInError {
     /// Nobody came.
     #[error("nobody signed in within ten minutes; call again")]
     TooLate,
+    /// Nobody can come.
+    #[error("the sign-in was given up; call again")]
+    Abandoned,
     /// The other process has ended, or its sign-in has failed.
     #[error("the sign-in that another MCP client had opened was not finished; call again")]
     NotFinishedElsewhere,
@@ -91,6 +85,14 @@ impl From<StsError> for SignInError {
 }
 
 impl SignInError {
+    /// The same without a name, for logs.
+    fn logged(&self) -> String {
+        match self {
+            Self::TakeOver(TakeOverError::OtherAccount { .. }) => "another account signed in".to_owned(),
+            _ => self.to_string(),
+        }
+    }
+
     /// All that can be said of it, for nobody but the person.
     pub(super) fn told(&self) -> String {
         let said = match self {
@@ -105,15 +107,29 @@ impl SignInError {
 
 impl SignIns {
     /// The sign-ins of this session.
-    pub(super) fn new(session: Arc<Session>, by_device_code: bool, replaces: bool) -> Self {
-        Self { session, by_device_code, replaces, latest: Mutex::default() }
+    pub(super) fn new(session: Session, by_device_code: bool, is_in_terminal: bool) -> Arc<Self> {
+        Arc::new(Self { session, by_device_code, is_in_terminal, latest: Mutex::default() })
     }
 
     /// The sign-in that is open, or a new one for this purpose. Returns true with a new one.
     ///
     /// # Errors
     /// If none can begin.
-    pub(super) async fn open(&self, sign_in: &SignIn, opener: Opener) -> Result<(Open, bool), SignInError> {
+    pub(super) async fn open(self: &Arc<Self>, sign_in: &SignIn) -> Result<(OpenSignIn, bool), SignInError> {
+        let (sign_ins, sign_in) = (Arc::clone(self), sign_in.clone());
+        // In a task of its own: a call that is cancelled now leaves the sign-in open.
+        let opening = tokio::spawn(async move { sign_ins.latest_or_new(&sign_in).await });
+        opening.await.unwrap_or(Err(SignInError::Abandoned))
+    }
+
+    /// Gives up the sign-in that is open, so that another one can begin.
+    pub(super) async fn abandon(&self) {
+        if let Some(open) = self.latest.lock().await.take() {
+            open.abandoned.cancel();
+        }
+    }
+
+    async fn latest_or_new(&self, sign_in: &SignIn) -> Result<(OpenSignIn, bool), SignInError> {
         let mut latest = self.latest.lock().await;
         if let Some(open) = latest.as_ref().filter(|open| open.outcome.borrow().is_none()) {
             return Ok((open.clone(), false));
@@ -122,29 +138,31 @@ impl SignIns {
             SignIn::Anew => None,
             SignIn::Satisfying(challenge) => Some(challenge.clone()),
         };
-        let open = self.begin(challenge, opener).await?;
+        let open = self.begin(challenge).await?;
         *latest = Some(open.clone());
         Ok((open, true))
     }
 
-    async fn begin(&self, challenge: Option<ClaimsChallenge>, opener: Opener) -> Result<Open, SignInError> {
-        let session = Arc::clone(&self.session);
+    async fn begin(&self, challenge: Option<ClaimsChallenge>) -> Result<OpenSignIn, SignInError> {
+        let session = self.session.clone();
         // Where tokens cannot be kept, nobody else could have them: each process signs in by itself.
         let lock = match session.store().lock(LockPurpose::SignIn, Duration::ZERO).await {
-            Ok(None) => return Ok(Open::of(Place::Elsewhere, await_others(session))),
+            // Whoever asks in a terminal is there, and the page of the other may not be.
+            Ok(None) if self.is_in_terminal => None,
+            Ok(None) => return Ok(OpenSignIn::of(Place::Elsewhere, await_others(session))),
             Ok(Some(lock)) => Some(lock),
             Err(_) => None,
         };
         if challenge.is_none() && session.has_news().await {
-            return Ok(Open::of(Place::Elsewhere, async move { known(&session) }));
+            return Ok(OpenSignIn::of(Place::Elsewhere, async move { known(&session) }));
         }
-        let new = New { session, challenge, replaces: self.replaces, _lock: lock };
+        let new = New { session, challenge, replaces: self.is_in_terminal, _lock: lock };
         match self.by_device_code {
             true => {
                 let code = new.session.client().device_code().await?;
                 let (address, user_code) = (code.verification_uri.clone(), code.user_code.clone());
                 let place = Place::AnyDevice { address, code: user_code };
-                Ok(Open::of(place, new.by_device_code(code)))
+                Ok(OpenSignIn::of(place, new.by_device_code(code)))
             }
             false => {
                 let ports = Ports::take().await.map_err(SignInError::NoPort)?;
@@ -153,12 +171,9 @@ impl SignIns {
                 let request =
                     client.authorization_request(ports.redirect_uri(), hint.as_deref(), new.challenge.as_ref());
                 let (loopback, returns) = ports.serve(request);
-                if opener == Opener::Browser {
-                    browser::open(loopback.start_address()).await.map_err(SignInError::NoBrowser)?;
-                }
                 let loopback = Arc::new(loopback);
                 let place = Place::Browser(Arc::clone(&loopback));
-                Ok(Open::of(place, new.by_browser(loopback, returns)))
+                Ok(OpenSignIn::of(place, new.by_browser(loopback, returns)))
             }
         }
     }
@@ -166,7 +181,7 @@ impl SignIns {
 
 /// A sign-in that begins.
 struct New {
-    session: Arc<Session>,
+    session: Session,
     challenge: Option<ClaimsChallenge>,
     replaces: bool,
     /// Held to the end of it, so that other processes open none.
@@ -229,7 +244,7 @@ impl New {
 }
 
 /// Waits for the sign-in of another process, and takes its tokens.
-async fn await_others(session: Arc<Session>) -> Result<Account, SignInError> {
+async fn await_others(session: Session) -> Result<Account, SignInError> {
     let lock = session.store().lock(LockPurpose::SignIn, LIFETIME).await;
     match lock {
         Ok(Some(_)) if session.has_news().await => known(&session),
@@ -241,19 +256,44 @@ fn known(session: &Session) -> Result<Account, SignInError> {
     session.account().get().cloned().ok_or(SignInError::NotFinishedElsewhere)
 }
 
-impl Open {
+impl OpenSignIn {
     /// A sign-in at this place, which goes on by itself.
     fn of(place: Place, signing_in: impl Future<Output = Result<Account, SignInError>> + Send + 'static) -> Self {
         let (tell, outcome) = watch::channel(None);
+        let abandoned = CancellationToken::new();
+        let until = abandoned.clone();
         tokio::spawn(async move {
-            let result = signing_in.await;
+            let result = until.run_until_cancelled(signing_in).await.unwrap_or(Err(SignInError::Abandoned));
             match &result {
                 Ok(_) => tracing::info!("signed in"),
-                Err(error) => tracing::warn!(%error, "not signed in"),
+                Err(error) => tracing::warn!(error = error.logged(), "not signed in"),
             }
             tell.send_replace(Some(result.map_err(Arc::new)));
         });
-        Self { place, outcome }
+        Self { place, abandoned, outcome }
+    }
+
+    /// Opens the page in the browser of this machine. Where none opens, the sign-in is given up.
+    ///
+    /// # Errors
+    /// If no browser opens.
+    pub(super) async fn show(&self) -> std::io::Result<()> {
+        let Place::Browser(loopback) = &self.place else { return Ok(()) };
+        let shown = browser::open(loopback.start_address()).await;
+        match &shown {
+            Ok(()) => tracing::info!("the browser was asked to open the sign-in"),
+            Err(_) => self.abandoned.cancel(),
+        }
+        shown
+    }
+
+    /// Opens the page in the browser of this machine, and waits for the person in any case.
+    pub(super) async fn show_if_possible(&self) {
+        if let Place::Browser(loopback) = &self.place
+            && let Err(error) = browser::open(loopback.start_address()).await
+        {
+            tracing::debug!(%error, "no browser opens");
+        }
     }
 
     /// The account, once the person has signed in. None if that takes longer than this.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::person::{Client, Person, assert_profile};
+use super::person::{Client, PROFILE, Person, assert_profile, error_text};
 use crate::harness::PATIENCE;
 
 const TOOLS: [&str; 2] = ["get_user_details", "list_my_messages"];
@@ -26,8 +26,11 @@ async fn handshake_and_lists_are_answered_without_the_network_and_without_a_sign
     let mut client = person.client_with(&nowhere, json!({})).await;
     assert_eq!(names(&client.ask("tools/list", json!({})).await), TOOLS);
     assert_eq!(client.ask("ping", json!({})).await["result"], json!({}));
-    let missing = client.ask("tools/call", json!({"name": "send_mail", "arguments": {}})).await;
-    assert_eq!(error(&missing).0, -32602, "a tool that writes was not allowed");
+    for (tool, told) in [("send_mail", "start this program with --allow send_mail"), ("nothing", "tool not found")] {
+        let missing = client.ask("tools/call", json!({"name": tool, "arguments": {}})).await;
+        assert_eq!(error(&missing).0, -32602, "{tool}");
+        assert!(missing["error"]["message"].as_str().unwrap().contains(told), "{missing}");
+    }
     assert_eq!(person.opened(), [""; 0]);
     let log = client.end().await;
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
@@ -57,8 +60,9 @@ async fn what_is_no_message_is_answered_as_such_and_the_session_goes_on() {
         ("\u{1}", -32700, Value::Null),
         (r#"{"jsonrpc":"2.0","id":7,"method":"ping","method":"tools/list"}"#, -32700, Value::Null),
         (r#"[{"jsonrpc":"2.0","id":7,"method":"ping"}]"#, -32600, Value::Null),
-        (r#"{"id":7,"method":"ping"}"#, -32600, Value::Null),
-        (r#"{"jsonrpc":"2.0","id":7,"method":"ping","extra":1}"#, -32600, Value::Null),
+        (r#"{"id":7,"method":"ping"}"#, -32600, json!(7)),
+        (r#"{"jsonrpc":"2.0","id":7,"method":"ping","extra":1}"#, -32600, json!(7)),
+        (r#"{"jsonrpc":"2.0","id":"b","method":"ping","params":null}"#, -32600, json!("b")),
         (r#"{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":1}}"#, -32602, json!("a")),
         (r#"{"jsonrpc":"2.0","id":8,"method":"nothing"}"#, -32601, json!(8)),
         (&long, -32600, Value::Null),
@@ -96,6 +100,57 @@ async fn what_comes_before_the_handshake_does_not_end_the_session() {
 }
 
 #[tokio::test]
+async fn a_client_that_looks_first_and_gives_up_on_that_may_begin_by_a_handshake_all_the_same() {
+    let person = Person::new();
+    let mut client = Client::start(person.command(&[]));
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let looked = client.send("server/discover", json!({"_meta": meta})).await;
+    client.answer(looked).await;
+    for line in [
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": looked}}),
+        json!({"jsonrpc": "2.0", "id": 77, "result": {}}),
+    ] {
+        client.line(&line.to_string()).await;
+        assert_eq!(client.ask("ping", json!({})).await["result"], json!({}), "after {line}");
+    }
+    client.begin(json!({})).await;
+    assert_eq!(names(&client.ask("tools/list", json!({})).await), TOOLS);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_second_request_of_the_id_of_one_that_runs_is_refused_and_the_first_is_answered() {
+    let person = Person::new();
+    person.launcher("sleep 1; exit 3");
+    let mut client = person.client().await;
+    let call =
+        |name: &str| json!({"jsonrpc": "2.0", "id": 500, "method": "tools/call", "params": {"name": name}}).to_string();
+    client.line(&call(PROFILE)).await;
+    client.line(&call("list_my_messages")).await;
+    let refused = client.message(PATIENCE, |message| message["id"] == 500).await;
+    assert_eq!(error(&refused).0, -32600, "{refused}");
+    assert!(error_text(&client.answer(500).await).contains("--sign-in"));
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_signal_to_stop_ends_the_program_as_the_end_of_its_input_does() {
+    for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
+        let person = Person::new();
+        let mut client = person.client().await;
+        assert_eq!(client.ask("ping", json!({})).await["result"], json!({}));
+        let id = nix::unistd::Pid::from_raw(client.child.id().unwrap().try_into().unwrap());
+        nix::sys::signal::kill(id, signal).unwrap();
+        let log = client.end().await;
+        assert!(log.contains("\"ending\""), "{signal}: {log}");
+    }
+}
+
+#[tokio::test]
 async fn requests_that_are_piped_in_are_answered_though_the_input_ends_at_once() {
     let person = Person::new();
     let mut client = Client::start(person.command(&[]));
@@ -124,9 +179,13 @@ async fn audit_lines_name_the_account_once_it_is_known_and_go_to_standard_error_
     assert_eq!((&call["tool"], &call["decision"]), (&json!("get_user_details"), &json!("allowed")));
     assert!(!log.contains("\"schema\""), "{log}");
 
-    let client = person.client().await;
+    assert_eq!(lines.len(), 1, "handshakes and lists have no line: {written}");
+
+    let mut client = person.client().await;
+    assert_profile(&client.call(PROFILE).await);
     let log = client.end().await;
-    assert!(log.lines().any(|line| line.contains("\"method\":\"initialize\"") && line.contains("\"schema\"")), "{log}");
+    let is_call = |line: &str| line.contains("\"method\":\"tools/call\"") && line.contains("\"schema\"");
+    assert_eq!(log.lines().filter(|line| is_call(line)).count(), 1, "{log}");
 }
 
 #[tokio::test]
@@ -160,5 +219,5 @@ async fn a_client_that_reads_nothing_ends_the_program_when_it_goes() {
     }
     let mut child = client.leave();
     let status = tokio::time::timeout(Duration::from_secs(20), child.wait()).await.expect("it ends").unwrap();
-    assert!(status.code().is_some(), "{status}");
+    assert_eq!(status.code(), Some(0), "{status}");
 }

@@ -284,6 +284,36 @@ async fn a_sign_out_deletes_what_is_kept_and_the_next_start_signs_in_again() {
 }
 
 #[tokio::test]
+async fn a_sign_out_holds_though_a_client_runs_whose_token_is_then_rejected() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    let output = person.command(&["--token-store", "file", "--sign-out"]).output().await.unwrap();
+    assert!(output.status.success());
+    control().revoke(person.tenant.id, person.tenant.user_id(ALICE)).unwrap();
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    person.opens(1).await;
+    assert!(person.kept_files().is_empty(), "{:?}", person.kept_files());
+    assert_eq!(person.grants(REFRESH).len(), 0, "nothing is refreshed after a sign-out");
+    assert_eq!(person.signs_in_at(1, ALICE).await.status, 200);
+    assert_profile(&client.answer(call).await);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_token_that_lacks_a_permission_of_a_tool_is_renewed_for_all_of_them() {
+    let person = Person::new();
+    let mut client = person.client_with(&["--token-store", "file", "--scopes", "User.Read"], json!({})).await;
+    person.signs_in(&mut client).await;
+    client.end().await;
+    let mut client = person.client().await;
+    let answer = client.call("list_my_messages").await;
+    assert_eq!(answer["result"]["isError"], false, "{answer}");
+    assert_eq!((person.opened().len(), person.grants(REFRESH).len()), (1, 1));
+    client.end().await;
+}
+
+#[tokio::test]
 async fn the_doctor_says_line_by_line_what_works_and_what_to_do_about_what_does_not() {
     let person = Person::new();
     person.launcher("exit 0");

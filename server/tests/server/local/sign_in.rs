@@ -133,6 +133,44 @@ async fn a_person_who_declines_in_the_client_is_not_signed_in_and_asked_again_at
         client.line(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": action}}).to_string()).await;
         assert!(error_text(&client.answer(call).await).contains("was declined"));
     }
+    let terminal = person.command(&["--token-store", "file", "--sign-in"]).spawn().unwrap();
+    assert_eq!(person.signs_in_at(0, ALICE).await.status, 200, "nothing is in its way");
+    assert!(tokio::time::timeout(PATIENCE, terminal.wait_with_output()).await.unwrap().unwrap().status.success());
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_cannot_open_an_address_after_all_leaves_that_to_this_program() {
+    let person = Person::new();
+    let capabilities = json!({"elicitation": {"url": {}}});
+    let mut client = person.client_with(&["--token-store", "file"], capabilities).await;
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let asked = client.message(PATIENCE, |message| message["method"] == "elicitation/create").await;
+    let failure = json!({"code": -32601, "message": "not today"});
+    client.line(&json!({"jsonrpc": "2.0", "id": asked["id"], "error": failure}).to_string()).await;
+    assert_eq!(person.signs_in_at(0, ALICE).await.status, 200);
+    assert_profile(&client.answer(call).await);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_tool_that_writes_does_nothing_in_the_call_that_signs_in() {
+    let person = Person::new();
+    let mut client = person.client_with(&["--token-store", "file", "--allow", "send_mail"], json!({})).await;
+    let mail = json!({"name": "send_mail", "arguments": {"to": [ALICE], "subject": "s", "body": "b"}});
+    let (first, again) = (client.send("tools/call", mail.clone()).await, client.send("tools/call", mail.clone()).await);
+    assert_eq!(person.signs_in_at(0, ALICE).await.status, 200);
+    for call in [first, again] {
+        assert!(error_text(&client.answer(call).await).contains("call again"));
+    }
+    let sent = |person: &Person| {
+        let from = person.tenant.user_id(ALICE);
+        crate::tenant::control().sent_messages().into_iter().filter(|message| message.user == from).count()
+    };
+    assert_eq!(sent(&person), 0);
+    let answer = client.ask("tools/call", mail).await;
+    assert_eq!(answer["result"]["isError"], false, "{answer}");
+    assert_eq!(sent(&person), 1);
     client.end().await;
 }
 
@@ -212,6 +250,20 @@ async fn a_cancelled_call_gets_no_answer_and_its_sign_in_goes_on() {
     assert_profile(&client.call(PROFILE).await);
     assert_eq!(person.opened().len(), 1);
     client.assert_no_answer(call);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_while_the_browser_starts_leaves_its_sign_in_open() {
+    let person = Person::new();
+    person.launcher("printf '%s\\n' \"$1\" >> \"$HOME/opened\"; sleep 1");
+    let mut client = person.client().await;
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let address = person.opens(0).await;
+    client.tell("notifications/cancelled", json!({"requestId": call})).await;
+    assert_eq!(client.ask("ping", json!({})).await["result"], json!({}));
+    assert_eq!(browser().sign_in(&address, ALICE).await.unwrap().status, 200);
+    assert_profile(&client.call(PROFILE).await);
     client.end().await;
 }
 

@@ -1,0 +1,112 @@
+//! The parts of local mode, put together as the settings say.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use mcp_entra_policy::{
+    Caller, CallerKind, CompiledPolicy, Grant, GraphAccess, GraphConfiguration, Groups, MappingReference, Pattern,
+    Primitives, Requirements, Subject,
+};
+
+use super::client_config;
+use super::offer::LocalOffer;
+use super::session::Session;
+use super::settings::Settings;
+use super::sign_in::SignIns;
+use super::store::{self, StoreError, StoreKind, TokenStore};
+use crate::entra::{PublicClient, Registration};
+use crate::graph::{GraphClient, OwnTokens};
+use crate::inputs;
+use crate::offer::graph::GraphOffer;
+use crate::token::{LocalUser, Principal};
+
+/// The role that the person has, and that the grant of the settings is for.
+const PERSON: &str = "local";
+/// Title of the server, for people.
+const TITLE: &str = "Microsoft Graph";
+
+/// The parts of local mode.
+pub(super) struct Local {
+    pub(super) settings: Settings,
+    pub(super) http: reqwest::Client,
+    pub(super) session: Session,
+    pub(super) graph: GraphClient,
+}
+
+impl Local {
+    pub(super) fn new(settings: Settings) -> anyhow::Result<Self> {
+        let http = inputs::http_client(settings.trust_bundle.as_deref()).context("--trust-bundle")?;
+        let registration = Registration {
+            authority: settings.authority.clone(),
+            tenant: settings.tenant.clone(),
+            client_id: settings.client_id.clone(),
+        };
+        let client = PublicClient::new(http.clone(), registration, &settings.graph_url, &settings.scopes);
+        let client = client.context("--authority is no address; correct it")?;
+        let folder = match (store::default_folder(), settings.store) {
+            (Some(folder), _) => folder,
+            (None, StoreKind::Memory) => PathBuf::new(),
+            (None, _) => return Err(StoreError::NoFolder.into()),
+        };
+        let store = TokenStore::new(settings.store, folder, &settings.tenant, &settings.client_id);
+        let session = Session::new(client, settings.scopes.clone(), store);
+        let tokens: Arc<dyn OwnTokens> = Arc::new(session.clone());
+        let graph = GraphClient::own(http.clone(), &settings.graph_url, tokens)
+            .context("--graph-url is no address; correct it")?;
+        Ok(Self { settings, http, session, graph })
+    }
+
+    /// The tools, as the settings allow them.
+    pub(super) fn offer(&self) -> LocalOffer {
+        let Settings { device_code, tools, scopes, graph_url, aliases, .. } = &self.settings;
+        let configuration = GraphConfiguration {
+            base_url: graph_url.clone(),
+            scopes: scopes.iter().cloned().collect(),
+            tools: tools.iter().cloned().collect(),
+            access: GraphAccess::OnBehalfOf,
+        };
+        let graph = GraphOffer::new(TITLE.to_owned(), &configuration, self.graph.clone());
+        let sign_ins = SignIns::new(self.session.clone(), *device_code, false);
+        LocalOffer::new(graph, sign_ins, aliases.clone(), self.sign_in_command())
+    }
+
+    /// The command that signs in in a terminal.
+    fn sign_in_command(&self) -> String {
+        let program = std::env::current_exe().unwrap_or_else(|_| env!("CARGO_PKG_NAME").into());
+        let mut arguments = vec!["local".to_owned()];
+        arguments.extend(self.settings.arguments());
+        arguments.push("--sign-in".to_owned());
+        client_config::shell_command(&program, &arguments)
+    }
+
+    /// The policy: the person may use each tool that the settings name, by its own name and by its aliases.
+    pub(super) fn policy(&self) -> CompiledPolicy {
+        let Settings { tools, aliases, .. } = &self.settings;
+        let names = tools.iter().chain(aliases.keys());
+        let grant = Grant {
+            mapping: MappingReference { namespace: None, name: PERSON.to_owned() },
+            name: "arguments".to_owned(),
+            registration: None,
+            to: vec![Subject::AppRole { role: PERSON.to_owned(), callers: [CallerKind::User].into() }],
+            require: Requirements::default(),
+            graph: GraphAccess::OnBehalfOf,
+            allow: Primitives { tools: names.cloned().map(Pattern).collect(), ..Primitives::default() },
+        };
+        CompiledPolicy { denies: vec![], grants: vec![grant] }
+    }
+
+    pub(super) fn principal(&self) -> Principal {
+        let caller = Caller {
+            kind: CallerKind::User,
+            registration: mcp_entra_policy::Registration::Unknown,
+            client_id: self.settings.client_id.clone(),
+            roles: [PERSON.to_owned()].into(),
+            groups: Groups::Unknown,
+            scopes: BTreeSet::new(),
+            authentication_contexts: BTreeSet::new(),
+        };
+        Principal::LocalUser(LocalUser { account: Arc::clone(self.session.account()), caller: Arc::new(caller) })
+    }
+}

@@ -1,0 +1,87 @@
+//! The modes of the program: serve a client, sign in and out in a terminal.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use mcp_entra_policy::{AuditConfiguration, ServerReference};
+
+use super::connection::Connection;
+use super::file;
+use super::local::Local;
+use super::sign_in::SignIns;
+use super::store::StoreKind;
+use crate::audit::AuditLog;
+use crate::entra::SignIn;
+use crate::signals::StopSignals;
+
+/// Time for the last audit lines to be written.
+const LAST_LINES: Duration = Duration::from_millis(500);
+/// A little longer than a sign-in is open.
+const SIGN_IN_PATIENCE: Duration = Duration::from_secs(610);
+
+/// Serves the MCP client that started this program, until its input ends or a signal asks for the stop.
+pub(super) async fn serve(local: Local) -> anyhow::Result<()> {
+    let signals = StopSignals::take()?;
+    let server = ServerReference { namespace: "local".to_owned(), name: "graph".to_owned() };
+    let lines = file(local.settings.audit_file.as_deref(), "--audit-file")?;
+    let audit = AuditLog::start(&server, AuditConfiguration::default(), Arc::default(), lines);
+    let audit = Arc::new(audit.context("cannot start a thread that writes the audit log")?);
+    let connection = Connection {
+        principal: Arc::new(local.principal()),
+        policy: local.policy(),
+        offer: Arc::new(local.offer()),
+        audit: Arc::clone(&audit),
+    };
+    let (tenant, client_id) = (&local.settings.tenant, &local.settings.client_id);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), tenant, client_id, "serving");
+    let served = tokio::select! {
+        served = connection.serve(tokio::io::stdin(), tokio::io::stdout()) => served,
+        () = signals.asked() => Ok(()),
+    };
+    tracing::info!("ending");
+    // A request that changes something runs to its end. Without any, this is nothing to wait for.
+    local.graph.end().await;
+    _ = audit.end(LAST_LINES).await;
+    served.map_err(anyhow::Error::msg)
+}
+
+/// Signs the person in, in a terminal.
+pub(super) async fn sign_in(local: &Local, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+    let session = &local.session;
+    if local.settings.store == StoreKind::Memory {
+        bail!(
+            "with --token-store memory a sign-in ends with this program: leave that out, or let a tool call sign you in"
+        );
+    }
+    // What cannot end well is not begun.
+    let kept = session.store().describe().await?;
+    session.client().examine().await.map_err(anyhow::Error::msg)?;
+    if let Ok(Some(account)) = session.prove().await
+        && session.granted().await.is_ok()
+    {
+        writeln!(out, "{} is signed in already. To sign in as somebody else, run --sign-out first.", account.username)?;
+        return Ok(());
+    }
+    let sign_ins = SignIns::new(session.clone(), local.settings.device_code, true);
+    let (open, _) = sign_ins.open(&SignIn::Anew).await.map_err(|error| anyhow!(error.told()))?;
+    writeln!(out, "{}", open.instruction_in_terminal())?;
+    out.flush()?;
+    // Where none opens, the person sees the address.
+    open.show_if_possible().await;
+    match open.wait(SIGN_IN_PATIENCE).await {
+        Some(Ok(account)) => Ok(writeln!(out, "{} is signed in; {kept}.", account.username)?),
+        Some(Err(error)) => Err(anyhow!(error.told())),
+        None => bail!("nobody signed in"),
+    }
+}
+
+/// Deletes what is kept of the person's sign-in.
+pub(super) async fn sign_out(local: &Local, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
+    let text = match local.session.end().await? {
+        true => "Signed out: the tokens that were kept on this machine are deleted.",
+        false => "Nobody was signed in here.",
+    };
+    Ok(writeln!(out, "{text}")?)
+}
