@@ -66,8 +66,14 @@ pub(super) fn account(token: &str, expected: Expected<'_>, now: Timestamp) -> Re
         return Err(IdTokenError("it has expired, or this machine's clock is wrong"));
     }
     let name = text("preferred_username").unwrap_or_default();
-    let username = name.chars().filter(|character| !character.is_control()).take(LONGEST_NAME).collect();
+    let username = name.chars().filter(|character| is_shown(*character)).take(LONGEST_NAME).collect();
     Ok(Account { tenant_id, object_id, username })
+}
+
+/// False for characters that change how others are shown.
+fn is_shown(character: char) -> bool {
+    let is_direction = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !character.is_control() && !is_direction
 }
 
 fn claims(token: &str) -> Option<Map<String, Value>> {
@@ -112,7 +118,9 @@ mod tests {
         let alice = Account { tenant_id: TENANT.into(), object_id: ALICE.into(), username: "alice@contoso.com".into() };
         assert_eq!(read(|_| ()), Ok(alice));
         assert_eq!(read(|claims| claims["oid"] = json!(ALICE.to_uppercase())).unwrap().object_id, ALICE);
-        assert_eq!(read(|claims| claims["preferred_username"] = json!("a\u{1b}[31m")).unwrap().username, "a[31m");
+        for (name, shown) in [("a\u{1b}[31m", "a[31m"), ("a\u{202e}b\u{2066}c", "abc")] {
+            assert_eq!(read(|claims| claims["preferred_username"] = json!(name)).unwrap().username, shown);
+        }
     }
 
     #[test]

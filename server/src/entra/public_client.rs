@@ -92,6 +92,8 @@ pub struct AuthorizationRequest {
 #[derive(Debug)]
 pub struct DeviceCode {
     device_code: SecretString,
+    /// The `claims` parameter that it was asked for with.
+    claims: String,
     /// The code that the person types.
     pub user_code: String,
     /// The address that the person opens.
@@ -222,8 +224,10 @@ impl PublicClient {
     ///
     /// # Errors
     /// If Entra refuses one.
-    pub async fn device_code(&self) -> Result<DeviceCode, StsError> {
-        let form = [("client_id", self.endpoint.registration().client_id.as_str()), ("scope", &self.scope)];
+    pub async fn device_code(&self, challenge: Option<&ClaimsChallenge>) -> Result<DeviceCode, StsError> {
+        let claims = claims::request(challenge);
+        let client_id = self.endpoint.registration().client_id.as_str();
+        let form = [("client_id", client_id), ("scope", &self.scope), ("claims", &claims)];
         let asked_at = Instant::now();
         let answer = self.endpoint.ask(&self.device_code, &form).await?;
         let document = serde_json::from_slice(&answer.body).ok().filter(|_| answer.status.is_success());
@@ -232,24 +236,31 @@ impl PublicClient {
         };
         let life = Duration::from_secs(expires_in).min(LONGEST_DEVICE_CODE);
         let interval = interval.map_or(INTERVAL, Duration::from_secs).clamp(Duration::from_secs(1), 6 * INTERVAL);
-        Ok(DeviceCode { device_code, user_code, verification_uri, expires: asked_at + life, interval })
+        Ok(DeviceCode { device_code, claims, user_code, verification_uri, expires: asked_at + life, interval })
     }
 
-    /// Asks for the tokens of a device code. None while the person has not entered it.
+    /// Asks for the tokens of a device code. None while the person has not entered it. The pause grows if Entra says so.
     ///
     /// # Errors
     /// If Entra refuses them for good.
     pub async fn redeem_device_code(
         &self,
-        code: &DeviceCode,
+        code: &mut DeviceCode,
     ) -> Result<Option<(SignedIn, Account)>, PublicClientError> {
         let parameters = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
             ("device_code", code.device_code.expose_secret()),
+            ("claims", &code.claims),
         ];
         match self.endpoint.attempt(&parameters).await {
             Ok(issued) => self.first(issued, None).await.map(Some),
-            Err(error) if is_pending(&error) => Ok(None),
+            Err(error) if is_pending(&error) => {
+                // RFC 8628 section 3.5.
+                if error.refusal().is_some_and(|refusal| refusal.error == "slow_down") {
+                    code.interval += INTERVAL;
+                }
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -17,7 +17,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The other end of the connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+pub struct Peer(pub SocketAddr);
 
 /// The address that a request comes from, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) enum ClientAddress {
 /// The address, which the trail has from here on.
 pub(super) fn stage(gate: &Gate, trail: &Trail, parts: &Parts) -> ClientAddress {
     let address = match parts.extensions.get::<Peer>() {
-        Some(Peer(peer)) => client_address(*peer, &parts.headers, &gate.configuration.trusted_proxies),
+        Some(Peer(peer)) => client_address(peer.ip(), &parts.headers, &gate.configuration.trusted_proxies),
         None => ClientAddress::BehindProxy,
     };
     if let ClientAddress::Client(address) = address {

@@ -140,7 +140,7 @@ pub async fn serve(
     let (running, cut_off, mut number) = (TaskTracker::new(), CancellationToken::new(), 0);
     while let Some(accepted) = stop.run_until_cancelled(accept(&listener)).await {
         number += 1;
-        let admitted = connections.admit(number, counted.of(accepted.peer.0));
+        let admitted = connections.admit(number, counted.of(accepted.peer.0.ip()));
         let Some(place) = stop.run_until_cancelled(admitted).await else { break };
         // A peer that uses its whole share gets no other connection.
         let Some(place) = place else { continue };
@@ -221,7 +221,7 @@ async fn accept(listener: &TcpListener) -> Accepted {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                return Accepted { stream, peer: Peer(peer.ip()) };
+                return Accepted { stream, peer: Peer(peer) };
             }
             // Out of file descriptors, most likely: other connections will free some.
             Err(error) => {

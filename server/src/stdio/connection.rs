@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::FusedFuture;
+use futures::{FutureExt, StreamExt};
 use mcp_entra_policy::{CompiledPolicy, built_in_tool};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -64,7 +65,7 @@ impl Connection {
         let (out, lines) = mpsc::channel(WAITING);
         let (let_in, messages) = mpsc::channel(WAITING);
         let unanswered = Arc::<Unanswered>::default();
-        let mut writing = tokio::spawn(write(output, lines));
+        let mut writing = tokio::spawn(write(output, lines)).fuse();
         let reader = Reader::new(&self, let_in.clone(), (out.clone(), Arc::clone(&unanswered)));
         let stop = CancellationToken::new();
         let served = {
@@ -84,8 +85,10 @@ impl Connection {
         };
         stop.cancel();
         drop(let_in);
-        // The last lines are on their way.
-        _ = tokio::time::timeout(LAST_LINES, &mut writing).await;
+        // The last lines are on their way, unless nobody takes them.
+        if !writing.is_terminated() {
+            _ = tokio::time::timeout(LAST_LINES, &mut writing).await;
+        }
         served
     }
 }

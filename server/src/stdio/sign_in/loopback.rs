@@ -1,7 +1,7 @@
 //! The listener on this machine that a browser comes back to (RFC 8252 section 7.3), for one sign-in.
 //!
-//! The browser begins at a one-time address of ours, which leads to Entra: so Entra's own address, with its secrets, stands
-//! neither in a process list nor in an answer to a client. Entra's page sends the browser back with a form.
+//! The browser begins at a one-time address of ours, which leads to Entra. So Entra's own address stands neither in a
+//! process list nor in an answer to a client. Entra's page sends the browser back with a form.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::page::Page;
+use super::peer_user;
 use crate::entra::{AuthorizationRequest, random};
+use crate::http::client_address::Peer;
 use crate::http::listener::{self, Counted, PATIENCE};
 
 /// Longest form that is read, in bytes. Entra's codes have about a thousand.
@@ -160,20 +162,25 @@ fn router(shared: Arc<Shared>) -> Router {
         .fallback(|| async { Page::stray(StatusCode::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { Page::stray(StatusCode::METHOD_NOT_ALLOWED) })
         .layer(DefaultBodyLimit::max(MAXIMUM_FORM))
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), check_host))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), check_origin))
         .with_state(shared)
 }
 
-/// Refuses pages of other sites that have their own name lead to this machine (DNS rebinding).
-async fn check_host(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+/// Refuses pages of other sites that have their own name lead to this machine (DNS rebinding), and other users of the
+/// machine.
+async fn check_origin(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let is_ours = |headers: &HeaderMap| {
         let mut hosts = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
         host.to_str().is_ok_and(|host| host.eq_ignore_ascii_case(&format!("localhost:{}", shared.port)))
     };
-    match is_ours(request.headers()) {
-        true => next.run(request).await,
-        false => Page::stray(StatusCode::MISDIRECTED_REQUEST).into_response(),
+    if !is_ours(request.headers()) {
+        return Page::stray(StatusCode::MISDIRECTED_REQUEST).into_response();
+    }
+    let peer = request.extensions().get::<Peer>().copied();
+    match peer {
+        Some(Peer(peer)) if peer_user::is_own(peer, shared.port).await => next.run(request).await,
+        _ => Page::stray(StatusCode::FORBIDDEN).into_response(),
     }
 }
 

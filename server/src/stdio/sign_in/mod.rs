@@ -1,11 +1,13 @@
 //! Sign-ins: at most one is open at a time, among all processes of the person. It goes on though the call that began it is
 //! cancelled.
 //!
-//! `browser` opens the page, `loopback` listens for its way back, `page` is the end of it.
+//! `browser` opens the page, `loopback` listens for its way back, `page` is the end of it. `peer_user` tells other
+//! users of the machine from the person.
 
 mod browser;
 mod loopback;
 mod page;
+mod peer_user;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -159,7 +161,7 @@ impl SignIns {
         let new = New { session, challenge, replaces: self.is_in_terminal, _lock: lock };
         match self.by_device_code {
             true => {
-                let code = new.session.client().device_code().await?;
+                let code = new.session.client().device_code(new.challenge.as_ref()).await?;
                 let (address, user_code) = (code.verification_uri.clone(), code.user_code.clone());
                 let place = Place::AnyDevice { address, code: user_code };
                 Ok(OpenSignIn::of(place, new.by_device_code(code)))
@@ -223,10 +225,10 @@ impl New {
     }
 
     /// Asks Entra until the person has entered the code.
-    async fn by_device_code(self, code: DeviceCode) -> Result<Account, SignInError> {
+    async fn by_device_code(self, mut code: DeviceCode) -> Result<Account, SignInError> {
         while Instant::now() < code.expires {
             tokio::time::sleep(code.interval).await;
-            if let Some(signed_in) = self.session.client().redeem_device_code(&code).await? {
+            if let Some(signed_in) = self.session.client().redeem_device_code(&mut code).await? {
                 return self.take_over(Ok(signed_in)).await;
             }
         }

@@ -369,6 +369,11 @@ impl Person {
         locks.any(|path| std::fs::File::open(path).unwrap().try_lock().is_err())
     }
 
+    /// True if nothing of this person's is kept.
+    pub(super) fn nothing_is_kept(&self) -> bool {
+        self.kept_files().is_empty()
+    }
+
     fn kept_file(&self) -> std::path::PathBuf {
         self.kept_files().pop().expect("something is kept")
     }

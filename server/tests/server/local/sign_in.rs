@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use entra_emulator::{Fault, FaultKind, Matcher};
 use serde_json::json;
 
 use super::person::{PROFILE, Person, assert_profile, browser, error_text};
@@ -309,4 +310,120 @@ async fn two_clients_of_one_person_open_one_browser_and_both_go_on() {
     assert_eq!(person.grants("authorization_code").len(), 1);
     one.end().await;
     other.end().await;
+}
+
+/// The address of Entra that a one-time address leads to, with the headers of the way there.
+async fn led_to(address: &str) -> (reqwest::Url, reqwest::header::HeaderMap) {
+    let answer = browser().get(address).send().await.unwrap();
+    let headers = answer.headers().clone();
+    (reqwest::Url::parse(headers["location"].to_str().unwrap()).unwrap(), headers)
+}
+
+fn parameter(url: &reqwest::Url, name: &str) -> Option<String> {
+    url.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+}
+
+#[tokio::test]
+async fn a_first_sign_in_lets_the_person_choose_the_account_and_a_later_one_names_it() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    crate::tenant::control().revoke(person.tenant.id, person.tenant.user_id(ALICE)).unwrap();
+    client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let (later, _) = led_to(&person.opens(1).await).await;
+    client.end().await;
+
+    let other = Person::new();
+    let mut client = other.client().await;
+    client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let (first, headers) = led_to(&other.opens(0).await).await;
+    client.end().await;
+    for (url, prompt, hint) in [(first, Some("select_account"), None), (later, None, Some(ALICE))] {
+        assert_eq!(parameter(&url, "prompt").as_deref(), prompt, "{url}");
+        assert_eq!(parameter(&url, "login_hint").as_deref(), hint, "{url}");
+        assert_eq!(parameter(&url, "response_mode").as_deref(), Some("form_post"));
+        assert_eq!(parameter(&url, "code_challenge_method").as_deref(), Some("S256"));
+        let scope = parameter(&url, "scope").unwrap();
+        assert!(scope.starts_with("openid profile offline_access https://") && scope.contains("/Mail.Read"), "{scope}");
+        for secret in ["state", "nonce", "code_challenge"] {
+            assert_eq!(parameter(&url, secret).unwrap().len(), 43, "{secret}: 32 random bytes");
+        }
+    }
+    assert_eq!(
+        (&headers["cache-control"], &headers["referrer-policy"]),
+        (&"no-store".parse().unwrap(), &"no-referrer".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn a_look_at_a_one_time_address_that_is_no_visit_does_not_use_it_up() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    let address = person.opens(0).await;
+    let looked = reqwest::Client::new().head(&address).send().await.unwrap();
+    assert_eq!(looked.status(), 410);
+    let hosts = format!(
+        "GET /start/x HTTP/1.1\r\nHost: evil.example\r\nHost: {}\r\n\r\n",
+        &address[7..].split('/').next().unwrap()
+    );
+    assert!(raw(&address, &hosts).await.starts_with("HTTP/1.1 4"), "two hosts");
+    assert_eq!(browser().sign_in(&address, ALICE).await.unwrap().status, 200);
+    client.end().await;
+}
+
+/// The answer to bytes that no client would send.
+async fn raw(address: &str, bytes: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let port = reqwest::Url::parse(address).unwrap().port().unwrap();
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let mut answer = [0; 256];
+    let length = stream.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+#[tokio::test]
+async fn tokens_whose_id_token_is_not_the_answer_to_this_sign_in_are_not_taken() {
+    let person = Person::new();
+    let tenant = &person.tenant;
+    let issuer = format!("{}/{}/v2.0", tenant.configuration().entra.authority, tenant.id);
+    for (claim, value) in [
+        ("nonce", json!("another")),
+        ("aud", json!(tenant.server)),
+        ("iss", json!(issuer.replace(&tenant.id.to_string(), &tenant.server.to_string()))),
+        ("tid", json!(tenant.server)),
+        ("exp", json!(1)),
+    ] {
+        let mut client = person.client().await;
+        let number = person.opened().len();
+        let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+        let address = person.opens(number).await;
+        let (url, _) = led_to(&address).await;
+        let mut claims = crate::tenant::control().id_token_claims(tenant.id, tenant.client, ALICE).unwrap();
+        claims.insert("nonce".to_owned(), json!(parameter(&url, "nonce")));
+        claims.insert(claim.to_owned(), value);
+        let id_token = tenant.sign(&json!({}), &json!(claims));
+        let body = json!({
+            "token_type": "Bearer", "access_token": "a", "refresh_token": "r", "expires_in": 3600,
+            "scope": "User.Read Mail.Read", "id_token": id_token,
+        });
+        let matcher = Matcher {
+            tenant: Some(tenant.id),
+            grant_type: Some("authorization_code".to_owned()),
+            ..Matcher::default()
+        };
+        let kind = FaultKind::Status { status: 200, headers: [].into(), body: body.to_string() };
+        crate::tenant::control().inject(Fault { matcher, times: 1, kind }).unwrap();
+        let port = reqwest::Url::parse(&address).unwrap().port().unwrap();
+        let form = [("state", parameter(&url, "state").unwrap()), ("code", "code".to_owned())];
+        let form = form.map(|(name, value)| (name.to_owned(), value));
+        let browser = browser();
+        let shown = browser.show(browser.post(&format!("http://localhost:{port}/"), &form)).await.unwrap();
+        assert_eq!(shown.status, 400, "{claim}: {}", shown.html);
+        let text = error_text(&client.answer(call).await);
+        assert!(text.contains("not the answer to this sign-in"), "{claim}: {text}");
+        client.end().await;
+    }
+    assert!(person.nothing_is_kept());
 }
