@@ -33,6 +33,7 @@ macro_rules! cases {
 cases! {
     "The first call opens Chromium, and answers with the profile of who signs in there" => sign_in::first_call;
     "Without a browser the answer names a command, which signs in for the client" => sign_in::without_browser;
+    "Another user of the machine can neither begin nor end a sign-in, and the person can" => sign_in::other_user;
     "A device code in the answer signs in from any browser" => sign_in::device_code;
     "A cancelled call leaves its sign-in to the next one" => sign_in::cancelled;
     "A closed input ends the server and its sign-in within a second" => sign_in::closed;

@@ -58,6 +58,51 @@ pub(super) async fn without_browser(world: &mut World<'_>) -> anyhow::Result<Evi
     Ok(vec![format!("the answer: {}", answer.text)])
 }
 
+/// A user that every machine has and nobody is.
+const NOBODY: &str = "65534";
+
+pub(super) async fn other_user(world: &mut World<'_>) -> anyhow::Result<Evidence> {
+    // Only root can be somebody else: without it, the person's own part is played alone.
+    let is_root = nix::unistd::geteuid().is_root();
+    let mut session = Session::start(Client::Python, world, &world.server(&["--token-store=memory"])).await?;
+    let call = session.call("get_user_details").await?;
+    let url = world.openings.next().await?;
+    let mut told = vec![];
+    if is_root {
+        let mut home = url.clone();
+        home.set_path("/");
+        for (url, form) in [(&url, None), (&home, Some("state=x&code=y"))] {
+            let status = status_for_nobody(url, form).await?;
+            ensure!(status == "403", "{url} answers {status} to another user");
+            told.push(format!("{}: {status} to user {NOBODY}", url.path().split('/').nth(1).unwrap_or_default()));
+        }
+    }
+    world.sign_in(&url).await?;
+    session.answer(call).await?.is_alices()?;
+    session.close().await?;
+    Ok(told)
+}
+
+/// The HTTP status that another user gets there.
+async fn status_for_nobody(url: &reqwest::Url, form: Option<&str>) -> anyhow::Result<String> {
+    const ASK: &str =
+        r#"exec 3<>"/dev/tcp/127.0.0.1/$1"; printf '%s' "$2" >&3; read -r _ status _ <&3; echo "$status""#;
+    let port = url.port().context("a port")?.to_string();
+    let method = if form.is_some() { "POST" } else { "GET" };
+    let (path, form) = (url.path(), form.unwrap_or_default());
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{form}",
+        form.len()
+    );
+    let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()];
+    let mut command = Command::new("setpriv");
+    command.args(user).args(["bash", "-c", ASK, "bash", &port, &request]).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.context("no answer")??;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 pub(super) async fn device_code(world: &mut World<'_>) -> anyhow::Result<Evidence> {
     let server = world.server(&["--token-store=memory", "--device-code"]);
     let mut session = Session::start(Client::Python, world, &server).await?;
