@@ -1,8 +1,8 @@
 //! The built-in tools for one person: a call that takes a sign-in begins one, waits a while for it, and goes on.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use mcp_entra_policy::built_in_tool;
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const PATIENCE_AFTER_ASKING: Duration = Duration::from_secs(25);
 /// Time between two messages of progress. Some clients count their limit from the last one.
 const PROGRESS: Duration = Duration::from_secs(5);
+/// Time in which no sign-in begins after one that did not help.
+const PAUSE: Duration = Duration::from_secs(60);
 /// The name of the request to the client to open an address.
 const SIGN_IN: &str = "sign_in";
 
@@ -33,6 +35,8 @@ pub(super) struct LocalOffer {
     aliases: BTreeMap<String, String>,
     /// The command by which the person signs in where no browser opens by itself.
     command: String,
+    /// Time of the last sign-in after which the tool asked for another one.
+    in_vain: Mutex<Option<Instant>>,
 }
 
 impl LocalOffer {
@@ -43,7 +47,7 @@ impl LocalOffer {
         aliases: BTreeMap<String, String>,
         command: String,
     ) -> Self {
-        Self { graph, sign_ins, aliases, command }
+        Self { graph, sign_ins, aliases, command, in_vain: Mutex::default() }
     }
 
     /// The call by the tool's own name.
@@ -96,11 +100,17 @@ impl LocalOffer {
                 failed("You are signed in now. This call has changed nothing yet: call again.")
             }
             Some(Ok(())) => match self.graph.call(call).await {
-                // Not a third time: the person would sign in for ever.
-                Reply::SignIn(_, text) => failed(&text),
+                Reply::SignIn(_, text) => {
+                    *self.in_vain() = Some(Instant::now());
+                    failed(&text)
+                }
                 reply => reply,
             },
         }
+    }
+
+    fn in_vain(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.in_vain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn no_browser(&self, error: &std::io::Error) -> String {
@@ -195,6 +205,8 @@ impl Offer for LocalOffer {
     async fn call(&self, call: Call) -> Reply {
         let call = self.by_own_name(call);
         match self.graph.call(call.clone()).await {
+            // A model that calls again and again would have the person sign in for ever.
+            Reply::SignIn(_, text) if self.in_vain().is_some_and(|at| at.elapsed() < PAUSE) => failed(&text),
             Reply::SignIn(sign_in, _) => self.after_sign_in(call, &sign_in).await,
             reply => reply,
         }

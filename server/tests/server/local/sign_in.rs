@@ -240,6 +240,52 @@ async fn a_device_code_is_told_at_once_and_the_call_after_it_is_entered_is_answe
 }
 
 #[tokio::test]
+async fn what_opens_the_browser_has_neither_the_input_nor_the_output_of_the_protocol() {
+    let person = Person::new();
+    person.launcher("echo noise; cat > \"$HOME/input\"; printf '%s\\n' \"$1\" >> \"$HOME/opened\"");
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    assert_eq!(client.ask("ping", json!({})).await["result"], json!({}));
+    assert_eq!(std::fs::read(person.file("input")).unwrap(), b"");
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_sign_in_that_does_not_help_is_not_asked_for_again_at_once() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    let challenge = json!({"access_token": {"nbf": {"essential": true, "value": "1"}}}).to_string();
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, challenge);
+    let header = format!(r#"Bearer error="insufficient_claims", claims="{encoded}""#);
+    let matcher =
+        Matcher { tenant: Some(person.tenant.id), host: Some(entra_emulator::Host::Graph), ..Matcher::default() };
+    let kind = FaultKind::Status {
+        status: 401,
+        headers: [("WWW-Authenticate".to_owned(), header)].into(),
+        body: String::new(),
+    };
+    crate::tenant::control().inject(Fault { matcher, times: 100, kind }).unwrap();
+    let refusal = FaultKind::Aadsts {
+        code: 50076,
+        status: 400,
+        error: "interaction_required".to_owned(),
+        message: "no".to_owned(),
+        suberror: None,
+        claims: Some(r#"{"access_token":{"capolids":{"essential":true,"values":["policy"]}}}"#.to_owned()),
+    };
+    let matcher =
+        Matcher { tenant: Some(person.tenant.id), grant_type: Some("refresh_token".to_owned()), ..Matcher::default() };
+    crate::tenant::control().inject(Fault { matcher, times: 100, kind: refusal }).unwrap();
+    let call = client.send("tools/call", json!({"name": PROFILE, "arguments": {}})).await;
+    assert_eq!(person.signs_in_at(1, ALICE).await.status, 200);
+    let told = error_text(&client.answer(call).await);
+    assert_eq!(error_text(&client.call(PROFILE).await), told);
+    assert_eq!(person.opened().len(), 2, "no third page opens");
+    client.end().await;
+}
+
+#[tokio::test]
 async fn a_cancelled_call_gets_no_answer_and_its_sign_in_goes_on() {
     let person = Person::new();
     let mut client = person.client().await;
