@@ -251,7 +251,12 @@ impl Client {
 
     /// Ends the input, and returns what the program has written to standard error. Its end must be a success.
     pub(crate) async fn end(mut self) -> String {
-        drop(self.stdin.take());
+        self.close();
+        self.ended().await
+    }
+
+    /// The same, once the program ends by itself.
+    pub(crate) async fn ended(mut self) -> String {
         while self.next_message(PATIENCE).await.is_some() {}
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the program ends").unwrap();
         assert!(status.success(), "{status}");

@@ -145,7 +145,7 @@ async fn a_signal_to_stop_ends_the_program_as_the_end_of_its_input_does() {
         assert_eq!(client.ask("ping", json!({})).await["result"], json!({}));
         let id = nix::unistd::Pid::from_raw(client.child.id().unwrap().try_into().unwrap());
         nix::sys::signal::kill(id, signal).unwrap();
-        let log = client.end().await;
+        let log = client.ended().await;
         assert!(log.contains("\"ending\""), "{signal}: {log}");
     }
 }
