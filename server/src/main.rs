@@ -12,7 +12,8 @@ use mcp_entra_server::audit::chain::{self, Verified};
 use mcp_entra_server::entra::FederatedToken;
 use mcp_entra_server::signals::StopSignals;
 use mcp_entra_server::stdio::arguments::{LocalArguments, Mode};
-use mcp_entra_server::stdio::{self, client_config, machine_policy};
+use mcp_entra_server::stdio::machine_policy::{self, MachinePolicy};
+use mcp_entra_server::stdio::{self, client_config};
 use mcp_entra_server::{check, environment, open_files, serve, telemetry};
 
 /// An MCP server that authenticates with Microsoft Entra ID and reaches Microsoft Graph as the signed-in user, without a
@@ -119,7 +120,11 @@ async fn serve(options: serve::Options) -> anyhow::Result<ExitCode> {
 async fn local(arguments: LocalArguments) -> anyhow::Result<ExitCode> {
     environment::refuse_secrets(std::env::vars_os().map(|(name, _)| name))?;
     let mode = arguments.mode();
-    let policy = machine_policy::read(&machine_policy::path())?;
+    let policy = match mode {
+        // Nothing keeps a person from signing out.
+        Mode::SignOut => MachinePolicy::default(),
+        _ => machine_policy::read(&machine_policy::path())?,
+    };
     let settings = arguments.settings(&policy)?;
     match mode {
         Mode::PrintConfig(client) => {

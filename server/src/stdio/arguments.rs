@@ -4,19 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::Args;
-use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool, Cloud, GraphAccess};
+use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool, GraphAccess};
 use url::Url;
 
 use super::client_config::Client;
 use super::machine_policy::{Forbidden, MachinePolicy};
-use super::settings::{self, STORES, Settings};
+use super::settings::{self, CLOUDS, STORES, Settings};
 
 /// Longest name of a tool that every client takes.
 const MAXIMUM_NAME: usize = 64;
-
-/// Clouds by the name that `--cloud` takes.
-const CLOUDS: [(&str, Cloud); 4] =
-    [("public", Cloud::Public), ("usgov", Cloud::USGov), ("usgovdod", Cloud::USGovDoD), ("china", Cloud::China)];
 
 /// Arguments of local mode.
 #[derive(Args, Clone, Debug)]

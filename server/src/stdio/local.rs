@@ -15,7 +15,7 @@ use super::offer::LocalOffer;
 use super::session::Session;
 use super::settings::Settings;
 use super::sign_in::SignIns;
-use super::store::{self, StoreError, StoreKind, TokenStore};
+use super::store::{self, Owner, StoreError, StoreKind, TokenStore};
 use crate::entra::{PublicClient, Registration};
 use crate::graph::{GraphClient, OwnTokens};
 use crate::inputs;
@@ -45,12 +45,13 @@ impl Local {
         };
         let client = PublicClient::new(http.clone(), registration, &settings.graph_url, &settings.scopes);
         let client = client.context("--authority is no address; correct it")?;
-        let folder = match (store::default_folder(), settings.store) {
-            (Some(folder), _) => folder,
-            (None, StoreKind::Memory) => PathBuf::new(),
-            (None, _) => return Err(StoreError::NoFolder.into()),
+        let owner = Owner {
+            authority: settings.authority.clone(),
+            graph_url: settings.graph_url.clone(),
+            tenant: settings.tenant.clone(),
+            client_id: settings.client_id.clone(),
         };
-        let store = TokenStore::new(settings.store, folder, &settings.tenant, &settings.client_id);
+        let store = TokenStore::new(settings.store, folder(store::default_folder(), settings.store)?, owner);
         let session = Session::new(client, settings.scopes.clone(), store);
         let tokens: Arc<dyn OwnTokens> = Arc::new(session.clone());
         let graph = GraphClient::own(http.clone(), &settings.graph_url, tokens)
@@ -108,5 +109,27 @@ impl Local {
             authentication_contexts: BTreeSet::new(),
         };
         Principal::LocalUser(LocalUser { account: Arc::clone(self.session.account()), caller: Arc::new(caller) })
+    }
+}
+
+/// The folder to keep tokens in. Whoever keeps none needs none.
+fn folder(of_the_person: Option<PathBuf>, store: StoreKind) -> Result<PathBuf, StoreError> {
+    match store {
+        StoreKind::Os | StoreKind::File => of_the_person.ok_or(StoreError::NoFolder),
+        StoreKind::Memory => Ok(of_the_person.unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_without_a_home_folder_keeps_tokens_in_memory_alone() {
+        for store in [StoreKind::Os, StoreKind::File] {
+            assert!(matches!(folder(None, store), Err(StoreError::NoFolder)), "{store:?}");
+            assert_eq!(folder(Some("/home/ann".into()), store).unwrap(), PathBuf::from("/home/ann"));
+        }
+        assert_eq!(folder(None, StoreKind::Memory).unwrap(), PathBuf::new());
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::settings::{self, Settings};
+use super::settings::{self, CLOUDS, Settings};
 use super::store::StoreKind;
 
 /// Longest file that is read, in bytes.
@@ -22,7 +22,7 @@ pub struct MachinePolicy {
     /// The file.
     #[serde(skip)]
     path: PathBuf,
-    /// The only tenants, in lower case; absent: any.
+    /// The only tenants, in lower case, each at the addresses of a cloud; absent: any at any address.
     #[serde(deserialize_with = "tenants")]
     tenants: Option<BTreeSet<String>>,
     /// Tokens in a file without encryption.
@@ -116,9 +116,16 @@ impl MachinePolicy {
     /// Refuses settings that are out of bounds.
     pub fn bound(&self, settings: &Settings) -> Result<(), Forbidden> {
         let forbidden = |forbidden, instead| Err(Forbidden { path: self.path.clone(), forbidden, instead });
-        let Settings { tenant, store, device_code, .. } = settings;
-        if self.tenants.as_ref().is_some_and(|tenants| !tenants.contains(tenant)) {
-            return forbidden(format!("the tenant {tenant}"), "name the tenant as the policy does");
+        let Settings { tenant, authority, graph_url, store, device_code, .. } = settings;
+        if let Some(tenants) = &self.tenants {
+            if !tenants.contains(tenant) {
+                return forbidden(format!("the tenant {tenant}"), "name the tenant as the policy does");
+            }
+            // Elsewhere, a tenant of this name is another one.
+            if !CLOUDS.iter().any(|(_, cloud)| cloud.authority() == authority && cloud.graph() == graph_url) {
+                let addresses = format!("the addresses {authority} and {graph_url}, which are not of one cloud");
+                return forbidden(addresses, "leave --authority and --graph-url out");
+            }
         }
         if self.file_store == Rule::Forbidden && *store == StoreKind::File {
             return forbidden("tokens in a plain file".to_owned(), "choose --token-store os or memory");
@@ -176,23 +183,34 @@ mod tests {
         let tools = ["get_user_details".to_owned(), "send_mail".to_owned()].into();
         let writing = Settings { tools, ..settings.clone() };
         let by_guid = Settings { tenant: GUID.into(), ..settings.clone() };
-        let all = [&settings, &in_file, &in_memory, &by_device, &writing, &by_guid];
+        let authority = Settings { authority: "https://login.example".into(), ..settings.clone() };
+        let graph = Settings { graph_url: "https://graph.example".into(), ..settings.clone() };
+        let mixed = Settings { graph_url: Cloud::China.graph().into(), ..settings.clone() };
+        let in_china = Settings { authority: Cloud::China.authority().into(), ..mixed.clone() };
+        let in_dod = Settings {
+            authority: Cloud::USGovDoD.authority().into(),
+            graph_url: Cloud::USGovDoD.graph().into(),
+            ..settings.clone()
+        };
+        let elsewhere = [&authority, &graph, &mixed];
+        let named = [&settings, &in_file, &in_memory, &by_device, &writing, &in_china, &in_dod];
+        let all = [&named[..], &elsewhere, &[&by_guid]].concat();
         let upper = format!("tenants: [{}]", GUID.to_uppercase());
         for (text, refused) in [
             ("{}", &[][..]),
             ("# writes: Forbidden", &[]),
             ("fileStore: Allowed\ndeviceCode: Allowed\nwrites: Allowed", &[]),
-            ("tenants: [Contoso.COM]", &[&by_guid]),
-            (&upper, &[&settings, &in_file, &in_memory, &by_device, &writing]),
+            ("tenants: [Contoso.COM]", &[&elsewhere[..], &[&by_guid]].concat()),
+            (&upper, &[&named[..], &elsewhere].concat()),
             ("tenants: []", &all),
             ("fileStore: Forbidden", &[&in_file]),
             ("deviceCode: Forbidden", &[&by_device]),
             ("writes: Forbidden", &[&writing]),
         ] {
             let policy = read_text(text).unwrap();
-            for settings in all {
+            for settings in &all {
                 let bound = policy.bound(settings);
-                assert_eq!(bound.is_err(), refused.contains(&settings), "{text}: {bound:?}");
+                assert_eq!(bound.is_err(), refused.contains(settings), "{text}: {bound:?}");
                 if let Err(error) = bound {
                     let error = error.to_string();
                     assert!(error.contains("local.yaml") && error.contains("ask the administrator"), "{error}");

@@ -38,6 +38,7 @@ use anyhow::Context;
 use self::arguments::Mode;
 use self::local::Local;
 use self::settings::Settings;
+use self::store::StoreKind;
 use crate::telemetry;
 
 /// Runs local mode: everything but [`Mode::PrintConfig`].
@@ -47,7 +48,9 @@ use crate::telemetry;
 pub async fn run(mode: Mode, settings: Settings) -> anyhow::Result<ExitCode> {
     // Dropped last, so that the last lines are written.
     let _log = telemetry::log_to(file(settings.log_file.as_deref(), "--log-file")?);
-    let local = Local::new(settings)?;
+    // Nothing is kept in memory between starts: whoever signs out means what is on this machine.
+    let store = if mode == Mode::SignOut { StoreKind::default() } else { settings.store };
+    let local = Local::new(Settings { store, ..settings })?;
     let mut out = std::io::stdout();
     let is_well = match mode {
         Mode::Serve => modes::serve(local).await.map(|()| true),

@@ -18,6 +18,8 @@ use crate::signals::StopSignals;
 
 /// Time for the last audit lines to be written.
 const LAST_LINES: Duration = Duration::from_millis(500);
+/// Time to wait for another process, which works on the tokens.
+const SIGN_OUT_PATIENCE: Duration = Duration::from_secs(30);
 /// A little longer than a sign-in is open.
 const SIGN_IN_PATIENCE: Duration = Duration::from_secs(610);
 
@@ -79,7 +81,7 @@ pub(super) async fn sign_in(local: &Local, out: &mut (dyn Write + Send)) -> anyh
 
 /// Deletes what is kept of the person's sign-in.
 pub(super) async fn sign_out(local: &Local, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
-    let text = match local.session.end().await? {
+    let text = match local.session.end(SIGN_OUT_PATIENCE).await? {
         true => "Signed out: the tokens that were kept on this machine are deleted.",
         false => "Nobody was signed in here.",
     };

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 
-use super::store::{KeptAccess, KeptTokens, LockPurpose, StoreError, StoreKind, TokenStore};
+use super::store::{KeptAccess, KeptTokens, Lock, LockPurpose, StoreError, StoreKind, TokenStore};
 use crate::entra::{ClaimsChallenge, GraphToken, PublicClient, PublicClientError, SignIn, SignedIn, StsError};
 use crate::graph::OwnTokens;
 use crate::token::Account;
@@ -53,6 +53,7 @@ struct Held {
 struct Tokens {
     refresh_token: SecretString,
     token: Arc<GraphToken>,
+    issued_at: Timestamp,
     usable_until: Timestamp,
 }
 
@@ -72,6 +73,9 @@ pub(super) enum TakeOverError {
     /// Entra issued no refresh token.
     #[error("Entra issued no refresh token; an administrator consents to offline_access for this app registration")]
     NoRefreshToken,
+    /// The store does not keep it, which the person asked for.
+    #[error("the tokens of the sign-in cannot be kept: {0}")]
+    NotKept(StoreError),
 }
 
 impl Session {
@@ -95,10 +99,10 @@ impl Session {
         &self.0.store
     }
 
-    /// Takes over a sign-in. `replaces`: also in place of a file that cannot be opened.
+    /// Takes over a sign-in. `replaces`: it must be kept, also in place of a file that cannot be opened.
     ///
     /// # Errors
-    /// If another account signed in than that of the session.
+    /// If another account signed in than that of the session, or what must be kept cannot be.
     pub(super) async fn take_over(
         &self,
         signed_in: SignedIn,
@@ -108,7 +112,7 @@ impl Session {
         let inner = &self.0;
         let refresh_token = signed_in.refresh_token.ok_or(TakeOverError::NoRefreshToken)?;
         let mut held = inner.held.lock().await;
-        let _lock = inner.store.lock(LockPurpose::Tokens, PATIENCE).await;
+        let _lock = inner.lock().await;
         // What is kept names the account, even if its tokens are worth nothing any more.
         if let Ok(Some(kept)) = inner.store.read().await {
             inner.account.get_or_init(|| kept.account);
@@ -119,24 +123,35 @@ impl Session {
             return Err(TakeOverError::OtherAccount { before, now });
         }
         held.issued(Tokens::new(refresh_token, signed_in.token, signed_in.life));
-        inner.keep(&mut held, replaces).await;
-        Ok(())
+        match inner.keep(&mut held, replaces).await {
+            Ok(()) => Ok(()),
+            Err(error) if replaces => Err(TakeOverError::NotKept(error)),
+            Err(error) => {
+                inner.tell(&mut held, &error);
+                Ok(())
+            }
+        }
     }
 
-    /// True if another process has kept tokens since then that this one does not have: its person has signed in there.
+    /// True if another process has kept newer tokens than those in memory, which then takes them: its person has signed
+    /// in there.
     pub(super) async fn has_news(&self) -> bool {
         let mut held = self.0.held.lock().await;
         let Ok(Some(kept)) = self.0.store.read().await else { return false };
-        held.differs_from(&kept) && self.0.adopt(&mut held, kept).is_ok()
+        let is_news = held.is_older_than(&kept) && self.0.pin(&kept.account).is_ok();
+        if is_news {
+            held.adopt(&kept);
+        }
+        is_news
     }
 
     /// Forgets the session, here and in the store. Says whether there was anything in the store.
     ///
     /// # Errors
-    /// If the store keeps it.
-    pub(super) async fn end(&self) -> Result<bool, StoreError> {
+    /// If the store keeps it, or another process works on it for longer than `patience`.
+    pub(super) async fn end(&self, patience: Duration) -> Result<bool, StoreError> {
         self.0.held.lock().await.tokens = None;
-        let _lock = self.0.store.lock(LockPurpose::Tokens, PATIENCE).await?;
+        let _lock = self.0.store.lock(LockPurpose::Tokens, patience).await?.ok_or(StoreError::Busy)?;
         self.0.store.delete().await
     }
 
@@ -221,29 +236,36 @@ impl Inner {
 
     /// New tokens, or those that another process has kept meanwhile.
     async fn renew(&self, held: &mut Held, renewal: Renewal) -> Result<Arc<GraphToken>, StsError> {
-        let lock = self.store.lock(LockPurpose::Tokens, PATIENCE).await;
-        if let Err(error) = &lock {
-            self.tell(held, error);
-        }
-        match self.store.read().await {
-            Ok(Some(kept)) if held.differs_from(&kept) => {
-                self.adopt(held, kept)?;
-                let is_enough = matches!(renewal, Renewal::Needed | Renewal::Rejected(None));
-                if let Some(token) = held.usable(&self.scopes).filter(|_| is_enough) {
-                    return Ok(token);
+        let _lock = self.lock().await;
+        let kept = self.store.read().await;
+        match &kept {
+            Ok(Some(kept)) => {
+                self.pin(&kept.account)?;
+                if held.is_older_than(kept) {
+                    held.adopt(kept);
+                    let is_enough = matches!(renewal, Renewal::Needed | Renewal::Rejected(None));
+                    if let Some(token) = held.usable(&self.scopes).filter(|_| is_enough) {
+                        return Ok(token);
+                    }
                 }
             }
-            Ok(Some(_)) => {}
             // The person has signed out, in a terminal.
             Ok(None) if held.is_kept => *held = Held::default(),
             Ok(None) => {}
-            Err(error) => self.tell(held, &error),
+            Err(error) => self.tell(held, error),
         }
         let challenge = match &renewal {
             Renewal::Rejected(challenge) => challenge.as_ref(),
             Renewal::Needed | Renewal::Forced => None,
         };
-        self.refresh(held, challenge).await
+        match (self.refresh(held, challenge).await, kept) {
+            // What seems to be older may be newer: the clock was set back.
+            (Err(error), Ok(Some(kept))) if is_refused(&error) && !held.has(&kept) => {
+                held.adopt(&kept);
+                self.refresh(held, challenge).await
+            }
+            (refreshed, _) => refreshed,
+        }
     }
 
     async fn refresh(&self, held: &mut Held, challenge: Option<&ClaimsChallenge>) -> Result<Arc<GraphToken>, StsError> {
@@ -252,39 +274,37 @@ impl Inner {
         };
         let signed_in = self.client.refresh(&tokens.refresh_token, challenge).await;
         let signed_in = signed_in.map_err(|error| sign_in_needed(error, challenge))?;
-        let is_other = |account: &Account| self.account.get().is_some_and(|pinned| !pinned.is_of(account));
-        if signed_in.account.as_ref().is_some_and(is_other) {
-            return Err(StsError::OtherAccount);
+        if let Some(account) = &signed_in.account {
+            self.pin(account)?;
         }
         let refresh_token = signed_in.refresh_token.unwrap_or_else(|| tokens.refresh_token.clone());
         let token = held.issued(Tokens::new(refresh_token, signed_in.token, signed_in.life));
         tracing::info!("tokens refreshed");
-        self.keep(held, false).await;
+        if let Err(error) = self.keep(held, false).await {
+            self.tell(held, &error);
+        }
         Ok(token)
     }
 
-    /// Takes kept tokens into memory.
-    fn adopt(&self, held: &mut Held, kept: KeptTokens) -> Result<(), StsError> {
-        let KeptTokens { account, refresh_token, access } = kept;
-        if !self.account.get_or_init(|| account.clone()).is_of(&account) {
-            return Err(StsError::OtherAccount);
-        }
-        let access = access.unwrap_or_else(|| KeptAccess {
-            token: SecretString::default(),
-            granted: BTreeSet::new(),
-            usable_until: Timestamp::UNIX_EPOCH,
-        });
-        let token = GraphToken { access_token: access.token, granted: access.granted };
-        held.tokens = Some(Tokens { refresh_token, token: Arc::new(token), usable_until: access.usable_until });
-        held.is_kept = true;
-        Ok(())
+    /// Refuses another account than that of the session.
+    fn pin(&self, account: &Account) -> Result<(), StsError> {
+        let pinned = self.account.get_or_init(|| account.clone());
+        if pinned.is_of(account) { Ok(()) } else { Err(StsError::OtherAccount) }
     }
 
-    /// Keeps what is in memory. If that fails, the session goes on in memory.
-    async fn keep(&self, held: &mut Held, replaces: bool) {
-        let (Some(tokens), Some(account)) = (&held.tokens, self.account.get()) else { return };
+    /// The lock among the processes of the person. Without it the work goes on, which is told.
+    async fn lock(&self) -> Option<Lock> {
+        let lock = self.store.lock(LockPurpose::Tokens, PATIENCE).await;
+        let lock = lock.and_then(|lock| lock.ok_or(StoreError::Busy));
+        lock.inspect_err(|error| tracing::warn!(%error, "two processes may renew the sign-in at once")).ok()
+    }
+
+    /// Keeps what is in memory.
+    async fn keep(&self, held: &mut Held, replaces: bool) -> Result<(), StoreError> {
+        let (Some(tokens), Some(account)) = (&held.tokens, self.account.get()) else { return Ok(()) };
         let kept = KeptTokens {
             account: account.clone(),
+            issued_at: tokens.issued_at,
             refresh_token: tokens.refresh_token.clone(),
             access: Some(KeptAccess {
                 token: tokens.token.access_token.clone(),
@@ -292,14 +312,12 @@ impl Inner {
                 usable_until: tokens.usable_until,
             }),
         };
-        let result = match replaces {
-            true => self.store.replace(&kept).await,
-            false => self.store.write(&kept).await,
-        };
-        match result {
-            Ok(()) => held.is_kept = self.store.kind() != StoreKind::Memory,
-            Err(error) => self.tell(held, &error),
+        match replaces {
+            true => self.store.replace(&kept).await?,
+            false => self.store.write(&kept).await?,
         }
+        held.is_kept = self.store.kind() != StoreKind::Memory;
+        Ok(())
     }
 
     /// Tells once that tokens are in memory alone.
@@ -335,9 +353,30 @@ impl Held {
         (is_enough && Timestamp::now() < tokens.usable_until).then(|| Arc::clone(&tokens.token))
     }
 
-    /// True unless these are the tokens in memory.
-    fn differs_from(&self, kept: &KeptTokens) -> bool {
-        self.tokens.as_ref().is_none_or(|tokens| !tokens.are(kept))
+    /// True if the kept tokens were issued later than those in memory, or there are none in memory.
+    fn is_older_than(&self, kept: &KeptTokens) -> bool {
+        self.tokens.as_ref().is_none_or(|tokens| tokens.issued_at < kept.issued_at)
+    }
+
+    /// True if the refresh token in memory is the one that is kept.
+    fn has(&self, kept: &KeptTokens) -> bool {
+        let held = self.tokens.as_ref().map(|tokens| tokens.refresh_token.expose_secret());
+        held == Some(kept.refresh_token.expose_secret())
+    }
+
+    /// Takes kept tokens into memory.
+    fn adopt(&mut self, kept: &KeptTokens) {
+        let (token, granted, usable_until) = match &kept.access {
+            Some(access) => (access.token.clone(), access.granted.clone(), access.usable_until),
+            None => (SecretString::default(), BTreeSet::new(), Timestamp::UNIX_EPOCH),
+        };
+        self.tokens = Some(Tokens {
+            refresh_token: kept.refresh_token.clone(),
+            token: Arc::new(GraphToken { access_token: token, granted }),
+            issued_at: kept.issued_at,
+            usable_until,
+        });
+        self.is_kept = true;
     }
 
     /// Takes tokens that were issued now.
@@ -359,20 +398,23 @@ impl Tokens {
     fn new(refresh_token: SecretString, token: GraphToken, life: Duration) -> Self {
         let usable = life.saturating_sub(MARGIN.min(life / 4));
         let usable = SignedDuration::try_from(usable).unwrap_or(SignedDuration::MAX);
-        let usable_until = Timestamp::now().checked_add(usable).unwrap_or(Timestamp::MAX);
-        Self { refresh_token, token: Arc::new(token), usable_until }
-    }
-
-    /// True if these tokens are the ones that are kept.
-    fn are(&self, kept: &KeptTokens) -> bool {
-        let access = kept.access.as_ref().map(|access| access.token.expose_secret());
-        self.refresh_token.expose_secret() == kept.refresh_token.expose_secret()
-            && access == Some(self.token.access_token.expose_secret())
+        let issued_at = Timestamp::now();
+        let usable_until = issued_at.checked_add(usable).unwrap_or(Timestamp::MAX);
+        Self { refresh_token, token: Arc::new(token), issued_at, usable_until }
     }
 }
 
 fn sign_in_for(challenge: Option<&ClaimsChallenge>) -> SignIn {
     challenge.map_or(SignIn::Anew, |challenge| SignIn::Satisfying(challenge.clone()))
+}
+
+/// True if Entra takes the refresh token no more.
+fn is_refused(error: &StsError) -> bool {
+    let refusal = match error {
+        StsError::SignInNeeded { refusal, .. } => refusal.as_ref(),
+        _ => None,
+    };
+    refusal.is_some_and(|refusal| refusal.error == "invalid_grant")
 }
 
 /// Entra's refusal of a refresh. If it says that a person must act, they sign in, whatever the code: Entra's page then
@@ -393,3 +435,6 @@ fn sign_in_needed(error: PublicClientError, challenge: Option<&ClaimsChallenge>)
     };
     StsError::SignInNeeded { sign_in, refusal: Some(refusal) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,10 @@ const MAXIMUM_DOMAIN: usize = 253;
 /// Longest label of a domain.
 const MAXIMUM_LABEL: usize = 63;
 
+/// Clouds by the name that `--cloud` takes.
+pub(super) const CLOUDS: [(&str, Cloud); 4] =
+    [("public", Cloud::Public), ("usgov", Cloud::USGov), ("usgovdod", Cloud::USGovDoD), ("china", Cloud::China)];
+
 /// Kinds of stores by the name that `--token-store` takes.
 pub(super) const STORES: [(&str, StoreKind); 3] =
     [("os", StoreKind::Os), ("file", StoreKind::File), ("memory", StoreKind::Memory)];

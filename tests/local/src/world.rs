@@ -52,6 +52,26 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
+    /// The same on a machine with this policy. Its path is fixed, so that a namespace has another `/etc`, which takes root
+    /// or user namespaces.
+    pub(crate) fn with_policy(self, world: &World<'_>, policy: &str) -> anyhow::Result<Self> {
+        const SCRIPT: &str = r#"
+            [ "$(id -u)" = 0 ] || user=--map-root-user
+            exec unshare $user --mount sh -c '
+                mount -t tmpfs tmpfs /etc && mkdir /etc/mcp-entra && cp "$1" /etc/mcp-entra/local.yaml || exit 70
+                shift
+                exec env PATH="$PERSONS_PATH" "$@"' sh "$@"
+        "#;
+        let file = world.file("local.yaml");
+        fs::write(&file, policy)?;
+        let mut environment = self.environment;
+        let persons = environment.insert("PATH", std::env::var("PATH")?);
+        environment.insert("PERSONS_PATH", persons.unwrap_or_default());
+        let named = [&file, &self.program].map(|path| path.display().to_string());
+        let start = ["-c", SCRIPT, "sh"].map(str::to_owned).into_iter().chain(named);
+        Ok(Self { program: "/bin/sh".into(), arguments: start.chain(self.arguments).collect(), environment })
+    }
+
     /// Starts it outside of any client.
     pub(crate) fn spawn(&self) -> anyhow::Result<Child> {
         Command::new(&self.program)

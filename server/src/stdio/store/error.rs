@@ -42,6 +42,9 @@ pub enum StoreError {
         /// The failure.
         source: io::Error,
     },
+    /// Another process of this person holds the lock for too long.
+    #[error("another process of this program works on the tokens; end the MCP clients that run it, and try again")]
+    Busy,
     /// The operating system names no folder for this person's files.
     #[error("there is no home folder to keep tokens in; set HOME, or start with `--token-store memory`")]
     NoFolder,
@@ -71,6 +74,11 @@ pub enum NotOpenable {
     /// A format that a later version of this program writes.
     #[error("a newer version of this program wrote it; update this program")]
     Newer,
+    /// The tokens of another owner.
+    #[error(
+        "it holds tokens for another tenant, client, Entra or Graph; `--sign-in` replaces it, `--sign-out` deletes it"
+    )]
+    OtherOwner,
     /// The secure store of the operating system has no key for it.
     #[error(
         "the secure store of the operating system has no key for it; `--sign-in` replaces the file, `--sign-out` \

@@ -4,13 +4,11 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::LockPurpose;
 use super::error::{NotOpenable, StoreError};
-use super::private;
+use super::{LockPurpose, StoreKind, private};
 
 /// Most bytes of a file. Caches of real accounts reach 6.5 kB.
 const LARGEST: usize = 256 * 1024;
@@ -28,11 +26,9 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Files of a tenant's client. Names are hashes: any tenant and client id has one, and no two the same.
-    pub(super) fn new(folder: PathBuf, tenant: &str, client_id: &str, extension: &str) -> Self {
-        let mut stem = hex::encode(Sha256::digest(format!("{tenant}\n{client_id}")));
-        stem.truncate(32);
-        let tokens = folder.join(format!("{stem}.{extension}"));
+    /// Files whose names begin with this stem, for a store of this kind.
+    pub(super) fn new(folder: PathBuf, stem: String, kind: StoreKind) -> Self {
+        let tokens = folder.join(format!("{stem}.{}", extension(kind)));
         Self { folder, stem, tokens }
     }
 
@@ -78,11 +74,12 @@ impl Files {
         Ok(())
     }
 
-    /// Deletes the file of tokens, and what killed processes have left. Says whether there was a file of tokens.
-    pub(super) fn delete(&self) -> Result<bool, StoreError> {
-        let deleted = delete_file(&self.tokens);
+    /// Deletes the files of tokens of every kind, and what killed processes have left. Says which there were.
+    pub(super) fn delete(&self) -> Result<Deleted, StoreError> {
+        let delete = |kind| delete_file(&self.folder.join(format!("{}.{}", self.stem, extension(kind))));
+        let (encrypted, plain) = (delete(StoreKind::Os), delete(StoreKind::File));
         self.delete_unfinished()?;
-        deleted
+        Ok(Deleted { encrypted: encrypted?, plain: plain? })
     }
 
     /// Writes a file and deletes it.
@@ -132,6 +129,16 @@ impl Files {
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(&self.stem));
         name.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".tmp"))
     }
+}
+
+/// Files of tokens that there were.
+pub(super) struct Deleted {
+    pub(super) encrypted: bool,
+    pub(super) plain: bool,
+}
+
+fn extension(kind: StoreKind) -> &'static str {
+    if kind == StoreKind::Os { "sealed" } else { "json" }
 }
 
 /// A file that is not in its place yet. It is deleted at the end, unless it was renamed before.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::error::{NotOpenable, StoreError};
-use super::{Account, KeptAccess, KeptTokens};
+use super::{Account, KeptAccess, KeptTokens, Owner};
 
 const VERSION: u32 = 1;
 
@@ -24,9 +24,11 @@ struct Versioned {
 #[derive(Serialize, Deserialize)]
 struct Written<'a> {
     version: u32,
+    owner: Cow<'a, Owner>,
     tenant_id: Cow<'a, str>,
     object_id: Cow<'a, str>,
     username: Cow<'a, str>,
+    issued_at: Timestamp,
     #[serde(borrow)]
     refresh_token: Cow<'a, str>,
     #[serde(borrow)]
@@ -41,8 +43,8 @@ struct WrittenAccess<'a> {
     usable_until: Timestamp,
 }
 
-/// Returns tokens as JSON.
-pub(super) fn to_json(tokens: &KeptTokens) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+/// Returns tokens of this owner as JSON.
+pub(super) fn to_json(owner: &Owner, tokens: &KeptTokens) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let access = tokens.access.as_ref().map(|access| WrittenAccess {
         token: Cow::Borrowed(access.token.expose_secret()),
         granted: Cow::Borrowed(&access.granted),
@@ -50,9 +52,11 @@ pub(super) fn to_json(tokens: &KeptTokens) -> Result<Zeroizing<Vec<u8>>, StoreEr
     });
     let written = Written {
         version: VERSION,
+        owner: Cow::Borrowed(owner),
         tenant_id: Cow::Borrowed(&tokens.account.tenant_id),
         object_id: Cow::Borrowed(&tokens.account.object_id),
         username: Cow::Borrowed(&tokens.account.username),
+        issued_at: tokens.issued_at,
         refresh_token: Cow::Borrowed(tokens.refresh_token.expose_secret()),
         access,
     };
@@ -62,8 +66,8 @@ pub(super) fn to_json(tokens: &KeptTokens) -> Result<Zeroizing<Vec<u8>>, StoreEr
     Ok(json)
 }
 
-/// Returns the tokens of a JSON text. The parser's errors may quote a token, so they are not kept.
-pub(super) fn from_json(json: &[u8]) -> Result<KeptTokens, NotOpenable> {
+/// Returns the tokens of a JSON text, which must be this owner's. The parser's errors may quote a token, so they are not kept.
+pub(super) fn from_json(owner: &Owner, json: &[u8]) -> Result<KeptTokens, NotOpenable> {
     let Versioned { version } = serde_json::from_slice(json).map_err(|_| NotOpenable::Damaged)?;
     match version {
         VERSION => {}
@@ -71,12 +75,16 @@ pub(super) fn from_json(json: &[u8]) -> Result<KeptTokens, NotOpenable> {
         _ => return Err(NotOpenable::Newer),
     }
     let written: Written<'_> = serde_json::from_slice(json).map_err(|_| NotOpenable::Damaged)?;
+    if *written.owner != *owner {
+        return Err(NotOpenable::OtherOwner);
+    }
     Ok(KeptTokens {
         account: Account {
             tenant_id: written.tenant_id.into_owned(),
             object_id: written.object_id.into_owned(),
             username: written.username.into_owned(),
         },
+        issued_at: written.issued_at,
         refresh_token: SecretString::from(&*written.refresh_token),
         access: written.access.map(|access| KeptAccess {
             token: SecretString::from(&*access.token),

@@ -9,7 +9,7 @@ use super::error::StoreError;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos", windows)), path = "key_nowhere.rs")]
 mod os;
 
-/// First part of the name of each key. The second, the user, is `<tenant>/<client id>`.
+/// First part of the name of each key. The second, the user, is `<tenant>/<hash of the owner>`.
 const SERVICE: &str = "mcp-entra";
 
 /// The store of keys.

@@ -8,6 +8,7 @@ mod files;
 mod format;
 mod key;
 mod lock;
+mod owner;
 #[cfg_attr(unix, path = "private_unix.rs")]
 #[cfg_attr(not(unix), path = "private_windows.rs")]
 mod private;
@@ -28,10 +29,11 @@ use zeroize::Zeroizing;
 
 pub use error::{NotOpenable, StoreError};
 pub use lock::{Lock, LockPurpose};
+pub use owner::Owner;
 
-use files::Files;
+use files::{Deleted, Files};
 use key::KeySource;
-use sealed::{Key, Owner};
+use sealed::Key;
 
 use crate::token::Account;
 
@@ -52,6 +54,8 @@ pub enum StoreKind {
 pub struct KeptTokens {
     /// The account.
     pub account: Account,
+    /// Time at which they were issued, by the clock of this machine.
+    pub issued_at: Timestamp,
     /// The refresh token that was issued last.
     pub refresh_token: SecretString,
     /// The access token that was issued last, if any.
@@ -69,27 +73,19 @@ pub struct KeptAccess {
     pub usable_until: Timestamp,
 }
 
-/// The tokens of one client in one tenant.
+/// The tokens of one owner.
 #[derive(Clone)]
 pub struct TokenStore {
     kind: StoreKind,
-    tenant: String,
-    client_id: String,
+    owner: Owner,
     files: Files,
     keys: KeySource,
 }
 
 impl TokenStore {
-    /// The store of a client. Nothing is read or written yet.
-    pub fn new(kind: StoreKind, folder: PathBuf, tenant: &str, client_id: &str) -> Self {
-        let extension = if kind == StoreKind::Os { "sealed" } else { "json" };
-        Self {
-            kind,
-            tenant: tenant.to_owned(),
-            client_id: client_id.to_owned(),
-            files: Files::new(folder, tenant, client_id, extension),
-            keys: KeySource::Os,
-        }
+    /// The store of an owner. Nothing is read or written yet.
+    pub fn new(kind: StoreKind, folder: PathBuf, owner: Owner) -> Self {
+        Self { kind, files: Files::new(folder, owner.stem(), kind), owner, keys: KeySource::Os }
     }
 
     /// The place in which tokens are kept.
@@ -123,37 +119,35 @@ impl TokenStore {
         self.keep(tokens, key).await
     }
 
-    /// Keeps tokens in place of whatever is there, even a file that cannot be opened. The caller holds the lock for tokens.
+    /// Keeps tokens in place of what is there, even a file that cannot be opened. The caller holds the lock for tokens.
     ///
     /// # Errors
-    /// If the tokens cannot be written.
+    /// If a newer program wrote the file, or it cannot be read. If the tokens cannot be written.
     pub async fn replace(&self, tokens: &KeptTokens) -> Result<(), StoreError> {
         if self.kind == StoreKind::Memory {
             return Ok(());
         }
         let key = self.key().await?;
+        self.may_replace(key.as_ref()).await?;
         self.keep(tokens, key).await
     }
 
-    /// Deletes the tokens and their key. Says whether there was any of them. The caller holds the lock for tokens.
+    /// Deletes the tokens of the owner and their key, whatever kind of store keeps them. Says whether there was any of
+    /// them. The caller holds the lock for tokens.
     ///
     /// # Errors
-    /// If one of them stays. The other is deleted all the same.
+    /// If one of them stays. The others are deleted all the same.
     pub async fn delete(&self) -> Result<bool, StoreError> {
-        if self.kind == StoreKind::Memory {
-            return Ok(false);
-        }
         let files = self.files.clone();
-        let file = blocking(move || files.delete()).await;
-        if self.kind == StoreKind::File {
-            return file;
-        }
-        let key = self.keys.delete(&self.user()).await;
-        match (file, key) {
-            (Ok(file), Ok(key)) => Ok(file || key),
-            (Err(error), _) => Err(error),
-            (Ok(_), Err(StoreError::NoKeyStore(why))) => Err(StoreError::KeyStays(why)),
-            (Ok(_), Err(error)) => Err(error),
+        let files = blocking(move || files.delete()).await;
+        let key = self.keys.delete(&self.owner.key_name()).await;
+        let Deleted { encrypted, plain } = files?;
+        match key {
+            Ok(key) => Ok(encrypted || plain || key),
+            Err(StoreError::NoKeyStore(why)) if encrypted => Err(StoreError::KeyStays(why)),
+            // Nothing shows that there was a key.
+            Err(StoreError::NoKeyStore(_)) => Ok(plain),
+            Err(error) => Err(error),
         }
     }
 
@@ -183,6 +177,7 @@ impl TokenStore {
         if is_encrypted {
             self.probe_keys().await?;
         }
+        self.may_replace(self.key().await?.as_ref()).await?;
         let files = self.files.clone();
         blocking(move || files.probe()).await?;
         let path = self.files.tokens().display();
@@ -198,7 +193,7 @@ impl TokenStore {
         if self.kind != StoreKind::Os {
             return Ok(None);
         }
-        let text = self.keys.get(&self.user()).await?;
+        let text = self.keys.get(&self.owner.key_name()).await?;
         Ok(text.and_then(|text| Key::from_text(&text)))
     }
 
@@ -207,22 +202,31 @@ impl TokenStore {
         let files = self.files.clone();
         let Some(content) = blocking(move || files.read()).await? else { return Ok(None) };
         let opened = if self.kind == StoreKind::Os {
-            sealed::open(key, self.owner(), &content).and_then(|text| format::from_json(&text))
+            sealed::open(key, &self.owner, &content).and_then(|text| format::from_json(&self.owner, &text))
         } else {
-            format::from_json(&content)
+            format::from_json(&self.owner, &content)
         };
         opened.map(Some).map_err(|why| StoreError::NotOpenable { path: self.files.tokens().to_owned(), why })
     }
 
+    /// Refuses a file that no sign-in may replace.
+    async fn may_replace(&self, key: Option<&Key>) -> Result<(), StoreError> {
+        match self.open(key).await {
+            Err(StoreError::NotOpenable { why, .. }) if why != NotOpenable::Newer => Ok(()),
+            Ok(_) | Err(StoreError::Insecure { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes the file, encrypted with a key or a new one if it is to be.
     async fn keep(&self, tokens: &KeptTokens, key: Option<Key>) -> Result<(), StoreError> {
-        let mut content = format::to_json(tokens)?;
+        let mut content = format::to_json(&self.owner, tokens)?;
         if self.kind == StoreKind::Os {
             let key = match key {
                 Some(key) => key,
                 None => self.new_key().await?,
             };
-            content = Zeroizing::new(sealed::seal(&key, self.owner(), content)?);
+            content = Zeroizing::new(sealed::seal(&key, &self.owner, content)?);
         }
         let files = self.files.clone();
         blocking(move || files.write(&content)).await
@@ -230,13 +234,13 @@ impl TokenStore {
 
     async fn new_key(&self) -> Result<Key, StoreError> {
         let key = Key::random()?;
-        self.keys.set(&self.user(), key.to_text()).await?;
+        self.keys.set(&self.owner.key_name(), key.to_text()).await?;
         Ok(key)
     }
 
     /// Keeps, reads and deletes a key under a name that nobody else uses.
     async fn probe_keys(&self) -> Result<(), StoreError> {
-        let name = format!("{} (probe {})", self.user(), Uuid::new_v4());
+        let name = format!("{} (probe {})", self.owner.key_name(), Uuid::new_v4());
         let text = Key::random()?.to_text();
         self.keys.set(&name, text.clone()).await?;
         let read = self.keys.get(&name).await;
@@ -245,15 +249,6 @@ impl TokenStore {
             Some(read) if *read == *text.as_bytes() => Ok(()),
             _ => Err(StoreError::NoKeyStore("it does not return what it takes; restart it".to_owned())),
         }
-    }
-
-    /// The name of the key.
-    fn user(&self) -> String {
-        format!("{}/{}", self.tenant, self.client_id)
-    }
-
-    fn owner(&self) -> Owner<'_> {
-        Owner { tenant: &self.tenant, client_id: &self.client_id }
     }
 }
 

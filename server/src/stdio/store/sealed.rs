@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::Owner;
 use super::error::{NotOpenable, StoreError};
 
 /// First bytes of each version of the format. The version follows in one byte.
@@ -38,33 +39,24 @@ impl Key {
     }
 }
 
-/// Owner of a file: a file opens for its owner alone.
-#[derive(Clone, Copy)]
-pub(super) struct Owner<'a> {
-    pub(super) tenant: &'a str,
-    pub(super) client_id: &'a str,
-}
-
-impl Owner<'_> {
-    /// The associated data. A line feed separates, since neither tenant nor client id has one.
-    fn associated_data(self) -> Aad<Vec<u8>> {
-        Aad::from([MAGIC, &[VERSION], self.tenant.as_bytes(), b"\n", self.client_id.as_bytes()].concat())
-    }
+/// The associated data: a file opens for its owner alone.
+fn associated_data(owner: &Owner) -> Aad<Vec<u8>> {
+    Aad::from([MAGIC, &[VERSION], owner.text().as_bytes()].concat())
 }
 
 /// Returns the content of an encrypted file.
-pub(super) fn seal(key: &Key, owner: Owner<'_>, mut text: Zeroizing<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
+pub(super) fn seal(key: &Key, owner: &Owner, mut text: Zeroizing<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
     // With room for the tag, lest the text leave a copy in memory.
     text.reserve(AES_256_GCM.tag_len());
     let nonce = key
         .cipher()
-        .and_then(|cipher| cipher.seal_in_place_append_tag(owner.associated_data(), &mut *text))
+        .and_then(|cipher| cipher.seal_in_place_append_tag(associated_data(owner), &mut *text))
         .map_err(|_| StoreError::Defect("the encryption failed"))?;
     Ok([MAGIC, &[VERSION], nonce.as_ref(), &text].concat())
 }
 
 /// Returns the text of an encrypted file.
-pub(super) fn open(key: Option<&Key>, owner: Owner<'_>, content: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotOpenable> {
+pub(super) fn open(key: Option<&Key>, owner: &Owner, content: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotOpenable> {
     let (version, rest) = content.strip_prefix(MAGIC).and_then(<[u8]>::split_first).ok_or(NotOpenable::Damaged)?;
     match *version {
         VERSION => {}
@@ -78,7 +70,7 @@ pub(super) fn open(key: Option<&Key>, owner: Owner<'_>, content: &[u8]) -> Resul
         .cipher()
         .and_then(|cipher| {
             let nonce = Nonce::assume_unique_for_key(*nonce);
-            cipher.open_in_place(nonce, owner.associated_data(), &mut text).map(|text| text.len())
+            cipher.open_in_place(nonce, associated_data(owner), &mut text).map(|text| text.len())
         })
         .map_err(|_| NotOpenable::WrongKey)?;
     text.truncate(length);
@@ -87,19 +79,18 @@ pub(super) fn open(key: Option<&Key>, owner: Owner<'_>, content: &[u8]) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::{Key, MAGIC, NotOpenable, Owner, Zeroizing, open, seal};
-
-    const OWNER: Owner<'_> = Owner { tenant: "contoso.example", client_id: "client" };
+    use super::super::tests::fixtures::{others, owner};
+    use super::{Key, MAGIC, NotOpenable, Zeroizing, open, seal};
 
     fn sealed(key: &Key) -> Vec<u8> {
-        seal(key, OWNER, Zeroizing::new(b"text".to_vec())).unwrap()
+        seal(key, &owner(), Zeroizing::new(b"text".to_vec())).unwrap()
     }
 
     #[test]
     fn no_flipped_bit_goes_unnoticed() {
         let key = Key::random().unwrap();
         let content = sealed(&key);
-        assert_eq!(**open(Some(&key), OWNER, &content).unwrap(), *b"text");
+        assert_eq!(**open(Some(&key), &owner(), &content).unwrap(), *b"text");
         for at in 0..content.len() {
             for bit in 0..8 {
                 let mut flipped = content.clone();
@@ -110,7 +101,7 @@ mod tests {
                     at if at == MAGIC.len() => NotOpenable::Newer,
                     _ => NotOpenable::WrongKey,
                 };
-                assert_eq!(open(Some(&key), OWNER, &flipped).err(), Some(expected), "bit {bit} of byte {at}");
+                assert_eq!(open(Some(&key), &owner(), &flipped).err(), Some(expected), "bit {bit} of byte {at}");
             }
         }
     }
@@ -120,21 +111,18 @@ mod tests {
         let key = Key::random().unwrap();
         let content = sealed(&key);
         for length in 0..content.len() {
-            assert!(open(Some(&key), OWNER, &content[..length]).is_err(), "{length}");
+            assert!(open(Some(&key), &owner(), &content[..length]).is_err(), "{length}");
         }
         let longer = [content.as_slice(), b"\0"].concat();
-        assert_eq!(open(Some(&key), OWNER, &longer).err(), Some(NotOpenable::WrongKey));
+        assert_eq!(open(Some(&key), &owner(), &longer).err(), Some(NotOpenable::WrongKey));
     }
 
     #[test]
     fn a_file_opens_for_its_owner_alone() {
         let key = Key::random().unwrap();
         let content = sealed(&key);
-        for (tenant, client_id) in
-            [("contoso.exampl", "client"), ("contoso.example", "clien"), ("contoso.exampleclient", "")]
-        {
-            let other = Owner { tenant, client_id };
-            assert_eq!(open(Some(&key), other, &content).err(), Some(NotOpenable::WrongKey), "{tenant} {client_id}");
+        for other in others() {
+            assert_eq!(open(Some(&key), &other, &content).err(), Some(NotOpenable::WrongKey), "{other:?}");
         }
     }
 

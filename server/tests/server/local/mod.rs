@@ -1,6 +1,7 @@
 //! Local mode: the program as the child of an MCP client, before an emulated Entra.
 
 mod docs;
+mod kept;
 mod person;
 mod protocol;
 mod session;

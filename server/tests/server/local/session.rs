@@ -1,16 +1,16 @@
 //! The session: tokens that outlive the process, are renewed in silence, and end when Entra or the person says so.
 
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::person::{PROFILE, Person, assert_profile, browser, error_text};
 use crate::harness::{PATIENCE, eventually};
 use crate::tenant::{ALICE, control};
 
-const REFRESH: &str = "refresh_token";
+pub(super) const REFRESH: &str = "refresh_token";
 
 /// Lets the next requests of this person's program to the token endpoint fail in this way.
-fn fail(person: &Person, times: u32, kind: FaultKind) {
+pub(super) fn fail(person: &Person, times: u32, kind: FaultKind) {
     let matcher = Matcher {
         tenant: Some(person.tenant.id),
         host: Some(Host::Authority),
@@ -20,7 +20,7 @@ fn fail(person: &Person, times: u32, kind: FaultKind) {
     control().inject(Fault { matcher, times, kind }).unwrap();
 }
 
-fn refused(error: &str, code: u32) -> FaultKind {
+pub(super) fn refused(error: &str, code: u32) -> FaultKind {
     FaultKind::Aadsts {
         code,
         status: 400,
@@ -348,45 +348,4 @@ async fn the_doctor_says_line_by_line_what_works_and_what_to_do_about_what_does_
     assert!(!ok && text.contains("FAIL  registration: ") && text.contains("http://localhost"), "{text}");
     let (ok, text) = doctor(&["--graph-url", "https://localhost:9"]).await;
     assert!(!ok && text.contains("FAIL  graph: "), "{text}");
-}
-
-impl Person {
-    /// The files in which something of this person's is kept, but for locks.
-    fn kept_files(&self) -> Vec<std::path::PathBuf> {
-        let folder = self.file(".local/share/mcp-entra");
-        let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
-        let paths = entries.map(|entry| entry.unwrap().path());
-        paths.filter(|path| path.extension().is_none_or(|extension| extension != "lock")).collect()
-    }
-
-    /// True while a process refreshes.
-    fn is_locked(&self) -> bool {
-        let folder = std::fs::read_dir(self.file(".local/share/mcp-entra")).unwrap();
-        let mut locks = folder.map(|entry| entry.unwrap().path()).filter(|path| {
-            let name = path.file_name().unwrap().to_str().unwrap();
-            name.ends_with(".lock") && !name.ends_with(".sign-in.lock")
-        });
-        locks.any(|path| std::fs::File::open(path).unwrap().try_lock().is_err())
-    }
-
-    /// True if nothing of this person's is kept.
-    pub(super) fn nothing_is_kept(&self) -> bool {
-        self.kept_files().is_empty()
-    }
-
-    fn kept_file(&self) -> std::path::PathBuf {
-        self.kept_files().pop().expect("something is kept")
-    }
-
-    /// The tokens that are kept.
-    pub(super) fn kept(&self) -> Value {
-        serde_json::from_slice(&std::fs::read(self.kept_file()).unwrap()).unwrap()
-    }
-
-    /// Lets the kept access token be one that has expired.
-    fn expire(&self) {
-        let mut kept = self.kept();
-        kept["access"]["usable_until"] = json!("2020-01-01T00:00:00Z");
-        std::fs::write(self.kept_file(), kept.to_string()).unwrap();
-    }
 }

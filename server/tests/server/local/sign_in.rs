@@ -471,5 +471,5 @@ async fn tokens_whose_id_token_is_not_the_answer_to_this_sign_in_are_not_taken()
         assert!(text.contains("not the answer to this sign-in"), "{claim}: {text}");
         client.end().await;
     }
-    assert!(person.nothing_is_kept());
+    assert!(person.kept_files().is_empty());
 }

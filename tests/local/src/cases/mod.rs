@@ -48,5 +48,6 @@ cases! {
     "The Inspector's command line lists and calls" => clients::inspector;
     "--doctor finds all well before and after the sign-in, and what is not well" => modes::doctor;
     "--sign-out makes the next call sign in again" => modes::sign_out;
+    "The policy of the machine bounds every mode but --sign-out" => modes::policy;
     "--print-config prints a command that starts the same server" => modes::print_config;
 }

@@ -62,6 +62,31 @@ pub(super) async fn sign_out(world: &mut World<'_>) -> anyhow::Result<Evidence> 
     Ok(said.lines().map(str::to_owned).collect())
 }
 
+pub(super) async fn policy(world: &mut World<'_>) -> anyhow::Result<Evidence> {
+    let mut session = Session::start(Client::Python, world, &world.server(&[FILE])).await?;
+    signed_in_call(world, &mut session).await?;
+    session.close().await?;
+    let forbidden = "fileStore: Forbidden";
+    // Without a network: the names of hosts are in the `/etc` that is not there.
+    let neighbour = world.unrecorded(&[FILE, "--print-config=cursor"]).with_policy(world, "fileStore: Allowed")?;
+    printed(&neighbour.run().await?)?;
+    let mut said = vec![];
+    for arguments in [&[FILE][..], &[FILE, "--sign-in"], &[FILE, "--doctor"], &[FILE, "--print-config=cursor"]] {
+        let output = world.unrecorded(arguments).with_policy(world, forbidden)?.run().await?;
+        let text = String::from_utf8(output.stderr)?;
+        let is_refused = !output.status.success() && text.contains("/etc/mcp-entra/local.yaml");
+        ensure!(is_refused && output.stdout.is_empty(), "{arguments:?}: {}: {text}", output.status);
+        said = text.lines().map(str::to_owned).collect();
+    }
+    for (policy, answer) in [(forbidden, "Signed out"), ("no: policy", "Nobody was signed in")] {
+        let signed_out = world.unrecorded(&[FILE, "--sign-out"]).with_policy(world, policy)?.run().await?;
+        let told = printed(&signed_out)?;
+        ensure!(told.starts_with(answer), "{policy}: {told}");
+    }
+    world.expect(1, 1)?;
+    Ok(said)
+}
+
 pub(super) async fn print_config(world: &mut World<'_>) -> anyhow::Result<Evidence> {
     let own = world.unrecorded(&[FILE]);
     let printed = printed(&world.unrecorded(&[FILE, "--print-config=vscode"]).run().await?)?;

@@ -11,10 +11,34 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use super::super::key::KeySource;
-use super::super::{Account, KeptAccess, KeptTokens, StoreError, StoreKind, TokenStore};
+use super::super::{Account, KeptAccess, KeptTokens, Owner, StoreError, StoreKind, TokenStore};
 
-pub(in crate::stdio::store) const TENANT: &str = "contoso.example";
-pub(in crate::stdio::store) const CLIENT: &str = "11111111-1111-1111-1111-111111111111";
+/// The owner of the stores of most tests.
+pub(in crate::stdio::store) fn owner() -> Owner {
+    Owner {
+        authority: "https://login.example".to_owned(),
+        graph_url: "https://graph.example".to_owned(),
+        tenant: "contoso.example".to_owned(),
+        client_id: "11111111-1111-1111-1111-111111111111".to_owned(),
+    }
+}
+
+/// Owners that differ in one part, and one whose parts are cut in another place.
+pub(in crate::stdio::store) fn others() -> [Owner; 5] {
+    let Owner { tenant, client_id, .. } = owner();
+    [
+        fabrikam(),
+        Owner { client_id: "99999999-9999-9999-9999-999999999999".to_owned(), ..owner() },
+        Owner { authority: "https://login.example:8443".to_owned(), ..owner() },
+        Owner { graph_url: "https://graph.example:8443".to_owned(), ..owner() },
+        Owner { tenant: tenant + &client_id, client_id: String::new(), ..owner() },
+    ]
+}
+
+/// The owner in another tenant.
+pub(super) fn fabrikam() -> Owner {
+    Owner { tenant: "fabrikam.example".to_owned(), ..owner() }
+}
 
 /// A store of keys in memory.
 #[derive(Default)]
@@ -66,12 +90,12 @@ impl Place {
     }
 
     pub(super) fn store(&self, kind: StoreKind) -> TokenStore {
-        self.store_of(kind, TENANT, CLIENT)
+        self.store_of(kind, owner())
     }
 
-    pub(super) fn store_of(&self, kind: StoreKind, tenant: &str, client_id: &str) -> TokenStore {
+    pub(super) fn store_of(&self, kind: StoreKind, owner: Owner) -> TokenStore {
         let keys = KeySource::Test(Arc::clone(&self.keys));
-        TokenStore { keys, ..TokenStore::new(kind, self.path(), tenant, client_id) }
+        TokenStore { keys, ..TokenStore::new(kind, self.path(), owner) }
     }
 
     /// Names and contents of all files.
@@ -95,6 +119,7 @@ pub(super) fn tokens(refresh_token: &str) -> KeptTokens {
             object_id: "33333333-3333-3333-3333-333333333333".to_owned(),
             username: "megan \"M\" böwen@contoso.example".to_owned(),
         },
+        issued_at: "2026-01-02T03:04:05.678901234Z".parse().unwrap(),
         refresh_token: SecretString::from(refresh_token),
         access: Some(KeptAccess {
             token: SecretString::from("the.access.token"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use self::fixtures::{CLIENT, Place, TENANT, tokens};
+use self::fixtures::{Place, fabrikam, others, tokens};
 use super::error::NotOpenable;
 use super::sealed::Key;
 use super::{KeptTokens, LockPurpose, StoreError, StoreKind, TokenStore};
@@ -19,7 +19,7 @@ const ON_DISK: [StoreKind; 2] = [StoreKind::Os, StoreKind::File];
 fn all(tokens: &KeptTokens) -> String {
     let access =
         tokens.access.as_ref().map(|access| (access.token.expose_secret(), &access.granted, access.usable_until));
-    format!("{:?} {} {access:?}", tokens.account, tokens.refresh_token.expose_secret())
+    format!("{:?} {} {} {access:?}", tokens.account, tokens.issued_at, tokens.refresh_token.expose_secret())
 }
 
 async fn kept(store: &TokenStore) -> Option<String> {
@@ -105,25 +105,37 @@ async fn secrets_are_neither_in_an_encrypted_file_nor_in_debug() {
 }
 
 #[tokio::test]
-async fn an_encrypted_file_opens_for_its_tenant_and_client_alone() {
-    let others =
-        [("fabrikam.example", CLIENT), (TENANT, "99999999-9999-9999-9999-999999999999"), ("contoso.exampl", "e")];
-    for (tenant, client_id) in others {
-        let place = Place::new();
-        let own = place.store(StoreKind::Os);
-        own.write(&tokens("own")).await.unwrap();
-        let other = place.store_of(StoreKind::Os, tenant, client_id);
-        assert_eq!(kept(&other).await, None);
-        let key = place.keys.kept.lock().unwrap().get(&own.user()).cloned().unwrap();
-        place.keys.kept.lock().unwrap().insert(other.user(), key);
-        fs::copy(own.files.tokens(), other.files.tokens()).unwrap();
-        assert_eq!(why(other.read().await), NotOpenable::WrongKey, "{tenant} {client_id}");
-        assert_eq!(kept(&own).await, Some(all(&tokens("own"))));
+async fn tokens_are_read_for_their_tenant_client_entra_and_graph_alone() {
+    for (kind, refusal) in [(StoreKind::Os, NotOpenable::WrongKey), (StoreKind::File, NotOpenable::OtherOwner)] {
+        for owner in others() {
+            let place = Place::new();
+            let own = place.store(kind);
+            own.write(&tokens("own")).await.unwrap();
+            let other = place.store_of(kind, owner);
+            assert_eq!(kept(&other).await, None);
+            // Not even with the file and the key under its names.
+            let key = place.keys.kept.lock().unwrap().get(&own.owner.key_name()).cloned();
+            place.keys.kept.lock().unwrap().extend(key.map(|key| (other.owner.key_name(), key)));
+            fs::copy(own.files.tokens(), other.files.tokens()).unwrap();
+            assert_eq!(why(other.read().await), refusal, "{kind:?} {:?}", other.owner);
+            assert_eq!(why(other.write(&tokens("new")).await), refusal);
+            other.replace(&tokens("new")).await.unwrap();
+            assert_eq!(kept(&other).await, Some(all(&tokens("new"))));
+            assert_eq!(kept(&own).await, Some(all(&tokens("own"))));
+        }
     }
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_opened_is_left_until_a_sign_in_replaces_it() {
+async fn a_key_is_named_after_its_tenant_for_people() {
+    let place = Place::new();
+    place.store(StoreKind::Os).write(&tokens("own")).await.unwrap();
+    let names = Vec::from_iter(place.keys.kept.lock().unwrap().keys().cloned());
+    assert!(names.len() == 1 && names[0].starts_with("contoso.example/"), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_is_left_until_a_sign_in_replaces_it_unless_a_newer_program_wrote_it() {
     let large = vec![b' '; 256 * 1024 + 1];
     let json = br#"{"version":2,"accounts":[]}"#;
     let cases: [(StoreKind, &[u8], NotOpenable); 9] = [
@@ -145,6 +157,13 @@ async fn a_file_that_cannot_be_opened_is_left_until_a_sign_in_replaces_it() {
         assert_eq!(why(store.read().await), expected, "{kind:?}");
         assert_eq!(why(store.write(&tokens("new")).await), expected, "{kind:?}");
         assert_eq!(fs::read(store.files.tokens()).unwrap(), content, "{kind:?}");
+        if expected == NotOpenable::Newer {
+            assert_eq!(why(store.replace(&tokens("new")).await), expected, "{kind:?}");
+            assert_eq!(why(store.describe().await), expected, "a sign-in is not begun: {kind:?}");
+            assert_eq!(fs::read(store.files.tokens()).unwrap(), content, "{kind:?}");
+            continue;
+        }
+        store.describe().await.unwrap();
         store.replace(&tokens("new")).await.unwrap();
         assert_eq!(kept(&store).await, Some(all(&tokens("new"))), "{kind:?}");
     }
@@ -166,7 +185,7 @@ async fn a_file_without_its_key_is_left_until_a_sign_in_replaces_it() {
         let before = place.files();
         let kept_keys = || place.keys.kept.lock().unwrap();
         kept_keys().clear();
-        kept_keys().extend(key.map(|key| (store.user(), key.to_vec())));
+        kept_keys().extend(key.map(|key| (store.owner.key_name(), key.to_vec())));
         let keys_before = kept_keys().clone();
         assert_eq!(why(store.read().await), expected);
         assert_eq!(why(store.write(&tokens("new")).await), expected);
@@ -181,7 +200,7 @@ async fn sign_out_deletes_all_of_a_client_and_nothing_of_another() {
     for kind in ON_DISK {
         for content in [None, Some("damaged")] {
             let place = Place::new();
-            let (store, other) = (place.store(kind), place.store_of(kind, "fabrikam.example", CLIENT));
+            let (store, other) = (place.store(kind), place.store_of(kind, fabrikam()));
             other.write(&tokens("other")).await.unwrap();
             let before = (place.files(), place.keys.kept.lock().unwrap().clone());
             assert!(!store.delete().await.unwrap());
@@ -192,6 +211,21 @@ async fn sign_out_deletes_all_of_a_client_and_nothing_of_another() {
             assert!(store.delete().await.unwrap());
             assert_eq!((place.files(), place.keys.kept.lock().unwrap().clone()), before, "{kind:?}");
             assert_eq!(kept(&store).await, None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn sign_out_deletes_what_every_kind_of_store_keeps() {
+    for kind in [StoreKind::Os, StoreKind::File, StoreKind::Memory] {
+        for there in [&ON_DISK[..1], &ON_DISK[1..], &ON_DISK] {
+            let place = Place::new();
+            for kind in there {
+                place.store(*kind).write(&tokens("own")).await.unwrap();
+            }
+            assert!(place.store(kind).delete().await.unwrap(), "{kind:?} of {there:?}");
+            assert!(place.files().is_empty() && place.keys.kept.lock().unwrap().is_empty(), "{kind:?} of {there:?}");
+            assert!(!place.store(kind).delete().await.unwrap());
         }
     }
 }
@@ -224,9 +258,11 @@ async fn without_the_secure_store_nothing_is_kept_and_sign_out_deletes_the_file(
     assert!(matches!(error, StoreError::KeyStays(_)), "{error}");
     assert!(place.files().is_empty());
 
-    // The neighbour: what is kept without encryption needs no secure store.
+    // Neighbours: where nothing was encrypted, nothing is said of a key that may stay.
+    assert!(!store.delete().await.unwrap());
     place.store(StoreKind::File).write(&tokens("new")).await.unwrap();
-    assert!(place.store(StoreKind::File).delete().await.unwrap());
+    assert!(store.delete().await.unwrap());
+    assert!(place.files().is_empty());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use secrecy::ExposeSecret;
 
-use super::fixtures::{CLIENT, Place, TENANT, tokens};
+use super::fixtures::{Place, fabrikam, owner, tokens};
 use super::{ON_DISK, all, kept};
 use crate::stdio::store::{LockPurpose, StoreError, StoreKind, TokenStore};
 
@@ -34,7 +34,7 @@ fn child(test: &str, place: &Place) -> Command {
 /// The store of the parent, in a child process.
 fn store_of_parent() -> Option<TokenStore> {
     let folder = PathBuf::from(env::var_os(FOLDER)?);
-    Some(TokenStore::new(StoreKind::File, folder, TENANT, CLIENT))
+    Some(TokenStore::new(StoreKind::File, folder, owner()))
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
@@ -134,7 +134,7 @@ async fn a_lock_keeps_out_its_purpose_and_client_alone_until_it_is_dropped() {
         let held = one.lock(LockPurpose::Tokens, Duration::ZERO).await.unwrap().unwrap();
         assert!(other.lock(LockPurpose::Tokens, Duration::ZERO).await.unwrap().is_none());
         assert!(other.lock(LockPurpose::SignIn, Duration::ZERO).await.unwrap().is_some());
-        let elsewhere = place.store_of(kind, "fabrikam.example", CLIENT);
+        let elsewhere = place.store_of(kind, fabrikam());
         assert!(elsewhere.lock(LockPurpose::Tokens, Duration::ZERO).await.unwrap().is_some());
         // A process that a test beside this one starts may hold a copy of the file for a moment, so both wait.
         let (waited, ()) = tokio::join!(other.lock(LockPurpose::Tokens, LONG), async { drop(held) });
@@ -228,7 +228,7 @@ fn a_writer_that_is_killed_leaves_the_old_tokens_and_the_next_tidies_up() {
         assert_eq!(run(kept(&store)), Some(all(&tokens("old"))));
         assert_eq!(place.files().len(), 2);
         // Neighbours: an unfinished file of another client, and a file with another end.
-        let other = place.store_of(StoreKind::File, "fabrikam.example", CLIENT);
+        let other = place.store_of(StoreKind::File, fabrikam());
         let neighbours = [other.files.tokens().with_extension("1.tmp"), store.files.tokens().with_extension("1.bak")];
         for neighbour in &neighbours {
             fs::write(neighbour, "").unwrap();
