@@ -52,7 +52,7 @@ pub(super) struct Line<'a> {
     pub(super) reason: &'static str,
     /// The grant or deny that decided, where one did.
     pub(super) rule: Option<&'a Rule>,
-    /// The HTTP status; null where the client hung up before there was one.
+    /// The HTTP status; null where the client hung up before there was one, and in local mode.
     pub(super) status: Option<u16>,
     /// From the request to its answer, in milliseconds.
     pub(super) latency_ms: u64,

@@ -13,7 +13,8 @@ use crate::tenant::{ALICE, control};
 
 const PAGE: &str = include_str!("../../../../docs/local.md");
 
-/// The commands of the page, each with the lines that it shows of the output.
+/// The commands of the page, each with the lines that it shows of the output. Those that build the program are in blocks of
+/// another kind (`sh`).
 fn commands() -> Vec<(String, Vec<String>)> {
     let blocks = PAGE.split("```console\n").skip(1).map(|block| block.split("```").next().unwrap());
     let mut commands: Vec<(String, Vec<String>)> = vec![];
