@@ -10,12 +10,12 @@ use crate::http_client::{self, HttpClientError};
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// It cannot be read.
-    #[error("{path} cannot be read ({source}); mount it there or name another file", path = path.display())]
+    #[error("{path} cannot be read ({problem}); make it readable or name another file", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The operating system's error.
-        source: std::io::Error,
+        /// The operating system's error. No source: the text has it already, and a chain of causes would repeat it.
+        problem: std::io::Error,
     },
     /// The configuration file is not YAML of the right form.
     #[error("{path} is not a configuration file of this version: {source}", path = path.display())]
@@ -48,7 +48,7 @@ pub enum InputError {
 
 /// The bytes of a file.
 pub fn read(path: &Path) -> Result<Vec<u8>, InputError> {
-    std::fs::read(path).map_err(|source| InputError::Unreadable { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|problem| InputError::Unreadable { path: path.to_owned(), problem })
 }
 
 /// The configuration in this file, checked.

@@ -1,6 +1,6 @@
 //! The program `mcp-entra-server`: reads its arguments, starts the library, waits for the signal to stop.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +15,9 @@ use mcp_entra_server::stdio::arguments::{LocalArguments, Mode};
 use mcp_entra_server::stdio::machine_policy::{self, MachinePolicy};
 use mcp_entra_server::stdio::{self, client_config};
 use mcp_entra_server::{check, environment, open_files, serve, telemetry};
+
+/// The line for a person who starts in a terminal what an MCP client is to start.
+const AT_A_TERMINAL: &str = "This waits for an MCP client. To set one up, run it with --sign-in and --print-config.";
 
 /// An MCP server that authenticates with Microsoft Entra ID and reaches Microsoft Graph as the signed-in user, without a
 /// client secret. The credential of `serve` is the projected service account token that AZURE_FEDERATED_TOKEN_FILE names,
@@ -138,7 +141,12 @@ async fn local(arguments: LocalArguments) -> anyhow::Result<ExitCode> {
             )?;
             Ok(ExitCode::SUCCESS)
         }
-        mode => stdio::run(mode, settings).await,
+        mode => {
+            if mode == Mode::Serve && std::io::stdin().is_terminal() {
+                writeln!(std::io::stderr(), "{AT_A_TERMINAL}")?;
+            }
+            stdio::run(mode, settings).await
+        }
     }
 }
 

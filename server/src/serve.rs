@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_entra_policy::GroupsSource;
+use mcp_entra_policy::{GraphConfiguration, GroupsSource};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -24,14 +24,17 @@ use crate::http::origin::Accepted;
 use crate::http::rate_limit::RateLimits;
 use crate::http::{self, Gate};
 use crate::inputs::{self, InputError};
-use crate::offer::Offer;
 use crate::offer::graph::GraphOffer;
+use crate::offer::{About, Offer};
 use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
 use crate::token::{Keys, TokenValidator, issuer};
 
 /// Time for the last audit lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(5);
+/// Words about the tools, for models.
+const INSTRUCTIONS: &str =
+    "Tools that use Microsoft Graph as the signed-in user. Each user sees the tools that a role grants.";
 
 /// Options of a server.
 #[derive(Clone, Debug)]
@@ -121,8 +124,10 @@ pub async fn start(
     let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
     let graph = GraphClient::new(client, graph, Arc::clone(&sts), application).map_err(no_address("graph.baseUrl"))?;
+    warn_of_tools_that_are_not_offered(&configuration.graph);
     let title = format!("{} ({})", configuration.server.name, configuration.server.namespace);
-    let offer: Arc<dyn Offer> = Arc::new(GraphOffer::new(title, &configuration.graph, graph.clone()));
+    let about = About { title, instructions: INSTRUCTIONS.to_owned(), ..About::default() };
+    let offer: Arc<dyn Offer> = Arc::new(GraphOffer::new(about, &configuration.graph, graph.clone()));
     let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph.clone()));
 
     let metrics = Arc::new(Metrics::default());
@@ -194,6 +199,13 @@ impl Running {
             }
         }
         self.background.cancel();
+    }
+}
+
+fn warn_of_tools_that_are_not_offered(configuration: &GraphConfiguration) {
+    let is_offered = |name: &str| configuration.offered().any(|tool| tool.name == name);
+    for name in configuration.tools.iter().filter(|name| !is_offered(name)) {
+        tracing::warn!(name, "tool not offered: graph.scopes lacks a permission that it needs; add it");
     }
 }
 

@@ -18,26 +18,29 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Log lines that wait while whatever reads standard error is slow. Further ones are lost: no request waits for a log.
 const WAITING_LINES: usize = 8192;
 
-/// Sends logs to standard error, as [`log_to`] does. Standard output belongs to the audit log.
+/// Sends logs to standard error, as [`log_to`] does, by default those at `info`. Standard output belongs to the audit log.
 pub fn log_to_stderr() -> WorkerGuard {
-    log_to(std::io::stderr())
+    log_to(std::io::stderr(), LevelFilter::INFO)
 }
 
-/// Sends logs to this place: `RUST_LOG` filters them (default `info`); a terminal gets them readable, everything
-/// else as JSON lines. A thread writes them, and the last ones when the guard
-/// is dropped, for about a second at most.
-pub fn log_to(place: impl Write + Send + 'static) -> WorkerGuard {
+/// Sends logs to this place: those that `RUST_LOG` asks for, else those at this level. A terminal gets them readable,
+/// everything else as JSON lines. A thread writes them, and the last ones when the guard is dropped, for about a second
+/// at most.
+pub fn log_to(place: impl Write + IsTerminal + Send + 'static, level: LevelFilter) -> WorkerGuard {
+    let is_terminal = place.is_terminal();
     let (place, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("log").finish(place);
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.to_string()));
     // Below warnings rmcp logs whole messages, with people's mail in them. Nobody gets to ask for that. Its service takes
     // refusals for warnings, and clients that hang up for errors: those are in the audit log.
     let without_messages = Targets::new()
         .with_default(LevelFilter::TRACE)
         .with_target("rmcp", LevelFilter::WARN)
-        .with_target("rmcp::service", LevelFilter::OFF);
+        .with_target("rmcp::service", LevelFilter::OFF)
+        // Takes for an error what an answer says already, and prints the paths of its own sources.
+        .with_target("rustls_platform_verifier", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer().with_writer(place);
-    let lines = if std::io::stderr().is_terminal() { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
+    let lines = if is_terminal { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
     // A second subscriber in one process is a test's, and the first one does as well.
     let _ = tracing_subscriber::registry().with(filter).with(without_messages).with(lines).try_init();
     guard

@@ -1,4 +1,5 @@
-//! The AADSTS codes that are known here: one table from a code to its remedy, for programs, and its next step, for people.
+//! The AADSTS codes that are known here: one lookup from a code to its remedy, for programs, and its next step,
+//! for people.
 //!
 //! OAuth's `error` does not tell these conditions apart: 50105 and 50173 are both `invalid_grant`, and only one of them
 //! is cured by a sign-in.
@@ -6,14 +7,14 @@
 use super::claims::SignIn;
 use super::remedy::Remedy;
 
-/// Next steps that several codes share, or that stand where no code is known.
-pub(super) const BUSY: &str = "nothing: Entra is busy, and the server tries again.";
-pub(super) const SIGN_IN: &str = "sign in again in the client.";
+/// Next steps that several codes share, or that stand where no code is known. What stands in braces depends on the asker.
+pub(super) const BUSY: &str = "nothing: Entra is busy{again}.";
+pub(super) const SIGN_IN: &str = "sign in again{there}.";
 pub(super) const CONSENT: &str = "an administrator of tenant {tenant} consents to the Graph permissions: in the Microsoft Entra admin center open App registrations, app registration {client}, API permissions, and choose Grant admin consent.";
 pub(super) const UNKNOWN_BLOCK: &str = "an administrator of tenant {tenant} finds out from the user's sign-in log what blocks them, for app registration {client}.";
 pub(super) const UNKNOWN: &str =
     "look the code up at https://login.microsoftonline.com/error, for app registration {client} in tenant {tenant}.";
-const SECOND_FACTOR: &str = "sign in again in the client, with the second factor that the tenant's policy asks for.";
+const SECOND_FACTOR: &str = "sign in again{there}, with the second factor that the tenant's policy asks for.";
 const CREDENTIAL: &str = "give app registration {client} in tenant {tenant} a federated credential with {credential}; a new one takes effect within minutes.";
 const ISSUER: &str = "make the cluster's issuer{issuer} reachable from the internet over https (openid-configuration and JWKS); the server tries again.";
 const POLICY: &str = "Conditional Access blocks this user for app registration {client}: an administrator finds the policy in the user's sign-in log.";
@@ -24,9 +25,18 @@ const NO_SECRET: &str =
     "this server sends no client secret: check that nothing between it and Entra changes its requests.";
 const ASSERTION: &str = "Entra cannot read the user's token, which this server passes on unchanged: check that app registration {client} in tenant {tenant} is this server's own, and its optional claims.";
 
-/// The remedy and the next step of this code for a public client, where they are not the same as for others.
-pub(super) fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)> {
-    use Remedy::{Configuration, Unblock};
+/// The remedy and the next step of this code for a public client, or for a client with a credential.
+///
+/// In the next step `{client}`, `{tenant}`, `{issuer}` and `{credential}` stand for what the asker says; `{there}` and
+/// `{again}` for where a sign-in happens and who asks again.
+pub(super) fn known(code: u64, is_public: bool) -> Option<(Remedy, &'static str)> {
+    let of_the_kind = if is_public { known_to_public_client } else { known_with_credential };
+    of_the_kind(code).or_else(|| known_to_all(code))
+}
+
+/// Codes that mean something else to a public client, or that it alone gets.
+fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)> {
+    use Remedy::{AskAgain, Configuration, Unblock};
     Some(match code {
         50011 => (
             Configuration,
@@ -40,10 +50,14 @@ pub(super) fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)
             Configuration,
             "register http://localhost under Mobile and desktop applications of app registration {client}, not under Single-page application.",
         ),
-        700_025 => (
+        700_025 | 7_000_215 => (
             Configuration,
             "this program sends no credential: check that nothing between it and Entra changes its requests.",
         ),
+        700_016 => (Configuration, "check --client-id {client}: tenant {tenant} has no such app registration."),
+        90002 => (Configuration, "check --tenant {tenant} and --cloud."),
+        // Here the issuer is that of the person's own organisation.
+        90061 | 50166 | 501_661 => (AskAgain, BUSY),
         70011 | 500_011 | 650_053 => {
             (Configuration, "correct --scopes: every entry must be a delegated permission of Microsoft Graph.")
         }
@@ -54,7 +68,7 @@ pub(super) fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)
         50097 => (Unblock, DEVICE),
         530_084 => (
             Unblock,
-            "Conditional Access accepts only tokens that are bound to a device (token protection), which this program cannot have: an administrator excludes app registration {client} from that policy, or use the server in a cluster.",
+            "Conditional Access accepts only tokens that are bound to a device (token protection), which this program cannot have: an administrator excludes app registration {client} from that policy.",
         ),
         70018 | 70019 => {
             (Remedy::SignIn(SignIn::Anew), "the device code is wrong or has expired: call again for a new one.")
@@ -63,21 +77,57 @@ pub(super) fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)
     })
 }
 
-/// The remedy and the next step of this code. In the next step `{client}`, `{tenant}`, `{issuer}` and `{credential}` stand
-/// for what the asker says.
-pub(super) fn known(code: u64) -> Option<(Remedy, &'static str)> {
-    use Remedy::{AskAgain, Configuration, Consent, Credential, Unblock};
+/// Codes about the credential, the user's token that is exchanged, and the configuration of a server in a cluster.
+fn known_with_credential(code: u64) -> Option<(Remedy, &'static str)> {
+    use Remedy::{AskAgain, Configuration, Credential};
+    Some(match code {
+        90061 | 50166 | 501_661 => (AskAgain, ISSUER),
+
+        // The 70021x family and 7002137, 7002138 (the subject differs only in case): no credential matches. 70025: there is none.
+        70021 | 70025 | 700_210..=700_219 | 7_002_137 | 7_002_138 => (Credential, CREDENTIAL),
+        700_024 => (
+            Credential,
+            "check the clock of the node, and that the kubelet renews the projected service account token.",
+        ),
+        7_000_272 => (
+            Credential,
+            "the cluster signs service account tokens with a key that its issuer does not publish: publish it in the issuer's JWKS; after a rotation of the keys, wait some minutes.",
+        ),
+        70023 => (Credential, "shorten the projected token's life (tokenExpirationSeconds) to a day at most."),
+        5_002_741 => (Credential, "give the projected token exactly one audience."),
+        5_002_730 => (Credential, "let the cluster sign service account tokens with RS256."),
+
+        7_000_215 | 7_000_218 => (Configuration, NO_SECRET),
+        700_016 => (Configuration, "check clientId {client} and that this app registration exists in tenant {tenant}."),
+        90002 => (Configuration, "check tenantId {tenant} and the cloud."),
+        500_011 => (
+            Configuration,
+            "add a service principal of the requested resource to tenant {tenant}, or correct graph.scopes.",
+        ),
+        70011 | 650_053 => {
+            (Configuration, "correct graph.scopes: every entry must be a delegated permission of Microsoft Graph.")
+        }
+        650_056 | 650_057 => (Configuration, PERMISSIONS),
+        50027 => (Configuration, ASSERTION),
+        500_131 => (
+            Configuration,
+            "the user's token was issued for another app registration: correct clientId {client}, or let the client ask for a scope of this server.",
+        ),
+        7_000_114 => (Configuration, "send a user's token: an app-only token has nobody to act on behalf of."),
+        _ => return None,
+    })
+}
+
+/// Codes that mean the same to all.
+fn known_to_all(code: u64) -> Option<(Remedy, &'static str)> {
+    use Remedy::{AskAgain, Configuration, Consent, Unblock};
     let sign_in = Remedy::SignIn(SignIn::Anew);
     Some(match code {
         50033 | 50087 | 90006 | 90012 | 90024 | 90033 | 90055 | 90090 => (AskAgain, BUSY),
-        90061 | 50166 | 501_661 => (AskAgain, ISSUER),
 
         50072..=50079 => (sign_in, SECOND_FACTOR),
-        50158 => (
-            sign_in,
-            "sign in again in the client, and answer the external provider that the tenant's policy asks for.",
-        ),
-        50055 => (sign_in, "the user's password has expired: sign in again in the client, and choose a new one."),
+        50158 => (sign_in, "sign in again{there}, and answer the external provider that the tenant's policy asks for."),
+        50055 => (sign_in, "the user's password has expired: sign in again{there}, and choose a new one."),
         50013 | 50132 | 50133 | 50173 | 70008 | 70043 | 500_133 | 700_082 => (sign_in, SIGN_IN),
 
         65001 | 90094 | 90095 => (Consent, CONSENT),
@@ -103,41 +153,10 @@ pub(super) fn known(code: u64) -> Option<(Remedy, &'static str)> {
             "the user is not assigned to the application: an administrator assigns the user, or a group of theirs, under Enterprise applications, application {client}, Users and groups.",
         ),
 
-        // The 70021x family and 7002137, 7002138 (the subject differs only in case): no credential matches. 70025: there is none.
-        70021 | 70025 | 700_210..=700_219 | 7_002_137 | 7_002_138 => (Credential, CREDENTIAL),
-        700_024 => (
-            Credential,
-            "check the clock of the node, and that the kubelet renews the projected service account token.",
-        ),
-        7_000_272 => (
-            Credential,
-            "the cluster signs service account tokens with a key that its issuer does not publish: publish it in the issuer's JWKS; after a rotation of the keys, wait some minutes.",
-        ),
-        70023 => (Credential, "shorten the projected token's life (tokenExpirationSeconds) to a day at most."),
-        5_002_741 => (Credential, "give the projected token exactly one audience."),
-        5_002_730 => (Credential, "let the cluster sign service account tokens with RS256."),
-
-        7_000_215 | 7_000_218 => (Configuration, NO_SECRET),
-        700_016 => (Configuration, "check clientId {client} and that this app registration exists in tenant {tenant}."),
         7_000_112 => (
             Configuration,
             "application {client} is disabled in tenant {tenant}: an administrator enables it under Enterprise applications, Properties.",
         ),
-        90002 => (Configuration, "check tenantId {tenant} and the cloud."),
-        500_011 => (
-            Configuration,
-            "add a service principal of the requested resource to tenant {tenant}, or correct graph.scopes.",
-        ),
-        70011 | 650_053 => {
-            (Configuration, "correct graph.scopes: every entry must be a delegated permission of Microsoft Graph.")
-        }
-        650_056 | 650_057 => (Configuration, PERMISSIONS),
-        50027 => (Configuration, ASSERTION),
-        500_131 => (
-            Configuration,
-            "the user's token was issued for another app registration: correct clientId {client}, or let the client ask for a scope of this server.",
-        ),
-        7_000_114 => (Configuration, "send a user's token: an app-only token has nobody to act on behalf of."),
         _ => return None,
     })
 }

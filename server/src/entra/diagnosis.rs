@@ -6,7 +6,7 @@ use http::StatusCode;
 use mcp_entra_policy::FederatedIdentity;
 
 use super::claims::{ClaimsChallenge, SignIn};
-use super::codes::{BUSY, CONSENT, SIGN_IN, UNKNOWN, UNKNOWN_BLOCK, known, known_to_public_client};
+use super::codes::{BUSY, CONSENT, SIGN_IN, UNKNOWN, UNKNOWN_BLOCK, known};
 use super::remedy::Remedy;
 
 /// The parts of a refusal that decide its remedy and its next step.
@@ -32,13 +32,12 @@ pub(super) struct Asker<'a> {
 impl Said<'_> {
     /// The remedy, and the next step in words: those of the code, else those of the remedy.
     pub(super) fn diagnose(self, asker: Asker<'_>) -> (Remedy, String) {
-        let to_public_client = |code: u64| asker.is_public.then(|| known_to_public_client(code)).flatten();
-        let by_code = self.codes.iter().find_map(|code| to_public_client(*code).or_else(|| known(*code)));
+        let by_code = self.codes.iter().find_map(|code| known(*code, asker.is_public));
         let remedy = self.remedy(by_code.as_ref().map(|(remedy, _)| remedy.clone()));
         let words = match (by_code, &remedy) {
             (Some((Remedy::Unblock, words)), Remedy::SignIn(_)) => {
-                let step = format!("sign in again in the client; if that does not help: {}", filled(words, asker));
-                return (remedy, step);
+                let step = format!("sign in again{{there}}; if that does not help: {words}");
+                return (remedy, filled(&step, asker));
             }
             (Some((_, words)), _) => words,
             (None, Remedy::AskAgain) => BUSY,
@@ -96,7 +95,13 @@ fn filled(words: &str, asker: Asker<'_>) -> String {
             "the issuer, subject and audience of the projected service account token, exactly".to_owned(),
         ),
     };
+    let (there, again) = match asker.is_public {
+        true => ("", "; call again"),
+        false => (" in the client", ", and the server tries again"),
+    };
     words
+        .replace("{there}", there)
+        .replace("{again}", again)
         .replace("{client}", asker.client_id)
         .replace("{tenant}", asker.tenant_id)
         .replace("{issuer}", &issuer)
@@ -277,10 +282,14 @@ mod tests {
         }
     }
 
+    fn possible_codes() -> impl Iterator<Item = u64> {
+        (0..100_000).chain(500_000..531_000).chain(650_000..701_000).chain(5_002_000..9_003_000)
+    }
+
     #[test]
     fn a_known_code_has_words_of_its_own_and_no_place_in_them_stays_empty() {
-        for code in (0..100_000).chain(500_000..531_000).chain(650_000..701_000).chain(5_002_000..7_003_000) {
-            let Some((remedy, _)) = known(code) else { continue };
+        for code in possible_codes() {
+            let Some((remedy, _)) = known(code, false) else { continue };
             let step = step("invalid_grant", code);
             assert!(!step.contains(['{', '}']) && !step.contains("/error") && step.ends_with('.'), "{code}: {step}");
             if remedy == Remedy::Unblock {
@@ -297,8 +306,58 @@ mod tests {
 
     #[test]
     fn an_unknown_code_is_answered_by_its_remedy_and_else_with_where_to_look_it_up() {
-        assert_eq!(step("temporarily_unavailable", 1_234_567), BUSY);
-        assert_eq!(step("invalid_grant", 1_234_567), SIGN_IN);
+        let busy = "nothing: Entra is busy, and the server tries again.";
+        assert_eq!(step("temporarily_unavailable", 1_234_567), busy);
+        assert_eq!(step("invalid_grant", 1_234_567), "sign in again in the client.");
         assert!(step("invalid_client", 1_234_567).contains("https://login.microsoftonline.com/error"));
+    }
+
+    /// The next step of a person at a laptop.
+    fn own_step(error: &str, code: u64, claims: &str) -> String {
+        let claims = ClaimsChallenge::parse(claims);
+        let said = Said { status: StatusCode::BAD_REQUEST, error, suberror: None, codes: &[code], claims };
+        said.diagnose(Asker { is_public: true, ..ASKER }).1
+    }
+
+    #[test]
+    fn a_public_client_hears_no_word_of_the_cluster_whatever_the_code() {
+        const WORDS: [&str; 10] = [
+            "cluster",
+            "spec.",
+            "clientId",
+            "tenantId",
+            "graph.scopes",
+            "federated",
+            "service account",
+            "server tries",
+            "in the client",
+            "{",
+        ];
+        let known_to_any = |code: &u64| known(*code, true).or(known(*code, false)).is_some();
+        let codes = Vec::from_iter(possible_codes().filter(known_to_any).chain([1_234_567]));
+        assert!(codes.contains(&700_213) && codes.contains(&9_002_327), "both tables");
+        for code in codes {
+            for (_, error) in ERRORS {
+                for claims in ["", CLAIMS] {
+                    let step = own_step(error, code, claims);
+                    let word = WORDS.iter().find(|word| step.contains(**word));
+                    assert!(word.is_none() && step.ends_with('.'), "{code} {error}: {word:?} is in {step}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_public_client_hears_the_flag_to_correct_and_who_asks_again() {
+        for (code, expected) in [
+            (700_016, "check --client-id the-client: tenant the-tenant has no such app registration."),
+            (90002, "check --tenant the-tenant and --cloud."),
+            (90033, "nothing: Entra is busy; call again."),
+            (90061, "nothing: Entra is busy; call again."),
+            (50173, "sign in again."),
+        ] {
+            assert_eq!(own_step("invalid_request", code, ""), expected, "{code}");
+        }
+        assert_eq!(own_step("temporarily_unavailable", 1_234_567, ""), "nothing: Entra is busy; call again.");
     }
 }

@@ -28,7 +28,7 @@ pub enum StsError {
     FederatedToken(#[from] FederatedTokenError),
     /// Entra could not be asked.
     #[error(
-        "Entra's token endpoint {url} does not answer ({source}); check the network, its proxies and the trust bundle; the server tries again"
+        "Entra's token endpoint {url} does not answer ({source}); check the network, its proxies and the CA certificates that are trusted"
     )]
     Unreachable {
         /// The endpoint.
@@ -38,7 +38,7 @@ pub enum StsError {
     },
     /// The answer is neither a token nor an error of Entra.
     #[error(
-        "{url} answered HTTP {status} with something that is not Entra's; check entra.authority, and whether a proxy answers in Entra's place"
+        "{url} answered HTTP {status} with something that is not Entra's; check the configured authority, and whether a proxy answers in Entra's place"
     )]
     NotEntra {
         /// The endpoint.

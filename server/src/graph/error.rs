@@ -37,8 +37,8 @@ pub enum GraphError {
         "the argument user is neither an object id (a GUID) nor a user principal name: give one of them, as alice@contoso.com"
     )]
     NotAUser,
-    /// Entra issued no token for Graph on the user's behalf.
-    #[error("no access to Microsoft Graph with the permissions {permissions} on the user's behalf. {source}{}", when(.source))]
+    /// Entra issued no token for Graph as the user.
+    #[error("no access to Microsoft Graph as the user, with the permissions {permissions}. {source}{}", when(.source))]
     NoToken {
         /// The delegated permissions that were asked for.
         permissions: String,
@@ -53,7 +53,7 @@ pub enum GraphError {
     },
     /// Graph could not be asked.
     #[error(
-        "Microsoft Graph does not answer ({source}); call again in a minute (client-request-id {client_request_id})"
+        "Microsoft Graph does not answer ({source}); check the network and call again (client-request-id {client_request_id})"
     )]
     Unreachable {
         /// Failure of the exchange.
@@ -227,7 +227,7 @@ impl GraphRefusal {
     fn next_step(&self) -> String {
         match self.status.as_u16() {
             _ if self.code == NO_EXCHANGE => "there is no Exchange Online in this tenant, hence no mailbox: an administrator gives the tenant a licence for it, or hides the mail tools".to_owned(),
-            401 => "call again; if that does not help, sign in again in the client".to_owned(),
+            401 => "call again; if that does not help, sign in again".to_owned(),
             403 => "the user or the app registration lacks the permission: an administrator checks API permissions, and what the user may see".to_owned(),
             404 => "it does not exist, or the user has no such thing (a mailbox needs a licence)".to_owned(),
             429 | 503 | 504 => match &self.retry_after {

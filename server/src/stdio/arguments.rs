@@ -286,7 +286,9 @@ fn aliases(
             return Err(wrong("whose name is a tool's own: choose another".into()));
         }
         if !tools.contains(tool) {
-            return Err(wrong(format!("which stands for no offered tool: choose among {}", listed(tools))));
+            let can_be_allowed = registry.iter().any(|built_in| built_in.writes && built_in.name == tool);
+            let allow = if can_be_allowed { ", or allow it with --allow" } else { "" };
+            return Err(wrong(format!("which stands for no offered tool: choose among {}{allow}", listed(tools))));
         }
         if aliases.insert(name.to_owned(), tool.to_owned()).is_some_and(|before| before != tool) {
             return Err(wrong("whose name stands for another tool, too: choose another".into()));

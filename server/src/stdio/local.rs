@@ -19,6 +19,7 @@ use super::store::{self, Owner, StoreError, StoreKind, TokenStore};
 use crate::entra::{PublicClient, Registration};
 use crate::graph::{GraphClient, OwnTokens};
 use crate::inputs;
+use crate::offer::About;
 use crate::offer::graph::GraphOffer;
 use crate::token::{LocalUser, Principal};
 
@@ -26,6 +27,8 @@ use crate::token::{LocalUser, Principal};
 const PERSON: &str = "local";
 /// Title of the server, for people.
 const TITLE: &str = "Microsoft Graph";
+/// Words about the tools, for models.
+const INSTRUCTIONS: &str = "Tools that use Microsoft Graph as the person who runs this server.";
 
 /// The parts of local mode.
 pub(super) struct Local {
@@ -68,7 +71,8 @@ impl Local {
             tools: tools.iter().cloned().collect(),
             access: GraphAccess::OnBehalfOf,
         };
-        let graph = GraphOffer::new(TITLE.to_owned(), &configuration, self.graph.clone());
+        let about = About { title: TITLE.to_owned(), instructions: INSTRUCTIONS.to_owned(), ..About::default() };
+        let graph = GraphOffer::new(about, &configuration, self.graph.clone());
         let sign_ins = SignIns::new(self.session.clone(), *device_code, false);
         LocalOffer::new(graph, sign_ins, aliases.clone(), self.sign_in_command())
     }

@@ -237,7 +237,7 @@ mod tests {
             ("deviceCode: false", ""),
             ("writes: Forbidden\nwrites: Allowed", "duplicate"),
             ("tenants: contoso.com", "line 1 column 10"),
-            ("tenants: [common]", "\"common\" names no concrete tenant"),
+            ("tenants: [common]", "\"common\" stands for many tenants"),
             ("tenants: [contoso]", "\"contoso\" is neither"),
             ("- a", ""),
         ] {

@@ -29,11 +29,13 @@ pub mod settings;
 mod sign_in;
 pub mod store;
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::arguments::Mode;
 use self::local::Local;
@@ -47,7 +49,10 @@ use crate::telemetry;
 /// If it cannot start, or what was asked for does not work.
 pub async fn run(mode: Mode, settings: Settings) -> anyhow::Result<ExitCode> {
     // Dropped last, so that the last lines are written.
-    let _log = telemetry::log_to(file(settings.log_file.as_deref(), "--log-file")?);
+    let _log = match settings.log_file.as_deref() {
+        Some(path) => telemetry::log_to(open(path, "--log-file")?, level(mode)),
+        None => telemetry::log_to(std::io::stderr(), level(mode)),
+    };
     // Nothing is kept in memory between starts: whoever signs out means what is on this machine.
     let store = if mode == Mode::SignOut { StoreKind::default() } else { settings.store };
     let local = Local::new(Settings { store, ..settings })?;
@@ -62,10 +67,23 @@ pub async fn run(mode: Mode, settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(if is_well? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Level of the logs that nobody asked for. The modes that speak to a person say themselves what went wrong.
+fn level(mode: Mode) -> LevelFilter {
+    match mode {
+        Mode::Serve => LevelFilter::INFO,
+        Mode::SignIn | Mode::SignOut | Mode::Doctor | Mode::PrintConfig(_) => LevelFilter::OFF,
+    }
+}
+
 /// Standard error, or this file in its place. Standard output belongs to the protocol.
 fn file(path: Option<&Path>, option: &'static str) -> anyhow::Result<Box<dyn Write + Send>> {
-    let Some(path) = path else { return Ok(Box::new(std::io::stderr())) };
-    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    let file = file.with_context(|| format!("cannot write to {}; choose another {option}", path.display()))?;
-    Ok(Box::new(file))
+    Ok(match path {
+        Some(path) => Box::new(open(path, option)?),
+        None => Box::new(std::io::stderr()),
+    })
+}
+
+fn open(path: &Path, option: &'static str) -> anyhow::Result<File> {
+    let file = File::options().append(true).create(true).open(path);
+    file.with_context(|| format!("cannot write to {}; choose another {option}", path.display()))
 }

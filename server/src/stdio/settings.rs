@@ -119,9 +119,7 @@ pub(super) fn needed_scopes<'a>(tools: impl Iterator<Item = &'a BuiltInTool>) ->
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TenantError {
     /// It stands for many tenants.
-    #[error(
-        "names no concrete tenant, and so its tokens may be of another one; name yours by its GUID or a verified domain"
-    )]
+    #[error("stands for many tenants: name yours by its GUID or a verified domain")]
     Many,
     /// It is neither a GUID nor a domain.
     #[error("is neither a GUID nor a domain; copy the tenant ID from the Overview of Microsoft Entra ID in the portal")]

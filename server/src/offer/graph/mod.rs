@@ -31,9 +31,6 @@ const TOOLS: &[&dyn AnyTool] = &[
     &send_mail::SendMail,
 ];
 
-const INSTRUCTIONS: &str =
-    "Tools that use Microsoft Graph as the signed-in user. Each user sees the tools that a role grants.";
-
 /// The built-in tools of one server.
 pub struct GraphOffer {
     graph: GraphClient,
@@ -44,19 +41,16 @@ pub struct GraphOffer {
 }
 
 impl GraphOffer {
-    /// The tools that this configuration offers under this title, reaching Graph through this client.
-    pub fn new(title: String, configuration: &GraphConfiguration, graph: GraphClient) -> Self {
+    /// The tools that this configuration offers, and what is said about them, reaching Graph through this client.
+    pub fn new(about: About, configuration: &GraphConfiguration, graph: GraphClient) -> Self {
         let offered: Vec<_> = configuration.offered().collect();
-        for name in configuration.tools.iter().filter(|name| offered.iter().all(|tool| tool.name != **name)) {
-            tracing::warn!(name, "tool not offered: graph.scopes lacks a permission that it needs; add it");
-        }
         let tools: Vec<_> = TOOLS.iter().copied().filter(|tool| offered.contains(&tool.built_in())).collect();
         let shown = |shown: fn(&dyn AnyTool) -> OfferedTool| {
             Arc::new(Offered { tools: tools.iter().map(|tool| shown(*tool)).collect(), ..Offered::default() })
         };
         Self {
             graph,
-            about: About { title, instructions: INSTRUCTIONS.to_owned(), ..About::default() },
+            about,
             to_users: shown(|tool| tool.for_users()),
             to_applications: shown(|tool| tool.for_applications()),
             tools,

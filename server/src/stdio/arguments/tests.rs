@@ -156,9 +156,9 @@ fn an_alias_is_a_further_name_of_an_offered_tool() {
 fn a_wrong_value_is_refused_in_one_line_that_names_flag_and_variable_and_ends_with_the_next_step() {
     let long = format!("{}=get_user_details", "x".repeat(65));
     for (flag, value, part) in [
-        ("--tenant", "common", "\"common\" names no concrete tenant"),
-        ("--tenant", "organizations", "its tokens may be of another one; name yours"),
-        ("--tenant", "consumers", "names no concrete tenant"),
+        ("--tenant", "common", "\"common\" stands for many tenants"),
+        ("--tenant", "organizations", "stands for many tenants: name yours"),
+        ("--tenant", "consumers", "stands for many tenants"),
         ("--tenant", "contoso", "neither a GUID nor a domain; copy"),
         ("--tenant", "a\nb", "neither"),
         ("--client-id", "contoso", "is no GUID: copy"),
@@ -184,8 +184,8 @@ fn a_wrong_value_is_refused_in_one_line_that_names_flag_and_variable_and_ends_wi
         ("--alias", &long, "whose name no client takes"),
         ("--alias", "list_my_messages=get_user_details", "a tool's own"),
         ("--alias", "send=get_user_details", "a tool's own"),
-        ("--alias", "me=send", "no offered tool: choose among get_user_details, list_my_messages"),
-        ("--alias", "me=nothing", "no offered tool"),
+        ("--alias", "me=send", "choose among get_user_details, list_my_messages, or allow it with --allow"),
+        ("--alias", "me=nothing", "no offered tool: choose among get_user_details, list_my_messages"),
         ("--alias", "me=get_user_details,me=list_my_messages", "another tool, too: choose another"),
         ("--cloud", "azure", "choose one of public, usgov, usgovdod, china"),
         ("--cloud", "", "choose one of"),

@@ -6,3 +6,4 @@ mod person;
 mod protocol;
 mod session;
 mod sign_in;
+mod terminal;

@@ -131,7 +131,7 @@ async fn a_refusal_of_the_application_is_told_with_its_next_step_and_opens_nothi
     person.expire();
     for (error, code, step) in [
         ("invalid_client", 7_000_218, "Mobile and desktop applications"),
-        ("unauthorized_client", 700_016, "check clientId"),
+        ("unauthorized_client", 700_016, "check --client-id"),
         ("invalid_scope", 70011, "--scopes"),
     ] {
         fail(&person, 1, refused(error, code));
