@@ -17,7 +17,7 @@ pub const MCP_CLIENTS: &str = env!("CARGO_MANIFEST_DIR");
 /// Returns the interpreter of a virtual environment with what `requirements.txt` in `lists` pins.
 ///
 /// # Errors
-/// Where Python or the package index cannot be had; the message says what it takes.
+/// If Python or the package index cannot be had; the message says what it takes.
 pub fn python(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf> {
     let requirements = lists.join("requirements.txt");
     let folder = installed(cache, name, std::slice::from_ref(&requirements), |folder| {
@@ -33,7 +33,7 @@ pub fn python(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf>
 /// Returns the `node_modules` with what `package-lock.json` in `lists` pins. No package runs a script of its own.
 ///
 /// # Errors
-/// Where npm or the registry cannot be had; the message says what it takes.
+/// If npm or the registry cannot be had; the message says what it takes.
 pub fn node_modules(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf> {
     let sources = ["package.json", "package-lock.json"].map(|list| lists.join(list));
     let folder = installed(cache, name, &sources, |folder| {

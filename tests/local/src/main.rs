@@ -29,7 +29,7 @@ struct Arguments {
     only: Option<String>,
 }
 
-/// What a shell expects of a program that Ctrl-C ended.
+/// Exit code that a shell expects of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
 #[tokio::main]

@@ -1,4 +1,4 @@
-//! What a server may print on standard output: messages of JSON-RPC, a line each.
+//! Standard output of a server, which holds nothing but messages of JSON-RPC, a line each.
 
 use anyhow::{Context, ensure};
 use serde_json::Value;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Where they are.
+/// Paths of the tools.
 pub(crate) struct Tools {
     /// The program that is proved.
     pub(crate) server: PathBuf,

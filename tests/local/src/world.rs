@@ -215,7 +215,7 @@ impl<'a> World<'a> {
         self.requests().into_iter().filter(is_sign_in).count()
     }
 
-    /// What all servers of this world have printed.
+    /// Standard output of all servers of this world.
     pub(crate) fn stdout(&self) -> anyhow::Result<String> {
         read(&self.file("stdout"))
     }
@@ -225,7 +225,7 @@ impl<'a> World<'a> {
         Ok(fs::File::options().create(true).append(true).open(self.file("stderr"))?)
     }
 
-    /// What servers, clients and the keyring of this world have logged.
+    /// Logs of the servers, the clients and the keyring of this world.
     pub(crate) fn stderr(&self) -> anyhow::Result<String> {
         read(&self.file("stderr"))
     }

@@ -140,7 +140,7 @@ impl Laptop {
         self.home.path().join(name)
     }
 
-    /// What opens a browser on this laptop: it notes the address.
+    /// Writes the program that opens a browser on this laptop: it notes the address.
     fn write_launcher(&self) -> anyhow::Result<()> {
         use std::os::unix::fs::PermissionsExt;
         std::fs::create_dir(self.file("bin"))?;

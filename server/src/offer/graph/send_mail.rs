@@ -26,7 +26,7 @@ pub(super) struct Mail {
     subject: Text<255>,
     /// Body as plain text, at most 100,000 characters. HTML is shown as it stands.
     body: Text<100_000>,
-    /// Whether the mail is kept in the mailbox's Sent Items. If it is not, nobody can look up there whether it was sent.
+    /// True to keep the mail in the mailbox's Sent Items. Otherwise nobody can look up there whether it was sent.
     #[serde(default = "yes")]
     save_to_sent_items: bool,
 }
@@ -45,7 +45,7 @@ pub(super) struct Sent {
     to: Vec<String>,
     /// Those who get a copy.
     cc: Vec<String>,
-    /// Whether the mail is kept in Sent Items.
+    /// True if the mail is kept in Sent Items.
     saved_to_sent_items: bool,
 }
 

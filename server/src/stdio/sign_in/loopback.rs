@@ -52,7 +52,7 @@ pub(super) struct Return {
     pub(super) page: oneshot::Sender<Page>,
 }
 
-/// What a browser has brought.
+/// The result that a browser has brought.
 pub(super) enum Brought {
     /// An authorization code.
     Code(SecretString),

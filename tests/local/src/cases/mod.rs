@@ -1,4 +1,4 @@
-//! What local mode does for a person, a case a function. Each plays in a world of its own, and returns what it saw.
+//! Cases of local mode for a person, each a function. Each plays in a world of its own, and returns what it saw.
 
 mod clients;
 mod keeping;
@@ -16,7 +16,7 @@ type Play = for<'w> fn(&'w mut World<'_>) -> Pin<Box<dyn Future<Output = anyhow:
 
 /// One case.
 pub(crate) struct Case {
-    /// What holds, as a sentence.
+    /// The behaviour that is proved, as a sentence.
     pub(crate) title: &'static str,
     pub(crate) play: Play,
 }

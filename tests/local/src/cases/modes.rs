@@ -11,7 +11,7 @@ use crate::world::{Launch, World};
 
 const FILE: &str = "--token-store=file";
 
-/// What a successful run printed.
+/// Standard output of a run, which must have succeeded.
 fn printed(output: &Output) -> anyhow::Result<String> {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{}: {stdout}{stderr}", output.status);

@@ -1,4 +1,4 @@
-//! What other users and other processes do: modes, links, locks, and processes that end in the middle.
+//! Other users and other processes: modes, links, locks, and processes that end in the middle.
 
 use std::env;
 use std::fs::{self, Permissions};
