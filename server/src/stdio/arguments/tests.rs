@@ -203,6 +203,12 @@ fn a_wrong_value_is_refused_in_one_line_that_names_flag_and_variable_and_ends_wi
 }
 
 #[test]
+fn an_alias_of_what_no_flag_allows_is_not_led_to_one() {
+    let error = settings_of(REGISTRY, &["--alias", "me=nothing"]).unwrap_err().to_string();
+    assert!(error.ends_with("choose among get_user_details, list_my_messages"), "{error}");
+}
+
+#[test]
 fn a_tool_that_is_allowed_without_its_scope_is_refused() {
     let error = settings_of(REGISTRY, &["--scopes", "User.Read", "--allow", "send"]).unwrap_err().to_string();
     assert!(error.contains("--scopes (MCP_ENTRA_SCOPES) lacks Mail.Send, which send needs: add it"), "{error}");
