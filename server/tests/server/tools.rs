@@ -162,7 +162,7 @@ async fn a_permission_without_consent_stops_the_tool_that_needs_it_and_no_other(
             let result = call(&site, called.name, arguments_for(called.name)).await;
             let stopped = result["isError"] == true;
             assert_eq!(stopped, scope_of(called) == scope_of(tool), "{} without {}", called.name, scope_of(tool));
-            assert!(!stopped || text(&result).contains(&format!("the permissions {} on", scope_of(tool))), "{result}");
+            assert!(!stopped || text(&result).contains(&format!("the permissions {}.", scope_of(tool))), "{result}");
         }
         assert_eq!(Vec::from_iter(site.status().await.graph.missing_permissions), [scope_of(tool)]);
         control()

@@ -75,7 +75,7 @@ async fn missing_consent_is_answered_with_which_permission_and_who_must_grant_it
     let error = graph_with(&tenant, ALICE, "Mail.Read").await.get("/messages", &[]).await.unwrap_err().to_string();
     assert!(!error.contains("User.Read"), "{error}");
     for part in
-        ["the permissions Mail.Read on", "AADSTS65001", "administrator", &server.to_string(), "Grant admin consent"]
+        ["the permissions Mail.Read.", "AADSTS65001", "administrator", &server.to_string(), "Grant admin consent"]
     {
         assert!(error.contains(part), "{part} is not in {error}");
     }
