@@ -72,7 +72,11 @@ pub(super) async fn sign_in(local: &Local, out: &mut (dyn Write + Send)) -> anyh
     out.flush()?;
     // Where none opens, the person sees the address.
     open.show_if_possible().await;
-    match open.wait(SIGN_IN_PATIENCE).await {
+    let outcome = open.wait(SIGN_IN_PATIENCE).await;
+    if outcome.is_some() {
+        open.ended().await;
+    }
+    match outcome {
         Some(Ok(account)) => Ok(writeln!(out, "{} is signed in; {kept}.", account.username)?),
         Some(Err(error)) => Err(anyhow!(error.told())),
         None => bail!("nobody signed in"),

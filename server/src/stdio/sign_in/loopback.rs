@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Form, Path, Request, State};
@@ -17,7 +18,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::page::Page;
 use super::peer_user;
@@ -27,6 +30,8 @@ use crate::http::listener::{self, Counted, PATIENCE};
 
 /// Longest form that is read, in bytes. Entra's codes have about a thousand.
 const MAXIMUM_FORM: usize = 64 * 1024;
+/// Time for the last page to reach the browser.
+const LAST_PAGE: Duration = Duration::from_secs(2);
 /// One-time addresses that are good at a time. The oldest goes first.
 const MAXIMUM_STARTS: usize = 16;
 /// Attempts to find a port that is free on both loopback addresses.
@@ -36,6 +41,8 @@ const ATTEMPTS: usize = 16;
 pub(super) struct Loopback {
     shared: Arc<Shared>,
     stop: CancellationToken,
+    /// The ports that are served.
+    serving: TaskTracker,
 }
 
 struct Shared {
@@ -99,12 +106,13 @@ impl Ports {
     pub(super) fn serve(self, request: AuthorizationRequest) -> (Loopback, mpsc::Receiver<Return>) {
         let (returns, returned) = mpsc::channel(1);
         let shared = Arc::new(Shared { port: self.port, request, starts: Mutex::default(), returns });
-        let stop = CancellationToken::new();
+        let (stop, serving) = (CancellationToken::new(), TaskTracker::new());
         let router = router(Arc::clone(&shared));
         for listener in self.listeners {
-            tokio::spawn(listener::serve(listener, router.clone(), PATIENCE, Counted::Everybody, stop.clone()));
+            serving.spawn(listener::serve(listener, router.clone(), PATIENCE, Counted::Everybody, stop.clone()));
         }
-        (Loopback { shared, stop }, returned)
+        serving.close();
+        (Loopback { shared, stop, serving }, returned)
     }
 }
 
@@ -124,6 +132,11 @@ impl Loopback {
     /// Ends the listener, once the last answer is sent.
     pub(super) fn close(&self) {
         self.stop.cancel();
+    }
+
+    /// Waits until the last answer is sent, for a moment at most.
+    pub(super) async fn ended(&self) {
+        _ = timeout(LAST_PAGE, self.serving.wait()).await;
     }
 
     /// The request that the sign-in is about.

@@ -309,6 +309,13 @@ impl OpenSignIn {
         }
     }
 
+    /// Waits until the browser has its last page, for a moment at most. Whoever ends the program then cuts nothing off.
+    pub(super) async fn ended(&self) {
+        if let Place::Browser(loopback) = &self.place {
+            loopback.ended().await;
+        }
+    }
+
     /// A one-time address at which the person can begin, if the browser comes back to this process.
     pub(super) fn address(&self) -> Option<String> {
         match &self.place {
