@@ -17,7 +17,11 @@ use rmcp::service::RunningService;
 use rmcp::transport::TokioChildProcess;
 use rmcp::{RoleClient, ServiceExt};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::unix::pipe;
 use tokio::process::Command;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::programs::program;
@@ -39,6 +43,8 @@ pub struct Laptop {
     alice: Uuid,
     program: PathBuf,
     home: TempDir,
+    /// The addresses that a browser is to open, as they come.
+    openings: Mutex<Lines<BufReader<pipe::Receiver>>>,
 }
 
 /// An MCP client whose child the server is.
@@ -93,7 +99,12 @@ impl Laptop {
         let configuration = Configuration { tenants: vec![directory], ..Configuration::default() };
         let emulator = EntraEmulator::start(configuration, ([127, 0, 0, 1], 0).into()).await?;
         let home = tempfile::Builder::new().prefix("mcp-entra-laptop-").tempdir()?;
-        let laptop = Self { emulator, tenant, client, alice, program, home };
+        let pipe = home.path().join("openings");
+        ensure!(Command::new("mkfifo").arg(&pipe).status().await?.success(), "no pipe {}", pipe.display());
+        // Opened for writing, too, so that it does not end between two openings.
+        let openings = pipe::OpenOptions::new().read_write(true).open_receiver(&pipe)?;
+        let openings = Mutex::new(BufReader::new(openings).lines());
+        let laptop = Self { emulator, tenant, client, alice, program, home, openings };
         std::fs::write(laptop.file("ca.pem"), laptop.emulator.ca_pem())?;
         laptop.write_launcher()?;
         Ok(laptop)
@@ -145,7 +156,7 @@ impl Laptop {
         use std::os::unix::fs::PermissionsExt;
         std::fs::create_dir(self.file("bin"))?;
         let launcher = self.file("bin/xdg-open");
-        std::fs::write(&launcher, "#!/bin/sh\nprintf '%s\\n' \"$1\" >> \"$HOME/opened\"\n")?;
+        std::fs::write(&launcher, "#!/bin/sh\nprintf '%s\\n' \"$1\" | tee -a \"$HOME/opened\" > \"$HOME/openings\"\n")?;
         Ok(std::fs::set_permissions(launcher, std::fs::Permissions::from_mode(0o755))?)
     }
 
@@ -171,16 +182,11 @@ impl Laptop {
         opened.lines().map(str::to_owned).collect()
     }
 
-    /// Signs this user in, in the browser that opens in the place of this number.
-    async fn signs_in_at(&self, number: usize, user: &str) -> anyhow::Result<Shown> {
-        let deadline = Instant::now() + PATIENCE;
-        let address = loop {
-            if let Some(address) = self.opened().get(number) {
-                break address.clone();
-            }
-            ensure!(Instant::now() < deadline, "no browser opens");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+    /// Signs this user in, in the browser that opens next.
+    async fn signs_in_as(&self, user: &str) -> anyhow::Result<Shown> {
+        let mut openings = self.openings.lock().await;
+        let address = timeout(PATIENCE, openings.next_line()).await.context("no browser opens")??;
+        let address = address.context("what opens browsers is gone")?;
         Browser::new(&Authority::from(&self.emulator))?.sign_in(&address, user).await
     }
 
@@ -207,7 +213,7 @@ impl Laptop {
 
     async fn signs_in(&self) -> anyhow::Result<Evidence> {
         let client = self.client(&[]).await?;
-        let (answer, shown) = tokio::join!(call(&client), self.signs_in_at(0, ALICE));
+        let (answer, shown) = tokio::join!(call(&client), self.signs_in_as(ALICE));
         let (name, shown) = (name_in(&answer?)?, shown?);
         ensure!(shown.status == 200 && shown.html.contains("You can close this page"), "{}", shown.html);
         client.cancel().await?;
@@ -241,11 +247,11 @@ impl Laptop {
     async fn is_revoked(&self) -> anyhow::Result<Evidence> {
         self.emulator.control().revoke(self.tenant, self.alice)?;
         let client = self.client(&[]).await?;
-        let (answer, shown) = tokio::join!(call(&client), self.signs_in_at(1, BOB));
+        let (answer, shown) = tokio::join!(call(&client), self.signs_in_as(BOB));
         let (answer, shown) = (answer?, shown?);
         ensure!(answer.is_error == Some(true) && shown.status == 400, "bob got in: {answer:?}");
         let told = text_of(&answer);
-        let (answer, shown) = tokio::join!(call(&client), self.signs_in_at(2, ALICE));
+        let (answer, shown) = tokio::join!(call(&client), self.signs_in_as(ALICE));
         let name = name_in(&answer?)?;
         ensure!(shown?.status == 200, "alice's page");
         client.cancel().await?;
