@@ -10,6 +10,7 @@
 //! | [`protocol`] | MCP itself, for any offer |
 //! | [`offer`] | the tools that are offered, and their answers |
 //! | [`entra`], [`graph`], [`http_client`] | the way to Entra's token endpoint and to Microsoft Graph |
+//! | [`oauth`] | the authorization server for clients that cannot sign in to Entra |
 //! | [`stdio`] | local mode: a child process of one person's MCP client |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
 //! | [`serve`], [`check`], [`inputs`], `report`, [`environment`], [`open_files`], [`signals`], [`strict_json`] | start and stop, diagnosis, and input files |
@@ -27,6 +28,7 @@ pub mod groups;
 pub mod http;
 pub mod http_client;
 pub mod inputs;
+pub mod oauth;
 pub mod offer;
 pub mod open_files;
 pub mod policy;

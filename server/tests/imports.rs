@@ -8,6 +8,7 @@ const MODULES: &[(&str, &str)] = &[
     ("stdio", "serves one person over standard input and output"),
     ("check", "says what of a configuration works"),
     ("admin", "answers about the pod's health"),
+    ("oauth", "signs people in for clients that cannot sign in to Entra"),
     ("http", "takes a request through its stages"),
     ("protocol", "speaks MCP for any offer"),
     ("policy", "keeps the compiled policy in force"),

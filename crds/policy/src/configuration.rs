@@ -11,7 +11,7 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{is_microsofts_own, registration::is_guid};
+use crate::{AuthorizationServerConfiguration, is_microsofts_own, registration::is_guid};
 
 /// The key of the configuration file in its ConfigMap, and its file name.
 pub const CONFIGURATION_KEY: &str = "config.yaml";
@@ -53,6 +53,9 @@ pub struct ServerConfiguration {
     /// `https://host[:port]`, or `http` of this machine (`localhost`, `127.0.0.1`, `[::1]`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_origins: Vec<String>,
+    /// The authorization server for clients that cannot sign in to Entra themselves. Needs `publicUrl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_server: Option<AuthorizationServerConfiguration>,
 }
 
 /// The name of an McpServer.

@@ -4,6 +4,7 @@
 //! Everything here is pure: no clock, no network, no file. The operator writes these documents, the server reads
 //! them, and both decide with the same [`CompiledPolicy::decide`].
 
+mod authorization_server;
 mod cloud;
 mod configuration;
 mod decision;
@@ -14,6 +15,9 @@ mod registration;
 mod status;
 mod tools;
 
+pub use authorization_server::{
+    AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, ListedClient, SessionStore, ValkeyStore,
+};
 pub use cloud::Cloud;
 pub use configuration::{
     AuditConfiguration, CONFIGURATION_KEY, ConfigurationError, EntraConfiguration, GraphAccess, GraphConfiguration,

@@ -21,6 +21,9 @@ pub struct CompiledPolicy {
     pub denies: Vec<Deny>,
     /// The grants of all mappings, ordered by mapping.
     pub grants: Vec<Grant>,
+    /// Seconds since 1970: sessions of the server's own authorization server that began before this have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_sessions_before: Option<i64>,
 }
 
 /// One grant of one mapping: these subjects may use these primitives.

@@ -29,6 +29,7 @@ fn configuration() -> ServerConfiguration {
         audit: AuditConfiguration::default(),
         trusted_proxies: vec![],
         allowed_origins: vec![],
+        authorization_server: None,
     }
 }
 

@@ -57,8 +57,11 @@ fn compile_within<'a>(
     let bound = mappings.into_iter().map(|mapping| (mapping, mapping.binds(server)));
     let mut bound: Vec<(Mapping<'a>, Bound)> = bound.filter(|(_, bound)| *bound != Bound::No).collect();
     bound.sort_by_key(|(mapping, _)| mapping.reference());
-    let mut policy =
-        CompiledPolicy { denies: bound.iter().flat_map(|(mapping, _)| denies(mapping)).collect(), grants: vec![] };
+    let mut policy = CompiledPolicy {
+        denies: bound.iter().flat_map(|(mapping, _)| denies(mapping)).collect(),
+        grants: vec![],
+        ..CompiledPolicy::default()
+    };
     let mut size = serde_json::to_string(&policy)?.len();
     let mut is_full = size > largest;
     if is_full {

@@ -130,7 +130,11 @@ mod tests {
         stepped.require.authentication_context = Some("c1".into());
         let readers = grant("readers", role("Reader"), &["*"]);
         let denies = vec![deny("staff", group(STAFF), &["read"])];
-        CompiledPolicy { denies, grants: vec![readers, grant("sales", group(SALES), &["write"]), scoped, stepped] }
+        CompiledPolicy {
+            denies,
+            grants: vec![readers, grant("sales", group(SALES), &["write"]), scoped, stepped],
+            ..CompiledPolicy::default()
+        }
     }
 
     fn permissions(policy: CompiledPolicy, role: &str, groups: Groups) -> Permissions {
@@ -265,7 +269,7 @@ mod tests {
         let mut wider = grant("wider", group(SALES), &["write"]);
         wider.graph = GraphAccess::Application;
         let narrow = grant("narrow", role("Writer"), &["write"]);
-        let policy = CompiledPolicy { denies: vec![], grants: vec![narrow, wider] };
+        let policy = CompiledPolicy { denies: vec![], grants: vec![narrow, wider], ..CompiledPolicy::default() };
         let offered = Offered {
             tools: vec![OfferedTool { name: "write".into(), writes: true, ..Default::default() }],
             ..Default::default()

@@ -99,7 +99,7 @@ impl Local {
             graph: GraphAccess::OnBehalfOf,
             allow: Primitives { tools: names.cloned().map(Pattern).collect(), ..Primitives::default() },
         };
-        CompiledPolicy { denies: vec![], grants: vec![grant] }
+        CompiledPolicy { denies: vec![], grants: vec![grant], ..CompiledPolicy::default() }
     }
 
     pub(super) fn principal(&self) -> Principal {

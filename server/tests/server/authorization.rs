@@ -12,7 +12,11 @@ use crate::tenant::{ALICE, BOB, ROLE, SCOPE};
 #[tokio::test]
 async fn a_caller_sees_and_calls_what_a_role_grants_and_nothing_else() {
     let mut setup = Setup::new();
-    setup.policy = CompiledPolicy { denies: vec![], grants: vec![grant_to_readers(&["get_user_details"])] };
+    setup.policy = CompiledPolicy {
+        denies: vec![],
+        grants: vec![grant_to_readers(&["get_user_details"])],
+        ..CompiledPolicy::default()
+    };
     let site = setup.start().await;
     let alice = site.setup.tenant.token(ALICE);
     assert_eq!(site.tools(&alice).await, ["get_user_details"]);
@@ -265,7 +269,11 @@ async fn an_application_is_let_in_by_a_grant_to_itself_or_to_its_role_if_that_me
 
     let everybody = [CallerKind::User, CallerKind::Application].into();
     let role = Subject::AppRole { role: ROLE.into(), callers: everybody };
-    site.setup.write_policy(&CompiledPolicy { denies: vec![], grants: vec![grant("role", role, tools)] });
+    site.setup.write_policy(&CompiledPolicy {
+        denies: vec![],
+        grants: vec![grant("role", role, tools)],
+        ..CompiledPolicy::default()
+    });
     let revision = |policy: &CompiledPolicy| mcp_entra_policy::revision(&serde_json::to_vec(policy).unwrap());
     let old = revision(&site.setup.policy);
     eventually("the policy is in force", async || {

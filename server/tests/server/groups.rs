@@ -42,7 +42,11 @@ fn without_groups(tenant: &TestTenant, user: &str, added: Value) -> String {
 /// A server whose tools are granted to the group Sales, in which bob is.
 fn for_sales() -> Setup {
     let mut setup = Setup::new();
-    setup.policy = CompiledPolicy { denies: vec![], grants: vec![grant_to_sales(&setup.tenant, &["*"])] };
+    setup.policy = CompiledPolicy {
+        denies: vec![],
+        grants: vec![grant_to_sales(&setup.tenant, &["*"])],
+        ..CompiledPolicy::default()
+    };
     setup
 }
 

@@ -65,7 +65,8 @@ impl Setup {
     pub(crate) fn new() -> Self {
         let tenant = TestTenant::new();
         let configuration = tenant.configuration();
-        let policy = CompiledPolicy { denies: vec![], grants: vec![grant_to_readers(&["*"])] };
+        let policy =
+            CompiledPolicy { denies: vec![], grants: vec![grant_to_readers(&["*"])], ..CompiledPolicy::default() };
         Self { tenant, configuration, policy, drain: Duration::ZERO }
     }
 

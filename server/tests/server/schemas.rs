@@ -14,7 +14,11 @@ use crate::tenant::{ALICE, ROLE};
 async fn site() -> (Site, [String; 2]) {
     let mut setup = Setup::new();
     let everybody = Subject::AppRole { role: ROLE.into(), callers: [CallerKind::User, CallerKind::Application].into() };
-    setup.policy = CompiledPolicy { denies: vec![], grants: vec![grant("everybody", everybody, &every_tool())] };
+    setup.policy = CompiledPolicy {
+        denies: vec![],
+        grants: vec![grant("everybody", everybody, &every_tool())],
+        ..CompiledPolicy::default()
+    };
     let site = setup.start().await;
     let tenant = &site.setup.tenant;
     let tokens = [tenant.token(ALICE), tenant.sign(&json!({}), &tenant.application_claims(tenant.daemon))];

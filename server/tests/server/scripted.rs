@@ -116,7 +116,11 @@ async fn policy() -> PolicyStore {
     grant.allow.resources = patterns("memo://*");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("policy.json");
-    replace(&file, &serde_json::to_vec(&CompiledPolicy { denies: vec![], grants: vec![grant] }).unwrap());
+    replace(
+        &file,
+        &serde_json::to_vec(&CompiledPolicy { denies: vec![], grants: vec![grant], ..CompiledPolicy::default() })
+            .unwrap(),
+    );
     let policy = PolicyStore::new(file);
     policy.reload().await;
     policy

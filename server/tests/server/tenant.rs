@@ -180,6 +180,7 @@ impl TestTenant {
             audit: AuditConfiguration::default(),
             trusted_proxies: vec![],
             allowed_origins: vec![],
+            authorization_server: None,
         }
     }
 

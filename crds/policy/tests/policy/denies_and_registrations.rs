@@ -7,6 +7,7 @@ fn any_matching_deny_wins_over_every_grant_and_names_itself() {
     let policy = CompiledPolicy {
         denies: vec![deny("other", Some(role("Guest")), &["get_*"]), deny("no-profile", None, &["get_user_details"])],
         grants: vec![grant("readers", role("R"), &["*"])],
+        ..CompiledPolicy::default()
     };
     let Decision::Refused(Refusal::Denied { mapping, deny, groups_unknown, .. }) =
         policy.decide(&user(&["R"], None), READS)
@@ -23,6 +24,7 @@ fn a_deny_to_a_group_binds_its_members_and_those_who_may_be_but_nobody_else() {
     let policy = CompiledPolicy {
         denies: vec![deny("no-sales", Some(sales()), &["*"])],
         grants: vec![grant("readers", role_of_anybody("R"), &["*"])],
+        ..CompiledPolicy::default()
     };
     let denied = |caller: &Caller| match policy.decide(caller, READS) {
         Decision::Refused(Refusal::Denied { groups_unknown, .. }) => Some(groups_unknown),
@@ -88,7 +90,8 @@ fn a_pinned_grant_holds_for_tokens_of_its_registration_and_a_pinned_deny_for_tho
 
             let pinned = Deny { registration: pin.clone(), ..deny("pinned", None, &["*"]) };
             let grants = vec![grant("all", role_of_anybody("R"), &["*"])];
-            let decision = CompiledPolicy { denies: vec![pinned], grants }.decide(&caller, READS);
+            let decision =
+                CompiledPolicy { denies: vec![pinned], grants, ..CompiledPolicy::default() }.decide(&caller, READS);
             assert_eq!(!decision.is_allowed(), denied, "deny pinned to {pin:?}: {caller:?}");
             if let Decision::Refused(Refusal::Denied { registration_unknown, .. }) = decision {
                 assert_eq!(registration_unknown, pin.is_some() && registration == unknown());
@@ -101,7 +104,11 @@ fn a_pinned_grant_holds_for_tokens_of_its_registration_and_a_pinned_deny_for_tho
 fn a_pinned_deny_to_a_group_takes_the_registration_and_the_group() {
     let denied = |registration: Registration, groups: Option<&[&str]>| {
         let pinned = Deny { registration: Some(OURS.into()), ..deny("no-sales", Some(sales()), &["*"]) };
-        let policy = CompiledPolicy { denies: vec![pinned], grants: vec![grant("all", role("R"), &["*"])] };
+        let policy = CompiledPolicy {
+            denies: vec![pinned],
+            grants: vec![grant("all", role("R"), &["*"])],
+            ..CompiledPolicy::default()
+        };
         match policy.decide(&Caller { registration, ..user(&["R"], groups) }, READS) {
             Decision::Refused(Refusal::Denied { groups_unknown, registration_unknown, .. }) => {
                 Some((groups_unknown, registration_unknown))

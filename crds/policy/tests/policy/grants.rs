@@ -60,6 +60,7 @@ fn of_groups_that_are_known_in_part_those_count_and_all_others_are_unknown() {
     let policy = |to: Subject, denied: Subject| CompiledPolicy {
         denies: vec![deny("d", Some(denied), &["send_*"])],
         grants: vec![grant("g", to, &["get_*"])],
+        ..CompiledPolicy::default()
     };
     assert!(policy(sales(), other()).decide(&caller, READS).is_allowed());
     let refused = policy(other(), other()).decide(&caller, READS);

@@ -85,7 +85,7 @@ fn application(client_id: &str, roles: &[&str]) -> Caller {
 }
 
 fn decide(grants: Vec<Grant>, caller: &Caller) -> Decision {
-    CompiledPolicy { denies: vec![], grants }.decide(caller, READS)
+    CompiledPolicy { denies: vec![], grants, ..CompiledPolicy::default() }.decide(caller, READS)
 }
 
 fn ways(decision: Decision) -> Ways {

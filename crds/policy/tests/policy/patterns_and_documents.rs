@@ -6,7 +6,11 @@ use super::*;
 
 #[test]
 fn a_policy_without_pins_is_written_as_before_there_were_any() {
-    let policy = CompiledPolicy { denies: vec![deny("d", None, &["*"])], grants: vec![grant("g", role("R"), &["*"])] };
+    let policy = CompiledPolicy {
+        denies: vec![deny("d", None, &["*"])],
+        grants: vec![grant("g", role("R"), &["*"])],
+        ..CompiledPolicy::default()
+    };
     assert!(!serde_json::to_string(&policy).unwrap().contains("registration"));
 }
 
@@ -24,6 +28,7 @@ fn a_star_denies_a_tool_that_writes() {
     let policy = CompiledPolicy {
         denies: vec![deny("no-sending", None, &["send_*"])],
         grants: vec![grant("writers", role("R"), &["send_mail"])],
+        ..CompiledPolicy::default()
     };
     assert!(matches!(policy.decide(&user(&["R"], None), WRITES), Decision::Refused(Refusal::Denied { .. })));
 }
@@ -33,7 +38,7 @@ fn a_grant_of_tools_is_none_of_prompts_or_resources_and_each_is_granted_by_its_o
     let mut grant = grant("all", role("R"), &["*"]);
     let others = [Operation::Prompt("p"), Operation::Resource("file:///a")];
     let allowed = |grant: &Grant, operation| {
-        CompiledPolicy { denies: vec![], grants: vec![grant.clone()] }
+        CompiledPolicy { denies: vec![], grants: vec![grant.clone()], ..CompiledPolicy::default() }
             .decide(&user(&["R"], None), operation)
             .is_allowed()
     };
@@ -48,6 +53,7 @@ fn a_policy_survives_writing_and_reading_and_its_revision_follows_its_bytes() {
     let policy = CompiledPolicy {
         denies: vec![deny("d", Some(the_daemon()), &["*"])],
         grants: vec![requiring(&["s"], Some("c1"), grant("sales", sales(), &["get_*"]))],
+        ..CompiledPolicy::default()
     };
     let document = serde_json::to_vec(&policy).unwrap();
     assert_eq!(CompiledPolicy::parse(&document).unwrap(), policy);
@@ -110,7 +116,7 @@ prop_compose! {
 
 prop_compose! {
     fn any_policy()(denies in prop::collection::vec(any_deny(), 0..3), grants in prop::collection::vec(any_grant(), 0..4))
-        -> CompiledPolicy { CompiledPolicy { denies, grants } }
+        -> CompiledPolicy { CompiledPolicy { denies, grants, ..CompiledPolicy::default() } }
 }
 
 fn any_tool() -> impl Strategy<Value = (String, bool)> {
@@ -159,7 +165,7 @@ proptest! {
         let operation = Operation::Tool { name: &name, writes };
         if policy.decide(&caller, operation).is_allowed() {
             let granted = policy.grants.iter().any(|grant| {
-                let alone = CompiledPolicy { denies: vec![], grants: vec![grant.clone()] };
+                let alone = CompiledPolicy { denies: vec![], grants: vec![grant.clone()], ..CompiledPolicy::default() };
                 alone.decide(&caller, operation).is_allowed()
             });
             prop_assert!(granted);

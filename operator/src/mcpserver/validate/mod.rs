@@ -86,6 +86,7 @@ pub(crate) fn validate(
         audit: AuditConfiguration { hash_chain: spec.audit.as_ref().is_some_and(|audit| audit.hash_chain) },
         trusted_proxies: options.trusted_proxies.clone(),
         allowed_origins: spec.exposure.as_ref().map(|exposure| exposure.allowed_origins.clone()).unwrap_or_default(),
+        authorization_server: None,
     };
     let trust = trust(spec, &resolved.trust_bundle, options)?;
     let workload = workload::validate(owner, spec, &configuration, &resolved.account, options)?;

@@ -120,6 +120,7 @@ impl BenchTenant {
             audit: AuditConfiguration::default(),
             trusted_proxies: vec![],
             allowed_origins: vec![],
+            authorization_server: None,
         }
     }
 }
@@ -134,5 +135,5 @@ fn policy() -> CompiledPolicy {
         graph: GraphAccess::OnBehalfOf,
         allow: Primitives { tools: vec![Pattern("*".to_owned())], ..Primitives::default() },
     };
-    CompiledPolicy { denies: vec![], grants: vec![grant] }
+    CompiledPolicy { denies: vec![], grants: vec![grant], ..CompiledPolicy::default() }
 }

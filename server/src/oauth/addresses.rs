@@ -1,0 +1,1 @@
+//! Addresses of the authorization server: issuer and endpoints, all below the public URL.

@@ -1,0 +1,1 @@
+//! Clients of the authorization server, and the redirect URIs that each may use.

@@ -1,0 +1,1 @@
+//! Sealed values: authenticated encryption, bound to a purpose and an owner.

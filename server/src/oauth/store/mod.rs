@@ -1,0 +1,1 @@
+//! The store of sessions and sign-ins, which all replicas share.
