@@ -46,6 +46,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("origin_not_accepted", "the request comes from a page of another origin"),
     ("rate_limited", "the caller asks more often than `spec.rateLimit` lets it"),
     ("scope_missing", "a user token without any of `spec.entra.requiredScopes`"),
+    ("session_ended", "the session of the token has ended"),
     ("sign_in_needed", "Entra takes another sign-in of the user before Graph is reached for them"),
     ("token_missing", "no token"),
     ("token_too_long", "the token is longer than 16 KiB"),

@@ -14,6 +14,7 @@ use super::diagnosis::{Asker, Said, is_transient};
 use super::federated_token::FederatedTokenError;
 use super::remedy::Remedy;
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
+use crate::token::SessionError;
 
 /// Longest text of Entra that is kept, in characters.
 const LONGEST_TEXT: usize = 2_000;
@@ -26,6 +27,9 @@ pub enum StsError {
     /// There is no credential to exchange.
     #[error(transparent)]
     FederatedToken(#[from] FederatedTokenError),
+    /// Entra's token of the user's session cannot be had.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// Entra could not be asked.
     #[error(
         "Entra's token endpoint {url} does not answer ({source}); check the network, its proxies and the CA certificates that are trusted"
@@ -106,7 +110,8 @@ impl StsError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::FederatedToken(_) => Remedy::Credential,
-            Self::Unreachable { .. } => Remedy::AskAgain,
+            Self::Session(SessionError::Ended) => Remedy::SignIn(SignIn::Anew),
+            Self::Session(SessionError::Unavailable) | Self::Unreachable { .. } => Remedy::AskAgain,
             Self::NotEntra { status, .. } if is_transient(*status) => Remedy::AskAgain,
             Self::NotEntra { .. } => Remedy::Configuration,
             Self::Refused(refusal) => refusal.remedy.clone(),

@@ -278,10 +278,11 @@ impl OnBehalfOf {
         endpoint: &TokenEndpoint,
         challenge: Option<&ClaimsChallenge>,
     ) -> Result<Arc<KeptToken>, StsError> {
+        let assertion = self.assertion.token().await?;
         let parameters = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
             ("requested_token_use", "on_behalf_of"),
-            ("assertion", self.assertion.expose_secret()),
+            ("assertion", assertion.expose_secret()),
             ("scope", &self.scope()),
             ("claims", &claims::request(challenge)),
         ];

@@ -1,7 +1,12 @@
 //! Access tokens with their digests: each digest is taken once, where the token comes in.
 
-use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+use std::sync::Arc;
+
+use secrecy::SecretString;
 use sha2::{Digest, Sha256};
+
+use super::session::{SessionError, Sessions};
 
 /// SHA-256 of a token. It stands for the token in the keys of caches, none of which holds a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,11 +19,20 @@ pub(super) struct Hashed<'a> {
     pub(super) digest: TokenDigest,
 }
 
-/// Access token of a user: the assertion of an on-behalf-of exchange.
-#[derive(Clone, Debug)]
+/// Entra's access token of a user: the assertion of an on-behalf-of exchange.
+#[derive(Clone)]
 pub struct Assertion {
-    token: SecretString,
+    source: Source,
     digest: TokenDigest,
+}
+
+/// Place of Entra's token.
+#[derive(Clone)]
+enum Source {
+    /// The token that came in.
+    Token(SecretString),
+    /// The session with this id, of which the token came in.
+    Session(String, Arc<dyn Sessions>),
 }
 
 impl AsRef<[u8]> for TokenDigest {
@@ -39,12 +53,31 @@ impl Assertion {
         Hashed::new(token).into()
     }
 
-    /// The token itself.
-    pub fn expose_secret(&self) -> &str {
-        self.token.expose_secret()
+    /// Entra's token in the session with this id, of which this token came in.
+    pub(super) fn of_session(token: Hashed<'_>, id: String, sessions: Arc<dyn Sessions>) -> Self {
+        Self { source: Source::Session(id, sessions), digest: token.digest }
     }
 
-    /// The digest of the token.
+    /// Entra's token.
+    ///
+    /// # Errors
+    /// If it is in a session that has ended, or that cannot be read.
+    pub async fn token(&self) -> Result<SecretString, SessionError> {
+        match &self.source {
+            Source::Token(token) => Ok(token.clone()),
+            Source::Session(id, sessions) => sessions.entra_token(id).await,
+        }
+    }
+
+    /// The session that the token is of. Absent for a token of Entra.
+    pub fn session(&self) -> Option<&str> {
+        match &self.source {
+            Source::Token(_) => None,
+            Source::Session(id, _) => Some(id),
+        }
+    }
+
+    /// The digest of the token that came in.
     pub fn digest(&self) -> TokenDigest {
         self.digest
     }
@@ -52,6 +85,12 @@ impl Assertion {
 
 impl From<Hashed<'_>> for Assertion {
     fn from(Hashed { token, digest }: Hashed<'_>) -> Self {
-        Self { token: SecretString::from(token), digest }
+        Self { source: Source::Token(SecretString::from(token)), digest }
+    }
+}
+
+impl fmt::Debug for Assertion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Assertion").field("session", &self.session()).finish_non_exhaustive()
     }
 }

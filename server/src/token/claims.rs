@@ -186,7 +186,7 @@ fn caller_kind(
 }
 
 /// End of the token, if it is valid now.
-fn check_lifetime(claims: &Claims, now: u64) -> Result<u64, TokenError> {
+pub(super) fn check_lifetime(claims: &Claims, now: u64) -> Result<u64, TokenError> {
     let seconds = |name| claims.get(name).and_then(Value::as_u64).ok_or(TokenError::Claim(name));
     let (expires_at, not_before, issued_at) = (seconds("exp")?, seconds("nbf")?, seconds("iat")?);
     if now >= expires_at.saturating_add(CLOCK_SKEW) {

@@ -115,6 +115,9 @@ pub enum TokenError {
         "the application has no app role on this server: an administrator of Entra must assign it one (application permission with admin consent)"
     )]
     ApplicationWithoutRole,
+    /// A token of a session that has ended.
+    #[error("the session of this token has ended; sign in again")]
+    SessionEnded,
     /// A user token without any of the required scopes.
     #[error("the token carries none of the required scopes: request {scopes}")]
     ScopeMissing {
@@ -149,6 +152,7 @@ impl TokenError {
             Self::NeitherUserNorApplication => "neither_user_nor_application",
             Self::Client { .. } => "client_not_allowed",
             Self::ApplicationWithoutRole => "application_without_role",
+            Self::SessionEnded => "session_ended",
             Self::ScopeMissing { .. } => "scope_missing",
         }
     }

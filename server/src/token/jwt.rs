@@ -25,6 +25,7 @@ pub(super) struct UnverifiedToken<'a> {
     signed_part: &'a str,
     signature: &'a str,
     key_id: String,
+    header: Claims,
     claims: Claims,
 }
 
@@ -45,20 +46,39 @@ impl<'a> UnverifiedToken<'a> {
         let header = object(header, "its header is not a JSON object in base64url, or has duplicate members")?;
         let claims = object(claims, "its claims are not a JSON object in base64url, or have duplicate members")?;
 
-        // The algorithm is pinned before anything else: a key must never be used for an algorithm of the token's
-        // choosing (RFC 8725 section 3.1). Keys inside the header (jwk, jku, x5u, x5c) are never looked at.
-        if header.get("alg").and_then(Value::as_str) != Some("RS256") {
-            return Err(TokenError::Algorithm);
-        }
         if header.contains_key("crit") {
             return Err(TokenError::CriticalHeader);
         }
         let key_id = header.get("kid").and_then(Value::as_str).ok_or(TokenError::Malformed("its header has no kid"))?;
-        Ok(Self { signed_part, signature, key_id: key_id.to_owned(), claims })
+        Ok(Self { signed_part, signature, key_id: key_id.to_owned(), header, claims })
     }
 
     pub(super) fn key_id(&self) -> &str {
         &self.key_id
+    }
+
+    /// Pins the algorithm, which each issuer has one of: a key must never be used for an algorithm of the token's choosing
+    /// (RFC 8725 section 3.1). Keys inside the header (jwk, jku, x5u, x5c) are never looked at.
+    pub(super) fn pin(&self, algorithm: &str) -> Result<(), TokenError> {
+        match self.header.get("alg").and_then(Value::as_str) == Some(algorithm) {
+            true => Ok(()),
+            false => Err(TokenError::Algorithm),
+        }
+    }
+
+    /// True if the header has this `typ`.
+    pub(super) fn is_typed(&self, typ: &str) -> bool {
+        self.header.get("typ").and_then(Value::as_str) == Some(typ)
+    }
+
+    /// The part that is signed.
+    pub(super) fn signed_part(&self) -> &str {
+        self.signed_part
+    }
+
+    /// The signature, in base64url.
+    pub(super) fn signature(&self) -> &str {
+        self.signature
     }
 
     /// Good for naming a mistake, never for letting anyone in.

@@ -2,7 +2,8 @@
 //!
 //! `jwt` reads and verifies the compact form: it looks at no claim before the signature holds, but to name a mistake.
 //! `keys` fetches Entra's signing keys. `claims` turns verified claims into a `principal`, issued by one of the tenant's
-//! `issuers`; a user's keeps the token as its `assertion`. `recent` keeps the validations of the last minute. Rights of
+//! `issuers`; a user's keeps the token as its `assertion`. `recent` keeps the validations of the last minute. `session` are the tokens
+//! of this server's own authorization server. Rights of
 //! the principal do not live here; they are the policy's.
 
 mod assertion;
@@ -15,6 +16,7 @@ mod jwt;
 mod keys;
 mod principal;
 mod recent;
+mod session;
 
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ pub use error::{Remedy, TokenError};
 pub use issuers::issuer;
 pub use keys::{Keys, KeysError};
 pub use principal::{Account, Application, LocalUser, Membership, Principal, User};
+pub use session::{OwnIssuer, SessionClaims, SessionError, Sessions, TOKEN_TYPE};
 
 use assertion::Hashed;
 use claims::Expected;
@@ -36,12 +39,19 @@ pub struct TokenValidator {
     keys: Arc<Keys>,
     expected: Expected,
     recent: Recent,
+    /// Absent where clients sign in to Entra alone.
+    own: Option<OwnIssuer>,
 }
 
 impl TokenValidator {
     /// A validator for the tokens that this configuration accepts, verified with these keys.
     pub fn new(configuration: &ServerConfiguration, keys: Arc<Keys>) -> Self {
-        Self { keys, expected: Expected::new(configuration), recent: Recent::new() }
+        Self { keys, expected: Expected::new(configuration), recent: Recent::new(), own: None }
+    }
+
+    /// The same, which accepts the tokens of this issuer, too.
+    pub fn with_own_issuer(self, own: OwnIssuer) -> Self {
+        Self { own: Some(own), ..self }
     }
 
     /// The principal of this bearer token. Asks the network only if the token's key is unknown, and then at most once a
@@ -52,6 +62,11 @@ impl TokenValidator {
             return Ok(principal);
         }
         let token = UnverifiedToken::parse(bearer.token)?;
+        // The issuer that the token names picks the validator, and that one its algorithm.
+        if let Some(own) = self.own.as_ref().filter(|own| own.is_named_by(&token)) {
+            return own.principal(&token, bearer, now()).await.map(Arc::new);
+        }
+        token.pin("RS256")?;
         let verified = match self.keys.find(token.key_id()).await.and_then(|key| token.verify(key)) {
             Ok(verified) => verified,
             // Tokens for Graph can be verified by nobody but Graph, and those of another cloud have other keys: all are

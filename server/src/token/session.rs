@@ -1,0 +1,190 @@
+//! Access tokens of this server's own authorization server: their claims, and the sessions that they belong to.
+//!
+//! Such a token stands for a person whom Entra has signed in. Entra's token stays in the session, where it is fetched when
+//! Graph is reached for the person.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mcp_entra_policy::{Caller, CallerKind, Groups, Registration, ServerConfiguration};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::assertion::{Assertion, Hashed};
+use super::claims::check_lifetime;
+use super::error::TokenError;
+use super::jwt::UnverifiedToken;
+use super::principal::{Membership, Principal, User};
+
+/// `typ` of these tokens (RFC 9068 section 2.1).
+pub const TOKEN_TYPE: &str = "at+jwt";
+
+/// Claims of an access token (RFC 9068) of this server's own authorization server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SessionClaims {
+    /// The authorization server.
+    pub iss: String,
+    /// The server's canonical URL.
+    pub aud: String,
+    /// The user: the same as `oid`.
+    pub sub: String,
+    /// Short name of the client.
+    pub client_id: String,
+    /// The session.
+    pub sid: String,
+    /// Id of this token.
+    pub jti: String,
+    /// Start, in seconds since 1970.
+    pub iat: u64,
+    /// The same.
+    pub nbf: u64,
+    /// End, in seconds since 1970.
+    pub exp: u64,
+    /// Begin of the session, in seconds since 1970.
+    pub auth_time: i64,
+    /// The tenant, a GUID in lower case.
+    pub tid: String,
+    /// The user, a GUID in lower case.
+    pub oid: String,
+    /// The scopes of the server's app registration that Entra's token carries.
+    pub scp: String,
+    /// App roles.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<String>,
+    /// Groups; absent where they are unknown or too many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<BTreeSet<String>>,
+    /// Authentication contexts that the sign-in satisfied.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub acrs: BTreeSet<String>,
+    /// True for a guest of the tenant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guest: bool,
+}
+
+/// The sessions behind the tokens, and the keys that sign them.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// True if the published key of this id made this ES256 signature (`r || s`) of the message.
+    fn has_signed(&self, key_id: &str, message: &[u8], signature: &[u8]) -> bool;
+
+    /// True unless the session, which began at that time (seconds since 1970), is known to have ended.
+    async fn is_open(&self, id: &str, began: i64) -> bool;
+
+    /// Entra's access token for this server.
+    ///
+    /// # Errors
+    /// If the session has ended, or its store does not answer.
+    async fn entra_token(&self, id: &str) -> Result<SecretString, SessionError>;
+}
+
+/// A reason for which Entra's token of a session cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// The session has ended.
+    #[error("the session has ended; sign in again")]
+    Ended,
+    /// The store does not answer.
+    #[error("the session store does not answer; try again in a minute")]
+    Unavailable,
+}
+
+/// The server's own authorization server, as an issuer of tokens.
+pub struct OwnIssuer {
+    issuer: String,
+    audience: String,
+    tenant: String,
+    registration: String,
+    required_scopes: BTreeSet<String>,
+    sessions: Arc<dyn Sessions>,
+}
+
+impl OwnIssuer {
+    /// The issuer of this name, whose tokens are for the server at this URL.
+    pub fn new(
+        issuer: String,
+        audience: String,
+        configuration: &ServerConfiguration,
+        sessions: Arc<dyn Sessions>,
+    ) -> Self {
+        let entra = &configuration.entra;
+        Self {
+            issuer,
+            audience,
+            tenant: entra.tenant_id.clone(),
+            registration: entra.client_id.clone(),
+            required_scopes: entra.required_scopes.iter().cloned().collect(),
+            sessions,
+        }
+    }
+
+    /// True if a token says that it is of this issuer. Nothing is proven by that.
+    pub(super) fn is_named_by(&self, token: &UnverifiedToken<'_>) -> bool {
+        token.unverified_claims().get("iss").and_then(serde_json::Value::as_str) == Some(&*self.issuer)
+    }
+
+    /// The principal of this token at this time, in seconds since 1970.
+    pub(super) async fn principal(
+        &self,
+        token: &UnverifiedToken<'_>,
+        text: Hashed<'_>,
+        now: u64,
+    ) -> Result<Principal, TokenError> {
+        token.pin("ES256")?;
+        if !token.is_typed(TOKEN_TYPE) {
+            return Err(TokenError::Malformed("it is no access token (its typ is not at+jwt)"));
+        }
+        let signature = URL_SAFE_NO_PAD.decode(token.signature()).map_err(|_| TokenError::Signature)?;
+        if !self.sessions.has_signed(token.key_id(), token.signed_part().as_bytes(), &signature) {
+            return Err(TokenError::Signature);
+        }
+        let expires_at = check_lifetime(token.unverified_claims(), now)?;
+        let claims: SessionClaims =
+            serde_json::from_value(serde_json::Value::Object(token.unverified_claims().clone()))
+                .map_err(|_| TokenError::Claim("sid"))?;
+        if claims.aud != self.audience {
+            return Err(TokenError::Audience { audience: "another server".to_owned(), scope: self.scopes() });
+        }
+        if claims.tid != self.tenant {
+            return Err(TokenError::Tenant { tenant: "another one".to_owned(), expected: self.tenant.clone() });
+        }
+        if !self.sessions.is_open(&claims.sid, claims.auth_time).await {
+            return Err(TokenError::SessionEnded);
+        }
+        self.user(claims, text, expires_at)
+    }
+
+    fn user(&self, claims: SessionClaims, text: Hashed<'_>, expires_at: u64) -> Result<Principal, TokenError> {
+        let scopes: BTreeSet<String> = claims.scp.split(' ').map(str::to_owned).collect();
+        if scopes.is_disjoint(&self.required_scopes) {
+            return Err(TokenError::ScopeMissing { scopes: self.scopes() });
+        }
+        let groups = claims.groups.map_or(Groups::Unknown, Groups::Known);
+        let caller = Caller {
+            kind: CallerKind::User,
+            registration: Registration::Known(self.registration.clone()),
+            client_id: claims.client_id,
+            roles: claims.roles,
+            groups,
+            scopes,
+            authentication_contexts: claims.acrs,
+        };
+        Ok(Principal::User(User {
+            tenant_id: claims.tid,
+            object_id: claims.oid,
+            membership: if claims.guest { Membership::Guest } else { Membership::Member },
+            caller: Arc::new(caller),
+            // The authorization server answers it, at the client's next sign-in.
+            accepts_claims_challenge: true,
+            assertion: Assertion::of_session(text, claims.sid, Arc::clone(&self.sessions)),
+            expires_at,
+        }))
+    }
+
+    fn scopes(&self) -> String {
+        Vec::from_iter(self.required_scopes.iter().map(String::as_str)).join(" ")
+    }
+}
