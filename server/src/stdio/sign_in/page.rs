@@ -1,8 +1,9 @@
 //! The pages that a browser shows at the end of a sign-in: plain HTML without scripts.
 
-use axum::http::{HeaderName, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
-use html_escape::encode_text;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use crate::oauth::pages::{Frame, Language, NoticeTemplate, respond};
 
 /// A page.
 #[derive(Debug)]
@@ -34,29 +35,11 @@ impl Page {
 
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
-        let (title, text) = (self.title, encode_text(&self.text));
-        let page = format!(
-            "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{title}</title>\
-             <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:4rem auto;padding:0 1rem}}\
-             @media(prefers-color-scheme:dark){{body{{background:#1b1b1b;color:#eee}}}}</style></head>\
-             <body><main><h1>{title}</h1><p>{text}</p></main></body></html>"
-        );
-        (self.status, HEADERS, Html(page)).into_response()
+        // The program speaks English, also where the browser prefers another language.
+        let template = NoticeTemplate { frame: Frame::alone(Language::English, self.title), text: &self.text };
+        respond(self.status, Language::English, &template)
     }
 }
-
-/// Headers of every page: nothing is run, framed, kept or passed on.
-const HEADERS: [(HeaderName, &str); 5] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
-    ),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
-    (header::CACHE_CONTROL, "no-store"),
-];
 
 #[cfg(test)]
 mod tests {
@@ -69,7 +52,7 @@ mod tests {
         for page in [Page::signed_in("<script>alert(1)</script>"), Page::failed("<img src=x onerror=alert(1)>")] {
             let body = page.into_response().into_body().collect().await.unwrap().to_bytes();
             let html = str::from_utf8(&body).unwrap();
-            assert!(html.contains("&lt;") && !html.contains("<script") && !html.contains("<img"), "{html}");
+            assert!(html.contains("&#60;") && !html.contains("<script") && !html.contains("<img"), "{html}");
         }
     }
 }

@@ -1,0 +1,3 @@
+//! Tests of clients.
+
+mod redirects;

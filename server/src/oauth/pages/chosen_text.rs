@@ -1,0 +1,80 @@
+//! Text that a client or a person chose, as a page may show it: on one line, of bounded length, in the order that it is read.
+
+use unicode_general_category::{GeneralCategory, get_general_category};
+
+/// Characters of a name that are shown.
+pub(super) const MAX_NAME: usize = 80;
+/// Characters of an address that are shown.
+pub(super) const MAX_ADDRESS: usize = 300;
+/// Marks upon one letter that are shown: stacks of them would cover other lines.
+const MAX_MARKS: usize = 3;
+
+/// A text without control and format characters, which turn the direction around or are not seen, and with an ellipsis in
+/// place of what is beyond `length` characters.
+pub(super) fn chosen_text(text: &str, length: usize) -> String {
+    let mut shown = String::new();
+    let (mut count, mut marks, mut is_space_due) = (0, 0, false);
+    for character in text.chars() {
+        match get_general_category(character) {
+            _ if character.is_whitespace() => is_space_due = count > 0,
+            GeneralCategory::Control
+            | GeneralCategory::Format
+            | GeneralCategory::PrivateUse
+            | GeneralCategory::Surrogate
+            | GeneralCategory::Unassigned => {}
+            GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark if marks == MAX_MARKS => {}
+            category => {
+                if count + usize::from(is_space_due) >= length {
+                    shown.push('…');
+                    break;
+                }
+                if is_space_due {
+                    shown.push(' ');
+                    count += 1;
+                    is_space_due = false;
+                }
+                shown.push(character);
+                count += 1;
+                let is_mark = matches!(category, GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark);
+                marks = if is_mark { marks + 1 } else { 0 };
+            }
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_name_is_shown_as_it_is() {
+        for name in ["Visual Studio Code", "Åsas \"klient\" & co <1>", "مساعد", "日本語", "Cafe\u{301}", "👩 0.1"]
+        {
+            assert_eq!(chosen_text(name, MAX_NAME), name);
+        }
+    }
+
+    #[test]
+    fn what_is_not_seen_or_turns_the_direction_is_left_out() {
+        let hidden = "a\u{202e}b\u{2066}c\u{200b}d\u{feff}e\u{0}f\u{ad}g\u{e0041}h\u{61c}i\u{e000}j";
+        assert_eq!(chosen_text(hidden, MAX_NAME), "abcdefghij");
+        assert_eq!(chosen_text(" \u{2028}one\r\n\t two\u{2029}\u{3000}", MAX_NAME), "one two");
+        assert_eq!(chosen_text("\u{200b}\u{202e} ", MAX_NAME), "");
+    }
+
+    #[test]
+    fn a_long_text_ends_in_an_ellipsis_and_one_that_just_fits_does_not() {
+        assert_eq!(chosen_text("abcde", 5), "abcde");
+        assert_eq!(chosen_text("abcdef", 5), "abcde…");
+        assert_eq!(chosen_text("abcd ef", 5), "abcd…");
+        assert_eq!(chosen_text("abcde \u{200b}\n", 5), "abcde");
+        assert_eq!(chosen_text(&"x".repeat(10_000), MAX_NAME).chars().count(), MAX_NAME + 1);
+    }
+
+    #[test]
+    fn a_stack_of_marks_is_cut() {
+        let stack = format!("a{}b", "\u{301}".repeat(50));
+        assert_eq!(chosen_text(&stack, MAX_NAME), "a\u{301}\u{301}\u{301}b");
+    }
+}

@@ -1,0 +1,195 @@
+//! Error pages: each says what has happened, what to do about it, and the id that the logs are searched by.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use url::Url;
+
+use super::chosen_text::{MAX_ADDRESS, MAX_NAME, chosen_text};
+use super::document::{Frame, Visit, respond};
+use super::texts::{ProblemText, Texts};
+
+/// Seconds after which a person may try again where the store or Entra does not answer.
+const OUTAGE: u64 = 60;
+
+/// A reason why a sign-in, or a page, stops here.
+#[derive(Clone, Copy, Debug)]
+pub enum Problem<'a> {
+    /// No client has this id, or its registration has ended.
+    UnknownClient,
+    /// The client has not registered this redirect URI. The answer must not go there.
+    RedirectNotRegistered {
+        /// The redirect URI of the request, as it stands there.
+        asked: &'a str,
+    },
+    /// A parameter is missing, repeated or unreadable.
+    Malformed {
+        /// Name of the parameter, as `client_id`.
+        parameter: &'a str,
+    },
+    /// The request is expired, was used already, or is sealed with a key that is gone.
+    TooOld,
+    /// The answer of Microsoft came to a browser without the cookie of the sign-in.
+    OtherBrowser,
+    /// A form came from another page than this server's.
+    ForeignForm,
+    /// The person cancelled at Microsoft (`access_denied`).
+    CancelledAtMicrosoft,
+    /// An administrator has to approve permissions (AADSTS65001, AADSTS90094 and their kin).
+    AdministratorNeeded {
+        /// The permissions, or none if they are not known.
+        permissions: &'a [String],
+        /// The https address at Microsoft where an administrator approves.
+        link: Option<&'a Url>,
+    },
+    /// Entra refuses the sign-in for another reason.
+    EntraRefuses {
+        /// Number of the AADSTS error.
+        code: Option<u32>,
+        /// The next step, in English.
+        advice: &'a str,
+    },
+    /// Another account than that of the session or the request signed in.
+    AnotherAccount,
+    /// The account is of a kind or tenant that this server does not let in, as a guest.
+    AccountNotAllowed,
+    /// The account has no role on this server.
+    NoRole,
+    /// The store of sessions does not answer.
+    StoreUnavailable,
+    /// Entra does not answer.
+    EntraUnavailable,
+    /// This address, or everybody together, asks too often.
+    TooManyRequests {
+        /// Time until the next request is answered.
+        retry_after: Duration,
+    },
+    /// There is no page at this address.
+    NotFound,
+    /// The server failed.
+    Internal,
+}
+
+/// A fact of a problem, for the person who helps.
+struct Detail {
+    label: &'static str,
+    value: String,
+}
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemTemplate<'a> {
+    frame: Frame<'a>,
+    text: &'static ProblemText,
+    /// The next step in English, where only the caller knows it.
+    advice: Option<&'a str>,
+    link: Option<&'a str>,
+    details: Vec<Detail>,
+}
+
+impl Problem<'_> {
+    /// The page that says so.
+    pub fn show(&self, visit: &Visit<'_>) -> Response {
+        let texts = visit.language.texts();
+        let text = self.text(texts);
+        let template = ProblemTemplate {
+            frame: Frame::of(visit, text.heading),
+            text,
+            advice: self.advice(),
+            link: self.link(),
+            details: self.details(visit, texts),
+        };
+        let mut response = respond(self.status(), visit.language, &template);
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownClient
+            | Self::RedirectNotRegistered { .. }
+            | Self::Malformed { .. }
+            | Self::TooOld
+            | Self::OtherBrowser => StatusCode::BAD_REQUEST,
+            Self::ForeignForm
+            | Self::CancelledAtMicrosoft
+            | Self::AdministratorNeeded { .. }
+            | Self::EntraRefuses { .. }
+            | Self::AnotherAccount
+            | Self::AccountNotAllowed
+            | Self::NoRole => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::StoreUnavailable | Self::EntraUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn text(&self, texts: &'static Texts) -> &'static ProblemText {
+        let texts = &texts.problem;
+        match self {
+            Self::UnknownClient => &texts.unknown_client,
+            Self::RedirectNotRegistered { .. } => &texts.redirect_not_registered,
+            Self::Malformed { .. } => &texts.malformed,
+            Self::TooOld => &texts.too_old,
+            Self::OtherBrowser => &texts.other_browser,
+            Self::ForeignForm => &texts.foreign_form,
+            Self::CancelledAtMicrosoft => &texts.cancelled_at_microsoft,
+            Self::AdministratorNeeded { .. } => &texts.administrator_needed,
+            Self::EntraRefuses { .. } => &texts.entra_refuses,
+            Self::AnotherAccount => &texts.another_account,
+            Self::AccountNotAllowed => &texts.account_not_allowed,
+            Self::NoRole => &texts.no_role,
+            Self::StoreUnavailable => &texts.store_unavailable,
+            Self::EntraUnavailable => &texts.entra_unavailable,
+            Self::TooManyRequests { .. } => &texts.too_many_requests,
+            Self::NotFound => &texts.not_found,
+            Self::Internal => &texts.internal,
+        }
+    }
+
+    fn advice(&self) -> Option<&str> {
+        match self {
+            Self::EntraRefuses { advice, .. } => Some(advice),
+            _ => None,
+        }
+    }
+
+    fn link(&self) -> Option<&str> {
+        match self {
+            Self::AdministratorNeeded { link: Some(link), .. } if link.scheme() == "https" => Some(link.as_str()),
+            _ => None,
+        }
+    }
+
+    /// Whole seconds until another attempt makes sense.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::StoreUnavailable | Self::EntraUnavailable => Some(OUTAGE),
+            Self::TooManyRequests { retry_after } => {
+                Some(retry_after.as_secs().saturating_add(u64::from(retry_after.subsec_nanos() > 0)).max(1))
+            }
+            _ => None,
+        }
+    }
+
+    fn details(&self, visit: &Visit<'_>, texts: &'static Texts) -> Vec<Detail> {
+        let labels = &texts.problem;
+        let own = match self {
+            Self::RedirectNotRegistered { asked } => Some((labels.redirect_uri, chosen_text(asked, MAX_ADDRESS))),
+            Self::Malformed { parameter } => Some((labels.parameter, chosen_text(parameter, MAX_NAME))),
+            Self::AdministratorNeeded { permissions, .. } if !permissions.is_empty() => {
+                Some((labels.permissions, permissions.join(", ")))
+            }
+            Self::EntraRefuses { code: Some(code), .. } => Some((labels.microsoft_code, format!("AADSTS{code}"))),
+            _ => None,
+        };
+        let id = (labels.correlation_id, chosen_text(visit.correlation_id, MAX_NAME));
+        own.into_iter().chain([id]).map(|(label, value)| Detail { label, value }).collect()
+    }
+}
