@@ -1,6 +1,8 @@
-//! The authorization endpoint: the request checked, a page to choose who signs in, and the way back with a code.
+//! The authorization endpoint: the request checked, pages to choose who signs in and to consent, and the way back with a
+//! code.
 //!
-//! Nobody has a password here, no session outlives a sign-in, and signing in is consenting to what the client asks for.
+//! Nobody has a password here. The page to choose is skipped with a session of the browser, the page to consent with a
+//! consent that was given before, or where signing in is consenting.
 
 use std::sync::Arc;
 
@@ -8,26 +10,27 @@ use axum::{
     body::Bytes,
     extract::{Path, RawQuery, State},
     http::{HeaderMap, StatusCode, header},
-    response::{Html, IntoResponse as _, Response},
+    response::{IntoResponse as _, Response},
 };
 use html_escape::encode_quoted_attribute as escape;
 use url::Url;
 
 use crate::{
-    claims::ClaimsRequest,
+    claims::{ClaimsRequest, Session},
     client::{Form, find_app},
-    configuration::{App, User},
-    errors::{Aadsts, Failed, Trace},
+    configuration::{App, Consent, User},
+    consent::Consented,
+    errors::{Aadsts, Trace},
     keys::random_token,
     log::Learnt,
-    resource::Requested,
+    pages::{Decision, PageForm, USER_INPUT, alert, document, error_page, hidden, scope_list, with_error},
+    resource::{Requested, Resource},
+    session,
     state::{Challenge, Code, Shared, TenantState},
 };
 
 /// How long a code waits to be redeemed, in seconds.
 const CODE_LIFETIME: i64 = 600;
-/// The one input of the page that is not a parameter of the authorization request.
-pub(crate) const USER_INPUT: &str = "emulator_user";
 
 /// The caller's own id for its request, to be repeated in the answer.
 pub(crate) fn client_request_id(headers: &HeaderMap) -> Option<&str> {
@@ -81,17 +84,12 @@ fn answer(shared: &Shared, tenant: &str, parameters: &[u8], headers: &HeaderMap)
         Err(error) => error_page(&error, &trace),
         Ok((app, redirect_uri)) => {
             let asked = Asked { shared, tenant: &known, app, redirect_uri, form: &form };
-            asked.answer(&trace).unwrap_or_else(|error| {
-                let mut response =
-                    asked.back(&[("error", error.error()), ("error_description", &error.description(&trace))]);
-                response.extensions_mut().insert(Failed { code: error.code() });
-                response
-            })
+            asked.answer(headers, &trace).unwrap_or_else(|error| asked.refuse(error.error(), &error, &trace))
         }
     }
 }
 
-fn resolve(shared: &Shared, tenant: &str, form: &Form) -> Result<Arc<TenantState>, Aadsts> {
+pub(crate) fn resolve(shared: &Shared, tenant: &str, form: &Form) -> Result<Arc<TenantState>, Aadsts> {
     let client_id = form.require("client_id")?;
     if matches!(tenant, "common" | "organizations") {
         return Err(Aadsts::NotMultiTenant(client_id.to_owned()));
@@ -100,7 +98,7 @@ fn resolve(shared: &Shared, tenant: &str, form: &Form) -> Result<Arc<TenantState
 }
 
 /// The registered redirect URI that is asked for: exactly, but for the port of this machine (RFC 8252 §7.3).
-fn redirect_uri(app: &App, form: &Form) -> Result<Url, Aadsts> {
+pub(crate) fn redirect_uri(app: &App, form: &Form) -> Result<Url, Aadsts> {
     let asked = form.require("redirect_uri")?;
     let unknown = || Aadsts::RedirectUriUnknown(asked.to_owned(), app.client_id);
     let url = Url::parse(asked).map_err(|_| unknown())?;
@@ -122,28 +120,60 @@ fn loopback(url: &Url) -> Option<String> {
     })
 }
 
+/// Who signs in, and what for.
+struct SignedIn<'a> {
+    user: &'a User,
+    /// At the page just now; otherwise it is the browser's session.
+    at_page: bool,
+    asked: &'a [Requested<'a>],
+    claims: Session,
+    challenge: Option<Challenge>,
+}
+
 impl Asked<'_> {
-    fn answer(&self, trace: &Trace) -> Result<Response, Aadsts> {
+    fn answer(&self, headers: &HeaderMap, trace: &Trace) -> Result<Response, Aadsts> {
         let response_type = self.form.require("response_type")?;
         if response_type != "code" {
             return Err(Aadsts::ResponseTypeUnsupported(response_type.to_owned()));
         }
-        let scope = self.form.require("scope")?;
-        let requested = Requested::parse(scope, &self.tenant.directory, &self.shared.graph)?;
-        requested.check_resource_parameter(self.form.get("resource"))?;
-        ClaimsRequest::parse(self.form.get("claims")).ok_or(Aadsts::Malformed)?;
+        let asked = self.requested()?;
+        let claims = ClaimsRequest::parse(self.form.get("claims")).ok_or(Aadsts::Malformed)?.session;
         let challenge = self.challenge()?;
-        if self.form.get("prompt") == Some("none") {
-            return Err(Aadsts::LoginRequired);
+        if let Some(name) = self.form.get(USER_INPUT) {
+            return match self.tenant.directory.find_user(name) {
+                Some(user) if user.account_enabled => {
+                    self.signed_in(SignedIn { user, at_page: true, asked: &asked, claims, challenge }, trace)
+                }
+                Some(_) => Ok(self.sign_in_page(Some(&Aadsts::AccountDisabled), trace)),
+                None => Ok(self.sign_in_page(Some(&Aadsts::UserUnknown(name.to_owned())), trace)),
+            };
         }
-        let Some(name) = self.form.get(USER_INPUT) else {
-            return Ok(self.sign_in_page(None, trace));
-        };
-        match self.tenant.directory.find_user(name) {
-            Some(user) if user.account_enabled => Ok(self.signed_in(user, scope, challenge)),
-            Some(_) => Ok(self.sign_in_page(Some(&Aadsts::AccountDisabled), trace)),
-            None => Ok(self.sign_in_page(Some(&Aadsts::UserUnknown(name.to_owned())), trace)),
+        let session = session::find(self.shared, self.tenant, headers).filter(|(user, _)| self.may_be(user));
+        match session {
+            Some((user, met)) if met.meets(&claims) => {
+                self.signed_in(SignedIn { user, at_page: false, asked: &asked, claims, challenge }, trace)
+            }
+            Some(_) if self.is_silent() => Err(Aadsts::StepUpRequired {
+                resource: self.app.client_id.to_string(),
+                claims: self.form.get("claims").unwrap_or_default().to_owned(),
+                basic_action: false,
+            }),
+            None if self.is_silent() => Err(Aadsts::LoginRequired),
+            _ => Ok(self.sign_in_page(None, trace)),
         }
+    }
+
+    fn requested(&self) -> Result<Vec<Requested<'_>>, Aadsts> {
+        let asked = Requested::parse_all(self.form.require("scope")?, &self.tenant.directory, &self.shared.graph)?;
+        if let Some(resource) = self.form.get("resource")
+            && !asked.iter().any(|requested| requested.is_identified_by(resource))
+        {
+            return Err(Aadsts::ResourceMismatch { resource: resource.to_owned() });
+        }
+        for requested in &asked {
+            requested.check_that_itself_is_a_guid(self.app)?;
+        }
+        Ok(asked)
     }
 
     fn challenge(&self) -> Result<Option<Challenge>, Aadsts> {
@@ -157,16 +187,82 @@ impl Asked<'_> {
         }
     }
 
-    fn signed_in(&self, user: &User, scope: &str, challenge: Option<Challenge>) -> Response {
+    /// `prompt=none`: no page may be shown.
+    fn is_silent(&self) -> bool {
+        self.form.get("prompt") == Some("none")
+    }
+
+    /// Whether the request lets this user of the browser's session through without choosing.
+    fn may_be(&self, user: &User) -> bool {
+        let hinted =
+            self.form.get("login_hint").is_none_or(|hint| hint.eq_ignore_ascii_case(&user.user_principal_name));
+        hinted && !matches!(self.form.get("prompt"), Some("login" | "select_account"))
+    }
+
+    /// The answer for a user who is known, with a session of the browser if it is a new one.
+    fn signed_in(&self, signed_in: SignedIn<'_>, trace: &Trace) -> Result<Response, Aadsts> {
+        let (user, at_page) = (signed_in.user, signed_in.at_page);
+        let cookie = at_page.then(|| session::begin(self.shared, self.tenant, user, &signed_in.claims)).flatten();
+        let mut response = match self.admit(&signed_in, trace) {
+            Ok(Some(response)) => response,
+            Ok(None) => self.code(signed_in),
+            Err(error) => self.refuse(error.error(), &error, trace),
+        };
+        response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+        response.extensions_mut().insert(Learnt { user: Some(user.oid), federated: None });
+        Ok(response)
+    }
+
+    /// Checks assignment and consent; `None`: nothing is missing.
+    fn admit(&self, signed_in: &SignedIn<'_>, trace: &Trace) -> Result<Option<Response>, Aadsts> {
+        let SignedIn { user, asked, .. } = *signed_in;
+        if let Err(error) = check_assignment(self.tenant, self.app, user, asked) {
+            return Ok(Some(match Decision::of(self.form) {
+                _ if self.is_silent() => self.refuse("interaction_required", &error, trace),
+                Some(Decision::Cancel) => self.refuse("access_denied", &error, trace),
+                _ => self.blocked_page("Sign-in failed", user, &error, trace),
+            }));
+        }
+        let consented = Consented { shared: self.shared, tenant: self.tenant, client: self.app, user };
+        let asks = match self.app.consent {
+            Consent::OnSignIn => false,
+            Consent::Ask | Consent::AdminOnly => self.form.get("prompt") == Some("consent") || consented.lacks(asked),
+        };
+        if !asks {
+            return Ok(None);
+        }
+        if self.is_silent() {
+            return Ok(Some(self.refuse("consent_required", &consented.required(), trace)));
+        }
+        let decision = Decision::of(self.form);
+        if self.app.consent == Consent::AdminOnly && !user.administrator {
+            let (tenant, name) = (self.tenant.directory.id, self.app.display_name.clone());
+            let error = Aadsts::AdminConsentRequired { tenant, name };
+            return Ok(Some(match decision {
+                Some(Decision::Cancel) => self.refuse("access_denied", &error, trace),
+                _ => self.blocked_page("Need admin approval", user, &error, trace),
+            }));
+        }
+        match decision {
+            Some(Decision::Accept) => {
+                self.shared.lock().consents.grant(consented.party(), self.app, asked);
+                Ok(None)
+            }
+            Some(Decision::Cancel) => Err(Aadsts::ConsentDeclined),
+            None => Ok(Some(self.consent_page(user, asked))),
+        }
+    }
+
+    fn code(&self, signed_in: SignedIn<'_>) -> Response {
         let code = random_token();
         let parameter = |name| self.form.get(name).map(ToOwned::to_owned);
         let entry = Code {
             tenant: self.tenant.directory.id,
             client: self.app.client_id,
-            user: user.oid,
+            user: signed_in.user.oid,
             redirect_uri: self.form.get("redirect_uri").unwrap_or_default().to_owned(),
-            scope: scope.to_owned(),
-            challenge,
+            scope: self.form.get("scope").unwrap_or_default().to_owned(),
+            challenge: signed_in.challenge,
             nonce: parameter("nonce"),
             claims: parameter("claims"),
             issue: self.shared.next_issue(),
@@ -175,9 +271,17 @@ impl Asked<'_> {
         };
         self.shared.lock().codes.insert(code.clone(), entry);
         let session = uuid::Uuid::new_v4().to_string();
-        let mut response = self.back(&[("code", &code), ("session_state", &session)]);
-        response.extensions_mut().insert(Learnt { user: Some(user.oid), federated: None });
-        response
+        self.back(&[("code", &code), ("session_state", &session)])
+    }
+
+    /// Tells the client of an error; `error_subcode=cancel` where a user went back.
+    fn refuse(&self, error: &str, cause: &Aadsts, trace: &Trace) -> Response {
+        let description = cause.description(trace);
+        let mut parameters = vec![("error", error), ("error_description", &description)];
+        if error == "access_denied" {
+            parameters.insert(1, ("error_subcode", "cancel"));
+        }
+        with_error(self.back(&parameters), cause)
     }
 
     /// To the client, in the response mode that it asked for.
@@ -213,62 +317,67 @@ impl Asked<'_> {
             .into_response()
     }
 
+    fn page_form(&self) -> PageForm<'_> {
+        let (authority, tenant) = (&self.shared.authority, self.tenant.directory.id);
+        PageForm { action: format!("{authority}/{tenant}/oauth2/v2.0/authorize"), request: self.form }
+    }
+
     fn sign_in_page(&self, error: Option<&Aadsts>, trace: &Trace) -> Response {
-        // The whole request travels in the form, so that the page needs no session.
-        let inputs: String =
-            self.form.iter().filter(|(name, _)| *name != USER_INPUT).map(|(name, value)| hidden(name, value)).collect();
-        let hint = self.form.get("login_hint").unwrap_or_default();
-        let users: String = self.tenant.directory.users.iter().map(|user| user_button(user, hint)).collect();
-        let alert = error
-            .map_or_else(String::new, |error| format!("<p role=\"alert\">{}</p>", escape(&error.description(trace))));
-        let mut response = document(
+        let response = document(
             StatusCode::OK,
             "Sign in",
             &format!(
-                "{alert}<p>Choose who signs in to <strong>{}</strong>, which asks for <code>{}</code>.</p>\
-                 <form method=\"post\" action=\"{}/{}/oauth2/v2.0/authorize\">{inputs}<ul>{users}</ul></form>",
+                "{}<p>Choose who signs in to <strong>{}</strong>, which asks for <code>{}</code>.</p>{}",
+                error.map_or_else(String::new, |error| alert(error, trace)),
                 escape(&self.app.display_name),
                 escape(self.form.get("scope").unwrap_or_default()),
-                self.shared.authority,
-                self.tenant.directory.id,
+                self.page_form().users(&self.tenant.directory.users),
             ),
         );
-        if let Some(error) = error {
-            response.extensions_mut().insert(Failed { code: error.code() });
+        match error {
+            None => response,
+            Some(error) => with_error(response, error),
         }
-        response
+    }
+
+    fn consent_page(&self, user: &User, asked: &[Requested<'_>]) -> Response {
+        document(
+            StatusCode::OK,
+            "Permissions requested",
+            &format!(
+                "<p>{}, <strong>{}</strong> asks for these permissions.</p>{}{}",
+                escape(&user.user_principal_name),
+                escape(&self.app.display_name),
+                scope_list(asked, self.app),
+                self.page_form().decision(user),
+            ),
+        )
+    }
+
+    /// A page from which the user can only go back; Entra redirects to no client on its own here.
+    fn blocked_page(&self, title: &str, user: &User, error: &Aadsts, trace: &Trace) -> Response {
+        let body = format!("{}{}", alert(error, trace), self.page_form().back(user));
+        with_error(document(StatusCode::OK, title, &body), error)
     }
 }
 
-fn user_button(user: &User, hint: &str) -> String {
-    let name = &user.user_principal_name;
-    let focus = if name.eq_ignore_ascii_case(hint) { " autofocus" } else { "" };
-    format!(
-        "<li><button name=\"{USER_INPUT}\" value=\"{}\"{focus}>{} ({})</button></li>",
-        escape(name),
-        escape(&user.display_name),
-        escape(name)
-    )
-}
-
-fn hidden(name: &str, value: &str) -> String {
-    format!("<input type=\"hidden\" name=\"{}\" value=\"{}\">", escape(name), escape(value))
-}
-
-pub(crate) fn error_page(error: &Aadsts, trace: &Trace) -> Response {
-    let text = format!("<p role=\"alert\">{}</p>", escape(&error.description(trace)));
-    let mut response = document(StatusCode::BAD_REQUEST, "Sign-in failed", &text);
-    response.extensions_mut().insert(Failed { code: error.code() });
-    response
-}
-
-pub(crate) fn document(status: StatusCode, title: &str, body: &str) -> Response {
-    let page = format!(
-        "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{title} – entra-emulator</title>\
-         <style>body{{font:1rem/1.5 sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}}\
-         ul{{list-style:none;padding:0}}button{{font:inherit;padding:.5rem 1rem;margin:.25rem 0}}</style>\
-         </head><body><main><h1>{title}</h1>{body}</main></body></html>"
-    );
-    (status, [(header::CACHE_CONTROL, "no-store, no-cache")], Html(page)).into_response()
+/// Refuses a user whom the client, or an app that it asks for, does not let in.
+pub(crate) fn check_assignment(
+    tenant: &TenantState,
+    client: &App,
+    user: &User,
+    asked: &[Requested<'_>],
+) -> Result<(), Aadsts> {
+    let resources = asked.iter().filter_map(|requested| match requested.resource {
+        Resource::App(app) => Some(app),
+        Resource::Graph => None,
+    });
+    match std::iter::once(client).chain(resources).find(|app| !tenant.directory.admits(app, user)) {
+        None => Ok(()),
+        Some(app) => Err(Aadsts::NotAssigned {
+            app: app.client_id,
+            name: app.display_name.clone(),
+            user: user.user_principal_name.clone(),
+        }),
+    }
 }

@@ -103,6 +103,15 @@ impl Tenant {
         found
     }
 
+    /// Whether the app lets this user in: without a need for an assignment, or with one of the user's own or of a group
+    /// of which the user is a direct member.
+    pub(crate) fn admits(&self, app: &App, user: &User) -> bool {
+        let is_member = |id| self.groups.iter().any(|group| group.id == id && group.members.contains(&user.oid));
+        let assigned =
+            |assignment: &RoleAssignment| assignment.principal == user.oid || is_member(assignment.principal);
+        !app.assignment_required || app.role_assignments.iter().any(assigned)
+    }
+
     /// Refuses a tenant whose parts contradict each other.
     pub(crate) fn validate(&self) -> anyhow::Result<()> {
         for app in &self.apps {
@@ -183,9 +192,16 @@ pub struct App {
     /// Graph application permissions with an administrator's consent, e.g. `User.Read.All`.
     #[serde(default)]
     pub granted_graph_roles: Vec<String>,
+    /// What makes this application a client that a user consented to.
+    #[serde(default)]
+    pub consent: Consent,
     /// Who has which role of this application.
     #[serde(default)]
     pub role_assignments: Vec<RoleAssignment>,
+    /// Whether only users with a role assignment, of their own or of a group, may sign in to this application and get
+    /// tokens for it (`appRoleAssignmentRequired`).
+    #[serde(default)]
+    pub assignment_required: bool,
     /// What stands between its users and Graph, besides consent.
     #[serde(default)]
     pub conditional_access: ConditionalAccess,
@@ -299,6 +315,19 @@ fn token_exchange_audience() -> String {
     TOKEN_EXCHANGE_AUDIENCE.to_owned()
 }
 
+/// What makes an application a client that a user consented to, besides an administrator's consent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consent {
+    /// Signing in: no page asks, and the client gets whatever it asks for.
+    #[default]
+    OnSignIn,
+    /// A page that asks the user, unless all of it was consented to before.
+    Ask,
+    /// An administrator: a page tells all other users to find one.
+    AdminOnly,
+}
+
 /// A Conditional Access policy for whoever reaches Graph through an application on behalf of a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ConditionalAccess {
@@ -337,6 +366,8 @@ pub struct User {
     pub display_name: String,
     /// Whether the account may sign in.
     pub account_enabled: bool,
+    /// Whether the user may consent for all users of the tenant.
+    pub administrator: bool,
     /// Of a guest: the tenant that the account belongs to.
     pub home_tenant: Option<Uuid>,
     /// Graph's `mail`.
@@ -366,6 +397,7 @@ impl Default for User {
             user_principal_name: String::new(),
             display_name: String::new(),
             account_enabled: true,
+            administrator: false,
             home_tenant: None,
             mail: None,
             given_name: None,

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     calendar::CreatedEvent,
     claims::{ClaimsRequest, Issuance},
-    configuration::{App, FEDERATED_CREDENTIAL_LIMIT, FederatedCredential, Tenant},
+    configuration::{App, FEDERATED_CREDENTIAL_LIMIT, FederatedCredential, RoleAssignment, Tenant},
+    consent::Party,
     keys::Object,
     log::{Fault, Host, LoggedRequest},
     mail::SentMessage,
@@ -167,12 +168,77 @@ impl Control {
         self.shared.lock().faults().clear();
     }
 
-    /// Voids every refresh token and every Graph token that a user has so far (continuous access evaluation).
+    /// Revokes the sign-in sessions of a user: voids every refresh token, every Graph token (continuous access
+    /// evaluation) and every session of a browser that the user has so far.
     ///
     /// # Errors
     /// When there is no such tenant.
     pub fn revoke(&self, tenant: Uuid, user: Uuid) -> anyhow::Result<()> {
         self.shared.revoke(tenant, user)
+    }
+
+    /// Disables an account, or enables it again. A disabled user cannot sign in, and no refresh token works.
+    ///
+    /// # Errors
+    /// When there is no such tenant or user.
+    pub fn set_account_enabled(&self, tenant: Uuid, user: Uuid, enabled: bool) -> anyhow::Result<()> {
+        self.change_tenant(tenant, |directory| {
+            let found = directory.users.iter_mut().find(|known| known.oid == user);
+            found.with_context(|| format!("no user {user} in the tenant {tenant}"))?.account_enabled = enabled;
+            Ok(())
+        })
+    }
+
+    /// Assigns a user, a group or an application to an app, from the next token on.
+    ///
+    /// # Errors
+    /// When there is no such tenant, app or role.
+    pub fn assign(&self, tenant: Uuid, client_id: Uuid, assignment: RoleAssignment) -> anyhow::Result<()> {
+        self.change_app(tenant, client_id, |app| {
+            app.role_assignments.push(assignment);
+            Ok(())
+        })
+    }
+
+    /// Removes all assignments of a user, a group or an application to an app, from the next token on.
+    ///
+    /// # Errors
+    /// When there is no such tenant or app, or no such assignment.
+    pub fn unassign(&self, tenant: Uuid, client_id: Uuid, principal: Uuid) -> anyhow::Result<()> {
+        self.change_app(tenant, client_id, |app| {
+            let before = app.role_assignments.len();
+            app.role_assignments.retain(|known| known.principal != principal);
+            ensure!(app.role_assignments.len() < before, "{principal} is not assigned to the app {client_id}");
+            Ok(())
+        })
+    }
+
+    /// Consents to a client: for a user, or without one for all users of the tenant, as an administrator does. `scope`
+    /// is written as in an authorization request, of several resources perhaps.
+    ///
+    /// # Errors
+    /// When the tenant, the client, the user or a scope does not exist.
+    pub fn grant_consent(&self, tenant: Uuid, client: Uuid, user: Option<Uuid>, scope: &str) -> anyhow::Result<()> {
+        let known = self.tenant(tenant)?;
+        let app = known.directory.app(client).with_context(|| format!("no app {client}"))?;
+        if let Some(user) = user {
+            known.directory.user(user).with_context(|| format!("no user {user}"))?;
+        }
+        let asked = Requested::parse_all(scope, &known.directory, &self.shared.graph);
+        let asked = asked.map_err(|error| anyhow!("the scope {scope}: {error}"))?;
+        self.shared.lock().consents.grant(Party { tenant, client, user }, app, &asked);
+        Ok(())
+    }
+
+    /// Withdraws the consents of a user to a client, or without a user those that were given for all users. Consents of
+    /// the configuration stay: see [`Self::change_tenant`].
+    ///
+    /// # Errors
+    /// When there is no such tenant.
+    pub fn withdraw_consent(&self, tenant: Uuid, client: Uuid, user: Option<Uuid>) -> anyhow::Result<()> {
+        self.tenant(tenant)?;
+        self.shared.lock().consents.withdraw(Party { tenant, client, user });
+        Ok(())
     }
 
     /// Signs the tenant's tokens with a new key from now on; the last ones stay published.

@@ -6,7 +6,14 @@
 //! | `POST /_control/trusted-ca` | trusts the PEM bundle in the body |
 //! | `POST /_control/tenants/{tenant}/apps/{client}/federated-credentials` | adds a federated credential |
 //! | `DELETE /_control/tenants/{tenant}/apps/{client}/federated-credentials/{name}` | removes it |
-//! | `POST /_control/tenants/{tenant}/users/{user}/revoke` | voids a user's tokens |
+//! | `POST /_control/tenants/{tenant}/apps/{client}/role-assignments` | assigns a principal, with a role or just so |
+//! | `DELETE /_control/tenants/{tenant}/apps/{client}/role-assignments/{principal}` | removes the principal's assignments |
+//! | `POST /_control/tenants/{tenant}/apps/{client}/consents` | `{user, scope}`: consents; without `user` for all users |
+//! | `DELETE /_control/tenants/{tenant}/apps/{client}/consents` | withdraws the consents given for all users |
+//! | `DELETE /_control/tenants/{tenant}/apps/{client}/consents/{user}` | withdraws a user's consents |
+//! | `POST /_control/tenants/{tenant}/users/{user}/revoke` | voids a user's tokens and browser sessions |
+//! | `POST /_control/tenants/{tenant}/users/{user}/disable` | disables the account |
+//! | `POST /_control/tenants/{tenant}/users/{user}/enable` | enables it again |
 //! | `POST /_control/tenants/{tenant}/roll-signing-key` | signs with a new key from now on |
 //! | `POST /_control/tenants/{tenant}/withdraw-old-signing-keys` | publishes the key that signs now alone |
 //! | `POST /_control/tenants/{tenant}/sign` | `{header, claims}` → `{token}` |
@@ -31,7 +38,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Control, FederatedCredential, Tenant, log::Fault, state::Shared};
+use crate::{Control, FederatedCredential, RoleAssignment, Tenant, log::Fault, state::Shared};
 
 impl FromRef<Arc<Shared>> for Control {
     fn from_ref(shared: &Arc<Shared>) -> Self {
@@ -46,7 +53,13 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/_control/trusted-ca", post(trust))
         .route("/_control/tenants/{tenant}/apps/{client}/federated-credentials", post(add_credential))
         .route("/_control/tenants/{tenant}/apps/{client}/federated-credentials/{name}", delete(remove_credential))
+        .route("/_control/tenants/{tenant}/apps/{client}/role-assignments", post(assign))
+        .route("/_control/tenants/{tenant}/apps/{client}/role-assignments/{principal}", delete(unassign))
+        .route("/_control/tenants/{tenant}/apps/{client}/consents", post(consent).delete(withdraw_for_all))
+        .route("/_control/tenants/{tenant}/apps/{client}/consents/{user}", delete(withdraw))
         .route("/_control/tenants/{tenant}/users/{user}/revoke", post(revoke))
+        .route("/_control/tenants/{tenant}/users/{user}/disable", post(disable))
+        .route("/_control/tenants/{tenant}/users/{user}/enable", post(enable))
         .route("/_control/tenants/{tenant}/roll-signing-key", post(roll_signing_key))
         .route("/_control/tenants/{tenant}/withdraw-old-signing-keys", post(withdraw_old_signing_keys))
         .route("/_control/tenants/{tenant}/sign", post(sign))
@@ -98,6 +111,71 @@ async fn remove_credential(
     Path((tenant, client, name)): Path<(Uuid, Uuid, String)>,
 ) -> Result<StatusCode, Refused> {
     control.remove_federated_credential(tenant, client, &name)?;
+    Ok(DONE)
+}
+
+async fn assign(
+    State(control): State<Control>,
+    Path((tenant, client)): Path<(Uuid, Uuid)>,
+    Json(assignment): Json<RoleAssignment>,
+) -> Result<StatusCode, Refused> {
+    control.assign(tenant, client, assignment)?;
+    Ok(DONE)
+}
+
+async fn unassign(
+    State(control): State<Control>,
+    Path((tenant, client, principal)): Path<(Uuid, Uuid, Uuid)>,
+) -> Result<StatusCode, Refused> {
+    control.unassign(tenant, client, principal)?;
+    Ok(DONE)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Consent {
+    user: Option<Uuid>,
+    scope: String,
+}
+
+async fn consent(
+    State(control): State<Control>,
+    Path((tenant, client)): Path<(Uuid, Uuid)>,
+    Json(consent): Json<Consent>,
+) -> Result<StatusCode, Refused> {
+    control.grant_consent(tenant, client, consent.user, &consent.scope)?;
+    Ok(DONE)
+}
+
+async fn withdraw_for_all(
+    State(control): State<Control>,
+    Path((tenant, client)): Path<(Uuid, Uuid)>,
+) -> Result<StatusCode, Refused> {
+    control.withdraw_consent(tenant, client, None)?;
+    Ok(DONE)
+}
+
+async fn withdraw(
+    State(control): State<Control>,
+    Path((tenant, client, user)): Path<(Uuid, Uuid, Uuid)>,
+) -> Result<StatusCode, Refused> {
+    control.withdraw_consent(tenant, client, Some(user))?;
+    Ok(DONE)
+}
+
+async fn disable(
+    State(control): State<Control>,
+    Path((tenant, user)): Path<(Uuid, Uuid)>,
+) -> Result<StatusCode, Refused> {
+    control.set_account_enabled(tenant, user, false)?;
+    Ok(DONE)
+}
+
+async fn enable(
+    State(control): State<Control>,
+    Path((tenant, user)): Path<(Uuid, Uuid)>,
+) -> Result<StatusCode, Refused> {
+    control.set_account_enabled(tenant, user, true)?;
     Ok(DONE)
 }
 

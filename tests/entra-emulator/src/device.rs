@@ -15,11 +15,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    authorize::{USER_INPUT, client_request_id, document, error_page},
+    authorize::client_request_id,
     client::{Form, find_app},
     errors::{Aadsts, Trace},
     keys::random_token,
     log::Learnt,
+    pages::{USER_INPUT, document, error_page},
     resource::Requested,
     state::Shared,
 };

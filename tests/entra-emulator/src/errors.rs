@@ -1,4 +1,4 @@
-//! What goes wrong at the token endpoint: each condition with its AADSTS code, HTTP status and text, in Entra's shape.
+//! What goes wrong at the authority: each condition with its AADSTS code, HTTP status and text, in Entra's shape.
 //!
 //! Where no real answer is known, the status and `error` are those of the nearest condition whose answer is.
 
@@ -69,6 +69,18 @@ pub(crate) enum Aadsts {
         "The user or administrator has not consented to use the application with ID '{client}' named '{name}'. Send an interactive authorization request for this user and resource."
     )]
     ConsentRequired { client: Uuid, name: String },
+    #[error("User declined to consent to access the app.")]
+    ConsentDeclined,
+    #[error(
+        "An administrator of {tenant} has set a policy that prevents you from granting {name} the permissions it is requesting. Contact an administrator of {tenant}, who can grant permissions to this app on your behalf."
+    )]
+    AdminConsentRequired { tenant: Uuid, name: String },
+    #[error(
+        "Your administrator has configured the application {name} ('{app}') to block users unless they are specifically granted ('assigned') access to the application. The signed in user '{user}' is blocked because they are not a direct member of a group with access, nor had access directly assigned by an administrator."
+    )]
+    NotAssigned { app: Uuid, name: String, user: String },
+    #[error("No reply address is registered for the application.")]
+    NoRedirectUri,
     #[error(
         "The application asked for scope '{scope}' that doesn't exist on the resource '{resource}'. Contact the app vendor."
     )]
@@ -209,6 +221,10 @@ impl Aadsts {
             Self::CodeVerifier => (501_481, 400, "invalid_grant"),
             Self::CodeRedeemed => (54005, 400, "invalid_grant"),
             Self::ConsentRequired { .. } => (65001, 400, "invalid_grant"),
+            Self::ConsentDeclined => (65004, 400, "access_denied"),
+            Self::AdminConsentRequired { .. } => (90094, 400, "invalid_grant"),
+            Self::NotAssigned { .. } => (50105, 400, "invalid_grant"),
+            Self::NoRedirectUri => (500_113, 400, "invalid_request"),
             Self::ScopeUnknown { .. } => (650_053, 400, "invalid_client"),
             Self::GrantInvalid(_) => (70000, 400, "invalid_grant"),
             Self::GrantTypeUnsupported(_) => (70003, 400, "unsupported_grant_type"),

@@ -16,9 +16,13 @@
 //!
 //! # Where it differs from the real thing
 //!
-//! - Nobody has a password, a session or a second factor: the page lists the users, and `prompt=none` always ends in
-//!   `login_required`. Signing in is consenting to what the client asks for; on-behalf-of asks for consent given
-//!   beforehand (`grantedGraphScopes`, `preAuthorizedClients`).
+//! - Nobody has a password or a second factor: the page lists the users. A browser's session has one user, the last who
+//!   signed in, and ends with log-out, revocation or the process.
+//! - Signing in is consenting to what the client asks for, unless `consent` says otherwise: `ask` shows the page that
+//!   asks the user, `admin_only` the page that tells everybody but an `administrator` to find one. On-behalf-of always
+//!   asks for consent given beforehand (`grantedGraphScopes`, `preAuthorizedClients`, or at a page). OpenID Connect's
+//!   own scopes come with any other consent. Device codes have no page for consent.
+//! - Entra decides by policy and by the publisher whether users may consent; here it is a switch of each app.
 //! - Conditional Access stands only before Graph on behalf of a user (`conditionalAccess`), and knows a second factor
 //!   and nothing else; it is asked for by the policy's id, and a sign-in with those claims counts as having given it.
 //!   Throttling comes only from injected faults.
@@ -29,21 +33,24 @@
 //!   every exchange; at Entra both take seconds to minutes.
 //! - A device polls every second, and every app may ask for device codes.
 //! - Tokens live 3599 seconds unless `accessTokenLifetimeSeconds` says otherwise, and `nbf` is the moment of issue.
-//! - The metadata names endpoints that are not there: user info, log-out, and the v1 ones.
+//! - The metadata names endpoints that are not there: user info, and the v1 ones.
 //! - v1 tokens have the public cloud's issuer, `https://sts.windows.net/…`; everything else is under the emulator's
 //!   own authority.
+//! - A token request without `scope`, after an authorization request with several resources, is about the first one.
 //! - The status and `error` of some AADSTS codes are not known from any real answer: those of the nearest known
 //!   condition stand for them. Redeeming a code without its PKCE challenge's verifier is AADSTS501481 too.
 //! - Graph has users, memberships and messages to read, and takes messages to send and events to create, which nobody
 //!   receives. `$select` passes over unknown names; `$filter` and other options of messages that it would have to ignore are
 //!   answered with 501. The times of a new event are answered as they came, not in UTC.
 
+mod admin_consent;
 mod authorize;
 mod batch;
 mod calendar;
 mod claims;
 mod client;
 mod configuration;
+mod consent;
 mod control;
 mod control_http;
 mod device;
@@ -56,8 +63,10 @@ mod log;
 mod mail;
 mod metadata;
 mod observe;
+mod pages;
 mod paging;
 mod resource;
+mod session;
 pub mod sign_in;
 mod state;
 mod tls;
@@ -77,8 +86,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use calendar::CreatedEvent;
 pub use configuration::{
-    App, AppRole, ConditionalAccess, Configuration, FederatedCredential, Group, GroupMembershipClaims, MemberType,
-    Message, OptionalClaim, RoleAssignment, TOKEN_EXCHANGE_AUDIENCE, Tenant, TokenVersion, User,
+    App, AppRole, ConditionalAccess, Configuration, Consent, FederatedCredential, Group, GroupMembershipClaims,
+    MemberType, Message, OptionalClaim, RoleAssignment, TOKEN_EXCHANGE_AUDIENCE, Tenant, TokenVersion, User,
 };
 pub use control::Control;
 pub use log::{Fault, FaultKind, FederatedIdentity, Host, LoggedRequest, Matcher};
@@ -168,6 +177,8 @@ fn authority_router(shared: &Arc<state::Shared>) -> Router {
         .route("/{tenant}/discovery/keys", get(metadata::keys_v1))
         .route("/common/discovery/instance", get(metadata::instance))
         .route("/{tenant}/oauth2/v2.0/authorize", get(authorize::page).post(authorize::submit))
+        .route("/{tenant}/oauth2/v2.0/logout", get(session::log_out))
+        .route("/{tenant}/v2.0/adminconsent", get(admin_consent::page).post(admin_consent::submit))
         .route("/{tenant}/oauth2/v2.0/devicecode", post(device::code))
         .route("/devicelogin", get(device::page).post(device::submit))
         .route("/{tenant}/oauth2/v2.0/token", post(token::token))

@@ -1,4 +1,5 @@
-//! What a `scope` parameter asks for: one resource, scopes of it, and OpenID Connect's own scopes.
+//! What a `scope` parameter asks for: scopes of one resource (of several at the authorization endpoint), and OpenID
+//! Connect's own scopes.
 
 use uuid::Uuid;
 
@@ -83,35 +84,57 @@ pub(crate) struct Requested<'t> {
 impl<'t> Requested<'t> {
     /// Understands `scope` as a request by some client of `tenant`; `graph` is the emulated Graph's URL.
     pub(crate) fn parse(scope: &str, tenant: &'t Tenant, graph: &str) -> Result<Self, Aadsts> {
+        let mut all = Self::parse_all(scope, tenant, graph)?;
+        match all.pop() {
+            Some(only) if all.is_empty() => Ok(only),
+            _ => Err(Aadsts::SeveralResources(scope.to_owned())),
+        }
+    }
+
+    /// As [`Self::parse`], for each of several resources in the order of the request; never empty.
+    pub(crate) fn parse_all(scope: &str, tenant: &'t Tenant, graph: &str) -> Result<Vec<Self>, Aadsts> {
         let mut openid = Vec::new();
-        let mut found: Option<(Resource<'t>, String)> = None;
-        let mut scopes = Vec::new();
+        let mut all: Vec<Self> = Vec::new();
         for item in scope.split_ascii_whitespace() {
-            if OPENID_SCOPES.contains(&item) {
+            if is_openid(item) {
                 openid.push(item.to_owned());
                 continue;
             }
             // Bare scopes are Graph's. Identifier URIs may end in a slash, hence the *last* one divides.
             let (named, name) = item.rsplit_once('/').unwrap_or(("", item));
             let resource = find(named, tenant, graph).ok_or_else(|| Aadsts::ResourceUnknown(named.to_owned()))?;
-            match &found {
-                Some((first, _)) if !first.is(&resource) => {
-                    return Err(Aadsts::SeveralResources(scope.to_owned()));
-                }
-                Some(_) => {}
-                None => found = Some((resource, named.to_owned())),
+            match all.iter_mut().find(|known| known.resource.is(&resource)) {
+                Some(known) => known.scopes.push(name.to_owned()),
+                None => all.push(Self { scopes: vec![name.to_owned()], ..Self::none_of(resource, named) }),
             }
-            scopes.push(name.to_owned());
         }
-        let (resource, named) = found.unwrap_or((Resource::Graph, String::new()));
-        let default = scopes.iter().any(|name| name == ".default");
-        if default && scopes.len() > 1 {
-            return Err(Aadsts::ScopeInvalid("scope", scope.to_owned()));
+        if all.is_empty() {
+            all.push(Self::none_of(Resource::Graph, ""));
         }
-        scopes.retain(|name| name != ".default");
-        let requested = Self { resource, named, scopes, default, openid };
-        requested.check_that_scopes_exist(tenant)?;
-        Ok(requested)
+        for requested in &mut all {
+            requested.openid.clone_from(&openid);
+            requested.default = contains(&requested.scopes, ".default");
+            if requested.default && requested.scopes.len() > 1 {
+                return Err(Aadsts::ScopeInvalid("scope", scope.to_owned()));
+            }
+            requested.scopes.retain(|name| name != ".default");
+            requested.check_that_scopes_exist(tenant)?;
+        }
+        Ok(all)
+    }
+
+    fn none_of(resource: Resource<'t>, named: &str) -> Self {
+        Self { resource, named: named.to_owned(), scopes: Vec::new(), default: false, openid: Vec::new() }
+    }
+
+    /// Refuses a client that asks a token for itself and names itself by an App ID URI.
+    pub(crate) fn check_that_itself_is_a_guid(&self, client: &App) -> Result<(), Aadsts> {
+        match self.resource {
+            Resource::App(app) if app.client_id == client.client_id && Uuid::parse_str(&self.named).is_err() => {
+                Err(Aadsts::TokenForItself { client: client.client_id, name: client.display_name.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_that_scopes_exist(&self, tenant: &Tenant) -> Result<(), Aadsts> {
@@ -130,12 +153,20 @@ impl<'t> Requested<'t> {
 
     /// RFC 8707: `resource`, if present, must be an identifier of the scope's resource, character for character.
     pub(crate) fn check_resource_parameter(&self, resource: Option<&str>) -> Result<(), Aadsts> {
-        let Some(resource) = resource else { return Ok(()) };
-        let fits = match self.resource {
+        match resource {
+            Some(resource) if !self.is_identified_by(resource) => {
+                Err(Aadsts::ResourceMismatch { resource: resource.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this is an identifier of the resource, character for character.
+    pub(crate) fn is_identified_by(&self, resource: &str) -> bool {
+        match self.resource {
             Resource::Graph => resource == GRAPH_URL || resource == self.named,
-            Resource::App(app) => app.identifier_uris.iter().any(|uri| uri == resource),
-        };
-        if fits { Ok(()) } else { Err(Aadsts::ResourceMismatch { resource: resource.to_owned() }) }
+            Resource::App(app) => contains(&app.identifier_uris, resource),
+        }
     }
 
     /// The scopes asked for, `.default` spelled out: what a user who signs in at the page gives the client.
@@ -161,14 +192,18 @@ impl<'t> Requested<'t> {
         }
     }
 
-    /// The answer's `scope`: in the words of the request.
-    pub(crate) fn granted_text(&self, scopes: &[String]) -> String {
+    /// Scopes of the resource, in the words of the request.
+    pub(crate) fn named_scopes(&self, scopes: &[String]) -> Vec<String> {
         let named = |scope: &String| match self.named.as_str() {
             "" => scope.clone(),
             named => format!("{named}/{scope}"),
         };
-        let scopes = scopes.iter().map(named);
-        scopes.chain(self.openid.iter().cloned()).collect::<Vec<_>>().join(" ")
+        scopes.iter().map(named).collect()
+    }
+
+    /// The answer's `scope`: in the words of the request.
+    pub(crate) fn granted_text(&self, scopes: &[String]) -> String {
+        [self.named_scopes(scopes), self.openid.clone()].concat().join(" ")
     }
 }
 
@@ -182,6 +217,11 @@ fn find<'t>(named: &str, tenant: &'t Tenant, graph: &str) -> Option<Resource<'t>
         .iter()
         .find(|app| app.identifier_uris.iter().any(|uri| uri == named) || Some(app.client_id) == by_id)
         .map(Resource::App)
+}
+
+/// Whether a scope is one of OpenID Connect's own.
+pub(crate) fn is_openid(scope: &str) -> bool {
+    OPENID_SCOPES.contains(&scope)
 }
 
 fn contains(list: &[String], item: &str) -> bool {

@@ -1,6 +1,10 @@
 //! A headless person: walks the real pages from the authorization request to the tokens, as a browser and a public
 //! client would.
 
+mod browser;
+mod cookies;
+mod html;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -13,9 +17,13 @@ use uuid::Uuid;
 
 use crate::{
     EntraEmulator,
-    authorize::USER_INPUT,
     keys::{hashed, random_token},
+    pages::USER_INPUT,
 };
+
+pub use browser::{Browser, Callback, Page, Shown, Step};
+pub use cookies::{Cookie, SameSite};
+pub use html::{Button, Form, Link};
 
 const TIME_OUT: Duration = Duration::from_secs(30);
 
@@ -153,75 +161,6 @@ impl SignIn<'_> {
             bail!("{user} cannot sign in: {}", alert(&answer.text().await?)?);
         };
         code_from(location.to_str()?, &state).map(|code| AuthorizationCode { code, verifier })
-    }
-}
-
-/// A page that a browser shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// The HTTP status.
-    pub status: u16,
-    /// The page.
-    pub html: String,
-}
-
-/// A person's browser: it opens an address of a public client, signs the person in where that leads, and comes back with
-/// the form of Entra's page. It runs no script and keeps no cookie, and sends the form by itself where a script would.
-#[derive(Clone, Debug)]
-pub struct Browser {
-    http: Client,
-}
-
-impl Browser {
-    /// A browser that trusts this authority.
-    ///
-    /// # Errors
-    /// When the authority's certificates are not PEM.
-    pub fn new(authority: &Authority) -> anyhow::Result<Self> {
-        Ok(Self { http: http_client(&authority.ca_pem)? })
-    }
-
-    /// Signs this person in, from an address of the client to its last page.
-    ///
-    /// # Errors
-    /// When a page is not there, or is no sign-in page.
-    pub async fn sign_in(&self, address: &str, user: &str) -> anyhow::Result<Shown> {
-        let (action, inputs) = self.submit(address, user).await?;
-        self.show(self.http.post(action).form(&inputs)).await
-    }
-
-    /// Signs this person in up to the form that brings the code back, and returns it: where it goes, and its inputs.
-    ///
-    /// # Errors
-    /// When a page is not there, or is no sign-in page.
-    pub async fn submit(&self, address: &str, user: &str) -> anyhow::Result<(String, Vec<(String, String)>)> {
-        let start = self.http.get(address).send().await?;
-        let status = start.status().as_u16();
-        let Some(location) = start.headers().get(LOCATION) else { bail!("{address} leads nowhere: HTTP {status}") };
-        let page = self.http.get(location.to_str()?).send().await?.text().await?;
-        let (action, mut inputs) = read_form(&page)?;
-        inputs.push((USER_INPUT.to_owned(), user.to_owned()));
-        let page = self.http.post(action).form(&inputs).send().await?.text().await?;
-        read_form(&page)
-    }
-
-    /// The page that answers this request.
-    ///
-    /// # Errors
-    /// When nobody answers.
-    pub async fn show(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Shown> {
-        let answer = request.send().await?;
-        Ok(Shown { status: answer.status().as_u16(), html: answer.text().await? })
-    }
-
-    /// A request of this browser to an address, to be changed and shown.
-    pub fn get(&self, address: &str) -> reqwest::RequestBuilder {
-        self.http.get(address)
-    }
-
-    /// A request of this browser with a form.
-    pub fn post(&self, address: &str, form: &[(String, String)]) -> reqwest::RequestBuilder {
-        self.http.post(address).form(form)
     }
 }
 

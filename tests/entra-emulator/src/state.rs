@@ -1,4 +1,5 @@
-//! What a running emulator knows: its tenants and their keys, codes and refresh tokens not yet used up, log, faults, clock.
+//! What a running emulator knows: its tenants and their keys, codes and refresh tokens not yet used up, browser sessions,
+//! consents, log, faults, clock.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,12 +18,14 @@ use crate::{
     calendar::CreatedEvent,
     claims::Session,
     configuration::{App, FederatedCredential, Tenant},
+    consent::Consents,
     device::DeviceCode,
     errors::Aadsts,
     keys::SigningKey,
     log::{Fault, Host, Latest, RequestLog},
     mail::SentMessage,
     resource::Resource,
+    session::BrowserSession,
     tls::Door,
 };
 
@@ -60,6 +63,8 @@ pub(crate) struct State {
     pub(crate) codes: Bounded<Code>,
     pub(crate) device_codes: Bounded<DeviceCode>,
     pub(crate) refresh_tokens: Bounded<RefreshToken>,
+    pub(crate) sessions: Bounded<BrowserSession>,
+    pub(crate) consents: Consents,
     pub(crate) log: RequestLog,
     pub(crate) sent: Latest<SentMessage>,
     pub(crate) created: Latest<CreatedEvent>,
@@ -131,6 +136,7 @@ pub(crate) struct Code {
     pub(crate) client: Uuid,
     pub(crate) user: Uuid,
     pub(crate) redirect_uri: String,
+    /// As asked for, of several resources perhaps.
     pub(crate) scope: String,
     pub(crate) challenge: Option<Challenge>,
     pub(crate) nonce: Option<String>,
@@ -182,6 +188,8 @@ impl Shared {
                 codes: Bounded::default(),
                 device_codes: Bounded::default(),
                 refresh_tokens: Bounded::default(),
+                sessions: Bounded::default(),
+                consents: Consents::default(),
                 log: RequestLog::default(),
                 sent: Latest::default(),
                 created: Latest::default(),
@@ -372,6 +380,12 @@ impl<V> Bounded<V> {
 
     pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut V> {
         self.entries.get_mut(key)
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) {
+        if self.entries.remove(key).is_some() {
+            self.order.retain(|known| known != key);
+        }
     }
 
     pub(crate) fn find_mut(&mut self, is_it: impl Fn(&V) -> bool) -> Option<&mut V> {

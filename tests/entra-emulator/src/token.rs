@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    authorize::client_request_id,
+    authorize::{check_assignment, client_request_id},
     claims::{ClaimsRequest, Issuance, Session, issue_of, issued_after, policy_of, v1_issuer},
     client::{Client, Form, authenticate},
     configuration::{ConditionalAccess, Tenant, User},
+    consent::Consented,
     device,
     errors::{Aadsts, Trace},
     keys::{Object, Unverified, hashed, object, random_token},
@@ -111,11 +112,16 @@ impl<'a> Exchange<'a> {
         let code = self.redeem(self.form.require("code")?)?;
         learnt.user = Some(code.user);
         let user = self.active_user(code.user, code.issue)?;
-        let requested = self.requested(self.form.get("scope").unwrap_or(&code.scope))?;
+        let requested = match self.form.get("scope") {
+            Some(scope) => self.requested(scope)?,
+            None => self.first_requested(&code.scope)?,
+        };
+        requested.check_that_itself_is_a_guid(self.client.app)?;
+        let scopes = self.consented_by(user, &requested)?;
         let signed_in = ClaimsRequest::parse(code.claims.as_deref()).ok_or(Aadsts::Malformed)?;
         let mut claims = self.claims_within(&signed_in.session, &requested)?;
         claims.extend(&signed_in);
-        let answer = self.for_user(user, &requested, requested.asked_by(self.client.app), &claims)?;
+        let answer = self.for_user(user, &requested, scopes, &claims)?;
         self.with_id_token(answer, user, &requested, code.nonce.as_deref())
     }
 
@@ -164,17 +170,13 @@ impl<'a> Exchange<'a> {
         }
         let user = self.active_user(known.user, known.issue)?;
         let mut requested = self.requested(self.form.get("scope").unwrap_or(&known.scope))?;
-        let client = self.client.app;
-        if matches!(requested.resource, Resource::App(app) if app.client_id == client.client_id)
-            && Uuid::parse_str(&requested.named).is_err()
-        {
-            return Err(Aadsts::TokenForItself { client: client.client_id, name: client.display_name.clone() });
-        }
+        requested.check_that_itself_is_a_guid(self.client.app)?;
+        let scopes = self.consented_by(user, &requested)?;
         if !requested.wants("offline_access") {
             requested.openid.push("offline_access".to_owned());
         }
         let claims = self.claims_within(&known.session, &requested)?;
-        let answer = self.for_user(user, &requested, requested.asked_by(self.client.app), &claims)?;
+        let answer = self.for_user(user, &requested, scopes, &claims)?;
         self.with_id_token(answer, user, &requested, None)
     }
 
@@ -185,8 +187,9 @@ impl<'a> Exchange<'a> {
         learnt.user = Some(user);
         let user = self.active_user(user, issue)?;
         let requested = self.requested(&scope)?;
+        let scopes = self.consented_by(user, &requested)?;
         // The user has just signed in for this very request: whatever its claims ask for was done.
-        let answer = self.for_user(user, &requested, requested.asked_by(self.client.app), &self.claims)?;
+        let answer = self.for_user(user, &requested, scopes, &self.claims)?;
         self.with_id_token(answer, user, &requested, None)
     }
 
@@ -202,7 +205,7 @@ impl<'a> Exchange<'a> {
         let (user, session) = self.asserted_user(assertion)?;
         learnt.user = Some(user.oid);
         let requested = self.requested(scope)?;
-        let consented = self.consented(&requested)?;
+        let consented = self.consented(user, &requested)?;
         self.check_conditional_access(&session, &requested)?;
         let claims = self.claims_within(&session, &requested)?;
         let answer = self.for_user(user, &requested, consented, &claims)?;
@@ -300,22 +303,34 @@ impl<'a> Exchange<'a> {
         Ok(requested)
     }
 
-    /// What was consented to beforehand, all of it, as Entra puts into a token whatever part was asked for.
-    fn consented(&self, requested: &Requested<'_>) -> Result<Vec<String>, Aadsts> {
+    /// As [`Self::requested`]; of several resources, the first.
+    fn first_requested(&self, scope: &str) -> Result<Requested<'a>, Aadsts> {
+        let directory: &'a Tenant = &self.tenant.directory;
+        let all = Requested::parse_all(scope, directory, &self.shared.graph)?;
+        let requested = all.into_iter().next().ok_or_else(|| Aadsts::ScopeInvalid("scope", scope.to_owned()))?;
+        requested.check_resource_parameter(self.form.get("resource"))?;
+        Ok(requested)
+    }
+
+    /// The scopes of a token for a user who signed in to the client.
+    fn consented_by(&self, user: &User, requested: &Requested<'_>) -> Result<Vec<String>, Aadsts> {
+        let Self { shared, tenant, .. } = *self;
+        Consented { shared, tenant, client: self.client.app, user }.for_token(requested)
+    }
+
+    /// On behalf of a user: what was consented to beforehand, all of it, as Entra puts into a token whatever part was asked for.
+    fn consented(&self, user: &User, requested: &Requested<'_>) -> Result<Vec<String>, Aadsts> {
+        let Self { shared, tenant, .. } = *self;
         let client = self.client.app;
+        let consented = Consented { shared, tenant, client, user };
         let all = match requested.resource {
-            Resource::Graph => client.granted_graph_scopes.as_slice(),
-            Resource::App(app)
-                if app.client_id == client.client_id || app.pre_authorized_clients.contains(&client.client_id) =>
-            {
-                app.scopes.as_slice()
-            }
-            Resource::App(_) => &[],
+            Resource::App(app) if app.client_id == client.client_id => app.scopes.clone(),
+            resource => consented.scopes(resource),
         };
         if all.is_empty() || !requested.scopes.iter().all(|scope| all.contains(scope)) {
-            return Err(Aadsts::ConsentRequired { client: client.client_id, name: client.display_name.clone() });
+            return Err(consented.required());
         }
-        Ok(all.to_vec())
+        Ok(all)
     }
 
     fn issuance(&self) -> Issuance<'_> {
@@ -336,6 +351,7 @@ impl<'a> Exchange<'a> {
         scopes: Vec<String>,
         claims: &ClaimsRequest,
     ) -> Result<Object, Aadsts> {
+        check_assignment(self.tenant, self.client.app, user, std::slice::from_ref(requested))?;
         let issuance = self.issuance();
         let token = issuance.user_token(requested, &scopes, user, claims);
         let mut answer = lifetime(&issuance);

@@ -1,0 +1,488 @@
+//! A person's browser: opens addresses, follows redirects, keeps cookies, and sends the forms of the pages it shows.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use reqwest::{
+    Client, Method, RequestBuilder, StatusCode,
+    header::{ACCEPT, ACCEPT_LANGUAGE, COOKIE, HeaderMap, LOCATION, ORIGIN},
+    redirect::Policy,
+};
+use url::Url;
+
+use super::{
+    Authority,
+    cookies::{Cookie, Jar, Site},
+    html::{self, Button, Form, Link},
+    read_form,
+};
+use crate::pages::USER_INPUT;
+
+const TIME_OUT: Duration = Duration::from_secs(30);
+/// As in Chrome.
+const REDIRECT_LIMIT: usize = 20;
+
+/// A person's browser.
+///
+/// [`Self::open`] walks from any address, and the [`Page`]s that it leads to walk on by their buttons and links. On the
+/// way the browser follows redirects and keeps cookies. The walk ends at a page, or at an address that the browser
+/// leaves to a client: see [`Step`].
+///
+/// # Where it differs from a real browser
+///
+/// - It runs no script. Where a page sends a form by a script, as Entra does for `response_mode=form_post`, the test
+///   sends it with [`Page::submit`].
+/// - Cookies belong to one origin: neither `Domain` nor another port of the same host widens that. A real browser sends
+///   cookies to every port of a host. `Secure`, `HttpOnly` (there are no scripts), `Path`, `Max-Age=0`, `SameSite`,
+///   `__Host-` and `__Secure-` are honoured. A site is a scheme and a host, without a list of public suffixes.
+/// - It sends `Sec-Fetch-Site`, `Sec-Fetch-Mode`, `Sec-Fetch-Dest` and, with POST, `Origin`, as Chrome does for a
+///   navigation of the whole window. `Origin` is `null` where the `Referrer-Policy` of the page makes it so. It sends
+///   no `Referer`.
+/// - It enforces no content security policy and no frame rule, and keeps no history.
+///
+/// Clones are windows of the same browser, with the same cookies. Another person has another [`Browser::new`].
+#[derive(Clone, Debug)]
+pub struct Browser {
+    http: Client,
+    jar: Arc<Mutex<Jar>>,
+    languages: Option<String>,
+    clients: Vec<Url>,
+}
+
+/// Where a navigation ends.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// At a page.
+    Page(Page),
+    /// At an address that the browser does not fetch: one of [`Browser::leaving_at`], or one that is not HTTP.
+    Client(Callback),
+}
+
+impl Step {
+    /// The page.
+    ///
+    /// # Errors
+    /// When the browser left for a client; the message has the address.
+    pub fn page(self) -> anyhow::Result<Page> {
+        match self {
+            Self::Page(page) => Ok(page),
+            Self::Client(callback) => bail!("the browser left for {}", callback.url),
+        }
+    }
+
+    /// The client's address, with what it is told.
+    ///
+    /// # Errors
+    /// When the browser shows a page; the message has its address, status and text.
+    pub fn callback(self) -> anyhow::Result<Callback> {
+        match self {
+            Self::Client(callback) => Ok(callback),
+            Self::Page(page) => bail!("the browser shows {} (HTTP {}): {}", page.url, page.status, page.text()?),
+        }
+    }
+}
+
+/// An address of a client, which the browser does not fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callback {
+    /// The address, with query and fragment.
+    pub url: Url,
+    /// The form that is sent there, with `response_mode=form_post`.
+    pub form: Vec<(String, String)>,
+}
+
+impl Callback {
+    /// A parameter, e.g. `code` or `error`, of the query, the form or the fragment.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let fragment = url::form_urlencoded::parse(self.url.fragment().unwrap_or_default().as_bytes());
+        let of_form = self.form.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into()));
+        let mut all = self.url.query_pairs().chain(of_form).chain(fragment);
+        all.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+    }
+}
+
+/// One request of a navigation.
+struct Navigation {
+    method: Method,
+    url: Url,
+    form: Vec<(String, String)>,
+    /// The page that the navigation starts from, unless the person typed the address.
+    initiator: Option<Url>,
+    /// The widest relation on the way so far.
+    site: Site,
+    /// The `Origin` header of a POST.
+    origin: String,
+}
+
+impl Navigation {
+    fn typed(url: Url) -> Self {
+        let origin = "null".to_owned();
+        Self { method: Method::GET, url, form: Vec::new(), initiator: None, site: Site::Typed, origin }
+    }
+
+    /// From a page, whose policy decides on the `Origin` (Fetch, "append a request `Origin` header").
+    fn from(initiator: &Url, referrer_policy: &str, method: Method, url: Url) -> Self {
+        let site = Site::between(initiator, &url);
+        let hidden = match referrer_policy {
+            "no-referrer" => true,
+            "same-origin" => site != Site::SameOrigin,
+            "origin" | "unsafe-url" | "origin-when-cross-origin" => false,
+            _ => initiator.scheme() == "https" && url.scheme() != "https",
+        };
+        let origin = if hidden { "null".to_owned() } else { initiator.origin().ascii_serialization() };
+        Self { method, url, form: Vec::new(), initiator: Some(initiator.clone()), site, origin }
+    }
+
+    /// The next request after a redirect: GET, except that 307 and 308 keep method and form.
+    fn redirected(self, status: StatusCode, url: Url) -> Self {
+        let keeps = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+        let origin = if self.url.origin() == url.origin() { self.origin } else { "null".to_owned() };
+        let site = self.initiator.as_ref().map_or(Site::Typed, |from| self.site.max(Site::between(from, &url)));
+        let (method, form) = if keeps { (self.method, self.form) } else { (Method::GET, Vec::new()) };
+        Self { method, url, form, initiator: self.initiator, site, origin }
+    }
+}
+
+impl Browser {
+    /// A browser that trusts this authority.
+    ///
+    /// # Errors
+    /// When the authority's certificates are not PEM.
+    pub fn new(authority: &Authority) -> anyhow::Result<Self> {
+        Self::trusting(&[&authority.ca_pem])
+    }
+
+    /// A browser that trusts these certificate authorities, each a PEM bundle, and no others.
+    ///
+    /// # Errors
+    /// When one is not PEM.
+    pub fn trusting(ca_pems: &[&str]) -> anyhow::Result<Self> {
+        let mut trusted = Vec::new();
+        for pem in ca_pems {
+            trusted.extend(reqwest::Certificate::from_pem_bundle(pem.as_bytes())?);
+        }
+        let http =
+            Client::builder().tls_certs_only(trusted).no_proxy().redirect(Policy::none()).timeout(TIME_OUT).build()?;
+        Ok(Self { http, jar: Arc::default(), languages: None, clients: Vec::new() })
+    }
+
+    /// The same browser, which also leaves at this redirect URI of a client: it does not fetch the address, whatever
+    /// query or fragment it has, but ends there with [`Step::Client`].
+    ///
+    /// # Errors
+    /// When it is no URL.
+    pub fn leaving_at(mut self, redirect_uri: &str) -> anyhow::Result<Self> {
+        self.clients.push(Url::parse(redirect_uri).with_context(|| redirect_uri.to_owned())?);
+        Ok(self)
+    }
+
+    /// The same browser, with this `Accept-Language`, e.g. `sv-SE,sv;q=0.9`.
+    #[must_use]
+    pub fn with_languages(mut self, languages: &str) -> Self {
+        self.languages = Some(languages.to_owned());
+        self
+    }
+
+    /// Opens an address as if the person typed it, and follows redirects.
+    ///
+    /// # Errors
+    /// When nobody answers, or after 20 redirects.
+    pub async fn open(&self, address: &str) -> anyhow::Result<Step> {
+        let url = Url::parse(address).with_context(|| address.to_owned())?;
+        self.navigate(Navigation::typed(url)).await
+    }
+
+    /// Opens an address by a link on a page of another site, e.g. `https://attacker.example/`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_from(&self, initiator: &str, address: &str) -> anyhow::Result<Step> {
+        let url = Url::parse(address).with_context(|| address.to_owned())?;
+        self.navigate(Navigation::from(&Url::parse(initiator)?, "", Method::GET, url)).await
+    }
+
+    /// Sends a form from a page of another site, e.g. `https://attacker.example/`, as a forged request does.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn post_from(&self, initiator: &str, address: &str, form: &[(&str, &str)]) -> anyhow::Result<Step> {
+        let url = Url::parse(address).with_context(|| address.to_owned())?;
+        let form = form.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self.navigate(Navigation { form, ..Navigation::from(&Url::parse(initiator)?, "", Method::POST, url) }).await
+    }
+
+    /// The cookies that the browser has for an address.
+    ///
+    /// # Errors
+    /// When it is no URL.
+    pub fn cookies(&self, address: &str) -> anyhow::Result<Vec<Cookie>> {
+        Ok(self.jar().of(&Url::parse(address)?))
+    }
+
+    /// Puts a cookie into the browser as if this address had set it, written as in `Set-Cookie`: how an attacker who
+    /// can plant cookies would.
+    ///
+    /// # Errors
+    /// When the address is no URL, or a browser refuses the cookie.
+    pub fn plant_cookie(&self, address: &str, cookie: &str) -> anyhow::Result<()> {
+        ensure!(self.jar().set(&Url::parse(address)?, cookie), "a browser refuses the cookie {cookie}");
+        Ok(())
+    }
+
+    /// Forgets all cookies.
+    pub fn forget_cookies(&self) {
+        self.jar().clear();
+    }
+
+    /// Nothing panics while it holds the lock.
+    fn jar(&self) -> MutexGuard<'_, Jar> {
+        self.jar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn navigate(&self, mut next: Navigation) -> anyhow::Result<Step> {
+        for _ in 0..=REDIRECT_LIMIT {
+            let is_http = matches!(next.url.scheme(), "http" | "https");
+            if !is_http || self.clients.iter().any(|client| is_same_place(client, &next.url)) {
+                return Ok(Step::Client(Callback { url: next.url, form: next.form }));
+            }
+            let answer = self.request(&next).send().await?;
+            self.jar().keep(&next.url, answer.headers());
+            let status = answer.status();
+            if status.is_redirection()
+                && let Some(location) = answer.headers().get(LOCATION)
+            {
+                let url = next.url.join(location.to_str()?).context("the redirect goes to no address")?;
+                next = next.redirected(status, url);
+                continue;
+            }
+            return Ok(Step::Page(Page {
+                url: next.url,
+                status: status.as_u16(),
+                headers: answer.headers().clone(),
+                html: answer.text().await?,
+                browser: self.clone(),
+            }));
+        }
+        bail!("more than {REDIRECT_LIMIT} redirects, the last to {}", next.url)
+    }
+
+    fn request(&self, navigation: &Navigation) -> RequestBuilder {
+        let Navigation { method, url, form, initiator, site, origin } = navigation;
+        let by_get = *method == Method::GET;
+        let mut request = self
+            .http
+            .request(method.clone(), url.clone())
+            .header(ACCEPT, "text/html,application/xhtml+xml,*/*;q=0.8")
+            .header("sec-fetch-site", site.text())
+            .header("sec-fetch-mode", "navigate")
+            .header("sec-fetch-dest", "document")
+            .header("sec-fetch-user", "?1");
+        if let Some(languages) = &self.languages {
+            request = request.header(ACCEPT_LANGUAGE, languages);
+        }
+        let from = initiator.as_ref().map_or(Site::Typed, |initiator| Site::between(initiator, url));
+        if let Some(cookies) = self.jar().header(url, from, by_get) {
+            request = request.header(COOKIE, cookies);
+        }
+        if by_get { request } else { request.header(ORIGIN, origin).form(form) }
+    }
+}
+
+/// The address without query and fragment.
+fn is_same_place(one: &Url, other: &Url) -> bool {
+    let place = |url: &Url| {
+        let mut url = url.clone();
+        url.set_query(None);
+        url.set_fragment(None);
+        url
+    };
+    place(one) == place(other)
+}
+
+/// A page that a browser shows, after all redirects.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Where it is from.
+    pub url: Url,
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers of the answer.
+    pub headers: HeaderMap,
+    /// The page as it came.
+    pub html: String,
+    browser: Browser,
+}
+
+impl Page {
+    /// The text of the page, without markup, with one space for every run of white space.
+    ///
+    /// # Errors
+    /// Never, unless the emulator itself is broken.
+    pub fn text(&self) -> anyhow::Result<String> {
+        html::text(&self.html)
+    }
+
+    /// The text of the first element with the role `alert`.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn alert(&self) -> anyhow::Result<Option<String>> {
+        html::alert(&self.html)
+    }
+
+    /// The forms, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn forms(&self) -> anyhow::Result<Vec<Form>> {
+        html::forms(&self.html)
+    }
+
+    /// The links, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::text`].
+    pub fn links(&self) -> anyhow::Result<Vec<Link>> {
+        html::links(&self.html)
+    }
+
+    /// Presses the button with this text or, where no button has it, with this value, and follows redirects.
+    ///
+    /// # Errors
+    /// When there is no such button; the message has the page's text. And as [`Browser::open`].
+    pub async fn press(&self, button: &str) -> anyhow::Result<Step> {
+        self.press_with(button, &[]).await
+    }
+
+    /// As [`Self::press`], after filling in these inputs of the form. An input that the form does not have is added.
+    ///
+    /// # Errors
+    /// As [`Self::press`].
+    pub async fn press_with(&self, button: &str, inputs: &[(&str, &str)]) -> anyhow::Result<Step> {
+        let forms = self.forms()?;
+        let find = |is_it: &dyn Fn(&Button) -> bool| {
+            forms.iter().find_map(|form| Some((form, form.buttons.iter().find(|button| is_it(button))?)))
+        };
+        let found = find(&|known| known.text == button).or_else(|| find(&|known| known.value == button));
+        let Some((form, button)) = found else {
+            bail!("{} (HTTP {}) has no button {button}: {}", self.url, self.status, self.text()?);
+        };
+        self.send(form, Some(button), inputs).await
+    }
+
+    /// Sends the first form without pressing a button, as a script does, after filling in these inputs.
+    ///
+    /// # Errors
+    /// When there is no form, and as [`Self::press`].
+    pub async fn submit(&self, inputs: &[(&str, &str)]) -> anyhow::Result<Step> {
+        let forms = self.forms()?;
+        let Some(form) = forms.first() else {
+            bail!("{} (HTTP {}) has no form: {}", self.url, self.status, self.text()?);
+        };
+        self.send(form, None, inputs).await
+    }
+
+    /// Follows the link with this text.
+    ///
+    /// # Errors
+    /// When there is no such link, and as [`Browser::open`].
+    pub async fn follow(&self, link: &str) -> anyhow::Result<Step> {
+        let Some(found) = self.links()?.into_iter().find(|known| known.text == link) else {
+            bail!("{} (HTTP {}) has no link {link}: {}", self.url, self.status, self.text()?);
+        };
+        let url = self.url.join(&found.target)?;
+        self.browser.navigate(Navigation::from(&self.url, self.referrer_policy(), Method::GET, url)).await
+    }
+
+    /// Chooses this user on the emulator's sign-in page.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub async fn sign_in(&self, user: &str) -> anyhow::Result<Step> {
+        self.submit(&[(USER_INPUT, user)]).await
+    }
+
+    fn referrer_policy(&self) -> &str {
+        let value = self.headers.get("referrer-policy").and_then(|value| value.to_str().ok());
+        // Of several, the last that is understood holds.
+        value.and_then(|value| value.rsplit(',').next()).unwrap_or_default().trim()
+    }
+
+    async fn send(&self, form: &Form, button: Option<&Button>, inputs: &[(&str, &str)]) -> anyhow::Result<Step> {
+        let mut sent = form.inputs.clone();
+        for (name, value) in inputs {
+            sent.retain(|(known, _)| known != name);
+            sent.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let pressed = button.filter(|button| !button.name.is_empty());
+        sent.extend(pressed.map(|button| (button.name.clone(), button.value.clone())));
+        let action = button.map(|button| button.action.as_str()).filter(|action| !action.is_empty());
+        let mut url = self.url.join(action.unwrap_or(&form.action)).context("the form goes to no address")?;
+        let method = if form.post { Method::POST } else { Method::GET };
+        if !form.post {
+            url.query_pairs_mut().clear().extend_pairs(&sent);
+            sent.clear();
+        }
+        let navigation = Navigation::from(&self.url, self.referrer_policy(), method, url);
+        self.browser.navigate(Navigation { form: sent, ..navigation }).await
+    }
+}
+
+/// An answer, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The HTTP status.
+    pub status: u16,
+    /// The page.
+    pub html: String,
+}
+
+/// Without cookies and without following redirects by itself: for the one walk of a public client that opens an address
+/// of its own and has the answer sent back by Entra's form.
+impl Browser {
+    /// Signs this person in, from an address of the client to its last page.
+    ///
+    /// # Errors
+    /// When a page is not there, or is no sign-in page.
+    pub async fn sign_in(&self, address: &str, user: &str) -> anyhow::Result<Shown> {
+        let (action, inputs) = self.submit(address, user).await?;
+        self.show(self.http.post(action).form(&inputs)).await
+    }
+
+    /// Signs this person in up to the form that brings the code back, and returns it: where it goes, and its inputs.
+    ///
+    /// # Errors
+    /// When a page is not there, or is no sign-in page.
+    pub async fn submit(&self, address: &str, user: &str) -> anyhow::Result<(String, Vec<(String, String)>)> {
+        let start = self.http.get(address).send().await?;
+        let status = start.status().as_u16();
+        let Some(location) = start.headers().get(LOCATION) else { bail!("{address} leads nowhere: HTTP {status}") };
+        let page = self.http.get(location.to_str()?).send().await?.text().await?;
+        let (action, mut inputs) = read_form(&page)?;
+        inputs.push((USER_INPUT.to_owned(), user.to_owned()));
+        let page = self.http.post(action).form(&inputs).send().await?.text().await?;
+        read_form(&page)
+    }
+
+    /// The page that answers this request.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn show(&self, request: RequestBuilder) -> anyhow::Result<Shown> {
+        let answer = request.send().await?;
+        Ok(Shown { status: answer.status().as_u16(), html: answer.text().await? })
+    }
+
+    /// A request of this browser to an address, to be changed and shown.
+    pub fn get(&self, address: &str) -> RequestBuilder {
+        self.http.get(address)
+    }
+
+    /// A request of this browser with a form.
+    pub fn post(&self, address: &str, form: &[(String, String)]) -> RequestBuilder {
+        self.http.post(address).form(form)
+    }
+}
