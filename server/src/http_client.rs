@@ -49,6 +49,11 @@ pub(crate) struct Answer {
 
 /// The client, trusting the system's roots and the certificates in this bundle (PEM).
 pub fn build(trust_bundle: Option<&[u8]>) -> Result<reqwest::Client, HttpClientError> {
+    finish(builder(trust_bundle)?)
+}
+
+/// The same before it is built, for one that is to be stricter.
+pub(crate) fn builder(trust_bundle: Option<&[u8]>) -> Result<reqwest::ClientBuilder, HttpClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("mcp-entra-server/", env!("CARGO_PKG_VERSION")))
         .https_only(true)
@@ -63,6 +68,11 @@ pub fn build(trust_bundle: Option<&[u8]>) -> Result<reqwest::Client, HttpClientE
         }
         builder = builder.tls_certs_merge(certificates);
     }
+    Ok(builder)
+}
+
+/// Builds the client.
+pub(crate) fn finish(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, HttpClientError> {
     builder.build().map_err(|error| HttpClientError::Client(causes(&error)))
 }
 

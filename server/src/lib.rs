@@ -14,10 +14,12 @@
 //! | [`stdio`] | local mode: a child process of one person's MCP client |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
 //! | [`serve`], [`check`], [`inputs`], `report`, [`environment`], [`open_files`], [`signals`], [`strict_json`] | start and stop, diagnosis, and input files |
+//! | `aes_gcm` | authenticated encryption |
 //!
 //! Nothing here knows Kubernetes: what the server needs stands in files that somebody mounts.
 
 pub mod admin;
+mod aes_gcm;
 pub mod audit;
 pub mod authorize;
 pub mod check;

@@ -14,7 +14,7 @@ use mcp_entra_server::signals::StopSignals;
 use mcp_entra_server::stdio::arguments::{LocalArguments, Mode};
 use mcp_entra_server::stdio::machine_policy::{self, MachinePolicy};
 use mcp_entra_server::stdio::{self, client_config};
-use mcp_entra_server::{check, environment, open_files, serve, telemetry};
+use mcp_entra_server::{check, environment, oauth, open_files, serve, telemetry};
 
 /// The line for a person who starts in a terminal what an MCP client is to start.
 const AT_A_TERMINAL: &str = "This waits for an MCP client. To set one up, run it with --sign-in and --print-config.";
@@ -44,6 +44,8 @@ enum Command {
         /// Seconds to go on accepting requests after the stop was asked for, so that load balancers notice.
         #[arg(long, env = "MCP_ENTRA_DRAIN_SECONDS", default_value_t = 5)]
         drain_seconds: u16,
+        #[command(flatten)]
+        oauth: OAuthFiles,
     },
     /// Serve MCP over standard input and output for the person who starts it, as a child process of their MCP client.
     Local {
@@ -64,6 +66,19 @@ enum Command {
         #[command(flatten)]
         files: Files,
     },
+}
+
+#[derive(Args)]
+struct OAuthFiles {
+    /// The folder with the keys of the authorization server, where the configuration has one: a file for each number.
+    #[arg(long, env = "MCP_ENTRA_OAUTH_KEYS")]
+    oauth_keys: Option<PathBuf>,
+    /// The file with the password of the session store. Read at each connection.
+    #[arg(long, env = "MCP_ENTRA_SESSION_STORE_PASSWORD")]
+    session_store_password: Option<PathBuf>,
+    /// CA certificates (PEM) to trust at the session store besides the system's.
+    #[arg(long, env = "MCP_ENTRA_SESSION_STORE_CA")]
+    session_store_ca: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -90,10 +105,13 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve { files, listen, admin_listen, drain_seconds } => {
+        Command::Serve { files, listen, admin_listen, drain_seconds, oauth } => {
             let drain = Duration::from_secs(drain_seconds.into());
             let Files { config, policy, trust_bundle } = files;
-            serve(serve::Options { config, policy, trust_bundle, listen, admin_listen, drain }).await
+            let OAuthFiles { oauth_keys: keys, session_store_password: store_password, session_store_ca: store_ca } =
+                oauth;
+            let oauth = oauth::start::Files { keys, store_password, store_ca };
+            serve(serve::Options { config, policy, trust_bundle, oauth, listen, admin_listen, drain }).await
         }
         Command::Local { arguments } => local(arguments).await,
         Command::VerifyAudit { runs } => verify_audit(runs),

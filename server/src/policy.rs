@@ -41,7 +41,17 @@ impl PolicyStore {
 
     /// Permissions of the caller at this moment. Before the first good document, nothing is allowed.
     pub fn permissions(&self, caller: Arc<Caller>) -> Permissions {
-        Permissions::new(caller, self.state.load().in_force.clone().unwrap_or_default())
+        Permissions::new(caller, self.in_force())
+    }
+
+    /// Seconds since 1970: sessions of the server's own authorization server that began before this have ended.
+    pub fn revoke_sessions_before(&self) -> Option<i64> {
+        self.in_force().policy().revoke_sessions_before
+    }
+
+    /// The policy in force. Before the first good document, the empty one.
+    pub fn in_force(&self) -> Arc<PolicyInForce> {
+        self.state.load().in_force.clone().unwrap_or_default()
     }
 
     /// State for the admin port.

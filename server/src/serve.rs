@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use mcp_entra_policy::{GraphConfiguration, GroupsSource};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -24,6 +25,7 @@ use crate::http::origin::Accepted;
 use crate::http::rate_limit::RateLimits;
 use crate::http::{self, Gate};
 use crate::inputs::{self, InputError};
+use crate::oauth;
 use crate::offer::graph::GraphOffer;
 use crate::offer::{About, Offer};
 use crate::policy::PolicyStore;
@@ -45,6 +47,8 @@ pub struct Options {
     pub policy: PathBuf,
     /// CA certificates for outgoing TLS, besides the system's.
     pub trust_bundle: Option<PathBuf>,
+    /// Files of the authorization server, where the configuration has one.
+    pub oauth: oauth::start::Files,
     /// The address of the MCP endpoint.
     pub listen: SocketAddr,
     /// The address for health, status and metrics.
@@ -59,6 +63,9 @@ pub enum StartError {
     /// A file cannot be used.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// The authorization server cannot be started.
+    #[error(transparent)]
+    AuthorizationServer(#[from] oauth::start::OAuthStartError),
     /// A configured address is none.
     #[error("{field} of the configuration is no address ({source}); correct it")]
     Address {
@@ -117,6 +124,7 @@ pub async fn start(
     tokio::spawn(async move { fetching.run(cancellation).await });
 
     let no_address = |field| move |source| StartError::Address { field, source };
+    let shared = (client.clone(), token.clone());
     let sts = Sts::new(client.clone(), &configuration.entra, token.clone()).map_err(no_address("entra.authority"))?;
     let sts = Arc::new(sts);
     let graph = &configuration.graph;
@@ -133,12 +141,26 @@ pub async fn start(
     let metrics = Arc::new(Metrics::default());
     let audit = AuditLog::start(&configuration.server, configuration.audit, Arc::clone(&metrics), audit);
     let audit = Arc::new(audit.map_err(StartError::Audit)?);
+    let (http, federated_token) = shared;
+    let own = match &configuration.authorization_server {
+        Some(server) => {
+            let (keys, policy, audit) = (Arc::clone(&keys), Arc::clone(&policy), Arc::clone(&audit));
+            let trust_bundle = options.trust_bundle.as_deref();
+            let shared = oauth::start::Shared { http, federated_token, keys, policy, audit, trust_bundle };
+            Some(Arc::new(oauth::start::start(&configuration, server, &options.oauth, shared)?))
+        }
+        None => None,
+    };
+    let tokens = TokenValidator::new(&configuration, Arc::clone(&keys));
     let gate = Arc::new(Gate {
-        authorization_server: issuer(&configuration.entra),
+        authorization_server: own.as_ref().map_or_else(|| issuer(&configuration.entra), |own| own.issuer()),
         accepted: Accepted::new(&configuration),
         cors: cors::endpoint(&configuration.allowed_origins),
         offer,
-        tokens: TokenValidator::new(&configuration, Arc::clone(&keys)),
+        tokens: match &own {
+            Some(own) => tokens.with_own_issuer(own.as_issuer()),
+            None => tokens,
+        },
         policy: Arc::clone(&policy),
         groups,
         rate_limits: RateLimits::new(configuration.rate_limit.per_user),
@@ -151,7 +173,8 @@ pub async fn start(
     let admin = admin::router(Arc::new(admin));
     tokio::spawn(listener::serve(admin_listener, admin, PATIENCE, Counted::Everybody, background.clone()));
     let counted = Counted::AllBut(gate.configuration.trusted_proxies.clone());
-    let serving = tokio::spawn(listener::serve(listener, http::router(gate), PATIENCE, counted, stop.clone()));
+    let router = own.map_or_else(Router::new, oauth::router).merge(http::router(gate));
+    let serving = tokio::spawn(listener::serve(listener, router, PATIENCE, counted, stop.clone()));
     tracing::info!(%address, %admin_address, "serving");
     Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving, graph, audit })
 }

@@ -28,6 +28,7 @@ const MODULES: &[(&str, &str)] = &[
     ("open_files", "raises the limit of open files"),
     ("signals", "takes the signals that ask for the stop"),
     ("strict_json", "reads JSON without duplicate members"),
+    ("aes_gcm", "encrypts so that nobody can alter it"),
 ];
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");

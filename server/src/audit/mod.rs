@@ -31,6 +31,8 @@ use writer::{Place, Writer};
 
 /// Tool names come from clients, and an unknown one is no reason for a long line.
 const MAXIMUM_TOOL_NAME: usize = 64;
+/// Longest short name of a client: a URL at the most.
+const MAXIMUM_CLIENT: usize = 256;
 
 /// The log that audit lines go to.
 pub struct AuditLog {
@@ -46,6 +48,8 @@ pub struct AuditLog {
 pub enum Outcome {
     /// Any authenticated caller may do this.
     Open,
+    /// The authorization server has done it, for this stable reason.
+    Done(&'static str),
     /// A grant allows it.
     Granted(Rule),
     /// It was refused, for this stable reason.
@@ -60,6 +64,10 @@ pub struct Trail {
     /// The client's address, if one is known: it counts requests, and stands in no line.
     address: OnceLock<IpAddr>,
     principal: OnceLock<Arc<Principal>>,
+    /// Tenant and user of a session that the request is about, where no token says so.
+    person: OnceLock<(String, String)>,
+    /// Short name of the client, where it is one of the authorization server's.
+    client: OnceLock<String>,
     asked: OnceLock<Asked>,
     outcome: OnceLock<Outcome>,
     /// The reason why a granted call was answered by a challenge, if it was.
@@ -109,6 +117,8 @@ impl AuditLog {
             request_id,
             address: OnceLock::new(),
             principal: OnceLock::new(),
+            person: OnceLock::new(),
+            client: OnceLock::new(),
             asked: OnceLock::new(),
             outcome: OnceLock::new(),
             challenged: OnceLock::new(),
@@ -154,6 +164,17 @@ impl Trail {
         let _ = self.principal.set(principal);
     }
 
+    /// Notes the client of the authorization server, by its short name.
+    pub fn client(&self, reference: &str) {
+        let _ = self.client.set(reference.chars().take(MAXIMUM_CLIENT).collect());
+    }
+
+    /// Notes the person and the client of a session.
+    pub fn concerns(&self, tenant_id: &str, object_id: &str, client: &str) {
+        let _ = self.person.set((tenant_id.to_owned(), object_id.to_owned()));
+        self.client(client);
+    }
+
     /// Notes the method, once the body is understood, and the tool if it names one.
     pub fn understood(&self, method: &'static str, tool: Option<&str>) {
         let tool = tool.map(|tool| tool.chars().take(MAXIMUM_TOOL_NAME).collect());
@@ -192,6 +213,7 @@ impl Drop for Recording {
         let principal = self.trail.principal.get();
         let (decision, reason, rule) = match (outcome, self.trail.challenged.get()) {
             (Outcome::Open, _) => (Decision::Allowed, "authenticated", None),
+            (Outcome::Done(reason), _) => (Decision::Allowed, *reason, None),
             (Outcome::Granted(rule), None) => (Decision::Allowed, "granted", Some(rule)),
             (Outcome::Refused(reason), _) => (Decision::Refused, *reason, None),
             (Outcome::Granted(rule), Some(reason)) | (Outcome::RefusedBy(reason, rule), _) => {
@@ -211,13 +233,20 @@ impl Drop for Recording {
             status,
             latency,
         };
-        if principal.is_none() && !self.log.writer.has_own_line(reason, request) {
+        let person = self.trail.person.get();
+        if principal.is_none() && person.is_none() && !self.log.writer.has_own_line(reason, request) {
             return;
         }
         let line = Line {
-            tenant_id: principal.map(|principal| principal.tenant_id()).filter(|id| !id.is_empty()),
-            object_id: principal.map(|principal| principal.object_id()).filter(|id| !id.is_empty()),
-            client_id: principal.map(|principal| principal.client_id()),
+            tenant_id: principal
+                .map(|principal| principal.tenant_id())
+                .filter(|id| !id.is_empty())
+                .or(person.map(|(tenant, _)| tenant.as_str())),
+            object_id: principal
+                .map(|principal| principal.object_id())
+                .filter(|id| !id.is_empty())
+                .or(person.map(|(_, user)| user.as_str())),
+            client_id: self.trail.client.get().map(String::as_str).or(principal.map(|principal| principal.client_id())),
             caller: principal.map(|principal| Caller::of(principal)),
             method,
             tool: asked.and_then(|asked| asked.tool.as_deref()),

@@ -21,6 +21,11 @@ impl PolicyInForce {
         Self { policy, revision, group_ids, denied_group_ids }
     }
 
+    /// The policy itself.
+    pub fn policy(&self) -> &CompiledPolicy {
+        &self.policy
+    }
+
     /// The revision of the document.
     pub fn revision(&self) -> &str {
         &self.revision

@@ -18,6 +18,8 @@ pub enum SignIn {
     Anew,
     /// It has to satisfy these claims, by a second factor for example.
     Satisfying(ClaimsChallenge),
+    /// The user consents to these permissions of Microsoft Graph, unless only an administrator may.
+    Consenting(Vec<String>),
 }
 
 impl ClaimsChallenge {

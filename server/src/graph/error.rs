@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::claims_challenge::claims_challenge;
-use crate::entra::{ClaimsChallenge, SignIn, StsError, word};
+use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError, word};
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 
 /// Graph's code where the tenant has no Exchange Online.
@@ -129,6 +129,9 @@ impl GraphError {
     /// The sign-in that would help, if one does: nobody but the user's client can bring it about.
     pub fn sign_in(&self) -> Option<SignIn> {
         match self {
+            Self::NoToken { permissions, source } if source.remedy() == Remedy::Consent => {
+                Some(SignIn::Consenting(permissions.split(", ").map(str::to_owned).collect()))
+            }
             Self::NoToken { source, .. } => source.sign_in(),
             // Even a token that Entra issued to satisfy it is rejected.
             Self::Refused(refusal) => refusal.challenge.clone().map(SignIn::Satisfying),

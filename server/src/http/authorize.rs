@@ -18,7 +18,6 @@ use super::{Gate, sign_in};
 use crate::audit::{Outcome, Trail};
 use crate::authorize::json_rpc;
 use crate::authorize::{self, Message, Permissions, Verdict, judge};
-use crate::entra::{ClaimsChallenge, SignIn};
 use crate::offer::Unavailable;
 use crate::protocol::{Exchange, Granted, SignInNeeded, Target};
 use crate::token::Principal;
@@ -118,16 +117,17 @@ impl Refused<'_> {
                 let error = refusal.error(configuration, self.trail.request_id());
                 answer::json_rpc_error(StatusCode::FORBIDDEN, self.message.answer_id(), &error)
             }
-            Cause::ScopesMissing { scopes, .. } => challenge.insufficient_scope(&refusal.text(configuration), scopes),
+            Cause::ScopesMissing { scopes, .. } => {
+                challenge.insufficient_scope(Some(self.principal), &refusal.text(configuration), scopes)
+            }
             Cause::AuthenticationContextMissing { context, .. } => self.step_up(refusal, context).await,
         }
     }
 
     async fn step_up(&self, refusal: &authorize::Refusal, context: &str) -> Response {
         let configuration = &self.gate.configuration;
-        let sign_in = SignIn::Satisfying(ClaimsChallenge::authentication_context(context));
         let text = refusal.text(configuration);
-        if let Some(challenge) = self.gate.challenge.sign_in(self.principal, &sign_in, &text).await {
+        if let Some(challenge) = self.gate.challenge.authentication_context(self.principal, context, &text).await {
             return challenge;
         }
         let text = refusal.text_without_sign_in(configuration, self.principal.accepts_claims_challenge());

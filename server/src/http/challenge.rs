@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::challenged::Challenged;
 use super::metadata;
-use crate::entra::SignIn;
-use crate::token::Principal;
+use crate::entra::{ClaimsChallenge, SignIn};
+use crate::token::{Principal, SessionOfToken, context_scope, graph_scope};
 use crate::www_authenticate::{BearerChallenge, Parameter};
 
 /// Tells clients where the metadata is and which scopes to ask Entra for.
@@ -19,10 +19,10 @@ pub struct Challenge {
     /// Absent for a server without a public URL: it has no address that a client could fetch metadata from, so that its
     /// clients must be told the tenant and scope by other means.
     resource_metadata: Option<String>,
-    /// The required scopes, fully qualified.
-    scopes: BTreeSet<String>,
-    /// Qualifies a scope of this server.
+    /// Qualifies a scope of this server, as clients ask Entra for it.
     entra: EntraConfiguration,
+    /// True if clients sign in to this server's own authorization server.
+    has_own_server: bool,
     challenged: Challenged,
 }
 
@@ -31,8 +31,10 @@ pub struct Challenge {
 struct Details<'a> {
     error: Option<&'static str>,
     description: &'a str,
-    /// Scopes of this server, besides those that every request needs.
+    /// Scopes besides those that every request needs.
     scopes: Option<&'a BTreeSet<String>>,
+    /// True if the token is one of Entra's, or the client has one already.
+    of_entra: bool,
     /// A claims request, encoded.
     claims: Option<String>,
 }
@@ -42,8 +44,8 @@ impl Challenge {
     pub fn new(configuration: &ServerConfiguration) -> Self {
         Self {
             resource_metadata: metadata::document_url(configuration),
-            scopes: configuration.qualified_scopes().into_iter().collect(),
             entra: configuration.entra.clone(),
+            has_own_server: configuration.authorization_server.is_some(),
             challenged: Challenged::new(),
         }
     }
@@ -67,26 +69,77 @@ impl Challenge {
     }
 
     /// 403 to a token that lacks a scope: the client can meet that by asking for it. All scopes that the operation needs
-    /// are named at once, those of every request among them.
-    pub fn insufficient_scope(&self, description: &str, scopes: &BTreeSet<String>) -> Response {
-        let details =
-            Details { error: Some("insufficient_scope"), description, scopes: Some(scopes), ..Details::default() };
+    /// are named at once, those of every request among them. Without a principal nothing is known of the token but that
+    /// it is one of Entra's.
+    pub fn insufficient_scope(
+        &self,
+        principal: Option<&Principal>,
+        description: &str,
+        scopes: &BTreeSet<String>,
+    ) -> Response {
+        let of_entra = principal.is_none_or(|principal| principal.session().is_none());
+        let error = Some("insufficient_scope");
+        let details = Details { error, description, scopes: Some(scopes), of_entra, ..Details::default() };
         self.response(StatusCode::FORBIDDEN, &details)
     }
 
     /// 401 to a sign-in that no longer counts, or does not satisfy claims. `None`: the caller's client did not say that
     /// it can ask Entra for claims, and would take this for a token that has expired; or it was asked the same already.
     pub async fn sign_in(&self, principal: &Principal, sign_in: &SignIn, description: &str) -> Option<Response> {
+        if let Some(session) = principal.session() {
+            return self.sign_in_of_session(principal, session, sign_in, description).await;
+        }
         let (error, claims) = match sign_in {
             SignIn::Anew => ("invalid_token", None),
             SignIn::Satisfying(claims) if principal.accepts_claims_challenge() => {
                 ("insufficient_claims", Some(claims.encode()))
             }
-            SignIn::Satisfying(_) => return None,
+            SignIn::Satisfying(_) | SignIn::Consenting(_) => return None,
         };
-        let details = Details { error: Some(error), description, claims, ..Details::default() };
+        let details = Details { error: Some(error), description, claims, of_entra: true, ..Details::default() };
         let first = self.challenged.is_first(principal, sign_in).await;
         first.then(|| self.response(StatusCode::UNAUTHORIZED, &details))
+    }
+
+    /// The same for a session of this server's own authorization server. A demand that a scope can say is met by a request
+    /// for that scope. Any other ends the session, and is met at the next sign-in.
+    async fn sign_in_of_session(
+        &self,
+        principal: &Principal,
+        session: &SessionOfToken,
+        sign_in: &SignIn,
+        description: &str,
+    ) -> Option<Response> {
+        if !self.challenged.is_first(principal, sign_in).await {
+            return None;
+        }
+        let claims = match sign_in {
+            SignIn::Consenting(permissions) => {
+                let scopes = permissions.iter().map(|permission| graph_scope(permission)).collect();
+                return Some(self.insufficient_scope(Some(principal), description, &scopes));
+            }
+            SignIn::Anew => None,
+            SignIn::Satisfying(claims) => Some(claims.as_json()),
+        };
+        let ended = session.end_until_sign_in(principal, claims).await;
+        ended.ok().map(|()| self.invalid_token(description))
+    }
+
+    /// 403 to a sign-in that does not satisfy an authentication context, where the client can ask for it by a scope. None
+    /// if it cannot, or was asked the same already.
+    pub async fn authentication_context(
+        &self,
+        principal: &Principal,
+        context: &str,
+        description: &str,
+    ) -> Option<Response> {
+        let sign_in = SignIn::Satisfying(ClaimsChallenge::authentication_context(context));
+        if principal.session().is_none() {
+            return self.sign_in(principal, &sign_in, description).await;
+        }
+        let first = self.challenged.is_first(principal, &sign_in).await;
+        let scopes = BTreeSet::from([context_scope(context)]);
+        first.then(|| self.insufficient_scope(Some(principal), description, &scopes))
     }
 
     fn response(&self, status: StatusCode, details: &Details<'_>) -> Response {
@@ -110,8 +163,10 @@ impl Challenge {
         if let Some(url) = &self.resource_metadata {
             challenge.push(Parameter::ResourceMetadata, url);
         }
-        let more = details.scopes.into_iter().flatten().map(|scope| self.entra.qualified_scope(scope));
-        let scopes: BTreeSet<String> = self.scopes.iter().cloned().chain(more).collect();
+        let by_bare_name = self.has_own_server && !details.of_entra;
+        let all = self.entra.required_scopes.iter().chain(details.scopes.into_iter().flatten());
+        let named = all.map(|scope| if by_bare_name { scope.clone() } else { self.entra.qualified_scope(scope) });
+        let scopes: BTreeSet<String> = named.collect();
         challenge.push(Parameter::Scope, Vec::from_iter(scopes).join(" "));
         if details.error.is_some() {
             challenge.push(Parameter::ErrorDescription, details.description);

@@ -25,12 +25,13 @@ impl Challenged {
 
     /// True if this caller is asked for this sign-in for the first time. The next call will know of it.
     pub(super) async fn is_first(&self, principal: &Principal, sign_in: &SignIn) -> bool {
-        let claims = match sign_in {
-            SignIn::Anew => "",
-            SignIn::Satisfying(claims) => claims.as_json(),
+        let demand = match sign_in {
+            SignIn::Anew => String::new(),
+            SignIn::Satisfying(claims) => claims.as_json().to_owned(),
+            SignIn::Consenting(permissions) => permissions.join(" "),
         };
         let mut hash = Sha256::new();
-        for part in [principal.tenant_id(), principal.object_id(), principal.client_id(), claims] {
+        for part in [principal.tenant_id(), principal.object_id(), principal.client_id(), &demand] {
             hash.update(part);
             hash.update([0]);
         }

@@ -21,7 +21,7 @@ pub struct Peer(pub SocketAddr);
 
 /// The address that a request comes from, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClientAddress {
+pub(crate) enum ClientAddress {
     /// A client: its address, or its [`network`].
     Client(IpAddr),
     /// Some client behind a proxy that the configuration does not name: many clients may share the address.
@@ -30,8 +30,13 @@ pub(super) enum ClientAddress {
 
 /// The address, which the trail has from here on.
 pub(super) fn stage(gate: &Gate, trail: &Trail, parts: &Parts) -> ClientAddress {
+    of_request(&gate.configuration.trusted_proxies, trail, parts)
+}
+
+/// The address of a request, believing these proxies. The trail has it from here on.
+pub(crate) fn of_request(trusted_proxies: &[IpNet], trail: &Trail, parts: &Parts) -> ClientAddress {
     let address = match parts.extensions.get::<Peer>() {
-        Some(Peer(peer)) => client_address(peer.ip(), &parts.headers, &gate.configuration.trusted_proxies),
+        Some(Peer(peer)) => client_address(peer.ip(), &parts.headers, trusted_proxies),
         None => ClientAddress::BehindProxy,
     };
     if let ClientAddress::Client(address) = address {

@@ -26,7 +26,7 @@ pub mod origin;
 mod principal;
 pub mod rate_limit;
 mod sign_in;
-mod trace;
+pub(crate) mod trace;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -97,7 +97,10 @@ pub fn router(gate: Arc<Gate>) -> Router {
 
 /// Answers a request, on the record and within the limits.
 async fn answer_request(gate: &Gate, service: &HttpService, request: Request) -> Response {
-    trace::stage(gate, request, |request, trail| limits::in_time(judge_and_answer(gate, service, request, trail))).await
+    trace::stage(&gate.audit, request, |request, trail| {
+        limits::in_time(judge_and_answer(gate, service, request, trail))
+    })
+    .await
 }
 
 async fn judge_and_answer(gate: &Gate, service: &HttpService, request: Request, trail: Arc<Trail>) -> Response {

@@ -59,7 +59,7 @@ pub(super) fn stage(gate: &Gate, headers: &HeaderMap) -> Result<(), Refusal> {
 
 impl Accepted {
     /// True for the host of the public URL, with or without a port: an edge may pass on either.
-    fn accepts_host(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn accepts_host(&self, headers: &HeaderMap) -> bool {
         let expected = match &self.host {
             Host::Any => return true,
             Host::Only(expected) => expected,

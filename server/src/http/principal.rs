@@ -42,7 +42,7 @@ fn refuse(gate: &Gate, error: &TokenError) -> Response {
     let text = error.to_string();
     match error.remedy() {
         Remedy::AnotherToken => gate.challenge.invalid_token(&text),
-        Remedy::MoreScopes => gate.challenge.insufficient_scope(&text, &BTreeSet::new()),
+        Remedy::MoreScopes => gate.challenge.insufficient_scope(None, &text, &BTreeSet::new()),
         Remedy::Administrator => answer::problem(StatusCode::FORBIDDEN, &text),
         Remedy::Patience => answer::try_later(&text),
     }

@@ -46,7 +46,7 @@ impl RateLimits {
 }
 
 /// A budget for each of many, made when it is first drawn on.
-struct Budgets<K> {
+pub(crate) struct Budgets<K> {
     rate: Rate,
     of: Cache<K, Arc<Budget>>,
 }
@@ -57,14 +57,14 @@ struct Budget {
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Budgets<K> {
-    fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: Rate) -> Self {
         // A budget that nobody drew on for its whole time is full, as a new one is.
         let idle = Duration::from_secs(u64::from(rate.per_seconds) + 1);
         Self { rate, of: Cache::builder().max_capacity(REMEMBERED).time_to_idle(idle).build() }
     }
 
     /// Draws one, or says how long to wait for it.
-    fn draw(&self, key: K) -> Result<(), Duration> {
+    pub(crate) fn draw(&self, key: K) -> Result<(), Duration> {
         let budget = self.of.get_with(key, || Arc::new(Budget::new(self.rate)));
         budget.draw()
     }

@@ -35,6 +35,7 @@ pub(super) async fn challenge(
     let challenge = gate.challenge.sign_in(principal, sign_in, DESCRIPTION).await?;
     let reason = match sign_in {
         SignIn::Anew => "sign_in_needed",
+        SignIn::Consenting(_) => "insufficient_scope",
         SignIn::Satisfying(_) => "insufficient_claims",
     };
     Some((challenge, reason))

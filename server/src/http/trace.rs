@@ -13,19 +13,23 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::answer;
 use super::held::Held;
-use super::{Gate, answer};
-use crate::audit::Trail;
+use crate::audit::{AuditLog, Trail};
 
 /// Time for which a request waits for room in the queue of audit lines.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Names a request in the answer and in the audit log.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Answers a request on the record, with its id as `x-request-id`. A panic is an answer, too. The recording ends with the
 /// body of the answer, or when the client hangs up.
-pub(super) async fn stage<F>(gate: &Gate, request: Request, answer: impl Fn(Request, Arc<Trail>) -> F) -> Response
+pub(crate) async fn stage<F>(
+    audit: &Arc<AuditLog>,
+    request: Request,
+    answer: impl Fn(Request, Arc<Trail>) -> F,
+) -> Response
 where
     F: Future<Output = Response>,
 {
@@ -34,7 +38,7 @@ where
     let value = HeaderValue::from_str(&id);
     let span = tracing::info_span!("request", request_id = id);
     let recorded = async {
-        let Some(mut recording) = gate.audit.begin(id, PATIENCE).await else {
+        let Some(mut recording) = audit.begin(id, PATIENCE).await else {
             return answer::try_later(
                 "the audit log takes no further line, and what cannot be recorded is not done; try again later",
             );
@@ -68,6 +72,7 @@ mod tests {
 
     use super::*;
     use crate::audit::Outcome;
+    use crate::http::Gate;
     use crate::http::fixture::{self, Lines, OfferAway};
     use crate::telemetry::Metrics;
 
@@ -93,7 +98,7 @@ mod tests {
                 let body = body();
                 async { (StatusCode::IM_A_TEAPOT, body).into_response() }
             };
-            stage(&self.gate, Request::new(Body::empty()), answer).await
+            stage(&self.gate.audit, Request::new(Body::empty()), answer).await
         }
 
         /// True if the metrics count this number of requests for this reason.
@@ -172,7 +177,7 @@ mod tests {
             trail.decided(Outcome::Refused("expired"));
             panic!("a defect")
         };
-        let answer = stage(&test.gate, Request::new(Body::empty()), answer).await;
+        let answer = stage(&test.gate.audit, Request::new(Body::empty()), answer).await;
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(answer.headers().contains_key(REQUEST_ID), "{answer:?}");
         drop(answer);

@@ -1,1 +1,32 @@
-//! Documents by which clients discover the authorization server (RFC 8414) and its signing keys (RFC 7517).
+//! Documents by which clients discover the authorization server (RFC 8414).
+
+use mcp_entra_policy::ClientRegistration;
+use serde_json::{Value, json};
+
+use super::addresses::{Addresses, Endpoint};
+
+/// The metadata of the authorization server at these addresses.
+pub(super) fn document(addresses: &Addresses, registration: ClientRegistration, scopes: &[String]) -> Value {
+    let mut document = json!({
+        "issuer": addresses.issuer(),
+        "authorization_endpoint": addresses.url(Endpoint::Authorize),
+        "token_endpoint": addresses.url(Endpoint::Token),
+        "revocation_endpoint": addresses.url(Endpoint::Revoke),
+        "jwks_uri": addresses.url(Endpoint::Keys),
+        "scopes_supported": scopes,
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_methods_supported": ["none"],
+        "revocation_endpoint_auth_methods_supported": ["none"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": true,
+        "service_documentation": addresses.url(Endpoint::Connect),
+        "ui_locales_supported": ["en", "sv"],
+    });
+    if let (ClientRegistration::Dynamic, Some(members)) = (registration, document.as_object_mut()) {
+        members.insert("registration_endpoint".to_owned(), json!(addresses.url(Endpoint::Register)));
+        members.insert("client_id_metadata_document_supported".to_owned(), json!(true));
+    }
+    document
+}

@@ -7,17 +7,142 @@
 //!
 //! | Module | Purpose |
 //! |---|---|
-//! | [`addresses`], [`metadata`] | issuer and endpoints, and the documents that clients discover them by |
+//! | [`addresses`], `metadata` | issuer and endpoints, and the document that clients discover them by |
+//! | `router`, `limits` | the endpoints over HTTP, and how often they may be asked |
+//! | `authorize`, `sign_in` | a browser's way: the person's decision, Entra, and back to the client |
+//! | `request`, `scopes`, `parameters` | what a client asks for |
+//! | `grants`, `revocation`, `answer` | a client's way: tokens for codes and refresh tokens, and their end |
+//! | `session`, `sessions`, `own_sessions` | a person's sign-in through a client, as a record, in the store and on a page |
+//! | `access_token` | the tokens that clients send to this server |
 //! | [`keys`], [`seal`] | keys by purpose and epoch, and what is sealed with them |
 //! | [`store`], [`records`] | the place that all replicas share, and what is kept there |
 //! | [`clients`] | clients and their redirect URIs |
-//! | [`pages`] | what people see |
+//! | [`start`] | start |
+//! | [`pages`], `browser`, `cookies` | what people see, and the browser that they see it in |
 
+mod access_token;
 pub mod addresses;
+mod answer;
+mod authorize;
+mod browser;
 pub mod clients;
+mod cookies;
+mod grants;
 pub mod keys;
-pub mod metadata;
+mod limits;
+mod metadata;
+mod own_sessions;
 pub mod pages;
+mod parameters;
 pub mod records;
+mod registration;
+mod request;
+mod revocation;
+mod router;
+mod scopes;
 pub mod seal;
+mod session;
+mod sessions;
+mod sign_in;
+pub mod start;
 pub mod store;
+
+use std::sync::Arc;
+
+use mcp_entra_policy::{AuthorizationServerConfiguration, ServerConfiguration};
+use serde_json::Value;
+
+use addresses::Addresses;
+use clients::Clients;
+use keys::KeyRing;
+use limits::Limits;
+use records::Records;
+use seal::Sealer;
+use store::Store;
+
+use crate::audit::AuditLog;
+use crate::entra::ConfidentialClient;
+use crate::http::origin::Accepted;
+use crate::policy::PolicyStore;
+use crate::token::TokenValidator;
+
+pub use router::router;
+pub use sessions::SessionKeeper;
+
+/// Parts of the program that the authorization server works with.
+pub struct Parts {
+    /// The server's configuration.
+    pub configuration: ServerConfiguration,
+    /// The policy in force.
+    pub policy: Arc<PolicyStore>,
+    /// Verifies Entra's tokens for this server's own application.
+    pub entra_tokens: TokenValidator,
+    /// Asks Entra for tokens.
+    pub entra: ConfidentialClient,
+    /// Records every step.
+    pub audit: Arc<AuditLog>,
+    /// The keys.
+    pub ring: Arc<KeyRing>,
+    /// The store that all replicas share.
+    pub store: Arc<dyn Store>,
+    /// The clients.
+    pub clients: Clients,
+}
+
+/// The authorization server of one MCP server.
+pub struct AuthorizationServer {
+    configuration: ServerConfiguration,
+    addresses: Addresses,
+    metadata: Value,
+    accepted: Accepted,
+    policy: Arc<PolicyStore>,
+    entra_tokens: TokenValidator,
+    entra: ConfidentialClient,
+    audit: Arc<AuditLog>,
+    ring: Arc<KeyRing>,
+    sealer: Sealer,
+    records: Records,
+    sessions: Arc<SessionKeeper>,
+    clients: Clients,
+    limits: Limits,
+}
+
+impl AuthorizationServer {
+    /// The authorization server of this configuration at these addresses.
+    pub fn new(parts: Parts, addresses: Addresses, server: &AuthorizationServerConfiguration) -> Self {
+        let Parts { configuration, policy, entra_tokens, entra, audit, ring, store, clients } = parts;
+        let sealer = Sealer::new(Arc::clone(&ring));
+        let records = Records::new(store, sealer.clone());
+        let sessions = SessionKeeper::new(records.clone(), sealer.clone(), Arc::clone(&ring), Arc::clone(&policy));
+        let metadata = metadata::document(&addresses, server.client_registration, &configuration.entra.required_scopes);
+        let accepted = Accepted::new(&configuration);
+        let sessions = Arc::new(sessions);
+        let limits = Limits::new();
+        Self {
+            configuration,
+            addresses,
+            metadata,
+            accepted,
+            policy,
+            entra_tokens,
+            entra,
+            audit,
+            ring,
+            sealer,
+            records,
+            sessions,
+            clients,
+            limits,
+        }
+    }
+
+    /// The sessions, as the validation of tokens asks about them.
+    pub fn sessions(&self) -> Arc<SessionKeeper> {
+        Arc::clone(&self.sessions)
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}

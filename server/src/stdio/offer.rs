@@ -206,6 +206,8 @@ impl Offer for LocalOffer {
         let call = self.by_own_name(call);
         match self.graph.call(call.clone()).await {
             // A model that calls again and again would have the person sign in for ever.
+            // An administrator consents, as the text says.
+            Reply::SignIn(SignIn::Consenting(_), text) => failed(&text),
             Reply::SignIn(_, text) if self.in_vain().is_some_and(|at| at.elapsed() < PAUSE) => failed(&text),
             Reply::SignIn(sign_in, _) => self.after_sign_in(call, &sign_in).await,
             reply => reply,

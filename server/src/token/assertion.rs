@@ -1,12 +1,11 @@
 //! Access tokens with their digests: each digest is taken once, where the token comes in.
 
 use std::fmt;
-use std::sync::Arc;
 
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
-use super::session::{SessionError, Sessions};
+use super::session::{SessionError, SessionOfToken};
 
 /// SHA-256 of a token. It stands for the token in the keys of caches, none of which holds a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,8 +30,8 @@ pub struct Assertion {
 enum Source {
     /// The token that came in.
     Token(SecretString),
-    /// The session with this id, of which the token came in.
-    Session(String, Arc<dyn Sessions>),
+    /// The session of the token that came in.
+    Session(SessionOfToken),
 }
 
 impl AsRef<[u8]> for TokenDigest {
@@ -53,9 +52,9 @@ impl Assertion {
         Hashed::new(token).into()
     }
 
-    /// Entra's token in the session with this id, of which this token came in.
-    pub(super) fn of_session(token: Hashed<'_>, id: String, sessions: Arc<dyn Sessions>) -> Self {
-        Self { source: Source::Session(id, sessions), digest: token.digest }
+    /// Entra's token in this session, of which this token came in.
+    pub(super) fn of_session(token: Hashed<'_>, session: SessionOfToken) -> Self {
+        Self { source: Source::Session(session), digest: token.digest }
     }
 
     /// Entra's token.
@@ -65,15 +64,15 @@ impl Assertion {
     pub async fn token(&self) -> Result<SecretString, SessionError> {
         match &self.source {
             Source::Token(token) => Ok(token.clone()),
-            Source::Session(id, sessions) => sessions.entra_token(id).await,
+            Source::Session(session) => session.entra_token().await,
         }
     }
 
     /// The session that the token is of. Absent for a token of Entra.
-    pub fn session(&self) -> Option<&str> {
+    pub fn session(&self) -> Option<&SessionOfToken> {
         match &self.source {
             Source::Token(_) => None,
-            Source::Session(id, _) => Some(id),
+            Source::Session(session) => Some(session),
         }
     }
 
@@ -91,6 +90,9 @@ impl From<Hashed<'_>> for Assertion {
 
 impl fmt::Debug for Assertion {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Assertion").field("session", &self.session()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Assertion")
+            .field("session", &self.session().map(SessionOfToken::id))
+            .finish_non_exhaustive()
     }
 }

@@ -27,7 +27,10 @@ pub use error::{Remedy, TokenError};
 pub use issuers::issuer;
 pub use keys::{Keys, KeysError};
 pub use principal::{Account, Application, LocalUser, Membership, Principal, User};
-pub use session::{OwnIssuer, SessionClaims, SessionError, Sessions, TOKEN_TYPE};
+pub use session::{
+    CONTEXT_SCOPE, GRAPH_SCOPE, OwnIssuer, SessionClaims, SessionError, SessionOfToken, Sessions, TOKEN_TYPE,
+    context_scope, graph_scope, session_of,
+};
 
 use assertion::Hashed;
 use claims::Expected;

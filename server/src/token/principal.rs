@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use mcp_entra_policy::Caller;
 
 use super::assertion::Assertion;
+use super::session::SessionOfToken;
 
 /// The one whom a verified token speaks for: a person, or an application without one.
 #[derive(Debug)]
@@ -107,6 +108,14 @@ impl Principal {
     /// The client that sent the token: a GUID in lower case.
     pub fn client_id(&self) -> &str {
         &self.caller().client_id
+    }
+
+    /// The session of this server's own authorization server that the token is of. Absent for a token of Entra.
+    pub fn session(&self) -> Option<&SessionOfToken> {
+        match self {
+            Self::User(user) => user.assertion.session(),
+            Self::Application(_) | Self::LocalUser(_) => None,
+        }
     }
 
     /// End of the token, in seconds since 1970.

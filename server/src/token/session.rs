@@ -7,8 +7,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcp_entra_policy::{Caller, CallerKind, Groups, Registration, ServerConfiguration};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -68,8 +66,8 @@ pub struct SessionClaims {
 /// The sessions behind the tokens, and the keys that sign them.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// True if the published key of this id made this ES256 signature (`r || s`) of the message.
-    fn has_signed(&self, key_id: &str, message: &[u8], signature: &[u8]) -> bool;
+    /// True if the published key of this id made this ES256 signature (in base64url) of the message.
+    fn has_signed(&self, key_id: &str, message: &[u8], signature: &str) -> bool;
 
     /// True unless the session, which began at that time (seconds since 1970), is known to have ended.
     async fn is_open(&self, id: &str, began: i64) -> bool;
@@ -79,6 +77,63 @@ pub trait Sessions: Send + Sync {
     /// # Errors
     /// If the session has ended, or its store does not answer.
     async fn entra_token(&self, id: &str) -> Result<SecretString, SessionError>;
+
+    /// Ends the session, so that its client signs the person in again. That sign-in is to satisfy these claims, if there
+    /// are any.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    async fn end_until_sign_in(
+        &self,
+        id: &str,
+        principal: &Principal,
+        claims: Option<&str>,
+    ) -> Result<(), SessionError>;
+}
+
+/// The session that a token is of.
+#[derive(Clone)]
+pub struct SessionOfToken {
+    id: String,
+    sessions: Arc<dyn Sessions>,
+}
+
+impl SessionOfToken {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Entra's access token for this server.
+    ///
+    /// # Errors
+    /// If the session has ended, or its store does not answer.
+    pub async fn entra_token(&self) -> Result<SecretString, SessionError> {
+        self.sessions.entra_token(&self.id).await
+    }
+
+    /// Ends the session of this principal, so that its client signs the person in again, to satisfy these claims.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn end_until_sign_in(&self, principal: &Principal, claims: Option<&str>) -> Result<(), SessionError> {
+        self.sessions.end_until_sign_in(&self.id, principal, claims).await
+    }
+}
+
+/// Prefix of the scope by which clients ask for a permission of Microsoft Graph.
+pub const GRAPH_SCOPE: &str = "graph:";
+/// Prefix of the scope by which clients ask for a sign-in that satisfies an authentication context.
+pub const CONTEXT_SCOPE: &str = "acrs:";
+
+/// The scope by which clients ask for a permission of Microsoft Graph.
+pub fn graph_scope(permission: &str) -> String {
+    format!("{GRAPH_SCOPE}{permission}")
+}
+
+/// The scope by which clients ask for a sign-in that satisfies an authentication context.
+pub fn context_scope(context: &str) -> String {
+    format!("{CONTEXT_SCOPE}{context}")
 }
 
 /// A reason for which Entra's token of a session cannot be had.
@@ -137,8 +192,7 @@ impl OwnIssuer {
         if !token.is_typed(TOKEN_TYPE) {
             return Err(TokenError::Malformed("it is no access token (its typ is not at+jwt)"));
         }
-        let signature = URL_SAFE_NO_PAD.decode(token.signature()).map_err(|_| TokenError::Signature)?;
-        if !self.sessions.has_signed(token.key_id(), token.signed_part().as_bytes(), &signature) {
+        if !self.sessions.has_signed(token.key_id(), token.signed_part().as_bytes(), token.signature()) {
             return Err(TokenError::Signature);
         }
         let expires_at = check_lifetime(token.unverified_claims(), now)?;
@@ -179,7 +233,10 @@ impl OwnIssuer {
             caller: Arc::new(caller),
             // The authorization server answers it, at the client's next sign-in.
             accepts_claims_challenge: true,
-            assertion: Assertion::of_session(text, claims.sid, Arc::clone(&self.sessions)),
+            assertion: Assertion::of_session(
+                text,
+                SessionOfToken { id: claims.sid, sessions: Arc::clone(&self.sessions) },
+            ),
             expires_at,
         }))
     }
@@ -187,4 +244,13 @@ impl OwnIssuer {
     fn scopes(&self) -> String {
         Vec::from_iter(self.required_scopes.iter().map(String::as_str)).join(" ")
     }
+}
+
+/// The session of an access token that this server has signed, be it valid or expired.
+pub fn session_of(bearer: &str, sessions: &dyn Sessions) -> Option<String> {
+    let token = UnverifiedToken::parse(bearer).ok()?;
+    token.pin("ES256").ok().filter(|()| token.is_typed(TOKEN_TYPE))?;
+    let is_signed = sessions.has_signed(token.key_id(), token.signed_part().as_bytes(), token.signature());
+    let id = token.unverified_claims().get("sid").and_then(serde_json::Value::as_str);
+    id.filter(|_| is_signed).map(str::to_owned)
 }

@@ -11,6 +11,7 @@ use mcp_entra_policy::{
     Requirements, ServerConfiguration, ServerStatus, Subject,
 };
 use mcp_entra_server::entra::FederatedToken;
+use mcp_entra_server::oauth::start::Files;
 use mcp_entra_server::serve::{self, Running};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -37,6 +38,7 @@ pub(crate) struct Setup {
     pub(crate) configuration: ServerConfiguration,
     pub(crate) policy: CompiledPolicy,
     pub(crate) drain: Duration,
+    pub(crate) oauth: Files,
 }
 
 /// A running server, its tenant and its files.
@@ -44,6 +46,8 @@ pub(crate) struct Site {
     pub(crate) setup: Setup,
     pub(crate) running: Running,
     pub(crate) http: Client,
+    /// Scheme, host and port that clients connect to.
+    pub(crate) origin: String,
     audit: AuditLines,
 }
 
@@ -67,7 +71,7 @@ impl Setup {
         let configuration = tenant.configuration();
         let policy =
             CompiledPolicy { denies: vec![], grants: vec![grant_to_readers(&["*"])], ..CompiledPolicy::default() };
-        Self { tenant, configuration, policy, drain: Duration::ZERO }
+        Self { tenant, configuration, policy, drain: Duration::ZERO, oauth: Files::default() }
     }
 
     /// Writes the files that a server is started with.
@@ -102,6 +106,7 @@ impl Setup {
             config: self.file("config.yaml"),
             policy: self.file("policy.json"),
             trust_bundle: Some(self.file("ca.pem")),
+            oauth: self.oauth.clone(),
             listen: ([127, 0, 0, 1], 0).into(),
             admin_listen: ([127, 0, 0, 1], 0).into(),
             drain: self.drain,
@@ -110,7 +115,8 @@ impl Setup {
         let token = FederatedToken::at(self.tenant.token_file());
         let running = serve::start(options, token, Box::new(audit.clone())).await.unwrap();
         let http = Client::builder().no_proxy().resolve(HOST, running.address()).timeout(PATIENCE).build().unwrap();
-        Site { setup: self, running, http, audit }
+        let origin = format!("http://{HOST}:{}", running.address().port());
+        Site { setup: self, running, http, origin, audit }
     }
 
     /// A file that the server is started with: `config.yaml`, `policy.json` or `ca.pem`.
@@ -132,7 +138,7 @@ impl Setup {
 impl Site {
     /// The URL of a path on the public port.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{HOST}:{}{path}", self.running.address().port())
+        format!("{}{path}", self.origin)
     }
 
     /// A POST to the MCP endpoint without a body and without a token, as an MCP client of 2025-11-25 sends it.

@@ -14,6 +14,7 @@ mod identity;
 mod local;
 mod mailboxes;
 mod messages;
+mod oauth;
 mod operation;
 mod pins;
 mod program;

@@ -1,5 +1,7 @@
 //! A client, and the redirect URI of a request.
 
+use serde::{Deserialize, Serialize};
+
 use super::redirect_uri::RedirectUri;
 
 /// A client that may sign people in. It is public: it has no secret.
@@ -19,7 +21,7 @@ pub struct Client {
 }
 
 /// The way in which a client is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientKind {
     /// The configuration lists it.
     Listed,

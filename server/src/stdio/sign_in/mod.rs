@@ -137,7 +137,7 @@ impl SignIns {
             return Ok((open.clone(), false));
         }
         let challenge = match sign_in {
-            SignIn::Anew => None,
+            SignIn::Anew | SignIn::Consenting(_) => None,
             SignIn::Satisfying(challenge) => Some(challenge.clone()),
         };
         let open = self.begin(challenge).await?;

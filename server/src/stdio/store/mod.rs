@@ -226,7 +226,7 @@ impl TokenStore {
                 Some(key) => key,
                 None => self.new_key().await?,
             };
-            content = Zeroizing::new(sealed::seal(&key, &self.owner, content)?);
+            content = Zeroizing::new(sealed::seal(&key, &self.owner, &content)?);
         }
         let files = self.files.clone();
         blocking(move || files.write(&content)).await

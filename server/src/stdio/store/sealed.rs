@@ -1,12 +1,12 @@
 //! The encrypted file: magic and version, nonce, AES-256-GCM ciphertext with its tag.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::Owner;
 use super::error::{NotOpenable, StoreError};
+use crate::aes_gcm;
 
 /// First bytes of each version of the format. The version follows in one byte.
 const MAGIC: &[u8] = b"MCPENTRA";
@@ -33,57 +33,39 @@ impl Key {
         let bytes = Zeroizing::new(STANDARD.decode(text).ok()?);
         Some(Self(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
     }
-
-    fn cipher(&self) -> Result<RandomizedNonceKey, aws_lc_rs::error::Unspecified> {
-        RandomizedNonceKey::new(&AES_256_GCM, &*self.0)
-    }
 }
 
 /// The associated data: a file opens for its owner alone.
-fn associated_data(owner: &Owner) -> Aad<Vec<u8>> {
-    Aad::from([MAGIC, &[VERSION], owner.text().as_bytes()].concat())
+fn associated_data(owner: &Owner) -> Vec<u8> {
+    [MAGIC, &[VERSION], owner.text().as_bytes()].concat()
 }
 
 /// Returns the content of an encrypted file.
-pub(super) fn seal(key: &Key, owner: &Owner, mut text: Zeroizing<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
-    // With room for the tag, lest the text leave a copy in memory.
-    text.reserve(AES_256_GCM.tag_len());
-    let nonce = key
-        .cipher()
-        .and_then(|cipher| cipher.seal_in_place_append_tag(associated_data(owner), &mut *text))
+pub(super) fn seal(key: &Key, owner: &Owner, text: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let sealed = aes_gcm::seal(&key.0, &associated_data(owner), text)
         .map_err(|_| StoreError::Defect("the encryption failed"))?;
-    Ok([MAGIC, &[VERSION], nonce.as_ref(), &text].concat())
+    Ok([MAGIC, &[VERSION], &sealed].concat())
 }
 
 /// Returns the text of an encrypted file.
 pub(super) fn open(key: Option<&Key>, owner: &Owner, content: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotOpenable> {
-    let (version, rest) = content.strip_prefix(MAGIC).and_then(<[u8]>::split_first).ok_or(NotOpenable::Damaged)?;
+    let (version, sealed) = content.strip_prefix(MAGIC).and_then(<[u8]>::split_first).ok_or(NotOpenable::Damaged)?;
     match *version {
         VERSION => {}
         0 => return Err(NotOpenable::Damaged),
         _ => return Err(NotOpenable::Newer),
     }
-    let (nonce, ciphertext) = rest.split_first_chunk().ok_or(NotOpenable::Damaged)?;
     let key = key.ok_or(NotOpenable::NoKey)?;
-    let mut text = Zeroizing::new(ciphertext.to_vec());
-    let length = key
-        .cipher()
-        .and_then(|cipher| {
-            let nonce = Nonce::assume_unique_for_key(*nonce);
-            cipher.open_in_place(nonce, associated_data(owner), &mut text).map(|text| text.len())
-        })
-        .map_err(|_| NotOpenable::WrongKey)?;
-    text.truncate(length);
-    Ok(text)
+    aes_gcm::open(&key.0, &associated_data(owner), sealed).map_err(|_| NotOpenable::WrongKey)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::fixtures::{others, owner};
-    use super::{Key, MAGIC, NotOpenable, Zeroizing, open, seal};
+    use super::{Key, MAGIC, NotOpenable, open, seal};
 
     fn sealed(key: &Key) -> Vec<u8> {
-        seal(key, &owner(), Zeroizing::new(b"text".to_vec())).unwrap()
+        seal(key, &owner(), b"text").unwrap()
     }
 
     #[test]

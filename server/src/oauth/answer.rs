@@ -1,0 +1,68 @@
+//! Answers of the endpoints that clients ask (RFC 6749 section 5): JSON that nobody keeps.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// A refusal of a client's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClientError {
+    status: StatusCode,
+    error: &'static str,
+    description: String,
+    /// The reason in the audit log.
+    pub(super) reason: &'static str,
+}
+
+impl ClientError {
+    /// 400 with this OAuth error, this text with the next step, and this reason in the audit log.
+    pub(super) fn new(error: &'static str, description: impl Into<String>, reason: &'static str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error, description: description.into(), reason }
+    }
+
+    /// 400: the code or refresh token is worth nothing.
+    pub(super) fn grant(description: impl Into<String>, reason: &'static str) -> Self {
+        Self::new("invalid_grant", description, reason)
+    }
+
+    /// 503: the request is right, and may be repeated.
+    pub(super) fn later(description: impl Into<String>, reason: &'static str) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self { status, ..Self::new("temporarily_unavailable", description, reason) }
+    }
+
+    /// 429: there are too many requests.
+    pub(super) fn too_many(description: impl Into<String>) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self { status, ..Self::new("temporarily_unavailable", description, "address_rate_limited") }
+    }
+}
+
+impl IntoResponse for ClientError {
+    fn into_response(self) -> Response {
+        let Self { status, error, description, .. } = self;
+        let mut response = document(status, &json!({ "error": error, "error_description": ascii(&description) }));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
+        }
+        response
+    }
+}
+
+/// A document that nobody keeps.
+pub(super) fn document(status: StatusCode, document: &impl Serialize) -> Response {
+    (status, [(header::CACHE_CONTROL, "no-store")], Json(document)).into_response()
+}
+
+/// The text with what RFC 6749 section 5.2 allows in an `error_description`.
+fn ascii(text: &str) -> String {
+    let allowed = |character: &char| matches!(character, ' '..='~') && !matches!(character, '"' | '\\');
+    text.chars().map(|character| if allowed(&character) { character } else { '\'' }).collect()
+}
+
+/// A document that everybody may read, and keep for a while.
+pub(super) fn public(document: &Value) -> Response {
+    (StatusCode::OK, [(header::CACHE_CONTROL, "max-age=300")], Json(document)).into_response()
+}

@@ -1,0 +1,187 @@
+//! The begin of a sign-in: the client's request, and the person's decision about it, before anything is asked of Entra.
+//!
+//! Nothing is stored until the person approves. The request travels sealed in the page's form, tied to a cookie of the
+//! browser that was shown the page.
+
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+
+use super::AuthorizationServer;
+use super::addresses::Endpoint;
+use super::browser::{Browser, Stop};
+use super::clients::{Client, ClientError, ClientKind, Destination, RedirectUri};
+use super::cookies::{self, BrowserCookie};
+use super::pages::{self, Problem, ShownClient, Verification};
+use super::parameters::Parameters;
+use super::request::{AuthorizationRequest, RequestError};
+use super::scopes::AskedScopes;
+use super::seal::Purpose;
+use super::session::SessionClient;
+use super::sign_in::Goal;
+use crate::audit::Outcome;
+use crate::entra::random;
+
+/// Time that a person has for the page, in seconds.
+const PATIENCE: i64 = 600;
+
+/// The request in the form of the page.
+#[derive(Serialize, Deserialize)]
+struct Pending {
+    request: AuthorizationRequest,
+    client: SessionClient,
+    /// Name of the cookie that the browser was given with the page.
+    id: String,
+    /// Hash of the cookie's value.
+    browser: String,
+    /// Time of the page, in seconds since 1970.
+    shown: i64,
+}
+
+impl AuthorizationServer {
+    /// Shows the page that asks the person, or sends the browser back to the client.
+    pub(super) async fn authorize(&self, browser: &Browser<'_>, query: &[u8]) -> Result<Response, Stop> {
+        let parameters =
+            Parameters::parse(query).map_err(|_| browser.stop(&Problem::Malformed { parameter: "query" }))?;
+        let missing = |parameter| browser.stop(&Problem::Malformed { parameter });
+        let client_id = parameters.get("client_id").ok_or_else(|| missing("client_id"))?;
+        let client = self.clients.find(client_id).await.map_err(|error| self.unknown_client(browser, &error))?;
+        let asked = parameters.get("redirect_uri");
+        let redirect_uri = client
+            .redirect(asked)
+            .map_err(|_| browser.stop(&Problem::RedirectNotRegistered { asked: asked.unwrap_or_default() }))?;
+        let policy = self.policy.in_force();
+        let scopes = AskedScopes::read(parameters.get("scope"), &self.configuration, policy.policy());
+        let text = redirect_uri.as_str().to_owned();
+        match AuthorizationRequest::read(&parameters, &self.addresses, text, scopes) {
+            Ok(request) => self.ask(browser, request, &client, &redirect_uri),
+            Err(RequestError { error, description }) => {
+                browser.trail.decided(Outcome::Refused("oauth_request_malformed"));
+                Ok(self.back(
+                    &redirect_uri,
+                    parameters.get("state"),
+                    &[("error", error), ("error_description", description)],
+                ))
+            }
+        }
+    }
+
+    fn unknown_client(&self, browser: &Browser<'_>, error: &ClientError) -> Stop {
+        tracing::info!("client not accepted: {error}");
+        browser.stop(&Problem::UnknownClient)
+    }
+
+    fn ask(
+        &self,
+        browser: &Browser<'_>,
+        request: AuthorizationRequest,
+        client: &Client,
+        redirect_uri: &RedirectUri,
+    ) -> Result<Response, Stop> {
+        let (value, id) = (random(), random());
+        let pending = Pending {
+            client: SessionClient::of(client),
+            id: id.expose_secret().to_owned(),
+            browser: cookies::hash(value.expose_secret()),
+            shown: super::now(),
+            request,
+        };
+        let sealed =
+            serde_json::to_vec(&pending).ok().and_then(|plain| self.sealer.seal(Purpose::Request, "", &plain).ok());
+        let sealed = sealed.ok_or_else(|| browser.stop(&Problem::Internal))?;
+        let permissions = Vec::from_iter(pending.request.scopes.graph.iter().cloned());
+        let (action, callback) = (self.addresses.url(Endpoint::Consent), self.addresses.url(Endpoint::Callback));
+        let page = pages::Consent {
+            namespace: &self.configuration.server.namespace,
+            client: shown(&pending.client),
+            destination: match redirect_uri.shown() {
+                Destination::ThisComputer => pages::Destination::ThisComputer,
+                Destination::Website(host) => pages::Destination::Host(host),
+                Destination::App(scheme) => pages::Destination::App(scheme),
+            },
+            stays_signed_in: true,
+            permissions: &permissions,
+            action: &action,
+            request: &sealed,
+            csrf: &pending.browser,
+            callback: &callback,
+        };
+        let mut response = page.show(&browser.visit);
+        let cookie = BrowserCookie::Consent.set(&pending.id, value.expose_secret(), PATIENCE);
+        response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+        Ok(response)
+    }
+
+    /// Takes the person's decision.
+    pub(super) async fn consent(&self, browser: &Browser<'_>, body: &[u8]) -> Result<Response, Stop> {
+        if !self.is_own_form(browser.headers) {
+            return Err(browser.stop(&Problem::ForeignForm));
+        }
+        let form = Parameters::parse(body).map_err(|_| browser.stop(&Problem::Malformed { parameter: "request" }))?;
+        let too_old = || browser.stop(&Problem::TooOld);
+        let sealed = form.get("request").unwrap_or_default();
+        let plain = self.sealer.open(Purpose::Request, "", sealed).map_err(|_| too_old())?;
+        let pending: Pending = serde_json::from_slice(&plain).map_err(|_| too_old())?;
+        if super::now().saturating_sub(pending.shown) > PATIENCE {
+            return Err(too_old());
+        }
+        let value = BrowserCookie::Consent.read(&pending.id, browser.headers);
+        if !value.is_some_and(|value| cookies::is_hash_of(&pending.browser, &value)) {
+            return Err(browser.stop(&Problem::OtherBrowser));
+        }
+        browser.trail.client(&pending.client.reference);
+        let Pending { request, client, id, .. } = pending;
+        let redirect_uri = RedirectUri::read(&request.redirect_uri).map_err(|_| too_old())?;
+        let mut response = match form.get("decision") {
+            Some("approve") => {
+                browser.trail.decided(Outcome::Done("consent_given"));
+                self.send_to_entra(browser, Goal::Client { request, client }, None).await?
+            }
+            _ => {
+                browser.trail.decided(Outcome::Refused("consent_declined"));
+                let declined = [("error", "access_denied"), ("error_description", "the person declined")];
+                self.back(&redirect_uri, request.state.as_deref(), &declined)
+            }
+        };
+        let used = BrowserCookie::Consent.set(&id, "", 0);
+        response.headers_mut().extend(used.map(|cookie| (header::SET_COOKIE, cookie)));
+        Ok(response)
+    }
+
+    /// Sends the browser back to the client, with its `state` and the issuer (RFC 9207).
+    pub(super) fn back(&self, redirect_uri: &RedirectUri, state: Option<&str>, answer: &[(&str, &str)]) -> Response {
+        let issuer = self.addresses.issuer();
+        let state = state.map(|state| ("state", state));
+        let parameters: Vec<_> = answer.iter().copied().chain(state).chain([("iss", issuer.as_str())]).collect();
+        redirect(redirect_uri.with(&parameters).as_str())
+    }
+
+    /// True if a form comes from a page of this server, as far as the browser says.
+    pub(super) fn is_own_form(&self, headers: &HeaderMap) -> bool {
+        let value = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
+        match (value("sec-fetch-site"), value("origin")) {
+            (Some(site), _) => site == "same-origin",
+            // Pages that send no referrer have this origin.
+            (None, Some(origin)) => origin == "null" || origin == self.addresses.origin(),
+            (None, None) => true,
+        }
+    }
+}
+
+/// A redirect that is followed by GET, and that nobody keeps.
+pub(super) fn redirect(url: &str) -> Response {
+    let headers =
+        [(header::LOCATION, url), (header::CACHE_CONTROL, "no-store"), (header::REFERRER_POLICY, "no-referrer")];
+    (StatusCode::SEE_OTHER, headers).into_response()
+}
+
+/// A client as pages show it.
+pub(super) fn shown(client: &SessionClient) -> ShownClient<'_> {
+    let verification = match &client.kind {
+        ClientKind::Listed => Verification::Listed,
+        ClientKind::Document { host } => Verification::Published { host },
+        ClientKind::Registered => Verification::Registered,
+    };
+    ShownClient { name: &client.name, verification }
+}

@@ -1,0 +1,246 @@
+//! The token endpoint: an authorization code becomes a session, and a refresh token the session's next tokens.
+//!
+//! A code is good once, for a minute, for its client, redirect URI and verifier. A refresh token is good once; its successor
+//! is handed out again for half a minute, to a client whose answer was lost. One that comes back later ends the session.
+
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::AuthorizationServer;
+use super::access_token;
+use super::answer::{self, ClientError};
+use super::parameters::{Missing, Parameters};
+use super::records::RecordError;
+use super::request::AuthorizationRequest;
+use super::seal::Purpose;
+use super::session::{Person, Presented, Session};
+use super::sessions::{Read, RefreshToken};
+use crate::audit::{Outcome, Trail};
+use crate::entra::{Remedy, SignInError};
+use crate::token::{Principal, Remedy as TokenRemedy, User};
+
+/// Time in which a code can be redeemed, in seconds.
+pub(super) const CODE_LIFETIME: i64 = 60;
+
+/// Content of an authorization code.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Code {
+    /// The session that it begins.
+    pub(super) session: String,
+    /// The record of what it grants.
+    pub(super) grant: String,
+    /// Time of its issue, in seconds since 1970.
+    pub(super) issued: i64,
+}
+
+/// Grant behind a code.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Grant {
+    /// The request that the person approved.
+    pub(super) request: AuthorizationRequest,
+    /// The session to begin.
+    pub(super) session: Session,
+}
+
+impl From<Missing> for ClientError {
+    fn from(missing: Missing) -> Self {
+        Self::new("invalid_request", missing.to_string(), "oauth_request_malformed")
+    }
+}
+
+impl From<RecordError> for ClientError {
+    fn from(error: RecordError) -> Self {
+        tracing::warn!(%error, "the session store cannot be used");
+        Self::later("the session store does not answer; try again in a minute", "session_store_unavailable")
+    }
+}
+
+impl AuthorizationServer {
+    /// Answers a request for tokens.
+    pub(super) async fn tokens(&self, trail: &Trail, body: &[u8]) -> Result<Response, ClientError> {
+        let malformed = |error: super::parameters::Unreadable| {
+            ClientError::new("invalid_request", error.to_string(), "oauth_request_malformed")
+        };
+        let parameters = Parameters::parse(body).map_err(malformed)?;
+        if parameters.get("resource").is_some_and(|resource| !self.addresses.is_resource(resource)) {
+            let text = "the resource is another server; send the URL of this one";
+            return Err(ClientError::new("invalid_target", text, "another_audience"));
+        }
+        let client_id = parameters.require("client_id")?;
+        let (id, session) = match parameters.require("grant_type")? {
+            "authorization_code" => self.redeem(trail, client_id, &parameters).await?,
+            "refresh_token" => self.refresh(trail, client_id, parameters.require("refresh_token")?).await?,
+            _ => {
+                let text = "send grant_type=authorization_code or refresh_token";
+                return Err(ClientError::new("unsupported_grant_type", text, "oauth_request_malformed"));
+            }
+        };
+        self.answer(&id, &session)
+    }
+
+    fn answer(&self, id: &str, session: &Session) -> Result<Response, ClientError> {
+        let token = access_token::issue(&self.ring, &self.addresses, id, session, super::now()).map_err(|error| {
+            tracing::error!(%error, "an access token cannot be signed");
+            ClientError::later("this server cannot sign tokens; try again later", "defect")
+        })?;
+        let document = json!({
+            "access_token": token.expose_secret(),
+            "token_type": "Bearer",
+            "expires_in": access_token::LIFETIME,
+            "refresh_token": session.refresh_token(),
+            "scope": session.scope(),
+        });
+        Ok(answer::document(StatusCode::OK, &document))
+    }
+
+    async fn redeem(
+        &self,
+        trail: &Trail,
+        client_id: &str,
+        parameters: &Parameters,
+    ) -> Result<(String, Session), ClientError> {
+        let worthless = "the code is not one of this server, or has expired; begin the sign-in again";
+        let sealed = self.sealer.open(Purpose::Code, "", parameters.require("code")?);
+        let code: Code = sealed
+            .ok()
+            .and_then(|plain| serde_json::from_slice(&plain).ok())
+            .ok_or_else(|| ClientError::grant(worthless, "code_not_valid"))?;
+        let verifier = parameters.require("code_verifier")?;
+        if super::now().saturating_sub(code.issued) > CODE_LIFETIME {
+            return Err(ClientError::grant(worthless, "code_not_valid"));
+        }
+        let Some(grant) = self.records.take::<Grant>(Purpose::Code, &code.grant).await? else {
+            // RFC 6749 section 4.1.2: whoever came first may have been the thief.
+            self.sessions.end(&code.session).await?;
+            let text = "the code was used before, and the session that it began has ended; sign in again";
+            return Err(ClientError::grant(text, "code_replayed"));
+        };
+        let Grant { request, session } = grant;
+        trail.concerns(&session.person.tenant_id, &session.person.object_id, &session.client.reference);
+        let redirect_uri = parameters.get("redirect_uri");
+        if request.client_id != client_id || redirect_uri.is_some_and(|asked| asked != request.redirect_uri) {
+            let text = "the code is another client's, or of another redirect_uri; begin the sign-in again";
+            return Err(ClientError::grant(text, "code_of_another_client"));
+        }
+        if !verifies(verifier, &request.code_challenge) {
+            let text = "the code_verifier does not fit the code_challenge; begin the sign-in again";
+            return Err(ClientError::grant(text, "code_verifier_wrong"));
+        }
+        let Some(session) = self.sessions.begin(&code.session, session).await? else {
+            return Err(ClientError::grant(worthless, "code_replayed"));
+        };
+        trail.decided(Outcome::Done("session_begun"));
+        Ok((code.session, session))
+    }
+
+    async fn refresh(&self, trail: &Trail, client_id: &str, token: &str) -> Result<(String, Session), ClientError> {
+        let ended = || ClientError::grant("the session has ended; sign in again", "session_ended");
+        let Some(RefreshToken { id, generation }) = self.sessions.open_refresh_token(token) else {
+            return Err(ended());
+        };
+        // A second round where another replica was first.
+        for _ in 0..2 {
+            let Some(read) = self.sessions.read(&id).await? else { return Err(ended()) };
+            let session = &read.session;
+            trail.concerns(&session.person.tenant_id, &session.person.object_id, &session.client.reference);
+            if session.client.id != client_id {
+                return Err(ClientError::grant(
+                    "the refresh token is another client's; sign in",
+                    "token_of_another_client",
+                ));
+            }
+            match session.standing(generation, super::now()) {
+                Presented::Current => {
+                    if let Some(session) = self.refresh_at_entra(&id, &read).await? {
+                        trail.decided(Outcome::Done("session_refreshed"));
+                        return Ok((id, session));
+                    }
+                }
+                Presented::JustUsed => {
+                    trail.decided(Outcome::Done("session_refreshed_again"));
+                    return Ok((id, read.session));
+                }
+                Presented::Reused => {
+                    self.sessions.end(&id).await?;
+                    let text = "the refresh token was used before, so the session has ended; sign in again";
+                    return Err(ClientError::grant(text, "refresh_token_reused"));
+                }
+            }
+        }
+        let text = "the session changes at this moment; try again";
+        Err(ClientError::later(text, "session_store_unavailable"))
+    }
+
+    /// The session with new tokens of Entra, so that whatever Entra has withdrawn ends here. None if another replica was
+    /// first.
+    async fn refresh_at_entra(&self, id: &str, read: &Read) -> Result<Option<Session>, ClientError> {
+        let session = &read.session;
+        let over = || ClientError::grant("Entra has ended this sign-in; sign in again", "sign_in_needed");
+        let Some(refresh_token) = session.entra_refresh_token() else {
+            self.sessions.end(id).await?;
+            return Err(over());
+        };
+        let tokens = match self.entra.refresh(&refresh_token).await {
+            Ok(tokens) => tokens,
+            Err(SignInError::Entra(error)) => {
+                tracing::info!(%error, correlation_id = error.correlation_id(), "a session is not refreshed");
+                return match error.remedy() {
+                    // Nothing is used up: the client may ask again.
+                    Remedy::AskAgain | Remedy::Credential | Remedy::Configuration => {
+                        Err(ClientError::later("Entra does not answer; try again in a minute", "entra_unavailable"))
+                    }
+                    Remedy::SignIn(_) | Remedy::Consent | Remedy::Unblock => {
+                        self.sessions.end(id).await?;
+                        Err(over())
+                    }
+                };
+            }
+            Err(SignInError::IdToken(error)) => {
+                tracing::warn!(%error, "a session is not refreshed");
+                self.sessions.end(id).await?;
+                return Err(over());
+            }
+        };
+        let principal = match self.entra_tokens.validate(tokens.access_token.expose_secret()).await {
+            Ok(principal) => principal,
+            Err(error) => {
+                tracing::warn!(reason = error.reason(), "Entra's new token of a session is not accepted: {error}");
+                if error.remedy() == TokenRemedy::Patience {
+                    let text = "Entra's token cannot be verified; try again in a minute";
+                    return Err(ClientError::later(text, "entra_unavailable"));
+                }
+                self.sessions.end(id).await?;
+                return Err(over());
+            }
+        };
+        let Some(user) = user(&principal).filter(|user| session.person.is(user)) else {
+            self.sessions.end(id).await?;
+            return Err(over());
+        };
+        let person = Person::of(user, session.person.username.clone());
+        let refreshed = session.refreshed(person, &tokens, super::now());
+        Ok(self.sessions.replace(id, read, refreshed).await?)
+    }
+}
+
+/// The person whom a verified token speaks for.
+pub(super) fn user(principal: &Principal) -> Option<&User> {
+    match principal {
+        Principal::User(user) => Some(user),
+        Principal::Application(_) | Principal::LocalUser(_) => None,
+    }
+}
+
+/// True if the S256 challenge is of this verifier (RFC 7636 section 4.6).
+fn verifies(verifier: &str, challenge: &str) -> bool {
+    let length = 43..=128;
+    let computed = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+    length.contains(&verifier.len())
+        && aws_lc_rs::constant_time::verify_slices_are_equal(computed.as_bytes(), challenge.as_bytes()).is_ok()
+}

@@ -1,0 +1,182 @@
+//! The routes of the authorization server, each on the record and within limits.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http_body_util::{BodyExt, Limited};
+use tower::{Layer, service_fn};
+
+use super::AuthorizationServer;
+use super::addresses::Endpoint;
+use super::answer::{self, ClientError};
+use super::browser::{Browser, Stop};
+use super::limits::Refused;
+use super::pages::{Connect, Language, Problem, Visit};
+use crate::audit::{Outcome, Trail};
+use crate::http::{client_address, cors, trace};
+
+/// Largest body of a request, in bytes.
+const MAXIMUM_BODY: usize = 64 * 1024;
+/// Time until an answer, with everything that Entra takes.
+const TIME_LIMIT: Duration = Duration::from_secs(40);
+
+/// A request to an endpoint.
+struct Asked {
+    parts: Parts,
+    body: Bytes,
+}
+
+impl Endpoint {
+    /// Every endpoint.
+    const ALL: [Self; 9] = [
+        Self::Authorize,
+        Self::Consent,
+        Self::Callback,
+        Self::Token,
+        Self::Register,
+        Self::Revoke,
+        Self::Keys,
+        Self::Connect,
+        Self::Sessions,
+    ];
+
+    fn takes(self, method: &Method) -> bool {
+        match self {
+            Self::Authorize | Self::Callback | Self::Keys | Self::Connect => method == Method::GET,
+            Self::Consent | Self::Token | Self::Register | Self::Revoke => method == Method::POST,
+            Self::Sessions => method == Method::GET || method == Method::POST,
+        }
+    }
+
+    /// True if clients ask it, from any page and without cookies; false if browsers visit it.
+    fn is_for_clients(self) -> bool {
+        matches!(self, Self::Token | Self::Register | Self::Revoke | Self::Keys)
+    }
+
+    /// The name in the audit log.
+    fn audit_name(self) -> &'static str {
+        match self {
+            Self::Authorize => "oauth/authorize",
+            Self::Consent => "oauth/consent",
+            Self::Callback => "oauth/callback",
+            Self::Token => "oauth/token",
+            Self::Register => "oauth/register",
+            Self::Revoke => "oauth/revoke",
+            Self::Keys => "oauth/jwks",
+            Self::Connect => "oauth/connect",
+            Self::Sessions => "oauth/sessions",
+        }
+    }
+}
+
+/// The endpoints of this server, and its metadata.
+pub fn router(server: Arc<AuthorizationServer>) -> Router {
+    let metadata = server.metadata.clone();
+    let document = get(move || async move { answer::public(&metadata) }).layer(cors::public());
+    let router = Router::new().route(&server.addresses.metadata_path(), document);
+    Endpoint::ALL.into_iter().fold(router, |router, endpoint| {
+        let path = server.addresses.path(endpoint);
+        let server = Arc::clone(&server);
+        let service = service_fn(move |request| {
+            let server = Arc::clone(&server);
+            async move { Ok::<_, Infallible>(serve(&server, endpoint, request).await) }
+        });
+        match endpoint.is_for_clients() {
+            true => router.route_service(&path, cors::public().layer(service)),
+            false => router.route_service(&path, service),
+        }
+    })
+}
+
+async fn serve(server: &AuthorizationServer, endpoint: Endpoint, request: Request) -> Response {
+    let answering = |request, trail: Arc<Trail>| async move {
+        // In a box, so that compilers need not look into all endpoints at once.
+        let answering = Box::pin(answer(server, endpoint, request, &trail));
+        let late = |_| ClientError::later("no answer in time; try again later", "").into_response();
+        tokio::time::timeout(TIME_LIMIT, answering).await.unwrap_or_else(late)
+    };
+    trace::stage(&server.audit, request, answering).await
+}
+
+async fn answer(server: &AuthorizationServer, endpoint: Endpoint, request: Request, trail: &Trail) -> Response {
+    trail.understood(endpoint.audit_name(), None);
+    let (parts, body) = request.into_parts();
+    if !server.accepted.accepts_host(&parts.headers) {
+        trail.decided(Outcome::Refused("host_not_accepted"));
+        return StatusCode::MISDIRECTED_REQUEST.into_response();
+    }
+    if !endpoint.takes(&parts.method) {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    let address = client_address::of_request(&server.configuration.trusted_proxies, trail, &parts);
+    let drawn = server.limits.draw(endpoint, address);
+    let Ok(body) = read(body).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let asked = Asked { parts, body };
+    match endpoint.is_for_clients() {
+        true => for_client(server, endpoint, &asked, (trail, drawn)).await,
+        false => for_browser(server, endpoint, &asked, (trail, drawn)).await,
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, ()> {
+    Limited::new(body, MAXIMUM_BODY).collect().await.map(http_body_util::Collected::to_bytes).map_err(|_| ())
+}
+
+async fn for_client(
+    server: &AuthorizationServer,
+    endpoint: Endpoint,
+    asked: &Asked,
+    (trail, drawn): (&Trail, Result<(), Refused>),
+) -> Response {
+    let answered = match (drawn, endpoint) {
+        (Err(_), _) => Err(ClientError::too_many("too many requests come from this address; wait a minute")),
+        (Ok(()), Endpoint::Token) => server.tokens(trail, &asked.body).await,
+        (Ok(()), Endpoint::Register) => server.register(trail, &asked.body),
+        (Ok(()), Endpoint::Revoke) => server.revoke(trail, &asked.body).await,
+        (Ok(()), _) => Ok(answer::public(&server.ring.jwks())),
+    };
+    answered.unwrap_or_else(|error| {
+        trail.decided(Outcome::Refused(error.reason));
+        error.into_response()
+    })
+}
+
+async fn for_browser(
+    server: &AuthorizationServer,
+    endpoint: Endpoint,
+    asked: &Asked,
+    (trail, drawn): (&Trail, Result<(), Refused>),
+) -> Response {
+    let Asked { parts, body } = asked;
+    let visit = Visit {
+        language: Language::of(&parts.headers),
+        server: &server.configuration.server.name,
+        correlation_id: trail.request_id(),
+    };
+    let browser = Browser { headers: &parts.headers, visit, trail };
+    let query = parts.uri.query().unwrap_or_default().as_bytes();
+    let shown: Result<Response, Stop> = match (drawn, endpoint) {
+        (Err(Refused { wait }), _) => Err(browser.stop(&Problem::TooManyRequests { retry_after: wait })),
+        (Ok(()), Endpoint::Authorize) => server.authorize(&browser, query).await,
+        (Ok(()), Endpoint::Consent) => server.consent(&browser, body).await,
+        (Ok(()), Endpoint::Callback) => server.callback(&browser, query).await,
+        (Ok(()), Endpoint::Sessions) if parts.method == Method::POST => server.end_own_sessions(&browser, body).await,
+        (Ok(()), Endpoint::Sessions) => server.own_sessions(&browser).await,
+        (Ok(()), _) => {
+            let sessions = server.addresses.url(Endpoint::Sessions);
+            let (name, url) = (&server.configuration.server.name, server.addresses.resource());
+            Ok(Connect { name, url, sessions: &sessions }.show(&visit))
+        }
+    };
+    shown.unwrap_or_else(Response::from)
+}

@@ -1,0 +1,291 @@
+//! Sessions in the store: begun, refreshed, read and ended, by every replica alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jsonwebtoken::Algorithm;
+use moka::future::Cache;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::keys::KeyRing;
+use super::records::{Kept, RecordError, Records};
+use super::seal::{Purpose, Sealer};
+use super::session::Session;
+use crate::entra::ClaimsChallenge;
+use crate::policy::PolicyStore;
+use crate::token::{Principal, SessionError, Sessions};
+
+/// Time in which a session that nobody refreshes ends.
+const IDLE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Time for which an ended session is remembered, so that what is under way on another replica does not open it again.
+const ENDED: Duration = Duration::from_secs(600);
+/// Time for which claims wait for the person's next sign-in.
+const CHALLENGE: Duration = Duration::from_secs(900);
+/// Time for which an answer of the store about a session is relied on. Revocation takes no longer than this.
+const RELIED_ON: Duration = Duration::from_secs(4);
+/// Most sessions that such an answer is kept of.
+const KEPT: u64 = 50_000;
+/// Most sessions of one person that their page lists. The oldest are forgotten by it, not ended.
+const LISTED: usize = 50;
+/// Most attempts to add to a list that other replicas change, too.
+const ATTEMPTS: usize = 8;
+
+/// A session's record.
+#[derive(Serialize, Deserialize)]
+enum Record {
+    Open(Box<Session>),
+    Ended,
+}
+
+/// Content of a refresh token.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RefreshToken {
+    /// The session.
+    pub(super) id: String,
+    /// The refresh that brought it.
+    pub(super) generation: u32,
+}
+
+/// Sessions in the store.
+pub struct SessionKeeper {
+    records: Records,
+    sealer: Sealer,
+    ring: Arc<KeyRing>,
+    policy: Arc<PolicyStore>,
+    /// By id: true while the session is open.
+    open: Cache<String, bool>,
+}
+
+/// An open session, and its record as it was read.
+pub(super) struct Read {
+    /// The session.
+    pub(super) session: Session,
+    kept: Kept<Record>,
+}
+
+impl SessionKeeper {
+    /// The sessions in these records, whose tokens this ring signs.
+    pub(super) fn new(records: Records, sealer: Sealer, ring: Arc<KeyRing>, policy: Arc<PolicyStore>) -> Self {
+        let open = Cache::builder().max_capacity(KEPT).time_to_live(RELIED_ON).build();
+        Self { records, sealer, ring, policy, open }
+    }
+
+    /// A new id of a session.
+    pub(super) fn new_id() -> String {
+        Uuid::new_v4().to_string()
+    }
+
+    /// Begins a session. Returns it with its refresh token, or none if it has ended before it began.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(super) async fn begin(&self, id: &str, session: Session) -> Result<Option<Session>, RecordError> {
+        let session = self.with_refresh_token(id, session)?;
+        let record = Record::Open(Box::new(session.clone()));
+        let is_new = self.records.put_new(Purpose::Session, id, &record, IDLE).await?;
+        if is_new {
+            self.list(id, &session).await?;
+        }
+        Ok(is_new.then_some(session))
+    }
+
+    /// The session with this id, if it is open.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(super) async fn read(&self, id: &str) -> Result<Option<Read>, RecordError> {
+        let Some(kept) = self.records.get::<Record>(Purpose::Session, id).await? else { return Ok(None) };
+        let session = match &kept.value {
+            Record::Open(session) if self.is_recent_enough(session.began) => Session::clone(session),
+            Record::Open(_) | Record::Ended => return Ok(None),
+        };
+        Ok(Some(Read { session, kept }))
+    }
+
+    /// Replaces a session by its refreshed state, unless another replica was first: then none.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(super) async fn replace(
+        &self,
+        id: &str,
+        read: &Read,
+        session: Session,
+    ) -> Result<Option<Session>, RecordError> {
+        let session = self.with_refresh_token(id, session)?;
+        let record = Record::Open(Box::new(session.clone()));
+        let replaced = self.records.replace(Purpose::Session, id, &read.kept, &record, IDLE).await?;
+        Ok(replaced.then_some(session))
+    }
+
+    /// Ends a session. It cannot be opened again.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(super) async fn end(&self, id: &str) -> Result<(), RecordError> {
+        self.open.invalidate(id).await;
+        let _: Option<Record> = self.records.take(Purpose::Session, id).await?;
+        self.records.put_new(Purpose::Session, id, &Record::Ended, ENDED).await?;
+        Ok(())
+    }
+
+    /// Keeps the claims that the person's next sign-in through this client is to satisfy.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(super) async fn keep_claims(
+        &self,
+        tenant_id: &str,
+        object_id: &str,
+        client: &str,
+        claims: &ClaimsChallenge,
+    ) -> Result<(), RecordError> {
+        let id = challenged(tenant_id, object_id, client);
+        let _: Option<String> = self.records.take(Purpose::Challenge, &id).await?;
+        self.records.put_new(Purpose::Challenge, &id, &claims.as_json(), CHALLENGE).await?;
+        Ok(())
+    }
+
+    /// Takes the claims that were kept for this sign-in.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(super) async fn take_claims(
+        &self,
+        tenant_id: &str,
+        object_id: &str,
+        client: &str,
+    ) -> Result<Option<ClaimsChallenge>, RecordError> {
+        let id = challenged(tenant_id, object_id, client);
+        let claims: Option<String> = self.records.take(Purpose::Challenge, &id).await?;
+        Ok(claims.and_then(|claims| ClaimsChallenge::parse(&claims)))
+    }
+
+    /// The session and the refresh of this refresh token, if this server issued it.
+    pub(super) fn open_refresh_token(&self, token: &str) -> Option<RefreshToken> {
+        let plain = self.sealer.open(Purpose::RefreshToken, "", token).ok()?;
+        serde_json::from_slice(&plain).ok()
+    }
+
+    /// The open sessions of this person, the newest first, with their ids.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(super) async fn of_person(
+        &self,
+        tenant_id: &str,
+        object_id: &str,
+    ) -> Result<Vec<(String, Session)>, RecordError> {
+        let owner = owner(tenant_id, object_id);
+        let ids = self.records.get::<Vec<String>>(Purpose::Owner, &owner).await?.map(|kept| kept.value);
+        let mut sessions = Vec::new();
+        for id in ids.unwrap_or_default().into_iter().rev() {
+            if let Some(read) = self.read(&id).await? {
+                sessions.push((id, read.session));
+            }
+        }
+        Ok(sessions)
+    }
+
+    fn with_refresh_token(&self, id: &str, session: Session) -> Result<Session, RecordError> {
+        let token = RefreshToken { id: id.to_owned(), generation: session.generation };
+        let plain = serde_json::to_vec(&token).map_err(|_| RecordError::Unreadable)?;
+        let sealed = self.sealer.seal(Purpose::RefreshToken, "", &plain).map_err(|_| RecordError::Unreadable)?;
+        Ok(session.with_refresh_token(sealed))
+    }
+
+    /// Adds a session to the list of its person's.
+    async fn list(&self, id: &str, session: &Session) -> Result<(), RecordError> {
+        let owner = owner(&session.person.tenant_id, &session.person.object_id);
+        for _ in 0..ATTEMPTS {
+            let added = match self.records.get::<Vec<String>>(Purpose::Owner, &owner).await? {
+                None => self.records.put_new(Purpose::Owner, &owner, &vec![id], IDLE).await?,
+                Some(kept) => {
+                    let mut ids = kept.value.clone();
+                    ids.push(id.to_owned());
+                    let surplus = ids.len().saturating_sub(LISTED);
+                    ids.drain(..surplus);
+                    self.records.replace(Purpose::Owner, &owner, &kept, &ids, IDLE).await?
+                }
+            };
+            if added {
+                return Ok(());
+            }
+        }
+        tracing::warn!("a session is missing in the list of its person's: too many began at the same moment");
+        Ok(())
+    }
+
+    fn is_recent_enough(&self, began: i64) -> bool {
+        self.policy.revoke_sessions_before().is_none_or(|instant| began >= instant)
+    }
+}
+
+fn challenged(tenant_id: &str, object_id: &str, client: &str) -> String {
+    format!("{tenant_id}/{object_id}/{client}")
+}
+
+fn owner(tenant_id: &str, object_id: &str) -> String {
+    format!("{tenant_id}/{object_id}")
+}
+
+#[async_trait]
+impl Sessions for SessionKeeper {
+    fn has_signed(&self, key_id: &str, message: &[u8], signature: &str) -> bool {
+        let verifies = |key| jsonwebtoken::crypto::verify(signature, message, key, Algorithm::ES256).unwrap_or(false);
+        self.ring.verifying(key_id).is_some_and(verifies)
+    }
+
+    /// Of a store that does not answer nothing is known: what was signed counts until its end.
+    async fn is_open(&self, id: &str, began: i64) -> bool {
+        if !self.is_recent_enough(began) {
+            return false;
+        }
+        if let Some(open) = self.open.get(id).await {
+            return open;
+        }
+        match self.read(id).await {
+            Ok(read) => {
+                self.open.insert(id.to_owned(), read.is_some()).await;
+                read.is_some()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "not known if a session is open; its token counts until its end");
+                true
+            }
+        }
+    }
+
+    async fn entra_token(&self, id: &str) -> Result<SecretString, SessionError> {
+        match self.read(id).await {
+            Ok(Some(read)) => Ok(read.session.entra_access_token()),
+            Ok(None) => Err(SessionError::Ended),
+            Err(error) => {
+                tracing::warn!(%error, "Entra's token of a session cannot be read");
+                Err(SessionError::Unavailable)
+            }
+        }
+    }
+
+    async fn end_until_sign_in(
+        &self,
+        id: &str,
+        principal: &Principal,
+        claims: Option<&str>,
+    ) -> Result<(), SessionError> {
+        let ended = async {
+            if let Some(claims) = claims.and_then(ClaimsChallenge::parse) {
+                let (tenant_id, object_id) = (principal.tenant_id(), principal.object_id());
+                self.keep_claims(tenant_id, object_id, principal.client_id(), &claims).await?;
+            }
+            self.end(id).await
+        };
+        ended.await.map_err(|error: RecordError| {
+            tracing::warn!(%error, "a session is not ended, although its person has to sign in again");
+            SessionError::Unavailable
+        })
+    }
+}

@@ -1,0 +1,225 @@
+//! A sign-in at Entra: the way there, and the way back with a code.
+//!
+//! The way back counts only in the browser that was sent, by a cookie; once, by the record of `state`; and with Entra's
+//! answer to this very request, by verifier and nonce.
+
+use std::time::Duration;
+
+use axum::http::header;
+use axum::response::Response;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::AuthorizationServer;
+use super::authorize::redirect;
+use super::browser::{Browser, Stop};
+use super::clients::RedirectUri;
+use super::cookies::{self, BrowserCookie};
+use super::grants::{CODE_LIFETIME, Code, Grant, user};
+use super::pages::{Notice, Problem};
+use super::parameters::Parameters;
+use super::records::RecordError;
+use super::request::AuthorizationRequest;
+use super::seal::Purpose;
+use super::session::{Person, Session, SessionClient};
+use super::sessions::SessionKeeper;
+use crate::audit::Outcome;
+use crate::entra::{Asked, ClaimsChallenge, EntraTokens, Proof, Remedy, SignInError, StsError, random};
+use crate::token::User;
+
+/// Time that a person has for Entra's pages.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Seconds of [`PATIENCE`].
+const PATIENCE_SECONDS: i64 = 600;
+
+/// Purpose of a sign-in.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Goal {
+    /// A client gets a code.
+    Client {
+        /// The request that the person approved.
+        request: AuthorizationRequest,
+        /// The client.
+        client: SessionClient,
+    },
+    /// The person sees their own sessions.
+    Sessions,
+}
+
+/// A browser that was sent to Entra.
+#[derive(Serialize, Deserialize)]
+struct Transaction {
+    goal: Goal,
+    verifier: Zeroizing<String>,
+    nonce: Zeroizing<String>,
+    /// Hash of the cookie's value.
+    browser: String,
+    /// True if the browser was sent a second time, with claims that were kept for this person.
+    claims_asked: bool,
+}
+
+/// Entra's answer: a person, and the tokens of their session.
+struct Answer<'a> {
+    user: &'a User,
+    username: String,
+    tokens: EntraTokens,
+}
+
+impl AuthorizationServer {
+    /// Sends the browser to Entra.
+    pub(super) async fn send_to_entra(
+        &self,
+        browser: &Browser<'_>,
+        goal: Goal,
+        kept: Option<&ClaimsChallenge>,
+    ) -> Result<Response, Stop> {
+        let (state, value, proof) = (random(), random(), Proof::random());
+        let (scopes, stepped_up, prompt) = match &goal {
+            Goal::Client { request, .. } => {
+                let scopes = request.scopes.at_entra(&self.configuration);
+                (scopes, request.scopes.claims(), request.prompt.map(super::request::Prompt::name))
+            }
+            Goal::Sessions => (Vec::new(), None, None),
+        };
+        let asked = Asked { scopes: &scopes, claims: kept.or(stepped_up.as_ref()), prompt, login_hint: None };
+        let url = self.entra.authorization_url(state.expose_secret(), &proof, asked);
+        let transaction = Transaction {
+            goal,
+            verifier: Zeroizing::new(proof.verifier.expose_secret().to_owned()),
+            nonce: Zeroizing::new(proof.nonce.expose_secret().to_owned()),
+            browser: cookies::hash(value.expose_secret()),
+            claims_asked: kept.is_some(),
+        };
+        let stored = self.records.put_new(Purpose::Transaction, state.expose_secret(), &transaction, PATIENCE).await;
+        stored.map_err(|error| unavailable(browser, &error))?;
+        let mut response = redirect(url.as_str());
+        let cookie = BrowserCookie::SignIn.set(state.expose_secret(), value.expose_secret(), PATIENCE_SECONDS);
+        response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+        Ok(response)
+    }
+
+    /// Takes Entra's answer, and sends the browser on.
+    pub(super) async fn callback(&self, browser: &Browser<'_>, query: &[u8]) -> Result<Response, Stop> {
+        let malformed = |parameter| browser.stop(&Problem::Malformed { parameter });
+        let parameters = Parameters::parse(query).map_err(|_| malformed("query"))?;
+        let Some(state) = parameters.get("state") else {
+            // An administrator's consent brings the browser here without a sign-in.
+            return match parameters.get("admin_consent") {
+                Some(_) => Ok(Notice::AdministratorApproved.show(&browser.visit)),
+                None => Err(malformed("state")),
+            };
+        };
+        // Before the record is taken: nobody else's browser can use it up.
+        let Some(value) = BrowserCookie::SignIn.read(state, browser.headers) else {
+            return Err(browser.stop(&Problem::OtherBrowser));
+        };
+        let taken = self.records.take::<Transaction>(Purpose::Transaction, state).await;
+        let taken = taken.map_err(|error| unavailable(browser, &error))?;
+        let transaction = taken.ok_or_else(|| browser.stop(&Problem::TooOld))?;
+        if !cookies::is_hash_of(&transaction.browser, &value) {
+            return Err(browser.stop(&Problem::OtherBrowser));
+        }
+        let mut response = self.answered(browser, transaction, &parameters).await?;
+        let used = BrowserCookie::SignIn.set(state, "", 0);
+        response.headers_mut().extend(used.map(|cookie| (header::SET_COOKIE, cookie)));
+        Ok(response)
+    }
+
+    async fn answered(
+        &self,
+        browser: &Browser<'_>,
+        transaction: Transaction,
+        parameters: &Parameters,
+    ) -> Result<Response, Stop> {
+        let Transaction { goal, verifier, nonce, claims_asked, .. } = transaction;
+        if let Some(error) = parameters.get("error") {
+            let description = parameters.get("error_description").unwrap_or_default();
+            let refusal = self.entra.refusal(error, description).await;
+            return Err(self.refused(browser, error, &refusal));
+        }
+        let Some(code) = parameters.get("code") else {
+            return Err(browser.stop(&Problem::Malformed { parameter: "code" }));
+        };
+        let secret = |text: Zeroizing<String>| SecretString::from(text.as_str());
+        let proof = Proof { verifier: secret(verifier), nonce: secret(nonce) };
+        let (tokens, account) = match self.entra.redeem(&SecretString::from(code), &proof).await {
+            Ok(redeemed) => redeemed,
+            Err(SignInError::Entra(error)) => return Err(self.refused(browser, "", &error)),
+            Err(SignInError::IdToken(error)) => {
+                tracing::warn!(%error, "a sign-in is not accepted");
+                return Err(browser.stop(&Problem::AnotherAccount));
+            }
+        };
+        let validated = self.entra_tokens.validate(tokens.access_token.expose_secret()).await;
+        let principal = validated.map_err(|error| {
+            tracing::warn!(reason = error.reason(), "Entra's token of a sign-in is not accepted: {error}");
+            let advice = error.to_string();
+            browser.stop(&Problem::EntraRefuses { code: None, advice: &advice })
+        })?;
+        let signed_in = user(&principal)
+            .filter(|user| (&*user.tenant_id, &*user.object_id) == (&*account.tenant_id, &*account.object_id));
+        let user = signed_in.ok_or_else(|| browser.stop(&Problem::AnotherAccount))?;
+        browser.trail.authenticated(std::sync::Arc::clone(&principal));
+        let answer = Answer { user, username: account.username, tokens };
+        match goal {
+            Goal::Client { request, client } => self.to_client(browser, request, client, answer, claims_asked).await,
+            Goal::Sessions => self.to_sessions(browser, answer.user, &answer.username),
+        }
+    }
+
+    /// Sends the browser to the client with a code, or once more to Entra where claims were kept for this person.
+    async fn to_client(
+        &self,
+        browser: &Browser<'_>,
+        request: AuthorizationRequest,
+        client: SessionClient,
+        answer: Answer<'_>,
+        claims_asked: bool,
+    ) -> Result<Response, Stop> {
+        browser.trail.client(&client.reference);
+        let Answer { user, username, tokens } = answer;
+        let kept = self.sessions.take_claims(&user.tenant_id, &user.object_id, &client.reference).await;
+        if let Some(claims) = kept.map_err(|error| unavailable(browser, &error))?.filter(|_| !claims_asked) {
+            return self.send_to_entra(browser, Goal::Client { request, client }, Some(&claims)).await;
+        }
+        let redirect_uri = RedirectUri::read(&request.redirect_uri).map_err(|_| browser.stop(&Problem::TooOld))?;
+        let state = request.state.clone();
+        let now = super::now();
+        let person = Person::of(user, username);
+        let session = Session::begin(client, person, request.scopes.clone(), &tokens, now);
+        let grant = Grant { request, session };
+        let (session, id) = (SessionKeeper::new_id(), SessionKeeper::new_id());
+        let life = Duration::from_secs(CODE_LIFETIME.unsigned_abs());
+        let stored = self.records.put_new(Purpose::Code, &id, &grant, life).await;
+        stored.map_err(|error| unavailable(browser, &error))?;
+        let code = Code { session, grant: id, issued: now };
+        let sealed = serde_json::to_vec(&code).ok().and_then(|plain| self.sealer.seal(Purpose::Code, "", &plain).ok());
+        let sealed = sealed.ok_or_else(|| browser.stop(&Problem::Internal))?;
+        browser.trail.decided(Outcome::Done("signed_in"));
+        Ok(self.back(&redirect_uri, state.as_deref(), &[("code", &sealed)]))
+    }
+
+    /// The page that says who does what about a refusal of Entra.
+    fn refused(&self, browser: &Browser<'_>, error: &str, refusal: &StsError) -> Stop {
+        tracing::info!(%refusal, correlation_id = refusal.correlation_id(), "Entra signs nobody in");
+        let code =
+            refusal.refusal().and_then(|refusal| refusal.codes.first()).and_then(|code| u32::try_from(*code).ok());
+        let advice = refusal.refusal().map_or_else(|| refusal.to_string(), |refusal| refusal.next_step.clone());
+        browser.stop(&match refusal.remedy() {
+            Remedy::Consent => Problem::AdministratorNeeded { permissions: &[], link: None },
+            Remedy::AskAgain => Problem::EntraUnavailable,
+            _ if error == "access_denied" => Problem::CancelledAtMicrosoft,
+            _ => Problem::EntraRefuses { code, advice: &advice },
+        })
+    }
+}
+
+/// The page that says that the store cannot be used.
+pub(super) fn unavailable(browser: &Browser<'_>, error: &RecordError) -> Stop {
+    tracing::warn!(%error, "the session store cannot be used");
+    match error {
+        RecordError::Unreadable => browser.stop(&Problem::TooOld),
+        RecordError::Unavailable(_) | RecordError::Unwritable => browser.stop(&Problem::StoreUnavailable),
+    }
+}

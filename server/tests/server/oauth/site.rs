@@ -1,0 +1,119 @@
+//! A server with an authorization server of its own, behind an edge with TLS.
+
+use entra_emulator::sign_in::Browser;
+use mcp_entra_policy::{
+    AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, ServerConfiguration, SessionStore,
+};
+use reqwest::Client;
+use serde_json::Value;
+
+use super::edge::Edge;
+use crate::harness::{PATIENCE, Setup, Site, eventually};
+use crate::tenant::{authority, control};
+
+/// The redirect URI of the test's MCP client: loopback, whose port may be any.
+pub(crate) const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
+
+/// A server behind its edge.
+pub(crate) struct OAuthSite {
+    pub(crate) site: Site,
+    pub(crate) edge: Edge,
+    /// Trusts the edge, and follows no redirects.
+    pub(crate) http: Client,
+}
+
+/// What a server with an authorization server is started with. Change what the test is about, then [`OAuthSetup::start`].
+pub(crate) struct OAuthSetup {
+    pub(crate) setup: Setup,
+    pub(crate) edge: Edge,
+}
+
+impl OAuthSetup {
+    /// A server with a memory store and one key epoch, whose app registration has the callback.
+    pub(crate) async fn new() -> Self {
+        let (mut setup, edge) = (Setup::new(), Edge::start().await);
+        setup.configuration.public_url = Some(format!("{}/mcp", edge.origin));
+        setup.configuration.authorization_server = Some(AuthorizationServerConfiguration {
+            session_store: SessionStore::Memory {},
+            keys: KeyEpochs { registration: 1, epochs: vec![KeyEpoch { number: 1, used_from: 0 }] },
+            client_registration: ClientRegistration::Dynamic,
+            clients: vec![],
+            allowed_redirects: vec![],
+            client_metadata_hosts: vec![],
+            user_consent_scopes: vec![],
+            serves_root: false,
+        });
+        let (server, callback) = (setup.tenant.server, format!("{}/mcp/callback", edge.origin));
+        control()
+            .change_tenant(setup.tenant.id, |tenant| {
+                let app = tenant.apps.iter_mut().find(|app| app.client_id == server).unwrap();
+                app.redirect_uris.push(callback);
+                Ok(())
+            })
+            .unwrap();
+        let keys = setup.tenant.path().join("keys");
+        std::fs::create_dir(&keys).unwrap();
+        for number in 1..=3 {
+            std::fs::write(keys.join(number.to_string()), [u8::try_from(number).unwrap(); 64]).unwrap();
+        }
+        setup.oauth.keys = Some(keys);
+        Self { setup, edge }
+    }
+
+    /// The part of the configuration that this is about.
+    pub(crate) fn server(&mut self) -> &mut AuthorizationServerConfiguration {
+        self.setup.configuration.authorization_server.as_mut().unwrap()
+    }
+
+    /// Starts the server and waits until it is ready.
+    pub(crate) async fn start(self) -> OAuthSite {
+        let Self { setup, edge } = self;
+        let mut site = setup.start().await;
+        edge.lead_to(site.running.address());
+        let http = Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(edge.ca_pem.as_bytes()).unwrap()])
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(PATIENCE)
+            .build()
+            .unwrap();
+        (site.origin, site.http) = (edge.origin.clone(), http.clone());
+        OAuthSite { site, edge, http }
+    }
+}
+
+impl OAuthSite {
+    /// A running server with a memory store.
+    pub(crate) async fn new() -> Self {
+        OAuthSetup::new().await.start().await
+    }
+
+    /// The URL of a path below the public URL.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}/mcp{path}", self.edge.origin)
+    }
+
+    pub(crate) fn configuration(&self) -> &ServerConfiguration {
+        &self.site.setup.configuration
+    }
+
+    /// A person's browser, which comes back to [`REDIRECT_URI`].
+    pub(crate) fn browser(&self) -> Browser {
+        let authority = authority();
+        let browser = Browser::trusting(&[&authority.ca_pem, &self.edge.ca_pem]).unwrap();
+        browser.leaving_at(REDIRECT_URI).unwrap()
+    }
+
+    /// The document at a path of the host.
+    pub(crate) async fn document(&self, path: &str) -> Value {
+        let answer = self.http.get(format!("{}{path}", self.edge.origin)).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json().await.unwrap()
+    }
+
+    /// Waits for an audit line with this reason.
+    pub(crate) async fn audited(&self, reason: &str) -> Value {
+        let line = async || self.site.audit().into_iter().find(|line| line["reason"] == reason);
+        eventually(&format!("an audit line says {reason}"), line).await
+    }
+}
