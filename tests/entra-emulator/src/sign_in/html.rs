@@ -6,6 +6,7 @@ use html_escape::decode_html_entities;
 use regex::Regex;
 
 const TAG: &str = r#"(?is)<(/?)(form|input|button|textarea|select|option|a)\b((?:[^"'>]|"[^"]*"|'[^']*')*)>"#;
+const COMMENT: &str = "(?s)<!--.*?-->";
 const ATTRIBUTE: &str = r#"(?s)([^\s"'<>/=]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'=<>`]+)))?"#;
 const NO_TEXT: &str = r"(?is)<!--.*?-->|<(?:script|style|head)\b.*?</(?:script|style|head)>|<[^>]*>";
 const ALERT: &str = r#"(?is)<([a-z0-9]+)\b[^>]*\brole="?alert"?[^>]*>(.*?)</(?:p|div|section)>"#;
@@ -91,7 +92,8 @@ pub(super) fn forms(page: &str) -> anyhow::Result<Vec<Form>> {
     let mut forms: Vec<Form> = Vec::new();
     let mut inside = false;
     let mut select = String::new();
-    for tag in tags(page)? {
+    let page = Regex::new(COMMENT)?.replace_all(page, "");
+    for tag in tags(&page)? {
         match (tag.element.as_str(), tag.closing) {
             ("form", false) => {
                 let post = tag.get("method").eq_ignore_ascii_case("post");
@@ -137,7 +139,8 @@ impl Form {
 
 /// The links of a page.
 pub(super) fn links(page: &str) -> anyhow::Result<Vec<Link>> {
-    let links = tags(page)?.into_iter().filter(|tag| tag.element == "a" && !tag.closing && tag.has("href"));
+    let page = Regex::new(COMMENT)?.replace_all(page, "");
+    let links = tags(&page)?.into_iter().filter(|tag| tag.element == "a" && !tag.closing && tag.has("href"));
     links.map(|tag| Ok(Link { text: text(tag.content)?, target: tag.get("href") })).collect()
 }
 

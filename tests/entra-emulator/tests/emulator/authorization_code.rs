@@ -91,29 +91,6 @@ async fn a_person_who_signs_in_gets_tokens_for_the_api() {
 }
 
 #[tokio::test]
-async fn a_client_refreshes_a_token_for_itself_by_its_guid_and_by_no_uri() {
-    let world = World::with(|tenant| {
-        let desktop = &mut tenant.apps[1];
-        desktop.scopes = vec!["mcp.access".to_owned()];
-        desktop.identifier_uris = vec![format!("api://{}", desktop.client_id)];
-    });
-    let refreshed = async |named: String| {
-        let tokens = world.sign_in("alice", &["offline_access", &format!("{named}/mcp.access")]).await;
-        world
-            .token(&[
-                ("grant_type", "refresh_token"),
-                ("client_id", &world.desktop.to_string()),
-                ("refresh_token", &tokens.refresh_token.unwrap()),
-            ])
-            .await
-    };
-    let (status, answer) = refreshed(world.desktop.to_string()).await;
-    assert_eq!(status, 200, "{answer}");
-    let answer = refreshed(format!("api://{}", world.desktop)).await;
-    assert_eq!(refusal(&answer), (400, "invalid_request", 90009));
-}
-
-#[tokio::test]
 async fn roles_come_through_direct_membership_and_groups_through_any() {
     let world = World::new();
     let tokens = world.sign_in("bob", &[&world.api_scope("mcp.access")]).await;

@@ -8,7 +8,11 @@
 
 mod authorization_code;
 mod batch;
+mod browser;
+mod browser_session;
 mod client_assertion;
+mod confidential_client;
+mod consent;
 mod control;
 mod device_code;
 mod faults;
@@ -16,6 +20,8 @@ mod graph;
 mod metadata;
 mod on_behalf_of;
 mod program;
+mod refused_users;
+mod several_resources;
 mod step_up;
 mod stock_clients;
 mod world;
