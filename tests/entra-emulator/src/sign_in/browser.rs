@@ -15,7 +15,7 @@ use url::Url;
 
 use super::{
     Authority,
-    cookies::{Cookie, Jar, Site},
+    cookies::{Cookie, Jar, Relation},
     html::{self, Button, Form, Link},
     read_form,
 };
@@ -112,7 +112,7 @@ struct Navigation {
     /// The page that the navigation starts from, unless the person typed the address.
     initiator: Option<Url>,
     /// The widest relation on the way so far.
-    site: Site,
+    relation: Relation,
     /// The `Origin` header of a POST.
     origin: String,
 }
@@ -120,29 +120,30 @@ struct Navigation {
 impl Navigation {
     fn typed(url: Url) -> Self {
         let origin = "null".to_owned();
-        Self { method: Method::GET, url, form: Vec::new(), initiator: None, site: Site::Typed, origin }
+        Self { method: Method::GET, url, form: Vec::new(), initiator: None, relation: Relation::Typed, origin }
     }
 
     /// From a page, whose policy decides on the `Origin` (Fetch, "append a request `Origin` header").
     fn from(initiator: &Url, referrer_policy: &str, method: Method, url: Url) -> Self {
-        let site = Site::between(initiator, &url);
+        let relation = Relation::between(initiator, &url);
         let hidden = match referrer_policy {
             "no-referrer" => true,
-            "same-origin" => site != Site::SameOrigin,
+            "same-origin" => relation != Relation::SameOrigin,
             "origin" | "unsafe-url" | "origin-when-cross-origin" => false,
             _ => initiator.scheme() == "https" && url.scheme() != "https",
         };
         let origin = if hidden { "null".to_owned() } else { initiator.origin().ascii_serialization() };
-        Self { method, url, form: Vec::new(), initiator: Some(initiator.clone()), site, origin }
+        Self { method, url, form: Vec::new(), initiator: Some(initiator.clone()), relation, origin }
     }
 
     /// The next request after a redirect: GET, except that 307 and 308 keep method and form.
     fn redirected(self, status: StatusCode, url: Url) -> Self {
         let keeps = matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
         let origin = if self.url.origin() == url.origin() { self.origin } else { "null".to_owned() };
-        let site = self.initiator.as_ref().map_or(Site::Typed, |from| self.site.max(Site::between(from, &url)));
+        let relation =
+            self.initiator.as_ref().map_or(Relation::Typed, |from| self.relation.max(Relation::between(from, &url)));
         let (method, form) = if keeps { (self.method, self.form) } else { (Method::GET, Vec::new()) };
-        Self { method, url, form, initiator: self.initiator, site, origin }
+        Self { method, url, form, initiator: self.initiator, relation, origin }
     }
 }
 
@@ -270,20 +271,20 @@ impl Browser {
     }
 
     fn request(&self, navigation: &Navigation) -> RequestBuilder {
-        let Navigation { method, url, form, initiator, site, origin } = navigation;
+        let Navigation { method, url, form, initiator, relation, origin } = navigation;
         let by_get = *method == Method::GET;
         let mut request = self
             .http
             .request(method.clone(), url.clone())
             .header(ACCEPT, "text/html,application/xhtml+xml,*/*;q=0.8")
-            .header("sec-fetch-site", site.text())
+            .header("sec-fetch-site", relation.text())
             .header("sec-fetch-mode", "navigate")
             .header("sec-fetch-dest", "document")
             .header("sec-fetch-user", "?1");
         if let Some(languages) = &self.languages {
             request = request.header(ACCEPT_LANGUAGE, languages);
         }
-        let from = initiator.as_ref().map_or(Site::Typed, |initiator| Site::between(initiator, url));
+        let from = initiator.as_ref().map_or(Relation::Typed, |initiator| Relation::between(initiator, url));
         if let Some(cookies) = self.jar().header(url, from, by_get) {
             request = request.header(COOKIE, cookies);
         }

@@ -42,7 +42,7 @@ pub enum SameSite {
 
 /// How the page that starts a navigation relates to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Site {
+pub(super) enum Relation {
     /// No page starts it: the person typed the address.
     Typed,
     SameOrigin,
@@ -50,7 +50,7 @@ pub(super) enum Site {
     CrossSite,
 }
 
-impl Site {
+impl Relation {
     /// Ports do not count for a site. A registrable domain is not looked for: hosts are equal or of different sites.
     pub(super) fn between(from: &Url, to: &Url) -> Self {
         if from.origin() == to.origin() {
@@ -114,11 +114,11 @@ impl Jar {
     }
 
     /// The `Cookie` header of a navigation, if there is any cookie to send.
-    pub(super) fn header(&self, url: &Url, site: Site, by_get: bool) -> Option<String> {
+    pub(super) fn header(&self, url: &Url, relation: Relation, by_get: bool) -> Option<String> {
         let sent = |cookie: &Cookie| match cookie.same_site {
             SameSite::None => true,
-            SameSite::Lax => by_get || site != Site::CrossSite,
-            SameSite::Strict => site != Site::CrossSite,
+            SameSite::Lax => by_get || relation != Relation::CrossSite,
+            SameSite::Strict => relation != Relation::CrossSite,
         };
         let cookies = self.of(url).into_iter().filter(sent);
         let pairs: Vec<_> = cookies.map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
