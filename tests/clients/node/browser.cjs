@@ -5,10 +5,9 @@
 const { createHash, X509Certificate } = require("node:crypto");
 const { readFileSync } = require("node:fs");
 const { connect } = require("node:tls");
-const puppeteer = require("puppeteer-core");
+const { PATIENCE, withPage } = require("./chromium.cjs");
 
 const { chromium, authority, authorityFile, url, user, code, screenshot } = JSON.parse(process.argv[2]);
-const PATIENCE = 30_000;
 
 // The key that the authority proves to have by the given CA: the one key that the browser trusts besides the system's.
 function keyOfAuthority() {
@@ -43,25 +42,12 @@ async function signIn(page) {
 
 async function main() {
   const { port } = new URL(authority);
-  const browser = await puppeteer.launch({
-    executablePath: chromium,
-    args: [
-      // Chromium's sandbox does not start as root.
-      ...(process.getuid() === 0 ? ["--no-sandbox"] : []),
-      "--no-proxy-server",
-      "--disable-dev-shm-usage",
-      `--ignore-certificate-errors-spki-list=${await keyOfAuthority()}`,
-      // As the real one, the authority is on the Internet, and the address that it sends the browser to is not.
-      `--ip-address-space-overrides=127.0.0.1:${port}=public,[::1]:${port}=public`,
-    ],
-  });
-  try {
-    const page = await browser.newPage();
-    page.setDefaultTimeout(PATIENCE);
-    process.stdout.write(JSON.stringify(await signIn(page)));
-  } finally {
-    await browser.close();
-  }
+  const args = [
+    `--ignore-certificate-errors-spki-list=${await keyOfAuthority()}`,
+    // As the real one, the authority is on the Internet, and the address that it sends the browser to is not.
+    `--ip-address-space-overrides=127.0.0.1:${port}=public,[::1]:${port}=public`,
+  ];
+  process.stdout.write(JSON.stringify(await withPage(chromium, args, signIn)));
 }
 
 main().catch((error) => {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -98,14 +99,20 @@ impl World<'_> {
     }
 
     async fn browse(&self, url: &Url, code: Option<&str>) -> anyhow::Result<Page> {
-        let (tools, emulator) = (&self.lane.tools, &self.lane.emulator);
+        let emulator = &self.lane.emulator;
         let visit = json!({
-            "chromium": tools.chromium, "authority": emulator.authority(), "authorityFile": self.lane.authorities(),
-            "url": url, "user": ALICE, "code": code,
+            "chromium": self.lane.tools.chromium, "authority": emulator.authority(),
+            "authorityFile": self.lane.authorities(), "url": url, "user": ALICE, "code": code,
         });
+        self.in_browser("node/browser.cjs", &visit).await
+    }
+
+    /// Runs a script that drives the browser. Returns what it prints.
+    pub(crate) async fn in_browser<T: DeserializeOwned>(&self, name: &str, argument: &Value) -> anyhow::Result<T> {
+        let tools = &self.lane.tools;
         let child = Command::new(&tools.node)
-            .arg(script("node/browser.cjs"))
-            .arg(visit.to_string())
+            .arg(script(name))
+            .arg(argument.to_string())
             .env("NODE_PATH", &tools.node_modules)
             .env("HOME", self.file("home"))
             .stdin(Stdio::null())
@@ -116,6 +123,6 @@ impl World<'_> {
         let output = tokio::time::timeout(BROWSING, child.wait_with_output()).await.context("the browser hangs")??;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "in the browser: {errors}");
-        serde_json::from_slice(&output.stdout).with_context(|| format!("the browser prints no page: {errors}"))
+        serde_json::from_slice(&output.stdout).with_context(|| format!("the browser prints no answer: {errors}"))
     }
 }

@@ -6,6 +6,8 @@ use unicode_general_category::{GeneralCategory, get_general_category};
 pub(super) const MAX_NAME: usize = 80;
 /// Characters of an address that are shown.
 pub(super) const MAX_ADDRESS: usize = 300;
+/// Characters of an explanation that are shown.
+pub(super) const MAX_EXPLANATION: usize = 600;
 /// Marks upon one letter that are shown: stacks of them would cover other lines.
 const MAX_MARKS: usize = 3;
 

@@ -54,7 +54,7 @@ struct ConsentTemplate<'a> {
     is_unverified: bool,
     destination: String,
     uses: String,
-    permissions: Vec<ShownPermission<'a>>,
+    permissions: Vec<ShownPermission>,
     page: &'a Consent<'a>,
 }
 

@@ -63,14 +63,7 @@ pub(super) fn guides(name: &str, url: &str, texts: &ConnectTexts) -> Vec<Guide> 
             client: "Copilot Studio",
             steps: vec![Step::copy(texts.copilot_studio, url.to_owned()), Step::say(texts.copilot_studio_then)],
         },
-        Guide {
-            id: "inspector",
-            client: "MCP Inspector",
-            steps: vec![
-                Step::copy(texts.terminal, command(&["npx", "@modelcontextprotocol/inspector"])),
-                Step::copy(texts.inspector_then, url.to_owned()),
-            ],
-        },
+        Guide { id: "inspector", client: "MCP Inspector", steps: vec![Step::copy(texts.terminal, inspector(url))] },
         Guide {
             id: "mcp-remote",
             client: "mcp-remote",
@@ -87,6 +80,10 @@ impl Step {
     fn copy(text: &'static str, copy: String) -> Self {
         Self { text, copy: Some(copy) }
     }
+}
+
+fn inspector(url: &str) -> String {
+    command(&["npx", "@modelcontextprotocol/inspector", "--transport", "http", "--server-url", url])
 }
 
 fn mcp_remote(name: &str, url: &str) -> String {

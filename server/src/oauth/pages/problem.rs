@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use url::Url;
 
-use super::chosen_text::{MAX_ADDRESS, MAX_NAME, chosen_text};
+use super::chosen_text::{MAX_ADDRESS, MAX_EXPLANATION, MAX_NAME, chosen_text};
 use super::document::{Frame, Visit, respond};
 use super::texts::{ProblemText, Texts};
 
@@ -84,7 +84,7 @@ struct ProblemTemplate<'a> {
     frame: Frame<'a>,
     text: &'static ProblemText,
     /// The next step in English, where only the caller knows it.
-    advice: Option<&'a str>,
+    advice: Option<String>,
     link: Option<&'a str>,
     details: Vec<Detail>,
 }
@@ -153,9 +153,9 @@ impl Problem<'_> {
         }
     }
 
-    fn advice(&self) -> Option<&str> {
+    fn advice(&self) -> Option<String> {
         match self {
-            Self::EntraRefuses { advice, .. } => Some(advice),
+            Self::EntraRefuses { advice, .. } => Some(chosen_text(advice, MAX_EXPLANATION)),
             _ => None,
         }
     }
@@ -184,7 +184,7 @@ impl Problem<'_> {
             Self::RedirectNotRegistered { asked } => Some((labels.redirect_uri, chosen_text(asked, MAX_ADDRESS))),
             Self::Malformed { parameter } => Some((labels.parameter, chosen_text(parameter, MAX_NAME))),
             Self::AdministratorNeeded { permissions, .. } if !permissions.is_empty() => {
-                Some((labels.permissions, permissions.join(", ")))
+                Some((labels.permissions, chosen_text(&permissions.join(", "), MAX_EXPLANATION)))
             }
             Self::EntraRefuses { code: Some(code), .. } => Some((labels.microsoft_code, format!("AADSTS{code}"))),
             _ => None,

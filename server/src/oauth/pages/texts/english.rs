@@ -78,7 +78,6 @@ pub(in super::super) const ENGLISH: Texts = Texts {
         codex_then: "Then sign in:",
         copilot_studio: "Open Tools, Add a tool, New tool, Model Context Protocol, and enter as the server URL:",
         copilot_studio_then: "Choose OAuth 2.0 with dynamic discovery. Copilot Studio shows a redirect URI, which an administrator of this server allows.",
-        inspector_then: "Choose Streamable HTTP as the transport, and enter as the URL:",
         mcp_remote: "For a program that only starts local servers, put into its configuration:",
     },
     permissions: &[

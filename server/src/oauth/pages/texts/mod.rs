@@ -148,6 +148,5 @@ pub(super) struct ConnectTexts {
     pub(super) codex_then: &'static str,
     pub(super) copilot_studio: &'static str,
     pub(super) copilot_studio_then: &'static str,
-    pub(super) inspector_then: &'static str,
     pub(super) mcp_remote: &'static str,
 }
