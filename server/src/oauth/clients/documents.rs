@@ -70,27 +70,25 @@ impl Documents {
     }
 
     async fn ask(&self, url: &DocumentUrl, redirects: &Redirects) -> Answer {
-        let error = match self.fetcher.fetch(url.url()).await {
-            Ok(fetched) => match document::read(url, &fetched.body, redirects) {
-                Ok(client) => {
-                    let client = Arc::new(client);
-                    self.last.insert(url.as_str().to_owned(), Arc::clone(&client)).await;
-                    return Answer { client: Ok(client), kept_for: fetched.max_age.clamp(SHORTEST, LONGEST) };
-                }
-                Err(error) => error,
-            },
-            Err(error) => {
-                if error.is_passing()
-                    && let Some(client) = self.last.get(url.as_str()).await
-                {
-                    return Answer { client: Ok(client), kept_for: REFUSED_FOR };
-                }
-                let kept_for = if error == FetchError::Busy { PAUSE } else { REFUSED_FOR };
-                return Answer { client: Err(error.into()), kept_for };
+        let error = match self.read(url, redirects).await {
+            Ok((client, max_age)) => {
+                let client = Arc::new(client);
+                self.last.insert(url.as_str().to_owned(), Arc::clone(&client)).await;
+                return Answer { client: Ok(client), kept_for: max_age.clamp(SHORTEST, LONGEST) };
             }
+            Err(error) => error,
         };
-        self.last.invalidate(url.as_str()).await;
-        Answer { client: Err(error), kept_for: REFUSED_FOR }
+        let kept_for = if error == DocumentError::Fetch(FetchError::Busy) { PAUSE } else { REFUSED_FOR };
+        let last = match &error {
+            DocumentError::Fetch(error) if error.is_passing() => self.last.get(url.as_str()).await,
+            _ => self.last.remove(url.as_str()).await.and(None),
+        };
+        Answer { client: last.ok_or(error), kept_for }
+    }
+
+    async fn read(&self, url: &DocumentUrl, redirects: &Redirects) -> Result<(Client, Duration), DocumentError> {
+        let fetched = self.fetcher.fetch(url.url()).await?;
+        Ok((document::read(url, &fetched.body, redirects)?, fetched.max_age))
     }
 }
 

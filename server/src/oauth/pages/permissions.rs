@@ -13,7 +13,7 @@ pub(super) struct ShownPermission {
 }
 
 /// A permission with its words, whatever prefix of Graph its name has.
-pub(super) fn shown_permission<'a>(name: String, texts: &Texts) -> ShownPermission<'a> {
+pub(super) fn shown_permission(name: &str, texts: &Texts) -> ShownPermission {
     let name = name.rsplit_once('/').map_or(name, |(_, name)| name);
     let words = texts.permissions.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, words)| *words);
     ShownPermission { name: chosen_text(name, MAX_NAME), words }

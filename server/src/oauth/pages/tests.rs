@@ -190,7 +190,6 @@ async fn every_page_has_the_headers_that_keep_it_from_being_run_framed_kept_and_
                 ("x-content-type-options", "nosniff"),
                 ("referrer-policy", "no-referrer"),
                 ("cache-control", "no-store"),
-                ("cross-origin-opener-policy", "same-origin"),
             ] {
                 assert_eq!(header(header_name), value, "{name}: {header_name}");
             }

@@ -2,7 +2,7 @@
 
 use entra_emulator::sign_in::Browser;
 use mcp_entra_policy::{
-    AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, ServerConfiguration, SessionStore,
+    AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, SessionStore,
 };
 use reqwest::Client;
 use serde_json::Value;
@@ -91,10 +91,6 @@ impl OAuthSite {
     /// The URL of a path below the public URL.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}/mcp{path}", self.edge.origin)
-    }
-
-    pub(crate) fn configuration(&self) -> &ServerConfiguration {
-        &self.site.setup.configuration
     }
 
     /// A person's browser, which comes back to [`REDIRECT_URI`].
