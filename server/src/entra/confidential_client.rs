@@ -137,11 +137,16 @@ impl ConfidentialClient {
         StsError::Refused(Box::new(refusal))
     }
 
-    /// Redeems an authorization code.
+    /// Redeems the authorization code of a sign-in that was to satisfy these claims.
     ///
     /// # Errors
     /// If Entra refuses it, or its answer is another than was asked for.
-    pub async fn redeem(&self, code: &SecretString, proof: &Proof) -> Result<(EntraTokens, Account), SignInError> {
+    pub async fn redeem(
+        &self,
+        code: &SecretString,
+        proof: &Proof,
+        claims: Option<&ClaimsChallenge>,
+    ) -> Result<(EntraTokens, Account), SignInError> {
         let scope = self.scope();
         let parameters = [
             ("grant_type", "authorization_code"),
@@ -149,7 +154,7 @@ impl ConfidentialClient {
             ("redirect_uri", &self.redirect_uri),
             ("code_verifier", proof.verifier.expose_secret()),
             ("scope", &scope),
-            ("claims", &claims::request(None)),
+            ("claims", &claims::request(claims)),
         ];
         // A code is good for one attempt: nobody knows whether a lost answer has used it up.
         let issued = self.endpoint.attempt(&parameters).await?;
@@ -158,17 +163,22 @@ impl ConfidentialClient {
         Ok((tokens, account))
     }
 
-    /// Refreshes the tokens. The refresh token that was used stays good, so that asking again is safe.
+    /// Refreshes the tokens, so that they go on satisfying these claims. The refresh token that was used stays good, so that
+    /// asking again is safe.
     ///
     /// # Errors
     /// If Entra refuses, or its answer is another than was asked for.
-    pub async fn refresh(&self, refresh_token: &SecretString) -> Result<EntraTokens, SignInError> {
+    pub async fn refresh(
+        &self,
+        refresh_token: &SecretString,
+        claims: Option<&ClaimsChallenge>,
+    ) -> Result<EntraTokens, SignInError> {
         let scope = self.scope();
         let parameters = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose_secret()),
             ("scope", &scope),
-            ("claims", &claims::request(None)),
+            ("claims", &claims::request(claims)),
         ];
         let issued = self.endpoint.exchange(&parameters).await?;
         self.tokens(issued, None)

@@ -186,7 +186,7 @@ impl AuthorizationServer {
             self.sessions.end(id).await?;
             return Err(over());
         };
-        let tokens = match self.entra.refresh(&refresh_token).await {
+        let tokens = match self.entra.refresh(&refresh_token, session.asked.claims().as_ref()).await {
             Ok(tokens) => tokens,
             Err(SignInError::Entra(error)) => {
                 tracing::info!(%error, correlation_id = error.correlation_id(), "a session is not refreshed");

@@ -55,8 +55,10 @@ struct Transaction {
     nonce: Zeroizing<String>,
     /// Hash of the cookie's value.
     browser: String,
+    /// The claims that the sign-in is to satisfy, as JSON.
+    claims: Option<String>,
     /// True if the browser was sent a second time, with claims that were kept for this person.
-    claims_asked: bool,
+    is_second: bool,
 }
 
 /// Entra's answer: a person, and the tokens of their session.
@@ -82,14 +84,16 @@ impl AuthorizationServer {
             }
             Goal::Sessions => (Vec::new(), None, None),
         };
-        let asked = Asked { scopes: &scopes, claims: kept.or(stepped_up.as_ref()), prompt, login_hint: None };
+        let claims = kept.or(stepped_up.as_ref());
+        let asked = Asked { scopes: &scopes, claims, prompt, login_hint: None };
         let url = self.entra.authorization_url(state.expose_secret(), &proof, asked);
         let transaction = Transaction {
             goal,
             verifier: Zeroizing::new(proof.verifier.expose_secret().to_owned()),
             nonce: Zeroizing::new(proof.nonce.expose_secret().to_owned()),
             browser: cookies::hash(value.expose_secret()),
-            claims_asked: kept.is_some(),
+            claims: claims.map(|claims| claims.as_json().to_owned()),
+            is_second: kept.is_some(),
         };
         let stored = self.records.put_new(Purpose::Transaction, state.expose_secret(), &transaction, PATIENCE).await;
         stored.map_err(|error| unavailable(browser, &error))?;
@@ -132,7 +136,7 @@ impl AuthorizationServer {
         transaction: Transaction,
         parameters: &Parameters,
     ) -> Result<Response, Stop> {
-        let Transaction { goal, verifier, nonce, claims_asked, .. } = transaction;
+        let Transaction { goal, verifier, nonce, claims, is_second, .. } = transaction;
         if let Some(error) = parameters.get("error") {
             let description = parameters.get("error_description").unwrap_or_default();
             let refusal = self.entra.refusal(error, description).await;
@@ -143,7 +147,9 @@ impl AuthorizationServer {
         };
         let secret = |text: Zeroizing<String>| SecretString::from(text.as_str());
         let proof = Proof { verifier: secret(verifier), nonce: secret(nonce) };
-        let (tokens, account) = match self.entra.redeem(&SecretString::from(code), &proof).await {
+        let claims = claims.as_deref().and_then(ClaimsChallenge::parse);
+        let redeemed = self.entra.redeem(&SecretString::from(code), &proof, claims.as_ref()).await;
+        let (tokens, account) = match redeemed {
             Ok(redeemed) => redeemed,
             Err(SignInError::Entra(error)) => return Err(self.refused(browser, "", &error)),
             Err(SignInError::IdToken(error)) => {
@@ -163,7 +169,7 @@ impl AuthorizationServer {
         browser.trail.authenticated(std::sync::Arc::clone(&principal));
         let answer = Answer { user, username: account.username, tokens };
         match goal {
-            Goal::Client { request, client } => self.to_client(browser, request, client, answer, claims_asked).await,
+            Goal::Client { request, client } => self.to_client(browser, (request, client), answer, is_second).await,
             Goal::Sessions => self.to_sessions(browser, answer.user, &answer.username),
         }
     }
@@ -172,15 +178,14 @@ impl AuthorizationServer {
     async fn to_client(
         &self,
         browser: &Browser<'_>,
-        request: AuthorizationRequest,
-        client: SessionClient,
+        (request, client): (AuthorizationRequest, SessionClient),
         answer: Answer<'_>,
-        claims_asked: bool,
+        is_second: bool,
     ) -> Result<Response, Stop> {
         browser.trail.client(&client.reference);
         let Answer { user, username, tokens } = answer;
         let kept = self.sessions.take_claims(&user.tenant_id, &user.object_id, &client.reference).await;
-        if let Some(claims) = kept.map_err(|error| unavailable(browser, &error))?.filter(|_| !claims_asked) {
+        if let Some(claims) = kept.map_err(|error| unavailable(browser, &error))?.filter(|_| !is_second) {
             return self.send_to_entra(browser, Goal::Client { request, client }, Some(&claims)).await;
         }
         let redirect_uri = RedirectUri::read(&request.redirect_uri).map_err(|_| browser.stop(&Problem::TooOld))?;

@@ -4,3 +4,4 @@ mod edge;
 mod mcp_client;
 mod sign_in;
 mod site;
+mod step_up;

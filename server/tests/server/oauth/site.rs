@@ -1,9 +1,7 @@
 //! A server with an authorization server of its own, behind an edge with TLS.
 
 use entra_emulator::sign_in::Browser;
-use mcp_entra_policy::{
-    AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, SessionStore,
-};
+use mcp_entra_policy::{AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, SessionStore};
 use reqwest::Client;
 use serde_json::Value;
 

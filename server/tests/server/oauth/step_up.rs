@@ -1,6 +1,7 @@
 //! What Entra or Graph asks of a person beyond their first sign-in reaches them through the client's next one.
 
-use entra_emulator::{Fault, FaultKind, Host, Matcher};
+use entra_emulator::ConditionalAccess;
+use entra_emulator::sign_in::Step;
 use serde_json::json;
 
 use super::mcp_client::{McpClient, error, tokens};
@@ -29,26 +30,30 @@ async fn claims_of_graph_end_the_session_and_go_to_entra_with_the_next_sign_in_o
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
     let first = client.sign_in(ALICE).await;
-    let tenant = site.site.setup.tenant.id;
-    let challenge = r#"{"access_token":{"acrs":{"essential":true,"value":"c3"}}}"#;
+    let tenant = &site.site.setup.tenant;
     control()
-        .inject(Fault {
-            matcher: Matcher { tenant: Some(tenant), host: Some(Host::Graph), ..Matcher::default() },
-            times: 2,
-            kind: FaultKind::ClaimsChallenge { claims: challenge.to_owned() },
+        .change_tenant(tenant.id, |directory| {
+            let app = directory.apps.iter_mut().find(|app| app.client_id == tenant.server).unwrap();
+            app.conditional_access = ConditionalAccess::MultiFactor;
+            Ok(())
         })
         .unwrap();
     let refused = site.site.call(&first.access_token, "get_user_details", json!({})).await;
     assert_eq!(refused.status(), 401);
     assert!(refused.headers()["www-authenticate"].to_str().unwrap().contains("invalid_token"));
     assert_eq!(error(client.refresh(&first.refresh_token).await).await, "invalid_grant");
-    // The person signs in once, Entra is asked twice: the second time with the claims.
+    // Entra is asked twice: the second time with the claims.
     let browser = site.browser();
     let entra = client.consent_page(&browser, &[]).await.press("approve").await.unwrap().page().unwrap();
     let again = entra.sign_in(ALICE).await.unwrap();
-    let asked: Vec<String> = site.site.setup.tenant.requests().iter().map(|request| format!("{request:?}")).collect();
-    assert!(asked.iter().any(|request| request.contains("c3")), "{asked:#?}");
-    let callback = again.callback().unwrap();
+    let callback = match again {
+        Step::Page(page) => page.sign_in(ALICE).await.unwrap().callback().unwrap(),
+        Step::Client(callback) => callback,
+    };
     let second = tokens(client.redeem(&callback.parameter("code").unwrap()).await).await;
+    let codes =
+        tenant.requests().into_iter().filter(|request| request.grant_type.as_deref() == Some("authorization_code"));
+    let claims: Vec<String> = codes.filter_map(|request| request.claims).collect();
+    assert!(claims[claims.len() - 1].contains("capolids"), "{claims:#?}");
     assert_eq!(site.site.call(&second.access_token, "get_user_details", json!({})).await.status(), 200);
 }
