@@ -44,6 +44,7 @@ impl Admin {
             federation: self.probe.status(),
             keys: self.keys.status(),
             graph: GraphStatus { missing_permissions: self.sts.unconsented() },
+            session_store: None,
         }
     }
 }

@@ -15,6 +15,8 @@ pub enum ConditionType {
     FederationReady,
     /// Every ready pod enforces the compiled revision of the policy.
     AuthorizationReady,
+    /// Sessions can be kept, now. Present with `spec.authorizationServer` only.
+    SessionStoreReady,
     /// Every parent accepts the route. Present with `spec.exposure` only.
     Exposed,
     /// The certificate is valid now. Present with `spec.exposure.tls.issuerRef` only.
@@ -44,6 +46,7 @@ impl ConditionType {
             Self::Available => "Available",
             Self::FederationReady => "FederationReady",
             Self::AuthorizationReady => "AuthorizationReady",
+            Self::SessionStoreReady => "SessionStoreReady",
             Self::Exposed => "Exposed",
             Self::CertificateReady => "CertificateReady",
             Self::Conflicted => "Conflicted",

@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes, reason = "columns of one type each name it")]
 #![allow(unreachable_pub, reason = "KubeSchema derives a hidden twin of each struct, and copies its `pub`")]
 
+mod authorization_server;
 mod conditions;
 mod definitions;
 mod entra;
@@ -16,6 +17,9 @@ mod selector;
 mod server;
 mod workload;
 
+pub use authorization_server::{
+    AuthorizationServer, CaBundle, Client, MemoryStore, PasswordSecretReference, SessionStore, ValkeyStore,
+};
 pub use conditions::ConditionType;
 pub use definitions::{custom_resource_definitions, definition_yaml};
 pub use entra::{Endpoints, Entra, Federation, Injection, TrustBundle};

@@ -6,7 +6,7 @@ use mcp_entra_policy::GraphAccess;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Audit, Autoscaling, Entra, Exposure, NetworkPolicy, PodTemplate, RateLimit};
+use crate::{Audit, AuthorizationServer, Autoscaling, Entra, Exposure, NetworkPolicy, PodTemplate, RateLimit};
 
 /// An MCP server behind Microsoft Entra ID, reaching Microsoft Graph as the signed-in user without a client secret.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -52,6 +52,18 @@ use crate::{Audit, Autoscaling, Entra, Exposure, NetworkPolicy, PodTemplate, Rat
     validation = (
         "!has(self.spec.replicas) || !has(self.spec.autoscaling)",
         "spec.replicas and spec.autoscaling exclude each other: an autoscaler sets the number of pods itself"
+    ),
+    validation = (
+        "!has(self.spec.authorizationServer) || has(self.spec.exposure)",
+        "spec.authorizationServer needs spec.exposure: browsers and clients reach it by the server's URL, which is its issuer"
+    ),
+    validation = (
+        "!has(self.spec.authorizationServer) || !has(self.spec.authorizationServer.sessionStore.memory) || ((!has(self.spec.replicas) || self.spec.replicas <= 1) && (!has(self.spec.autoscaling) || self.spec.autoscaling.maxReplicas <= 1))",
+        "spec.authorizationServer.sessionStore.memory is the memory of one pod: set spec.replicas or spec.autoscaling.maxReplicas to 1, or name sessionStore.valkey, which pods share"
+    ),
+    validation = (
+        "!has(self.spec.authorizationServer) || !has(self.spec.authorizationServer.userConsentScopes) || self.spec.authorizationServer.userConsentScopes.all(scope, scope in self.spec.graph.scopes)",
+        "each of spec.authorizationServer.userConsentScopes is one of spec.graph.scopes, too: people consent to what the server asks of Graph"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -64,6 +76,10 @@ pub struct McpServerSpec {
     /// authenticates every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposure: Option<Exposure>,
+    /// An authorization server for MCP clients that cannot sign in to Entra themselves. Absent: clients sign in to Entra
+    /// directly, and to nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization_server: Option<AuthorizationServer>,
     /// Number of pods. Absent: what the autoscaler wants. Where there is none either, one pod at first, and then as
     /// many as somebody sets on the Deployment: the operator leaves the number alone.
     #[schemars(range(min = 0, max = 100))]
@@ -138,6 +154,10 @@ pub struct McpServerStatus {
     /// URL that clients connect to. Absent while nothing is exposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// URI that the app registration must have as a redirect URI of the platform "Web". Present with
+    /// `spec.authorizationServer` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect_uri: Option<String>,
     /// Number of pods.
     #[serde(default)]
     pub replicas: i32,

@@ -33,7 +33,7 @@ fn default_target_cpu_utilization() -> i32 {
 }
 
 /// Peers that reach the pods over the network, in clusters that enforce NetworkPolicies. The pods themselves reach DNS,
-/// port 443, and the ports of `spec.entra.endpoints` and of a proxy in `spec.podTemplate.env`.
+/// port 443, and the ports of `spec.entra.endpoints`, of a session store and of a proxy in `spec.podTemplate.env`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicy {

@@ -2,9 +2,51 @@
 //! themselves.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
+use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::ConfigurationError;
+
+/// The form of a session store's URL: TLS, a host, perhaps a port and the number of a database; no user, no password.
+pub const STORE_URL_PATTERN: &str =
+    r"^rediss://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?(/[0-9]{1,3})?$";
+
+/// The form of a redirect URI of a web page, or of a program that listens on this machine (RFC 8252 §7.3).
+pub const WEB_REDIRECT_PATTERN: &str = r#"^(https://[A-Za-z0-9.-]+(:[0-9]{1,5})?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?)(/[!"$-\[\]-~]*)?$"#;
+
+/// The form of a redirect URI in a scheme of a program's own (RFC 8252 §7.1), unless it begins as
+/// [`REFUSED_SCHEMES_PATTERN`] says.
+pub const APP_REDIRECT_PATTERN: &str = r#"^[a-z][a-z0-9+.-]*:/[!"$-\[\]-~]*$"#;
+
+/// Schemes that are no program's own: a browser opens or runs what they name.
+pub const REFUSED_SCHEMES_PATTERN: &str =
+    "^(about|blob|data|file|filesystem|ftp|http|https|javascript|vbscript|view-source|ws|wss):";
+
+/// The form of a client's id (RFC 6749 appendix A.1, without spaces).
+pub const CLIENT_ID_PATTERN: &str = "^[!-~]+$";
+
+/// The port of a session store whose URL names none.
+pub const STORE_PORT: u16 = 6379;
+
+/// Returns true for a redirect URI that a client may have: https, this machine, or a scheme of its own; no fragment.
+pub fn is_redirect_uri(value: &str) -> bool {
+    static PATTERNS: LazyLock<Option<[Regex; 3]>> = LazyLock::new(|| {
+        let [web, app, refused] = [WEB_REDIRECT_PATTERN, APP_REDIRECT_PATTERN, REFUSED_SCHEMES_PATTERN]
+            .map(|pattern| Regex::new(pattern).ok());
+        Some([web?, app?, refused?])
+    });
+    PATTERNS
+        .as_ref()
+        .is_some_and(|[web, app, refused]| web.is_match(value) || (app.is_match(value) && !refused.is_match(value)))
+}
+
+fn is_store_url(value: &str) -> bool {
+    static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(STORE_URL_PATTERN).ok());
+    PATTERN.as_ref().is_some_and(|pattern| pattern.is_match(value))
+}
 
 /// The authorization server between MCP clients and Entra. Absent: clients sign in to Entra directly, and to nothing
 /// else.
@@ -35,6 +77,90 @@ pub struct AuthorizationServerConfiguration {
     /// True if the host's root metadata documents are this server's, so that its origin names this server, too.
     #[serde(default)]
     pub serves_root: bool,
+}
+
+impl AuthorizationServerConfiguration {
+    /// Refuses contradictions that the types cannot exclude, naming the field. `graph_scopes` are those of the file.
+    pub(crate) fn validate(&self, graph_scopes: &[String]) -> Result<(), ConfigurationError> {
+        self.session_store.validate()?;
+        self.keys.validate()?;
+        if self.client_registration == ClientRegistration::Listed && self.clients.is_empty() {
+            return Err(ConfigurationError::Empty { field: "authorizationServer.clients" });
+        }
+        let mut ids = BTreeSet::new();
+        for client in &self.clients {
+            let is_id = !client.client_id.is_empty() && client.client_id.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_id || !ids.insert(&client.client_id) {
+                return Err(refused("authorizationServer.clients.clientId", &client.client_id, CLIENT_ID));
+            }
+            if client.redirect_uris.is_empty() {
+                return Err(ConfigurationError::Empty { field: "authorizationServer.clients.redirectUris" });
+            }
+            if let Some(uri) = client.redirect_uris.iter().find(|uri| !is_redirect_uri(uri)) {
+                return Err(refused("authorizationServer.clients.redirectUris", uri, REDIRECT_URI));
+            }
+        }
+        if let Some(uri) = self.allowed_redirects.iter().find(|uri| !is_redirect_uri(uri)) {
+            return Err(refused("authorizationServer.allowedRedirects", uri, REDIRECT_URI));
+        }
+        let is_host = |host: &String| !host.is_empty() && !host.contains(['/', ':', '@', ' ', '*']);
+        if let Some(host) = self.client_metadata_hosts.iter().find(|host| !is_host(host)) {
+            return Err(refused(
+                "authorizationServer.clientMetadataHosts",
+                host,
+                "write a host's name, as client.example",
+            ));
+        }
+        match self.user_consent_scopes.iter().find(|scope| !graph_scopes.contains(scope)) {
+            Some(scope) => Err(refused("authorizationServer.userConsentScopes", scope, "add it to graph.scopes, too")),
+            None => Ok(()),
+        }
+    }
+}
+
+const CLIENT_ID: &str = "write printable ASCII characters, and each client's id once";
+const REDIRECT_URI: &str = "write https, http of this machine, or a scheme of the program's own, and no fragment";
+
+fn refused(field: &'static str, value: &str, next: &'static str) -> ConfigurationError {
+    ConfigurationError::AuthorizationServer { field, value: value.to_owned(), next }
+}
+
+impl SessionStore {
+    fn validate(&self) -> Result<(), ConfigurationError> {
+        let Self::Valkey(ValkeyStore { url, key_prefix, .. }) = self else { return Ok(()) };
+        if !is_store_url(url) {
+            return Err(refused(
+                "authorizationServer.sessionStore.valkey.url",
+                url,
+                "write rediss://host[:port][/database]",
+            ));
+        }
+        match key_prefix.is_empty() {
+            true => Err(ConfigurationError::Empty { field: "authorizationServer.sessionStore.valkey.keyPrefix" }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl KeyEpochs {
+    /// Each number stands there once, in the order of the times, and the registration's is one of them.
+    fn validate(&self) -> Result<(), ConfigurationError> {
+        let field = "authorizationServer.keys";
+        if self.epochs.is_empty() {
+            return Err(ConfigurationError::Empty { field });
+        }
+        let is_ordered =
+            self.epochs.is_sorted_by(|one, next| one.number < next.number && one.used_from <= next.used_from);
+        if !is_ordered {
+            return Err(refused(field, "epochs", "list each once, the newest last"));
+        }
+        match self.epochs.iter().any(|epoch| epoch.number == self.registration) {
+            true => Ok(()),
+            false => {
+                Err(refused(field, &self.registration.to_string(), "list the registration's epoch among the epochs"))
+            }
+        }
+    }
 }
 
 /// A place where sessions are kept.

@@ -260,6 +260,21 @@ pub enum ConfigurationError {
     /// A rate that lets nobody in.
     #[error("rateLimit.perUser: requests and perSeconds are at least 1")]
     Rate,
+    /// An authorization server whose URL nobody knows.
+    #[error(
+        "authorizationServer: needs publicUrl, which is its issuer; expose the server, or leave the authorization server out"
+    )]
+    NoIssuer,
+    /// A value of the authorization server that cannot be used.
+    #[error("{field}: {value:?} cannot be used; {next}")]
+    AuthorizationServer {
+        /// The field's path in the file.
+        field: &'static str,
+        /// The text that stands there.
+        value: String,
+        /// The next step.
+        next: &'static str,
+    },
     /// A tool's name is not built in.
     #[error("graph.tools: {name:?} is no built-in tool of this version")]
     UnknownTool {
@@ -304,6 +319,12 @@ impl ServerConfiguration {
         let Rate { requests, per_seconds } = self.rate_limit.per_user;
         if requests == 0 || per_seconds == 0 {
             return Err(ConfigurationError::Rate);
+        }
+        if let Some(authorization_server) = &self.authorization_server {
+            if self.public_url.is_none() {
+                return Err(ConfigurationError::NoIssuer);
+            }
+            authorization_server.validate(&self.graph.scopes)?;
         }
         match self.graph.tools.iter().find(|name| crate::built_in_tool(name).is_none()) {
             Some(name) => Err(ConfigurationError::UnknownTool { name: name.clone() }),

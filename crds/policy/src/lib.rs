@@ -16,7 +16,9 @@ mod status;
 mod tools;
 
 pub use authorization_server::{
-    AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, ListedClient, SessionStore, ValkeyStore,
+    APP_REDIRECT_PATTERN, AuthorizationServerConfiguration, CLIENT_ID_PATTERN, ClientRegistration, KeyEpoch, KeyEpochs,
+    ListedClient, REFUSED_SCHEMES_PATTERN, STORE_PORT, STORE_URL_PATTERN, SessionStore, ValkeyStore,
+    WEB_REDIRECT_PATTERN, is_redirect_uri,
 };
 pub use cloud::Cloud;
 pub use configuration::{
@@ -35,7 +37,9 @@ pub use policy::{
     Requirements, Subject, revision,
 };
 pub use registration::Registration;
-pub use status::{FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus};
+pub use status::{
+    FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus, SessionStoreStatus,
+};
 pub use tools::{
     BUILT_IN_TOOLS, BuiltInTool, CREATE_EVENT, GET_USER_DETAILS, GraphPermissions, LIST_MY_MESSAGES, SEND_MAIL,
     built_in_tool,

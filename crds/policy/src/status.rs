@@ -20,6 +20,21 @@ pub struct ServerStatus {
     /// Answers of Entra about Microsoft Graph. Servers of an older version say nothing of them.
     #[serde(default)]
     pub graph: GraphStatus,
+    /// The session store. Absent where the server is no authorization server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_store: Option<SessionStoreStatus>,
+}
+
+/// The place where the sessions of the server's own authorization server are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionStoreStatus {
+    /// True if the store answered at the last probe; absent before the first ended.
+    #[serde(default)]
+    pub works: Option<bool>,
+    /// While it does not: the reason and what to do next. It names no session and no password.
+    #[serde(default)]
+    pub message: Option<String>,
 }
 
 /// Answers of Entra to the question for tokens for Microsoft Graph on behalf of users.

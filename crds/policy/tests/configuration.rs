@@ -169,3 +169,107 @@ fn a_client_that_is_no_guid_no_version_and_a_rate_of_nothing_are_refused() {
     assert!(refused(|changed| changed.rate_limit.per_user.requests = 0).contains("rateLimit.perUser"));
     assert!(refused(|changed| changed.rate_limit.per_user.per_seconds = 0).contains("rateLimit.perUser"));
 }
+
+fn authorization_server() -> AuthorizationServerConfiguration {
+    AuthorizationServerConfiguration {
+        session_store: SessionStore::Valkey(ValkeyStore {
+            url: "rediss://sessions.example:6380/1".into(),
+            username: Some("graph".into()),
+            key_prefix: "productivity/graph/".into(),
+        }),
+        keys: KeyEpochs {
+            registration: 1,
+            epochs: vec![KeyEpoch { number: 1, used_from: 0 }, KeyEpoch { number: 3, used_from: 900 }],
+        },
+        client_registration: ClientRegistration::Listed,
+        clients: vec![ListedClient {
+            client_id: "copilot-studio".into(),
+            name: "Copilot Studio".into(),
+            redirect_uris: ["https://global.consent.azure-apim.net/redirect/graph".to_owned()].into(),
+        }],
+        allowed_redirects: vec!["cursor://anysphere.cursor-retrieval/oauth/callback".into()],
+        client_metadata_hosts: vec!["client.example".into()],
+        user_consent_scopes: vec!["User.Read".into()],
+        serves_root: true,
+    }
+}
+
+#[test]
+fn an_unsound_authorization_server_is_refused_with_the_field_named_and_a_sound_one_is_not() {
+    let check = |change: fn(&mut AuthorizationServerConfiguration)| {
+        let mut changed = configuration();
+        change(changed.authorization_server.insert(authorization_server()));
+        changed.validate().map_err(|error| error.to_string())
+    };
+    check(|_| {}).unwrap();
+    check(|server| server.session_store = SessionStore::Memory {}).unwrap();
+    type Change = fn(&mut AuthorizationServerConfiguration);
+    let url = |server: &mut AuthorizationServerConfiguration, url: &str| {
+        let SessionStore::Valkey(valkey) = &mut server.session_store else { panic!() };
+        valkey.url = url.into();
+    };
+    for bad in
+        ["redis://sessions.example", "rediss://user:word@sessions.example", "rediss://sessions.example/a", "rediss://"]
+    {
+        let mut changed = configuration();
+        url(changed.authorization_server.insert(authorization_server()), bad);
+        let error = changed.validate().unwrap_err().to_string();
+        assert!(error.starts_with("authorizationServer.sessionStore.valkey.url: "), "{error}");
+    }
+    let cases: [(&str, Change); 13] = [
+        ("sessionStore.valkey.keyPrefix", |server| {
+            let SessionStore::Valkey(valkey) = &mut server.session_store else { panic!() };
+            valkey.key_prefix.clear();
+        }),
+        ("keys", |server| server.keys.epochs.clear()),
+        ("keys", |server| server.keys.registration = 2),
+        ("keys", |server| server.keys.epochs.reverse()),
+        ("keys", |server| server.keys.epochs[1].number = 1),
+        ("clients", |server| server.clients.clear()),
+        ("clients.clientId", |server| server.clients[0].client_id = "Copilot Studio".into()),
+        ("clients.clientId", |server| server.clients.push(server.clients[0].clone())),
+        ("clients.redirectUris", |server| server.clients[0].redirect_uris.clear()),
+        ("clients.redirectUris", |server| server.clients[0].redirect_uris = ["http://evil.example/".to_owned()].into()),
+        ("allowedRedirects", |server| server.allowed_redirects.push("javascript:/alert(1)".into())),
+        ("clientMetadataHosts", |server| server.client_metadata_hosts.push("https://client.example".into())),
+        ("userConsentScopes", |server| server.user_consent_scopes.push("Mail.Read".into())),
+    ];
+    for (field, change) in cases {
+        let error = check(change).expect_err(field);
+        assert!(error.starts_with(&format!("authorizationServer.{field}: ")), "{error} should name {field}");
+    }
+    let mut inside = ServerConfiguration { public_url: None, ..configuration() };
+    inside.authorization_server = Some(authorization_server());
+    assert!(inside.validate().unwrap_err().to_string().starts_with("authorizationServer: needs publicUrl"));
+}
+
+#[test]
+fn a_redirect_uri_is_https_this_machine_or_a_programs_own_scheme_and_has_no_fragment() {
+    for uri in [
+        "https://client.example/callback?from=mcp",
+        "https://client.example:8443",
+        "http://127.0.0.1:33418/",
+        "http://localhost/callback",
+        "http://[::1]:1/",
+        "cursor://anysphere.cursor-retrieval/oauth/callback",
+        "com.example.app:/callback",
+    ] {
+        assert!(is_redirect_uri(uri), "{uri}");
+    }
+    for uri in [
+        "",
+        "http://client.example/",
+        "http://localhost.evil.example/",
+        "https://client.example/#fragment",
+        "https://user@client.example/",
+        "https://client.example/a b",
+        "javascript:/alert(1)",
+        "data:/text",
+        "file:///etc/passwd",
+        "HTTPS://client.example/",
+        "https:/client.example",
+        "app:callback",
+    ] {
+        assert!(!is_redirect_uri(uri), "{uri}");
+    }
+}

@@ -6,7 +6,7 @@ mod requested_hash;
 mod turns;
 
 pub(crate) use progress::{Progress, progress};
-pub(crate) use requested_hash::{RequestedHash, requested_hash};
+pub(crate) use requested_hash::{ReadOnce, RequestedHash, requested_hash};
 pub(crate) use turns::{Member, Next, Turns, Waits, turn};
 
 use crate::objects::{names::ROLL_OUT, views::ChildView};

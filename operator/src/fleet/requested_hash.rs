@@ -11,8 +11,6 @@ use mcp_entra_crds::{McpServer, McpServerSpec};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::objects::trust_bundle::Trust;
-
 /// The way in which the hash is made. Raise it when an unchanged McpServer gets another hash, as after a schema default
 /// has changed: hashes of two versions say nothing about each other.
 const VERSION: &str = "v1-";
@@ -42,13 +40,28 @@ impl RequestedHash {
     }
 }
 
+/// The content of other objects that pods read at their start, as far as the author asks for it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReadOnce {
+    /// Certificates of the trust bundle.
+    pub(crate) certificates: Option<String>,
+    /// Certificates of the session store's CA.
+    pub(crate) store_certificates: Option<String>,
+    /// Numbers of the key epochs of an authorization server: annotations ask for new ones.
+    pub(crate) epochs: Option<Vec<u32>>,
+}
+
 /// Hashes what the author asks of the pods, as canonical JSON: the keys of a [`Map`] are sorted.
 ///
 /// # Errors
 /// If the spec cannot be written as JSON, which no spec refuses.
-pub(crate) fn requested_hash(spec: &McpServerSpec, trust: Option<&Trust>) -> Result<RequestedHash, serde_json::Error> {
-    let certificates = trust.map(|trust| trust.certificates.as_str());
-    let asked = json!({"spec": of_the_pods(spec)?, "certificates": certificates});
+pub(crate) fn requested_hash(spec: &McpServerSpec, read: &ReadOnce) -> Result<RequestedHash, serde_json::Error> {
+    let mut asked = json!({"spec": of_the_pods(spec)?, "certificates": read.certificates});
+    // Members that all servers had would change the hash of each.
+    if let (Some(epochs), Some(asked)) = (&read.epochs, asked.as_object_mut()) {
+        asked.insert("epochs".to_owned(), json!(epochs));
+        asked.insert("storeCertificates".to_owned(), json!(read.store_certificates));
+    }
     let mut digits = hex::encode(Sha256::digest(asked.to_string()));
     digits.truncate(16);
     Ok(RequestedHash(format!("{VERSION}{digits}")))
@@ -156,7 +169,7 @@ mod tests {
     }
 
     fn hash(spec: &Value) -> RequestedHash {
-        requested_hash(&read(spec), None).unwrap()
+        requested_hash(&read(spec), &ReadOnce::default()).unwrap()
     }
 
     fn patched(patch: Value) -> Value {
@@ -206,10 +219,16 @@ mod tests {
         ] {
             assert_eq!(hash(&patched(other.clone())), hash(&mk_written()), "{other}");
         }
-        let trust =
-            |certificates: &str| Trust { config_map: "a".into(), key: "b".into(), certificates: certificates.into() };
-        let with = |trust: &Trust| requested_hash(&mk_server().spec, Some(trust)).unwrap();
+        let with = |read: &ReadOnce| requested_hash(&mk_server().spec, read).unwrap();
+        let trust = |certificates: &str| ReadOnce { certificates: Some(certificates.into()), ..ReadOnce::default() };
         assert_ne!(with(&trust("one")), with(&trust("other")));
+        let sign_in = |epochs: &[u32], store: &str| ReadOnce {
+            epochs: Some(epochs.to_vec()),
+            store_certificates: Some(store.into()),
+            ..ReadOnce::default()
+        };
+        assert_ne!(with(&sign_in(&[1], "one")), with(&sign_in(&[1, 2], "one")));
+        assert_ne!(with(&sign_in(&[1], "one")), with(&sign_in(&[1], "other")));
     }
 
     #[test]

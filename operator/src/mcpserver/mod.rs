@@ -7,6 +7,7 @@ mod conclude;
 pub(crate) mod context;
 mod execute;
 pub(crate) mod immutable_config_maps;
+pub(crate) mod keys;
 mod observe;
 mod outcome;
 pub(crate) mod pass_memory;

@@ -91,6 +91,14 @@ impl Outcome {
         self.validated.as_ref()?.as_ref().ok()
     }
 
+    /// Notes the server's standing, on which its configuration depends.
+    pub(crate) fn stand(&mut self, standing: Standing) {
+        if let (Some(Ok(validated)), Standing::Held(held)) = (&mut self.validated, &standing) {
+            validated.hold(held);
+        }
+        self.standing = standing;
+    }
+
     /// The refusal of the spec, if it is refused.
     pub(crate) fn refusal(&self) -> Option<&Refusal> {
         self.validated.as_ref()?.as_ref().err()

@@ -9,7 +9,11 @@ use std::{
 use mcp_entra_crds::McpServerStatus;
 use sha2::{Digest, Sha256};
 
-use crate::{mcpserver::immutable_config_maps::Frozen, objects::child::ChildKind, runtime::by_uid::ByUid};
+use crate::{
+    mcpserver::{immutable_config_maps::Frozen, keys::seen::KnownEpochs},
+    objects::child::ChildKind,
+    runtime::by_uid::ByUid,
+};
 
 /// The memory that the last pass over one McpServer left.
 #[derive(Debug, Default)]
@@ -22,6 +26,10 @@ pub(crate) struct ServerMemory {
     pub(crate) deleted: HashMap<ChildKind, String>,
     /// The trust bundle that was read last.
     pub(crate) trust_bundle: Option<ReadTrustBundle>,
+    /// The CA certificates of the session store that were read last.
+    pub(crate) store_ca: Option<ReadTrustBundle>,
+    /// The key epochs whose ConfigMaps were read.
+    pub(crate) epochs: KnownEpochs,
     /// The status that was written last, until the watch has shown it.
     pub(crate) written: Option<Box<WrittenStatus>>,
     /// The time of that write.
@@ -81,7 +89,7 @@ impl Settled {
     }
 }
 
-/// A trust bundle that was read.
+/// A ConfigMap with CA certificates that was read.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadTrustBundle {
     pub(crate) uid: String,

@@ -10,17 +10,19 @@ use crate::{
     conditions::events,
     mcpserver::{
         apply::Applier,
+        build::configuration_hash,
         claim::claim,
         conclude::{Conclusion, NextPass, conclude, next},
         context::Context,
         execute::execute,
+        keys::write::KeyWriter,
         observe::{Subject, compile},
         outcome::{Outcome, Stopped},
         pass_memory::ServerMemory,
         plan::plan,
         poll::poll,
         resolve,
-        resolved::SeenChildren,
+        resolved::{Resolved, SeenChildren},
         status::{debounce::MOMENT, facts::Facts, observed_children::ObservedChildren, write},
         take_away::{Taken, hide, take_away},
         validate::{refusal::Refusal, validate},
@@ -28,13 +30,14 @@ use crate::{
     objects::{
         child::{Child, ChildKind},
         owner::Owner,
+        views::PodView,
     },
     policy::{compile::Compiled, written_policies::ProgrammedPolicy},
     runtime::{
         errors::{Error, SOON},
         pass_limits::Place,
     },
-    watch::stores::WatchedServer,
+    watch::stores::{WatchedServer, World},
 };
 
 /// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch.
@@ -107,7 +110,8 @@ async fn bring_about(
         hide(applier, world).await.map_err(|error| outcome.stopped(error))?;
     }
     let claimed = claim(server, context, &validated, &taken.standing, &mut applier.memory.undecided).await;
-    outcome.standing = claimed.map_err(|error| outcome.stopped(error))?;
+    let standing = claimed.map_err(|error| outcome.stopped(error))?;
+    outcome.stand(standing);
     if taken.standing.lost().is_none() && outcome.standing.lost().is_some() {
         hide(applier, world).await.map_err(|error| outcome.stopped(error))?;
     }
@@ -118,10 +122,48 @@ async fn bring_about(
     if server.spec.suspend {
         return outcome.done(taken.hidden);
     }
+    let made = make_keys(applier, world, &outcome, &resolved).await;
+    made.map_err(|error| outcome.stopped(error))?;
     let holder = outcome.accepted().zip(outcome.standing.held());
     let missing = |children: &[Child]| world.missing(children.iter().map(Child::kind));
     let plan = plan(holder, outcome.mounted, missing);
-    execute(applier, context, &in_force, plan, outcome).await?.done(taken.hidden)
+    let mut outcome = execute(applier, context, &in_force, plan, outcome).await?;
+    let pruned = prune_keys(applier, world, &outcome, &resolved).await;
+    pruned.map_err(|error| outcome.stopped(error))?;
+    outcome.done(taken.hidden)
+}
+
+/// Makes the keys of the authorization server that pods are to use, before any pod asks for them.
+async fn make_keys(
+    applier: &mut Applier<'_>,
+    world: &World,
+    outcome: &Outcome,
+    resolved: &Resolved,
+) -> Result<(), Error> {
+    let accepted = outcome.accepted().filter(|_| outcome.standing.held().is_some());
+    if accepted.is_none_or(|accepted| accepted.sign_in.is_none()) {
+        return Ok(());
+    }
+    let (client, owner) = (applier.client, applier.owner);
+    let is_waiting = world.pods_of(owner).iter().any(|pod| !pod.is_ready());
+    KeyWriter { client, owner, known: &mut applier.memory.epochs }.make(&resolved.keys, is_waiting).await
+}
+
+/// Ends the key epochs that no pod is to use, once no pod does.
+async fn prune_keys(
+    applier: &mut Applier<'_>,
+    world: &World,
+    outcome: &Outcome,
+    resolved: &Resolved,
+) -> Result<(), Error> {
+    let Some(accepted) = outcome.accepted().filter(|accepted| accepted.sign_in.is_some()) else { return Ok(()) };
+    let configuration = configuration_hash(accepted);
+    let (client, owner) = (applier.client, applier.owner);
+    let uses = |pod: &PodView| pod.configuration_hash.as_deref() != Some(&configuration);
+    if outcome.standing.held().is_none() || world.pods_of(owner).iter().any(|pod| uses(pod)) {
+        return Ok(());
+    }
+    KeyWriter { client, owner, known: &mut applier.memory.epochs }.prune(&resolved.keys.pruned).await
 }
 
 /// Notes for the mappings what the server's policy holds. Nothing is known of one whose write failed.

@@ -4,12 +4,19 @@
 //! A start needs none of them. A child or claim that no watch shows is created, in a way that changes nothing where there
 //! is one of its name. Only then is that one read, and, where it is somebody else's, all other names.
 
-use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, ServiceAccount},
+    jiff::Timestamp,
+};
 use kube::{Api, Client, api::DynamicObject, runtime::reflector::ObjectRef};
-use mcp_entra_crds::{GatewayReference, McpServer, TrustBundle};
+use mcp_entra_crds::{AuthorizationServer, GatewayReference, McpServer};
 
 use crate::{
     mcpserver::{
+        keys::{
+            epochs::{Decision, Requests, decide},
+            seen,
+        },
         pass_memory::{ReadTrustBundle, ServerMemory},
         resolved::{NamedGateway, Resolved, ResolvedAccount, ResolvedTrustBundle, SeenChildren},
     },
@@ -79,7 +86,16 @@ pub(crate) async fn references(
 ) -> Result<Resolved, Error> {
     Ok(Resolved {
         pods_uid: pods_uid(client, world, owner).await?,
-        trust_bundle: trust_bundle(client, world, server, owner, memory).await?,
+        trust_bundle: {
+            let bundle = server.spec.entra.trust_bundle.as_ref().map(|bundle| (&*bundle.name, &*bundle.key));
+            certificates((client, world), owner, bundle, &mut memory.trust_bundle).await?
+        },
+        store_ca: {
+            let bundle = server.spec.authorization_server.as_ref().and_then(AuthorizationServer::store_ca);
+            let bundle = bundle.map(|bundle| (&*bundle.name, bundle.key()));
+            certificates((client, world), owner, bundle, &mut memory.store_ca).await?
+        },
+        keys: keys(client, world, server, owner, memory).await?,
         account: account(client, server, owner).await?,
         gateways: gateways(world, server, owner),
     })
@@ -143,24 +159,35 @@ async fn account(client: &Client, server: &McpServer, owner: &Owner) -> Result<R
     Ok(ResolvedAccount::of(account.as_ref().map(|account| &account.metadata), owner))
 }
 
-/// Reads the trust bundle, if it has changed since it was read last.
-async fn trust_bundle(
+/// The key epochs of the server's authorization server, if it is to have one.
+async fn keys(
     client: &Client,
     world: &World,
     server: &McpServer,
     owner: &Owner,
     memory: &mut ServerMemory,
+) -> Result<Decision, Error> {
+    if server.spec.authorization_server.is_none() {
+        return Ok(Decision::default());
+    }
+    let (seen, taken) = seen::epochs(client, world, owner, &mut memory.epochs).await?;
+    Ok(decide(&Requests::of(&server.metadata), seen, taken, Timestamp::now().as_second()))
+}
+
+/// Reads CA certificates by the name and the key of their ConfigMap, if it has changed since it was read last.
+async fn certificates(
+    (client, world): (&Client, &World),
+    owner: &Owner,
+    bundle: Option<(&str, &str)>,
+    last: &mut Option<ReadTrustBundle>,
 ) -> Result<ResolvedTrustBundle, Error> {
-    let Some(TrustBundle { name, key }) = &server.spec.entra.trust_bundle else {
-        return Ok(ResolvedTrustBundle::Unset);
-    };
+    let Some((name, key)) = bundle else { return Ok(ResolvedTrustBundle::Unset) };
     let Some(watched) = world.children.config_map(&owner.namespace, name) else {
         return Ok(ResolvedTrustBundle::NoConfigMap);
     };
-    let known = memory
-        .trust_bundle
+    let known = last
         .take()
-        .filter(|known| *watched.uid == *known.uid && *watched.version == *known.resource_version && known.key == *key);
+        .filter(|known| *watched.uid == *known.uid && *watched.version == *known.resource_version && known.key == key);
     let read = match known {
         Some(known) => known,
         None => {
@@ -172,7 +199,7 @@ async fn trust_bundle(
             ReadTrustBundle {
                 uid: config_map.metadata.uid.unwrap_or_default(),
                 resource_version: config_map.metadata.resource_version.unwrap_or_default(),
-                key: key.clone(),
+                key: key.to_owned(),
                 certificates: config_map.data.unwrap_or_default().remove(key),
             }
         }
@@ -181,6 +208,6 @@ async fn trust_bundle(
         Some(certificates) => ResolvedTrustBundle::Content(certificates.clone()),
         None => ResolvedTrustBundle::NoKey,
     };
-    memory.trust_bundle = Some(read);
+    *last = Some(read);
     Ok(resolved)
 }

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mcp_entra_crds::GatewayReference;
 
 use crate::{
+    mcpserver::keys::epochs::Decision,
     objects::{
         child::ChildKind,
         observed_child::Seen,
@@ -20,13 +21,17 @@ pub(crate) struct Resolved {
     /// The server uid that the live Deployment's pods carry; absent if there is no Deployment, or it notes none.
     pub(crate) pods_uid: Option<String>,
     pub(crate) trust_bundle: ResolvedTrustBundle,
+    /// The CA certificates of the session store.
+    pub(crate) store_ca: ResolvedTrustBundle,
+    /// The key epochs of the authorization server, if the spec asks for one.
+    pub(crate) keys: Decision,
     /// The ServiceAccount that `spec.entra.federation` names.
     pub(crate) account: ResolvedAccount,
     /// The Gateways that `spec.exposure` names; absent where nobody can see Gateways.
     pub(crate) gateways: Option<Vec<NamedGateway>>,
 }
 
-/// The object that `spec.entra.trustBundle` refers to.
+/// A ConfigMap with CA certificates that the spec refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ResolvedTrustBundle {
     /// The spec names none.

@@ -26,6 +26,8 @@ pub(crate) const TEMPLATE_HASH: &str = "mcp-entra.dev/template-hash";
 pub(crate) const REQUESTED_HASH: &str = "mcp-entra.dev/requested-hash";
 /// The annotation of a Deployment that says who wanted its newest roll-out.
 pub(crate) const ROLL_OUT: &str = "mcp-entra.dev/roll-out";
+/// The strategy of a Deployment that ends its old pods before it starts new ones.
+pub(crate) const RECREATE: &str = "Recreate";
 /// The annotation of the pod template whose change restarts the pods.
 pub(crate) const CONFIGURATION_HASH: &str = "mcp-entra.dev/configuration-hash";
 /// The annotation of pods with the uid of the McpServer that they belong to: labels name its predecessors, too. The
@@ -38,6 +40,17 @@ pub(crate) const POLICY_REVISION: &str = "mcp-entra.dev/policy-revision";
 pub(crate) const ALLOW_SERVER: &str = "mcp-entra.dev/allow-server";
 /// The annotation of a ServiceAccount from which azure-workload-identity takes the client id.
 pub(crate) const CLIENT_ID: &str = "azure.workload.identity/client-id";
+
+/// The annotation of an McpServer whose every new value asks for a new key epoch of its authorization server. The one
+/// before stays accepted.
+pub(crate) const ROTATE_KEYS: &str = "mcp-entra.dev/rotate-keys";
+/// The annotation of an McpServer whose every new value says that its keys are known to others: a new epoch is used at
+/// once, and nothing that was made with one before is accepted.
+pub(crate) const COMPROMISED_KEYS: &str = "mcp-entra.dev/compromised-keys";
+/// The annotation of an McpServer with a time, RFC 3339: sessions of its authorization server that began before have ended.
+pub(crate) const REVOKE_SESSIONS_BEFORE: &str = "mcp-entra.dev/revoke-sessions-before";
+/// The annotations of McpServers that are read.
+pub(crate) const REQUESTS: [&str; 3] = [ROTATE_KEYS, COMPROMISED_KEYS, REVOKE_SESSIONS_BEFORE];
 
 /// The name of the volume with the configuration.
 pub(crate) const CONFIGURATION_VOLUME: &str = "config";

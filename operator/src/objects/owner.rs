@@ -52,6 +52,11 @@ impl Owner {
         }
     }
 
+    /// The start of the uid, which tells the server from namesakes in names that have room for no more.
+    pub(crate) fn short_uid(&self) -> String {
+        self.uid.chars().take(8).collect()
+    }
+
     /// The metadata that a child is applied with.
     pub(crate) fn child_metadata(&self, child: ChildKind) -> ObjectMeta {
         ObjectMeta {

@@ -11,7 +11,7 @@ use crate::objects::{
     child::ChildKind,
     full_name::{FullName, Kept},
     names::{
-        ADOPT, CONFIGURATION_HASH, CONFIGURATION_VOLUME, EXPOSES, INSTANCE, POLICY_REVISION, POLICY_VOLUME,
+        ADOPT, CONFIGURATION_HASH, CONFIGURATION_VOLUME, EXPOSES, INSTANCE, POLICY_REVISION, POLICY_VOLUME, RECREATE,
         REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH,
     },
     owner::{Controller, has_labels_of_child},
@@ -45,6 +45,8 @@ pub(crate) struct ChildView {
     pub(crate) replicas: Option<i32>,
     /// True for a Deployment that somebody has paused.
     pub(crate) paused: bool,
+    /// True for a Deployment that ends its old pods before it starts new ones.
+    pub(crate) recreates: bool,
     /// Names of the ConfigMaps that a Deployment's pods are to mount.
     mounts: Box<[(ChildKind, Box<str>)]>,
     status: Option<Box<ChildStatusView>>,
@@ -79,11 +81,12 @@ impl From<PartialObjectMeta<WatchedChild>> for ChildView {
 impl From<WatchedChild> for ChildView {
     fn from(WatchedChild { metadata, spec, status }: WatchedChild) -> Self {
         let status = status.filter(|status| **status != ChildStatusView::default());
-        let WatchedSpec { replicas, paused, template } = spec.unwrap_or_default();
+        let WatchedSpec { replicas, paused, strategy, template } = spec.unwrap_or_default();
+        let recreates = strategy.is_some_and(|strategy| strategy.type_ == RECREATE);
         let pod = template.unwrap_or_default().spec;
         let mounts = VOLUMES.into_iter().filter_map(|(kind, volume)| Some((kind, boxed(pod.config_map(volume)?))));
         let (mounts, paused) = (mounts.collect(), paused.unwrap_or_default());
-        Self { replicas, paused, mounts, status, ..Self::from(&metadata) }
+        Self { replicas, paused, recreates, mounts, status, ..Self::from(&metadata) }
     }
 }
 

@@ -35,7 +35,17 @@ pub(crate) struct WatchedSpec {
     #[serde(deserialize_with = "readable")]
     pub(crate) paused: Option<bool>,
     #[serde(deserialize_with = "readable")]
+    pub(crate) strategy: Option<WatchedStrategy>,
+    #[serde(deserialize_with = "readable")]
     pub(crate) template: Option<WatchedTemplate>,
+}
+
+/// The part of a Deployment's strategy that is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WatchedStrategy {
+    #[serde(rename = "type")]
+    pub(crate) type_: String,
 }
 
 /// The part of a pod template that is read.

@@ -49,6 +49,9 @@ pub(crate) enum Error {
     /// The API server holds another object than was applied.
     #[error("{object} does not stay as applied: an admission webhook or policy of this cluster changes it: {drift}")]
     Overridden { object: String, drift: Drift },
+    /// The operating system gives no random numbers.
+    #[error("the operating system gives no random numbers, so no key can be made; it is tried again")]
+    NoRandomness,
     /// A document could not be written.
     #[error("a document could not be serialised: {0}")]
     Json(#[from] serde_json::Error),

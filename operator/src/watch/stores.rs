@@ -32,9 +32,10 @@ use crate::{
     MANAGER,
     objects::{
         child::ChildKind,
-        names::{MANAGED_BY, SERVER_UID},
+        names::{MANAGED_BY, REQUESTS, SERVER_UID},
         observed_child::Seen,
         owner::Owner,
+        untrusted_text::bounded,
         views::{ChildView, Labelled, PodView},
         watched::{WatchedChild, WatchedPod},
     },
@@ -50,6 +51,9 @@ use crate::{
 
 /// The time for which the kinds of others are waited for at the start.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Characters that are kept of an annotation.
+const LONGEST_REQUEST: usize = 256;
 
 /// An McpServer as watched: one that cannot be read must not stop the others.
 pub(crate) type WatchedServer = DeserializeGuard<McpServer>;
@@ -313,8 +317,9 @@ where
     let touched = events(reader.clone())
         .modify(|object: &mut K| {
             object.managed_fields_mut().clear();
-            // They can be large, and nothing reads those of these kinds.
-            object.annotations_mut().clear();
+            // They can be large, and nothing reads others.
+            object.annotations_mut().retain(|name, _| REQUESTS.contains(&name.as_str()));
+            object.annotations_mut().values_mut().for_each(|value| *value = bounded(value, LONGEST_REQUEST));
         })
         .reflect(writer)
         .touched_objects()

@@ -7,7 +7,7 @@ use kube::{
     Resource, ResourceExt,
     runtime::reflector::{ObjectRef, Store},
 };
-use mcp_entra_crds::{McpRoleMapping, McpServer};
+use mcp_entra_crds::{AuthorizationServer, McpRoleMapping, McpServer};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -15,6 +15,7 @@ use crate::{
     objects::{
         child::ChildKind,
         config_map_edition::Edition,
+        owner::Controller,
         views::{ChildView, Labelled},
     },
     watch::{
@@ -96,7 +97,7 @@ pub(crate) fn references<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> V
     objects.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
 }
 
-/// The servers to which a ConfigMap matters: by the name of a child, or as their trust bundle.
+/// The servers to which a ConfigMap matters: by the name of a child, by its owner, or as CA certificates.
 pub(crate) fn servers_of_config_map(
     servers: &Store<WatchedServer>,
     config_map: &ChildView,
@@ -108,10 +109,14 @@ pub(crate) fn servers_of_config_map(
                 && server.0.as_ref().is_ok_and(|server| {
                     let own = server.name_any();
                     let trust_bundle = server.spec.entra.trust_bundle.as_ref();
+                    let store_ca = server.spec.authorization_server.as_ref().and_then(AuthorizationServer::store_ca);
+                    let controller = config_map.controller.as_ref().and_then(Controller::server);
                     [ChildKind::Policy, ChildKind::Configuration]
                         .iter()
                         .any(|kind| Edition::of(*kind, &own, name).is_some())
                         || trust_bundle.is_some_and(|bundle| bundle.name == name)
+                        || store_ca.is_some_and(|bundle| bundle.name == name)
+                        || controller == Some(own.as_str())
                 })
         })
         .iter()

@@ -3,6 +3,7 @@
 #![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
 
 mod audiences;
+mod authorization_servers;
 mod examples;
 mod mappings;
 mod pods;

@@ -225,12 +225,14 @@ impl Applier<'_> {
     /// they are told of no change any more.
     pub(crate) async fn mount_policy(&self, deployment: &ChildView, policy: &str) -> Result<(), Error> {
         let volume = json!({"name": POLICY_VOLUME, "configMap": {"name": policy}});
+        // Where all old pods are ended first anyhow, the API server takes no numbers.
+        let strategy = match deployment.recreates {
+            true => json!({}),
+            false => json!({"rollingUpdate": {"maxUnavailable": MOVING}}),
+        };
         let patch = json!({
             "metadata": {"uid": deployment.uid, "annotations": {ROLL_OUT: RollOut::Requested.as_str()}},
-            "spec": {
-                "strategy": {"rollingUpdate": {"maxUnavailable": MOVING}},
-                "template": {"spec": {"volumes": [volume]}},
-            },
+            "spec": {"strategy": strategy, "template": {"spec": {"volumes": [volume]}}},
         });
         let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let api = ChildKind::Deployment.api(self.client, &self.owner.namespace);

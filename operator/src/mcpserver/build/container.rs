@@ -11,7 +11,9 @@ use mcp_entra_policy::{CONFIGURATION_KEY, POLICY_KEY};
 
 use super::{
     resources,
-    volumes::{CONFIGURATION_FOLDER, POLICY_FOLDER, TRUST_FOLDER, projects_token, token_path, volumes},
+    volumes::{
+        CONFIGURATION_FOLDER, POLICY_FOLDER, TRUST_FOLDER, projects_token, sign_in_variables, token_path, volumes,
+    },
 };
 use crate::{mcpserver::validate::Validated, objects::config_map_edition::Mounted};
 
@@ -106,7 +108,8 @@ fn environment(server: &Validated) -> Vec<EnvVar> {
         |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() };
     let own = projects_token(server).then(|| variable("AZURE_FEDERATED_TOKEN_FILE", &token_path()));
     let given = server.workload.template.env.iter().map(|given| variable(&given.name, &given.value));
-    own.into_iter().chain(given).collect()
+    let sign_in = server.sign_in.as_ref().map(sign_in_variables).unwrap_or_default();
+    own.into_iter().chain(sign_in).chain(given).collect()
 }
 
 fn probe(path: &str) -> Probe {

@@ -10,11 +10,11 @@ use k8s_openapi::{
 use super::pod_template::{pod_template, template_hash};
 use crate::{
     fleet::RollOut,
-    mcpserver::validate::{Validated, workload::Scale},
+    mcpserver::validate::{Validated, authorization_server::SignIn, workload::Scale},
     objects::{
         child::ChildKind,
         config_map_edition::Mounted,
-        names::{REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH},
+        names::{RECREATE, REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH},
     },
 };
 
@@ -38,20 +38,29 @@ pub(super) fn deployment(server: &Validated, mounted: Mounted) -> Deployment {
                 Scale::Auto(_) | Scale::External => None,
             },
             selector: LabelSelector { match_labels: Some(server.owner.selector()), match_expressions: None },
-            strategy: Some(DeploymentStrategy {
-                type_: Some("RollingUpdate".to_owned()),
-                rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::Int(1)),
-                    max_unavailable: Some(match mounted.is_moving {
-                        true => IntOrString::String(MOVING.to_owned()),
-                        false => IntOrString::Int(0),
-                    }),
-                }),
-            }),
+            strategy: Some(strategy(server, mounted)),
             progress_deadline_seconds: Some(server.roll_out_deadline_seconds),
             template: pod_template(server, mounted),
             ..DeploymentSpec::default()
         }),
         status: None,
+    }
+}
+
+/// The way in which pods are replaced. Of pods that remember sessions there is never a second one, which would know of
+/// none.
+fn strategy(server: &Validated, mounted: Mounted) -> DeploymentStrategy {
+    if server.sign_in.as_ref().is_some_and(SignIn::is_in_memory) {
+        return DeploymentStrategy { type_: Some(RECREATE.to_owned()), rolling_update: None };
+    }
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_surge: Some(IntOrString::Int(1)),
+            max_unavailable: Some(match mounted.is_moving {
+                true => IntOrString::String(MOVING.to_owned()),
+                false => IntOrString::Int(0),
+            }),
+        }),
     }
 }

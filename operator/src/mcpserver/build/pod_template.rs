@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{container::container, volumes::volumes};
 use crate::{
-    mcpserver::validate::Validated,
+    mcpserver::validate::{Validated, authorization_server::SignIn},
     objects::{
         child::{ChildKind, json_of},
         config_map_edition::Mounted,
@@ -51,6 +51,10 @@ pub(crate) fn configuration_hash(server: &Validated) -> String {
     if let Some(trust) = &server.trust {
         hash.update([0]);
         hash.update(&trust.certificates);
+    }
+    if let Some(ca) = server.sign_in.as_ref().and_then(SignIn::store_ca) {
+        hash.update([1]);
+        hash.update(&ca.certificates);
     }
     if server.workload.injection == Injection::Webhook {
         // Webhooks look at the ServiceAccount when a pod is created, and not again.

@@ -1,18 +1,26 @@
-//! The volumes of the pods: the configuration, the policy, the trust bundle, and the projected service account token that is
-//! the server's only credential to Entra.
+//! The volumes of the pods: the configuration, the policy, the trust bundle, the keys and the session store's password and
+//! CA of an authorization server, and the projected service account token that is the server's only credential to Entra.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, KeyToPath, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeProjection,
+    ConfigMapVolumeSource, EnvVar, KeyToPath, ProjectedVolumeSource, SecretProjection, SecretVolumeSource,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
-use mcp_entra_crds::Injection;
+use mcp_entra_crds::{Injection, PasswordSecretReference};
 use mcp_entra_policy::{CONFIGURATION_KEY, POLICY_KEY};
 
 use crate::{
-    mcpserver::validate::Validated,
+    mcpserver::{
+        keys::{names::name, objects::SECRET_KEY},
+        validate::{
+            Validated,
+            authorization_server::{SignIn, Store},
+        },
+    },
     objects::{
         child::ChildKind,
         config_map_edition::Mounted,
         names::{CONFIGURATION_VOLUME, POLICY_VOLUME},
+        owner::Owner,
         trust_bundle::Trust,
     },
 };
@@ -20,6 +28,11 @@ use crate::{
 pub(super) const CONFIGURATION_FOLDER: &str = "/etc/mcp-entra/config";
 pub(super) const POLICY_FOLDER: &str = "/etc/mcp-entra/policy";
 pub(super) const TRUST_FOLDER: &str = "/etc/mcp-entra/trust";
+/// A file for each key epoch, named by its number.
+const KEYS_FOLDER: &str = "/etc/mcp-entra/oauth";
+const PASSWORD_FOLDER: &str = "/etc/mcp-entra/session-store";
+const PASSWORD_FILE: &str = "password";
+const STORE_CA_FOLDER: &str = "/etc/mcp-entra/session-store-ca";
 const TOKEN_FOLDER: &str = "/var/run/secrets/mcp-entra";
 const TOKEN_FILE: &str = "azure-identity-token";
 
@@ -47,9 +60,62 @@ pub(super) fn volumes(server: &Validated, mounted: Mounted) -> Vec<(&'static str
     if projects_token(server) {
         volumes.push((TOKEN_FOLDER, projected_token(server)));
     }
-    let trust = |trust: &Trust| config_map("trust", trust.config_map.clone(), &trust.key, TRUST_FOLDER);
-    volumes.extend(server.trust.as_ref().map(trust));
+    let certificates =
+        |volume: &str, trust: &Trust, folder| config_map(volume, trust.config_map.clone(), &trust.key, folder);
+    volumes.extend(server.trust.as_ref().map(|trust| certificates("trust", trust, TRUST_FOLDER)));
+    let Some(sign_in) = &server.sign_in else { return volumes };
+    volumes.push((KEYS_FOLDER, keys(&server.owner, &sign_in.epochs)));
+    if let Store::Valkey { password: reference, .. } = &sign_in.store {
+        volumes.push((PASSWORD_FOLDER, password(reference)));
+    }
+    volumes.extend(sign_in.store_ca().map(|ca| certificates("session-store-ca", ca, STORE_CA_FOLDER)));
     volumes
+}
+
+/// The volume with the keys of an authorization server. Each Secret is its own source, so that one volume shows them all.
+fn keys(owner: &Owner, epochs: &[u32]) -> Volume {
+    let source = |number: &u32| VolumeProjection {
+        secret: Some(SecretProjection {
+            name: name(owner, *number),
+            items: Some(vec![KeyToPath { key: SECRET_KEY.to_owned(), path: number.to_string(), mode: None }]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    Volume {
+        name: "oauth".to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(epochs.iter().map(source).collect()),
+            ..ProjectedVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// The volume with the password of the session store.
+fn password(reference: &PasswordSecretReference) -> Volume {
+    let item = KeyToPath { key: reference.key().to_owned(), path: PASSWORD_FILE.to_owned(), mode: None };
+    Volume {
+        name: "session-store".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(reference.name.clone()),
+            items: Some(vec![item]),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// The variables that tell an authorization server where its files are.
+pub(super) fn sign_in_variables(sign_in: &SignIn) -> Vec<EnvVar> {
+    let variable = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
+    let mut variables = vec![variable("MCP_ENTRA_OAUTH_KEYS", KEYS_FOLDER.to_owned())];
+    if matches!(sign_in.store, Store::Valkey { .. }) {
+        variables.push(variable("MCP_ENTRA_SESSION_STORE_PASSWORD", format!("{PASSWORD_FOLDER}/{PASSWORD_FILE}")));
+    }
+    let ca = sign_in.store_ca();
+    variables.extend(ca.map(|ca| variable("MCP_ENTRA_SESSION_STORE_CA", format!("{STORE_CA_FOLDER}/{}", ca.key))));
+    variables
 }
 
 /// Returns true if the operator has the token projected, and not azure-workload-identity's webhook.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mcp_entra_policy::ServerStatus;
+use mcp_entra_policy::{ServerStatus, SessionStoreStatus};
 
 use crate::objects::untrusted_text::{Foreign, value};
 
@@ -28,10 +28,20 @@ pub(crate) struct Report {
     pub(crate) keys_error: Option<Foreign>,
     /// It is compared with the spec, and what the spec does not name is shown nowhere.
     pub(crate) missing_permissions: BTreeSet<String>,
+    /// The session store, where the pod keeps sessions.
+    pub(crate) session_store: Option<SessionStoreReport>,
+}
+
+/// The session store, as a pod finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SessionStoreReport {
+    pub(crate) works: Option<bool>,
+    pub(crate) message: Option<Foreign>,
 }
 
 impl From<ServerStatus> for Report {
-    fn from(ServerStatus { version, policy, federation, keys, graph }: ServerStatus) -> Self {
+    fn from(status: ServerStatus) -> Self {
+        let ServerStatus { version, policy, federation, keys, graph, session_store } = status;
         Self {
             version: value(version, LONGEST_VERSION),
             revision: policy.revision.map(Foreign::from),
@@ -47,6 +57,10 @@ impl From<ServerStatus> for Report {
                 .filter_map(|permission| value(permission, LONGEST_PERMISSION))
                 .take(MOST_PERMISSIONS)
                 .collect(),
+            session_store: session_store.map(|SessionStoreStatus { works, message }| SessionStoreReport {
+                works,
+                message: message.map(Foreign::from),
+            }),
         }
     }
 }

@@ -65,7 +65,8 @@ impl<'a> Facts<'a> {
 
     /// Ready pods that were started with the configuration that there should be.
     pub(crate) fn current_pods(&self) -> Vec<&'a PolledPod> {
-        let configuration = self.outcome.accepted().map(configuration_hash);
+        let settled = self.outcome.accepted().filter(|accepted| accepted.is_settled());
+        let configuration = settled.map(configuration_hash);
         let is_current = |polled: &&PolledPod| {
             configuration.is_none() || polled.pod.configuration_hash.as_deref() == configuration.as_deref()
         };

@@ -12,7 +12,9 @@ pub(crate) mod write;
 use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
-use mcp_entra_crds::{ConditionType, Exposure, FederatedCredential, McpServer, McpServerStatus, Ownership};
+use mcp_entra_crds::{
+    ConditionType, Exposure, FederatedCredential, McpServer, McpServerSpec, McpServerStatus, Ownership,
+};
 
 use crate::{
     conditions::condition::{Reason, Verdict, conditions, with_ready},
@@ -25,7 +27,7 @@ use crate::{
             facts::Facts,
             federation_and_authorization::{authorization, federation},
         },
-        validate::{exposure::leads, public_url, refusal::Refusal},
+        validate::{callback, exposure::leads, public_url, refusal::Refusal},
     },
     objects::{child::ChildKind, owner::Owner, views::ChildView},
     ownership::Standing,
@@ -58,6 +60,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         observed_generation: generation,
         version: version(facts, previous),
         url: public_url(spec.exposure.as_ref().filter(|exposure| is_led_to(facts, exposure))),
+        redirect_uri: redirect_uri(facts),
         replicas: deployment.map_or(0, |status| status.replicas),
         ready_replicas: deployment.map_or(0, |status| status.ready_replicas),
         selector: Some(selector(facts.owner)),
@@ -66,6 +69,15 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         ownership: ownership(facts, previous),
         conditions: conditions(&previous.conditions, verdicts, generation, now),
     }
+}
+
+/// The redirect URI that the app registration must have. It is told before anything is exposed, and not of a spec that is
+/// refused, or whose host somebody else holds.
+fn redirect_uri(facts: &Facts<'_>) -> Option<String> {
+    let McpServerSpec { authorization_server, exposure, .. } = &facts.server.spec;
+    let is_usable = facts.outcome.refusal().is_none() && facts.outcome.standing.lost().is_none();
+    authorization_server.as_ref().filter(|_| is_usable)?;
+    callback(exposure.as_ref())
 }
 
 /// Says whether clients reach the server, or will, by the address of its exposure.

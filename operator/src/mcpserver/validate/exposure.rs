@@ -27,6 +27,8 @@ pub(crate) struct Exposed {
     pub(crate) absent: Vec<String>,
     /// Time for each request, where a route is to name one.
     pub(crate) request_timeout: Option<String>,
+    /// The server is an authorization server, too, and publishes its metadata.
+    pub(crate) signs_in: bool,
 }
 
 /// No limit to the time of a request: answers are streams of events without an end that anybody could know.
@@ -93,7 +95,7 @@ pub(crate) fn validate(
     let all_take_timeouts = gateways.is_some_and(|gateways| gateways.iter().all(|gateway| gateway.takes_timeouts));
     let request_timeout = exposure.request_timeout.clone().or_else(|| all_take_timeouts.then(|| NO_LIMIT.to_owned()));
     let (host, path) = (exposure.host.clone(), exposure.path.clone());
-    Ok(Exposed { host, path, way, issuer, absent, request_timeout })
+    Ok(Exposed { host, path, way, issuer, absent, request_timeout, signs_in: false })
 }
 
 /// Decides whether the operator's configuration allows a host: one of the list, one below a `*.` domain of it, or any
@@ -120,8 +122,7 @@ fn allowed_host(host: &str, allowed: &[String]) -> Result<(), Refusal> {
 /// The Secret that cert-manager keeps the server's certificate in. Cert-manager writes over a Secret of that name, so
 /// that nobody may be able to choose one: the uid is the API server's.
 pub(crate) fn certificate_secret(owner: &Owner) -> String {
-    let uid: String = owner.uid.chars().take(8).collect();
-    format!("{}-{uid}-tls", owner.name)
+    format!("{}-{}-tls", owner.name, owner.short_uid())
 }
 
 /// The part of the spec that leads clients to a child, noted on it. A child with another note is deleted.

@@ -1,8 +1,10 @@
 //! Validating: what the API server's own validation cannot know. What comes out can be built without failing. Pure.
 
+pub(crate) mod authorization_server;
 pub(crate) mod exposure;
 pub(crate) mod refusal;
 mod tools;
+mod trust;
 pub(crate) mod workload;
 
 use mcp_entra_crds::{DEFAULT_PATH, Exposure, McpServer, McpServerSpec, RateLimit};
@@ -13,16 +15,18 @@ use mcp_entra_policy::{
 
 use crate::{
     conditions::condition::Reason,
-    fleet::{RequestedHash, requested_hash},
+    fleet::{ReadOnce, RequestedHash, requested_hash},
     mcpserver::{
-        resolved::{Resolved, ResolvedTrustBundle},
+        resolved::Resolved,
         validate::{
+            authorization_server::SignIn,
             exposure::Exposed,
             refusal::{Refusal, refuse},
             workload::Workload,
         },
     },
     objects::{owner::Owner, trust_bundle::Trust},
+    ownership::Held,
     runtime::options::{Options, matches_any},
 };
 
@@ -36,18 +40,36 @@ pub(crate) struct Validated {
     pub(crate) pods_uid: String,
     /// The server's configuration file.
     pub(crate) configuration: String,
+    /// The same for one that serves the metadata at its host's root, until it is known if it does.
+    root_configuration: Option<String>,
     pub(crate) tenant_id: String,
     pub(crate) client_id: String,
     /// The audience of the projected token.
     pub(crate) audience: &'static str,
     pub(crate) trust: Option<Trust>,
     pub(crate) exposure: Option<Exposed>,
+    /// The authorization server of clients that cannot sign in to Entra, if there is one.
+    pub(crate) sign_in: Option<SignIn>,
     pub(crate) workload: Workload,
     pub(crate) image: String,
     /// Hash of what the author asks of the pods.
     pub(crate) requested_hash: RequestedHash,
     /// Seconds after which a roll-out that makes no progress has failed.
     pub(crate) roll_out_deadline_seconds: i32,
+}
+
+impl Validated {
+    /// Settles the configuration by what the server holds.
+    pub(crate) fn hold(&mut self, held: &Held) {
+        if let Some(configuration) = self.root_configuration.take().filter(|_| held.root) {
+            self.configuration = configuration;
+        }
+    }
+
+    /// Returns true if the configuration depends on nothing that is not known yet.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.root_configuration.is_none()
+    }
 }
 
 /// Decides whether the McpServer can be built.
@@ -60,8 +82,12 @@ pub(crate) fn validate(
     let spec = &server.spec;
     let exposure = spec.exposure.as_ref();
     let gateways = resolved.gateways.as_deref();
-    let exposure = exposure.map(|exposure| exposure::validate(owner, exposure, gateways, options)).transpose()?;
-    let configuration = ServerConfiguration {
+    let mut exposure = exposure.map(|exposure| exposure::validate(owner, exposure, gateways, options)).transpose()?;
+    if let Some(exposed) = &mut exposure {
+        exposed.signs_in = spec.authorization_server.is_some();
+    }
+    let (authorization_server, sign_in) = authorization_server::validate(owner, spec, resolved)?.unzip();
+    let mut configuration = ServerConfiguration {
         server: ServerReference { namespace: owner.namespace.clone(), name: owner.name.clone() },
         public_url: public_url(spec.exposure.as_ref()),
         path: spec.exposure.as_ref().map_or(DEFAULT_PATH, |exposure| &exposure.path).to_owned(),
@@ -86,28 +112,46 @@ pub(crate) fn validate(
         audit: AuditConfiguration { hash_chain: spec.audit.as_ref().is_some_and(|audit| audit.hash_chain) },
         trusted_proxies: options.trusted_proxies.clone(),
         allowed_origins: spec.exposure.as_ref().map(|exposure| exposure.allowed_origins.clone()).unwrap_or_default(),
-        authorization_server: None,
+        authorization_server,
     };
-    let trust = trust(spec, &resolved.trust_bundle, options)?;
+    let trust = trust::trust_bundle(spec, &resolved.trust_bundle, options)?;
     let workload = workload::validate(owner, spec, &configuration, &resolved.account, options)?;
     if let Err(error) = configuration.validate() {
         return refuse(Reason::InvalidConfiguration, error.to_string());
     }
-    let configuration = serde_yaml::to_string(&configuration).map_err(unwritable)?;
+    let text = serde_yaml::to_string(&configuration).map_err(unwritable)?;
+    let root_configuration = match &mut configuration.authorization_server {
+        Some(authorization_server) => {
+            authorization_server.serves_root = true;
+            Some(serde_yaml::to_string(&configuration).map_err(unwritable)?)
+        }
+        None => None,
+    };
     Ok(Validated {
         pods_uid: resolved.pods_uid.clone().unwrap_or_else(|| owner.uid.clone()),
         owner: owner.clone(),
-        configuration,
+        configuration: text,
+        root_configuration,
         tenant_id: spec.entra.tenant_id.clone(),
         client_id: spec.entra.client_id.clone(),
         audience: spec.entra.cloud.federation_audience(),
-        requested_hash: requested_hash(spec, trust.as_ref()).map_err(unwritable)?,
+        requested_hash: requested_hash(spec, &read_once(trust.as_ref(), sign_in.as_ref())).map_err(unwritable)?,
         trust,
         exposure,
+        sign_in,
         workload,
         image: image(spec, options)?,
         roll_out_deadline_seconds: i32::try_from(options.roll_out_deadline_seconds).unwrap_or(i32::MAX),
     })
+}
+
+/// The content of other objects that the pods read at their start, as far as their author asks for it.
+fn read_once(trust: Option<&Trust>, sign_in: Option<&SignIn>) -> ReadOnce {
+    ReadOnce {
+        certificates: trust.map(|trust| trust.certificates.clone()),
+        store_certificates: sign_in.and_then(SignIn::store_ca).map(|ca| ca.certificates.clone()),
+        epochs: sign_in.map(|sign_in| sign_in.epochs.clone()),
+    }
 }
 
 fn unwritable(error: impl std::fmt::Display) -> Refusal {
@@ -142,6 +186,11 @@ pub(crate) fn public_url(exposure: Option<&Exposure>) -> Option<String> {
     exposure.map(|exposure| format!("https://{}{}", exposure.host, exposure.path))
 }
 
+/// The redirect URI by which Entra answers the server's own authorization server.
+pub(crate) fn callback(exposure: Option<&Exposure>) -> Option<String> {
+    public_url(exposure).map(|url| format!("{url}/callback"))
+}
+
 fn authority(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
     match &spec.entra.endpoints {
         None => Ok(spec.entra.cloud.authority().to_owned()),
@@ -167,43 +216,6 @@ fn allowed(field: &str, url: &str, allowed: &[String]) -> Result<String, Refusal
             "spec.entra.endpoints.{field}: {url} is not allowed here; remove spec.entra.endpoints to use the cloud's own, or ask whoever runs mcp-entra-operator to start it with --allowed-{field}={url}"
         ),
     )
-}
-
-fn trust(spec: &McpServerSpec, resolved: &ResolvedTrustBundle, options: &Options) -> Result<Option<Trust>, Refusal> {
-    let Some(bundle) = &spec.entra.trust_bundle else { return Ok(None) };
-    let (name, key) = (&bundle.name, &bundle.key);
-    if !options.allow_trust_bundles {
-        return refuse(
-            Reason::TrustBundleNotAllowed,
-            "spec.entra.trustBundle is not allowed here; remove it, or ask whoever runs mcp-entra-operator to start it with --allow-trust-bundles",
-        );
-    }
-    let certificates = match resolved {
-        ResolvedTrustBundle::Content(certificates) => certificates,
-        ResolvedTrustBundle::NoKey => {
-            return refuse(
-                Reason::TrustBundleNotFound,
-                format!(
-                    "spec.entra.trustBundle: ConfigMap {name} has no key {key}; add it, or name another in spec.entra.trustBundle.key"
-                ),
-            );
-        }
-        ResolvedTrustBundle::NoConfigMap | ResolvedTrustBundle::Unset => {
-            return refuse(
-                Reason::TrustBundleNotFound,
-                format!(
-                    "spec.entra.trustBundle: there is no ConfigMap {name} in this namespace; create it with CA certificates in PEM under the key {key}"
-                ),
-            );
-        }
-    };
-    if !certificates.contains("-----BEGIN CERTIFICATE-----") {
-        return refuse(
-            Reason::TrustBundleInvalid,
-            format!("spec.entra.trustBundle: key {key} of ConfigMap {name} holds no certificate in PEM; put one there"),
-        );
-    }
-    Ok(Some(Trust { config_map: name.clone(), key: key.clone(), certificates: certificates.clone() }))
 }
 
 #[cfg(test)]

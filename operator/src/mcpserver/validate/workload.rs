@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use mcp_entra_crds::{Autoscaling, EnvironmentVariable, Federation, Injection, McpServerSpec, PodTemplate};
-use mcp_entra_policy::ServerConfiguration;
+use mcp_entra_policy::{STORE_PORT, ServerConfiguration, SessionStore};
 
 use crate::{
     conditions::condition::Reason,
@@ -92,9 +92,13 @@ pub(crate) fn validate(
             .collect(),
         egress: egress(configuration, &template.env),
     });
+    let store = configuration.authorization_server.as_ref().map(|server| &server.session_store);
+    let is_in_memory = matches!(store, Some(SessionStore::Memory {}));
     let scale = match (&spec.autoscaling, spec.replicas) {
         (Some(autoscaling), None) => Scale::Auto(autoscaling.clone()),
         (None, Some(replicas)) => Scale::Fixed(replicas),
+        // Nobody else may start a second pod beside the one that remembers.
+        (None, None) if is_in_memory => Scale::Fixed(1),
         (None, None) => Scale::External,
         (Some(_), Some(_)) => {
             return refuse(
@@ -195,11 +199,16 @@ fn egress(configuration: &ServerConfiguration, environment: &[EnvironmentVariabl
         let address = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
         reqwest::Url::parse(&address).ok()?.port_or_known_default()
     };
+    let store = configuration.authorization_server.as_ref().and_then(|server| match &server.session_store {
+        SessionStore::Memory {} => None,
+        SessionStore::Valkey(valkey) => Some(reqwest::Url::parse(&valkey.url).ok()?.port().unwrap_or(STORE_PORT)),
+    });
     [configuration.entra.authority.as_str(), &configuration.graph.base_url]
         .into_iter()
         .chain(proxies)
         .filter_map(port)
         .chain([443])
+        .chain(store)
         .collect()
 }
 

@@ -464,10 +464,13 @@ fn groups(sales: Uuid, bob: &User, carol: &User) -> Vec<Group> {
     std::iter::once(sales).chain(more).collect()
 }
 
-/// The document of that kind in `crds/examples`.
+/// The first document of that kind in `crds/examples`, by the names of the files.
 fn example(kind: &str) -> anyhow::Result<Value> {
-    for entry in std::fs::read_dir(repository("crds/examples"))? {
-        let text = std::fs::read_to_string(entry?.path())?;
+    let files = std::fs::read_dir(repository("crds/examples"))?.map(|entry| Ok(entry?.path()));
+    let mut files = files.collect::<anyhow::Result<Vec<_>>>()?;
+    files.sort();
+    for file in files {
+        let text = std::fs::read_to_string(file)?;
         let document: Value = serde_yaml::from_str(&text)?;
         if document.get("kind").and_then(Value::as_str) == Some(kind) {
             return Ok(document);

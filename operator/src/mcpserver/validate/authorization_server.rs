@@ -1,0 +1,127 @@
+//! The authorization server as validated: its part of the server's configuration, and what the pods mount for it. Pure.
+
+use mcp_entra_crds::{
+    Client, McpServerSpec, PasswordSecretReference, SessionStore as Asked, ValkeyStore as AskedValkey,
+};
+use mcp_entra_policy::{AuthorizationServerConfiguration, ListedClient, SessionStore, ValkeyStore};
+
+use crate::{
+    conditions::condition::Reason,
+    mcpserver::{
+        resolved::Resolved,
+        validate::{
+            refusal::{Refusal, refuse},
+            trust::certificates,
+        },
+    },
+    objects::{owner::Owner, trust_bundle::Trust},
+};
+
+/// The part of the pods by which they sign people in.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SignIn {
+    /// Numbers of the key epochs, whose Secrets they mount.
+    pub(crate) epochs: Vec<u32>,
+    pub(crate) store: Store,
+}
+
+/// The place where sessions are kept, as the pods reach it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Store {
+    /// The memory of the one pod that there is.
+    Memory,
+    /// A server, by the password in that Secret.
+    Valkey { password: PasswordSecretReference, ca: Option<Trust> },
+}
+
+impl SignIn {
+    /// Returns true if sessions are in the memory of a pod, so that there must never be two.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.store == Store::Memory
+    }
+
+    /// The CA certificates of the connection to the store.
+    pub(crate) fn store_ca(&self) -> Option<&Trust> {
+        match &self.store {
+            Store::Memory => None,
+            Store::Valkey { ca, .. } => ca.as_ref(),
+        }
+    }
+}
+
+/// Decides whether the authorization server can be as the spec says. Its root is decided later.
+pub(super) fn validate(
+    owner: &Owner,
+    spec: &McpServerSpec,
+    resolved: &Resolved,
+) -> Result<Option<(AuthorizationServerConfiguration, SignIn)>, Refusal> {
+    let Some(asked) = &spec.authorization_server else { return Ok(None) };
+    if spec.exposure.is_none() {
+        return refuse(
+            Reason::InvalidConfiguration,
+            "spec.authorizationServer needs spec.exposure: browsers and clients reach it by the server's URL; expose the server, or remove spec.authorizationServer",
+        );
+    }
+    let (session_store, store) = match &asked.session_store {
+        Asked { memory: Some(_), valkey: None } => (SessionStore::Memory {}, memory(spec)?),
+        Asked { memory: None, valkey: Some(valkey) } => valkey_store(owner, valkey, resolved)?,
+        _ => {
+            return refuse(
+                Reason::InvalidConfiguration,
+                "spec.authorizationServer.sessionStore: name exactly one of memory and valkey",
+            );
+        }
+    };
+    let keys = resolved.keys.configured();
+    let epochs = keys.epochs.iter().map(|epoch| epoch.number).collect();
+    let configuration = AuthorizationServerConfiguration {
+        session_store,
+        keys,
+        client_registration: asked.client_registration,
+        clients: asked.clients.iter().map(listed).collect(),
+        allowed_redirects: asked.allowed_redirects.clone(),
+        client_metadata_hosts: asked.client_metadata_hosts.clone(),
+        user_consent_scopes: asked.user_consent_scopes.clone(),
+        serves_root: false,
+    };
+    Ok(Some((configuration, SignIn { epochs, store })))
+}
+
+fn memory(spec: &McpServerSpec) -> Result<Store, Refusal> {
+    let most = spec.replicas.unwrap_or(1).max(spec.autoscaling.as_ref().map_or(1, |scale| scale.max_replicas));
+    if most <= 1 {
+        return Ok(Store::Memory);
+    }
+    refuse(
+        Reason::InvalidConfiguration,
+        format!(
+            "spec.authorizationServer.sessionStore.memory is the memory of one pod, and {most} are asked for; set spec.replicas or spec.autoscaling.maxReplicas to 1, or name sessionStore.valkey, which pods share"
+        ),
+    )
+}
+
+fn valkey_store(owner: &Owner, asked: &AskedValkey, resolved: &Resolved) -> Result<(SessionStore, Store), Refusal> {
+    let field = "spec.authorizationServer.sessionStore.valkey.caBundle";
+    let ca = asked.ca_bundle.as_ref();
+    let ca = ca.map(|bundle| certificates(field, &bundle.name, bundle.key(), &resolved.store_ca)).transpose()?;
+    let store = SessionStore::Valkey(ValkeyStore {
+        url: asked.url.clone(),
+        username: asked.username.clone(),
+        key_prefix: key_prefix(owner),
+    });
+    Ok((store, Store::Valkey { password: asked.password_secret_ref.clone(), ca }))
+}
+
+/// The prefix of a server's keys in a store that others may share. A server that is deleted and made anew finds nothing of
+/// its predecessor.
+fn key_prefix(owner: &Owner) -> String {
+    format!("mcp-entra/{}/{}/{}/", owner.namespace, owner.name, owner.short_uid())
+}
+
+fn listed(client: &Client) -> ListedClient {
+    ListedClient {
+        client_id: client.client_id.clone(),
+        name: client.name.clone(),
+        redirect_uris: client.redirect_uris.iter().cloned().collect(),
+    }
+}
