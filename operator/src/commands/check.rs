@@ -50,6 +50,14 @@ pub enum CheckError {
         /// The cause.
         source: Box<kube::Error>,
     },
+    /// Keys cannot be made.
+    #[error(
+        "Secrets with the keys of authorization servers cannot be created in {place}; give the account the chart's rights"
+    )]
+    Keys {
+        /// Where.
+        place: String,
+    },
     /// The lease cannot be read.
     #[error("the lease {namespace}/{LEASE} cannot be read: {source}; give the account the chart's rights")]
     Lease {
@@ -96,6 +104,10 @@ pub async fn check(options: &CheckOptions) -> Result<String, CheckError> {
         let seen = within(servers.list_metadata(&ListParams::default().limit(1))).await?;
         seen.map_err(|source| CheckError::Servers { place: place.clone(), source: source.into() })?;
         let _ = writeln!(told, "McpServers can be seen in {place}");
+        if !within(permissions::may_make_keys(&client, namespace.map(String::as_str))).await? {
+            return Err(CheckError::Keys { place });
+        }
+        let _ = writeln!(told, "keys of authorization servers can be made in {place}");
     }
     let leader = leader(&client, &options.operator_namespace).await?;
     let _ = writeln!(told, "{leader} leads, and renews its lease");

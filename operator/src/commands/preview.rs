@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     commands::manifests::{ManifestError, Manifests},
     conditions::condition::named,
-    mcpserver::validate::{not_offered, offered},
+    mcpserver::validate::{callback, not_offered, offered},
     policy::{
         binding::{Labels, Mapping, Target},
         compile::compile,
@@ -190,6 +190,11 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
     if labels.is_none() && !known.cluster_mappings.is_empty() {
         note(format!(
             "the labels of namespace {namespace} are not known, so cluster mappings that choose by labels deny and do not grant; add the Namespace to the files"
+        ));
+    }
+    if let Some(redirect_uri) = server.spec.authorization_server.as_ref().and(callback(server.spec.exposure.as_ref())) {
+        note(format!(
+            "people sign in by the server itself, too; its app registration must have the redirect URI {redirect_uri} of the platform Web"
         ));
     }
     let not_offered = not_offered(&server.spec.graph);
@@ -389,5 +394,17 @@ list_my_messages  refused   takes the group Sales
         let missing = "preview --server graph --file /does/not/exist".split(' ');
         let error = preview(&Program::parse_from(missing).options).await.unwrap_err().to_string();
         assert!(error.starts_with("/does/not/exist: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_redirect_uri_of_a_server_that_signs_people_in_is_told_and_of_no_other() {
+        let signs_in = "  exposure: {host: graph.example, ingress: {}, tls: {secretName: tls}}
+  authorizationServer: {sessionStore: {memory: {}}}
+---
+kind: List";
+        let manifests = MANIFESTS.replace("---\nkind: List", signs_in);
+        let told_of = previewed(&manifests, "--server graph").await.unwrap();
+        assert!(told_of.contains("redirect URI https://graph.example/mcp/callback of the platform Web"), "{told_of}");
+        assert!(!told("").await.contains("redirect URI"));
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
+use mcp_entra_crds::{AuthorizationServer, ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 
 use crate::{
     commands::manifests::{ManifestError, Manifests},
@@ -13,6 +13,7 @@ use crate::{
     mcpserver::{
         apply::Desired,
         build,
+        keys::objects::config_map as epoch_config_map,
         resolved::{Resolved, ResolvedAccount, ResolvedTrustBundle},
         validate::{refusal::Refusal, validate},
     },
@@ -97,11 +98,18 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
         };
         let owner = Owner::of(server).map_err(|error| refused(Reason::InvalidConfiguration, &error.to_string()))?;
         let resolved = Resolved {
-            trust_bundle: trust_bundle(server, &owner, &config_maps),
+            trust_bundle: {
+                let bundle = server.spec.entra.trust_bundle.as_ref().map(|bundle| (&*bundle.name, &*bundle.key));
+                certificates(bundle, &owner, &config_maps)
+            },
+            store_ca: {
+                let bundle = server.spec.authorization_server.as_ref().and_then(AuthorizationServer::store_ca);
+                certificates(bundle.map(|bundle| (&*bundle.name, bundle.key())), &owner, &config_maps)
+            },
             account: account(server, &owner, &accounts),
             ..Resolved::default()
         };
-        let validated = validate(server, &owner, &resolved, &arguments.options)
+        let mut validated = validate(server, &owner, &resolved, &arguments.options)
             .map_err(|Refusal { reason, message }| refused(reason, &message))?;
         let held = match standing {
             Standing::Held(held) => held,
@@ -110,10 +118,15 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
                 return Err(refused(Reason::OwnershipPending, "the manifests do not decide who holds what it names"));
             }
         };
+        validated.hold(&held);
         let labels = manifests.labels_of(&owner.namespace)?;
         let all = mappings.iter().map(Mapping::from).chain(cluster_mappings.iter().map(Mapping::from));
         let policy = build::policy(&owner, Edition::default(), &compile(&Target::of(server, labels.as_ref()), all)?);
         let children = build::children(&validated, &held, Mounted::default());
+        if let (Some(_), Some(first)) = (&validated.sign_in, &resolved.keys.made) {
+            rendered.push_str("# With a Secret of the same name, in which the operator puts a random key.\n---\n");
+            rendered.push_str(&serde_yaml::to_string(&epoch_config_map(&owner, first)?)?);
+        }
         for child in std::iter::once(&policy).chain(&children) {
             rendered.push_str("---\n");
             rendered.push_str(&serde_yaml::to_string(&Desired::of(child).value)?);
@@ -122,14 +135,14 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
     Ok(rendered)
 }
 
-fn trust_bundle(server: &McpServer, owner: &Owner, config_maps: &[ConfigMap]) -> ResolvedTrustBundle {
-    let Some(bundle) = &server.spec.entra.trust_bundle else { return ResolvedTrustBundle::Unset };
+/// The CA certificates under a name and a key.
+fn certificates(bundle: Option<(&str, &str)>, owner: &Owner, config_maps: &[ConfigMap]) -> ResolvedTrustBundle {
+    let Some((name, key)) = bundle else { return ResolvedTrustBundle::Unset };
     let is_named = |found: &&ConfigMap| {
-        found.metadata.name.as_ref() == Some(&bundle.name)
-            && found.metadata.namespace.as_ref() == Some(&owner.namespace)
+        found.metadata.name.as_deref() == Some(name) && found.metadata.namespace.as_ref() == Some(&owner.namespace)
     };
     let Some(found) = config_maps.iter().find(is_named) else { return ResolvedTrustBundle::NoConfigMap };
-    match found.data.as_ref().and_then(|data| data.get(&bundle.key)) {
+    match found.data.as_ref().and_then(|data| data.get(key)) {
         Some(certificates) => ResolvedTrustBundle::Content(certificates.clone()),
         None => ResolvedTrustBundle::NoKey,
     }
@@ -182,6 +195,16 @@ mod tests {
         assert!(documents[0]["data"]["policy.json"].as_str().unwrap().contains("Mcp.Reader"));
         let hashed = |document: &Value| document["metadata"]["annotations"]["mcp-entra.dev/applied-hash"].is_string();
         assert!(documents.iter().all(hashed), "as applied");
+    }
+
+    #[test]
+    fn the_keys_of_an_authorization_server_are_rendered_without_a_key() {
+        let rendered = render_examples(&["5-sign-in.yaml"], |_| {}).unwrap();
+        assert!(rendered.contains("name: profile-00000000-oauth-1\n"), "{rendered}");
+        assert!(rendered.contains("servesRoot: true") && !rendered.contains("kind: Secret"), "{rendered}");
+        let error = render_examples(&["6-sign-in-with-valkey.yaml"], |_| {}).unwrap_err().to_string();
+        assert!(error.contains("there is no ConfigMap session-store-ca"), "{error}");
+        assert!(!render_examples(&["2-server.yaml"], |_| {}).unwrap().contains("oauth"));
     }
 
     #[test]

@@ -131,11 +131,11 @@ reasons! {
     ExchangeWorks,
     /// FederationReady: Entra refuses the pods' token, or is out of reach.
     ExchangeFailed,
-    /// FederationReady: no probe has ended yet.
+    /// FederationReady, SessionStoreReady: no probe has ended yet.
     ProbePending,
-    /// FederationReady, AuthorizationReady: there is no pod that could be asked.
+    /// FederationReady, AuthorizationReady, SessionStoreReady: there is no pod that could be asked.
     NoReadyPods,
-    /// FederationReady, AuthorizationReady: pods are ready, but their admin port cannot be reached.
+    /// FederationReady, AuthorizationReady, SessionStoreReady: pods are ready, but their admin port cannot be reached.
     StatusUnreachable,
 
     /// AuthorizationReady: every ready pod enforces the compiled policy.
@@ -144,8 +144,17 @@ reasons! {
     PolicyLagging,
     /// AuthorizationReady: a pod cannot read the policy, and enforces the last good one.
     PolicyUnreadable,
+    /// AuthorizationReady: the annotation `mcp-entra.dev/revoke-sessions-before` is no time, and ends no session.
+    RevocationUnreadable,
     /// AuthorizationReady, Programmed of a mapping: not all mappings fit into a ConfigMap.
     PolicyTooLarge,
+
+    /// SessionStoreReady: every ready pod reached the session store at its last probe.
+    SessionStoreWorks,
+    /// SessionStoreReady: sessions are kept in the memory of the one pod, and a restart of it ends them.
+    SessionsInMemory,
+    /// SessionStoreReady: a ready pod cannot use the session store.
+    SessionStoreFailed,
 
     /// Exposed: an ingress controller has announced an address.
     AddressAssigned,

@@ -10,6 +10,8 @@ use mcp_entra_crds::{
 };
 use mcp_entra_policy::{MappingReference, Registration};
 
+use crate::policy::revocation::revoke_sessions_before;
+
 /// Labels of an object.
 pub(crate) type Labels = BTreeMap<String, String>;
 
@@ -65,6 +67,8 @@ pub(crate) struct Target<'a> {
     entra: Option<&'a Entra>,
     /// Nothing as long as they are not known.
     namespace_labels: Option<&'a Labels>,
+    /// Seconds since 1970: sessions that began before have ended.
+    pub(crate) revoke_sessions_before: Option<i64>,
 }
 
 impl<'a> Target<'a> {
@@ -82,6 +86,8 @@ impl<'a> Target<'a> {
             labels: metadata.labels.as_ref().unwrap_or(&NONE),
             entra: None,
             namespace_labels,
+            // What is no time ends nothing, and a condition tells it.
+            revoke_sessions_before: revoke_sessions_before(metadata).unwrap_or_default(),
         }
     }
 }

@@ -60,7 +60,7 @@ fn compile_within<'a>(
     let mut policy = CompiledPolicy {
         denies: bound.iter().flat_map(|(mapping, _)| denies(mapping)).collect(),
         grants: vec![],
-        ..CompiledPolicy::default()
+        revoke_sessions_before: server.revoke_sessions_before,
     };
     let mut size = serde_json::to_string(&policy)?.len();
     let mut is_full = size > largest;
@@ -210,6 +210,22 @@ mod tests {
         .unwrap();
         mapping.metadata.creation_timestamp = Some(Time(Timestamp::from_second(1_000_000 - age).unwrap()));
         mapping
+    }
+
+    #[test]
+    fn sessions_end_whatever_the_policy_grants_and_whether_or_not_the_server_can_be_read() {
+        let mut server = mk_server();
+        let before = ("mcp-entra.dev/revoke-sessions-before".to_owned(), "1970-01-02T00:00:00Z".to_owned());
+        server.metadata.annotations = Some([before].into());
+        for target in [Target::of(&server, None), Target::unreadable(&server.metadata, None)] {
+            for largest in [0, LARGEST_DOCUMENT] {
+                let compiled = compile_within(largest, &target, []).unwrap();
+                let policy = CompiledPolicy::parse(compiled.document.as_bytes()).unwrap();
+                assert_eq!(policy.revoke_sessions_before, Some(86_400));
+            }
+        }
+        let other = compile(&[]);
+        assert_eq!(other.document, DENY_ALL);
     }
 
     #[test]

@@ -2,4 +2,5 @@
 
 pub(crate) mod binding;
 pub(crate) mod compile;
+pub(crate) mod revocation;
 pub(crate) mod written_policies;

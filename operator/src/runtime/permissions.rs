@@ -45,6 +45,12 @@ pub(crate) async fn check(client: &Client, operator_namespace: &str) -> Result<(
     Ok(())
 }
 
+/// Returns true if the operator may make the keys of authorization servers in a namespace, or in all.
+pub(crate) async fn may_make_keys(client: &Client, namespace: Option<&str>) -> bool {
+    // Where the API server does not tell, the conditions of servers do.
+    is_allowed(client, "create", ("", "secrets"), namespace).await != Ok(false)
+}
+
 async fn is_allowed(
     client: &Client,
     verb: &str,

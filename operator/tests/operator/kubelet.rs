@@ -143,5 +143,6 @@ fn mk_report(revision: &str) -> ServerStatus {
         },
         keys: KeysStatus { count: 1, age_seconds: Some(1), error: None },
         graph: GraphStatus::default(),
+        session_store: None,
     }
 }

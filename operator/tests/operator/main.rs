@@ -34,6 +34,7 @@ mod refusals;
 mod rendered;
 mod replicas;
 mod rights;
+mod sign_in;
 mod starts;
 mod telemetry;
 mod upgrades;

@@ -89,6 +89,8 @@ fn exposing(owner: &Owner, exposed: &Exposed, held: &Held) -> Vec<Child> {
 }
 
 #[cfg(test)]
+mod sign_in_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod workload_tests;

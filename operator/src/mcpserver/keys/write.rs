@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The time after which the creation of a Secret is tried again while a pod is not ready.
-const AGAIN: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Writes the key epochs of one McpServer.
 pub(crate) struct KeyWriter<'a> {

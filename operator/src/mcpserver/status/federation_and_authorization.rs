@@ -11,9 +11,11 @@ use crate::{
         pod_status::{PolledPod, report::Report},
         status::facts::{Facts, GRACE},
     },
+    objects::{names::REVOKE_SESSIONS_BEFORE, owner::Owner},
+    policy::revocation::revoke_sessions_before,
 };
 
-fn no_ready_pods() -> Verdict {
+pub(super) fn no_ready_pods() -> Verdict {
     Verdict::unknown(
         Reason::NoReadyPods,
         "no pod with this configuration is ready that could be asked; the condition Available says why",
@@ -21,7 +23,7 @@ fn no_ready_pods() -> Verdict {
 }
 
 /// The reason why a ready pod cannot be asked, if there is such a pod.
-fn unreachable<'a>(pods: impl IntoIterator<Item = &'a PolledPod>) -> Option<String> {
+pub(super) fn unreachable<'a>(pods: impl IntoIterator<Item = &'a PolledPod>) -> Option<String> {
     let (pod, error) = pods.into_iter().find_map(|polled| Some((&polled.pod, polled.report.as_ref().err()?)))?;
     let name = pod.name();
     Some(format!(
@@ -87,6 +89,15 @@ fn without_consent(facts: &Facts<'_>, reports: &[&Report]) -> String {
 }
 
 pub(crate) fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
+    if facts.server.spec.authorization_server.is_some() && revoke_sessions_before(&facts.server.metadata).is_err() {
+        let Owner { namespace, name, .. } = facts.owner;
+        return Verdict::no(
+            Reason::RevocationUnreadable,
+            format!(
+                "the annotation {REVOKE_SESSIONS_BEFORE} is no time as 2026-11-29T12:00:00Z, so that no session is ended by it; correct it: kubectl -n {namespace} annotate --overwrite mcpserver {name} {REVOKE_SESSIONS_BEFORE}=$(date -u +%Y-%m-%dT%H:%M:%SZ)"
+            ),
+        );
+    }
     let compiled = facts.compiled.revision();
     let mut ready = facts.answers.ready().peekable();
     if ready.peek().is_none() {

@@ -7,6 +7,7 @@ pub(crate) mod exposed;
 pub(crate) mod facts;
 pub(crate) mod federation_and_authorization;
 pub(crate) mod observed_children;
+mod session_store;
 pub(crate) mod write;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,7 @@ use crate::{
             exposed::Leading,
             facts::Facts,
             federation_and_authorization::{authorization, federation},
+            session_store::session_store,
         },
         validate::{callback, exposure::leads, public_url, refusal::Refusal},
     },
@@ -43,6 +45,10 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         (ConditionType::FederationReady, federation(facts, &previous.conditions)),
         (ConditionType::AuthorizationReady, authorization(facts, &previous.conditions)),
     ];
+    if let Some(authorization_server) = &spec.authorization_server {
+        let store = session_store(&authorization_server.session_store, &facts.current_pods());
+        verdicts.push((ConditionType::SessionStoreReady, store));
+    }
     if let Some(exposure) = &spec.exposure {
         let leading = facts.leading(exposure, now);
         verdicts.push((ConditionType::Exposed, exposed(facts, leading)));

@@ -125,3 +125,69 @@ fn listed(client: &Client) -> ListedClient {
         redirect_uris: client.redirect_uris.iter().cloned().collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mcp_entra_crds::McpServer;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        mcpserver::{
+            resolved::ResolvedTrustBundle,
+            validate::{Validated, tests::mk_options, validate},
+        },
+        objects::fixtures::{mk_owner, mk_server},
+    };
+
+    fn check(store: Value, ca: ResolvedTrustBundle, change: impl FnOnce(&mut McpServer)) -> Result<Validated, Refusal> {
+        let mut server = mk_server();
+        server.spec.authorization_server = Some(serde_json::from_value(json!({"sessionStore": store})).unwrap());
+        change(&mut server);
+        validate(&server, &mk_owner(), &Resolved { store_ca: ca, ..Resolved::default() }, &mk_options())
+    }
+
+    #[test]
+    fn what_the_definition_refuses_is_refused_here_too_with_the_next_step() {
+        let refused = |store: Value, change: fn(&mut McpServer)| {
+            let refusal = check(store, ResolvedTrustBundle::Unset, change).unwrap_err();
+            assert_eq!(refusal.reason, Reason::InvalidConfiguration);
+            refusal.message
+        };
+        let memory = || json!({"memory": {}});
+        assert!(refused(memory(), |server| server.spec.exposure = None).contains("needs spec.exposure"));
+        let two = refused(memory(), |server| server.spec.replicas = Some(2));
+        assert!(two.contains("2 are asked for; set spec.replicas"), "{two}");
+        let scaled = refused(memory(), |server| {
+            server.spec.autoscaling =
+                Some(serde_json::from_value(json!({"minReplicas": 1, "maxReplicas": 3})).unwrap());
+        });
+        assert!(scaled.contains("3 are asked for"), "{scaled}");
+        assert!(refused(json!({}), |_| {}).contains("exactly one of memory and valkey"));
+        check(memory(), ResolvedTrustBundle::Unset, |server| server.spec.replicas = Some(1)).unwrap();
+    }
+
+    #[test]
+    fn the_stores_ca_must_exist_and_hold_a_certificate_and_takes_no_leave_of_the_operators() {
+        let valkey = || {
+            let password = json!({"name": "graph-session-store"});
+            json!({"valkey": {"url": "rediss://a.example", "caBundle": {"name": "ca"}, "passwordSecretRef": password}})
+        };
+        let pem = ResolvedTrustBundle::Content("-----BEGIN CERTIFICATE-----".into());
+        check(valkey(), pem.clone(), |_| {}).unwrap();
+        for (found, reason) in [
+            (ResolvedTrustBundle::NoConfigMap, Reason::TrustBundleNotFound),
+            (ResolvedTrustBundle::NoKey, Reason::TrustBundleNotFound),
+            (ResolvedTrustBundle::Content("hello".into()), Reason::TrustBundleInvalid),
+        ] {
+            let refusal = check(valkey(), found, |_| {}).unwrap_err();
+            assert_eq!(refusal.reason, reason);
+            assert!(refusal.message.starts_with("spec.authorizationServer.sessionStore.valkey.caBundle: "));
+        }
+        let mut server = mk_server();
+        server.spec.authorization_server = Some(serde_json::from_value(json!({"sessionStore": valkey()})).unwrap());
+        let forbidding = crate::runtime::options::Options { allow_trust_bundles: false, ..mk_options() };
+        let resolved = Resolved { store_ca: pem, ..Resolved::default() };
+        validate(&server, &mk_owner(), &resolved, &forbidding).unwrap();
+    }
+}

@@ -224,7 +224,10 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::objects::fixtures::{mk_owner, mk_server};
+    use crate::{
+        mcpserver::resolved::ResolvedTrustBundle,
+        objects::fixtures::{mk_owner, mk_server},
+    };
 
     pub(crate) fn mk_options() -> Options {
         Options {

@@ -66,6 +66,8 @@ fn servers_of_a_namespace_share_a_host_by_paths_that_do_not_overlap() {
         ("/mcp", "/mcp", false),
         ("/mcp", "/mcp/x", false),
         ("/mcp/x", "/mcp", false),
+        ("/a/token", "/a", false),
+        ("/a", "/a/token", false),
         ("/mcp", "/mcpx", true),
         ("/mcp/x", "/mcp/y", true),
     ] {

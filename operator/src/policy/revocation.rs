@@ -1,0 +1,39 @@
+//! The time before which sessions have ended, as an annotation of the McpServer says. Pure.
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+
+use crate::objects::names::REVOKE_SESSIONS_BEFORE;
+
+/// An annotation that is no time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoTime;
+
+/// The time in seconds since 1970, if the McpServer names one. A part of a second counts as a whole one.
+pub(crate) fn revoke_sessions_before(server: &ObjectMeta) -> Result<Option<i64>, NoTime> {
+    let Some(value) = server.annotations.as_ref().and_then(|annotations| annotations.get(REVOKE_SESSIONS_BEFORE))
+    else {
+        return Ok(None);
+    };
+    let time: Timestamp = value.trim().parse().map_err(|_| NoTime)?;
+    Ok(Some(time.as_second() + i64::from(time.subsec_nanosecond() > 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(value: &str) -> Result<Option<i64>, NoTime> {
+        let annotations = Some([(REVOKE_SESSIONS_BEFORE.to_owned(), value.to_owned())].into());
+        revoke_sessions_before(&ObjectMeta { annotations, ..ObjectMeta::default() })
+    }
+
+    #[test]
+    fn a_time_is_read_in_any_zone_and_what_is_none_is_told() {
+        assert_eq!(read("1970-01-02T00:00:00Z"), Ok(Some(86_400)));
+        assert_eq!(read(" 1970-01-02T01:00:00.5+01:00"), Ok(Some(86_401)));
+        assert_eq!(revoke_sessions_before(&ObjectMeta::default()), Ok(None));
+        for none in ["", "now", "86400", "1970-01-02", "1970-01-02T00:00:00"] {
+            assert_eq!(read(none), Err(NoTime), "{none:?}");
+        }
+    }
+}
