@@ -185,6 +185,66 @@ async fn of_what_the_operator_makes_nothing_means_pods_of_others_nor_leads_in_fr
     }
 }
 
+/// The Secret of a key epoch, but for what is changed.
+fn mk_key(change: impl FnOnce(&mut Value)) -> Value {
+    let name = "child-0123abcd-oauth-1";
+    let mut secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
+        "metadata": {"name": name, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": "u", "controller": true},
+        ]},
+        "data": {"key": "AAAA"},
+    });
+    change(&mut secret);
+    secret
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_secrets_the_operator_makes_keys_of_servers_and_does_nothing_else() {
+    let (client, words) = (operator().await, "of Secrets, mcp-entra-operator may create the keys");
+    create(&client, TEAM, &mk_key(|_| {}), true).await.unwrap();
+    for secret in [
+        mk_key(|secret| secret["type"] = json!("kubernetes.io/tls")),
+        mk_key(|secret| secret["immutable"] = json!(false)),
+        mk_key(|secret| secret["data"] = json!({"key": "AAAA", "more": "AAAA"})),
+        mk_key(|secret| secret["data"] = json!({"password": "AAAA"})),
+        mk_key(|secret| secret["data"] = json!({})),
+        mk_key(|secret| secret["metadata"]["name"] = json!("child-0123abcd-oauth-2")),
+        mk_key(|secret| secret["metadata"]["ownerReferences"] = json!([])),
+        mk_key(|secret| secret["metadata"]["ownerReferences"][0]["controller"] = json!(false)),
+        mk_key(|secret| secret["metadata"]["ownerReferences"][0]["kind"] = json!("Pod")),
+        mk_key(|secret| secret["metadata"]["ownerReferences"][0]["apiVersion"] = json!("other/v1")),
+        mk_key(|secret| secret["metadata"]["ownerReferences"] = mk_child(|_| {})["ownerReferences"].clone()),
+        mk_key(|secret| secret["metadata"]["finalizers"] = json!(["example.com/stay"])),
+        mk_key(|secret| {
+            secret["metadata"]["name"] = json!("anybodys");
+            secret["metadata"]["ownerReferences"][0]["name"] = json!("anybodys");
+        }),
+    ] {
+        assert_refused(create(&client, TEAM, &secret, true).await, "operator-bounds", words);
+    }
+    // A service account's token would be of that account.
+    let account = json!({"kubernetes.io/service-account.name": "default"});
+    let token = mk_key(|secret| {
+        secret["type"] = json!("kubernetes.io/service-account-token");
+        secret["metadata"]["annotations"] = account;
+    });
+    assert_refused(create(&client, TEAM, &token, true).await, "operator-bounds", words);
+
+    let guarded = Guarded::get().await;
+    let namespace = guarded.namespace().await;
+    let person = guarded.person();
+    let password =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "theirs"}, "data": {"key": "AAAA"}});
+    create(&person, &namespace, &password, false).await.unwrap();
+    let secrets = objects(&client, &namespace, "v1", "Secret");
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_refused(patch(&secrets, "theirs", &label).await, "operator-bounds", words);
+    assert_refused(delete(&secrets, "theirs").await, "operator-bounds", words);
+    let before = create(&person, &namespace, &mk_key(|_| {}), true).await;
+    assert_refused(before, "only-operator-writes", "secrets that belong to an McpServer");
+}
+
 /// A Deployment of a child, with its pods' spec changed.
 async fn ask(change: &Value) -> Answer {
     ask_labelled("mcp-entra-server", change).await
@@ -224,6 +284,8 @@ async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_an
         json!({}),
         json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
         json!({"volumes": token(json!({"audience": "api://AzureADTokenExchangeUSGov", "path": "token"}))}),
+        json!({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "child-0123abcd-oauth-1"}}]}}]}),
+        json!({"volumes": [{"name": "v", "secret": {"secretName": "child-session-store"}}]}),
         json!({"containers": container(json!({"env": [{"name": "TZ", "value": "UTC"}]}))}),
         json!({"containers": container(json!({"ports": [{"containerPort": 8080}]}))}),
     ] {
@@ -239,7 +301,10 @@ async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_an
         json!({"hostIPC": true}),
         json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}),
         json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}),
+        json!({"volumes": [{"name": "v", "secret": {"secretName": "session-store-tls"}}]}),
         json!({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}]}}]}),
+        json!({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "other-0123abcd-oauth-1"}}]}}]}),
+        json!({"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "child-0123abcd-oauth-1-x"}}]}}]}),
         json!({"volumes": token(json!({"path": "token"}))}),
         json!({"volumes": token(json!({"audience": "https://kubernetes.default.svc", "path": "token"}))}),
         json!({"containers": container(json!({"securityContext": {}}))}),

@@ -152,6 +152,9 @@ fn servers() -> [Value; 2] {
     });
     let mut ingress = mk_server("ingress");
     ingress["spec"]["exposure"] = mk_ingress("ingress.mcp.contoso.com");
+    let password = json!({"name": "ingress-session-store"});
+    let valkey = json!({"url": "rediss://sessions.example", "passwordSecretRef": password});
+    ingress["spec"]["authorizationServer"] = json!({"sessionStore": {"valkey": valkey}});
     [routed, ingress]
 }
 
