@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::AuditLog;
 use crate::entra::{Probe, Sts};
+use crate::oauth::StoreProbe;
 use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
 use crate::token::Keys;
@@ -27,6 +28,8 @@ pub struct Admin {
     pub probe: Probe,
     /// The exchanges on behalf of users.
     pub sts: Arc<Sts>,
+    /// The probe of the session store, where there is one.
+    pub session_store: Option<StoreProbe>,
     /// The audit log.
     pub audit: Arc<AuditLog>,
     /// The metrics.
@@ -44,7 +47,7 @@ impl Admin {
             federation: self.probe.status(),
             keys: self.keys.status(),
             graph: GraphStatus { missing_permissions: self.sts.unconsented() },
-            session_store: None,
+            session_store: self.session_store.as_ref().map(StoreProbe::status),
         }
     }
 }

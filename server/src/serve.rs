@@ -168,7 +168,17 @@ pub async fn start(
         challenge: Challenge::new(&configuration),
         configuration,
     });
-    let admin = Admin { keys, policy, probe, sts, audit: Arc::clone(&audit), metrics, draining: draining.clone() };
+    let session_store = own.as_ref().map(|own| own.probe_store(background.clone()));
+    let admin = Admin {
+        keys,
+        policy,
+        probe,
+        sts,
+        session_store,
+        audit: Arc::clone(&audit),
+        metrics,
+        draining: draining.clone(),
+    };
     // The admin port outlives the other: until the last request is answered, `/readyz` says why the pod is leaving.
     let admin = admin::router(Arc::new(admin));
     tokio::spawn(listener::serve(admin_listener, admin, PATIENCE, Counted::Everybody, background.clone()));

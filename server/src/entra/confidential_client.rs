@@ -28,6 +28,7 @@ const OWN_SCOPES: &str = "openid profile offline_access";
 pub struct ConfidentialClient {
     endpoint: TokenEndpoint,
     authorize: Url,
+    admin_consent: Url,
     issuer: String,
     /// Required scopes of the application itself, fully qualified.
     required: String,
@@ -98,6 +99,7 @@ impl ConfidentialClient {
         let required: Vec<String> = entra.required_scopes.iter().map(|scope| entra.qualified_scope(scope)).collect();
         Ok(Self {
             authorize: registration.endpoint("authorize").parse()?,
+            admin_consent: format!("{}/{}/v2.0/adminconsent", registration.authority, registration.tenant).parse()?,
             endpoint: TokenEndpoint::new(http, registration, ClientCredential::Federated(federated_token))?,
             issuer: token::issuer(entra),
             required: required.join(" "),
@@ -127,6 +129,17 @@ impl ConfidentialClient {
                 url.query_pairs_mut().append_pair(name, value);
             }
         }
+        url
+    }
+
+    /// The address at which an administrator consents to these fully qualified scopes for everybody.
+    pub fn admin_consent_url(&self, scopes: &[String]) -> Url {
+        let scope = scopes.iter().fold(self.required.clone(), |all, scope| all + " " + scope);
+        let mut url = self.admin_consent.clone();
+        url.query_pairs_mut()
+            .append_pair("client_id", &self.endpoint.registration().client_id)
+            .append_pair("scope", &scope)
+            .append_pair("redirect_uri", &self.redirect_uri);
         url
     }
 

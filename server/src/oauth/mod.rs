@@ -15,7 +15,7 @@
 //! | `session`, `sessions`, `own_sessions` | a person's sign-in through a client, as a record, in the store and on a page |
 //! | `access_token` | the tokens that clients send to this server |
 //! | [`keys`], [`seal`] | keys by purpose and epoch, and what is sealed with them |
-//! | [`store`], [`records`] | the place that all replicas share, and what is kept there |
+//! | [`store`], [`records`], `store_probe` | the place that all replicas share, what is kept there, and if it answers |
 //! | [`clients`] | clients and their redirect URIs |
 //! | [`start`] | start |
 //! | [`pages`], `browser`, `cookies` | what people see, and the browser that they see it in |
@@ -46,6 +46,7 @@ mod sessions;
 mod sign_in;
 pub mod start;
 pub mod store;
+mod store_probe;
 
 use std::sync::Arc;
 
@@ -68,6 +69,7 @@ use crate::token::TokenValidator;
 
 pub use router::router;
 pub use sessions::SessionKeeper;
+pub use store_probe::StoreProbe;
 
 /// Parts of the program that the authorization server works with.
 pub struct Parts {
@@ -101,6 +103,7 @@ pub struct AuthorizationServer {
     audit: Arc<AuditLog>,
     ring: Arc<KeyRing>,
     sealer: Sealer,
+    store: Arc<dyn Store>,
     records: Records,
     sessions: Arc<SessionKeeper>,
     clients: Clients,
@@ -112,7 +115,7 @@ impl AuthorizationServer {
     pub fn new(parts: Parts, addresses: Addresses, server: &AuthorizationServerConfiguration) -> Self {
         let Parts { configuration, policy, entra_tokens, entra, audit, ring, store, clients } = parts;
         let sealer = Sealer::new(Arc::clone(&ring));
-        let records = Records::new(store, sealer.clone());
+        let records = Records::new(Arc::clone(&store), sealer.clone());
         let sessions = SessionKeeper::new(records.clone(), sealer.clone(), Arc::clone(&ring), Arc::clone(&policy));
         let metadata = metadata::document(&addresses, server.client_registration, &configuration.entra.required_scopes);
         let accepted = Accepted::new(&configuration);
@@ -129,6 +132,7 @@ impl AuthorizationServer {
             audit,
             ring,
             sealer,
+            store,
             records,
             sessions,
             clients,

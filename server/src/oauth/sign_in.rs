@@ -140,7 +140,7 @@ impl AuthorizationServer {
         if let Some(error) = parameters.get("error") {
             let description = parameters.get("error_description").unwrap_or_default();
             let refusal = self.entra.refusal(error, description).await;
-            return Err(self.refused(browser, error, &refusal));
+            return Err(self.refused(browser, error, &refusal, &goal));
         }
         let Some(code) = parameters.get("code") else {
             return Err(browser.stop(&Problem::Malformed { parameter: "code" }));
@@ -151,7 +151,7 @@ impl AuthorizationServer {
         let redeemed = self.entra.redeem(&SecretString::from(code), &proof, claims.as_ref()).await;
         let (tokens, account) = match redeemed {
             Ok(redeemed) => redeemed,
-            Err(SignInError::Entra(error)) => return Err(self.refused(browser, "", &error)),
+            Err(SignInError::Entra(error)) => return Err(self.refused(browser, "", &error, &goal)),
             Err(SignInError::IdToken(error)) => {
                 tracing::warn!(%error, "a sign-in is not accepted");
                 return Err(browser.stop(&Problem::AnotherAccount));
@@ -206,13 +206,21 @@ impl AuthorizationServer {
     }
 
     /// The page that says who does what about a refusal of Entra.
-    fn refused(&self, browser: &Browser<'_>, error: &str, refusal: &StsError) -> Stop {
+    fn refused(&self, browser: &Browser<'_>, error: &str, refusal: &StsError, goal: &Goal) -> Stop {
         tracing::info!(%refusal, correlation_id = refusal.correlation_id(), "Entra signs nobody in");
         let code =
             refusal.refusal().and_then(|refusal| refusal.codes.first()).and_then(|code| u32::try_from(*code).ok());
         let advice = refusal.refusal().map_or_else(|| refusal.to_string(), |refusal| refusal.next_step.clone());
+        let (permissions, scopes) = match goal {
+            Goal::Client { request, .. } => {
+                let permissions = request.scopes.graph.iter().cloned().collect();
+                (permissions, request.scopes.at_entra(&self.configuration))
+            }
+            Goal::Sessions => (Vec::new(), Vec::new()),
+        };
+        let link = self.entra.admin_consent_url(&scopes);
         browser.stop(&match refusal.remedy() {
-            Remedy::Consent => Problem::AdministratorNeeded { permissions: &[], link: None },
+            Remedy::Consent => Problem::AdministratorNeeded { permissions: &permissions, link: Some(&link) },
             Remedy::AskAgain => Problem::EntraUnavailable,
             _ if error == "access_denied" => Problem::CancelledAtMicrosoft,
             _ => Problem::EntraRefuses { code, advice: &advice },

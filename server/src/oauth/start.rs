@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mcp_entra_policy::{AuthorizationServerConfiguration, ServerConfiguration, SessionStore};
+use tokio_util::sync::CancellationToken;
 
 use super::addresses::{Addresses, Endpoint};
 use super::clients::{Clients, Fetcher, proxy_of};
 use super::keys::{KeyRing, KeyRingError};
 use super::seal::Sealer;
 use super::store::{MemoryStore, Store};
-use super::{AuthorizationServer, Parts};
+use super::{AuthorizationServer, Parts, StoreProbe};
 use crate::audit::AuditLog;
 use crate::entra::{ConfidentialClient, FederatedToken};
 use crate::inputs::{self, InputError};
@@ -105,6 +106,11 @@ impl AuthorizationServer {
     pub fn as_issuer(&self) -> OwnIssuer {
         let (issuer, audience) = (self.addresses.issuer(), self.addresses.resource().to_owned());
         OwnIssuer::new(issuer, audience, &self.configuration, self.sessions())
+    }
+
+    /// A probe of the session store, which runs until cancelled.
+    pub fn probe_store(&self, cancellation: CancellationToken) -> StoreProbe {
+        StoreProbe::spawn(Arc::clone(&self.store), cancellation)
     }
 
     /// The issuer that clients are sent to.

@@ -1,0 +1,45 @@
+//! The probe of the session store: says in the status if the store answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mcp_entra_policy::SessionStoreStatus;
+use tokio_util::sync::CancellationToken;
+
+use super::store::Store;
+
+/// Time between two probes.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// The key that is asked for. There never is such a record.
+const KEY: &str = "probe";
+
+/// The result of the last probe.
+#[derive(Clone, Default)]
+pub struct StoreProbe(Arc<ArcSwap<SessionStoreStatus>>);
+
+impl StoreProbe {
+    /// Probes this store again and again, until cancelled.
+    pub fn spawn(store: Arc<dyn Store>, cancellation: CancellationToken) -> Self {
+        let probe = Self::default();
+        let result = probe.clone();
+        tokio::spawn(cancellation.run_until_cancelled_owned(async move {
+            let mut interval = tokio::time::interval(INTERVAL);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                interval.tick().await;
+                let (works, message) = match store.get(KEY).await {
+                    Ok(_) => (Some(true), None),
+                    Err(error) => (Some(false), Some(error.to_string())),
+                };
+                result.0.store(Arc::new(SessionStoreStatus { works, message }));
+            }
+        }));
+        probe
+    }
+
+    /// The result.
+    pub fn status(&self) -> SessionStoreStatus {
+        SessionStoreStatus::clone(&self.0.load())
+    }
+}
