@@ -18,13 +18,9 @@ use super::trace::REQUEST_ID;
 /// Time for which a browser need not ask again.
 const MAXIMUM_AGE: Duration = Duration::from_secs(3600);
 
-/// Documents that everybody may read, and endpoints that take no cookie, from any page.
-pub(crate) fn public() -> CorsLayer {
-    CorsLayer::new()
-        .allow_origin(Any)
-        .allow_methods([Method::GET, Method::POST])
-        .allow_headers(Any)
-        .max_age(MAXIMUM_AGE)
+/// Documents that everybody may read, or endpoints that take no cookie, from any page, by this method.
+pub(crate) fn public(method: Method) -> CorsLayer {
+    CorsLayer::new().allow_origin(Any).allow_methods([method]).allow_headers(Any).max_age(MAXIMUM_AGE)
 }
 
 /// The MCP endpoint, from pages of these origins; absent where there are none. Which headers a call has depends on the

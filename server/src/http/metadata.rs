@@ -1,7 +1,7 @@
 //! The protected resource metadata (RFC 9728): everybody may read it, so that clients find the authorization server.
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::routing::get;
 use mcp_entra_policy::ServerConfiguration;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub(super) fn router(configuration: &ServerConfiguration, authorization_server: 
             ),
         }
     })
-    .layer(cors::public());
+    .layer(cors::public(Method::GET));
     let inserted = inserted_path(configuration);
     let router = Router::new().route(WELL_KNOWN, handler.clone());
     if inserted == WELL_KNOWN { router } else { router.route(&inserted, handler) }

@@ -80,7 +80,7 @@ impl Endpoint {
 /// The endpoints of this server, and its metadata.
 pub fn router(server: Arc<AuthorizationServer>) -> Router {
     let metadata = server.metadata.clone();
-    let document = get(move || async move { answer::public(&metadata) }).layer(cors::public());
+    let document = get(move || async move { answer::public(&metadata) }).layer(cors::public(Method::GET));
     let router = Router::new().route(&server.addresses.metadata_path(), document);
     Endpoint::ALL.into_iter().fold(router, |router, endpoint| {
         let path = server.addresses.path(endpoint);
@@ -89,9 +89,10 @@ pub fn router(server: Arc<AuthorizationServer>) -> Router {
             let server = Arc::clone(&server);
             async move { Ok::<_, Infallible>(serve(&server, endpoint, request).await) }
         });
-        match endpoint.is_for_clients() {
-            true => router.route_service(&path, cors::public().layer(service)),
-            false => router.route_service(&path, service),
+        match endpoint {
+            Endpoint::Keys => router.route_service(&path, cors::public(Method::GET).layer(service)),
+            _ if endpoint.is_for_clients() => router.route_service(&path, cors::public(Method::POST).layer(service)),
+            _ => router.route_service(&path, service),
         }
     })
 }

@@ -1,6 +1,7 @@
 //! A person's browser: opens addresses, follows redirects, keeps cookies, and sends the forms of the pages it shows.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -161,12 +162,20 @@ impl Browser {
     /// # Errors
     /// When one is not PEM.
     pub fn trusting(ca_pems: &[&str]) -> anyhow::Result<Self> {
+        Self::knowing(ca_pems, &[])
+    }
+
+    /// The same, which finds these hosts at these addresses. Where a URL names no port, that of the address is dialled.
+    ///
+    /// # Errors
+    /// When one is not PEM.
+    pub fn knowing(ca_pems: &[&str], hosts: &[(&str, SocketAddr)]) -> anyhow::Result<Self> {
         let mut trusted = Vec::new();
         for pem in ca_pems {
             trusted.extend(reqwest::Certificate::from_pem_bundle(pem.as_bytes())?);
         }
-        let http =
-            Client::builder().tls_certs_only(trusted).no_proxy().redirect(Policy::none()).timeout(TIME_OUT).build()?;
+        let builder = Client::builder().tls_certs_only(trusted).no_proxy().redirect(Policy::none()).timeout(TIME_OUT);
+        let http = hosts.iter().fold(builder, |builder, (host, address)| builder.resolve(host, *address)).build()?;
         Ok(Self { http, jar: Arc::default(), languages: None, clients: Vec::new() })
     }
 

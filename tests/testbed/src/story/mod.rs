@@ -3,6 +3,7 @@
 //! A step acts as a person would (kubectl, HTTPS, a sign-in page), checks what it says, and returns the evidence in a
 //! line or more. It fails with what it saw instead.
 
+mod authorization_server;
 mod callers;
 mod containers;
 mod convergence;
@@ -88,12 +89,12 @@ steps! {
     /// Every step that pods of either sort can play, in the order of the story.
     STEPS = [
         DEFINITIONS, SERVER, FEDERATION, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP, REVOKED_SESSION, TOKENS,
-        EXPOSURE, CERTIFICATE, CONFLICT, AUTOSCALING, HAND_OVER, CONVERGENCE, REVOCATION, DELETION,
+        AUTHORIZATION_SERVER, EXPOSURE, CERTIFICATE, CONFLICT, AUTOSCALING, HAND_OVER, CONVERGENCE, REVOCATION, DELETION,
     ];
     /// The story on a real node: the same, with what only containers show.
     CONTAINER_STEPS = [
         README, DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
-        REVOKED_SESSION, TOKENS, ENFORCEMENT, EXPOSURE, CERTIFICATE, CONFLICT, KILLED, HANGING, EVICTION, MISSING_IMAGE,
+        REVOKED_SESSION, TOKENS, AUTHORIZATION_SERVER, ENFORCEMENT, EXPOSURE, CERTIFICATE, CONFLICT, KILLED, HANGING, EVICTION, MISSING_IMAGE,
         AUTOSCALING, HAND_OVER, CONVERGENCE, FROZEN, ROTATED, REVOCATION, DELETION,
     ];
 
@@ -118,6 +119,7 @@ steps! {
     STEP_UP: "A mapping that asks for an authentication context challenges bob, whose next sign-in satisfies it" => sessions::step_up;
     REVOKED_SESSION: "alice's session is revoked, Graph's demand reaches her client, and her next sign-in meets it" => sessions::revoked;
     TOKENS: "Every token that is not for this server is refused" => tokens::refused;
+    AUTHORIZATION_SERVER: "A client that is given the URL alone registers itself and signs alice in" => authorization_server::signs_in;
     EXPOSURE: "A Gateway that no longer lets the server in is quoted, and its change of mind noticed" => edge::exposure;
     CERTIFICATE: "A certificate that has expired makes the server unready, and a new one ready again" => edge::certificate;
     CONFLICT: "A second server that names the same host is told so, without a word about the first" => edge::conflict;

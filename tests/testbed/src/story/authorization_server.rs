@@ -1,0 +1,96 @@
+//! The server's own authorization server: a client that is given the URL alone signs alice in.
+
+use anyhow::{Context, ensure};
+use entra_emulator::sign_in::Browser;
+use mcp_entra_crds::ConditionType;
+use rmcp::ServiceExt;
+use rmcp::model::CallToolRequestParams;
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::auth::{AuthClient, AuthorizationManager};
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use serde_json::{Value, json};
+
+use super::Evidence;
+use super::callers::call;
+use super::world::{SERVER, World};
+
+/// The client's redirect URI. Nobody listens there: the browser stops before it.
+const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
+const CLIENT: &str = "Demo client";
+const TOOL: &str = "get_user_details";
+
+pub(super) async fn signs_in(world: &World) -> anyhow::Result<Evidence> {
+    let direct = world.sign_in(&world.alice).await?.access_token;
+    patch(world, &json!({"spec": {"authorizationServer": {"sessionStore": {"memory": {}}}}})).await?;
+    let redirect_uri = || async { Ok(world.server().await?.status.and_then(|status| status.redirect_uri)) };
+    let (redirect_uri, _) = world.eventually("status names the redirect URI", redirect_uri, Option::is_some).await?;
+    let redirect_uri = redirect_uri.context("eventually returns what was wanted")?;
+    add_redirect_uri(world, &redirect_uri)?;
+    world.condition(ConditionType::SessionStoreReady, "True").await?;
+    world.condition(ConditionType::Ready, "True").await?;
+
+    let mut manager = manager(world).await?;
+    let metadata = manager.resolve_metadata().await?.metadata;
+    manager.set_metadata(metadata);
+    manager.register_client(CLIENT, REDIRECT_URI, &["mcp.access"]).await?;
+    let url = manager.get_authorization_url(&["mcp.access"]).await?;
+    let shown = approve(world, &url, &manager).await?;
+
+    let client = AuthClient::new(world.http.clone(), manager);
+    let configuration = StreamableHttpClientTransportConfig::with_uri(world.url());
+    let session = ().serve(StreamableHttpClientTransport::with_client(client, configuration)).await?;
+    let result = session.call_tool(CallToolRequestParams::new(TOOL)).await?;
+    session.cancel().await?;
+    let profile = result.structured_content.with_context(|| format!("no structured content: {:?}", result.content))?;
+    ensure!(profile.get("id") == Some(&json!(world.alice.oid)), "not alice's profile: {profile}");
+
+    let beside = call(world, &direct, TOOL).await?;
+    ensure!(beside.is_tool_result(), "a token of Entra itself is no longer accepted: {beside:?}");
+    patch(world, &json!({"spec": {"authorizationServer": null}})).await?;
+    let gone = || async { Ok(world.server().await?.status.and_then(|status| status.redirect_uri)) };
+    world.eventually("status names no redirect URI", gone, Option::is_none).await?;
+    world.condition(ConditionType::Ready, "True").await?;
+    Ok(vec![
+        format!("status.redirectUri: {redirect_uri}, added to the app registration"),
+        format!("the page asked: {shown}"),
+        format!(
+            "{CLIENT} registered itself, alice approved it and signed in at Entra, and {TOOL} answered her profile"
+        ),
+        "beside it, a token that Entra itself issued is accepted as before".to_owned(),
+    ])
+}
+
+async fn patch(world: &World, patch: &Value) -> anyhow::Result<()> {
+    world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", &patch.to_string()]).await.map(drop)
+}
+
+fn add_redirect_uri(world: &World, redirect_uri: &str) -> anyhow::Result<()> {
+    world.stack.entra.control().change_tenant(world.tenant, |tenant| {
+        let app = tenant.apps.iter_mut().find(|app| app.client_id == world.server_app).context("no app")?;
+        app.redirect_uris.push(redirect_uri.to_owned());
+        Ok(())
+    })
+}
+
+/// The client library's own sign-in, by the server's URL alone.
+async fn manager(world: &World) -> anyhow::Result<AuthorizationManager> {
+    let mut manager = AuthorizationManager::new(world.url()).await?;
+    manager.with_client(world.http.clone())?;
+    Ok(manager)
+}
+
+/// Alice's way through the pages, and the code's to the client. Returns the heading of the page that asked her.
+async fn approve(world: &World, url: &str, manager: &AuthorizationManager) -> anyhow::Result<String> {
+    let (edge, entra) = (world.stack.certificates.pem(), world.stack.entra.ca_pem());
+    let browser = Browser::knowing(&[&edge, entra], &[(&world.host, world.stack.edge.address())])?;
+    let page = browser.leaving_at(REDIRECT_URI)?.open(url).await?.page()?;
+    let text = page.text()?;
+    ensure!(text.contains(CLIENT), "the page does not name the client: {text}");
+    let heading = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+    let entra = page.press("approve").await?.page()?;
+    let callback = entra.sign_in(&world.alice.user_principal_name).await?.callback()?;
+    let parameter = |name: &str| callback.parameter(name).with_context(|| format!("no {name}: {}", callback.url));
+    let (code, state, issuer) = (parameter("code")?, parameter("state")?, parameter("iss")?);
+    manager.exchange_code_for_token_with_issuer(&code, &state, Some(&issuer)).await?;
+    Ok(heading)
+}
