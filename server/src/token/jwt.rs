@@ -86,8 +86,9 @@ impl<'a> UnverifiedToken<'a> {
         &self.claims
     }
 
-    /// The claims, once the signature holds.
+    /// The claims, once the signature holds by RS256.
     pub(super) fn verify(&self, key: Arc<Key>) -> Result<VerifiedClaims, TokenError> {
+        self.pin("RS256")?;
         let message = self.signed_part.as_bytes();
         match jsonwebtoken::crypto::verify(self.signature, message, &key.verifies_with, Algorithm::RS256) {
             Ok(true) => Ok(VerifiedClaims { claims: self.claims.clone(), key }),
