@@ -117,7 +117,7 @@ impl KeyRing {
         issuer: &str,
         secret: impl Fn(u32) -> Result<Zeroizing<Vec<u8>>, KeyRingError>,
     ) -> Result<Self, KeyRingError> {
-        let epoch = |number| Epoch::new(number, &*secret(number)?, issuer);
+        let epoch = |number| Epoch::new(number, &secret(number)?, issuer);
         let mut epochs = keys.epochs.iter().map(|key| SigningEpoch::new(epoch(key.number)?, key.used_from));
         Ok(Self {
             issuer: issuer.to_owned(),

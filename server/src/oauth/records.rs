@@ -38,10 +38,11 @@ pub struct Records {
 }
 
 /// A record that was read and is still in the store.
-#[derive(Debug)]
 pub struct Kept<T> {
     /// Its value.
     pub value: T,
+    purpose: Purpose,
+    id: String,
     /// What stands in the store.
     raw: Vec<u8>,
 }
@@ -70,7 +71,7 @@ impl Records {
             return Ok(None);
         };
         let value = self.open(purpose, id, &raw)?;
-        Ok(Some(Kept { value, raw }))
+        Ok(Some(Kept { value, purpose, id: id.to_owned(), raw }))
     }
 
     /// Takes a record out of the store. Of many who ask at once, one has it.
@@ -81,16 +82,9 @@ impl Records {
 
     /// Replaces a record that was read by a value that lives this long. Returns false, and changes nothing, if the record is
     /// no longer what was read.
-    pub async fn replace<T: Serialize>(
-        &self,
-        purpose: Purpose,
-        id: &str,
-        kept: &Kept<T>,
-        value: &T,
-        life: Duration,
-    ) -> Result<bool, RecordError> {
-        let raw = self.seal(purpose, id, value)?;
-        Ok(self.store.compare_and_set(&key(purpose, id), &kept.raw, &raw, life).await?)
+    pub async fn replace<T: Serialize>(&self, kept: &Kept<T>, value: &T, life: Duration) -> Result<bool, RecordError> {
+        let raw = self.seal(kept.purpose, &kept.id, value)?;
+        Ok(self.store.compare_and_set(&key(kept.purpose, &kept.id), &kept.raw, &raw, life).await?)
     }
 
     fn seal<T: Serialize>(&self, purpose: Purpose, id: &str, value: &T) -> Result<Vec<u8>, RecordError> {
@@ -139,8 +133,8 @@ mod tests {
         assert!(!records.put_new(Purpose::Session, "id", &text("b"), LIFE).await.unwrap());
         let first = records.get::<String>(Purpose::Session, "id").await.unwrap().unwrap();
         assert_eq!(first.value, "a");
-        assert!(records.replace(Purpose::Session, "id", &first, &text("c"), LIFE).await.unwrap());
-        assert!(!records.replace(Purpose::Session, "id", &first, &text("d"), LIFE).await.unwrap());
+        assert!(records.replace(&first, &text("c"), LIFE).await.unwrap());
+        assert!(!records.replace(&first, &text("d"), LIFE).await.unwrap());
         assert_eq!(records.take::<String>(Purpose::Session, "id").await.unwrap().as_deref(), Some("c"));
         assert_eq!(records.take::<String>(Purpose::Session, "id").await.unwrap(), None);
         assert!(records.get::<String>(Purpose::Session, "id").await.unwrap().is_none());

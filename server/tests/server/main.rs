@@ -22,6 +22,8 @@ mod rate_limits;
 mod refusals;
 mod schemas;
 mod scripted;
+mod stores;
 mod tenant;
 mod tools;
+mod valkey;
 mod writes;

@@ -3,12 +3,14 @@
 //! What is kept is sealed before it comes here. Each value has an end of its life, at which it is gone.
 
 mod memory;
+mod valkey;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use memory::MemoryStore;
+pub use valkey::{ValkeyError, ValkeyStore};
 
 /// The reason why the store did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
