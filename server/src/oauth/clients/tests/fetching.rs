@@ -273,7 +273,7 @@ async fn no_more_than_four_documents_are_fetched_at_a_time() {
     let urls: Vec<String> = (0..7).map(|n| publisher.url(&format!("/{n}"))).collect();
     let finds = join_all(urls.iter().map(|url| clients.find(url)));
     let watched = async {
-        in_flight.subscribe().wait_for(|count| *count == 4).await.unwrap();
+        in_flight.subscribe().wait_for(|count| *count >= 4).await.unwrap();
         // Time in which a fifth would come.
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(*in_flight.borrow(), 4);

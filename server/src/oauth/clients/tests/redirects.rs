@@ -235,6 +235,7 @@ fn an_answer_keeps_the_query_of_its_redirect_uri() {
         ("http://127.0.0.1:1", "http://127.0.0.1:1/?code=a%26b&iss=https%3A%2F%2Fh%2Fmcp"),
         ("https://app.example/c?x=1&y", "https://app.example/c?x=1&y&code=a%26b&iss=https%3A%2F%2Fh%2Fmcp"),
         ("com.example.app:/c", "com.example.app:/c?code=a%26b&iss=https%3A%2F%2Fh%2Fmcp"),
+        ("com.example.app:c", "com.example.app:c?code=a%26b&iss=https%3A%2F%2Fh%2Fmcp"),
     ] {
         let answer = RedirectUri::read(text).unwrap().with(&[("code", "a&b"), ("iss", "https://h/mcp")]);
         assert_eq!(answer.as_str(), expected);
