@@ -8,7 +8,7 @@ const { withPage } = require("./chromium.cjs");
 const { chromium, origin, paths, consent, languages, screenshots } = JSON.parse(process.argv[2]);
 const AXE = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const WIDTH = 320;
-/// Edge of what is to be hit, in CSS pixels.
+// Edge of what is to be hit, in CSS pixels.
 const TARGET = 44;
 
 // What is wrong with the page that stands, as sentences.
@@ -23,6 +23,10 @@ async function findings(page, language) {
       for (const element of document.querySelectorAll("a, button, summary")) {
         const { width, height } = element.getBoundingClientRect();
         if (width < target || height < target) found.push(`${element.outerHTML} is ${width} by ${height} pixels`);
+      }
+      for (const element of document.querySelectorAll("main > *, main caption")) {
+        const share = element.getBoundingClientRect().width / width;
+        if (share < 0.5) found.push(`${element.outerHTML} takes ${share} of the width`);
       }
       const { violations, incomplete } = await axe.run({ resultTypes: ["violations", "incomplete"] });
       const undecided = incomplete.filter(({ id }) => id === "color-contrast");
@@ -90,7 +94,8 @@ async function main() {
     await page.setViewport({ width: WIDTH, height: 640 });
     const found = [];
     for (const language of languages) {
-      for (const scheme of ["light", "dark"]) {
+      // The scheme changes colours alone, which are the same in each language.
+      for (const scheme of language === languages[0] ? ["light", "dark"] : ["light"]) {
         for (const path of paths) found.push(...(await visit(page, path, language, scheme)));
       }
     }

@@ -47,7 +47,7 @@ cases! {
     "A call is answered before the TypeScript SDK gives it up, though nobody signs in, and its sign-in stays open" => clients::nobody_signs_in;
     "The TypeScript SDK opens the address that it is asked to, where it says that it can" => clients::url_elicitation;
     "The Inspector's command line lists and calls" => clients::inspector;
-    "Every page of the authorization server works in Chromium by keyboard, at 320 pixels, in each language and scheme" => pages::all;
+    "Every page of the authorization server works in Chromium by keyboard, at 320 pixels, in each language and in the dark" => pages::all;
     "--doctor finds all well before and after the sign-in, and what is not well" => modes::doctor;
     "--sign-out makes the next call sign in again" => modes::sign_out;
     "The policy of the machine bounds every mode but --sign-out" => modes::policy;
