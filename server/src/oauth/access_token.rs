@@ -52,7 +52,8 @@ fn claims(addresses: &Addresses, id: &str, session: &Session, now: i64) -> Sessi
         auth_time: session.began,
         tid: person.tenant_id.clone(),
         oid: person.object_id.clone(),
-        scp: Vec::from_iter(person.scopes.iter().map(String::as_str)).join(" "),
+        // What the client asked for, and Entra granted: other clients may have brought other scopes.
+        scp: Vec::from_iter(session.asked.server.intersection(&person.scopes).map(String::as_str)).join(" "),
         roles: person.roles.clone(),
         groups: person.groups.clone().filter(|groups| groups.len() <= MAXIMUM_GROUPS),
         acrs: person.contexts.clone(),

@@ -22,6 +22,17 @@ impl ClientError {
         Self { status: StatusCode::BAD_REQUEST, error, description: description.into(), reason }
     }
 
+    /// 401: the client may not sign people in, or no longer. It registers again.
+    pub(super) fn client() -> Self {
+        let text = "this server does not know the client, or no longer lets it in; register again";
+        Self { status: StatusCode::UNAUTHORIZED, ..Self::new("invalid_client", text, "client_not_allowed") }
+    }
+
+    /// A registration that is not accepted (RFC 7591 section 3.2.2).
+    pub(super) fn registration(status: StatusCode, error: &'static str, description: String) -> Self {
+        Self { status, ..Self::new(error, description, "registration_refused") }
+    }
+
     /// 400: the code or refresh token is worth nothing.
     pub(super) fn grant(description: impl Into<String>, reason: &'static str) -> Self {
         Self::new("invalid_grant", description, reason)

@@ -56,6 +56,13 @@ impl AuthorizationServer {
         let text = redirect_uri.as_str().to_owned();
         match AuthorizationRequest::read(&parameters, &self.addresses, text, scopes) {
             Ok(request) => self.ask(browser, request, &client, &redirect_uri),
+            // A client of which nothing is known but its document does not lead browsers anywhere without a person's decision
+            // (RFC 9700 section 4.11.2).
+            Err(RequestError { error, .. })
+                if matches!(client.kind, ClientKind::Document { .. }) && !redirect_uri.is_loopback() =>
+            {
+                Err(browser.stop(&Problem::Malformed { parameter: error }))
+            }
             Err(RequestError { error, description }) => {
                 browser.trail.decided(Outcome::Refused("oauth_request_malformed"));
                 Ok(self.back(
@@ -90,7 +97,7 @@ impl AuthorizationServer {
         let sealed =
             serde_json::to_vec(&pending).ok().and_then(|plain| self.sealer.seal(Purpose::Request, "", &plain).ok());
         let sealed = sealed.ok_or_else(|| browser.stop(&Problem::Internal))?;
-        let permissions = Vec::from_iter(pending.request.scopes.graph.iter().cloned());
+        let permissions = pending.request.scopes.shown(&self.configuration);
         let (action, callback) = (self.addresses.url(Endpoint::Consent), self.addresses.url(Endpoint::Callback));
         let page = pages::Consent {
             namespace: &self.configuration.server.namespace,
@@ -132,6 +139,9 @@ impl AuthorizationServer {
         }
         browser.trail.client(&pending.client.reference);
         let Pending { request, client, id, .. } = pending;
+        if !self.clients.admit(&client.id, &client.kind) {
+            return Err(browser.stop(&Problem::UnknownClient));
+        }
         let redirect_uri = RedirectUri::read(&request.redirect_uri).map_err(|_| too_old())?;
         let mut response = match form.get("decision") {
             Some("approve") => {

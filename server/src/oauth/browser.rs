@@ -5,6 +5,7 @@ use axum::response::Response;
 
 use super::pages::{Problem, Visit};
 use crate::audit::{Outcome, Trail};
+use crate::http::client_address::ClientAddress;
 
 /// A request of a browser.
 #[derive(Clone, Copy)]
@@ -15,6 +16,8 @@ pub(super) struct Browser<'a> {
     pub(super) visit: Visit<'a>,
     /// Audit trail of the request.
     pub(super) trail: &'a Trail,
+    /// Address that it comes from.
+    pub(super) address: ClientAddress,
 }
 
 /// The page at which a request stops. It is in a box, since every step may return it.

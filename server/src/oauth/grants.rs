@@ -22,11 +22,15 @@ use super::seal::Purpose;
 use super::session::{Person, Presented, Session};
 use super::sessions::{Read, RefreshToken};
 use crate::audit::{Outcome, Trail};
-use crate::entra::{Remedy, SignInError};
+use crate::entra::{Remedy, SignIn, SignInError};
 use crate::token::{Principal, Remedy as TokenRemedy, User};
 
 /// Time in which a code can be redeemed, in seconds.
 pub(super) const CODE_LIFETIME: i64 = 60;
+/// Time in which a code that comes again ends the session that it began, in seconds.
+const CODE_REMEMBERED: i64 = 600;
+/// Seconds of a day.
+const DAY: i64 = 24 * 3600;
 
 /// Content of an authorization code.
 #[derive(Serialize, Deserialize)]
@@ -112,7 +116,7 @@ impl AuthorizationServer {
             .and_then(|plain| serde_json::from_slice(&plain).ok())
             .ok_or_else(|| ClientError::grant(worthless, "code_not_valid"))?;
         let verifier = parameters.require("code_verifier")?;
-        if super::now().saturating_sub(code.issued) > CODE_LIFETIME {
+        if super::now().saturating_sub(code.issued) > CODE_REMEMBERED {
             return Err(ClientError::grant(worthless, "code_not_valid"));
         }
         let Some(grant) = self.records.take::<Grant>(Purpose::Code, &code.grant).await? else {
@@ -122,9 +126,12 @@ impl AuthorizationServer {
             return Err(ClientError::grant(text, "code_replayed"));
         };
         let Grant { request, session } = grant;
+        if !self.clients.admit(&session.client.id, &session.client.kind) {
+            return Err(ClientError::client());
+        }
         trail.concerns(&session.person.tenant_id, &session.person.object_id, &session.client.reference);
         let redirect_uri = parameters.get("redirect_uri");
-        if request.client_id != client_id || redirect_uri.is_some_and(|asked| asked != request.redirect_uri) {
+        if session.client.id != client_id || redirect_uri.is_some_and(|asked| asked != request.redirect_uri) {
             let text = "the code is another client's, or of another redirect_uri; begin the sign-in again";
             return Err(ClientError::grant(text, "code_of_another_client"));
         }
@@ -144,6 +151,8 @@ impl AuthorizationServer {
         let Some(RefreshToken { id, generation }) = self.sessions.open_refresh_token(token) else {
             return Err(ended());
         };
+        let _turn = self.limits.turn(&id).await;
+        let mut was_current = false;
         // A second round where another replica was first.
         for _ in 0..2 {
             let Some(read) = self.sessions.read(&id).await? else { return Err(ended()) };
@@ -155,8 +164,20 @@ impl AuthorizationServer {
                     "token_of_another_client",
                 ));
             }
+            if !self.clients.admit(&session.client.id, &session.client.kind) {
+                self.sessions.end(&id).await?;
+                return Err(ClientError::client());
+            }
             match session.standing(generation, super::now()) {
+                // Others may have been first more than once meanwhile.
+                _ if was_current => return Ok((id, read.session)),
                 Presented::Current => {
+                    self.limits.refresh(&id).map_err(|_| {
+                        ClientError::too_many(
+                            "this session is refreshed too often; keep the access token until it ends",
+                        )
+                    })?;
+                    was_current = true;
                     if let Some(session) = self.refresh_at_entra(&id, &read).await? {
                         trail.decided(Outcome::Done("session_refreshed"));
                         return Ok((id, session));
@@ -195,6 +216,14 @@ impl AuthorizationServer {
                     Remedy::AskAgain | Remedy::Credential | Remedy::Configuration => {
                         Err(ClientError::later("Entra does not answer; try again in a minute", "entra_unavailable"))
                     }
+                    Remedy::SignIn(SignIn::Satisfying(claims)) => {
+                        let person = &session.person;
+                        let (tenant_id, object_id) = (&person.tenant_id, &person.object_id);
+                        let client = &session.client.reference;
+                        self.sessions.keep_claims(tenant_id, object_id, client, &claims).await?;
+                        self.sessions.end(id).await?;
+                        Err(over())
+                    }
                     Remedy::SignIn(_) | Remedy::Consent | Remedy::Unblock => {
                         self.sessions.end(id).await?;
                         Err(over())
@@ -224,8 +253,13 @@ impl AuthorizationServer {
             return Err(over());
         };
         let person = Person::of(user, session.person.username.clone());
-        let refreshed = session.refreshed(person, &tokens, super::now());
-        Ok(self.sessions.replace(id, read, refreshed).await?)
+        let now = super::now();
+        let replaced = self.sessions.replace(id, read, session.refreshed(person, &tokens, now)).await?;
+        // Once a day, so that the person's list lives as long as the session.
+        if let Some(refreshed) = replaced.as_ref().filter(|_| session.refreshed / DAY != now / DAY) {
+            self.sessions.list(id, refreshed).await;
+        }
+        Ok(replaced)
     }
 }
 

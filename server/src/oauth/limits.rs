@@ -1,26 +1,41 @@
-//! Limits of the requests that cost the server something before anybody has signed in.
+//! Limits of the requests that cost something: this server before anybody has signed in, and Entra afterwards.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_entra_policy::Rate;
+use moka::sync::Cache;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::addresses::Endpoint;
 use crate::http::client_address::ClientAddress;
 use crate::http::rate_limit::Budgets;
 
-/// Registrations, and decisions of people, from one address. An office full of people stays far below.
+/// What stores or seals something, from one address. An office full of people stays far below.
 const OF_ADDRESS: Rate = Rate { requests: 60, per_seconds: 60 };
 /// The same from all addresses that are not known, since a proxy hides them.
 const OF_UNKNOWN: Rate = Rate { requests: 600, per_seconds: 60 };
+/// Everything else from one address: an office full of clients whose tokens end every ten minutes stays below.
+const ALL_OF_ADDRESS: Rate = Rate { requests: 1200, per_seconds: 60 };
+/// The same from all addresses that are not known.
+const ALL_OF_UNKNOWN: Rate = Rate { requests: 12_000, per_seconds: 60 };
+/// Refreshes of one session at Entra. A client needs one in ten minutes.
+const REFRESHES: Rate = Rate { requests: 10, per_seconds: 60 };
+/// Most sessions that are refreshed at the same moment.
+const TURNS: u64 = 10_000;
 
-/// Budgets by address. One whose address is not known draws on that of all such.
+/// The budgets.
 pub(super) struct Limits {
-    registrations: Kind,
-    decisions: Kind,
+    registrations: ByAddress,
+    decisions: ByAddress,
+    others: ByAddress,
+    refreshes: Budgets<String>,
+    turns: Cache<String, Arc<Mutex<()>>>,
 }
 
-struct Kind {
+/// A budget for each address. One whose address is not known draws on that of all such.
+struct ByAddress {
     of_address: Budgets<IpAddr>,
     of_unknown: Budgets<()>,
 }
@@ -33,21 +48,49 @@ pub(super) struct Refused {
 
 impl Limits {
     pub(super) fn new() -> Self {
-        let kind = || Kind { of_address: Budgets::new(OF_ADDRESS), of_unknown: Budgets::new(OF_UNKNOWN) };
-        Self { registrations: kind(), decisions: kind() }
+        Self {
+            registrations: ByAddress::new(OF_ADDRESS, OF_UNKNOWN),
+            decisions: ByAddress::new(OF_ADDRESS, OF_UNKNOWN),
+            others: ByAddress::new(ALL_OF_ADDRESS, ALL_OF_UNKNOWN),
+            refreshes: Budgets::new(REFRESHES),
+            turns: Cache::builder().max_capacity(TURNS).time_to_idle(Duration::from_secs(60)).build(),
+        }
     }
 
     /// Draws on the budget of this address for a request to this endpoint.
     pub(super) fn draw(&self, endpoint: Endpoint, address: ClientAddress) -> Result<(), Refused> {
-        let kind = match endpoint {
-            Endpoint::Register => &self.registrations,
-            // Each stores something.
-            Endpoint::Consent | Endpoint::Sessions => &self.decisions,
-            _ => return Ok(()),
-        };
+        match endpoint {
+            Endpoint::Register => self.registrations.draw(address),
+            _ => self.others.draw(address),
+        }
+    }
+
+    /// Draws on the budget of this address for a sign-in that is about to be stored.
+    pub(super) fn decide(&self, address: ClientAddress) -> Result<(), Refused> {
+        self.decisions.draw(address)
+    }
+
+    /// Draws on the budget of this session for a refresh at Entra.
+    pub(super) fn refresh(&self, session: &str) -> Result<(), Refused> {
+        self.refreshes.draw(session.to_owned()).map_err(|wait| Refused { wait })
+    }
+
+    /// Waits for a turn of this session: of requests that come at once, the first asks Entra.
+    pub(super) async fn turn(&self, session: &str) -> OwnedMutexGuard<()> {
+        let turn = self.turns.get_with_by_ref(session, Arc::default);
+        turn.lock_owned().await
+    }
+}
+
+impl ByAddress {
+    fn new(of_address: Rate, of_unknown: Rate) -> Self {
+        Self { of_address: Budgets::new(of_address), of_unknown: Budgets::new(of_unknown) }
+    }
+
+    fn draw(&self, address: ClientAddress) -> Result<(), Refused> {
         let drawn = match address {
-            ClientAddress::Client(address) => kind.of_address.draw(address),
-            ClientAddress::BehindProxy => kind.of_unknown.draw(()),
+            ClientAddress::Client(address) => self.of_address.draw(address),
+            ClientAddress::BehindProxy => self.of_unknown.draw(()),
         };
         drawn.map_err(|wait| Refused { wait })
     }

@@ -13,7 +13,7 @@ impl AuthorizationServer {
         let document = self
             .clients
             .register(body)
-            .map_err(|error| ClientError::new(error.code(), error.to_string(), "registration_refused"))?;
+            .map_err(|error| ClientError::registration(error.status(), error.code(), error.to_string()))?;
         trail.decided(Outcome::Done("client_registered"));
         Ok(answer::document(StatusCode::CREATED, &document))
     }

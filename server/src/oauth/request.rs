@@ -15,8 +15,6 @@ const CHALLENGE_LENGTH: usize = 43;
 /// A request that a person can be asked about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AuthorizationRequest {
-    /// The client's id.
-    pub(super) client_id: String,
     /// The redirect URI that the answer goes to.
     pub(super) redirect_uri: String,
     /// The client's `state`.
@@ -102,16 +100,16 @@ impl AuthorizationRequest {
         if get("state").is_some_and(|state| state.len() > MAXIMUM_STATE) {
             return Err(RequestError::new("invalid_request", "the state is longer than 2 KiB; send a shorter one"));
         }
-        let prompt = match get("prompt") {
-            Some("none") => {
+        let prompts: Vec<&str> = get("prompt").unwrap_or_default().split(' ').collect();
+        let prompt = match &*prompts {
+            prompts if prompts.contains(&"none") => {
                 return Err(RequestError::new("interaction_required", "each sign-in asks the person: send no prompt"));
             }
-            Some("login") => Some(Prompt::Login),
-            Some("select_account") => Some(Prompt::SelectAccount),
+            prompts if prompts.contains(&"login") => Some(Prompt::Login),
+            prompts if prompts.contains(&"select_account") => Some(Prompt::SelectAccount),
             _ => None,
         };
         Ok(Self {
-            client_id: get("client_id").unwrap_or_default().to_owned(),
             redirect_uri,
             state: get("state").map(str::to_owned),
             code_challenge: code_challenge.to_owned(),
@@ -149,6 +147,7 @@ mod tests {
             ("&resource=https%3A%2F%2Fh.example%2Fmcp%2F", None),
             ("&prompt=consent", None),
             ("&prompt=login", Some(Prompt::Login)),
+            ("&prompt=consent+login", Some(Prompt::Login)),
             ("&prompt=select_account", Some(Prompt::SelectAccount)),
             ("&claims=%7B%7D", None),
             ("&response_mode=query", None),
@@ -163,6 +162,7 @@ mod tests {
         for (query, error) in [
             (good("&resource=https%3A%2F%2Fevil.example"), "invalid_target"),
             (good("&prompt=none"), "interaction_required"),
+            (good("&prompt=login+none"), "interaction_required"),
             (good("&response_mode=form_post"), "invalid_request"),
             (good("&response_mode=fragment"), "invalid_request"),
             (good("&request=e30.e30."), "request_not_supported"),

@@ -21,7 +21,8 @@ use super::browser::{Browser, Stop};
 use super::limits::Refused;
 use super::pages::{Connect, Language, Problem, Visit};
 use crate::audit::{Outcome, Trail};
-use crate::http::{client_address, cors, trace};
+use crate::http::client_address::{self, ClientAddress};
+use crate::http::{cors, trace};
 
 /// Largest body of a request, in bytes.
 const MAXIMUM_BODY: usize = 64 * 1024;
@@ -30,6 +31,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(40);
 
 /// A request to an endpoint.
 struct Asked {
+    endpoint: Endpoint,
+    address: ClientAddress,
     parts: Parts,
     body: Bytes,
 }
@@ -101,7 +104,7 @@ async fn serve(server: &AuthorizationServer, endpoint: Endpoint, request: Reques
     let answering = |request, trail: Arc<Trail>| async move {
         // In a box, so that compilers need not look into all endpoints at once.
         let answering = Box::pin(answer(server, endpoint, request, &trail));
-        let late = |_| ClientError::later("no answer in time; try again later", "").into_response();
+        let late = |_| ClientError::later("no answer in time; try again later", "entra_unavailable").into_response();
         tokio::time::timeout(TIME_LIMIT, answering).await.unwrap_or_else(late)
     };
     trace::stage(&server.audit, request, answering).await
@@ -122,10 +125,10 @@ async fn answer(server: &AuthorizationServer, endpoint: Endpoint, request: Reque
     let Ok(body) = read(body).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let asked = Asked { parts, body };
+    let asked = Asked { endpoint, address, parts, body };
     match endpoint.is_for_clients() {
-        true => for_client(server, endpoint, &asked, (trail, drawn)).await,
-        false => for_browser(server, endpoint, &asked, (trail, drawn)).await,
+        true => for_client(server, &asked, trail, drawn).await,
+        false => for_browser(server, &asked, trail, drawn).await,
     }
 }
 
@@ -135,11 +138,11 @@ async fn read(body: Body) -> Result<Bytes, ()> {
 
 async fn for_client(
     server: &AuthorizationServer,
-    endpoint: Endpoint,
     asked: &Asked,
-    (trail, drawn): (&Trail, Result<(), Refused>),
+    trail: &Trail,
+    drawn: Result<(), Refused>,
 ) -> Response {
-    let answered = match (drawn, endpoint) {
+    let answered = match (drawn, asked.endpoint) {
         (Err(_), _) => Err(ClientError::too_many("too many requests come from this address; wait a minute")),
         (Ok(()), Endpoint::Token) => server.tokens(trail, &asked.body).await,
         (Ok(()), Endpoint::Register) => server.register(trail, &asked.body),
@@ -154,17 +157,17 @@ async fn for_client(
 
 async fn for_browser(
     server: &AuthorizationServer,
-    endpoint: Endpoint,
     asked: &Asked,
-    (trail, drawn): (&Trail, Result<(), Refused>),
+    trail: &Trail,
+    drawn: Result<(), Refused>,
 ) -> Response {
-    let Asked { parts, body } = asked;
+    let Asked { endpoint, address, parts, body } = asked;
     let visit = Visit {
         language: Language::of(&parts.headers),
         server: &server.configuration.server.name,
         correlation_id: trail.request_id(),
     };
-    let browser = Browser { headers: &parts.headers, visit, trail };
+    let browser = Browser { headers: &parts.headers, visit, trail, address: *address };
     let query = parts.uri.query().unwrap_or_default().as_bytes();
     let shown: Result<Response, Stop> = match (drawn, endpoint) {
         (Err(Refused { wait }), _) => Err(browser.stop(&Problem::TooManyRequests { retry_after: wait })),

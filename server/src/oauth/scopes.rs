@@ -71,6 +71,12 @@ impl AskedScopes {
         server.chain(graph).collect()
     }
 
+    /// The scopes that a person is shown, besides the required ones.
+    pub(super) fn shown(&self, configuration: &ServerConfiguration) -> Vec<String> {
+        let server = self.server.iter().filter(|scope| !configuration.entra.required_scopes.contains(scope));
+        self.graph.iter().chain(server).cloned().collect()
+    }
+
     /// The claims that the sign-in is to satisfy.
     pub(super) fn claims(&self) -> Option<ClaimsChallenge> {
         self.context.as_deref().map(ClaimsChallenge::authentication_context)

@@ -1,7 +1,7 @@
 //! Sessions in the store: begun, refreshed, read and ended, by every replica alike.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jsonwebtoken::Algorithm;
@@ -14,21 +14,22 @@ use super::keys::KeyRing;
 use super::records::{Kept, RecordError, Records};
 use super::seal::{Purpose, Sealer};
 use super::session::Session;
+use super::store::StoreError;
 use crate::entra::ClaimsChallenge;
 use crate::policy::PolicyStore;
-use crate::token::{Principal, SessionError, Sessions};
+use crate::token::{Principal, SessionClaims, SessionError, Sessions};
 
 /// Time in which a session that nobody refreshes ends.
 const IDLE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Time for which an ended session is remembered, so that what is under way on another replica does not open it again.
-const ENDED: Duration = Duration::from_secs(600);
+const ENDED: Duration = Duration::from_secs(720);
 /// Time for which claims wait for the person's next sign-in.
 const CHALLENGE: Duration = Duration::from_secs(900);
 /// Time for which an answer of the store about a session is relied on. Revocation takes no longer than this.
-const RELIED_ON: Duration = Duration::from_secs(4);
+const RELIED_ON: Duration = Duration::from_millis(2_500);
 /// Most sessions that such an answer is kept of.
-const KEPT: u64 = 50_000;
-/// Most sessions of one person that their page lists. The oldest are forgotten by it, not ended.
+const KEPT: u64 = 10_000;
+/// Most sessions of one person. Those that began first end.
 const LISTED: usize = 50;
 /// Most attempts to add to a list that other replicas change, too.
 const ATTEMPTS: usize = 8;
@@ -55,8 +56,10 @@ pub struct SessionKeeper {
     sealer: Sealer,
     ring: Arc<KeyRing>,
     policy: Arc<PolicyStore>,
-    /// By id: true while the session is open.
-    open: Cache<String, bool>,
+    /// By id: sessions that were open a moment ago.
+    open: Cache<String, Arc<Session>>,
+    /// By id: sessions that have ended, for as long as one of their tokens may be valid.
+    ended: Cache<String, ()>,
 }
 
 /// An open session, and its record as it was read.
@@ -70,7 +73,8 @@ impl SessionKeeper {
     /// The sessions in these records, whose tokens this ring signs.
     pub(super) fn new(records: Records, sealer: Sealer, ring: Arc<KeyRing>, policy: Arc<PolicyStore>) -> Self {
         let open = Cache::builder().max_capacity(KEPT).time_to_live(RELIED_ON).build();
-        Self { records, sealer, ring, policy, open }
+        let ended = Cache::builder().max_capacity(KEPT).time_to_live(ENDED).build();
+        Self { records, sealer, ring, policy, open, ended }
     }
 
     /// A new id of a session.
@@ -87,7 +91,7 @@ impl SessionKeeper {
         let record = Record::Open(Box::new(session.clone()));
         let is_new = self.records.put_new(Purpose::Session, id, &record, IDLE).await?;
         if is_new {
-            self.list(id, &session).await?;
+            self.list(id, &session).await;
         }
         Ok(is_new.then_some(session))
     }
@@ -98,11 +102,14 @@ impl SessionKeeper {
     /// If the store does not answer.
     pub(super) async fn read(&self, id: &str) -> Result<Option<Read>, RecordError> {
         let Some(kept) = self.records.get::<Record>(Purpose::Session, id).await? else { return Ok(None) };
-        let session = match &kept.value {
-            Record::Open(session) if self.is_recent_enough(session.began) => Session::clone(session),
-            Record::Open(_) | Record::Ended => return Ok(None),
-        };
-        Ok(Some(Read { session, kept }))
+        match &kept.value {
+            Record::Ended => Ok(None),
+            Record::Open(session) if self.is_recent_enough(session.began) => {
+                Ok(Some(Read { session: Session::clone(session), kept }))
+            }
+            // For good, whatever the policy says later.
+            Record::Open(_) => self.end(id).await.map(|()| None),
+        }
     }
 
     /// Replaces a session by its refreshed state, unless another replica was first: then none.
@@ -117,7 +124,7 @@ impl SessionKeeper {
     ) -> Result<Option<Session>, RecordError> {
         let session = self.with_refresh_token(id, session)?;
         let record = Record::Open(Box::new(session.clone()));
-        let replaced = self.records.replace(Purpose::Session, id, &read.kept, &record, IDLE).await?;
+        let replaced = self.records.replace(&read.kept, &record, IDLE).await?;
         Ok(replaced.then_some(session))
     }
 
@@ -126,10 +133,15 @@ impl SessionKeeper {
     /// # Errors
     /// If the store does not answer.
     pub(super) async fn end(&self, id: &str) -> Result<(), RecordError> {
-        self.open.invalidate(id).await;
-        let _: Option<Record> = self.records.take(Purpose::Session, id).await?;
-        self.records.put_new(Purpose::Session, id, &Record::Ended, ENDED).await?;
-        Ok(())
+        self.ended.insert(id.to_owned(), ()).await;
+        // One that begins at this moment may come between.
+        for _ in 0..ATTEMPTS {
+            let _: Option<Record> = self.records.take(Purpose::Session, id).await?;
+            if self.records.put_new(Purpose::Session, id, &Record::Ended, ENDED).await? {
+                return Ok(());
+            }
+        }
+        Err(RecordError::Unavailable(StoreError::Unavailable("a session changes all the time".to_owned())))
     }
 
     /// Keeps the claims that the person's next sign-in through this client is to satisfy.
@@ -192,36 +204,62 @@ impl SessionKeeper {
 
     fn with_refresh_token(&self, id: &str, session: Session) -> Result<Session, RecordError> {
         let token = RefreshToken { id: id.to_owned(), generation: session.generation };
-        let plain = serde_json::to_vec(&token).map_err(|_| RecordError::Unreadable)?;
-        let sealed = self.sealer.seal(Purpose::RefreshToken, "", &plain).map_err(|_| RecordError::Unreadable)?;
+        let plain = serde_json::to_vec(&token).map_err(|_| RecordError::Unwritable)?;
+        let sealed = self.sealer.seal(Purpose::RefreshToken, "", &plain).map_err(|_| RecordError::Unwritable)?;
         Ok(session.with_refresh_token(sealed))
     }
 
-    /// Adds a session to the list of its person's.
-    async fn list(&self, id: &str, session: &Session) -> Result<(), RecordError> {
+    /// Puts a session into the list of its person's, and ends what the list has no room for. The session goes on whether or
+    /// not this works.
+    pub(super) async fn list(&self, id: &str, session: &Session) {
         let owner = owner(&session.person.tenant_id, &session.person.object_id);
         for _ in 0..ATTEMPTS {
-            let added = match self.records.get::<Vec<String>>(Purpose::Owner, &owner).await? {
-                None => self.records.put_new(Purpose::Owner, &owner, &vec![id], IDLE).await?,
-                Some(kept) => {
-                    let mut ids = kept.value.clone();
-                    ids.push(id.to_owned());
-                    let surplus = ids.len().saturating_sub(LISTED);
-                    ids.drain(..surplus);
-                    self.records.replace(Purpose::Owner, &owner, &kept, &ids, IDLE).await?
+            match self.try_to_list(&owner, id).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a session is missing in the list of its person's");
+                    return;
                 }
-            };
-            if added {
-                return Ok(());
             }
         }
-        tracing::warn!("a session is missing in the list of its person's: too many began at the same moment");
-        Ok(())
+        tracing::warn!("a session is missing in the list of its person's: too many change it at the same moment");
+    }
+
+    async fn try_to_list(&self, owner: &str, id: &str) -> Result<bool, RecordError> {
+        let Some(kept) = self.records.get::<Vec<String>>(Purpose::Owner, owner).await? else {
+            let listed = self.records.put_new(Purpose::Owner, owner, &vec![id], IDLE).await?;
+            if !listed {
+                // One that nobody can read any longer, most likely.
+                let _: Option<Vec<String>> = self.records.take(Purpose::Owner, owner).await?;
+            }
+            return Ok(listed);
+        };
+        let mut ids = Vec::new();
+        for listed in kept.value.iter().filter(|listed| *listed != id) {
+            if self.read(listed).await?.is_some() {
+                ids.push(listed.clone());
+            }
+        }
+        ids.push(id.to_owned());
+        let surplus: Vec<String> = ids.drain(..ids.len().saturating_sub(LISTED)).collect();
+        let listed = self.records.replace(&kept, &ids, IDLE).await?;
+        for id in surplus.iter().filter(|_| listed) {
+            self.end(id).await?;
+        }
+        Ok(listed)
     }
 
     fn is_recent_enough(&self, began: i64) -> bool {
         self.policy.revoke_sessions_before().is_none_or(|instant| began >= instant)
     }
+}
+
+/// True if these claims are of this session. A key that others have come to know makes no token for another person.
+fn is_of(session: &Session, claims: &SessionClaims) -> bool {
+    let person = &session.person;
+    (&*claims.tid, &*claims.oid, &*claims.client_id, claims.auth_time)
+        == (&*person.tenant_id, &*person.object_id, &*session.client.reference, session.began)
 }
 
 fn challenged(tenant_id: &str, object_id: &str, client: &str) -> String {
@@ -240,17 +278,27 @@ impl Sessions for SessionKeeper {
     }
 
     /// Of a store that does not answer nothing is known: what was signed counts until its end.
-    async fn is_open(&self, id: &str, began: i64) -> bool {
-        if !self.is_recent_enough(began) {
+    async fn is_open(&self, claims: &SessionClaims) -> bool {
+        let id = claims.sid.as_str();
+        if !self.is_recent_enough(claims.auth_time) || self.ended.contains_key(id) {
             return false;
         }
         if let Some(open) = self.open.get(id).await {
-            return open;
+            return is_of(&open, claims);
         }
+        let asked = Instant::now();
         match self.read(id).await {
-            Ok(read) => {
-                self.open.insert(id.to_owned(), read.is_some()).await;
-                read.is_some()
+            Ok(Some(read)) => {
+                let open = Arc::new(read.session);
+                let is_of = is_of(&open, claims);
+                if asked.elapsed() < RELIED_ON {
+                    self.open.insert(id.to_owned(), open).await;
+                }
+                is_of
+            }
+            Ok(None) => {
+                self.ended.insert(id.to_owned(), ()).await;
+                false
             }
             Err(error) => {
                 tracing::warn!(%error, "not known if a session is open; its token counts until its end");

@@ -76,6 +76,8 @@ impl AuthorizationServer {
         goal: Goal,
         kept: Option<&ClaimsChallenge>,
     ) -> Result<Response, Stop> {
+        let drawn = self.limits.decide(browser.address);
+        drawn.map_err(|refused| browser.stop(&Problem::TooManyRequests { retry_after: refused.wait }))?;
         let (state, value, proof) = (random(), random(), Proof::random());
         let (scopes, stepped_up, prompt) = match &goal {
             Goal::Client { request, .. } => {
@@ -109,9 +111,10 @@ impl AuthorizationServer {
         let parameters = Parameters::parse(query).map_err(|_| malformed("query"))?;
         let Some(state) = parameters.get("state") else {
             // An administrator's consent brings the browser here without a sign-in.
+            let tenant = parameters.get("tenant") == Some(&self.configuration.entra.tenant_id);
             return match parameters.get("admin_consent") {
-                Some(_) => Ok(Notice::AdministratorApproved.show(&browser.visit)),
-                None => Err(malformed("state")),
+                Some("True") if tenant => Ok(Notice::AdministratorApproved.show(&browser.visit)),
+                _ => Err(malformed("state")),
             };
         };
         // Before the record is taken: nobody else's browser can use it up.
@@ -231,8 +234,5 @@ impl AuthorizationServer {
 /// The page that says that the store cannot be used.
 pub(super) fn unavailable(browser: &Browser<'_>, error: &RecordError) -> Stop {
     tracing::warn!(%error, "the session store cannot be used");
-    match error {
-        RecordError::Unreadable => browser.stop(&Problem::TooOld),
-        RecordError::Unavailable(_) | RecordError::Unwritable => browser.stop(&Problem::StoreUnavailable),
-    }
+    browser.stop(&Problem::StoreUnavailable)
 }

@@ -10,7 +10,7 @@ use super::addresses::{Addresses, Endpoint};
 use super::clients::{Clients, Fetcher, proxy_of};
 use super::keys::{KeyRing, KeyRingError};
 use super::seal::Sealer;
-use super::store::{MemoryStore, Store};
+use super::store::{MemoryStore, Store, ValkeyError, ValkeyStore};
 use super::{AuthorizationServer, Parts, StoreProbe};
 use crate::audit::AuditLog;
 use crate::entra::{ConfidentialClient, FederatedToken};
@@ -57,6 +57,9 @@ pub enum OAuthStartError {
     /// The server has no public URL.
     #[error("authorizationServer needs publicUrl: clients are told its address")]
     NoPublicUrl,
+    /// The session store cannot be used as it is configured.
+    #[error(transparent)]
+    Store(#[from] ValkeyError),
     /// A file cannot be used.
     #[error(transparent)]
     Input(#[from] InputError),
@@ -83,7 +86,10 @@ pub fn start(
     let ring = Arc::new(KeyRing::read(folder, &server.keys, &addresses.issuer())?);
     let store: Arc<dyn Store> = match &server.session_store {
         SessionStore::Memory {} => Arc::new(MemoryStore::new()),
-        SessionStore::Valkey(_) => Arc::new(MemoryStore::new()),
+        SessionStore::Valkey(valkey) => {
+            let ca = files.store_ca.as_deref().map(inputs::read).transpose()?;
+            Arc::new(ValkeyStore::new(valkey, files.store_password.clone(), ca.as_deref())?)
+        }
     };
     let redirect_uri = addresses.url(Endpoint::Callback);
     let entra = ConfidentialClient::new(http, &configuration.entra, federated_token, redirect_uri)?;

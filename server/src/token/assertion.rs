@@ -52,9 +52,10 @@ impl Assertion {
         Hashed::new(token).into()
     }
 
-    /// Entra's token in this session, of which this token came in.
-    pub(super) fn of_session(token: Hashed<'_>, session: SessionOfToken) -> Self {
-        Self { source: Source::Session(session), digest: token.digest }
+    /// Entra's token in this session. All tokens of a session have one digest: each of them stands for the same sign-in.
+    pub(super) fn of_session(session: SessionOfToken) -> Self {
+        let digest = Hashed::new(session.id()).digest;
+        Self { source: Source::Session(session), digest }
     }
 
     /// Entra's token.

@@ -11,7 +11,7 @@ use mcp_entra_policy::{Caller, CallerKind, Groups, Registration, ServerConfigura
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::assertion::{Assertion, Hashed};
+use super::assertion::Assertion;
 use super::claims::check_lifetime;
 use super::error::TokenError;
 use super::jwt::UnverifiedToken;
@@ -69,8 +69,8 @@ pub trait Sessions: Send + Sync {
     /// True if the published key of this id made this ES256 signature (in base64url) of the message.
     fn has_signed(&self, key_id: &str, message: &[u8], signature: &str) -> bool;
 
-    /// True unless the session, which began at that time (seconds since 1970), is known to have ended.
-    async fn is_open(&self, id: &str, began: i64) -> bool;
+    /// True unless the session of these claims is known to have ended, or to be another person's or client's.
+    async fn is_open(&self, claims: &SessionClaims) -> bool;
 
     /// Entra's access token for this server.
     ///
@@ -182,12 +182,7 @@ impl OwnIssuer {
     }
 
     /// The principal of this token at this time, in seconds since 1970.
-    pub(super) async fn principal(
-        &self,
-        token: &UnverifiedToken<'_>,
-        text: Hashed<'_>,
-        now: u64,
-    ) -> Result<Principal, TokenError> {
+    pub(super) async fn principal(&self, token: &UnverifiedToken<'_>, now: u64) -> Result<Principal, TokenError> {
         token.pin("ES256")?;
         if !token.is_typed(TOKEN_TYPE) {
             return Err(TokenError::Malformed("it is no access token (its typ is not at+jwt)"));
@@ -205,13 +200,13 @@ impl OwnIssuer {
         if claims.tid != self.tenant {
             return Err(TokenError::Tenant { tenant: "another one".to_owned(), expected: self.tenant.clone() });
         }
-        if !self.sessions.is_open(&claims.sid, claims.auth_time).await {
+        if !self.sessions.is_open(&claims).await {
             return Err(TokenError::SessionEnded);
         }
-        self.user(claims, text, expires_at)
+        self.user(claims, expires_at)
     }
 
-    fn user(&self, claims: SessionClaims, text: Hashed<'_>, expires_at: u64) -> Result<Principal, TokenError> {
+    fn user(&self, claims: SessionClaims, expires_at: u64) -> Result<Principal, TokenError> {
         let scopes: BTreeSet<String> = claims.scp.split(' ').map(str::to_owned).collect();
         if scopes.is_disjoint(&self.required_scopes) {
             return Err(TokenError::ScopeMissing { scopes: self.scopes() });
@@ -233,10 +228,7 @@ impl OwnIssuer {
             caller: Arc::new(caller),
             // The authorization server answers it, at the client's next sign-in.
             accepts_claims_challenge: true,
-            assertion: Assertion::of_session(
-                text,
-                SessionOfToken { id: claims.sid, sessions: Arc::clone(&self.sessions) },
-            ),
+            assertion: Assertion::of_session(SessionOfToken { id: claims.sid, sessions: Arc::clone(&self.sessions) }),
             expires_at,
         }))
     }

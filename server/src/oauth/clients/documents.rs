@@ -59,11 +59,16 @@ impl Documents {
         }
     }
 
+    /// True if documents are taken from this host.
+    pub(super) fn come_from(&self, host: &str) -> bool {
+        let is_any_host = self.hosts.is_empty() && !self.fetcher.is_proxied();
+        is_any_host || self.hosts.contains(host)
+    }
+
     /// Returns the client whose document is at this URL.
     pub(super) async fn find(&self, url: &str, redirects: &Redirects) -> Result<Arc<Client>, DocumentError> {
         let url = DocumentUrl::read(url)?;
-        let is_any_host = self.hosts.is_empty() && !self.fetcher.is_proxied();
-        if !is_any_host && !self.hosts.contains(url.host()) {
+        if !self.come_from(url.host()) {
             return Err(DocumentError::HostNotListed(url.host().to_owned()));
         }
         self.answers.get_with_by_ref(url.as_str(), self.ask(&url, redirects)).await.client

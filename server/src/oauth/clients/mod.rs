@@ -114,6 +114,18 @@ impl Clients {
         Ok(Arc::new(client))
     }
 
+    /// True if the client of a session may still act: it is listed, or clients come by themselves and it still could. Asks no
+    /// network.
+    pub fn admit(&self, client_id: &str, kind: &ClientKind) -> bool {
+        match kind {
+            ClientKind::Listed => self.listed.contains_key(client_id),
+            _ if self.registration == ClientRegistration::Listed => false,
+            ClientKind::Document { host } => self.documents.come_from(host),
+            ClientKind::Registered => registration::open(client_id, &self.redirects, &self.sealer)
+                .is_some_and(|client| !client.redirect_uris.is_empty()),
+        }
+    }
+
     /// Registers a client (RFC 7591) by the body of its request: the body of the answer, whose status is 201.
     pub fn register(&self, body: &[u8]) -> Result<Value, RegistrationError> {
         if self.registration == ClientRegistration::Listed {

@@ -42,8 +42,8 @@ impl ShownClient<'_> {
         }
     }
 
-    /// True if nobody vouches for the name.
+    /// True if nobody whom the person knows vouches for the name: a host that publishes a document may be anybody's.
     pub(super) fn is_unverified(&self) -> bool {
-        matches!(self.verification, Verification::Registered)
+        !matches!(self.verification, Verification::Listed)
     }
 }

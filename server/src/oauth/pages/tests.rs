@@ -262,7 +262,7 @@ async fn the_consent_page_warns_of_clients_that_nobody_vouches_for_and_of_no_oth
         let texts = &language.texts().consent;
         for (verification, warns) in [
             (Verification::Listed, false),
-            (Verification::Published { host: "vscode.dev" }, false),
+            (Verification::Published { host: "vscode.dev" }, true),
             (Verification::Registered, true),
         ] {
             let page = consent(ShownClient { name: "Code", verification }, Destination::ThisComputer, &[]);

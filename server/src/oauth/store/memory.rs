@@ -16,6 +16,10 @@ use super::{Store, StoreError};
 const MAXIMUM_VALUES: usize = 50_000;
 /// Most memory that values may take, in bytes: a quarter of the pod's usual limit.
 const MAXIMUM_BYTES: usize = 64 * 1024 * 1024;
+/// Life up to which a value is brief: a sign-in that is under way, which anybody can begin.
+const BRIEF: Duration = Duration::from_secs(3600);
+/// Share of the memory that brief values may take, lest they keep sessions from going on.
+const BRIEF_SHARE: usize = 4;
 /// Memory that a value takes beside itself, in bytes, roughly.
 const OVERHEAD: usize = 256;
 
@@ -28,6 +32,8 @@ struct Values {
     by_key: HashMap<Arc<str>, Value>,
     by_end: BTreeSet<(Instant, Arc<str>)>,
     bytes: usize,
+    /// Part of `bytes` that brief values take.
+    brief_bytes: usize,
     maximum_values: usize,
     maximum_bytes: usize,
 }
@@ -35,6 +41,7 @@ struct Values {
 struct Value {
     bytes: Zeroizing<Vec<u8>>,
     end: Instant,
+    is_brief: bool,
 }
 
 impl MemoryStore {
@@ -45,7 +52,7 @@ impl MemoryStore {
 
     fn bounded(maximum_values: usize, maximum_bytes: usize) -> Self {
         let (by_key, by_end) = (HashMap::new(), BTreeSet::new());
-        Self { values: Mutex::new(Values { by_key, by_end, bytes: 0, maximum_values, maximum_bytes }) }
+        Self { values: Mutex::new(Values { by_key, by_end, bytes: 0, brief_bytes: 0, maximum_values, maximum_bytes }) }
     }
 
     /// Does something with the values that live now.
@@ -111,27 +118,33 @@ impl Values {
 
     fn remove(&mut self, key: &str) -> Option<Value> {
         let (key, value) = self.by_key.remove_entry(key)?;
-        self.bytes -= size(&key, &value.bytes);
+        let size = size(&key, &value.bytes);
+        self.bytes -= size;
+        self.brief_bytes -= if value.is_brief { size } else { 0 };
         self.by_end.remove(&(value.end, key));
         Some(value)
     }
 
     /// Puts a value in place of what is there, if there is room.
     fn insert(&mut self, key: &str, bytes: &[u8], life: Duration) -> Result<bool, StoreError> {
+        let is_brief = life <= BRIEF;
         let replaced = self.by_key.get(key).map(|value| size(key, &value.bytes));
+        let brief = if is_brief { self.brief_bytes + size(key, bytes) } else { 0 };
         let count = self.by_key.len() + usize::from(replaced.is_none());
         let total = self.bytes - replaced.unwrap_or(0) + size(key, bytes);
-        if count > self.maximum_values || total > self.maximum_bytes {
+        if count > self.maximum_values || total > self.maximum_bytes || brief > self.maximum_bytes / BRIEF_SHARE {
             let (values, bytes) = (self.by_key.len(), self.bytes);
             return Err(StoreError::Full(format!(
                 "{values} values in {bytes} bytes of memory; use a Valkey store, or wait until sign-ins and sessions end"
             )));
         }
+        let size_of_new = size(key, bytes);
         self.remove(key);
         let (key, end) = (Arc::<str>::from(key), Instant::now() + life);
         self.by_end.insert((end, Arc::clone(&key)));
-        self.by_key.insert(key, Value { bytes: Zeroizing::new(bytes.to_vec()), end });
+        self.by_key.insert(key, Value { bytes: Zeroizing::new(bytes.to_vec()), end, is_brief });
         self.bytes = total;
+        self.brief_bytes += if is_brief { size_of_new } else { 0 };
         Ok(true)
     }
 }
@@ -143,6 +156,9 @@ fn size(key: &str, bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Longer than a brief life.
+    const LASTING: Duration = Duration::from_secs(2 * 3600);
 
     const LIFE: Duration = Duration::from_secs(60);
 
@@ -174,24 +190,36 @@ mod tests {
     #[tokio::test]
     async fn a_full_store_refuses_new_values_and_keeps_those_that_live() {
         for store in [MemoryStore::bounded(2, usize::MAX), MemoryStore::bounded(9, 2 * size("a", b"1"))] {
-            assert!(store.put_new("a", b"1", LIFE).await.unwrap());
-            assert!(store.put_new("b", b"2", LIFE).await.unwrap());
-            let error = store.put_new("c", b"3", LIFE).await.unwrap_err();
+            assert!(store.put_new("a", b"1", LASTING).await.unwrap());
+            assert!(store.put_new("b", b"2", LASTING).await.unwrap());
+            let error = store.put_new("c", b"3", LASTING).await.unwrap_err();
             assert!(matches!(&error, StoreError::Full(text) if text.contains("use a Valkey store")), "{error}");
-            assert!(!store.put_new("a", b"4", LIFE).await.unwrap());
-            assert!(store.compare_and_set("a", b"1", b"5", LIFE).await.unwrap());
+            assert!(!store.put_new("a", b"4", LASTING).await.unwrap());
+            assert!(store.compare_and_set("a", b"1", b"5", LASTING).await.unwrap());
             assert_eq!(store.get("a").await.unwrap().as_deref(), Some(&b"5"[..]));
             store.take("b").await.unwrap().unwrap();
-            assert!(store.put_new("c", b"3", LIFE).await.unwrap());
+            assert!(store.put_new("c", b"3", LASTING).await.unwrap());
         }
     }
 
     #[tokio::test]
     async fn a_value_that_grows_beyond_the_bound_stays_what_it_was() {
         let store = MemoryStore::bounded(9, size("a", b"1"));
-        store.put_new("a", b"1", LIFE).await.unwrap();
-        store.compare_and_set("a", b"1", b"22", LIFE).await.unwrap_err();
+        store.put_new("a", b"1", LASTING).await.unwrap();
+        store.compare_and_set("a", b"1", b"22", LASTING).await.unwrap_err();
         assert_eq!(store.get("a").await.unwrap().as_deref(), Some(&b"1"[..]));
-        assert!(store.compare_and_set("a", b"1", b"2", LIFE).await.unwrap());
+        assert!(store.compare_and_set("a", b"1", b"2", LASTING).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn sign_ins_that_are_under_way_take_a_quarter_and_leave_the_rest_to_sessions() {
+        let store = MemoryStore::bounded(99, 8 * size("a", b"1"));
+        for key in ["a", "b"] {
+            assert!(store.put_new(key, b"1", LIFE).await.unwrap());
+        }
+        store.put_new("c", b"1", LIFE).await.unwrap_err();
+        assert!(store.put_new("d", b"1", LASTING).await.unwrap());
+        store.take("a").await.unwrap().unwrap();
+        assert!(store.put_new("c", b"1", LIFE).await.unwrap());
     }
 }
