@@ -201,7 +201,7 @@ mod tests {
     fn the_keys_of_an_authorization_server_are_rendered_without_a_key() {
         let rendered = render_examples(&["5-sign-in.yaml"], |_| {}).unwrap();
         assert!(rendered.contains("name: profile-00000000-oauth-1\n"), "{rendered}");
-        assert!(rendered.contains("servesRoot: true") && !rendered.contains("kind: Secret"), "{rendered}");
+        assert!(rendered.contains("servesRoot: true") && !rendered.contains("\nkind: Secret"), "{rendered}");
         let error = render_examples(&["6-sign-in-with-valkey.yaml"], |_| {}).unwrap_err().to_string();
         assert!(error.contains("there is no ConfigMap session-store-ca"), "{error}");
         assert!(!render_examples(&["2-server.yaml"], |_| {}).unwrap().contains("oauth"));

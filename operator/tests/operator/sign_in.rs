@@ -103,6 +103,26 @@ async fn keys_are_made_rotated_replaced_and_gone_with_their_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_runs_becomes_an_authorization_server_and_back_and_keeps_its_keys() {
+    let space = Space::new().await;
+    space.apply(mk_server()).await;
+    space.condition("Programmed", "True", "Applied").await;
+    let strategy = async || {
+        let deployment = space.get::<Deployment>("graph").await.unwrap();
+        deployment.spec.unwrap().strategy.unwrap().type_.unwrap()
+    };
+    assert_eq!((strategy().await, epochs(&space).await), ("RollingUpdate".to_owned(), (vec![], vec![])));
+    let memory = json!({"sessionStore": {"memory": {}}});
+    space.edit::<McpServer>("graph", json!({"spec": {"authorizationServer": memory}})).await;
+    has_epochs(&space, &[1], &[1], 1).await;
+    until("there is never a second pod", async || strategy().await == "Recreate").await;
+    space.condition("Programmed", "True", "Applied").await;
+    space.edit::<McpServer>("graph", json!({"spec": {"authorizationServer": null}})).await;
+    until("there may be a second pod", async || strategy().await == "RollingUpdate").await;
+    assert_eq!(epochs(&space).await, (vec![1], vec![1]), "who puts it back finds clients registered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_a_pod_still_uses_are_kept_until_it_is_gone() {
     let space = Space::new().await;
     space.apply(mk_signing_in()).await;
