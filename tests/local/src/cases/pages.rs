@@ -20,8 +20,9 @@ use url::Url;
 use crate::world::World;
 
 const CONSENT: &str = "/consent";
+type Show = fn(&Visit<'_>) -> Response;
 /// Path, and the page there.
-const PAGES: &[(&str, fn(&Visit<'_>) -> Response)] = &[
+const PAGES: &[(&str, Show)] = &[
     (CONSENT, |visit| consent(visit, "Visual Studio Code", Verification::Registered, Destination::ThisComputer)),
     ("/consent-long", |visit| {
         let host = "a-host-with-quite-a-long-name.of.some.organization.example.com";
