@@ -49,6 +49,11 @@ impl PolicyStore {
         self.in_force().policy().revoke_sessions_before
     }
 
+    /// Name of the last compromise of the authorization server's keys, if there was one.
+    pub fn compromised_keys(&self) -> Option<String> {
+        self.in_force().policy().compromised_keys.clone()
+    }
+
     /// The policy in force. Before the first good document, the empty one.
     pub fn in_force(&self) -> Arc<PolicyInForce> {
         self.state.load().in_force.clone().unwrap_or_default()

@@ -194,6 +194,9 @@ pub struct KeyEpochs {
     pub registration: u32,
     /// The epochs that are accepted, the newest last; at least one. The last whose time has come signs and seals.
     pub epochs: Vec<KeyEpoch>,
+    /// Name of the last compromise that these keys were made after, as the compiled policy names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_compromise: Option<String>,
 }
 
 /// A key epoch.

@@ -24,6 +24,10 @@ pub struct CompiledPolicy {
     /// Seconds since 1970: sessions of the server's own authorization server that began before this have ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_sessions_before: Option<i64>,
+    /// Name of the last compromise of that server's keys. A pod whose keys are of before it accepts and issues nothing by
+    /// them: it stands here so that it takes effect at once, whenever the pod is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compromised_keys: Option<String>,
 }
 
 /// One grant of one mapping: these subjects may use these primitives.

@@ -180,6 +180,7 @@ fn authorization_server() -> AuthorizationServerConfiguration {
         keys: KeyEpochs {
             registration: 1,
             epochs: vec![KeyEpoch { number: 1, used_from: 0 }, KeyEpoch { number: 3, used_from: 900 }],
+            after_compromise: None,
         },
         client_registration: ClientRegistration::Listed,
         clients: vec![ListedClient {

@@ -10,7 +10,7 @@ use mcp_entra_crds::{
 };
 use mcp_entra_policy::{MappingReference, Registration};
 
-use crate::policy::revocation::revoke_sessions_before;
+use crate::policy::revocation::{compromised_keys, revoke_sessions_before};
 
 /// Labels of an object.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -58,7 +58,7 @@ pub(crate) fn unreadable_as_deny(metadata: ObjectMeta) -> ClusterMcpRoleMapping 
 }
 
 /// A server, as far as mappings choose by it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
@@ -69,12 +69,19 @@ pub(crate) struct Target<'a> {
     namespace_labels: Option<&'a Labels>,
     /// Seconds since 1970: sessions that began before have ended.
     pub(crate) revoke_sessions_before: Option<i64>,
+    /// The last compromise of the server's keys that somebody has told.
+    pub(crate) compromised_keys: Option<String>,
 }
 
 impl<'a> Target<'a> {
     /// This server, in a namespace with these labels.
     pub(crate) fn of(server: &'a McpServer, namespace_labels: Option<&'a Labels>) -> Self {
-        Self { entra: Some(&server.spec.entra), ..Self::unreadable(&server.metadata, namespace_labels) }
+        let target = Self { entra: Some(&server.spec.entra), ..Self::unreadable(&server.metadata, namespace_labels) };
+        match server.spec.authorization_server {
+            Some(_) => target,
+            // An older server would not take a policy that names what it does not know.
+            None => Self { revoke_sessions_before: None, compromised_keys: None, ..target },
+        }
     }
 
     /// A server of which nothing but the metadata can be read.
@@ -88,6 +95,7 @@ impl<'a> Target<'a> {
             namespace_labels,
             // What is no time ends nothing, and a condition tells it.
             revoke_sessions_before: revoke_sessions_before(metadata).unwrap_or_default(),
+            compromised_keys: compromised_keys(metadata),
         }
     }
 }

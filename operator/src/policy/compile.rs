@@ -61,6 +61,7 @@ fn compile_within<'a>(
         denies: bound.iter().flat_map(|(mapping, _)| denies(mapping)).collect(),
         grants: vec![],
         revoke_sessions_before: server.revoke_sessions_before,
+        compromised_keys: server.compromised_keys.clone(),
     };
     let mut size = serde_json::to_string(&policy)?.len();
     let mut is_full = size > largest;

@@ -1,12 +1,28 @@
-//! The time before which sessions have ended, as an annotation of the McpServer says. Pure.
+//! What annotations of the McpServer say about sessions that have ended, and keys that others know. Pure.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 
-use crate::objects::names::REVOKE_SESSIONS_BEFORE;
+use crate::objects::{
+    names::{COMPROMISED_KEYS, REVOKE_SESSIONS_BEFORE},
+    untrusted_text::bounded,
+};
+
+/// Characters of a request that count.
+const LONGEST_REQUEST: usize = 128;
 
 /// An annotation that is no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoTime;
+
+/// A request of people, which an annotation makes by a value that it has not had before.
+pub(crate) fn request(server: &ObjectMeta, annotation: &str) -> Option<String> {
+    Some(bounded(server.annotations.as_ref()?.get(annotation)?, LONGEST_REQUEST))
+}
+
+/// The last compromise of the server's keys that somebody has told.
+pub(crate) fn compromised_keys(server: &ObjectMeta) -> Option<String> {
+    request(server, COMPROMISED_KEYS)
+}
 
 /// The time in seconds since 1970, if the McpServer names one. A part of a second counts as a whole one.
 pub(crate) fn revoke_sessions_before(server: &ObjectMeta) -> Result<Option<i64>, NoTime> {

@@ -53,6 +53,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("invalid_json", "the body is not JSON, or has duplicate members"),
     ("invalid_message", "the body is not a JSON-RPC message"),
     ("key_of_another_issuer", "the key that signed the token is not one for its issuer"),
+    ("keys_compromised", "the authorization server's keys are of before a compromise, and are being replaced"),
     ("keys_unavailable", "Entra's signing keys are not available: nobody can be let in"),
     ("malformed_authorization", "the Authorization header cannot be understood"),
     ("malformed_token", "the token is not a signed JWT, or an ambiguous one"),

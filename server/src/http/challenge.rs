@@ -116,6 +116,7 @@ impl Challenge {
         let claims = match sign_in {
             SignIn::Consenting(permissions) => {
                 let scopes = permissions.iter().map(|permission| graph_scope(permission)).collect();
+                session.expect_step_up().await;
                 return Some(self.insufficient_scope(Some(principal), description, &scopes));
             }
             SignIn::Anew => None,
@@ -134,12 +135,15 @@ impl Challenge {
         description: &str,
     ) -> Option<Response> {
         let sign_in = SignIn::Satisfying(ClaimsChallenge::authentication_context(context));
-        if principal.session().is_none() {
+        let Some(session) = principal.session() else {
             return self.sign_in(principal, &sign_in, description).await;
+        };
+        if !self.challenged.is_first(principal, &sign_in).await {
+            return None;
         }
-        let first = self.challenged.is_first(principal, &sign_in).await;
+        session.expect_step_up().await;
         let scopes = BTreeSet::from([context_scope(context)]);
-        first.then(|| self.insufficient_scope(Some(principal), description, &scopes))
+        Some(self.insufficient_scope(Some(principal), description, &scopes))
     }
 
     fn response(&self, status: StatusCode, details: &Details<'_>) -> Response {

@@ -42,10 +42,14 @@ fn inserted_path(configuration: &ServerConfiguration) -> String {
 
 fn document(configuration: &ServerConfiguration, authorization_server: &str) -> Option<Value> {
     let resource = configuration.public_url.as_deref()?;
+    let scopes = match configuration.authorization_server {
+        Some(_) => configuration.entra.required_scopes.clone(),
+        None => configuration.qualified_scopes(),
+    };
     Some(json!({
         "resource": resource,
         "authorization_servers": [authorization_server],
-        "scopes_supported": configuration.qualified_scopes(),
+        "scopes_supported": scopes,
         "bearer_methods_supported": ["header"],
         "resource_name": format!("{} ({})", configuration.server.name, configuration.server.namespace),
     }))

@@ -77,6 +77,10 @@ impl AuthorizationServer {
             return Err(ClientError::new("invalid_target", text, "another_audience"));
         }
         let client_id = parameters.require("client_id")?;
+        // Before any token: a client whose registration is worth nothing registers again on no other answer.
+        if !self.clients.know(client_id) {
+            return Err(ClientError::client());
+        }
         let (id, session) = match parameters.require("grant_type")? {
             "authorization_code" => self.redeem(trail, client_id, &parameters).await?,
             "refresh_token" => self.refresh(trail, client_id, parameters.require("refresh_token")?).await?,
@@ -125,6 +129,9 @@ impl AuthorizationServer {
             let text = "the code was used before, and the session that it began has ended; sign in again";
             return Err(ClientError::grant(text, "code_replayed"));
         };
+        if super::now().saturating_sub(code.issued) > CODE_LIFETIME {
+            return Err(ClientError::grant(worthless, "code_not_valid"));
+        }
         let Grant { request, session } = grant;
         if !self.clients.admit(&session.client.id, &session.client.kind) {
             return Err(ClientError::client());
@@ -167,6 +174,11 @@ impl AuthorizationServer {
             if !self.clients.admit(&session.client.id, &session.client.kind) {
                 self.sessions.end(&id).await?;
                 return Err(ClientError::client());
+            }
+            if self.sessions.take_step_up(&id).await? {
+                self.sessions.end(&id).await?;
+                let text = "more scopes are asked for than this session has; sign in with them";
+                return Err(ClientError::grant(text, "insufficient_scope"));
             }
             match session.standing(generation, super::now()) {
                 // Others may have been first more than once meanwhile.

@@ -75,6 +75,7 @@ pub struct SigningError;
 /// The keys of one issuer, in epochs.
 pub struct KeyRing {
     issuer: String,
+    after_compromise: Option<String>,
     registration: Epoch,
     oldest: SigningEpoch,
     newer: Vec<SigningEpoch>,
@@ -121,6 +122,7 @@ impl KeyRing {
         let mut epochs = keys.epochs.iter().map(|key| SigningEpoch::new(epoch(key.number)?, key.used_from));
         Ok(Self {
             issuer: issuer.to_owned(),
+            after_compromise: keys.after_compromise.clone(),
             registration: epoch(keys.registration)?,
             oldest: epochs.next().ok_or(KeyRingError::NoEpoch)??,
             newer: epochs.collect::<Result<_, _>>()?,
@@ -131,6 +133,11 @@ impl KeyRing {
     #[cfg(test)]
     pub(crate) fn for_test(keys: &KeyEpochs, issuer: &str) -> Self {
         Self::of(keys, issuer, |number| Ok(Zeroizing::new(number.to_be_bytes().repeat(8)))).unwrap()
+    }
+
+    /// True if these keys were made after this compromise, or there was none.
+    pub fn are_sound(&self, compromise: Option<&str>) -> bool {
+        compromise.is_none() || compromise == self.after_compromise.as_deref()
     }
 
     /// Returns the key that signs at this time, in seconds since 1970. It is the last epoch's whose time has come; the first
@@ -272,7 +279,7 @@ mod tests {
 
     fn epochs(registration: u32, epochs: &[(u32, i64)]) -> KeyEpochs {
         let epochs = epochs.iter().map(|&(number, used_from)| KeyEpoch { number, used_from }).collect();
-        KeyEpochs { registration, epochs }
+        KeyEpochs { registration, epochs, after_compromise: None }
     }
 
     fn ring(listed: &[(u32, i64)], issuer: &str) -> KeyRing {

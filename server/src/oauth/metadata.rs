@@ -1,12 +1,12 @@
 //! Documents by which clients discover the authorization server (RFC 8414).
 
-use mcp_entra_policy::ClientRegistration;
 use serde_json::{Value, json};
 
 use super::addresses::{Addresses, Endpoint};
+use super::clients::Clients;
 
-/// The metadata of the authorization server at these addresses.
-pub(super) fn document(addresses: &Addresses, registration: ClientRegistration, scopes: &[String]) -> Value {
+/// The metadata of the authorization server of these clients, at these addresses.
+pub(super) fn document(addresses: &Addresses, clients: &Clients, scopes: &[String]) -> Value {
     let mut document = json!({
         "issuer": addresses.issuer(),
         "authorization_endpoint": addresses.url(Endpoint::Authorize),
@@ -24,9 +24,14 @@ pub(super) fn document(addresses: &Addresses, registration: ClientRegistration, 
         "service_documentation": addresses.url(Endpoint::Connect),
         "ui_locales_supported": ["en", "sv"],
     });
-    if let (ClientRegistration::Dynamic, Some(members)) = (registration, document.as_object_mut()) {
-        members.insert("registration_endpoint".to_owned(), json!(addresses.url(Endpoint::Register)));
-        members.insert("client_id_metadata_document_supported".to_owned(), json!(true));
+    if let Some(members) = document.as_object_mut() {
+        if clients.may_register() {
+            members.insert("registration_endpoint".to_owned(), json!(addresses.url(Endpoint::Register)));
+        }
+        // Clients that could publish one would not register.
+        if clients.take_documents() {
+            members.insert("client_id_metadata_document_supported".to_owned(), json!(true));
+        }
     }
     document
 }

@@ -50,7 +50,7 @@ mod store_probe;
 
 use std::sync::Arc;
 
-use mcp_entra_policy::{AuthorizationServerConfiguration, ServerConfiguration};
+use mcp_entra_policy::ServerConfiguration;
 use serde_json::Value;
 
 use addresses::Addresses;
@@ -112,12 +112,12 @@ pub struct AuthorizationServer {
 
 impl AuthorizationServer {
     /// The authorization server of this configuration at these addresses.
-    pub fn new(parts: Parts, addresses: Addresses, server: &AuthorizationServerConfiguration) -> Self {
+    pub fn new(parts: Parts, addresses: Addresses) -> Self {
         let Parts { configuration, policy, entra_tokens, entra, audit, ring, store, clients } = parts;
         let sealer = Sealer::new(Arc::clone(&ring));
         let records = Records::new(Arc::clone(&store), sealer.clone());
         let sessions = SessionKeeper::new(records.clone(), sealer.clone(), Arc::clone(&ring), Arc::clone(&policy));
-        let metadata = metadata::document(&addresses, server.client_registration, &configuration.entra.required_scopes);
+        let metadata = metadata::document(&addresses, &clients, &configuration.entra.required_scopes);
         let accepted = Accepted::new(&configuration);
         let sessions = Arc::new(sessions);
         let limits = Limits::new();

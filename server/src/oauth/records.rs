@@ -126,7 +126,11 @@ mod tests {
     const LIFE: Duration = Duration::from_secs(60);
 
     fn records(store: &Arc<MemoryStore>, epoch: u32) -> Records {
-        let keys = KeyEpochs { registration: 1, epochs: vec![KeyEpoch { number: epoch, used_from: 0 }] };
+        let keys = KeyEpochs {
+            registration: 1,
+            epochs: vec![KeyEpoch { number: epoch, used_from: 0 }],
+            after_compromise: None,
+        };
         let sealer = Sealer::new(Arc::new(KeyRing::for_test(&keys, "https://mcp.contoso.com/graph")));
         Records::new(store.clone(), sealer)
     }

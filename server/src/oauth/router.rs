@@ -8,9 +8,11 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Limited};
 use tower::{Layer, service_fn};
 
@@ -37,6 +39,22 @@ struct Asked {
     body: Bytes,
 }
 
+impl Asked {
+    /// The form, with the client's id in it where the client sends that in a Basic header without a secret, as some
+    /// libraries do (RFC 6749 section 2.3.1).
+    fn form(&self) -> Vec<u8> {
+        let value = self.parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let basic = value.and_then(|value| value.strip_prefix("Basic ")).and_then(|basic| STANDARD.decode(basic).ok());
+        let basic = basic.and_then(|basic| String::from_utf8(basic).ok());
+        let in_body = url::form_urlencoded::parse(&self.body).any(|(name, _)| name == "client_id");
+        match basic.as_deref().and_then(|basic| basic.strip_suffix(':')) {
+            // It is encoded for a form already.
+            Some(client_id) if !in_body => [&self.body, b"&client_id=".as_slice(), client_id.as_bytes()].concat(),
+            _ => self.body.to_vec(),
+        }
+    }
+}
+
 impl Endpoint {
     /// Every endpoint.
     const ALL: [Self; 9] = [
@@ -51,12 +69,17 @@ impl Endpoint {
         Self::Sessions,
     ];
 
-    fn takes(self, method: &Method) -> bool {
+    /// Its methods, as `Allow` lists them (RFC 9110 section 10.2.1).
+    fn methods(self) -> &'static str {
         match self {
-            Self::Authorize | Self::Callback | Self::Keys | Self::Connect => method == Method::GET,
-            Self::Consent | Self::Token | Self::Register | Self::Revoke => method == Method::POST,
-            Self::Sessions => method == Method::GET || method == Method::POST,
+            Self::Authorize | Self::Callback | Self::Keys | Self::Connect => "GET",
+            Self::Consent | Self::Token | Self::Register | Self::Revoke => "POST",
+            Self::Sessions => "GET, POST",
         }
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        self.methods().split(", ").any(|taken| method == taken)
     }
 
     /// True if clients ask it, from any page and without cookies; false if browsers visit it.
@@ -118,11 +141,19 @@ async fn answer(server: &AuthorizationServer, endpoint: Endpoint, request: Reque
         return StatusCode::MISDIRECTED_REQUEST.into_response();
     }
     if !endpoint.takes(&parts.method) {
-        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+        trail.decided(Outcome::Refused("method_not_allowed"));
+        let allow = [(header::ALLOW, HeaderValue::from_static(endpoint.methods()))];
+        return (StatusCode::METHOD_NOT_ALLOWED, allow).into_response();
+    }
+    if !server.sessions.keys_are_sound() && !matches!(endpoint, Endpoint::Keys | Endpoint::Connect) {
+        trail.decided(Outcome::Refused("keys_compromised"));
+        let text = "the keys of this server are being replaced; try again in a minute";
+        return ClientError::later(text, "keys_compromised").into_response();
     }
     let address = client_address::of_request(&server.configuration.trusted_proxies, trail, &parts);
     let drawn = server.limits.draw(endpoint, address);
     let Ok(body) = read(body).await else {
+        trail.decided(Outcome::Refused("body_too_large"));
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let asked = Asked { endpoint, address, parts, body };
@@ -144,9 +175,9 @@ async fn for_client(
 ) -> Response {
     let answered = match (drawn, asked.endpoint) {
         (Err(_), _) => Err(ClientError::too_many("too many requests come from this address; wait a minute")),
-        (Ok(()), Endpoint::Token) => server.tokens(trail, &asked.body).await,
+        (Ok(()), Endpoint::Token) => server.tokens(trail, &asked.form()).await,
         (Ok(()), Endpoint::Register) => server.register(trail, &asked.body),
-        (Ok(()), Endpoint::Revoke) => server.revoke(trail, &asked.body).await,
+        (Ok(()), Endpoint::Revoke) => server.revoke(trail, &asked.form()).await,
         (Ok(()), _) => Ok(answer::public(&server.ring.jwks())),
     };
     answered.unwrap_or_else(|error| {

@@ -160,7 +160,7 @@ mod tests {
 
     fn sealer(registration: u32, epochs: &[(u32, i64)], issuer: &str) -> Sealer {
         let epochs = epochs.iter().map(|&(number, used_from)| KeyEpoch { number, used_from }).collect();
-        Sealer::new(Arc::new(KeyRing::for_test(&KeyEpochs { registration, epochs }, issuer)))
+        Sealer::new(Arc::new(KeyRing::for_test(&KeyEpochs { registration, epochs, after_compromise: None }, issuer)))
     }
 
     fn opened(sealer: &Sealer, purpose: Purpose, sealed: &str) -> bool {

@@ -23,6 +23,8 @@ use crate::token::{Principal, SessionClaims, SessionError, Sessions};
 const IDLE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Time for which an ended session is remembered, so that what is under way on another replica does not open it again.
 const ENDED: Duration = Duration::from_secs(720);
+/// Time in which a refresh is taken for the answer to a demand for more scopes.
+const STEP_UP: Duration = Duration::from_secs(30);
 /// Time for which claims wait for the person's next sign-in.
 const CHALLENGE: Duration = Duration::from_secs(900);
 /// Time for which an answer of the store about a session is relied on. Revocation takes no longer than this.
@@ -161,6 +163,15 @@ impl SessionKeeper {
         Ok(())
     }
 
+    /// True if the client of the session was asked a moment ago for more scopes. Some clients refresh then, which brings none.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub(super) async fn take_step_up(&self, id: &str) -> Result<bool, RecordError> {
+        let asked: Option<()> = self.records.take(Purpose::Challenge, id).await?;
+        Ok(asked.is_some())
+    }
+
     /// Takes the claims that were kept for this sign-in.
     ///
     /// # Errors
@@ -250,6 +261,11 @@ impl SessionKeeper {
         Ok(listed)
     }
 
+    /// False once the policy names a compromise that this replica's keys are of before.
+    pub(super) fn keys_are_sound(&self) -> bool {
+        self.ring.are_sound(self.policy.compromised_keys().as_deref())
+    }
+
     fn is_recent_enough(&self, began: i64) -> bool {
         self.policy.revoke_sessions_before().is_none_or(|instant| began >= instant)
     }
@@ -280,7 +296,7 @@ impl Sessions for SessionKeeper {
     /// Of a store that does not answer nothing is known: what was signed counts until its end.
     async fn is_open(&self, claims: &SessionClaims) -> bool {
         let id = claims.sid.as_str();
-        if !self.is_recent_enough(claims.auth_time) || self.ended.contains_key(id) {
+        if !self.keys_are_sound() || !self.is_recent_enough(claims.auth_time) || self.ended.contains_key(id) {
             return false;
         }
         if let Some(open) = self.open.get(id).await {
@@ -315,6 +331,12 @@ impl Sessions for SessionKeeper {
                 tracing::warn!(%error, "Entra's token of a session cannot be read");
                 Err(SessionError::Unavailable)
             }
+        }
+    }
+
+    async fn expect_step_up(&self, id: &str) {
+        if let Err(error) = self.records.put_new(Purpose::Challenge, id, &(), STEP_UP).await {
+            tracing::warn!(%error, "a session does not know that its client is asked for more scopes");
         }
     }
 

@@ -26,7 +26,7 @@ use super::session::{Person, Session, SessionClient};
 use super::sessions::SessionKeeper;
 use crate::audit::Outcome;
 use crate::entra::{Asked, ClaimsChallenge, EntraTokens, Proof, Remedy, SignInError, StsError, random};
-use crate::token::User;
+use crate::token::{Remedy as TokenRemedy, User};
 
 /// Time that a person has for Entra's pages.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -117,16 +117,18 @@ impl AuthorizationServer {
                 _ => Err(malformed("state")),
             };
         };
-        // Before the record is taken: nobody else's browser can use it up.
         let Some(value) = BrowserCookie::SignIn.read(state, browser.headers) else {
             return Err(browser.stop(&Problem::OtherBrowser));
         };
+        // Before the record is taken: nobody else's browser can use it up.
+        let kept = self.records.get::<Transaction>(Purpose::Transaction, state).await;
+        let kept = kept.map_err(|error| unavailable(browser, &error))?;
+        if kept.is_some_and(|kept| !cookies::is_hash_of(&kept.value.browser, &value)) {
+            return Err(browser.stop(&Problem::OtherBrowser));
+        }
         let taken = self.records.take::<Transaction>(Purpose::Transaction, state).await;
         let taken = taken.map_err(|error| unavailable(browser, &error))?;
         let transaction = taken.ok_or_else(|| browser.stop(&Problem::TooOld))?;
-        if !cookies::is_hash_of(&transaction.browser, &value) {
-            return Err(browser.stop(&Problem::OtherBrowser));
-        }
         let mut response = self.answered(browser, transaction, &parameters).await?;
         let used = BrowserCookie::SignIn.set(state, "", 0);
         response.headers_mut().extend(used.map(|cookie| (header::SET_COOKIE, cookie)));
@@ -157,14 +159,17 @@ impl AuthorizationServer {
             Err(SignInError::Entra(error)) => return Err(self.refused(browser, "", &error, &goal)),
             Err(SignInError::IdToken(error)) => {
                 tracing::warn!(%error, "a sign-in is not accepted");
-                return Err(browser.stop(&Problem::AnotherAccount));
+                return Err(browser.stop(&Problem::EntraRefuses { code: None, advice: &error.to_string() }));
             }
         };
         let validated = self.entra_tokens.validate(tokens.access_token.expose_secret()).await;
         let principal = validated.map_err(|error| {
             tracing::warn!(reason = error.reason(), "Entra's token of a sign-in is not accepted: {error}");
             let advice = error.to_string();
-            browser.stop(&Problem::EntraRefuses { code: None, advice: &advice })
+            browser.stop(&match error.remedy() {
+                TokenRemedy::Patience => Problem::EntraUnavailable,
+                _ => Problem::EntraRefuses { code: None, advice: &advice },
+            })
         })?;
         let signed_in = user(&principal)
             .filter(|user| (&*user.tenant_id, &*user.object_id) == (&*account.tenant_id, &*account.object_id));

@@ -104,7 +104,7 @@ pub fn start(
     let entra_tokens = TokenValidator::new(&own, keys);
     let configuration = configuration.clone();
     let parts = Parts { configuration, policy, entra_tokens, entra, audit, ring, store, clients };
-    Ok(AuthorizationServer::new(parts, addresses, server))
+    Ok(AuthorizationServer::new(parts, addresses))
 }
 
 impl AuthorizationServer {

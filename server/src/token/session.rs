@@ -78,6 +78,9 @@ pub trait Sessions: Send + Sync {
     /// If the session has ended, or its store does not answer.
     async fn entra_token(&self, id: &str) -> Result<SecretString, SessionError>;
 
+    /// Notes that the session's client is asked for more scopes: a refresh does not bring them.
+    async fn expect_step_up(&self, id: &str);
+
     /// Ends the session, so that its client signs the person in again. That sign-in is to satisfy these claims, if there
     /// are any.
     ///
@@ -110,6 +113,11 @@ impl SessionOfToken {
     /// If the session has ended, or its store does not answer.
     pub async fn entra_token(&self) -> Result<SecretString, SessionError> {
         self.sessions.entra_token(&self.id).await
+    }
+
+    /// Notes that the client is asked for more scopes.
+    pub async fn expect_step_up(&self) {
+        self.sessions.expect_step_up(&self.id).await;
     }
 
     /// Ends the session of this principal, so that its client signs the person in again, to satisfy these claims.

@@ -4,16 +4,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mcp_entra_policy::{KeyEpoch, KeyEpochs};
 use serde::{Deserialize, Serialize};
 
-use crate::objects::{
-    names::{COMPROMISED_KEYS, ROTATE_KEYS},
-    untrusted_text::bounded,
+use crate::{
+    objects::names::ROTATE_KEYS,
+    policy::revocation::{compromised_keys, request},
 };
 
 /// Seconds between the making of an epoch that replaces a sound one and its first use: every pod has mounted its key by
 /// then, and accepts what others sign with it.
 pub(crate) const LEAD_SECONDS: i64 = 15 * 60;
-/// Characters of a request that count.
-const LONGEST_REQUEST: usize = 128;
 
 /// The requests of people, each by a value that it has not had before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +20,7 @@ pub(crate) struct Requests {
     /// The value of the annotation [`ROTATE_KEYS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rotation: Option<String>,
-    /// The value of the annotation [`COMPROMISED_KEYS`].
+    /// The value of the annotation that tells of a compromise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) compromise: Option<String>,
 }
@@ -30,8 +28,7 @@ pub(crate) struct Requests {
 impl Requests {
     /// The requests by the annotations of an McpServer.
     pub(crate) fn of(server: &ObjectMeta) -> Self {
-        let value = |name: &str| Some(bounded(server.annotations.as_ref()?.get(name)?, LONGEST_REQUEST));
-        Self { rotation: value(ROTATE_KEYS), compromise: value(COMPROMISED_KEYS) }
+        Self { rotation: request(server, ROTATE_KEYS), compromise: compromised_keys(server) }
     }
 }
 
@@ -87,6 +84,7 @@ impl Decision {
                 .iter()
                 .map(|Epoch { number, used_from, .. }| KeyEpoch { number: *number, used_from: *used_from })
                 .collect(),
+            after_compromise: self.kept.last().and_then(|newest| newest.answers.compromise.clone()),
         }
     }
 }

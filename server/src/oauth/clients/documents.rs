@@ -59,6 +59,11 @@ impl Documents {
         }
     }
 
+    /// True if documents are taken from any host at all.
+    pub(super) fn may_come(&self) -> bool {
+        !self.hosts.is_empty() || !self.fetcher.is_proxied()
+    }
+
     /// True if documents are taken from this host.
     pub(super) fn come_from(&self, host: &str) -> bool {
         let is_any_host = self.hosts.is_empty() && !self.fetcher.is_proxied();

@@ -39,6 +39,7 @@ pub use redirect_uri::{Destination, RedirectUri};
 pub use registration::RegistrationError;
 
 use super::seal::Sealer;
+use document::DocumentUrl;
 use documents::Documents;
 use redirects::Redirects;
 
@@ -112,6 +113,24 @@ impl Clients {
             return Err(ClientError::Withdrawn);
         }
         Ok(Arc::new(client))
+    }
+
+    /// True if a client of this id may still be let in. Asks no network.
+    pub fn know(&self, client_id: &str) -> bool {
+        match DocumentUrl::read(client_id) {
+            Ok(url) => self.admit(client_id, &ClientKind::Document { host: url.host().to_owned() }),
+            Err(_) => self.admit(client_id, &ClientKind::Listed) || self.admit(client_id, &ClientKind::Registered),
+        }
+    }
+
+    /// True if clients may register themselves.
+    pub fn may_register(&self) -> bool {
+        self.registration == ClientRegistration::Dynamic
+    }
+
+    /// True if clients may be described by documents.
+    pub fn take_documents(&self) -> bool {
+        self.may_register() && self.documents.may_come()
     }
 
     /// True if the client of a session may still act: it is listed, or clients come by themselves and it still could. Asks no

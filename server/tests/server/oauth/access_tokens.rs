@@ -19,7 +19,11 @@ use crate::tenant::{ALICE, BOB, control};
 
 /// A token with this header and these claims, signed with the server's own key of an issuer and an epoch.
 fn signed(site: &OAuthSite, issuer: &str, epoch: u32, header: &Value, claims: &Value) -> String {
-    let keys = KeyEpochs { registration: epoch, epochs: vec![KeyEpoch { number: epoch, used_from: 0 }] };
+    let keys = KeyEpochs {
+        registration: epoch,
+        epochs: vec![KeyEpoch { number: epoch, used_from: 0 }],
+        after_compromise: None,
+    };
     let ring = KeyRing::read(site.site.setup.oauth.keys.as_ref().unwrap(), &keys, issuer).unwrap();
     let message = message(header, claims);
     let signature = ring.signing(i64::MAX).sign(message.as_bytes()).unwrap();

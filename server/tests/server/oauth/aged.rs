@@ -14,7 +14,8 @@ use crate::tenant::ALICE;
 
 /// The sealed value, whose time is so many seconds earlier.
 fn aged(site: &OAuthSite, purpose: Purpose, sealed: &str, time: &str, seconds: i64) -> String {
-    let keys = KeyEpochs { registration: 1, epochs: vec![KeyEpoch { number: 1, used_from: 0 }] };
+    let keys =
+        KeyEpochs { registration: 1, epochs: vec![KeyEpoch { number: 1, used_from: 0 }], after_compromise: None };
     let ring = KeyRing::read(site.site.setup.oauth.keys.as_ref().unwrap(), &keys, &site.url("")).unwrap();
     let sealer = Sealer::new(Arc::new(ring));
     let mut value: Value = serde_json::from_slice(&sealer.open(purpose, "", sealed).unwrap()).unwrap();

@@ -84,13 +84,17 @@ async fn entras_code_of_another_sign_in_is_worth_nothing() {
 async fn an_unreadable_answer_of_entra_is_a_page_and_not_a_redirect() {
     let site = OAuthSite::new().await;
     let client = McpClient::register(&site).await;
+    let consented = |tenant: &str| format!("admin_consent=True&tenant={tenant}");
+    let (ours, another) = (consented(&site.site.setup.tenant.id.to_string()), consented("another"));
     for (query, status) in [
         ("", 400),
         ("code=x", 400),
         ("state=x&code=x", 400),
         ("state=x&state=y&code=x", 400),
         ("error=access_denied", 400),
-        ("admin_consent=True", 200),
+        ("admin_consent=True", 400),
+        (&another, 400),
+        (&ours, 200),
     ] {
         let answer = get(&site, &format!("{}?{query}", site.url("/callback")), "").await;
         assert_eq!(answer.status(), status, "{query}");

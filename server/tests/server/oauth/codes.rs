@@ -59,7 +59,7 @@ async fn a_code_is_worth_nothing_without_all_that_it_is_bound_to() {
     let (origin, slash, short) = (site.edge.origin.clone(), site.url("//"), &client.verifier[1..]);
     for (what, change, expected) in [
         ("another client", ("client_id", other.id.as_str()), "invalid_grant"),
-        ("an unknown client", ("client_id", "unknown"), "invalid_grant"),
+        ("an unknown client", ("client_id", "unknown"), "invalid_client"),
         ("no client", ("client_id", ""), "invalid_request"),
         ("another redirect URI", ("redirect_uri", "https://evil.example/"), "invalid_grant"),
         ("another port", ("redirect_uri", "http://127.0.0.1:33419/callback"), "invalid_grant"),
@@ -87,7 +87,8 @@ async fn a_code_is_worth_nothing_without_all_that_it_is_bound_to() {
         let form = usual.into_iter().filter(|(name, _)| *name != change.0).chain([change]);
         let form: Vec<_> = form.filter(|(_, value)| !value.is_empty()).collect();
         let refused = client.ask(&form).await;
-        assert_eq!((refused.status().as_u16(), error(refused).await.as_str()), (400, expected), "{what}");
+        let status = if expected == "invalid_client" { 401 } else { 400 };
+        assert_eq!((refused.status().as_u16(), error(refused).await.as_str()), (status, expected), "{what}");
     }
 }
 

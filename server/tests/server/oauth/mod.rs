@@ -20,3 +20,4 @@ mod revocation;
 mod sign_in;
 mod site;
 mod step_up;
+mod withdrawn;

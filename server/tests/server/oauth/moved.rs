@@ -92,9 +92,11 @@ async fn nothing_of_a_server_is_good_at_another_with_the_same_secret_tenant_and_
         401,
         "the access token"
     );
-    assert_eq!(error(moved.refresh(&ours.refresh_token).await).await, "invalid_grant", "the refresh token");
+    assert_eq!(error(moved.refresh(&ours.refresh_token).await).await, "invalid_client", "the client's id and the refresh token");
+    let registered = McpClient { verifier: client.verifier.clone(), ..McpClient::register(&other).await };
+    assert_eq!(error(registered.refresh(&ours.refresh_token).await).await, "invalid_grant", "the refresh token");
     let code = client.code(ALICE).await;
-    assert_eq!(error(moved.redeem(&code).await).await, "invalid_grant", "the code");
+    assert_eq!(error(registered.redeem(&code).await).await, "invalid_grant", "the code");
     tokens(client.redeem(&code).await).await;
     let shown = Shown::to(&client, &[]).await;
     let refused = shown.approve(&other, &shown.cookie, &[]).await;

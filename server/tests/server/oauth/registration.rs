@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::by_hand::Shown;
 use super::mcp_client::{McpClient, error, register};
 use super::site::{OAuthSite, REDIRECT_URI};
 use crate::tenant::ALICE;
@@ -131,11 +132,16 @@ async fn a_flood_of_registrations_is_stopped_and_neither_other_addresses_nor_sig
 #[tokio::test]
 async fn a_flood_of_approvals_is_stopped_with_a_page() {
     let site = OAuthSite::new().await;
-    let mut last = None;
-    for _ in 0..=60 {
-        last = Some(site.http.post(site.url("/consent")).send().await.unwrap());
+    let client = McpClient::register(&site).await;
+    let shown = Shown::to(&client, &[]).await;
+    // Forms that are worth nothing use up nobody's budget.
+    for _ in 0..100 {
+        assert_eq!(site.http.post(site.url("/consent")).send().await.unwrap().status(), 400);
     }
-    let last = last.unwrap();
+    for number in 0..60 {
+        assert_eq!(shown.approve(&site, &shown.cookie, &[]).await.status(), 303, "{number}");
+    }
+    let last = shown.approve(&site, &shown.cookie, &[]).await;
     assert_eq!(last.status(), 429);
     assert!(last.headers().contains_key("retry-after"));
     // The budget of registrations is another one.

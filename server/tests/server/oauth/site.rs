@@ -33,7 +33,11 @@ impl OAuthSetup {
         setup.configuration.public_url = Some(format!("{}/mcp", edge.origin));
         setup.configuration.authorization_server = Some(AuthorizationServerConfiguration {
             session_store: SessionStore::Memory {},
-            keys: KeyEpochs { registration: 1, epochs: vec![KeyEpoch { number: 1, used_from: 0 }] },
+            keys: KeyEpochs {
+                registration: 1,
+                epochs: vec![KeyEpoch { number: 1, used_from: 0 }],
+                after_compromise: None,
+            },
             client_registration: ClientRegistration::Dynamic,
             clients: vec![],
             allowed_redirects: vec![],

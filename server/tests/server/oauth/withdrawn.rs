@@ -1,0 +1,88 @@
+//! What is withdrawn ends at once: a client, keys that others know, sessions before a time.
+
+use serde_json::json;
+
+use super::mcp_client::{McpClient, error};
+use super::site::{OAuthSetup, OAuthSite};
+use crate::harness::eventually;
+use crate::tenant::ALICE;
+
+#[tokio::test]
+async fn keys_of_before_a_compromise_open_nothing_from_the_moment_that_the_policy_names_it() {
+    let site = OAuthSite::new().await;
+    let client = McpClient::register(&site).await;
+    let alice = client.sign_in(ALICE).await;
+    let mut policy = site.site.setup.policy.clone();
+    policy.compromised_keys = Some("2026-11-29".to_owned());
+    site.site.setup.write_policy(&policy);
+    let refused = async || {
+        let answer = site.site.call(&alice.access_token, "get_user_details", json!({})).await;
+        (answer.status() == 401).then_some(())
+    };
+    eventually("the token is refused", refused).await;
+    assert_eq!(error(client.refresh(&alice.refresh_token).await).await, "temporarily_unavailable");
+    assert_eq!(site.http.get(client.authorize(&[])).send().await.unwrap().status(), 503);
+    // Tokens of Entra are verified by other keys.
+    let direct = site.site.setup.tenant.token(ALICE);
+    assert_eq!(site.site.call(&direct, "get_user_details", json!({})).await.status(), 200);
+}
+
+#[tokio::test]
+async fn keys_that_were_made_after_the_compromise_serve() {
+    let mut setup = OAuthSetup::new().await;
+    setup.server().keys.after_compromise = Some("2026-11-29".to_owned());
+    setup.setup.policy.compromised_keys = Some("2026-11-29".to_owned());
+    let site = setup.start().await;
+    let alice = McpClient::register(&site).await.sign_in(ALICE).await;
+    assert_eq!(site.site.call(&alice.access_token, "get_user_details", json!({})).await.status(), 200);
+}
+
+#[tokio::test]
+async fn sessions_of_before_a_time_end_for_good_although_the_time_is_taken_back() {
+    let site = OAuthSite::new().await;
+    let client = McpClient::register(&site).await;
+    let alice = client.sign_in(ALICE).await;
+    let mut policy = site.site.setup.policy.clone();
+    policy.revoke_sessions_before = Some(jiff::Timestamp::now().as_second() + 60);
+    site.site.setup.write_policy(&policy);
+    let ended = async || {
+        let answer = client.refresh(&alice.refresh_token).await;
+        (answer.status() == 400).then_some(())
+    };
+    eventually("the refresh is refused", ended).await;
+    policy.revoke_sessions_before = None;
+    site.site.setup.write_policy(&policy);
+    let new = async || {
+        let code = client.code(ALICE).await;
+        (client.redeem(&code).await.status() == 200).then_some(())
+    };
+    eventually("new sessions begin", new).await;
+    assert_eq!(error(client.refresh(&alice.refresh_token).await).await, "invalid_grant");
+    let answer = site.site.call(&alice.access_token, "get_user_details", json!({})).await;
+    assert_eq!(answer.status(), 401);
+}
+
+#[tokio::test]
+async fn a_client_whose_registration_is_worth_nothing_is_told_so_before_its_token_is_looked_at() {
+    let site = OAuthSite::new().await;
+    let client = McpClient::register(&site).await;
+    let alice = client.sign_in(ALICE).await;
+    let unknown = McpClient::known(&site, "AQAAAAFunknown");
+    for answer in [unknown.refresh(&alice.refresh_token).await, unknown.redeem("code").await] {
+        assert_eq!(answer.status(), 401);
+        assert_eq!(error(answer).await, "invalid_client");
+    }
+    // Its own client still has it.
+    assert_eq!(client.refresh(&alice.refresh_token).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_that_refreshes_where_more_scopes_are_asked_for_has_to_sign_in() {
+    let mut setup = OAuthSetup::new().await;
+    setup.setup.policy.grants[0].require.authentication_context = Some("c1".to_owned());
+    let site = setup.start().await;
+    let client = McpClient::register(&site).await;
+    let alice = client.sign_in(ALICE).await;
+    assert_eq!(site.site.call(&alice.access_token, "get_user_details", json!({})).await.status(), 403);
+    assert_eq!(error(client.refresh(&alice.refresh_token).await).await, "invalid_grant");
+}
