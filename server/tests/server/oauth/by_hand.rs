@@ -63,8 +63,6 @@ impl Shown {
 
 /// A browser that Entra has sent back, stopped just before our callback.
 pub(crate) struct Returning {
-    /// The browser that began.
-    pub(crate) browser: Browser,
     /// The address of our callback, with Entra's code.
     pub(crate) callback: Url,
     /// The cookie of the sign-in.
@@ -78,7 +76,7 @@ impl Returning {
         let browser = client.site.browser().leaving_at(&client.site.url("/callback")).unwrap();
         let callback = client.approve(&browser, user, &[]).await;
         let cookie = cookie(client.site, &browser, "sign-in");
-        Self { browser, callback: callback.url, cookie }
+        Self { callback: callback.url, cookie }
     }
 
     /// The answer to the callback with this cookie.
