@@ -21,7 +21,7 @@ pub const MCP_CLIENTS: &str = env!("CARGO_MANIFEST_DIR");
 pub fn python(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<PathBuf> {
     let requirements = lists.join("requirements.txt");
     let folder = installed(cache, name, std::slice::from_ref(&requirements), |folder| {
-        let needs = "Python 3.10 or newer with its venv module";
+        let needs = "Python 3.11 or newer with its venv module";
         run(Command::new("python3").args(["-m", "venv"]).arg(folder), needs)?;
         let pip = ["-m", "pip", "install", "--quiet", "--no-input", "--require-hashes", "--requirement"];
         let access = "access to the package index that pip is configured with";

@@ -54,6 +54,7 @@ mod consent;
 mod control;
 mod control_http;
 mod device;
+pub mod edge;
 mod errors;
 mod federation;
 mod graph;

@@ -32,24 +32,7 @@ pub(crate) struct Identity {
 impl Identity {
     /// Makes an authority and, signed by it, a certificate for `host`, `localhost` and `127.0.0.1`.
     pub(crate) fn generate(host: &str) -> anyhow::Result<Self> {
-        let mut ca = CertificateParams::new(Vec::new())?;
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        ca.distinguished_name.push(DnType::CommonName, "entra-emulator");
-        let ca_key = KeyPair::generate()?;
-        let ca_pem = ca.self_signed(&ca_key)?.pem();
-
-        let leaf_key = KeyPair::generate()?;
-        let mut leaf = CertificateParams::new(["127.0.0.1", "localhost", host].map(str::to_owned).to_vec())?;
-        leaf.use_authority_key_identifier_extension = true;
-        let leaf = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key))?;
-
-        // Explicit, so that starting an emulator does not depend on a provider installed for the whole process.
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::from(leaf_key))?;
+        let (ca_pem, mut config) = configuration("entra-emulator", host)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { ca_pem, acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
@@ -100,6 +83,29 @@ impl Identity {
             }
         }
     }
+}
+
+/// Makes an authority of this name (PEM) and, signed by it, a server's side of TLS for `host`, `localhost` and `127.0.0.1`.
+pub(crate) fn configuration(authority: &str, host: &str) -> anyhow::Result<(String, ServerConfig)> {
+    let mut ca = CertificateParams::new(Vec::new())?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    ca.distinguished_name.push(DnType::CommonName, authority);
+    let ca_key = KeyPair::generate()?;
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+
+    let leaf_key = KeyPair::generate()?;
+    let mut leaf = CertificateParams::new(["127.0.0.1", "localhost", host].map(str::to_owned).to_vec())?;
+    leaf.use_authority_key_identifier_extension = true;
+    let leaf = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key))?;
+
+    // Explicit, so that starting an emulator does not depend on a provider installed for the whole process.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::from(leaf_key))?;
+    Ok((ca_pem, config))
 }
 
 /// While the host was closed, the system may have lent its port to somebody for a moment.

@@ -5,6 +5,7 @@ mod browser;
 mod cases;
 mod keyring;
 mod messages;
+mod remote;
 mod session;
 mod tools;
 mod world;

@@ -101,11 +101,27 @@ impl Session {
             Client::Python => (&tools.python, script("python/session.py")),
             Client::TypeScript | Client::TypeScriptWithUrls => (&tools.node, script("node/session.cjs")),
         };
-        let mut child = Command::new(interpreter)
-            .arg(script)
-            .arg(server.to_string())
-            .args(matches!(client, Client::TypeScriptWithUrls).then_some("--url-elicitation"))
-            .env("NODE_PATH", &tools.node_modules)
+        let mut command = Command::new(interpreter);
+        command.arg(script).arg(server.to_string());
+        command.args(matches!(client, Client::TypeScriptWithUrls).then_some("--url-elicitation"));
+        Self::of(command, world).await
+    }
+
+    /// Starts a client that is told by this argument which server it connects to, and waits until it has.
+    pub(crate) async fn connect(client: Client, world: &World<'_>, argument: &Value) -> anyhow::Result<Self> {
+        let tools = &world.lane.tools;
+        let (interpreter, script) = match client {
+            Client::Python => (&tools.python, script("python/remote.py")),
+            Client::TypeScript | Client::TypeScriptWithUrls => (&tools.node, script("node/remote.cjs")),
+        };
+        let mut command = Command::new(interpreter);
+        command.arg(script).arg(argument.to_string()).env_clear().envs(world.environment_with_https()?);
+        Self::of(command, world).await
+    }
+
+    async fn of(mut command: Command, world: &World<'_>) -> anyhow::Result<Self> {
+        let mut child = command
+            .env("NODE_PATH", &world.lane.tools.node_modules)
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -174,6 +190,11 @@ impl Session {
     /// Waits until a call has made progress.
     pub(crate) async fn progress(&mut self, call: u64) -> anyhow::Result<()> {
         self.event(|event| matches!(event, Event::Progress { id, .. } if *id == call).then_some(())).await
+    }
+
+    /// Puts the client's clock ahead by so many seconds.
+    pub(crate) async fn put_clock_ahead(&mut self, seconds: u64) -> anyhow::Result<()> {
+        self.write(&json!({"ahead": seconds})).await
     }
 
     /// Ends the session, as a client does that is closed.

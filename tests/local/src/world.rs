@@ -96,8 +96,9 @@ impl Launch {
 /// The world of one case.
 pub(crate) struct World<'a> {
     pub(crate) lane: &'a Lane,
-    tenant: Uuid,
-    client: Uuid,
+    pub(crate) tenant: Uuid,
+    /// A public client that may sign people in.
+    pub(crate) client: Uuid,
     folder: TempDir,
     /// The windows that the server asks for.
     pub(crate) openings: Openings,
@@ -199,6 +200,17 @@ impl<'a> World<'a> {
         // Without a display the server looks for no browser. Nothing is shown there: Chromium has no window.
         let display = ("DISPLAY", ":0".to_owned());
         folders.into_iter().chain(bus).chain([display]).collect()
+    }
+
+    /// The environment of a client that is given the URL of a server, and opens the person's browser itself.
+    pub(crate) fn environment_with_https(&self) -> anyhow::Result<BTreeMap<&'static str, String>> {
+        let trusted = self.file("trusted.pem").display().to_string();
+        let browser = self.file("bin/xdg-open").display().to_string();
+        let path = format!("{}:{}", self.file("bin").display(), std::env::var("PATH")?);
+        let mut environment = self.environment();
+        environment.extend([("PATH", path), ("BROWSER", browser), ("NODE_EXTRA_CA_CERTS", trusted.clone())]);
+        environment.extend([("SSL_CERT_FILE", trusted)]);
+        Ok(environment)
     }
 
     /// The requests of this world's tenant, oldest first.

@@ -8,7 +8,6 @@ mod callback;
 mod codes;
 mod consent;
 mod consent_at_entra;
-mod edge;
 mod leaks;
 mod mcp_client;
 mod metadata;

@@ -1,11 +1,11 @@
 //! A server with an authorization server of its own, behind an edge with TLS.
 
+use entra_emulator::edge::Edge;
 use entra_emulator::sign_in::Browser;
 use mcp_entra_policy::{AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, SessionStore};
 use reqwest::Client;
 use serde_json::Value;
 
-use super::edge::Edge;
 use crate::harness::{PATIENCE, Setup, Site, eventually};
 use crate::tenant::{authority, control};
 
@@ -29,7 +29,7 @@ pub(crate) struct OAuthSetup {
 impl OAuthSetup {
     /// A server with a memory store and one key epoch, whose app registration has the callback.
     pub(crate) async fn new() -> Self {
-        let (mut setup, edge) = (Setup::new(), Edge::start().await);
+        let (mut setup, edge) = (Setup::new(), Edge::start().await.unwrap());
         setup.configuration.public_url = Some(format!("{}/mcp", edge.origin));
         setup.configuration.authorization_server = Some(AuthorizationServerConfiguration {
             session_store: SessionStore::Memory {},

@@ -4,6 +4,7 @@ mod clients;
 mod keeping;
 mod modes;
 mod pages;
+mod remote;
 mod sign_in;
 
 use std::future::Future;
@@ -48,6 +49,13 @@ cases! {
     "The TypeScript SDK opens the address that it is asked to, where it says that it can" => clients::url_elicitation;
     "The Inspector's command line lists and calls" => clients::inspector;
     "Every page of the authorization server works in Chromium by keyboard, at 320 pixels, in each language and in the dark" => pages::all;
+    "Given the URL alone, the Python SDK signs in, refreshes, and signs in again after its session is ended" => remote::python;
+    "Given the URL alone, FastMCP signs in, refreshes, and signs in again after its session is ended" => remote::fastmcp;
+    "Given the URL alone, the TypeScript SDK signs in, refreshes, and signs in again after its session is ended" => remote::typescript;
+    "Given the URL alone, mcp-remote signs in, refreshes, and signs in again after its session is ended" => remote::mcp_remote;
+    "Given the URL alone, the Inspector signs in, refreshes, and signs in again after its session is ended" => remote::inspector;
+    "The conformance suite passes the authorization server" => remote::conformance;
+    "Where clients sign in at Entra, mcp-remote does with a client ID that an administrator registered" => remote::at_entra;
     "--doctor finds all well before and after the sign-in, and what is not well" => modes::doctor;
     "--sign-out makes the next call sign in again" => modes::sign_out;
     "The policy of the machine bounds every mode but --sign-out" => modes::policy;

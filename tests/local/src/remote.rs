@@ -1,0 +1,240 @@
+//! A server behind HTTPS that MCP clients are given the URL of, and the person who signs in to it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+use entra_emulator::edge::Edge;
+use entra_emulator::issuer::Issuer;
+use entra_emulator::sign_in::{Browser, Page};
+use entra_emulator::{App, AppRole, FederatedCredential, MemberType, RoleAssignment};
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use url::Url;
+use uuid::Uuid;
+
+use crate::world::{ALICE, PATIENCE, World};
+
+/// The service account of the server, and the audience of its tokens.
+const SUBJECT: &str = "system:serviceaccount:productivity:graph";
+const AUDIENCE: &str = "api://AzureADTokenExchange";
+/// What the server grants its tools to.
+const ROLE: &str = "Mcp.Reader";
+
+/// Where clients sign their people in.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum SignIn {
+    /// At the server's own authorization server.
+    Here,
+    /// At Entra, as this client.
+    AtEntra,
+}
+
+/// A running server; it ends with this value.
+pub(crate) struct Remote {
+    /// What clients are given.
+    pub(crate) url: String,
+    /// Trusts the server.
+    pub(crate) http: Client,
+    /// Alice's.
+    browser: Browser,
+    authority: String,
+    audit: PathBuf,
+    _edge: Edge,
+    _issuer: Issuer,
+    _child: Child,
+}
+
+impl Remote {
+    /// Starts a server for the world's tenant, and waits until it is ready.
+    pub(crate) async fn start(world: &World<'_>, sign_in: SignIn) -> anyhow::Result<Self> {
+        let (edge, issuer) = (Edge::start().await?, Issuer::start().await?);
+        let url = format!("{}/mcp", edge.origin);
+        let emulator = &world.lane.emulator;
+        emulator.control().trust_ca_pem(&issuer.ca_pem)?;
+        let app = register(world, &url, &issuer.url)?;
+        fs::write(world.file("token"), issuer.token(SUBJECT, AUDIENCE)?)?;
+        fs::write(world.file("trusted.pem"), format!("{}{}", edge.ca_pem, emulator.ca_pem()))?;
+        fs::write(world.file("config.json"), configuration(world, app, &url, sign_in).to_string())?;
+        fs::write(world.file("policy.json"), policy().to_string())?;
+        fs::create_dir(world.file("keys"))?;
+        fs::write(world.file("keys/1"), [1; 64])?;
+
+        let audit = world.file("audit");
+        let (child, address) = spawn(world).await?;
+        edge.lead_to(address);
+        let http = Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(edge.ca_pem.as_bytes())?])
+            .no_proxy()
+            .timeout(PATIENCE)
+            .build()?;
+        let browser = Browser::trusting(&[emulator.ca_pem(), &edge.ca_pem])?;
+        let authority = emulator.authority().to_owned();
+        Ok(Self { url, http, browser, authority, audit, _edge: edge, _issuer: issuer, _child: child })
+    }
+
+    /// Alice's way from this address: she approves the client of this name, and signs in where Entra asks her. It ends at a
+    /// page of the client.
+    pub(crate) async fn approve(&self, url: &Url, client: &str) -> anyhow::Result<()> {
+        let consent = self.browser.open(url.as_str()).await?.page()?;
+        let text = consent.text()?;
+        ensure!(consent.status == 200 && text.contains(client), "{client} is not named: {text}");
+        let page = self.sign_in(consent.press("approve").await?.page()?).await?;
+        ensure!(page.url.scheme() == "http" && page.status == 200, "{} ({}): {}", page.url, page.status, page.text()?);
+        Ok(())
+    }
+
+    /// Alice's way from this address of Entra, which ends at a page of the client.
+    pub(crate) async fn sign_in_at_entra(&self, url: &Url) -> anyhow::Result<()> {
+        let page = self.sign_in(self.browser.open(url.as_str()).await?.page()?).await?;
+        ensure!(page.url.scheme() == "http" && page.status == 200, "{} ({}): {}", page.url, page.status, page.text()?);
+        Ok(())
+    }
+
+    /// Alice ends all her sessions on their page.
+    pub(crate) async fn end_sessions(&self) -> anyhow::Result<()> {
+        let page = self.browser.open(&format!("{}/sessions", self.url)).await?.page()?;
+        let page = self.sign_in(page).await?;
+        page.press_with("true", &[]).await?.page()?;
+        ensure!(self.audited("session_revoked")? > 0, "no session ended");
+        Ok(())
+    }
+
+    /// The number of audit lines with this reason so far.
+    pub(crate) fn audited(&self, reason: &str) -> anyhow::Result<usize> {
+        let log = fs::read_to_string(&self.audit)?;
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(lines.filter(|line| line.get("reason").and_then(Value::as_str) == Some(reason)).count())
+    }
+
+    async fn sign_in(&self, page: Page) -> anyhow::Result<Page> {
+        // Entra remembers who has signed in in this browser.
+        if page.url.as_str().starts_with(&self.authority) { page.sign_in(ALICE).await?.page() } else { Ok(page) }
+    }
+}
+
+/// Adds the server's app registration to the world's tenant. Returns its client ID.
+fn register(world: &World<'_>, url: &str, issuer: &str) -> anyhow::Result<Uuid> {
+    let client_id = Uuid::new_v4();
+    let credential = FederatedCredential {
+        name: "graph-server".to_owned(),
+        issuer: issuer.to_owned(),
+        subject: SUBJECT.to_owned(),
+        audience: AUDIENCE.to_owned(),
+    };
+    world.lane.emulator.control().change_tenant(world.tenant, |tenant| {
+        let alice = tenant.find_user(ALICE).map(|user| user.oid).unwrap_or_default();
+        tenant.apps.push(App {
+            client_id,
+            display_name: "graph server".to_owned(),
+            // The URL is one, as clients that sign in at Entra name it as the resource (RFC 8707).
+            identifier_uris: vec![format!("api://{client_id}"), url.to_owned()],
+            scopes: vec!["mcp.access".to_owned()],
+            app_roles: vec![AppRole { value: ROLE.to_owned(), allowed_member_types: vec![MemberType::User] }],
+            redirect_uris: vec![format!("{url}/callback")],
+            pre_authorized_clients: vec![world.client],
+            federated_credentials: vec![credential],
+            granted_graph_scopes: vec!["User.Read".to_owned()],
+            role_assignments: vec![RoleAssignment { principal: alice, role: Some(ROLE.to_owned()) }],
+            ..App::default()
+        });
+        Ok(())
+    })?;
+    Ok(client_id)
+}
+
+fn configuration(world: &World<'_>, app: Uuid, url: &str, sign_in: SignIn) -> Value {
+    let emulator = &world.lane.emulator;
+    let own = json!({
+        "sessionStore": { "memory": {} },
+        "keys": { "registration": 1, "epochs": [{ "number": 1 }] },
+    });
+    json!({
+        "server": { "namespace": "productivity", "name": "graph" },
+        "publicUrl": url,
+        "path": "/mcp",
+        "entra": {
+            "tenantId": world.tenant.to_string(), "clientId": app.to_string(), "authority": emulator.authority(),
+            "requiredScopes": ["mcp.access"],
+        },
+        "graph": {
+            "baseUrl": emulator.graph(), "scopes": ["User.Read"], "tools": ["get_user_details"],
+        },
+        "authorizationServer": if sign_in == SignIn::Here { own } else { Value::Null },
+    })
+}
+
+/// All tools for who has the role.
+fn policy() -> Value {
+    json!({
+        "grants": [{
+            "mapping": { "namespace": "productivity", "name": "readers" },
+            "name": "readers",
+            "to": [{ "appRole": { "role": ROLE, "callers": ["user"] } }],
+            "allow": { "tools": ["*"] },
+        }],
+    })
+}
+
+/// Starts the program and returns its address once it is ready. Audit lines go to a file, logs to the world's.
+async fn spawn(world: &World<'_>) -> anyhow::Result<(Child, SocketAddr)> {
+    let mut command = Command::new(&world.lane.tools.server);
+    command.args(["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--drain-seconds=0"]);
+    let authorities = world.lane.authorities();
+    for (option, file) in [
+        ("--config", world.file("config.json")),
+        ("--policy", world.file("policy.json")),
+        ("--trust-bundle", authorities),
+        ("--oauth-keys", world.file("keys")),
+    ] {
+        command.arg(option).arg(file);
+    }
+    let mut child = command
+        .env_clear()
+        .env("AZURE_FEDERATED_TOKEN_FILE", world.file("token"))
+        .env("RUST_LOG", "info")
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(world.file("audit"))?)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().context("a pipe")?).lines();
+    let mut log = tokio::fs::File::from_std(world.log()?);
+    let addresses = async {
+        while let Some(line) = lines.next_line().await? {
+            log.write_all(format!("{line}\n").as_bytes()).await?;
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            let address = |member: &str| line.get(member).and_then(Value::as_str).and_then(|text| text.parse().ok());
+            if let (Some(public), Some(admin)) = (address("address"), address("admin_address")) {
+                return Ok((public, admin));
+            }
+        }
+        anyhow::bail!("the server does not start")
+    };
+    let (public, admin): (SocketAddr, SocketAddr) = tokio::time::timeout(PATIENCE, addresses).await??;
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            if log.write_all(format!("{line}\n").as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    });
+    ready(admin).await?;
+    Ok((child, public))
+}
+
+/// Waits until the server says that it is ready.
+async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
+    let http = Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    let asked = async {
+        while !http.get(format!("http://{admin}/readyz")).send().await?.status().is_success() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(PATIENCE, asked).await.context("the server is not ready")?
+}
