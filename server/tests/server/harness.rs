@@ -102,6 +102,15 @@ impl Setup {
     }
 
     async fn launch(self) -> Site {
+        let audit = AuditLines::default();
+        let running = self.run(&audit).await;
+        let http = Client::builder().no_proxy().resolve(HOST, running.address()).timeout(PATIENCE).build().unwrap();
+        let origin = format!("http://{HOST}:{}", running.address().port());
+        Site { setup: self, running, http, origin, audit }
+    }
+
+    /// Starts a server with the files as they are.
+    async fn run(&self, audit: &AuditLines) -> Running {
         let options = serve::Options {
             config: self.file("config.yaml"),
             policy: self.file("policy.json"),
@@ -111,12 +120,8 @@ impl Setup {
             admin_listen: ([127, 0, 0, 1], 0).into(),
             drain: self.drain,
         };
-        let audit = AuditLines::default();
         let token = FederatedToken::at(self.tenant.token_file());
-        let running = serve::start(options, token, Box::new(audit.clone())).await.unwrap();
-        let http = Client::builder().no_proxy().resolve(HOST, running.address()).timeout(PATIENCE).build().unwrap();
-        let origin = format!("http://{HOST}:{}", running.address().port());
-        Site { setup: self, running, http, origin, audit }
+        serve::start(options, token, Box::new(audit.clone())).await.unwrap()
     }
 
     /// A file that the server is started with: `config.yaml`, `policy.json` or `ca.pem`.
@@ -165,6 +170,15 @@ impl Site {
         let answer: Value = self.rpc(token, "tools/list", json!({})).await.json().await.unwrap();
         let tools = answer["result"]["tools"].as_array().unwrap_or_else(|| panic!("no tools in {answer}"));
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Another server with the files as they are now, once it is ready. Its audit lines are among those of this one.
+    pub(crate) async fn another(&self) -> Running {
+        let running = self.setup.run(&self.audit).await;
+        let url = format!("http://{}/readyz", running.admin_address());
+        let ready = async || (self.http.get(&url).send().await.unwrap().status() == 200).then_some(());
+        eventually("the other server is ready", ready).await;
+        running
     }
 
     /// A GET on the admin port.

@@ -78,6 +78,13 @@ impl Valkey {
         timeout(PATIENCE, process.wait()).await.unwrap().unwrap();
     }
 
+    /// Stops the server, and starts it again without its data.
+    pub(crate) async fn lose_data(&mut self) {
+        self.stop().await;
+        std::fs::remove_dir_all(self.folder.path().join("appendonlydir")).unwrap();
+        self.restart().await;
+    }
+
     /// Lets the ACL user have this password from the next start.
     pub(crate) fn set_password(&self, password: &str) {
         let users = format!(

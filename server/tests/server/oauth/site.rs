@@ -1,5 +1,7 @@
 //! A server with an authorization server of its own, behind an edge with TLS.
 
+use std::net::SocketAddr;
+
 use entra_emulator::edge::Edge;
 use entra_emulator::sign_in::Browser;
 use mcp_entra_policy::{AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, SessionStore};
@@ -69,9 +71,22 @@ impl OAuthSetup {
 
     /// Starts the server and waits until it is ready.
     pub(crate) async fn start(self) -> OAuthSite {
+        let site = self.start_aside().await;
+        site.edge.lead_to(site.site.running.address());
+        site
+    }
+
+    /// The same behind a load balancer at this address, which decides where requests go.
+    pub(crate) async fn start_behind(self, balancer: SocketAddr) -> OAuthSite {
+        let site = self.start_aside().await;
+        site.edge.lead_to(balancer);
+        site
+    }
+
+    /// The same with an edge that leads nowhere yet.
+    async fn start_aside(self) -> OAuthSite {
         let Self { setup, edge } = self;
         let mut site = setup.start().await;
-        edge.lead_to(site.running.address());
         let http = Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(edge.ca_pem.as_bytes()).unwrap()])
             .no_proxy()

@@ -1,0 +1,100 @@
+//! A store of sessions that stops while people work, and comes back with its data or without.
+
+use std::time::{Duration, Instant};
+
+use super::mcp_client::{McpClient, error, tokens};
+use super::replica_set::Replicas;
+use crate::harness::eventually;
+use crate::tenant::{ALICE, BOB};
+use crate::valkey::Valkey;
+
+/// Longest time until a sign-in fails that cannot be kept.
+const AT_ONCE: Duration = Duration::from_secs(2);
+const PACE: Duration = Duration::from_millis(50);
+
+/// Calls with this access token all the time, and is never refused.
+async fn never_refused(replicas: &Replicas, token: &str) {
+    loop {
+        assert_eq!(replicas.ping(token).await, 200);
+        assert_eq!(replicas.call(token).await.status(), 200);
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+/// Waits until every replica's status says that the store works, or that it does not.
+async fn store_works(replicas: &Replicas, expected: bool) {
+    let said = async || (replicas.site.site.status().await.session_store?.works == Some(expected)).then_some(());
+    eventually(&format!("the status says that the store works: {expected}"), said).await;
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_kept_tokens_work_and_everything_else_is_to_be_tried_again() {
+    let mut valkey = Valkey::start().await;
+    let replicas = Replicas::new(&valkey).await;
+    let client = McpClient::register(&replicas.site).await;
+    let (working, other) = (client.sign_in(ALICE).await, client.sign_in(BOB).await);
+    // Each replica has a token for Graph now.
+    for replica in 0..3 {
+        replicas.lead_to(replica);
+        assert_eq!(replicas.call(&working.access_token).await.status(), 200);
+    }
+    replicas.balance();
+    let consent = client.consent_page(&replicas.site.browser(), &[]).await;
+    let entra = consent.press("approve").await.unwrap().page().unwrap();
+    store_works(&replicas, true).await;
+    let losing = async {
+        valkey.stop().await;
+        for replica in 0..3 {
+            assert_eq!(replicas.ping(&other.access_token).await, 200, "{replica}");
+        }
+        let refused = replicas.call(&other.access_token).await;
+        assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"30".parse().unwrap()));
+        let line = replicas.site.site.audit_of(&refused).await;
+        assert_eq!(line["reason"], "session_store_unavailable");
+        let refused = client.refresh(&other.refresh_token).await;
+        assert!(refused.status() == 503 && refused.headers().contains_key("retry-after"));
+        assert_eq!(error(refused).await, "temporarily_unavailable");
+        let consent = client.consent_page(&replicas.site.browser(), &[]).await;
+        let asked = Instant::now();
+        for page in [consent.press("approve").await, entra.sign_in(BOB).await] {
+            let page = page.unwrap().page().unwrap();
+            assert!(page.status == 503 && page.alert().unwrap().is_some(), "{}", page.html);
+        }
+        assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+        store_works(&replicas, false).await;
+
+        valkey.restart().await;
+        store_works(&replicas, true).await;
+        // Nothing is used up.
+        let again = async || {
+            let answer = client.refresh(&other.refresh_token).await;
+            (answer.status() == 200).then_some(answer)
+        };
+        let other = tokens(eventually("the session goes on", again).await).await;
+        assert_eq!(replicas.call(&other.access_token).await.status(), 200);
+        client.sign_in(BOB).await;
+    };
+    tokio::select! {
+        () = losing => {}
+        () = never_refused(&replicas, &working.access_token) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_comes_back_without_its_data_has_everybody_sign_in_again() {
+    let mut valkey = Valkey::start().await;
+    let replicas = Replicas::new(&valkey).await;
+    let client = McpClient::register(&replicas.site).await;
+    let old = client.sign_in(ALICE).await;
+    assert_eq!(replicas.call(&old.access_token).await.status(), 200);
+    valkey.lose_data().await;
+    for replica in 0..3 {
+        replicas.lead_to(replica);
+        let refused = async || (replicas.call(&old.access_token).await.status() == 401).then_some(());
+        eventually("the token for Graph is no longer used", refused).await;
+        let refused = client.refresh(&old.refresh_token).await;
+        assert_eq!(error(refused).await, "invalid_grant");
+    }
+    let new = client.sign_in(ALICE).await;
+    assert_eq!(replicas.call(&new.access_token).await.status(), 200);
+}

@@ -1,0 +1,203 @@
+//! Replicas of a server behind one edge: which of them a request goes to is the test's choice.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mcp_entra_policy::{AuthorizationServerConfiguration, KeyEpoch, KeyEpochs, SessionStore};
+use mcp_entra_server::serve::Running;
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::site::{OAuthSetup, OAuthSite};
+use crate::harness::{PATIENCE, replace};
+use crate::valkey::Valkey;
+
+/// Largest body of a request, in bytes.
+const LONGEST_BODY: usize = 1024 * 1024;
+
+/// Running servers with the same files and one edge.
+pub(crate) struct Replicas {
+    /// The edge, and what clients come with. Its own server is in no rotation: no client's request goes there.
+    pub(crate) site: OAuthSite,
+    running: Mutex<Vec<Option<Running>>>,
+    rotation: Arc<Rotation>,
+}
+
+/// The load balancer between the edge and the replicas.
+struct Rotation {
+    /// Addresses of the replicas that take requests.
+    replicas: Mutex<Vec<Option<SocketAddr>>>,
+    /// The replica that takes every request. Absent: each in its turn.
+    chosen: Mutex<Option<usize>>,
+    turn: AtomicUsize,
+    http: Client,
+}
+
+impl Replicas {
+    /// Three replicas that share this store.
+    pub(crate) async fn new(valkey: &Valkey) -> Self {
+        Self::start(with_valkey(valkey).await, 3).await
+    }
+
+    /// This many replicas of what is set up.
+    pub(crate) async fn start(setup: OAuthSetup, count: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let site = setup.start_behind(listener.local_addr().unwrap()).await;
+        // A connection for each request: one that a stopped replica had closed would fail the next.
+        let http = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).pool_max_idle_per_host(0);
+        let rotation = Arc::new(Rotation {
+            replicas: Mutex::new(vec![None; count]),
+            chosen: Mutex::default(),
+            turn: AtomicUsize::default(),
+            http: http.timeout(PATIENCE).build().unwrap(),
+        });
+        let router = Router::new().fallback(forward).with_state(Arc::clone(&rotation));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let running = Mutex::new(Vec::from_iter((0..count).map(|_| None)));
+        let replicas = Self { site, running, rotation };
+        for replica in 0..count {
+            replicas.launch(replica).await;
+        }
+        replicas
+    }
+
+    /// Lets this replica take every request from now on.
+    pub(crate) fn lead_to(&self, replica: usize) {
+        *self.rotation.chosen.lock().unwrap() = Some(replica);
+    }
+
+    /// Lets the replicas that run take requests in turn from now on.
+    pub(crate) fn balance(&self) {
+        *self.rotation.chosen.lock().unwrap() = None;
+    }
+
+    /// Starts a replica with the files as they are now.
+    pub(crate) async fn launch(&self, replica: usize) {
+        let running = self.site.site.another().await;
+        self.rotation.replicas.lock().unwrap()[replica] = Some(running.address());
+        self.running.lock().unwrap()[replica] = Some(running);
+    }
+
+    /// Stops a replica, which takes no request any longer.
+    pub(crate) async fn stop(&self, replica: usize) {
+        self.rotation.replicas.lock().unwrap()[replica] = None;
+        let running = self.running.lock().unwrap()[replica].take().unwrap();
+        running.shutdown().await;
+    }
+
+    /// Restarts one replica after the other.
+    pub(crate) async fn roll(&self) {
+        for replica in 0..self.count() {
+            self.stop(replica).await;
+            self.launch(replica).await;
+        }
+    }
+
+    /// Restarts every replica after all have stopped.
+    pub(crate) async fn restart(&self) {
+        for replica in 0..self.count() {
+            self.stop(replica).await;
+        }
+        for replica in 0..self.count() {
+            self.launch(replica).await;
+        }
+    }
+
+    /// Lets replicas that start from now on have this configuration.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut AuthorizationServerConfiguration)) {
+        let setup = &self.site.site.setup;
+        let mut configuration = setup.configuration.clone();
+        change(configuration.authorization_server.as_mut().unwrap());
+        replace(&setup.file("config.yaml"), serde_yaml::to_string(&configuration).unwrap().as_bytes());
+    }
+
+    /// The status of an answer to a request with this access token that asks nothing of Graph.
+    pub(crate) async fn ping(&self, token: &str) -> u16 {
+        self.site.site.rpc(token, "ping", json!({})).await.status().as_u16()
+    }
+
+    /// The answer to a call that asks Graph for the person.
+    pub(crate) async fn call(&self, token: &str) -> reqwest::Response {
+        self.site.site.call(token, "get_user_details", json!({})).await
+    }
+
+    fn count(&self) -> usize {
+        self.running.lock().unwrap().len()
+    }
+}
+
+/// Keys for [`Replicas::configure`]: the epoch of registrations, and each epoch with its time.
+pub(crate) fn keys(registration: u32, epochs: &[(u32, i64)]) -> KeyEpochs {
+    let epochs = epochs.iter().map(|&(number, used_from)| KeyEpoch { number, used_from }).collect();
+    KeyEpochs { registration, epochs }
+}
+
+/// The header (0) or the claims (1) of an access token.
+pub(crate) fn part_of_token(token: &str, part: usize) -> Value {
+    let part = token.split('.').nth(part).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+/// A server whose sessions are in this store.
+pub(crate) async fn with_valkey(valkey: &Valkey) -> OAuthSetup {
+    let mut setup = OAuthSetup::new().await;
+    setup.server().session_store = SessionStore::Valkey(valkey.configuration());
+    let folder = setup.setup.tenant.path();
+    let ca = folder.join("store-ca.pem");
+    std::fs::write(&ca, &valkey.ca).unwrap();
+    setup.setup.oauth.store_ca = Some(ca);
+    setup.setup.oauth.store_password = Some(valkey.password_file());
+    setup
+}
+
+impl Rotation {
+    /// Replicas that may take a request, in the order in which they are tried.
+    fn candidates(&self) -> Vec<SocketAddr> {
+        let replicas = self.replicas.lock().unwrap().clone();
+        if let Some(chosen) = *self.chosen.lock().unwrap() {
+            return replicas[chosen].into_iter().collect();
+        }
+        let mut running: Vec<SocketAddr> = replicas.into_iter().flatten().collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let length = running.len().max(1);
+        running.rotate_left(turn % length);
+        running
+    }
+}
+
+/// Passes a request on to a replica that takes it.
+async fn forward(State(rotation): State<Arc<Rotation>>, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, LONGEST_BODY).await.unwrap();
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH] {
+        parts.headers.remove(name);
+    }
+    for address in rotation.candidates() {
+        let url = format!("http://{address}{}", parts.uri);
+        let request = rotation.http.request(parts.method.clone(), url).headers(parts.headers.clone());
+        match request.body(body.clone()).send().await {
+            // It has stopped at this moment.
+            Err(error) if error.is_connect() => {}
+            Err(error) => panic!("a replica does not answer: {error:?}"),
+            Ok(answer) => return passed_back(answer).await,
+        }
+    }
+    (StatusCode::BAD_GATEWAY, "no replica runs").into_response()
+}
+
+async fn passed_back(answer: reqwest::Response) -> Response {
+    let (status, mut headers) = (answer.status(), answer.headers().clone());
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH] {
+        headers.remove(name);
+    }
+    (status, headers, Body::from(answer.bytes().await.unwrap())).into_response()
+}
