@@ -121,8 +121,8 @@ impl CaBundle {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordSecretReference {
-    /// Name of the Secret. It ends in `-session-store`, by which whoever makes it says that servers may send its content
-    /// to a session store.
+    /// Name of the Secret: the McpServer's name and `-session-store`. By that name whoever makes it says that this server
+    /// may send its content to a session store.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*-session-store$")

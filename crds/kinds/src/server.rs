@@ -54,6 +54,10 @@ use crate::{Audit, AuthorizationServer, Autoscaling, Entra, Exposure, NetworkPol
         "spec.replicas and spec.autoscaling exclude each other: an autoscaler sets the number of pods itself"
     ),
     validation = (
+        "!has(self.spec.authorizationServer) || !has(self.spec.authorizationServer.sessionStore.valkey) || !has(self.spec.authorizationServer.sessionStore.valkey.passwordSecretRef) || self.spec.authorizationServer.sessionStore.valkey.passwordSecretRef.name == self.metadata.name + '-session-store'",
+        "spec.authorizationServer.sessionStore.valkey.passwordSecretRef.name is the McpServer's name and -session-store: by that name whoever makes the Secret says that this server may send it to a session store"
+    ),
+    validation = (
         "!has(self.spec.authorizationServer) || has(self.spec.exposure)",
         "spec.authorizationServer needs spec.exposure: browsers and clients reach it by the server's URL, which is its issuer"
     ),

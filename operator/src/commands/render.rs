@@ -204,7 +204,7 @@ mod tests {
         assert!(rendered.contains("servesRoot: true") && !rendered.contains("\nkind: Secret"), "{rendered}");
         let error = render_examples(&["6-sign-in-with-valkey.yaml"], |_| {}).unwrap_err().to_string();
         assert!(error.contains("there is no ConfigMap session-store-ca"), "{error}");
-        assert!(!render_examples(&["2-server.yaml"], |_| {}).unwrap().contains("oauth"));
+        assert!(!render_examples(&["2-server.yaml"], |_| {}).unwrap().contains("authorizationServer"));
     }
 
     #[test]

@@ -217,12 +217,19 @@ mod tests {
     fn sessions_end_whatever_the_policy_grants_and_whether_or_not_the_server_can_be_read() {
         let mut server = mk_server();
         let before = ("mcp-entra.dev/revoke-sessions-before".to_owned(), "1970-01-02T00:00:00Z".to_owned());
-        server.metadata.annotations = Some([before].into());
+        let compromised = ("mcp-entra.dev/compromised-keys".to_owned(), "1".to_owned());
+        server.metadata.annotations = Some([before, compromised].into());
+        // A server without an authorization server has no sessions, and may be of a version that knows nothing of them.
+        let without = compile_within(LARGEST_DOCUMENT, &Target::of(&server, None), []).unwrap();
+        assert_eq!(without.document, DENY_ALL);
+        server.spec.authorization_server =
+            Some(serde_json::from_value(json!({"sessionStore": {"memory": {}}})).unwrap());
         for target in [Target::of(&server, None), Target::unreadable(&server.metadata, None)] {
             for largest in [0, LARGEST_DOCUMENT] {
                 let compiled = compile_within(largest, &target, []).unwrap();
                 let policy = CompiledPolicy::parse(compiled.document.as_bytes()).unwrap();
                 assert_eq!(policy.revoke_sessions_before, Some(86_400));
+                assert_eq!(policy.compromised_keys.as_deref(), Some("1"));
             }
         }
         let other = compile(&[]);

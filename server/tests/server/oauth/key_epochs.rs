@@ -100,7 +100,7 @@ async fn after_a_compromise_nothing_counts_that_was_issued_before_and_people_sig
     }
     replicas.balance();
     for refused in [client.redeem(&code).await, client.refresh(&old.refresh_token).await] {
-        assert_eq!(refused.status(), 400);
+        assert_eq!(refused.status(), 401);
         assert_eq!(error(refused).await, "invalid_grant");
     }
     for page in [consent.press("approve").await, entra.sign_in(ALICE).await] {

@@ -92,7 +92,11 @@ async fn nothing_of_a_server_is_good_at_another_with_the_same_secret_tenant_and_
         401,
         "the access token"
     );
-    assert_eq!(error(moved.refresh(&ours.refresh_token).await).await, "invalid_client", "the client's id and the refresh token");
+    assert_eq!(
+        error(moved.refresh(&ours.refresh_token).await).await,
+        "invalid_client",
+        "the client's id and the refresh token"
+    );
     let registered = McpClient { verifier: client.verifier.clone(), ..McpClient::register(&other).await };
     assert_eq!(error(registered.refresh(&ours.refresh_token).await).await, "invalid_grant", "the refresh token");
     let code = client.code(ALICE).await;

@@ -138,7 +138,7 @@ impl Replicas {
 /// Keys for [`Replicas::configure`]: the epoch of registrations, and each epoch with its time.
 pub(crate) fn keys(registration: u32, epochs: &[(u32, i64)]) -> KeyEpochs {
     let epochs = epochs.iter().map(|&(number, used_from)| KeyEpoch { number, used_from }).collect();
-    KeyEpochs { registration, epochs }
+    KeyEpochs { registration, epochs, after_compromise: None }
 }
 
 /// The header (0) or the claims (1) of an access token.
