@@ -187,3 +187,40 @@ impl Session {
 fn secret(token: &SecretString) -> Zeroizing<String> {
     Zeroizing::new(token.expose_secret().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entra::EntraTokens;
+
+    #[test]
+    fn a_refresh_token_gets_its_successor_again_for_half_a_minute_while_that_is_unused() {
+        let client = SessionClient {
+            id: "client".to_owned(),
+            reference: "client".to_owned(),
+            name: "Client".to_owned(),
+            kind: ClientKind::Listed,
+        };
+        let person = Person {
+            tenant_id: "tenant".to_owned(),
+            object_id: "alice".to_owned(),
+            username: "alice@contoso.com".to_owned(),
+            guest: false,
+            scopes: [].into(),
+            roles: [].into(),
+            groups: None,
+            contexts: [].into(),
+        };
+        let tokens = EntraTokens { account: None, access_token: "token".into(), refresh_token: None };
+        let begun = Session::begin(client, person.clone(), AskedScopes::default(), &tokens, 1_000);
+        assert_eq!(begun.standing(0, 9_000), Presented::Current);
+        let once = begun.refreshed(person.clone(), &tokens, 2_000);
+        assert_eq!(once.standing(1, 9_000), Presented::Current);
+        assert_eq!(once.standing(0, 2_030), Presented::JustUsed);
+        assert_eq!(once.standing(0, 2_031), Presented::Reused);
+        let twice = once.refreshed(person, &tokens, 2_001);
+        assert_eq!(twice.standing(0, 2_001), Presented::Reused, "its successor was used");
+        assert_eq!(twice.standing(1, 2_001), Presented::JustUsed);
+        assert_eq!(twice.standing(3, 2_001), Presented::Reused, "never issued");
+    }
+}

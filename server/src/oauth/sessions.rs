@@ -359,3 +359,6 @@ impl Sessions for SessionKeeper {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,8 @@ async fn twenty_callbacks_at_once_bring_one_code() {
     let answers = futures::future::join_all(answers).await;
     let codes = answers.iter().filter(|answer| answer.headers().contains_key("location")).count();
     assert_eq!(codes, 1);
+    // The others were stopped here, not by Entra.
+    assert_eq!(site.site.setup.tenant.grants("authorization_code"), 1);
 }
 
 #[tokio::test]
