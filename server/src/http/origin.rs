@@ -13,6 +13,9 @@ use url::Url;
 use super::Gate;
 use super::answer::{self, Refusal};
 
+/// The refusal of a host that is not the public URL's.
+pub(crate) const FOREIGN_HOST: &str = "this host name is not the server's; use the URL in the server's status";
+
 /// The hosts and origins that requests may name.
 pub struct Accepted {
     host: Host,
@@ -47,8 +50,7 @@ impl Accepted {
 /// Refuses foreign hosts and origins with 403.
 pub(super) fn stage(gate: &Gate, headers: &HeaderMap) -> Result<(), Refusal> {
     if !gate.accepted.accepts_host(headers) {
-        let text = "this host name is not the server's; use the URL in the server's status";
-        return Err(Refusal::new("host_not_accepted", answer::problem(StatusCode::FORBIDDEN, text)));
+        return Err(Refusal::new("host_not_accepted", answer::problem(StatusCode::FORBIDDEN, FOREIGN_HOST)));
     }
     if !gate.accepted.accepts_origin(headers) {
         let text = "pages of this origin may not call this server; add it to spec.exposure.allowedOrigins, or use a client that is no web page";

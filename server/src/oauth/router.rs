@@ -24,6 +24,7 @@ use super::limits::Refused;
 use super::pages::{Connect, Language, Problem, Visit};
 use crate::audit::{Outcome, Trail};
 use crate::http::client_address::{self, ClientAddress};
+use crate::http::origin::FOREIGN_HOST;
 use crate::http::{cors, trace};
 
 /// Largest body of a request, in bytes.
@@ -138,7 +139,7 @@ async fn answer(server: &AuthorizationServer, endpoint: Endpoint, request: Reque
     let (parts, body) = request.into_parts();
     if !server.accepted.accepts_host(&parts.headers) {
         trail.decided(Outcome::Refused("host_not_accepted"));
-        return StatusCode::MISDIRECTED_REQUEST.into_response();
+        return (StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST).into_response();
     }
     if !endpoint.takes(&parts.method) {
         trail.decided(Outcome::Refused("method_not_allowed"));

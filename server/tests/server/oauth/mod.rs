@@ -8,6 +8,7 @@ mod callback;
 mod codes;
 mod consent;
 mod consent_at_entra;
+mod gateway;
 mod key_epochs;
 mod leaks;
 mod lost_store;

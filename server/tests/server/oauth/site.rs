@@ -83,6 +83,13 @@ impl OAuthSetup {
         site
     }
 
+    /// The same with what `gateway` starts between the edge and the server's address, and whose own address it returns.
+    pub(crate) async fn start_behind_gateway(self, gateway: impl AsyncFnOnce(SocketAddr) -> SocketAddr) -> OAuthSite {
+        let site = self.start_aside().await;
+        site.edge.lead_to(gateway(site.site.running.address()).await);
+        site
+    }
+
     /// The same with an edge that leads nowhere yet.
     async fn start_aside(self) -> OAuthSite {
         let Self { setup, edge } = self;
