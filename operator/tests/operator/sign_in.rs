@@ -73,7 +73,7 @@ async fn keys_are_made_rotated_replaced_and_gone_with_their_server() {
     let server = space.get::<McpServer>("graph").await.unwrap();
     let host = server.spec.exposure.unwrap().host;
     let name = format!("graph-{}-oauth-1", &server.metadata.uid.unwrap()[..8]);
-    assert_eq!(mounted(&space).await, [name.clone()]);
+    assert_eq!(mounted(&space).await, [name.as_str()]);
     let secret = space.get::<Secret>(&name).await.unwrap();
     let map = space.get::<ConfigMap>(&name).await.unwrap();
     assert_eq!((secret.immutable, secret.type_.as_deref(), map.immutable), (Some(true), Some("Opaque"), Some(true)));
