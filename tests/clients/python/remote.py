@@ -19,7 +19,7 @@ import fastmcp
 import httpx2
 import mcp
 from fastmcp.client.auth import OAuth
-from key_value.aio.stores.filetree import FileTreeStore
+from key_value.aio.stores.filetree import FileTreeStore, FileTreeV1KeySanitizationStrategy
 from mcp.client.auth import OAuthClientProvider, TokenStorage
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
@@ -99,7 +99,8 @@ def sdk(url, folder):
 
 def fast(url, folder):
     warnings.simplefilter("ignore")
-    return fastmcp.Client(url, auth=OAuth(token_storage=FileTreeStore(data_directory=folder)))
+    keys = FileTreeV1KeySanitizationStrategy(folder)
+    return fastmcp.Client(url, auth=OAuth(token_storage=FileTreeStore(data_directory=folder, key_sanitization_strategy=keys)))
 
 
 async def answer(client, command):

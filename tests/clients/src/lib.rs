@@ -87,7 +87,25 @@ mod tests {
 
     use anyhow::bail;
 
-    use super::installed;
+    use super::{MCP_CLIENTS, installed};
+
+    #[test]
+    fn the_documentation_names_the_clients_that_sign_in_with_the_versions_that_are_pinned() {
+        let file = |name: &str| fs::read_to_string(format!("{MCP_CLIENTS}/{name}")).unwrap();
+        let documented = file("../../docs/sign-in.md");
+        let (python, node) = (file("python/requirements.in"), file("node/package.json"));
+        let of_python = python.lines().filter_map(|line| line.split_once("=="));
+        let of_node = node.lines().filter_map(|line| {
+            let (name, version) = line.trim().split_once("\": \"")?;
+            Some((name.trim_start_matches('"'), version.trim_end_matches(',').trim_end_matches('"')))
+        });
+        let sign_in = |name: &str| name.contains("mcp") || name.starts_with("@modelcontextprotocol/");
+        let clients: Vec<_> = of_python.chain(of_node).filter(|(name, _)| sign_in(name)).collect();
+        assert_eq!(clients.len(), 6, "{clients:?}");
+        for (name, version) in clients {
+            assert!(documented.contains(&format!("`{name}` {version}")), "{name} {version}");
+        }
+    }
 
     #[test]
     fn a_list_is_installed_once_for_each_of_its_states() {

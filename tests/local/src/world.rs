@@ -17,8 +17,8 @@ use crate::browser::Openings;
 use crate::keyring::{Bus, Keyring};
 use crate::tools::Tools;
 
-/// Time for whatever does not wait for a person.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for whatever does not wait for a person, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The person who signs in.
 pub(crate) const ALICE: &str = "alice@contoso.com";
@@ -208,6 +208,8 @@ impl<'a> World<'a> {
         let browser = self.file("bin/xdg-open").display().to_string();
         let path = format!("{}:{}", self.file("bin").display(), std::env::var("PATH")?);
         let mut environment = self.environment();
+        // With a display, xdg-open asks the desktop before $BROWSER.
+        environment.remove("DISPLAY");
         environment.extend([("PATH", path), ("BROWSER", browser), ("NODE_EXTRA_CA_CERTS", trusted.clone())]);
         environment.extend([("SSL_CERT_FILE", trusted)]);
         Ok(environment)

@@ -20,14 +20,20 @@ type Play = for<'w> fn(&'w mut World<'_>) -> Pin<Box<dyn Future<Output = anyhow:
 pub(crate) struct Case {
     /// The behaviour that is proved, as a sentence.
     pub(crate) title: &'static str,
+    /// True if the server is remote, and nothing but the emulator is shared: such cases can play at once.
+    pub(crate) is_remote: bool,
     pub(crate) play: Play,
 }
 
 macro_rules! cases {
-    ($($title:literal => $function:path;)*) => {
+    ($($title:literal => $module:ident::$function:ident;)*) => {
         /// Every case.
         pub(crate) const CASES: &[Case] = &[
-            $(Case { title: $title, play: |world| Box::pin($function(world)) },)*
+            $(Case {
+                title: $title,
+                is_remote: matches!(stringify!($module).as_bytes(), b"remote"),
+                play: |world| Box::pin($module::$function(world)),
+            },)*
         ];
     };
 }
