@@ -151,7 +151,7 @@ fn configuration(world: &World<'_>, app: Uuid, url: &str, sign_in: SignIn) -> Se
     let emulator = &world.lane.emulator;
     let own = AuthorizationServerConfiguration {
         session_store: SessionStore::Memory {},
-        keys: KeyEpochs { registration: 1, epochs: vec![KeyEpoch { number: 1, used_from: 0 }] },
+        keys: KeyEpochs { registration: 1, epochs: vec![KeyEpoch { number: 1, used_from: 0 }], after_compromise: None },
         client_registration: ClientRegistration::Dynamic,
         clients: vec![],
         allowed_redirects: vec![],

@@ -9,7 +9,10 @@ use crate::entra::EntraTokens;
 
 fn keeper(store: &Arc<MemoryStore>, epochs: &[u32]) -> SessionKeeper {
     let epochs = epochs.iter().map(|number| KeyEpoch { number: *number, used_from: 0 }).collect();
-    let ring = KeyRing::for_test(&KeyEpochs { registration: 1, epochs, after_compromise: None }, "https://mcp.contoso.com/graph");
+    let ring = KeyRing::for_test(
+        &KeyEpochs { registration: 1, epochs, after_compromise: None },
+        "https://mcp.contoso.com/graph",
+    );
     let (ring, policy) = (Arc::new(ring), Arc::new(PolicyStore::new("policy.json".into())));
     let sealer = Sealer::new(Arc::clone(&ring));
     SessionKeeper::new(Records::new(store.clone(), sealer.clone()), sealer, ring, policy)
