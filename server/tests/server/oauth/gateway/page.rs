@@ -134,7 +134,6 @@ impl Element {
         }
         let [document] = open.as_slice() else { panic!("elements without an end: {open:?}") };
         assert!(document.text.is_empty() && rest.trim().is_empty(), "text beside the root");
-        let mut open = open;
         let mut roots = open.remove(0).children;
         assert_eq!(roots.len(), 1, "roots: {roots:?}");
         roots.remove(0)
