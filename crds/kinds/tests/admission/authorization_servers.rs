@@ -54,7 +54,6 @@ async fn a_bad_authorization_server_is_refused_with_the_field_named() {
         (at("clientSecret"), json!("hunter2"), ".spec.authorizationServer.clientSecret"),
         (at("sessionStore"), json!(null), "spec.authorizationServer.sessionStore"),
         (at("sessionStore"), json!({}), "exactly one of memory and valkey"),
-        (at("sessionStore/memory/size"), json!(1), "memory.size"),
         (at("clientRegistration"), json!("Nobody"), "spec.authorizationServer.clientRegistration"),
         (at("clients"), json!(null), "clients names those that may sign people in"),
         (at("clients"), json!([]), "clients names those that may sign people in"),
