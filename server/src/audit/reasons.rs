@@ -15,7 +15,6 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("session_refreshed_again", "allowed: a refresh token that was just used got the same successor again"),
     ("session_revoked", "allowed: a client or its person has ended a session"),
     ("signed_in", "allowed: Entra signed a person in for a client"),
-    ("account_not_allowed", "an account of a kind or tenant that is not let in signed in"),
     ("address_rate_limited", "too many tokens from this address were not accepted"),
     ("algorithm_not_accepted", "the token is not signed with RS256"),
     ("another_account", "another account signed in than the one that was asked for"),

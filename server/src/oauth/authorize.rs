@@ -7,11 +7,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::AuthorizationServer;
 use super::addresses::Endpoint;
 use super::browser::{Browser, Stop};
-use super::clients::{Client, ClientError, ClientKind, Destination, RedirectUri};
+use super::clients::{Client, ClientError, ClientKind, Destination, DocumentError, RedirectUri};
 use super::cookies::{self, BrowserCookie};
 use super::pages::{self, Problem, ShownClient, Verification};
 use super::parameters::Parameters;
@@ -76,7 +77,17 @@ impl AuthorizationServer {
 
     fn unknown_client(&self, browser: &Browser<'_>, error: &ClientError) -> Stop {
         tracing::info!("client not accepted: {error}");
-        browser.stop(&Problem::UnknownClient)
+        browser.stop(&match error {
+            ClientError::Unknown => Problem::UnknownClient,
+            ClientError::NotListed => Problem::ClientNotAllowed { field: "spec.authorizationServer.clients" },
+            ClientError::Withdrawn | ClientError::Document(DocumentError::Redirects(_)) => {
+                Problem::ClientNotAllowed { field: "spec.authorizationServer.allowedRedirects" }
+            }
+            ClientError::Document(DocumentError::HostNotListed(_)) => {
+                Problem::ClientNotAllowed { field: "spec.authorizationServer.clientMetadataHosts" }
+            }
+            ClientError::Document(_) => Problem::ClientUnreadable,
+        })
     }
 
     fn ask(
@@ -97,7 +108,8 @@ impl AuthorizationServer {
         let sealed =
             serde_json::to_vec(&pending).ok().and_then(|plain| self.sealer.seal(Purpose::Request, "", &plain).ok());
         let sealed = sealed.ok_or_else(|| browser.stop(&Problem::Internal))?;
-        let permissions = pending.request.scopes.shown(&self.configuration);
+        let asked = &pending.request.scopes;
+        let permissions: Vec<String> = asked.graph.iter().cloned().collect();
         let (action, callback) = (self.addresses.url(Endpoint::Consent), self.addresses.url(Endpoint::Callback));
         let page = pages::Consent {
             namespace: &self.configuration.server.namespace,
@@ -107,11 +119,11 @@ impl AuthorizationServer {
                 Destination::Website(host) => pages::Destination::Host(host),
                 Destination::App(scheme) => pages::Destination::App(scheme),
             },
-            stays_signed_in: true,
             permissions: &permissions,
+            scopes: &asked.extra(&self.configuration),
+            context: asked.context.as_deref(),
             action: &action,
             request: &sealed,
-            csrf: &pending.browser,
             callback: &callback,
         };
         let mut response = page.show(&browser.visit);
@@ -140,7 +152,7 @@ impl AuthorizationServer {
         browser.trail.client(&pending.client.reference);
         let Pending { request, client, id, .. } = pending;
         if !self.clients.admit(&client.id, &client.kind) {
-            return Err(browser.stop(&Problem::UnknownClient));
+            return Err(browser.stop(&Problem::ClientNotAllowed { field: "spec.authorizationServer" }));
         }
         let redirect_uri = RedirectUri::read(&request.redirect_uri).map_err(|_| too_old())?;
         let mut response = match form.get("decision") {
@@ -161,10 +173,15 @@ impl AuthorizationServer {
 
     /// Sends the browser back to the client, with its `state` and the issuer (RFC 9207).
     pub(super) fn back(&self, redirect_uri: &RedirectUri, state: Option<&str>, answer: &[(&str, &str)]) -> Response {
+        redirect(self.way_back(redirect_uri, state, answer).as_str())
+    }
+
+    /// The address of an answer to the client.
+    pub(super) fn way_back(&self, redirect_uri: &RedirectUri, state: Option<&str>, answer: &[(&str, &str)]) -> Url {
         let issuer = self.addresses.issuer();
         let state = state.map(|state| ("state", state));
         let parameters: Vec<_> = answer.iter().copied().chain(state).chain([("iss", issuer.as_str())]).collect();
-        redirect(redirect_uri.with(&parameters).as_str())
+        redirect_uri.with(&parameters)
     }
 
     /// True if a form comes from a page of this server, as far as the browser says.

@@ -40,16 +40,16 @@ impl From<Stop> for Response {
 /// The reason of a problem in the audit log.
 fn reason(problem: &Problem<'_>) -> &'static str {
     match problem {
-        Problem::UnknownClient => "client_not_allowed",
+        Problem::UnknownClient | Problem::ClientNotAllowed { .. } | Problem::ClientUnreadable => "client_not_allowed",
         Problem::RedirectNotRegistered { .. } => "redirect_uri_not_registered",
-        Problem::Malformed { .. } | Problem::NotFound => "oauth_request_malformed",
+        Problem::Malformed { .. } => "oauth_request_malformed",
+        Problem::NoPage => "method_not_allowed",
         Problem::TooOld => "sign_in_too_old",
         Problem::OtherBrowser => "other_browser",
         Problem::ForeignForm => "origin_not_accepted",
         Problem::CancelledAtMicrosoft => "sign_in_cancelled",
         Problem::AdministratorNeeded { .. } | Problem::EntraRefuses { .. } => "entra_refused",
         Problem::AnotherAccount => "another_account",
-        Problem::AccountNotAllowed | Problem::NoRole => "account_not_allowed",
         Problem::StoreUnavailable => "session_store_unavailable",
         Problem::EntraUnavailable => "entra_unavailable",
         Problem::TooManyRequests { .. } => "address_rate_limited",

@@ -119,6 +119,7 @@ impl AuthorizationServer {
             signed_in_as: &visitor.username,
             sessions: &rows,
             action: &self.addresses.url(Endpoint::Sessions),
+            connect: &self.addresses.url(Endpoint::Connect),
             csrf: &cookies::hash(&visitor.csrf),
             ended,
         };

@@ -142,9 +142,7 @@ async fn answer(server: &AuthorizationServer, endpoint: Endpoint, request: Reque
         return (StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST).into_response();
     }
     if !endpoint.takes(&parts.method) {
-        trail.decided(Outcome::Refused("method_not_allowed"));
-        let allow = [(header::ALLOW, HeaderValue::from_static(endpoint.methods()))];
-        return (StatusCode::METHOD_NOT_ALLOWED, allow).into_response();
+        return not_taken(server, endpoint, &parts, trail);
     }
     if !server.sessions.keys_are_sound() && !matches!(endpoint, Endpoint::Keys | Endpoint::Connect) {
         trail.decided(Outcome::Refused("keys_compromised"));
@@ -161,6 +159,27 @@ async fn answer(server: &AuthorizationServer, endpoint: Endpoint, request: Reque
     match endpoint.is_for_clients() {
         true => for_client(server, &asked, trail, drawn).await,
         false => for_browser(server, &asked, trail, drawn).await,
+    }
+}
+
+/// The answer to a method that the endpoint does not take.
+fn not_taken(server: &AuthorizationServer, endpoint: Endpoint, parts: &Parts, trail: &Trail) -> Response {
+    trail.decided(Outcome::Refused("method_not_allowed"));
+    let mut response = match endpoint.is_for_clients() {
+        true => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+        false => Problem::NoPage.show(&visit(server, parts, trail)),
+    };
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(endpoint.methods()));
+    response
+}
+
+/// A browser's request, for the pages.
+fn visit<'a>(server: &'a AuthorizationServer, parts: &Parts, trail: &'a Trail) -> Visit<'a> {
+    Visit {
+        language: Language::of(&parts.headers),
+        server: &server.configuration.server.name,
+        correlation_id: trail.request_id(),
+        back: None,
     }
 }
 
@@ -194,11 +213,7 @@ async fn for_browser(
     drawn: Result<(), Refused>,
 ) -> Response {
     let Asked { endpoint, address, parts, body } = asked;
-    let visit = Visit {
-        language: Language::of(&parts.headers),
-        server: &server.configuration.server.name,
-        correlation_id: trail.request_id(),
-    };
+    let visit = visit(server, parts, trail);
     let browser = Browser { headers: &parts.headers, visit, trail, address: *address };
     let query = parts.uri.query().unwrap_or_default().as_bytes();
     let shown: Result<Response, Stop> = match (drawn, endpoint) {

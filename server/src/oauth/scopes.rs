@@ -71,10 +71,10 @@ impl AskedScopes {
         server.chain(graph).collect()
     }
 
-    /// The scopes that a person is shown, besides the required ones.
-    pub(super) fn shown(&self, configuration: &ServerConfiguration) -> Vec<String> {
-        let server = self.server.iter().filter(|scope| !configuration.entra.required_scopes.contains(scope));
-        self.graph.iter().chain(server).cloned().collect()
+    /// The scopes of the server's app registration besides the required ones, by their bare names.
+    pub(super) fn extra(&self, configuration: &ServerConfiguration) -> Vec<String> {
+        let required = &configuration.entra.required_scopes;
+        self.server.iter().filter(|scope| !required.contains(scope)).cloned().collect()
     }
 
     /// The claims that the sign-in is to satisfy.

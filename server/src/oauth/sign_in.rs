@@ -9,6 +9,7 @@ use axum::http::header;
 use axum::response::Response;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::AuthorizationServer;
@@ -17,7 +18,7 @@ use super::browser::{Browser, Stop};
 use super::clients::RedirectUri;
 use super::cookies::{self, BrowserCookie};
 use super::grants::{CODE_LIFETIME, Code, Grant, user};
-use super::pages::{Notice, Problem};
+use super::pages::{Notice, Problem, Visit};
 use super::parameters::Parameters;
 use super::records::RecordError;
 use super::request::AuthorizationRequest;
@@ -159,21 +160,23 @@ impl AuthorizationServer {
             Err(SignInError::Entra(error)) => return Err(self.refused(browser, "", &error, &goal)),
             Err(SignInError::IdToken(error)) => {
                 tracing::warn!(%error, "a sign-in is not accepted");
-                return Err(browser.stop(&Problem::EntraRefuses { code: None, advice: &error.to_string() }));
+                let problem = Problem::EntraRefuses { code: None, advice: &error.to_string() };
+                return Err(self.ended(browser, &goal, &problem));
             }
         };
         let validated = self.entra_tokens.validate(tokens.access_token.expose_secret()).await;
         let principal = validated.map_err(|error| {
             tracing::warn!(reason = error.reason(), "Entra's token of a sign-in is not accepted: {error}");
             let advice = error.to_string();
-            browser.stop(&match error.remedy() {
+            let problem = match error.remedy() {
                 TokenRemedy::Patience => Problem::EntraUnavailable,
                 _ => Problem::EntraRefuses { code: None, advice: &advice },
-            })
+            };
+            self.ended(browser, &goal, &problem)
         })?;
         let signed_in = user(&principal)
             .filter(|user| (&*user.tenant_id, &*user.object_id) == (&*account.tenant_id, &*account.object_id));
-        let user = signed_in.ok_or_else(|| browser.stop(&Problem::AnotherAccount))?;
+        let user = signed_in.ok_or_else(|| self.ended(browser, &goal, &Problem::AnotherAccount))?;
         browser.trail.authenticated(std::sync::Arc::clone(&principal));
         let answer = Answer { user, username: account.username, tokens };
         match goal {
@@ -227,12 +230,39 @@ impl AuthorizationServer {
             Goal::Sessions => (Vec::new(), Vec::new()),
         };
         let link = self.entra.admin_consent_url(&scopes);
-        browser.stop(&match refusal.remedy() {
+        let problem = match refusal.remedy() {
             Remedy::Consent => Problem::AdministratorNeeded { permissions: &permissions, link: Some(&link) },
             Remedy::AskAgain => Problem::EntraUnavailable,
             _ if error == "access_denied" => Problem::CancelledAtMicrosoft,
             _ => Problem::EntraRefuses { code, advice: &advice },
-        })
+        };
+        self.ended(browser, goal, &problem)
+    }
+
+    /// The page of a problem that ends a sign-in, with the way back to the client that waits for it.
+    fn ended(&self, browser: &Browser<'_>, goal: &Goal, problem: &Problem<'_>) -> Stop {
+        let back = match goal {
+            Goal::Client { request, .. } => self.way_back_after(request, problem),
+            Goal::Sessions => None,
+        };
+        let visit = Visit { back: back.as_ref(), ..browser.visit };
+        Browser { visit, ..*browser }.stop(problem)
+    }
+
+    /// The redirect URI that the person approved, with the error of RFC 6749 section 4.1.2.1. None if this problem is no
+    /// answer to the client.
+    fn way_back_after(&self, request: &AuthorizationRequest, problem: &Problem<'_>) -> Option<Url> {
+        let (error, description) = match problem {
+            Problem::CancelledAtMicrosoft => ("access_denied", "the sign-in was cancelled at Microsoft"),
+            Problem::AdministratorNeeded { .. } => ("access_denied", "an administrator has to approve permissions"),
+            Problem::EntraRefuses { .. } => ("access_denied", "Microsoft Entra refused the sign-in"),
+            Problem::AnotherAccount => ("access_denied", "another account signed in"),
+            Problem::EntraUnavailable => ("server_error", "Microsoft Entra does not answer; try again in a minute"),
+            _ => return None,
+        };
+        let redirect_uri = RedirectUri::read(&request.redirect_uri).ok()?;
+        let answer = [("error", error), ("error_description", description)];
+        Some(self.way_back(&redirect_uri, request.state.as_deref(), &answer))
     }
 }
 

@@ -10,7 +10,7 @@ use super::document::{Frame, Visit, respond};
 use super::permissions::{ShownPermission, shown_permission};
 use super::texts::Texts;
 
-/// A question for consent. Its form posts `request`, `csrf` and `decision`, which is `approve` or `cancel`; whatever is not
+/// A question for consent. Its form posts `request` and `decision`, which is `approve` or `cancel`; whatever is not
 /// exactly `approve` means no.
 #[derive(Clone, Copy, Debug)]
 pub struct Consent<'a> {
@@ -20,16 +20,16 @@ pub struct Consent<'a> {
     pub client: ShownClient<'a>,
     /// Place that the answer goes to.
     pub destination: Destination<'a>,
-    /// True if the client may refresh its tokens.
-    pub stays_signed_in: bool,
     /// Permissions of Microsoft Graph that Microsoft asks for at this sign-in, as `User.Read`.
     pub permissions: &'a [String],
+    /// Scopes of the server that this client asks for, besides those of every sign-in, as `mail.write`.
+    pub scopes: &'a [String],
+    /// The authentication context of Conditional Access that the sign-in is to satisfy, as `c1`.
+    pub context: Option<&'a str>,
     /// The address that the form is posted to.
     pub action: &'a str,
     /// The sealed request.
     pub request: &'a str,
-    /// The value that the browser's cookie is compared with.
-    pub csrf: &'a str,
     /// The redirect URI that the app registration needs.
     pub callback: &'a str,
 }
@@ -55,6 +55,8 @@ struct ConsentTemplate<'a> {
     destination: String,
     uses: String,
     permissions: Vec<ShownPermission>,
+    scopes: Vec<String>,
+    context: Option<String>,
     page: &'a Consent<'a>,
 }
 
@@ -70,6 +72,8 @@ impl Consent<'_> {
             destination: self.destination.words(texts),
             uses: (texts.consent.uses)(visit.server, self.namespace),
             permissions: self.permissions.iter().map(|name| shown_permission(name, texts)).collect(),
+            scopes: self.scopes.iter().map(|scope| chosen_text(scope, MAX_NAME)).collect(),
+            context: self.context.map(|context| (texts.consent.context)(&chosen_text(context, MAX_NAME))),
             page: self,
         };
         respond(StatusCode::OK, visit.language, &template)

@@ -7,6 +7,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use sha2::{Digest, Sha256};
+use url::Url;
 
 use super::language::Language;
 use super::texts::Texts;
@@ -41,6 +42,8 @@ pub struct Visit<'a> {
     pub server: &'a str,
     /// Id of the request, by which the logs are searched.
     pub correlation_id: &'a str,
+    /// The address that tells the client of a problem: its approved redirect URI, with the error.
+    pub back: Option<&'a Url>,
 }
 
 /// The part of a page that all pages share, for the templates.

@@ -59,6 +59,11 @@ pub(super) fn guides(name: &str, url: &str, texts: &ConnectTexts) -> Vec<Guide> 
             ],
         },
         Guide {
+            id: "chatgpt",
+            client: "ChatGPT",
+            steps: vec![Step::copy(texts.chatgpt, url.to_owned()), Step::say(texts.chatgpt_then)],
+        },
+        Guide {
             id: "copilot-studio",
             client: "Copilot Studio",
             steps: vec![Step::copy(texts.copilot_studio, url.to_owned()), Step::say(texts.copilot_studio_then)],

@@ -1,7 +1,8 @@
 //! Pages that people see in the browser: plain HTML without scripts, in the language that the browser asks for.
 //!
 //! Each page is a value with `show`, which makes the response. Text that a client or a person chose is cleaned, bounded and
-//! escaped here; what is a URL to follow is given by the caller and is this server's own or Microsoft's.
+//! escaped here; a URL to follow is given by the caller. It is this server's own,
+//! Microsoft's, or the redirect URI of a client that a person has approved.
 //!
 //! | Module | Purpose |
 //! |---|---|

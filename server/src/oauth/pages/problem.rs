@@ -19,6 +19,13 @@ const OUTAGE: u64 = 60;
 pub enum Problem<'a> {
     /// No client has this id, or its registration has ended.
     UnknownClient,
+    /// An administrator has to allow the client.
+    ClientNotAllowed {
+        /// The field of the `MCPServer` that allows it, as `spec.authorizationServer.clients`.
+        field: &'static str,
+    },
+    /// The client ID metadata document cannot be fetched, or is wrong.
+    ClientUnreadable,
     /// The client has not registered this redirect URI. The answer must not go there.
     RedirectNotRegistered {
         /// The redirect URI of the request, as it stands there.
@@ -53,10 +60,6 @@ pub enum Problem<'a> {
     },
     /// Another account than that of the session or the request signed in.
     AnotherAccount,
-    /// The account is of a kind or tenant that this server does not let in, as a guest.
-    AccountNotAllowed,
-    /// The account has no role on this server.
-    NoRole,
     /// The store of sessions does not answer.
     StoreUnavailable,
     /// Entra does not answer.
@@ -66,8 +69,8 @@ pub enum Problem<'a> {
         /// Time until the next request is answered.
         retry_after: Duration,
     },
-    /// There is no page at this address.
-    NotFound,
+    /// The address takes no request of this method, as where somebody opens that of a form.
+    NoPage,
     /// The server failed.
     Internal,
 }
@@ -85,7 +88,10 @@ struct ProblemTemplate<'a> {
     text: &'static ProblemText,
     /// The next step in English, where only the caller knows it.
     advice: Option<String>,
+    /// Ways of the next step, by client.
+    ways: &'static [&'static str],
     link: Option<&'a str>,
+    back: Option<&'a str>,
     details: Vec<Detail>,
 }
 
@@ -98,7 +104,9 @@ impl Problem<'_> {
             frame: Frame::of(visit, text.heading),
             text,
             advice: self.advice(),
+            ways: self.ways(texts),
             link: self.link(),
+            back: visit.back.map(Url::as_str),
             details: self.details(visit, texts),
         };
         let mut response = respond(self.status(), visit.language, &template);
@@ -112,18 +120,18 @@ impl Problem<'_> {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownClient
+            | Self::ClientUnreadable
             | Self::RedirectNotRegistered { .. }
             | Self::Malformed { .. }
             | Self::TooOld
             | Self::OtherBrowser => StatusCode::BAD_REQUEST,
-            Self::ForeignForm
+            Self::ClientNotAllowed { .. }
+            | Self::ForeignForm
             | Self::CancelledAtMicrosoft
             | Self::AdministratorNeeded { .. }
             | Self::EntraRefuses { .. }
-            | Self::AnotherAccount
-            | Self::AccountNotAllowed
-            | Self::NoRole => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            | Self::AnotherAccount => StatusCode::FORBIDDEN,
+            Self::NoPage => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::StoreUnavailable | Self::EntraUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -134,6 +142,8 @@ impl Problem<'_> {
         let texts = &texts.problem;
         match self {
             Self::UnknownClient => &texts.unknown_client,
+            Self::ClientNotAllowed { .. } => &texts.client_not_allowed,
+            Self::ClientUnreadable => &texts.client_unreadable,
             Self::RedirectNotRegistered { .. } => &texts.redirect_not_registered,
             Self::Malformed { .. } => &texts.malformed,
             Self::TooOld => &texts.too_old,
@@ -143,12 +153,10 @@ impl Problem<'_> {
             Self::AdministratorNeeded { .. } => &texts.administrator_needed,
             Self::EntraRefuses { .. } => &texts.entra_refuses,
             Self::AnotherAccount => &texts.another_account,
-            Self::AccountNotAllowed => &texts.account_not_allowed,
-            Self::NoRole => &texts.no_role,
             Self::StoreUnavailable => &texts.store_unavailable,
             Self::EntraUnavailable => &texts.entra_unavailable,
             Self::TooManyRequests { .. } => &texts.too_many_requests,
-            Self::NotFound => &texts.not_found,
+            Self::NoPage => &texts.no_page,
             Self::Internal => &texts.internal,
         }
     }
@@ -157,6 +165,13 @@ impl Problem<'_> {
         match self {
             Self::EntraRefuses { advice, .. } => Some(chosen_text(advice, MAX_EXPLANATION)),
             _ => None,
+        }
+    }
+
+    fn ways(&self, texts: &'static Texts) -> &'static [&'static str] {
+        match self {
+            Self::UnknownClient => texts.problem.saved_registrations,
+            _ => &[],
         }
     }
 
@@ -181,6 +196,7 @@ impl Problem<'_> {
     fn details(&self, visit: &Visit<'_>, texts: &'static Texts) -> Vec<Detail> {
         let labels = &texts.problem;
         let own = match self {
+            Self::ClientNotAllowed { field } => Some((labels.field, (*field).to_owned())),
             Self::RedirectNotRegistered { asked } => Some((labels.redirect_uri, chosen_text(asked, MAX_ADDRESS))),
             Self::Malformed { parameter } => Some((labels.parameter, chosen_text(parameter, MAX_NAME))),
             Self::AdministratorNeeded { permissions, .. } if !permissions.is_empty() => {

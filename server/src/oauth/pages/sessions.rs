@@ -19,6 +19,8 @@ pub struct Sessions<'a> {
     pub sessions: &'a [ShownSession<'a>],
     /// The address that the forms are posted to.
     pub action: &'a str,
+    /// The address of the page that says how clients are connected.
+    pub connect: &'a str,
     /// The value that the browser's cookie is compared with.
     pub csrf: &'a str,
     /// Number of sessions that the last form ended, on the page that answers it.

@@ -27,7 +27,7 @@ struct Arrived {
 }
 
 fn visit(language: Language) -> Visit<'static> {
-    Visit { language, server: SERVER, correlation_id: CORRELATION_ID }
+    Visit { language, server: SERVER, correlation_id: CORRELATION_ID, back: None }
 }
 
 async fn arrived(name: &str, language: Language, response: Response) -> Arrived {
@@ -41,11 +41,11 @@ fn consent<'a>(client: ShownClient<'a>, destination: Destination<'a>, permission
         namespace: "mail",
         client,
         destination,
-        stays_signed_in: true,
         permissions,
+        scopes: &[],
+        context: None,
         action: "/mail/consent",
         request: "sealed-request",
-        csrf: "csrf-value",
         callback: CALLBACK,
     }
 }
@@ -53,6 +53,8 @@ fn consent<'a>(client: ShownClient<'a>, destination: Destination<'a>, permission
 fn problems<'a>(hostile: &'a str, permissions: &'a [String], link: &'a Url) -> Vec<Problem<'a>> {
     vec![
         Problem::UnknownClient,
+        Problem::ClientNotAllowed { field: "spec.authorizationServer.clients" },
+        Problem::ClientUnreadable,
         Problem::RedirectNotRegistered { asked: hostile },
         Problem::Malformed { parameter: hostile },
         Problem::TooOld,
@@ -64,18 +66,20 @@ fn problems<'a>(hostile: &'a str, permissions: &'a [String], link: &'a Url) -> V
         Problem::EntraRefuses { code: Some(50105), advice: hostile },
         Problem::EntraRefuses { code: None, advice: "Ask for help." },
         Problem::AnotherAccount,
-        Problem::AccountNotAllowed,
-        Problem::NoRole,
         Problem::StoreUnavailable,
         Problem::EntraUnavailable,
         Problem::TooManyRequests { retry_after: Duration::from_millis(1500) },
-        Problem::NotFound,
+        Problem::NoPage,
         Problem::Internal,
     ]
 }
 
 fn link() -> Url {
     Url::parse("https://login.microsoftonline.com/contoso/v2.0/adminconsent?client_id=1&scope=a%20b").unwrap()
+}
+
+fn way_back() -> Url {
+    Url::parse("http://127.0.0.1:33418/callback?error=access_denied&state=%22%3E%3Cscript%3E").unwrap()
 }
 
 /// Every page in this language, with this text wherever others choose one.
@@ -86,7 +90,11 @@ async fn pages(language: Language, chosen: &str) -> Vec<Arrived> {
     let destinations = [Destination::Host(chosen), Destination::ThisComputer, Destination::App(chosen)];
     let mut pages = vec![];
     for (verification, destination) in kinds.into_iter().zip(destinations) {
-        let page = consent(ShownClient { name: chosen, verification }, destination, &permissions);
+        let page = Consent {
+            scopes: &permissions,
+            context: Some(chosen),
+            ..consent(ShownClient { name: chosen, verification }, destination, &permissions)
+        };
         let name = format!("consent {verification:?}");
         pages.push(arrived(&name, language, page.show(visit)).await);
     }
@@ -94,16 +102,24 @@ async fn pages(language: Language, chosen: &str) -> Vec<Arrived> {
         let name = format!("{problem:?}").chars().take(60).collect::<String>();
         pages.push(arrived(&name, language, problem.show(visit)).await);
     }
-    for notice in Notice::ALL {
-        pages.push(arrived(&format!("{notice:?}"), language, notice.show(visit)).await);
-    }
+    let back = way_back();
+    let page = Problem::CancelledAtMicrosoft.show(&Visit { back: Some(&back), ..*visit });
+    pages.push(arrived("a problem with a way back", language, page).await);
+    pages.push(arrived("notice", language, Notice::AdministratorApproved.show(visit)).await);
     let since = Timestamp::from_second(1_800_000_000).unwrap();
     let sessions = kinds.map(|verification| {
         let client = ShownClient { name: chosen, verification };
         ShownSession { handle: "handle", client, since, last_used: since }
     });
     for (sessions, ended) in [(&sessions[..], None), (&[], Some(1)), (&sessions[..1], Some(3))] {
-        let page = Sessions { signed_in_as: chosen, sessions, action: "/mail/sessions", csrf: "csrf-value", ended };
+        let page = Sessions {
+            signed_in_as: chosen,
+            sessions,
+            action: "/mail/sessions",
+            connect: "/mail/connect",
+            csrf: "csrf-value",
+            ended,
+        };
         pages.push(arrived(&format!("sessions after {ended:?}"), language, page.show(visit)).await);
     }
     let page = Connect { name: "mail", url: "https://mcp.example.com/mail", sessions: "/mail/sessions" };
@@ -163,7 +179,8 @@ async fn no_page_runs_loads_or_links_anything_but_what_it_is_given() {
             for (at, start) in html.match_indices("href=\"").chain(html.match_indices("action=\"")) {
                 let target = html[at + start.len()..].split('"').next().unwrap();
                 let is_own = target.starts_with('#') || target.starts_with("/mail/");
-                assert!(is_own || target.starts_with("https://login.microsoftonline.com/"), "{name}: {target}");
+                let is_given = ["https://login.microsoftonline.com/", "http://127.0.0.1:33418/callback?"];
+                assert!(is_own || is_given.iter().any(|given| target.starts_with(given)), "{name}: {target}");
             }
         }
     }
@@ -257,6 +274,65 @@ async fn a_link_that_is_not_https_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_problem_has_a_way_back_to_the_program_where_there_is_one_and_no_link_where_there_is_none() {
+    let back = way_back();
+    for language in Language::ALL {
+        let text = language.texts().problem.back;
+        for (back, is_shown) in [(Some(&back), true), (None, false)] {
+            let page = Problem::CancelledAtMicrosoft.show(&Visit { back, ..visit(language) });
+            let Arrived { html, .. } = arrived("problem", language, page).await;
+            let link = format!(
+                "<a class=\"action\" href=\"http://127.0.0.1:33418/callback?error=access_denied&#38;\
+                 state=%22%3E%3Cscript%3E\">{text}</a>"
+            );
+            assert_eq!((html.contains(&link), html.contains("<a ")), (is_shown, is_shown), "{html}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_client_is_told_for_each_program_and_one_that_is_not_allowed_by_its_setting() {
+    for language in Language::ALL {
+        let page = Problem::UnknownClient.show(&visit(language));
+        let Arrived { html, .. } = arrived("problem", language, page).await;
+        for way in ["Authentication: Remove Dynamic Authentication Providers", "~/.mcp-auth"] {
+            assert!(html.contains(way), "{html}");
+        }
+        let field = "spec.authorizationServer.clients";
+        let page = Problem::ClientNotAllowed { field }.show(&visit(language));
+        let Arrived { html, .. } = arrived("problem", language, page).await;
+        assert!(html.contains(field) && !html.contains("~/.mcp-auth"), "{html}");
+    }
+}
+
+#[tokio::test]
+async fn scopes_of_the_server_and_a_stronger_sign_in_are_said_in_words() {
+    let client = ShownClient { name: "Code", verification: Verification::Listed };
+    let scopes = ["mail.write".to_owned()];
+    for (language, scope, context) in [
+        (
+            Language::English,
+            "use this server&#39;s permission (<code>mail.write</code>)",
+            "require a stronger sign-in, as the administrators define it (c1)",
+        ),
+        (
+            Language::Swedish,
+            "använda serverns behörighet (<code>mail.write</code>)",
+            "kräva en starkare inloggning, enligt administratörernas definition (c1)",
+        ),
+    ] {
+        let without = consent(client, Destination::ThisComputer, &[]);
+        let page = Consent { scopes: &scopes, context: Some("c1"), ..without };
+        for (page, is_shown) in [(page, true), (without, false)] {
+            let Arrived { html, .. } = arrived("consent", language, page.show(&visit(language))).await;
+            for item in [scope, context] {
+                assert_eq!(html.contains(&format!("<li>{item}</li>")), is_shown, "{item}: {html}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_consent_page_warns_of_clients_that_nobody_vouches_for_and_of_no_others() {
     for language in Language::ALL {
         let texts = &language.texts().consent;
@@ -281,7 +357,7 @@ async fn the_consent_form_holds_the_sealed_request_and_cancels_first() {
     let form =
         html.split_once("<form method=\"post\" action=\"/mail/consent\">").unwrap().1.split_once("</form>").unwrap().0;
     assert!(form.contains("<input type=\"hidden\" name=\"request\" value=\"sealed-request\">"), "{form}");
-    assert!(form.contains("<input type=\"hidden\" name=\"csrf\" value=\"csrf-value\">"), "{form}");
+    assert_eq!(form.matches("<input").count(), 1, "{form}");
     let values: Vec<&str> =
         form.split("name=\"decision\" value=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert_eq!(values, ["cancel", "approve"]);
@@ -311,8 +387,14 @@ async fn each_session_has_a_form_of_its_own_and_an_empty_list_has_none() {
     let since = Timestamp::from_second(1_800_000_000).unwrap();
     let client = ShownClient { name: "Code", verification: Verification::Listed };
     let sessions = ["first", "second"].map(|handle| ShownSession { handle, client, since, last_used: since });
-    let page =
-        Sessions { signed_in_as: "alice@contoso.com", sessions: &sessions, action: "/s", csrf: "c", ended: Some(2) };
+    let page = Sessions {
+        signed_in_as: "alice@contoso.com",
+        sessions: &sessions,
+        action: "/s",
+        connect: "/connect",
+        csrf: "c",
+        ended: Some(2),
+    };
     let Arrived { html, .. } = arrived("sessions", Language::English, page.show(&visit(Language::English))).await;
     for button in
         ["name=\"session\" value=\"first\"", "name=\"session\" value=\"second\"", "name=\"all\" value=\"true\""]
@@ -339,6 +421,7 @@ async fn every_text_is_translated() {
         "Claude Desktop, claude.ai",
         "Cursor",
         "Codex",
+        "ChatGPT",
         "Copilot Studio",
         "MCP Inspector",
         "mcp-remote",

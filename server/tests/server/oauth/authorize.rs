@@ -1,5 +1,6 @@
 //! Requests to the authorization endpoint: what a person is asked about, what the client is told, and what goes nowhere.
 
+use mcp_entra_policy::ClientRegistration;
 use serde_json::json;
 
 use super::by_hand::{answered, header};
@@ -212,4 +213,28 @@ async fn no_value_of_a_request_ends_a_header_or_a_tag() {
     let raw = format!("{}&state=%0d%0aSet-Cookie:%20evil=1&response_type=token", site.url("/authorize?x=y"));
     let answer = site.http.get(raw).send().await.unwrap();
     assert!(!answer.headers().contains_key("set-cookie"));
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_let_in_is_shown_the_setting_and_one_that_cannot_be_read_its_publisher() {
+    for (registration, client, status, text) in [
+        (ClientRegistration::Listed, "https://editor.example/client.json", 403, "spec.authorizationServer.clients"),
+        (ClientRegistration::Listed, "unknown", 403, "spec.authorizationServer.clients"),
+        (
+            ClientRegistration::Dynamic,
+            "https://editor.example/client.json",
+            403,
+            "spec.authorizationServer.clientMetadataHosts",
+        ),
+        (ClientRegistration::Dynamic, "https://vscode.dev", 400, "publisher"),
+        (ClientRegistration::Dynamic, "unknown", 400, "~/.mcp-auth"),
+    ] {
+        let mut setup = OAuthSetup::new().await;
+        setup.server().client_registration = registration;
+        setup.server().client_metadata_hosts = vec!["vscode.dev".to_owned()];
+        let site = setup.start().await;
+        let page = McpClient::known(&site, client).consent_page(&site.browser(), &[]).await;
+        assert_eq!((page.status, page.text().unwrap().contains(text)), (status, true), "{client}: {}", page.html);
+        site.audited("client_not_allowed").await;
+    }
 }

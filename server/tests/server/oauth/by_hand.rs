@@ -16,7 +16,6 @@ pub(crate) struct Shown {
     pub(crate) page: Page,
     /// The sealed request in its form.
     pub(crate) request: String,
-    pub(crate) csrf: String,
     /// The cookie that came with it, as it is sent back.
     pub(crate) cookie: String,
 }
@@ -31,9 +30,9 @@ impl Shown {
             let found = forms[0].inputs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
             found.unwrap_or_else(|| panic!("no input {name} in {}", page.html))
         };
-        let (request, csrf) = (input("request"), input("csrf"));
+        let request = input("request");
         let cookie = cookie(client.site, &browser, "consent");
-        Self { request, csrf, cookie, page }
+        Self { request, cookie, page }
     }
 
     /// The answer to the approval with this cookie and these further headers.
@@ -49,7 +48,7 @@ impl Shown {
         cookie: &str,
         headers: &[(&str, &str)],
     ) -> Response {
-        let form = [("request", self.request.as_str()), ("csrf", &self.csrf), ("decision", decision)];
+        let form = [("request", self.request.as_str()), ("decision", decision)];
         let mut request = site.http.post(site.url("/consent")).form(&form);
         if !cookie.is_empty() {
             request = request.header("cookie", cookie);

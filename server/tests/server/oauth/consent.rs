@@ -1,7 +1,10 @@
 //! Consent: asked of each browser for each client, before Entra, and taken from the page alone that was shown to it.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use entra_emulator::sign_in::{Browser, SameSite};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::by_hand::{Shown, header, location};
 use super::mcp_client::{McpClient, register};
@@ -82,14 +85,14 @@ async fn a_forged_approval_sends_nobody_to_entra() {
     let (name, value) = own.split_once('=').unwrap();
     let (_, value_of_other) = other.split_once('=').unwrap();
     let of_other = format!("{name}={value_of_other}");
-    let hash = format!("{name}={}", shown.csrf);
+    let hash = format!("{name}={}", URL_SAFE_NO_PAD.encode(Sha256::digest(value)));
     let (short, empty) = (format!("{name}={}", &value[1..]), format!("{name}="));
     let evil = ("origin", "https://evil.example");
     for (what, cookie, headers) in [
         ("no cookie", "", vec![]),
         ("the cookie of another browser", other.as_str(), vec![]),
         ("the value of another browser's cookie", &of_other, vec![]),
-        ("the hash from the form", &hash, vec![]),
+        ("the hash of the value", &hash, vec![]),
         ("a shorter value", &short, vec![]),
         ("an empty value", &empty, vec![]),
         ("a form of another site", &own, vec![("sec-fetch-site", "cross-site")]),
@@ -120,11 +123,12 @@ async fn another_site_cannot_approve_in_the_victims_browser() {
     let (victim, attacker) = (site.browser(), Shown::to(&client, &[]).await);
     // The victim has a page of their own open, with its cookie.
     client.consent_page(&victim, &[]).await;
-    let form = [("request", attacker.request.as_str()), ("csrf", &attacker.csrf), ("decision", "approve")];
+    let form = [("request", attacker.request.as_str()), ("decision", "approve")];
     let page = victim.post_from("https://evil.example/", &site.url("/consent"), &form).await.unwrap().page().unwrap();
     assert_eq!((page.status, page.url.path()), (403, "/mcp/consent"));
     let get = format!("{}?request={}&decision=approve", site.url("/consent"), attacker.request);
-    assert_eq!(victim.open_from("https://evil.example/", &get).await.unwrap().page().unwrap().status, 405);
+    let page = victim.open_from("https://evil.example/", &get).await.unwrap().page().unwrap();
+    assert_eq!((page.status, page.text().unwrap().contains("There is no page here")), (405, true), "{}", page.html);
     // A link may show the page, which asks.
     let link = client.authorize(&[]);
     let page = victim.open_from("https://evil.example/", link.as_str()).await.unwrap().page().unwrap();

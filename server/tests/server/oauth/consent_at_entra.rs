@@ -4,6 +4,7 @@ use entra_emulator::sign_in::{Page, Step};
 use entra_emulator::{App, Consent};
 use serde_json::json;
 
+use super::by_hand::parameter;
 use super::mcp_client::{McpClient, tokens};
 use super::site::{OAuthSetup, OAuthSite, REDIRECT_URI};
 use crate::tenant::{ALICE, control};
@@ -61,7 +62,12 @@ async fn an_approval_that_an_administrator_has_to_give_is_a_page_that_says_so_wi
     assert!(ours.text().unwrap().contains("User.Read"), "{}", ours.html);
     let links = ours.links().unwrap();
     let admin = links.iter().find(|link| link.target.contains("/adminconsent")).unwrap();
-    assert!(!ours.html.contains(REDIRECT_URI));
+    let back = links.iter().find(|link| link.target.starts_with(REDIRECT_URI)).unwrap();
+    let back = url::Url::parse(&back.target).unwrap();
+    for (name, value) in [("error", "access_denied"), ("state", "client-state"), ("iss", &site.url(""))] {
+        assert_eq!(parameter(&back, name).as_deref(), Some(value), "{back}");
+    }
+    assert_eq!(parameter(&back, "code"), None);
     let callback = site.url("/callback");
     assert!(admin.target.contains(&url::form_urlencoded::byte_serialize(callback.as_bytes()).collect::<String>()));
 }

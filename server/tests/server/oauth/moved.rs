@@ -30,7 +30,7 @@ async fn accepted(site: &OAuthSite, value: &str, shown: &Shown, sessions: &str) 
     let client = McpClient::known(site, value);
     let known = McpClient::register(site).await;
     let consent = client.consent_page(&site.browser(), &[]).await;
-    let moved = [("request", value), ("decision", "approve"), ("csrf", &shown.csrf)];
+    let moved = [("request", value), ("decision", "approve")];
     let approval = site.http.post(site.url("/consent")).form(&moved).header("cookie", &shown.cookie).send().await;
     let callback = format!("{}?code=x&state={value}", site.url("/callback"));
     let cookie_of_sessions = format!("{}={value}", sessions.split_once('=').unwrap().0);

@@ -19,7 +19,10 @@ async fn an_authentication_context_is_a_scope_that_the_next_sign_in_satisfies() 
     assert_eq!(refused.status(), 403);
     let challenge = refused.headers()["www-authenticate"].to_str().unwrap().to_owned();
     assert!(challenge.contains("insufficient_scope") && challenge.contains("acrs:c1 mcp.access"), "{challenge}");
-    let callback = client.approve(&site.browser(), ALICE, &[("scope", "mcp.access acrs:c1 acrs:c2 unknown")]).await;
+    let scope = [("scope", "mcp.access acrs:c1 acrs:c2 unknown")];
+    let page = client.consent_page(&site.browser(), &scope).await.text().unwrap();
+    assert!(page.contains("stronger sign-in") && page.contains("(c1)") && !page.contains("c2"), "{page}");
+    let callback = client.approve(&site.browser(), ALICE, &scope).await;
     let second = tokens(client.redeem(&callback.parameter("code").unwrap()).await).await;
     assert_eq!(second.scope, "mcp.access acrs:c1");
     assert_eq!(site.site.call(&second.access_token, "get_user_details", json!({})).await.status(), 200);

@@ -37,9 +37,17 @@ const PAGES: &[(&str, Show)] = &[
         let asked = format!("https://example.com/{}", "long".repeat(100));
         Problem::RedirectNotRegistered { asked: &asked }.show(visit)
     }),
-    ("/refused", |visit| Problem::EntraRefuses { code: Some(50105), advice: "Ask to be assigned." }.show(visit)),
+    ("/refused", |visit| {
+        let back = Url::parse("http://127.0.0.1:9/callback?error=access_denied").ok();
+        let visit = Visit { back: back.as_ref(), ..*visit };
+        Problem::EntraRefuses { code: Some(50105), advice: "Ask to be assigned." }.show(&visit)
+    }),
+    ("/unknown", |visit| Problem::UnknownClient.show(visit)),
+    ("/not-allowed", |visit| {
+        Problem::ClientNotAllowed { field: "spec.authorizationServer.allowedRedirects" }.show(visit)
+    }),
     ("/busy", |visit| Problem::TooManyRequests { retry_after: Duration::from_secs(9) }.show(visit)),
-    ("/notice", |visit| Notice::Declined.show(visit)),
+    ("/notice", |visit| Notice::AdministratorApproved.show(visit)),
     ("/sessions", |visit| sessions(visit, &[Verification::Registered, Verification::Listed], Some(1))),
     ("/sessions-none", |visit| sessions(visit, &[], None)),
     ("/connect", |visit| {
@@ -57,11 +65,11 @@ fn consent(visit: &Visit<'_>, name: &str, verification: Verification<'_>, destin
         namespace: "a-team",
         client: ShownClient { name, verification },
         destination,
-        stays_signed_in: true,
         permissions: &permissions(),
+        scopes: &["mail.write".to_owned()],
+        context: Some("c1"),
         action: "/answer",
         request: "sealed",
-        csrf: "value",
         callback: "https://mcp.example.com/a-team/a-server-with-a-long-name/callback",
     };
     page.show(visit)
@@ -74,8 +82,14 @@ fn sessions(visit: &Visit<'_>, kinds: &[Verification<'_>], ended: Option<usize>)
         ShownSession { handle: "handle", client, since: time, last_used: time }
     };
     let sessions: Vec<ShownSession<'_>> = kinds.iter().copied().map(session).collect();
-    let page =
-        Sessions { signed_in_as: "alice@contoso.com", sessions: &sessions, action: "/sessions", csrf: "value", ended };
+    let page = Sessions {
+        signed_in_as: "alice@contoso.com",
+        sessions: &sessions,
+        action: "/sessions",
+        connect: "/connect",
+        csrf: "value",
+        ended,
+    };
     page.show(visit)
 }
 
@@ -83,7 +97,6 @@ fn sessions(visit: &Visit<'_>, kinds: &[Verification<'_>], ended: Option<usize>)
 #[derive(Deserialize)]
 struct Form {
     request: String,
-    csrf: String,
     decision: String,
 }
 
@@ -95,12 +108,16 @@ struct Seen {
 }
 
 fn site() -> Router {
-    let answer =
-        |form: axum::Form<Form>| async move { format!("posted {} {} {}", form.request, form.csrf, form.decision) };
+    let answer = |form: axum::Form<Form>| async move { format!("posted {} {}", form.request, form.decision) };
     PAGES.iter().fold(Router::new().route("/answer", post(answer)), |site, (path, page)| {
         let show = move |headers: HeaderMap| async move {
             let language = Language::of(&headers);
-            page(&Visit { language, server: "Mail reader", correlation_id: "0f0e0d0c-1111-4222-8333-444455556666" })
+            page(&Visit {
+                language,
+                server: "Mail reader",
+                correlation_id: "0f0e0d0c-1111-4222-8333-444455556666",
+                back: None,
+            })
         };
         site.route(path, get(show))
     })
@@ -122,7 +139,7 @@ pub(super) async fn all(world: &mut World<'_>) -> anyhow::Result<Evidence> {
     ensure!(found.is_empty(), "{}", found.join("\n"));
     let [unfocused, first, second] = answers.as_slice() else { anyhow::bail!("answers are missing: {answers:?}") };
     ensure!(!unfocused.contains("posted"), "Enter alone answers: {unfocused}");
-    ensure!(first == "posted sealed value cancel", "the first button does not cancel: {first}");
-    ensure!(second == "posted sealed value approve", "the second button does not approve: {second}");
+    ensure!(first == "posted sealed cancel", "the first button does not cancel: {first}");
+    ensure!(second == "posted sealed approve", "the second button does not approve: {second}");
     Ok(vec![format!("{} pages, {} languages", paths.len(), Language::ALL.len())])
 }

@@ -1,6 +1,8 @@
 //! The texts in English.
 
-use super::{ClientTexts, ConnectTexts, ConsentTexts, NoticeTexts, ProblemText, ProblemTexts, SessionsTexts, Texts};
+use super::{
+    ClientTexts, ConnectTexts, ConsentTexts, NoticeText, NoticeTexts, ProblemText, ProblemTexts, SessionsTexts, Texts,
+};
 
 /// The texts in English.
 pub(in super::super) const ENGLISH: Texts = Texts {
@@ -23,6 +25,8 @@ pub(in super::super) const ENGLISH: Texts = Texts {
         uses: |server, namespace| format!("use {server} ({namespace}) as you, with what you may do there"),
         stays_signed_in: "stay signed in until you end its session",
         permission: "use the Microsoft Graph permission",
+        scope: "use this server's permission",
+        context: |context| format!("require a stronger sign-in, as the administrators define it ({context})"),
         warning_heading: "This program is not verified",
         warning: "Only continue if you started this sign-in just now. If a message, a website or another person brought you here, choose Cancel.",
         always: "Choose Cancel if you did not start this sign-in.",
@@ -34,12 +38,10 @@ pub(in super::super) const ENGLISH: Texts = Texts {
         redirect_uri: "Redirect URI",
     },
     notice: NoticeTexts {
-        declined: ("Cancelled", "The program got no access. You can close this page."),
-        administrator_approved: (
-            "The permissions are approved",
-            "People of this organization can now sign in. Go back to your program and connect again. You can close this page.",
-        ),
-        signed_out: ("You are signed out of this page", "Your programs stay signed in. You can close this page."),
+        administrator_approved: NoticeText {
+            heading: "The permissions are approved",
+            text: "People of this organization can now sign in. Go back to your program and connect again. You can close this page.",
+        },
     },
     problem: PROBLEMS,
     sessions: SessionsTexts {
@@ -60,6 +62,7 @@ pub(in super::super) const ENGLISH: Texts = Texts {
         end: "End session",
         end_all: "End all sessions",
         effect: "A program whose session is ended has to sign in again.",
+        connect: "Connect a program to this server",
     },
     connect: ConnectTexts {
         heading: |server| format!("Connect to {server}"),
@@ -72,12 +75,14 @@ pub(in super::super) const ENGLISH: Texts = Texts {
         vscode_then: "Choose Start above the entry, and allow the sign-in.",
         claude_code_then: "Start Claude Code, enter /mcp, choose the server and then Authenticate.",
         claude: "Open Settings, Connectors, Add custom connector, and enter:",
-        claude_then: "Anthropic's servers must be able to reach this address. An administrator of this server allows the redirect URI of claude.ai.",
+        claude_then: "Anthropic's servers must be able to reach this address.",
         cursor: "Put into ~/.cursor/mcp.json:",
         cursor_then: "Open Settings, Tools & MCP, and choose Connect beside the server.",
         codex_then: "Then sign in:",
+        chatgpt: "Turn on developer mode in Settings, Apps & Connectors, Advanced settings. Then choose Create and enter as the MCP server URL:",
+        chatgpt_then: "OpenAI's servers must be able to reach this address. ChatGPT shows a redirect URI. If it begins with https://chatgpt.com/connector/oauth/, an administrator of this server allows it first.",
         copilot_studio: "Open Tools, Add a tool, New tool, Model Context Protocol, and enter as the server URL:",
-        copilot_studio_then: "Choose OAuth 2.0 with dynamic discovery. Copilot Studio shows a redirect URI, which an administrator of this server allows.",
+        copilot_studio_then: "Choose OAuth 2.0 with dynamic discovery. Copilot Studio shows a redirect URI, which an administrator of this server allows first.",
         mcp_remote: "For a program that only starts local servers, put into its configuration:",
     },
     permissions: &[
@@ -111,6 +116,8 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     remedy_heading: "What you can do",
     details_heading: "Details for support",
     administrators_link: "Approve for the organization (administrators only)",
+    back: "Back to the program",
+    field: "Setting for administrators",
     redirect_uri: "Redirect URI",
     parameter: "Parameter",
     permissions: "Permissions",
@@ -120,7 +127,22 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     unknown_client: ProblemText {
         heading: "This program is not known here",
         happened: "The program that sent you here is not registered with this server, or its registration has ended.",
-        remedy: "Remove this server from your program, add it again, and connect.",
+        remedy: "Remove the registration that your program has saved. Then connect again.",
+    },
+    saved_registrations: &[
+        "Visual Studio Code: run the command “Authentication: Remove Dynamic Authentication Providers”.",
+        "mcp-remote: delete the folder ~/.mcp-auth.",
+        "Other programs: remove this server and add it again.",
+    ],
+    client_not_allowed: ProblemText {
+        heading: "An administrator of this server has to allow this program",
+        happened: "This server lets in certain programs only, and this program is not among them, or its addresses for answers or its publisher are not.",
+        remedy: "Ask the team of this server to allow the program, and send the details of this page. Then connect again.",
+    },
+    client_unreadable: ProblemText {
+        heading: "The program's own page could not be read",
+        happened: "The program describes itself on a page of its publisher. This server cannot fetch that page, or the page is wrong.",
+        remedy: "Try again in a minute: go back to your program and connect again. If this page comes back, tell the publisher of the program.",
     },
     redirect_not_registered: ProblemText {
         heading: "The address for the answer is not registered",
@@ -144,8 +166,8 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     },
     foreign_form: ProblemText {
         heading: "The answer did not come from this site's page",
-        happened: "This browser lacks the cookie of the page, or another site sent the answer. Nothing was approved or changed.",
-        remedy: "Go back and begin again. Allow cookies for this site.",
+        happened: "Another site sent the answer, or the page was of another visit. Nothing was approved or changed.",
+        remedy: "Go back to your program, or open this site's page again, and begin again.",
     },
     cancelled_at_microsoft: ProblemText {
         heading: "The sign-in was cancelled",
@@ -167,16 +189,6 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
         happened: "The account at Microsoft is not the one that this sign-in was begun for.",
         remedy: "Go back to your program, connect again, and choose the same account as before.",
     },
-    account_not_allowed: ProblemText {
-        heading: "This account cannot be used here",
-        happened: "This server lets in accounts of certain organizations only. Guests may be kept out.",
-        remedy: "Connect again and choose your work account. If you used it, ask the administrators of this server for access.",
-    },
-    no_role: ProblemText {
-        heading: "You have no access to this server",
-        happened: "Your sign-in worked, but nobody has given your account a role on this server.",
-        remedy: "Ask the administrators of this server for access. Then connect again.",
-    },
     store_unavailable: ProblemText {
         heading: "Sign-in does not work at the moment",
         happened: "This server cannot reach the place where it keeps sign-ins.",
@@ -192,9 +204,9 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
         happened: "This server was asked too often in a short time.",
         remedy: "Wait a minute. Then go back to your program and connect again.",
     },
-    not_found: ProblemText {
+    no_page: ProblemText {
         heading: "There is no page here",
-        happened: "The address of this page is wrong or out of date.",
+        happened: "This address takes the answer of another page and shows no page of its own.",
         remedy: "Check the address, or go back to your program and connect again.",
     },
     internal: ProblemText {

@@ -48,6 +48,10 @@ pub(super) struct ConsentTexts {
     pub(super) stays_signed_in: &'static str,
     /// Stands before the name of a permission without words.
     pub(super) permission: &'static str,
+    /// Stands before the name of a scope of the server.
+    pub(super) scope: &'static str,
+    /// Takes the authentication context.
+    pub(super) context: fn(&str) -> String,
     pub(super) warning_heading: &'static str,
     pub(super) warning: &'static str,
     pub(super) always: &'static str,
@@ -59,12 +63,17 @@ pub(super) struct ConsentTexts {
     pub(super) redirect_uri: &'static str,
 }
 
-/// Heading and text of each notice.
+/// Texts of the notices.
 #[derive(Debug)]
 pub(super) struct NoticeTexts {
-    pub(super) declined: (&'static str, &'static str),
-    pub(super) administrator_approved: (&'static str, &'static str),
-    pub(super) signed_out: (&'static str, &'static str),
+    pub(super) administrator_approved: NoticeText,
+}
+
+/// Texts of a notice.
+#[derive(Debug)]
+pub(super) struct NoticeText {
+    pub(super) heading: &'static str,
+    pub(super) text: &'static str,
 }
 
 /// Texts of a problem.
@@ -83,6 +92,10 @@ pub(super) struct ProblemTexts {
     pub(super) remedy_heading: &'static str,
     pub(super) details_heading: &'static str,
     pub(super) administrators_link: &'static str,
+    /// The link to the client's redirect URI.
+    pub(super) back: &'static str,
+    /// The field of an `MCPServer` that administrators change.
+    pub(super) field: &'static str,
     pub(super) redirect_uri: &'static str,
     pub(super) parameter: &'static str,
     pub(super) permissions: &'static str,
@@ -90,6 +103,10 @@ pub(super) struct ProblemTexts {
     pub(super) correlation_id: &'static str,
 
     pub(super) unknown_client: ProblemText,
+    /// Ways to remove the saved registration, by client.
+    pub(super) saved_registrations: &'static [&'static str],
+    pub(super) client_not_allowed: ProblemText,
+    pub(super) client_unreadable: ProblemText,
     pub(super) redirect_not_registered: ProblemText,
     pub(super) malformed: ProblemText,
     pub(super) too_old: ProblemText,
@@ -99,12 +116,10 @@ pub(super) struct ProblemTexts {
     pub(super) administrator_needed: ProblemText,
     pub(super) entra_refuses: ProblemText,
     pub(super) another_account: ProblemText,
-    pub(super) account_not_allowed: ProblemText,
-    pub(super) no_role: ProblemText,
     pub(super) store_unavailable: ProblemText,
     pub(super) entra_unavailable: ProblemText,
     pub(super) too_many_requests: ProblemText,
-    pub(super) not_found: ProblemText,
+    pub(super) no_page: ProblemText,
     pub(super) internal: ProblemText,
 }
 
@@ -126,6 +141,7 @@ pub(super) struct SessionsTexts {
     pub(super) end: &'static str,
     pub(super) end_all: &'static str,
     pub(super) effect: &'static str,
+    pub(super) connect: &'static str,
 }
 
 /// Texts of the page that says how to connect.
@@ -146,6 +162,8 @@ pub(super) struct ConnectTexts {
     pub(super) cursor: &'static str,
     pub(super) cursor_then: &'static str,
     pub(super) codex_then: &'static str,
+    pub(super) chatgpt: &'static str,
+    pub(super) chatgpt_then: &'static str,
     pub(super) copilot_studio: &'static str,
     pub(super) copilot_studio_then: &'static str,
     pub(super) mcp_remote: &'static str,

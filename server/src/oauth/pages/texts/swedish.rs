@@ -1,6 +1,8 @@
 //! The texts in Swedish.
 
-use super::{ClientTexts, ConnectTexts, ConsentTexts, NoticeTexts, ProblemText, ProblemTexts, SessionsTexts, Texts};
+use super::{
+    ClientTexts, ConnectTexts, ConsentTexts, NoticeText, NoticeTexts, ProblemText, ProblemTexts, SessionsTexts, Texts,
+};
 
 /// The texts in Swedish.
 pub(in super::super) const SWEDISH: Texts = Texts {
@@ -23,6 +25,8 @@ pub(in super::super) const SWEDISH: Texts = Texts {
         uses: |server, namespace| format!("använda {server} ({namespace}) i ditt namn, med dina behörigheter där"),
         stays_signed_in: "förbli inloggat tills du avslutar sessionen",
         permission: "använda Microsoft Graph-behörigheten",
+        scope: "använda serverns behörighet",
+        context: |context| format!("kräva en starkare inloggning, enligt administratörernas definition ({context})"),
         warning_heading: "Programmet är inte verifierat",
         warning: "Fortsätt bara om du själv nyss startade inloggningen. Välj Avbryt om ett meddelande, en webbplats eller någon annan ledde dig hit.",
         always: "Välj Avbryt om du inte själv startade inloggningen.",
@@ -34,12 +38,10 @@ pub(in super::super) const SWEDISH: Texts = Texts {
         redirect_uri: "Omdirigerings-URI",
     },
     notice: NoticeTexts {
-        declined: ("Avbrutet", "Programmet fick ingen åtkomst. Du kan stänga sidan."),
-        administrator_approved: (
-            "Behörigheterna är godkända",
-            "Nu kan organisationens användare logga in. Gå tillbaka till programmet och anslut igen. Du kan stänga sidan.",
-        ),
-        signed_out: ("Du är utloggad från sidan", "Dina program är fortfarande inloggade. Du kan stänga sidan."),
+        administrator_approved: NoticeText {
+            heading: "Behörigheterna är godkända",
+            text: "Nu kan organisationens användare logga in. Gå tillbaka till programmet och anslut igen. Du kan stänga sidan.",
+        },
     },
     problem: PROBLEMS,
     sessions: SessionsTexts {
@@ -60,6 +62,7 @@ pub(in super::super) const SWEDISH: Texts = Texts {
         end: "Avsluta session",
         end_all: "Avsluta alla sessioner",
         effect: "Ett program vars session har avslutats måste logga in igen.",
+        connect: "Anslut ett program till servern",
     },
     connect: ConnectTexts {
         heading: |server| format!("Anslut till {server}"),
@@ -72,12 +75,14 @@ pub(in super::super) const SWEDISH: Texts = Texts {
         vscode_then: "Välj Start ovanför posten och tillåt inloggningen.",
         claude_code_then: "Starta Claude Code, skriv /mcp, välj servern och sedan Authenticate.",
         claude: "Öppna Settings, Connectors, Add custom connector och ange:",
-        claude_then: "Anthropics servrar måste kunna nå adressen. En administratör för servern tillåter omdirigerings-URI:n för claude.ai.",
+        claude_then: "Anthropics servrar måste kunna nå adressen.",
         cursor: "Lägg in i ~/.cursor/mcp.json:",
         cursor_then: "Öppna Settings, Tools & MCP och välj Connect bredvid servern.",
         codex_then: "Logga sedan in:",
+        chatgpt: "Slå på utvecklarläget i Settings, Apps & Connectors, Advanced settings. Välj sedan Create och ange som MCP-serverns URL:",
+        chatgpt_then: "OpenAI:s servrar måste kunna nå adressen. ChatGPT visar en omdirigerings-URI. Om den börjar med https://chatgpt.com/connector/oauth/ måste en administratör för servern först tillåta den.",
         copilot_studio: "Öppna Verktyg, Lägg till ett verktyg, Nytt verktyg, Model Context Protocol och ange som serverns URL:",
-        copilot_studio_then: "Välj OAuth 2.0 med dynamisk identifiering. Copilot Studio visar en omdirigerings-URI, som en administratör för servern tillåter.",
+        copilot_studio_then: "Välj OAuth 2.0 med dynamisk identifiering. Copilot Studio visar en omdirigerings-URI, som en administratör för servern först tillåter.",
         mcp_remote: "För ett program som bara startar lokala servrar: lägg in i programmets konfiguration:",
     },
     permissions: &[
@@ -111,6 +116,8 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     remedy_heading: "Det här kan du göra",
     details_heading: "Uppgifter för supporten",
     administrators_link: "Godkänn för organisationen (endast administratörer)",
+    back: "Tillbaka till programmet",
+    field: "Inställning för administratörer",
     redirect_uri: "Omdirigerings-URI",
     parameter: "Parameter",
     permissions: "Behörigheter",
@@ -120,7 +127,22 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     unknown_client: ProblemText {
         heading: "Programmet är inte känt här",
         happened: "Programmet som skickade dig hit är inte registrerat hos servern, eller så gäller registreringen inte längre.",
-        remedy: "Ta bort servern i ditt program, lägg till den på nytt och anslut.",
+        remedy: "Ta bort registreringen som ditt program har sparat. Anslut sedan igen.",
+    },
+    saved_registrations: &[
+        "Visual Studio Code: kör kommandot ”Authentication: Remove Dynamic Authentication Providers”.",
+        "mcp-remote: ta bort mappen ~/.mcp-auth.",
+        "Andra program: ta bort servern och lägg till den på nytt.",
+    ],
+    client_not_allowed: ProblemText {
+        heading: "En administratör för servern måste tillåta programmet",
+        happened: "Servern släpper bara in vissa program. Programmet är inte ett av dem, eller så är dess svarsadresser eller utgivare inte tillåtna.",
+        remedy: "Be serverns team att tillåta programmet och skicka med uppgifterna på sidan. Anslut sedan igen.",
+    },
+    client_unreadable: ProblemText {
+        heading: "Programmets egen sida gick inte att läsa",
+        happened: "Programmet beskriver sig på en sida hos sin utgivare. Servern kan inte hämta den sidan, eller så är sidan felaktig.",
+        remedy: "Försök igen om en minut: gå tillbaka till programmet och anslut igen. Om den här sidan visas igen, kontakta programmets utgivare.",
     },
     redirect_not_registered: ProblemText {
         heading: "Adressen för svaret är inte registrerad",
@@ -144,8 +166,8 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     },
     foreign_form: ProblemText {
         heading: "Svaret kom inte från den här webbplatsen",
-        happened: "Webbläsaren saknar sidans kaka, eller så skickade en annan webbplats svaret. Inget har godkänts eller ändrats.",
-        remedy: "Gå tillbaka och börja om. Tillåt kakor för den här webbplatsen.",
+        happened: "En annan webbplats skickade svaret, eller så hörde sidan till ett annat besök. Inget har godkänts eller ändrats.",
+        remedy: "Gå tillbaka till programmet, eller öppna webbplatsens sida på nytt, och börja om.",
     },
     cancelled_at_microsoft: ProblemText {
         heading: "Inloggningen avbröts",
@@ -167,16 +189,6 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
         happened: "Kontot hos Microsoft är inte det som inloggningen påbörjades för.",
         remedy: "Gå tillbaka till programmet, anslut igen och välj samma konto som tidigare.",
     },
-    account_not_allowed: ProblemText {
-        heading: "Kontot kan inte användas här",
-        happened: "Servern släpper bara in konton från vissa organisationer. Gästkonton kan vara uteslutna.",
-        remedy: "Anslut igen och välj ditt arbetskonto. Om du redan använde det, be serverns administratörer om åtkomst.",
-    },
-    no_role: ProblemText {
-        heading: "Du har inte åtkomst till servern",
-        happened: "Inloggningen lyckades, men ditt konto har inte fått någon roll på servern.",
-        remedy: "Be serverns administratörer om åtkomst. Anslut sedan igen.",
-    },
     store_unavailable: ProblemText {
         heading: "Det går inte att logga in just nu",
         happened: "Servern når inte platsen där den sparar inloggningar.",
@@ -192,9 +204,9 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
         happened: "Servern har fått för många förfrågningar på kort tid.",
         remedy: "Vänta en minut. Gå sedan tillbaka till programmet och anslut igen.",
     },
-    not_found: ProblemText {
+    no_page: ProblemText {
         heading: "Här finns ingen sida",
-        happened: "Sidans adress är fel eller gäller inte längre.",
+        happened: "Adressen tar emot svaret från en annan sida och visar ingen egen sida.",
         remedy: "Kontrollera adressen, eller gå tillbaka till programmet och anslut igen.",
     },
     internal: ProblemText {
