@@ -20,7 +20,7 @@ use super::request::{AuthorizationRequest, RequestError};
 use super::scopes::AskedScopes;
 use super::seal::Purpose;
 use super::session::SessionClient;
-use super::sign_in::Goal;
+use super::sign_in::{Approved, Goal};
 use crate::audit::Outcome;
 use crate::entra::random;
 
@@ -158,7 +158,7 @@ impl AuthorizationServer {
         let mut response = match form.get("decision") {
             Some("approve") => {
                 browser.trail.decided(Outcome::Done("consent_given"));
-                self.send_to_entra(browser, Goal::Client { request, client }, None).await?
+                self.send_to_entra(browser, Goal::Client(Box::new(Approved { request, client })), None).await?
             }
             _ => {
                 browser.trail.decided(Outcome::Refused("consent_declined"));

@@ -21,7 +21,7 @@ use super::grants::{CODE_LIFETIME, Code, Grant, user};
 use super::pages::{Notice, Problem, Visit};
 use super::parameters::Parameters;
 use super::records::RecordError;
-use super::request::AuthorizationRequest;
+use super::request::{AuthorizationRequest, Prompt};
 use super::seal::Purpose;
 use super::session::{Person, Session, SessionClient};
 use super::sessions::SessionKeeper;
@@ -34,16 +34,20 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Seconds of [`PATIENCE`].
 const PATIENCE_SECONDS: i64 = 600;
 
+/// A client's request that the person approved.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Approved {
+    /// The request.
+    pub(super) request: AuthorizationRequest,
+    /// The client.
+    pub(super) client: SessionClient,
+}
+
 /// Purpose of a sign-in.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Goal {
     /// A client gets a code.
-    Client {
-        /// The request that the person approved.
-        request: AuthorizationRequest,
-        /// The client.
-        client: SessionClient,
-    },
+    Client(Box<Approved>),
     /// The person sees their own sessions.
     Sessions,
 }
@@ -81,9 +85,10 @@ impl AuthorizationServer {
         drawn.map_err(|refused| browser.stop(&Problem::TooManyRequests { retry_after: refused.wait }))?;
         let (state, value, proof) = (random(), random(), Proof::random());
         let (scopes, stepped_up, prompt) = match &goal {
-            Goal::Client { request, .. } => {
+            Goal::Client(approved) => {
+                let request = &approved.request;
                 let scopes = request.scopes.at_entra(&self.configuration);
-                (scopes, request.scopes.claims(), request.prompt.map(super::request::Prompt::name))
+                (scopes, request.scopes.claims(), request.prompt.map(Prompt::name))
             }
             Goal::Sessions => (Vec::new(), None, None),
         };
@@ -180,7 +185,7 @@ impl AuthorizationServer {
         browser.trail.authenticated(std::sync::Arc::clone(&principal));
         let answer = Answer { user, username: account.username, tokens };
         match goal {
-            Goal::Client { request, client } => self.to_client(browser, (request, client), answer, is_second).await,
+            Goal::Client(approved) => self.to_client(browser, approved, answer, is_second).await,
             Goal::Sessions => self.to_sessions(browser, answer.user, &answer.username),
         }
     }
@@ -189,16 +194,18 @@ impl AuthorizationServer {
     async fn to_client(
         &self,
         browser: &Browser<'_>,
-        (request, client): (AuthorizationRequest, SessionClient),
+        approved: Box<Approved>,
         answer: Answer<'_>,
         is_second: bool,
     ) -> Result<Response, Stop> {
-        browser.trail.client(&client.reference);
+        let reference = &approved.client.reference;
+        browser.trail.client(reference);
         let Answer { user, username, tokens } = answer;
-        let kept = self.sessions.take_claims(&user.tenant_id, &user.object_id, &client.reference).await;
+        let kept = self.sessions.take_claims(&user.tenant_id, &user.object_id, reference).await;
         if let Some(claims) = kept.map_err(|error| unavailable(browser, &error))?.filter(|_| !is_second) {
-            return self.send_to_entra(browser, Goal::Client { request, client }, Some(&claims)).await;
+            return self.send_to_entra(browser, Goal::Client(approved), Some(&claims)).await;
         }
+        let Approved { request, client } = *approved;
         let redirect_uri = RedirectUri::read(&request.redirect_uri).map_err(|_| browser.stop(&Problem::TooOld))?;
         let state = request.state.clone();
         let now = super::now();
@@ -223,9 +230,9 @@ impl AuthorizationServer {
             refusal.refusal().and_then(|refusal| refusal.codes.first()).and_then(|code| u32::try_from(*code).ok());
         let advice = refusal.refusal().map_or_else(|| refusal.to_string(), |refusal| refusal.next_step.clone());
         let (permissions, scopes) = match goal {
-            Goal::Client { request, .. } => {
-                let permissions = request.scopes.graph.iter().cloned().collect();
-                (permissions, request.scopes.at_entra(&self.configuration))
+            Goal::Client(approved) => {
+                let scopes = &approved.request.scopes;
+                (scopes.graph.iter().cloned().collect(), scopes.at_entra(&self.configuration))
             }
             Goal::Sessions => (Vec::new(), Vec::new()),
         };
@@ -242,7 +249,7 @@ impl AuthorizationServer {
     /// The page of a problem that ends a sign-in, with the way back to the client that waits for it.
     fn ended(&self, browser: &Browser<'_>, goal: &Goal, problem: &Problem<'_>) -> Stop {
         let back = match goal {
-            Goal::Client { request, .. } => self.way_back_after(request, problem),
+            Goal::Client(approved) => self.way_back_after(&approved.request, problem),
             Goal::Sessions => None,
         };
         let visit = Visit { back: back.as_ref(), ..browser.visit };

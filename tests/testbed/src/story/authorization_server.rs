@@ -86,7 +86,8 @@ async fn approve(world: &World, url: &str, manager: &AuthorizationManager) -> an
     let page = browser.leaving_at(REDIRECT_URI)?.open(url).await?.page()?;
     let text = page.text()?;
     ensure!(text.contains(CLIENT), "the page does not name the client: {text}");
-    let heading = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+    let heading = page.html.split_once("<h1>").and_then(|(_, rest)| rest.split_once("</h1>"));
+    let heading = heading.context("the page has no heading")?.0.to_owned();
     let entra = page.press("approve").await?.page()?;
     let callback = entra.sign_in(&world.alice.user_principal_name).await?.callback()?;
     let parameter = |name: &str| callback.parameter(name).with_context(|| format!("no {name}: {}", callback.url));
