@@ -39,6 +39,8 @@ pub struct Unlearnt {
     pub why: String,
     /// The sign-in that would help, if one does.
     pub sign_in: Option<SignIn>,
+    /// True if the store with the user's session does not answer: the same question may be answered soon.
+    pub is_store_away: bool,
 }
 
 /// Learns in which of some groups users are.
@@ -65,7 +67,7 @@ impl GroupDirectory {
     pub async fn among(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
         let Principal::User(user) = principal else {
             let why = "an application is in no group that can be seen".to_owned();
-            return Err(Arc::new(Unlearnt { why, sign_in: None }));
+            return Err(Arc::new(Unlearnt { why, sign_in: None, is_store_away: false }));
         };
         // In a box: it is large, seldom needed, and would be a part of every request.
         self.learnt.get_with(key(user, ids), Box::pin(self.ask(principal, ids))).await
@@ -80,7 +82,8 @@ impl GroupDirectory {
         let learnt = tokio::time::timeout(TIME_LIMIT, asking).await.unwrap_or_else(|_| late());
         learnt.map_err(|error| {
             tracing::warn!(%error, correlation_id = error.correlation_id(), "groups of a user not learnt");
-            Arc::new(Unlearnt { sign_in: error.sign_in(), why: error.told() })
+            let (sign_in, is_store_away) = (error.sign_in(), error.is_store_away());
+            Arc::new(Unlearnt { sign_in, is_store_away, why: error.told() })
         })
     }
 }

@@ -186,8 +186,8 @@ impl Trail {
         let _ = self.outcome.set(outcome);
     }
 
-    /// Notes that a granted call is answered by a challenge, for this stable reason: Entra takes another sign-in of the user
-    /// first.
+    /// Notes that a granted call is answered by a challenge or 503, for this stable reason: Entra takes another sign-in of the
+    /// user first, or the store of sessions does not answer.
     pub fn challenged(&self, reason: &'static str) {
         let _ = self.challenged.set(reason);
     }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::claims_challenge::claims_challenge;
 use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError, word};
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
+use crate::token::SessionError;
 
 /// Graph's code where the tenant has no Exchange Online.
 const NO_EXCHANGE: &str = "OrganizationFromTenantGuidNotFound";
@@ -137,6 +138,11 @@ impl GraphError {
             Self::Refused(refusal) => refusal.challenge.clone().map(SignIn::Satisfying),
             _ => None,
         }
+    }
+
+    /// True if the store with the user's session does not answer: the same question may be answered soon.
+    pub fn is_store_away(&self) -> bool {
+        matches!(self, Self::NoToken { source: StsError::Session(SessionError::Unavailable), .. })
     }
 
     /// All that can be said of it, for nobody but the caller.

@@ -14,12 +14,12 @@ use axum::response::{IntoResponse, Response};
 use mcp_entra_policy::Refusal as Cause;
 
 use super::answer::{self, Refusal};
-use super::{Gate, sign_in};
+use super::{Gate, needs};
 use crate::audit::{Outcome, Trail};
 use crate::authorize::json_rpc;
 use crate::authorize::{self, Message, Permissions, Verdict, judge};
 use crate::offer::Unavailable;
-use crate::protocol::{Exchange, Granted, SignInNeeded, Target};
+use crate::protocol::{Exchange, Granted, Needs, Target};
 use crate::token::Principal;
 
 /// Judges the message, and asks for the caller's groups if the verdict depends on them.
@@ -58,8 +58,8 @@ pub(super) async fn stage(
         }
     };
     trail.decided(outcome);
-    let (principal, sign_in) = (Arc::clone(principal), SignInNeeded::default());
-    Ok(Exchange { principal, permissions, offered, granted, sign_in })
+    let (principal, needs) = (Arc::clone(principal), Needs::default());
+    Ok(Exchange { principal, permissions, offered, granted, needs })
 }
 
 /// The same permissions, once the directory has answered. Refuses where the client can bring about that it can answer,
@@ -75,9 +75,12 @@ async fn with_groups(
         Ok(groups) => Ok(permissions.with_learnt(Ok(&groups))),
         Err(unlearnt) => {
             if let Some(sign_in) = &unlearnt.sign_in
-                && let Some((challenge, reason)) = sign_in::challenge(gate, principal, sign_in).await
+                && let Some((challenge, reason)) = needs::challenge(gate, principal, sign_in).await
             {
                 return Err(Refusal::new(reason, challenge));
+            }
+            if unlearnt.is_store_away {
+                return Err(Refusal::new(needs::STORE_AWAY, answer::try_later(&unlearnt.why)));
             }
             Ok(permissions.with_learnt(Err(&unlearnt.why)))
         }

@@ -22,10 +22,10 @@ mod limits;
 pub mod listener;
 mod message;
 mod metadata;
+mod needs;
 pub mod origin;
 mod principal;
 pub mod rate_limit;
-mod sign_in;
 pub(crate) mod trace;
 
 use std::convert::Infallible;
@@ -143,7 +143,7 @@ async fn pass(
     accept::stage(&message, &mut parts)?;
     let exchange = authorize::stage(gate, trail, &principal, &message).await?;
     let answer = hand_over::stage(service, Request::from_parts(parts, body), &exchange).await;
-    Ok(sign_in::stage(gate, trail, &exchange, answer).await)
+    Ok(needs::stage(gate, trail, &exchange, answer).await)
 }
 
 #[cfg(test)]

@@ -98,6 +98,8 @@ pub enum Reply {
     InputRequired(InputRequired),
     /// Only the user's next sign-in helps. The text says so to clients that cannot be asked for one.
     SignIn(SignIn, String),
+    /// The same call may be answered soon. The text says so to clients that get it as a result.
+    Later(String),
     /// There is no result.
     Failed(Failure),
 }

@@ -1,4 +1,4 @@
-//! The facts about a request that the way in tells the protocol, and the sign-in that the protocol tells back.
+//! The facts about a request that the way in tells the protocol, and the need that the protocol tells back.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,8 +20,8 @@ pub struct Exchange {
     pub offered: Arc<Offered>,
     /// The call that a grant allows. Absent for any other request.
     pub granted: Option<Granted>,
-    /// The slot for a sign-in that the answer takes.
-    pub sign_in: SignInNeeded,
+    /// The slot for what the answer takes.
+    pub needs: Needs,
 }
 
 /// A call that a grant allows.
@@ -56,19 +56,27 @@ impl Target {
     }
 }
 
-/// A slot through which the protocol says that the user must sign in again. The transport may know a better way to ask
-/// for that than the answer.
-#[derive(Clone, Debug, Default)]
-pub struct SignInNeeded(Arc<OnceLock<SignIn>>);
+/// The condition under which a call could be answered. The transport may know a better way to ask for it than the answer.
+#[derive(Clone, Debug)]
+pub enum Need {
+    /// The user signs in again.
+    SignIn(SignIn),
+    /// The same call comes again later, for the reason that the text says.
+    Patience(String),
+}
 
-impl SignInNeeded {
-    /// Says that this sign-in is needed. A second one changes nothing.
-    pub(super) fn tell(&self, sign_in: SignIn) {
-        _ = self.0.set(sign_in);
+/// A slot through which the protocol says what a call needs.
+#[derive(Clone, Debug, Default)]
+pub struct Needs(Arc<OnceLock<Need>>);
+
+impl Needs {
+    /// Says that this is needed. A second need changes nothing.
+    pub(super) fn tell(&self, need: Need) {
+        _ = self.0.set(need);
     }
 
-    /// The sign-in that is needed, if one is.
-    pub fn told(&self) -> Option<&SignIn> {
+    /// The need, if there is one.
+    pub fn told(&self) -> Option<&Need> {
         self.0.get()
     }
 }

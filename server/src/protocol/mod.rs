@@ -8,6 +8,6 @@ mod exchange;
 mod lines;
 mod rmcp_adapter;
 
-pub use exchange::{Exchange, Granted, SignInNeeded, Target};
+pub use exchange::{Exchange, Granted, Need, Needs, Target};
 pub use lines::{LetIn, NotTaken, Unanswered, Waiting, serve_lines};
 pub use rmcp_adapter::{HttpService, service};

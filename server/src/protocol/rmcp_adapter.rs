@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
-use super::Exchange;
+use super::exchange::{Exchange, Need};
 use crate::offer::{
     Call, Client, Failure, Input, InputRequired, JsonObject, Offer, OfferedPrompt, OfferedResource, OfferedTool,
     Operation, Progress, Reply, tool_error,
@@ -178,15 +178,23 @@ impl Handler {
             Reply::Complete(result) => Ok(Answered::Complete(result)),
             Reply::InputRequired(required) => input_required(required).map(Answered::InputRequired),
             Reply::SignIn(sign_in, text) => {
-                exchange.sign_in.tell(sign_in);
-                // Only a tool has a result that says in words what went wrong.
-                match is_tool {
-                    true => Ok(Answered::Complete(tool_error(&text))),
-                    false => Err(ErrorData::internal_error(text, None)),
-                }
+                exchange.needs.tell(Need::SignIn(sign_in));
+                in_words(is_tool, text)
+            }
+            Reply::Later(text) => {
+                exchange.needs.tell(Need::Patience(text.clone()));
+                in_words(is_tool, text)
             }
             Reply::Failed(failure) => Err(failed(failure)),
         }
+    }
+}
+
+/// Says in words what went wrong: only a tool has a result for that.
+fn in_words(is_tool: bool, text: String) -> Result<Answered, ErrorData> {
+    match is_tool {
+        true => Ok(Answered::Complete(tool_error(&text))),
+        false => Err(ErrorData::internal_error(text, None)),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::audit::{AuditLog, Outcome, Recording, Trail};
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Message, Method, Permissions, PolicyInForce, Verdict, judge};
 use crate::offer::{Offer, Offered};
-use crate::protocol::{Exchange, Granted, LetIn, SignInNeeded, Target, Unanswered, Waiting, serve_lines};
+use crate::protocol::{Exchange, Granted, LetIn, Needs, Target, Unanswered, Waiting, serve_lines};
 use crate::strict_json;
 use crate::token::Principal;
 
@@ -250,7 +250,7 @@ impl Reader {
 
     fn exchange(&self, offered: Arc<Offered>, granted: Option<Granted>) -> Exchange {
         let (principal, permissions) = (Arc::clone(&self.principal), self.permissions.clone());
-        Exchange { principal, permissions, offered, granted, sign_in: SignInNeeded::default() }
+        Exchange { principal, permissions, offered, granted, needs: Needs::default() }
     }
 
     async fn answer(&self, id: &Value, error: &ErrorValue) -> bool {

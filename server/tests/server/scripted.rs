@@ -15,7 +15,7 @@ use mcp_entra_server::offer::{
     OfferedTool, Operation, PromptArgument, Reply, Unavailable,
 };
 use mcp_entra_server::policy::PolicyStore;
-use mcp_entra_server::protocol::{self, Exchange, Granted, HttpService, SignInNeeded, Target};
+use mcp_entra_server::protocol::{self, Exchange, Granted, HttpService, Need, Needs, Target};
 use mcp_entra_server::token::Principal;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -155,7 +155,7 @@ impl Stage {
             offered: offer.snapshot(&principal).await.unwrap(),
             principal,
             granted: None,
-            sign_in: SignInNeeded::default(),
+            needs: Needs::default(),
         };
         let service = protocol::service(Arc::clone(&offer) as Arc<dyn Offer>);
         Self { service, offer, exchange, access: Some(GraphAccess::OnBehalfOf) }
@@ -321,11 +321,11 @@ async fn a_panic_of_the_offer_is_answered_at_once_and_says_nothing_of_its_payloa
 #[tokio::test]
 async fn a_sign_in_that_is_needed_is_told_to_the_way_in_and_in_words() {
     let stage = Stage::new().await;
-    assert!(stage.exchange.sign_in.told().is_none());
+    assert!(stage.exchange.needs.told().is_none());
     let answer = stage.ask("tools/call", json!({ "name": "signs_in" })).await;
     assert_eq!(answer["result"]["isError"], true, "{answer}");
     assert_eq!(answer["result"]["content"][0]["text"], "Sign in again.", "{answer}");
-    assert!(matches!(stage.exchange.sign_in.told(), Some(SignIn::Anew)));
+    assert!(matches!(stage.exchange.needs.told(), Some(Need::SignIn(SignIn::Anew))));
 }
 
 #[tokio::test]

@@ -98,6 +98,7 @@ impl From<ToolError> for Reply {
         let ToolError::Graph(error) = error else { return Self::Complete(tool_error(&error.to_string())) };
         match error.sign_in() {
             Some(sign_in) => Self::SignIn(sign_in, error.told()),
+            None if error.is_store_away() => Self::Later(error.told()),
             None => Self::Complete(tool_error(&error.told())),
         }
     }
