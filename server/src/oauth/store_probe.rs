@@ -9,8 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::store::Store;
 
-/// Time between two probes.
+/// Time between two probes while the store works.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// The same while it does not.
+const INTERVAL_WHILE_AWAY: Duration = Duration::from_secs(1);
 /// The key that is asked for. There never is such a record.
 const KEY: &str = "probe";
 
@@ -24,15 +26,13 @@ impl StoreProbe {
         let probe = Self::default();
         let result = probe.clone();
         tokio::spawn(cancellation.run_until_cancelled_owned(async move {
-            let mut interval = tokio::time::interval(INTERVAL);
-            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
-                interval.tick().await;
-                let (works, message) = match store.get(KEY).await {
-                    Ok(_) => (Some(true), None),
-                    Err(error) => (Some(false), Some(error.to_string())),
+                let (works, message, pause) = match store.get(KEY).await {
+                    Ok(_) => (Some(true), None, INTERVAL),
+                    Err(error) => (Some(false), Some(error.to_string()), INTERVAL_WHILE_AWAY),
                 };
                 result.0.store(Arc::new(SessionStoreStatus { works, message }));
+                tokio::time::sleep(pause).await;
             }
         }));
         probe
