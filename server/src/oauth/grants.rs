@@ -267,8 +267,10 @@ impl AuthorizationServer {
         let person = Person::of(user, session.person.username.clone());
         let now = super::now();
         let replaced = self.sessions.replace(id, read, session.refreshed(person, &tokens, now)).await?;
-        // Once a day, so that the person's list lives as long as the session.
-        if let Some(refreshed) = replaced.as_ref().filter(|_| session.refreshed / DAY != now / DAY) {
+        // Once a day and with each new key, so that the person's list lives as long as the session.
+        let key = |time| self.ring.sealing(time).number();
+        let is_due = session.refreshed / DAY != now / DAY || key(session.refreshed) != key(now);
+        if let Some(refreshed) = replaced.as_ref().filter(|_| is_due) {
             self.sessions.list(id, refreshed).await;
         }
         Ok(replaced)
