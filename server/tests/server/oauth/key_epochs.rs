@@ -3,15 +3,15 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use entra_emulator::sign_in::Page;
 use reqwest::header::COOKIE;
 use serde_json::Value;
 
 use super::mcp_client::{McpClient, Tokens, error, tokens};
-use super::replica_set::{Replicas, keys, part_of_token, with_valkey};
+use super::replica_set::{Replicas, keys, part_of_token, shared_store, with_valkey};
 use super::site::OAuthSite;
-use crate::harness::eventually;
+use crate::harness::{PATIENCE, eventually, eventually_within};
 use crate::tenant::{ALICE, BOB};
-use crate::valkey::Valkey;
 
 /// Time between two calls of a busy client, whose session must not be refreshed more often than the server allows.
 const PACE: Duration = Duration::from_millis(50);
@@ -37,25 +37,26 @@ async fn never_refused(replicas: &Replicas, client: &McpClient<'_>, latest: &Mut
 
 #[tokio::test]
 async fn key_epochs_roll_under_load_and_their_end_ends_only_sessions_that_were_not_refreshed_meanwhile() {
-    let valkey = Valkey::start().await;
+    let valkey = shared_store().await;
     let mut setup = with_valkey(&valkey).await;
     setup.server().keys = keys(1, &[(1, 0), (2, 0)]);
     let start = Instant::now();
     let replicas = Replicas::start(setup, 3).await;
     // Later than the new key has reached every replica, however slow this machine is.
-    let rollout = 2 + 4 * i64::try_from(start.elapsed().as_secs()).unwrap();
+    let rollout = 3 + 6 * start.elapsed().as_secs();
     let client = McpClient::register(&replicas.site).await;
     let idle = client.sign_in(ALICE).await;
     let (alice, bob) = (Mutex::new(client.sign_in(ALICE).await), Mutex::new(client.sign_in(BOB).await));
     let are_new = |old: &Value| [&alice, &bob].iter().all(|latest| key_id(&latest.lock().unwrap()) != *old);
     let rolling = async {
         let old = key_id(&idle);
-        let used_from = now() + rollout;
+        let used_from = now() + i64::try_from(rollout).unwrap();
         replicas.configure(|server| server.keys = keys(1, &[(1, 0), (2, 0), (3, used_from)]));
         replicas.roll().await;
         assert!(now() < used_from, "the replicas restart too slowly for this test");
         assert_eq!(key_id(&alice.lock().unwrap()), old, "a key signs before its time");
-        eventually("the new key signs", async || are_new(&old).then_some(())).await;
+        let patience = PATIENCE + Duration::from_secs(rollout);
+        eventually_within(patience, "the new key signs", async || are_new(&old).then_some(())).await;
         assert_eq!(replicas.ping(&idle.access_token).await, 200, "the old key is listed");
         replicas.configure(|server| server.keys = keys(1, &[(1, 0), (3, used_from)]));
         replicas.roll().await;
@@ -71,13 +72,16 @@ async fn key_epochs_roll_under_load_and_their_end_ends_only_sessions_that_were_n
     }
     assert_eq!(replicas.ping(&idle.access_token).await, 401);
     assert_eq!(error(client.refresh(&idle.refresh_token).await).await, "invalid_grant");
+    // What was refreshed meanwhile is still in its person's list.
+    let (_, page) = sessions_page(&replicas.site).await;
+    assert!(page.text().unwrap().contains("Test client"), "{}", page.html);
     // The registration has the first epoch, which outlives all others.
     client.sign_in(ALICE).await;
 }
 
 #[tokio::test]
 async fn after_a_compromise_nothing_counts_that_was_issued_before_and_people_sign_in_anew() {
-    let valkey = Valkey::start().await;
+    let valkey = shared_store().await;
     let replicas = Replicas::new(&valkey).await;
     let site = &replicas.site;
     let client = McpClient::register(site).await;
@@ -85,7 +89,7 @@ async fn after_a_compromise_nothing_counts_that_was_issued_before_and_people_sig
     let code = client.code(ALICE).await;
     let consent = client.consent_page(&site.browser(), &[]).await;
     let entra = client.consent_page(&site.browser(), &[]).await.press("approve").await.unwrap().page().unwrap();
-    let visitor = sessions_page(site).await;
+    let (visitor, _) = sessions_page(site).await;
     assert_eq!(visited(site, &visitor).await, 200);
 
     replicas.configure(|server| server.keys = keys(2, &[(2, 0)]));
@@ -101,29 +105,33 @@ async fn after_a_compromise_nothing_counts_that_was_issued_before_and_people_sig
     replicas.balance();
     for refused in [client.redeem(&code).await, client.refresh(&old.refresh_token).await] {
         assert_eq!(refused.status(), 401);
-        assert_eq!(error(refused).await, "invalid_grant");
+        assert_eq!(error(refused).await, "invalid_client");
     }
     for page in [consent.press("approve").await, entra.sign_in(ALICE).await] {
         let page = page.unwrap().page().unwrap();
-        assert!(page.status == 400 && page.alert().unwrap().is_some(), "{}", page.html);
+        assert!(page.status == 400 && page.text().unwrap().contains("too old"), "{}", page.html);
     }
     // The client registers anew, and its person has a session and a list of sessions again.
     let client = McpClient::register(site).await;
+    for refused in [client.redeem(&code).await, client.refresh(&old.refresh_token).await] {
+        assert_eq!(error(refused).await, "invalid_grant");
+    }
     let new = client.sign_in(ALICE).await;
     assert_eq!(replicas.call(&new.access_token).await.status(), 200);
     tokens(client.refresh(&new.refresh_token).await).await;
-    assert_eq!(visited(site, &sessions_page(site).await).await, 200);
+    let (_, page) = sessions_page(site).await;
+    assert!(page.text().unwrap().contains("Test client"), "{}", page.html);
 }
 
-/// The cookies of a browser whose person looks at their sessions.
-async fn sessions_page(site: &OAuthSite) -> String {
+/// The page of Alice's own sessions, after the cookies of its browser.
+async fn sessions_page(site: &OAuthSite) -> (String, Page) {
     let browser = site.browser();
     let url = site.url("/sessions");
     let page = browser.open(&url).await.unwrap().page().unwrap().sign_in(ALICE).await.unwrap().page().unwrap();
     assert_eq!((page.status, page.url.as_str()), (200, url.as_str()), "{}", page.html);
     let cookies = browser.cookies(&url).unwrap();
     let cookies: Vec<String> = cookies.iter().map(|cookie| format!("{}={}", cookie.name, cookie.value)).collect();
-    cookies.join("; ")
+    (cookies.join("; "), page)
 }
 
 /// The status of the page of sessions with these cookies: 303 leads to Entra.

@@ -147,6 +147,11 @@ pub(crate) fn part_of_token(token: &str, part: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
+/// A store that replicas share. It does not wait for the disk, which may be busy for longer than a command may take.
+pub(crate) async fn shared_store() -> Valkey {
+    Valkey::start_with(&["--appendfsync", "no"]).await
+}
+
 /// A server whose sessions are in this store.
 pub(crate) async fn with_valkey(valkey: &Valkey) -> OAuthSetup {
     let mut setup = OAuthSetup::new().await;
