@@ -10,6 +10,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("client_registered", "allowed: a client has registered itself with the authorization server"),
     ("consent_given", "allowed: a person approved a client, and was sent to Entra"),
     ("granted", "allowed by a grant, which `rule` names"),
+    ("keys_rotated", "allowed: another key signs access tokens from now on"),
     ("session_begun", "allowed: a client redeemed its code, and a session has begun"),
     ("session_refreshed", "allowed: a session has new tokens, after Entra was asked"),
     ("session_refreshed_again", "allowed: a refresh token that was just used got the same successor again"),

@@ -3,6 +3,9 @@
 //! A code is good once, for a minute, for its client, redirect URI and verifier. A refresh token is good once; its successor
 //! is handed out again for half a minute, to a client whose answer was lost. One that comes back later ends the session.
 
+use std::sync::PoisonError;
+use std::time::Duration;
+
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,6 +14,7 @@ use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::AuthorizationServer;
 use super::access_token;
@@ -89,7 +93,21 @@ impl AuthorizationServer {
                 return Err(ClientError::new("unsupported_grant_type", text, "oauth_request_malformed"));
             }
         };
+        self.note_key().await;
         self.answer(&id, &session)
+    }
+
+    /// Records in a line of its own that another key signs than before.
+    async fn note_key(&self) {
+        let key = &self.ring.signing(super::now()).key_id;
+        let is_new = {
+            let mut signed_with = self.signed_with.lock().unwrap_or_else(PoisonError::into_inner);
+            *signed_with != *key && std::mem::replace(&mut *signed_with, key.clone()) != *key
+        };
+        if is_new && let Some(recording) = self.audit.begin(Uuid::new_v4().to_string(), Duration::ZERO).await {
+            recording.trail().understood("oauth/token", None);
+            recording.trail().decided(Outcome::Done("keys_rotated"));
+        }
     }
 
     fn answer(&self, id: &str, session: &Session) -> Result<Response, ClientError> {

@@ -48,7 +48,7 @@ pub mod start;
 pub mod store;
 mod store_probe;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use mcp_entra_policy::ServerConfiguration;
 use serde_json::Value;
@@ -102,6 +102,8 @@ pub struct AuthorizationServer {
     entra: ConfidentialClient,
     audit: Arc<AuditLog>,
     ring: Arc<KeyRing>,
+    /// Id of the key that signed last.
+    signed_with: Mutex<String>,
     sealer: Sealer,
     store: Arc<dyn Store>,
     records: Records,
@@ -118,6 +120,7 @@ impl AuthorizationServer {
         let records = Records::new(Arc::clone(&store), sealer.clone());
         let sessions = SessionKeeper::new(records.clone(), sealer.clone(), Arc::clone(&ring), Arc::clone(&policy));
         let metadata = metadata::document(&addresses, &clients, &configuration.entra.required_scopes);
+        let signed_with = Mutex::new(ring.signing(now()).key_id.clone());
         let accepted = Accepted::new(&configuration);
         let sessions = Arc::new(sessions);
         let limits = Limits::new();
@@ -131,6 +134,7 @@ impl AuthorizationServer {
             entra,
             audit,
             ring,
+            signed_with,
             sealer,
             store,
             records,

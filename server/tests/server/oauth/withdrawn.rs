@@ -1,5 +1,6 @@
 //! What is withdrawn ends at once: a client, keys that others know, sessions before a time.
 
+use mcp_entra_policy::KeyEpoch;
 use serde_json::json;
 
 use super::mcp_client::{McpClient, error};
@@ -25,6 +26,23 @@ async fn keys_of_before_a_compromise_open_nothing_from_the_moment_that_the_polic
     // Tokens of Entra are verified by other keys.
     let direct = site.site.setup.tenant.token(ALICE);
     assert_eq!(site.site.call(&direct, "get_user_details", json!({})).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_first_token_of_another_key_has_a_line_that_says_so() {
+    let mut setup = OAuthSetup::new().await;
+    let soon = jiff::Timestamp::now().as_second() + 2;
+    setup.server().keys.epochs.push(KeyEpoch { number: 2, used_from: soon });
+    let site = setup.start().await;
+    let client = McpClient::register(&site).await;
+    let rotated = async || {
+        client.sign_in(ALICE).await;
+        site.site.audit().into_iter().find(|line| line["reason"] == "keys_rotated")
+    };
+    eventually("a token of the next key", rotated).await;
+    client.sign_in(ALICE).await;
+    let lines = site.site.audit().into_iter().filter(|line| line["reason"] == "keys_rotated").count();
+    assert_eq!(lines, 1);
 }
 
 #[tokio::test]
