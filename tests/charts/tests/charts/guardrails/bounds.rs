@@ -204,7 +204,7 @@ async fn of_secrets_the_operator_makes_keys_of_servers_and_does_nothing_else() {
     let (client, words) = (operator().await, "of Secrets, mcp-entra-operator may create the keys");
     create(&client, TEAM, &mk_key(|_| {}), true).await.unwrap();
     for secret in [
-        mk_key(|secret| secret["type"] = json!("kubernetes.io/tls")),
+        mk_key(|secret| secret["type"] = json!("example.com/other")),
         mk_key(|secret| secret["immutable"] = json!(false)),
         mk_key(|secret| secret["data"] = json!({"key": "AAAA", "more": "AAAA"})),
         mk_key(|secret| secret["data"] = json!({"password": "AAAA"})),
