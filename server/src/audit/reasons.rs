@@ -57,7 +57,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("keys_unavailable", "Entra's signing keys are not available: nobody can be let in"),
     ("malformed_authorization", "the Authorization header cannot be understood"),
     ("malformed_token", "the token is not a signed JWT, or an ambiguous one"),
-    ("method_not_allowed", "another HTTP method than POST"),
+    ("method_not_allowed", "an HTTP method that the endpoint does not take"),
     ("neither_user_nor_application", "a token that is neither a user's access token nor an application's"),
     ("not_acceptable", "the Accept header excludes JSON, which every answer is"),
     ("not_granted", "no grant means the caller"),

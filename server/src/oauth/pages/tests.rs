@@ -434,6 +434,7 @@ async fn every_text_is_translated() {
         ")",
         "Ask for help.",
         "AADSTS50105",
+        "spec.authorizationServer.clients",
         "vscode.dev",
     ];
     let (english, swedish) = (pages(Language::English, "Code").await, pages(Language::Swedish, "Code").await);

@@ -232,6 +232,7 @@ async fn a_client_that_is_not_let_in_is_shown_the_setting_and_one_that_cannot_be
         let mut setup = OAuthSetup::new().await;
         setup.server().client_registration = registration;
         setup.server().client_metadata_hosts = vec!["vscode.dev".to_owned()];
+        setup.server().clients = vec![super::site::listed()];
         let site = setup.start().await;
         let page = McpClient::known(&site, client).consent_page(&site.browser(), &[]).await;
         assert_eq!((page.status, page.text().unwrap().contains(text)), (status, true), "{client}: {}", page.html);

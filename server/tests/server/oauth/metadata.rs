@@ -61,11 +61,7 @@ async fn the_metadata_has_the_issuer_of_its_address_and_offers_what_the_server_d
 async fn a_server_of_listed_clients_offers_no_registration() {
     let mut setup = OAuthSetup::new().await;
     setup.server().client_registration = mcp_entra_policy::ClientRegistration::Listed;
-    setup.server().clients = vec![mcp_entra_policy::ListedClient {
-        client_id: "listed".to_owned(),
-        name: "Listed".to_owned(),
-        redirect_uris: [super::site::REDIRECT_URI.to_owned()].into(),
-    }];
+    setup.server().clients = vec![super::site::listed()];
     let site = setup.start().await;
     let metadata = site.document(METADATA).await;
     assert_eq!(

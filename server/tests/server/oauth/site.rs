@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use entra_emulator::edge::Edge;
 use entra_emulator::sign_in::Browser;
-use mcp_entra_policy::{AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, SessionStore};
+use mcp_entra_policy::{
+    AuthorizationServerConfiguration, ClientRegistration, KeyEpoch, KeyEpochs, ListedClient, SessionStore,
+};
 use reqwest::Client;
 use serde_json::Value;
 
@@ -13,6 +15,15 @@ use crate::tenant::{authority, control};
 
 /// The redirect URI of the test's MCP client: loopback, whose port may be any.
 pub(crate) const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
+
+/// A client that a configuration lists.
+pub(crate) fn listed() -> ListedClient {
+    ListedClient {
+        client_id: "listed".to_owned(),
+        name: "Listed".to_owned(),
+        redirect_uris: [REDIRECT_URI.to_owned()].into(),
+    }
+}
 
 /// A server behind its edge.
 pub(crate) struct OAuthSite {
