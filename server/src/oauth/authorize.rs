@@ -105,9 +105,8 @@ impl AuthorizationServer {
             shown: super::now(),
             request,
         };
-        let sealed =
-            serde_json::to_vec(&pending).ok().and_then(|plain| self.sealer.seal(Purpose::Request, "", &plain).ok());
-        let sealed = sealed.ok_or_else(|| browser.stop(&Problem::Internal))?;
+        let sealed = self.sealer.seal_value(Purpose::Request, &pending);
+        let sealed = sealed.map_err(|_| browser.stop(&Problem::Internal))?;
         let asked = &pending.request.scopes;
         let permissions: Vec<String> = asked.graph.iter().cloned().collect();
         let (action, callback) = (self.addresses.url(Endpoint::Consent), self.addresses.url(Endpoint::Callback));
@@ -140,8 +139,7 @@ impl AuthorizationServer {
         let form = Parameters::parse(body).map_err(|_| browser.stop(&Problem::Malformed { parameter: "request" }))?;
         let too_old = || browser.stop(&Problem::TooOld);
         let sealed = form.get("request").unwrap_or_default();
-        let plain = self.sealer.open(Purpose::Request, "", sealed).map_err(|_| too_old())?;
-        let pending: Pending = serde_json::from_slice(&plain).map_err(|_| too_old())?;
+        let pending: Pending = self.sealer.open_value(Purpose::Request, sealed).ok_or_else(too_old)?;
         if super::now().saturating_sub(pending.shown) > PATIENCE {
             return Err(too_old());
         }

@@ -1,7 +1,7 @@
-//! The token endpoint: an authorization code becomes a session, and a refresh token the session's next tokens.
+//! The token endpoint: an authorization code becomes a session, and a refresh token the session's next tokens
+//! ([`refresh`](super::refresh)).
 //!
-//! A code is good once, for a minute, for its client, redirect URI and verifier. A refresh token is good once; its successor
-//! is handed out again for half a minute, to a client whose answer was lost. One that comes back later ends the session.
+//! A code is good once, for a minute, for its client, redirect URI and verifier.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -19,22 +19,18 @@ use uuid::Uuid;
 use super::AuthorizationServer;
 use super::access_token;
 use super::answer::{self, ClientError};
-use super::parameters::{Missing, Parameters};
+use super::parameters::{Missing, Parameters, Unreadable};
 use super::records::RecordError;
 use super::request::AuthorizationRequest;
 use super::seal::Purpose;
-use super::session::{Person, Presented, Session};
-use super::sessions::{Read, RefreshToken};
+use super::session::Session;
 use crate::audit::{Outcome, Trail};
-use crate::entra::{Remedy, SignIn, SignInError};
-use crate::token::{Principal, Remedy as TokenRemedy, User};
+use crate::token::{Principal, User};
 
 /// Time in which a code can be redeemed, in seconds.
 pub(super) const CODE_LIFETIME: i64 = 60;
 /// Time in which a code that comes again ends the session that it began, in seconds.
 const CODE_REMEMBERED: i64 = 600;
-/// Seconds of a day.
-const DAY: i64 = 24 * 3600;
 
 /// Content of an authorization code.
 #[derive(Serialize, Deserialize)]
@@ -62,6 +58,12 @@ impl From<Missing> for ClientError {
     }
 }
 
+impl From<Unreadable> for ClientError {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::new("invalid_request", unreadable.to_string(), "oauth_request_malformed")
+    }
+}
+
 impl From<RecordError> for ClientError {
     fn from(error: RecordError) -> Self {
         tracing::warn!(%error, "the session store cannot be used");
@@ -72,10 +74,7 @@ impl From<RecordError> for ClientError {
 impl AuthorizationServer {
     /// Answers a request for tokens.
     pub(super) async fn tokens(&self, trail: &Trail, body: &[u8]) -> Result<Response, ClientError> {
-        let malformed = |error: super::parameters::Unreadable| {
-            ClientError::new("invalid_request", error.to_string(), "oauth_request_malformed")
-        };
-        let parameters = Parameters::parse(body).map_err(malformed)?;
+        let parameters = Parameters::parse(body)?;
         if parameters.get("resource").is_some_and(|resource| !self.addresses.is_resource(resource)) {
             let text = "the resource is another server; send the URL of this one";
             return Err(ClientError::new("invalid_target", text, "another_audience"));
@@ -132,11 +131,8 @@ impl AuthorizationServer {
         parameters: &Parameters,
     ) -> Result<(String, Session), ClientError> {
         let worthless = "the code is not one of this server, or has expired; begin the sign-in again";
-        let sealed = self.sealer.open(Purpose::Code, "", parameters.require("code")?);
-        let code: Code = sealed
-            .ok()
-            .and_then(|plain| serde_json::from_slice(&plain).ok())
-            .ok_or_else(|| ClientError::grant(worthless, "code_not_valid"))?;
+        let code: Option<Code> = self.sealer.open_value(Purpose::Code, parameters.require("code")?);
+        let code = code.ok_or_else(|| ClientError::grant(worthless, "code_not_valid"))?;
         let verifier = parameters.require("code_verifier")?;
         if super::now().saturating_sub(code.issued) > CODE_REMEMBERED {
             return Err(ClientError::grant(worthless, "code_not_valid"));
@@ -169,129 +165,6 @@ impl AuthorizationServer {
         };
         trail.decided(Outcome::Done("session_begun"));
         Ok((code.session, session))
-    }
-
-    async fn refresh(&self, trail: &Trail, client_id: &str, token: &str) -> Result<(String, Session), ClientError> {
-        let ended = || ClientError::grant("the session has ended; sign in again", "session_ended");
-        let Some(RefreshToken { id, generation }) = self.sessions.open_refresh_token(token) else {
-            return Err(ended());
-        };
-        let _turn = self.limits.turn(&id).await;
-        let mut was_current = false;
-        // A second round where another replica was first.
-        for _ in 0..2 {
-            let Some(read) = self.sessions.read(&id).await? else { return Err(ended()) };
-            let session = &read.session;
-            trail.concerns(&session.person.tenant_id, &session.person.object_id, &session.client.reference);
-            if session.client.id != client_id {
-                return Err(ClientError::grant(
-                    "the refresh token is another client's; sign in",
-                    "token_of_another_client",
-                ));
-            }
-            if !self.clients.admit(&session.client.id, &session.client.kind) {
-                self.sessions.end(&id).await?;
-                return Err(ClientError::client());
-            }
-            if self.sessions.take_step_up(&id).await? {
-                self.sessions.end(&id).await?;
-                let text = "more scopes are asked for than this session has; sign in with them";
-                return Err(ClientError::grant(text, "insufficient_scope"));
-            }
-            match session.standing(generation, super::now()) {
-                // Others may have been first more than once meanwhile.
-                _ if was_current => return Ok((id, read.session)),
-                Presented::Current => {
-                    self.limits.refresh(&id).map_err(|_| {
-                        ClientError::too_many(
-                            "this session is refreshed too often; keep the access token until it ends",
-                        )
-                    })?;
-                    was_current = true;
-                    if let Some(session) = self.refresh_at_entra(&id, &read).await? {
-                        trail.decided(Outcome::Done("session_refreshed"));
-                        return Ok((id, session));
-                    }
-                }
-                Presented::JustUsed => {
-                    trail.decided(Outcome::Done("session_refreshed_again"));
-                    return Ok((id, read.session));
-                }
-                Presented::Reused => {
-                    self.sessions.end(&id).await?;
-                    let text = "the refresh token was used before, so the session has ended; sign in again";
-                    return Err(ClientError::grant(text, "refresh_token_reused"));
-                }
-            }
-        }
-        let text = "the session changes at this moment; try again";
-        Err(ClientError::later(text, "session_store_unavailable"))
-    }
-
-    /// The session with new tokens of Entra, so that whatever Entra has withdrawn ends here. None if another replica was
-    /// first.
-    async fn refresh_at_entra(&self, id: &str, read: &Read) -> Result<Option<Session>, ClientError> {
-        let session = &read.session;
-        let over = || ClientError::grant("Entra has ended this sign-in; sign in again", "sign_in_needed");
-        let Some(refresh_token) = session.entra_refresh_token() else {
-            self.sessions.end(id).await?;
-            return Err(over());
-        };
-        let tokens = match self.entra.refresh(&refresh_token, session.asked.claims().as_ref()).await {
-            Ok(tokens) => tokens,
-            Err(SignInError::Entra(error)) => {
-                tracing::info!(%error, correlation_id = error.correlation_id(), "a session is not refreshed");
-                return match error.remedy() {
-                    // Nothing is used up: the client may ask again.
-                    Remedy::AskAgain | Remedy::Credential | Remedy::Configuration => {
-                        Err(ClientError::later("Entra does not answer; try again in a minute", "entra_unavailable"))
-                    }
-                    Remedy::SignIn(SignIn::Satisfying(claims)) => {
-                        let person = &session.person;
-                        let (tenant_id, object_id) = (&person.tenant_id, &person.object_id);
-                        let client = &session.client.reference;
-                        self.sessions.keep_claims(tenant_id, object_id, client, &claims).await?;
-                        self.sessions.end(id).await?;
-                        Err(over())
-                    }
-                    Remedy::SignIn(_) | Remedy::Consent | Remedy::Unblock => {
-                        self.sessions.end(id).await?;
-                        Err(over())
-                    }
-                };
-            }
-            Err(SignInError::IdToken(error)) => {
-                tracing::warn!(%error, "a session is not refreshed");
-                self.sessions.end(id).await?;
-                return Err(over());
-            }
-        };
-        let principal = match self.entra_tokens.validate(tokens.access_token.expose_secret()).await {
-            Ok(principal) => principal,
-            Err(error) => {
-                tracing::warn!(reason = error.reason(), "Entra's new token of a session is not accepted: {error}");
-                if error.remedy() == TokenRemedy::Patience {
-                    let text = "Entra's token cannot be verified; try again in a minute";
-                    return Err(ClientError::later(text, "entra_unavailable"));
-                }
-                self.sessions.end(id).await?;
-                return Err(over());
-            }
-        };
-        let Some(user) = user(&principal).filter(|user| session.person.is(user)) else {
-            self.sessions.end(id).await?;
-            return Err(over());
-        };
-        let person = Person::of(user, session.person.username.clone());
-        let now = super::now();
-        let replaced = self.sessions.replace(id, read, session.refreshed(person, &tokens, now)).await?;
-        // Once a day and with each new key, so that the person's list lives as long as the session.
-        let key = |time| self.ring.sealing(time).number();
-        let is_due = session.refreshed / DAY != now / DAY || key(session.refreshed) != key(now);
-        if let Some(refreshed) = replaced.as_ref().filter(|_| is_due) {
-            self.sessions.list(id, refreshed).await;
-        }
-        Ok(replaced)
     }
 }
 

@@ -11,7 +11,7 @@
 //! | `router`, `limits` | the endpoints over HTTP, and how often they may be asked |
 //! | `authorize`, `sign_in` | a browser's way: the person's decision, Entra, and back to the client |
 //! | `request`, `scopes`, `parameters` | what a client asks for |
-//! | `grants`, `revocation`, `answer` | a client's way: tokens for codes and refresh tokens, and their end |
+//! | `grants`, `refresh`, `revocation`, `answer` | a client's way: tokens for codes and refresh tokens, and their end |
 //! | `session`, `sessions`, `own_sessions` | a person's sign-in through a client, as a record, in the store and on a page |
 //! | `access_token` | the tokens that clients send to this server |
 //! | [`keys`], [`seal`] | keys by purpose and epoch, and what is sealed with them |
@@ -35,6 +35,7 @@ mod own_sessions;
 pub mod pages;
 mod parameters;
 pub mod records;
+mod refresh;
 mod registration;
 mod request;
 mod revocation;

@@ -79,9 +79,8 @@ impl AuthorizationServer {
             csrf: random().expose_secret().to_owned(),
             until: super::now().saturating_add(PATIENCE),
         };
-        let sealed =
-            serde_json::to_vec(&visitor).ok().and_then(|plain| self.sealer.seal(Purpose::Browser, "", &plain).ok());
-        let sealed = sealed.ok_or_else(|| browser.stop(&Problem::Internal))?;
+        let sealed = self.sealer.seal_value(Purpose::Browser, &visitor);
+        let sealed = sealed.map_err(|_| browser.stop(&Problem::Internal))?;
         let mut response = redirect(&self.addresses.url(Endpoint::Sessions));
         let cookie = BrowserCookie::Sessions.set(&self.addresses.issuer(), &sealed, PATIENCE);
         response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
@@ -90,9 +89,9 @@ impl AuthorizationServer {
 
     fn visitor(&self, browser: &Browser<'_>) -> Option<Visitor> {
         let sealed = BrowserCookie::Sessions.read(&self.addresses.issuer(), browser.headers)?;
-        let plain = self.sealer.open(Purpose::Browser, "", &sealed).ok()?;
-        let visitor: Visitor = serde_json::from_slice(&plain).ok()?;
-        (super::now() < visitor.until).then_some(visitor)
+        let visitor: Visitor = self.sealer.open_value(Purpose::Browser, &sealed)?;
+        let began = visitor.until.saturating_sub(PATIENCE);
+        (super::now() < visitor.until && self.sessions.is_recent_enough(began)).then_some(visitor)
     }
 
     async fn show_sessions(

@@ -12,10 +12,7 @@ use crate::token::session_of;
 impl AuthorizationServer {
     /// Ends the session of a token. A token that is none of this server's is no error (RFC 7009 section 2.2).
     pub(super) async fn revoke(&self, trail: &Trail, body: &[u8]) -> Result<Response, ClientError> {
-        let malformed = |error: super::parameters::Unreadable| {
-            ClientError::new("invalid_request", error.to_string(), "oauth_request_malformed")
-        };
-        let parameters = Parameters::parse(body).map_err(malformed)?;
+        let parameters = Parameters::parse(body)?;
         let (token, client_id) = (parameters.require("token")?, parameters.require("client_id")?);
         let session = match self.sessions.open_refresh_token(token) {
             Some(refresh_token) => Some(refresh_token.id),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::keys::{Epoch, KeyRing};
@@ -111,6 +113,18 @@ impl Sealer {
             .and_then(|key| aes_gcm::seal(&key, &self.associated_data(&header, purpose, owner), plain))
             .map_err(|_| SealError::Failed)?;
         Ok(URL_SAFE_NO_PAD.encode([&header, sealed.as_slice()].concat()))
+    }
+
+    /// Seals a value as JSON, for no owner but whoever it is given to.
+    pub(super) fn seal_value<T: Serialize>(&self, purpose: Purpose, value: &T) -> Result<String, SealError> {
+        let plain = Zeroizing::new(serde_json::to_vec(value).map_err(|_| SealError::Failed)?);
+        self.seal(purpose, "", &plain)
+    }
+
+    /// Opens such a value, if it is one.
+    pub(super) fn open_value<T: DeserializeOwned>(&self, purpose: Purpose, sealed: &str) -> Option<T> {
+        let plain = self.open(purpose, "", sealed).ok()?;
+        serde_json::from_slice(&plain).ok()
     }
 
     /// Opens a value of any listed epoch. [`Purpose::Client`] opens with the epoch of registrations alone.

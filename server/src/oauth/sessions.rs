@@ -189,8 +189,7 @@ impl SessionKeeper {
 
     /// The session and the refresh of this refresh token, if this server issued it.
     pub(super) fn open_refresh_token(&self, token: &str) -> Option<RefreshToken> {
-        let plain = self.sealer.open(Purpose::RefreshToken, "", token).ok()?;
-        serde_json::from_slice(&plain).ok()
+        self.sealer.open_value(Purpose::RefreshToken, token)
     }
 
     /// The open sessions of this person, the newest first, with their ids.
@@ -215,8 +214,7 @@ impl SessionKeeper {
 
     fn with_refresh_token(&self, id: &str, session: Session) -> Result<Session, RecordError> {
         let token = RefreshToken { id: id.to_owned(), generation: session.generation };
-        let plain = serde_json::to_vec(&token).map_err(|_| RecordError::Unwritable)?;
-        let sealed = self.sealer.seal(Purpose::RefreshToken, "", &plain).map_err(|_| RecordError::Unwritable)?;
+        let sealed = self.sealer.seal_value(Purpose::RefreshToken, &token).map_err(|_| RecordError::Unwritable)?;
         Ok(session.with_refresh_token(sealed))
     }
 
@@ -266,7 +264,8 @@ impl SessionKeeper {
         self.ring.are_sound(self.policy.compromised_keys().as_deref())
     }
 
-    fn is_recent_enough(&self, began: i64) -> bool {
+    /// False for what began before the time that the policy ends sessions by.
+    pub(super) fn is_recent_enough(&self, began: i64) -> bool {
         self.policy.revoke_sessions_before().is_none_or(|instant| began >= instant)
     }
 }

@@ -217,8 +217,8 @@ impl AuthorizationServer {
         let stored = self.records.put_new(Purpose::Code, &id, &grant, life).await;
         stored.map_err(|error| unavailable(browser, &error))?;
         let code = Code { session, grant: id, issued: now };
-        let sealed = serde_json::to_vec(&code).ok().and_then(|plain| self.sealer.seal(Purpose::Code, "", &plain).ok());
-        let sealed = sealed.ok_or_else(|| browser.stop(&Problem::Internal))?;
+        let sealed = self.sealer.seal_value(Purpose::Code, &code);
+        let sealed = sealed.map_err(|_| browser.stop(&Problem::Internal))?;
         browser.trail.decided(Outcome::Done("signed_in"));
         Ok(self.back(&redirect_uri, state.as_deref(), &[("code", &sealed)]))
     }

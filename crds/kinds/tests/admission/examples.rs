@@ -75,13 +75,14 @@ async fn an_object_that_nobody_has_looked_at_says_so_however_often_it_is_applied
             "ClusterMcpRoleMapping" => ApiResource::erase::<ClusterMcpRoleMapping>(&()),
             _ => continue,
         };
+        let mut name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
         let api: Api<DynamicObject> = if resource.kind.starts_with("Cluster") {
+            name = format!("unseen-{name}");
             Api::all_with(client.clone(), &resource)
         } else {
             manifest["metadata"]["namespace"] = json!("unseen");
             Api::namespaced_with(client.clone(), "unseen", &resource)
         };
-        let name = format!("unseen-{}", manifest["metadata"]["name"].as_str().unwrap());
         manifest["metadata"]["name"] = json!(name);
         let apply = async || api.patch(&name, &PatchParams::apply("test"), &Patch::Apply(&manifest)).await.unwrap();
         let (first, second, third) = (apply().await, apply().await, apply().await);
