@@ -16,6 +16,7 @@ use mcp_entra_server::serve::Running;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::RwLock;
 
 use super::site::{OAuthSetup, OAuthSite};
 use crate::harness::{PATIENCE, replace};
@@ -34,8 +35,8 @@ pub(crate) struct Replicas {
 
 /// The load balancer between the edge and the replicas.
 struct Rotation {
-    /// Addresses of the replicas that take requests.
-    replicas: Mutex<Vec<Option<SocketAddr>>>,
+    /// Addresses of the replicas that take requests. Each is held while a request is there.
+    replicas: Vec<RwLock<Option<SocketAddr>>>,
     /// The replica that takes every request. Absent: each in its turn.
     chosen: Mutex<Option<usize>>,
     turn: AtomicUsize,
@@ -55,7 +56,7 @@ impl Replicas {
         // A connection for each request: one that a stopped replica had closed would fail the next.
         let http = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).pool_max_idle_per_host(0);
         let rotation = Arc::new(Rotation {
-            replicas: Mutex::new(vec![None; count]),
+            replicas: Vec::from_iter((0..count).map(|_| RwLock::default())),
             chosen: Mutex::default(),
             turn: AtomicUsize::default(),
             http: http.timeout(PATIENCE).build().unwrap(),
@@ -83,13 +84,13 @@ impl Replicas {
     /// Starts a replica with the files as they are now.
     pub(crate) async fn launch(&self, replica: usize) {
         let running = self.site.site.another().await;
-        self.rotation.replicas.lock().unwrap()[replica] = Some(running.address());
+        *self.rotation.replicas[replica].write().await = Some(running.address());
         self.running.lock().unwrap()[replica] = Some(running);
     }
 
-    /// Stops a replica, which takes no request any longer.
+    /// Stops a replica once it has answered what has come to it. It takes no request any longer.
     pub(crate) async fn stop(&self, replica: usize) {
-        self.rotation.replicas.lock().unwrap()[replica] = None;
+        *self.rotation.replicas[replica].write().await = None;
         let running = self.running.lock().unwrap()[replica].take().unwrap();
         running.shutdown().await;
     }
@@ -165,17 +166,14 @@ pub(crate) async fn with_valkey(valkey: &Valkey) -> OAuthSetup {
 }
 
 impl Rotation {
-    /// Replicas that may take a request, in the order in which they are tried.
-    fn candidates(&self) -> Vec<SocketAddr> {
-        let replicas = self.replicas.lock().unwrap().clone();
+    /// The replicas, in the order in which they are tried.
+    fn candidates(&self) -> Vec<&RwLock<Option<SocketAddr>>> {
         if let Some(chosen) = *self.chosen.lock().unwrap() {
-            return replicas[chosen].into_iter().collect();
+            return vec![&self.replicas[chosen]];
         }
-        let mut running: Vec<SocketAddr> = replicas.into_iter().flatten().collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let length = running.len().max(1);
-        running.rotate_left(turn % length);
-        running
+        let mut all = Vec::from_iter(&self.replicas);
+        all.rotate_left(self.turn.fetch_add(1, Ordering::Relaxed) % self.replicas.len());
+        all
     }
 }
 
@@ -186,15 +184,12 @@ async fn forward(State(rotation): State<Arc<Rotation>>, request: Request) -> Res
     for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH] {
         parts.headers.remove(name);
     }
-    for address in rotation.candidates() {
+    for replica in rotation.candidates() {
+        let held = replica.read().await;
+        let Some(address) = *held else { continue };
         let url = format!("http://{address}{}", parts.uri);
         let request = rotation.http.request(parts.method.clone(), url).headers(parts.headers.clone());
-        match request.body(body.clone()).send().await {
-            // It has stopped at this moment.
-            Err(error) if error.is_connect() => {}
-            Err(error) => panic!("a replica does not answer: {error:?}"),
-            Ok(answer) => return passed_back(answer).await,
-        }
+        return passed_back(request.body(body).send().await.unwrap()).await;
     }
     (StatusCode::BAD_GATEWAY, "no replica runs").into_response()
 }
