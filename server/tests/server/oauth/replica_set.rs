@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mcp_entra_policy::{AuthorizationServerConfiguration, KeyEpoch, KeyEpochs, SessionStore};
+use mcp_entra_policy::{AuthorizationServerConfiguration, KeyEpoch, KeyEpochs, Rate, SessionStore};
 use mcp_entra_server::serve::Running;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -157,6 +157,8 @@ pub(crate) async fn shared_store() -> Valkey {
 pub(crate) async fn with_valkey(valkey: &Valkey) -> OAuthSetup {
     let mut setup = OAuthSetup::new().await;
     setup.server().session_store = SessionStore::Valkey(valkey.configuration());
+    // Tests call all the time.
+    setup.setup.configuration.rate_limit.per_user = Rate { requests: 100_000, per_seconds: 60 };
     let folder = setup.setup.tenant.path();
     let ca = folder.join("store-ca.pem");
     std::fs::write(&ca, &valkey.ca).unwrap();
