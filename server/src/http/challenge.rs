@@ -122,7 +122,7 @@ impl Challenge {
             SignIn::Anew => None,
             SignIn::Satisfying(claims) => Some(claims.as_json()),
         };
-        let ended = session.end_until_sign_in(principal, claims).await;
+        let ended = session.end_until_sign_in(claims).await;
         ended.ok().map(|()| self.invalid_token(description))
     }
 

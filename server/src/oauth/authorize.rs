@@ -3,15 +3,15 @@
 //! Nothing is stored until the person approves. The request travels sealed in the page's form, tied to a cookie of the
 //! browser that was shown the page.
 
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::AuthorizationServer;
 use super::addresses::Endpoint;
-use super::browser::{Browser, Stop};
+use super::browser::{Browser, Stop, redirect};
 use super::clients::{Client, ClientError, ClientKind, Destination, DocumentError, RedirectUri};
 use super::cookies::{self, BrowserCookie};
 use super::pages::{self, Problem, ShownClient, Verification};
@@ -192,13 +192,6 @@ impl AuthorizationServer {
             (None, None) => true,
         }
     }
-}
-
-/// A redirect that is followed by GET, and that nobody keeps.
-pub(super) fn redirect(url: &str) -> Response {
-    let headers =
-        [(header::LOCATION, url), (header::CACHE_CONTROL, "no-store"), (header::REFERRER_POLICY, "no-referrer")];
-    (StatusCode::SEE_OTHER, headers).into_response()
 }
 
 /// A client as pages show it.

@@ -1,7 +1,7 @@
 //! A person's browser at one of the pages: its request, and the page that ends it.
 
-use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
 use super::pages::{Problem, Visit};
 use crate::audit::{Outcome, Trail};
@@ -55,4 +55,11 @@ fn reason(problem: &Problem<'_>) -> &'static str {
         Problem::TooManyRequests { .. } => "address_rate_limited",
         Problem::Internal => "defect",
     }
+}
+
+/// A redirect that is followed by GET, and that nobody keeps.
+pub(super) fn redirect(url: &str) -> Response {
+    let headers =
+        [(header::LOCATION, url), (header::CACHE_CONTROL, "no-store"), (header::REFERRER_POLICY, "no-referrer")];
+    (StatusCode::SEE_OTHER, headers).into_response()
 }

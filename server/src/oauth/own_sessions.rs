@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::AuthorizationServer;
 use super::addresses::Endpoint;
-use super::authorize::{redirect, shown};
-use super::browser::{Browser, Stop};
+use super::authorize::shown;
+use super::browser::{Browser, Stop, redirect};
 use super::cookies::{self, BrowserCookie};
 use super::pages::{self, Problem, ShownSession};
 use super::parameters::Parameters;

@@ -17,7 +17,7 @@ use super::session::Session;
 use super::store::StoreError;
 use crate::entra::ClaimsChallenge;
 use crate::policy::PolicyStore;
-use crate::token::{Principal, SessionClaims, SessionError, Sessions};
+use crate::token::{SessionClaims, SessionError, Sessions};
 
 /// Time in which a session that nobody refreshes ends.
 const IDLE: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -339,16 +339,13 @@ impl Sessions for SessionKeeper {
         }
     }
 
-    async fn end_until_sign_in(
-        &self,
-        id: &str,
-        principal: &Principal,
-        claims: Option<&str>,
-    ) -> Result<(), SessionError> {
+    async fn end_until_sign_in(&self, id: &str, claims: Option<&str>) -> Result<(), SessionError> {
         let ended = async {
-            if let Some(claims) = claims.and_then(ClaimsChallenge::parse) {
-                let (tenant_id, object_id) = (principal.tenant_id(), principal.object_id());
-                self.keep_claims(tenant_id, object_id, principal.client_id(), &claims).await?;
+            if let Some(claims) = claims.and_then(ClaimsChallenge::parse)
+                && let Some(read) = self.read(id).await?
+            {
+                let Session { person, client, .. } = &read.session;
+                self.keep_claims(&person.tenant_id, &person.object_id, &client.reference, &claims).await?;
             }
             self.end(id).await
         };

@@ -13,8 +13,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::AuthorizationServer;
-use super::authorize::redirect;
-use super::browser::{Browser, Stop};
+use super::browser::{Browser, Stop, redirect};
 use super::clients::RedirectUri;
 use super::cookies::{self, BrowserCookie};
 use super::grants::{CODE_LIFETIME, Code, Grant, user};

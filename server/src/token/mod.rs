@@ -14,6 +14,7 @@ mod fuzz;
 mod issuers;
 mod jwt;
 mod keys;
+mod own_issuer;
 mod principal;
 mod recent;
 mod session;
@@ -26,10 +27,11 @@ pub use assertion::{Assertion, TokenDigest};
 pub use error::{Remedy, TokenError};
 pub use issuers::issuer;
 pub use keys::{Keys, KeysError};
+pub use own_issuer::OwnIssuer;
 pub use principal::{Account, Application, LocalUser, Membership, Principal, User};
 pub use session::{
-    CONTEXT_SCOPE, GRAPH_SCOPE, OwnIssuer, SessionClaims, SessionError, SessionOfToken, Sessions, TOKEN_TYPE,
-    context_scope, graph_scope, session_of,
+    CONTEXT_SCOPE, GRAPH_SCOPE, SessionClaims, SessionError, SessionOfToken, Sessions, TOKEN_TYPE, context_scope,
+    graph_scope, session_of,
 };
 
 use assertion::Hashed;

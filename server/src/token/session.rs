@@ -7,15 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mcp_entra_policy::{Caller, CallerKind, Groups, Registration, ServerConfiguration};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::assertion::Assertion;
-use super::claims::check_lifetime;
-use super::error::TokenError;
 use super::jwt::UnverifiedToken;
-use super::principal::{Membership, Principal, User};
 
 /// `typ` of these tokens (RFC 9068 section 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
@@ -86,12 +81,7 @@ pub trait Sessions: Send + Sync {
     ///
     /// # Errors
     /// If the store does not answer.
-    async fn end_until_sign_in(
-        &self,
-        id: &str,
-        principal: &Principal,
-        claims: Option<&str>,
-    ) -> Result<(), SessionError>;
+    async fn end_until_sign_in(&self, id: &str, claims: Option<&str>) -> Result<(), SessionError>;
 }
 
 /// The session that a token is of.
@@ -102,6 +92,11 @@ pub struct SessionOfToken {
 }
 
 impl SessionOfToken {
+    /// The session with this id.
+    pub(super) fn new(id: String, sessions: Arc<dyn Sessions>) -> Self {
+        Self { id, sessions }
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
@@ -120,12 +115,12 @@ impl SessionOfToken {
         self.sessions.expect_step_up(&self.id).await;
     }
 
-    /// Ends the session of this principal, so that its client signs the person in again, to satisfy these claims.
+    /// Ends the session, so that its client signs the person in again, to satisfy these claims.
     ///
     /// # Errors
     /// If the store does not answer.
-    pub async fn end_until_sign_in(&self, principal: &Principal, claims: Option<&str>) -> Result<(), SessionError> {
-        self.sessions.end_until_sign_in(&self.id, principal, claims).await
+    pub async fn end_until_sign_in(&self, claims: Option<&str>) -> Result<(), SessionError> {
+        self.sessions.end_until_sign_in(&self.id, claims).await
     }
 }
 
@@ -153,97 +148,6 @@ pub enum SessionError {
     /// The store does not answer.
     #[error("the session store does not answer; try again in a minute")]
     Unavailable,
-}
-
-/// The server's own authorization server, as an issuer of tokens.
-pub struct OwnIssuer {
-    issuer: String,
-    audience: String,
-    tenant: String,
-    registration: String,
-    required_scopes: BTreeSet<String>,
-    sessions: Arc<dyn Sessions>,
-}
-
-impl OwnIssuer {
-    /// The issuer of this name, whose tokens are for the server at this URL.
-    pub fn new(
-        issuer: String,
-        audience: String,
-        configuration: &ServerConfiguration,
-        sessions: Arc<dyn Sessions>,
-    ) -> Self {
-        let entra = &configuration.entra;
-        Self {
-            issuer,
-            audience,
-            tenant: entra.tenant_id.clone(),
-            registration: entra.client_id.clone(),
-            required_scopes: entra.required_scopes.iter().cloned().collect(),
-            sessions,
-        }
-    }
-
-    /// True if a token says that it is of this issuer. Nothing is proven by that.
-    pub(super) fn is_named_by(&self, token: &UnverifiedToken<'_>) -> bool {
-        token.unverified_claims().get("iss").and_then(serde_json::Value::as_str) == Some(&*self.issuer)
-    }
-
-    /// The principal of this token at this time, in seconds since 1970.
-    pub(super) async fn principal(&self, token: &UnverifiedToken<'_>, now: u64) -> Result<Principal, TokenError> {
-        token.pin("ES256")?;
-        if !token.is_typed(TOKEN_TYPE) {
-            return Err(TokenError::Malformed("it is no access token (its typ is not at+jwt)"));
-        }
-        if !self.sessions.has_signed(token.key_id(), token.signed_part().as_bytes(), token.signature()) {
-            return Err(TokenError::Signature);
-        }
-        let expires_at = check_lifetime(token.unverified_claims(), now)?;
-        let claims: SessionClaims =
-            serde_json::from_value(serde_json::Value::Object(token.unverified_claims().clone()))
-                .map_err(|_| TokenError::Claim("sid"))?;
-        if claims.aud != self.audience {
-            return Err(TokenError::Audience { audience: "another server".to_owned(), scope: self.scopes() });
-        }
-        if claims.tid != self.tenant {
-            return Err(TokenError::Tenant { tenant: "another one".to_owned(), expected: self.tenant.clone() });
-        }
-        if !self.sessions.is_open(&claims).await {
-            return Err(TokenError::SessionEnded);
-        }
-        self.user(claims, expires_at)
-    }
-
-    fn user(&self, claims: SessionClaims, expires_at: u64) -> Result<Principal, TokenError> {
-        let scopes: BTreeSet<String> = claims.scp.split(' ').map(str::to_owned).collect();
-        if scopes.is_disjoint(&self.required_scopes) {
-            return Err(TokenError::ScopeMissing { scopes: self.scopes() });
-        }
-        let groups = claims.groups.map_or(Groups::Unknown, Groups::Known);
-        let caller = Caller {
-            kind: CallerKind::User,
-            registration: Registration::Known(self.registration.clone()),
-            client_id: claims.client_id,
-            roles: claims.roles,
-            groups,
-            scopes,
-            authentication_contexts: claims.acrs,
-        };
-        Ok(Principal::User(User {
-            tenant_id: claims.tid,
-            object_id: claims.oid,
-            membership: if claims.guest { Membership::Guest } else { Membership::Member },
-            caller: Arc::new(caller),
-            // The authorization server answers it, at the client's next sign-in.
-            accepts_claims_challenge: true,
-            assertion: Assertion::of_session(SessionOfToken { id: claims.sid, sessions: Arc::clone(&self.sessions) }),
-            expires_at,
-        }))
-    }
-
-    fn scopes(&self) -> String {
-        Vec::from_iter(self.required_scopes.iter().map(String::as_str)).join(" ")
-    }
 }
 
 /// The session of an access token that this server has signed, be it valid or expired.

@@ -71,7 +71,8 @@ fn imports(source: &Path, with_tests: bool) -> io::Result<Imports> {
     let is_test = |module: &Module| module.last().is_some_and(|name| name == "fixtures" || name.ends_with("tests"));
     let mut imports = Imports::new();
     for (module, file) in modules.iter().filter(|(module, _)| with_tests || !is_test(module)) {
-        let parsed = syn::parse_file(&std::fs::read_to_string(file)?).map_err(io::Error::other)?;
+        let named = |error: syn::Error| io::Error::other(format!("{}: {error}", file.display()));
+        let parsed = syn::parse_file(&std::fs::read_to_string(file)?).map_err(named)?;
         let mut paths = Paths { with_tests, module: module.clone(), found: BTreeSet::new() };
         paths.visit_file(&parsed);
         let known = |path: &Module| {
@@ -96,7 +97,7 @@ fn modules(folder: &Path, path: &[String]) -> io::Result<BTreeMap<Module, PathBu
         if entry.is_dir() {
             let inner: Module = path.iter().cloned().chain([name]).collect();
             found.extend(modules(&entry, &inner)?);
-        } else {
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
             let is_inner = !matches!(name.as_str(), "mod" | "lib" | "main");
             found.insert(path.iter().cloned().chain(is_inner.then_some(name)).collect(), entry);
         }
