@@ -146,6 +146,10 @@ async fn a_token_with_one_wrong_claim_or_header_is_refused_although_the_signatur
         ("tid", json!(Uuid::new_v4().to_string())),
         ("tid", Value::Null),
         ("oid", Value::Null),
+        // Whoever has the key and a session of their own is nobody else by that.
+        ("oid", json!(site.site.setup.tenant.user_id(BOB).to_string())),
+        ("client_id", json!("https://trusted.example/client.json")),
+        ("auth_time", json!(now + 1)),
         ("sid", json!(Uuid::new_v4().to_string())),
         ("sid", Value::Null),
         ("iss", json!(site.url("/"))),

@@ -63,16 +63,17 @@ async fn sessions_of_before_a_time_end_for_good_although_the_time_is_taken_back(
     let mut policy = site.site.setup.policy.clone();
     policy.revoke_sessions_before = Some(jiff::Timestamp::now().as_second() + 60);
     site.site.setup.write_policy(&policy);
-    let ended = async || {
-        let answer = client.refresh(&alice.refresh_token).await;
-        (answer.status() == 400).then_some(())
+    let refused = async || {
+        let answer = site.site.call(&alice.access_token, "get_user_details", json!({})).await;
+        (answer.status() == 401).then_some(())
     };
-    eventually("the refresh is refused", ended).await;
+    eventually("the token is refused", refused).await;
+    assert_eq!(error(client.refresh(&alice.refresh_token).await).await, "invalid_grant");
     policy.revoke_sessions_before = None;
     site.site.setup.write_policy(&policy);
     let new = async || {
-        let code = client.code(ALICE).await;
-        (client.redeem(&code).await.status() == 200).then_some(())
+        let token = client.sign_in(ALICE).await.access_token;
+        (site.site.call(&token, "get_user_details", json!({})).await.status() == 200).then_some(())
     };
     eventually("new sessions begin", new).await;
     assert_eq!(error(client.refresh(&alice.refresh_token).await).await, "invalid_grant");
