@@ -1,4 +1,4 @@
-//! What annotations of the McpServer say about sessions that have ended, and keys that others know. Pure.
+//! Annotations of the McpServer about sessions that have ended, and keys that others know. Pure.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 

@@ -1,4 +1,4 @@
-//! What an answer depends on: another sign-in of the user, or patience. A tool cannot set an HTTP status: it leaves in the
+//! The things that an answer depends on: another sign-in of the user, or patience. A tool cannot set an HTTP status: it leaves in the
 //! request what it needs, and here the answer becomes the challenge that the client can meet, or 503.
 //!
 //! Where the client cannot meet a challenge, or was asked the same already, the tool's own answer stands, which says in words

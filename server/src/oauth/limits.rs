@@ -12,7 +12,7 @@ use super::addresses::Endpoint;
 use crate::http::client_address::ClientAddress;
 use crate::http::rate_limit::Budgets;
 
-/// What stores or seals something, from one address. An office full of people stays far below.
+/// Requests from one address that store or seal something. An office full of people stays far below.
 const OF_ADDRESS: Rate = Rate { requests: 60, per_seconds: 60 };
 /// The same from all addresses that are not known, since a proxy hides them.
 const OF_UNKNOWN: Rate = Rate { requests: 600, per_seconds: 60 };

@@ -43,7 +43,7 @@ pub struct Kept<T> {
     pub value: T,
     purpose: Purpose,
     id: String,
-    /// What stands in the store.
+    /// Its bytes in the store.
     raw: Vec<u8>,
 }
 

@@ -8,7 +8,7 @@ use super::texts::Texts;
 pub struct ShownClient<'a> {
     /// Its name, as it was given: it may be empty, long or misleading.
     pub name: &'a str,
-    /// What is known of it.
+    /// The way in which it is known.
     pub verification: Verification<'a>,
 }
 

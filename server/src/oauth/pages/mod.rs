@@ -19,6 +19,8 @@ mod chosen_text;
 mod client;
 mod connect;
 mod consent;
+#[cfg(test)]
+mod contrast_tests;
 mod document;
 mod guides;
 mod language;

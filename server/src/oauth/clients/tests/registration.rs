@@ -8,7 +8,7 @@ use crate::oauth::clients::registration::{MAXIMUM_BODY, MAXIMUM_REDIRECTS};
 use crate::oauth::clients::{ClientError, ClientKind, Clients, Fetcher, RedirectRefusal, RegistrationError};
 use crate::oauth::seal::Purpose;
 
-/// What VS Code sends.
+/// The registration that VS Code sends.
 fn request() -> Value {
     json!({
         "client_name": "Visual Studio Code",

@@ -80,9 +80,9 @@ pub(super) struct NoticeText {
 #[derive(Debug)]
 pub(super) struct ProblemText {
     pub(super) heading: &'static str,
-    /// What has happened.
+    /// The event, in a sentence or two.
     pub(super) happened: &'static str,
-    /// What to do.
+    /// The next step.
     pub(super) remedy: &'static str,
 }
 
