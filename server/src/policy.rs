@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use mcp_entra_policy::{Caller, CompiledPolicy, PolicyStatus, revision};
 use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::authorize::{Permissions, PolicyInForce};
@@ -24,6 +25,14 @@ const MAXIMUM_BYTES: u64 = 1024 * 1024;
 pub struct PolicyStore {
     path: PathBuf,
     state: ArcSwap<State>,
+    changed: watch::Sender<()>,
+}
+
+/// Everything that a policy revokes of the server's own authorization server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    sessions_before: Option<i64>,
+    compromised_keys: Option<String>,
 }
 
 /// The policy in force, and the reason why it is not the newest document.
@@ -36,7 +45,7 @@ struct State {
 impl PolicyStore {
     /// A store for this file, with nothing in force yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path, state: ArcSwap::default() }
+        Self { path, state: ArcSwap::default(), changed: watch::Sender::default() }
     }
 
     /// Permissions of the caller at this moment. Before the first good document, nothing is allowed.
@@ -57,6 +66,16 @@ impl PolicyStore {
     /// The policy in force. Before the first good document, the empty one.
     pub fn in_force(&self) -> Arc<PolicyInForce> {
         self.state.load().in_force.clone().unwrap_or_default()
+    }
+
+    /// Changes whenever another policy is in force.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Everything that is revoked of the server's own authorization server.
+    pub fn revoked(&self) -> Revoked {
+        Revoked { sessions_before: self.revoke_sessions_before(), compromised_keys: self.compromised_keys() }
     }
 
     /// State for the admin port.
@@ -109,6 +128,7 @@ impl PolicyStore {
                 tracing::info!(revision, denies = policy.denies.len(), grants = policy.grants.len(), "policy in force");
                 let in_force = Some(Arc::new(PolicyInForce::new(policy, revision)));
                 self.state.store(Arc::new(State { in_force, error: None }));
+                self.changed.send_replace(());
             }
             Err(error) => self.report(error.to_string()),
         }

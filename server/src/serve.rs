@@ -23,12 +23,13 @@ use crate::http::cors;
 use crate::http::listener::{self, Counted, PATIENCE};
 use crate::http::origin::Accepted;
 use crate::http::rate_limit::RateLimits;
-use crate::http::{self, Gate};
+use crate::http::{self, Answers, Gate};
 use crate::inputs::{self, InputError};
 use crate::oauth;
 use crate::offer::graph::GraphOffer;
 use crate::offer::{About, Offer};
 use crate::policy::PolicyStore;
+use crate::protocol::Protocol;
 use crate::telemetry::Metrics;
 use crate::token::{Keys, TokenValidator, issuer};
 
@@ -109,6 +110,20 @@ pub async fn start(
     token: FederatedToken,
     audit: Box<dyn Write + Send>,
 ) -> Result<Running, StartError> {
+    start_offering(options, token, audit, |about, configuration, graph| {
+        warn_of_tools_that_are_not_offered(configuration);
+        Arc::new(GraphOffer::new(about, configuration, graph))
+    })
+    .await
+}
+
+/// Starts a server of another offer, as [`start`] does.
+pub async fn start_offering(
+    options: Options,
+    token: FederatedToken,
+    audit: Box<dyn Write + Send>,
+    offer: impl FnOnce(About, &GraphConfiguration, GraphClient) -> Arc<dyn Offer>,
+) -> Result<Running, StartError> {
     let configuration = inputs::configuration(&options.config)?;
     let client = inputs::http_client(options.trust_bundle.as_deref())?;
     let (listener, address) = listen(options.listen, "--listen")?;
@@ -132,10 +147,9 @@ pub async fn start(
     let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
     let graph = GraphClient::new(client, graph, Arc::clone(&sts), application).map_err(no_address("graph.baseUrl"))?;
-    warn_of_tools_that_are_not_offered(&configuration.graph);
     let title = format!("{} ({})", configuration.server.name, configuration.server.namespace);
     let about = About { title, instructions: INSTRUCTIONS.to_owned(), ..About::default() };
-    let offer: Arc<dyn Offer> = Arc::new(GraphOffer::new(about, &configuration.graph, graph.clone()));
+    let offer = offer(about, &configuration.graph, graph.clone());
     let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph.clone()));
 
     let metrics = Arc::new(Metrics::default());
@@ -156,6 +170,7 @@ pub async fn start(
         authorization_server: own.as_ref().map_or_else(|| issuer(&configuration.entra), |own| own.issuer()),
         accepted: Accepted::new(&configuration),
         cors: cors::endpoint(&configuration.allowed_origins),
+        protocol: Protocol::new(Arc::clone(&offer)),
         offer,
         tokens: match &own {
             Some(own) => tokens.with_own_issuer(own.as_issuer()),
@@ -166,6 +181,8 @@ pub async fn start(
         rate_limits: RateLimits::new(configuration.rate_limit.per_user),
         audit: Arc::clone(&audit),
         challenge: Challenge::new(&configuration),
+        draining: draining.clone(),
+        answers: Answers::default(),
         configuration,
     });
     let session_store = own.as_ref().map(|own| own.probe_store(background.clone()));

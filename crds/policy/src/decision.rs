@@ -161,6 +161,27 @@ impl CompiledPolicy {
         }
     }
 
+    /// Says if an operation of a caller is allowed, as [`Self::decide`] does, without the reason.
+    pub fn allows(&self, caller: &Caller, operation: Operation<'_>) -> bool {
+        self.denied(caller, operation).is_none() && self.allowing(caller, operation).is_some()
+    }
+
+    /// The first grant of the widest access that allows the operation, whatever is denied.
+    fn allowing(&self, caller: &Caller, operation: Operation<'_>) -> Option<&Grant> {
+        let means = |grant: &&Grant| {
+            grant.allow.grant(operation)
+                && caller.could_meet(&grant.require)
+                && caller.is_of(grant.registration.as_deref()) == Membership::Yes
+                && caller.is_any_of(&grant.to) == Membership::Yes
+                && caller.meets(&grant.require)
+        };
+        let wider = |widest: &'_ Grant, grant: &'_ Grant| widest.graph < grant.graph;
+        self.grants.iter().filter(means).fold(None, |widest, grant| match widest {
+            Some(widest) if !wider(widest, grant) => Some(widest),
+            _ => Some(grant),
+        })
+    }
+
     fn denied(&self, caller: &Caller, operation: Operation<'_>) -> Option<Refusal> {
         let matching = self.denies.iter().filter(|deny| deny.forbid.forbid(operation)).filter_map(|deny| {
             let subject = deny.to.as_ref().map_or(Membership::Yes, |to| caller.is_any_of(to));
@@ -175,9 +196,18 @@ impl CompiledPolicy {
     }
 
     fn granted(&self, caller: &Caller, operation: Operation<'_>) -> Decision {
+        match self.allowing(caller, operation) {
+            Some(Grant { mapping, name, graph, .. }) => {
+                Decision::Allowed { mapping: mapping.clone(), grant: name.clone(), graph: *graph }
+            }
+            None => Decision::Refused(self.lack(caller, operation)),
+        }
+    }
+
+    /// The reason why no grant allows an operation.
+    fn lack(&self, caller: &Caller, operation: Operation<'_>) -> Refusal {
         let mut ways = Ways::default();
         let mut nearest: Option<(usize, Refusal)> = None;
-        let mut allowing: Option<&Grant> = None;
         for grant in self.grants.iter().filter(|grant| grant.allow.grant(operation)) {
             if !caller.could_meet(&grant.require) {
                 continue;
@@ -193,16 +223,11 @@ impl CompiledPolicy {
                 continue;
             }
             match caller.lacks(grant) {
-                None if allowing.is_none_or(|allowing| allowing.graph < grant.graph) => allowing = Some(grant),
-                None => {}
                 Some(lack) if nearest.as_ref().is_none_or(|(least, _)| lack.0 < *least) => nearest = Some(lack),
-                Some(_) => {}
+                Some(_) | None => {}
             }
         }
-        if let Some(Grant { mapping, name, graph, .. }) = allowing {
-            return Decision::Allowed { mapping: mapping.clone(), grant: name.clone(), graph: *graph };
-        }
-        Decision::Refused(nearest.map_or(Refusal::NotGranted(ways), |(_, refusal)| refusal))
+        nearest.map_or(Refusal::NotGranted(ways), |(_, refusal)| refusal)
     }
 }
 
@@ -240,6 +265,12 @@ impl Caller {
     /// An application signs in to nothing: its tokens carry neither scopes nor authentication contexts, ever.
     fn could_meet(&self, required: &Requirements) -> bool {
         self.kind == CallerKind::User || required.is_empty()
+    }
+
+    fn meets(&self, required: &Requirements) -> bool {
+        let context = required.authentication_context.as_ref();
+        required.scopes.is_subset(&self.scopes)
+            && context.is_none_or(|context| self.authentication_contexts.contains(context))
     }
 
     /// The number of requirements of a grant that the token does not meet, and the first refusal.

@@ -45,6 +45,12 @@ pub(super) struct Line<'a> {
     pub(super) method: Option<&'a str>,
     /// The tool that was asked for, cut to 64 characters.
     pub(super) tool: Option<&'a str>,
+    /// The prompt that was asked for, cut to 64 characters. Absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prompt: Option<&'a str>,
+    /// The URI of the resource that was asked for, cut to 256 characters. Absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resource: Option<&'a str>,
     /// The decision.
     pub(super) decision: Decision,
     /// The reason, a stable name.
@@ -88,6 +94,8 @@ impl<'a> Line<'a> {
             caller: None,
             method: None,
             tool: None,
+            prompt: None,
+            resource: None,
             decision: Decision::Refused,
             reason,
             rule: None,

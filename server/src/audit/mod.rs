@@ -11,6 +11,7 @@ mod anonymous;
 pub mod chain;
 mod line;
 mod reasons;
+mod target;
 mod writer;
 
 use std::io::Write;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use mcp_entra_policy::{AuditConfiguration, ServerReference};
 
 pub use line::{Rule, schema};
+pub use target::Target;
 pub use writer::Unfinished;
 
 use crate::telemetry::Metrics;
@@ -29,8 +31,6 @@ use chain::Chain;
 use line::{Caller, Decision, Line};
 use writer::{Place, Writer};
 
-/// Tool names come from clients, and an unknown one is no reason for a long line.
-const MAXIMUM_TOOL_NAME: usize = 64;
 /// Longest short name of a client: a URL at the most.
 const MAXIMUM_CLIENT: usize = 256;
 
@@ -76,7 +76,7 @@ pub struct Trail {
 
 struct Asked {
     method: &'static str,
-    tool: Option<String>,
+    target: Option<Target>,
 }
 
 /// The recording of one request, to the end of its answer. Dropping it writes the line, so that no end of a request goes
@@ -175,10 +175,9 @@ impl Trail {
         self.client(client);
     }
 
-    /// Notes the method, once the body is understood, and the tool if it names one.
-    pub fn understood(&self, method: &'static str, tool: Option<&str>) {
-        let tool = tool.map(|tool| tool.chars().take(MAXIMUM_TOOL_NAME).collect());
-        let _ = self.asked.set(Asked { method, tool });
+    /// Notes the method, once the body is understood, and what it names.
+    pub fn understood(&self, method: &'static str, target: Option<Target>) {
+        let _ = self.asked.set(Asked { method, target: target.map(Target::shortened) });
     }
 
     /// Notes the decision. The first one stands.
@@ -221,6 +220,7 @@ impl Drop for Recording {
             }
         };
         let method = asked.map(|asked| asked.method);
+        let target = asked.and_then(|asked| asked.target.as_ref());
         let (status, latency) = match self.answered {
             Some((status, latency)) => (Some(status), latency),
             None => (None, self.started.elapsed()),
@@ -249,7 +249,9 @@ impl Drop for Recording {
             client_id: self.trail.client.get().map(String::as_str).or(principal.map(|principal| principal.client_id())),
             caller: principal.map(|principal| Caller::of(principal)),
             method,
-            tool: asked.and_then(|asked| asked.tool.as_deref()),
+            tool: target.and_then(Target::as_tool),
+            prompt: target.and_then(Target::as_prompt),
+            resource: target.and_then(Target::uri),
             decision,
             rule,
             ..Line::refused(request_id, server, reason, status, latency)

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::offer::Failure;
+
 /// Codes of JSON-RPC errors.
 pub mod code {
     /// The body is not JSON.
@@ -14,8 +16,21 @@ pub mod code {
     pub const INVALID_PARAMS: i32 = -32602;
     /// The server cannot answer.
     pub const INTERNAL_ERROR: i32 = -32603;
+    /// A header of the request is not what its body says (MCP 2026-07-28).
+    pub const HEADER_MISMATCH: i32 = -32020;
+    /// The call takes a capability that the client does not declare (MCP 2026-07-28).
+    pub const CAPABILITY_MISSING: i32 = -32021;
+    /// The revision of the protocol is not served (MCP 2026-07-28).
+    pub const UNSUPPORTED_VERSION: i32 = -32022;
     /// The caller may not do this. JSON-RPC and MCP keep -32768 to -32000 for themselves, so that this code lies outside.
     pub const FORBIDDEN: i32 = 403;
+}
+
+/// The failure of a call, as the answer to it.
+impl From<Failure> for ErrorValue {
+    fn from(Failure { code, message, data }: Failure) -> Self {
+        Self { code, message, data }
+    }
 }
 
 /// A JSON-RPC error, without the id of its request.

@@ -1,21 +1,19 @@
-//! The verdict about one message. A tool call takes a grant. Everything else is open to every authenticated caller, and
-//! shows no more than the grants allow.
+//! The verdict about one message. The use of a tool, a prompt or a resource takes a grant. Everything else is open to every
+//! authenticated caller, and shows no more than the grants allow.
 
 use std::collections::BTreeSet;
 
-use mcp_entra_policy::{Decision, GraphAccess};
+use mcp_entra_policy::{Decision, GraphAccess, Operation};
 
-use super::{Message, Method, Permissions, Refusal};
+use super::{Listed, Message, Method, Permissions, Refusal};
 use crate::audit::Rule;
-use crate::offer::{Offered, OfferedTool};
+use crate::offer::{Completed, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool};
 
 /// The verdict about one message of one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// A grant allows the call.
+    /// A grant allows the use.
     Allowed {
-        /// Name of the tool.
-        tool: String,
         /// The grant.
         rule: Rule,
         /// The access to Graph that it gives.
@@ -23,9 +21,9 @@ pub enum Verdict {
     },
     /// Every authenticated caller may do this.
     Open,
-    /// The tool is not offered, so that there is nothing to be allowed.
-    UnknownTool,
-    /// The call is denied, or nothing allows it.
+    /// The thing that is named is not offered, so that there is nothing to be allowed.
+    NotOffered,
+    /// The use is denied, or nothing allows it.
     Refused(Refusal),
     /// The verdict depends on the caller's membership in these groups (object ids in lower case), which a directory can
     /// tell. It does not come again after [`Permissions::with_learnt`].
@@ -34,33 +32,51 @@ pub enum Verdict {
 
 /// Judges a message by the caller's permissions and by what is offered at the moment.
 pub fn judge(permissions: &Permissions, message: &Message, offered: &Offered) -> Verdict {
-    match &message.method {
-        Method::CallTool { tool } => match offered.tool(tool) {
-            Some(tool) => judge_call(permissions, tool),
-            None => Verdict::UnknownTool,
+    let operation = match &message.method {
+        Method::Use { operation, .. } => offered.use_of(operation),
+        Method::Complete(completing) => match &completing.of {
+            Completed::Prompt(name) => offered.prompt(name).map(OfferedPrompt::operation),
+            Completed::Template(text) => offered.template(text).map(OfferedTemplate::operation),
         },
-        Method::ListTools => {
-            let groups = permissions.groups_to_list(offered.tools.iter().map(OfferedTool::operation));
-            groups.map_or(Verdict::Open, Verdict::NeedGroups)
+        Method::Subscribe { uri, .. } => offered.has_resource(uri).then_some(Operation::Resource(uri)),
+        Method::List { of, .. } => return judge_list(permissions, listed(offered, *of)),
+        Method::Listen(_) => {
+            let all = [Listed::Tools, Listed::Prompts, Listed::Resources, Listed::Templates];
+            return judge_list(permissions, all.into_iter().flat_map(|of| listed(offered, of)));
         }
-        Method::Initialize
+        Method::Initialize { .. }
         | Method::Discover
         | Method::Ping
+        | Method::SetLogLevel
+        | Method::Cancelled { .. }
         | Method::Notification(_)
-        | Method::UnknownNotification => Verdict::Open,
+        | Method::UnknownNotification => return Verdict::Open,
+    };
+    operation.map_or(Verdict::NotOffered, |operation| judge_use(permissions, operation))
+}
+
+/// The entries of a list, as policies decide about them.
+fn listed(offered: &Offered, of: Listed) -> Box<dyn Iterator<Item = Operation<'_>> + '_> {
+    match of {
+        Listed::Tools => Box::new(offered.tools.iter().map(OfferedTool::operation)),
+        Listed::Prompts => Box::new(offered.prompts.iter().map(OfferedPrompt::operation)),
+        Listed::Resources => Box::new(offered.resources.iter().map(OfferedResource::operation)),
+        Listed::Templates => Box::new(offered.templates.iter().map(OfferedTemplate::operation)),
     }
 }
 
-fn judge_call(permissions: &Permissions, tool: &OfferedTool) -> Verdict {
-    if let Some(ids) = permissions.groups_to_use(tool.operation()) {
+fn judge_list<'a>(permissions: &Permissions, operations: impl IntoIterator<Item = Operation<'a>>) -> Verdict {
+    permissions.groups_to_list(operations).map_or(Verdict::Open, Verdict::NeedGroups)
+}
+
+fn judge_use(permissions: &Permissions, operation: Operation<'_>) -> Verdict {
+    if let Some(ids) = permissions.groups_to_use(operation) {
         return Verdict::NeedGroups(ids);
     }
-    match permissions.decide(tool.operation()) {
-        Decision::Allowed { mapping, grant, graph } => {
-            Verdict::Allowed { tool: tool.name.clone(), rule: Rule::grant(&mapping, &grant), graph }
-        }
+    match permissions.decide(operation) {
+        Decision::Allowed { mapping, grant, graph } => Verdict::Allowed { rule: Rule::grant(&mapping, &grant), graph },
         Decision::Refused(cause) => Verdict::Refused(Refusal {
-            tool: tool.name.clone(),
+            target: operation.into(),
             cause,
             caller: permissions.kind(),
             groups: permissions.groups().clone(),
@@ -78,8 +94,9 @@ mod tests {
     };
     use serde_json::json;
 
-    use super::super::{GroupSource, PolicyInForce};
+    use super::super::{Filter, GroupSource, Meta, PolicyInForce};
     use super::*;
+    use crate::offer::{Completing, Input, JsonObject, Operation as Use};
 
     const SALES: &str = "00000000-0000-4000-8000-000000000005";
     const STAFF: &str = "00000000-0000-4000-8000-000000000006";
@@ -152,18 +169,27 @@ mod tests {
 
     fn offered() -> Offered {
         let tools = [("read", false), ("write", true)];
-        Offered {
-            tools: tools.map(|(name, writes)| OfferedTool { name: name.into(), writes, ..Default::default() }).into(),
-            ..Default::default()
-        }
+        let tool = |(name, writes): (&str, bool)| OfferedTool { name: name.into(), writes, ..Default::default() };
+        let prompt = OfferedPrompt { name: "ask".into(), ..Default::default() };
+        let resource = OfferedResource { uri: "memo://one".into(), ..Default::default() };
+        let template = OfferedTemplate { uri_template: "memo://all/{id}".into(), ..Default::default() };
+        Offered::new(tools.map(tool).into(), vec![prompt], vec![resource], vec![template])
+    }
+
+    fn request(method: Method) -> Message {
+        Message { id: Some(json!(7)), method, meta: Meta::default() }
+    }
+
+    fn used(operation: Use) -> Message {
+        request(Method::Use { operation, input: Input::default() })
     }
 
     fn call(tool: &str) -> Message {
-        Message { id: Some(json!(7)), method: Method::CallTool { tool: tool.into() } }
+        used(Use::Tool { name: tool.into(), arguments: JsonObject::new() })
     }
 
     fn list() -> Message {
-        Message { id: Some(json!(7)), method: Method::ListTools }
+        request(Method::List { of: Listed::Tools, cursor: None })
     }
 
     fn known(ids: &[&str]) -> Groups {
@@ -175,7 +201,7 @@ mod tests {
         match verdict {
             Verdict::Allowed { rule, .. } => serde_json::to_value(rule).unwrap()["grant"].as_str().unwrap().to_owned(),
             Verdict::Open => "open".into(),
-            Verdict::UnknownTool => "unknown".into(),
+            Verdict::NotOffered => "unknown".into(),
             Verdict::NeedGroups(ids) => format!("groups {}", Vec::from_iter(ids.iter().map(|id| &id[35..])).join(" ")),
             Verdict::Refused(refusal) => match &refusal.cause {
                 Cause::Denied { deny, .. } => format!("denied by {deny}"),
@@ -208,16 +234,56 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_a_call_is_open_to_everybody() {
+    fn a_prompt_a_resource_and_a_completion_take_a_grant_of_their_own() {
+        let of = |of: Completed| {
+            let (argument, begin, known) = ("a".into(), String::new(), Default::default());
+            request(Method::Complete(Completing { of, argument, begin, known }))
+        };
+        let prompt = |name: &str| used(Use::Prompt { name: name.into(), arguments: JsonObject::new() });
+        let resource = |uri: &str| used(Use::Resource { uri: uri.into() });
+        let subscribe = |uri: &str| request(Method::Subscribe { uri: uri.into(), on: true });
+        let mut policy = CompiledPolicy { grants: vec![grant("askers", role("Asker"), &[])], ..Default::default() };
+        policy.grants[0].allow.prompts = vec![Pattern("ask".into())];
+        let mut readers = grant("readers", role("Reader"), &["*"]);
+        readers.allow.resources = vec![Pattern("memo://*".into())];
+        policy.grants.push(readers);
+        for (role, message, verdict) in [
+            ("Asker", prompt("ask"), "askers"),
+            ("Reader", prompt("ask"), "not granted"),
+            ("Asker", prompt("else"), "unknown"),
+            ("Reader", resource("memo://one"), "readers"),
+            ("Reader", resource("memo://all/7"), "readers"),
+            ("Reader", resource("memo://all/7/8"), "unknown"),
+            ("Reader", resource("memo://all/%2e%2e"), "unknown"),
+            ("Asker", resource("memo://one"), "not granted"),
+            ("Reader", subscribe("memo://one"), "readers"),
+            ("Asker", subscribe("memo://one"), "not granted"),
+            ("Asker", of(Completed::Prompt("ask".into())), "askers"),
+            ("Reader", of(Completed::Prompt("ask".into())), "not granted"),
+            ("Reader", of(Completed::Template("memo://all/{id}".into())), "readers"),
+            ("Asker", of(Completed::Template("memo://all/{id}".into())), "not granted"),
+            ("Reader", of(Completed::Template("memo://one".into())), "unknown"),
+        ] {
+            let judged = judge(&permissions(policy.clone(), role, known(&[])), &message, &offered());
+            assert_eq!(word(&judged), verdict, "{role} {message:?}");
+        }
+    }
+
+    #[test]
+    fn everything_but_a_use_is_open_to_everybody() {
         for method in [
-            Method::Initialize,
+            Method::Initialize { revision: "2025-11-25".into(), capabilities: JsonObject::new() },
             Method::Discover,
             Method::Ping,
-            Method::ListTools,
+            Method::SetLogLevel,
+            Method::List { of: Listed::Tools, cursor: None },
+            Method::List { of: Listed::Templates, cursor: None },
+            Method::Listen(Filter::default()),
+            Method::Cancelled { request: None },
             Method::Notification("notifications/initialized"),
             Method::UnknownNotification,
         ] {
-            let message = Message { id: None, method };
+            let message = request(method);
             let nothing = permissions(CompiledPolicy::default(), "Nobody", Groups::Unknown);
             assert_eq!(judge(&nothing, &message, &offered()), Verdict::Open, "{message:?}");
         }
@@ -237,7 +303,7 @@ mod tests {
             ("Reader", known(&[SALES]), call("write"), "sales"),
             ("Nobody", known(&[]), call("write"), "not granted"),
             ("Reader", Groups::Unknown, call("else"), "unknown"),
-            ("Reader", Groups::Unknown, Message { id: None, method: Method::Ping }, "open"),
+            ("Reader", Groups::Unknown, request(Method::Ping), "open"),
         ] {
             let permissions = permissions(policy(), role, groups.clone()).with_directory(GraphAccess::OnBehalfOf);
             let judged = judge(&permissions, &message, &offered());
@@ -270,10 +336,8 @@ mod tests {
         wider.graph = GraphAccess::Application;
         let narrow = grant("narrow", role("Writer"), &["write"]);
         let policy = CompiledPolicy { denies: vec![], grants: vec![narrow, wider], ..CompiledPolicy::default() };
-        let offered = Offered {
-            tools: vec![OfferedTool { name: "write".into(), writes: true, ..Default::default() }],
-            ..Default::default()
-        };
+        let tool = OfferedTool { name: "write".into(), writes: true, ..Default::default() };
+        let offered = Offered::new(vec![tool], vec![], vec![], vec![]);
         for (reachable, message, verdict) in [
             (GraphAccess::OnBehalfOf, call("write"), "narrow"),
             (GraphAccess::Application, call("write"), "groups 5"),
@@ -292,7 +356,7 @@ mod tests {
     fn a_refusal_has_every_fact_that_its_text_needs() {
         let permissions = permissions(policy(), "Nobody", known(&[])).with_learnt(Err("Graph is away."));
         let Verdict::Refused(refusal) = judge(&permissions, &call("write"), &offered()) else { panic!() };
-        assert_eq!((refusal.tool.as_str(), refusal.caller), ("write", CallerKind::User));
+        assert_eq!((refusal.target.name(), refusal.caller), ("write", CallerKind::User));
         assert_eq!(refusal.groups, GroupSource::Unlearnt { why: "Graph is away.".into() });
     }
 }

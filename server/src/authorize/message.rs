@@ -1,17 +1,17 @@
 //! The parsed message: one JSON-RPC message of a known method, with params that fit it.
 //!
-//! A body is parsed once, strictly. The message that is judged is that one, and the text that is executed or forwarded is
-//! that same message, serialised anew: two readers cannot understand it differently. Additions to the protocol are refused
-//! until somebody has decided who may use them. Notifications want no answer, so that an unknown one is dropped.
+//! A body is parsed once, strictly. The message that is judged is the one that is executed: nobody reads the body a second
+//! time. Additions to the protocol are refused until somebody has decided who may use them. Notifications want no answer,
+//! so that an unknown one is dropped.
 
-use rmcp::model::{CallToolRequest, DiscoverRequest, InitializeRequest, ListToolsRequest, PingRequest};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::json_rpc::{ErrorValue, code};
+use super::method::{self, Method};
+use super::params::{Meta, Misfit, Params};
 use crate::strict_json;
 
-/// The members of a message. rmcp takes a message with some others for one of another kind.
+/// The members of a message.
 const MEMBERS: [&str; 4] = ["jsonrpc", "id", "method", "params"];
 
 /// One JSON-RPC message.
@@ -19,30 +19,10 @@ const MEMBERS: [&str; 4] = ["jsonrpc", "id", "method", "params"];
 pub struct Message {
     /// The request's id, a string or an integer; absent for a notification.
     pub id: Option<Value>,
-    /// The method.
+    /// The method, with its params.
     pub method: Method,
-}
-
-/// The methods that are known here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// `initialize`: the handshake of revisions before 2026-07-28.
-    Initialize,
-    /// `server/discover`: what stands in its place since.
-    Discover,
-    /// `ping`.
-    Ping,
-    /// `tools/list`.
-    ListTools,
-    /// `tools/call`.
-    CallTool {
-        /// `params.name`.
-        tool: String,
-    },
-    /// A notification of a client, by name.
-    Notification(&'static str),
-    /// A notification that is not known here, nor will be.
-    UnknownNotification,
+    /// The params that every request may have.
+    pub meta: Meta,
 }
 
 /// A body that is refused.
@@ -97,72 +77,56 @@ impl Malformed {
     }
 }
 
-impl Method {
-    /// The method's name in the protocol.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Initialize => "initialize",
-            Self::Discover => "server/discover",
-            Self::Ping => "ping",
-            Self::ListTools => "tools/list",
-            Self::CallTool { .. } => "tools/call",
-            Self::Notification(name) => name,
-            Self::UnknownNotification => "notifications/*",
-        }
-    }
-
-    /// True if the verdict or the answer depends on what is offered.
-    pub fn depends_on_offer(&self) -> bool {
-        matches!(self, Self::ListTools | Self::CallTool { .. })
-    }
-
-    /// The tool that is asked for, if any.
-    pub fn tool(&self) -> Option<&str> {
-        match self {
-            Self::CallTool { tool } => Some(tool),
-            _ => None,
-        }
-    }
-}
-
 impl Message {
-    /// The message in these bytes, and the same message serialised anew. All that was read and parsed on the way ends here:
-    /// kept while the request is answered, it would add up over all requests.
-    pub fn parse(body: &[u8]) -> Result<(Self, String), Malformed> {
+    /// The message in these bytes.
+    ///
+    /// # Errors
+    /// If they are not one message of a known method, with params that fit it.
+    pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
         let refused = |fault, text: String| Malformed { fault, id: Value::Null, text };
         let value = strict_json::from_slice(body)
             .map_err(|error| refused(Fault::Json, format!("the body is not acceptable JSON: {error}")))?;
-        if value.is_array() {
-            return Err(refused(Fault::Batch, "batches are not accepted; send one message a request".to_owned()));
-        }
+        let mut members = match value {
+            Value::Object(members) => members,
+            Value::Array(_) => {
+                let text = "batches are not accepted; send one message a request";
+                return Err(refused(Fault::Batch, text.to_owned()));
+            }
+            _ => return Err(refused(Fault::Message, NO_MESSAGE.to_owned())),
+        };
+        let id = members.remove("id");
         // A client that waits for the answer knows it by its id.
-        let known = value.get("id").filter(|id| id.is_string() || id.is_i64()).cloned().unwrap_or_default();
-        let invalid = |text: &str| Malformed { id: known.clone(), ..refused(Fault::Message, text.to_owned()) };
-        let jsonrpc = value.get("jsonrpc").and_then(Value::as_str) == Some("2.0");
-        let Some(method) = value.get("method").and_then(Value::as_str).filter(|_| jsonrpc) else {
-            return Err(invalid(
-                "the body is no JSON-RPC 2.0 request or notification; send an object with jsonrpc \"2.0\" and a method",
-            ));
+        let known = id.clone().filter(|id| id.is_string() || id.is_i64());
+        let invalid = |fault, text: String| Malformed { fault, id: known.clone().unwrap_or_default(), text };
+        let jsonrpc = members.get("jsonrpc").and_then(Value::as_str) == Some("2.0");
+        let method = members.remove("method");
+        let Some(Value::String(method)) = method.filter(|_| jsonrpc) else {
+            return Err(invalid(Fault::Message, NO_MESSAGE.to_owned()));
         };
-        if let Some(unknown) =
-            value.as_object().and_then(|message| message.keys().find(|name| !MEMBERS.contains(&&***name)))
-        {
-            return Err(invalid(&format!("a request or notification has no member {unknown:?}; leave it out")));
+        if let Some(unknown) = members.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
+            let text = format!("a request or notification has no member {unknown:?}; leave it out");
+            return Err(invalid(Fault::Message, text));
         }
-        let id = match value.get("id") {
-            None => None,
-            Some(id) if id.is_string() || id.is_i64() => Some(id.clone()),
-            Some(_) => return Err(invalid("the id of a request is a string or an integer of 64 bits")),
-        };
-        if value.get("params").is_some_and(|params| !params.is_object()) {
-            return Err(invalid("params is an object, or absent"));
+        if id.is_some() && known.is_none() {
+            return Err(invalid(Fault::Message, "the id of a request is a string or an integer of 64 bits".to_owned()));
         }
-        let method = match (&id, request_method(method, &value)) {
-            (Some(id), request) => request.map_err(|(fault, text)| Malformed { fault, id: id.clone(), text })?,
-            (None, Err((Fault::UnknownMethod { .. }, _))) => notification(method),
-            (None, _) => return Err(invalid(&format!("{method} is a request; send it with an id"))),
-        };
-        Ok((Self { id, method }, value.to_string()))
+        let mut params = Params::new(members.remove("params"))
+            .ok_or_else(|| invalid(Fault::Message, "params is an object, or absent".to_owned()))?;
+        if known.is_none() {
+            let method = method::notification(&method, params)
+                .ok_or_else(|| invalid(Fault::Message, format!("{method} is a request; send it with an id")))?;
+            return Ok(Self { id: None, method, meta: Meta::default() });
+        }
+        let misfit = |Misfit(text): Misfit| invalid(Fault::Params, text);
+        let meta = params.meta().map_err(misfit)?;
+        match method::request(&method, params, meta.revision.is_some()) {
+            None => {
+                let names_revision = meta.revision.is_some();
+                let text = format!("this server has no method {method:?}");
+                Err(invalid(Fault::UnknownMethod { names_revision }, text))
+            }
+            Some(method) => Ok(Self { method: method.map_err(misfit)?, id: known, meta }),
+        }
     }
 
     /// The id that an answer has: null for a notification.
@@ -171,49 +135,15 @@ impl Message {
     }
 }
 
-/// The method of a request whose params fit it. rmcp would take one whose params do not for an unknown method.
-fn request_method(method: &str, request: &Value) -> Result<Method, (Fault, String)> {
-    let names_revision = names_revision(request.get("params"));
-    let unknown = || (Fault::UnknownMethod { names_revision }, format!("this server has no method {method:?}"));
-    match method {
-        // Since 2026-07-28 there is no handshake.
-        "initialize" if names_revision => Err(unknown()),
-        "initialize" => read::<InitializeRequest>(request).map(|_| Method::Initialize),
-        "server/discover" => read::<DiscoverRequest>(request).map(|_| Method::Discover),
-        "ping" => read::<PingRequest>(request).map(|_| Method::Ping),
-        "tools/list" => read::<ListToolsRequest>(request).map(|_| Method::ListTools),
-        "tools/call" => {
-            read::<CallToolRequest>(request).map(|call| Method::CallTool { tool: call.params.name.into_owned() })
-        }
-        _ => Err(unknown()),
-    }
-}
-
-fn read<T: DeserializeOwned>(request: &Value) -> Result<T, (Fault, String)> {
-    T::deserialize(request).map_err(|error| (Fault::Params, format!("the params do not fit the method: {error}")))
-}
-
-fn names_revision(params: Option<&Value>) -> bool {
-    let meta = params.and_then(|params| params.get("_meta"));
-    meta.is_some_and(|meta| meta.get("io.modelcontextprotocol/protocolVersion").is_some())
-}
-
-fn notification(method: &str) -> Method {
-    const KNOWN: [&str; 4] = [
-        "notifications/initialized",
-        "notifications/cancelled",
-        "notifications/progress",
-        "notifications/roots/list_changed",
-    ];
-    let known = KNOWN.into_iter().find(|known| *known == method);
-    known.map_or(Method::UnknownNotification, Method::Notification)
-}
+const NO_MESSAGE: &str =
+    "the body is no JSON-RPC 2.0 request or notification; send an object with jsonrpc \"2.0\" and a method";
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::offer::{Input, LogLevel, Operation};
 
     fn refused(body: &str) -> (&'static str, i32) {
         let malformed = Message::parse(body.as_bytes()).unwrap_err();
@@ -221,12 +151,30 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_call_names_its_tool() {
-        let body = json!({"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {"name": "get_user_details"}});
-        let (message, anew) = Message::parse(body.to_string().as_bytes()).unwrap();
-        assert_eq!(message.method, Method::CallTool { tool: "get_user_details".to_owned() });
+    fn a_request_is_read_with_its_params() {
+        let meta = json!({
+            "progressToken": 3, "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": { "roots": {} },
+            "io.modelcontextprotocol/logLevel": "warning", "else": [1],
+        });
+        let body = json!({ "jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {
+            "name": "echo", "arguments": { "a": [1, null] }, "requestState": "s",
+            "inputResponses": { "sure": { "action": "accept" } }, "_meta": meta, "else": {},
+        } });
+        let message = Message::parse(body.to_string().as_bytes()).unwrap();
+        let arguments = serde_json::from_value(json!({ "a": [1, null] })).unwrap();
+        let responses = [("sure".to_owned(), json!({ "action": "accept" }))].into();
+        let input = Input { responses, state: Some("s".into()) };
+        let operation = Operation::Tool { name: "echo".into(), arguments };
+        assert_eq!(message.method, Method::Use { operation, input });
         assert_eq!(message.id, Some(json!("a")));
-        assert_eq!(anew, body.to_string());
+        let expected = Meta {
+            revision: Some("2026-07-28".into()),
+            capabilities: Some(serde_json::from_value(json!({ "roots": {} })).unwrap()),
+            progress_token: Some(json!(3)),
+            log_level: Some(LogLevel::Warning),
+        };
+        assert_eq!(message.meta, expected);
     }
 
     #[test]
@@ -254,13 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn the_id_of_a_request_is_any_integer_that_rmcp_reads() {
-        for id in [i64::MIN, -1, 0, i64::MAX] {
+    fn the_id_of_a_request_is_a_string_or_any_integer_of_64_bits() {
+        for id in [json!(i64::MIN), json!(-1), json!(0), json!(i64::MAX), json!(""), json!("a")] {
             let request = json!({"jsonrpc": "2.0", "id": id, "method": "ping"}).to_string();
-            let (message, anew) = Message::parse(request.as_bytes()).unwrap();
-            assert_eq!(message.id, Some(json!(id)));
-            let read: rmcp::model::ClientJsonRpcMessage = serde_json::from_str(&anew).unwrap();
-            assert!(matches!(read, rmcp::model::JsonRpcMessage::Request(_)), "{read:?}");
+            assert_eq!(Message::parse(request.as_bytes()).unwrap().id, Some(id));
         }
     }
 
@@ -281,6 +226,20 @@ mod tests {
             ("tools/call", r#"{"name":"a","_meta":1}"#),
             ("initialize", r#"{"protocolVersion":"2025-11-25"}"#),
             ("server/discover", r#"{"_meta":[]}"#),
+            ("tools/list", r#"{"cursor":1}"#),
+            ("prompts/get", "{}"),
+            ("prompts/get", r#"{"name":"a","arguments":[]}"#),
+            ("resources/read", r#"{"uri":1}"#),
+            ("resources/subscribe", "{}"),
+            ("resources/unsubscribe", "{}"),
+            ("logging/setLevel", r#"{"level":"loud"}"#),
+            ("logging/setLevel", "{}"),
+            ("tools/call", r#"{"name":"a","inputResponses":[]}"#),
+            ("tools/call", r#"{"name":"a","requestState":{}}"#),
+            ("tools/call", r#"{"name":"a","_meta":{"progressToken":{}}}"#),
+            ("completion/complete", r#"{"ref":{"type":"ref/prompt"},"argument":{"name":"a","value":"b"}}"#),
+            ("completion/complete", r#"{"ref":{"type":"ref/else","name":"a"},"argument":{"name":"a","value":"b"}}"#),
+            ("completion/complete", r#"{"ref":{"type":"ref/prompt","name":"a"},"argument":{"name":"a"}}"#),
             ("ping", r#"{"_meta":1}"#),
         ] {
             let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
@@ -293,18 +252,28 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_an_unknown_method_to_a_client_of_a_revision_without_one() {
-        let params = json!({
-            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "a", "version": "1" },
-        });
-        let request = |params: Value| json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
-        assert_eq!(
-            Message::parse(request(params.clone()).to_string().as_bytes()).unwrap().0.method,
-            Method::Initialize
-        );
-        let mut modern = params;
-        modern["_meta"] = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
-        assert_eq!(refused(&request(modern).to_string()), ("unknown_method", -32601));
+    fn methods_that_one_era_has_are_unknown_in_the_other() {
+        let revision = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28" });
+        let info = json!({ "name": "a", "version": "1" });
+        let handshake = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info });
+        for (method, mut params, is_modern) in [
+            ("initialize", handshake, false),
+            ("ping", json!({}), false),
+            ("logging/setLevel", json!({ "level": "info" }), false),
+            ("resources/subscribe", json!({ "uri": "a:b" }), false),
+            ("resources/unsubscribe", json!({ "uri": "a:b" }), false),
+            ("subscriptions/listen", json!({ "notifications": {} }), true),
+        ] {
+            let parse = |params: &Value| {
+                let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+                Message::parse(body.to_string().as_bytes()).map(|message| message.method.name())
+            };
+            let legacy = parse(&params);
+            params["_meta"] = revision.clone();
+            let (known, unknown) = if is_modern { (parse(&params), legacy) } else { (legacy, parse(&params)) };
+            assert_eq!(known.unwrap(), method);
+            assert_eq!(unknown.unwrap_err().fault, Fault::UnknownMethod { names_revision: !is_modern }, "{method}");
+        }
     }
 
     #[test]
@@ -312,12 +281,12 @@ mod tests {
         let modern = r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
         assert_eq!(refused(modern), ("unknown_method", -32601));
         assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#), ("unknown_method", -32601));
-        assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1,"method":"resources/list"}"#).0, "unknown_method");
+        assert_eq!(refused(r#"{"jsonrpc":"2.0","id":1,"method":"tasks/list"}"#).0, "unknown_method");
     }
 
     #[test]
     fn no_request_can_pass_for_a_notification() {
-        for method in ["initialize", "server/discover", "ping", "tools/list", "tools/call"] {
+        for method in crate::authorize::method::REQUESTS {
             let request = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{{"name":"a"}}}}"#);
             assert_eq!(refused(&request), ("invalid_message", -32600), "{method}");
         }
@@ -326,10 +295,11 @@ mod tests {
     #[test]
     fn a_notification_is_known_or_dropped() {
         let method = |name: &str| {
-            let body = json!({ "jsonrpc": "2.0", "method": name });
-            Message::parse(body.to_string().as_bytes()).unwrap().0.method
+            let body = json!({ "jsonrpc": "2.0", "method": name, "params": { "requestId": 7 } });
+            Message::parse(body.to_string().as_bytes()).unwrap().method
         };
         assert_eq!(method("notifications/initialized"), Method::Notification("notifications/initialized"));
+        assert_eq!(method("notifications/cancelled"), Method::Cancelled { request: Some(json!(7)) });
         for unknown in ["notifications/unknown", "notifications/", "$/cancel"] {
             assert_eq!(method(unknown), Method::UnknownNotification, "{unknown}");
         }

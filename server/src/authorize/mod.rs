@@ -6,10 +6,14 @@
 pub mod json_rpc;
 mod judge;
 mod message;
+mod method;
+mod params;
 mod permissions;
 mod refusal;
 
 pub use judge::{Verdict, judge};
-pub use message::{Fault, Malformed, Message, Method};
+pub use message::{Fault, Malformed, Message};
+pub use method::{Filter, Listed, Method};
+pub use params::Meta;
 pub use permissions::{GroupSource, Permissions, PolicyInForce};
 pub use refusal::Refusal;

@@ -99,6 +99,11 @@ impl Permissions {
         self.policy.policy.decide(&self.caller, operation)
     }
 
+    /// Returns whether an operation is allowed.
+    pub fn allow(&self, operation: Operation<'_>) -> bool {
+        self.policy.policy.allows(&self.caller, operation)
+    }
+
     /// The groups to ask the directory about before one operation is decided.
     pub(super) fn groups_to_use(&self, operation: Operation<'_>) -> Option<BTreeSet<String>> {
         let GroupSource::Directory { reachable } = self.groups else { return None };

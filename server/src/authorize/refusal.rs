@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 
 use super::GroupSource;
 use super::json_rpc::{ErrorValue, code};
-use crate::audit::{Outcome, Rule};
+use crate::audit::{Outcome, Rule, Target};
 
-/// A refused call of a tool, with every fact that its text needs.
+/// A refused use of a tool, a prompt or a resource, with every fact that its text needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The name of the tool.
-    pub tool: String,
+    /// The tool, prompt or resource.
+    pub target: Target,
     /// The decision of the policy.
     pub cause: Cause,
     /// The kind of the caller.
@@ -37,7 +37,7 @@ impl Refusal {
 
     /// The text for the caller.
     pub fn text(&self, configuration: &ServerConfiguration) -> String {
-        let tool = &self.tool;
+        let target = &self.target;
         match &self.cause {
             Cause::Denied { mapping, deny, groups_unknown, registration_unknown } => {
                 let hidden = if *groups_unknown && self.groups_hidden() { GROUPS_HIDDEN } else { "" };
@@ -50,11 +50,11 @@ impl Refusal {
             }
             Cause::ScopesMissing { scopes, .. } => {
                 let named = Vec::from_iter(scopes.iter().map(String::as_str)).join(", ");
-                format!("{tool} takes the scopes {named}: ask for a token with all of them")
+                format!("{target} takes the scopes {named}: ask for a token with all of them")
             }
             Cause::AuthenticationContextMissing { context, .. } => {
                 format!(
-                    "{tool} takes a sign-in that satisfies the authentication context {context} of Conditional Access"
+                    "{target} takes a sign-in that satisfies the authentication context {context} of Conditional Access"
                 )
             }
             Cause::NotGranted(ways) => {
@@ -78,7 +78,7 @@ impl Refusal {
     pub fn error(&self, configuration: &ServerConfiguration, request_id: &str) -> ErrorValue {
         let mut data = self.facts();
         if let Some(data) = data.as_object_mut() {
-            data.insert("tool".to_owned(), json!(self.tool));
+            data.insert(self.target.kind().to_owned(), json!(self.target.name()));
             data.insert("requestId".to_owned(), json!(request_id));
         }
         ErrorValue { code: code::FORBIDDEN, message: self.text(configuration), data: Some(data) }
@@ -98,7 +98,13 @@ impl Refusal {
 
     fn forbidden(&self, configuration: &ServerConfiguration, why: &str) -> String {
         let server = &configuration.server;
-        format!("You may not call {} on the MCP server {}/{}. {why}", self.tool, server.namespace, server.name)
+        let verb = match &self.target {
+            Target::Tool(_) => "call",
+            Target::Prompt(_) => "get",
+            Target::Resource(_) => "read",
+        };
+        let (target, namespace, name) = (&self.target, &server.namespace, &server.name);
+        format!("You may not {verb} {target} on the MCP server {namespace}/{name}. {why}")
     }
 
     /// Names the facts that could not be seen of the caller, and the next step.
@@ -227,7 +233,7 @@ mod tests {
     }
 
     fn refusal(cause: Cause, groups: GroupSource) -> Refusal {
-        Refusal { tool: "write".into(), cause, caller: CallerKind::User, groups }
+        Refusal { target: Target::Tool("write".into()), cause, caller: CallerKind::User, groups }
     }
 
     #[test]

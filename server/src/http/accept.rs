@@ -1,10 +1,10 @@
-//! The Accept header: the client has to be able to read JSON, which every answer is.
+//! The Accept header: the client has to be able to read JSON, which most answers are, and may be able to read event streams.
 //!
 //! Many clients say `*/*`, JSON alone, or nothing, and read JSON all the same: only a header that excludes it is refused.
-//! rmcp wants both JSON and event streams by name, though it sends JSON alone, so that the header is written anew for it.
+//! A client gets an event stream only if it names that type.
 
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use headers_accept::Accept;
 use mediatype::{ReadParams, names};
 
@@ -12,18 +12,45 @@ use super::answer::{self, Refusal};
 use crate::authorize::Message;
 use crate::authorize::json_rpc::{ErrorValue, code};
 
-const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
+/// The header as the specification has it, which most clients send.
+const USUAL: &str = "application/json, text/event-stream";
+
+/// The answers that a client can read, besides JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    /// True if the client reads event streams.
+    pub(super) events: bool,
+}
 
 /// Refuses requests whose answer the client could not read.
-pub(super) fn stage(message: &Message, parts: &mut Parts) -> Result<(), Refusal> {
-    if !admits_json(&parts.headers) {
+pub(super) fn stage(message: &Message, parts: &Parts) -> Result<Accepted, Refusal> {
+    let headers = &parts.headers;
+    if headers.get(header::ACCEPT).is_some_and(|value| value == USUAL) {
+        return Ok(Accepted { events: true });
+    }
+    if !admits_json(headers) {
         let text = "the Accept header excludes application/json, which every answer is; send Accept: application/json";
         let error = ErrorValue::new(code::INVALID_REQUEST, text);
         let response = answer::json_rpc_error(StatusCode::NOT_ACCEPTABLE, message.answer_id(), &error);
         return Err(Refusal::new("not_acceptable", response));
     }
-    parts.headers.insert(header::ACCEPT, BOTH);
-    Ok(())
+    Ok(Accepted { events: names_events(headers) })
+}
+
+fn names_events(headers: &HeaderMap) -> bool {
+    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| Accept::try_from(value).ok());
+    ranges.into_iter().any(|accept| {
+        let mut ranges = accept.media_types();
+        ranges.any(|range| {
+            range.ty() == names::TEXT
+                && range.subty() == names::EVENT_STREAM
+                && range.get_param(names::Q).map_or(1.0, weight) > 0.0
+        })
+    })
+}
+
+fn weight(value: mediatype::Value<'_>) -> f32 {
+    value.as_str().parse().unwrap_or(1.0)
 }
 
 /// A header that is absent or cannot be understood excludes nothing.
@@ -39,17 +66,36 @@ fn ranges_admit_json(accept: &Accept) -> bool {
         (range.ty() == names::_STAR || range.ty() == names::APPLICATION)
             && (range.subty() == names::_STAR || range.subty() == names::JSON)
     });
-    let weight = |value: mediatype::Value<'_>| value.as_str().parse::<f32>().unwrap_or(1.0);
     ranges.next().is_some_and(|range| range.get_param(names::Q).map_or(1.0, weight) > 0.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        values.iter().map(|value| (header::ACCEPT, HeaderValue::from_static(value))).collect()
+    }
+
     fn admitted(values: &[&'static str]) -> bool {
-        let values = values.iter().map(|value| (header::ACCEPT, HeaderValue::from_static(value)));
-        admits_json(&values.collect())
+        admits_json(&headers(values))
+    }
+
+    #[test]
+    fn only_a_client_that_names_event_streams_gets_one() {
+        for (values, expected) in [
+            (&["application/json, text/event-stream"][..], true),
+            (&["application/json", "Text/Event-Stream; q=0.5"], true),
+            (&["application/json, text/event-stream;q=0"], false),
+            (&["*/*"], false),
+            (&["text/*"], false),
+            (&["application/json"], false),
+            (&[], false),
+        ] {
+            assert_eq!(names_events(&headers(values)), expected, "{values:?}");
+        }
     }
 
     #[test]

@@ -1,17 +1,13 @@
 //! Refusals as HTTP: a JSON-RPC error where the request's id is known, else a small JSON document.
 
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
 
 use crate::audit::{Outcome, Trail};
 use crate::authorize::json_rpc::ErrorValue;
-
-/// More than a refusal in plain text is long; it can quote a header.
-const MAXIMUM_TEXT_BYTES: usize = 64 * 1024;
 
 /// The answer of a stage that lets a request no further.
 pub(super) struct Refusal {
@@ -53,18 +49,12 @@ pub(super) fn problem(status: StatusCode, message: &str) -> Response {
 
 /// A refusal for a reason that passes by itself: 503, to be tried again after half a minute.
 pub(super) fn try_later(message: &str) -> Response {
-    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, message);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
-    response
+    later(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
-/// The answer, as JSON where it is a refusal in plain text: rmcp refuses some headers so.
-pub(super) async fn in_json(answer: Response) -> Response {
-    let status = answer.status();
-    if !(status.is_client_error() || status.is_server_error()) || answer.headers().contains_key(CONTENT_TYPE) {
-        return answer;
-    }
-    let text = Limited::new(answer.into_body(), MAXIMUM_TEXT_BYTES).collect().await;
-    let text = text.map(|text| String::from_utf8_lossy(&text.to_bytes()).into_owned()).unwrap_or_default();
-    problem(status, &text)
+/// The same with another status.
+pub(super) fn later(status: StatusCode, message: &str) -> Response {
+    let mut response = problem(status, message);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));
+    response
 }

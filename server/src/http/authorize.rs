@@ -12,14 +12,15 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use mcp_entra_policy::Refusal as Cause;
+use serde_json::json;
 
 use super::answer::{self, Refusal};
 use super::{Gate, needs};
-use crate::audit::{Outcome, Trail};
-use crate::authorize::json_rpc;
+use crate::audit::{Outcome, Target, Trail};
+use crate::authorize::json_rpc::{self, ErrorValue, code};
 use crate::authorize::{self, Message, Permissions, Verdict, judge};
-use crate::offer::Unavailable;
-use crate::protocol::{Exchange, Granted, Needs, Target};
+use crate::offer::{Offered, Unavailable};
+use crate::protocol::{Exchange, Revision};
 use crate::token::Principal;
 
 /// Judges the message, and asks for the caller's groups if the verdict depends on them.
@@ -28,29 +29,17 @@ pub(super) async fn stage(
     trail: &Trail,
     principal: &Arc<Principal>,
     message: &Message,
+    revision: Revision,
 ) -> Result<Exchange, Refusal> {
     let offered = match message.method.depends_on_offer() {
         true => gate.offer.snapshot(principal).await.map_err(unavailable)?,
         false => Arc::default(),
     };
-    let mut permissions = gate.policy.permissions(Arc::clone(principal.caller()));
-    if gate.groups.is_some() {
-        permissions = permissions.with_directory(gate.configuration.graph.access);
-    }
-    let verdict = match judge(&permissions, message, &offered) {
-        Verdict::NeedGroups(ids) => {
-            permissions = with_groups(gate, principal, permissions, &ids).await?;
-            judge(&permissions, message, &offered)
-        }
-        verdict => verdict,
-    };
+    let (permissions, verdict) = judged(gate, principal, message, &offered).await?;
     let (outcome, granted) = match verdict {
-        Verdict::Allowed { tool, rule, graph } => {
-            (Outcome::Granted(rule), Some(Granted { target: Target::Tool(tool), access: graph }))
-        }
+        Verdict::Allowed { rule, graph } => (Outcome::Granted(rule), Some(graph)),
         Verdict::Open => (Outcome::Open, None),
-        // rmcp answers -32602, as the specification has it.
-        Verdict::UnknownTool => (Outcome::Refused("unknown_tool"), None),
+        Verdict::NotOffered => return Err(not_offered(message)),
         Verdict::NeedGroups(_) => return Err(defect()),
         Verdict::Refused(refusal) => {
             let refused = Refused { gate, trail, principal, message };
@@ -58,8 +47,41 @@ pub(super) async fn stage(
         }
     };
     trail.decided(outcome);
-    let (principal, needs) = (Arc::clone(principal), Needs::default());
-    Ok(Exchange { principal, permissions, offered, granted, needs })
+    let principal = Arc::clone(principal);
+    Ok(Exchange { principal, permissions, offered, granted, revision, asks: None })
+}
+
+/// The verdict about a message, with the permissions that it follows from: those of this moment.
+pub(super) async fn judged(
+    gate: &Gate,
+    principal: &Principal,
+    message: &Message,
+    offered: &Offered,
+) -> Result<(Permissions, Verdict), Refusal> {
+    let mut permissions = gate.policy.permissions(Arc::clone(principal.caller()));
+    if gate.groups.is_some() {
+        permissions = permissions.with_directory(gate.configuration.graph.access);
+    }
+    let verdict = match judge(&permissions, message, offered) {
+        Verdict::NeedGroups(ids) => {
+            permissions = with_groups(gate, principal, permissions, &ids).await?;
+            judge(&permissions, message, offered)
+        }
+        verdict => verdict,
+    };
+    Ok((permissions, verdict))
+}
+
+/// The answer about a thing that is not offered, as the specification has it: invalid params.
+fn not_offered(message: &Message) -> Refusal {
+    let target = message.method.target();
+    let mut error = ErrorValue::new(code::INVALID_PARAMS, "it is not offered; list what is");
+    if let Some(target) = &target {
+        error.message = format!("{} not found", target.kind());
+        error.data = target.uri().map(|uri| json!({ "uri": uri }));
+    }
+    let reason = target.as_ref().map_or("unknown_method", Target::not_offered);
+    Refusal::new(reason, answer::json_rpc_error(StatusCode::OK, message.answer_id(), &error))
 }
 
 /// The same permissions, once the directory has answered. Refuses where the client can bring about that it can answer,
@@ -134,7 +156,14 @@ impl Refused<'_> {
             return challenge;
         }
         let text = refusal.text_without_sign_in(configuration, self.principal.accepts_claims_challenge());
-        Json(json_rpc::tool_error(self.message.answer_id(), &text)).into_response()
+        let id = self.message.answer_id();
+        match refusal.target {
+            Target::Tool(_) => Json(json_rpc::tool_error(id, &text)).into_response(),
+            // Only a tool has a result for what went wrong.
+            Target::Prompt(_) | Target::Resource(_) => {
+                answer::json_rpc_error(StatusCode::FORBIDDEN, id, &ErrorValue::new(code::FORBIDDEN, text))
+            }
+        }
     }
 }
 
@@ -146,8 +175,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::authorize::{GroupSource, Method};
+    use crate::authorize::{GroupSource, Listed, Meta, Method};
     use crate::http::fixture::{self, Lines, OfferAway};
+    use crate::offer::{Input, JsonObject, Operation};
     use crate::token::Application;
 
     const SOON: Duration = Duration::from_secs(30);
@@ -167,11 +197,12 @@ mod tests {
     }
 
     fn message(method: Method) -> Message {
-        Message { id: Some(json!(7)), method }
+        Message { id: Some(json!(7)), method, meta: Meta::default() }
     }
 
     fn call() -> Message {
-        message(Method::CallTool { tool: "echo".into() })
+        let operation = Operation::Tool { name: "echo".into(), arguments: JsonObject::new() };
+        message(Method::Use { operation, input: Input::default() })
     }
 
     /// The audit line of a request whose stages do this.
@@ -191,7 +222,7 @@ mod tests {
         let line = line(async |gate, trail| {
             let mapping = MappingReference { namespace: None, name: "mapping".into() };
             let refusal = authorize::Refusal {
-                tool: "echo".into(),
+                target: Target::Tool("echo".into()),
                 cause: Cause::AuthenticationContextMissing { mapping, grant: "stepped".into(), context: "c1".into() },
                 caller: CallerKind::Application,
                 groups: GroupSource::Token,
@@ -211,15 +242,17 @@ mod tests {
     #[tokio::test]
     async fn an_offer_that_is_away_fails_what_depends_on_it_alone() {
         for method in
-            [Method::Initialize, Method::Discover, Method::Ping, Method::Notification("notifications/initialized")]
+            [Method::Discover, Method::Ping, Method::SetLogLevel, Method::Notification("notifications/initialized")]
         {
             let message = message(method);
-            let line = line(async |gate, trail| assert!(stage(gate, trail, &principal(), &message).await.is_ok()));
+            let line = line(async |gate, trail| {
+                assert!(stage(gate, trail, &principal(), &message, Revision::V2025_11_25).await.is_ok())
+            });
             assert_eq!(line.await["reason"], "authenticated", "{message:?}");
         }
-        for message in [message(Method::ListTools), call()] {
+        for message in [message(Method::List { of: Listed::Tools, cursor: None }), call()] {
             let line = line(async |gate, trail| {
-                let refusal = stage(gate, trail, &principal(), &message).await.err().unwrap();
+                let refusal = stage(gate, trail, &principal(), &message, Revision::V2025_11_25).await.err().unwrap();
                 assert_eq!(refusal.recorded(trail).status(), 503);
             });
             assert_eq!(line.await["reason"], "offer_unavailable", "{message:?}");

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use mcp_entra_policy::ServerConfiguration;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use super::Gate;
 use super::challenge::Challenge;
 use super::origin::Accepted;
 use super::rate_limit::RateLimits;
+use super::{Answers, Gate};
 use crate::audit::AuditLog;
 use crate::offer::{About, Call, Failure, Offer, Offered, Reply, Unavailable};
 use crate::policy::PolicyStore;
+use crate::protocol::Protocol;
 use crate::telemetry::Metrics;
 use crate::token::{Keys, Principal, TokenValidator};
 
@@ -83,10 +85,13 @@ pub(super) fn gate(offer: Arc<dyn Offer>, metrics: Arc<Metrics>, lines: Lines) -
         tokens: TokenValidator::new(&configuration, keys),
         policy: Arc::new(PolicyStore::new("/nowhere".into())),
         groups: None,
+        protocol: Protocol::new(Arc::clone(&offer)),
         offer,
         rate_limits: RateLimits::new(configuration.rate_limit.per_user),
         audit: Arc::new(audit.unwrap()),
         challenge: Challenge::new(&configuration),
+        draining: CancellationToken::new(),
+        answers: Answers::default(),
         configuration,
     }
 }

@@ -4,9 +4,10 @@ use std::error::Error;
 
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method as HttpMethod, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode, header};
 use axum::response::IntoResponse;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use mediatype::{MediaType, names};
 use serde_json::Value;
 
 use super::answer::{self, Refusal};
@@ -15,32 +16,36 @@ use crate::audit::Trail;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Fault, Message, Method};
 
-const PROTOCOL_VERSION: &str = "mcp-protocol-version";
-
-/// The message of a POST, and the same message as the body for the protocol.
-pub(super) async fn stage(trail: &Trail, parts: &mut Parts, body: Body) -> Result<(Message, Body), Refusal> {
+/// The message of a POST.
+pub(super) async fn stage(trail: &Trail, parts: &Parts, body: Body) -> Result<Message, Refusal> {
     if parts.method != HttpMethod::POST {
         let text = "POST a JSON-RPC message; this server has neither sessions to DELETE nor a stream to GET";
         let mut response = answer::problem(StatusCode::METHOD_NOT_ALLOWED, text);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return Err(Refusal::new("method_not_allowed", response));
     }
+    if !is_json(&parts.headers) {
+        let text = "the body must be JSON; send Content-Type: application/json";
+        let response = answer::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+        return Err(Refusal::new("content_type_not_accepted", response));
+    }
     let body = read(body).await?;
-    let (message, text) = Message::parse(&body).map_err(|malformed| {
+    let message = Message::parse(&body).map_err(|malformed| {
         let response = answer::json_rpc_error(status(malformed.fault), &malformed.id, &malformed.error());
         Refusal::new(malformed.reason(), response)
     })?;
-    trail.understood(message.method.name(), message.method.tool());
-    match message.method {
-        Method::UnknownNotification => {
-            return Err(Refusal::new("unknown_notification", StatusCode::ACCEPTED.into_response()));
-        }
-        // The body says which revision the handshake is about; rmcp refuses a header that differs.
-        Method::Initialize => _ = parts.headers.remove(PROTOCOL_VERSION),
-        _ => {}
+    trail.understood(message.method.name(), message.method.target());
+    if message.method == Method::UnknownNotification {
+        return Err(Refusal::new("unknown_notification", StatusCode::ACCEPTED.into_response()));
     }
-    parts.headers.remove(header::CONTENT_LENGTH);
-    Ok((message, Body::from(text)))
+    Ok(message)
+}
+
+/// Returns whether a body is declared to be JSON. Pages cannot send such a body to other origins unless they may.
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = value.and_then(|value| MediaType::parse(value).ok());
+    media_type.is_some_and(|found| found.essence() == MediaType::new(names::APPLICATION, names::JSON))
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {

@@ -1,24 +1,25 @@
 //! The stages of a request over HTTP. `pass` names them in their order; each takes what earlier ones have found, and lets
 //! the request go on or refuses it.
 //!
-//! 401, 403, 429 and 503 are answered here, before the protocol: a handler cannot set an HTTP status. Apart from the stages
-//! there are the documents that everybody may read ([`metadata`]), the form of refusals ([`answer`], [`challenge`]),
-//! and the [`listener`] under all of it.
+//! 401, 403, 429 and 503 are answered here, before the protocol. Apart from the stages there are the documents that everybody
+//! may read ([`metadata`]), the form of refusals ([`answer`], [`challenge`]), and the [`listener`] under all of it.
 
 mod accept;
 mod answer;
 mod authorize;
 mod bearer;
+mod calls;
 pub mod challenge;
 mod challenged;
 pub mod client_address;
 mod connections;
 pub mod cors;
+mod events;
 #[cfg(test)]
 mod fixture;
-mod hand_over;
 mod held;
 mod limits;
+mod listen;
 pub mod listener;
 mod message;
 mod metadata;
@@ -26,6 +27,7 @@ mod needs;
 pub mod origin;
 mod principal;
 pub mod rate_limit;
+mod revision;
 pub(crate) mod trace;
 
 use std::convert::Infallible;
@@ -37,6 +39,8 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use mcp_entra_policy::ServerConfiguration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 use tower_http::cors::CorsLayer;
 
@@ -44,7 +48,7 @@ use crate::audit::{AuditLog, Trail};
 use crate::groups::GroupDirectory;
 use crate::offer::Offer;
 use crate::policy::PolicyStore;
-use crate::protocol::{self, HttpService};
+use crate::protocol::Protocol;
 use crate::token::TokenValidator;
 use answer::Refusal;
 use challenge::Challenge;
@@ -69,12 +73,33 @@ pub struct Gate {
     pub groups: Option<GroupDirectory>,
     /// The source of what is offered.
     pub offer: Arc<dyn Offer>,
+    /// MCP for that offer.
+    pub protocol: Protocol,
     /// The budgets of all callers.
     pub rate_limits: RateLimits,
     /// Records every judgement.
     pub audit: Arc<AuditLog>,
     /// Tells clients the way to a token.
     pub challenge: Challenge,
+    /// Cancelled once the server is asked to stop.
+    pub draining: CancellationToken,
+    /// State of the answers that are streams.
+    pub answers: Answers,
+}
+
+/// State of the answers that outlast a request's head.
+pub struct Answers {
+    pending: needs::Pending,
+    streams: listen::Streams,
+    /// The places of calls that run although their client has gone.
+    detached: Arc<Semaphore>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        let detached = Arc::new(Semaphore::new(calls::MAXIMUM_DETACHED));
+        Self { pending: needs::Pending::new(), streams: listen::Streams::new(), detached }
+    }
 }
 
 /// The MCP endpoint behind its stages, with or without a slash at its end, and the public metadata documents beside it.
@@ -83,10 +108,9 @@ pub fn router(gate: Arc<Gate>) -> Router {
     let url = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
     let elsewhere = format!("there is nothing here; the MCP endpoint is {url}");
     let documents = metadata::router(&gate.configuration, &gate.authorization_server);
-    let service = protocol::service(Arc::clone(&gate.offer));
     let endpoint = service_fn(move |request| {
-        let (gate, service) = (Arc::clone(&gate), service.clone());
-        async move { Ok::<_, Infallible>(answer_request(&gate, &service, request).await) }
+        let gate = Arc::clone(&gate);
+        async move { Ok::<_, Infallible>(answer_request(&gate, request).await) }
     });
     let mut router = Router::new().route_service(&format!("{path}/"), endpoint.clone());
     if !path.is_empty() {
@@ -96,17 +120,14 @@ pub fn router(gate: Arc<Gate>) -> Router {
 }
 
 /// Answers a request, on the record and within the limits.
-async fn answer_request(gate: &Gate, service: &HttpService, request: Request) -> Response {
-    trace::stage(&gate.audit, request, |request, trail| {
-        limits::in_time(judge_and_answer(gate, service, request, trail))
-    })
-    .await
+async fn answer_request(gate: &Arc<Gate>, request: Request) -> Response {
+    trace::stage(&gate.audit, request, |request, trail| limits::in_time(judge_and_answer(gate, request, trail))).await
 }
 
-async fn judge_and_answer(gate: &Gate, service: &HttpService, request: Request, trail: Arc<Trail>) -> Response {
+async fn judge_and_answer(gate: &Arc<Gate>, request: Request, trail: Arc<Trail>) -> Response {
     let mut headers = HeaderMap::new();
     // In a box, so that all stages together are moved as a pointer, and compilers need not look into it.
-    let passing: Passing<'_> = Box::pin(pass(gate, service, &trail, request, &mut headers));
+    let passing: Passing<'_> = Box::pin(pass(gate, &trail, request, &mut headers));
     let mut answer = passing.await.unwrap_or_else(|refusal| refusal.recorded(&trail));
     add(answer.headers_mut(), headers);
     answer
@@ -124,13 +145,7 @@ fn add(answer: &mut HeaderMap, mut headers: HeaderMap) {
 type Passing<'a> = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send + 'a>>;
 
 /// The stages in their order. `headers` takes what the answer has besides, be it a refusal or not.
-async fn pass(
-    gate: &Gate,
-    service: &HttpService,
-    trail: &Trail,
-    request: Request,
-    headers: &mut HeaderMap,
-) -> Result<Response, Refusal> {
+async fn pass(gate: &Arc<Gate>, trail: &Trail, request: Request, headers: &mut HeaderMap) -> Result<Response, Refusal> {
     let (mut parts, body) = request.into_parts();
     let address = client_address::stage(gate, trail, &parts);
     origin::stage(gate, &parts.headers)?;
@@ -139,11 +154,12 @@ async fn pass(
     rate_limit::by_address(gate, address, &token).await?;
     let principal = principal::stage(gate, trail, address, token).await?;
     rate_limit::by_principal(gate, &principal)?;
-    let (message, body) = message::stage(trail, &mut parts, body).await?;
-    accept::stage(&message, &mut parts)?;
-    let exchange = authorize::stage(gate, trail, &principal, &message).await?;
-    let answer = hand_over::stage(service, Request::from_parts(parts, body), &exchange).await;
-    Ok(needs::stage(gate, trail, &exchange, answer).await)
+    let message = message::stage(trail, &parts, body).await?;
+    let accepted = accept::stage(&message, &parts)?;
+    let revision = revision::stage(&message, &parts)?;
+    let exchange = authorize::stage(gate, trail, &principal, &message, revision).await?;
+    revision::parameters(&message, &parts, &exchange)?;
+    calls::stage(gate, trail, accepted, message, exchange).await
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@
 //! Where the client cannot meet a challenge, or was asked the same already, the tool's own answer stands, which says in words
 //! what to do.
 
+use std::time::Duration;
+
 use axum::response::Response;
+use moka::future::Cache;
 
 use super::{Gate, answer};
 use crate::audit::Trail;
 use crate::entra::SignIn;
 use crate::protocol::{Exchange, Need};
-use crate::token::Principal;
+use crate::token::{Principal, TokenDigest};
 
 const DESCRIPTION: &str =
     "Microsoft Entra ID takes another sign-in of the user before this server may reach Microsoft Graph for them";
@@ -18,20 +21,44 @@ const DESCRIPTION: &str =
 /// The reason in the audit log where the store with the user's session does not answer.
 pub(super) const STORE_AWAY: &str = "session_store_unavailable";
 
-/// Answers by a challenge where only the user's next sign-in helps, and by 503 where the same call may work soon.
-pub(super) async fn stage(gate: &Gate, trail: &Trail, exchange: &Exchange, answer: Response) -> Response {
-    let better = match exchange.needs.told() {
-        None => None,
-        Some(Need::SignIn(sign_in)) => challenge(gate, &exchange.principal, sign_in).await,
-        Some(Need::Patience(text)) => Some((answer::try_later(text), STORE_AWAY)),
-    };
-    match better {
-        Some((better, reason)) => {
-            trail.challenged(reason);
-            better
-        }
-        None => answer,
+/// Time for which a sign-in is remembered that could not be asked for. After that, the call that needs it finds out anew.
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+const REMEMBERED: u64 = 10_000;
+
+/// Sign-ins that could not be asked for, since the answer was a stream already: the next call of the token is.
+pub(super) struct Pending(Cache<TokenDigest, SignIn>);
+
+impl Pending {
+    pub(super) fn new() -> Self {
+        Self(Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build())
     }
+}
+
+/// Answers by a challenge where only the user's next sign-in helps, and by 503 where the same call may work soon.
+pub(super) async fn stage(gate: &Gate, trail: &Trail, exchange: &Exchange, need: Option<&Need>) -> Option<Response> {
+    let (better, reason) = match need? {
+        Need::SignIn(sign_in) => challenge(gate, &exchange.principal, sign_in).await?,
+        Need::Patience(text) => (answer::try_later(text), STORE_AWAY),
+    };
+    trail.challenged(reason);
+    Some(better)
+}
+
+/// Remembers what a call needs that is answered by a stream.
+pub(super) async fn remember(gate: &Gate, exchange: &Exchange, need: Option<Need>) {
+    if let (Some(Need::SignIn(sign_in)), Principal::User(user)) = (need, &*exchange.principal) {
+        gate.answers.pending.0.insert(user.assertion.digest(), sign_in).await;
+    }
+}
+
+/// The challenge that an earlier call of this token could not be answered by.
+pub(super) async fn pending(gate: &Gate, trail: &Trail, exchange: &Exchange) -> Option<Response> {
+    let Principal::User(user) = &*exchange.principal else { return None };
+    if gate.answers.pending.0.entry_count() == 0 {
+        return None;
+    }
+    let sign_in = gate.answers.pending.0.remove(&user.assertion.digest()).await?;
+    stage(gate, trail, exchange, Some(&Need::SignIn(sign_in))).await
 }
 
 /// The challenge to this sign-in and its reason, if the client can meet it and was not asked the same already.

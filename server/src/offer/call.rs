@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mcp_entra_policy::GraphAccess;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
 
+use super::notices::Notices;
 use crate::entra::SignIn;
 use crate::token::Principal;
 
@@ -31,28 +31,16 @@ pub struct Call {
 /// The ways to reach a client while its call runs. Without any, the answer is all that it gets.
 #[derive(Clone, Debug, Default)]
 pub struct Client {
-    /// True if the client can ask its person to open an address (`elicitation/create` of the mode `url`).
-    pub opens_addresses: bool,
-    /// Progress of the call.
-    pub progress: Progress,
+    /// Capabilities that the client declares, as MCP defines them (`elicitation`, `sampling`, `roots` …).
+    pub capabilities: JsonObject,
+    /// Progress and log messages of the call.
+    pub notices: Notices,
 }
 
-/// Progress of a call. It is told to clients that asked for it; to others it is nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Progress(Option<mpsc::Sender<&'static str>>);
-
-impl Progress {
-    /// Progress that somebody hears of.
-    pub fn heard() -> (Self, mpsc::Receiver<&'static str>) {
-        let (messages, heard) = mpsc::channel(4);
-        (Self(Some(messages)), heard)
-    }
-
-    /// Says what the call is at. Nobody waits for that.
-    pub fn tell(&self, message: &'static str) {
-        if let Some(messages) = &self.0 {
-            _ = messages.try_send(message);
-        }
+impl Client {
+    /// True if the client can ask its person to open an address (`elicitation/create` of the mode `url`).
+    pub fn opens_addresses(&self) -> bool {
+        self.capabilities.get("elicitation").is_some_and(|elicitation| elicitation.get("url").is_some())
     }
 }
 
@@ -78,6 +66,45 @@ pub enum Operation {
         /// URI of the resource.
         uri: String,
     },
+}
+
+impl Operation {
+    /// The name of the tool or prompt, or the URI of the resource.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Tool { name, .. } | Self::Prompt { name, .. } => name,
+            Self::Resource { uri } => uri,
+        }
+    }
+}
+
+/// A question for values that an argument may have (`completion/complete`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completing {
+    /// The prompt or the template whose argument it is.
+    pub of: Completed,
+    /// Name of the argument.
+    pub argument: String,
+    /// The beginning of its value.
+    pub begin: String,
+    /// Values of other arguments, as far as the client knows them.
+    pub known: BTreeMap<String, String>,
+}
+
+/// The thing whose arguments are completed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Completed {
+    /// The prompt of this name.
+    Prompt(String),
+    /// The template of resources with this URI template.
+    Template(String),
+}
+
+/// Values that an argument may have, the likeliest first. Clients are told of the first hundred.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completion {
+    /// The values.
+    pub values: Vec<String>,
 }
 
 /// Input of the client, besides arguments.
@@ -120,6 +147,8 @@ pub struct Failure {
     pub code: i32,
     /// The text, for a person.
     pub message: String,
+    /// Facts for programs.
+    pub data: Option<Value>,
 }
 
 impl Reply {
@@ -141,14 +170,20 @@ pub fn tool_error(text: &str) -> JsonObject {
 }
 
 impl Failure {
+    /// A failure by parameters that do not fit.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        const INVALID_PARAMS: i32 = -32602;
+        Self { code: INVALID_PARAMS, message: message.into(), data: None }
+    }
+
     /// The failure of a call that names nothing that is offered.
     pub fn not_found(operation: &Operation) -> Self {
-        const INVALID_PARAMS: i32 = -32602;
-        let message = match operation {
-            Operation::Tool { .. } => "tool not found",
-            Operation::Prompt { .. } => "prompt not found",
-            Operation::Resource { .. } => "resource not found",
-        };
-        Self { code: INVALID_PARAMS, message: message.to_owned() }
+        match operation {
+            Operation::Tool { .. } => Self::invalid("tool not found"),
+            Operation::Prompt { .. } => Self::invalid("prompt not found"),
+            Operation::Resource { uri } => {
+                Self { data: Some(json!({ "uri": uri })), ..Self::invalid("resource not found") }
+            }
+        }
     }
 }

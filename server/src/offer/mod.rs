@@ -3,15 +3,23 @@
 //! [`graph`] has the built-in tools. [`protocol`](crate::protocol) speaks MCP for any offer.
 
 mod call;
+mod changes;
 pub mod graph;
+mod notices;
 mod offered;
+mod uri_template;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use call::{Call, Client, Failure, Input, InputRequired, JsonObject, Operation, Progress, Reply, tool_error};
-pub use offered::{Offered, OfferedPrompt, OfferedResource, OfferedTool, PromptArgument};
+pub use call::{
+    Call, Client, Completed, Completing, Completion, Failure, Input, InputRequired, JsonObject, Operation, Reply,
+    tool_error,
+};
+pub use changes::{Change, Changes};
+pub use notices::{LogLevel, LogMessage, Notice, Notices, Progress, Wanted};
+pub use offered::{Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool, PromptArgument};
 
 use crate::token::Principal;
 
@@ -36,6 +44,19 @@ pub trait Offer: Send + Sync {
     /// nothing reads on for a client that has gone. A write that has been sent must run to its end: spawn it on a tracker
     /// that the server's stop waits for, as the client of Graph does, and await its handle here.
     async fn call(&self, call: Call) -> Reply;
+
+    /// Returns values that an argument may have. The caller may use the prompt or template that it is of.
+    ///
+    /// # Errors
+    /// If the prompt or template has no such argument.
+    async fn complete(&self, _: Completing, _: &Principal) -> Result<Completion, Failure> {
+        Ok(Completion::default())
+    }
+
+    /// The news about what is offered. An offer that never changes has none.
+    fn changes(&self) -> Changes {
+        Changes::default()
+    }
 }
 
 /// Description of an offer.
@@ -45,10 +66,16 @@ pub struct About {
     pub title: String,
     /// Words about the use of the offer, for models.
     pub instructions: String,
-    /// True if there may be prompts. Over HTTP, clients cannot list or get them yet: their methods are unknown there.
+    /// True if there may be prompts.
     pub prompts: bool,
-    /// True if there may be resources. Over HTTP, clients cannot list or read them yet, either.
+    /// True if there may be resources.
     pub resources: bool,
+    /// True if clients may ask for values of arguments.
+    pub completions: bool,
+    /// True if calls may write to the client's log.
+    pub logs: bool,
+    /// True if [`Offer::changes`] tells of resources that change.
+    pub updates_resources: bool,
 }
 
 /// A reason for which the offer is not known now, in words with the next step.

@@ -1,20 +1,25 @@
 //! A snapshot of what is offered: decisions, lists and checks of one request read this and nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mcp_entra_policy::Operation;
 
-use super::{JsonObject, call};
+use super::{JsonObject, call, uri_template};
 
 /// The tools, prompts and resources that are offered to a caller at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Offered {
-    /// The tools, by name.
+    /// Tells snapshots of one process apart, and stands for them in the keys of caches.
+    id: u64,
+    /// The tools, in the order of lists.
     pub tools: Vec<OfferedTool>,
-    /// The prompts, by name.
+    /// The prompts, in the order of lists.
     pub prompts: Vec<OfferedPrompt>,
-    /// The resources, by URI.
+    /// The resources, in the order of lists.
     pub resources: Vec<OfferedResource>,
+    /// The templates of further resources, in the order of lists.
+    pub templates: Vec<OfferedTemplate>,
 }
 
 /// A tool that is offered.
@@ -39,6 +44,8 @@ pub struct OfferedTool {
 pub struct OfferedPrompt {
     /// Name as clients get it and mappings grant it.
     pub name: String,
+    /// Title, for people.
+    pub title: String,
     /// Description, for people.
     pub description: String,
     /// The arguments that it takes.
@@ -50,6 +57,8 @@ pub struct OfferedPrompt {
 pub struct PromptArgument {
     /// Name of the argument.
     pub name: String,
+    /// Description, for people.
+    pub description: String,
     /// True if it must be given.
     pub required: bool,
 }
@@ -59,8 +68,30 @@ pub struct PromptArgument {
 pub struct OfferedResource {
     /// URI as clients read it and mappings grant it.
     pub uri: String,
-    /// Name, for people.
+    /// Name, for programs.
     pub name: String,
+    /// Title, for people.
+    pub title: String,
+    /// Description, for models.
+    pub description: String,
+    /// MIME type of its content, if it is known.
+    pub mime_type: Option<String>,
+}
+
+/// A template of resources that are offered, but stand in no list.
+#[derive(Clone, Debug, Default)]
+pub struct OfferedTemplate {
+    /// URI template (RFC 6570 level 1). Mappings grant the resources by their URIs, and the template's place in a list by
+    /// its own text.
+    pub uri_template: String,
+    /// Name, for programs.
+    pub name: String,
+    /// Title, for people.
+    pub title: String,
+    /// Description, for models.
+    pub description: String,
+    /// MIME type of their content, if it is known.
+    pub mime_type: Option<String>,
 }
 
 impl OfferedTool {
@@ -84,18 +115,59 @@ impl OfferedResource {
     }
 }
 
+impl OfferedTemplate {
+    /// The place of this template in a list, as policies decide about it.
+    pub fn operation(&self) -> Operation<'_> {
+        Operation::Resource(&self.uri_template)
+    }
+}
+
+/// The number of the next snapshot. Zero is the empty one's.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 impl Offered {
+    /// A snapshot of these.
+    pub fn new(
+        tools: Vec<OfferedTool>,
+        prompts: Vec<OfferedPrompt>,
+        resources: Vec<OfferedResource>,
+        templates: Vec<OfferedTemplate>,
+    ) -> Self {
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), tools, prompts, resources, templates }
+    }
+
+    /// Number of this snapshot, unlike that of any other in this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The tool of that name, if it is offered.
     pub fn tool(&self, name: &str) -> Option<&OfferedTool> {
         self.tools.iter().find(|tool| tool.name == name)
     }
 
-    /// Returns whether this is the use of something that is offered.
-    pub fn has(&self, operation: &call::Operation) -> bool {
+    /// The prompt of that name, if it is offered.
+    pub fn prompt(&self, name: &str) -> Option<&OfferedPrompt> {
+        self.prompts.iter().find(|prompt| prompt.name == name)
+    }
+
+    /// The template of that text, if it is offered.
+    pub fn template(&self, uri_template: &str) -> Option<&OfferedTemplate> {
+        self.templates.iter().find(|template| template.uri_template == uri_template)
+    }
+
+    /// Returns whether this URI is that of a resource in the list, or one of a template.
+    pub fn has_resource(&self, uri: &str) -> bool {
+        self.resources.iter().any(|resource| resource.uri == uri)
+            || self.templates.iter().any(|template| uri_template::matches(&template.uri_template, uri))
+    }
+
+    /// The use that this operation makes of what is offered, as policies decide about it. None if it names nothing here.
+    pub fn use_of<'a>(&'a self, operation: &'a call::Operation) -> Option<Operation<'a>> {
         match operation {
-            call::Operation::Tool { name, .. } => self.tool(name).is_some(),
-            call::Operation::Prompt { name, .. } => self.prompts.iter().any(|prompt| prompt.name == *name),
-            call::Operation::Resource { uri } => self.resources.iter().any(|resource| resource.uri == *uri),
+            call::Operation::Tool { name, .. } => self.tool(name).map(OfferedTool::operation),
+            call::Operation::Prompt { name, .. } => self.prompt(name).map(OfferedPrompt::operation),
+            call::Operation::Resource { uri } => self.has_resource(uri).then_some(Operation::Resource(uri)),
         }
     }
 }

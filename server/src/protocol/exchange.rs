@@ -1,15 +1,18 @@
-//! The facts about a request that the way in tells the protocol, and the need that the protocol tells back.
+//! The facts about a request that the way in tells the protocol.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use mcp_entra_policy::GraphAccess;
+use serde_json::Value;
 
+use super::Revision;
 use crate::authorize::Permissions;
-use crate::entra::SignIn;
-use crate::offer::{Offered, Operation};
+use crate::offer::Offered;
 use crate::token::Principal;
 
-/// A request that has been let in. It travels with the message; nothing else does.
+/// A request that has been let in. It travels with the message that was judged; nothing else does.
 #[derive(Clone)]
 pub struct Exchange {
     /// The caller.
@@ -18,65 +21,13 @@ pub struct Exchange {
     pub permissions: Permissions,
     /// The snapshot of the offer that the request was decided by. Empty for a request that depends on none.
     pub offered: Arc<Offered>,
-    /// The call that a grant allows. Absent for any other request.
-    pub granted: Option<Granted>,
-    /// The slot for what the answer takes.
-    pub needs: Needs,
+    /// The access to Microsoft Graph that the grant gives. Absent where no grant was looked for: then nothing is called.
+    pub granted: Option<GraphAccess>,
+    /// The revision that the request speaks.
+    pub revision: Revision,
+    /// Asks the client for input while a call runs. Absent over HTTP.
+    pub asks: Option<Asks>,
 }
 
-/// A call that a grant allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Granted {
-    /// The target that was decided about. A call of any other is not granted.
-    pub target: Target,
-    /// The access to Microsoft Graph that the grant gives.
-    pub access: GraphAccess,
-}
-
-/// The target of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The tool of this name.
-    Tool(String),
-    /// The prompt of this name.
-    Prompt(String),
-    /// The resource of this URI.
-    Resource(String),
-}
-
-impl Target {
-    /// True if this operation uses the target.
-    pub(super) fn is_of(&self, operation: &Operation) -> bool {
-        match (self, operation) {
-            (Self::Tool(target), Operation::Tool { name, .. })
-            | (Self::Prompt(target), Operation::Prompt { name, .. }) => target == name,
-            (Self::Resource(target), Operation::Resource { uri }) => target == uri,
-            (Self::Tool(_) | Self::Prompt(_) | Self::Resource(_), _) => false,
-        }
-    }
-}
-
-/// The condition under which a call could be answered. The transport may know a better way to ask for it than the answer.
-#[derive(Clone, Debug)]
-pub enum Need {
-    /// The user signs in again.
-    SignIn(SignIn),
-    /// The same call comes again later, for the reason that the text says.
-    Patience(String),
-}
-
-/// A slot through which the protocol says what a call needs.
-#[derive(Clone, Debug, Default)]
-pub struct Needs(Arc<OnceLock<Need>>);
-
-impl Needs {
-    /// Says that this is needed. A second need changes nothing.
-    pub(super) fn tell(&self, need: Need) {
-        _ = self.0.set(need);
-    }
-
-    /// The need, if there is one.
-    pub fn told(&self) -> Option<&Need> {
-        self.0.get()
-    }
-}
+/// Asks a client: requests by name as MCP defines them, and its results by the same names, null where there is none.
+pub type Asks = Arc<dyn Fn(BTreeMap<String, Value>) -> BoxFuture<'static, BTreeMap<String, Value>> + Send + Sync>;

@@ -1,189 +1,199 @@
 //! MCP with one client over lines of JSON: messages that are judged already come in, and the answers go out as text.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use rmcp::RoleServer;
-use rmcp::model::{ClientJsonRpcMessage, GetExtensions, ServerJsonRpcMessage};
-use rmcp::service::ServerInitializeError;
-use rmcp::transport::Transport;
-use serde_json::Value;
-use tokio::sync::{Notify, mpsc};
+use axum::body::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::{Exchange, rmcp_adapter};
+use super::running::{Running, Step};
+use super::unanswered::Unanswered;
+use super::{Answer, Exchange, Protocol};
 use crate::audit::Recording;
+use crate::authorize::json_rpc::{ErrorValue, code};
+use crate::authorize::{Message, Method};
 use crate::offer::Offer;
+
+/// Time that a client has to answer a request of ours: its person may have to look at it.
+const INPUT_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A message that is let in.
 pub enum LetIn {
     /// A request or a notification.
     Judged {
-        /// The text of the message as it was judged.
-        text: String,
+        /// The message as it was judged.
+        message: Box<Message>,
         /// Everything that the protocol is to know of it.
         exchange: Box<Exchange>,
         /// Its recording, which is held while it runs.
-        recording: Arc<Recording>,
+        recording: Recording,
     },
-    /// The text of an answer to a request of ours.
-    Answer(String),
+    /// An answer to a request of ours.
+    Answer {
+        /// The id of the request.
+        id: Value,
+        /// The result; null for an error.
+        result: Value,
+    },
 }
 
-/// Requests that are answered at a time.
-const MAXIMUM_UNANSWERED: usize = 256;
-
-/// A reason for which a request is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotTaken {
-    /// Its answer could not be told from another one's.
-    #[error("a request of this id is not answered yet; give each request an id of its own")]
-    SameId,
-    /// There are too many.
-    #[error("{MAXIMUM_UNANSWERED} requests are not answered yet; send this one again when some are")]
-    TooMany,
+/// The messages to one client, as JSON texts in their order, and the requests of it that wait for one.
+#[derive(Clone)]
+pub struct Outgoing {
+    /// The messages.
+    pub lines: mpsc::Sender<String>,
+    /// The requests.
+    pub unanswered: Arc<Unanswered>,
 }
 
-/// Requests that are not answered yet, by id as JSON.
-#[derive(Default)]
-pub struct Unanswered {
-    ids: Mutex<HashMap<String, Waiting>>,
-    changed: Notify,
-}
-
-/// The reason for which an answer takes time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// It depends on nobody else.
-    ForNobody,
-    /// It depends on others, and on the person.
-    ForOthers,
-}
-
-impl Unanswered {
-    /// Notes a request.
-    ///
-    /// # Errors
-    /// If one of this id is not answered yet, or too many are not.
-    pub fn begin(&self, id: &Value, waiting: Waiting) -> Result<(), NotTaken> {
-        let mut ids = self.lock();
-        let is_full = ids.len() >= MAXIMUM_UNANSWERED;
-        match ids.entry(id.to_string()) {
-            Entry::Occupied(_) => Err(NotTaken::SameId),
-            Entry::Vacant(_) if is_full => Err(NotTaken::TooMany),
-            Entry::Vacant(entry) => {
-                entry.insert(waiting);
-                Ok(())
-            }
-        }
-    }
-
-    /// Notes that a request is answered, or will not be.
-    pub fn end(&self, id: &Value) {
-        self.lock().remove(&id.to_string());
-        self.changed.notify_waiters();
-    }
-
-    /// Waits until everything is answered that depends on nobody else.
-    pub async fn settled(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if !self.lock().values().any(|waiting| *waiting == Waiting::ForNobody) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The client is no longer there.
-#[derive(Debug, thiserror::Error)]
-#[error("the client takes no more messages")]
-struct Gone;
-
-/// Speaks MCP with one client, until no more messages come or `stop` is cancelled. The messages to the client go out as
-/// JSON texts, in their order.
-///
-/// # Errors
-/// In words, if the client's first messages are not those of MCP.
+/// Speaks MCP with one client, until no more messages come or `stop` is cancelled.
 pub async fn serve_lines(
     offer: Arc<dyn Offer>,
-    messages: mpsc::Receiver<LetIn>,
-    (out, unanswered): (mpsc::Sender<String>, Arc<Unanswered>),
+    mut messages: mpsc::Receiver<LetIn>,
+    outgoing: Outgoing,
     stop: CancellationToken,
-) -> Result<(), String> {
-    let lines = Lines { messages, out: out.clone(), unanswered };
-    match rmcp_adapter::serve_session(offer, lines, stop).await {
-        Ok(()) | Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => Ok(()),
-        // It has gone.
-        Err(_) if out.is_closed() => Ok(()),
-        Err(_) => Err("the client did not begin with initialize or server/discover; it must speak MCP".to_owned()),
+) {
+    let asking = Asking { lines: outgoing.lines.clone(), waiting: Arc::default(), next: Arc::default() };
+    let session = Session { protocol: Protocol::without_news(offer), outgoing, asking, running: Arc::default() };
+    let tasks = TaskTracker::new();
+    let ended = CancellationToken::new();
+    let _end = ended.clone().drop_guard();
+    while let Some(Some(let_in)) = stop.run_until_cancelled(messages.recv()).await {
+        match let_in {
+            LetIn::Judged { message, exchange, recording } => {
+                let Some(running) = session.begin(*message, *exchange).await else { continue };
+                tasks.spawn(ended.clone().run_until_cancelled_owned(async move {
+                    running.await;
+                    drop(recording);
+                }));
+            }
+            LetIn::Answer { id, result } => session.asking.answered(&id, result),
+        }
     }
 }
 
-struct Lines {
-    messages: mpsc::Receiver<LetIn>,
-    out: mpsc::Sender<String>,
-    unanswered: Arc<Unanswered>,
+/// One client.
+struct Session {
+    protocol: Protocol,
+    outgoing: Outgoing,
+    asking: Asking,
+    /// The calls that run, by the id of their request as JSON.
+    running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
 
-impl Transport<RoleServer> for Lines {
-    type Error = Gone;
+impl Session {
+    /// Answers a message, or returns the call that will.
+    async fn begin(&self, message: Message, mut exchange: Exchange) -> Option<BoxFuture<'static, ()>> {
+        if let Method::Cancelled { request: Some(request) } = &message.method {
+            self.cancel(request);
+        }
+        let id = message.answer_id().clone();
+        let asking = self.asking.clone();
+        exchange.asks = Some(Arc::new(move |requests| asking.clone().ask(requests).boxed()));
+        match self.protocol.answer(message, &exchange) {
+            Answer::Now(text) => self.outgoing.answer(&id, text).await,
+            Answer::Failed(error) => self.outgoing.fail(&id, &error).await,
+            Answer::Listening(_) => {
+                let error = ErrorValue::new(code::METHOD_NOT_FOUND, "there is no news over this transport");
+                self.outgoing.fail(&id, &error).await;
+            }
+            Answer::Later(call) => return Some(self.run(id, call).boxed()),
+            Answer::Nothing => {}
+        }
+        None
+    }
 
-    fn send(&mut self, message: ServerJsonRpcMessage) -> impl Future<Output = Result<(), Gone>> + Send + 'static {
-        let (out, unanswered) = (self.out.clone(), Arc::clone(&self.unanswered));
-        let answered = match &message {
-            ServerJsonRpcMessage::Response(response) => serde_json::to_value(&response.id).ok(),
-            ServerJsonRpcMessage::Error(error) => serde_json::to_value(&error.id).ok(),
-            _ => None,
-        };
-        let text = serde_json::to_string(&message);
+    /// A call to its end, or until the client cancels it: then nobody waits for an answer.
+    fn run(&self, id: Value, mut call: Running) -> impl Future<Output = ()> + Send + 'static {
+        let cancelled = CancellationToken::new();
+        let (running, outgoing) = (Arc::clone(&self.running), self.outgoing.clone());
+        lock(&running).insert(id.to_string(), cancelled.clone());
         async move {
-            let Ok(text) = text else {
-                tracing::error!("a message is not as MCP defines it");
-                return Ok(());
+            let telling = async {
+                loop {
+                    match call.next().await {
+                        Step::Notice(text) => outgoing.send(text).await,
+                        Step::Finished(finished) => return outgoing.answer(&id, finished.message).await,
+                    }
+                }
             };
-            let sent = out.send(text).await.map_err(|_| Gone);
-            if let Some(id) = answered {
-                unanswered.end(&id);
+            if cancelled.run_until_cancelled(telling).await.is_none() {
+                outgoing.unanswered.end(&id);
             }
-            sent
+            lock(&running).remove(&id.to_string());
         }
     }
 
-    async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
-        loop {
-            // A text that rmcp does not understand, or for something else, is an answer to nothing of ours.
-            let read = |text: &str| serde_json::from_str::<ClientJsonRpcMessage>(text).ok();
-            match self.messages.recv().await? {
-                LetIn::Judged { text, exchange, recording } => {
-                    let Some(mut message) = read(&text) else { continue };
-                    if let ClientJsonRpcMessage::Request(request) = &mut message {
-                        let extensions = request.request.extensions_mut();
-                        extensions.insert(*exchange);
-                        extensions.insert(recording);
-                    }
-                    return Some(message);
-                }
-                LetIn::Answer(text) => {
-                    let answer = read(&text).filter(|message| {
-                        matches!(message, ClientJsonRpcMessage::Response(_) | ClientJsonRpcMessage::Error(_))
-                    });
-                    if answer.is_some() {
-                        return answer;
-                    }
-                }
-            }
+    fn cancel(&self, request: &Value) {
+        if let Some(call) = lock(&self.running).get(&request.to_string()) {
+            call.cancel();
         }
     }
+}
 
-    async fn close(&mut self) -> Result<(), Gone> {
-        self.messages.close();
-        Ok(())
+impl Outgoing {
+    /// Sends the answer to a request. A client that takes nothing more has gone.
+    async fn answer(&self, id: &Value, text: Bytes) {
+        self.send(text).await;
+        self.unanswered.end(id);
     }
+
+    /// Sends an error as the answer to a request.
+    pub async fn fail(&self, id: &Value, error: &ErrorValue) {
+        self.answer(id, Bytes::from(error.answer(id).to_string())).await;
+    }
+
+    async fn send(&self, text: Bytes) {
+        if let Ok(text) = String::from_utf8(text.into()) {
+            _ = self.lines.send(text).await;
+        }
+    }
+}
+
+/// Requests to the client, which it answers while a call runs.
+#[derive(Clone)]
+struct Asking {
+    lines: mpsc::Sender<String>,
+    /// The places of answers to come, by the id of our request.
+    waiting: Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>,
+    next: Arc<AtomicU64>,
+}
+
+impl Asking {
+    /// The answers of the client to these requests, in their order. A request that is not answered in time has none.
+    async fn ask(self, requests: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        let mut answers = BTreeMap::new();
+        for (name, request) in requests {
+            let id = self.next.fetch_add(1, Ordering::Relaxed);
+            let (place, answer) = oneshot::channel();
+            lock(&self.waiting).insert(id, place);
+            let mut message = json!({ "jsonrpc": "2.0", "id": id });
+            if let (Value::Object(message), Value::Object(request)) = (&mut message, request) {
+                message.extend(request);
+            }
+            _ = self.lines.send(message.to_string()).await;
+            let answer = tokio::time::timeout(INPUT_PATIENCE, answer).await;
+            lock(&self.waiting).remove(&id);
+            answers.insert(name, answer.ok().and_then(Result::ok).unwrap_or_default());
+        }
+        answers
+    }
+
+    fn answered(&self, id: &Value, result: Value) {
+        let place = id.as_u64().and_then(|id| lock(&self.waiting).remove(&id));
+        if let Some(place) = place {
+            _ = place.send(result);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

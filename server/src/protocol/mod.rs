@@ -1,13 +1,109 @@
-//! MCP itself, for any offer: revisions, envelope, result types, cache hints and ids.
+//! MCP itself, for any offer: revisions, headers, envelope, lists, calls, news.
 //!
-//! The way in (HTTP, or the lines of a child process) authenticates a request, decides about it, and hands it over with an [`Exchange`]. Here it becomes a
-//! [`Call`](crate::offer::Call), and the reply becomes a message again. `rmcp_adapter` is the one place that runs rmcp, over HTTP or over `lines`. Besides
-//! it, [`authorize::Message`](crate::authorize::Message) reads the params of a request by the types of rmcp.
+//! The way in (HTTP, or the lines of a child process) authenticates a request, decides about it, and hands it over with an
+//! [`Exchange`]. [`Protocol::answer`] answers at once what it can. A call becomes a [`Running`], which may tell the client how
+//! far it is before it is [`Finished`]; a client that listens becomes a [`Listening`].
 
+mod calls;
+mod description;
+mod envelope;
 mod exchange;
+mod headers;
 mod lines;
-mod rmcp_adapter;
+mod listening;
+mod lists;
+mod revision;
+mod running;
+mod unanswered;
 
-pub use exchange::{Exchange, Granted, Need, Needs, Target};
-pub use lines::{LetIn, NotTaken, Unanswered, Waiting, serve_lines};
-pub use rmcp_adapter::{HttpService, service};
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use serde_json::Value;
+
+pub use calls::{Finished, Need};
+pub use exchange::{Asks, Exchange};
+pub use headers::{parameters, revision};
+pub use lines::{LetIn, Outgoing, serve_lines};
+pub use listening::Listening;
+pub use revision::Revision;
+pub use running::{Running, Step};
+pub use unanswered::{NotTaken, Unanswered, Waiting};
+
+use crate::authorize::json_rpc::{ErrorValue, code};
+use crate::authorize::{Message, Method};
+use crate::offer::Offer;
+use description::Description;
+use lists::Lists;
+
+/// MCP for one offer.
+pub struct Protocol {
+    offer: Arc<dyn Offer>,
+    description: Description,
+    server_info: Arc<Value>,
+    lists: Lists,
+}
+
+/// The answer to a message.
+pub enum Answer {
+    /// This message, as JSON text.
+    Now(Bytes),
+    /// The end of a call that has to be waited for.
+    Later(Running),
+    /// News for as long as the client listens.
+    Listening(Box<Listening>),
+    /// An error.
+    Failed(ErrorValue),
+    /// Nothing: it was a notification.
+    Nothing,
+}
+
+impl Protocol {
+    /// The protocol for this offer.
+    pub fn new(offer: Arc<dyn Offer>) -> Self {
+        let description = Description::new(offer.about(), true);
+        Self::with(offer, description)
+    }
+
+    /// The same, over a transport where nobody listens for news.
+    pub fn without_news(offer: Arc<dyn Offer>) -> Self {
+        let description = Description::new(offer.about(), false);
+        Self::with(offer, description)
+    }
+
+    fn with(offer: Arc<dyn Offer>, description: Description) -> Self {
+        let server_info = description.server_info().clone();
+        Self { offer, lists: Lists::new(server_info.clone()), server_info: Arc::new(server_info), description }
+    }
+
+    /// The answer to a message that has been let in.
+    pub fn answer(&self, message: Message, exchange: &Exchange) -> Answer {
+        let Message { id, method, meta } = message;
+        let Some(id) = id else { return Answer::Nothing };
+        let result = |text: &str| Answer::Now(envelope::result(&id, text));
+        let about = self.description.about();
+        match method {
+            Method::Initialize { .. } => result(&self.description.initialized(exchange.revision)),
+            Method::Discover => result(self.description.discovered()),
+            Method::Ping => result("{}"),
+            Method::SetLogLevel if about.logs => result("{}"),
+            // Nobody is told anything: a client of these revisions has no stream. It may ask all the same.
+            Method::Subscribe { .. } if about.updates_resources => result("{}"),
+            Method::List { of, cursor } => {
+                let asked = (of, cursor.as_deref());
+                match self.lists.page(asked, &exchange.offered, &exchange.permissions, exchange.revision) {
+                    Ok(page) => result(&page),
+                    Err(failure) => Answer::Failed(failure.into()),
+                }
+            }
+            Method::Use { operation, input } => Answer::Later(self.call((id, operation, input), meta, exchange)),
+            Method::Complete(completing) if about.completions => Answer::Later(self.complete(id, completing, exchange)),
+            Method::Listen(filter) => Answer::Listening(Box::new(self.listen(id, filter, exchange))),
+            method @ (Method::SetLogLevel | Method::Subscribe { .. } | Method::Complete(_)) => {
+                let text = format!("this server has no method {:?}", method.name());
+                Answer::Failed(ErrorValue::new(code::METHOD_NOT_FOUND, text))
+            }
+            Method::Cancelled { .. } | Method::Notification(_) | Method::UnknownNotification => Answer::Nothing,
+        }
+    }
+}

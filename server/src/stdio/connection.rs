@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::FusedFuture;
 use futures::{FutureExt, StreamExt};
-use mcp_entra_policy::{CompiledPolicy, built_in_tool};
+use mcp_entra_policy::{CompiledPolicy, GraphAccess, built_in_tool};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -15,11 +15,11 @@ use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, FramedRead};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::audit::{AuditLog, Outcome, Recording, Trail};
+use crate::audit::{AuditLog, Outcome, Recording, Target, Trail};
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Message, Method, Permissions, PolicyInForce, Verdict, judge};
-use crate::offer::{Offer, Offered};
-use crate::protocol::{Exchange, Granted, LetIn, Needs, Target, Unanswered, Waiting, serve_lines};
+use crate::offer::{JsonObject, Offer, Offered};
+use crate::protocol::{Exchange, LetIn, Outgoing, Revision, Waiting, serve_lines};
 use crate::strict_json;
 use crate::token::Principal;
 
@@ -29,14 +29,10 @@ const MAXIMUM_LINE: usize = 128 * 1024;
 const WAITING: usize = 64;
 /// Time that a message waits for room in the audit log.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
-/// The notification that a request is given up.
-const CANCELLED: &str = "notifications/cancelled";
 /// Time for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_millis(500);
 /// Longest time for the answers that depend on nobody else, and for their lines, once standard input has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// The members of `_meta` that a request of a client without a handshake names its revision by.
-const REVISION: &str = "/params/_meta/io.modelcontextprotocol~1protocolVersion";
 
 /// The client, and what it is served.
 pub(super) struct Connection {
@@ -54,42 +50,39 @@ enum Fate {
 
 impl Connection {
     /// Serves the client until its input ends, or its output takes nothing more.
-    ///
-    /// # Errors
-    /// In words, if the client does not speak MCP.
     pub(super) async fn serve(
         self,
         input: impl AsyncRead + Unpin + Send + 'static,
         output: impl AsyncWrite + Unpin + Send + 'static,
-    ) -> Result<(), String> {
+    ) {
         let (out, lines) = mpsc::channel(WAITING);
         let (let_in, messages) = mpsc::channel(WAITING);
-        let unanswered = Arc::<Unanswered>::default();
+        let outgoing = Outgoing { lines: out, unanswered: Arc::default() };
         let mut writing = tokio::spawn(write(output, lines)).fuse();
-        let reader = Reader::new(&self, let_in.clone(), (out.clone(), Arc::clone(&unanswered)));
+        let reader = Reader::new(&self, let_in.clone(), outgoing.clone());
         let stop = CancellationToken::new();
-        let served = {
-            let session = serve_lines(Arc::clone(&self.offer), messages, (out, Arc::clone(&unanswered)), stop.clone());
+        {
+            let unanswered = Arc::clone(&outgoing.unanswered);
+            let session = serve_lines(Arc::clone(&self.offer), messages, outgoing, stop.clone());
             let mut session = std::pin::pin!(session);
             tokio::select! {
-                ended = &mut session => ended,
+                () = &mut session => {}
                 _ = tokio::spawn(reader.read(input)) => {
                     let settled = tokio::time::timeout(LAST_ANSWERS, unanswered.settled());
                     tokio::select! {
-                        ended = &mut session => ended,
-                        _ = settled => Ok(()),
+                        () = &mut session => {}
+                        _ = settled => {}
                     }
                 }
-                _ = &mut writing => Ok(()),
+                _ = &mut writing => {}
             }
-        };
+        }
         stop.cancel();
         drop(let_in);
         // The last lines are on their way, unless nobody takes them.
         if !writing.is_terminated() {
             _ = tokio::time::timeout(LAST_LINES, &mut writing).await;
         }
-        served
     }
 }
 
@@ -110,18 +103,21 @@ struct Reader {
     offer: Arc<dyn Offer>,
     audit: Arc<AuditLog>,
     let_in: mpsc::Sender<LetIn>,
-    out: mpsc::Sender<String>,
-    unanswered: Arc<Unanswered>,
-    /// True once the client has begun a session: what comes before belongs to none.
-    has_begun: bool,
+    outgoing: Outgoing,
+    /// The session that the client has begun: what comes before belongs to none.
+    session: Option<Begun>,
+}
+
+/// A session that a client has begun.
+struct Begun {
+    /// The revision of messages that name none.
+    revision: Revision,
+    /// Capabilities that the client declared for all its messages.
+    capabilities: JsonObject,
 }
 
 impl Reader {
-    fn new(
-        connection: &Connection,
-        let_in: mpsc::Sender<LetIn>,
-        (out, unanswered): (mpsc::Sender<String>, Arc<Unanswered>),
-    ) -> Self {
+    fn new(connection: &Connection, let_in: mpsc::Sender<LetIn>, outgoing: Outgoing) -> Self {
         let Connection { principal, policy, offer, audit } = connection;
         let policy = Arc::new(PolicyInForce::new(policy.clone(), String::new()));
         Self {
@@ -130,9 +126,8 @@ impl Reader {
             offer: Arc::clone(offer),
             audit: Arc::clone(audit),
             let_in,
-            out,
-            unanswered,
-            has_begun: false,
+            outgoing,
+            session: None,
         }
     }
 
@@ -164,11 +159,11 @@ impl Reader {
         if line.trim_ascii().is_empty() {
             return true;
         }
-        if let Some(text) = answer_text(line) {
-            return !self.has_begun || self.let_in.send(LetIn::Answer(text)).await.is_ok();
+        if let Some(answer) = answer(line) {
+            return self.session.is_none() || self.let_in.send(answer).await.is_ok();
         }
         match Message::parse(line) {
-            Ok((message, text)) => self.message(message, text).await,
+            Ok(message) => self.message(message).await,
             Err(malformed) => {
                 if let Some(recording) = self.record().await {
                     recording.trail().decided(Outcome::Refused(malformed.reason()));
@@ -178,43 +173,71 @@ impl Reader {
         }
     }
 
-    async fn message(&mut self, message: Message, text: String) -> bool {
-        let Some(id) = &message.id else { return self.notification(&message, text).await };
-        let is_call = message.method.tool().is_some();
-        let waiting = if is_call { Waiting::ForOthers } else { Waiting::ForNobody };
-        if let Err(error) = self.unanswered.begin(id, waiting) {
-            return self.say(id, &ErrorValue::new(code::INVALID_REQUEST, error.to_string())).await;
+    async fn message(&mut self, mut message: Message) -> bool {
+        let Some(id) = message.id.clone() else { return self.notification(message).await };
+        let target = message.method.target();
+        let waiting = if target.is_some() { Waiting::ForOthers } else { Waiting::ForNobody };
+        if let Err(error) = self.outgoing.unanswered.begin(&id, waiting) {
+            return self.say(&id, &ErrorValue::new(code::INVALID_REQUEST, error.to_string())).await;
         }
         let Some(recording) = self.record().await else {
             let error = "the audit log takes no more lines; free space for it, and start the client again";
-            return self.answer(id, &ErrorValue::new(code::INTERNAL_ERROR, error)).await;
+            return self.answer(&id, &ErrorValue::new(code::INTERNAL_ERROR, error)).await;
         };
         let trail = recording.trail();
-        trail.understood(message.method.name(), message.method.tool());
-        match self.judge(&message, &trail).await {
-            Fate::Refused(error) => self.answer(id, &error).await,
+        trail.understood(message.method.name(), target);
+        let revision = match self.revision(&mut message) {
+            Ok(revision) => revision,
+            Err(error) => return self.answer(&id, &error).await,
+        };
+        match self.judge(&message, revision, &trail).await {
+            Fate::Refused(error) => self.answer(&id, &error).await,
             Fate::LetIn(exchange) => {
-                self.has_begun |= begins(&message.method, &text);
-                let recording = Arc::new(recording);
-                self.let_in.send(LetIn::Judged { text, exchange, recording }).await.is_ok()
+                self.let_in.send(LetIn::Judged { message: Box::new(message), exchange, recording }).await.is_ok()
+            }
+        }
+    }
+
+    /// The revision of a request, which may begin the session: by a handshake, or by naming a revision that has none. A client
+    /// may look with `ping` and `server/discover` first, and take the handshake all the same.
+    fn revision(&mut self, message: &mut Message) -> Result<Revision, ErrorValue> {
+        if let Some(named) = &message.meta.revision {
+            let revision = Revision::served(named)?;
+            if message.method != Method::Discover {
+                self.session.get_or_insert_with(|| Begun { revision, capabilities: JsonObject::new() });
+            }
+            return Ok(revision);
+        }
+        match (&message.method, &self.session) {
+            (Method::Initialize { revision, capabilities }, _) => {
+                let revision = Revision::agreed(revision);
+                self.session = Some(Begun { revision, capabilities: capabilities.clone() });
+                Ok(revision)
+            }
+            (_, Some(begun)) => {
+                message.meta.capabilities = Some(begun.capabilities.clone());
+                Ok(begun.revision)
+            }
+            (Method::Ping | Method::Discover, None) => Ok(Revision::agreed("")),
+            (_, None) => {
+                let text = "begin with initialize, or name the revision of the protocol in _meta";
+                Err(ErrorValue::new(code::INVALID_REQUEST, text))
             }
         }
     }
 
     /// A notification is passed on within a session, if it is known. Nobody waits for an answer.
-    async fn notification(&mut self, message: &Message, text: String) -> bool {
-        if !self.has_begun || message.method == Method::UnknownNotification {
+    async fn notification(&mut self, message: Message) -> bool {
+        let Some(Begun { revision, .. }) = self.session else { return true };
+        if message.method == Method::UnknownNotification {
             return true;
         }
-        if message.method == Method::Notification(CANCELLED) {
-            let cancelled = serde_json::from_str::<Value>(&text).unwrap_or_default();
-            if let Some(id) = cancelled.pointer("/params/requestId") {
-                self.unanswered.end(id);
-            }
+        if let Method::Cancelled { request: Some(request) } = &message.method {
+            self.outgoing.unanswered.end(request);
         }
         let Some(recording) = self.record().await else { return true };
-        let exchange = Box::new(self.exchange(Arc::default(), None));
-        self.let_in.send(LetIn::Judged { text, exchange, recording: Arc::new(recording) }).await.is_ok()
+        let exchange = Box::new(self.exchange(Arc::default(), None, revision));
+        self.let_in.send(LetIn::Judged { message: Box::new(message), exchange, recording }).await.is_ok()
     }
 
     /// The recording of a request of the person, if there is room for its line.
@@ -224,7 +247,7 @@ impl Reader {
         Some(recording)
     }
 
-    async fn judge(&self, message: &Message, trail: &Trail) -> Fate {
+    async fn judge(&self, message: &Message, revision: Revision, trail: &Trail) -> Fate {
         let offered = match message.method.depends_on_offer() {
             true => match self.offer.snapshot(&self.principal).await {
                 Ok(offered) => offered,
@@ -233,49 +256,41 @@ impl Reader {
             false => Arc::<Offered>::default(),
         };
         match judge(&self.permissions, message, &offered) {
-            Verdict::Allowed { tool, rule, graph } => {
+            Verdict::Allowed { rule, graph } => {
                 trail.decided(Outcome::Granted(rule));
-                let granted = Granted { target: Target::Tool(tool), access: graph };
-                Fate::LetIn(Box::new(self.exchange(offered, Some(granted))))
+                Fate::LetIn(Box::new(self.exchange(offered, Some(graph), revision)))
             }
             // Handshakes and lists are of no interest to an auditor of one person's machine.
-            Verdict::Open => Fate::LetIn(Box::new(self.exchange(offered, None))),
-            Verdict::UnknownTool | Verdict::Refused(_) | Verdict::NeedGroups(_) => {
-                trail.decided(Outcome::Refused("unknown_tool"));
-                let name = message.method.tool().unwrap_or_default();
-                Fate::Refused(ErrorValue::new(code::INVALID_PARAMS, not_offered(name)))
+            Verdict::Open => Fate::LetIn(Box::new(self.exchange(offered, None, revision))),
+            Verdict::NotOffered | Verdict::Refused(_) | Verdict::NeedGroups(_) => {
+                let target = message.method.target();
+                trail.decided(Outcome::Refused(target.as_ref().map_or("unknown_method", Target::not_offered)));
+                Fate::Refused(ErrorValue::new(code::INVALID_PARAMS, not_offered(target)))
             }
         }
     }
 
-    fn exchange(&self, offered: Arc<Offered>, granted: Option<Granted>) -> Exchange {
+    fn exchange(&self, offered: Arc<Offered>, granted: Option<GraphAccess>, revision: Revision) -> Exchange {
         let (principal, permissions) = (Arc::clone(&self.principal), self.permissions.clone());
-        Exchange { principal, permissions, offered, granted, needs: Needs::default() }
+        Exchange { principal, permissions, offered, granted, revision, asks: None }
     }
 
     async fn answer(&self, id: &Value, error: &ErrorValue) -> bool {
-        self.unanswered.end(id);
+        self.outgoing.unanswered.end(id);
         self.say(id, error).await
     }
 
     async fn say(&self, id: &Value, error: &ErrorValue) -> bool {
-        self.out.send(error.answer(id).to_string()).await.is_ok()
+        self.outgoing.lines.send(error.answer(id).to_string()).await.is_ok()
     }
 }
 
-/// True if this request begins a session: a handshake, or any request of a client that has none. A client may look with
-/// `ping` and `server/discover` first, and take the handshake all the same.
-fn begins(method: &Method, text: &str) -> bool {
-    match method {
-        Method::Initialize => true,
-        Method::Ping | Method::Discover => false,
-        _ => serde_json::from_str::<Value>(text).is_ok_and(|message| message.pointer(REVISION).is_some()),
-    }
-}
-
-/// The text for a tool that is not offered, with what would offer it.
-fn not_offered(name: &str) -> String {
-    match built_in_tool(name) {
+/// The text for what is not offered, with what would offer it.
+fn not_offered(target: Option<Target>) -> String {
+    let Some(Target::Tool(name)) = target else {
+        return target.map_or_else(String::new, |target| format!("{} not found", target.kind()));
+    };
+    match built_in_tool(&name) {
         Some(tool) if tool.writes => {
             format!("tool not found: {name} changes something; start this program with --allow {name}")
         }
@@ -284,9 +299,13 @@ fn not_offered(name: &str) -> String {
     }
 }
 
-/// The text of this line, if it is an answer to a request of ours.
-fn answer_text(line: &[u8]) -> Option<String> {
-    let value = strict_json::from_slice(line).ok()?;
-    let has = |name| value.get(name).is_some();
-    (!has("method") && has("id") && (has("result") || has("error"))).then(|| value.to_string())
+/// The answer to a request of ours in this line, if it is one.
+fn answer(line: &[u8]) -> Option<LetIn> {
+    let Value::Object(mut members) = strict_json::from_slice(line).ok()? else { return None };
+    if members.contains_key("method") {
+        return None;
+    }
+    let (id, result) = (members.remove("id")?, members.remove("result"));
+    (result.is_some() || members.contains_key("error"))
+        .then(|| LetIn::Answer { id, result: result.unwrap_or_default() })
 }

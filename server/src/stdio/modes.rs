@@ -38,15 +38,15 @@ pub(super) async fn serve(local: Local) -> anyhow::Result<()> {
     };
     let (tenant, client_id) = (&local.settings.tenant, &local.settings.client_id);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), tenant, client_id, "serving");
-    let served = tokio::select! {
-        served = connection.serve(tokio::io::stdin(), tokio::io::stdout()) => served,
-        () = signals.asked() => Ok(()),
-    };
+    tokio::select! {
+        () = connection.serve(tokio::io::stdin(), tokio::io::stdout()) => {}
+        () = signals.asked() => {}
+    }
     tracing::info!("ending");
     // A request that changes something runs to its end. Without any, this is nothing to wait for.
     local.graph.end().await;
     _ = audit.end(LAST_LINES).await;
-    served.map_err(anyhow::Error::msg)
+    Ok(())
 }
 
 /// Signs the person in, in a terminal.

@@ -12,7 +12,7 @@ use super::sign_in::{OpenSignIn, SignInError, SignIns};
 use crate::entra::SignIn;
 use crate::offer::graph::GraphOffer;
 use crate::offer::{
-    About, Call, InputRequired, Offer, Offered, OfferedTool, Operation, Progress, Reply, Unavailable, tool_error,
+    About, Call, InputRequired, Notices, Offer, Offered, OfferedTool, Operation, Reply, Unavailable, tool_error,
 };
 use crate::token::Principal;
 
@@ -72,7 +72,7 @@ impl LocalOffer {
             Err(error) => return failed(&error.told()),
         };
         // A client that opens addresses is asked once a call.
-        let is_shown_by_client = call.client.opens_addresses && asked != Asked::Unanswered;
+        let is_shown_by_client = call.client.opens_addresses() && asked != Asked::Unanswered;
         match (is_shown_by_client, asked) {
             (true, Asked::No) => {
                 if let Some(address) = open.address() {
@@ -92,7 +92,7 @@ impl LocalOffer {
             Asked::No => PATIENCE,
             _ => PATIENCE_AFTER_ASKING,
         };
-        match wait(&open, &call.client.progress, patience).await {
+        match wait(&open, &call.client.notices, patience).await {
             None => failed(&open.instruction()),
             Some(Err(error)) => failed(&error.told()),
             // The client may have repeated the call while it waited: then it would be done twice.
@@ -146,10 +146,10 @@ impl Asked {
 }
 
 /// The outcome of a sign-in, if it comes in this time. Meanwhile the client is told of the progress.
-async fn wait(open: &OpenSignIn, progress: &Progress, patience: Duration) -> Option<Result<(), Arc<SignInError>>> {
+async fn wait(open: &OpenSignIn, notices: &Notices, patience: Duration) -> Option<Result<(), Arc<SignInError>>> {
     let telling = async {
         loop {
-            progress.tell("waiting for the sign-in in your browser");
+            notices.progress("waiting for the sign-in in your browser");
             tokio::time::sleep(PROGRESS).await;
         }
     };
@@ -194,12 +194,12 @@ impl Offer for LocalOffer {
         if self.aliases.is_empty() {
             return Ok(offered);
         }
-        let mut all = Offered::clone(&offered);
         let aliases = self.aliases.iter();
         let further =
             aliases.filter_map(|(alias, own)| Some(OfferedTool { name: alias.clone(), ..offered.tool(own)?.clone() }));
-        all.tools.extend(further);
-        Ok(Arc::new(all))
+        let tools = offered.tools.iter().cloned().chain(further).collect();
+        let (prompts, resources) = (offered.prompts.clone(), offered.resources.clone());
+        Ok(Arc::new(Offered::new(tools, prompts, resources, offered.templates.clone())))
     }
 
     async fn call(&self, call: Call) -> Reply {

@@ -1,6 +1,7 @@
 //! Principals: those whom verified tokens speak for.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use mcp_entra_policy::Caller;
 
@@ -125,6 +126,11 @@ impl Principal {
             Self::Application(application) => application.expires_at,
             Self::LocalUser(_) => u64::MAX,
         }
+    }
+
+    /// Time until the end of the token.
+    pub fn remaining(&self) -> Duration {
+        Duration::from_secs(self.expires_at().saturating_sub(super::now()))
     }
 
     /// True if the caller can answer a claims challenge.

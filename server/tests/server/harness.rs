@@ -12,6 +12,7 @@ use mcp_entra_policy::{
 };
 use mcp_entra_server::entra::FederatedToken;
 use mcp_entra_server::oauth::start::Files;
+use mcp_entra_server::offer::Offer;
 use mcp_entra_server::serve::{self, Running};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -39,6 +40,8 @@ pub(crate) struct Setup {
     pub(crate) policy: CompiledPolicy,
     pub(crate) drain: Duration,
     pub(crate) oauth: Files,
+    /// Offered in place of the built-in tools.
+    pub(crate) offer: Option<Arc<dyn Offer>>,
 }
 
 /// A running server, its tenant and its files.
@@ -71,7 +74,7 @@ impl Setup {
         let configuration = tenant.configuration();
         let policy =
             CompiledPolicy { denies: vec![], grants: vec![grant_to_readers(&["*"])], ..CompiledPolicy::default() };
-        Self { tenant, configuration, policy, drain: Duration::ZERO, oauth: Files::default() }
+        Self { tenant, configuration, policy, drain: Duration::ZERO, oauth: Files::default(), offer: None }
     }
 
     /// Writes the files that a server is started with.
@@ -121,7 +124,11 @@ impl Setup {
             drain: self.drain,
         };
         let token = FederatedToken::at(self.tenant.token_file());
-        serve::start(options, token, Box::new(audit.clone())).await.unwrap()
+        let audit = Box::new(audit.clone());
+        match self.offer.clone() {
+            None => serve::start(options, token, audit).await.unwrap(),
+            Some(offer) => serve::start_offering(options, token, audit, |_, _, _| offer).await.unwrap(),
+        }
     }
 
     /// A file that the server is started with: `config.yaml`, `policy.json` or `ca.pem`.

@@ -118,8 +118,7 @@ async fn a_question_to_graph_ends_when_the_client_hangs_up_and_nothing_is_wrong_
     let server = Logged::start(&setup, "info").await;
     let token = setup.tenant.token(ALICE);
     let abandoned = eventually_within(AT_ONCE, "a question is abandoned", async || {
-        let call = server.call(&token, r#"{"name":"get_user_details"}"#);
-        tokio::time::timeout(HANGS_UP_AFTER, call).await.unwrap_err();
+        tokio::time::timeout(HANGS_UP_AFTER, server.call_that_can_be_given_up(&token)).await.unwrap_err();
         setup.tenant.requests().into_iter().find(|request| request.host == Host::Graph)
     });
     assert_eq!(abandoned.await.status, 0);
@@ -284,6 +283,18 @@ impl Logged {
     async fn call(&self, token: &str, params: &str) -> String {
         let call = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{params}}}"#);
         post(&self.serving).bearer_auth(token).body(call).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// A call of a client of 2026-07-28, which ends with its connection.
+    async fn call_that_can_be_given_up(&self, token: &str) {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let params = json!({ "name": "get_user_details", "_meta": meta });
+        let call = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params });
+        let call = post(&self.serving).bearer_auth(token).body(call.to_string());
+        let call = call.header("mcp-protocol-version", "2026-07-28").header("mcp-method", "tools/call");
+        call.header("mcp-name", "get_user_details").send().await.unwrap();
     }
 
     /// `/status`, once this stands in it.

@@ -1,27 +1,22 @@
-//! The protocol before an offer that knows nothing of Microsoft Graph: it does what a test tells it.
+//! A server of an offer that knows nothing of Microsoft Graph: it does what a test tells it.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
-use http_body_util::BodyExt;
-use mcp_entra_policy::{CompiledPolicy, GraphAccess, Pattern};
+use mcp_entra_policy::Pattern;
+use mcp_entra_server::authorize::{Message, Permissions};
 use mcp_entra_server::entra::SignIn;
 use mcp_entra_server::offer::{
     About, Call, Failure, Input, InputRequired, JsonObject, Offer, Offered, OfferedPrompt, OfferedResource,
     OfferedTool, Operation, PromptArgument, Reply, Unavailable,
 };
-use mcp_entra_server::policy::PolicyStore;
-use mcp_entra_server::protocol::{self, Exchange, Granted, HttpService, Need, Needs, Target};
+use mcp_entra_server::protocol::{Answer, Exchange, Protocol, Revision};
 use mcp_entra_server::token::Principal;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use tower::ServiceExt;
 
-use crate::harness::{PATIENCE, eventually, grant_to_readers, replace};
+use crate::harness::{PATIENCE, Setup, Site, eventually, grant_to_readers};
 use crate::identity::signed_in;
 use crate::tenant::{ALICE, TestTenant};
 
@@ -38,7 +33,8 @@ struct Scripted {
 #[async_trait]
 impl Offer for Scripted {
     fn about(&self) -> About {
-        About { title: "Scripted".into(), instructions: "Try it.".into(), prompts: true, resources: true }
+        let (title, instructions) = ("Scripted".into(), "Try it.".into());
+        About { title, instructions, prompts: true, resources: true, ..About::default() }
     }
 
     async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {
@@ -72,7 +68,7 @@ impl Offer for Scripted {
                 "asks" => Reply::structured(json!(call.input.responses)),
                 "panics" => panic!("a secret"),
                 "signs_in" => Reply::SignIn(SignIn::Anew, "Sign in again.".into()),
-                _ => Reply::Failed(Failure { code: -32000, message: "It is broken.".into() }),
+                _ => Reply::Failed(Failure { code: -32000, message: "It is broken.".into(), data: None }),
             },
         }
     }
@@ -95,88 +91,40 @@ fn offered() -> Offered {
         .map(tool)
         .collect();
     tools.iter_mut().filter(|tool| tool.name.starts_with("writes")).for_each(|tool| tool.writes = true);
-    Offered {
-        tools,
-        prompts: vec![OfferedPrompt {
-            name: "greet".into(),
-            description: "Greets.".into(),
-            arguments: vec![PromptArgument { name: "name".into(), required: true }],
-        }],
-        resources: ["memo://one", "secret://two"]
-            .map(|uri| OfferedResource { uri: uri.into(), name: "Memo".into() })
-            .into(),
-    }
+    let argument = PromptArgument { name: "name".into(), required: true, ..PromptArgument::default() };
+    let prompt = OfferedPrompt {
+        name: "greet".into(),
+        description: "Greets.".into(),
+        arguments: vec![argument],
+        ..OfferedPrompt::default()
+    };
+    let resource = |uri: &str| OfferedResource { uri: uri.into(), name: "Memo".into(), ..OfferedResource::default() };
+    Offered::new(tools, vec![prompt], ["memo://one", "secret://two"].map(resource).into(), vec![])
 }
 
-/// The policy that grants everything that a prefix may grant, but for secrets, and one tool that writes by name.
-async fn policy() -> PolicyStore {
-    let patterns = |name: &str| vec![Pattern(name.into())];
-    let mut grant = grant_to_readers(&["*", "writes"]);
-    grant.allow.prompts = patterns("*");
-    grant.allow.resources = patterns("memo://*");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("policy.json");
-    replace(
-        &file,
-        &serde_json::to_vec(&CompiledPolicy { denies: vec![], grants: vec![grant], ..CompiledPolicy::default() })
-            .unwrap(),
-    );
-    let policy = PolicyStore::new(file);
-    policy.reload().await;
-    policy
-}
-
-/// The target of a call.
-fn target(method: &str, params: &Value) -> Option<Target> {
-    let member = |name: &str| params[name].as_str().unwrap().to_owned();
-    match method {
-        "tools/call" => Some(Target::Tool(member("name"))),
-        "prompts/get" => Some(Target::Prompt(member("name"))),
-        "resources/read" => Some(Target::Resource(member("uri"))),
-        _ => None,
-    }
-}
-
-/// The protocol before a scripted offer.
+/// A server of such an offer. Its policy grants everything that a prefix may grant, but for secrets, and one tool that writes
+/// by name.
 struct Stage {
     offer: Arc<Scripted>,
-    service: HttpService,
-    exchange: Exchange,
-    /// The access that every call is granted; absent where none is.
-    access: Option<GraphAccess>,
+    site: Site,
 }
 
 impl Stage {
     async fn new() -> Self {
-        let offer = Arc::new(Scripted::default());
-        let principal = signed_in(&TestTenant::new(), ALICE).await;
-        let exchange = Exchange {
-            permissions: policy().await.permissions(Arc::clone(principal.caller())),
-            offered: offer.snapshot(&principal).await.unwrap(),
-            principal,
-            granted: None,
-            needs: Needs::default(),
-        };
-        let service = protocol::service(Arc::clone(&offer) as Arc<dyn Offer>);
-        Self { service, offer, exchange, access: Some(GraphAccess::OnBehalfOf) }
+        let (offer, mut setup) = (Arc::new(Scripted::default()), Setup::new());
+        setup.offer = Some(Arc::clone(&offer) as Arc<dyn Offer>);
+        let mut grant = grant_to_readers(&["*", "writes"]);
+        grant.allow.prompts = vec![Pattern("*".into())];
+        grant.allow.resources = vec![Pattern("memo://*".into())];
+        setup.policy.grants = vec![grant];
+        Self { offer, site: setup.start().await }
     }
 
-    fn request(&self, method: &str, params: Value, modern: bool) -> Request {
-        let target = target(method, &params);
-        let granted = self.access.zip(target).map(|(access, target)| Granted { target, access });
-        self.request_granted(granted, method, params, modern)
-    }
-
-    fn request_granted(&self, granted: Option<Granted>, method: &str, mut params: Value, modern: bool) -> Request {
-        let mut request = Request::post("/mcp")
-            .header("host", "scripted")
-            .header("accept", "application/json, text/event-stream")
-            .header("content-type", "application/json")
-            .extension(Exchange { granted, ..self.exchange.clone() });
-        if modern {
+    fn request(&self, method: &str, mut params: Value, is_modern: bool) -> reqwest::RequestBuilder {
+        let mut request = self.site.request().bearer_auth(self.site.setup.tenant.token(ALICE));
+        if is_modern {
             params["_meta"] = json!({
                 "io.modelcontextprotocol/protocolVersion": PROTOCOL,
-                "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
                 "io.modelcontextprotocol/clientCapabilities": { "elicitation": {} },
             });
             request = request.header("mcp-protocol-version", PROTOCOL).header("mcp-method", method);
@@ -184,14 +132,11 @@ impl Stage {
                 request = request.header("mcp-name", name.as_str().unwrap());
             }
         }
-        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
-        request.body(Body::from(message.to_string())).unwrap()
+        request.body(json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params }).to_string())
     }
 
-    async fn send(&self, request: Request) -> Value {
-        let response: Response = self.service.clone().oneshot(request).await.unwrap();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        serde_json::from_slice(&body).unwrap()
+    async fn send(&self, request: reqwest::RequestBuilder) -> Value {
+        request.send().await.unwrap().json().await.unwrap()
     }
 
     async fn ask(&self, method: &str, params: Value) -> Value {
@@ -259,7 +204,7 @@ async fn an_error_of_the_offer_is_the_clients_error() {
 
 #[tokio::test]
 async fn what_is_not_offered_or_not_granted_does_not_reach_the_offer() {
-    let mut stage = Stage::new().await;
+    let stage = Stage::new().await;
     for (method, params) in [
         ("tools/call", json!({ "name": "nothing" })),
         ("prompts/get", json!({ "name": "nothing" })),
@@ -269,42 +214,33 @@ async fn what_is_not_offered_or_not_granted_does_not_reach_the_offer() {
         assert_eq!(answer["error"]["code"], -32602, "{answer}");
         assert!(answer["error"]["message"].as_str().unwrap().ends_with(" not found"), "{answer}");
     }
-    // A way in that forgets to decide lets nobody in.
-    stage.access = None;
-    let calls = [
-        ("tools/call", json!({ "name": "echo" })),
-        ("prompts/get", json!({ "name": "greet" })),
-        ("resources/read", json!({ "uri": "memo://one" })),
-    ];
-    for (method, params) in &calls {
-        let answer = stage.ask(method, params.clone()).await;
-        assert_eq!(answer["error"]["code"], -32603, "{answer}");
-    }
-    for (method, params) in calls.into_iter().chain([("tools/list", json!({})), ("prompts/list", json!({}))]) {
-        let mut request = stage.request(method, params, true);
-        request.extensions_mut().clear();
-        let answer = stage.send(request).await;
-        assert_eq!(answer["error"]["code"], -32603, "{answer}");
-    }
     assert_eq!(stage.calls(), 0);
 }
 
 #[tokio::test]
-async fn a_grant_of_one_target_is_none_of_another() {
-    let stage = Stage::new().await;
-    let tool = |name: &str| Target::Tool(name.into());
-    for (target, method, params) in [
-        (tool("asks"), "tools/call", json!({ "name": "echo" })),
-        (Target::Prompt("echo".into()), "tools/call", json!({ "name": "echo" })),
-        (tool("greet"), "prompts/get", json!({ "name": "greet" })),
-        (tool("memo://one"), "resources/read", json!({ "uri": "memo://one" })),
-        (Target::Resource("secret://two".into()), "resources/read", json!({ "uri": "memo://one" })),
+async fn a_way_in_that_forgets_to_decide_lets_nobody_in() {
+    let offer = Arc::new(Scripted::default());
+    let principal = signed_in(&TestTenant::new(), ALICE).await;
+    let exchange = Exchange {
+        permissions: Permissions::new(Arc::clone(principal.caller()), Arc::default()),
+        offered: offer.snapshot(&principal).await.unwrap(),
+        principal,
+        granted: None,
+        revision: Revision::V2026_07_28,
+        asks: None,
+    };
+    let protocol = Protocol::new(Arc::clone(&offer) as Arc<dyn Offer>);
+    for (method, params) in [
+        ("tools/call", json!({ "name": "echo" })),
+        ("prompts/get", json!({ "name": "greet" })),
+        ("resources/read", json!({ "uri": "memo://one" })),
     ] {
-        let granted = Some(Granted { target, access: GraphAccess::OnBehalfOf });
-        let answer = stage.send(stage.request_granted(granted, method, params, true)).await;
-        assert_eq!(answer["error"]["code"], -32603, "{answer}");
+        let request = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params }).to_string();
+        let message = Message::parse(request.as_bytes()).unwrap();
+        let Answer::Later(call) = protocol.answer(message, &exchange) else { panic!("{method}") };
+        assert_eq!(call.finish().await.error, Some(-32603), "{method}");
     }
-    assert_eq!(stage.calls(), 0);
+    assert_eq!(offer.calls.lock().unwrap().len(), 0);
 }
 
 #[tokio::test]
@@ -319,13 +255,13 @@ async fn a_panic_of_the_offer_is_answered_at_once_and_says_nothing_of_its_payloa
 }
 
 #[tokio::test]
-async fn a_sign_in_that_is_needed_is_told_to_the_way_in_and_in_words() {
+async fn a_sign_in_that_is_needed_is_a_challenge_once_and_then_words() {
     let stage = Stage::new().await;
-    assert!(stage.exchange.needs.told().is_none());
-    let answer = stage.ask("tools/call", json!({ "name": "signs_in" })).await;
+    let call = || stage.request("tools/call", json!({ "name": "signs_in" }), true);
+    assert_eq!(call().send().await.unwrap().status(), 401);
+    let answer = stage.send(call()).await;
     assert_eq!(answer["result"]["isError"], true, "{answer}");
     assert_eq!(answer["result"]["content"][0]["text"], "Sign in again.", "{answer}");
-    assert!(matches!(stage.exchange.needs.told(), Some(Need::SignIn(SignIn::Anew))));
 }
 
 #[tokio::test]
@@ -344,17 +280,23 @@ async fn a_client_gives_input_that_a_call_takes_and_calls_again() {
 }
 
 #[tokio::test]
-async fn a_call_ends_with_the_request_that_it_belongs_to() {
+async fn a_client_that_hangs_up_ends_its_call_since_2026_07_28_and_not_before() {
     let stage = Stage::new().await;
-    for modern in [true, false] {
-        let (hanging, ended) = oneshot::channel();
+    for is_modern in [true, false] {
+        let (hanging, mut ended) = oneshot::channel();
         *stage.offer.hanging.lock().unwrap() = Some(hanging);
-        let request = stage.request("tools/call", json!({ "name": "hangs" }), modern);
-        let request = tokio::spawn(stage.service.clone().oneshot(request));
+        let request = tokio::spawn(stage.request("tools/call", json!({ "name": "hangs" }), is_modern).send());
         eventually("the call has begun", async || stage.offer.hanging.lock().unwrap().is_none().then_some(())).await;
         assert!(!request.is_finished());
         request.abort();
-        let ended = tokio::time::timeout(PATIENCE, ended).await;
-        assert!(ended.expect("the call goes on").is_err());
+        if is_modern {
+            assert!(tokio::time::timeout(PATIENCE, ended).await.expect("the call goes on").is_err());
+        } else {
+            // The client has gone once its line is written, and the call goes on.
+            let is_over = |line: &Value| line["tool"] == "hangs" && line["status"].is_null();
+            let lines = || stage.site.audit().into_iter().filter(is_over).count();
+            eventually("both clients have gone", async || (lines() == 2).then_some(())).await;
+            assert!(matches!(ended.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        }
     }
 }

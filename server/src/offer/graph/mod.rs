@@ -46,7 +46,7 @@ impl GraphOffer {
         let offered: Vec<_> = configuration.offered().collect();
         let tools: Vec<_> = TOOLS.iter().copied().filter(|tool| offered.contains(&tool.built_in())).collect();
         let shown = |shown: fn(&dyn AnyTool) -> OfferedTool| {
-            Arc::new(Offered { tools: tools.iter().map(|tool| shown(*tool)).collect(), ..Offered::default() })
+            Arc::new(Offered::new(tools.iter().map(|tool| shown(*tool)).collect(), vec![], vec![], vec![]))
         };
         Self {
             graph,

@@ -1,0 +1,274 @@
+//! The methods that are known here, with their params.
+
+use rmcp::model::InitializeRequestParams;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::params::{Misfit, Params};
+use crate::audit::Target;
+use crate::offer::{Completed, Completing, Input, JsonObject, Operation};
+
+const CANCELLED: &str = "notifications/cancelled";
+
+/// A method with its params.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Method {
+    /// `initialize`: the handshake of revisions before 2026-07-28.
+    Initialize {
+        /// The revision that the client asks for.
+        revision: String,
+        /// Capabilities that the client declares.
+        capabilities: JsonObject,
+    },
+    /// `server/discover`: what stands in its place since.
+    Discover,
+    /// `ping`, before 2026-07-28.
+    Ping,
+    /// `logging/setLevel`, before 2026-07-28.
+    SetLogLevel,
+    /// `tools/list`, `prompts/list`, `resources/list` or `resources/templates/list`.
+    List {
+        /// The list.
+        of: Listed,
+        /// The place in it at which an earlier page ended.
+        cursor: Option<String>,
+    },
+    /// `tools/call`, `prompts/get` or `resources/read`.
+    Use {
+        /// The use.
+        operation: Operation,
+        /// Input of the client, besides arguments.
+        input: Input,
+    },
+    /// `completion/complete`.
+    Complete(Completing),
+    /// `resources/subscribe` or `resources/unsubscribe`, before 2026-07-28.
+    Subscribe {
+        /// URI of the resource.
+        uri: String,
+        /// False for `resources/unsubscribe`.
+        on: bool,
+    },
+    /// `subscriptions/listen`, since 2026-07-28.
+    Listen(Filter),
+    /// `notifications/cancelled`.
+    Cancelled {
+        /// The id of the request that the client gives up, if it says so.
+        request: Option<Value>,
+    },
+    /// Another notification of a client, by name.
+    Notification(&'static str),
+    /// A notification that is not known here, nor will be.
+    UnknownNotification,
+}
+
+/// A list of what is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Listed {
+    /// Tools.
+    Tools,
+    /// Prompts.
+    Prompts,
+    /// Resources.
+    Resources,
+    /// Templates of resources.
+    Templates,
+}
+
+/// The news that a client listens for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// That the list of tools is another one.
+    pub tools: bool,
+    /// That the list of prompts is another one.
+    pub prompts: bool,
+    /// That the list of resources is another one.
+    pub resources: bool,
+    /// That the content of the resources with these URIs is another one.
+    pub uris: Vec<String>,
+}
+
+impl Method {
+    /// The method's name in the protocol.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Initialize { .. } => "initialize",
+            Self::Discover => "server/discover",
+            Self::Ping => "ping",
+            Self::SetLogLevel => "logging/setLevel",
+            Self::List { of: Listed::Tools, .. } => "tools/list",
+            Self::List { of: Listed::Prompts, .. } => "prompts/list",
+            Self::List { of: Listed::Resources, .. } => "resources/list",
+            Self::List { of: Listed::Templates, .. } => "resources/templates/list",
+            Self::Use { operation: Operation::Tool { .. }, .. } => "tools/call",
+            Self::Use { operation: Operation::Prompt { .. }, .. } => "prompts/get",
+            Self::Use { operation: Operation::Resource { .. }, .. } => "resources/read",
+            Self::Complete(_) => "completion/complete",
+            Self::Subscribe { on: true, .. } => "resources/subscribe",
+            Self::Subscribe { on: false, .. } => "resources/unsubscribe",
+            Self::Listen(_) => "subscriptions/listen",
+            Self::Cancelled { .. } => CANCELLED,
+            Self::Notification(name) => name,
+            Self::UnknownNotification => "notifications/*",
+        }
+    }
+
+    /// True if the verdict or the answer depends on what is offered.
+    pub fn depends_on_offer(&self) -> bool {
+        match self {
+            Self::List { .. } | Self::Use { .. } | Self::Complete(_) | Self::Subscribe { .. } | Self::Listen(_) => true,
+            Self::Initialize { .. }
+            | Self::Discover
+            | Self::Ping
+            | Self::SetLogLevel
+            | Self::Cancelled { .. }
+            | Self::Notification(_)
+            | Self::UnknownNotification => false,
+        }
+    }
+
+    /// The use that is asked for, if any.
+    pub fn operation(&self) -> Option<&Operation> {
+        if let Self::Use { operation, .. } = self { Some(operation) } else { None }
+    }
+
+    /// The tool, prompt or resource that is named, if any.
+    pub fn target(&self) -> Option<Target> {
+        Some(match self {
+            Self::Use { operation: Operation::Tool { name, .. }, .. } => Target::Tool(name.clone()),
+            Self::Use { operation: Operation::Prompt { name, .. }, .. } => Target::Prompt(name.clone()),
+            Self::Use { operation: Operation::Resource { uri }, .. } | Self::Subscribe { uri, .. } => {
+                Target::Resource(uri.clone())
+            }
+            Self::Complete(Completing { of: Completed::Prompt(name), .. }) => Target::Prompt(name.clone()),
+            Self::Complete(Completing { of: Completed::Template(text), .. }) => Target::Resource(text.clone()),
+            Self::Initialize { .. }
+            | Self::Discover
+            | Self::Ping
+            | Self::SetLogLevel
+            | Self::List { .. }
+            | Self::Listen(_)
+            | Self::Cancelled { .. }
+            | Self::Notification(_)
+            | Self::UnknownNotification => return None,
+        })
+    }
+}
+
+/// The request of this name. `is_modern` is true for clients of 2026-07-28 and later. None if there is no such method for
+/// them.
+pub(super) fn request(name: &str, mut params: Params, is_modern: bool) -> Option<Result<Method, Misfit>> {
+    let method = match name {
+        // Since 2026-07-28 there is neither a handshake nor anything that outlives a request.
+        "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if is_modern => {
+            return None;
+        }
+        "initialize" => initialize(params),
+        "server/discover" => Ok(Method::Discover),
+        "ping" => Ok(Method::Ping),
+        "logging/setLevel" => params.required_level("level").map(|()| Method::SetLogLevel),
+        "tools/list" => list(Listed::Tools, params),
+        "prompts/list" => list(Listed::Prompts, params),
+        "resources/list" => list(Listed::Resources, params),
+        "resources/templates/list" => list(Listed::Templates, params),
+        "tools/call" => used(params, |params| {
+            let arguments = params.object("arguments")?.unwrap_or_default();
+            Ok(Operation::Tool { name: params.required_text("name")?, arguments })
+        }),
+        "prompts/get" => used(params, |params| {
+            let arguments = params.object("arguments")?.unwrap_or_default();
+            Ok(Operation::Prompt { name: params.required_text("name")?, arguments })
+        }),
+        "resources/read" => used(params, |params| Ok(Operation::Resource { uri: params.required_text("uri")? })),
+        "completion/complete" => complete(params),
+        "resources/subscribe" => params.required_text("uri").map(|uri| Method::Subscribe { uri, on: true }),
+        "resources/unsubscribe" => params.required_text("uri").map(|uri| Method::Subscribe { uri, on: false }),
+        "subscriptions/listen" if is_modern => listen(params),
+        _ => return None,
+    };
+    Some(method)
+}
+
+fn initialize(params: Params) -> Result<Method, Misfit> {
+    let read = InitializeRequestParams::deserialize(params.into_value());
+    let read = read.map_err(|error| Misfit(format!("the params do not fit the method: {error}")))?;
+    let capabilities = match serde_json::to_value(&read.capabilities) {
+        Ok(Value::Object(capabilities)) => capabilities,
+        _ => JsonObject::new(),
+    };
+    Ok(Method::Initialize { revision: read.protocol_version.as_str().to_owned(), capabilities })
+}
+
+fn list(of: Listed, mut params: Params) -> Result<Method, Misfit> {
+    Ok(Method::List { of, cursor: params.text("cursor")? })
+}
+
+fn used(
+    mut params: Params,
+    operation: impl FnOnce(&mut Params) -> Result<Operation, Misfit>,
+) -> Result<Method, Misfit> {
+    let responses = params.object("inputResponses")?.unwrap_or_default().into_iter().collect();
+    let state = params.text("requestState")?;
+    Ok(Method::Use { operation: operation(&mut params)?, input: Input { responses, state } })
+}
+
+fn complete(mut params: Params) -> Result<Method, Misfit> {
+    let mut of = params.required_object("ref")?;
+    let of = match of.required_text("type")?.as_str() {
+        "ref/prompt" => Completed::Prompt(of.required_text("name")?),
+        "ref/resource" => Completed::Template(of.required_text("uri")?),
+        _ => {
+            return Err(Misfit("the params do not fit the method: ref.type must be ref/prompt or ref/resource".into()));
+        }
+    };
+    let mut argument = params.required_object("argument")?;
+    let (argument, begin) = (argument.required_text("name")?, argument.required_text("value")?);
+    let known = match params.object("context")? {
+        None => Default::default(),
+        Some(context) => Params::from(context).texts("arguments")?,
+    };
+    Ok(Method::Complete(Completing { of, argument, begin, known }))
+}
+
+fn listen(mut params: Params) -> Result<Method, Misfit> {
+    let mut notifications = params.required_object("notifications")?;
+    Ok(Method::Listen(Filter {
+        tools: notifications.flag("toolsListChanged")?,
+        prompts: notifications.flag("promptsListChanged")?,
+        resources: notifications.flag("resourcesListChanged")?,
+        uris: notifications.list("resourceSubscriptions")?.unwrap_or_default(),
+    }))
+}
+
+/// Names of all requests.
+pub(super) const REQUESTS: [&str; 15] = [
+    "initialize",
+    "server/discover",
+    "ping",
+    "logging/setLevel",
+    "tools/list",
+    "prompts/list",
+    "resources/list",
+    "resources/templates/list",
+    "tools/call",
+    "prompts/get",
+    "resources/read",
+    "completion/complete",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "subscriptions/listen",
+];
+
+/// The notification of this name. None for the name of a request.
+pub(super) fn notification(name: &str, mut params: Params) -> Option<Method> {
+    const KNOWN: [&str; 3] =
+        ["notifications/initialized", "notifications/progress", "notifications/roots/list_changed"];
+    if REQUESTS.contains(&name) {
+        return None;
+    }
+    if name == CANCELLED {
+        return Some(Method::Cancelled { request: params.any("requestId") });
+    }
+    let known = KNOWN.into_iter().find(|known| *known == name);
+    Some(known.map_or(Method::UnknownNotification, Method::Notification))
+}

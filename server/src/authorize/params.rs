@@ -1,0 +1,155 @@
+//! The params of a message, read one by one.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::offer::{JsonObject, LogLevel, Wanted};
+
+/// The `_meta` of a request, as far as this server reads it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Meta {
+    /// The revision of the protocol that the request names, as all do since 2026-07-28.
+    pub revision: Option<String>,
+    /// Capabilities that the client declares with the request.
+    pub capabilities: Option<JsonObject>,
+    /// The token that progress of the request is told with: a string or a number.
+    pub progress_token: Option<Value>,
+    /// The least severe log messages that the client takes.
+    pub log_level: Option<LogLevel>,
+}
+
+impl Meta {
+    /// The notices that the client asks for.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { progress: self.progress_token.is_some(), log: self.log_level }
+    }
+}
+
+/// Params that do not fit, in words.
+pub(super) struct Misfit(pub(super) String);
+
+impl Misfit {
+    fn new(name: &str, expected: &str) -> Self {
+        Self(format!("the params do not fit the method: {name} must be {expected}"))
+    }
+}
+
+/// The params of a message.
+pub(super) struct Params(JsonObject);
+
+impl From<JsonObject> for Params {
+    fn from(members: JsonObject) -> Self {
+        Self(members)
+    }
+}
+
+impl Params {
+    /// These params. None if they are no object.
+    pub(super) fn new(value: Option<Value>) -> Option<Self> {
+        match value {
+            None => Some(Self(JsonObject::new())),
+            Some(Value::Object(members)) => Some(Self(members)),
+            Some(_) => None,
+        }
+    }
+
+    /// Takes `_meta`.
+    pub(super) fn meta(&mut self) -> Result<Meta, Misfit> {
+        const PREFIX: &str = "io.modelcontextprotocol/";
+        let Some(meta) = self.object("_meta")? else { return Ok(Meta::default()) };
+        let mut meta = Self(meta);
+        let progress_token = meta.0.remove("progressToken");
+        if progress_token.as_ref().is_some_and(|token| !(token.is_string() || token.is_number())) {
+            return Err(Misfit::new("_meta.progressToken", "a string or a number"));
+        }
+        Ok(Meta {
+            progress_token,
+            revision: meta.text(&format!("{PREFIX}protocolVersion"))?,
+            capabilities: meta.object(&format!("{PREFIX}clientCapabilities"))?,
+            log_level: meta.level(&format!("{PREFIX}logLevel"))?,
+        })
+    }
+
+    /// Takes any value.
+    pub(super) fn any(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
+    /// Takes a text that must be there.
+    pub(super) fn required_text(&mut self, name: &str) -> Result<String, Misfit> {
+        self.text(name)?.ok_or_else(|| Misfit::new(name, "a string"))
+    }
+
+    /// Takes a text.
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Misfit> {
+        match self.0.remove(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Misfit::new(name, "a string")),
+        }
+    }
+
+    /// Takes an object.
+    pub(super) fn object(&mut self, name: &str) -> Result<Option<JsonObject>, Misfit> {
+        match self.0.remove(name) {
+            None => Ok(None),
+            Some(Value::Object(members)) => Ok(Some(members)),
+            Some(_) => Err(Misfit::new(name, "an object")),
+        }
+    }
+
+    /// Takes an object that must be there.
+    pub(super) fn required_object(&mut self, name: &str) -> Result<Self, Misfit> {
+        self.object(name)?.map(Self).ok_or_else(|| Misfit::new(name, "an object"))
+    }
+
+    /// Takes an object of texts.
+    pub(super) fn texts(&mut self, name: &str) -> Result<BTreeMap<String, String>, Misfit> {
+        let members = self.object(name)?.unwrap_or_default().into_iter();
+        let text = |(member, value)| match value {
+            Value::String(text) => Ok((member, text)),
+            _ => Err(Misfit::new(name, "an object of strings")),
+        };
+        members.map(text).collect()
+    }
+
+    /// Takes an array of texts. Returns none if it is absent.
+    pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<String>>, Misfit> {
+        let items = match self.0.remove(name) {
+            None => return Ok(None),
+            Some(Value::Array(items)) => items,
+            Some(_) => return Err(Misfit::new(name, "an array of strings")),
+        };
+        let text = |item| match item {
+            Value::String(text) => Ok(text),
+            _ => Err(Misfit::new(name, "an array of strings")),
+        };
+        items.into_iter().map(text).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Takes a truth value; absent is false.
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool, Misfit> {
+        match self.0.remove(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(_) => Err(Misfit::new(name, "true or false")),
+        }
+    }
+
+    /// Takes the severity of log messages.
+    pub(super) fn level(&mut self, name: &str) -> Result<Option<LogLevel>, Misfit> {
+        let expected = || Misfit::new(name, "a level of RFC 5424, such as \"warning\"");
+        self.0.remove(name).map(|level| serde_json::from_value(level).map_err(|_| expected())).transpose()
+    }
+
+    /// Takes the severity of log messages, which must be there.
+    pub(super) fn required_level(&mut self, name: &str) -> Result<(), Misfit> {
+        self.level(name)?.map(drop).ok_or_else(|| Misfit::new(name, "a level of RFC 5424, such as \"warning\""))
+    }
+
+    /// The params that are left, as an object.
+    pub(super) fn into_value(self) -> Value {
+        Value::Object(self.0)
+    }
+}

@@ -1,0 +1,130 @@
+//! Notices of a call that runs: its progress, and messages for the client's log.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+/// Notices that wait to be sent. A further one is dropped: the next says more.
+const WAITING: usize = 16;
+
+/// Notices of one call. Clients that did not ask for them get none.
+#[derive(Clone, Debug, Default)]
+pub struct Notices {
+    sender: Option<mpsc::Sender<Notice>>,
+    wanted: Wanted,
+}
+
+/// The notices that a client asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// True if it gave a token for progress.
+    pub progress: bool,
+    /// The least severe log messages that it takes; absent for none.
+    pub log: Option<LogLevel>,
+}
+
+/// A notice of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// Progress of the call.
+    Progress(Progress),
+    /// A message for the client's log.
+    Log(LogMessage),
+}
+
+/// Progress of a call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Steps that are done; absent for one more than before.
+    pub done: Option<f64>,
+    /// Number of all steps, if it is known.
+    pub total: Option<f64>,
+    /// Words for a person.
+    pub message: Option<String>,
+}
+
+/// A message for the client's log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogMessage {
+    /// Its severity.
+    pub level: LogLevel,
+    /// The content: a text, or an object.
+    pub data: Value,
+}
+
+/// Severity of a log message (RFC 5424 section 6.2.1), the least severe first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// For developers.
+    Debug,
+    /// What happens.
+    Info,
+    /// What is worth a look.
+    Notice,
+    /// What may go wrong.
+    Warning,
+    /// What went wrong.
+    Error,
+    /// A part that does not work.
+    Critical,
+    /// What somebody must act on at once.
+    Alert,
+    /// A system that cannot be used.
+    Emergency,
+}
+
+impl Notices {
+    /// Notices that somebody wants, and the end at which they come out. They end when the call does.
+    pub fn heard(wanted: Wanted) -> (Self, mpsc::Receiver<Notice>) {
+        let (sender, heard) = mpsc::channel(WAITING);
+        (Self { sender: Some(sender), wanted }, heard)
+    }
+
+    /// Says in words what the call is at. Nobody waits for that.
+    pub fn progress(&self, message: impl Into<String>) {
+        self.report(Progress { message: Some(message.into()), ..Progress::default() });
+    }
+
+    /// Says how far the call is.
+    pub fn report(&self, progress: Progress) {
+        if self.wanted.progress {
+            self.send(Notice::Progress(progress));
+        }
+    }
+
+    /// Tells the client's log.
+    pub fn log(&self, level: LogLevel, data: Value) {
+        if self.wanted.log.is_some_and(|least| level >= least) {
+            self.send(Notice::Log(LogMessage { level, data }));
+        }
+    }
+
+    fn send(&self, notice: Notice) {
+        if let Some(sender) = &self.sender {
+            _ = sender.try_send(notice);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_client_gets_the_notices_that_it_asked_for_and_no_others() {
+        for (progress, log, expected) in
+            [(false, None, 0), (true, None, 1), (false, Some(LogLevel::Warning), 1), (true, Some(LogLevel::Debug), 3)]
+        {
+            let (notices, mut heard) = Notices::heard(Wanted { progress, log });
+            notices.progress("half");
+            notices.log(LogLevel::Info, json!("so"));
+            notices.log(LogLevel::Error, json!("no"));
+            drop(notices);
+            let count = std::iter::from_fn(|| heard.try_recv().ok()).count();
+            assert_eq!(count, expected, "{progress} {log:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Calls of an offer: what a grant allows is done, and the reply becomes a message of the client's revision.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+
+use super::Revision;
+use super::envelope::{self, Kind};
+use crate::authorize::json_rpc::{ErrorValue, code};
+use crate::entra::SignIn;
+use crate::offer::{Call, Failure, Input, InputRequired, JsonObject, Offer, Operation, Reply, tool_error};
+
+/// The answer for requests that a way in has not decided about, which is a defect of this server.
+pub(super) const DEFECT: &str =
+    "the request carries no verified caller and grant; report this defect to the developers of this server";
+
+const PANIC: &str = "the call ended in a panic; report this defect to the developers of this server";
+
+/// Rounds of input that one call may take.
+const MAXIMUM_ROUNDS: usize = 8;
+
+/// The end of a call.
+#[derive(Debug)]
+pub struct Finished {
+    /// The message to the client, as JSON text.
+    pub message: Bytes,
+    /// The code of the error, if the message is one.
+    pub error: Option<i32>,
+    /// The condition under which the call could be answered, if there is one.
+    pub need: Option<Need>,
+}
+
+/// The condition under which a call could be answered. The transport may know a better way to ask for it than the answer.
+#[derive(Clone, Debug)]
+pub enum Need {
+    /// The user signs in again.
+    SignIn(SignIn),
+    /// The same call comes again later, for the reason that the text says.
+    Patience(String),
+}
+
+/// A call on its way, as far as its answer depends on it.
+#[derive(Clone)]
+pub(super) struct Calling {
+    pub(super) id: Value,
+    pub(super) revision: Revision,
+    pub(super) kind: Kind,
+    pub(super) is_tool: bool,
+    pub(super) capabilities: JsonObject,
+    pub(super) server_info: Arc<Value>,
+}
+
+impl Calling {
+    pub(super) fn new(id: &Value, revision: Revision, call: &Call, server_info: &Arc<Value>) -> Self {
+        let kind = match call.operation {
+            Operation::Resource { .. } => Kind::Cacheable,
+            Operation::Tool { .. } | Operation::Prompt { .. } => Kind::Once,
+        };
+        Self {
+            id: id.clone(),
+            revision,
+            kind,
+            is_tool: matches!(call.operation, Operation::Tool { .. }),
+            capabilities: call.client.capabilities.clone(),
+            server_info: Arc::clone(server_info),
+        }
+    }
+
+    /// The message for a reply of the offer, and what the reply needs.
+    pub(super) fn finish(self, reply: Reply) -> Finished {
+        match reply {
+            Reply::Complete(result) => self.complete(result, None),
+            Reply::InputRequired(required) => self.input_required(required),
+            Reply::SignIn(sign_in, text) => self.in_words(&text, Some(Need::SignIn(sign_in))),
+            Reply::Later(text) => self.in_words(&text, Some(Need::Patience(text.clone()))),
+            Reply::Failed(Failure { code, message, data }) => self.failed(&ErrorValue { code, message, data }),
+        }
+    }
+
+    pub(super) fn complete(self, result: JsonObject, need: Option<Need>) -> Finished {
+        let result = envelope::complete(result, self.revision, self.kind, &self.server_info);
+        let message = envelope::result(&self.id, &Value::Object(result).to_string());
+        Finished { message, error: None, need }
+    }
+
+    /// Says in words what went wrong: only a tool has a result for that.
+    fn in_words(self, text: &str, need: Option<Need>) -> Finished {
+        match self.is_tool {
+            true => self.complete(tool_error(text), need),
+            false => Finished { need, ..self.failed(&ErrorValue::new(code::INTERNAL_ERROR, text)) },
+        }
+    }
+
+    pub(super) fn failed(self, error: &ErrorValue) -> Finished {
+        let message = Bytes::from(error.answer(&self.id).to_string());
+        Finished { message, error: Some(error.code), need: None }
+    }
+
+    /// Clients of earlier revisions cannot be answered that input is required.
+    fn input_required(self, InputRequired { requests, state }: InputRequired) -> Finished {
+        if !self.revision.is_modern() {
+            let text =
+                "this call takes input that only clients of MCP 2026-07-28 and later can give; use such a client";
+            return self.in_words(text, None);
+        }
+        let missing = JsonObject::from_iter(requests.values().filter_map(|request| {
+            let capability = capability(request.get("method")?.as_str()?)?;
+            (!self.capabilities.contains_key(capability)).then(|| (capability.to_owned(), json!({})))
+        }));
+        if !missing.is_empty() {
+            let names = Vec::from_iter(missing.keys().map(String::as_str)).join(", ");
+            let text =
+                format!("this call takes a client with the capabilities {names}; use a client that declares them");
+            let data = Some(json!({ "requiredCapabilities": missing }));
+            return self.failed(&ErrorValue { data, ..ErrorValue::new(code::CAPABILITY_MISSING, text) });
+        }
+        let mut result = JsonObject::from_iter([("resultType".to_owned(), json!("input_required"))]);
+        result.insert("inputRequests".to_owned(), json!(requests));
+        if let Some(state) = state {
+            result.insert("requestState".to_owned(), json!(state));
+        }
+        Self { kind: Kind::Once, ..self }.complete(result, None)
+    }
+}
+
+/// The capability of a client that a request to it takes.
+fn capability(method: &str) -> Option<&'static str> {
+    match method {
+        "elicitation/create" => Some("elicitation"),
+        "sampling/createMessage" => Some("sampling"),
+        "roots/list" => Some("roots"),
+        _ => None,
+    }
+}
+
+/// The reply of an offer to a call. The payload of a panic can quote anything: it stands in no log line and in no answer.
+pub(super) async fn reply(offer: &dyn Offer, call: Call) -> Reply {
+    AssertUnwindSafe(offer.call(call)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("{PANIC}");
+        Reply::Failed(Failure { code: code::INTERNAL_ERROR, message: PANIC.to_owned(), data: None })
+    })
+}
+
+/// The reply of an offer to a call whose client is asked for input while the call runs. The offer is called again with what
+/// the client gives.
+pub(super) async fn reply_with_input(
+    offer: &dyn Offer,
+    mut call: Call,
+    asks: &(dyn Fn(BTreeMap<String, Value>) -> BoxFuture<'static, BTreeMap<String, Value>> + Send + Sync),
+) -> Reply {
+    for _ in 0..MAXIMUM_ROUNDS {
+        match reply(offer, call.clone()).await {
+            Reply::InputRequired(required) => {
+                call.input = Input { responses: asks(required.requests).await, state: required.state };
+            }
+            reply => return reply,
+        }
+    }
+    let text = "the call takes input again and again; report this defect to the developers of this server";
+    Reply::Complete(tool_error(text))
+}

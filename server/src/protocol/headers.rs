@@ -1,0 +1,144 @@
+//! Headers of a request, which repeat parts of its body for those between: both must say the same.
+
+use axum::http::HeaderMap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::Revision;
+use crate::authorize::json_rpc::{ErrorValue, code};
+use crate::authorize::{Message, Method};
+use crate::offer::{JsonObject, Offered, Operation};
+
+const PROTOCOL_VERSION: &str = "mcp-protocol-version";
+const METHOD: &str = "mcp-method";
+const NAME: &str = "mcp-name";
+const PARAMETER_PREFIX: &str = "mcp-param-";
+
+/// The revision that a request speaks, by its headers and its body. A handshake speaks the one that it asks for.
+///
+/// # Errors
+/// If the revision is not served, the body lacks members that it takes, or a header is not what the body says.
+pub fn revision(headers: &HeaderMap, message: &Message) -> Result<Revision, ErrorValue> {
+    if let Method::Initialize { revision, .. } = &message.method {
+        return Ok(Revision::agreed(revision));
+    }
+    let header = only(headers, PROTOCOL_VERSION)?;
+    let Some(named) = &message.meta.revision else {
+        let revision = header.map_or(Ok(Revision::UNNAMED), Revision::served)?;
+        if revision.is_modern() && message.id.is_some() {
+            let text = "_meta must have io.modelcontextprotocol/protocolVersion and \
+                        io.modelcontextprotocol/clientCapabilities since 2026-07-28; add them to params";
+            return Err(ErrorValue::new(code::INVALID_PARAMS, text));
+        }
+        return Ok(revision);
+    };
+    match header {
+        Some(header) if header == named => {}
+        Some(header) => return Err(differs(PROTOCOL_VERSION, header, named)),
+        None => return Err(missing(PROTOCOL_VERSION)),
+    }
+    let revision = Revision::served(named)?;
+    if revision.is_modern() {
+        if message.meta.capabilities.is_none() {
+            let text =
+                "_meta must have io.modelcontextprotocol/clientCapabilities; add it, an empty object if there are none";
+            return Err(ErrorValue::new(code::INVALID_PARAMS, text));
+        }
+        must_say(headers, METHOD, message.method.name())?;
+        if let Some(operation) = message.method.operation() {
+            must_say(headers, NAME, operation.name())?;
+        }
+    }
+    Ok(revision)
+}
+
+/// Checks the headers that repeat arguments of a tool, where its schema asks for them (`x-mcp-header`).
+///
+/// # Errors
+/// If a header is not what the arguments say.
+pub fn parameters(headers: &HeaderMap, operation: &Operation, offered: &Offered) -> Result<(), ErrorValue> {
+    let Operation::Tool { name, arguments } = operation else { return Ok(()) };
+    let Some(tool) = offered.tool(name) else { return Ok(()) };
+    for (path, header) in annotated(&tool.input_schema) {
+        let header = format!("{PARAMETER_PREFIX}{}", header.to_ascii_lowercase());
+        match (only(headers, &header)?, value_at(arguments, &path)) {
+            (None, None) => {}
+            (None, Some(_)) => return Err(missing(&header)),
+            (Some(_), None) => {
+                let text = format!("the header {header} repeats an argument that is absent; leave it out");
+                return Err(ErrorValue::new(code::HEADER_MISMATCH, text));
+            }
+            (Some(said), Some(argument)) => compare(&header, said, &argument)?,
+        }
+    }
+    Ok(())
+}
+
+/// The properties of a schema whose values have headers: the path to each, and the end of the header's name.
+fn annotated(schema: &JsonObject) -> Vec<(Vec<&str>, &str)> {
+    fn collect<'a>(schema: Option<&'a Value>, path: &[&'a str], found: &mut Vec<(Vec<&'a str>, &'a str)>) {
+        let Some(Value::Object(properties)) = schema else { return };
+        for (name, property) in properties {
+            let path = [path, &[name.as_str()]].concat();
+            collect(property.get("properties"), &path, found);
+            if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str)
+                && !header.is_empty()
+            {
+                found.push((path, header));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(schema.get("properties"), &[], &mut found);
+    found
+}
+
+/// The text of a primitive argument. None where it is absent or null.
+fn value_at(arguments: &JsonObject, path: &[&str]) -> Option<String> {
+    let (first, rest) = path.split_first()?;
+    match rest.iter().try_fold(arguments.get(*first)?, |value, name| value.get(name))? {
+        Value::String(text) => Some(text.clone()),
+        value @ (Value::Bool(_) | Value::Number(_)) => Some(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// The only value of a header. None where there is none.
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ErrorValue> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    match value.to_str() {
+        Ok(value) if values.next().is_none() => Ok(Some(value)),
+        _ => {
+            let text = format!("the header {name} must be there once, in visible ASCII characters");
+            Err(ErrorValue::new(code::HEADER_MISMATCH, text))
+        }
+    }
+}
+
+fn must_say(headers: &HeaderMap, name: &str, body: &str) -> Result<(), ErrorValue> {
+    let said = only(headers, name)?.ok_or_else(|| missing(name))?;
+    compare(name, said, body)
+}
+
+/// A value that no header can hold stands there in base64.
+fn compare(name: &str, said: &str, body: &str) -> Result<(), ErrorValue> {
+    let Some(encoded) = said.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
+        return if said == body { Ok(()) } else { Err(differs(name, said, body)) };
+    };
+    match STANDARD.decode(encoded) {
+        Ok(decoded) if decoded == body.as_bytes() => Ok(()),
+        _ => Err(differs(name, said, body)),
+    }
+}
+
+fn missing(name: &str) -> ErrorValue {
+    let text = format!("the header {name} is missing; send what the body says");
+    ErrorValue::new(code::HEADER_MISMATCH, text)
+}
+
+fn differs(name: &str, said: &str, body: &str) -> ErrorValue {
+    let text = format!("the header {name} says {said:?}, and the body {body:?}; send the same in both");
+    ErrorValue::new(code::HEADER_MISMATCH, text)
+}

@@ -1,0 +1,96 @@
+//! News for a client that listens (`subscriptions/listen`): the lists as it sees them, and resources that change.
+//!
+//! Nothing is told that the caller may not see by the policy in force.
+
+use axum::body::Bytes;
+use serde_json::{Value, json};
+
+use super::envelope::{self, Kind};
+use super::lists::Seen;
+use super::{Exchange, Protocol, Revision};
+use crate::authorize::{Filter, Permissions};
+use crate::offer::{JsonObject, Offered};
+
+const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+/// Resources that one client may listen to; it is not told of further ones.
+const MAXIMUM_RESOURCES: usize = 100;
+
+/// A client that listens.
+pub struct Listening {
+    id: Value,
+    filter: Filter,
+    seen: Seen,
+    server_info: Value,
+}
+
+impl Protocol {
+    /// Begins to listen for this client.
+    pub(super) fn listen(&self, id: Value, mut filter: Filter, exchange: &Exchange) -> Listening {
+        let about = self.description.about();
+        filter.prompts &= about.prompts;
+        filter.resources &= about.resources;
+        if !about.updates_resources {
+            filter.uris.clear();
+        }
+        filter.uris.retain(|uri| may_read(uri, &exchange.offered, &exchange.permissions));
+        filter.uris.truncate(MAXIMUM_RESOURCES);
+        let seen = Seen::now(&exchange.offered, &exchange.permissions);
+        Listening { id, filter, seen, server_info: Value::clone(&self.server_info) }
+    }
+}
+
+impl Listening {
+    /// The first message: the news that the client gets.
+    pub fn acknowledged(&self) -> Bytes {
+        let mut accepted = JsonObject::new();
+        let Filter { tools, prompts, resources, uris } = &self.filter;
+        for (name, is_accepted) in
+            [("toolsListChanged", tools), ("promptsListChanged", prompts), ("resourcesListChanged", resources)]
+        {
+            if *is_accepted {
+                accepted.insert(name.to_owned(), json!(true));
+            }
+        }
+        if !uris.is_empty() {
+            accepted.insert("resourceSubscriptions".to_owned(), json!(uris));
+        }
+        self.notification("notifications/subscriptions/acknowledged", json!({ "notifications": accepted }))
+    }
+
+    /// The messages about lists that the caller sees otherwise than before.
+    pub fn changed(&mut self, offered: &Offered, permissions: &Permissions) -> Vec<Bytes> {
+        let before = std::mem::replace(&mut self.seen, Seen::now(offered, permissions));
+        let changes = [
+            (self.filter.tools && before.tools != self.seen.tools, "notifications/tools/list_changed"),
+            (self.filter.prompts && before.prompts != self.seen.prompts, "notifications/prompts/list_changed"),
+            (self.filter.resources && before.resources != self.seen.resources, "notifications/resources/list_changed"),
+        ];
+        let changed = changes.into_iter().filter(|(is_changed, _)| *is_changed);
+        changed.map(|(_, method)| self.notification(method, json!({}))).collect()
+    }
+
+    /// The message about a resource whose content is another one, if the client listens to it and may read it.
+    pub fn updated(&self, uri: &str, offered: &Offered, permissions: &Permissions) -> Option<Bytes> {
+        let listens = self.filter.uris.iter().any(|listened| listened == uri);
+        (listens && may_read(uri, offered, permissions))
+            .then(|| self.notification("notifications/resources/updated", json!({ "uri": uri })))
+    }
+
+    /// The last message.
+    pub fn ended(&self) -> Bytes {
+        let result = JsonObject::from_iter([("_meta".to_owned(), json!({ SUBSCRIPTION_ID: self.id }))]);
+        let result = envelope::complete(result, Revision::V2026_07_28, Kind::Once, &self.server_info);
+        envelope::result(&self.id, &Value::Object(result).to_string())
+    }
+
+    fn notification(&self, method: &str, mut params: Value) -> Bytes {
+        if let Value::Object(params) = &mut params {
+            params.insert("_meta".to_owned(), json!({ SUBSCRIPTION_ID: self.id }));
+        }
+        envelope::notification(method, &params)
+    }
+}
+
+fn may_read(uri: &str, offered: &Offered, permissions: &Permissions) -> bool {
+    offered.has_resource(uri) && permissions.allow(mcp_entra_policy::Operation::Resource(uri))
+}
