@@ -23,14 +23,15 @@ use crate::offer::{Offered, Unavailable};
 use crate::protocol::{Exchange, Revision};
 use crate::token::Principal;
 
-/// Judges the message, and asks for the caller's groups if the verdict depends on them.
+/// Judges the message, and asks for the caller's groups if the verdict depends on them. Returns the outcome for the audit log
+/// with what the protocol is to know.
 pub(super) async fn stage(
     gate: &Gate,
     trail: &Trail,
     principal: &Arc<Principal>,
     message: &Message,
     revision: Revision,
-) -> Result<Exchange, Refusal> {
+) -> Result<(Exchange, Outcome), Refusal> {
     let offered = match message.method.depends_on_offer() {
         true => gate.offer.snapshot(principal).await.map_err(unavailable)?,
         false => Arc::default(),
@@ -46,9 +47,8 @@ pub(super) async fn stage(
             return Err(refused.record(&refusal).await);
         }
     };
-    trail.decided(outcome);
     let principal = Arc::clone(principal);
-    Ok(Exchange { principal, permissions, offered, granted, revision, asks: None })
+    Ok((Exchange { principal, permissions, offered, granted, revision, asks: None }, outcome))
 }
 
 /// The verdict about a message, with the permissions that it follows from: those of this moment.
@@ -246,7 +246,9 @@ mod tests {
         {
             let message = message(method);
             let line = line(async |gate, trail| {
-                assert!(stage(gate, trail, &principal(), &message, Revision::V2025_11_25).await.is_ok())
+                let (_, outcome) =
+                    stage(gate, trail, &principal(), &message, Revision::V2025_11_25).await.ok().unwrap();
+                trail.decided(outcome);
             });
             assert_eq!(line.await["reason"], "authenticated", "{message:?}");
         }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::accept::Accepted;
 use super::answer::{self, Refusal};
 use super::{Gate, events, listen, needs};
-use crate::audit::Trail;
+use crate::audit::{Outcome, Trail};
 use crate::authorize::Message;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::protocol::{Answer, Exchange, Finished, Running, Step};
@@ -32,12 +32,20 @@ pub(super) async fn stage(
     trail: &Trail,
     accepted: Accepted,
     message: Message,
-    exchange: Exchange,
+    (exchange, outcome): (Exchange, Outcome),
 ) -> Result<Response, Refusal> {
     let id = message.answer_id().clone();
-    match gate.protocol.answer(message, &exchange) {
+    let answer = gate.protocol.answer(message, &exchange);
+    if let Answer::Listening(listening) = answer {
+        let response = listen::stage(gate, accepted, *listening, exchange)?;
+        trail.decided(outcome);
+        return Ok(response);
+    }
+    // A client that hangs up before its answer leaves its line.
+    trail.decided(outcome);
+    match answer {
         Answer::Now(text) => Ok(json(StatusCode::OK, text)),
-        Answer::Nothing => Ok(StatusCode::ACCEPTED.into_response()),
+        Answer::Nothing | Answer::Listening(_) => Ok(StatusCode::ACCEPTED.into_response()),
         Answer::Failed(error) => Ok(answer::json_rpc_error(status(&exchange, error.code), &id, &error)),
         Answer::Later(call) => {
             if let Some(needed) = needs::pending(gate, trail, &exchange).await {
@@ -46,7 +54,6 @@ pub(super) async fn stage(
             let call = if exchange.revision.is_modern() { call } else { detached(gate, call) };
             Ok(run(gate, trail, accepted, call, exchange).await)
         }
-        Answer::Listening(listening) => listen::stage(gate, accepted, *listening, exchange),
     }
 }
 
@@ -72,7 +79,7 @@ async fn run(gate: &Arc<Gate>, trail: &Trail, accepted: Accepted, mut call: Runn
     match first {
         Some(Step::Finished(finished)) => finish(gate, trail, finished, &exchange).await,
         Some(Step::Notice(notice)) => events::answer(messages(Arc::clone(gate), call, exchange, Some(notice))),
-        None => events::answer(messages(Arc::clone(gate), call, exchange, None)),
+        None => events::slow_answer(messages(Arc::clone(gate), call, exchange, None)),
     }
 }
 

@@ -17,16 +17,28 @@ const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 /// Tells nginx and its like to pass on each event as it comes.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// An answer of these messages, each an event of its own. The first one is sent at once if there is one, else a comment.
+/// An answer of these messages, each an event of its own.
 pub(super) fn answer(messages: impl Stream<Item = Bytes> + Send + 'static) -> Response {
-    let events = stream::unfold(Box::pin(messages), async |mut messages| {
+    of(events(messages))
+}
+
+/// The same where the first message takes a while: a comment goes before it.
+pub(super) fn slow_answer(messages: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    of(stream::iter([COMMENT]).chain(events(messages)))
+}
+
+fn events(messages: impl Stream<Item = Bytes> + Send + 'static) -> impl Stream<Item = Bytes> + Send + 'static {
+    stream::unfold(Box::pin(messages), async |mut messages| {
         let silent = sleep_until(Instant::now() + KEEP_ALIVE);
         tokio::select! {
             biased;
             message = messages.next() => message.map(|message| (event(&message), messages)),
             () = silent => Some((COMMENT, messages)),
         }
-    });
+    })
+}
+
+fn of(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     let mut response = Response::new(Body::from_stream(events.map(Ok::<_, Infallible>)));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();

@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
 use mcp_entra_policy::ServerConfiguration;
 use tokio::sync::Semaphore;
@@ -87,6 +87,9 @@ pub struct Gate {
     pub answers: Answers,
 }
 
+/// Ends of the paths that clients of the transport of 2024-11-05 ask for.
+const OLD_TRANSPORT: [&str; 3] = ["sse", "message", "messages"];
+
 /// State of the answers that outlast a request's head.
 pub struct Answers {
     pending: needs::Pending,
@@ -106,7 +109,11 @@ impl Default for Answers {
 pub fn router(gate: Arc<Gate>) -> Router {
     let path = gate.configuration.path.trim_end_matches('/').to_owned();
     let url = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
-    let elsewhere = format!("there is nothing here; the MCP endpoint is {url}");
+    let elsewhere = [
+        format!("there is nothing here; the MCP endpoint is {url}"),
+        format!("the HTTP+SSE transport of 2024-11-05 is not served; the MCP endpoint is {url}"),
+    ];
+    let old = OLD_TRANSPORT.map(|end| format!("{path}/{end}"));
     let documents = metadata::router(&gate.configuration, &gate.authorization_server);
     let endpoint = service_fn(move |request| {
         let gate = Arc::clone(&gate);
@@ -116,7 +123,11 @@ pub fn router(gate: Arc<Gate>) -> Router {
     if !path.is_empty() {
         router = router.route_service(&path, endpoint);
     }
-    router.merge(documents).fallback(move || async move { answer::problem(StatusCode::NOT_FOUND, &elsewhere) })
+    router.merge(documents).fallback(move |uri: Uri| async move {
+        let [nothing, old_transport] = &elsewhere;
+        let is_old = old.iter().any(|old| uri.path() == old);
+        answer::problem(StatusCode::NOT_FOUND, if is_old { old_transport } else { nothing })
+    })
 }
 
 /// Answers a request, on the record and within the limits.
@@ -157,9 +168,9 @@ async fn pass(gate: &Arc<Gate>, trail: &Trail, request: Request, headers: &mut H
     let message = message::stage(trail, &parts, body).await?;
     let accepted = accept::stage(&message, &parts)?;
     let revision = revision::stage(&message, &parts)?;
-    let exchange = authorize::stage(gate, trail, &principal, &message, revision).await?;
+    let (exchange, outcome) = authorize::stage(gate, trail, &principal, &message, revision).await?;
     revision::parameters(&message, &parts, &exchange)?;
-    calls::stage(gate, trail, accepted, message, exchange).await
+    calls::stage(gate, trail, accepted, message, (exchange, outcome)).await
 }
 
 #[cfg(test)]

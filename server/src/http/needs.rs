@@ -54,9 +54,6 @@ pub(super) async fn remember(gate: &Gate, exchange: &Exchange, need: Option<Need
 /// The challenge that an earlier call of this token could not be answered by.
 pub(super) async fn pending(gate: &Gate, trail: &Trail, exchange: &Exchange) -> Option<Response> {
     let Principal::User(user) = &*exchange.principal else { return None };
-    if gate.answers.pending.0.entry_count() == 0 {
-        return None;
-    }
     let sign_in = gate.answers.pending.0.remove(&user.assertion.digest()).await?;
     stage(gate, trail, exchange, Some(&Need::SignIn(sign_in))).await
 }

@@ -219,12 +219,14 @@ async fn a_slash_at_the_end_of_the_path_makes_no_difference_and_other_paths_name
         assert_eq!(site.audit_of(&response).await["reason"], "authenticated", "{path}");
         assert_eq!(post(path).send().await.unwrap().status(), 401, "{path}");
     }
-    for path in ["/", "/mcp//", "/mcp/sse", "/mcpx", "/MCP"] {
+    for path in ["/", "/mcp//", "/mcp/sse", "/mcp/message", "/mcpx", "/MCP"] {
         let response = post(path).bearer_auth(&token).send().await.unwrap();
         assert_eq!(response.status(), 404, "{path}");
         let answer: Value = response.json().await.unwrap();
         let message = answer["message"].as_str().unwrap();
         assert!(message.ends_with("the MCP endpoint is https://graph.mcp.contoso.com/mcp"), "{message}");
+        let is_old = path == "/mcp/sse" || path == "/mcp/message";
+        assert_eq!(message.contains("transport of 2024-11-05 is not served"), is_old, "{message}");
     }
 }
 

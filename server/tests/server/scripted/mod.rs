@@ -1,106 +1,27 @@
 //! A server of an offer that knows nothing of Microsoft Graph: it does what a test tells it.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+mod headers;
+mod listening;
+mod lists;
+mod offer;
+mod streams;
 
-use async_trait::async_trait;
+use std::sync::Arc;
+
 use mcp_entra_policy::Pattern;
 use mcp_entra_server::authorize::{Message, Permissions};
-use mcp_entra_server::entra::SignIn;
-use mcp_entra_server::offer::{
-    About, Call, Failure, Input, InputRequired, JsonObject, Offer, Offered, OfferedPrompt, OfferedResource,
-    OfferedTool, Operation, PromptArgument, Reply, Unavailable,
-};
+use mcp_entra_server::offer::Offer;
 use mcp_entra_server::protocol::{Answer, Exchange, Protocol, Revision};
-use mcp_entra_server::token::Principal;
+use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use self::offer::Scripted;
 use crate::harness::{PATIENCE, Setup, Site, eventually, grant_to_readers};
 use crate::identity::signed_in;
 use crate::tenant::{ALICE, TestTenant};
 
 const PROTOCOL: &str = "2026-07-28";
-
-/// An offer that records its calls.
-#[derive(Default)]
-struct Scripted {
-    calls: Mutex<Vec<(Operation, Input)>>,
-    /// Dropped with the call of the tool `hangs`.
-    hanging: Mutex<Option<oneshot::Sender<Infallible>>>,
-}
-
-#[async_trait]
-impl Offer for Scripted {
-    fn about(&self) -> About {
-        let (title, instructions) = ("Scripted".into(), "Try it.".into());
-        About { title, instructions, prompts: true, resources: true, ..About::default() }
-    }
-
-    async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {
-        Ok(Arc::new(offered()))
-    }
-
-    async fn call(&self, call: Call) -> Reply {
-        self.calls.lock().unwrap().push((call.operation.clone(), call.input.clone()));
-        match call.operation {
-            Operation::Prompt { arguments, .. } => {
-                let text = format!("Greet {}.", arguments["name"].as_str().unwrap());
-                let message = json!({ "role": "user", "content": { "type": "text", "text": text } });
-                Reply::Complete(object(json!({ "messages": [message] })))
-            }
-            Operation::Resource { uri } => {
-                Reply::Complete(object(json!({ "contents": [{ "uri": uri, "text": "Remember." }] })))
-            }
-            Operation::Tool { name, arguments } => match name.as_str() {
-                "echo" => Reply::structured(Value::Object(arguments)),
-                "hangs" => {
-                    let _ends_with_the_call = self.hanging.lock().unwrap().take();
-                    std::future::pending().await
-                }
-                "asks" if call.input == Input::default() => {
-                    let request = json!({ "method": "elicitation/create", "params": {
-                        "mode": "form", "message": "Sure?", "requestedSchema": { "type": "object", "properties": {} },
-                    } });
-                    let requests = [("sure".to_owned(), request)].into();
-                    Reply::InputRequired(InputRequired { requests, state: Some("asked".into()) })
-                }
-                "asks" => Reply::structured(json!(call.input.responses)),
-                "panics" => panic!("a secret"),
-                "signs_in" => Reply::SignIn(SignIn::Anew, "Sign in again.".into()),
-                _ => Reply::Failed(Failure { code: -32000, message: "It is broken.".into(), data: None }),
-            },
-        }
-    }
-}
-
-fn object(value: Value) -> JsonObject {
-    serde_json::from_value(value).unwrap()
-}
-
-fn offered() -> Offered {
-    let tool = |name: &str| OfferedTool {
-        name: name.into(),
-        title: name.into(),
-        description: "It is scripted.".into(),
-        input_schema: Arc::new(object(json!({ "type": "object" }))),
-        ..OfferedTool::default()
-    };
-    let mut tools: Vec<OfferedTool> = ["asks", "broken", "echo", "hangs", "panics", "signs_in", "writes", "writes_too"]
-        .into_iter()
-        .map(tool)
-        .collect();
-    tools.iter_mut().filter(|tool| tool.name.starts_with("writes")).for_each(|tool| tool.writes = true);
-    let argument = PromptArgument { name: "name".into(), required: true, ..PromptArgument::default() };
-    let prompt = OfferedPrompt {
-        name: "greet".into(),
-        description: "Greets.".into(),
-        arguments: vec![argument],
-        ..OfferedPrompt::default()
-    };
-    let resource = |uri: &str| OfferedResource { uri: uri.into(), name: "Memo".into(), ..OfferedResource::default() };
-    Offered::new(tools, vec![prompt], ["memo://one", "secret://two"].map(resource).into(), vec![])
-}
 
 /// A server of such an offer. Its policy grants everything that a prefix may grant, but for secrets, and one tool that writes
 /// by name.
@@ -111,22 +32,31 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    /// The same, once the set-up is changed like this.
+    async fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let (offer, mut setup) = (Arc::new(Scripted::default()), Setup::new());
         setup.offer = Some(Arc::clone(&offer) as Arc<dyn Offer>);
         let mut grant = grant_to_readers(&["*", "writes"]);
         grant.allow.prompts = vec![Pattern("*".into())];
         grant.allow.resources = vec![Pattern("memo://*".into())];
         setup.policy.grants = vec![grant];
+        change(&mut setup);
         Self { offer, site: setup.start().await }
     }
 
-    fn request(&self, method: &str, mut params: Value, is_modern: bool) -> reqwest::RequestBuilder {
-        let mut request = self.site.request().bearer_auth(self.site.setup.tenant.token(ALICE));
+    fn request(&self, method: &str, params: Value, is_modern: bool) -> RequestBuilder {
+        let token = self.site.setup.tenant.token(ALICE);
+        self.request_by(&token, method, params, is_modern)
+    }
+
+    fn request_by(&self, token: &str, method: &str, mut params: Value, is_modern: bool) -> RequestBuilder {
+        let mut request = self.site.request().bearer_auth(token);
         if is_modern {
-            params["_meta"] = json!({
-                "io.modelcontextprotocol/protocolVersion": PROTOCOL,
-                "io.modelcontextprotocol/clientCapabilities": { "elicitation": {} },
-            });
+            params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(PROTOCOL);
+            params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "elicitation": {} });
             request = request.header("mcp-protocol-version", PROTOCOL).header("mcp-method", method);
             if let Some(name) = params.get("name").or(params.get("uri")) {
                 request = request.header("mcp-name", name.as_str().unwrap());
@@ -135,7 +65,7 @@ impl Stage {
         request.body(json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params }).to_string())
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Value {
+    async fn send(&self, request: RequestBuilder) -> Value {
         request.send().await.unwrap().json().await.unwrap()
     }
 
@@ -145,6 +75,46 @@ impl Stage {
 
     fn calls(&self) -> usize {
         self.offer.calls.lock().unwrap().len()
+    }
+}
+
+/// A stream of events that a server sends.
+struct Events {
+    response: Response,
+    read: String,
+}
+
+impl Events {
+    fn of(response: Response) -> Self {
+        assert_eq!(response.status(), 200);
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(header("content-type"), "text/event-stream");
+        assert_eq!((header("cache-control"), header("x-accel-buffering")), ("no-store".into(), "no".into()));
+        Self { response, read: String::new() }
+    }
+
+    /// The next message. None at the end of the stream. Comments are passed over.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            while let Some((event, rest)) = self.read.split_once("\n\n") {
+                let message = event.strip_prefix("data: ").map(|message| serde_json::from_str(message).unwrap());
+                self.read = rest.to_owned();
+                if message.is_some() {
+                    return message;
+                }
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("an event").unwrap()?;
+            self.read += std::str::from_utf8(&chunk).unwrap();
+        }
+    }
+
+    /// All messages to the end of the stream.
+    async fn rest(&mut self) -> Vec<Value> {
+        let mut messages = vec![];
+        while let Some(message) = self.next().await {
+            messages.push(message);
+        }
+        messages
     }
 }
 
@@ -167,8 +137,9 @@ async fn an_offer_is_described_as_it_says() {
 async fn lists_show_what_the_caller_may_use_and_are_private() {
     let stage = Stage::new().await;
     let tools = stage.ask("tools/list", json!({})).await;
-    let expected = ["asks", "broken", "echo", "hangs", "panics", "signs_in", "writes"];
-    assert_eq!(names(&tools, "tools", "name"), expected, "a tool that writes is granted by its name alone");
+    let names_of_tools = names(&tools, "tools", "name");
+    assert_eq!(names_of_tools.len(), 11, "a tool that writes is granted by its name alone: {names_of_tools:?}");
+    assert!(!names_of_tools.contains(&"writes_too".to_owned()));
     for tool in tools["result"]["tools"].as_array().unwrap() {
         assert_eq!(tool["annotations"]["readOnlyHint"], tool["name"] != "writes", "{tool}");
     }
