@@ -23,7 +23,7 @@ use crate::http::cors;
 use crate::http::listener::{self, Counted, PATIENCE};
 use crate::http::origin::Accepted;
 use crate::http::rate_limit::RateLimits;
-use crate::http::{self, Answers, Gate};
+use crate::http::{Answers, Endpoint, Gate};
 use crate::inputs::{self, InputError};
 use crate::oauth;
 use crate::offer::graph::GraphOffer;
@@ -200,8 +200,8 @@ pub async fn start_offering(
     let admin = admin::router(Arc::new(admin));
     tokio::spawn(listener::serve(admin_listener, admin, PATIENCE, Counted::Everybody, background.clone()));
     let counted = Counted::AllBut(gate.configuration.trusted_proxies.clone());
-    let router = own.map_or_else(Router::new, oauth::router).merge(http::router(gate));
-    let serving = tokio::spawn(listener::serve(listener, router, PATIENCE, counted, stop.clone()));
+    let endpoint = Endpoint::new(gate, own.map_or_else(Router::new, oauth::router));
+    let serving = tokio::spawn(listener::serve(listener, endpoint, PATIENCE, counted, stop.clone()));
     tracing::info!(%address, %admin_address, "serving");
     Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving, graph, audit })
 }

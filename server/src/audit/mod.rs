@@ -10,6 +10,7 @@
 mod anonymous;
 pub mod chain;
 mod line;
+mod queue;
 mod reasons;
 mod target;
 mod writer;

@@ -9,7 +9,6 @@
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,13 +19,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::anonymous::{Anonymous, PERIOD, Request, Summary};
 use super::chain::Chain;
 use super::line::Line;
+use super::queue::Queue;
 use crate::telemetry::Metrics;
 
 /// Places in the queue: more than a port has connections (1024), each of which asks one thing at a time.
 const PLACES: usize = 4096;
 
-/// Bytes that are written at once, or a little more.
-const BATCH: usize = 64 * 1024;
+/// Time after a write in which further lines gather.
+const GATHERING: Duration = Duration::from_millis(2);
 
 /// Pause after a write that failed.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ enum Entry {
 
 /// The queue of the writing thread.
 pub(super) struct Writer {
-    entries: Sender<Entry>,
+    queue: Arc<Queue<Entry>>,
     running: TaskTracker,
     shared: Arc<Shared>,
 }
@@ -79,15 +79,16 @@ impl Writer {
         chain: Option<Chain>,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
-        let (entries, queue) = channel();
+        let queue = Arc::new(Queue::new());
         let shared = Arc::new(Shared {
             places: Arc::new(Semaphore::new(PLACES)),
             anonymous: Mutex::default(),
             failure: Mutex::default(),
         });
         let thread = Thread { server, lines, chain, metrics, shared: Arc::clone(&shared) };
-        std::thread::Builder::new().name("audit".into()).spawn(move || thread.run(&queue))?;
-        Ok(Self { entries, running: TaskTracker::new(), shared })
+        let taken = Arc::clone(&queue);
+        std::thread::Builder::new().name("audit".into()).spawn(move || thread.run(&taken))?;
+        Ok(Self { queue, running: TaskTracker::new(), shared })
     }
 
     /// Waits for a place in the queue. Returns none if none becomes free within this time.
@@ -111,7 +112,7 @@ impl Writer {
 
     pub(super) fn line(&self, line: &Line<'_>, place: Place) {
         match serde_json::to_string(line) {
-            Ok(text) => self.queue(Entry::Line(text, place.queued)),
+            Ok(text) => self.queue.push(Entry::Line(text, place.queued)),
             Err(error) => tracing::error!(%error, request_id = line.request_id, "audit line not written"),
         }
     }
@@ -133,7 +134,7 @@ impl Writer {
         self.running.close();
         let requests = tokio::time::timeout(patience / 2, self.running.wait()).await;
         let (written, is_written) = oneshot::channel();
-        self.queue(Entry::End(written));
+        self.queue.push(Entry::End(written));
         let lines = tokio::time::timeout_at(deadline, is_written).await;
         self.shared.places.close();
         match (requests, lines) {
@@ -142,18 +143,12 @@ impl Writer {
             (_, Ok(Err(_)) | Err(_)) => Err(Unfinished::Lines),
         }
     }
-
-    /// Never waits: each entry has its place.
-    fn queue(&self, entry: Entry) {
-        if self.entries.send(entry).is_err() {
-            tracing::error!("audit line not written: the thread that writes has ended");
-        }
-    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         self.shared.places.close();
+        self.queue.close();
     }
 }
 
@@ -181,15 +176,13 @@ struct Batch {
 }
 
 impl Thread {
-    fn run(mut self, queue: &Receiver<Entry>) {
+    fn run(mut self, queue: &Queue<Entry>) {
         loop {
             let mut batch = Batch::default();
             // Nobody wakes the thread for what is only counted. Its period ends after this wait, or at the end of it.
             let wait = self.shared.anonymous().wait(Instant::now()).unwrap_or(PERIOD);
-            let next = queue.recv_timeout(wait);
-            let is_over = matches!(next, Err(RecvTimeoutError::Disconnected));
-            let mut next = next.ok();
-            while let Some(entry) = next {
+            let (entries, goes_on) = queue.take(wait);
+            for entry in entries {
                 match entry {
                     Entry::Line(text, place) => {
                         batch.places.push(place);
@@ -197,9 +190,8 @@ impl Thread {
                     }
                     Entry::End(written) => batch.ends.push(written),
                 }
-                next = if batch.text.len() < BATCH { queue.try_recv().ok() } else { None };
             }
-            let is_ending = is_over || !batch.ends.is_empty();
+            let is_ending = !goes_on || !batch.ends.is_empty();
             let summaries = self.shared.anonymous().take(Instant::now(), is_ending);
             for summary in &summaries {
                 self.add_summary(&mut batch, summary);
@@ -211,9 +203,10 @@ impl Thread {
             for end in batch.ends {
                 let _ = end.send(());
             }
-            if is_over {
+            if !goes_on {
                 return;
             }
+            std::thread::sleep(GATHERING);
         }
     }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::json_rpc::{ErrorValue, code};
 use super::method::{self, Method};
 use super::params::{Meta, Misfit, Params};
+use crate::offer::About;
 use crate::strict_json;
 
 /// The members of a message.
@@ -120,12 +121,19 @@ impl Message {
         let misfit = |Misfit(text): Misfit| invalid(Fault::Params, text);
         let meta = params.meta().map_err(misfit)?;
         match method::request(&method, params, meta.revision.is_some()) {
-            None => {
-                let names_revision = meta.revision.is_some();
-                let text = format!("this server has no method {method:?}");
-                Err(invalid(Fault::UnknownMethod { names_revision }, text))
-            }
+            None => Err(unknown_method(&method, known.clone().unwrap_or_default(), &meta)),
             Some(method) => Ok(Self { method: method.map_err(misfit)?, id: known, meta }),
+        }
+    }
+
+    /// The message, if the offer has its method.
+    ///
+    /// # Errors
+    /// If it has not: the method is as unknown as any other.
+    pub fn served_by(self, about: &About) -> Result<Self, Malformed> {
+        match self.method.is_served_by(about) {
+            true => Ok(self),
+            false => Err(unknown_method(self.method.name(), self.answer_id().clone(), &self.meta)),
         }
     }
 
@@ -133,6 +141,11 @@ impl Message {
     pub fn answer_id(&self) -> &Value {
         self.id.as_ref().unwrap_or(&Value::Null)
     }
+}
+
+fn unknown_method(name: &str, id: Value, meta: &Meta) -> Malformed {
+    let fault = Fault::UnknownMethod { names_revision: meta.revision.is_some() };
+    Malformed { fault, id, text: format!("this server has no method {name:?}") }
 }
 
 const NO_MESSAGE: &str =

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::params::{Misfit, Params};
 use crate::audit::Target;
-use crate::offer::{Completed, Completing, Input, JsonObject, Operation};
+use crate::offer::{About, Completed, Completing, Input, JsonObject, Operation};
 
 const CANCELLED: &str = "notifications/cancelled";
 
@@ -110,6 +110,29 @@ impl Method {
             Self::Cancelled { .. } => CANCELLED,
             Self::Notification(name) => name,
             Self::UnknownNotification => "notifications/*",
+        }
+    }
+
+    /// Returns whether an offer has this method.
+    pub(super) fn is_served_by(&self, about: &About) -> bool {
+        match self {
+            Self::List { of: Listed::Prompts, .. } | Self::Use { operation: Operation::Prompt { .. }, .. } => {
+                about.prompts
+            }
+            Self::List { of: Listed::Resources | Listed::Templates, .. }
+            | Self::Use { operation: Operation::Resource { .. }, .. } => about.resources,
+            Self::Complete(_) => about.completions,
+            Self::SetLogLevel => about.logs,
+            Self::Subscribe { .. } => about.updates_resources,
+            Self::Initialize { .. }
+            | Self::Discover
+            | Self::Ping
+            | Self::List { of: Listed::Tools, .. }
+            | Self::Use { operation: Operation::Tool { .. }, .. }
+            | Self::Listen(_)
+            | Self::Cancelled { .. }
+            | Self::Notification(_)
+            | Self::UnknownNotification => true,
         }
     }
 

@@ -10,7 +10,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,7 +24,7 @@ use tokio::sync::Notify;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use super::client_address::{Peer, network};
 use super::connections::{Connections, Place};
@@ -129,13 +130,13 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most `patience.finish`: those that
 /// are not are cut off, and have ended when this returns. A connection on
 /// which no whole head of a request arrives in time, or nothing of an answer is taken within `patience.write`, is closed.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    patience: Patience,
-    counted: Counted,
-    stop: CancellationToken,
-) {
+pub async fn serve<S>(listener: TcpListener, service: S, patience: Patience, counted: Counted, stop: CancellationToken)
+where
+    S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
     let connections = Arc::new(Connections::new(MAXIMUM_CONNECTIONS, MAXIMUM_OF_PEER));
     let (running, cut_off, mut number) = (TaskTracker::new(), CancellationToken::new(), 0);
     while let Some(accepted) = stop.run_until_cancelled(accept(&listener)).await {
@@ -144,7 +145,7 @@ pub async fn serve(
         let Some(place) = stop.run_until_cancelled(admitted).await else { break };
         // A peer that uses its whole share gets no other connection.
         let Some(place) = place else { continue };
-        let connection = connect(accepted, router.clone(), patience, place, stop.clone());
+        let connection = connect(accepted, service.clone(), patience, place, stop.clone());
         running.spawn(cut_off.clone().run_until_cancelled_owned(connection));
     }
     drop(listener);
@@ -158,16 +159,22 @@ pub async fn serve(
 
 /// Serves one connection until it ends, has to yield, or the listener stops: then the request that is being answered is
 /// the last.
-async fn connect(accepted: Accepted, router: Router, patience: Patience, place: Place, stop: CancellationToken) {
+async fn connect<S>(accepted: Accepted, answering: S, patience: Patience, place: Place, stop: CancellationToken)
+where
+    S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
     let Accepted { stream, peer } = accepted;
     let connection = Arc::clone(&place.connection);
     let asked = Arc::new(Notify::new());
     let (began, told) = (Arc::clone(&connection), Arc::clone(&asked));
-    let service = tower::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+    let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
         told.notify_one();
         let asking = began.begin();
         request.extensions_mut().insert(peer);
-        let answer = router.clone().oneshot(request);
+        let answer = answering.clone().oneshot(request);
         // The answer has ended when its body has.
         async move { Ok::<_, Infallible>(answer.await?.map(|body| Held::new(body, asking))) }
     });
@@ -234,8 +241,8 @@ async fn accept(listener: &TcpListener) -> Accepted {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
     use axum::body::Body;
-    use axum::response::Response;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

@@ -11,13 +11,13 @@ use mediatype::{MediaType, names};
 use serde_json::Value;
 
 use super::answer::{self, Refusal};
-use super::limits;
+use super::{Gate, limits};
 use crate::audit::Trail;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Fault, Message, Method};
 
 /// The message of a POST.
-pub(super) async fn stage(trail: &Trail, parts: &Parts, body: Body) -> Result<Message, Refusal> {
+pub(super) async fn stage(gate: &Gate, trail: &Trail, parts: &Parts, body: Body) -> Result<Message, Refusal> {
     if parts.method != HttpMethod::POST {
         let text = "POST a JSON-RPC message; this server has neither sessions to DELETE nor a stream to GET";
         let mut response = answer::problem(StatusCode::METHOD_NOT_ALLOWED, text);
@@ -30,7 +30,8 @@ pub(super) async fn stage(trail: &Trail, parts: &Parts, body: Body) -> Result<Me
         return Err(Refusal::new("content_type_not_accepted", response));
     }
     let body = read(body).await?;
-    let message = Message::parse(&body).map_err(|malformed| {
+    let message = Message::parse(&body).and_then(|message| message.served_by(gate.protocol.about()));
+    let message = message.map_err(|malformed| {
         let response = answer::json_rpc_error(status(malformed.fault), &malformed.id, &malformed.error());
         Refusal::new(malformed.reason(), response)
     })?;

@@ -33,15 +33,18 @@ pub(crate) mod trace;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
+use hyper::body::Incoming;
 use mcp_entra_policy::ServerConfiguration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower::service_fn;
+use tower::{Service, ServiceExt};
 use tower_http::cors::CorsLayer;
 
 use crate::audit::{AuditLog, Trail};
@@ -105,28 +108,58 @@ impl Default for Answers {
     }
 }
 
-/// The MCP endpoint behind its stages, with or without a slash at its end, and the public metadata documents beside it.
-pub fn router(gate: Arc<Gate>) -> Router {
-    let path = gate.configuration.path.trim_end_matches('/').to_owned();
-    let url = gate.configuration.public_url.as_ref().unwrap_or(&gate.configuration.path);
-    let elsewhere = [
-        format!("there is nothing here; the MCP endpoint is {url}"),
-        format!("the HTTP+SSE transport of 2024-11-05 is not served; the MCP endpoint is {url}"),
-    ];
-    let old = OLD_TRANSPORT.map(|end| format!("{path}/{end}"));
-    let documents = metadata::router(&gate.configuration, &gate.authorization_server);
-    let endpoint = service_fn(move |request| {
-        let gate = Arc::clone(&gate);
-        async move { Ok::<_, Infallible>(answer_request(&gate, request).await) }
-    });
-    let mut router = Router::new().route_service(&format!("{path}/"), endpoint.clone());
-    if !path.is_empty() {
-        router = router.route_service(&path, endpoint);
+/// The MCP endpoint behind its stages, with or without a slash at its end; beside it the public metadata documents, and these
+/// routes.
+#[derive(Clone)]
+pub struct Endpoint(Arc<Routes>);
+
+struct Routes {
+    gate: Arc<Gate>,
+    path: String,
+    others: Router,
+}
+
+impl Endpoint {
+    /// The endpoint of this gate.
+    pub fn new(gate: Arc<Gate>, others: Router) -> Self {
+        let path = gate.configuration.path.trim_end_matches('/').to_owned();
+        let documents = metadata::router(&gate.configuration, &gate.authorization_server);
+        let others = with_nothing_elsewhere(others.merge(documents), &gate.configuration, &path);
+        Self(Arc::new(Routes { gate, path, others }))
     }
-    router.merge(documents).fallback(move |uri: Uri| async move {
-        let [nothing, old_transport] = &elsewhere;
+}
+
+/// The endpoint is found without a router: that would cost more than some answers.
+impl Service<hyper::Request<Incoming>> for Endpoint {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: hyper::Request<Incoming>) -> Self::Future {
+        let routes = Arc::clone(&self.0);
+        Box::pin(async move {
+            let asked = request.uri().path();
+            match asked.strip_suffix('/').unwrap_or(asked) == routes.path {
+                true => Ok(answer_request(&routes.gate, request.map(Body::new)).await),
+                false => routes.others.clone().oneshot(request).await,
+            }
+        })
+    }
+}
+
+/// These routes, and at all other paths an answer that names the endpoint.
+fn with_nothing_elsewhere(router: Router, configuration: &ServerConfiguration, path: &str) -> Router {
+    let url = configuration.public_url.as_ref().unwrap_or(&configuration.path);
+    let nothing = format!("there is nothing here; the MCP endpoint is {url}");
+    let old_transport = format!("the HTTP+SSE transport of 2024-11-05 is not served; the MCP endpoint is {url}");
+    let old = OLD_TRANSPORT.map(|end| format!("{path}/{end}"));
+    router.fallback(move |uri: Uri| async move {
         let is_old = old.iter().any(|old| uri.path() == old);
-        answer::problem(StatusCode::NOT_FOUND, if is_old { old_transport } else { nothing })
+        answer::problem(StatusCode::NOT_FOUND, if is_old { &old_transport } else { &nothing })
     })
 }
 
@@ -165,7 +198,7 @@ async fn pass(gate: &Arc<Gate>, trail: &Trail, request: Request, headers: &mut H
     rate_limit::by_address(gate, address, &token).await?;
     let principal = principal::stage(gate, trail, address, token).await?;
     rate_limit::by_principal(gate, &principal)?;
-    let message = message::stage(trail, &parts, body).await?;
+    let message = message::stage(gate, trail, &parts, body).await?;
     let accepted = accept::stage(&message, &parts)?;
     let revision = revision::stage(&message, &parts)?;
     let (exchange, outcome) = authorize::stage(gate, trail, &principal, &message, revision).await?;

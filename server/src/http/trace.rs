@@ -1,15 +1,14 @@
 //! A request id of our own, a span for the logs, and the audit trail.
 
-use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use tower::{Layer, ServiceExt, service_fn};
-use tower_http::catch_panic::CatchPanicLayer;
+use futures::FutureExt;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -20,6 +19,8 @@ use crate::audit::{AuditLog, Trail};
 /// Time for which a request waits for room in the queue of audit lines.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const PANIC: &str = "the request ended in a panic; report this defect to the developers of this server";
+
 /// Names a request in the answer and in the audit log.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -28,7 +29,7 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(crate) async fn stage<F>(
     audit: &Arc<AuditLog>,
     request: Request,
-    answer: impl Fn(Request, Arc<Trail>) -> F,
+    answer: impl FnOnce(Request, Arc<Trail>) -> F,
 ) -> Response
 where
     F: Future<Output = Response>,
@@ -43,11 +44,11 @@ where
                 "the audit log takes no further line, and what cannot be recorded is not done; try again later",
             );
         };
-        let answering = service_fn(|request| {
-            let answer = answer(request, recording.trail());
-            async move { Ok::<_, Infallible>(answer.await) }
+        let answering = AssertUnwindSafe(answer(request, recording.trail())).catch_unwind();
+        let response = answering.await.unwrap_or_else(|_| {
+            tracing::error!("{PANIC}");
+            answer::problem(StatusCode::INTERNAL_SERVER_ERROR, PANIC)
         });
-        let Ok(response) = CatchPanicLayer::new().layer(answering).oneshot(request).await;
         recording.answered(response.status().as_u16());
         response.map(|body| Body::new(Held::new(Body::new(body), recording)))
     };
@@ -60,6 +61,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
     use std::sync::Mutex;
 
     use axum::body::Bytes;

@@ -6,6 +6,7 @@
 
 mod calls;
 mod description;
+mod entries;
 mod envelope;
 mod exchange;
 mod headers;
@@ -30,9 +31,9 @@ pub use revision::Revision;
 pub use running::{Running, Step};
 pub use unanswered::{NotTaken, Unanswered, Waiting};
 
-use crate::authorize::json_rpc::{ErrorValue, code};
+use crate::authorize::json_rpc::ErrorValue;
 use crate::authorize::{Message, Method};
-use crate::offer::Offer;
+use crate::offer::{About, Offer};
 use description::Description;
 use lists::Lists;
 
@@ -76,19 +77,21 @@ impl Protocol {
         Self { offer, lists: Lists::new(server_info.clone()), server_info: Arc::new(server_info), description }
     }
 
+    /// The description of the offer.
+    pub fn about(&self) -> &About {
+        self.description.about()
+    }
+
     /// The answer to a message that has been let in.
     pub fn answer(&self, message: Message, exchange: &Exchange) -> Answer {
         let Message { id, method, meta } = message;
         let Some(id) = id else { return Answer::Nothing };
         let result = |text: &str| Answer::Now(envelope::result(&id, text));
-        let about = self.description.about();
         match method {
             Method::Initialize { .. } => result(&self.description.initialized(exchange.revision)),
             Method::Discover => result(self.description.discovered()),
-            Method::Ping => result("{}"),
-            Method::SetLogLevel if about.logs => result("{}"),
-            // Nobody is told anything: a client of these revisions has no stream. It may ask all the same.
-            Method::Subscribe { .. } if about.updates_resources => result("{}"),
+            // Nobody keeps a log level or is told of resources: clients of these revisions have neither session nor stream.
+            Method::Ping | Method::SetLogLevel | Method::Subscribe { .. } => result("{}"),
             Method::List { of, cursor } => {
                 let asked = (of, cursor.as_deref());
                 match self.lists.page(asked, &exchange.offered, &exchange.permissions, exchange.revision) {
@@ -97,12 +100,8 @@ impl Protocol {
                 }
             }
             Method::Use { operation, input } => Answer::Later(self.call((id, operation, input), meta, exchange)),
-            Method::Complete(completing) if about.completions => Answer::Later(self.complete(id, completing, exchange)),
+            Method::Complete(completing) => Answer::Later(self.complete(id, completing, exchange)),
             Method::Listen(filter) => Answer::Listening(Box::new(self.listen(id, filter, exchange))),
-            method @ (Method::SetLogLevel | Method::Subscribe { .. } | Method::Complete(_)) => {
-                let text = format!("this server has no method {:?}", method.name());
-                Answer::Failed(ErrorValue::new(code::METHOD_NOT_FOUND, text))
-            }
             Method::Cancelled { .. } | Method::Notification(_) | Method::UnknownNotification => Answer::Nothing,
         }
     }

@@ -162,7 +162,7 @@ impl Reader {
         if let Some(answer) = answer(line) {
             return self.session.is_none() || self.let_in.send(answer).await.is_ok();
         }
-        match Message::parse(line) {
+        match Message::parse(line).and_then(|message| message.served_by(&self.offer.about())) {
             Ok(message) => self.message(message).await,
             Err(malformed) => {
                 if let Some(recording) = self.record().await {

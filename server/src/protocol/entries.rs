@@ -1,0 +1,85 @@
+//! Entries of lists, in the terms of MCP.
+
+use std::sync::Arc;
+
+use mcp_entra_policy::Operation;
+use rmcp::model::{Prompt, PromptArgument, Resource, ResourceTemplate, Tool, ToolAnnotations};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::authorize::Listed;
+use crate::offer::{Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool};
+
+/// The number of entries.
+pub(super) fn count(offered: &Offered, of: Listed) -> usize {
+    match of {
+        Listed::Tools => offered.tools.len(),
+        Listed::Prompts => offered.prompts.len(),
+        Listed::Resources => offered.resources.len(),
+        Listed::Templates => offered.templates.len(),
+    }
+}
+
+/// The use of the entry at this place, as policies decide about it.
+pub(super) fn operation(offered: &Offered, of: Listed, at: usize) -> Option<Operation<'_>> {
+    match of {
+        Listed::Tools => offered.tools.get(at).map(OfferedTool::operation),
+        Listed::Prompts => offered.prompts.get(at).map(OfferedPrompt::operation),
+        Listed::Resources => offered.resources.get(at).map(OfferedResource::operation),
+        Listed::Templates => offered.templates.get(at).map(OfferedTemplate::operation),
+    }
+}
+
+/// The entry at this place, as clients see it.
+pub(super) fn shown(offered: &Offered, of: Listed, at: usize) -> Option<Value> {
+    match of {
+        Listed::Tools => offered.tools.get(at).and_then(|entry| json(tool(entry))),
+        Listed::Prompts => offered.prompts.get(at).and_then(|entry| json(prompt(entry))),
+        Listed::Resources => offered.resources.get(at).and_then(|entry| json(resource(entry))),
+        Listed::Templates => offered.templates.get(at).and_then(|entry| json(template(entry))),
+    }
+}
+
+fn json(entry: impl Serialize) -> Option<Value> {
+    serde_json::to_value(entry).inspect_err(|error| tracing::error!(%error, "an entry of a list is no JSON")).ok()
+}
+
+fn tool(tool: &OfferedTool) -> Tool {
+    let description = Some(tool.description.clone().into());
+    let mut shown = Tool::new_with_raw(tool.name.clone(), description, Arc::clone(&tool.input_schema));
+    shown.title = text(&tool.title);
+    shown.output_schema = tool.output_schema.clone();
+    shown.annotations = Some(ToolAnnotations::with_title(&tool.title).read_only(!tool.writes));
+    shown
+}
+
+fn prompt(prompt: &OfferedPrompt) -> Prompt {
+    let arguments = prompt.arguments.iter().map(|argument| {
+        let mut shown = PromptArgument::new(&argument.name).with_required(argument.required);
+        shown.description = text(&argument.description);
+        shown
+    });
+    let mut shown = Prompt::new(&prompt.name, Some(&prompt.description), Some(arguments.collect()));
+    shown.title = text(&prompt.title);
+    shown
+}
+
+fn resource(resource: &OfferedResource) -> Resource {
+    let mut shown = Resource::new(&resource.uri, &resource.name);
+    shown.title = text(&resource.title);
+    shown.description = text(&resource.description);
+    shown.mime_type = resource.mime_type.clone();
+    shown
+}
+
+fn template(template: &OfferedTemplate) -> ResourceTemplate {
+    let mut shown = ResourceTemplate::new(&template.uri_template, &template.name);
+    shown.title = text(&template.title);
+    shown.description = text(&template.description);
+    shown.mime_type = template.mime_type.clone();
+    shown
+}
+
+fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
