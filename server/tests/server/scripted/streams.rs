@@ -37,7 +37,7 @@ async fn a_call_writes_to_the_log_of_a_client_that_asked_for_it_and_to_no_other(
     let error = json!({ "level": "error", "data": { "went": "wrong" } });
     let params = json!({ "name": "tells", "_meta": { "io.modelcontextprotocol/logLevel": "warning" } });
     let mut events = Events::of(stage.request("tools/call", params, true).send().await.unwrap());
-    assert_eq!(logs(&events.rest().await), [error.clone()]);
+    assert_eq!(logs(&events.rest().await), std::slice::from_ref(&error));
     // Earlier revisions set the level in a session, which there is none of: everything but what is for developers is told.
     let mut events = Events::of(stage.request("tools/call", json!({ "name": "tells" }), false).send().await.unwrap());
     assert_eq!(logs(&events.rest().await), [json!({ "level": "info", "data": "so far" }), error]);
