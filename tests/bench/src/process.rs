@@ -34,9 +34,51 @@ pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
 pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    // The name of the program, in parentheses, may hold anything.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     // utime and stime, the 14th and 15th of all.
-    let ticks = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>().with_context(|| path)?;
+    let ticks = fields(&stat).skip(11).take(2).map(str::parse::<u64>);
+    let ticks = ticks.sum::<Result<u64, _>>().with_context(|| path)?;
     Ok(Duration::from_millis(ticks * 1000 / TICKS_A_SECOND))
+}
+
+/// A process and all that come of it, itself first.
+pub(crate) fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(child) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // Some end while we look.
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
+        parents
+            .extend(fields(&stat).nth(1).and_then(|parent| parent.parse::<u32>().ok()).map(|parent| (parent, child)));
+    }
+    let (mut family, mut looked_at) = (vec![pid], 0);
+    while let Some(parent) = family.get(looked_at).copied() {
+        family.extend(parents.iter().filter(|(of, _)| *of == parent).map(|(_, child)| *child));
+        looked_at += 1;
+    }
+    Ok(family)
+}
+
+/// The fields of `/proc/<pid>/stat` from the third on. The name of the program before it, in parentheses, may hold
+/// anything.
+fn fields(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit(')').next().unwrap_or_default().split_whitespace()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::family;
+
+    #[test]
+    fn the_family_of_a_process_has_its_children_and_no_others() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let own = family(std::process::id()).unwrap();
+        assert_eq!(own.first(), Some(&std::process::id()));
+        assert!(own.contains(&child.id()));
+        assert_eq!(family(child.id()).unwrap(), [child.id()]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }

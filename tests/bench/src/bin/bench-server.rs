@@ -1,29 +1,63 @@
-//! `cargo bench-server`: the processor time that the server takes for a request. It builds the release program, runs it
-//! before an emulated Entra, and prints a table of figures; beside another program, in turns, if one is named.
+//! `cargo bench-server`: mcp-entra-server beside other MCP servers. It builds the release program, installs the others,
+//! runs all of them before an emulated Entra, and prints a table of figures.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use bench::server::{Load, measure};
-use clap::Parser;
+use anyhow::Context;
+use bench::server::{Bench, PeerArguments, Size, run_bare, run_fixed_caller, run_load};
+use clap::{Parser, Subcommand};
 use testbed::programs::release_program;
+use tokio::runtime::Runtime;
 
-/// Measures mcp-entra-server, and prints a table of figures.
+/// Measures mcp-entra-server beside other MCP servers, and prints a table of figures.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
     #[command(flatten)]
-    load: Load,
-    /// Another mcp-entra-server program to measure in the same run, such as one of an older version. Repeatable; ratios
-    /// are to the first.
+    size: Size,
+    /// Another mcp-entra-server program to measure in the same run, such as one of an older version. Repeatable.
     #[arg(long)]
-    against: Vec<PathBuf>,
+    program: Vec<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let Arguments { load, against } = Arguments::parse();
-    let built = tokio::task::spawn_blocking(|| release_program("mcp-entra-server", "mcp-entra-server")).await??;
-    let programs: Vec<PathBuf> = against.into_iter().chain([built]).collect();
-    let figures = measure(&load, &programs, &|line| eprintln!("bench: {line}")).await?;
-    print!("{figures}");
-    Ok(())
+/// Processes of a bench, which it starts itself.
+#[derive(Subcommand)]
+enum Part {
+    /// Sends requests.
+    #[command(hide = true)]
+    Load,
+    /// Serves as bare rmcp.
+    #[command(hide = true)]
+    Bare(PeerArguments),
+    /// Serves as rmcp with the same client of Graph.
+    #[command(hide = true)]
+    SameClient(PeerArguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { part, size, program } = Arguments::parse();
+    match part {
+        Some(Part::Load) => run_load(),
+        Some(Part::Bare(arguments)) => Runtime::new()?.block_on(run_bare(&arguments)),
+        Some(Part::SameClient(arguments)) => Runtime::new()?.block_on(run_fixed_caller(&arguments)),
+        None => measure(size, program),
+    }
+}
+
+fn measure(size: Size, mut programs: Vec<PathBuf>) -> anyhow::Result<()> {
+    let built = release_program("mcp-entra-server", "mcp-entra-server")?;
+    let target = built.ancestors().nth(2).map(Path::to_owned).context("the folder of what is built")?;
+    programs.push(built);
+    let bench = Bench::prepare(size, &programs, &target.join("tmp"))?;
+    Runtime::new()?.block_on(async {
+        let figures = tokio::select! {
+            figures = bench.run(&|line| eprintln!("bench: {line}")) => figures?,
+            // The servers end with what is dropped here.
+            signal = tokio::signal::ctrl_c() => return Ok(signal?),
+        };
+        print!("{figures}");
+        Ok(())
+    })
 }

@@ -1,53 +1,70 @@
-//! The figures of a run as a table.
+//! The figures of a run, by server and kind of request.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use super::Kind;
+use super::statistics::median;
 
-/// The processor time of a request, by program and kind of request.
+/// Figures of all servers with the same number of workers.
 #[derive(Clone, Debug, Default)]
-pub struct Figures {
-    programs: Vec<PathBuf>,
-    /// The means of each turn, by the program's index and the kind.
-    turns: BTreeMap<(usize, Kind), Vec<Duration>>,
+pub(super) struct Figures {
+    /// By the index of the server.
+    closed: BTreeMap<(usize, Kind), Vec<Closed>>,
+    open: BTreeMap<(usize, Kind), Vec<f64>>,
+    resident: BTreeMap<usize, Resident>,
+}
+
+/// One turn in which each connection sent a request after an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed {
+    /// Answers in a second.
+    pub(super) rate: f64,
+    /// Processor time of the server for a request, in microseconds.
+    pub(super) cpu: f64,
+    /// Part of the time for which the core of the load was taken by the load and what it shares the core with, 0 to 1.
+    pub(super) load: f64,
+}
+
+/// Resident memory of a server, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Resident {
+    /// After the start.
+    pub(super) idle: u64,
+    /// After all requests.
+    pub(super) after: u64,
 }
 
 impl Figures {
-    pub(super) fn of(programs: &[PathBuf]) -> Self {
-        Self { programs: programs.to_vec(), turns: BTreeMap::new() }
+    /// Notes a turn.
+    pub(super) fn note(&mut self, server: usize, kind: Kind, turn: Closed) {
+        self.closed.entry((server, kind)).or_default().push(turn);
     }
 
-    /// Notes the mean of a turn.
-    pub(super) fn note(&mut self, program: usize, kind: Kind, mean: Duration) {
-        self.turns.entry((program, kind)).or_default().push(mean);
+    /// Notes the 99th percentile of the latency of a turn at a fixed rate, in microseconds.
+    pub(super) fn note_latency(&mut self, server: usize, kind: Kind, p99: f64) {
+        self.open.entry((server, kind)).or_default().push(p99);
     }
 
-    /// The median of the turns' means, in microseconds.
-    fn median(&self, program: usize, kind: Kind) -> f64 {
-        let mut turns = self.turns.get(&(program, kind)).cloned().unwrap_or_default();
-        turns.sort_unstable();
-        turns.get(turns.len() / 2).map_or(0.0, |median| median.as_secs_f64() * 1e6)
+    /// Notes the memory of a server.
+    pub(super) fn note_memory(&mut self, server: usize, resident: Resident) {
+        self.resident.insert(server, resident);
     }
-}
 
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Processor time of a request (median of the turns, µs) and its ratio to the first program:")?;
-        for (index, program) in self.programs.iter().enumerate() {
-            writeln!(f, "{}", program.display())?;
-            for (kind, name) in [
-                (Kind::List, "tools/list"),
-                (Kind::Refused, "tools/call, not granted"),
-                (Kind::Call, "tools/call, without Graph"),
-            ] {
-                let (median, first) = (self.median(index, kind), self.median(0, kind));
-                writeln!(f, "  {name:<26} {median:>7.1}  {:>5.2}", median / first)?;
-            }
-        }
-        Ok(())
+    /// Medians of the turns, each figure for itself.
+    pub(super) fn closed(&self, server: usize, kind: Kind) -> Option<Closed> {
+        let turns = self.closed.get(&(server, kind))?;
+        let of = |figure: fn(&Closed) -> f64| median(turns.iter().map(figure));
+        Some(Closed { rate: of(|turn| turn.rate)?, cpu: of(|turn| turn.cpu)?, load: of(|turn| turn.load)? })
+    }
+
+    /// The median of the 99th percentiles, in microseconds.
+    pub(super) fn p99(&self, server: usize, kind: Kind) -> Option<f64> {
+        median(self.open.get(&(server, kind))?.iter().copied())
+    }
+
+    /// The memory of a server.
+    pub(super) fn memory(&self, server: usize) -> Option<Resident> {
+        self.resident.get(&server).copied()
     }
 }
 
@@ -56,13 +73,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_has_the_median_of_each_program_and_its_ratio_to_the_first() {
-        let mut figures = Figures::of(&["before".into(), "after".into()]);
-        for (program, means) in [(0, [100, 900, 200]), (1, [90, 100, 110])] {
-            means.iter().for_each(|mean| figures.note(program, Kind::List, Duration::from_micros(*mean)));
+    fn each_figure_is_the_median_of_its_own_turns() {
+        let mut figures = Figures::default();
+        for (rate, cpu, load) in [(100.0, 9.0, 0.5), (900.0, 1.0, 0.1), (200.0, 5.0, 0.9)] {
+            figures.note(0, Kind::List, Closed { rate, cpu, load });
         }
-        let table = figures.to_string();
-        let lists: Vec<&str> = table.lines().filter(|line| line.contains("tools/list")).collect();
-        assert!(lists[0].ends_with("200.0   1.00") && lists[1].ends_with("100.0   0.50"), "{table}");
+        let Closed { rate, cpu, load } = figures.closed(0, Kind::List).unwrap();
+        assert_eq!((rate, cpu, load), (200.0, 5.0, 0.5));
+        assert!(figures.closed(0, Kind::Call).is_none() && figures.closed(1, Kind::List).is_none());
     }
 }

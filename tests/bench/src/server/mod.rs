@@ -1,77 +1,132 @@
-//! The server's bench: the processor time that a request takes, for one program or for two in turns.
+//! The server's bench: requests that mcp-entra-server and its peers answer in a second, the processor time and the memory
+//! that this takes them, and how long their clients wait.
+//!
+//! Every server is a process of its own on cores of its own, and so is the load; [`cores`] says which. Entra is the
+//! emulator, and Graph one static answer, both in this process. All servers run at the same time, and one of them at a
+//! time is asked: turn after turn, so that all of them meet the same machine. Figures are medians of the turns.
+//!
+//! Standard output of each server goes to `/dev/null`. There go the audit lines of mcp-entra-server: it writes them, and
+//! nothing keeps them. Logs are at `warn`, and its rate limit is so high that nobody meets it.
 
+mod cores;
 mod figures;
+mod graph;
+mod load;
+mod machine;
+mod peers;
 mod program;
 mod requests;
+mod servers;
+mod statistics;
+mod table;
 mod tenant;
+mod turns;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Args;
 
-pub use figures::Figures;
+pub use load::run as run_load;
+pub use peers::{PeerArguments, run_bare, run_fixed_caller};
+pub use requests::Kind;
+pub use servers::Peer;
 
 use program::Program;
-use requests::Client;
+use requests::Tokens;
+use servers::Server;
 use tenant::BenchTenant;
 
 /// How much is measured.
 #[derive(Args, Clone, Debug)]
-pub struct Load {
-    /// Requests of each kind that a program answers in one turn.
-    #[arg(long, default_value_t = 20_000)]
-    pub requests: u32,
-    /// Turns of each program.
-    #[arg(long, default_value_t = 5)]
+pub struct Size {
+    /// Seconds for which a server is asked for each kind of request in one turn.
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+    /// Turns of each server. One before them, which fills caches, is not counted.
+    #[arg(long, default_value_t = 3)]
     pub turns: u32,
-    /// Connections over which they come.
-    #[arg(long, default_value_t = 8)]
-    pub connections: u32,
+    /// Connections over which requests come.
+    #[arg(long, default_value_t = 32)]
+    pub connections: usize,
+    /// Workers of each server, and cores that it has. Repeatable; one and two by default.
+    #[arg(long, default_values_t = [1, 2])]
+    pub workers: Vec<usize>,
+    /// Servers that are measured. Repeatable; all by default.
+    #[arg(long)]
+    pub only: Vec<Peer>,
+    /// Kinds of request that are measured. Repeatable; all by default.
+    #[arg(long)]
+    pub kind: Vec<Kind>,
 }
 
-/// A kind of request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    /// `tools/list` of a caller who may call every tool.
-    List,
-    /// `tools/call` of a caller to whom nothing is granted.
-    Refused,
-    /// `tools/call` with arguments that the tool does not take: all of a call but the request to Graph.
-    Call,
-}
-
-impl Kind {
-    const ALL: [Self; 3] = [Self::List, Self::Refused, Self::Call];
-}
-
-/// Measures these programs in turns, so that all of them meet the same machine.
-///
-/// # Errors
-/// If a program does not start, or an answer is not the expected one.
-pub async fn measure(load: &Load, programs: &[PathBuf], say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Figures> {
-    ensure!(load.requests > 0 && load.turns > 0 && load.connections > 0, "at least one of each is measured");
-    let tenant = BenchTenant::start().await?;
-    let mut running = Vec::new();
-    for path in programs {
-        say(&format!("starting {}", path.display()));
-        running.push(Program::start(path, &tenant).await?);
+impl Size {
+    fn has(&self, peer: Peer) -> bool {
+        self.only.is_empty() || self.only.contains(&peer)
     }
-    let mut figures = Figures::of(programs);
-    for turn in 0..=load.turns {
-        for (index, program) in running.iter().enumerate() {
-            for kind in Kind::ALL {
-                let client = Client::new(program, &tenant, kind)?;
-                let before = program.cpu()?;
-                client.send(load.requests, load.connections).await?;
-                let taken = program.cpu()?.saturating_sub(before);
-                // The first turn fills caches.
-                if turn > 0 {
-                    figures.note(index, kind, taken / load.requests);
-                }
+
+    fn kinds(&self) -> Vec<Kind> {
+        let all = [Kind::List, Kind::Call, Kind::Flood, Kind::UsersList, Kind::UsersCall];
+        all.into_iter().filter(|kind| self.kind.is_empty() || self.kind.contains(kind)).collect()
+    }
+}
+
+/// A measurement that is ready to run: everything is installed, and this thread stays on the core of Entra and Graph.
+pub struct Bench {
+    size: Size,
+    servers: Vec<Server>,
+    /// The server whose tools the peers list.
+    definitions: Server,
+    available: Vec<usize>,
+}
+
+impl Bench {
+    /// Prepares a measurement of these programs of mcp-entra-server, and of the peers. Blocks until all are installed. Call
+    /// it before a runtime is started, so that all its threads stay on the same core.
+    ///
+    /// # Errors
+    /// If a peer cannot be installed, or there is one core alone.
+    pub fn prepare(size: Size, programs: &[PathBuf], cache: &Path) -> anyhow::Result<Self> {
+        ensure!(size.seconds > 0.0 && size.turns > 0 && size.connections > 0, "at least one of each is measured");
+        let most = cores::MOST_WORKERS;
+        ensure!(size.workers.iter().all(|workers| (1..=most).contains(workers)), "one worker or two are measured");
+        let name = |program: &PathBuf| match programs.len() {
+            1 => "mcp-entra-server".to_owned(),
+            _ => program.display().to_string(),
+        };
+        let ours = programs.iter().filter(|_| size.has(Peer::Ours));
+        let mut servers = Vec::from_iter(ours.map(|program| Server::ours(program.clone(), name(program))));
+        for peer in [Peer::Bare, Peer::SameClient, Peer::Fastmcp, Peer::Typescript] {
+            if size.has(peer) {
+                servers.push(Server::peer(peer, cache)?);
             }
         }
-        say(&format!("turn {turn} of {}", load.turns));
+        let definitions = programs.last().context("a program of mcp-entra-server is needed")?;
+        let definitions = Server::ours(definitions.clone(), name(definitions));
+        let available = cores::available()?;
+        cores::pin(&[cores::Cores::plan(&available, 1)?.graph])?;
+        Ok(Self { size, servers, definitions, available })
     }
-    Ok(figures)
+
+    /// Runs it, and returns the tables.
+    ///
+    /// # Errors
+    /// If a server does not start, or an answer is not the expected one.
+    pub async fn run(&self, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<String> {
+        let tenant = BenchTenant::start().await?;
+        let tokens = Tokens::sign(&tenant)?;
+        let definitions = Program::start(&self.definitions, &tenant, &self.available).await?;
+        tenant.tell_peers(definitions.tools(&tenant).await?)?;
+        drop(definitions);
+        let mut text = machine::describe(&self.available, &self.servers).await?;
+        text.push_str(&format!("{} connections, tokens of {} bytes\n", self.size.connections, tokens.length()));
+        for workers in &self.size.workers {
+            say(&format!("starting servers with {workers} worker(s)"));
+            let cores = cores::Cores::plan(&self.available, *workers)?;
+            let figures = turns::measure(self, (&tenant, &tokens), &cores, say).await?;
+            text.push('\n');
+            text.push_str(&table::table(&self.servers, &self.size.kinds(), *workers, &figures));
+        }
+        Ok(text)
+    }
 }

@@ -1,59 +1,103 @@
-//! The server as a process.
+//! A server as a process, or as several.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 
+use super::cores;
+use super::servers::Server;
 use super::tenant::BenchTenant;
 use crate::process;
 use crate::until::until;
 
-/// Time for an answer of the admin port.
+/// Time for an answer while a server starts.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running server; it ends with this value.
 pub(super) struct Program {
     child: Child,
-    /// The URL of the MCP endpoint.
-    pub(super) url: String,
+    /// The address of the MCP endpoint.
+    pub(super) address: SocketAddr,
 }
 
 impl Program {
-    /// Starts a server of the tenant, and waits until it is ready.
-    pub(super) async fn start(program: &Path, tenant: &BenchTenant) -> anyhow::Result<Self> {
-        let (address, admin) = free_addresses()?;
-        let mut command = Command::new(program);
-        command.args(["serve".to_owned(), format!("--listen={address}"), format!("--admin-listen={admin}")]);
-        for (option, file) in [("--config", "config.yaml"), ("--policy", "policy.json"), ("--trust-bundle", "ca.pem")] {
-            command.arg(option).arg(tenant.file(file));
-        }
-        command.env_clear().env("AZURE_FEDERATED_TOKEN_FILE", tenant.file("token")).env("RUST_LOG", "warn");
+    /// Starts a server of the tenant on these cores, with a worker for each, and waits until it lists its tools.
+    pub(super) async fn start(server: &Server, tenant: &BenchTenant, on: &[usize]) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let mut command = server.command(address, on.len(), tenant);
         command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| program.display().to_string())?;
+        let mut program = Self { child: spawn_on(on, command).with_context(|| server.name.clone())?, address };
+        let token = tenant.tokens(1)?.concat();
         let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
-        until("the server is ready", async || {
-            if let Some(status) = child.try_wait()? {
-                bail!("{} ended: {status}", program.display());
+        until("the server lists its tools", async || {
+            if let Some(status) = program.child.try_wait()? {
+                bail!("{} ended: {status}", server.name);
             }
-            let answer = client.get(format!("http://{admin}/readyz")).send().await;
-            Ok(answer.is_ok_and(|answer| answer.status().is_success()))
+            Ok(tools(&client, address, &token).await.is_some())
         })
         .await?;
-        Ok(Self { child, url: format!("http://{address}/mcp") })
+        Ok(program)
     }
 
-    /// The processor time that it has taken since its start.
+    /// The definitions of its tools.
+    pub(super) async fn tools(&self, tenant: &BenchTenant) -> anyhow::Result<Vec<serde_json::Value>> {
+        let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        tools(&client, self.address, &tenant.tokens(1)?.concat()).await.context("the server lists no tools")
+    }
+
+    /// The processor time that its processes have taken since their start.
     pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
-        process::cpu(self.child.id().context("the server has ended")?)
+        self.processes()?.into_iter().map(process::cpu).sum()
+    }
+
+    /// Bytes of its processes that are resident.
+    pub(super) fn resident(&self) -> anyhow::Result<u64> {
+        self.processes()?.into_iter().map(|pid| Ok(process::memory(pid)?.resident)).sum()
+    }
+
+    fn processes(&self) -> anyhow::Result<Vec<u32>> {
+        process::family(self.child.id().context("the server has ended")?)
     }
 }
 
-/// Two addresses that are free now. Should another process be faster, the program says so and ends.
-fn free_addresses() -> std::io::Result<(SocketAddr, SocketAddr)> {
-    let [first, second] = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-    Ok((first.local_addr()?, second.local_addr()?))
+impl Drop for Program {
+    /// Ends its children, too, which need not notice that it has gone.
+    fn drop(&mut self) {
+        let pids = self.processes().unwrap_or_default();
+        for pid in pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+            _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+async fn tools(client: &reqwest::Client, address: SocketAddr, token: &str) -> Option<Vec<serde_json::Value>> {
+    let request = client.post(format!("http://{address}/mcp")).bearer_auth(token);
+    let request = request.header("content-type", "application/json").header("mcp-protocol-version", "2025-11-25");
+    let request = request.header("accept", "application/json, text/event-stream");
+    let answer = request.body(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#).send().await.ok()?;
+    let answer: serde_json::Value = answer.json().await.ok()?;
+    answer.pointer("/result/tools")?.as_array().cloned()
+}
+
+/// Starts a process on these cores: it has those of the thread that starts it.
+pub(super) fn spawn_on(on: &[usize], mut command: Command) -> anyhow::Result<Child> {
+    let runtime = Handle::current();
+    let spawn = || {
+        let _runtime = runtime.enter();
+        cores::pin(on)?;
+        Ok(command.spawn()?)
+    };
+    thread::scope(|scope| scope.spawn(spawn).join().map_err(|_| anyhow!("the thread that starts it panicked")))?
+}
+
+/// An address that is free now. Should another process be faster, the program says so and ends.
+fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

@@ -1,68 +1,97 @@
-//! Requests of one kind, over connections that are kept.
+//! Kinds of request that are measured.
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use anyhow::ensure;
-use futures::future::try_join_all;
+use clap::ValueEnum;
 use serde_json::json;
 
-use super::Kind;
-use super::program::Program;
-use super::tenant::BenchTenant;
+use super::load::Order;
+use super::tenant::{BenchTenant, USERS};
 
-/// Time for one answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A client that sends one request again and again.
-pub(super) struct Client {
-    http: reqwest::Client,
-    url: String,
-    token: String,
-    body: String,
-    /// The HTTP status and a part of the body of the expected answer.
-    expected: (u16, &'static str),
+/// A kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Kind {
+    /// `tools/list`, of one user.
+    List,
+    /// `tools/call` with a request to Graph, of one user.
+    Call,
+    /// `tools/list` without a token, which is answered 401.
+    Flood,
+    /// `tools/list` of 1,000 users, each with a token of their own.
+    UsersList,
+    /// `tools/call` with a request to Graph, of 1,000 users, each with a token of their own.
+    UsersCall,
 }
 
-impl Client {
-    pub(super) fn new(program: &Program, tenant: &BenchTenant, kind: Kind) -> anyhow::Result<Self> {
-        let (token, method, params, expected) = match kind {
-            Kind::List => (tenant.reader()?, "tools/list", json!({}), (200, "list_my_messages")),
-            Kind::Refused => {
-                (tenant.nobody()?, "tools/call", json!({"name": "get_user_details"}), (403, "may not call"))
-            }
-            Kind::Call => {
-                let params = json!({"name": "list_my_messages", "arguments": {"top": 1000}});
-                (tenant.reader()?, "tools/call", params, (200, "from 1 to 25"))
-            }
+/// The tokens of the users.
+pub(super) struct Tokens(Vec<String>);
+
+impl Tokens {
+    /// Signs one for each user.
+    pub(super) fn sign(tenant: &BenchTenant) -> anyhow::Result<Self> {
+        tenant.tokens(USERS).map(Self)
+    }
+
+    /// Length of the first, in bytes.
+    pub(super) fn length(&self) -> usize {
+        self.0.first().map_or(0, String::len)
+    }
+
+    /// The tokens of so many users.
+    fn of(&self, users: usize) -> Vec<String> {
+        self.0.iter().take(users).cloned().collect()
+    }
+}
+
+impl Kind {
+    /// Name in the table.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::List => "tools/list",
+            Self::Call => "tools/call with a request to Graph",
+            Self::Flood => "401: no token",
+            Self::UsersList => "tools/list of 1,000 users",
+            Self::UsersCall => "tools/call of 1,000 users",
+        }
+    }
+
+    /// True if it takes a server that authenticates.
+    pub(super) fn is_authenticated(self) -> bool {
+        !matches!(self, Self::List | Self::Call)
+    }
+
+    /// Users that send it.
+    fn users(self) -> usize {
+        match self {
+            Self::Flood => 0,
+            Self::List | Self::Call => 1,
+            Self::UsersList | Self::UsersCall => USERS,
+        }
+    }
+
+    /// An order of such requests to this server, each user's once at least.
+    pub(super) fn order(self, address: SocketAddr, tokens: &Tokens, connections: usize) -> Order {
+        let call = matches!(self, Self::Call | Self::UsersCall);
+        let (method, params) = match call {
+            true => ("tools/call", json!({"name": "get_user_details", "arguments": {}})),
+            false => ("tools/list", json!({})),
         };
-        Ok(Self {
-            http: reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?,
-            url: program.url.clone(),
-            token,
+        let (status, part) = match self {
+            Self::Flood => (401, ""),
+            Self::List | Self::UsersList => (200, "list_my_messages"),
+            Self::Call | Self::UsersCall => (200, "Megan Bowen"),
+        };
+        Order {
+            address,
+            path: "/mcp".to_owned(),
             body: json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}).to_string(),
-            expected,
-        })
-    }
-
-    /// Sends so many requests over so many connections, and checks each answer.
-    pub(super) async fn send(&self, requests: u32, connections: u32) -> anyhow::Result<()> {
-        let share = |index: u32| requests / connections + u32::from(index < requests % connections);
-        let connections = (0..connections).map(|index| async move {
-            for _ in 0..share(index) {
-                self.send_one().await?;
-            }
-            anyhow::Ok(())
-        });
-        try_join_all(connections).await.map(drop)
-    }
-
-    async fn send_one(&self) -> anyhow::Result<()> {
-        let request = self.http.post(&self.url).bearer_auth(&self.token).body(self.body.clone());
-        let request = request.header("content-type", "application/json");
-        let answer = request.header("accept", "application/json, text/event-stream").send().await?;
-        let (status, text) = (answer.status().as_u16(), answer.text().await?);
-        let (expected, part) = self.expected;
-        ensure!(status == expected && text.contains(part), "{status} instead of {expected}: {text}");
-        Ok(())
+            tokens: tokens.of(self.users()),
+            status,
+            part: part.to_owned(),
+            connections,
+            seconds: 0.0,
+            at_least: 0,
+            rate: None,
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! An emulated tenant with the server's registration, and the tokens of two callers: one with a role, one without.
+//! An emulated tenant with the server's registration, and its users' tokens.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use entra_emulator::issuer::Issuer;
@@ -6,24 +8,32 @@ use entra_emulator::{
     App, AppRole, Configuration, EntraEmulator, FederatedCredential, MemberType, RoleAssignment, Tenant, User,
 };
 use mcp_entra_policy::{
-    AuditConfiguration, CallerKind, CompiledPolicy, EntraConfiguration, Grant, GraphAccess, GraphConfiguration,
-    GroupsSource, MappingReference, Pattern, Primitives, ProbeConfiguration, Rate, RateLimitConfiguration,
-    Requirements, ServerConfiguration, ServerReference, Subject, TokenVersion,
+    AuditConfiguration, BUILT_IN_TOOLS, CallerKind, CompiledPolicy, EntraConfiguration, Grant, GraphAccess,
+    GraphConfiguration, GroupsSource, MappingReference, Pattern, Primitives, ProbeConfiguration, Rate,
+    RateLimitConfiguration, Requirements, ServerConfiguration, ServerReference, Subject, TokenVersion,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
+
+use super::graph::StaticGraph;
+use super::peers::PeerSetting;
 
 const AUDIENCE: &str = "api://AzureADTokenExchange";
 const SUBJECT: &str = "system:serviceaccount:productivity:graph";
 const SCOPE: &str = "mcp.access";
 const ROLE: &str = "Mcp.Reader";
-const READER: &str = "alice@contoso.com";
-const NOBODY: &str = "bob@contoso.com";
+/// Permissions of all built-in tools.
+const GRAPH_SCOPES: [&str; 4] = ["User.Read", "Mail.Read", "Mail.Send", "Calendars.ReadWrite"];
+/// Groups in each token, which make it 2 KB long: 39 bytes of JSON each.
+const GROUPS: usize = 26;
+/// Users of the tenant. Each has the role.
+pub(super) const USERS: usize = 1000;
 
 /// The tenant, and the files that every server is started with.
 pub(super) struct BenchTenant {
     emulator: EntraEmulator,
+    graph: StaticGraph,
     id: Uuid,
     server: Uuid,
     client: Uuid,
@@ -34,60 +44,70 @@ impl BenchTenant {
     /// Starts an emulator with the tenant.
     pub(super) async fn start() -> anyhow::Result<Self> {
         let emulator = EntraEmulator::start(Configuration::default(), ([127, 0, 0, 1], 0).into()).await?;
-        let issuer = Issuer::start().await?;
+        let (issuer, graph) = (Issuer::start().await?, StaticGraph::start().await?);
         emulator.control().trust_ca_pem(&issuer.ca_pem)?;
         let [id, server, client] = [(); 3].map(|()| Uuid::new_v4());
-        let user = |name: &str| User { oid: Uuid::new_v4(), user_principal_name: name.to_owned(), ..User::default() };
-        let (reader, nobody) = (user(READER), user(NOBODY));
-        let credential = FederatedCredential {
-            name: "graph".to_owned(),
-            issuer: issuer.url.clone(),
-            subject: SUBJECT.to_owned(),
-            audience: AUDIENCE.to_owned(),
-        };
-        let role = AppRole { value: ROLE.to_owned(), allowed_member_types: vec![MemberType::User] };
-        let registration = App {
-            client_id: server,
-            identifier_uris: vec![format!("api://{server}")],
-            scopes: vec![SCOPE.to_owned()],
-            app_roles: vec![role],
-            pre_authorized_clients: vec![client],
-            federated_credentials: vec![credential],
-            granted_graph_scopes: vec!["User.Read".to_owned(), "Mail.Read".to_owned()],
-            role_assignments: vec![RoleAssignment { principal: reader.oid, role: Some(ROLE.to_owned()) }],
-            ..App::default()
-        };
-        let public = App { client_id: client, public_client: true, ..App::default() };
-        let users = vec![reader, nobody];
-        emulator.control().add_tenant(Tenant { id, apps: vec![registration, public], users, ..Tenant::default() })?;
-        let tenant = Self { emulator, id, server, client, folder: tempfile::tempdir()? };
+        let users = Vec::from_iter((0..USERS).map(|number| User {
+            oid: Uuid::new_v4(),
+            user_principal_name: user_name(number),
+            ..User::default()
+        }));
+        let apps = vec![
+            registration(server, client, &issuer, &users),
+            App { client_id: client, public_client: true, ..App::default() },
+            // On-behalf-of knows it as the resource that scopes begin with.
+            App {
+                client_id: Uuid::new_v4(),
+                identifier_uris: vec![graph.url.clone()],
+                scopes: GRAPH_SCOPES.map(str::to_owned).to_vec(),
+                pre_authorized_clients: vec![server],
+                ..App::default()
+            },
+        ];
+        emulator.control().add_tenant(Tenant { id, apps, users, ..Tenant::default() })?;
+        let tenant = Self { emulator, graph, id, server, client, folder: tempfile::tempdir()? };
         tenant.write("token", &issuer.token(SUBJECT, AUDIENCE)?)?;
-        tenant.write("ca.pem", tenant.emulator.ca_pem())?;
+        tenant.write("ca.pem", &format!("{}{}", tenant.emulator.ca_pem(), tenant.graph.ca_pem))?;
         tenant.write("config.yaml", &serde_yaml::to_string(&tenant.configuration())?)?;
         tenant.write("policy.json", &serde_json::to_string(&policy())?)?;
         Ok(tenant)
     }
 
-    /// The path of a file: `token`, `ca.pem`, `config.yaml` or `policy.json`.
-    pub(super) fn file(&self, name: &str) -> std::path::PathBuf {
+    /// The path of a file: `token`, `ca.pem`, `config.yaml`, `policy.json`, or `peer.json`.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// A token of the caller with the role.
-    pub(super) fn reader(&self) -> anyhow::Result<String> {
-        self.token(READER)
+    /// The folder of these files.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
-    /// A token of the caller without one.
-    pub(super) fn nobody(&self) -> anyhow::Result<String> {
-        self.token(NOBODY)
+    /// Writes `peer.json`, which tells peers what the server under test knows from its own files.
+    pub(super) fn tell_peers(&self, tools: Vec<Value>) -> anyhow::Result<()> {
+        let authority = format!("{}/{}", self.emulator.authority(), self.id);
+        let setting = PeerSetting {
+            tools,
+            graph: format!("{}/v1.0/me", self.graph.url),
+            user_token: self.tokens(1)?.remove(0),
+            issuer: format!("{authority}/v2.0"),
+            jwks: format!("{authority}/discovery/v2.0/keys"),
+            audience: self.server.to_string(),
+            scope: SCOPE.to_owned(),
+        };
+        self.write("peer.json", &serde_json::to_string(&setting)?)
     }
 
-    fn token(&self, user: &str) -> anyhow::Result<String> {
+    /// Tokens of the first so many users, each of about 2 KB.
+    pub(super) fn tokens(&self, users: usize) -> anyhow::Result<Vec<String>> {
         let scope = format!("api://{}/{SCOPE}", self.server);
         let control = self.emulator.control();
-        let claims = control.user_claims(self.id, self.client, user, &scope)?;
-        control.sign(self.id, &json!({}), &json!(claims))
+        let token = |number| {
+            let mut claims = control.user_claims(self.id, self.client, &user_name(number), &scope)?;
+            claims.insert("groups".to_owned(), (0..GROUPS).map(|_| Uuid::new_v4().to_string()).collect());
+            control.sign(self.id, &json!({}), &json!(claims))
+        };
+        (0..users).map(token).collect()
     }
 
     fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
@@ -110,9 +130,9 @@ impl BenchTenant {
                 groups: GroupsSource::InToken,
             },
             graph: GraphConfiguration {
-                base_url: self.emulator.graph().to_owned(),
-                scopes: vec!["User.Read".to_owned(), "Mail.Read".to_owned()],
-                tools: vec!["get_user_details".to_owned(), "list_my_messages".to_owned()],
+                base_url: self.graph.url.clone(),
+                scopes: GRAPH_SCOPES.map(str::to_owned).to_vec(),
+                tools: BUILT_IN_TOOLS.iter().map(|tool| tool.name.to_owned()).collect(),
                 access: GraphAccess::OnBehalfOf,
             },
             probe: ProbeConfiguration { interval_seconds: 3600 },
@@ -125,7 +145,34 @@ impl BenchTenant {
     }
 }
 
+fn user_name(number: usize) -> String {
+    format!("user{number}@contoso.com")
+}
+
+/// The registration of the server, in which all users have the role.
+fn registration(server: Uuid, client: Uuid, issuer: &Issuer, users: &[User]) -> App {
+    let credential = FederatedCredential {
+        name: "graph".to_owned(),
+        issuer: issuer.url.clone(),
+        subject: SUBJECT.to_owned(),
+        audience: AUDIENCE.to_owned(),
+    };
+    let assigned = |user: &User| RoleAssignment { principal: user.oid, role: Some(ROLE.to_owned()) };
+    App {
+        client_id: server,
+        identifier_uris: vec![format!("api://{server}")],
+        scopes: vec![SCOPE.to_owned()],
+        app_roles: vec![AppRole { value: ROLE.to_owned(), allowed_member_types: vec![MemberType::User] }],
+        pre_authorized_clients: vec![client],
+        federated_credentials: vec![credential],
+        role_assignments: users.iter().map(assigned).collect(),
+        ..App::default()
+    }
+}
+
+/// Everybody with the role may use every tool. A trailing `*` never grants what changes anything.
 fn policy() -> CompiledPolicy {
+    let tools = BUILT_IN_TOOLS.iter().map(|tool| Pattern(tool.name.to_owned())).collect();
     let grant = Grant {
         mapping: MappingReference { namespace: None, name: "readers".to_owned() },
         name: "all".to_owned(),
@@ -133,7 +180,7 @@ fn policy() -> CompiledPolicy {
         to: vec![Subject::AppRole { role: ROLE.to_owned(), callers: [CallerKind::User].into() }],
         require: Requirements::default(),
         graph: GraphAccess::OnBehalfOf,
-        allow: Primitives { tools: vec![Pattern("*".to_owned())], ..Primitives::default() },
+        allow: Primitives { tools, ..Primitives::default() },
     };
     CompiledPolicy { denies: vec![], grants: vec![grant], ..CompiledPolicy::default() }
 }

@@ -1,0 +1,109 @@
+//! One connection that is kept, and one request after another over it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use memchr::memmem;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Order;
+
+/// Time for one answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The request that is sent again and again.
+pub(super) struct Message {
+    address: SocketAddr,
+    uri: Uri,
+    headers: HeaderMap,
+    tokens: Vec<HeaderValue>,
+    /// Number of requests that have been made.
+    made: Cell<usize>,
+    body: Bytes,
+    status: StatusCode,
+    part: memmem::Finder<'static>,
+}
+
+impl Message {
+    pub(super) fn new(order: &Order) -> anyhow::Result<Self> {
+        let headers = HeaderMap::from_iter([
+            (HOST, HeaderValue::try_from(order.address.to_string())?),
+            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            (ACCEPT, HeaderValue::from_static("application/json, text/event-stream")),
+            (HeaderName::from_static("mcp-protocol-version"), HeaderValue::from_static("2025-11-25")),
+        ]);
+        let tokens = order.tokens.iter().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+        Ok(Self {
+            address: order.address,
+            uri: order.path.parse()?,
+            headers,
+            tokens: tokens.collect::<Result<_, _>>()?,
+            made: Cell::new(0),
+            body: Bytes::from(order.body.clone()),
+            status: StatusCode::from_u16(order.status)?,
+            part: memmem::Finder::new(&order.part).into_owned(),
+        })
+    }
+
+    /// Number of requests that have been made.
+    pub(super) fn made(&self) -> usize {
+        self.made.get()
+    }
+
+    fn request(&self) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let turn = self.made.replace(self.made.get() + 1).checked_rem(self.tokens.len());
+        if let Some(token) = turn.and_then(|turn| self.tokens.get(turn)) {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
+        }
+        request
+    }
+}
+
+/// A connection, opened anew where the server has closed it.
+pub(super) struct Connection<'a> {
+    message: &'a Message,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl<'a> Connection<'a> {
+    pub(super) async fn open(message: &'a Message) -> anyhow::Result<Self> {
+        Ok(Self { message, sender: connect(message.address).await? })
+    }
+
+    /// Sends the request, and checks the answer.
+    pub(super) async fn send(&mut self) -> anyhow::Result<()> {
+        if self.sender.ready().await.is_err() {
+            self.sender = connect(self.message.address).await?;
+        }
+        let answered = async {
+            let answer = self.sender.send_request(self.message.request()).await?;
+            let status = answer.status();
+            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
+        };
+        let (status, body) = timeout(PATIENCE, answered).await.context("no answer in 30 s")??;
+        let as_expected = status == self.message.status && self.message.part.find(&body).is_some();
+        ensure!(as_expected, "answered {status}: {}", String::from_utf8_lossy(&body));
+        Ok(())
+    }
+}
+
+async fn connect(address: SocketAddr) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}

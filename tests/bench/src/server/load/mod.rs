@@ -1,0 +1,91 @@
+//! The load: a process that sends requests to one server, and tells how they were answered.
+//!
+//! It is this same program, started anew. An [`Order`] comes as JSON on its standard input, and a [`Report`] goes as JSON
+//! to its standard output.
+
+mod closed;
+mod connection;
+mod open;
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use self::connection::Message;
+use super::statistics::percentile;
+use crate::process;
+
+/// The requests that are sent, and for how long.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    /// Address of the server.
+    pub(super) address: SocketAddr,
+    /// Path of its endpoint.
+    pub(super) path: String,
+    /// Body of each request.
+    pub(super) body: String,
+    /// Bearer tokens, each in its turn. Without any, requests have none.
+    pub(super) tokens: Vec<String>,
+    /// HTTP status of each answer.
+    pub(super) status: u16,
+    /// A part of the body of each answer.
+    pub(super) part: String,
+    /// Connections, which are kept.
+    pub(super) connections: usize,
+    /// Time for which requests are sent, in seconds.
+    pub(super) seconds: f64,
+    /// Requests that are sent even if that takes longer.
+    pub(super) at_least: u64,
+    /// Requests in a second. Without it, each connection sends the next request after an answer.
+    pub(super) rate: Option<f64>,
+}
+
+/// The answers to an order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Report {
+    /// Requests that were answered as expected. Any other answer ends the load with an error.
+    pub(super) answered: u64,
+    /// Time from the first request to the last answer, in seconds.
+    pub(super) seconds: f64,
+    /// Latency that 99 of 100 requests did not exceed, in microseconds.
+    pub(super) p99: u32,
+    /// Part of the time for which the load itself ran on its core, 0 to 1.
+    pub(super) busy: f64,
+}
+
+/// Takes an order from standard input, and prints the report.
+///
+/// # Errors
+/// If the order is none, the server is gone, or an answer is not the expected one.
+pub fn run() -> anyhow::Result<()> {
+    let mut order = String::new();
+    std::io::stdin().read_to_string(&mut order)?;
+    let order: Order = serde_json::from_str(&order).context("the order")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    println!("{}", serde_json::to_string(&runtime.block_on(carry_out(&order))?)?);
+    Ok(())
+}
+
+async fn carry_out(order: &Order) -> anyhow::Result<Report> {
+    let message = Message::new(order)?;
+    let (before, start) = (process::cpu(std::process::id())?, Instant::now());
+    let mut latencies = match order.rate {
+        None => closed::send(order, &message).await?,
+        Some(rate) => open::send(order, &message, rate).await?,
+    };
+    let (taken, seconds) = (process::cpu(std::process::id())?.saturating_sub(before), start.elapsed().as_secs_f64());
+    Ok(Report {
+        answered: u64::try_from(latencies.len())?,
+        seconds,
+        p99: percentile(&mut latencies, 99),
+        busy: taken.as_secs_f64() / seconds,
+    })
+}
+
+/// Whole microseconds.
+fn microseconds(latency: Duration) -> u32 {
+    u32::try_from(latency.as_micros()).unwrap_or(u32::MAX)
+}

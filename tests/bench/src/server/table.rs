@@ -1,0 +1,120 @@
+//! The table of a run, as plain text.
+
+use std::fmt::Write as _;
+
+use super::Kind;
+use super::figures::Figures;
+use super::servers::{Peer, Server};
+
+/// Load of its core from which on the load bounds what is measured, 0 to 1.
+const SATURATED: f64 = 0.9;
+/// Load of its cores below which a server that has all requests it can take lacks something else, 0 to 1.
+const IDLE: f64 = 0.8;
+
+/// The table of one number of workers.
+pub(super) fn table(servers: &[Server], kinds: &[Kind], workers: usize, figures: &Figures) -> String {
+    let mut text = format!("{workers} worker{}\n", if workers == 1 { "" } else { "s" });
+    let columns = ["requests/s", "CPU µs", "own core", "load core", "p99 µs", "÷ bare", "÷ same", "÷ FastMCP"];
+    for kind in kinds {
+        _ = write!(text, "\n{:<36}", kind.name());
+        columns.iter().for_each(|column| _ = write!(text, "{column:>11}"));
+        text.push('\n');
+        for (index, server) in servers.iter().enumerate() {
+            row(&mut text, (index, server), (servers, *kind), (workers, figures));
+        }
+    }
+    _ = writeln!(text, "\n{:<36}{:>11}{:>11}", "resident memory, MiB", "idle", "after");
+    for (index, server) in servers.iter().enumerate() {
+        if let Some(memory) = figures.memory(index) {
+            _ = writeln!(
+                text,
+                "  {:<34}{:>11.1}{:>11.1}",
+                server.name,
+                mebibytes(memory.idle),
+                mebibytes(memory.after)
+            );
+        }
+    }
+    text
+}
+
+fn row(
+    text: &mut String,
+    (index, server): (usize, &Server),
+    (servers, kind): (&[Server], Kind),
+    (workers, figures): (usize, &Figures),
+) {
+    let Some(closed) = figures.closed(index, kind) else { return };
+    let own = closed.rate * closed.cpu / 1e6 / if workers == 1 { 1.0 } else { 2.0 };
+    let p99 = figures.p99(index, kind).map_or("-".to_owned(), |p99| format!("{p99:.0}"));
+    _ = write!(text, "  {:<34}{:>11.0}{:>11.1}", server.name, closed.rate, closed.cpu);
+    _ = write!(text, "{:>10.0}%{:>10.0}%{p99:>11}", own * 100.0, closed.load * 100.0);
+    for reference in [Peer::Bare, Peer::SameClient, Peer::Fastmcp] {
+        let place = servers.iter().position(|server| server.peer == reference);
+        let rate = place.and_then(|place| figures.closed(place, kind)).map(|reference| reference.rate);
+        let ratio = rate.map_or("-".to_owned(), |rate| format!("{:.2}", closed.rate / rate));
+        _ = write!(text, "{ratio:>11}");
+    }
+    // With two workers on two cores, load and server take the same core from each other.
+    let remark = match () {
+        () if closed.load > SATURATED => "  the load is saturated",
+        () if own < IDLE && workers == 1 => "  the server lacked work or its core",
+        () => "",
+    };
+    text.push_str(remark);
+    text.push('\n');
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    // Exact up to 2^53.
+    #[allow(clippy::cast_precision_loss)]
+    let bytes = bytes as f64;
+    bytes / f64::from(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::figures::{Closed, Resident};
+
+    fn servers() -> Vec<Server> {
+        let server = |peer, name: &str| Server { peer, ..Server::ours("program".into(), name.to_owned()) };
+        vec![server(Peer::Ours, "ours"), server(Peer::Bare, "bare"), server(Peer::Fastmcp, "FastMCP")]
+    }
+
+    fn line<'a>(table: &'a str, of: &str) -> Vec<&'a str> {
+        let line = table.lines().find(|line| line.trim_start().starts_with(of));
+        line.unwrap_or_default().split_whitespace().collect()
+    }
+
+    #[test]
+    fn a_row_has_the_figures_of_a_server_and_its_ratios_to_those_that_were_measured() {
+        let mut figures = Figures::default();
+        for (index, rate) in [20_000.0, 40_000.0, 500.0].into_iter().enumerate() {
+            figures.note(index, Kind::List, Closed { rate, cpu: 0.95e6 / rate, load: 0.5 });
+        }
+        figures.note_latency(0, Kind::List, 812.0);
+        figures.note_memory(0, Resident { idle: 12 << 20, after: 18 << 20 });
+        let table = table(&servers(), &[Kind::List], 1, &figures);
+        assert_eq!(
+            line(&table, "ours"),
+            ["ours", "20000", "47.5", "95%", "50%", "812", "0.50", "-", "40.00"],
+            "{table}"
+        );
+        assert_eq!(line(&table, "bare").get(5..), Some(&["-", "1.00", "-", "80.00"][..]), "{table}");
+        assert!(table.lines().last().is_some_and(|line| line.ends_with("12.0       18.0")), "{table}");
+    }
+
+    #[test]
+    fn a_saturated_load_and_an_idle_server_are_told() {
+        let mut figures = Figures::default();
+        figures.note(0, Kind::List, Closed { rate: 10_000.0, cpu: 95.0, load: 0.91 });
+        figures.note(1, Kind::List, Closed { rate: 10_000.0, cpu: 50.0, load: 0.5 });
+        figures.note(2, Kind::List, Closed { rate: 10_000.0, cpu: 95.0, load: 0.9 });
+        let table = table(&servers(), &[Kind::List], 1, &figures);
+        let told = |of: &str, words: &str| line(&table, of).join(" ").ends_with(words);
+        assert!(told("ours", "the load is saturated"), "{table}");
+        assert!(told("bare", "the server lacked work or its core"), "{table}");
+        assert!(told("FastMCP", "1.00"), "{table}");
+    }
+}
