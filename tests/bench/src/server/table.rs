@@ -65,11 +65,9 @@ fn row(
     text.push('\n');
 }
 
+/// Exact up to 2^53.
 fn mebibytes(bytes: u64) -> f64 {
-    // Exact up to 2^53.
-    #[allow(clippy::cast_precision_loss)]
-    let bytes = bytes as f64;
-    bytes / f64::from(1 << 20)
+    bytes as f64 / f64::from(1 << 20)
 }
 
 #[cfg(test)]
@@ -78,7 +76,11 @@ mod tests {
     use crate::server::figures::{Closed, Resident};
 
     fn servers() -> Vec<Server> {
-        let server = |peer, name: &str| Server { peer, ..Server::ours("program".into(), name.to_owned()) };
+        let server = |peer, name: &str| {
+            let mut server = Server::ours("program".into(), name.to_owned());
+            server.peer = peer;
+            server
+        };
         vec![server(Peer::Ours, "ours"), server(Peer::Bare, "bare"), server(Peer::Fastmcp, "FastMCP")]
     }
 

@@ -26,7 +26,7 @@ const ROLE: &str = "Mcp.Reader";
 /// Permissions of all built-in tools.
 const GRAPH_SCOPES: [&str; 4] = ["User.Read", "Mail.Read", "Mail.Send", "Calendars.ReadWrite"];
 /// Groups in each token, which make it 2 KB long: 39 bytes of JSON each.
-const GROUPS: usize = 26;
+const GROUPS: usize = 15;
 /// Users of the tenant. Each has the role.
 pub(super) const USERS: usize = 1000;
 
