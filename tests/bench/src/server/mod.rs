@@ -1,7 +1,7 @@
 //! The server's bench: requests that mcp-entra-server and its peers answer in a second, the processor time and the memory
 //! that this takes them, and how long their clients wait.
 //!
-//! Every server is a process of its own on cores of its own, and so is the load; [`cores`] says which. Entra is the
+//! Every server is a process of its own on cores of its own, and so is the load (`cores`). Entra is the
 //! emulator, and Graph one static answer, both in this process. All servers run at the same time, and one of them at a
 //! time is asked: turn after turn, so that all of them meet the same machine. Figures are medians of the turns.
 //!

@@ -56,7 +56,7 @@ pub(super) async fn measure(
             let mut order = kind.order(program.address, tokens, size.connections);
             (order.seconds, order.rate) = (size.seconds, Some(rate));
             let report = load(&order, cores.load).await.with_context(|| server_and_kind(bench, index, kind))?;
-            figures.note_latency(index, kind, report.p99.into());
+            figures.note_latency(index, kind, latency(&report, rate));
         }
     }
     for (index, (program, idle)) in running.iter().zip(idle).enumerate() {
@@ -88,6 +88,13 @@ fn rate(bench: &Bench, figures: &Figures, index: usize, kind: Kind) -> Option<f6
     Some(half).filter(|half| figures.closed(index, kind).is_some_and(|own| own.rate > *half))
 }
 
+/// The 99th percentile of the latency, in microseconds; infinite where the answers did not come at this rate.
+fn latency(report: &Report, rate: f64) -> f64 {
+    const KEPT: f64 = 0.95;
+    let answered = u32::try_from(report.answered).map_or(f64::MAX, f64::from);
+    if answered / report.seconds < KEPT * rate { f64::INFINITY } else { report.p99.into() }
+}
+
 /// Asks a server as fast as it answers.
 async fn ask(program: &Program, order: &Order, cores: &Cores) -> anyhow::Result<Closed> {
     let own = std::process::id();
@@ -113,4 +120,17 @@ async fn load(order: &Order, core: usize) -> anyhow::Result<Report> {
     let output = child.wait_with_output().await?;
     ensure!(output.status.success(), "the load ended: {}", output.status);
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Report, latency};
+
+    #[test]
+    fn a_latency_counts_only_at_the_rate_that_was_asked_for() {
+        let report = |answered| Report { answered, seconds: 2.0, p99: 800, busy: 0.5 };
+        assert_eq!(latency(&report(2000), 1000.0), 800.0);
+        assert_eq!(latency(&report(1900), 1000.0), 800.0);
+        assert_eq!(latency(&report(1899), 1000.0), f64::INFINITY);
+    }
 }
