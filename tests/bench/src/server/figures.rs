@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Kind;
 use super::statistics::median;
+use crate::process::Memory;
 
 /// Figures of all servers with the same number of workers.
 #[derive(Clone, Debug, Default)]
@@ -11,7 +12,7 @@ pub(super) struct Figures {
     /// By the index of the server.
     closed: BTreeMap<(usize, Kind), Vec<Closed>>,
     open: BTreeMap<(usize, Kind), Vec<f64>>,
-    resident: BTreeMap<usize, Resident>,
+    memory: BTreeMap<usize, MemoryOfServer>,
 }
 
 /// One turn in which each connection sent a request after an answer.
@@ -25,13 +26,13 @@ pub(super) struct Closed {
     pub(super) load: f64,
 }
 
-/// Resident memory of a server, in bytes.
+/// Memory of a server.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Resident {
+pub(super) struct MemoryOfServer {
     /// After the start.
-    pub(super) idle: u64,
+    pub(super) idle: Memory,
     /// After all requests.
-    pub(super) after: u64,
+    pub(super) after: Memory,
 }
 
 impl Figures {
@@ -46,8 +47,8 @@ impl Figures {
     }
 
     /// Notes the memory of a server.
-    pub(super) fn note_memory(&mut self, server: usize, resident: Resident) {
-        self.resident.insert(server, resident);
+    pub(super) fn note_memory(&mut self, server: usize, memory: MemoryOfServer) {
+        self.memory.insert(server, memory);
     }
 
     /// Medians of the turns, each figure for itself.
@@ -63,8 +64,8 @@ impl Figures {
     }
 
     /// The memory of a server.
-    pub(super) fn memory(&self, server: usize) -> Option<Resident> {
-        self.resident.get(&server).copied()
+    pub(super) fn memory(&self, server: usize) -> Option<MemoryOfServer> {
+        self.memory.get(&server).copied()
     }
 }
 

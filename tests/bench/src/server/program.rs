@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::cores;
 use super::servers::Server;
 use super::tenant::BenchTenant;
-use crate::process;
+use crate::process::{self, Memory};
 use crate::until::until;
 
 /// Time for an answer while a server starts.
@@ -57,9 +57,16 @@ impl Program {
         self.processes()?.into_iter().map(process::cpu).sum()
     }
 
-    /// Bytes of its processes that are resident.
-    pub(super) fn resident(&self) -> anyhow::Result<u64> {
-        self.processes()?.into_iter().map(|pid| Ok(process::memory(pid)?.resident)).sum()
+    /// The memory of its processes together.
+    pub(super) fn memory(&self) -> anyhow::Result<Memory> {
+        let mut sum = Memory::default();
+        for pid in self.processes()? {
+            let memory = process::memory(pid)?;
+            sum.resident += memory.resident;
+            sum.anonymous += memory.anonymous;
+            sum.peak += memory.peak;
+        }
+        Ok(sum)
     }
 
     fn processes(&self) -> anyhow::Result<Vec<u32>> {

@@ -1,9 +1,12 @@
 //! The table of a run, as plain text.
+//!
+//! Ratios are of the requests that the same processor time answers. On a quiet machine those of `requests/s` are the same;
+//! on another one these hold while a server waits for its core.
 
 use std::fmt::Write as _;
 
 use super::Kind;
-use super::figures::Figures;
+use super::figures::{Figures, MemoryOfServer};
 use super::servers::{Peer, Server};
 
 /// Load of its core from which on the load bounds what is measured, 0 to 1.
@@ -23,18 +26,7 @@ pub(super) fn table(servers: &[Server], kinds: &[Kind], workers: u8, figures: &F
             row(&mut text, (index, server), (servers, *kind), (workers, figures));
         }
     }
-    _ = writeln!(text, "\n{:<36}{:>11}{:>11}", "resident memory, MiB", "idle", "after");
-    for (index, server) in servers.iter().enumerate() {
-        if let Some(memory) = figures.memory(index) {
-            _ = writeln!(
-                text,
-                "  {:<34}{:>11.1}{:>11.1}",
-                server.name,
-                mebibytes(memory.idle),
-                mebibytes(memory.after)
-            );
-        }
-    }
+    memory(&mut text, servers, figures);
     text
 }
 
@@ -51,8 +43,8 @@ fn row(
     _ = write!(text, "{:>10.0}%{:>10.0}%{p99:>11}", own * 100.0, closed.load * 100.0);
     for reference in [Peer::Bare, Peer::SameClient, Peer::Fastmcp] {
         let place = servers.iter().position(|server| server.peer == reference);
-        let rate = place.and_then(|place| figures.closed(place, kind)).map(|reference| reference.rate);
-        let ratio = rate.map_or("-".to_owned(), |rate| format!("{:.2}", closed.rate / rate));
+        let reference = place.and_then(|place| figures.closed(place, kind));
+        let ratio = reference.map_or("-".to_owned(), |reference| format!("{:.2}", reference.cpu / closed.cpu));
         _ = write!(text, "{ratio:>11}");
     }
     // With two workers on two cores, load and server take the same core from each other.
@@ -65,6 +57,22 @@ fn row(
     text.push('\n');
 }
 
+fn memory(text: &mut String, servers: &[Server], figures: &Figures) {
+    _ = write!(text, "\n{:<36}", "memory, MiB");
+    for column in ["idle", "after", "idle anon.", "after anon."] {
+        _ = write!(text, "{column:>12}");
+    }
+    text.push('\n');
+    for (index, server) in servers.iter().enumerate() {
+        let Some(MemoryOfServer { idle, after }) = figures.memory(index) else { continue };
+        _ = write!(text, "  {:<34}", server.name);
+        for bytes in [idle.resident, after.resident, idle.anonymous, after.anonymous] {
+            _ = write!(text, "{:>12.1}", mebibytes(bytes));
+        }
+        text.push('\n');
+    }
+}
+
 /// Exact up to 2^53.
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
@@ -73,7 +81,8 @@ fn mebibytes(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::figures::{Closed, Resident};
+    use crate::process::Memory;
+    use crate::server::figures::Closed;
 
     fn servers() -> Vec<Server> {
         let server = |peer, name: &str| {
@@ -93,10 +102,18 @@ mod tests {
     fn a_row_has_the_figures_of_a_server_and_its_ratios_to_those_that_were_measured() {
         let mut figures = Figures::default();
         for (index, rate) in [20_000.0, 40_000.0, 500.0].into_iter().enumerate() {
-            figures.note(index, Kind::List, Closed { rate, cpu: 0.95e6 / rate, load: 0.5 });
+            let cpu = 0.95e6 / rate;
+            // The last one had half of its core.
+            figures.note(
+                index,
+                Kind::List,
+                Closed { rate: if index == 2 { rate / 2.0 } else { rate }, cpu, load: 0.5 },
+            );
         }
         figures.note_latency(0, Kind::List, 812.0);
-        figures.note_memory(0, Resident { idle: 12 << 20, after: 18 << 20 });
+        let memory =
+            |resident: u64, anonymous: u64| Memory { resident: resident << 20, anonymous: anonymous << 20, peak: 0 };
+        figures.note_memory(0, MemoryOfServer { idle: memory(12, 5), after: memory(18, 9) });
         let table = table(&servers(), &[Kind::List], 1, &figures);
         assert_eq!(
             line(&table, "ours"),
@@ -104,7 +121,8 @@ mod tests {
             "{table}"
         );
         assert_eq!(line(&table, "bare").get(5..), Some(&["-", "1.00", "-", "80.00"][..]), "{table}");
-        assert!(table.lines().last().is_some_and(|line| line.ends_with("12.0       18.0")), "{table}");
+        let memory = table.lines().last().unwrap_or_default().split_whitespace();
+        assert_eq!(Vec::from_iter(memory), ["ours", "12.0", "18.0", "5.0", "9.0"], "{table}");
     }
 
     #[test]

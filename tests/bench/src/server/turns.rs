@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::cores::Cores;
-use super::figures::{Closed, Figures, Resident};
+use super::figures::{Closed, Figures, MemoryOfServer};
 use super::load::{Order, Report};
 use super::program::{Program, spawn_on};
 use super::requests::Tokens;
@@ -32,7 +32,7 @@ pub(super) async fn measure(
         running.push(Program::start(server, tenant, &cores.server).await?);
     }
     tokio::time::sleep(REST).await;
-    let idle = running.iter().map(Program::resident).collect::<Result<Vec<_>, _>>()?;
+    let idle = running.iter().map(Program::memory).collect::<Result<Vec<_>, _>>()?;
     let mut figures = Figures::default();
     for turn in 0..=size.turns {
         say(&format!("turn {turn} of {}", size.turns));
@@ -60,7 +60,7 @@ pub(super) async fn measure(
         }
     }
     for (index, (program, idle)) in running.iter().zip(idle).enumerate() {
-        figures.note_memory(index, Resident { idle, after: program.resident()? });
+        figures.note_memory(index, MemoryOfServer { idle, after: program.memory()? });
     }
     Ok(figures)
 }
