@@ -270,6 +270,24 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_names_the_suite_and_the_failures_that_are_expected() {
+        let file = |name: &str| {
+            std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)).unwrap()
+        };
+        let documented = file("docs/conformance.md");
+        let expected = ExpectedFailures::parse(crate::EXPECTED_FAILURES).unwrap();
+        let named = documented.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(named, expected.0.values().map(BTreeMap::len).sum::<usize>());
+        for scenario in expected.0.values().flat_map(BTreeMap::keys) {
+            assert!(documented.contains(&format!("| `{scenario}` |")), "{scenario}");
+        }
+        let pinned = file("tests/clients/node/package.json");
+        let suite = pinned.lines().find(|line| line.contains("@modelcontextprotocol/conformance")).unwrap();
+        let version = suite.split('"').nth(3).unwrap();
+        assert!(documented.contains(&format!("`@modelcontextprotocol/conformance` {version}")), "{version}");
+    }
+
+    #[test]
     fn an_expected_failure_has_a_reason() {
         assert!(ExpectedFailures::parse("2025-11-25: { ping: ' ' }").is_err());
     }
