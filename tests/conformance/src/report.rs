@@ -11,9 +11,10 @@ pub(crate) struct Report<'a> {
     revisions: Vec<Revision>,
     /// The words of the table: by scenario, and by revision.
     table: BTreeMap<String, BTreeMap<String, &'static str>>,
-    /// Lines about failures, and about warnings.
+    /// Lines about failures, warnings, and checks that were skipped.
     failures: Vec<String>,
     warnings: Vec<String>,
+    skipped: Vec<String>,
     /// A line for each revision about what is not scored.
     not_scored: Vec<String>,
 }
@@ -32,7 +33,7 @@ impl<'a> Report<'a> {
     /// An empty report.
     pub(crate) fn new(expected: &'a ExpectedFailures) -> Self {
         let (revisions, table) = (Vec::new(), BTreeMap::new());
-        Self { expected, revisions, table, failures: vec![], warnings: vec![], not_scored: vec![] }
+        Self { expected, revisions, table, failures: vec![], warnings: vec![], skipped: vec![], not_scored: vec![] }
     }
 
     /// Adds the results of a revision. `also` are scenarios that count although they are not scored.
@@ -59,7 +60,20 @@ impl<'a> Report<'a> {
                 format!("{scenario} ({reason}) {word}")
             })
             .collect();
-        self.not_scored.push(format!("{revision}, not scored: {}", rest.join(", ")));
+        self.not_scored.push(format!("{revision}: {}", rest.join(", ")));
+    }
+
+    /// A line for each reason of failures that are expected.
+    fn reasons(&self) -> Vec<String> {
+        let mut reasons: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        for revision in &self.revisions {
+            for (scenario, reason) in self.expected.of(&revision.name) {
+                reasons.entry((&revision.name, reason)).or_default().push(scenario);
+            }
+        }
+        let line =
+            |((revision, reason), scenarios): (_, Vec<&str>)| format!("{revision} {}: {reason}", scenarios.join(", "));
+        reasons.into_iter().map(line).collect()
     }
 
     fn judge(&mut self, revision: &str, scenarios: &[&str], results: &Results) -> Vec<Verdict> {
@@ -67,7 +81,9 @@ impl<'a> Report<'a> {
         for scenario in scenarios {
             let verdict = results.verdict(scenario, revision, self.expected);
             let words = self.table.entry((*scenario).to_owned()).or_default();
-            words.insert(revision.to_owned(), word(&verdict));
+            let warnings = results.warnings(scenario);
+            let is_warned = verdict == Verdict::Passed && !warnings.is_empty();
+            words.insert(revision.to_owned(), if is_warned { "passed, warned" } else { word(&verdict) });
             let lines = match &verdict {
                 Verdict::Passed | Verdict::ExpectedFailure => vec![],
                 Verdict::Failed(checks) => checks.clone(),
@@ -75,8 +91,9 @@ impl<'a> Report<'a> {
                 Verdict::Missing => vec!["the suite has no result of it".to_owned()],
             };
             self.failures.extend(lines.into_iter().map(|line| format!("{revision} {scenario}: {line}")));
-            let warnings = results.warnings(scenario).into_iter();
-            self.warnings.extend(warnings.map(|warning| format!("{revision} {scenario}: {warning}")));
+            self.warnings.extend(warnings.iter().map(|line| format!("{revision} {scenario}: {line}")));
+            let skipped = results.skipped(scenario).into_iter();
+            self.skipped.extend(skipped.map(|line| format!("{revision} {scenario}: {line}")));
             verdicts.push(verdict);
         }
         verdicts
@@ -120,14 +137,11 @@ impl fmt::Display for Report<'_> {
                 revisions.iter().map(|revision| words.get(*revision).copied().unwrap_or("-")).collect();
             row(f, scenario, &cells)?;
         }
-        let reasons = revisions.iter().flat_map(|revision| {
-            self.expected.of(revision).map(move |(scenario, why)| format!("{revision} {scenario}: {why}"))
-        });
-        let reasons: Vec<String> = reasons.collect();
         for (title, lines) in [
-            ("Expected to fail", &reasons),
+            ("Expected to fail", &self.reasons()),
             ("Not scored", &self.not_scored),
             ("Warnings", &self.warnings),
+            ("Skipped checks", &self.skipped),
             ("FAILED", &self.failures),
         ] {
             if !lines.is_empty() {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The check that holds every message to the schema. No expected failure excuses it.
 const WIRE_SCHEMA: &str = "wire-schema-valid";
@@ -43,6 +44,8 @@ struct Check {
     status: Status,
     #[serde(default)]
     error_message: Option<String>,
+    #[serde(default)]
+    details: Value,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -66,7 +69,7 @@ pub(crate) enum Verdict {
     Failed(Vec<String>),
     /// It passed although it is expected to fail.
     UnexpectedPass,
-    /// It has no result.
+    /// It has no result, or every check was skipped.
     Missing,
 }
 
@@ -137,7 +140,10 @@ impl Results {
 
     /// The verdict about a scenario that is scored.
     pub(crate) fn verdict(&self, scenario: &str, revision: &str, expected: &ExpectedFailures) -> Verdict {
-        let Some(checks) = self.0.get(scenario).filter(|checks| !checks.is_empty()) else { return Verdict::Missing };
+        let checks = self.0.get(scenario).map(Vec::as_slice).unwrap_or_default();
+        if checks.iter().all(|check| matches!(check.status, Status::Skipped | Status::Info)) {
+            return Verdict::Missing;
+        }
         let failed = checks.iter().filter(|check| check.status == Status::Failure);
         let is_expected = expected.has(revision, scenario);
         let unexpected: Vec<String> =
@@ -152,15 +158,25 @@ impl Results {
 
     /// The warnings of a scenario.
     pub(crate) fn warnings(&self, scenario: &str) -> Vec<String> {
+        self.told(scenario, Status::Warning)
+    }
+
+    /// The checks of a scenario that were skipped.
+    pub(crate) fn skipped(&self, scenario: &str) -> Vec<String> {
+        self.told(scenario, Status::Skipped)
+    }
+
+    fn told(&self, scenario: &str, status: Status) -> Vec<String> {
         let checks = self.0.get(scenario).into_iter().flatten();
-        checks.filter(|check| check.status == Status::Warning).map(Check::told).collect()
+        checks.filter(|check| check.status == status).map(Check::told).collect()
     }
 }
 
 impl Check {
     fn told(&self) -> String {
-        let Self { id, name, error_message, .. } = self;
-        format!("{id}: {}", error_message.as_deref().unwrap_or(name))
+        let detail = || self.details.get("message").and_then(Value::as_str);
+        let text = self.error_message.as_deref().or_else(detail).unwrap_or(&self.name);
+        format!("{}: {text}", self.id)
     }
 }
 
@@ -232,6 +248,7 @@ mod tests {
         let expected = ExpectedFailures::parse("2025-11-25: { ping: reason, tools-list: reason }").unwrap();
         assert_eq!(results(&[("a", "SUCCESS")]).1.verdict("ping", REVISION, &expected), Verdict::Missing);
         assert_eq!(verdict(&[], "tools-list: reason"), Verdict::Missing);
+        assert_eq!(verdict(&[("a", "SKIPPED"), ("b", "INFO")], "other: reason"), Verdict::Missing);
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("server-tools-list-2026-07-28T10-11-12-131Z")).unwrap();
         let broken_off = Results::read(folder.path()).unwrap();
@@ -252,9 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn warnings_are_told_with_their_messages() {
-        let (_folder, results) = results(&[("a", "SUCCESS"), ("b", "WARNING")]);
+    fn warnings_and_what_was_skipped_are_told_with_their_messages() {
+        let (_folder, results) = results(&[("a", "SUCCESS"), ("b", "WARNING"), ("c", "SKIPPED")]);
         assert_eq!(results.warnings("tools-list"), ["b: It is so."]);
+        assert_eq!(results.skipped("tools-list"), ["c: It is so."]);
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Server {
         let file = |name: &str| folder.path().join(name);
         std::fs::write(file("token"), issuer.token(SUBJECT, AUDIENCE)?)?;
         std::fs::write(file("ca.pem"), emulator.ca_pem())?;
-        std::fs::write(file("config.yaml"), serde_yaml::to_string(&configuration(&emulator, &ids, &url))?)?;
+        std::fs::write(file("config.yaml"), serde_yaml::to_string(&configuration(&emulator, &ids, &host))?)?;
         std::fs::write(file("policy.json"), serde_json::to_string(&policy())?)?;
         let options = serve::Options {
             config: file("config.yaml"),
@@ -141,10 +141,11 @@ fn bearer_token(emulator: &EntraEmulator, ids: &Ids) -> anyhow::Result<String> {
     emulator.control().sign(ids.tenant, &json!({}), &json!(claims))
 }
 
-fn configuration(emulator: &EntraEmulator, ids: &Ids, url: &str) -> ServerConfiguration {
+/// The proxy stands in the place of an edge that ends TLS. The suite is a client without TLS, and so is its origin.
+fn configuration(emulator: &EntraEmulator, ids: &Ids, host: &str) -> ServerConfiguration {
     ServerConfiguration {
         server: ServerReference { namespace: "productivity".to_owned(), name: "graph".to_owned() },
-        public_url: Some(url.to_owned()),
+        public_url: Some(format!("https://{host}/mcp")),
         path: "/mcp".to_owned(),
         entra: EntraConfiguration {
             tenant_id: ids.tenant.to_string(),
@@ -166,7 +167,7 @@ fn configuration(emulator: &EntraEmulator, ids: &Ids, url: &str) -> ServerConfig
         rate_limit: RateLimitConfiguration { per_user: Rate { requests: 1_000_000, per_seconds: 1 } },
         audit: AuditConfiguration::default(),
         trusted_proxies: vec![],
-        allowed_origins: vec![],
+        allowed_origins: vec![format!("http://{host}")],
         authorization_server: None,
     }
 }
