@@ -1,5 +1,5 @@
 //! The contract between operator and server, in one place and without Kubernetes: the server's configuration file,
-//! the compiled policy and its evaluation, the built-in tools, and the document a pod answers on its admin port.
+//! the compiled policy and its evaluation, the built-in tools, prompts and resources, and the document a pod answers on its admin port.
 //!
 //! Everything here is pure: no clock, no network, no file. The operator writes these documents, the server reads
 //! them, and both decide with the same [`CompiledPolicy::decide`].
@@ -11,6 +11,7 @@ mod decision;
 mod microsoft;
 mod permissions;
 mod policy;
+mod prompts;
 mod registration;
 mod status;
 mod tools;
@@ -35,6 +36,10 @@ pub use permissions::accepted_permissions;
 pub use policy::{
     CallerKind, CompiledPolicy, Deny, Grant, MappingReference, POLICY_KEY, Pattern, PolicyError, Primitives,
     Requirements, Subject, revision,
+};
+pub use prompts::{
+    BUILT_IN_PROMPTS, BUILT_IN_RESOURCES, BuiltInPrompt, BuiltInResource, DRAFT_REPLY, INTRODUCE_ME, MY_PROFILE,
+    PLAN_MEETING, SUMMARIZE_INBOX, operations_over, prompts_over, resources_over,
 };
 pub use registration::Registration;
 pub use status::{

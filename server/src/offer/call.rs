@@ -176,6 +176,12 @@ impl Failure {
         Self { code: INVALID_PARAMS, message: message.into(), data: None }
     }
 
+    /// A failure that is not the client's.
+    pub fn internal(message: impl Into<String>) -> Self {
+        const INTERNAL_ERROR: i32 = -32603;
+        Self { code: INTERNAL_ERROR, message: message.into(), data: None }
+    }
+
     /// The failure of a call that names nothing that is offered.
     pub fn not_found(operation: &Operation) -> Self {
         match operation {

@@ -1,4 +1,4 @@
-//! The arguments of a tool, read so that a model learns which of them is wrong and what it takes.
+//! The arguments of a tool or a prompt, read so that a model learns which of them is wrong and what it takes.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::offer::JsonObject;
 
-/// An argument that is not what the tool takes, in words.
+/// An argument that is not what the tool or prompt takes, in words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct InvalidArgument(String);
@@ -108,7 +108,8 @@ pub(super) fn check_names(arguments: &JsonObject, schema: &JsonObject) -> Result
     Err(InvalidArgument(format!("The argument {unknown}: unknown field `{unknown}`, {expected}{missing}.")))
 }
 
-fn quoted(names: &[impl AsRef<str>], between: &str) -> String {
+/// These names between back quotes.
+pub(super) fn quoted(names: &[impl AsRef<str>], between: &str) -> String {
     names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(between)
 }
 

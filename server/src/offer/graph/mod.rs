@@ -1,4 +1,5 @@
-//! The built-in tools: each a small question or request to Microsoft Graph about one user.
+//! The built-in tools, each a small question or request to Microsoft Graph about one user, and the prompts and resources that
+//! are made of them.
 //!
 //! A call that goes wrong (Graph refuses, an argument is out of range) is answered in words that a model or a person can
 //! act on. A further tool is a file here, a line in [`TOOLS`], and its name and permissions in the policy crate.
@@ -7,19 +8,27 @@ mod arguments;
 mod create_event;
 mod get_user_details;
 mod list_my_messages;
+mod prompts;
 mod recipients;
+mod resources;
 mod schema;
 mod send_mail;
 mod tool;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mcp_entra_policy::GraphConfiguration;
 use serde_json::Value;
 
+use self::prompts::{PROMPTS, Prompt};
+use self::resources::{RESOURCES, Resource};
 use self::tool::{AnyTool, ToolError};
-use super::{About, Call, Failure, JsonObject, Offer, Offered, OfferedTool, Operation, Reply, Unavailable};
+use super::{
+    About, Call, Completed, Completing, Completion, Failure, JsonObject, Offer, Offered, OfferedTool, Operation, Reply,
+    Unavailable,
+};
 use crate::graph::GraphClient;
 use crate::token::Principal;
 
@@ -31,7 +40,7 @@ const TOOLS: &[&dyn AnyTool] = &[
     &send_mail::SendMail,
 ];
 
-/// The built-in tools of one server.
+/// The built-in tools, prompts and resources of one server.
 pub struct GraphOffer {
     graph: GraphClient,
     about: About,
@@ -41,23 +50,35 @@ pub struct GraphOffer {
 }
 
 impl GraphOffer {
-    /// The tools that this configuration offers, and what is said about them, reaching Graph through this client.
+    /// The tools that this configuration offers with their prompts and resources, and what is said about them, reaching
+    /// Graph through this client.
     pub fn new(about: About, configuration: &GraphConfiguration, graph: GraphClient) -> Self {
-        let offered: Vec<_> = configuration.offered().collect();
+        let offered = Vec::from_iter(configuration.offered());
         let tools: Vec<_> = TOOLS.iter().copied().filter(|tool| offered.contains(&tool.built_in())).collect();
-        let shown = |shown: fn(&dyn AnyTool) -> OfferedTool| {
-            Arc::new(Offered::new(tools.iter().map(|tool| shown(*tool)).collect(), vec![], vec![], vec![]))
+        let shown =
+            |shown: fn(&dyn AnyTool) -> OfferedTool| -> Vec<_> { tools.iter().map(|tool| shown(*tool)).collect() };
+        let (offered_prompts, offered_resources) = (configuration.offered_prompts(), configuration.offered_resources());
+        let prompts = PROMPTS.iter().filter(|prompt| offered_prompts.contains(&prompt.built_in()));
+        let prompts = Vec::from_iter(prompts.map(Prompt::offered));
+        let resources = RESOURCES.iter().filter(|resource| offered_resources.contains(&resource.built_in));
+        let resources = Vec::from_iter(resources.map(Resource::offered));
+        let about = About {
+            prompts: !prompts.is_empty(),
+            resources: !resources.is_empty(),
+            completions: !prompts.is_empty(),
+            ..about
         };
         Self {
             graph,
             about,
-            to_users: shown(|tool| tool.for_users()),
-            to_applications: shown(|tool| tool.for_applications()),
+            to_users: Arc::new(Offered::new(shown(|tool| tool.for_users()), prompts, resources, vec![])),
+            // An application has no mailbox and no profile.
+            to_applications: Arc::new(Offered::new(shown(|tool| tool.for_applications()), vec![], vec![], vec![])),
             tools,
         }
     }
 
-    /// Tools as this caller sees them, in the order of [`Self::tools`].
+    /// Everything that this caller sees, with the tools in the order of [`Self::tools`].
     fn offered_to(&self, principal: &Principal) -> &Arc<Offered> {
         match principal {
             Principal::User(_) | Principal::LocalUser(_) => &self.to_users,
@@ -65,12 +86,64 @@ impl GraphOffer {
         }
     }
 
+    /// The prompt of this name, if this caller sees it.
+    fn prompt(&self, name: &str, principal: &Principal) -> Option<&'static Prompt> {
+        self.offered_to(principal).prompt(name)?;
+        PROMPTS.iter().find(|prompt| prompt.built_in().name == name)
+    }
+
+    /// The resource of this URI with its tool, if this caller sees it.
+    fn resource(&self, uri: &str, principal: &Principal) -> Option<(&'static Resource, &'static dyn AnyTool)> {
+        self.offered_to(principal).has_resource(uri).then_some(())?;
+        let resource = RESOURCES.iter().find(|resource| resource.built_in.uri == uri)?;
+        let tool = self.tools.iter().find(|tool| *tool.built_in() == resource.built_in.tool)?;
+        Some((resource, *tool))
+    }
+
     /// The answer of a tool to these arguments, whose names are checked already.
     async fn run(&self, tool: &dyn AnyTool, call: &Call, mut arguments: JsonObject) -> Result<Value, ToolError> {
         let user = arguments::take_user(&mut arguments)?;
         let delegated = tool.built_in().permissions.delegated;
         let graph = self.graph.for_caller(&call.principal, call.access, user.as_deref(), delegated);
-        tool.run(graph, arguments).await
+        let notices = call.client.notices.clone();
+        let waits = move |pause: Duration| {
+            notices.progress(format!("Microsoft Graph asks to wait {} s", pause.as_secs_f64().ceil()));
+        };
+        tool.run(graph.map(|graph| graph.telling(waits)), arguments).await
+    }
+
+    async fn call_tool(&self, name: &str, arguments: &JsonObject, call: &Call) -> Reply {
+        let mut tools = self.tools.iter().zip(&self.offered_to(&call.principal).tools);
+        let Some((tool, offered)) = tools.find(|(tool, _)| tool.built_in().name == name) else {
+            return Reply::Failed(Failure::not_found(&call.operation));
+        };
+        if let Err(error) = arguments::check_names(arguments, &offered.input_schema) {
+            return ToolError::from(error).into();
+        }
+        match self.run(*tool, call, arguments.clone()).await {
+            Ok(output) => Reply::structured(output),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn get_prompt(&self, name: &str, arguments: &JsonObject, call: &Call) -> Reply {
+        let Some(prompt) = self.prompt(name, &call.principal) else {
+            return Reply::Failed(Failure::not_found(&call.operation));
+        };
+        match prompt.get(arguments) {
+            Ok(result) => Reply::Complete(result),
+            Err(error) => Reply::Failed(Failure::invalid(error.to_string())),
+        }
+    }
+
+    async fn read_resource(&self, uri: &str, call: &Call) -> Reply {
+        let Some((resource, tool)) = self.resource(uri, &call.principal) else {
+            return Reply::Failed(Failure::not_found(&call.operation));
+        };
+        match self.run(tool, call, JsonObject::new()).await {
+            Ok(output) => Reply::Complete(resource.contents(&output)),
+            Err(error) => error.without_result(),
+        }
     }
 }
 
@@ -85,28 +158,37 @@ impl Offer for GraphOffer {
     }
 
     async fn call(&self, call: Call) -> Reply {
-        let Operation::Tool { name, arguments } = &call.operation else {
-            return Reply::Failed(Failure::not_found(&call.operation));
-        };
-        let mut tools = self.tools.iter().zip(&self.offered_to(&call.principal).tools);
-        let Some((tool, offered)) = tools.find(|(tool, _)| tool.built_in().name == name.as_str()) else {
-            return Reply::Failed(Failure::not_found(&call.operation));
-        };
-        if let Err(error) = arguments::check_names(arguments, &offered.input_schema) {
-            return ToolError::from(error).into();
+        match &call.operation {
+            Operation::Tool { name, arguments } => self.call_tool(name, arguments, &call).await,
+            Operation::Prompt { name, arguments } => self.get_prompt(name, arguments, &call),
+            Operation::Resource { uri } => self.read_resource(uri, &call).await,
         }
-        match self.run(*tool, &call, arguments.clone()).await {
-            Ok(output) => Reply::structured(output),
-            Err(error) => error.into(),
-        }
+    }
+
+    async fn complete(&self, completing: Completing, principal: &Principal) -> Result<Completion, Failure> {
+        let prompt = match &completing.of {
+            Completed::Prompt(name) => self.prompt(name, principal),
+            Completed::Template(_) => None,
+        };
+        let prompt = prompt.ok_or_else(|| Failure::invalid("there are no values for arguments of this"))?;
+        let completion = prompt.complete(&completing.argument, &completing.begin);
+        completion.map_err(|error| Failure::invalid(error.to_string()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use mcp_entra_policy::BUILT_IN_TOOLS;
+    use mcp_entra_policy::{BUILT_IN_PROMPTS, BUILT_IN_RESOURCES, BUILT_IN_TOOLS};
 
     use super::*;
+
+    #[test]
+    fn every_built_in_prompt_and_resource_is_implemented_and_no_other() {
+        let named = PROMPTS.iter().map(Prompt::built_in);
+        assert_eq!(Vec::from_iter(named), BUILT_IN_PROMPTS.iter().collect::<Vec<_>>());
+        let named = RESOURCES.iter().map(|resource| resource.built_in);
+        assert_eq!(Vec::from_iter(named), BUILT_IN_RESOURCES.iter().collect::<Vec<_>>());
+    }
 
     #[test]
     fn every_built_in_tool_is_implemented_and_no_other() {

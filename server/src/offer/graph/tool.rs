@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::arguments::{self, InvalidArgument};
 use super::schema;
 use crate::graph::{Graph, GraphError};
-use crate::offer::{JsonObject, OfferedTool, Reply, tool_error};
+use crate::offer::{Failure, JsonObject, OfferedTool, Reply, tool_error};
 
 /// A question or request to Microsoft Graph about one user. A tool that writes sends one request, by
 /// [`Graph::post_once`].
@@ -93,13 +93,25 @@ pub(super) enum ToolError {
     Output(serde_json::Error),
 }
 
+impl ToolError {
+    /// The reply of a tool's answer that is no tool's result, but a resource.
+    pub(super) fn without_result(self) -> Reply {
+        self.reply(|text| Reply::Failed(Failure::internal(text)))
+    }
+
+    /// The reply, where `told` tells the client what nothing can be done about now.
+    fn reply(self, told: impl Fn(String) -> Reply) -> Reply {
+        let Self::Graph(error) = self else { return told(self.to_string()) };
+        match error.sign_in() {
+            Some(sign_in) => Reply::SignIn(sign_in, error.told()),
+            None if error.is_store_away() => Reply::Later(error.told()),
+            None => told(error.told()),
+        }
+    }
+}
+
 impl From<ToolError> for Reply {
     fn from(error: ToolError) -> Self {
-        let ToolError::Graph(error) = error else { return Self::Complete(tool_error(&error.to_string())) };
-        match error.sign_in() {
-            Some(sign_in) => Self::SignIn(sign_in, error.told()),
-            None if error.is_store_away() => Self::Later(error.told()),
-            None => Self::Complete(tool_error(&error.told())),
-        }
+        error.reply(|text| Self::Complete(tool_error(&text)))
     }
 }
