@@ -62,7 +62,7 @@ impl Local {
         Ok(Self { settings, http, session, graph })
     }
 
-    /// The tools, as the settings allow them.
+    /// The tools with their prompts and resources, as the settings allow them.
     pub(super) fn offer(&self) -> LocalOffer {
         let Settings { device_code, tools, scopes, graph_url, aliases, .. } = &self.settings;
         let configuration = GraphConfiguration {
@@ -86,10 +86,12 @@ impl Local {
         client_config::shell_command(&program, &arguments)
     }
 
-    /// The policy: the person may use each tool that the settings name, by its own name and by its aliases.
+    /// The policy: the person may use each tool that the settings name, by its own name and by its aliases. They may use
+    /// every prompt and resource, which are offered with the tools that they are made of.
     pub(super) fn policy(&self) -> CompiledPolicy {
         let Settings { tools, aliases, .. } = &self.settings;
         let names = tools.iter().chain(aliases.keys());
+        let all = || vec![Pattern("*".to_owned())];
         let grant = Grant {
             mapping: MappingReference { namespace: None, name: PERSON.to_owned() },
             name: "arguments".to_owned(),
@@ -97,7 +99,7 @@ impl Local {
             to: vec![Subject::AppRole { role: PERSON.to_owned(), callers: [CallerKind::User].into() }],
             require: Requirements::default(),
             graph: GraphAccess::OnBehalfOf,
-            allow: Primitives { tools: names.cloned().map(Pattern).collect(), ..Primitives::default() },
+            allow: Primitives { tools: names.cloned().map(Pattern).collect(), prompts: all(), resources: all() },
         };
         CompiledPolicy { denies: vec![], grants: vec![grant], ..CompiledPolicy::default() }
     }

@@ -1,4 +1,4 @@
-//! The built-in tools for one person: a call that takes a sign-in begins one, waits a while for it, and goes on.
+//! The built-in tools, prompts and resources for one person: a call that takes a sign-in begins one, waits a while for it, and goes on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,8 @@ use super::sign_in::{OpenSignIn, SignInError, SignIns};
 use crate::entra::SignIn;
 use crate::offer::graph::GraphOffer;
 use crate::offer::{
-    About, Call, InputRequired, Notices, Offer, Offered, OfferedTool, Operation, Reply, Unavailable, tool_error,
+    About, Call, Completing, Completion, Failure, InputRequired, Notices, Offer, Offered, OfferedTool, Operation,
+    Reply, Unavailable, tool_error,
 };
 use crate::token::Principal;
 
@@ -27,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// The name of the request to the client to open an address.
 const SIGN_IN: &str = "sign_in";
 
-/// The built-in tools for one person.
+/// The built-in tools, prompts and resources for one person.
 pub(super) struct LocalOffer {
     graph: GraphOffer,
     sign_ins: Arc<SignIns>,
@@ -62,10 +63,12 @@ impl LocalOffer {
 
     /// Answers a call that takes a sign-in: signs the person in, and calls again.
     async fn after_sign_in(&self, call: Call, sign_in: &SignIn) -> Reply {
+        let is_tool = is_tool(&call);
+        let failed = |text: &str| failed(is_tool, text);
         let asked = Asked::of(&call);
         if asked == Asked::Declined {
             self.sign_ins.abandon().await;
-            return failed("The sign-in was declined, without which this tool reaches nothing. Call again to sign in.");
+            return failed("The sign-in was declined, without which this reaches nothing. Call again to sign in.");
         }
         let (open, is_new) = match self.sign_ins.open(sign_in).await {
             Ok(open) => open,
@@ -164,8 +167,16 @@ fn writes(call: &Call) -> bool {
     matches!(&call.operation, Operation::Tool { name, .. } if built_in_tool(name).is_none_or(|tool| tool.writes))
 }
 
-fn failed(text: &str) -> Reply {
-    Reply::Complete(tool_error(text))
+fn is_tool(call: &Call) -> bool {
+    matches!(call.operation, Operation::Tool { .. })
+}
+
+/// Says in words what went wrong: only a tool has a result for that.
+fn failed(is_tool: bool, text: &str) -> Reply {
+    match is_tool {
+        true => Reply::Complete(tool_error(text)),
+        false => Reply::Failed(Failure::internal(text)),
+    }
 }
 
 /// Asks the client to have the person open an address of ours.
@@ -174,7 +185,7 @@ fn open_address(address: String) -> Reply {
         "method": "elicitation/create",
         "params": {
             "mode": "url",
-            "message": "Sign in with your Microsoft account, so that this tool can reach Microsoft Graph as you.",
+            "message": "Sign in with your Microsoft account, so that this program can reach Microsoft Graph as you.",
             "url": address,
             "elicitationId": uuid::Uuid::new_v4().to_string(),
         },
@@ -204,13 +215,18 @@ impl Offer for LocalOffer {
 
     async fn call(&self, call: Call) -> Reply {
         let call = self.by_own_name(call);
+        let is_tool = is_tool(&call);
         match self.graph.call(call.clone()).await {
             // A model that calls again and again would have the person sign in for ever.
             // An administrator consents, as the text says.
-            Reply::SignIn(SignIn::Consenting(_), text) => failed(&text),
-            Reply::SignIn(_, text) if self.in_vain().is_some_and(|at| at.elapsed() < PAUSE) => failed(&text),
+            Reply::SignIn(SignIn::Consenting(_), text) => failed(is_tool, &text),
+            Reply::SignIn(_, text) if self.in_vain().is_some_and(|at| at.elapsed() < PAUSE) => failed(is_tool, &text),
             Reply::SignIn(sign_in, _) => self.after_sign_in(call, &sign_in).await,
             reply => reply,
         }
+    }
+
+    async fn complete(&self, completing: Completing, principal: &Principal) -> Result<Completion, Failure> {
+        self.graph.complete(completing, principal).await
     }
 }
