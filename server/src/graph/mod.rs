@@ -22,6 +22,7 @@ mod turns;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_entra_policy::{GraphAccess, GraphConfiguration};
 use moka::future::Cache;
@@ -94,7 +95,12 @@ pub struct Graph {
     access: Access,
     subject: Subject,
     caller: Caller,
+    /// Is told of each pause that Graph asks for.
+    waits: Option<Waits>,
 }
+
+/// Takes the length of a pause.
+type Waits = Box<dyn Fn(Duration) + Send + Sync>;
 
 /// The caller, with whom turns are shared.
 struct Caller {
@@ -161,7 +167,7 @@ impl GraphClient {
         };
         let object_id = principal.object_id().to_owned();
         let caller = Caller { name: format!("{object_id} {}", principal.client_id()), object_id };
-        Ok(Graph { client: self.clone(), access, subject, caller })
+        Ok(Graph { client: self.clone(), access, subject, caller, waits: None })
     }
 
     /// Waits until all requests that change something have ended. Each ends at its own deadline, 15 s after it is sent.
@@ -219,6 +225,11 @@ impl Callers {
 }
 
 impl Graph {
+    /// The same, which tells `waits` of each pause before a question is repeated, as far as Graph asks for one.
+    pub fn telling(self, waits: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self { waits: Some(Box::new(waits)), ..self }
+    }
+
     /// The document at `path` behind the user (as `/messages`; empty: the user), with these query parameters.
     pub async fn get(&self, path: &'static str, query: &[(&str, &str)]) -> Result<Value, GraphError> {
         in_time(self.answer_about(path, query, None)).await.map(|(answer, _)| answer)

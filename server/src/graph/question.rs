@@ -73,7 +73,8 @@ impl Graph {
         let id = Uuid::new_v4().to_string();
         let mut attempts = 0..;
         let attempt = || self.attempt(question, token, &id, attempts.next().unwrap_or_default());
-        let answer = PATIENCE.attempt(attempt, GraphError::again).await;
+        let waits = |pause| self.waits.iter().for_each(|tell| tell(pause));
+        let answer = PATIENCE.attempt_telling(attempt, GraphError::again, waits).await;
         answer.unwrap_or(Err(GraphError::TooSlow { seconds: PATIENCE.total.as_secs() }))
     }
 

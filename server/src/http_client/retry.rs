@@ -39,20 +39,39 @@ impl Patience {
     where
         F: Future<Output = Result<T, E>>,
     {
+        self.attempt_telling(attempt, again, |_| {}).await
+    }
+
+    /// The same, and tells `waits` of each pause that the other side asks for.
+    pub(crate) async fn attempt_telling<T, E, F>(
+        self,
+        attempt: impl FnMut() -> F,
+        again: impl Fn(&E) -> Again,
+        waits: impl Fn(Duration),
+    ) -> Option<Result<T, E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
         let pauses = ExponentialBuilder::new()
             .with_min_delay(self.first_pause)
             .with_max_delay(self.total)
             .with_max_times(self.repetitions)
             .with_jitter();
         let deadline = Instant::now() + self.total;
-        let attempts =
-            attempt.retry(pauses).sleep(tokio::time::sleep).when(|error| again(error) != Again::Never).adjust(
-                |error, pause| match (pause, again(error)) {
-                    (Some(pause), Again::After(asked)) => Some(asked.unwrap_or(pause))
-                        .filter(|pause| Instant::now().checked_add(*pause).is_some_and(|at| at < deadline)),
-                    (None, _) | (_, Again::Never) => None,
-                },
-            );
+        let attempts = attempt
+            .retry(pauses)
+            .sleep(tokio::time::sleep)
+            .when(|error| again(error) != Again::Never)
+            .notify(|error, pause| {
+                if matches!(again(error), Again::After(Some(_))) {
+                    waits(pause);
+                }
+            })
+            .adjust(|error, pause| match (pause, again(error)) {
+                (Some(pause), Again::After(asked)) => Some(asked.unwrap_or(pause))
+                    .filter(|pause| Instant::now().checked_add(*pause).is_some_and(|at| at < deadline)),
+                (None, _) | (_, Again::Never) => None,
+            });
         timeout(self.total, attempts).await.ok()
     }
 }
@@ -99,6 +118,17 @@ mod tests {
         assert_eq!(attempts(PATIENCE, Again::After(None)).await, (4, Some(Err(()))));
         assert_eq!(attempts(PATIENCE, Again::After(Some(Duration::ZERO))).await, (4, Some(Err(()))));
         assert_eq!(attempts(PATIENCE, Again::Never).await, (1, Some(Err(()))));
+    }
+
+    #[tokio::test]
+    async fn each_pause_that_the_other_side_asks_for_is_told_and_no_other() {
+        for (asked, told) in [(Some(Duration::ZERO), vec![Duration::ZERO; 3]), (None, vec![])] {
+            let waits = std::cell::RefCell::new(vec![]);
+            let attempt = || async { Err::<(), ()>(()) };
+            let tell = |pause| waits.borrow_mut().push(pause);
+            PATIENCE.attempt_telling(attempt, |()| Again::After(asked), tell).await;
+            assert_eq!(waits.into_inner(), told, "{asked:?}");
+        }
     }
 
     #[tokio::test]
