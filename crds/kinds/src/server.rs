@@ -225,4 +225,10 @@ pub struct PolicySummary {
     pub roles: i32,
     /// Number of distinct tools that are granted to somebody.
     pub tools: i32,
+    /// Number of distinct prompts that are granted to somebody.
+    #[serde(default)]
+    pub prompts: i32,
+    /// Number of distinct resources that are granted to somebody.
+    #[serde(default)]
+    pub resources: i32,
 }

@@ -1,4 +1,4 @@
-//! `preview`: the tools that a caller gets of a server, and what grants or denies each. From the cluster or, offline, from
+//! `preview`: the tools, prompts and resources that a caller gets of a server, and what grants or denies each. From the cluster or, offline, from
 //! manifests; decided by the function that the server decides by.
 
 use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
@@ -7,7 +7,9 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, Resource, ResourceExt, core::DeserializeGuard};
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
-use mcp_entra_policy::{Caller, CallerKind, Decision, GraphAccess, Groups, Operation, Refusal, Registration, Ways};
+use mcp_entra_policy::{
+    Caller, CallerKind, Decision, GraphAccess, Groups, Operation, Refusal, Registration, Ways, operations_over,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -174,16 +176,22 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
     let all = mappings.chain(known.cluster_mappings.iter().map(Mapping::from));
     let compiled = compile(&Target::of(server, labels), all)?;
 
-    let mut rows = vec![["TOOL".to_owned(), "DECISION".to_owned(), "BY".to_owned()]];
     let caller = caller(options, server);
-    for tool in offered(&server.spec.graph) {
-        let (decision, by) = match compiled.policy.decide(&caller, Operation::built_in(tool)) {
+    let mut rows = Vec::new();
+    let mut kind = "";
+    for operation in operations(server, caller.kind) {
+        let next = kind_of(operation);
+        if next != kind {
+            rows.push([next, "DECISION", "BY"].map(str::to_owned));
+            kind = next;
+        }
+        let (decision, by) = match compiled.policy.decide(&caller, operation) {
             Decision::Allowed { mapping, grant, graph } => {
                 ("allowed", format!("grant {grant} of {mapping}{}", as_whom(graph)))
             }
             Decision::Refused(refusal) => ("refused", why(&refusal)),
         };
-        rows.push([tool.name.to_owned(), decision.to_owned(), by]);
+        rows.push([operation.name().to_owned(), decision.to_owned(), by]);
     }
     let mut text = Table(rows).to_string();
     let mut note = |note: String| text.push_str(&format!("note: {note}\n"));
@@ -208,6 +216,23 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
         note(format!("these cannot be read and are left out: {}", named(&known.unreadable)));
     }
     Ok(text)
+}
+
+/// Everything that the server offers to callers of this kind, by kind and name: prompts and resources to users alone.
+fn operations(server: &McpServer, caller: CallerKind) -> Vec<Operation<'static>> {
+    let mut operations = operations_over(&Vec::from_iter(offered(&server.spec.graph)));
+    if caller == CallerKind::Application {
+        operations.retain(|operation| matches!(operation, Operation::Tool { .. }));
+    }
+    operations
+}
+
+fn kind_of(operation: Operation<'_>) -> &'static str {
+    match operation {
+        Operation::Tool { .. } => "TOOL",
+        Operation::Prompt(_) => "PROMPT",
+        Operation::Resource(_) => "RESOURCE",
+    }
 }
 
 fn as_whom(graph: GraphAccess) -> &'static str {
@@ -298,7 +323,7 @@ items:
   spec:
     servers: {names: [graph]}
     grants:
-    - {name: profile, to: [{appRole: Mcp.Reader}, {application: {clientId: 77aa0000-0000-0000-0000-000000000001}}], allow: {tools: [get_user_details]}}
+    - {name: profile, to: [{appRole: Mcp.Reader}, {application: {clientId: 77aa0000-0000-0000-0000-000000000001}}], allow: {tools: [get_user_details], prompts: ['introduce_*'], resources: ['graph://me/profile']}}
     - {name: mail, to: [{group: {id: 3f0c0000-0000-0000-0000-000000000001, displayName: Sales}}], allow: {tools: [list_*]}, require: {scopes: [mail.read], authenticationContext: c1}}
 ---
 apiVersion: mcp-entra.dev/v1alpha1
@@ -334,16 +359,21 @@ metadata: {name: unrelated}
     }
 
     #[tokio::test]
-    async fn each_tool_is_told_with_what_grants_it_or_what_it_takes() {
+    async fn each_tool_prompt_and_resource_is_told_with_what_grants_it_or_what_it_takes() {
         let table = told("--role Mcp.Reader").await;
         let expected = "\
-TOOL              DECISION  BY
-get_user_details  allowed   grant profile of productivity/readers
-list_my_messages  refused   takes the group Sales
+TOOL                DECISION  BY
+get_user_details    allowed   grant profile of productivity/readers
+list_my_messages    refused   takes the group Sales
+PROMPT              DECISION  BY
+introduce_me        allowed   grant profile of productivity/readers
+summarize_inbox     refused   no mapping grants it
+RESOURCE            DECISION  BY
+graph://me/profile  allowed   grant profile of productivity/readers
 ";
         assert_eq!(table, expected);
         let nobody = told("").await;
-        assert!(nobody.contains("get_user_details  refused   takes the app role Mcp.Reader\n"), "{nobody}");
+        assert!(nobody.contains("get_user_details    refused   takes the app role Mcp.Reader\n"), "{nobody}");
     }
 
     #[tokio::test]
@@ -363,9 +393,13 @@ list_my_messages  refused   takes the group Sales
     async fn a_deny_of_a_cluster_mapping_is_named() {
         let table = told("--role Mcp.Reader --role Guest").await;
         assert_eq!(table.matches("refused   deny no-guests of guardrails").count(), 2, "{table}");
+        assert!(table.contains("introduce_me        allowed"), "tools alone are denied: {table}");
+        let prompts_too = MANIFESTS.replace("tools: ['*']}", "tools: ['*'], prompts: ['*'], resources: ['graph://*']}");
+        let table = previewed(&prompts_too, "--server graph --role Mcp.Reader --role Guest").await.unwrap();
+        assert_eq!(table.matches("refused   deny no-guests of guardrails").count(), 5, "{table}");
         let elsewhere = MANIFESTS.replace("{stage: production}}\n---", "{stage: test}}\n---");
         let table = previewed(&elsewhere, "--server graph --role Mcp.Reader --role Guest").await.unwrap();
-        assert!(table.contains("get_user_details  allowed"), "{table}");
+        assert!(table.contains("get_user_details    allowed"), "{table}");
     }
 
     #[tokio::test]
@@ -373,6 +407,7 @@ list_my_messages  refused   takes the group Sales
         let table = told("--application 77aa0000-0000-0000-0000-000000000001").await;
         assert!(table.contains("get_user_details  allowed   grant profile of productivity/readers"), "{table}");
         assert!(table.contains("list_my_messages  refused   no mapping grants it"), "{table}");
+        assert!(!table.contains("PROMPT") && !table.contains("RESOURCE"), "it has no mailbox and no profile: {table}");
         let table = told("--application 77aa0000-0000-0000-0000-000000000002 --role Mcp.Reader").await;
         assert!(!table.contains("allowed"), "{table}");
     }

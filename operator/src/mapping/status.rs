@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
-use mcp_entra_crds::{ConditionType, McpRoleMappingStatus, McpServer};
-use mcp_entra_policy::{BuiltInTool, Operation, Pattern};
+use mcp_entra_crds::{Allow, ConditionType, Deny, McpRoleMappingStatus, McpServer};
+use mcp_entra_policy::{Operation, Pattern, operations_over};
 
 use crate::{
     conditions::condition::{Reason, Verdict, conditions, named, with_ready},
@@ -36,7 +36,7 @@ pub(crate) struct Survey {
 pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]) -> Survey {
     let mut survey = Survey::default();
     let mut found = BTreeSet::new();
-    let mut tools: BTreeSet<&str> = BTreeSet::new();
+    let mut offered = Vec::new();
     let chosen = servers.iter().filter(|(_, target)| mapping.selects(target) == Bound::Yes);
     for (server, target) in chosen {
         found.insert(target.name);
@@ -53,7 +53,8 @@ pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]
         if is_bound {
             survey.bound.push((name, server.metadata.uid.clone().unwrap_or_default()));
             // A tool without its scopes is not offered, and its name is right nevertheless.
-            tools.extend(named_tools(&server.spec.graph).map(|tool| tool.name));
+            let there = operations_over(&Vec::from_iter(named_tools(&server.spec.graph)));
+            offered.extend(there.into_iter().filter(|operation| !offered.contains(operation)).collect::<Vec<_>>());
         } else if mapping.servers.names.is_some() {
             survey.of_another.push(name);
         }
@@ -63,28 +64,33 @@ pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]
     let names = mapping.servers.names.iter().flatten();
     survey.missing = names.filter(|name| !found.contains(name.as_str())).cloned().collect();
     if !survey.bound.is_empty() {
-        survey.unmatched = unmatched(mapping, &tools);
+        survey.unmatched = unmatched(mapping, &offered);
     }
     survey
 }
 
-/// Built-in tools are all that servers offer.
-fn unmatched(mapping: &Mapping<'_>, offered: &BTreeSet<&str>) -> Vec<String> {
-    let tools: Vec<&BuiltInTool> = offered.iter().filter_map(|name| mcp_entra_policy::built_in_tool(name)).collect();
+fn unmatched(mapping: &Mapping<'_>, offered: &[Operation<'_>]) -> Vec<String> {
+    let of_kind = |kind: fn(&Operation<'_>) -> bool| Vec::from_iter(offered.iter().copied().filter(kind));
+    let kinds = [
+        of_kind(|operation| matches!(operation, Operation::Tool { .. })),
+        of_kind(|operation| matches!(operation, Operation::Prompt(_))),
+        of_kind(|operation| matches!(operation, Operation::Resource(_))),
+    ];
+    let find = |lists: [&[String]; 3], means: fn(&Pattern, Operation<'_>) -> bool| -> Vec<String> {
+        let matches = |pattern: &String, offered: &[Operation<'_>]| {
+            let pattern = Pattern(pattern.clone());
+            offered.iter().any(|operation| means(&pattern, *operation))
+        };
+        let lists = lists.into_iter().zip(&kinds);
+        lists.flat_map(|(list, kind)| list.iter().filter(|pattern| !matches(pattern, kind))).cloned().collect()
+    };
+    let granted = mapping.grants.iter().map(|grant| &grant.allow);
     let granted =
-        |pattern: &&String| tools.iter().any(|tool| Pattern((*pattern).clone()).grants(Operation::built_in(tool)));
-    let denied = |pattern: &&String| tools.iter().any(|tool| Pattern((*pattern).clone()).matches(tool.name));
-    let grants = mapping.grants.iter().map(|grant| &grant.allow);
-    let mut unmatched: BTreeSet<&String> = BTreeSet::new();
-    for allow in grants {
-        unmatched.extend(allow.tools.iter().filter(|pattern| !granted(pattern)));
-        unmatched.extend(allow.prompts.iter().chain(&allow.resources));
-    }
-    for deny in mapping.deny {
-        unmatched.extend(deny.tools.iter().filter(|pattern| !denied(pattern)));
-        unmatched.extend(deny.prompts.iter().chain(&deny.resources));
-    }
-    unmatched.into_iter().cloned().collect()
+        granted.flat_map(|Allow { tools, prompts, resources }| find([tools, prompts, resources], Pattern::grants));
+    let denied = mapping.deny.iter().flat_map(|Deny { tools, prompts, resources, .. }| {
+        find([tools, prompts, resources], |pattern, operation| pattern.matches(operation.name()))
+    });
+    BTreeSet::from_iter(granted.chain(denied)).into_iter().collect()
 }
 
 /// The presence of a mapping in a server's policy ConfigMap.
@@ -164,7 +170,7 @@ fn accepted(mapping: &Mapping<'_>, survey: &Survey) -> Verdict {
         return Verdict::yes(
             Reason::Accepted,
             format!(
-                "no bound server offers anything of these names: {}; correct them if they are misspelt, and grant a tool that writes by its full name",
+                "no bound server offers anything of these names: {}; correct them if they are misspelt, grant a tool that writes by its full name, and offer the tools that a prompt or resource is made of",
                 named(&survey.unmatched)
             ),
         );
@@ -281,6 +287,41 @@ mod tests {
         assert!(verdict.message.contains("by its full name"), "{}", verdict.message);
         let (told, _) = surveyed(&mk_mapping(json!({"names": ["other"]}), &["nothing"]), &narrow);
         assert_eq!(told.unmatched, 0, "without a server nothing is misspelt yet");
+    }
+
+    #[test]
+    fn prompts_and_resources_are_matched_as_far_as_a_bound_server_has_the_tools_that_they_are_made_of() {
+        let mut servers = mk_servers(["graph".to_owned()]);
+        let mapping = |prompts: &[&str], resources: &[&str]| {
+            let mut mapping = mk_mapping(json!({"names": ["graph"]}), &["*"]);
+            mapping.spec.grants[0].allow.prompts = prompts.iter().map(|name| (*name).to_owned()).collect();
+            mapping.spec.grants[0].allow.resources = resources.iter().map(|name| (*name).to_owned()).collect();
+            mapping
+        };
+        let unmatched = |mapping: &McpRoleMapping, servers: &[McpServer]| surveyed(mapping, servers).0.unmatched_names;
+        let right = mapping(&["summarize_inbox", "introduce_*", "*"], &["graph://me/profile", "graph://*", "*"]);
+        assert!(unmatched(&right, &servers).is_empty());
+        let wrong = mapping(&["get_user_details", "draft_reply"], &["graph://me/profiles", "summarize_inbox"]);
+        let expected = ["draft_reply", "get_user_details", "graph://me/profiles", "summarize_inbox"];
+        assert_eq!(unmatched(&wrong, &servers), expected, "a name of another kind is none, nor one without its tools");
+
+        servers[0].spec.graph.tools = vec!["list_my_messages".into()];
+        assert_eq!(unmatched(&mapping(&["*"], &["*"]), &servers), ["*"], "no tool, so no resource");
+        let mut writer = mk_servers(["writer".to_owned()]);
+        writer[0].spec.graph.tools = vec!["send_mail".into()];
+        let mut both = mapping(&["draft_reply"], &[]);
+        both.spec.servers = serde_json::from_value(json!({"names": ["graph", "writer"]})).unwrap();
+        both.spec.grants[0].allow.tools = vec!["send_mail".into()];
+        let servers = [servers, writer].concat();
+        assert_eq!(unmatched(&both, &servers), ["draft_reply"], "no server has both of its tools");
+
+        let guardrails = |prompts: &[&str]| {
+            let mut mapping = mk_cluster_mapping("guardrails", json!({}), json!({"selector": {}}));
+            let deny = json!([{"name": "none", "prompts": prompts, "resources": ["*", "file://*"]}]);
+            mapping.spec.deny = serde_json::from_value(deny).unwrap();
+            surveyed(&mapping, &mk_servers(["graph".to_owned()])).0.unmatched_names
+        };
+        assert_eq!(guardrails(&["*", "sumarize_*"]), ["file://*", "sumarize_*"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use mcp_entra_crds as kinds;
 use mcp_entra_crds::PolicySummary;
 use mcp_entra_policy::{
     BUILT_IN_TOOLS, CallerKind, CompiledPolicy, Deny, Grant, Operation, Pattern, Primitives, Requirements, Subject,
-    revision,
+    operations_over, revision,
 };
 
 use crate::policy::{
@@ -152,9 +152,17 @@ fn summarise(policy: &CompiledPolicy, mappings: usize, revision: String) -> Poli
             Subject::Group { .. } | Subject::Application { .. } => None,
         })
         .collect();
-    let granted = |operation| policy.grants.iter().any(|grant| grant.allow.grant(operation));
-    let tools = BUILT_IN_TOOLS.iter().filter(|tool| granted(Operation::built_in(tool))).count();
-    PolicySummary { revision, mappings: count(mappings), roles: count(roles.len()), tools: count(tools) }
+    let mut granted = operations_over(&Vec::from_iter(BUILT_IN_TOOLS));
+    granted.retain(|operation| policy.grants.iter().any(|grant| grant.allow.grant(*operation)));
+    let of_kind = |kind: fn(&&Operation<'_>) -> bool| count(granted.iter().filter(kind).count());
+    PolicySummary {
+        revision,
+        mappings: count(mappings),
+        roles: count(roles.len()),
+        tools: of_kind(|operation| matches!(operation, Operation::Tool { .. })),
+        prompts: of_kind(|operation| matches!(operation, Operation::Prompt(_))),
+        resources: of_kind(|operation| matches!(operation, Operation::Resource(_))),
+    }
 }
 
 fn count(number: usize) -> i32 {
@@ -265,10 +273,17 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_counts_mappings_distinct_roles_and_tools() {
-        let mappings = [mk_mapping("a", &["graph"], "A", 1), mk_mapping("b", &["graph"], "A", 2)];
+    fn the_summary_counts_mappings_distinct_roles_tools_prompts_and_resources() {
+        let mut mappings = [mk_mapping("a", &["graph"], "A", 1), mk_mapping("b", &["graph"], "A", 2)];
         let compiled = compile(&mappings);
         assert_eq!((compiled.summary.mappings, compiled.summary.roles, compiled.summary.tools), (2, 1, 1));
+        assert_eq!((compiled.summary.prompts, compiled.summary.resources), (0, 0));
+        for mapping in &mut mappings {
+            mapping.spec.grants[0].allow.prompts = vec!["introduce_me".into(), "d*".into(), "nothing".into()];
+            mapping.spec.grants[0].allow.resources = vec!["graph://*".into()];
+        }
+        let compiled = compile(&mappings);
+        assert_eq!((compiled.summary.tools, compiled.summary.prompts, compiled.summary.resources), (1, 2, 1));
         assert_eq!(compiled.revision(), revision(compiled.document.as_bytes()));
     }
 

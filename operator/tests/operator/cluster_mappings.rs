@@ -174,9 +174,12 @@ async fn the_program_previews_who_may_call_what_in_a_cluster() {
         String::from_utf8(output.stdout).unwrap()
     };
     let table = preview(&[]).await;
-    let granted = format!("get_user_details  allowed   grant all of {}/readers", space.name);
-    assert!(table.contains(&granted) && table.contains("list_my_messages  refused   no mapping grants it"), "{table}");
+    let granted = format!("get_user_details    allowed   grant all of {}/readers", space.name);
+    assert!(
+        table.contains(&granted) && table.contains("list_my_messages    refused   no mapping grants it"),
+        "{table}"
+    );
     let table = preview(&["--role", "Guest"]).await;
-    assert!(table.contains("get_user_details  refused   deny no-guests of previews"), "{table}");
+    assert!(table.contains("get_user_details    refused   deny no-guests of previews"), "{table}");
     space.cluster_mappings().delete("previews", &Default::default()).await.unwrap();
 }
