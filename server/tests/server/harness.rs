@@ -167,6 +167,21 @@ impl Site {
         self.request().bearer_auth(token).body(message.to_string()).send().await.unwrap()
     }
 
+    /// The same of MCP 2026-07-28.
+    pub(crate) async fn rpc_of_2026(&self, token: &str, method: &str, mut params: Value) -> Response {
+        const VERSION: &str = "2026-07-28";
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": VERSION,
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let mut request = self.request().header("mcp-protocol-version", VERSION).header("mcp-method", method);
+        if let Some(name) = params.get("name").or(params.get("uri")) {
+            request = request.header("mcp-name", name.as_str().unwrap());
+        }
+        let message = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
+        request.bearer_auth(token).body(message.to_string()).send().await.unwrap()
+    }
+
     /// Calls a tool.
     pub(crate) async fn call(&self, token: &str, tool: &str, arguments: Value) -> Response {
         self.rpc(token, "tools/call", json!({ "name": tool, "arguments": arguments })).await

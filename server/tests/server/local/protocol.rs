@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use serde_json::{Value, json};
 
 use super::person::{Client, PROFILE, Person, assert_profile, error_text};
 use crate::harness::PATIENCE;
+use crate::tenant::{ALICE, control};
 
 const TOOLS: [&str; 2] = ["get_user_details", "list_my_messages"];
 
@@ -47,6 +49,91 @@ async fn an_alias_is_listed_and_answers_as_the_tool_that_it_stands_for() {
     assert_eq!(tools[2]["inputSchema"], tools[0]["inputSchema"]);
     person.signs_in(&mut client).await;
     assert_profile(&client.call("GetUserDetailsFromGraph").await);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn prompts_are_the_persons_own_and_are_got_without_a_sign_in() {
+    let person = Person::new();
+    for (arguments, expected) in [
+        (&[][..], &["introduce_me", "summarize_inbox"][..]),
+        (&["--allow", "send_mail"], &["draft_reply", "introduce_me", "summarize_inbox"]),
+        (&["--scopes", "Mail.Read"], &["summarize_inbox"]),
+    ] {
+        let mut client = person.client_with(arguments, json!({})).await;
+        let listed = client.ask("prompts/list", json!({})).await;
+        let listed = listed["result"]["prompts"].as_array().unwrap().clone();
+        assert_eq!(Vec::from_iter(listed.iter().map(|prompt| prompt["name"].as_str().unwrap())), expected);
+        let got = client.ask("prompts/get", json!({"name": "summarize_inbox", "arguments": {"count": "5"}})).await;
+        let text = got["result"]["messages"][0]["content"]["text"].as_str().unwrap();
+        assert!(text.contains("`list_my_messages` with `top` 5"), "{text}");
+        let completing = json!({
+            "ref": {"type": "ref/prompt", "name": "summarize_inbox"}, "argument": {"name": "count", "value": "2"},
+        });
+        let completed = client.ask("completion/complete", completing).await;
+        assert_eq!(completed["result"]["completion"]["values"], json!(["25"]), "{completed}");
+        let missing = client.ask("prompts/get", json!({"name": "plan_meeting", "arguments": {"subject": "x"}})).await;
+        assert_eq!(error(&missing).0, -32602, "{missing}");
+        client.end().await;
+    }
+    assert_eq!(person.opened(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_profile_is_read_once_the_person_has_signed_in_and_an_error_until_then() {
+    let person = Person::new();
+    let mut client = person.client_with(&[], json!({"elicitation": {"url": {}}})).await;
+    let uri = json!({"uri": "graph://me/profile"});
+    let listed = client.ask("resources/list", json!({})).await;
+    assert_eq!(listed["result"]["resources"][0]["uri"], uri["uri"], "{listed}");
+    let declines = async |client: &mut Client| {
+        let read = client.send("resources/read", uri.clone()).await;
+        let is_asked = |message: &Value| message["method"] == "elicitation/create";
+        let asked = client.message(PATIENCE, is_asked).await;
+        let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "decline"}});
+        client.line(&answer.to_string()).await;
+        client.answer(read).await
+    };
+    let declined = declines(&mut client).await;
+    assert_eq!(error(&declined).0, -32603, "a resource has no result for an error: {declined}");
+    assert!(declined["error"]["message"].as_str().unwrap().contains("was declined"), "{declined}");
+    client.end().await;
+
+    let mut client = person.client().await;
+    let read = client.send("resources/read", uri).await;
+    person.signs_in_at(0, ALICE).await;
+    let answer = client.answer(read).await;
+    let text = answer["result"]["contents"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"));
+    assert_eq!(serde_json::from_str::<Value>(text).unwrap()["userPrincipalName"], ALICE);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_wants_progress_is_told_that_graph_asks_to_wait() {
+    let person = Person::new();
+    let mut client = person.client().await;
+    person.signs_in(&mut client).await;
+    for token in [Some("mine"), None] {
+        let busy = FaultKind::Status {
+            status: 429,
+            headers: [("Retry-After".to_owned(), "0.2".to_owned())].into(),
+            body: json!({"error": {"code": "TooManyRequests", "message": "Slow down."}}).to_string(),
+        };
+        let matcher = Matcher { tenant: Some(person.tenant.id), host: Some(Host::Graph), ..Matcher::default() };
+        control().inject(Fault { matcher, times: 1, kind: busy }).unwrap();
+        let mut params = json!({"name": PROFILE, "arguments": {}});
+        if let Some(token) = token {
+            params["_meta"] = json!({"progressToken": token});
+        }
+        let call = client.send("tools/call", params).await;
+        if let Some(token) = token {
+            let is_progress = |message: &Value| message["method"] == "notifications/progress";
+            let told = client.message(PATIENCE, is_progress).await;
+            let (of, message) = (&told["params"]["progressToken"], &told["params"]["message"]);
+            assert_eq!((of, message), (&json!(token), &json!("Microsoft Graph asks to wait 1 s")), "{told}");
+        }
+        assert_profile(&client.answer(call).await);
+    }
     client.end().await;
 }
 
