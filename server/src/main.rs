@@ -16,6 +16,9 @@ use mcp_entra_server::stdio::machine_policy::{self, MachinePolicy};
 use mcp_entra_server::stdio::{self, client_config};
 use mcp_entra_server::{check, environment, oauth, open_files, serve, telemetry};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The line for a person who starts in a terminal what an MCP client is to start.
 const AT_A_TERMINAL: &str = "This waits for an MCP client. To set one up, run it with --sign-in and --print-config.";
 
