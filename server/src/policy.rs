@@ -28,13 +28,6 @@ pub struct PolicyStore {
     changed: watch::Sender<()>,
 }
 
-/// Everything that a policy revokes of the server's own authorization server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revoked {
-    sessions_before: Option<i64>,
-    compromised_keys: Option<String>,
-}
-
 /// The policy in force, and the reason why it is not the newest document.
 #[derive(Default)]
 struct State {
@@ -71,11 +64,6 @@ impl PolicyStore {
     /// Changes whenever another policy is in force.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
-    }
-
-    /// Everything that is revoked of the server's own authorization server.
-    pub fn revoked(&self) -> Revoked {
-        Revoked { sessions_before: self.revoke_sessions_before(), compromised_keys: self.compromised_keys() }
     }
 
     /// State for the admin port.

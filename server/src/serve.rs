@@ -100,6 +100,7 @@ pub struct Running {
     background: CancellationToken,
     serving: JoinHandle<()>,
     graph: GraphClient,
+    answers: Arc<Answers>,
     audit: Arc<AuditLog>,
 }
 
@@ -166,6 +167,7 @@ pub async fn start_offering(
         None => None,
     };
     let tokens = TokenValidator::new(&configuration, Arc::clone(&keys));
+    let answers = Arc::<Answers>::default();
     let gate = Arc::new(Gate {
         authorization_server: own.as_ref().map_or_else(|| issuer(&configuration.entra), |own| own.issuer()),
         accepted: Accepted::new(&configuration),
@@ -182,7 +184,7 @@ pub async fn start_offering(
         audit: Arc::clone(&audit),
         challenge: Challenge::new(&configuration),
         draining: draining.clone(),
-        answers: Answers::default(),
+        answers: Arc::clone(&answers),
         configuration,
     });
     let session_store = own.as_ref().map(|own| own.probe_store(background.clone()));
@@ -203,7 +205,18 @@ pub async fn start_offering(
     let endpoint = Endpoint::new(gate, own.map_or_else(Router::new, oauth::router));
     let serving = tokio::spawn(listener::serve(listener, endpoint, PATIENCE, counted, stop.clone()));
     tracing::info!(%address, %admin_address, "serving");
-    Ok(Running { address, admin_address, drain: options.drain, draining, stop, background, serving, graph, audit })
+    Ok(Running {
+        address,
+        admin_address,
+        drain: options.drain,
+        draining,
+        stop,
+        background,
+        serving,
+        graph,
+        answers,
+        audit,
+    })
 }
 
 impl Running {
@@ -234,6 +247,7 @@ impl Running {
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the listener ended badly");
         }
+        self.answers.end().await;
         let (lines, requests) = tokio::join!(self.audit.end(LAST_LINES), timeout_at(end, self.graph.end()));
         if requests.is_err() {
             tracing::error!("requests that change something in Microsoft Graph are cut off: they did not end");

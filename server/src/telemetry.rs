@@ -31,12 +31,8 @@ pub fn log_to(place: impl Write + IsTerminal + Send + 'static, level: LevelFilte
     let (place, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("log").finish(place);
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.to_string()));
-    // Below warnings rmcp logs whole messages, with people's mail in them. Nobody gets to ask for that. Its service takes
-    // refusals for warnings, and clients that hang up for errors: those are in the audit log.
     let without_messages = Targets::new()
         .with_default(LevelFilter::TRACE)
-        .with_target("rmcp", LevelFilter::WARN)
-        .with_target("rmcp::service", LevelFilter::OFF)
         // Takes for an error what an answer says already, and prints the paths of its own sources.
         .with_target("rustls_platform_verifier", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer().with_writer(place);

@@ -22,19 +22,28 @@ impl<T> Queue<T> {
         Self { state: Mutex::new(state), filled: Condvar::new() }
     }
 
-    /// Adds an entry.
-    pub(super) fn push(&self, entry: T) {
+    /// Adds an entry. Returns it if the queue is closed.
+    pub(super) fn push(&self, entry: T) -> Result<(), T> {
         let mut state = self.lock();
+        if state.is_closed {
+            return Err(entry);
+        }
         state.entries.push(entry);
         if state.is_awaited {
             self.filled.notify_one();
         }
+        Ok(())
     }
 
     /// Says that no entry comes any more.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.filled.notify_one();
+    }
+
+    /// Closes the queue when this value is dropped, however the reader ends.
+    pub(super) fn closed_at_end(&self) -> impl Drop {
+        Closed(self)
     }
 
     /// Takes all entries, and waits for one for at most this time. Returns whether others may come.
@@ -52,5 +61,13 @@ impl<T> Queue<T> {
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Closed<'a, T>(&'a Queue<T>);
+
+impl<T> Drop for Closed<'_, T> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }

@@ -43,6 +43,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("critical_header", "the token's header has critical extensions (`crit`)"),
     ("defect", "this server did not do what its own stages rely on: report it to its developers"),
     ("denied", "a deny forbids it, which `rule` names"),
+    ("draining", "the pod stops, and takes no further stream"),
     ("entra_refused", "Entra signs the person in only after somebody has changed something"),
     ("entra_unavailable", "Entra does not answer"),
     ("expired", "the token has expired"),

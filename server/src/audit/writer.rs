@@ -87,7 +87,10 @@ impl Writer {
         });
         let thread = Thread { server, lines, chain, metrics, shared: Arc::clone(&shared) };
         let taken = Arc::clone(&queue);
-        std::thread::Builder::new().name("audit".into()).spawn(move || thread.run(&taken))?;
+        std::thread::Builder::new().name("audit".into()).spawn(move || {
+            let _closed = taken.closed_at_end();
+            thread.run(&taken);
+        })?;
         Ok(Self { queue, running: TaskTracker::new(), shared })
     }
 
@@ -112,7 +115,7 @@ impl Writer {
 
     pub(super) fn line(&self, line: &Line<'_>, place: Place) {
         match serde_json::to_string(line) {
-            Ok(text) => self.queue.push(Entry::Line(text, place.queued)),
+            Ok(text) => self.push(Entry::Line(text, place.queued)),
             Err(error) => tracing::error!(%error, request_id = line.request_id, "audit line not written"),
         }
     }
@@ -134,13 +137,22 @@ impl Writer {
         self.running.close();
         let requests = tokio::time::timeout(patience / 2, self.running.wait()).await;
         let (written, is_written) = oneshot::channel();
-        self.queue.push(Entry::End(written));
+        self.push(Entry::End(written));
         let lines = tokio::time::timeout_at(deadline, is_written).await;
         self.shared.places.close();
         match (requests, lines) {
             (Ok(()), Ok(Ok(()))) => Ok(()),
             (Err(_), Ok(Ok(()))) => Err(Unfinished::Requests),
             (_, Ok(Err(_)) | Err(_)) => Err(Unfinished::Lines),
+        }
+    }
+}
+
+impl Writer {
+    /// Never waits: each entry has its place.
+    fn push(&self, entry: Entry) {
+        if self.queue.push(entry).is_err() {
+            tracing::error!("audit line not written: the thread that writes has ended");
         }
     }
 }

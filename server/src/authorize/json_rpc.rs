@@ -14,6 +14,8 @@ pub mod code {
     pub const METHOD_NOT_FOUND: i32 = -32601;
     /// The parameters do not fit the method.
     pub const INVALID_PARAMS: i32 = -32602;
+    /// There is no such resource, for clients of MCP before 2026-07-28.
+    pub const RESOURCE_NOT_FOUND: i32 = -32002;
     /// The server cannot answer.
     pub const INTERNAL_ERROR: i32 = -32603;
     /// A header of the request is not what its body says (MCP 2026-07-28).

@@ -35,6 +35,8 @@ pub struct Malformed {
     pub id: Value,
     /// English text with the next step.
     pub text: String,
+    /// The params that every request may have, as far as they could be read.
+    pub meta: Box<Meta>,
 }
 
 /// The kind of a fault.
@@ -66,6 +68,11 @@ impl Malformed {
         }
     }
 
+    /// True if another revision of the protocol may know the method, or its params.
+    pub fn depends_on_revision(&self) -> bool {
+        matches!(self.fault, Fault::Params | Fault::UnknownMethod { .. })
+    }
+
     /// The JSON-RPC error.
     pub fn error(&self) -> ErrorValue {
         let code = match self.fault {
@@ -84,7 +91,7 @@ impl Message {
     /// # Errors
     /// If they are not one message of a known method, with params that fit it.
     pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
-        let refused = |fault, text: String| Malformed { fault, id: Value::Null, text };
+        let refused = |fault, text: String| Malformed { fault, id: Value::Null, text, meta: Box::default() };
         let value = strict_json::from_slice(body)
             .map_err(|error| refused(Fault::Json, format!("the body is not acceptable JSON: {error}")))?;
         let mut members = match value {
@@ -98,7 +105,10 @@ impl Message {
         let id = members.remove("id");
         // A client that waits for the answer knows it by its id.
         let known = id.clone().filter(|id| id.is_string() || id.is_i64());
-        let invalid = |fault, text: String| Malformed { fault, id: known.clone().unwrap_or_default(), text };
+        let invalid = |fault, text: String| {
+            let id = known.clone().unwrap_or_default();
+            Malformed { fault, id, text, meta: Box::default() }
+        };
         let jsonrpc = members.get("jsonrpc").and_then(Value::as_str) == Some("2.0");
         let method = members.remove("method");
         let Some(Value::String(method)) = method.filter(|_| jsonrpc) else {
@@ -120,9 +130,10 @@ impl Message {
         }
         let misfit = |Misfit(text): Misfit| invalid(Fault::Params, text);
         let meta = params.meta().map_err(misfit)?;
-        match method::request(&method, params, meta.revision.is_some()) {
-            None => Err(unknown_method(&method, known.clone().unwrap_or_default(), &meta)),
-            Some(method) => Ok(Self { method: method.map_err(misfit)?, id: known, meta }),
+        match method::request(&method, params, &meta) {
+            None => Err(unknown_method(&method, known.unwrap_or_default(), meta)),
+            Some(Ok(method)) => Ok(Self { method, id: known, meta }),
+            Some(Err(fault)) => Err(Malformed { meta: Box::new(meta), ..misfit(fault) }),
         }
     }
 
@@ -133,7 +144,7 @@ impl Message {
     pub fn served_by(self, about: &About) -> Result<Self, Malformed> {
         match self.method.is_served_by(about) {
             true => Ok(self),
-            false => Err(unknown_method(self.method.name(), self.answer_id().clone(), &self.meta)),
+            false => Err(unknown_method(self.method.name(), self.id.unwrap_or_default(), self.meta)),
         }
     }
 
@@ -143,9 +154,9 @@ impl Message {
     }
 }
 
-fn unknown_method(name: &str, id: Value, meta: &Meta) -> Malformed {
+fn unknown_method(name: &str, id: Value, meta: Meta) -> Malformed {
     let fault = Fault::UnknownMethod { names_revision: meta.revision.is_some() };
-    Malformed { fault, id, text: format!("this server has no method {name:?}") }
+    Malformed { fault, id, text: format!("this server has no method {name:?}"), meta: Box::new(meta) }
 }
 
 const NO_MESSAGE: &str =
@@ -250,6 +261,7 @@ mod tests {
             ("tools/call", r#"{"name":"a","inputResponses":[]}"#),
             ("tools/call", r#"{"name":"a","requestState":{}}"#),
             ("tools/call", r#"{"name":"a","_meta":{"progressToken":{}}}"#),
+            ("tools/call", r#"{"name":"a","_meta":{"progressToken":1.5}}"#),
             ("completion/complete", r#"{"ref":{"type":"ref/prompt"},"argument":{"name":"a","value":"b"}}"#),
             ("completion/complete", r#"{"ref":{"type":"ref/else","name":"a"},"argument":{"name":"a","value":"b"}}"#),
             ("completion/complete", r#"{"ref":{"type":"ref/prompt","name":"a"},"argument":{"name":"a"}}"#),
@@ -258,7 +270,8 @@ mod tests {
             let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
             assert_eq!(refused(&request), ("invalid_message", -32602), "{request}");
         }
-        for params in [r#"{"name":"a"}"#, r#"{"name":"a","arguments":{"a":[1]}}"#] {
+        let absent = r#"{"name":"a","arguments":null,"inputResponses":null,"requestState":null,"_meta":null}"#;
+        for params in [r#"{"name":"a"}"#, r#"{"name":"a","arguments":{"a":[1]}}"#, absent] {
             let request = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
             assert!(Message::parse(request.as_bytes()).is_ok(), "{request}");
         }
@@ -286,6 +299,12 @@ mod tests {
             let (known, unknown) = if is_modern { (parse(&params), legacy) } else { (legacy, parse(&params)) };
             assert_eq!(known.unwrap(), method);
             assert_eq!(unknown.unwrap_err().fault, Fault::UnknownMethod { names_revision: !is_modern }, "{method}");
+        }
+        // An earlier revision in `_meta` makes no client a modern one.
+        let old = json!({ "_meta": { "io.modelcontextprotocol/protocolVersion": "2025-11-25" }, "notifications": {} });
+        for (method, is_known) in [("subscriptions/listen", false), ("ping", true), ("initialize", false)] {
+            let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": old });
+            assert_eq!(Message::parse(body.to_string().as_bytes()).is_ok(), is_known, "{method}");
         }
     }
 

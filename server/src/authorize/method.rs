@@ -1,10 +1,8 @@
 //! The methods that are known here, with their params.
 
-use rmcp::model::InitializeRequestParams;
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::params::{Misfit, Params};
+use super::params::{Meta, Misfit, Params};
 use crate::audit::Target;
 use crate::offer::{About, Completed, Completing, Input, JsonObject, Operation};
 
@@ -13,14 +11,14 @@ const CANCELLED: &str = "notifications/cancelled";
 /// A method with its params.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Method {
-    /// `initialize`: the handshake of revisions before 2026-07-28.
+    /// `initialize`: the handshake of clients before 2026-07-28.
     Initialize {
         /// The revision that the client asks for.
         revision: String,
         /// Capabilities that the client declares.
         capabilities: JsonObject,
     },
-    /// `server/discover`: what stands in its place since.
+    /// `server/discover`: the description of the server, without a handshake.
     Discover,
     /// `ping`, before 2026-07-28.
     Ping,
@@ -78,13 +76,13 @@ pub enum Listed {
 /// The news that a client listens for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// That the list of tools is another one.
+    /// Changes of the list of tools.
     pub tools: bool,
-    /// That the list of prompts is another one.
+    /// Changes of the list of prompts.
     pub prompts: bool,
-    /// That the list of resources is another one.
+    /// Changes of the list of resources.
     pub resources: bool,
-    /// That the content of the resources with these URIs is another one.
+    /// URIs of the resources whose changes it listens for.
     pub uris: Vec<String>,
 }
 
@@ -178,12 +176,14 @@ impl Method {
     }
 }
 
-/// The request of this name. `is_modern` is true for clients of 2026-07-28 and later. None if there is no such method for
-/// them.
-pub(super) fn request(name: &str, mut params: Params, is_modern: bool) -> Option<Result<Method, Misfit>> {
+/// The request of this name. None if the client's revision has no such method.
+pub(super) fn request(name: &str, mut params: Params, meta: &Meta) -> Option<Result<Method, Misfit>> {
+    let is_modern = meta.is_modern();
     let method = match name {
-        // Since 2026-07-28 there is neither a handshake nor anything that outlives a request.
-        "initialize" | "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if is_modern => {
+        // A request that names a revision needs no handshake.
+        "initialize" if meta.revision.is_some() => return None,
+        // Since 2026-07-28 there is nothing that outlives a request.
+        "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if is_modern => {
             return None;
         }
         "initialize" => initialize(params),
@@ -212,14 +212,12 @@ pub(super) fn request(name: &str, mut params: Params, is_modern: bool) -> Option
     Some(method)
 }
 
-fn initialize(params: Params) -> Result<Method, Misfit> {
-    let read = InitializeRequestParams::deserialize(params.into_value());
-    let read = read.map_err(|error| Misfit(format!("the params do not fit the method: {error}")))?;
-    let capabilities = match serde_json::to_value(&read.capabilities) {
-        Ok(Value::Object(capabilities)) => capabilities,
-        _ => JsonObject::new(),
-    };
-    Ok(Method::Initialize { revision: read.protocol_version.as_str().to_owned(), capabilities })
+fn initialize(mut params: Params) -> Result<Method, Misfit> {
+    let mut client = params.required_object("clientInfo")?;
+    client.required_text("name")?;
+    client.required_text("version")?;
+    let capabilities = params.required_object("capabilities")?.into_object();
+    Ok(Method::Initialize { revision: params.required_text("protocolVersion")?, capabilities })
 }
 
 fn list(of: Listed, mut params: Params) -> Result<Method, Misfit> {

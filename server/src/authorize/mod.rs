@@ -15,5 +15,5 @@ pub use judge::{Verdict, judge};
 pub use message::{Fault, Malformed, Message};
 pub use method::{Filter, Listed, Method};
 pub use params::Meta;
-pub use permissions::{GroupSource, Permissions, PolicyInForce};
+pub use permissions::{GroupSource, Permissions, PolicyInForce, Revoked};
 pub use refusal::Refusal;

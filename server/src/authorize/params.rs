@@ -13,13 +13,21 @@ pub struct Meta {
     pub revision: Option<String>,
     /// Capabilities that the client declares with the request.
     pub capabilities: Option<JsonObject>,
-    /// The token that progress of the request is told with: a string or a number.
+    /// The token that progress of the request is told with: a string or an integer.
     pub progress_token: Option<Value>,
     /// The least severe log messages that the client takes.
     pub log_level: Option<LogLevel>,
 }
 
+/// The first revision in which every request stands alone.
+const FIRST_MODERN: &str = "2026-07-28";
+
 impl Meta {
+    /// True if the request names a revision in which every request stands alone. Names of revisions are dates.
+    pub(super) fn is_modern(&self) -> bool {
+        self.revision.as_deref().is_some_and(|revision| revision >= FIRST_MODERN)
+    }
+
     /// The notices that the client asks for.
     pub fn wanted(&self) -> Wanted {
         Wanted { progress: self.progress_token.is_some(), log: self.log_level }
@@ -59,9 +67,9 @@ impl Params {
         const PREFIX: &str = "io.modelcontextprotocol/";
         let Some(meta) = self.object("_meta")? else { return Ok(Meta::default()) };
         let mut meta = Self(meta);
-        let progress_token = meta.0.remove("progressToken");
-        if progress_token.as_ref().is_some_and(|token| !(token.is_string() || token.is_number())) {
-            return Err(Misfit::new("_meta.progressToken", "a string or a number"));
+        let progress_token = meta.0.remove("progressToken").filter(|token| !token.is_null());
+        if progress_token.as_ref().is_some_and(|token| !(token.is_string() || token.is_i64() || token.is_u64())) {
+            return Err(Misfit::new("_meta.progressToken", "a string or an integer"));
         }
         Ok(Meta {
             progress_token,
@@ -84,7 +92,7 @@ impl Params {
     /// Takes a text.
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Misfit> {
         match self.0.remove(name) {
-            None => Ok(None),
+            None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(Misfit::new(name, "a string")),
         }
@@ -93,7 +101,7 @@ impl Params {
     /// Takes an object.
     pub(super) fn object(&mut self, name: &str) -> Result<Option<JsonObject>, Misfit> {
         match self.0.remove(name) {
-            None => Ok(None),
+            None | Some(Value::Null) => Ok(None),
             Some(Value::Object(members)) => Ok(Some(members)),
             Some(_) => Err(Misfit::new(name, "an object")),
         }
@@ -148,8 +156,8 @@ impl Params {
         self.level(name)?.map(drop).ok_or_else(|| Misfit::new(name, "a level of RFC 5424, such as \"warning\""))
     }
 
-    /// The params that are left, as an object.
-    pub(super) fn into_value(self) -> Value {
-        Value::Object(self.0)
+    /// The params that are left.
+    pub(super) fn into_object(self) -> JsonObject {
+        self.0
     }
 }

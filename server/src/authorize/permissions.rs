@@ -26,10 +26,23 @@ impl PolicyInForce {
         &self.policy
     }
 
+    /// Everything that it revokes of the server's own authorization server.
+    pub fn revoked(&self) -> Revoked {
+        let CompiledPolicy { revoke_sessions_before, compromised_keys, .. } = &self.policy;
+        Revoked { sessions_before: *revoke_sessions_before, compromised_keys: compromised_keys.clone() }
+    }
+
     /// The revision of the document.
     pub fn revision(&self) -> &str {
         &self.revision
     }
+}
+
+/// Everything that a policy revokes of the server's own authorization server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    sessions_before: Option<i64>,
+    compromised_keys: Option<String>,
 }
 
 /// Permissions of one caller by the policy that was in force when the request came in. A request keeps them to its end,
@@ -82,6 +95,11 @@ impl Permissions {
             Err(why) => GroupSource::Unlearnt { why: why.to_owned() },
         };
         Self { groups, ..self.with_more_groups(learnt.ok()) }
+    }
+
+    /// Everything that their policy revokes.
+    pub fn revoked(&self) -> Revoked {
+        self.policy.revoked()
     }
 
     /// The kind of the caller.

@@ -18,7 +18,7 @@ use super::answer::{self, Refusal};
 use super::{Gate, needs};
 use crate::audit::{Outcome, Target, Trail};
 use crate::authorize::json_rpc::{self, ErrorValue, code};
-use crate::authorize::{self, Message, Permissions, Verdict, judge};
+use crate::authorize::{self, Filter, Message, Meta, Method, Permissions, Verdict, judge};
 use crate::offer::{Offered, Unavailable};
 use crate::protocol::{Exchange, Revision};
 use crate::token::Principal;
@@ -40,7 +40,7 @@ pub(super) async fn stage(
     let (outcome, granted) = match verdict {
         Verdict::Allowed { rule, graph } => (Outcome::Granted(rule), Some(graph)),
         Verdict::Open => (Outcome::Open, None),
-        Verdict::NotOffered => return Err(not_offered(message)),
+        Verdict::NotOffered => return Err(not_offered(message, revision)),
         Verdict::NeedGroups(_) => return Err(defect()),
         Verdict::Refused(refusal) => {
             let refused = Refused { gate, trail, principal, message };
@@ -51,8 +51,24 @@ pub(super) async fn stage(
     Ok((Exchange { principal, permissions, offered, granted, revision, asks: None }, outcome))
 }
 
+/// Permissions of this moment for a client that listens. What its groups would decide counts as far as it can be learnt now:
+/// nobody can be asked to sign in.
+pub(super) async fn permissions_to_listen(gate: &Gate, principal: &Principal, offered: &Offered) -> Permissions {
+    let permissions = gate.policy.permissions(Arc::clone(principal.caller()));
+    let Some(directory) = &gate.groups else { return permissions };
+    let permissions = permissions.with_directory(gate.configuration.graph.access);
+    let message = Message { id: None, method: Method::Listen(Filter::default()), meta: Meta::default() };
+    match judge(&permissions, &message, offered) {
+        Verdict::NeedGroups(ids) => match directory.among(principal, &ids).await {
+            Ok(groups) => permissions.with_learnt(Ok(&groups)),
+            Err(unlearnt) => permissions.with_learnt(Err(&unlearnt.why)),
+        },
+        _ => permissions,
+    }
+}
+
 /// The verdict about a message, with the permissions that it follows from: those of this moment.
-pub(super) async fn judged(
+async fn judged(
     gate: &Gate,
     principal: &Principal,
     message: &Message,
@@ -73,12 +89,15 @@ pub(super) async fn judged(
 }
 
 /// The answer about a thing that is not offered, as the specification has it: invalid params.
-fn not_offered(message: &Message) -> Refusal {
+fn not_offered(message: &Message, revision: Revision) -> Refusal {
     let target = message.method.target();
     let mut error = ErrorValue::new(code::INVALID_PARAMS, "it is not offered; list what is");
     if let Some(target) = &target {
         error.message = format!("{} not found", target.kind());
         error.data = target.uri().map(|uri| json!({ "uri": uri }));
+        if target.uri().is_some() && !revision.is_modern() {
+            error.code = code::RESOURCE_NOT_FOUND;
+        }
     }
     let reason = target.as_ref().map_or("unknown_method", Target::not_offered);
     Refusal::new(reason, answer::json_rpc_error(StatusCode::OK, message.answer_id(), &error))
@@ -175,7 +194,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::authorize::{GroupSource, Listed, Meta, Method};
+    use crate::authorize::{GroupSource, Listed};
     use crate::http::fixture::{self, Lines, OfferAway};
     use crate::offer::{Input, JsonObject, Operation};
     use crate::token::Application;

@@ -7,24 +7,31 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, stream};
-use tokio::time::{Instant, sleep, timeout_at};
+use futures::{FutureExt, Stream, stream};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 use super::accept::Accepted;
 use super::answer::{self, Refusal};
+use super::places::Places;
 use super::{Gate, events, listen, needs};
 use crate::audit::{Outcome, Trail};
 use crate::authorize::Message;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::protocol::{Answer, Exchange, Finished, Running, Step};
+use crate::token::Principal;
 
 /// Time after which a call is answered by an event stream.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Time that a call may take once its stream is open. Without a stream, the limit of requests holds.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
-/// Calls that run although their client has gone, at a time. Further ones end with their connection.
-pub(super) const MAXIMUM_DETACHED: usize = 256;
+/// Calls of clients before 2026-07-28 at a time that outlive their connection; further ones end with it.
+const MAXIMUM_DETACHED: usize = 256;
+/// Those of one caller.
+const MAXIMUM_DETACHED_OF_CALLER: usize = 32;
 
 /// Hands a judged message to the protocol, and answers.
 pub(super) async fn stage(
@@ -51,17 +58,49 @@ pub(super) async fn stage(
             if let Some(needed) = needs::pending(gate, trail, &exchange).await {
                 return Ok(needed);
             }
-            let call = if exchange.revision.is_modern() { call } else { detached(gate, call) };
+            let call = match exchange.revision.is_modern() {
+                true => call,
+                false => gate.answers.detached.detach(call, &exchange.principal),
+            };
             Ok(run(gate, trail, accepted, call, exchange).await)
         }
     }
 }
 
-/// A disconnect was no cancellation before 2026-07-28: the call runs to its end, as long as not too many do.
-fn detached(gate: &Gate, call: Running) -> Running {
-    match Arc::clone(&gate.answers.detached).try_acquire_owned() {
-        Ok(place) => call.detached(place),
-        Err(_) => call,
+/// Calls of clients before 2026-07-28, for which a disconnect is no cancellation: they run to their end, as long as not too
+/// many do.
+pub(super) struct Detached {
+    places: Arc<Places>,
+    running: TaskTracker,
+    end: CancellationToken,
+}
+
+impl Default for Detached {
+    fn default() -> Self {
+        let places = Places::new(MAXIMUM_DETACHED, MAXIMUM_DETACHED_OF_CALLER);
+        Self { places, running: TaskTracker::new(), end: CancellationToken::new() }
+    }
+}
+
+impl Detached {
+    /// The same call, which runs to its end whoever waits for it.
+    fn detach(&self, call: Running, principal: &Principal) -> Running {
+        let Ok(place) = self.places.take(principal) else { return call };
+        let (running, end) = (self.running.clone(), self.end.clone());
+        call.run_by(move |call| {
+            let bounded = async move {
+                let _place = place;
+                end.run_until_cancelled(timeout(TIME_LIMIT, call)).await?.ok()
+            };
+            running.spawn(bounded.in_current_span()).map(|ended| ended.ok().flatten()).boxed()
+        })
+    }
+
+    /// Ends all of them.
+    pub(super) async fn end(&self) {
+        self.end.cancel();
+        self.running.close();
+        self.running.wait().await;
     }
 }
 
@@ -90,9 +129,9 @@ fn messages(
     exchange: Exchange,
     first: Option<Bytes>,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
-    let deadline = Instant::now() + TIME_LIMIT;
+    let (deadline, span) = (Instant::now() + TIME_LIMIT, Span::current());
     let state = (Some(call), first, gate, exchange);
-    stream::unfold(state, move |(call, first, gate, exchange)| async move {
+    let step = move |(call, first, gate, exchange): (Option<Running>, Option<Bytes>, Arc<Gate>, Exchange)| async move {
         let mut call = call?;
         if let Some(first) = first {
             return Some((first, (Some(call), None, gate, exchange)));
@@ -110,7 +149,8 @@ fn messages(
                 Some((Bytes::from(error.answer(call.id()).to_string()), (None, None, gate, exchange)))
             }
         }
-    })
+    };
+    stream::unfold(state, move |state| step(state).instrument(span.clone()))
 }
 
 async fn finish(gate: &Gate, trail: &Trail, finished: Finished, exchange: &Exchange) -> Response {

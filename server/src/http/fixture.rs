@@ -8,10 +8,10 @@ use mcp_entra_policy::ServerConfiguration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::Gate;
 use super::challenge::Challenge;
 use super::origin::Accepted;
 use super::rate_limit::RateLimits;
-use super::{Answers, Gate};
 use crate::audit::AuditLog;
 use crate::offer::{About, Call, Failure, Offer, Offered, Reply, Unavailable};
 use crate::policy::PolicyStore;
@@ -91,7 +91,7 @@ pub(super) fn gate(offer: Arc<dyn Offer>, metrics: Arc<Metrics>, lines: Lines) -
         audit: Arc::new(audit.unwrap()),
         challenge: Challenge::new(&configuration),
         draining: CancellationToken::new(),
-        answers: Answers::default(),
+        answers: Arc::default(),
         configuration,
     }
 }

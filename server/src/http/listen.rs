@@ -5,64 +5,29 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::{Stream, stream};
-use moka::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
+use tracing::{Instrument, Span};
 
 use super::accept::Accepted;
 use super::answer::{self, Refusal};
+use super::places::{NoPlace, Place};
 use super::{Gate, authorize, events};
-use crate::authorize::{Filter, Message, Meta, Method, Permissions};
+use crate::authorize::json_rpc::{ErrorValue, code};
+use crate::authorize::{Permissions, Revoked};
 use crate::offer::{Change, Offered};
-use crate::policy::Revoked;
 use crate::protocol::{Exchange, Listening};
 use crate::token::Principal;
 
 /// Streams of all callers together: half of the connections that there are.
-const MAXIMUM_STREAMS: usize = 512;
+pub(super) const MAXIMUM_STREAMS: usize = 512;
 /// Streams of one caller.
-const MAXIMUM_OF_CALLER: usize = 16;
-/// Callers whose streams are counted.
-const CALLERS: u64 = 10_000;
-
-/// The places of streams.
-pub(super) struct Streams {
-    all: Arc<Semaphore>,
-    of_callers: Cache<(String, String), Arc<Semaphore>>,
-}
-
-/// The place of one stream, until it is dropped.
-struct Place {
-    _all: OwnedSemaphorePermit,
-    _of_caller: OwnedSemaphorePermit,
-}
-
-impl Streams {
-    pub(super) fn new() -> Self {
-        let of_callers = Cache::builder().max_capacity(CALLERS).time_to_idle(Duration::from_secs(24 * 3600)).build();
-        Self { all: Arc::new(Semaphore::new(MAXIMUM_STREAMS)), of_callers }
-    }
-
-    fn place(&self, principal: &Principal) -> Result<Place, Refusal> {
-        let caller = (principal.object_id().to_owned(), principal.client_id().to_owned());
-        let of_caller = self.of_callers.get_with(caller, || Arc::new(Semaphore::new(MAXIMUM_OF_CALLER)));
-        let full = |status, text: &str| Refusal::new("too_many_streams", answer::later(status, text));
-        let of_caller = of_caller.try_acquire_owned().map_err(|_| {
-            let text = format!("you listen on {MAXIMUM_OF_CALLER} streams already; close one");
-            full(StatusCode::TOO_MANY_REQUESTS, &text)
-        })?;
-        let all = Arc::clone(&self.all).try_acquire_owned().map_err(|_| {
-            full(StatusCode::SERVICE_UNAVAILABLE, "all streams of this server are in use; try again later")
-        })?;
-        Ok(Place { _all: all, _of_caller: of_caller })
-    }
-}
+pub(super) const MAXIMUM_OF_CALLER: usize = 16;
 
 /// Answers by a stream of news.
 pub(super) fn stage(
@@ -73,10 +38,31 @@ pub(super) fn stage(
 ) -> Result<Response, Refusal> {
     if !accepted.events {
         let text = "news are an event stream; send Accept: application/json, text/event-stream";
-        return Err(Refusal::new("not_acceptable", answer::problem(StatusCode::NOT_ACCEPTABLE, text)));
+        let error = ErrorValue::new(code::INVALID_REQUEST, text);
+        let response = answer::json_rpc_error(StatusCode::NOT_ACCEPTABLE, listening.id(), &error);
+        return Err(Refusal::new("not_acceptable", response));
     }
-    let place = gate.answers.streams.place(&exchange.principal)?;
+    // Such a token is let in for a minute more, since clocks differ: a stream would end as soon as it begins.
+    if exchange.principal.remaining().is_zero() {
+        let response = gate.challenge.invalid_token("the token has expired; ask for another one");
+        return Err(Refusal::new("expired", response));
+    }
+    if gate.draining.is_cancelled() {
+        return Err(Refusal::new("draining", answer::try_later("this pod stops; connect again")));
+    }
+    let place = gate.answers.streams.take(&exchange.principal).map_err(no_place)?;
     Ok(events::answer(news(gate, place, listening, exchange)))
+}
+
+fn no_place(no_place: NoPlace) -> Refusal {
+    let response = match no_place {
+        NoPlace::OfCaller => {
+            let text = format!("you listen on {MAXIMUM_OF_CALLER} streams already; close one");
+            answer::later(StatusCode::TOO_MANY_REQUESTS, &text)
+        }
+        NoPlace::AtAll => answer::try_later("all streams of this server are in use; try again later"),
+    };
+    Refusal::new("too_many_streams", response)
 }
 
 /// A stream of news on its way.
@@ -103,10 +89,13 @@ fn news(
     exchange: Exchange,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
     let Exchange { principal, permissions, offered, .. } = exchange;
+    let mut policies = gate.policy.changes();
+    // Policy and offer may have changed since the request was judged.
+    policies.mark_changed();
     let news = News {
         ready: [listening.acknowledged()].into(),
-        revoked: gate.policy.revoked(),
-        policies: gate.policy.changes(),
+        revoked: permissions.revoked(),
+        policies,
         changes: gate.offer.changes().listen(),
         gate: Arc::clone(gate),
         listening,
@@ -116,7 +105,10 @@ fn news(
         has_ended: false,
         _place: place,
     };
-    stream::unfold(news, async |mut news| news.next().await.map(|message| (message, news)))
+    let span = Span::current();
+    stream::unfold(news, move |mut news| {
+        async move { news.next().await.map(|message| (message, news)) }.instrument(span.clone())
+    })
 }
 
 impl News {
@@ -130,16 +122,22 @@ impl News {
             }
             let draining = self.gate.draining.clone();
             tokio::select! {
-                () = sleep(self.principal.remaining()) => self.end(),
+                // In this order: what is told follows from the policy in force.
+                biased;
                 () = draining.cancelled() => self.end(),
+                () = sleep(self.principal.remaining()) => self.end(),
                 changed = self.policies.changed() => match changed {
-                    Ok(()) if self.gate.policy.revoked() == self.revoked => self.look().await,
+                    Ok(()) if self.gate.policy.in_force().revoked() == self.revoked => self.look().await,
                     // The session may be among those that are revoked: the next request tells.
                     _ => self.end(),
                 },
                 change = next_change(&mut self.changes) => match change {
                     Some(Change::Resource(uri)) => self.updated(&uri),
-                    Some(Change::Offered) | None => self.look().await,
+                    Some(Change::Offered) => self.look().await,
+                    None => {
+                        self.look().await;
+                        self.ready.extend(self.listening.all_updated(&self.offered, &self.permissions));
+                    }
                 },
             }
         }
@@ -159,11 +157,7 @@ impl News {
         if let Ok(offered) = self.gate.offer.snapshot(&self.principal).await {
             self.offered = offered;
         }
-        let message = Message { id: None, method: Method::Listen(Filter::default()), meta: Meta::default() };
-        match authorize::judged(&self.gate, &self.principal, &message, &self.offered).await {
-            Ok((permissions, _)) => self.permissions = permissions,
-            Err(_) => self.permissions = self.gate.policy.permissions(Arc::clone(self.principal.caller())),
-        }
+        self.permissions = authorize::permissions_to_listen(&self.gate, &self.principal, &self.offered).await;
         self.ready.extend(self.listening.changed(&self.offered, &self.permissions));
     }
 }

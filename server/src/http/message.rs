@@ -11,7 +11,7 @@ use mediatype::{MediaType, names};
 use serde_json::Value;
 
 use super::answer::{self, Refusal};
-use super::{Gate, limits};
+use super::{Gate, limits, revision};
 use crate::audit::Trail;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Fault, Message, Method};
@@ -32,6 +32,9 @@ pub(super) async fn stage(gate: &Gate, trail: &Trail, parts: &Parts, body: Body)
     let body = read(body).await?;
     let message = Message::parse(&body).and_then(|message| message.served_by(gate.protocol.about()));
     let message = message.map_err(|malformed| {
+        if let Some(refusal) = revision::of_malformed(&malformed, parts) {
+            return refusal;
+        }
         let response = answer::json_rpc_error(status(malformed.fault), &malformed.id, &malformed.error());
         Refusal::new(malformed.reason(), response)
     })?;

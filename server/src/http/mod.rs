@@ -25,6 +25,7 @@ mod message;
 mod metadata;
 mod needs;
 pub mod origin;
+mod places;
 mod principal;
 pub mod rate_limit;
 mod revision;
@@ -42,7 +43,6 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
 use hyper::body::Incoming;
 use mcp_entra_policy::ServerConfiguration;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 use tower_http::cors::CorsLayer;
@@ -56,6 +56,7 @@ use crate::token::TokenValidator;
 use answer::Refusal;
 use challenge::Challenge;
 use origin::Accepted;
+use places::Places;
 use rate_limit::RateLimits;
 
 /// Everything that the stages judge by.
@@ -87,7 +88,7 @@ pub struct Gate {
     /// Cancelled once the server is asked to stop.
     pub draining: CancellationToken,
     /// State of the answers that are streams.
-    pub answers: Answers,
+    pub answers: Arc<Answers>,
 }
 
 /// Ends of the paths that clients of the transport of 2024-11-05 ask for.
@@ -96,15 +97,21 @@ const OLD_TRANSPORT: [&str; 3] = ["sse", "message", "messages"];
 /// State of the answers that outlast a request's head.
 pub struct Answers {
     pending: needs::Pending,
-    streams: listen::Streams,
-    /// The places of calls that run although their client has gone.
-    detached: Arc<Semaphore>,
+    streams: Arc<Places>,
+    detached: calls::Detached,
+}
+
+impl Answers {
+    /// Ends the calls that run although their client has gone. Nothing further is sent to others for them.
+    pub async fn end(&self) {
+        self.detached.end().await;
+    }
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        let detached = Arc::new(Semaphore::new(calls::MAXIMUM_DETACHED));
-        Self { pending: needs::Pending::new(), streams: listen::Streams::new(), detached }
+        let streams = Places::new(listen::MAXIMUM_STREAMS, listen::MAXIMUM_OF_CALLER);
+        Self { pending: needs::Pending::new(), streams, detached: calls::Detached::default() }
     }
 }
 
@@ -190,7 +197,7 @@ type Passing<'a> = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send
 
 /// The stages in their order. `headers` takes what the answer has besides, be it a refusal or not.
 async fn pass(gate: &Arc<Gate>, trail: &Trail, request: Request, headers: &mut HeaderMap) -> Result<Response, Refusal> {
-    let (mut parts, body) = request.into_parts();
+    let (policy, (mut parts, body)) = (gate.policy.in_force(), request.into_parts());
     let address = client_address::stage(gate, trail, &parts);
     origin::stage(gate, &parts.headers)?;
     *headers = cors::stage(gate, &parts).await?;
@@ -202,6 +209,7 @@ async fn pass(gate: &Arc<Gate>, trail: &Trail, request: Request, headers: &mut H
     let accepted = accept::stage(&message, &parts)?;
     let revision = revision::stage(&message, &parts)?;
     let (exchange, outcome) = authorize::stage(gate, trail, &principal, &message, revision).await?;
+    principal::still_in_session(gate, &policy, &exchange)?;
     revision::parameters(&message, &parts, &exchange)?;
     calls::stage(gate, trail, accepted, message, (exchange, outcome)).await
 }

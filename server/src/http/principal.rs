@@ -12,6 +12,8 @@ use super::bearer::Bearer;
 use super::client_address::ClientAddress;
 use super::{Gate, rate_limit};
 use crate::audit::Trail;
+use crate::authorize::PolicyInForce;
+use crate::protocol::Exchange;
 use crate::token::{Principal, Remedy, TokenError};
 
 /// Verifies the token, which ends here.
@@ -36,6 +38,15 @@ pub(super) async fn stage(
             Err(Refusal::new(error.reason(), response))
         }
     }
+}
+
+/// Refuses a token of a session, where sessions were revoked between the look at it and the verdict about its request.
+pub(super) fn still_in_session(gate: &Gate, before: &PolicyInForce, exchange: &Exchange) -> Result<(), Refusal> {
+    if exchange.principal.session().is_some() && exchange.permissions.revoked() != before.revoked() {
+        let text = "sessions were revoked meanwhile; send the request again";
+        return Err(Refusal::new("session_ended", gate.challenge.invalid_token(text)));
+    }
+    Ok(())
 }
 
 fn refuse(gate: &Gate, error: &TokenError) -> Response {

@@ -2,32 +2,49 @@
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use serde_json::Value;
 
 use super::answer::{self, Refusal};
-use crate::authorize::Message;
 use crate::authorize::json_rpc::{ErrorValue, code};
+use crate::authorize::{Malformed, Message, Method};
 use crate::protocol::{self, Exchange, Revision};
 
 /// The revision that a request speaks. Refuses headers that are not what the body says.
 pub(super) fn stage(message: &Message, parts: &Parts) -> Result<Revision, Refusal> {
-    protocol::revision(&parts.headers, message).map_err(|error| refused(message, &error))
+    // A notification has no params of its own that name a revision, and a handshake speaks the one that it asks for.
+    let revision = match &message.method {
+        Method::Initialize { revision, .. } => Ok(Revision::agreed(revision)),
+        _ if message.id.is_none() => return Ok(Revision::UNNAMED),
+        _ => protocol::revision(&parts.headers, &message.meta),
+    };
+    let checked = revision
+        .and_then(|revision| protocol::method_and_name(&parts.headers, &message.method, revision).map(|()| revision));
+    checked.map_err(|error| refused(message.answer_id(), &error))
+}
+
+/// The refusal of a message that is malformed: one of a revision that is not served is refused as such, whatever its method.
+pub(super) fn of_malformed(malformed: &Malformed, parts: &Parts) -> Option<Refusal> {
+    let error = match malformed.depends_on_revision() {
+        true => protocol::revision(&parts.headers, &malformed.meta).err()?,
+        false => return None,
+    };
+    Some(refused(&malformed.id, &error))
 }
 
 /// Refuses headers that are not what the arguments of a tool say. Only what is offered tells which headers those are.
 pub(super) fn parameters(message: &Message, parts: &Parts, exchange: &Exchange) -> Result<(), Refusal> {
     match message.method.operation().filter(|_| exchange.revision.is_modern()) {
-        Some(operation) => {
-            protocol::parameters(&parts.headers, operation, &exchange.offered).map_err(|error| refused(message, &error))
-        }
+        Some(operation) => protocol::parameters(&parts.headers, operation, &exchange.offered)
+            .map_err(|error| refused(message.answer_id(), &error)),
         None => Ok(()),
     }
 }
 
-fn refused(message: &Message, error: &ErrorValue) -> Refusal {
+fn refused(id: &Value, error: &ErrorValue) -> Refusal {
     let reason = match error.code {
         code::HEADER_MISMATCH => "header_mismatch",
         code::UNSUPPORTED_VERSION => "unsupported_version",
         _ => "invalid_message",
     };
-    Refusal::new(reason, answer::json_rpc_error(StatusCode::BAD_REQUEST, message.answer_id(), error))
+    Refusal::new(reason, answer::json_rpc_error(StatusCode::BAD_REQUEST, id, error))
 }

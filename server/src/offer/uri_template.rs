@@ -1,11 +1,14 @@
 //! URI templates of resources, as far as they are offered: literal text and variables that fill one segment of a path
 //! (RFC 6570 level 1).
 
+/// Longest URI that is looked at, in bytes.
+const MAXIMUM_URI: usize = 2048;
+
 /// Returns whether the URI is one of this template: each variable stands for one segment or a part of it, which is not empty.
 ///
 /// A URI that is not in normal form matches none. So a policy that decides by its beginning means the resource that is read.
 pub(super) fn matches(template: &str, uri: &str) -> bool {
-    is_normal(uri) && rest_matches(template, uri)
+    uri.len() <= MAXIMUM_URI && is_normal(uri) && rest_matches(template, uri)
 }
 
 fn is_normal(uri: &str) -> bool {

@@ -102,16 +102,13 @@ impl Calling {
     }
 
     /// Clients of earlier revisions cannot be answered that input is required.
-    fn input_required(self, InputRequired { requests, state }: InputRequired) -> Finished {
+    fn input_required(self, required: InputRequired) -> Finished {
         if !self.revision.is_modern() {
             let text =
                 "this call takes input that only clients of MCP 2026-07-28 and later can give; use such a client";
             return self.in_words(text, None);
         }
-        let missing = JsonObject::from_iter(requests.values().filter_map(|request| {
-            let capability = capability(request.get("method")?.as_str()?)?;
-            (!self.capabilities.contains_key(capability)).then(|| (capability.to_owned(), json!({})))
-        }));
+        let missing = missing(&required, &self.capabilities);
         if !missing.is_empty() {
             let names = Vec::from_iter(missing.keys().map(String::as_str)).join(", ");
             let text =
@@ -119,6 +116,7 @@ impl Calling {
             let data = Some(json!({ "requiredCapabilities": missing }));
             return self.failed(&ErrorValue { data, ..ErrorValue::new(code::CAPABILITY_MISSING, text) });
         }
+        let InputRequired { requests, state } = required;
         let mut result = JsonObject::from_iter([("resultType".to_owned(), json!("input_required"))]);
         result.insert("inputRequests".to_owned(), json!(requests));
         if let Some(state) = state {
@@ -126,6 +124,13 @@ impl Calling {
         }
         Self { kind: Kind::Once, ..self }.complete(result, None)
     }
+}
+
+/// The capabilities that requests to a client take, and that it does not declare.
+fn missing(required: &InputRequired, declared: &JsonObject) -> JsonObject {
+    let capabilities = required.requests.values().filter_map(|request| capability(request.get("method")?.as_str()?));
+    let missing = capabilities.filter(|capability| !declared.contains_key(*capability));
+    missing.map(|capability| (capability.to_owned(), json!({}))).collect()
 }
 
 /// The capability of a client that a request to it takes.
@@ -155,12 +160,12 @@ pub(super) async fn reply_with_input(
 ) -> Reply {
     for _ in 0..MAXIMUM_ROUNDS {
         match reply(offer, call.clone()).await {
-            Reply::InputRequired(required) => {
+            Reply::InputRequired(required) if missing(&required, &call.client.capabilities).is_empty() => {
                 call.input = Input { responses: asks(required.requests).await, state: required.state };
             }
             reply => return reply,
         }
     }
     let text = "the call takes input again and again; report this defect to the developers of this server";
-    Reply::Complete(tool_error(text))
+    Reply::Failed(Failure { code: code::INTERNAL_ERROR, message: text.to_owned(), data: None })
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Revision;
 use crate::authorize::json_rpc::{ErrorValue, code};
-use crate::authorize::{Message, Method};
+use crate::authorize::{Meta, Method};
 use crate::offer::{JsonObject, Offered, Operation};
 
 const PROTOCOL_VERSION: &str = "mcp-protocol-version";
@@ -15,42 +15,45 @@ const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
 const PARAMETER_PREFIX: &str = "mcp-param-";
 
-/// The revision that a request speaks, by its headers and its body. A handshake speaks the one that it asks for.
+/// The revision that a request speaks, by its headers and its `_meta`.
 ///
 /// # Errors
-/// If the revision is not served, the body lacks members that it takes, or a header is not what the body says.
-pub fn revision(headers: &HeaderMap, message: &Message) -> Result<Revision, ErrorValue> {
-    if let Method::Initialize { revision, .. } = &message.method {
-        return Ok(Revision::agreed(revision));
-    }
+/// If the revision is not served, or `_meta` lacks members that it takes.
+pub fn revision(headers: &HeaderMap, meta: &Meta) -> Result<Revision, ErrorValue> {
     let header = only(headers, PROTOCOL_VERSION)?;
-    let Some(named) = &message.meta.revision else {
-        let revision = header.map_or(Ok(Revision::UNNAMED), Revision::served)?;
-        if revision.is_modern() && message.id.is_some() {
-            let text = "_meta must have io.modelcontextprotocol/protocolVersion and \
-                        io.modelcontextprotocol/clientCapabilities since 2026-07-28; add them to params";
-            return Err(ErrorValue::new(code::INVALID_PARAMS, text));
-        }
-        return Ok(revision);
-    };
-    match header {
-        Some(header) if header == named => {}
-        Some(header) => return Err(differs(PROTOCOL_VERSION, header, named)),
-        None => return Err(missing(PROTOCOL_VERSION)),
+    if let (Some(header), Some(named)) = (header, &meta.revision) {
+        compare(PROTOCOL_VERSION, header, named)?;
     }
-    let revision = Revision::served(named)?;
-    if revision.is_modern() {
-        if message.meta.capabilities.is_none() {
-            let text =
-                "_meta must have io.modelcontextprotocol/clientCapabilities; add it, an empty object if there are none";
-            return Err(ErrorValue::new(code::INVALID_PARAMS, text));
-        }
-        must_say(headers, METHOD, message.method.name())?;
-        if let Some(operation) = message.method.operation() {
-            must_say(headers, NAME, operation.name())?;
+    match (header, Revision::of(meta)?) {
+        (Some(_), Some(revision)) => Ok(revision),
+        (None, Some(_)) => Err(missing(PROTOCOL_VERSION)),
+        (None, None) => Ok(Revision::UNNAMED),
+        (Some(header), None) => match Revision::served(header)? {
+            revision if revision.is_modern() => {
+                let text = "_meta must have io.modelcontextprotocol/protocolVersion and \
+                            io.modelcontextprotocol/clientCapabilities since 2026-07-28; add them to params";
+                Err(ErrorValue::new(code::INVALID_PARAMS, text))
+            }
+            revision => Ok(revision),
+        },
+    }
+}
+
+/// Checks the headers that repeat the method and the name of what it is about. They are required since 2026-07-28, and
+/// compared wherever they are: those between may go by them.
+///
+/// # Errors
+/// If a header is missing, or not what the body says.
+pub fn method_and_name(headers: &HeaderMap, method: &Method, revision: Revision) -> Result<(), ErrorValue> {
+    let name = method.operation().map(Operation::name);
+    for (header, body) in [(METHOD, Some(method.name())), (NAME, name)] {
+        match (only(headers, header)?, body) {
+            (Some(said), Some(body)) => compare(header, said, body)?,
+            (None, Some(_)) if revision.is_modern() => return Err(missing(header)),
+            (None, _) | (Some(_), None) => {}
         }
     }
-    Ok(revision)
+    Ok(())
 }
 
 /// Checks the headers that repeat arguments of a tool, where its schema asks for them (`x-mcp-header`).
@@ -69,6 +72,7 @@ pub fn parameters(headers: &HeaderMap, operation: &Operation, offered: &Offered)
                 let text = format!("the header {header} repeats an argument that is absent; leave it out");
                 return Err(ErrorValue::new(code::HEADER_MISMATCH, text));
             }
+            (Some(said), Some(argument)) if is_same_number(said, &argument) => {}
             (Some(said), Some(argument)) => compare(&header, said, &argument)?,
         }
     }
@@ -104,6 +108,12 @@ fn value_at(arguments: &JsonObject, path: &[&str]) -> Option<String> {
     }
 }
 
+/// Returns whether both are the same number, however it is written.
+fn is_same_number(said: &str, argument: &str) -> bool {
+    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
+    number(said).is_some_and(|said| number(argument) == Some(said))
+}
+
 /// The only value of a header. None where there is none.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ErrorValue> {
     let mut values = headers.get_all(name).iter();
@@ -115,11 +125,6 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Error
             Err(ErrorValue::new(code::HEADER_MISMATCH, text))
         }
     }
-}
-
-fn must_say(headers: &HeaderMap, name: &str, body: &str) -> Result<(), ErrorValue> {
-    let said = only(headers, name)?.ok_or_else(|| missing(name))?;
-    compare(name, said, body)
 }
 
 /// A value that no header can hold stands there in base64.

@@ -120,14 +120,17 @@ impl Session {
                 loop {
                     match call.next().await {
                         Step::Notice(text) => outgoing.send(text).await,
-                        Step::Finished(finished) => return outgoing.answer(&id, finished.message).await,
+                        Step::Finished(finished) => return finished.message,
                     }
                 }
             };
-            if cancelled.run_until_cancelled(telling).await.is_none() {
-                outgoing.unanswered.end(&id);
-            }
+            let is_told = cancelled.run_until_cancelled(telling).await;
+            // Only then may another request have the same id.
             lock(&running).remove(&id.to_string());
+            match is_told {
+                Some(message) => outgoing.answer(&id, message).await,
+                None => outgoing.unanswered.end(&id),
+            }
         }
     }
 
@@ -174,13 +177,13 @@ impl Asking {
             let id = self.next.fetch_add(1, Ordering::Relaxed);
             let (place, answer) = oneshot::channel();
             lock(&self.waiting).insert(id, place);
+            let _forgotten = Forgotten { waiting: &self.waiting, id };
             let mut message = json!({ "jsonrpc": "2.0", "id": id });
             if let (Value::Object(message), Value::Object(request)) = (&mut message, request) {
                 message.extend(request);
             }
             _ = self.lines.send(message.to_string()).await;
             let answer = tokio::time::timeout(INPUT_PATIENCE, answer).await;
-            lock(&self.waiting).remove(&id);
             answers.insert(name, answer.ok().and_then(Result::ok).unwrap_or_default());
         }
         answers
@@ -191,6 +194,18 @@ impl Asking {
         if let Some(place) = place {
             _ = place.send(result);
         }
+    }
+}
+
+/// Forgets a request to the client once nobody waits for its answer.
+struct Forgotten<'a> {
+    waiting: &'a Mutex<HashMap<u64, oneshot::Sender<Value>>>,
+    id: u64,
+}
+
+impl Drop for Forgotten<'_> {
+    fn drop(&mut self) {
+        lock(self.waiting).remove(&self.id);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::authorize::{Filter, Permissions};
 use crate::offer::{JsonObject, Offered};
 
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
-/// Resources that one client may listen to; it is not told of further ones.
+/// Resources that one client may listen to, the first of those that it names.
 const MAXIMUM_RESOURCES: usize = 100;
 
 /// A client that listens.
@@ -32,14 +32,19 @@ impl Protocol {
         if !about.updates_resources {
             filter.uris.clear();
         }
-        filter.uris.retain(|uri| may_read(uri, &exchange.offered, &exchange.permissions));
         filter.uris.truncate(MAXIMUM_RESOURCES);
+        filter.uris.retain(|uri| may_read(uri, &exchange.offered, &exchange.permissions));
         let seen = Seen::now(&exchange.offered, &exchange.permissions);
         Listening { id, filter, seen, server_info: Value::clone(&self.server_info) }
     }
 }
 
 impl Listening {
+    /// The id of the request.
+    pub fn id(&self) -> &Value {
+        &self.id
+    }
+
     /// The first message: the news that the client gets.
     pub fn acknowledged(&self) -> Bytes {
         let mut accepted = JsonObject::new();
@@ -74,6 +79,11 @@ impl Listening {
         let listens = self.filter.uris.iter().any(|listened| listened == uri);
         (listens && may_read(uri, offered, permissions))
             .then(|| self.notification("notifications/resources/updated", json!({ "uri": uri })))
+    }
+
+    /// The messages about all resources that the client listens to and may read: any of them may have changed.
+    pub fn all_updated(&self, offered: &Offered, permissions: &Permissions) -> Vec<Bytes> {
+        self.filter.uris.iter().filter_map(|uri| self.updated(uri, offered, permissions)).collect()
     }
 
     /// The last message.

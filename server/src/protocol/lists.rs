@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use moka::sync::Cache;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::envelope::{self, Kind};
 use super::{Revision, entries};
@@ -91,22 +92,29 @@ impl Lists {
     }
 }
 
-/// What a caller may see of the lists that news are about, to find out whether they have changed.
+/// Digests of the lists as a caller sees them: the lists have changed if these have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    pub(super) tools: Vec<String>,
-    pub(super) prompts: Vec<String>,
-    pub(super) resources: Vec<String>,
+    pub(super) tools: [u8; 32],
+    pub(super) prompts: [u8; 32],
+    pub(super) resources: [u8; 32],
 }
 
 impl Seen {
     pub(super) fn now(offered: &Offered, permissions: &Permissions) -> Self {
-        let list = |of: Listed| -> Vec<String> {
-            let shown = allowed(offered, of, permissions, 0).filter_map(|at| entries::shown(offered, of, at));
-            shown.map(|entry| entry.to_string()).collect()
+        let digest = |lists: &[Listed]| {
+            let mut digest = Sha256::new();
+            for of in lists {
+                let shown = allowed(offered, *of, permissions, 0).filter_map(|at| entries::shown(offered, *of, at));
+                shown.for_each(|entry| digest.update(entry.to_string()));
+            }
+            digest.finalize().into()
         };
-        let resources = [list(Listed::Resources), list(Listed::Templates)].concat();
-        Self { tools: list(Listed::Tools), prompts: list(Listed::Prompts), resources }
+        Self {
+            tools: digest(&[Listed::Tools]),
+            prompts: digest(&[Listed::Prompts]),
+            resources: digest(&[Listed::Resources, Listed::Templates]),
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use serde_json::Value;
 
 pub use calls::{Finished, Need};
 pub use exchange::{Asks, Exchange};
-pub use headers::{parameters, revision};
+pub use headers::{method_and_name, parameters, revision};
 pub use lines::{LetIn, Outgoing, serve_lines};
 pub use listening::Listening;
 pub use revision::Revision;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::authorize::Meta;
 use crate::authorize::json_rpc::{ErrorValue, code};
 
 /// A revision that is served.
@@ -25,7 +26,7 @@ impl Revision {
     const NEWEST_WITH_HANDSHAKE: Self = Self::V2025_11_25;
 
     /// The one that a request speaks which names none.
-    pub(super) const UNNAMED: Self = Self::V2025_03_26;
+    pub const UNNAMED: Self = Self::V2025_03_26;
 
     /// The revision of this name.
     pub fn named(name: &str) -> Option<Self> {
@@ -43,6 +44,21 @@ impl Revision {
             let data = Some(json!({ "supported": supported, "requested": name }));
             ErrorValue { data, ..ErrorValue::new(code::UNSUPPORTED_VERSION, text) }
         })
+    }
+
+    /// The revision that a request names by itself. None if it names none.
+    ///
+    /// # Errors
+    /// If it is not served, or the request lacks the capabilities of its client.
+    pub fn of(meta: &Meta) -> Result<Option<Self>, ErrorValue> {
+        let Some(named) = &meta.revision else { return Ok(None) };
+        let revision = Self::served(named)?;
+        if revision.is_modern() && meta.capabilities.is_none() {
+            let text =
+                "_meta must have io.modelcontextprotocol/clientCapabilities; add it, an empty object if there are none";
+            return Err(ErrorValue::new(code::INVALID_PARAMS, text));
+        }
+        Ok(Some(revision))
     }
 
     /// The revision that a handshake is answered with, by the name of the one that it asks for.

@@ -1,11 +1,11 @@
 //! A call that runs: its notices, and its end.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::calls::{self, Calling, DEFECT, Finished};
 use super::envelope::{self, Kind};
@@ -23,11 +23,11 @@ const MAXIMUM_VALUES: usize = 100;
 /// A call that runs. It ends when this is dropped, unless it was detached.
 pub struct Running {
     id: Value,
-    finishing: Pin<Box<dyn Future<Output = Finished> + Send>>,
+    finishing: BoxFuture<'static, Finished>,
     notices: Option<mpsc::Receiver<Notice>>,
     progress_token: Option<Value>,
     /// Steps that were told to be done.
-    done: f64,
+    done: Option<f64>,
     /// The end, while notices of before it are left.
     finished: Option<Finished>,
 }
@@ -43,7 +43,7 @@ pub enum Step {
 
 impl Running {
     fn new(id: Value, finishing: impl Future<Output = Finished> + Send + 'static) -> Self {
-        Self { id, finishing: Box::pin(finishing), notices: None, progress_token: None, done: 0.0, finished: None }
+        Self { id, finishing: Box::pin(finishing), notices: None, progress_token: None, done: None, finished: None }
     }
 
     /// The id of the request.
@@ -63,7 +63,11 @@ impl Running {
             };
             if self.finished.is_some() {
                 match notices.try_recv() {
-                    Ok(notice) => return Step::Notice(self.notification(notice)),
+                    Ok(notice) => {
+                        if let Some(text) = self.notification(notice) {
+                            return Step::Notice(text);
+                        }
+                    }
                     Err(_) => self.notices = None,
                 }
                 continue;
@@ -71,7 +75,11 @@ impl Running {
             tokio::select! {
                 biased;
                 notice = notices.recv() => match notice {
-                    Some(notice) => return Step::Notice(self.notification(notice)),
+                    Some(notice) => {
+                        if let Some(text) = self.notification(notice) {
+                            return Step::Notice(text);
+                        }
+                    }
                     None => self.notices = None,
                 },
                 finished = &mut self.finishing => self.finished = Some(finished),
@@ -87,24 +95,26 @@ impl Running {
         }
     }
 
-    /// The same call, which runs to its end whoever waits for it. The place is free again then.
-    pub fn detached(self, place: OwnedSemaphorePermit) -> Self {
-        let finishing = self.finishing;
-        let running = tokio::spawn(async move {
-            let finished = finishing.await;
-            drop(place);
-            finished
-        });
-        let id = self.id.clone();
-        let finishing = async move { running.await.unwrap_or_else(|_| lost(&id)) };
+    /// The same call, run like this. A call that does not come to its end is cut off.
+    pub fn run_by(
+        self,
+        run: impl FnOnce(BoxFuture<'static, Finished>) -> BoxFuture<'static, Option<Finished>>,
+    ) -> Self {
+        let (id, running) = (self.id.clone(), run(self.finishing));
+        let finishing = async move { running.await.unwrap_or_else(|| lost(&id)) };
         Self { finishing: Box::pin(finishing), ..self }
     }
 
-    fn notification(&mut self, notice: Notice) -> Bytes {
-        match notice {
+    /// The notice as a notification. None for progress that is no more than before: it must increase.
+    fn notification(&mut self, notice: Notice) -> Option<Bytes> {
+        Some(match notice {
             Notice::Progress(Progress { done, total, message }) => {
-                self.done = done.unwrap_or(self.done + 1.0).max(self.done);
-                let mut params = JsonObject::from_iter([("progress".to_owned(), json!(self.done))]);
+                let done = done.unwrap_or(self.done.unwrap_or(0.0) + 1.0);
+                if self.done.is_some_and(|before| done <= before) {
+                    return None;
+                }
+                self.done = Some(done);
+                let mut params = JsonObject::from_iter([("progress".to_owned(), json!(done))]);
                 params.insert("progressToken".to_owned(), json!(self.progress_token));
                 total.map(|total| params.insert("total".to_owned(), json!(total)));
                 message.map(|message| params.insert("message".to_owned(), json!(message)));
@@ -113,7 +123,7 @@ impl Running {
             Notice::Log(LogMessage { level, data }) => {
                 envelope::notification("notifications/message", &json!({ "level": level, "data": data }))
             }
-        }
+        })
     }
 }
 

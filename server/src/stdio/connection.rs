@@ -104,8 +104,10 @@ struct Reader {
     audit: Arc<AuditLog>,
     let_in: mpsc::Sender<LetIn>,
     outgoing: Outgoing,
-    /// The session that the client has begun: what comes before belongs to none.
+    /// The session that the client has begun by a handshake.
     session: Option<Begun>,
+    /// True once the client has begun a session, or needs none: what comes before belongs to nothing.
+    is_heard: bool,
 }
 
 /// A session that a client has begun.
@@ -128,6 +130,7 @@ impl Reader {
             let_in,
             outgoing,
             session: None,
+            is_heard: false,
         }
     }
 
@@ -160,7 +163,7 @@ impl Reader {
             return true;
         }
         if let Some(answer) = answer(line) {
-            return self.session.is_none() || self.let_in.send(answer).await.is_ok();
+            return !self.is_heard || self.let_in.send(answer).await.is_ok();
         }
         match Message::parse(line).and_then(|message| message.served_by(&self.offer.about())) {
             Ok(message) => self.message(message).await,
@@ -198,20 +201,18 @@ impl Reader {
         }
     }
 
-    /// The revision of a request, which may begin the session: by a handshake, or by naming a revision that has none. A client
-    /// may look with `ping` and `server/discover` first, and take the handshake all the same.
+    /// The revision of a request: the one that it names, or that of the session. A client may look with `ping` and
+    /// `server/discover` first, and take the handshake all the same.
     fn revision(&mut self, message: &mut Message) -> Result<Revision, ErrorValue> {
-        if let Some(named) = &message.meta.revision {
-            let revision = Revision::served(named)?;
-            if message.method != Method::Discover {
-                self.session.get_or_insert_with(|| Begun { revision, capabilities: JsonObject::new() });
-            }
+        if let Some(revision) = Revision::of(&message.meta)? {
+            self.is_heard |= message.method != Method::Discover;
             return Ok(revision);
         }
         match (&message.method, &self.session) {
             (Method::Initialize { revision, capabilities }, _) => {
                 let revision = Revision::agreed(revision);
                 self.session = Some(Begun { revision, capabilities: capabilities.clone() });
+                self.is_heard = true;
                 Ok(revision)
             }
             (_, Some(begun)) => {
@@ -228,10 +229,10 @@ impl Reader {
 
     /// A notification is passed on within a session, if it is known. Nobody waits for an answer.
     async fn notification(&mut self, message: Message) -> bool {
-        let Some(Begun { revision, .. }) = self.session else { return true };
-        if message.method == Method::UnknownNotification {
+        if !self.is_heard || message.method == Method::UnknownNotification {
             return true;
         }
+        let revision = self.session.as_ref().map_or(Revision::UNNAMED, |begun| begun.revision);
         if let Method::Cancelled { request: Some(request) } = &message.method {
             self.outgoing.unanswered.end(request);
         }

@@ -36,6 +36,8 @@ pub(super) struct LocalOffer {
     aliases: BTreeMap<String, String>,
     /// The command by which the person signs in where no browser opens by itself.
     command: String,
+    /// The tools with their further names, by the number of the snapshot without those.
+    with_aliases: Mutex<Option<(u64, Arc<Offered>)>>,
     /// Time of the last sign-in after which the tool asked for another one.
     in_vain: Mutex<Option<Instant>>,
 }
@@ -48,7 +50,7 @@ impl LocalOffer {
         aliases: BTreeMap<String, String>,
         command: String,
     ) -> Self {
-        Self { graph, sign_ins, aliases, command, in_vain: Mutex::default() }
+        Self { graph, sign_ins, aliases, command, with_aliases: Mutex::default(), in_vain: Mutex::default() }
     }
 
     /// The call by the tool's own name.
@@ -194,6 +196,16 @@ fn open_address(address: String) -> Reply {
     Reply::InputRequired(InputRequired { requests, state: None })
 }
 
+/// The same, with each tool under its further names, too.
+fn with_aliases(offered: &Offered, aliases: &BTreeMap<String, String>) -> Offered {
+    let further = aliases
+        .iter()
+        .filter_map(|(alias, own)| Some(OfferedTool { name: alias.clone(), ..offered.tool(own)?.clone() }));
+    let tools = offered.tools.iter().cloned().chain(further).collect();
+    let (prompts, resources) = (offered.prompts.clone(), offered.resources.clone());
+    Offered::new(tools, prompts, resources, offered.templates.clone())
+}
+
 #[async_trait]
 impl Offer for LocalOffer {
     fn about(&self) -> About {
@@ -205,12 +217,15 @@ impl Offer for LocalOffer {
         if self.aliases.is_empty() {
             return Ok(offered);
         }
-        let aliases = self.aliases.iter();
-        let further =
-            aliases.filter_map(|(alias, own)| Some(OfferedTool { name: alias.clone(), ..offered.tool(own)?.clone() }));
-        let tools = offered.tools.iter().cloned().chain(further).collect();
-        let (prompts, resources) = (offered.prompts.clone(), offered.resources.clone());
-        Ok(Arc::new(Offered::new(tools, prompts, resources, offered.templates.clone())))
+        let mut kept = self.with_aliases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((id, all)) = kept.as_ref()
+            && *id == offered.id()
+        {
+            return Ok(Arc::clone(all));
+        }
+        let all = Arc::new(with_aliases(&offered, &self.aliases));
+        *kept = Some((offered.id(), Arc::clone(&all)));
+        Ok(all)
     }
 
     async fn call(&self, call: Call) -> Reply {

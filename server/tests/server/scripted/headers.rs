@@ -49,6 +49,11 @@ async fn a_header_says_what_the_body_says() {
     ] {
         assert_eq!(changed(&stage, method, params, headers).await, *expected, "{method} {headers:?}");
     }
+    // Those between may go by the header, whatever the revision.
+    for (name, status) in [("writes", 400), ("echo", 200)] {
+        let call = stage.request("tools/call", echo(), false).header("mcp-name", name);
+        assert_eq!(call.send().await.unwrap().status(), status, "{name}");
+    }
     let mut twice = stage.request("tools/list", json!({}), true).build().unwrap();
     twice.headers_mut().append("mcp-method", "tools/list".parse().unwrap());
     assert_eq!(stage.site.http.execute(twice).await.unwrap().status(), 400, "those between may read either");
@@ -72,6 +77,7 @@ async fn a_header_repeats_an_argument_where_the_schema_asks_for_it() {
         (json!({ "region": "eu" }), &[], false),
         (json!({ "region": "eu" }), &[("mcp-param-region", "us")], false),
         (json!({ "region": "eu" }), &[("mcp-param-region", "=?base64?ZX?=")], false),
+        (json!({ "floor": { "number": 3 } }), &[("mcp-param-floor", "3.0")], true),
         (json!({ "floor": { "number": 3 } }), &[("mcp-param-floor", "4")], false),
         (json!({}), &[("mcp-param-region", "eu")], false),
     ] {
@@ -104,6 +110,13 @@ async fn a_revision_that_is_not_served_is_refused_with_those_that_are() {
     for (header, named) in [(PROTOCOL, None), (PROTOCOL, Some(PROTOCOL))] {
         let (status, answer) = ask(header, named).await;
         assert_eq!((status, &answer["error"]["code"]), (400, &json!(-32602)), "members of _meta are missing: {answer}");
+    }
+    for (method, header, code) in [("tools/of/tomorrow", "2030-01-01", -32022), ("tools/of/tomorrow", PROTOCOL, -32602)]
+    {
+        let request = stage.request(method, json!({}), false).header("mcp-protocol-version", header);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 400, "the revision comes before the method");
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], code, "{header}");
     }
     for header in ["2025-03-26", "2025-06-18", "2025-11-25"] {
         let (status, answer) = ask(header, None).await;

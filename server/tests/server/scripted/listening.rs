@@ -118,6 +118,21 @@ async fn a_stream_ends_with_a_result_at_the_end_of_the_token() {
 }
 
 #[tokio::test]
+async fn an_expired_token_that_clocks_may_differ_about_cannot_listen() {
+    let stage = Stage::new().await;
+    let tenant = &stage.site.setup.tenant;
+    let mut claims = tenant.claims(ALICE);
+    let now = claims["iat"].as_i64().unwrap();
+    (claims["iat"], claims["nbf"], claims["exp"]) = (json!(now - 100), json!(now - 100), json!(now - 10));
+    let token = tenant.sign(&json!({}), &claims);
+    let refused = listen_by(&stage, &token, json!({ "toolsListChanged": true })).await;
+    assert_eq!(refused.status(), 401);
+    assert_eq!(stage.site.audit_of(&refused).await["reason"], "expired");
+    let listed = stage.request_by(&token, "tools/list", json!({}), true).send().await.unwrap();
+    assert_eq!(listed.status(), 200, "a request of it is answered");
+}
+
+#[tokio::test]
 async fn a_stream_ends_with_a_result_when_the_server_stops() {
     let stage = Stage::new().await;
     let mut events = news(&stage, json!({ "toolsListChanged": true })).await;

@@ -52,3 +52,59 @@ async fn a_list_is_the_same_again_and_another_one_as_soon_as_the_offer_is() {
     stage.offer.offer_tools(&["echo"]);
     assert_eq!(names(&stage.ask("tools/list", json!({})).await, "tools", "name"), ["echo"]);
 }
+
+#[tokio::test]
+async fn templates_are_listed_read_and_completed_where_a_grant_means_them() {
+    let stage = Stage::new().await;
+    let templates = stage.ask("resources/templates/list", json!({})).await;
+    assert_eq!(names(&templates, "resourceTemplates", "uriTemplate"), ["memo://all/{id}"]);
+    let read = async |uri: &str| stage.ask("resources/read", json!({ "uri": uri })).await;
+    assert_eq!(read("memo://all/7").await["result"]["contents"][0]["uri"], "memo://all/7");
+    assert_eq!(read("secret://all/7").await["error"]["code"], 403);
+    for unknown in ["memo://all/7/8", "memo://all/..", "memo://all/%37", "MEMO://all/7", "memo://all/"] {
+        let answer = read(unknown).await;
+        assert_eq!((&answer["error"]["code"], &answer["error"]["data"]["uri"]), (&json!(-32602), &json!(unknown)));
+    }
+    let legacy = stage.send(stage.request("resources/read", json!({ "uri": "memo://nothing" }), false)).await;
+    assert_eq!(legacy["error"]["code"], -32002, "{legacy}");
+    assert_eq!(stage.calls(), 1);
+}
+
+#[tokio::test]
+async fn values_of_an_argument_are_told_to_those_who_may_use_what_it_is_of() {
+    let stage = Stage::new().await;
+    let complete = async |of: Value, argument: &str| {
+        let argument = json!({ "name": argument, "value": "a" });
+        stage.ask("completion/complete", json!({ "ref": of, "argument": argument })).await
+    };
+    let prompt = |name: &str| json!({ "type": "ref/prompt", "name": name });
+    let template = |text: &str| json!({ "type": "ref/resource", "uri": text });
+    for (of, argument) in [(prompt("greet"), "name"), (template("memo://all/{id}"), "id")] {
+        let answer = complete(of, argument).await;
+        let completion = &answer["result"]["completion"];
+        let values = completion["values"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        assert_eq!((values.len(), &values[0]), (100, &json!("a0")));
+        assert_eq!((&completion["total"], &completion["hasMore"]), (&json!(150), &json!(true)));
+    }
+    for (of, argument, code) in [
+        (prompt("greet"), "else", -32602),
+        (prompt("nothing"), "name", -32602),
+        (template("memo://one"), "id", -32602),
+        (template("secret://all/{id}"), "id", 403),
+    ] {
+        let answer = complete(of.clone(), argument).await;
+        assert_eq!(answer["error"]["code"], code, "{of} {argument}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_an_earlier_revision_may_subscribe_to_what_it_may_read() {
+    let stage = Stage::new().await;
+    for method in ["resources/subscribe", "resources/unsubscribe"] {
+        for (uri, expected) in [("memo://one", Value::Null), ("secret://two", json!(403)), ("memo://no", json!(-32002))]
+        {
+            let answer = stage.send(stage.request(method, json!({ "uri": uri }), false)).await;
+            assert_eq!(answer["error"]["code"], expected, "{method} {uri}: {answer}");
+        }
+    }
+}

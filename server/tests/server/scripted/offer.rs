@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use mcp_entra_server::entra::SignIn;
 use mcp_entra_server::offer::{
-    About, Call, Change, Changes, Failure, Input, InputRequired, JsonObject, LogLevel, Offer, Offered, OfferedPrompt,
-    OfferedResource, OfferedTool, Operation, Progress, PromptArgument, Reply, Unavailable,
+    About, Call, Change, Changes, Completing, Completion, Failure, Input, InputRequired, JsonObject, LogLevel, Offer,
+    Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool, Operation, Progress, PromptArgument, Reply,
+    Unavailable,
 };
 use mcp_entra_server::token::Principal;
 use serde_json::{Value, json};
@@ -53,9 +54,9 @@ impl Offer for Scripted {
             instructions: "Try it.".into(),
             prompts: true,
             resources: true,
+            completions: true,
             logs: true,
             updates_resources: true,
-            ..About::default()
         }
     }
 
@@ -65,6 +66,15 @@ impl Offer for Scripted {
 
     fn changes(&self) -> Changes {
         self.changes.clone()
+    }
+
+    async fn complete(&self, completing: Completing, _: &Principal) -> Result<Completion, Failure> {
+        match completing.argument.as_str() {
+            "name" | "id" => {
+                Ok(Completion { values: (0..150).map(|at| format!("{}{at}", completing.begin)).collect() })
+            }
+            _ => Err(Failure::invalid("no such argument")),
+        }
     }
 
     async fn call(&self, call: Call) -> Reply {
@@ -98,6 +108,8 @@ impl Offer for Scripted {
                     notices.progress("begun");
                     notices.log(LogLevel::Info, json!("so far"));
                     notices.log(LogLevel::Error, json!({ "went": "wrong" }));
+                    notices.report(Progress { done: Some(5.0), total: Some(5.0), message: None });
+                    // Progress that does not increase is none.
                     notices.report(Progress { done: Some(5.0), total: Some(5.0), message: None });
                     Reply::structured(json!({ "told": true }))
                 }
@@ -154,7 +166,10 @@ fn offered(tools: &[&str]) -> Offered {
     };
     let resource = |uri: &str| OfferedResource { uri: uri.into(), name: "Memo".into(), ..OfferedResource::default() };
     let resources = ["memo://one", "secret://two"].map(resource).into();
-    Offered::new(tools.iter().map(tool).collect(), vec![prompt], resources, vec![])
+    let template =
+        |text: &str| OfferedTemplate { uri_template: text.into(), name: "Memos".into(), ..OfferedTemplate::default() };
+    let templates = ["memo://all/{id}", "secret://all/{id}"].map(template).into();
+    Offered::new(tools.iter().map(tool).collect(), vec![prompt], resources, templates)
 }
 
 fn schema(tool: &str) -> Value {

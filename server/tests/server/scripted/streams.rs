@@ -22,6 +22,7 @@ async fn a_call_tells_its_progress_to_a_client_that_gave_a_token_for_it() {
         let params = |at: usize| progress[at]["params"].clone();
         assert_eq!(params(0), json!({ "progressToken": "p", "progress": 1.0, "message": "begun" }));
         assert_eq!(params(1), json!({ "progressToken": "p", "progress": 5.0, "total": 5.0 }));
+        assert_eq!(progress.len(), 2, "progress increases with each notification");
         let last = messages.last().unwrap();
         assert_eq!((&last["id"], &last["result"]["structuredContent"]), (&json!(7), &json!({ "told": true })));
     }

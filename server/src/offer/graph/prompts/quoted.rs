@@ -1,5 +1,7 @@
 //! Text of a person, quoted so that its end cannot be feigned and nothing in it is hidden.
 
+use unicode_general_category::{GeneralCategory, get_general_category};
+
 use crate::offer::JsonObject;
 
 /// These texts as one line of JSON. Besides what JSON escapes, characters are escaped that break a line or that nobody sees.
@@ -20,13 +22,16 @@ pub(super) fn quoted(texts: &JsonObject) -> String {
     line
 }
 
-/// True for controls, separators of lines, marks of the direction of writing, characters without width, and tags.
+/// True for controls, separators of lines, and all that has no shape of its own: marks of the direction of writing, characters
+/// without width, fillers, tags, selectors of variants.
 fn is_unseen(character: char) -> bool {
-    character.is_control()
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Unassigned};
+    let category = get_general_category(character);
+    matches!(category, Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | Unassigned)
         || matches!(
             character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}'
+            '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}'
         )
 }
 
@@ -45,6 +50,7 @@ mod tests {
             ("a\u{85}b\u{2028}c\u{2029}d\r", r#"{"a":"a\u0085b\u2028c\u2029d\r"}"#),
             ("a\u{202e}b\u{200b}c\u{feff}d", r#"{"a":"a\u202eb\u200bc\ufeffd"}"#),
             ("\u{e0041}", r#"{"a":"\udb40\udc41"}"#),
+            ("a\u{fe01}b\u{3164}c\u{fff9}d", r#"{"a":"a\ufe01b\u3164c\ufff9d"}"#),
         ] {
             let texts: JsonObject = [("a".to_owned(), json!(text))].into_iter().collect();
             assert_eq!(quoted(&texts), line, "{text:?}");
