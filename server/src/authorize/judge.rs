@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use mcp_entra_policy::{Decision, GraphAccess, Operation};
 
-use super::{Listed, Message, Method, Permissions, Refusal};
+use super::{Message, Method, Permissions, Refusal};
 use crate::audit::Rule;
-use crate::offer::{Completed, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool};
+use crate::offer::{CompletionReference, Listed, Offered, OfferedPrompt, OfferedTemplate};
 
 /// The verdict about one message of one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,15 +34,14 @@ pub enum Verdict {
 pub fn judge(permissions: &Permissions, message: &Message, offered: &Offered) -> Verdict {
     let operation = match &message.method {
         Method::Use { operation, .. } => offered.use_of(operation),
-        Method::Complete(completing) => match &completing.of {
-            Completed::Prompt(name) => offered.prompt(name).map(OfferedPrompt::operation),
-            Completed::Template(text) => offered.template(text).map(OfferedTemplate::operation),
+        Method::Complete(completing) => match &completing.reference {
+            CompletionReference::Prompt(name) => offered.prompt(name).map(OfferedPrompt::operation),
+            CompletionReference::Template(text) => offered.template(text).map(OfferedTemplate::operation),
         },
         Method::Subscribe { uri, .. } => offered.has_resource(uri).then_some(Operation::Resource(uri)),
-        Method::List { of, .. } => return judge_list(permissions, listed(offered, *of)),
+        Method::List { of, .. } => return judge_list(permissions, offered.entries(*of)),
         Method::Listen(_) => {
-            let all = [Listed::Tools, Listed::Prompts, Listed::Resources, Listed::Templates];
-            return judge_list(permissions, all.into_iter().flat_map(|of| listed(offered, of)));
+            return judge_list(permissions, Listed::ALL.into_iter().flat_map(|of| offered.entries(of)));
         }
         Method::Initialize { .. }
         | Method::Discover
@@ -53,16 +52,6 @@ pub fn judge(permissions: &Permissions, message: &Message, offered: &Offered) ->
         | Method::UnknownNotification => return Verdict::Open,
     };
     operation.map_or(Verdict::NotOffered, |operation| judge_use(permissions, operation))
-}
-
-/// The entries of a list, as policies decide about them.
-fn listed(offered: &Offered, of: Listed) -> Box<dyn Iterator<Item = Operation<'_>> + '_> {
-    match of {
-        Listed::Tools => Box::new(offered.tools.iter().map(OfferedTool::operation)),
-        Listed::Prompts => Box::new(offered.prompts.iter().map(OfferedPrompt::operation)),
-        Listed::Resources => Box::new(offered.resources.iter().map(OfferedResource::operation)),
-        Listed::Templates => Box::new(offered.templates.iter().map(OfferedTemplate::operation)),
-    }
 }
 
 fn judge_list<'a>(permissions: &Permissions, operations: impl IntoIterator<Item = Operation<'a>>) -> Verdict {
@@ -96,7 +85,7 @@ mod tests {
 
     use super::super::{Filter, GroupSource, Meta, PolicyInForce};
     use super::*;
-    use crate::offer::{Completing, Input, JsonObject, Operation as Use};
+    use crate::offer::{CompletionRequest, Input, JsonObject, OfferedResource, OfferedTool, Operation as Use};
 
     const SALES: &str = "00000000-0000-4000-8000-000000000005";
     const STAFF: &str = "00000000-0000-4000-8000-000000000006";
@@ -235,9 +224,9 @@ mod tests {
 
     #[test]
     fn a_prompt_a_resource_and_a_completion_take_a_grant_of_their_own() {
-        let of = |of: Completed| {
-            let (argument, begin, known) = ("a".into(), String::new(), Default::default());
-            request(Method::Complete(Completing { of, argument, begin, known }))
+        let of = |reference: CompletionReference| {
+            let (argument, value, context) = ("a".into(), String::new(), Default::default());
+            request(Method::Complete(CompletionRequest { reference, argument, value, context }))
         };
         let prompt = |name: &str| used(Use::Prompt { name: name.into(), arguments: JsonObject::new() });
         let resource = |uri: &str| used(Use::Resource { uri: uri.into() });
@@ -258,11 +247,11 @@ mod tests {
             ("Asker", resource("memo://one"), "not granted"),
             ("Reader", subscribe("memo://one"), "readers"),
             ("Asker", subscribe("memo://one"), "not granted"),
-            ("Asker", of(Completed::Prompt("ask".into())), "askers"),
-            ("Reader", of(Completed::Prompt("ask".into())), "not granted"),
-            ("Reader", of(Completed::Template("memo://all/{id}".into())), "readers"),
-            ("Asker", of(Completed::Template("memo://all/{id}".into())), "not granted"),
-            ("Reader", of(Completed::Template("memo://one".into())), "unknown"),
+            ("Asker", of(CompletionReference::Prompt("ask".into())), "askers"),
+            ("Reader", of(CompletionReference::Prompt("ask".into())), "not granted"),
+            ("Reader", of(CompletionReference::Template("memo://all/{id}".into())), "readers"),
+            ("Asker", of(CompletionReference::Template("memo://all/{id}".into())), "not granted"),
+            ("Reader", of(CompletionReference::Template("memo://one".into())), "unknown"),
         ] {
             let judged = judge(&permissions(policy.clone(), role, known(&[])), &message, &offered());
             assert_eq!(word(&judged), verdict, "{role} {message:?}");

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::params::{Meta, Misfit, Params};
 use crate::audit::Target;
-use crate::offer::{About, Completed, Completing, Input, JsonObject, Operation};
+use crate::offer::{About, CompletionReference, CompletionRequest, Input, JsonObject, Listed, Operation};
 
 const CANCELLED: &str = "notifications/cancelled";
 
@@ -39,7 +39,7 @@ pub enum Method {
         input: Input,
     },
     /// `completion/complete`.
-    Complete(Completing),
+    Complete(CompletionRequest),
     /// `resources/subscribe` or `resources/unsubscribe`, before 2026-07-28.
     Subscribe {
         /// URI of the resource.
@@ -60,20 +60,7 @@ pub enum Method {
     UnknownNotification,
 }
 
-/// A list of what is offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Listed {
-    /// Tools.
-    Tools,
-    /// Prompts.
-    Prompts,
-    /// Resources.
-    Resources,
-    /// Templates of resources.
-    Templates,
-}
-
-/// The news that a client listens for.
+/// The notifications that a client subscribes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Changes of the list of tools.
@@ -82,7 +69,7 @@ pub struct Filter {
     pub prompts: bool,
     /// Changes of the list of resources.
     pub resources: bool,
-    /// URIs of the resources whose changes it listens for.
+    /// URIs of the resources whose changes are told.
     pub uris: Vec<String>,
 }
 
@@ -161,8 +148,12 @@ impl Method {
             Self::Use { operation: Operation::Resource { uri }, .. } | Self::Subscribe { uri, .. } => {
                 Target::Resource(uri.clone())
             }
-            Self::Complete(Completing { of: Completed::Prompt(name), .. }) => Target::Prompt(name.clone()),
-            Self::Complete(Completing { of: Completed::Template(text), .. }) => Target::Resource(text.clone()),
+            Self::Complete(CompletionRequest { reference: CompletionReference::Prompt(name), .. }) => {
+                Target::Prompt(name.clone())
+            }
+            Self::Complete(CompletionRequest { reference: CompletionReference::Template(text), .. }) => {
+                Target::Resource(text.clone())
+            }
             Self::Initialize { .. }
             | Self::Discover
             | Self::Ping
@@ -234,21 +225,21 @@ fn used(
 }
 
 fn complete(mut params: Params) -> Result<Method, Misfit> {
-    let mut of = params.required_object("ref")?;
-    let of = match of.required_text("type")?.as_str() {
-        "ref/prompt" => Completed::Prompt(of.required_text("name")?),
-        "ref/resource" => Completed::Template(of.required_text("uri")?),
+    let mut reference = params.required_object("ref")?;
+    let reference = match reference.required_text("type")?.as_str() {
+        "ref/prompt" => CompletionReference::Prompt(reference.required_text("name")?),
+        "ref/resource" => CompletionReference::Template(reference.required_text("uri")?),
         _ => {
             return Err(Misfit("the params do not fit the method: ref.type must be ref/prompt or ref/resource".into()));
         }
     };
     let mut argument = params.required_object("argument")?;
-    let (argument, begin) = (argument.required_text("name")?, argument.required_text("value")?);
-    let known = match params.object("context")? {
+    let (argument, value) = (argument.required_text("name")?, argument.required_text("value")?);
+    let context = match params.object("context")? {
         None => Default::default(),
         Some(context) => Params::from(context).texts("arguments")?,
     };
-    Ok(Method::Complete(Completing { of, argument, begin, known }))
+    Ok(Method::Complete(CompletionRequest { reference, argument, value, context }))
 }
 
 fn listen(mut params: Params) -> Result<Method, Misfit> {

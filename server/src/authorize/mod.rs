@@ -13,7 +13,7 @@ mod refusal;
 
 pub use judge::{Verdict, judge};
 pub use message::{Fault, Malformed, Message};
-pub use method::{Filter, Listed, Method};
+pub use method::{Filter, Method};
 pub use params::Meta;
 pub use permissions::{GroupSource, Permissions, PolicyInForce, Revoked};
 pub use refusal::Refusal;

@@ -194,9 +194,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::authorize::{GroupSource, Listed};
+    use crate::authorize::GroupSource;
     use crate::http::fixture::{self, Lines, OfferAway};
-    use crate::offer::{Input, JsonObject, Operation};
+    use crate::offer::{Input, JsonObject, Listed, Operation};
     use crate::token::Application;
 
     const SOON: Duration = Duration::from_secs(30);

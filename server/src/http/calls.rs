@@ -16,7 +16,7 @@ use tracing::{Instrument, Span};
 use super::accept::Accepted;
 use super::answer::{self, Refusal};
 use super::places::Places;
-use super::{Gate, events, listen, needs};
+use super::{Gate, events, needs, subscriptions};
 use crate::audit::{Outcome, Trail};
 use crate::authorize::Message;
 use crate::authorize::json_rpc::{ErrorValue, code};
@@ -43,8 +43,8 @@ pub(super) async fn stage(
 ) -> Result<Response, Refusal> {
     let id = message.answer_id().clone();
     let answer = gate.protocol.answer(message, &exchange);
-    if let Answer::Listening(listening) = answer {
-        let response = listen::stage(gate, accepted, *listening, exchange)?;
+    if let Answer::Subscribed(subscription) = answer {
+        let response = subscriptions::stage(gate, accepted, *subscription, exchange)?;
         trail.decided(outcome);
         return Ok(response);
     }
@@ -52,7 +52,7 @@ pub(super) async fn stage(
     trail.decided(outcome);
     match answer {
         Answer::Now(text) => Ok(json(StatusCode::OK, text)),
-        Answer::Nothing | Answer::Listening(_) => Ok(StatusCode::ACCEPTED.into_response()),
+        Answer::Nothing | Answer::Subscribed(_) => Ok(StatusCode::ACCEPTED.into_response()),
         Answer::Failed(error) => Ok(answer::json_rpc_error(status(&exchange, error.code), &id, &error)),
         Answer::Later(call) => {
             if let Some(needed) = needs::pending(gate, trail, &exchange).await {

@@ -19,7 +19,6 @@ mod events;
 mod fixture;
 mod held;
 mod limits;
-mod listen;
 pub mod listener;
 mod message;
 mod metadata;
@@ -29,6 +28,7 @@ mod places;
 mod principal;
 pub mod rate_limit;
 mod revision;
+mod subscriptions;
 pub(crate) mod trace;
 
 use std::convert::Infallible;
@@ -110,7 +110,7 @@ impl Answers {
 
 impl Default for Answers {
     fn default() -> Self {
-        let streams = Places::new(listen::MAXIMUM_STREAMS, listen::MAXIMUM_OF_CALLER);
+        let streams = Places::new(subscriptions::MAXIMUM_STREAMS, subscriptions::MAXIMUM_OF_CALLER);
         Self { pending: needs::Pending::new(), streams, detached: calls::Detached::default() }
     }
 }

@@ -80,20 +80,20 @@ impl Operation {
 
 /// A question for values that an argument may have (`completion/complete`).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Completing {
+pub struct CompletionRequest {
     /// The prompt or the template whose argument it is.
-    pub of: Completed,
+    pub reference: CompletionReference,
     /// Name of the argument.
     pub argument: String,
-    /// The beginning of its value.
-    pub begin: String,
+    /// The value as far as it is typed.
+    pub value: String,
     /// Values of other arguments, as far as the client knows them.
-    pub known: BTreeMap<String, String>,
+    pub context: BTreeMap<String, String>,
 }
 
-/// The thing whose arguments are completed.
+/// The prompt or template whose arguments are completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Completed {
+pub enum CompletionReference {
     /// The prompt of this name.
     Prompt(String),
     /// The template of resources with this URI template.

@@ -1,11 +1,11 @@
-//! News about what is offered, for clients that listen.
+//! Changes of what is offered, for clients that listen.
 
 use tokio::sync::broadcast;
 
-/// News that wait for a listener. One that is slower than this looks at everything anew.
+/// Changes that wait for a listener. One that is slower than this looks at everything anew.
 const WAITING: usize = 64;
 
-/// A piece of news.
+/// A change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The snapshot of what is offered may be another one.
@@ -14,12 +14,12 @@ pub enum Change {
     Resource(String),
 }
 
-/// The news about one offer. Everybody who listens hears all of them.
+/// The changes of one offer. Everybody who listens hears all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Changes(Option<broadcast::Sender<Change>>);
 
 impl Changes {
-    /// News that can be told.
+    /// Changes that can be told.
     pub fn new() -> Self {
         Self(Some(broadcast::Sender::new(WAITING)))
     }
@@ -31,7 +31,7 @@ impl Changes {
         }
     }
 
-    /// Listens from now on. None if there is never any news.
+    /// Listens from now on. None if nothing ever changes.
     pub fn listen(&self) -> Option<broadcast::Receiver<Change>> {
         self.0.as_ref().map(broadcast::Sender::subscribe)
     }

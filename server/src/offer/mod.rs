@@ -14,12 +14,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use call::{
-    Call, Client, Completed, Completing, Completion, Failure, Input, InputRequired, JsonObject, Operation, Reply,
-    tool_error,
+    Call, Client, Completion, CompletionReference, CompletionRequest, Failure, Input, InputRequired, JsonObject,
+    Operation, Reply, tool_error,
 };
 pub use changes::{Change, Changes};
 pub use notices::{LogLevel, LogMessage, Notice, Notices, Progress, Wanted};
-pub use offered::{Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool, PromptArgument};
+pub use offered::{Listed, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool, PromptArgument};
 
 use crate::token::Principal;
 
@@ -49,11 +49,11 @@ pub trait Offer: Send + Sync {
     ///
     /// # Errors
     /// If the prompt or template has no such argument.
-    async fn complete(&self, _: Completing, _: &Principal) -> Result<Completion, Failure> {
+    async fn complete(&self, _: CompletionRequest, _: &Principal) -> Result<Completion, Failure> {
         Ok(Completion::default())
     }
 
-    /// The news about what is offered. An offer that never changes has none.
+    /// The changes of what is offered. An offer that never changes has none.
     fn changes(&self) -> Changes {
         Changes::default()
     }

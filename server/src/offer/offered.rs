@@ -22,6 +22,24 @@ pub struct Offered {
     pub templates: Vec<OfferedTemplate>,
 }
 
+/// A list of what is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Listed {
+    /// Tools.
+    Tools,
+    /// Prompts.
+    Prompts,
+    /// Resources.
+    Resources,
+    /// Templates of resources.
+    Templates,
+}
+
+impl Listed {
+    /// Every list.
+    pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+}
+
 /// A tool that is offered.
 #[derive(Clone, Debug, Default)]
 pub struct OfferedTool {
@@ -160,6 +178,31 @@ impl Offered {
     pub fn has_resource(&self, uri: &str) -> bool {
         self.resources.iter().any(|resource| resource.uri == uri)
             || self.templates.iter().any(|template| uri_template::matches(&template.uri_template, uri))
+    }
+
+    /// The number of entries of a list.
+    pub fn count(&self, of: Listed) -> usize {
+        match of {
+            Listed::Tools => self.tools.len(),
+            Listed::Prompts => self.prompts.len(),
+            Listed::Resources => self.resources.len(),
+            Listed::Templates => self.templates.len(),
+        }
+    }
+
+    /// The entry at this place of a list, as policies decide about it.
+    pub fn entry(&self, of: Listed, at: usize) -> Option<Operation<'_>> {
+        match of {
+            Listed::Tools => self.tools.get(at).map(OfferedTool::operation),
+            Listed::Prompts => self.prompts.get(at).map(OfferedPrompt::operation),
+            Listed::Resources => self.resources.get(at).map(OfferedResource::operation),
+            Listed::Templates => self.templates.get(at).map(OfferedTemplate::operation),
+        }
+    }
+
+    /// The entries of a list, as policies decide about them.
+    pub fn entries(&self, of: Listed) -> impl Iterator<Item = Operation<'_>> {
+        (0..self.count(of)).filter_map(move |at| self.entry(of, at))
     }
 
     /// The use that this operation makes of what is offered, as policies decide about it. None if it names nothing here.

@@ -9,20 +9,27 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::Revision;
 use super::envelope::{self, Kind};
+use super::{Exchange, Protocol, Revision, Running};
+use crate::authorize::Meta;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::entra::SignIn;
-use crate::offer::{Call, Failure, Input, InputRequired, JsonObject, Offer, Operation, Reply, tool_error};
+use crate::offer::{
+    Call, Client, Completion, CompletionRequest, Failure, Input, InputRequired, JsonObject, LogLevel, Notices, Offer,
+    Operation, Reply, Wanted, tool_error,
+};
 
 /// The answer for requests that a way in has not decided about, which is a defect of this server.
-pub(super) const DEFECT: &str =
+const DEFECT: &str =
     "the request carries no verified caller and grant; report this defect to the developers of this server";
 
 const PANIC: &str = "the call ended in a panic; report this defect to the developers of this server";
 
 /// Rounds of input that one call may take.
 const MAXIMUM_ROUNDS: usize = 8;
+
+/// Values of a completion that clients are told, as MCP limits them.
+const MAXIMUM_VALUES: usize = 100;
 
 /// The end of a call.
 #[derive(Debug)]
@@ -46,17 +53,17 @@ pub enum Need {
 
 /// A call on its way, as far as its answer depends on it.
 #[derive(Clone)]
-pub(super) struct Calling {
-    pub(super) id: Value,
-    pub(super) revision: Revision,
-    pub(super) kind: Kind,
-    pub(super) is_tool: bool,
-    pub(super) capabilities: JsonObject,
-    pub(super) server_info: Arc<Value>,
+struct Calling {
+    id: Value,
+    revision: Revision,
+    kind: Kind,
+    is_tool: bool,
+    capabilities: JsonObject,
+    server_info: Arc<Value>,
 }
 
 impl Calling {
-    pub(super) fn new(id: &Value, revision: Revision, call: &Call, server_info: &Arc<Value>) -> Self {
+    fn new(id: &Value, revision: Revision, call: &Call, server_info: &Arc<Value>) -> Self {
         let kind = match call.operation {
             Operation::Resource { .. } => Kind::Cacheable,
             Operation::Tool { .. } | Operation::Prompt { .. } => Kind::Once,
@@ -72,7 +79,7 @@ impl Calling {
     }
 
     /// The message for a reply of the offer, and what the reply needs.
-    pub(super) fn finish(self, reply: Reply) -> Finished {
+    fn finish(self, reply: Reply) -> Finished {
         match reply {
             Reply::Complete(result) => self.complete(result, None),
             Reply::InputRequired(required) => self.input_required(required),
@@ -82,7 +89,7 @@ impl Calling {
         }
     }
 
-    pub(super) fn complete(self, result: JsonObject, need: Option<Need>) -> Finished {
+    fn complete(self, result: JsonObject, need: Option<Need>) -> Finished {
         let result = envelope::complete(result, self.revision, self.kind, &self.server_info);
         let message = envelope::result(&self.id, &Value::Object(result).to_string());
         Finished { message, error: None, need }
@@ -96,7 +103,7 @@ impl Calling {
         }
     }
 
-    pub(super) fn failed(self, error: &ErrorValue) -> Finished {
+    fn failed(self, error: &ErrorValue) -> Finished {
         let message = Bytes::from(error.answer(&self.id).to_string());
         Finished { message, error: Some(error.code), need: None }
     }
@@ -126,6 +133,75 @@ impl Calling {
     }
 }
 
+impl Protocol {
+    /// Begins a call that a grant allows.
+    pub(super) fn call(
+        &self,
+        (id, operation, input): (Value, Operation, Input),
+        meta: Meta,
+        exchange: &Exchange,
+    ) -> Running {
+        let wanted = self.wanted(&meta, exchange.revision);
+        let (notices, heard) = match wanted == Wanted::default() {
+            true => (Notices::default(), None),
+            false => {
+                let (notices, heard) = Notices::heard(wanted);
+                (notices, Some(heard))
+            }
+        };
+        let client = Client { capabilities: meta.capabilities.unwrap_or_default(), notices };
+        let principal = Arc::clone(&exchange.principal);
+        let call = Call { operation, principal, access: exchange.granted.unwrap_or_default(), input, client };
+        let calling = Calling::new(&id, exchange.revision, &call, &self.server_info);
+        if exchange.granted.is_none() {
+            tracing::error!("{DEFECT}");
+            return Running::new(id, async { calling.failed(&ErrorValue::new(code::INTERNAL_ERROR, DEFECT)) });
+        }
+        let offer = Arc::clone(&self.offer);
+        let asks = exchange.asks.clone().filter(|_| !exchange.revision.is_modern());
+        let running = Running::new(id, async move {
+            let reply = match asks {
+                Some(asks) => reply_with_input(&*offer, call, &*asks).await,
+                None => reply(&*offer, call).await,
+            };
+            calling.finish(reply)
+        });
+        running.telling(heard, meta.progress_token)
+    }
+
+    /// Clients of earlier revisions set their log level in a session, and have none here.
+    fn wanted(&self, meta: &Meta, revision: Revision) -> Wanted {
+        let log = match self.description.about().logs {
+            true if !revision.is_modern() => Some(LogLevel::Info),
+            true => meta.log_level,
+            false => None,
+        };
+        Wanted { log, ..meta.wanted() }
+    }
+
+    /// Begins to look for the values of an argument.
+    pub(super) fn complete(&self, id: Value, completing: CompletionRequest, exchange: &Exchange) -> Running {
+        let (offer, principal) = (Arc::clone(&self.offer), Arc::clone(&exchange.principal));
+        let (server_info, revision, granted) = (Arc::clone(&self.server_info), exchange.revision, exchange.granted);
+        Running::new(id.clone(), async move {
+            let capabilities = JsonObject::new();
+            let calling = Calling { id, revision, kind: Kind::Once, is_tool: false, capabilities, server_info };
+            if granted.is_none() {
+                tracing::error!("{DEFECT}");
+                return calling.failed(&ErrorValue::new(code::INTERNAL_ERROR, DEFECT));
+            }
+            match offer.complete(completing, &principal).await {
+                Ok(Completion { values }) => {
+                    let (total, told) = (values.len(), values.iter().take(MAXIMUM_VALUES).collect::<Vec<_>>());
+                    let completion = json!({ "values": told, "total": total, "hasMore": total > MAXIMUM_VALUES });
+                    calling.complete(JsonObject::from_iter([("completion".to_owned(), completion)]), None)
+                }
+                Err(failure) => calling.failed(&failure.into()),
+            }
+        })
+    }
+}
+
 /// The capabilities that requests to a client take, and that it does not declare.
 fn missing(required: &InputRequired, declared: &JsonObject) -> JsonObject {
     let capabilities = required.requests.values().filter_map(|request| capability(request.get("method")?.as_str()?));
@@ -144,7 +220,7 @@ fn capability(method: &str) -> Option<&'static str> {
 }
 
 /// The reply of an offer to a call. The payload of a panic can quote anything: it stands in no log line and in no answer.
-pub(super) async fn reply(offer: &dyn Offer, call: Call) -> Reply {
+async fn reply(offer: &dyn Offer, call: Call) -> Reply {
     AssertUnwindSafe(offer.call(call)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!("{PANIC}");
         Reply::Failed(Failure { code: code::INTERNAL_ERROR, message: PANIC.to_owned(), data: None })
@@ -153,7 +229,7 @@ pub(super) async fn reply(offer: &dyn Offer, call: Call) -> Reply {
 
 /// The reply of an offer to a call whose client is asked for input while the call runs. The offer is called again with what
 /// the client gives.
-pub(super) async fn reply_with_input(
+async fn reply_with_input(
     offer: &dyn Offer,
     mut call: Call,
     asks: &(dyn Fn(BTreeMap<String, Value>) -> BoxFuture<'static, BTreeMap<String, Value>> + Send + Sync),

@@ -15,11 +15,11 @@ pub(super) struct Description {
 }
 
 impl Description {
-    pub(super) fn new(about: About, has_news: bool) -> Self {
+    pub(super) fn new(about: About, has_subscriptions: bool) -> Self {
         let server_info = envelope::server_info(&about.title);
         let discovered = JsonObject::from_iter([
             ("supportedVersions".to_owned(), json!(Revision::ALL.map(Revision::name))),
-            ("capabilities".to_owned(), capabilities(&about, has_news)),
+            ("capabilities".to_owned(), capabilities(&about, has_subscriptions)),
             ("instructions".to_owned(), json!(about.instructions)),
         ]);
         let discovered = envelope::complete(discovered, Revision::V2026_07_28, Kind::Cacheable, &server_info);
@@ -53,10 +53,10 @@ impl Description {
     }
 }
 
-/// Capabilities of the server. News reach only clients that listen, which they can since 2026-07-28.
-fn capabilities(about: &About, has_news: bool) -> Value {
-    let list = if has_news { json!({ "listChanged": true }) } else { json!({}) };
-    let resources = match has_news && about.updates_resources {
+/// Capabilities of the server. Notifications of them reach only clients that listen, which they can since 2026-07-28.
+fn capabilities(about: &About, has_subscriptions: bool) -> Value {
+    let list = if has_subscriptions { json!({ "listChanged": true }) } else { json!({}) };
+    let resources = match has_subscriptions && about.updates_resources {
         true => json!({ "listChanged": true, "subscribe": true }),
         false => list.clone(),
     };

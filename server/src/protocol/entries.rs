@@ -2,33 +2,11 @@
 
 use std::sync::Arc;
 
-use mcp_entra_policy::Operation;
 use rmcp::model::{Prompt, PromptArgument, Resource, ResourceTemplate, Tool, ToolAnnotations};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::authorize::Listed;
-use crate::offer::{Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool};
-
-/// The number of entries.
-pub(super) fn count(offered: &Offered, of: Listed) -> usize {
-    match of {
-        Listed::Tools => offered.tools.len(),
-        Listed::Prompts => offered.prompts.len(),
-        Listed::Resources => offered.resources.len(),
-        Listed::Templates => offered.templates.len(),
-    }
-}
-
-/// The use of the entry at this place, as policies decide about it.
-pub(super) fn operation(offered: &Offered, of: Listed, at: usize) -> Option<Operation<'_>> {
-    match of {
-        Listed::Tools => offered.tools.get(at).map(OfferedTool::operation),
-        Listed::Prompts => offered.prompts.get(at).map(OfferedPrompt::operation),
-        Listed::Resources => offered.resources.get(at).map(OfferedResource::operation),
-        Listed::Templates => offered.templates.get(at).map(OfferedTemplate::operation),
-    }
-}
+use crate::offer::{Listed, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool};
 
 /// The entry at this place, as clients see it.
 pub(super) fn shown(offered: &Offered, of: Listed, at: usize) -> Option<Value> {

@@ -61,7 +61,8 @@ pub async fn serve_lines(
     stop: CancellationToken,
 ) {
     let asking = Asking { lines: outgoing.lines.clone(), waiting: Arc::default(), next: Arc::default() };
-    let session = Session { protocol: Protocol::without_news(offer), outgoing, asking, running: Arc::default() };
+    let session =
+        Session { protocol: Protocol::without_subscriptions(offer), outgoing, asking, running: Arc::default() };
     let tasks = TaskTracker::new();
     let ended = CancellationToken::new();
     let _end = ended.clone().drop_guard();
@@ -100,8 +101,8 @@ impl Session {
         match self.protocol.answer(message, &exchange) {
             Answer::Now(text) => self.outgoing.answer(&id, text).await,
             Answer::Failed(error) => self.outgoing.fail(&id, &error).await,
-            Answer::Listening(_) => {
-                let error = ErrorValue::new(code::METHOD_NOT_FOUND, "there is no news over this transport");
+            Answer::Subscribed(_) => {
+                let error = ErrorValue::new(code::METHOD_NOT_FOUND, "nobody can subscribe over this transport");
                 self.outgoing.fail(&id, &error).await;
             }
             Answer::Later(call) => return Some(self.run(id, call).boxed()),

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::envelope::{self, Kind};
 use super::{Revision, entries};
-use crate::authorize::{Listed, Permissions};
-use crate::offer::{Failure, JsonObject, Offered};
+use crate::authorize::Permissions;
+use crate::offer::{Failure, JsonObject, Listed, Offered};
 
 /// Entries of a page.
 const PAGE: usize = 100;
@@ -85,7 +85,7 @@ impl Lists {
         let shown = key.shown.iter().filter_map(|at| entries::shown(offered, key.of, usize::from(*at)));
         let mut result = JsonObject::from_iter([(name.to_owned(), Value::Array(shown.collect()))]);
         let last = key.shown.last().filter(|_| key.has_next);
-        if let Some(last) = last.and_then(|at| entries::operation(offered, key.of, usize::from(*at))) {
+        if let Some(last) = last.and_then(|at| offered.entry(key.of, usize::from(*at))) {
             result.insert("nextCursor".to_owned(), json!(URL_SAFE_NO_PAD.encode(last.name())));
         }
         Value::Object(envelope::complete(result, key.revision, Kind::Cacheable, &self.server_info)).to_string()
@@ -120,14 +120,13 @@ impl Seen {
 
 /// The places of the entries that a caller may use, from this one on.
 fn allowed(offered: &Offered, of: Listed, permissions: &Permissions, start: usize) -> impl Iterator<Item = usize> {
-    (start..entries::count(offered, of))
-        .filter(move |at| entries::operation(offered, of, *at).is_some_and(|operation| permissions.allow(operation)))
+    (start..offered.count(of))
+        .filter(move |at| offered.entry(of, *at).is_some_and(|operation| permissions.allow(operation)))
 }
 
 /// The place after the entry that a cursor names.
 fn after(offered: &Offered, of: Listed, cursor: &str) -> Option<usize> {
     let name = URL_SAFE_NO_PAD.decode(cursor).ok()?;
-    let is_named =
-        |at: &usize| entries::operation(offered, of, *at).is_some_and(|operation| operation.name().as_bytes() == name);
-    (0..entries::count(offered, of)).find(is_named).map(|last| last + 1)
+    let is_named = |at: &usize| offered.entry(of, *at).is_some_and(|operation| operation.name().as_bytes() == name);
+    (0..offered.count(of)).find(is_named).map(|last| last + 1)
 }

@@ -1,8 +1,8 @@
-//! MCP itself, for any offer: revisions, headers, envelope, lists, calls, news.
+//! MCP itself, for any offer: revisions, headers, envelope, lists, calls, subscriptions.
 //!
 //! The way in (HTTP, or the lines of a child process) authenticates a request, decides about it, and hands it over with an
 //! [`Exchange`]. [`Protocol::answer`] answers at once what it can. A call becomes a [`Running`], which may tell the client how
-//! far it is before it is [`Finished`]; a client that listens becomes a [`Listening`].
+//! far it is before it is [`Finished`]; a client that listens becomes a [`Subscription`].
 
 mod calls;
 mod description;
@@ -11,10 +11,10 @@ mod envelope;
 mod exchange;
 mod headers;
 mod lines;
-mod listening;
 mod lists;
 mod revision;
 mod running;
+mod subscription;
 mod unanswered;
 
 use std::sync::Arc;
@@ -26,9 +26,9 @@ pub use calls::{Finished, Need};
 pub use exchange::{Asks, Exchange};
 pub use headers::{method_and_name, parameters, revision};
 pub use lines::{LetIn, Outgoing, serve_lines};
-pub use listening::Listening;
 pub use revision::Revision;
 pub use running::{Running, Step};
+pub use subscription::Subscription;
 pub use unanswered::{NotTaken, Unanswered, Waiting};
 
 use crate::authorize::json_rpc::ErrorValue;
@@ -51,8 +51,8 @@ pub enum Answer {
     Now(Bytes),
     /// The end of a call that has to be waited for.
     Later(Running),
-    /// News for as long as the client listens.
-    Listening(Box<Listening>),
+    /// Notifications for as long as the client listens.
+    Subscribed(Box<Subscription>),
     /// An error.
     Failed(ErrorValue),
     /// Nothing: it was a notification.
@@ -66,8 +66,8 @@ impl Protocol {
         Self::with(offer, description)
     }
 
-    /// The same, over a transport where nobody listens for news.
-    pub fn without_news(offer: Arc<dyn Offer>) -> Self {
+    /// The same, over a transport where nobody subscribes.
+    pub fn without_subscriptions(offer: Arc<dyn Offer>) -> Self {
         let description = Description::new(offer.about(), false);
         Self::with(offer, description)
     }
@@ -101,7 +101,7 @@ impl Protocol {
             }
             Method::Use { operation, input } => Answer::Later(self.call((id, operation, input), meta, exchange)),
             Method::Complete(completing) => Answer::Later(self.complete(id, completing, exchange)),
-            Method::Listen(filter) => Answer::Listening(Box::new(self.listen(id, filter, exchange))),
+            Method::Listen(filter) => Answer::Subscribed(Box::new(self.listen(id, filter, exchange))),
             Method::Cancelled { .. } | Method::Notification(_) | Method::UnknownNotification => Answer::Nothing,
         }
     }

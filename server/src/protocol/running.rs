@@ -1,24 +1,14 @@
 //! A call that runs: its notices, and its end.
 
-use std::sync::Arc;
-
 use axum::body::Bytes;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::calls::{self, Calling, DEFECT, Finished};
-use super::envelope::{self, Kind};
-use super::{Exchange, Protocol, Revision};
-use crate::authorize::Meta;
+use super::calls::Finished;
+use super::envelope;
 use crate::authorize::json_rpc::{ErrorValue, code};
-use crate::offer::{
-    Call, Client, Completing, Completion, Input, JsonObject, LogLevel, LogMessage, Notice, Notices, Operation,
-    Progress, Wanted,
-};
-
-/// Values of a completion that clients are told, as MCP limits them.
-const MAXIMUM_VALUES: usize = 100;
+use crate::offer::{JsonObject, LogMessage, Notice, Progress};
 
 /// A call that runs. It ends when this is dropped, unless it was detached.
 pub struct Running {
@@ -42,8 +32,13 @@ pub enum Step {
 }
 
 impl Running {
-    fn new(id: Value, finishing: impl Future<Output = Finished> + Send + 'static) -> Self {
+    pub(super) fn new(id: Value, finishing: impl Future<Output = Finished> + Send + 'static) -> Self {
         Self { id, finishing: Box::pin(finishing), notices: None, progress_token: None, done: None, finished: None }
+    }
+
+    /// The same call, whose notices are told with this token.
+    pub(super) fn telling(self, notices: Option<mpsc::Receiver<Notice>>, progress_token: Option<Value>) -> Self {
+        Self { notices, progress_token, ..self }
     }
 
     /// The id of the request.
@@ -131,73 +126,4 @@ impl Running {
 fn lost(id: &Value) -> Finished {
     let error = ErrorValue::new(code::INTERNAL_ERROR, "the call was cut off; call again");
     Finished { message: Bytes::from(error.answer(id).to_string()), error: Some(error.code), need: None }
-}
-
-impl Protocol {
-    /// Begins a call that a grant allows.
-    pub(super) fn call(
-        &self,
-        (id, operation, input): (Value, Operation, Input),
-        meta: Meta,
-        exchange: &Exchange,
-    ) -> Running {
-        let wanted = self.wanted(&meta, exchange.revision);
-        let (notices, heard) = match wanted == Wanted::default() {
-            true => (Notices::default(), None),
-            false => {
-                let (notices, heard) = Notices::heard(wanted);
-                (notices, Some(heard))
-            }
-        };
-        let client = Client { capabilities: meta.capabilities.unwrap_or_default(), notices };
-        let principal = Arc::clone(&exchange.principal);
-        let call = Call { operation, principal, access: exchange.granted.unwrap_or_default(), input, client };
-        let calling = Calling::new(&id, exchange.revision, &call, &self.server_info);
-        if exchange.granted.is_none() {
-            tracing::error!("{DEFECT}");
-            return Running::new(id, async { calling.failed(&ErrorValue::new(code::INTERNAL_ERROR, DEFECT)) });
-        }
-        let offer = Arc::clone(&self.offer);
-        let asks = exchange.asks.clone().filter(|_| !exchange.revision.is_modern());
-        let running = Running::new(id, async move {
-            let reply = match asks {
-                Some(asks) => calls::reply_with_input(&*offer, call, &*asks).await,
-                None => calls::reply(&*offer, call).await,
-            };
-            calling.finish(reply)
-        });
-        Running { notices: heard, progress_token: meta.progress_token, ..running }
-    }
-
-    /// Clients of earlier revisions set their log level in a session, and have none here.
-    fn wanted(&self, meta: &Meta, revision: Revision) -> Wanted {
-        let log = match self.description.about().logs {
-            true if !revision.is_modern() => Some(LogLevel::Info),
-            true => meta.log_level,
-            false => None,
-        };
-        Wanted { log, ..meta.wanted() }
-    }
-
-    /// Begins to look for the values of an argument.
-    pub(super) fn complete(&self, id: Value, completing: Completing, exchange: &Exchange) -> Running {
-        let (offer, principal) = (Arc::clone(&self.offer), Arc::clone(&exchange.principal));
-        let (server_info, revision, granted) = (Arc::clone(&self.server_info), exchange.revision, exchange.granted);
-        Running::new(id.clone(), async move {
-            let capabilities = JsonObject::new();
-            let calling = Calling { id, revision, kind: Kind::Once, is_tool: false, capabilities, server_info };
-            if granted.is_none() {
-                tracing::error!("{DEFECT}");
-                return calling.failed(&ErrorValue::new(code::INTERNAL_ERROR, DEFECT));
-            }
-            match offer.complete(completing, &principal).await {
-                Ok(Completion { values }) => {
-                    let (total, told) = (values.len(), values.iter().take(MAXIMUM_VALUES).collect::<Vec<_>>());
-                    let completion = json!({ "values": told, "total": total, "hasMore": total > MAXIMUM_VALUES });
-                    calling.complete(JsonObject::from_iter([("completion".to_owned(), completion)]), None)
-                }
-                Err(failure) => calling.failed(&failure.into()),
-            }
-        })
-    }
 }

@@ -12,8 +12,8 @@ use super::sign_in::{OpenSignIn, SignInError, SignIns};
 use crate::entra::SignIn;
 use crate::offer::graph::GraphOffer;
 use crate::offer::{
-    About, Call, Completing, Completion, Failure, InputRequired, Notices, Offer, Offered, OfferedTool, Operation,
-    Reply, Unavailable, tool_error,
+    About, Call, Completion, CompletionRequest, Failure, InputRequired, Notices, Offer, Offered, OfferedTool,
+    Operation, Reply, Unavailable, tool_error,
 };
 use crate::token::Principal;
 
@@ -241,7 +241,7 @@ impl Offer for LocalOffer {
         }
     }
 
-    async fn complete(&self, completing: Completing, principal: &Principal) -> Result<Completion, Failure> {
+    async fn complete(&self, completing: CompletionRequest, principal: &Principal) -> Result<Completion, Failure> {
         self.graph.complete(completing, principal).await
     }
 }

@@ -135,7 +135,7 @@ impl Session {
 
     /// True if another process has kept newer tokens than those in memory, which then takes them: its person has signed
     /// in there.
-    pub(super) async fn has_news(&self) -> bool {
+    pub(super) async fn has_subscriptions(&self) -> bool {
         let mut held = self.0.held.lock().await;
         let Ok(Some(kept)) = self.0.store.read().await else { return false };
         let is_news = held.is_older_than(&kept) && self.0.pin(&kept.account).is_ok();

@@ -26,8 +26,8 @@ use self::prompts::{PROMPTS, Prompt};
 use self::resources::{RESOURCES, Resource};
 use self::tool::{AnyTool, ToolError};
 use super::{
-    About, Call, Completed, Completing, Completion, Failure, JsonObject, Offer, Offered, OfferedTool, Operation, Reply,
-    Unavailable,
+    About, Call, Completion, CompletionReference, CompletionRequest, Failure, JsonObject, Offer, Offered, OfferedTool,
+    Operation, Reply, Unavailable,
 };
 use crate::graph::GraphClient;
 use crate::token::Principal;
@@ -165,13 +165,13 @@ impl Offer for GraphOffer {
         }
     }
 
-    async fn complete(&self, completing: Completing, principal: &Principal) -> Result<Completion, Failure> {
-        let prompt = match &completing.of {
-            Completed::Prompt(name) => self.prompt(name, principal),
-            Completed::Template(_) => None,
+    async fn complete(&self, completing: CompletionRequest, principal: &Principal) -> Result<Completion, Failure> {
+        let prompt = match &completing.reference {
+            CompletionReference::Prompt(name) => self.prompt(name, principal),
+            CompletionReference::Template(_) => None,
         };
         let prompt = prompt.ok_or_else(|| Failure::invalid("there are no values for arguments of this"))?;
-        let completion = prompt.complete(&completing.argument, &completing.begin);
+        let completion = prompt.complete(&completing.argument, &completing.value);
         completion.map_err(|error| Failure::invalid(error.to_string()))
     }
 }

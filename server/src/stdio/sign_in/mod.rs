@@ -155,7 +155,7 @@ impl SignIns {
             Ok(Some(lock)) => Some(lock),
             Err(_) => None,
         };
-        if challenge.is_none() && session.has_news().await {
+        if challenge.is_none() && session.has_subscriptions().await {
             return Ok(OpenSignIn::of(Place::Elsewhere, async move { known(&session) }));
         }
         let new = New { session, challenge, replaces: self.is_in_terminal, _lock: lock };
@@ -249,7 +249,7 @@ impl New {
 async fn await_others(session: Session) -> Result<Account, SignInError> {
     let lock = session.store().lock(LockPurpose::SignIn, LIFETIME).await;
     match lock {
-        Ok(Some(_)) if session.has_news().await => known(&session),
+        Ok(Some(_)) if session.has_subscriptions().await => known(&session),
         Ok(_) | Err(_) => Err(SignInError::NotFinishedElsewhere),
     }
 }

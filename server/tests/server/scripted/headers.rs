@@ -125,7 +125,7 @@ async fn a_revision_that_is_not_served_is_refused_with_those_that_are() {
 }
 
 #[tokio::test]
-async fn every_revision_is_agreed_on_and_news_are_promised_only_where_somebody_can_listen() {
+async fn every_revision_is_agreed_on_and_notifications_are_promised_only_where_somebody_can_listen() {
     let stage = Stage::new().await;
     for revision in ["2025-03-26", "2025-06-18", "2025-11-25"] {
         let params = json!({

@@ -1,10 +1,10 @@
 //! A server of an offer that knows nothing of Microsoft Graph: it does what a test tells it.
 
 mod headers;
-mod listening;
 mod lists;
 mod offer;
 mod streams;
+mod subscriptions;
 
 use std::sync::Arc;
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use mcp_entra_server::entra::SignIn;
 use mcp_entra_server::offer::{
-    About, Call, Change, Changes, Completing, Completion, Failure, Input, InputRequired, JsonObject, LogLevel, Offer,
-    Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool, Operation, Progress, PromptArgument, Reply,
-    Unavailable,
+    About, Call, Change, Changes, Completion, CompletionRequest, Failure, Input, InputRequired, JsonObject, LogLevel,
+    Offer, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool, Operation, Progress, PromptArgument,
+    Reply, Unavailable,
 };
 use mcp_entra_server::token::Principal;
 use serde_json::{Value, json};
@@ -68,10 +68,10 @@ impl Offer for Scripted {
         self.changes.clone()
     }
 
-    async fn complete(&self, completing: Completing, _: &Principal) -> Result<Completion, Failure> {
+    async fn complete(&self, completing: CompletionRequest, _: &Principal) -> Result<Completion, Failure> {
         match completing.argument.as_str() {
             "name" | "id" => {
-                Ok(Completion { values: (0..150).map(|at| format!("{}{at}", completing.begin)).collect() })
+                Ok(Completion { values: (0..150).map(|at| format!("{}{at}", completing.value)).collect() })
             }
             _ => Err(Failure::invalid("no such argument")),
         }

@@ -1,4 +1,4 @@
-//! Streams of news (`subscriptions/listen`). A stream ends with a result at the token's end, when its session is revoked, and
+//! Streams of notifications (`subscriptions/listen`). A stream ends with a result at the token's end, when its session is revoked, and
 //! when the server stops.
 //!
 //! A stream holds a connection for as long as it lasts, so that one caller, and all together, have so many and no more.
@@ -21,7 +21,7 @@ use super::{Gate, authorize, events};
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Permissions, Revoked};
 use crate::offer::{Change, Offered};
-use crate::protocol::{Exchange, Listening};
+use crate::protocol::{Exchange, Subscription};
 use crate::token::Principal;
 
 /// Streams of all callers together: half of the connections that there are.
@@ -29,17 +29,17 @@ pub(super) const MAXIMUM_STREAMS: usize = 512;
 /// Streams of one caller.
 pub(super) const MAXIMUM_OF_CALLER: usize = 16;
 
-/// Answers by a stream of news.
+/// Answers by a stream of notifications.
 pub(super) fn stage(
     gate: &Arc<Gate>,
     accepted: Accepted,
-    listening: Listening,
+    subscription: Subscription,
     exchange: Exchange,
 ) -> Result<Response, Refusal> {
     if !accepted.events {
-        let text = "news are an event stream; send Accept: application/json, text/event-stream";
+        let text = "notifications are an event stream; send Accept: application/json, text/event-stream";
         let error = ErrorValue::new(code::INVALID_REQUEST, text);
-        let response = answer::json_rpc_error(StatusCode::NOT_ACCEPTABLE, listening.id(), &error);
+        let response = answer::json_rpc_error(StatusCode::NOT_ACCEPTABLE, subscription.id(), &error);
         return Err(Refusal::new("not_acceptable", response));
     }
     // Such a token is let in for a minute more, since clocks differ: a stream would end as soon as it begins.
@@ -51,7 +51,7 @@ pub(super) fn stage(
         return Err(Refusal::new("draining", answer::try_later("this pod stops; connect again")));
     }
     let place = gate.answers.streams.take(&exchange.principal).map_err(no_place)?;
-    Ok(events::answer(news(gate, place, listening, exchange)))
+    Ok(events::answer(notifications(gate, place, subscription, exchange)))
 }
 
 fn no_place(no_place: NoPlace) -> Refusal {
@@ -65,14 +65,14 @@ fn no_place(no_place: NoPlace) -> Refusal {
     Refusal::new("too_many_streams", response)
 }
 
-/// A stream of news on its way.
-struct News {
+/// A stream of notifications on its way.
+struct Notifications {
     gate: Arc<Gate>,
-    listening: Listening,
+    subscription: Subscription,
     principal: Arc<Principal>,
     offered: Arc<Offered>,
     permissions: Permissions,
-    /// What was revoked when the stream began.
+    /// Everything that was revoked when the stream began.
     revoked: Revoked,
     policies: watch::Receiver<()>,
     changes: Option<broadcast::Receiver<Change>>,
@@ -82,23 +82,23 @@ struct News {
     _place: Place,
 }
 
-fn news(
+fn notifications(
     gate: &Arc<Gate>,
     place: Place,
-    listening: Listening,
+    subscription: Subscription,
     exchange: Exchange,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
     let Exchange { principal, permissions, offered, .. } = exchange;
     let mut policies = gate.policy.changes();
     // Policy and offer may have changed since the request was judged.
     policies.mark_changed();
-    let news = News {
-        ready: [listening.acknowledged()].into(),
+    let stream = Notifications {
+        ready: [subscription.acknowledged()].into(),
         revoked: permissions.revoked(),
         policies,
         changes: gate.offer.changes().listen(),
         gate: Arc::clone(gate),
-        listening,
+        subscription,
         principal,
         offered,
         permissions,
@@ -106,12 +106,12 @@ fn news(
         _place: place,
     };
     let span = Span::current();
-    stream::unfold(news, move |mut news| {
-        async move { news.next().await.map(|message| (message, news)) }.instrument(span.clone())
+    stream::unfold(stream, move |mut stream| {
+        async move { stream.next().await.map(|message| (message, stream)) }.instrument(span.clone())
     })
 }
 
-impl News {
+impl Notifications {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(message) = self.ready.pop_front() {
@@ -136,7 +136,7 @@ impl News {
                     Some(Change::Offered) => self.look().await,
                     None => {
                         self.look().await;
-                        self.ready.extend(self.listening.all_updated(&self.offered, &self.permissions));
+                        self.ready.extend(self.subscription.all_updated(&self.offered, &self.permissions));
                     }
                 },
             }
@@ -145,11 +145,11 @@ impl News {
 
     fn end(&mut self) {
         self.has_ended = true;
-        self.ready.push_back(self.listening.ended());
+        self.ready.push_back(self.subscription.ended());
     }
 
     fn updated(&mut self, uri: &str) {
-        self.ready.extend(self.listening.updated(uri, &self.offered, &self.permissions));
+        self.ready.extend(self.subscription.updated(uri, &self.offered, &self.permissions));
     }
 
     /// Looks at everything anew. What cannot be learnt now is not allowed.
@@ -158,7 +158,7 @@ impl News {
             self.offered = offered;
         }
         self.permissions = authorize::permissions_to_listen(&self.gate, &self.principal, &self.offered).await;
-        self.ready.extend(self.listening.changed(&self.offered, &self.permissions));
+        self.ready.extend(self.subscription.changed(&self.offered, &self.permissions));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Clients that listen for news.
+//! Clients that listen for notifications.
 
 use mcp_entra_policy::{CompiledPolicy, Pattern};
 use reqwest::Response;
@@ -21,7 +21,7 @@ async fn listen_by(stage: &Stage, token: &str, notifications: Value) -> Response
 }
 
 /// A stream that has begun.
-async fn news(stage: &Stage, notifications: Value) -> Events {
+async fn subscribed(stage: &Stage, notifications: Value) -> Events {
     let mut events = Events::of(listen(stage, ALICE, notifications).await);
     assert_eq!(events.next().await.unwrap()["method"], "notifications/subscriptions/acknowledged");
     events
@@ -35,7 +35,7 @@ fn change_policy(stage: &Stage, change: impl FnOnce(&mut CompiledPolicy)) {
 }
 
 #[tokio::test]
-async fn a_stream_begins_with_the_news_that_the_caller_gets() {
+async fn a_stream_begins_with_the_notifications_that_the_caller_gets() {
     let stage = Stage::new().await;
     let asked = json!({
         "toolsListChanged": true, "promptsListChanged": false,
@@ -53,11 +53,11 @@ async fn a_stream_begins_with_the_news_that_the_caller_gets() {
 async fn a_policy_that_takes_a_tool_away_is_told_to_those_whom_it_affects_and_to_nobody_else() {
     let stage = Stage::new().await;
     let tools = json!({ "toolsListChanged": true });
-    let mut affected = news(&stage, tools.clone()).await;
+    let mut affected = subscribed(&stage, tools.clone()).await;
     // bob has no role: his list is empty before and after.
     let mut other = Events::of(listen(&stage, BOB, tools.clone()).await);
     other.next().await.unwrap();
-    let mut of_prompts = news(&stage, json!({ "promptsListChanged": true })).await;
+    let mut of_prompts = subscribed(&stage, json!({ "promptsListChanged": true })).await;
 
     change_policy(&stage, |policy| policy.grants[0].allow.tools = vec![Pattern("echo".into())]);
     let message = affected.next().await.unwrap();
@@ -65,7 +65,7 @@ async fn a_policy_that_takes_a_tool_away_is_told_to_those_whom_it_affects_and_to
     assert_eq!(message["params"]["_meta"][SUBSCRIPTION], 7);
     assert_eq!(stage.site.tools(&stage.site.setup.tenant.token(ALICE)).await, ["echo"]);
 
-    // The next news of those who were not affected are about something else.
+    // The next notification of those who were not affected is about something else.
     change_policy(&stage, |policy| policy.grants = vec![grant_to_readers(&[])]);
     assert_eq!(of_prompts.next().await.unwrap()["method"], "notifications/prompts/list_changed");
     change_policy(&stage, |policy| policy.revoke_sessions_before = Some(1));
@@ -76,7 +76,7 @@ async fn a_policy_that_takes_a_tool_away_is_told_to_those_whom_it_affects_and_to
 #[tokio::test]
 async fn a_changed_offer_is_told() {
     let stage = Stage::new().await;
-    let mut events = news(&stage, json!({ "toolsListChanged": true, "resourcesListChanged": true })).await;
+    let mut events = subscribed(&stage, json!({ "toolsListChanged": true, "resourcesListChanged": true })).await;
     stage.offer.offer_tools(&["echo"]);
     assert_eq!(events.next().await.unwrap()["method"], "notifications/tools/list_changed");
 }
@@ -85,7 +85,7 @@ async fn a_changed_offer_is_told() {
 async fn a_changed_resource_is_told_to_those_who_may_read_it_by_the_policy_in_force() {
     let stage = Stage::new().await;
     let asked = json!({ "resourcesListChanged": true, "resourceSubscriptions": ["memo://one"] });
-    let mut events = news(&stage, asked).await;
+    let mut events = subscribed(&stage, asked).await;
     stage.offer.update("secret://two");
     stage.offer.update("memo://one");
     let message = events.next().await.unwrap();
@@ -135,7 +135,7 @@ async fn an_expired_token_that_clocks_may_differ_about_cannot_listen() {
 #[tokio::test]
 async fn a_stream_ends_with_a_result_when_the_server_stops() {
     let stage = Stage::new().await;
-    let mut events = news(&stage, json!({ "toolsListChanged": true })).await;
+    let mut events = subscribed(&stage, json!({ "toolsListChanged": true })).await;
     let stopping = tokio::spawn(stage.site.stop());
     assert_eq!(events.rest().await.last().unwrap()["result"]["resultType"], "complete");
     let log = stopping.await.unwrap();
@@ -148,7 +148,7 @@ async fn a_caller_has_a_bounded_number_of_streams_and_takes_none_of_another_call
     let tools = json!({ "toolsListChanged": true });
     let mut streams = vec![];
     for _ in 0..16 {
-        streams.push(news(&stage, tools.clone()).await);
+        streams.push(subscribed(&stage, tools.clone()).await);
     }
     let refused = listen(&stage, ALICE, tools.clone()).await;
     assert_eq!(refused.status(), 429);

@@ -1,4 +1,4 @@
-//! News for a client that listens (`subscriptions/listen`): the lists as it sees them, and resources that change.
+//! A client's subscription (`subscriptions/listen`): the lists as it sees them, and resources that change.
 //!
 //! Nothing is told that the caller may not see by the policy in force.
 
@@ -16,7 +16,7 @@ const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 const MAXIMUM_RESOURCES: usize = 100;
 
 /// A client that listens.
-pub struct Listening {
+pub struct Subscription {
     id: Value,
     filter: Filter,
     seen: Seen,
@@ -25,7 +25,7 @@ pub struct Listening {
 
 impl Protocol {
     /// Begins to listen for this client.
-    pub(super) fn listen(&self, id: Value, mut filter: Filter, exchange: &Exchange) -> Listening {
+    pub(super) fn listen(&self, id: Value, mut filter: Filter, exchange: &Exchange) -> Subscription {
         let about = self.description.about();
         filter.prompts &= about.prompts;
         filter.resources &= about.resources;
@@ -35,17 +35,17 @@ impl Protocol {
         filter.uris.truncate(MAXIMUM_RESOURCES);
         filter.uris.retain(|uri| may_read(uri, &exchange.offered, &exchange.permissions));
         let seen = Seen::now(&exchange.offered, &exchange.permissions);
-        Listening { id, filter, seen, server_info: Value::clone(&self.server_info) }
+        Subscription { id, filter, seen, server_info: Value::clone(&self.server_info) }
     }
 }
 
-impl Listening {
+impl Subscription {
     /// The id of the request.
     pub fn id(&self) -> &Value {
         &self.id
     }
 
-    /// The first message: the news that the client gets.
+    /// The first message: the notifications that the client gets.
     pub fn acknowledged(&self) -> Bytes {
         let mut accepted = JsonObject::new();
         let Filter { tools, prompts, resources, uris } = &self.filter;
