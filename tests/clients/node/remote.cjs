@@ -1,21 +1,16 @@
-// A session of the TypeScript SDK with a remote server: its URL and a file for tokens as the JSON argument, commands JSON
-// lines on stdin, events JSON lines on stdout. $BROWSER opens the addresses that a person is to see. The session ends with
-// stdin.
+// A session of the TypeScript SDK with a remote server: its URL and a file for tokens as the JSON argument, then commands as
+// `commands.cjs` has them. $BROWSER opens the addresses that a person is to see.
 "use strict";
 
 const { spawn } = require("node:child_process");
 const { existsSync, readFileSync, writeFileSync } = require("node:fs");
 const { createServer } = require("node:http");
-const { createInterface } = require("node:readline");
 const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
 const { UnauthorizedError } = require("@modelcontextprotocol/sdk/client/auth.js");
 const { StreamableHTTPClientTransport } = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
+const { serve } = require("./commands.cjs");
 
 const { url, file } = JSON.parse(process.argv[2]);
-
-function tell(event) {
-  process.stdout.write(`${JSON.stringify(event)}\n`);
-}
 
 // What the SDK asks of an application: where the browser comes back to, and what is kept.
 class Provider {
@@ -102,23 +97,7 @@ async function connect() {
 }
 
 async function main() {
-  const client = await connect();
-  tell({ event: "ready" });
-  for await (const line of createInterface({ input: process.stdin })) {
-    const { id, call } = JSON.parse(line);
-    try {
-      if (call) {
-        const { content, isError } = await client.callTool({ name: call, arguments: {} });
-        tell({ event: "answer", id, isError: Boolean(isError), text: content.map(({ text }) => text).join("\n") });
-      } else {
-        const { tools } = await client.listTools();
-        tell({ event: "listed", id, tools: tools.map(({ name }) => name) });
-      }
-    } catch (error) {
-      tell({ event: "failed", id, error: error.message });
-    }
-  }
-  await client.close();
+  await serve(await connect());
 }
 
 main().catch((error) => {

@@ -1,7 +1,8 @@
 """A session with a remote server, by the Python SDK or by FastMCP: what the JSON argument holds is the server's URL, which of
-the two, and a folder for tokens. Commands are JSON lines on stdin, events JSON lines on stdout.
+the two, the `mode` if it is another than the client's own, and a token, or a folder for tokens. Then come commands as
+`commands.py` has them.
 
-The session ends with stdin. `webbrowser` opens the addresses that a person is to see.
+`webbrowser` opens the addresses that a person is to see.
 """
 
 import json
@@ -18,6 +19,7 @@ import anyio
 import fastmcp
 import httpx2
 import mcp
+from commands import serve
 from fastmcp.client.auth import OAuth
 from key_value.aio.stores.filetree import FileTreeStore, FileTreeV1KeySanitizationStrategy
 from mcp.client.auth import OAuthClientProvider, TokenStorage
@@ -28,8 +30,9 @@ clock, ahead = time.time, 0
 time.time = lambda: clock() + ahead
 
 
-def tell(**event):
-    print(json.dumps(event), flush=True)
+def put_clock_ahead(seconds):
+    global ahead
+    ahead = seconds
 
 
 class Files(TokenStorage):
@@ -80,7 +83,11 @@ class Callback:
         return AuthorizationCodeResult(code=code, state=state, iss=iss)
 
 
-def sdk(url, folder):
+def sdk(server, **options):
+    url = server["url"]
+    if "token" in server:
+        http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {server['token']}"}, timeout=60)
+        return mcp.Client(streamable_http_client(url, http_client=http), **options)
     callback = Callback()
 
     async def open_browser(address):
@@ -89,46 +96,29 @@ def sdk(url, folder):
     auth = OAuthClientProvider(
         server_url=url,
         client_metadata=OAuthClientMetadata(client_name="Python SDK", redirect_uris=[callback.url]),
-        storage=Files(folder),
+        storage=Files(Path(server["folder"])),
         redirect_handler=open_browser,
         callback_handler=callback.result,
     )
     http = httpx2.AsyncClient(auth=auth, timeout=60)
-    return mcp.Client(streamable_http_client(url, http_client=http))
+    return mcp.Client(streamable_http_client(url, http_client=http), **options)
 
 
-def fast(url, folder):
+def fast(server, **options):
+    if "token" in server:
+        return fastmcp.Client(server["url"], auth=server["token"], **options)
     warnings.simplefilter("ignore")
+    folder = Path(server["folder"])
     keys = FileTreeV1KeySanitizationStrategy(folder)
-    return fastmcp.Client(url, auth=OAuth(token_storage=FileTreeStore(data_directory=folder, key_sanitization_strategy=keys)))
+    auth = OAuth(token_storage=FileTreeStore(data_directory=folder, key_sanitization_strategy=keys))
+    return fastmcp.Client(server["url"], auth=auth, **options)
 
 
-async def answer(client, command):
-    number = command["id"]
-    if "call" in command:
-        result = await client.call_tool(command["call"], {})
-        text = "\n".join(block.text for block in result.content if block.type == "text")
-        tell(event="answer", id=number, isError=bool(result.is_error), text=text)
-    else:
-        listed = await client.list_tools()
-        tell(event="listed", id=number, tools=[tool.name for tool in getattr(listed, "tools", listed)])
-
-
-async def main():
-    global ahead
+def main():
     server = json.loads(sys.argv[1])
-    client = {"mcp": sdk, "fastmcp": fast}[server["client"]](server["url"], Path(server["folder"]))
-    async with client:
-        tell(event="ready")
-        async for line in anyio.wrap_file(sys.stdin):
-            command = json.loads(line)
-            if "ahead" in command:
-                ahead = command["ahead"]
-                continue
-            try:
-                await answer(client, command)
-            except Exception as error:  # A client that ends would hide what became of this request.
-                tell(event="failed", id=command["id"], error=f"{type(error).__name__}: {error}")
+    options = {"mode": server["mode"]} if "mode" in server else {}
+    client = {"mcp": sdk, "fastmcp": fast}[server["client"]](server, **options)
+    anyio.run(serve, client, put_clock_ahead)
 
 
-anyio.run(main)
+main()

@@ -145,6 +145,11 @@ impl Control {
         self.shared.lock().log.list()
     }
 
+    /// The number of requests of a tenant to a host that are not answered yet.
+    pub fn on_their_way(&self, host: Host, tenant: Uuid) -> usize {
+        self.shared.lock().log.on_their_way(host, tenant)
+    }
+
     /// The latest 4096 messages sent with `sendMail`, oldest first.
     pub fn sent_messages(&self) -> Vec<SentMessage> {
         self.shared.lock().sent.list()

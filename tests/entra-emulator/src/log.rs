@@ -129,6 +129,11 @@ impl RequestLog {
         seen.concurrent = self.open.iter().filter(|open| **open == of).count();
     }
 
+    /// The number of those that are not over.
+    pub(crate) fn on_their_way(&self, host: Host, tenant: Uuid) -> usize {
+        self.open.iter().filter(|open| **open == (host, Some(tenant))).count()
+    }
+
     /// It is over.
     pub(crate) fn close(&mut self, seen: Seen, learnt: Learnt, status: u16, aadsts: Option<u32>) {
         if let Some(place) = self.open.iter().position(|open| *open == (seen.host, seen.tenant)) {

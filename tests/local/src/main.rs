@@ -6,6 +6,7 @@ mod cases;
 mod keyring;
 mod messages;
 mod remote;
+mod rmcp_session;
 mod session;
 mod tools;
 mod world;
@@ -31,6 +32,9 @@ use world::{Lane, World};
 struct Arguments {
     /// Play the cases alone whose sentence contains this.
     only: Option<String>,
+    /// Be a session of rmcp with this server, as the cases start it.
+    #[arg(long, hide = true)]
+    rmcp: Option<String>,
 }
 
 /// Cases that play at once, where they can: each waits most of the time for programs to start.
@@ -41,6 +45,15 @@ const INTERRUPTED: u8 = 130;
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(server) = &arguments.rmcp {
+        return match rmcp_session::serve(server).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("rmcp: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     tokio::select! {
         played = all_pass(&arguments) => match played {
             Ok(true) => ExitCode::SUCCESS,

@@ -10,9 +10,9 @@ use entra_emulator::issuer::Issuer;
 use entra_emulator::sign_in::{Browser, Page};
 use entra_emulator::{App, AppRole, FederatedCredential, MemberType, RoleAssignment};
 use mcp_entra_policy::{
-    AuditConfiguration, AuthorizationServerConfiguration, ClientRegistration, EntraConfiguration, GraphAccess,
-    GraphConfiguration, GroupsSource, KeyEpoch, KeyEpochs, ProbeConfiguration, RateLimitConfiguration,
-    ServerConfiguration, ServerReference, SessionStore, TokenVersion,
+    AuditConfiguration, AuthorizationServerConfiguration, BUILT_IN_TOOLS, BuiltInTool, ClientRegistration,
+    EntraConfiguration, GraphAccess, GraphConfiguration, GroupsSource, KeyEpoch, KeyEpochs, ProbeConfiguration,
+    RateLimitConfiguration, ServerConfiguration, ServerReference, SessionStore, TokenVersion,
 };
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -32,6 +32,8 @@ const ROLE: &str = "Mcp.Reader";
 /// Where clients sign their people in.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum SignIn {
+    /// Nowhere: they are given a token. All that there is is offered.
+    Elsewhere,
     /// At the server's own authorization server.
     Here,
     /// At Entra, as this client.
@@ -47,6 +49,8 @@ pub(crate) struct Remote {
     /// Alice's.
     browser: Browser,
     authority: String,
+    /// The server's app registration.
+    app: Uuid,
     _edge: Edge,
     _issuer: Issuer,
     _child: Child,
@@ -59,12 +63,12 @@ impl Remote {
         let url = format!("{}/mcp", edge.origin);
         let emulator = &world.lane.emulator;
         emulator.control().trust_ca_pem(&issuer.ca_pem)?;
-        let app = register(world, &url, &issuer.url)?;
+        let app = register(world, &url, &issuer.url, &graph(sign_in))?;
         fs::write(world.file("token"), issuer.token(SUBJECT, AUDIENCE)?)?;
         fs::write(world.file("trusted.pem"), format!("{}{}", edge.ca_pem, emulator.ca_pem()))?;
         let configuration = serde_yaml::to_string(&configuration(world, app, &url, sign_in))?;
         fs::write(world.file("config.yaml"), configuration)?;
-        fs::write(world.file("policy.json"), policy().to_string())?;
+        set_policy(world, &json!({ "tools": ["*"] }))?;
         fs::create_dir(world.file("keys"))?;
         fs::write(world.file("keys/1"), [1; 64])?;
 
@@ -77,7 +81,15 @@ impl Remote {
             .build()?;
         let browser = Browser::trusting(&[emulator.ca_pem(), &edge.ca_pem])?;
         let authority = emulator.authority().to_owned();
-        Ok(Self { url, http, browser, authority, _edge: edge, _issuer: issuer, _child: child })
+        Ok(Self { url, http, browser, authority, app, _edge: edge, _issuer: issuer, _child: child })
+    }
+
+    /// A token of alice for the server, as Entra issues it to the world's client.
+    pub(crate) fn token(&self, world: &World<'_>) -> anyhow::Result<String> {
+        let control = world.lane.emulator.control();
+        let scope = format!("api://{}/mcp.access", self.app);
+        let claims = control.user_claims(world.tenant, world.client, ALICE, &scope)?;
+        control.sign(world.tenant, &json!({}), &Value::Object(claims))
     }
 
     /// Alice's way from this address: she approves the client of this name, and signs in where Entra asks her. It ends at a
@@ -114,7 +126,7 @@ impl Remote {
 }
 
 /// Adds the server's app registration to the world's tenant. Returns its client ID.
-fn register(world: &World<'_>, url: &str, issuer: &str) -> anyhow::Result<Uuid> {
+fn register(world: &World<'_>, url: &str, issuer: &str, graph: &GraphConfiguration) -> anyhow::Result<Uuid> {
     let client_id = Uuid::new_v4();
     let credential = FederatedCredential {
         name: "graph-server".to_owned(),
@@ -138,7 +150,7 @@ fn register(world: &World<'_>, url: &str, issuer: &str) -> anyhow::Result<Uuid> 
             redirect_uris: vec![format!("{url}/callback")],
             pre_authorized_clients: vec![world.client],
             federated_credentials: vec![credential],
-            granted_graph_scopes: vec!["User.Read".to_owned()],
+            granted_graph_scopes: graph.scopes.clone(),
             role_assignments: vec![RoleAssignment { principal: alice, role: Some(ROLE.to_owned()) }],
             ..App::default()
         });
@@ -173,12 +185,7 @@ fn configuration(world: &World<'_>, app: Uuid, url: &str, sign_in: SignIn) -> Se
             token_versions: TokenVersion::by_default(),
             groups: GroupsSource::Resolve,
         },
-        graph: GraphConfiguration {
-            base_url: emulator.graph().to_owned(),
-            scopes: vec!["User.Read".to_owned()],
-            tools: vec!["get_user_details".to_owned()],
-            access: GraphAccess::OnBehalfOf,
-        },
+        graph: GraphConfiguration { base_url: emulator.graph().to_owned(), ..graph(sign_in) },
         probe: ProbeConfiguration { interval_seconds: 1 },
         rate_limit: RateLimitConfiguration::default(),
         audit: AuditConfiguration::default(),
@@ -188,16 +195,31 @@ fn configuration(world: &World<'_>, app: Uuid, url: &str, sign_in: SignIn) -> Se
     }
 }
 
-/// All tools for who has the role.
-fn policy() -> Value {
-    json!({
+/// The tools, without the address of Graph.
+fn graph(sign_in: SignIn) -> GraphConfiguration {
+    let is_offered = |tool: &&BuiltInTool| sign_in == SignIn::Elsewhere || tool.name == "get_user_details";
+    let tools: Vec<&BuiltInTool> = BUILT_IN_TOOLS.iter().filter(is_offered).collect();
+    GraphConfiguration {
+        base_url: String::new(),
+        scopes: tools.iter().flat_map(|tool| tool.permissions.delegated).map(|&scope| scope.to_owned()).collect(),
+        tools: tools.iter().map(|tool| tool.name.to_owned()).collect(),
+        access: GraphAccess::OnBehalfOf,
+    }
+}
+
+/// Sets the policy: who has the role may use this.
+pub(crate) fn set_policy(world: &World<'_>, allowed: &Value) -> anyhow::Result<()> {
+    let policy = json!({
         "grants": [{
             "mapping": { "namespace": "productivity", "name": "readers" },
             "name": "readers",
             "to": [{ "appRole": { "role": ROLE, "callers": ["User"] } }],
-            "allow": { "tools": ["*"] },
+            "allow": allowed,
         }],
-    })
+    });
+    // In one step, as the kubelet does.
+    fs::write(world.file("policy.new"), policy.to_string())?;
+    Ok(fs::rename(world.file("policy.new"), world.file("policy.json"))?)
 }
 
 /// Starts the program and returns its address once it is ready. Audit lines go to a file, logs to the world's.

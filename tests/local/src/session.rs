@@ -41,10 +41,10 @@ pub(crate) struct Session {
 enum Event {
     /// Client and server have agreed on a version of the protocol.
     Ready {},
-    /// The list of tools that was asked for.
+    /// The names, or URIs, on the list that was asked for.
     Listed {
         id: u64,
-        tools: Vec<String>,
+        names: Vec<String>,
     },
     Progress {
         id: u64,
@@ -54,6 +54,14 @@ enum Event {
         id: u64,
         is_error: bool,
         text: String,
+    },
+    /// The server has acknowledged that the client listens for news.
+    Listening {
+        id: u64,
+    },
+    /// A notification that a list has changed.
+    Changed {
+        what: String,
     },
     /// No answer comes any more.
     Failed {
@@ -119,7 +127,8 @@ impl Session {
         Self::of(command, world).await
     }
 
-    async fn of(mut command: Command, world: &World<'_>) -> anyhow::Result<Self> {
+    /// Starts a client by this command, and waits until it has connected.
+    pub(crate) async fn of(mut command: Command, world: &World<'_>) -> anyhow::Result<Self> {
         let mut child = command
             .env("NODE_PATH", &world.lane.tools.node_modules)
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -137,12 +146,44 @@ impl Session {
 
     /// The names of the tools.
     pub(crate) async fn list(&mut self) -> anyhow::Result<Vec<String>> {
-        let asked = self.send(json!({})).await?;
+        self.list_of("tools").await
+    }
+
+    /// The names of the tools or prompts, or the URIs of the resources.
+    pub(crate) async fn list_of(&mut self, kind: &str) -> anyhow::Result<Vec<String>> {
+        let asked = self.send(json!({"list": kind})).await?;
         let listed = self.event(|event| match event {
-            Event::Listed { id, tools } if *id == asked => Some(Ok(tools.clone())),
+            Event::Listed { id, names } if *id == asked => Some(Ok(names.clone())),
             _ => event.failure_of(asked),
         });
         listed.await?
+    }
+
+    /// The text of a prompt.
+    pub(crate) async fn prompt(&mut self, name: &str) -> anyhow::Result<Answer> {
+        let asked = self.send(json!({"get": name})).await?;
+        self.answer(asked).await
+    }
+
+    /// The text of a resource.
+    pub(crate) async fn resource(&mut self, uri: &str) -> anyhow::Result<Answer> {
+        let asked = self.send(json!({"read": uri})).await?;
+        self.answer(asked).await
+    }
+
+    /// Listens for changes of the list of tools, and waits until the server knows.
+    pub(crate) async fn listen(&mut self) -> anyhow::Result<()> {
+        let asked = self.send(json!({"listen": true})).await?;
+        let listening = self.event(|event| match event {
+            Event::Listening { id } if *id == asked => Some(Ok(())),
+            _ => event.failure_of(asked),
+        });
+        listening.await?
+    }
+
+    /// Waits for the first notification that a list has changed, and returns its name.
+    pub(crate) async fn changed(&mut self) -> anyhow::Result<String> {
+        self.event(|event| if let Event::Changed { what } = event { Some(what.clone()) } else { None }).await
     }
 
     /// Calls a tool; the number names the call.

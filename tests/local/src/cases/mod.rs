@@ -6,6 +6,7 @@ mod modes;
 mod pages;
 mod remote;
 mod sign_in;
+mod token;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,7 +32,7 @@ macro_rules! cases {
         pub(crate) const CASES: &[Case] = &[
             $(Case {
                 title: $title,
-                is_remote: matches!(stringify!($module).as_bytes(), b"remote"),
+                is_remote: matches!(stringify!($module).as_bytes(), b"remote" | b"token"),
                 play: |world| Box::pin($module::$function(world)),
             },)*
         ];
@@ -62,6 +63,13 @@ cases! {
     "Given the URL alone, the Inspector signs in, refreshes, and signs in again after its session is ended" => remote::inspector;
     "The conformance suite passes the authorization server" => remote::conformance;
     "Where clients sign in at Entra, mcp-remote does with a client ID that an administrator registered" => remote::at_entra;
+    "With a token, the Python SDK lists, calls, reads, cancels, and hears of a new policy" => token::python;
+    "With a token, FastMCP lists, calls, reads and cancels" => token::fastmcp;
+    "With a token, the first TypeScript SDK lists, calls, reads and cancels" => token::typescript;
+    "With a token, the second TypeScript SDK lists, calls, reads, cancels, and hears of a new policy" => token::second_typescript;
+    "With a token, mcp-remote lists, calls, reads, cancels, and hears of a new policy" => token::mcp_remote;
+    "With a token, the Inspector lists, calls, reads and cancels" => token::inspector;
+    "With a token, rmcp lists, calls, reads, cancels, and hears of a new policy" => token::rmcp;
     "--doctor finds all well before and after the sign-in, and what is not well" => modes::doctor;
     "--sign-out makes the next call sign in again" => modes::sign_out;
     "The policy of the machine bounds every mode but --sign-out" => modes::policy;

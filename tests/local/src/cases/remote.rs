@@ -143,7 +143,7 @@ pub(super) async fn typescript(world: &mut World<'_>) -> anyhow::Result<Evidence
 }
 
 /// The command that an application starts for a server's URL.
-fn mcp_remote_command(world: &World<'_>, arguments: &[&str]) -> anyhow::Result<Launch> {
+pub(super) fn mcp_remote_command(world: &World<'_>, arguments: &[&str]) -> anyhow::Result<Launch> {
     let tools = &world.lane.tools;
     let program = tools.node_modules.join("mcp-remote/dist/proxy.js").display().to_string();
     let arguments = arguments.iter().copied().map(str::to_owned);
@@ -183,25 +183,31 @@ pub(super) async fn inspector(world: &mut World<'_>) -> anyhow::Result<Evidence>
 
 /// Runs the Inspector's command line to its end, and returns the result that it prints.
 async fn inspect(world: &World<'_>, remote: &Remote, method: &[&str]) -> anyhow::Result<Value> {
-    let tools = &world.lane.tools;
     let callback = format!("--callback-url=http://127.0.0.1:{}/oauth/callback", free_port().await?);
-    let command = Command::new(&tools.node)
-        .arg(tools.node_modules.join("@modelcontextprotocol/inspector/clients/launcher/build/index.js"))
-        .args(["--cli", "--format=json", "--transport=http", &callback, "--connect-timeout=60000"])
-        .arg(format!("--server-url={}", remote.url))
-        .args(method)
-        .env_clear()
-        .envs(world.environment_with_https()?)
-        // As at a terminal, and on a machine without a keyring.
-        .envs([("MCP_AUTO_OPEN_ENABLED", "true"), ("MCP_INSPECTOR_SECRET_STORE", "file")])
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PATIENCE, command).await.context("the Inspector does not end")??;
+    let mut command = inspector_command(world, remote)?;
+    // As at a terminal, and on a machine without a keyring.
+    command.envs([("MCP_AUTO_OPEN_ENABLED", "true"), ("MCP_INSPECTOR_SECRET_STORE", "file")]);
+    let output = command.arg(callback).args(method).output();
+    let output = tokio::time::timeout(PATIENCE, output).await.context("the Inspector does not end")??;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the Inspector ends with {}: {errors}", output.status);
     let printed: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("no JSON: {errors}"))?;
     printed.get("result").cloned().with_context(|| format!("no result: {printed}"))
+}
+
+/// The Inspector's command line for a server.
+pub(super) fn inspector_command(world: &World<'_>, remote: &Remote) -> anyhow::Result<Command> {
+    let tools = &world.lane.tools;
+    let mut command = Command::new(&tools.node);
+    command
+        .arg(tools.node_modules.join("@modelcontextprotocol/inspector/clients/launcher/build/index.js"))
+        .args(["--cli", "--format=json", "--transport=http", "--connect-timeout=60000"])
+        .arg(format!("--server-url={}", remote.url))
+        .env_clear()
+        .envs(world.environment_with_https()?)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    Ok(command)
 }
 
 /// A port that was free a moment ago.
