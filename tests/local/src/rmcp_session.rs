@@ -46,7 +46,7 @@ enum Task {
     Call(String),
     Get(String),
     Read(String),
-    Listen(bool),
+    Listen(serde::de::IgnoredAny),
     Cancel(u64),
 }
 

@@ -8,6 +8,8 @@ use anyhow::Context;
 pub(crate) struct Tools {
     /// The program that is proved.
     pub(crate) server: PathBuf,
+    /// This program, which is a session of rmcp, too.
+    pub(crate) itself: PathBuf,
     /// An interpreter with the Python SDK.
     pub(crate) python: PathBuf,
     /// The pinned Node.
@@ -29,7 +31,9 @@ impl Tools {
         let node = stock_clients::node(&node_modules)?;
         let python = stock_clients::python(&cache, "local-python-clients", &lists("python"))?;
         let server = testbed::programs::program("mcp-entra-server")?;
-        Ok(Self { server, python, node, node_modules, chromium })
+        // The one that was started may have been replaced by the build of all.
+        let itself = testbed::programs::program("e2e-local")?;
+        Ok(Self { server, itself, python, node, node_modules, chromium })
     }
 }
 
