@@ -98,19 +98,44 @@ mod tests {
 
     use super::{MCP_CLIENTS, installed};
 
-    #[test]
-    fn the_documentation_names_the_clients_that_sign_in_with_the_versions_that_are_pinned() {
-        let file = |name: &str| fs::read_to_string(format!("{MCP_CLIENTS}/{name}")).unwrap();
-        let documented = file("../../docs/sign-in.md");
+    fn file(name: &str) -> String {
+        fs::read_to_string(format!("{MCP_CLIENTS}/{name}")).unwrap()
+    }
+
+    /// Names and versions of the MCP clients that the lists pin.
+    fn pinned() -> Vec<(String, String)> {
         let (python, node) = (file("python/requirements.in"), file("node/package.json"));
         let of_python = python.lines().filter_map(|line| line.split_once("=="));
         let of_node = node.lines().filter_map(|line| {
             let (name, version) = line.trim().split_once("\": \"")?;
             Some((name.trim_start_matches('"'), version.trim_end_matches(',').trim_end_matches('"')))
         });
-        let sign_in = |name: &str| name.contains("mcp") || name.starts_with("@modelcontextprotocol/");
-        let clients: Vec<_> = of_python.chain(of_node).filter(|(name, _)| sign_in(name)).collect();
+        let is_client = |name: &str| name.contains("mcp") || name.starts_with("@modelcontextprotocol/");
+        let clients = of_python.chain(of_node).filter(|(name, _)| is_client(name));
+        clients.map(|(name, version)| (name.to_owned(), version.to_owned())).collect()
+    }
+
+    #[test]
+    fn the_documentation_names_the_clients_that_sign_in_with_the_versions_that_are_pinned() {
+        let documented = file("../../docs/sign-in.md");
+        let mut clients = pinned();
+        // It is given a token.
+        clients.retain(|(name, _)| name != "@modelcontextprotocol/client");
         assert_eq!(clients.len(), 6, "{clients:?}");
+        for (name, version) in clients {
+            assert!(documented.contains(&format!("`{name}` {version}")), "{name} {version}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_names_the_clients_that_are_given_a_token_with_the_versions_that_are_pinned() {
+        let documented = file("../../docs/clients.md");
+        let mut clients = pinned();
+        clients.retain(|(name, _)| name != "@modelcontextprotocol/conformance");
+        let lock = file("../../Cargo.lock");
+        let (_, rmcp) = lock.split_once("name = \"rmcp\"\nversion = \"").unwrap();
+        clients.push(("rmcp".to_owned(), rmcp.split('"').next().unwrap().to_owned()));
+        assert_eq!(clients.len(), 7, "{clients:?}");
         for (name, version) in clients {
             assert!(documented.contains(&format!("`{name}` {version}")), "{name} {version}");
         }

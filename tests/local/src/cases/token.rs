@@ -68,10 +68,18 @@ fn allow(world: &World<'_>, tools: &[&str]) -> anyhow::Result<()> {
 
 /// Lets Graph answer so many questions about messages late.
 fn delay(world: &World<'_>, times: usize) -> anyhow::Result<()> {
+    inject(world, times, FaultKind::Delay { milliseconds: DELAY.as_millis().try_into()? })
+}
+
+/// Lets Graph ask to wait a second before it answers the next question about messages.
+fn ask_to_wait(world: &World<'_>) -> anyhow::Result<()> {
+    let headers = [("Retry-After".to_owned(), "1".to_owned())].into();
+    inject(world, 1, FaultKind::Status { status: 429, headers, body: String::new() })
+}
+
+fn inject(world: &World<'_>, times: usize, kind: FaultKind) -> anyhow::Result<()> {
     let path = Some("/me/messages".to_owned());
     let matcher = Matcher { host: Some(Host::Graph), tenant: Some(world.tenant), path, grant_type: None };
-    let milliseconds = DELAY.as_millis().try_into()?;
-    let kind = FaultKind::Delay { milliseconds };
     world.lane.emulator.control().inject(Fault { matcher, times: times.try_into()?, kind })
 }
 
@@ -115,6 +123,12 @@ async fn play(world: &World<'_>, clients: Vec<Connected>) -> anyhow::Result<Evid
     }))
     .await?;
     streamed(world, count)?;
+    for (client, _) in &mut clients {
+        ask_to_wait(world)?;
+        let call = client.session.call(SLOW).await?;
+        let answer = client.session.answer(call).await?;
+        ensure!(!answer.is_error && answer.progress.len() == 1, "progress and messages were due: {answer:?}");
+    }
 
     allow(world, &LEFT)?;
     let changed = Instant::now();
