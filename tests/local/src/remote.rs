@@ -68,7 +68,7 @@ impl Remote {
         fs::write(world.file("trusted.pem"), format!("{}{}", edge.ca_pem, emulator.ca_pem()))?;
         let configuration = serde_yaml::to_string(&configuration(world, app, &url, sign_in))?;
         fs::write(world.file("config.yaml"), configuration)?;
-        set_policy(world, &json!({ "tools": ["*"] }))?;
+        set_policy(world, &json!({ "tools": ["*"], "prompts": ["*"], "resources": ["*"] }))?;
         fs::create_dir(world.file("keys"))?;
         fs::write(world.file("keys/1"), [1; 64])?;
 

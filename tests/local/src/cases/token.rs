@@ -19,11 +19,11 @@ use crate::session::{Client, Session};
 use crate::tools::script;
 use crate::world::{Launch, PATIENCE, World};
 
-/// What the policy allows at first.
+/// Tools that the policy allows at first.
 const TOOLS: [&str; 2] = ["get_user_details", "list_my_messages"];
 /// A tool that is offered, and that no grant allows.
 const REFUSED: &str = "send_mail";
-/// What it allows in the end.
+/// Tools that it allows in the end.
 const LEFT: [&str; 1] = ["get_user_details"];
 /// A tool whose answer takes so long that it comes in an event stream.
 const SLOW: &str = "list_my_messages";
@@ -40,7 +40,6 @@ struct Connected {
     session: Session,
     /// True if it closes the stream of a call that is cancelled.
     cancels: bool,
-    /// True if it hears of changes.
     listens: Listens,
 }
 
@@ -58,12 +57,12 @@ enum Listens {
 async fn start(world: &World<'_>) -> anyhow::Result<(Remote, String)> {
     let remote = Remote::start(world, SignIn::Elsewhere).await?;
     let token = remote.token(world)?;
-    allow(world, &TOOLS)?;
     Ok((remote, token))
 }
 
-fn allow(world: &World<'_>, tools: &[&str]) -> anyhow::Result<()> {
-    set_policy(world, &json!({ "tools": tools, "prompts": ["*"], "resources": ["*"] }))
+/// Sets the last policy.
+fn allow_what_is_left(world: &World<'_>) -> anyhow::Result<()> {
+    set_policy(world, &json!({ "tools": LEFT }))
 }
 
 /// Lets Graph answer so many questions about messages late.
@@ -130,7 +129,7 @@ async fn play(world: &World<'_>, clients: Vec<Connected>) -> anyhow::Result<Evid
         ensure!(!answer.is_error && answer.progress.len() == 1, "progress and messages were due: {answer:?}");
     }
 
-    allow(world, &LEFT)?;
+    allow_what_is_left(world)?;
     let changed = Instant::now();
     for (client, _) in &mut clients {
         if client.listens != Listens::Never {
@@ -312,5 +311,13 @@ pub(super) async fn inspector(world: &mut World<'_>) -> anyhow::Result<Evidence>
     };
     let ((), refusal) = tokio::try_join!(slow, others)?;
     streamed(world, 1)?;
+    ask_to_wait(world)?;
+    result("modern", &call(SLOW), "messages").await?;
+
+    allow_what_is_left(world)?;
+    let changed = Instant::now();
+    while printed("modern", &["--method=tools/list"]).await?.is_ok_and(|tools| tools.contains(TOOLS[1])) {
+        ensure!(changed.elapsed() < SOON, "the new policy is not seen");
+    }
     Ok(vec![format!("the refusal: {refusal}")])
 }
