@@ -32,8 +32,8 @@ const RESOURCE: &str = "graph://me/profile";
 
 /// Longer than an attempt at Graph lasts: the next one answers.
 const DELAY: Duration = Duration::from_secs(20);
-/// Time within which a new policy reaches clients.
-const SOON: Duration = Duration::from_secs(5);
+/// Time within which a cancelled call ends, and a new policy reaches clients: less than an attempt at Graph lasts.
+const SOON: Duration = Duration::from_secs(10);
 
 /// A connected client.
 struct Connected {
@@ -83,7 +83,7 @@ fn inject(world: &World<'_>, times: usize, kind: FaultKind) -> anyhow::Result<()
 }
 
 /// Waits until Graph has so many requests of the world's tenant to answer.
-async fn graph_answers(world: &World<'_>, expected: usize) -> anyhow::Result<()> {
+async fn graph_answers(world: &World<'_>, expected: usize, within: Duration) -> anyhow::Result<()> {
     let control = world.lane.emulator.control();
     let start = Instant::now();
     loop {
@@ -91,7 +91,7 @@ async fn graph_answers(world: &World<'_>, expected: usize) -> anyhow::Result<()>
         if count == expected {
             return Ok(());
         }
-        ensure!(start.elapsed() < SOON, "Graph has {count} requests to answer, and not {expected}");
+        ensure!(start.elapsed() < within, "Graph has {count} requests to answer, and not {expected}");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -106,11 +106,11 @@ async fn play(world: &World<'_>, clients: Vec<Connected>) -> anyhow::Result<Evid
         anyhow::Ok((client, slow, cancelled))
     }))
     .await?;
-    graph_answers(world, 2 * count).await?;
+    graph_answers(world, 2 * count, PATIENCE).await?;
     for (client, _, cancelled) in &mut clients {
         client.session.cancel(*cancelled).await?;
     }
-    graph_answers(world, 2 * count - cancelling).await?;
+    graph_answers(world, 2 * count - cancelling, SOON).await?;
     let mut clients = try_join_all(clients.into_iter().map(|(mut client, slow, _)| async move {
         let refusal = uses(&mut client.session).await?;
         let answer = client.session.answer(slow).await?;
@@ -293,9 +293,9 @@ pub(super) async fn inspector(world: &mut World<'_>) -> anyhow::Result<Evidence>
     let slow = async { result("modern", &call(SLOW), "messages").await };
     let others = async {
         let mut cancelled = command("modern", &call(SLOW))?.stdout(std::process::Stdio::null()).spawn()?;
-        graph_answers(world, 2).await?;
+        graph_answers(world, 2, PATIENCE).await?;
         cancelled.kill().await?;
-        graph_answers(world, 1).await?;
+        graph_answers(world, 1, SOON).await?;
         for era in ["legacy", "modern"] {
             result(era, &["--method=tools/list"], TOOLS[1]).await?;
             result(era, &call(TOOLS[0]), "Alice Adams").await?;
