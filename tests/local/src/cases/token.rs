@@ -191,17 +191,15 @@ fn streamed(world: &World<'_>, expected: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Python client, which chooses the revision itself if no mode is given.
+/// A Python client.
 async fn of_python(world: &World<'_>, argument: Value) -> anyhow::Result<Session> {
     Session::connect(Client::Python, world, &argument).await
 }
 
 pub(super) async fn python(world: &mut World<'_>) -> anyhow::Result<Evidence> {
     let (remote, token) = start(world).await?;
-    let argument = json!({ "client": "mcp", "url": remote.url, "token": token });
-    let mut earlier = argument.clone();
-    earlier["mode"] = json!("legacy");
-    let (modern, legacy) = tokio::try_join!(of_python(world, argument), of_python(world, earlier))?;
+    let argument = |mode| json!({ "client": "mcp", "url": remote.url, "token": token, "mode": mode });
+    let (modern, legacy) = tokio::try_join!(of_python(world, argument("auto")), of_python(world, argument("legacy")))?;
     let modern = Connected { session: modern, cancels: true, listens: Listens::WhenTold };
     let legacy = Connected { session: legacy, cancels: false, listens: Listens::Never };
     play(world, vec![modern, legacy]).await
