@@ -1,5 +1,10 @@
 //! What is withdrawn ends at once: a client, keys that others know, sessions before a time.
 
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use mcp_entra_policy::KeyEpoch;
 use serde_json::json;
 
@@ -104,4 +109,31 @@ async fn a_client_that_refreshes_where_more_scopes_are_asked_for_has_to_sign_in(
     let alice = client.sign_in(ALICE).await;
     assert_eq!(site.site.call(&alice.access_token, "get_user_details", json!({})).await.status(), 403);
     assert_eq!(error(client.refresh(&alice.refresh_token).await).await, "invalid_grant");
+}
+
+#[tokio::test]
+async fn a_request_whose_session_is_revoked_while_its_body_comes_is_refused() {
+    let site = OAuthSite::new().await;
+    let token = McpClient::register(&site).await.sign_in(ALICE).await.access_token;
+    let call = r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"get_user_details"}}"#;
+    let (first, rest) = call.split_at(20);
+    let (sender, parts) = futures::channel::mpsc::unbounded();
+    let send = |part: &'static str| sender.unbounded_send(Ok::<_, Infallible>(Frame::data(Bytes::from(part)))).unwrap();
+    let body = reqwest::Body::wrap(StreamBody::new(parts));
+    let request = tokio::spawn(site.site.request().bearer_auth(&token).body(body).send());
+    send(first);
+    let mut policy = site.site.setup.policy.clone();
+    policy.revoke_sessions_before = Some(jiff::Timestamp::now().as_second() + 60);
+    // Its token is looked at before the policy is: a policy is looked for twice a second.
+    site.site.setup.write_policy(&policy);
+    let refused = async || {
+        let answer = site.site.call(&token, "get_user_details", json!({})).await;
+        (answer.status() == 401).then_some(())
+    };
+    eventually("the token is refused", refused).await;
+    send(rest);
+    drop(sender);
+    let answer = request.await.unwrap().unwrap();
+    assert_eq!(answer.status(), 401);
+    assert_eq!(site.site.audit_of(&answer).await["reason"], "session_ended");
 }
