@@ -31,14 +31,14 @@ pub fn log_to(place: impl Write + IsTerminal + Send + 'static, level: LevelFilte
     let (place, guard) =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("log").finish(place);
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.to_string()));
-    let without_messages = Targets::new()
+    let targets = Targets::new()
         .with_default(LevelFilter::TRACE)
         // Takes for an error what an answer says already, and prints the paths of its own sources.
         .with_target("rustls_platform_verifier", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer().with_writer(place);
     let lines = if is_terminal { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
     // A second subscriber in one process is a test's, and the first one does as well.
-    let _ = tracing_subscriber::registry().with(filter).with(without_messages).with(lines).try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(targets).with(lines).try_init();
     guard
 }
 
