@@ -1,8 +1,10 @@
 //! Lists, page by page.
 
+use mcp_entra_policy::Pattern;
 use serde_json::{Value, json};
 
 use super::{Stage, names};
+use crate::harness::eventually;
 
 /// Every page of the list of tools.
 async fn pages(stage: &Stage, is_modern: bool) -> Vec<Vec<String>> {
@@ -29,6 +31,18 @@ async fn a_long_list_comes_page_by_page_and_hidden_entries_leave_no_gap() {
         let expected: Vec<&String> = all.iter().filter(|name| name.starts_with('a')).collect();
         assert_eq!(pages.iter().flatten().collect::<Vec<_>>(), expected);
     }
+}
+
+#[tokio::test]
+async fn the_last_page_of_one_caller_has_no_cursor_though_another_sees_more_after_it() {
+    let stage = Stage::new().await;
+    let mut all: Vec<String> = (0..100).map(|number| format!("a{number:03}")).collect();
+    all.push("b".into());
+    stage.offer.offer_tools(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(pages(&stage, true).await.iter().map(Vec::len).collect::<Vec<_>>(), [100, 1]);
+    stage.change_policy(|policy| policy.grants[0].allow.tools = vec![Pattern("a*".into())]);
+    let one = async || (pages(&stage, true).await.len() == 1).then_some(());
+    eventually("the list ends with its first page", one).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ mod subscriptions;
 
 use std::sync::Arc;
 
-use mcp_entra_policy::Pattern;
+use mcp_entra_policy::{CompiledPolicy, Pattern};
 use mcp_entra_server::authorize::{Message, Permissions};
 use mcp_entra_server::offer::Offer;
 use mcp_entra_server::protocol::{Answer, Exchange, Protocol, Revision};
@@ -71,6 +71,13 @@ impl Stage {
 
     async fn ask(&self, method: &str, params: Value) -> Value {
         self.send(self.request(method, params, true)).await
+    }
+
+    /// Puts the policy in force that the server was started with, changed like this.
+    fn change_policy(&self, change: impl FnOnce(&mut CompiledPolicy)) {
+        let mut policy = self.site.setup.policy.clone();
+        change(&mut policy);
+        self.site.setup.write_policy(&policy);
     }
 
     fn calls(&self) -> usize {

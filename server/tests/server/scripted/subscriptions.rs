@@ -1,6 +1,6 @@
 //! Clients that listen for notifications.
 
-use mcp_entra_policy::{CompiledPolicy, Pattern};
+use mcp_entra_policy::Pattern;
 use reqwest::Response;
 use serde_json::{Value, json};
 
@@ -25,13 +25,6 @@ async fn subscribed(stage: &Stage, notifications: Value) -> Events {
     let mut events = Events::of(listen(stage, ALICE, notifications).await);
     assert_eq!(events.next().await.unwrap()["method"], "notifications/subscriptions/acknowledged");
     events
-}
-
-/// The policy that the server was started with, changed like this.
-fn change_policy(stage: &Stage, change: impl FnOnce(&mut CompiledPolicy)) {
-    let mut policy = stage.site.setup.policy.clone();
-    change(&mut policy);
-    stage.site.setup.write_policy(&policy);
 }
 
 #[tokio::test]
@@ -59,16 +52,16 @@ async fn a_policy_that_takes_a_tool_away_is_told_to_those_whom_it_affects_and_to
     other.next().await.unwrap();
     let mut of_prompts = subscribed(&stage, json!({ "promptsListChanged": true })).await;
 
-    change_policy(&stage, |policy| policy.grants[0].allow.tools = vec![Pattern("echo".into())]);
+    stage.change_policy(|policy| policy.grants[0].allow.tools = vec![Pattern("echo".into())]);
     let message = affected.next().await.unwrap();
     assert_eq!(message["method"], "notifications/tools/list_changed");
     assert_eq!(message["params"]["_meta"][SUBSCRIPTION], 7);
     assert_eq!(stage.site.tools(&stage.site.setup.tenant.token(ALICE)).await, ["echo"]);
 
     // The next notification of those who were not affected is about something else.
-    change_policy(&stage, |policy| policy.grants = vec![grant_to_readers(&[])]);
+    stage.change_policy(|policy| policy.grants = vec![grant_to_readers(&[])]);
     assert_eq!(of_prompts.next().await.unwrap()["method"], "notifications/prompts/list_changed");
-    change_policy(&stage, |policy| policy.revoke_sessions_before = Some(1));
+    stage.change_policy(|policy| policy.revoke_sessions_before = Some(1));
     let last = other.next().await.unwrap();
     assert_eq!((&last["id"], &last["result"]["resultType"]), (&json!(7), &json!("complete")), "{last}");
 }
@@ -93,10 +86,10 @@ async fn a_changed_resource_is_told_to_those_who_may_read_it_by_the_policy_in_fo
         (&message["method"], &message["params"]["uri"]),
         (&json!("notifications/resources/updated"), &json!("memo://one"))
     );
-    change_policy(&stage, |policy| policy.grants[0].allow.resources = vec![]);
+    stage.change_policy(|policy| policy.grants[0].allow.resources = vec![]);
     assert_eq!(events.next().await.unwrap()["method"], "notifications/resources/list_changed");
     stage.offer.update("memo://one");
-    change_policy(&stage, |_| ());
+    stage.change_policy(|_| ());
     assert_eq!(events.next().await.unwrap()["method"], "notifications/resources/list_changed", "it was told");
     stage.offer.update("memo://one");
     assert_eq!(events.next().await.unwrap()["method"], "notifications/resources/updated");
