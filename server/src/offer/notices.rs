@@ -56,19 +56,19 @@ pub struct LogMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// For developers.
+    /// Details for developers.
     Debug,
-    /// What happens.
+    /// An event in the normal course.
     Info,
-    /// What is worth a look.
+    /// A normal event that deserves attention.
     Notice,
-    /// What may go wrong.
+    /// A condition that may become an error.
     Warning,
-    /// What went wrong.
+    /// A failure of one operation.
     Error,
-    /// A part that does not work.
+    /// A failure of a whole part.
     Critical,
-    /// What somebody must act on at once.
+    /// A condition that takes action at once.
     Alert,
     /// A system that cannot be used.
     Emergency,
