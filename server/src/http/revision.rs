@@ -22,13 +22,15 @@ pub(super) fn stage(message: &Message, parts: &Parts) -> Result<Revision, Refusa
     checked.map_err(|error| refused(message.answer_id(), &error))
 }
 
-/// The refusal of a message that is malformed: one of a revision that is not served is refused as such, whatever its method.
+/// The refusal of a malformed message whose revision is not served, or not named where it must be: that comes before its method
+/// and its params.
 pub(super) fn of_malformed(malformed: &Malformed, parts: &Parts) -> Option<Refusal> {
-    let error = match malformed.depends_on_revision() {
-        true => protocol::revision(&parts.headers, &malformed.meta).err()?,
-        false => return None,
-    };
-    Some(refused(&malformed.id, &error))
+    if !malformed.depends_on_revision() {
+        return None;
+    }
+    let error = protocol::revision(&parts.headers, &malformed.meta).err()?;
+    let is_about_revision = error.code == code::UNSUPPORTED_VERSION || malformed.meta.revision.is_none();
+    is_about_revision.then(|| refused(&malformed.id, &error))
 }
 
 /// Refuses headers that are not what the arguments of a tool say. Only what is offered tells which headers those are.

@@ -198,7 +198,9 @@ async fn an_application_sees_no_prompt_and_no_resource_whatever_it_is_granted() 
         assert_eq!(invalid(&answer), "prompt not found");
     }
     for resource in BUILT_IN_RESOURCES {
-        let answer = site.rpc(&daemon, "resources/read", json!({ "uri": resource.uri })).await.json().await.unwrap();
-        assert_eq!(invalid(&answer), "resource not found");
+        let answer: Value =
+            site.rpc(&daemon, "resources/read", json!({ "uri": resource.uri })).await.json().await.unwrap();
+        let told = (&answer["error"]["code"], &answer["error"]["message"]);
+        assert_eq!(told, (&json!(-32002), &json!("resource not found")));
     }
 }

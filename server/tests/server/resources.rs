@@ -101,9 +101,10 @@ async fn an_unknown_uri_is_told_with_the_uri_and_one_that_resembles_is_unknown()
         "graph://me/%70rofile",
     ] {
         let answer = read(&site, uri).await;
+        // The code of revisions before 2026-07-28.
         assert_eq!(
             (&answer["error"]["code"], &answer["error"]["data"]["uri"]),
-            (&json!(-32602), &json!(uri)),
+            (&json!(-32002), &json!(uri)),
             "{answer}"
         );
     }
@@ -117,7 +118,7 @@ async fn a_resource_is_there_with_the_tool_that_answers_it_and_not_without() {
     let alice = site.setup.tenant.token(ALICE);
     assert_eq!(site.tools(&alice).await, ["list_my_messages"]);
     let answer = read(&site, MY_PROFILE.uri).await;
-    assert_eq!(answer["error"]["code"], -32602, "{answer}");
+    assert_eq!(answer["error"]["code"], -32601, "a server without resources has no method for them: {answer}");
     let described: Value = site.rpc_of_2026(&alice, "server/discover", json!({})).await.json().await.unwrap();
     let capabilities = &described["result"]["capabilities"];
     assert!(capabilities["prompts"].is_object() && capabilities["resources"].is_null(), "{described}");
