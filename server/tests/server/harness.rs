@@ -182,6 +182,16 @@ impl Site {
         request.bearer_auth(token).body(message.to_string()).send().await.unwrap()
     }
 
+    /// The answer, with status 200, to a client of 2026-07-28 or of an earlier revision.
+    pub(crate) async fn answer_in(&self, is_modern: bool, token: &str, method: &str, params: Value) -> Value {
+        let response = match is_modern {
+            true => self.rpc_of_2026(token, method, params).await,
+            false => self.rpc(token, method, params).await,
+        };
+        assert_eq!(response.status(), 200, "{method}");
+        response.json().await.unwrap()
+    }
+
     /// Calls a tool.
     pub(crate) async fn call(&self, token: &str, tool: &str, arguments: Value) -> Response {
         self.rpc(token, "tools/call", json!({ "name": tool, "arguments": arguments })).await

@@ -43,14 +43,7 @@ async fn every_built_in_prompt_is_listed_and_got_in_either_era_without_asking_gr
     let site = setup().start().await;
     let token = site.setup.tenant.token(ALICE);
     for is_modern in [false, true] {
-        let ask = async |method: &str, params: Value| -> Value {
-            let sent = match is_modern {
-                true => site.rpc_of_2026(&token, method, params).await,
-                false => site.rpc(&token, method, params).await,
-            };
-            assert_eq!(sent.status(), 200);
-            sent.json().await.unwrap()
-        };
+        let ask = async |method: &str, params: Value| site.answer_in(is_modern, &token, method, params).await;
         let listed = ask("prompts/list", json!({})).await;
         let listed = listed["result"]["prompts"].as_array().unwrap().clone();
         assert_eq!(listed.iter().map(|prompt| prompt["name"].as_str().unwrap()).collect::<Vec<_>>(), all());

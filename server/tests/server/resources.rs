@@ -36,14 +36,7 @@ async fn every_built_in_resource_is_listed_and_holds_what_its_tool_answers_in_ei
     let site = setup().start().await;
     let token = site.setup.tenant.token(ALICE);
     for is_modern in [false, true] {
-        let ask = async |method: &str, params: Value| -> Value {
-            let sent = match is_modern {
-                true => site.rpc_of_2026(&token, method, params).await,
-                false => site.rpc(&token, method, params).await,
-            };
-            assert_eq!(sent.status(), 200);
-            sent.json().await.unwrap()
-        };
+        let ask = async |method: &str, params: Value| site.answer_in(is_modern, &token, method, params).await;
         let listed = ask("resources/list", json!({})).await;
         let listed = listed["result"]["resources"].as_array().unwrap().clone();
         assert_eq!(listed.len(), BUILT_IN_RESOURCES.len());
