@@ -48,6 +48,7 @@ impl Admin {
             keys: self.keys.status(),
             graph: GraphStatus { missing_permissions: self.sts.unconsented() },
             session_store: self.session_store.as_ref().map(StoreProbe::status),
+            backend: None,
         }
     }
 }

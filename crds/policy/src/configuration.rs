@@ -11,7 +11,7 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AuthorizationServerConfiguration, is_microsofts_own, registration::is_guid};
+use crate::{AuthorizationServerConfiguration, BackendConfiguration, is_microsofts_own, registration::is_guid};
 
 /// The key of the configuration file in its ConfigMap, and its file name.
 pub const CONFIGURATION_KEY: &str = "config.yaml";
@@ -34,8 +34,11 @@ pub struct ServerConfiguration {
     pub path: String,
     /// The tokens that are accepted, and the server's identity in Entra.
     pub entra: EntraConfiguration,
-    /// Access of the built-in tools to Microsoft Graph.
+    /// Access of the built-in tools to Microsoft Graph. A server with a backend asks Graph for groups alone.
     pub graph: GraphConfiguration,
+    /// Another MCP server, which is offered instead of the built-in tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendConfiguration>,
     /// Interval of the probes of the federated credential.
     pub probe: ProbeConfiguration,
     /// Limits of a caller's requests.
@@ -275,6 +278,19 @@ pub enum ConfigurationError {
         /// The next step.
         next: &'static str,
     },
+    /// A value of the backend that cannot be used.
+    #[error("{field}: {value:?} cannot be used; {next}")]
+    Backend {
+        /// The field's path in the file.
+        field: &'static str,
+        /// The text that stands there.
+        value: String,
+        /// The next step.
+        next: &'static str,
+    },
+    /// Built-in tools beside a backend.
+    #[error("graph.tools: a server with a backend offers no built-in tools; leave the list empty")]
+    ToolsBesideBackend,
     /// A tool's name is not built in.
     #[error("graph.tools: {name:?} is no built-in tool of this version")]
     UnknownTool {
@@ -325,6 +341,12 @@ impl ServerConfiguration {
                 return Err(ConfigurationError::NoIssuer);
             }
             authorization_server.validate(&self.graph.scopes)?;
+        }
+        if let Some(backend) = &self.backend {
+            backend.validate()?;
+            if !self.graph.tools.is_empty() {
+                return Err(ConfigurationError::ToolsBesideBackend);
+            }
         }
         match self.graph.tools.iter().find(|name| crate::built_in_tool(name).is_none()) {
             Some(name) => Err(ConfigurationError::UnknownTool { name: name.clone() }),

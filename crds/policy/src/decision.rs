@@ -48,7 +48,8 @@ pub enum Operation<'a> {
     Tool {
         /// Its name.
         name: &'a str,
-        /// True for a built-in tool that changes anything.
+        /// True for a tool that may change anything: a built-in one that does, or one of a backend without a pin, whose
+        /// own words about it prove nothing.
         writes: bool,
     },
     /// A prompt, by name.

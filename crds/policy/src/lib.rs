@@ -5,6 +5,7 @@
 //! them, and both decide with the same [`CompiledPolicy::decide`].
 
 mod authorization_server;
+mod backend;
 mod cloud;
 mod configuration;
 mod decision;
@@ -20,6 +21,10 @@ pub use authorization_server::{
     APP_REDIRECT_PATTERN, AuthorizationServerConfiguration, CLIENT_ID_PATTERN, ClientRegistration, KeyEpoch, KeyEpochs,
     ListedClient, REFUSED_SCHEMES_PATTERN, STORE_PORT, STORE_URL_PATTERN, SessionStore, ValkeyStore,
     WEB_REDIRECT_PATTERN, is_redirect_uri,
+};
+pub use backend::{
+    BACKEND_SCOPE_PATTERN, BackendConfiguration, BackendIdentity, BackendScope, BackendSessions, BackendTransport,
+    DIGEST_PATTERN, HttpBackend,
 };
 pub use cloud::Cloud;
 pub use configuration::{
@@ -43,7 +48,8 @@ pub use prompts::{
 };
 pub use registration::Registration;
 pub use status::{
-    FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus, SessionStoreStatus,
+    BackendStatus, FederatedIdentity, FederationStatus, GraphStatus, KeysStatus, PolicyStatus, ServerStatus,
+    SessionStoreStatus,
 };
 pub use tools::{
     BUILT_IN_TOOLS, BuiltInTool, CREATE_EVENT, GET_USER_DETAILS, GraphPermissions, LIST_MY_MESSAGES, SEND_MAIL,

@@ -197,8 +197,7 @@ impl Pattern {
         }
     }
 
-    /// Says if the pattern grants the operation. A built-in tool that writes is never granted by a prefix, only by its
-    /// full name, so that `*` cannot grant a change to anyone by surprise. A deny by `*` does mean it.
+    /// Says if the pattern grants the operation. A tool that may write is never granted by a prefix, only by its full name, so that `*` cannot grant a change to anyone by surprise. A deny by `*` does mean it.
     pub fn grants(&self, operation: Operation<'_>) -> bool {
         let by_full_name_alone = matches!(operation, Operation::Tool { writes: true, .. });
         self.matches(operation.name()) && !(by_full_name_alone && self.0.ends_with('*'))

@@ -1,7 +1,7 @@
 //! The document that a server answers to `GET /status` on its admin port: what is so in that pod now, without
 //! identities of callers. The operator polls it for its conditions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,46 @@ pub struct ServerStatus {
     /// The session store. Absent where the server is no authorization server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_store: Option<SessionStoreStatus>,
+    /// The backend. Absent where the server offers its built-in tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendStatus>,
+}
+
+/// The backend as the pod's last probe found it. What it says of itself is cut to a length and free of control characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendStatus {
+    /// True if the backend answered at the last probe; absent before the first ended.
+    #[serde(default)]
+    pub works: Option<bool>,
+    /// While it does not: the reason and what to do next.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// Its name, as it says.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its version, as it says.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// The revision of the protocol that it speaks, a date.
+    #[serde(default)]
+    pub protocol: Option<String>,
+    /// Digests of the definitions of the tools that it has, by name, with those that are not offered.
+    #[serde(default)]
+    pub tools: BTreeMap<String, String>,
+    /// Names of its prompts.
+    #[serde(default)]
+    pub prompts: BTreeSet<String>,
+    /// URIs of its resources and the texts of its templates.
+    #[serde(default)]
+    pub resources: BTreeSet<String>,
+    /// Tools that are not offered since they are not as the pin has them, or are not in it.
+    #[serde(default)]
+    pub hidden: BTreeSet<String>,
+    /// Addresses and ports, as `0.0.0.0:3001`, where something other than this server listens and which others may reach.
+    /// Absent where that cannot be read.
+    #[serde(default)]
+    pub listens: Option<BTreeSet<String>>,
 }
 
 /// The place where the sessions of the server's own authorization server are kept.

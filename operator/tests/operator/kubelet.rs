@@ -144,5 +144,6 @@ fn mk_report(revision: &str) -> ServerStatus {
         keys: KeysStatus { count: 1, age_seconds: Some(1), error: None },
         graph: GraphStatus::default(),
         session_store: None,
+        backend: None,
     }
 }

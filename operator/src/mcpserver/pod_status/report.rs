@@ -41,7 +41,7 @@ pub(crate) struct SessionStoreReport {
 
 impl From<ServerStatus> for Report {
     fn from(status: ServerStatus) -> Self {
-        let ServerStatus { version, policy, federation, keys, graph, session_store } = status;
+        let ServerStatus { version, policy, federation, keys, graph, session_store, backend: _ } = status;
         Self {
             version: value(version, LONGEST_VERSION),
             revision: policy.revision.map(Foreign::from),

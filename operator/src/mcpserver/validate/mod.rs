@@ -107,6 +107,7 @@ pub(crate) fn validate(
             tools: tools::validate(&spec.graph)?,
             access: spec.graph.access,
         },
+        backend: None,
         probe: ProbeConfiguration { interval_seconds: options.probe_interval_seconds },
         rate_limit: rate_limit(spec),
         audit: AuditConfiguration { hash_chain: spec.audit.as_ref().is_some_and(|audit| audit.hash_chain) },

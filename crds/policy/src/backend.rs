@@ -1,0 +1,127 @@
+//! The backend of a server: the part of the configuration file about another MCP server, which calls are forwarded to.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use regex::Regex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ConfigurationError;
+
+/// The form of a definition's digest: the first 128 bits of a SHA-256, in hexadecimal.
+pub const DIGEST_PATTERN: &str = "^[0-9a-f]{32}$";
+
+/// The form of a scope of another application, for an exchange on behalf of users: `api://application/scope`.
+pub const BACKEND_SCOPE_PATTERN: &str = r"^(api|https)://[A-Za-z0-9._~/-]+/[A-Za-z0-9._-]+$";
+
+/// Another MCP server, which runs beside the server in each pod and is reached by nobody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendConfiguration {
+    /// The way to it.
+    pub transport: BackendTransport,
+    /// The identity of the user that it is told.
+    #[serde(default)]
+    pub identity: BackendIdentity,
+    /// Sharing of its sessions and processes among callers.
+    #[serde(default)]
+    pub sessions: BackendSessions,
+    /// Digests of the tools' definitions, by name. Present: a tool of another name or definition is not offered, and a
+    /// trailing `*` in a grant means the tools that are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<BTreeMap<String, String>>,
+}
+
+/// The way to a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum BackendTransport {
+    /// Lines over a Unix socket, at whose other end a shim runs a process for each connection. The socket's path is an
+    /// argument of the program.
+    Stdio {},
+    /// Streamable HTTP on this pod's loopback address.
+    StreamableHttp(HttpBackend),
+}
+
+/// A backend that listens on the loopback address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpBackend {
+    /// Its port.
+    pub port: u16,
+    /// Path of its endpoint, with a leading slash.
+    pub path: String,
+}
+
+/// The identity of the user that a backend is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum BackendIdentity {
+    /// None.
+    #[default]
+    None,
+    /// A signed statement of this server about the caller, of one minute, for this backend alone.
+    Assertion {},
+    /// A token of Entra for one resource, on behalf of the user.
+    OnBehalfOf(BackendScope),
+}
+
+/// A scope of another application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendScope {
+    /// The scope, with its resource: `api://application/scope`.
+    pub scope: String,
+}
+
+/// Sharing of a backend's sessions and processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BackendSessions {
+    /// A session for each caller; over stdio, a process for each.
+    #[default]
+    PerPrincipal,
+    /// One for all callers of a pod.
+    Shared,
+}
+
+impl BackendConfiguration {
+    /// Refuses contradictions that the types cannot exclude, naming the field.
+    pub(crate) fn validate(&self) -> Result<(), ConfigurationError> {
+        let is_stdio = matches!(self.transport, BackendTransport::Stdio {});
+        if let BackendTransport::StreamableHttp(HttpBackend { port, path }) = &self.transport {
+            if *port == 0 {
+                return Err(refused("backend.transport.streamableHttp.port", "0", "name the port that it listens on"));
+            }
+            if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
+                let next = "write a path with a leading slash, without query and fragment";
+                return Err(refused("backend.transport.streamableHttp.path", path, next));
+            }
+        }
+        if let BackendIdentity::OnBehalfOf(BackendScope { scope }) = &self.identity {
+            if is_stdio {
+                let next = "use the assertion, or a backend over HTTP: a process has no place for a token";
+                return Err(refused("backend.identity.onBehalfOf.scope", scope, next));
+            }
+            if !matches(&SCOPE, scope) {
+                let next = "write one scope with its resource, as api://application/scope";
+                return Err(refused("backend.identity.onBehalfOf.scope", scope, next));
+            }
+        }
+        match self.pin.iter().flatten().find(|(_, digest)| !matches(&DIGEST, digest)) {
+            Some((_, digest)) => Err(refused("backend.pin", digest, "write what `mcp-entra-operator pin` prints")),
+            None => Ok(()),
+        }
+    }
+}
+
+static SCOPE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(BACKEND_SCOPE_PATTERN).ok());
+static DIGEST: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(DIGEST_PATTERN).ok());
+
+fn matches(pattern: &LazyLock<Option<Regex>>, value: &str) -> bool {
+    pattern.as_ref().is_some_and(|pattern| pattern.is_match(value))
+}
+
+fn refused(field: &'static str, value: &str, next: &'static str) -> ConfigurationError {
+    ConfigurationError::Backend { field, value: value.to_owned(), next }
+}
