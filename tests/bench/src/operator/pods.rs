@@ -140,6 +140,7 @@ impl Pods {
             keys: KeysStatus { count: 3, age_seconds: Some(60), error: None },
             graph: GraphStatus::default(),
             session_store: None,
+            backend: None,
         })
     }
 

@@ -141,6 +141,7 @@ impl BenchTenant {
             trusted_proxies: vec![],
             allowed_origins: vec![],
             authorization_server: None,
+            backend: None,
         }
     }
 }
