@@ -181,6 +181,7 @@ impl TestTenant {
             trusted_proxies: vec![],
             allowed_origins: vec![],
             authorization_server: None,
+            backend: None,
         }
     }
 
