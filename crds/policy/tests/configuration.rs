@@ -30,6 +30,7 @@ fn configuration() -> ServerConfiguration {
         trusted_proxies: vec![],
         allowed_origins: vec![],
         authorization_server: None,
+        backend: None,
     }
 }
 
