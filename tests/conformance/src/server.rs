@@ -169,6 +169,7 @@ fn configuration(emulator: &EntraEmulator, ids: &Ids, host: &str) -> ServerConfi
         trusted_proxies: vec![],
         allowed_origins: vec![format!("http://{host}")],
         authorization_server: None,
+        backend: None,
     }
 }
 

@@ -191,6 +191,7 @@ fn configuration(world: &World<'_>, app: Uuid, url: &str, sign_in: SignIn) -> Se
         audit: AuditConfiguration::default(),
         trusted_proxies: vec![],
         allowed_origins: vec![],
+        backend: None,
         authorization_server: (sign_in == SignIn::Here).then_some(own),
     }
 }
