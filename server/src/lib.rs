@@ -35,6 +35,7 @@ pub mod offer;
 pub mod open_files;
 pub mod policy;
 pub mod protocol;
+pub mod raw_json;
 mod report;
 pub mod serve;
 pub mod signals;

@@ -174,7 +174,7 @@ mod tests {
     }
 
     fn call(tool: &str) -> Message {
-        used(Use::Tool { name: tool.into(), arguments: JsonObject::new() })
+        used(Use::Tool { name: tool.into(), arguments: JsonObject::new().into() })
     }
 
     fn list() -> Message {
@@ -228,7 +228,7 @@ mod tests {
             let (argument, value, context) = ("a".into(), String::new(), Default::default());
             request(Method::Complete(CompletionRequest { reference, argument, value, context }))
         };
-        let prompt = |name: &str| used(Use::Prompt { name: name.into(), arguments: JsonObject::new() });
+        let prompt = |name: &str| used(Use::Prompt { name: name.into(), arguments: JsonObject::new().into() });
         let resource = |uri: &str| used(Use::Resource { uri: uri.into() });
         let subscribe = |uri: &str| request(Method::Subscribe { uri: uri.into(), on: true });
         let mut policy = CompiledPolicy { grants: vec![grant("askers", role("Asker"), &[])], ..Default::default() };

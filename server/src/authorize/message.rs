@@ -4,7 +4,9 @@
 //! time. Additions to the protocol are refused until somebody has decided who may use them. Notifications want no answer,
 //! so that an unknown one is dropped.
 
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::json_rpc::{ErrorValue, code};
 use super::method::{self, Method};
@@ -132,7 +134,7 @@ impl Message {
         let meta = params.meta().map_err(misfit)?;
         match method::request(&method, params, &meta) {
             None => Err(unknown_method(&method, known.unwrap_or_default(), meta)),
-            Some(Ok(method)) => Ok(Self { method, id: known, meta }),
+            Some(Ok(method)) => Ok(Self { method: written(method, body), id: known, meta }),
             Some(Err(fault)) => Err(Malformed { meta: Box::new(meta), ..misfit(fault) }),
         }
     }
@@ -159,6 +161,27 @@ fn unknown_method(name: &str, id: Value, meta: Meta) -> Malformed {
     Malformed { fault, id, text: format!("this server has no method {name:?}"), meta: Box::new(meta) }
 }
 
+/// The method whose arguments are kept as they stand in the body, too: digits and order get lost in values.
+fn written(method: Method, body: &[u8]) -> Method {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        params: Params<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Params<'a> {
+        #[serde(borrow)]
+        arguments: Option<&'a RawValue>,
+    }
+    let Method::Use { operation, input } = method else { return method };
+    let arguments = serde_json::from_slice::<Body<'_>>(body).ok().and_then(|body| body.params.arguments);
+    let operation = match arguments {
+        Some(arguments) => operation.written(arguments.get()),
+        None => operation,
+    };
+    Method::Use { operation, input }
+}
+
 const NO_MESSAGE: &str =
     "the body is no JSON-RPC 2.0 request or notification; send an object with jsonrpc \"2.0\" and a method";
 
@@ -167,7 +190,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::offer::{Input, LogLevel, Operation};
+    use crate::offer::{Input, JsonObject, LogLevel, Operation};
 
     fn refused(body: &str) -> (&'static str, i32) {
         let malformed = Message::parse(body.as_bytes()).unwrap_err();
@@ -186,7 +209,7 @@ mod tests {
             "inputResponses": { "sure": { "action": "accept" } }, "_meta": meta, "else": {},
         } });
         let message = Message::parse(body.to_string().as_bytes()).unwrap();
-        let arguments = serde_json::from_value(json!({ "a": [1, null] })).unwrap();
+        let arguments = serde_json::from_value::<JsonObject>(json!({ "a": [1, null] })).unwrap().into();
         let responses = [("sure".to_owned(), json!({ "action": "accept" }))].into();
         let input = Input { responses, state: Some("s".into()) };
         let operation = Operation::Tool { name: "echo".into(), arguments };

@@ -187,11 +187,11 @@ pub(super) fn request(name: &str, mut params: Params, meta: &Meta) -> Option<Res
         "resources/templates/list" => list(Listed::Templates, params),
         "tools/call" => used(params, |params| {
             let arguments = params.object("arguments")?.unwrap_or_default();
-            Ok(Operation::Tool { name: params.required_text("name")?, arguments })
+            Ok(Operation::Tool { name: params.required_text("name")?, arguments: arguments.into() })
         }),
         "prompts/get" => used(params, |params| {
             let arguments = params.object("arguments")?.unwrap_or_default();
-            Ok(Operation::Prompt { name: params.required_text("name")?, arguments })
+            Ok(Operation::Prompt { name: params.required_text("name")?, arguments: arguments.into() })
         }),
         "resources/read" => used(params, |params| Ok(Operation::Resource { uri: params.required_text("uri")? })),
         "completion/complete" => complete(params),

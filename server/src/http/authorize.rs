@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn call() -> Message {
-        let operation = Operation::Tool { name: "echo".into(), arguments: JsonObject::new() };
+        let operation = Operation::Tool { name: "echo".into(), arguments: JsonObject::new().into() };
         message(Method::Use { operation, input: Input::default() })
     }
 

@@ -24,8 +24,8 @@ pub(super) struct OfferAway;
 
 #[async_trait]
 impl Offer for OfferAway {
-    fn about(&self) -> About {
-        About::default()
+    fn about(&self) -> Arc<About> {
+        Arc::default()
     }
 
     async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {

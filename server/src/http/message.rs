@@ -30,7 +30,7 @@ pub(super) async fn stage(gate: &Gate, trail: &Trail, parts: &Parts, body: Body)
         return Err(Refusal::new("content_type_not_accepted", response));
     }
     let body = read(body).await?;
-    let message = Message::parse(&body).and_then(|message| message.served_by(gate.protocol.about()));
+    let message = Message::parse(&body).and_then(|message| message.served_by(&gate.offer.about()));
     let message = message.map_err(|malformed| {
         if let Some(refusal) = revision::of_malformed(&malformed, parts) {
             return refusal;

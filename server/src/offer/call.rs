@@ -1,6 +1,7 @@
 //! One use of what is offered, and its answers.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use mcp_entra_policy::GraphAccess;
@@ -8,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::notices::Notices;
 use crate::entra::SignIn;
+use crate::raw_json::RawObject;
 use crate::token::Principal;
 
 /// Members of a JSON object, by name.
@@ -52,14 +54,14 @@ pub enum Operation {
         /// Name of the tool.
         name: String,
         /// Arguments as the client sent them.
-        arguments: JsonObject,
+        arguments: Arguments,
     },
     /// Gets a prompt.
     Prompt {
         /// Name of the prompt.
         name: String,
         /// Arguments as the client sent them.
-        arguments: JsonObject,
+        arguments: Arguments,
     },
     /// Reads a resource.
     Resource {
@@ -69,12 +71,63 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// The same, with arguments as the client wrote them.
+    pub(crate) fn written(self, text: &str) -> Self {
+        match self {
+            Self::Tool { name, arguments } => Self::Tool { name, arguments: arguments.written(text) },
+            Self::Prompt { name, arguments } => Self::Prompt { name, arguments: arguments.written(text) },
+            Self::Resource { uri } => Self::Resource { uri },
+        }
+    }
+
     /// The name of the tool or prompt, or the URI of the resource.
     pub fn name(&self) -> &str {
         match self {
             Self::Tool { name, .. } | Self::Prompt { name, .. } => name,
             Self::Resource { uri } => uri,
         }
+    }
+}
+
+/// Arguments of a call.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments {
+    members: JsonObject,
+    text: Option<Arc<str>>,
+}
+
+impl Arguments {
+    /// The same, as the client wrote them.
+    pub(crate) fn written(self, text: &str) -> Self {
+        Self { text: Some(text.into()), ..self }
+    }
+
+    /// The JSON text that the client wrote, with its order of members and all digits of its numbers.
+    pub fn text(&self) -> String {
+        match &self.text {
+            Some(text) => text.to_string(),
+            None => Value::Object(self.members.clone()).to_string(),
+        }
+    }
+}
+
+impl Deref for Arguments {
+    type Target = JsonObject;
+
+    fn deref(&self) -> &JsonObject {
+        &self.members
+    }
+}
+
+impl From<JsonObject> for Arguments {
+    fn from(members: JsonObject) -> Self {
+        Self { members, text: None }
+    }
+}
+
+impl PartialEq for Arguments {
+    fn eq(&self, other: &Self) -> bool {
+        self.members == other.members
     }
 }
 
@@ -121,6 +174,8 @@ pub struct Input {
 pub enum Reply {
     /// The result: the members that MCP defines for it (`content`, `messages`, `contents` …), none of the envelope.
     Complete(JsonObject),
+    /// The result as another server wrote it, without the envelope of its revision.
+    Forwarded(RawObject),
     /// The client must give input and call again.
     InputRequired(InputRequired),
     /// Only the user's next sign-in helps. The text says so to clients that cannot be asked for one.

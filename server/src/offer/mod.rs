@@ -14,8 +14,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use call::{
-    Call, Client, Completion, CompletionReference, CompletionRequest, Failure, Input, InputRequired, JsonObject,
-    Operation, Reply, tool_error,
+    Arguments, Call, Client, Completion, CompletionReference, CompletionRequest, Failure, Input, InputRequired,
+    JsonObject, Operation, Reply, tool_error,
 };
 pub use changes::{Change, Changes};
 pub use notices::{LogLevel, LogMessage, Notice, Notices, Progress, Wanted};
@@ -29,8 +29,8 @@ use crate::token::Principal;
 /// cache hint, no cursor and no event stream.
 #[async_trait]
 pub trait Offer: Send + Sync {
-    /// Describes the offer to clients, the same to all of them.
-    fn about(&self) -> About;
+    /// Describes the offer to clients, the same to all of them. Another description is another allocation.
+    fn about(&self) -> Arc<About>;
 
     /// Returns what is offered to this caller now. What of it they may use is for the policy to say.
     ///

@@ -55,6 +55,8 @@ pub struct OfferedTool {
     pub input_schema: Arc<JsonObject>,
     /// JSON schema of the structured answer, if the tool has one.
     pub output_schema: Option<Arc<JsonObject>>,
+    /// The whole entry as another server wrote it, which lists show then.
+    pub written: Option<Arc<str>>,
 }
 
 /// A prompt that is offered.
@@ -68,6 +70,8 @@ pub struct OfferedPrompt {
     pub description: String,
     /// The arguments that it takes.
     pub arguments: Vec<PromptArgument>,
+    /// The whole entry as another server wrote it, which lists show then.
+    pub written: Option<Arc<str>>,
 }
 
 /// An argument of a prompt.
@@ -94,6 +98,8 @@ pub struct OfferedResource {
     pub description: String,
     /// MIME type of its content, if it is known.
     pub mime_type: Option<String>,
+    /// The whole entry as another server wrote it, which lists show then.
+    pub written: Option<Arc<str>>,
 }
 
 /// A template of resources that are offered, but stand in no list.
@@ -110,6 +116,8 @@ pub struct OfferedTemplate {
     pub description: String,
     /// MIME type of their content, if it is known.
     pub mime_type: Option<String>,
+    /// The whole entry as another server wrote it, which lists show then.
+    pub written: Option<Arc<str>>,
 }
 
 impl OfferedTool {

@@ -18,6 +18,7 @@ use crate::offer::{
     Call, Client, Completion, CompletionRequest, Failure, Input, InputRequired, JsonObject, LogLevel, Notices, Offer,
     Operation, Reply, Wanted, tool_error,
 };
+use crate::raw_json::RawObject;
 
 /// The answer for requests that a way in has not decided about, which is a defect of this server.
 const DEFECT: &str =
@@ -82,6 +83,7 @@ impl Calling {
     fn finish(self, reply: Reply) -> Finished {
         match reply {
             Reply::Complete(result) => self.complete(result, None),
+            Reply::Forwarded(result) => self.forwarded(result),
             Reply::InputRequired(required) => self.input_required(required),
             Reply::SignIn(sign_in, text) => self.in_words(&text, Some(Need::SignIn(sign_in))),
             Reply::Later(text) => self.in_words(&text, Some(Need::Patience(text.clone()))),
@@ -93,6 +95,11 @@ impl Calling {
         let result = envelope::complete(result, self.revision, self.kind, &self.server_info);
         let message = envelope::result(&self.id, &Value::Object(result).to_string());
         Finished { message, error: None, need }
+    }
+
+    fn forwarded(self, result: RawObject) -> Finished {
+        let result = envelope::complete_raw(result, self.revision, self.kind, &self.server_info);
+        Finished { message: envelope::result(&self.id, &result.to_text()), error: None, need: None }
     }
 
     /// Says in words what went wrong: only a tool has a result for that.
@@ -171,7 +178,7 @@ impl Protocol {
 
     /// Clients of earlier revisions set their log level in a session, and have none here.
     fn wanted(&self, meta: &Meta, revision: Revision) -> Wanted {
-        let log = match self.description.about().logs {
+        let log = match self.offer.about().logs {
             true if !revision.is_modern() => Some(LogLevel::Info),
             true => meta.log_level,
             false => None,

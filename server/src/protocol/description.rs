@@ -1,5 +1,7 @@
 //! The description of this server: answers to `initialize` and `server/discover`.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::Revision;
@@ -9,13 +11,13 @@ use crate::offer::{About, JsonObject};
 /// The answers, as JSON text.
 pub(super) struct Description {
     capabilities: Value,
-    about: About,
+    about: Arc<About>,
     server_info: Value,
     discovered: String,
 }
 
 impl Description {
-    pub(super) fn new(about: About, has_subscriptions: bool) -> Self {
+    pub(super) fn new(about: Arc<About>, has_subscriptions: bool) -> Self {
         let server_info = envelope::server_info(&about.title);
         let discovered = JsonObject::from_iter([
             ("supportedVersions".to_owned(), json!(Revision::ALL.map(Revision::name))),
@@ -48,7 +50,7 @@ impl Description {
         .to_string()
     }
 
-    pub(super) fn about(&self) -> &About {
+    pub(super) fn about(&self) -> &Arc<About> {
         &self.about
     }
 }

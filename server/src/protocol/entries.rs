@@ -1,25 +1,29 @@
 //! Entries of lists, in the terms of MCP.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rmcp::model::{Prompt, PromptArgument, Resource, ResourceTemplate, Tool, ToolAnnotations};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::offer::{Listed, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool};
 
-/// The entry at this place, as clients see it.
-pub(super) fn shown(offered: &Offered, of: Listed, at: usize) -> Option<Value> {
+/// The entry at this place as clients see it, as JSON text.
+pub(super) fn shown(offered: &Offered, of: Listed, at: usize) -> Option<Cow<'_, str>> {
     match of {
-        Listed::Tools => offered.tools.get(at).and_then(|entry| json(tool(entry))),
-        Listed::Prompts => offered.prompts.get(at).and_then(|entry| json(prompt(entry))),
-        Listed::Resources => offered.resources.get(at).and_then(|entry| json(resource(entry))),
-        Listed::Templates => offered.templates.get(at).and_then(|entry| json(template(entry))),
+        Listed::Tools => offered.tools.get(at).and_then(|entry| text_of(&entry.written, || tool(entry))),
+        Listed::Prompts => offered.prompts.get(at).and_then(|entry| text_of(&entry.written, || prompt(entry))),
+        Listed::Resources => offered.resources.get(at).and_then(|entry| text_of(&entry.written, || resource(entry))),
+        Listed::Templates => offered.templates.get(at).and_then(|entry| text_of(&entry.written, || template(entry))),
     }
 }
 
-fn json(entry: impl Serialize) -> Option<Value> {
-    serde_json::to_value(entry).inspect_err(|error| tracing::error!(%error, "an entry of a list is no JSON")).ok()
+fn text_of<T: Serialize>(written: &Option<Arc<str>>, entry: impl FnOnce() -> T) -> Option<Cow<'_, str>> {
+    if let Some(written) = written {
+        return Some(Cow::Borrowed(written));
+    }
+    let text = serde_json::to_string(&entry());
+    text.inspect_err(|error| tracing::error!(%error, "an entry of a list is no JSON")).ok().map(Cow::Owned)
 }
 
 fn tool(tool: &OfferedTool) -> Tool {

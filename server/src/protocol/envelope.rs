@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 
 use super::Revision;
 use crate::offer::JsonObject;
+use crate::raw_json::{RawObject, raw};
 
+/// Members of a result that belong to its envelope.
+const ENVELOPE: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
+/// Beginning of the members of `_meta` that the protocol itself defines.
+const PROTOCOLS_OWN: &str = "io.modelcontextprotocol/";
 const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 
 /// The kind of a result, which decides what the envelope says of it.
@@ -34,6 +39,26 @@ pub(super) fn complete(mut result: JsonObject, revision: Revision, kind: Kind, s
     }
     if let Value::Object(meta) = result.entry("_meta").or_insert_with(|| json!({})) {
         meta.insert(SERVER_INFO.to_owned(), server_info.clone());
+    }
+    result
+}
+
+/// The same for a result whose members stay as they were written, but for those of the envelope.
+pub(super) fn complete_raw(mut result: RawObject, revision: Revision, kind: Kind, server_info: &Value) -> RawObject {
+    result.retain(|name| !ENVELOPE.contains(&name));
+    let mut meta = result.read::<RawObject>("_meta").unwrap_or_default();
+    meta.retain(|name| !name.starts_with(PROTOCOLS_OWN));
+    if revision.is_modern() {
+        meta.set(SERVER_INFO, raw(server_info));
+        result.set("resultType", raw(&json!("complete")));
+        if kind == Kind::Cacheable {
+            result.set("ttlMs", raw(&json!(0)));
+            result.set("cacheScope", raw(&json!("private")));
+        }
+    }
+    match meta.is_empty() {
+        true => drop(result.remove("_meta")),
+        false => result.set("_meta", meta.into_raw()),
     }
     result
 }

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use moka::sync::Cache;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::envelope::{self, Kind};
 use super::{Revision, entries};
 use crate::authorize::Permissions;
-use crate::offer::{Failure, JsonObject, Listed, Offered};
+use crate::offer::{Failure, Listed, Offered};
+use crate::raw_json::{RawObject, raw};
 
 /// Entries of a page.
 const PAGE: usize = 100;
@@ -83,12 +85,14 @@ impl Lists {
             Listed::Templates => "resourceTemplates",
         };
         let shown = key.shown.iter().filter_map(|at| entries::shown(offered, key.of, usize::from(*at)));
-        let mut result = JsonObject::from_iter([(name.to_owned(), Value::Array(shown.collect()))]);
+        let list = ["[", &Vec::from_iter(shown).join(","), "]"].concat();
+        let mut result = RawObject::default();
+        result.set(name, RawValue::from_string(list).unwrap_or_else(|_| RawValue::NULL.to_owned()));
         let last = key.shown.last().filter(|_| key.has_next);
         if let Some(last) = last.and_then(|at| offered.entry(key.of, usize::from(*at))) {
-            result.insert("nextCursor".to_owned(), json!(URL_SAFE_NO_PAD.encode(last.name())));
+            result.set("nextCursor", raw(&json!(URL_SAFE_NO_PAD.encode(last.name()))));
         }
-        Value::Object(envelope::complete(result, key.revision, Kind::Cacheable, &self.server_info)).to_string()
+        envelope::complete_raw(result, key.revision, Kind::Cacheable, &self.server_info).to_text()
     }
 }
 
@@ -106,7 +110,7 @@ impl Seen {
             let mut digest = Sha256::new();
             for of in lists {
                 let shown = allowed(offered, *of, permissions, 0).filter_map(|at| entries::shown(offered, *of, at));
-                shown.for_each(|entry| digest.update(entry.to_string()));
+                shown.for_each(|entry| digest.update(&*entry));
             }
             digest.finalize().into()
         };

@@ -19,6 +19,7 @@ mod unanswered;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::body::Bytes;
 use serde_json::Value;
 
@@ -33,14 +34,15 @@ pub use unanswered::{NotTaken, Unanswered, Waiting};
 
 use crate::authorize::json_rpc::ErrorValue;
 use crate::authorize::{Message, Method};
-use crate::offer::{About, Offer};
+use crate::offer::Offer;
 use description::Description;
 use lists::Lists;
 
 /// MCP for one offer.
 pub struct Protocol {
     offer: Arc<dyn Offer>,
-    description: Description,
+    description: ArcSwap<Description>,
+    has_subscriptions: bool,
     server_info: Arc<Value>,
     lists: Lists,
 }
@@ -62,24 +64,31 @@ pub enum Answer {
 impl Protocol {
     /// The protocol for this offer.
     pub fn new(offer: Arc<dyn Offer>) -> Self {
-        let description = Description::new(offer.about(), true);
-        Self::with(offer, description)
+        Self::with(offer, true)
     }
 
     /// The same, over a transport where nobody subscribes.
     pub fn without_subscriptions(offer: Arc<dyn Offer>) -> Self {
-        let description = Description::new(offer.about(), false);
-        Self::with(offer, description)
+        Self::with(offer, false)
     }
 
-    fn with(offer: Arc<dyn Offer>, description: Description) -> Self {
+    fn with(offer: Arc<dyn Offer>, has_subscriptions: bool) -> Self {
+        let description = Description::new(offer.about(), has_subscriptions);
         let server_info = description.server_info().clone();
-        Self { offer, lists: Lists::new(server_info.clone()), server_info: Arc::new(server_info), description }
+        let lists = Lists::new(server_info.clone());
+        let description = ArcSwap::from_pointee(description);
+        Self { offer, lists, server_info: Arc::new(server_info), description, has_subscriptions }
     }
 
-    /// The description of the offer.
-    pub fn about(&self) -> &About {
-        self.description.about()
+    /// The description of the offer as it is now.
+    fn description(&self) -> Arc<Description> {
+        let (about, known) = (self.offer.about(), self.description.load());
+        if Arc::ptr_eq(&about, known.about()) {
+            return Arc::clone(&known);
+        }
+        let new = Arc::new(Description::new(about, self.has_subscriptions));
+        self.description.store(Arc::clone(&new));
+        new
     }
 
     /// The answer to a message that has been let in.
@@ -88,8 +97,8 @@ impl Protocol {
         let Some(id) = id else { return Answer::Nothing };
         let result = |text: &str| Answer::Now(envelope::result(&id, text));
         match method {
-            Method::Initialize { .. } => result(&self.description.initialized(exchange.revision)),
-            Method::Discover => result(self.description.discovered()),
+            Method::Initialize { .. } => result(&self.description().initialized(exchange.revision)),
+            Method::Discover => result(self.description().discovered()),
             // Nobody keeps a log level or is told of resources: clients of these revisions have neither session nor stream.
             Method::Ping | Method::SetLogLevel | Method::Subscribe { .. } => result("{}"),
             Method::List { of, cursor } => {

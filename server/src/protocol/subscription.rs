@@ -26,7 +26,7 @@ pub struct Subscription {
 impl Protocol {
     /// Begins to listen for this client.
     pub(super) fn listen(&self, id: Value, mut filter: Filter, exchange: &Exchange) -> Subscription {
-        let about = self.description.about();
+        let about = self.offer.about();
         filter.prompts &= about.prompts;
         filter.resources &= about.resources;
         if !about.updates_resources {

@@ -208,7 +208,7 @@ fn with_aliases(offered: &Offered, aliases: &BTreeMap<String, String>) -> Offere
 
 #[async_trait]
 impl Offer for LocalOffer {
-    fn about(&self) -> About {
+    fn about(&self) -> Arc<About> {
         self.graph.about()
     }
 

@@ -43,7 +43,7 @@ const TOOLS: &[&dyn AnyTool] = &[
 /// The built-in tools, prompts and resources of one server.
 pub struct GraphOffer {
     graph: GraphClient,
-    about: About,
+    about: Arc<About>,
     tools: Vec<&'static dyn AnyTool>,
     to_users: Arc<Offered>,
     to_applications: Arc<Offered>,
@@ -70,7 +70,7 @@ impl GraphOffer {
         };
         Self {
             graph,
-            about,
+            about: Arc::new(about),
             to_users: Arc::new(Offered::new(shown(|tool| tool.for_users()), prompts, resources, vec![])),
             // An application has no mailbox and no profile.
             to_applications: Arc::new(Offered::new(shown(|tool| tool.for_applications()), vec![], vec![], vec![])),
@@ -149,8 +149,8 @@ impl GraphOffer {
 
 #[async_trait]
 impl Offer for GraphOffer {
-    fn about(&self) -> About {
-        self.about.clone()
+    fn about(&self) -> Arc<About> {
+        Arc::clone(&self.about)
     }
 
     async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable> {

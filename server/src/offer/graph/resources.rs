@@ -40,6 +40,7 @@ impl Resource {
             title: self.title.to_owned(),
             description: self.description.to_owned(),
             mime_type: Some(MIME_TYPE.to_owned()),
+            written: None,
         }
     }
 

@@ -63,6 +63,7 @@ impl<T: Tool> AnyTool for T {
             description: T::DESCRIPTION.to_owned(),
             input_schema: Arc::new(schema::of_arguments::<T::Arguments>()),
             output_schema: Some(Arc::new(schema::of_output::<T::Output>())),
+            written: None,
         }
     }
 

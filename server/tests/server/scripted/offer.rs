@@ -48,8 +48,8 @@ impl Scripted {
 
 #[async_trait]
 impl Offer for Scripted {
-    fn about(&self) -> About {
-        About {
+    fn about(&self) -> Arc<About> {
+        Arc::new(About {
             title: "Scripted".into(),
             instructions: "Try it.".into(),
             prompts: true,
@@ -57,7 +57,7 @@ impl Offer for Scripted {
             completions: true,
             logs: true,
             updates_resources: true,
-        }
+        })
     }
 
     async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {
@@ -89,7 +89,7 @@ impl Offer for Scripted {
                 Reply::Complete(object(json!({ "contents": [{ "uri": uri, "text": "Remember." }] })))
             }
             Operation::Tool { name, arguments } => match name.as_str() {
-                "echo" => Reply::structured(Value::Object(arguments)),
+                "echo" => Reply::structured(Value::Object(JsonObject::clone(&arguments))),
                 "hangs" => {
                     let _ends_with_the_call = self.hanging.lock().unwrap().take();
                     std::future::pending().await

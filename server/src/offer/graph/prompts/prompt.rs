@@ -71,6 +71,7 @@ impl Prompt {
             title: self.title.to_owned(),
             description: self.description.to_owned(),
             arguments: self.arguments.iter().map(argument).collect(),
+            written: None,
         }
     }
 

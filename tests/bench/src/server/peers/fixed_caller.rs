@@ -69,7 +69,7 @@ impl ServerHandler for FixedCaller {
     ) -> Result<CallToolResponse, ErrorData> {
         let arguments = request.arguments.unwrap_or_default();
         let call = Call {
-            operation: Operation::Tool { name: request.name.into_owned(), arguments },
+            operation: Operation::Tool { name: request.name.into_owned(), arguments: arguments.into() },
             principal: Arc::clone(&self.caller),
             access: GraphAccess::OnBehalfOf,
             input: Input::default(),
