@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::AuditLog;
 use crate::entra::{Probe, Sts};
 use crate::oauth::StoreProbe;
+use crate::offer::backend::BackendOffer;
 use crate::policy::PolicyStore;
 use crate::telemetry::Metrics;
 use crate::token::Keys;
@@ -30,6 +31,8 @@ pub struct Admin {
     pub sts: Arc<Sts>,
     /// The probe of the session store, where there is one.
     pub session_store: Option<StoreProbe>,
+    /// The offer of the backend, where there is one.
+    pub backend: Option<Arc<BackendOffer>>,
     /// The audit log.
     pub audit: Arc<AuditLog>,
     /// The metrics.
@@ -48,7 +51,7 @@ impl Admin {
             keys: self.keys.status(),
             graph: GraphStatus { missing_permissions: self.sts.unconsented() },
             session_store: self.session_store.as_ref().map(StoreProbe::status),
-            backend: None,
+            backend: self.backend.as_ref().map(|backend| backend.status()),
         }
     }
 }

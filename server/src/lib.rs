@@ -22,6 +22,7 @@ pub mod admin;
 mod aes_gcm;
 pub mod audit;
 pub mod authorize;
+pub mod backend;
 pub mod check;
 pub mod entra;
 pub mod environment;

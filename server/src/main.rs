@@ -47,6 +47,9 @@ enum Command {
         /// Seconds to go on accepting requests after the stop was asked for, so that load balancers notice.
         #[arg(long, env = "MCP_ENTRA_DRAIN_SECONDS", default_value_t = 5)]
         drain_seconds: u16,
+        /// The Unix socket of a backend over stdio (`backend` of the configuration): the shim beside it makes the socket
+        #[arg(long, env = "MCP_ENTRA_BACKEND_SOCKET")]
+        backend_socket: Option<PathBuf>,
         #[command(flatten)]
         oauth: OAuthFiles,
     },
@@ -108,13 +111,15 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve { files, listen, admin_listen, drain_seconds, oauth } => {
+        Command::Serve { files, listen, admin_listen, drain_seconds, backend_socket, oauth } => {
             let drain = Duration::from_secs(drain_seconds.into());
             let Files { config, policy, trust_bundle } = files;
             let OAuthFiles { oauth_keys: keys, session_store_password: store_password, session_store_ca: store_ca } =
                 oauth;
             let oauth = oauth::start::Files { keys, store_password, store_ca };
-            serve(serve::Options { config, policy, trust_bundle, oauth, listen, admin_listen, drain }).await
+            let options =
+                serve::Options { config, policy, trust_bundle, backend_socket, oauth, listen, admin_listen, drain };
+            serve(options).await
         }
         Command::Local { arguments } => local(arguments).await,
         Command::VerifyAudit { runs } => verify_audit(runs),

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
 use crate::audit::{AuditLog, Unfinished};
+use crate::backend::{Place, PlaceError};
 use crate::entra::{ApplicationCredential, FederatedToken, Probe, Sts};
 use crate::graph::GraphClient;
 use crate::groups::GroupDirectory;
@@ -27,6 +28,7 @@ use crate::http::rate_limit::RateLimits;
 use crate::http::{Answers, Gate};
 use crate::inputs::{self, InputError};
 use crate::oauth;
+use crate::offer::backend::BackendOffer;
 use crate::offer::graph::GraphOffer;
 use crate::offer::{About, Offer};
 use crate::policy::PolicyStore;
@@ -49,6 +51,8 @@ pub struct Options {
     pub policy: PathBuf,
     /// CA certificates for outgoing TLS, besides the system's.
     pub trust_bundle: Option<PathBuf>,
+    /// The socket of a backend over stdio, where the configuration has one.
+    pub backend_socket: Option<PathBuf>,
     /// Files of the authorization server, where the configuration has one.
     pub oauth: oauth::start::Files,
     /// The address of the MCP endpoint.
@@ -68,6 +72,12 @@ pub enum StartError {
     /// The authorization server cannot be started.
     #[error(transparent)]
     AuthorizationServer(#[from] oauth::start::OAuthStartError),
+    /// The backend has no place.
+    #[error(transparent)]
+    Backend(#[from] PlaceError),
+    /// There is no HTTP client for the backend.
+    #[error("no HTTP client for the backend ({0}); report this defect to the developers of this server")]
+    BackendClient(reqwest::Error),
     /// A configured address is none.
     #[error("{field} of the configuration is no address ({source}); correct it")]
     Address {
@@ -119,7 +129,7 @@ pub async fn start(
     .await
 }
 
-/// Starts a server of another offer, as [`start`] does.
+/// Starts a server as [`start`] does, with another offer than the built-in tools. A backend of the configuration goes before.
 pub async fn start_offering(
     options: Options,
     token: FederatedToken,
@@ -150,8 +160,21 @@ pub async fn start_offering(
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
     let graph = GraphClient::new(client, graph, Arc::clone(&sts), application).map_err(no_address("graph.baseUrl"))?;
     let title = format!("{} ({})", configuration.server.name, configuration.server.namespace);
-    let about = About { title, instructions: INSTRUCTIONS.to_owned(), ..About::default() };
-    let offer = offer(about, &configuration.graph, graph.clone());
+    let backend = match &configuration.backend {
+        Some(backend) => {
+            let place = Place::new(&backend.transport, options.backend_socket)?;
+            let started = BackendOffer::start(title.clone(), backend, place, background.clone());
+            Some(started.map_err(StartError::BackendClient)?)
+        }
+        None => None,
+    };
+    let offer: Arc<dyn Offer> = match &backend {
+        Some(backend) => Arc::<BackendOffer>::clone(backend),
+        None => {
+            let about = About { title, instructions: INSTRUCTIONS.to_owned(), ..About::default() };
+            offer(about, &configuration.graph, graph.clone())
+        }
+    };
     let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph.clone()));
 
     let metrics = Arc::new(Metrics::default());
@@ -195,6 +218,7 @@ pub async fn start_offering(
         probe,
         sts,
         session_store,
+        backend,
         audit: Arc::clone(&audit),
         metrics,
         draining: draining.clone(),

@@ -5,6 +5,7 @@
 //! used later. serde_json silently keeps the last.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -37,6 +38,27 @@ pub fn from_slice(document: &[u8]) -> Result<Value, StrictJsonError> {
     Ok(value)
 }
 
+/// Bounds of a document that is only checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The greatest depth of nested arrays and objects.
+    pub depth: u8,
+    /// The most values.
+    pub values: usize,
+}
+
+/// Checks a document as [`from_slice`] does, within these bounds, and keeps nothing of it.
+///
+/// # Errors
+/// If it is not one JSON value, or is out of bounds, or could be read in two ways.
+pub fn check(document: &[u8], bounds: Bounds) -> Result<(), StrictJsonError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(document);
+    let values_left = Cell::new(bounds.values);
+    Checked(Strict { depth_left: bounds.depth, values_left: &values_left }).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(())
+}
+
 #[derive(Clone, Copy)]
 struct Strict<'a> {
     depth_left: u8,
@@ -47,8 +69,88 @@ impl Strict<'_> {
     fn deeper<E: Error>(self) -> Result<Self, E> {
         match self.depth_left.checked_sub(1) {
             Some(depth_left) => Ok(Self { depth_left, ..self }),
-            None => Err(E::custom(format_args!("nested more than {MAXIMUM_DEPTH} levels deep"))),
+            None => Err(E::custom("nested too deep")),
         }
+    }
+
+    fn count<E: Error>(self) -> Result<(), E> {
+        match self.values_left.get().checked_sub(1) {
+            Some(values_left) => self.values_left.set(values_left),
+            None => return Err(E::custom("too many values")),
+        }
+        Ok(())
+    }
+}
+
+fn check_name<E: Error>(name: &str, is_new: bool) -> Result<(), E> {
+    if name.starts_with(RESERVED_PREFIX) {
+        return Err(E::custom(format_args!("no member may be named {name:?}")));
+    }
+    match is_new {
+        true => Ok(()),
+        false => Err(E::custom(format_args!("member {name:?} occurs twice"))),
+    }
+}
+
+/// The same check without the value.
+#[derive(Clone, Copy)]
+struct Checked<'a>(Strict<'a>);
+
+impl<'de> DeserializeSeed<'de> for Checked<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.0.count()?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let inner = Self(self.0.deeper()?);
+        while items.next_element_seed(inner)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let inner = Self(self.0.deeper()?);
+        let mut names = HashSet::new();
+        while let Some(name) = members.next_key::<String>()? {
+            check_name(&name, !names.contains(&name))?;
+            members.next_value_seed(inner)?;
+            names.insert(name);
+        }
+        Ok(())
     }
 }
 
@@ -56,10 +158,7 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        match self.values_left.get().checked_sub(1) {
-            Some(values_left) => self.values_left.set(values_left),
-            None => return Err(D::Error::custom(format_args!("more than {MAXIMUM_VALUES} values"))),
-        }
+        self.count()?;
         deserializer.deserialize_any(self)
     }
 }
@@ -112,12 +211,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let inner = self.deeper()?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            if name.starts_with(RESERVED_PREFIX) {
-                return Err(A::Error::custom(format_args!("no member may be named {name:?}")));
-            }
-            if object.contains_key(&name) {
-                return Err(A::Error::custom(format_args!("member {name:?} occurs twice")));
-            }
+            check_name(&name, !object.contains_key(&name))?;
             let value = members.next_value_seed(inner)?;
             object.insert(name, value);
         }
@@ -154,7 +248,7 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         from_slice(nested(usize::from(MAXIMUM_DEPTH)).as_bytes()).unwrap();
         let error = from_slice(nested(usize::from(MAXIMUM_DEPTH) + 1).as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("nested more than 32 levels"), "{error}");
+        assert!(error.contains("nested too deep"), "{error}");
     }
 
     #[test]
@@ -164,7 +258,7 @@ mod tests {
             let document = |items: usize| format!("[{}]", vec![item; items].join(","));
             from_slice(document(most).as_bytes()).unwrap();
             let error = from_slice(document(most + 1).as_bytes()).unwrap_err().to_string();
-            assert!(error.contains("more than 10000 values"), "{item}: {error}");
+            assert!(error.contains("too many values"), "{item}: {error}");
         }
     }
 
@@ -176,6 +270,24 @@ mod tests {
             assert!(error.contains("no member may be named"), "{document}: {error}");
         }
         from_slice(br#"{"$serde_json":{"private":"$serde_json::private::RawValue"}}"#).unwrap();
+    }
+
+    #[test]
+    fn a_document_that_is_only_checked_is_held_to_the_same() {
+        let bounds = Bounds { depth: 3, values: 5 };
+        for (document, told) in [
+            (r#"{"a":[1,{"b":-2.5}],"c":"x"}"#, ""),
+            (r#"{"a":{"b":1,"b":2}}"#, "occurs twice"),
+            (r#"{"a":1,"\u0061":2}"#, "occurs twice"),
+            ("[[[[]]]]", "nested too deep"),
+            ("[1,2,3,4]", ""),
+            ("[1,2,3,4,5]", "too many values"),
+            (r#"{"$serde_json::private::RawValue":"1"}"#, "no member may be named"),
+            ("{} {}", "trailing"),
+        ] {
+            let error = check(document.as_bytes(), bounds).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(told) && error.is_empty() == told.is_empty(), "{document}: {error}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ const MODULES: &[(&str, &str)] = &[
     ("policy", "keeps the compiled policy in force"),
     ("authorize", "decides about messages, without HTTP"),
     ("offer", "answers calls: the interface, and the built-in tools"),
+    ("backend", "asks another MCP server"),
     ("groups", "learns the groups that a token does not say"),
     ("graph", "asks Microsoft Graph"),
     ("entra", "asks Entra's token endpoint"),
@@ -27,6 +28,7 @@ const MODULES: &[(&str, &str)] = &[
     ("environment", "refuses secrets in the environment"),
     ("open_files", "raises the limit of open files"),
     ("signals", "takes the signals that ask for the stop"),
+    ("raw_json", "keeps JSON as it was written"),
     ("strict_json", "reads JSON without duplicate members"),
     ("aes_gcm", "encrypts so that nobody can alter it"),
 ];

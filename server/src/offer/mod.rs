@@ -2,6 +2,7 @@
 //!
 //! [`graph`] has the built-in tools. [`protocol`](crate::protocol) speaks MCP for any offer.
 
+pub mod backend;
 mod call;
 mod changes;
 pub mod graph;

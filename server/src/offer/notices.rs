@@ -81,6 +81,11 @@ impl Notices {
         (Self { sender: Some(sender), wanted }, heard)
     }
 
+    /// True if somebody hears them.
+    pub fn is_heard(&self) -> bool {
+        self.sender.is_some()
+    }
+
     /// Says in words what the call is at. Nobody waits for that.
     pub fn progress(&self, message: impl Into<String>) {
         self.report(Progress { message: Some(message.into()), ..Progress::default() });

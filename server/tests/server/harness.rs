@@ -40,6 +40,8 @@ pub(crate) struct Setup {
     pub(crate) policy: CompiledPolicy,
     pub(crate) drain: Duration,
     pub(crate) oauth: Files,
+    /// The socket of a backend over stdio.
+    pub(crate) backend_socket: Option<PathBuf>,
     /// Offered in place of the built-in tools.
     pub(crate) offer: Option<Arc<dyn Offer>>,
 }
@@ -74,7 +76,15 @@ impl Setup {
         let configuration = tenant.configuration();
         let policy =
             CompiledPolicy { denies: vec![], grants: vec![grant_to_readers(&["*"])], ..CompiledPolicy::default() };
-        Self { tenant, configuration, policy, drain: Duration::ZERO, oauth: Files::default(), offer: None }
+        Self {
+            tenant,
+            configuration,
+            policy,
+            drain: Duration::ZERO,
+            oauth: Files::default(),
+            backend_socket: None,
+            offer: None,
+        }
     }
 
     /// Writes the files that a server is started with.
@@ -120,6 +130,7 @@ impl Setup {
             trust_bundle: Some(self.file("ca.pem")),
             oauth: self.oauth.clone(),
             listen: ([127, 0, 0, 1], 0).into(),
+            backend_socket: self.backend_socket.clone(),
             admin_listen: ([127, 0, 0, 1], 0).into(),
             drain: self.drain,
         };

@@ -75,6 +75,7 @@ impl Server {
             trust_bundle: Some(file("ca.pem")),
             oauth: Files::default(),
             listen: ([127, 0, 0, 1], 0).into(),
+            backend_socket: None,
             admin_listen: ([127, 0, 0, 1], 0).into(),
             drain: Duration::ZERO,
         };

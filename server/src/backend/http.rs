@@ -1,0 +1,314 @@
+//! Messages over streamable HTTP, to a backend that listens on this pod's loopback address.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use futures::{Stream, StreamExt};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use reqwest::Response;
+use sse_stream::SseStream;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use url::Url;
+
+use super::error::BackendError;
+use super::message::{self, Incoming, MAXIMUM_BYTES, MAXIMUM_MIB, Notification};
+use super::{Change, OnChange, OnNotice, Told};
+use crate::raw_json::RawObject;
+
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+/// The header that carries the assertion about the user.
+pub(super) const ASSERTION: HeaderName = HeaderName::from_static("mcp-entra-assertion");
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two parts of an answer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time for the answer to a message that has none.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before a stream of notifications is opened again.
+const PAUSE: Duration = Duration::from_secs(5);
+/// The longest id of a session, in bytes.
+const LONGEST_SESSION_ID: usize = 256;
+/// The longest stream, in bytes: several messages.
+const LONGEST_STREAM: usize = 4 * MAXIMUM_BYTES;
+
+/// A backend over HTTP, and its session, which ends when this is dropped.
+pub(super) struct Http {
+    endpoint: Arc<Endpoint>,
+    listening: std::sync::OnceLock<DropGuard>,
+}
+
+/// The endpoint, as one session sees it.
+struct Endpoint {
+    client: reqwest::Client,
+    url: Url,
+    changes: OnChange,
+    session: ArcSwapOption<HeaderValue>,
+    revision: ArcSwapOption<HeaderValue>,
+}
+
+/// The headers of a request that depend on it.
+pub(super) struct Headers<'a> {
+    /// Headers that repeat parts of the message.
+    pub(super) repeated: HeaderMap,
+    /// The identity of the user.
+    pub(super) told: &'a Told,
+}
+
+/// The client for backends: to this pod alone, without a proxy and without redirects.
+pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .user_agent(concat!("mcp-entra-server/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .build()
+}
+
+impl Http {
+    pub(super) fn new(client: reqwest::Client, url: Url, changes: OnChange) -> Self {
+        let (session, revision) = (ArcSwapOption::empty(), ArcSwapOption::empty());
+        let endpoint = Arc::new(Endpoint { client, url, changes, session, revision });
+        Self { endpoint, listening: std::sync::OnceLock::new() }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) async fn ask(
+        &self,
+        (id, request): (u64, String),
+        headers: Headers<'_>,
+        notices: Option<OnNotice>,
+    ) -> Result<RawObject, BackendError> {
+        let response = timeout(IDLE_TIMEOUT, self.endpoint.post(request, headers).send()).await;
+        let response = response.map_err(|_| silent(IDLE_TIMEOUT))?.map_err(away)?;
+        if self.endpoint.session.load().is_none() {
+            let issued = response.headers().get(SESSION_ID).filter(|id| id.len() <= LONGEST_SESSION_ID);
+            self.endpoint.session.store(issued.map(|id| Arc::new(id.clone())));
+        }
+        self.endpoint.answer(id, response, notices).await
+    }
+
+    /// Sends a message that has no answer.
+    pub(super) async fn send(&self, message: String) -> Result<(), BackendError> {
+        self.endpoint.send(message).await
+    }
+
+    /// Sends a message that has no answer, and does not wait.
+    pub(super) fn send_later(&self, message: String) {
+        let endpoint = Arc::clone(&self.endpoint);
+        tokio::spawn(async move { endpoint.send(message).await });
+    }
+
+    /// Says that a handshake agreed on this revision: each further request names it.
+    pub(super) fn agreed(&self, revision: &str) {
+        self.endpoint.revision.store(HeaderValue::from_str(revision).ok().map(Arc::new));
+    }
+
+    /// Forgets the session and the revision, so that a handshake can begin anew.
+    pub(super) fn forget(&self) {
+        self.endpoint.session.store(None);
+        self.endpoint.revision.store(None);
+    }
+
+    /// Listens to what the backend tells besides answers, as long as this lives. A backend may have no such stream.
+    pub(super) fn listen(&self) {
+        let (endpoint, stop) = (Arc::clone(&self.endpoint), CancellationToken::new());
+        self.listening.get_or_init(|| {
+            tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+                while endpoint.listen().await {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }));
+            stop.drop_guard()
+        });
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        let endpoint = Arc::clone(&self.endpoint);
+        if endpoint.session.load().is_none() {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let request = endpoint.with_session(endpoint.client.delete(endpoint.url.clone())).timeout(SEND_TIMEOUT);
+            runtime.spawn(async move { request.send().await });
+        }
+    }
+}
+
+impl Endpoint {
+    fn post(&self, message: String, headers: Headers<'_>) -> reqwest::RequestBuilder {
+        let mut request = self.with_session(self.client.post(self.url.clone()));
+        request = request.headers(headers.repeated).header(CONTENT_TYPE, "application/json");
+        request = request.header(ACCEPT, "application/json, text/event-stream");
+        match headers.told.header() {
+            Some((name, value)) => request.header(name, value),
+            None => request,
+        }
+        .body(message)
+    }
+
+    fn with_session(&self, mut request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        for (name, value) in [(SESSION_ID, self.session.load()), (PROTOCOL_VERSION, self.revision.load())] {
+            if let Some(value) = &*value {
+                request = request.header(name, HeaderValue::clone(value));
+            }
+        }
+        request
+    }
+
+    async fn send(&self, message: String) -> Result<(), BackendError> {
+        let headers = Headers { repeated: HeaderMap::new(), told: &Told::Nothing };
+        let response = self.post(message, headers).timeout(SEND_TIMEOUT).send().await.map_err(away)?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(BackendError::Status(status.as_u16())),
+        }
+    }
+
+    async fn answer(&self, id: u64, response: Response, notices: Option<OnNotice>) -> Result<RawObject, BackendError> {
+        let status = response.status();
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+            return Err(BackendError::Unauthorized { challenge: challenge.map(str::to_owned) });
+        }
+        if status.is_success() && is_event_stream(&response) {
+            return self.streamed_answer(id, response, notices).await;
+        }
+        let body = read(response).await?;
+        match Incoming::parse(&body) {
+            Ok(Incoming::Answer { id: answered, outcome: Err(error) }) => match (status, answered) {
+                // Refusals of the transport answer no request: nothing has run.
+                (StatusCode::NOT_FOUND, _) | (StatusCode::BAD_REQUEST, None) if self.session.load().is_some() => {
+                    Err(BackendError::SessionLost)
+                }
+                _ => Err(BackendError::Answered(error)),
+            },
+            Ok(Incoming::Answer { id: Some(answered), outcome: Ok(result) })
+                if status.is_success() && answered == id =>
+            {
+                Ok(result)
+            }
+            _ if status == StatusCode::NOT_FOUND && self.session.load().is_some() => Err(BackendError::SessionLost),
+            _ if !status.is_success() => Err(BackendError::Status(status.as_u16())),
+            Err(error) => Err(error),
+            Ok(_) => Err(BackendError::Malformed("it is of another request".to_owned())),
+        }
+    }
+
+    async fn streamed_answer(
+        &self,
+        id: u64,
+        response: Response,
+        notices: Option<OnNotice>,
+    ) -> Result<RawObject, BackendError> {
+        let mut events = events(response);
+        while let Some(data) = events.next().await {
+            let data = data?;
+            match Incoming::parse(data.as_bytes()) {
+                Ok(Incoming::Answer { id: Some(answered), outcome }) if answered == id => {
+                    return outcome.map_err(BackendError::Answered);
+                }
+                Ok(Incoming::Answer { .. }) => tracing::debug!("the backend answers what nobody waits for"),
+                Ok(Incoming::Request { id, method }) => self.send(message::refusal(&id, &method)).await?,
+                Ok(Incoming::Notification(notification)) => self.hear(notification, Some(id), notices.as_ref()),
+                Err(error) if Incoming::id_of_malformed(data.as_bytes()) == Some(id) => return Err(error),
+                Err(_) => tracing::debug!("the backend sends an event that is no message"),
+            }
+        }
+        Err(BackendError::Ended)
+    }
+
+    /// Listens once. Returns false if there is no use in listening again.
+    async fn listen(&self) -> bool {
+        let request = self.with_session(self.client.get(self.url.clone())).header(ACCEPT, "text/event-stream");
+        let Ok(Ok(response)) = timeout(IDLE_TIMEOUT, request.send()).await else { return true };
+        if !response.status().is_success() || !is_event_stream(&response) {
+            return false;
+        }
+        let mut events = events(response);
+        while let Some(Ok(data)) = events.next().await {
+            match Incoming::parse(data.as_bytes()) {
+                Ok(Incoming::Notification(notification)) => self.hear(notification, None, None),
+                Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method)).await),
+                Ok(Incoming::Answer { .. }) | Err(_) => {}
+            }
+        }
+        true
+    }
+
+    fn hear(&self, notification: Notification, id: Option<u64>, notices: Option<&OnNotice>) {
+        match (notification, notices) {
+            (Notification::Progress { token, notice }, Some(notices)) if Some(token) == id => notices(notice),
+            (Notification::Log(notice), Some(notices)) => notices(notice),
+            (Notification::ListChanged, _) => (self.changes)(Change::Lists),
+            (Notification::Updated(uri), _) => (self.changes)(Change::Resource(uri)),
+            (Notification::Progress { .. } | Notification::Log(_) | Notification::Other, _) => {}
+        }
+    }
+}
+
+impl Told {
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let (name, value) = match self {
+            Self::Nothing => return None,
+            Self::Assertion(assertion) => (ASSERTION, secrecy::ExposeSecret::expose_secret(assertion).to_owned()),
+            Self::Token(token) => (AUTHORIZATION, format!("Bearer {}", secrecy::ExposeSecret::expose_secret(token))),
+        };
+        let mut value = HeaderValue::try_from(value).ok()?;
+        value.set_sensitive(true);
+        Some((name, value))
+    }
+}
+
+fn away(error: reqwest::Error) -> BackendError {
+    match error.is_connect() {
+        true => BackendError::Away("nothing listens at its port yet".to_owned()),
+        false => BackendError::Ended,
+    }
+}
+
+fn silent(limit: Duration) -> BackendError {
+    BackendError::Silent(limit.as_secs())
+}
+
+fn is_event_stream(response: &Response) -> bool {
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>, BackendError> {
+    let mut body = Vec::new();
+    while let Some(chunk) =
+        timeout(IDLE_TIMEOUT, response.chunk()).await.map_err(|_| silent(IDLE_TIMEOUT))?.map_err(away)?
+    {
+        if body.len() + chunk.len() > MAXIMUM_BYTES {
+            return Err(BackendError::TooLarge(MAXIMUM_MIB));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The data of the events in a body of at most [`LONGEST_STREAM`] bytes. Events without data are left out.
+fn events(response: Response) -> impl Stream<Item = Result<String, BackendError>> + Unpin {
+    let body = Limited::new(reqwest::Body::from(response), LONGEST_STREAM).map_err(std::io::Error::other);
+    let events = SseStream::new(body).map(|event| match event {
+        Ok(event) => Ok(event.data.unwrap_or_default()),
+        Err(sse_stream::Error::Body(error)) if is_too_long(&*error) => Err(BackendError::TooLarge(MAXIMUM_MIB)),
+        Err(sse_stream::Error::Body(_)) => Err(BackendError::Ended),
+        Err(_) => Err(BackendError::Malformed("no stream of events".to_owned())),
+    });
+    Box::pin(events.filter(|data| std::future::ready(!data.as_ref().is_ok_and(String::is_empty))))
+}
+
+fn is_too_long(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    inner.is_some_and(|inner| inner.is::<LengthLimitError>())
+}

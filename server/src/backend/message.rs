@@ -1,0 +1,255 @@
+//! Messages of JSON-RPC between this server and a backend.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::error::{BackendError, PeerError};
+use crate::raw_json::RawObject;
+use crate::strict_json;
+
+/// The longest message of a backend, in MiB.
+pub(super) const MAXIMUM_MIB: usize = 8;
+/// The longest message of a backend, in bytes.
+pub(super) const MAXIMUM_BYTES: usize = MAXIMUM_MIB * 1024 * 1024;
+
+/// Bounds of a backend's message, besides its length: far beyond what a request may have.
+const BOUNDS: strict_json::Bounds = strict_json::Bounds { depth: 100, values: 1_000_000 };
+/// The longest text of an error, in characters.
+const LONGEST_ERROR: usize = 4_000;
+
+const METHOD_NOT_FOUND: i64 = -32601;
+
+/// A message that a backend sends.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// The answer to the request of this id. Refusals over HTTP may have none.
+    Answer {
+        id: Option<u64>,
+        outcome: Result<RawObject, PeerError>,
+    },
+    /// A request to us.
+    Request {
+        id: Box<RawValue>,
+        method: String,
+    },
+    Notification(Notification),
+}
+
+/// A notification that a backend sends.
+#[derive(Debug)]
+pub(super) enum Notification {
+    /// Progress of the request with this token.
+    Progress { token: u64, notice: Notice },
+    /// A message for the log of whoever asks.
+    Log(Notice),
+    /// A list is another one.
+    ListChanged,
+    /// The content of a resource is another one.
+    Updated(String),
+    /// One that nobody here reads.
+    Other,
+}
+
+/// A notice of a request that runs.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// Progress.
+    Progress {
+        /// Steps that are done.
+        done: f64,
+        /// Number of all steps, if it is known.
+        total: Option<f64>,
+        /// Words for a person.
+        message: Option<String>,
+    },
+    /// A message for the log.
+    Log {
+        /// Its severity (RFC 5424), in lower case.
+        level: String,
+        /// The content.
+        data: Value,
+    },
+}
+
+#[derive(Deserialize)]
+struct Members<'a> {
+    jsonrpc: Option<&'a str>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    method: Option<String>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ErrorMembers<'a> {
+    code: i64,
+    #[serde(default)]
+    message: String,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+impl Incoming {
+    /// The message in these bytes.
+    ///
+    /// # Errors
+    /// If they are no message, or have a member twice.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, BackendError> {
+        let malformed = |text: &str| BackendError::Malformed(text.to_owned());
+        strict_json::check(bytes, BOUNDS).map_err(|error| malformed(&error.to_string()))?;
+        let members: Members = serde_json::from_slice(bytes).map_err(|_| malformed("no message of JSON-RPC"))?;
+        if members.jsonrpc != Some("2.0") {
+            return Err(malformed("jsonrpc is not \"2.0\""));
+        }
+        match (members.method, members.id) {
+            (Some(method), Some(id)) => Ok(Self::Request { id: id.to_owned(), method }),
+            (Some(method), None) => Ok(Self::Notification(Notification::new(&method, members.params))),
+            (None, id) => {
+                let outcome = match (members.result, members.error) {
+                    (Some(result), None) => {
+                        Ok(RawObject::parse(result.get()).ok_or_else(|| malformed("the result is no object"))?)
+                    }
+                    (None, Some(error)) => Err(peer_error(error).ok_or_else(|| malformed("the error is none"))?),
+                    _ => return Err(malformed("neither a result nor an error")),
+                };
+                Ok(Self::Answer { id: id.and_then(|id| serde_json::from_str(id.get()).ok()), outcome })
+            }
+        }
+    }
+
+    /// The id that an answer has which cannot be taken otherwise.
+    pub(super) fn id_of_malformed(bytes: &[u8]) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Id {
+            id: u64,
+        }
+        serde_json::from_slice::<Id>(bytes).ok().map(|Id { id }| id)
+    }
+}
+
+fn peer_error(error: &RawValue) -> Option<PeerError> {
+    let ErrorMembers { code, message, data } = serde_json::from_str(error.get()).ok()?;
+    let message = message.chars().take(LONGEST_ERROR).collect();
+    Some(PeerError { code, message, data: data.map(ToOwned::to_owned) })
+}
+
+impl Notification {
+    fn new(method: &str, params: Option<&RawValue>) -> Self {
+        let params = params.and_then(|params| RawObject::parse(params.get())).unwrap_or_default();
+        match method {
+            "notifications/progress" => match (params.read("progressToken"), params.read("progress")) {
+                (Some(token), Some(done)) => {
+                    let (total, message) = (params.read("total"), params.read("message"));
+                    Self::Progress { token, notice: Notice::Progress { done, total, message } }
+                }
+                _ => Self::Other,
+            },
+            "notifications/message" => match (params.read("level"), params.read("data")) {
+                (Some(level), Some(data)) => Self::Log(Notice::Log { level, data }),
+                _ => Self::Other,
+            },
+            "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed" => Self::ListChanged,
+            "notifications/resources/updated" => params.read("uri").map_or(Self::Other, Self::Updated),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A request as JSON text.
+pub(super) fn request(id: u64, method: &str, params: &RawObject) -> String {
+    let method = Value::from(method);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{method},"params":{}}}"#, params.to_text())
+}
+
+/// A notification as JSON text.
+pub(super) fn notification(method: &str, params: &Value) -> String {
+    json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()
+}
+
+/// The notification that a request is given up.
+pub(super) fn cancelled(id: u64) -> String {
+    notification("notifications/cancelled", &json!({ "requestId": id, "reason": "the client has gone" }))
+}
+
+/// The answer to a request of the backend. Nothing can be asked of us: we declare no capability.
+pub(super) fn refusal(id: &RawValue, method: &str) -> String {
+    let id = id.get();
+    if method == "ping" {
+        return format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
+    }
+    let error = json!({ "code": METHOD_NOT_FOUND, "message": "this client answers no requests of a server" });
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Incoming, BackendError> {
+        Incoming::parse(text.as_bytes())
+    }
+
+    #[test]
+    fn an_answer_keeps_its_result_as_it_was_written() {
+        let answer = parse(r#"{"jsonrpc":"2.0","id":7,"result":{"b":1.50,"a":[12345678901234567890]}}"#).unwrap();
+        let Incoming::Answer { id: Some(7), outcome: Ok(result) } = answer else { panic!("{answer:?}") };
+        assert_eq!(result.to_text(), r#"{"b":1.50,"a":[12345678901234567890]}"#);
+    }
+
+    #[test]
+    fn an_answer_of_an_id_that_is_no_number_of_ours_has_none() {
+        for id in ["null", "\"7\"", "-7", "7.5", "{}"] {
+            let answer = parse(&format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32000,"message":"no"}}}}"#));
+            let Ok(Incoming::Answer { id: None, outcome: Err(error) }) = answer else { panic!("{id} {answer:?}") };
+            assert_eq!((error.code, error.message.as_str()), (-32000, "no"));
+        }
+    }
+
+    #[test]
+    fn a_message_that_could_be_read_in_two_ways_is_refused() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":7,"id":8,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{"a":{"b":1,"b":2}}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":{},"error":{"code":1,"message":""}}"#,
+            r#"{"jsonrpc":"2.0","id":7}"#,
+            r#"{"jsonrpc":"2.0","id":7,"result":[]}"#,
+            r#"{"jsonrpc":"1.0","id":7,"result":{}}"#,
+            r#"{"id":7,"result":{}}"#,
+            r#"[{"jsonrpc":"2.0","id":7,"result":{}}]"#,
+            "Starting…",
+        ] {
+            assert!(matches!(parse(text), Err(BackendError::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn requests_and_notifications_are_told_apart() {
+        assert!(matches!(parse(r#"{"jsonrpc":"2.0","id":"x","method":"roots/list"}"#), Ok(Incoming::Request { .. })));
+        for (text, expected) in [
+            (r#""notifications/tools/list_changed""#, "ListChanged"),
+            (r#""notifications/resources/updated","params":{"uri":"a:b"}"#, "Updated"),
+            (r#""notifications/progress","params":{"progressToken":7,"progress":0.5}"#, "Progress"),
+            (r#""notifications/progress","params":{"progressToken":"7","progress":0.5}"#, "Other"),
+            (r#""notifications/message","params":{"level":"info","data":"x"}"#, "Log"),
+            (r#""notifications/else""#, "Other"),
+        ] {
+            let message = parse(&format!(r#"{{"jsonrpc":"2.0","method":{text}}}"#)).unwrap();
+            assert!(format!("{message:?}").contains(expected), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_a_backend_is_answered_that_there_is_no_such_method_and_a_ping_is_answered() {
+        let id = RawValue::from_string("\"a\"".to_owned()).unwrap();
+        assert!(refusal(&id, "sampling/createMessage").contains("-32601"));
+        assert_eq!(refusal(&id, "ping"), r#"{"jsonrpc":"2.0","id":"a","result":{}}"#);
+    }
+}

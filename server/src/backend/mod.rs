@@ -1,0 +1,115 @@
+//! Another MCP server, asked as its client. Knows neither our policy nor the revisions of our own clients.
+//!
+//! [`lines`] and [`http`] carry messages, [`message`] reads and writes them. [`session`] finds the revision that the backend
+//! speaks and asks in it. [`sessions`] keeps a session for each caller, [`catalogue`] reads what the backend has.
+
+mod catalogue;
+mod error;
+mod http;
+mod lines;
+mod message;
+mod session;
+mod sessions;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use mcp_entra_policy::{BackendSessions, BackendTransport};
+use secrecy::SecretString;
+use serde_json::Value;
+use url::Url;
+
+pub use catalogue::{Catalogue, Entry};
+pub use error::{BackendError, PeerError};
+pub use message::Notice;
+pub use session::Peer;
+pub use sessions::Sessions;
+
+use crate::raw_json::RawObject;
+
+/// The identity of the user that a backend is told.
+#[derive(Clone, Debug, Default)]
+pub enum Told {
+    /// None.
+    #[default]
+    Nothing,
+    /// A signed statement of this server.
+    Assertion(SecretString),
+    /// A token of Entra for the backend's resource.
+    Token(SecretString),
+}
+
+/// A change that a backend tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A list may be another one.
+    Lists,
+    /// The content of the resource with this URI.
+    Resource(String),
+}
+
+/// Is told of changes.
+pub type OnChange = Arc<dyn Fn(Change) + Send + Sync>;
+
+/// Is told how far a request is. It must not block.
+pub type OnNotice = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// The place where a backend is reached.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// A Unix socket, at whose other end a process is started for each connection.
+    Socket(PathBuf),
+    /// An endpoint of streamable HTTP on this machine.
+    Endpoint(Url),
+}
+
+/// A request to a backend.
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// The params, without `_meta`.
+    pub params: RawObject,
+    /// The name of the tool or prompt, or the URI of the resource, where the method names one.
+    pub name: Option<&'a str>,
+    /// Headers that repeat arguments, for a backend over HTTP.
+    pub repeated: HeaderMap,
+    /// Capabilities of the client, for a backend whose answers may require its input.
+    pub capabilities: Value,
+    /// The identity of the user.
+    pub told: Told,
+    /// Is told how far the request is.
+    pub notices: Option<OnNotice>,
+}
+
+/// The reason why a place of the configuration is none.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// A process is reached by a socket, and none is named.
+    #[error("a backend over stdio is reached by a socket; name it with --backend-socket")]
+    NoSocket,
+    /// The endpoint is no URL.
+    #[error("backend.transport.streamableHttp.path is no path of a URL ({0}); correct it")]
+    Url(#[from] url::ParseError),
+}
+
+impl Place {
+    /// The configured place. `socket` is an argument of the program.
+    ///
+    /// # Errors
+    /// If the transport takes another argument or path.
+    pub fn new(transport: &BackendTransport, socket: Option<PathBuf>) -> Result<Self, PlaceError> {
+        match transport {
+            BackendTransport::Stdio {} => socket.map(Self::Socket).ok_or(PlaceError::NoSocket),
+            BackendTransport::StreamableHttp(http) => {
+                let base = Url::parse(&format!("http://127.0.0.1:{}", http.port))?;
+                Ok(Self::Endpoint(base.join(&http.path)?))
+            }
+        }
+    }
+}
+
+/// True if callers share one session.
+fn is_shared(sessions: BackendSessions) -> bool {
+    sessions == BackendSessions::Shared
+}

@@ -1,0 +1,293 @@
+//! A session with a backend: the revision that it speaks, and requests in that revision.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::error::{BackendError, PeerError};
+use super::http::{Headers, Http};
+use super::lines::Lines;
+use super::{OnNotice, Told, message};
+use crate::raw_json::{RawObject, raw};
+
+/// The revision in which every request stands alone.
+pub(super) const MODERN: &str = "2026-07-28";
+/// The revisions with a handshake, the newest first.
+const WITH_HANDSHAKE: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+
+/// Time that a call may take in all.
+const CALL_TIMEOUT: Duration = Duration::from_secs(300);
+/// Time for an answer of the handshake or a page of a list: the program may have just been started.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for an answer to the question that backends with a handshake need not answer.
+const DISCOVER_TIMEOUT: Duration = Duration::from_secs(20);
+
+const UNSUPPORTED_VERSION: i64 = -32022;
+/// The longest name or version that is taken of a backend, in characters.
+const LONGEST_NAME: usize = 100;
+
+/// A session.
+pub(super) struct Session {
+    link: Link,
+    next_id: AtomicU64,
+    peer: Peer,
+}
+
+/// The way to a backend.
+pub(super) enum Link {
+    Lines(Lines),
+    Http(Http),
+}
+
+/// A backend as it describes itself. Its words are cut to a length and free of control characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The revision of the protocol that it speaks.
+    pub protocol: String,
+    /// True if it has tools.
+    pub tools: bool,
+    /// True if it has prompts.
+    pub prompts: bool,
+    /// True if it has resources.
+    pub resources: bool,
+    /// True if it completes arguments.
+    pub completions: bool,
+    /// True if it writes to its client's log.
+    pub logs: bool,
+}
+
+/// A request to a backend.
+pub(super) struct Asking<'a> {
+    pub(super) method: &'a str,
+    /// The params, without `_meta`.
+    pub(super) params: RawObject,
+    /// The name of the tool or prompt, or the URI of the resource, that headers repeat.
+    pub(super) name: Option<&'a str>,
+    /// Further headers that repeat arguments.
+    pub(super) repeated: HeaderMap,
+    /// Capabilities of the client, for a backend whose answers may require its input.
+    pub(super) capabilities: Value,
+    pub(super) told: Told,
+    pub(super) notices: Option<OnNotice>,
+}
+
+impl<'a> Asking<'a> {
+    /// A request without params.
+    pub(super) fn new(method: &'a str) -> Self {
+        Self {
+            method,
+            params: RawObject::default(),
+            name: None,
+            repeated: HeaderMap::new(),
+            capabilities: json!({}),
+            told: Told::Nothing,
+            notices: None,
+        }
+    }
+}
+
+/// The manner of a backend with revisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Era {
+    /// Every request stands alone.
+    Modern,
+    /// A handshake comes first.
+    Legacy,
+}
+
+impl Session {
+    /// Begins a session over this link. The era is found by asking, if it is not known.
+    pub(super) async fn begin(link: Link, era: Option<Era>, told: &Told) -> Result<Self, BackendError> {
+        let mut session = Self { link, next_id: AtomicU64::new(1), peer: Peer::default() };
+        if era != Some(Era::Legacy) {
+            match session.discover(told).await {
+                Ok(peer) => return Ok(Self { peer, ..session }),
+                Err(error) if is_of_legacy(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        session.peer = session.shake_hands(told).await?;
+        Ok(session)
+    }
+
+    /// The backend as it described itself.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The era that was found.
+    pub(super) fn era(&self) -> Era {
+        if self.peer.protocol == MODERN { Era::Modern } else { Era::Legacy }
+    }
+
+    /// True as long as requests may be answered.
+    pub(super) fn is_alive(&self) -> bool {
+        match &self.link {
+            Link::Lines(lines) => lines.is_alive(),
+            Link::Http(_) => true,
+        }
+    }
+
+    /// Asks, and waits for the result. The request is given up when this future is dropped.
+    pub(super) async fn ask(&self, asking: Asking<'_>) -> Result<RawObject, BackendError> {
+        self.ask_within(CALL_TIMEOUT, self.era(), asking).await
+    }
+
+    /// The same for what must be answered soon.
+    pub(super) async fn ask_soon(&self, asking: Asking<'_>) -> Result<RawObject, BackendError> {
+        self.ask_within(HANDSHAKE_TIMEOUT, self.era(), asking).await
+    }
+
+    async fn discover(&self, told: &Told) -> Result<Peer, BackendError> {
+        let asking = Asking { told: told.clone(), ..Asking::new("server/discover") };
+        let mut found = self.ask_within(DISCOVER_TIMEOUT, Era::Modern, asking).await?;
+        let versions: Vec<String> = found.read("supportedVersions").unwrap_or_default();
+        if !versions.iter().any(|version| version == MODERN) {
+            return Err(BackendError::Malformed("server/discover names no revision that is known here".to_owned()));
+        }
+        let meta: RawObject = found.read("_meta").unwrap_or_default();
+        if let Some(info) = meta.get("io.modelcontextprotocol/serverInfo") {
+            found.set("serverInfo", info.to_owned());
+        }
+        Ok(peer(&found, MODERN))
+    }
+
+    async fn shake_hands(&self, told: &Told) -> Result<Peer, BackendError> {
+        let mut params = RawObject::default();
+        params.set("protocolVersion", raw(&json!(WITH_HANDSHAKE[0])));
+        params.set("capabilities", raw(&json!({})));
+        params.set("clientInfo", raw(&client_info()));
+        let asking = Asking { params, told: told.clone(), ..Asking::new("initialize") };
+        let initialized = self.ask_within(HANDSHAKE_TIMEOUT, Era::Legacy, asking).await?;
+        let agreed: String = initialized.read("protocolVersion").unwrap_or_default();
+        if !WITH_HANDSHAKE.contains(&agreed.as_str()) {
+            return Err(BackendError::Malformed(format!("it agrees on revision {:?}", short(&agreed))));
+        }
+        let done = message::notification("notifications/initialized", &json!({}));
+        match &self.link {
+            Link::Lines(lines) => lines.send(done).await?,
+            Link::Http(http) => {
+                http.agreed(&agreed);
+                http.send(done).await?;
+                http.listen();
+            }
+        }
+        Ok(peer(&initialized, &agreed))
+    }
+
+    async fn ask_within(&self, limit: Duration, era: Era, asking: Asking<'_>) -> Result<RawObject, BackendError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let Asking { method, mut params, name, mut repeated, capabilities, told, notices } = asking;
+        let mut meta = RawObject::default();
+        if notices.is_some() {
+            meta.set("progressToken", raw(&json!(id)));
+        }
+        if era == Era::Modern {
+            meta.set("io.modelcontextprotocol/protocolVersion", raw(&json!(MODERN)));
+            meta.set("io.modelcontextprotocol/clientInfo", raw(&client_info()));
+            meta.set("io.modelcontextprotocol/clientCapabilities", raw(&capabilities));
+        }
+        if let (Link::Lines(_), Told::Assertion(assertion)) = (&self.link, &told) {
+            meta.set("dev.mcp-entra/assertion", raw(&json!(secrecy::ExposeSecret::expose_secret(assertion))));
+        }
+        if !meta.is_empty() {
+            params.set("_meta", meta.into_raw());
+        }
+        let text = message::request(id, method, &params);
+        let asked = async {
+            match &self.link {
+                Link::Lines(lines) => lines.ask(id, text, notices).await,
+                Link::Http(http) => {
+                    if era == Era::Modern {
+                        repeat(&mut repeated, "mcp-protocol-version", MODERN);
+                        repeat(&mut repeated, "mcp-method", method);
+                        name.into_iter().for_each(|name| repeat(&mut repeated, "mcp-name", name));
+                    }
+                    let headers = Headers { repeated, told: &told };
+                    let mut given_up = GivenUp { id, http: Some(http).filter(|_| era == Era::Legacy) };
+                    let answer = http.ask((id, text), headers, notices).await;
+                    given_up.http = None;
+                    answer
+                }
+            }
+        };
+        timeout(limit, asked).await.unwrap_or(Err(BackendError::Silent(limit.as_secs())))
+    }
+}
+
+/// Tells a backend with a handshake that a request is given up: the end of a connection means nothing to it.
+struct GivenUp<'a> {
+    id: u64,
+    http: Option<&'a Http>,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some(http) = self.http {
+            http.send_later(message::cancelled(self.id));
+        }
+    }
+}
+
+/// Returns whether an error is the answer of a backend that wants a handshake first.
+fn is_of_legacy(error: &BackendError) -> bool {
+    match error {
+        BackendError::Answered(PeerError { code: UNSUPPORTED_VERSION, .. }) => false,
+        BackendError::Answered(_) | BackendError::Malformed(_) | BackendError::SessionLost => true,
+        BackendError::Status(status) => (400..500).contains(status),
+        BackendError::Away(_)
+        | BackendError::Resting { .. }
+        | BackendError::Ended
+        | BackendError::Silent(_)
+        | BackendError::TooLarge(_)
+        | BackendError::Unauthorized { .. } => false,
+    }
+}
+
+fn client_info() -> Value {
+    json!({ "name": "mcp-entra-server", "version": env!("CARGO_PKG_VERSION") })
+}
+
+fn peer(described: &RawObject, protocol: &str) -> Peer {
+    let info: RawObject = described.read("serverInfo").unwrap_or_default();
+    let capabilities: RawObject = described.read("capabilities").unwrap_or_default();
+    let text = |name: &str| short(&info.read::<String>(name).unwrap_or_default());
+    let has = |name: &str| capabilities.get(name).is_some();
+    Peer {
+        name: text("name"),
+        version: text("version"),
+        protocol: protocol.to_owned(),
+        tools: has("tools"),
+        prompts: has("prompts"),
+        resources: has("resources"),
+        completions: has("completions"),
+        logs: has("logging"),
+    }
+}
+
+/// A text of a backend, cut to a length and free of control characters.
+pub(super) fn short(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(LONGEST_NAME).collect()
+}
+
+/// Adds a header whose value is this, encoded where headers cannot carry it (MCP 2026-07-28, headers of the transport).
+pub(super) fn repeat(headers: &mut HeaderMap, name: &str, value: &str) {
+    let is_plain =
+        value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && value.trim() == value && !value.starts_with("=?");
+    let value = match is_plain {
+        true => value.to_owned(),
+        false => format!("=?base64?{}?=", STANDARD.encode(value)),
+    };
+    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,246 @@
+//! Sessions with a backend: one for each caller, or one for all. One that has ended is begun anew, after a pause that grows
+//! while that fails.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mcp_entra_policy::BackendSessions;
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::error::BackendError;
+use super::http::{self, Http};
+use super::lines::Lines;
+use super::session::{Asking, Era, Link, Session};
+use super::{Catalogue, OnChange, Peer, Place, Request, Told, is_shared};
+use crate::raw_json::RawObject;
+
+/// Sessions of one pod. Over stdio each is a process. The least recently used ends first.
+const MOST: u64 = 60;
+/// Time after which a session that nobody uses ends.
+const IDLE: Duration = Duration::from_secs(15 * 60);
+/// Age at which lists are read again, if the backend tells of no change.
+const FRESH: Duration = Duration::from_secs(60);
+/// The same after it has told of one, so that one which tells of them all the time is not asked all the time.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Pause after a failure, doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Life of a session after which its end counts as the first failure.
+const STABLE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Time within which a connection is tried again: the backend's program may have just been started.
+const STARTING: Duration = Duration::from_secs(10);
+const STARTING_PAUSE: Duration = Duration::from_millis(250);
+
+/// The sessions.
+pub struct Sessions {
+    place: Place,
+    client: reqwest::Client,
+    is_shared: bool,
+    slots: Cache<String, Arc<Slot>>,
+    /// The manner of the backend, as the last session found it.
+    era: Lock<Option<Era>>,
+    changes: OnChange,
+    /// The catalogue that was read last: equal ones are kept once.
+    latest: Lock<Option<([u8; 32], Arc<Catalogue>)>>,
+}
+
+/// The place of one session.
+#[derive(Default)]
+struct Slot(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    session: Option<Arc<Session>>,
+    catalogue: Option<(Instant, Arc<Catalogue>)>,
+    begun_at: Option<Instant>,
+    /// Failures in a row.
+    failures: u32,
+    resting_until: Option<Instant>,
+    /// Set by a change of the lists.
+    is_stale: Arc<AtomicBool>,
+}
+
+impl Sessions {
+    /// The sessions with the backend at this place, which tells of its changes.
+    ///
+    /// # Errors
+    /// If there is no client for HTTP.
+    pub fn new(place: Place, sessions: BackendSessions, changes: OnChange) -> Result<Self, reqwest::Error> {
+        let slots =
+            Cache::builder().max_capacity(MOST).time_to_idle(IDLE).eviction_policy(EvictionPolicy::lru()).build();
+        let is_shared = is_shared(sessions);
+        Ok(Self {
+            place,
+            client: http::client()?,
+            is_shared,
+            slots,
+            era: Lock::default(),
+            changes,
+            latest: Lock::default(),
+        })
+    }
+
+    /// Asks the backend in the session of this caller.
+    ///
+    /// # Errors
+    /// If there is no answer, or it is an error.
+    pub async fn ask(&self, caller: &str, request: Request<'_>) -> Result<RawObject, BackendError> {
+        let session = self.session(caller, &request.told).await?;
+        let Request { method, params, name, repeated, capabilities, told, notices } = request;
+        let asking = |params| Asking {
+            method,
+            params,
+            name,
+            repeated: repeated.clone(),
+            capabilities: capabilities.clone(),
+            told: told.clone(),
+            notices: notices.clone(),
+        };
+        match session.ask(asking(params.clone())).await {
+            // The backend has refused the session, so that nothing has run.
+            Err(BackendError::SessionLost) => {
+                self.ended(caller, &session).await;
+                self.session(caller, &told).await?.ask(asking(params)).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Returns what the backend has for this caller, and its description of itself.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn catalogue(&self, caller: &str, told: &Told) -> Result<(Arc<Catalogue>, Peer), BackendError> {
+        let slot = self.slot(caller).await;
+        let mut state = slot.0.lock().await;
+        let session = self.begun(&mut state, told).await?;
+        let fresh = if state.is_stale.load(Ordering::Acquire) { PATIENCE } else { FRESH };
+        if let Some((read_at, catalogue)) = &state.catalogue
+            && read_at.elapsed() < fresh
+        {
+            return Ok((Arc::clone(catalogue), session.peer().clone()));
+        }
+        state.is_stale.store(false, Ordering::Release);
+        let read = Catalogue::read(&session, told).await;
+        if matches!(read, Err(BackendError::SessionLost | BackendError::Ended)) {
+            state.session = None;
+        }
+        let catalogue = self.kept(read.inspect_err(|_| state.catalogue = None)?);
+        state.catalogue = Some((Instant::now(), Arc::clone(&catalogue)));
+        Ok((catalogue, session.peer().clone()))
+    }
+
+    async fn slot(&self, caller: &str) -> Arc<Slot> {
+        let key = if self.is_shared { String::new() } else { caller.to_owned() };
+        self.slots.get_with(key, async { Arc::default() }).await
+    }
+
+    async fn session(&self, caller: &str, told: &Told) -> Result<Arc<Session>, BackendError> {
+        let slot = self.slot(caller).await;
+        let mut state = slot.0.lock().await;
+        self.begun(&mut state, told).await
+    }
+
+    /// The session of a slot, begun if there is none that lives.
+    async fn begun(&self, state: &mut State, told: &Told) -> Result<Arc<Session>, BackendError> {
+        if let Some(session) = state.session.as_ref().filter(|session| session.is_alive()) {
+            return Ok(Arc::clone(session));
+        }
+        if state.session.take().is_some() {
+            state.failed();
+        }
+        if let Some(until) = state.resting_until.filter(|until| *until > Instant::now()) {
+            let seconds = (until - Instant::now()).as_secs() + 1;
+            return Err(BackendError::Resting { times: state.failures, seconds });
+        }
+        match self.begin(&state.is_stale, told).await {
+            Ok(session) => {
+                let session = Arc::new(session);
+                state.session = Some(Arc::clone(&session));
+                state.begun_at = Some(Instant::now());
+                state.catalogue = None;
+                Ok(session)
+            }
+            Err(error) => {
+                *lock(&self.era) = None;
+                state.failed();
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(&self, is_stale: &Arc<AtomicBool>, told: &Told) -> Result<Session, BackendError> {
+        let mut known = *lock(&self.era);
+        let deadline = Instant::now() + STARTING;
+        let session = loop {
+            let begun = match self.connect(is_stale).await {
+                Ok(link) => Session::begin(link, known, told).await,
+                Err(error) => Err(error),
+            };
+            match begun {
+                Err(BackendError::Away(_)) if Instant::now() < deadline => tokio::time::sleep(STARTING_PAUSE).await,
+                // Some wait for the handshake in silence.
+                Err(BackendError::Silent(_)) if known.is_none() => known = Some(Era::Legacy),
+                begun => break begun?,
+            }
+        };
+        *lock(&self.era) = Some(session.era());
+        Ok(session)
+    }
+
+    async fn connect(&self, is_stale: &Arc<AtomicBool>) -> Result<Link, BackendError> {
+        let (is_stale, tell) = (Arc::clone(is_stale), Arc::clone(&self.changes));
+        let changes: OnChange = Arc::new(move |change| {
+            if change == super::Change::Lists {
+                is_stale.store(true, Ordering::Release);
+            }
+            tell(change);
+        });
+        match &self.place {
+            Place::Socket(socket) => Lines::connect(socket, changes).await.map(Link::Lines),
+            Place::Endpoint(url) => Ok(Link::Http(Http::new(self.client.clone(), url.clone(), changes))),
+        }
+    }
+
+    /// Forgets a session of which the backend knows nothing any longer.
+    async fn ended(&self, caller: &str, ended: &Arc<Session>) {
+        let slot = self.slot(caller).await;
+        let mut state = slot.0.lock().await;
+        if state.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, ended)) {
+            state.session = None;
+        }
+    }
+
+    /// This catalogue, or the equal one that is kept already.
+    fn kept(&self, catalogue: Catalogue) -> Arc<Catalogue> {
+        let digest = catalogue.digest();
+        let mut latest = lock(&self.latest);
+        match &*latest {
+            Some((known, kept)) if *known == digest => Arc::clone(kept),
+            _ => {
+                let catalogue = Arc::new(catalogue);
+                *latest = Some((digest, Arc::clone(&catalogue)));
+                catalogue
+            }
+        }
+    }
+}
+
+fn lock<T>(value: &Lock<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn failed(&mut self) {
+        if self.begun_at.take().is_some_and(|begun_at| begun_at.elapsed() > STABLE) {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1)).min(LONGEST_PAUSE);
+        self.resting_until = Some(Instant::now() + pause);
+    }
+}

@@ -1,0 +1,219 @@
+//! The offer of a backend: another MCP server's tools, prompts and resources, for callers whom the policy grants them.
+//!
+//! [`entries`] turns what the backend has into what is offered, [`replies`] its answers into ours, [`probe`] looks at it all
+//! the time, for the pod's status.
+
+mod entries;
+mod probe;
+mod replies;
+mod state;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use axum::http::HeaderMap;
+use mcp_entra_policy::{BackendConfiguration, BackendIdentity, BackendStatus};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use self::entries::Snapshots;
+use self::probe::Probed;
+use self::state::Seal;
+use super::{
+    About, Call, Change, Changes, Completion, CompletionReference, CompletionRequest, Failure, InputRequired, Notices,
+    Offer, Offered, Operation, Progress, Reply, Unavailable,
+};
+use crate::backend::{self, BackendError, Catalogue, Notice, Peer, Place, Request, Sessions, Told};
+use crate::raw_json::{RawObject, raw};
+use crate::token::Principal;
+
+/// Rounds in which a backend asks for nothing but that its state comes back.
+const MAXIMUM_ROUNDS: usize = 8;
+
+/// Words about the tools, for models. Those of the backend may name tools that the caller does not see.
+const INSTRUCTIONS: &str = "Each user sees the tools, prompts and resources that a role grants.";
+
+/// The offer of one backend.
+pub struct BackendOffer {
+    sessions: Sessions,
+    snapshots: Snapshots,
+    about: ArcSwap<About>,
+    changes: Changes,
+    probed: Probed,
+    /// Seals the state of calls to the caller, where the backend does not know callers apart.
+    seal: Option<Seal>,
+}
+
+impl BackendOffer {
+    /// The backend at this place, described by this title. It is probed until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// If there is no client for HTTP.
+    pub fn start(
+        title: String,
+        configuration: &BackendConfiguration,
+        place: Place,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, reqwest::Error> {
+        let changes = Changes::new();
+        let told = changes.clone();
+        let on_change = Arc::new(move |change| match change {
+            backend::Change::Lists => told.tell(Change::Offered),
+            // Nobody subscribes to resources of a backend.
+            backend::Change::Resource(_) => {}
+        });
+        // Until the backend has answered, it may have anything.
+        let about = About { prompts: true, resources: true, completions: true, ..described(title) };
+        let seal = matches!(configuration.identity, BackendIdentity::None).then(Seal::random);
+        let offer = Arc::new(Self {
+            sessions: Sessions::new(place, configuration.sessions, on_change)?,
+            snapshots: Snapshots::new(configuration.pin.clone()),
+            about: ArcSwap::from_pointee(about),
+            changes,
+            probed: Probed::default(),
+            seal,
+        });
+        tokio::spawn(stop.run_until_cancelled_owned(probe::run(Arc::clone(&offer))));
+        Ok(offer)
+    }
+
+    /// The backend as the last probe found it.
+    pub fn status(&self) -> BackendStatus {
+        self.probed.status()
+    }
+
+    /// Everything that the backend has for this caller.
+    async fn catalogue(&self, caller: &str, told: &Told) -> Result<Arc<Catalogue>, BackendError> {
+        let (catalogue, peer) = self.sessions.catalogue(caller, told).await?;
+        self.describe(&peer);
+        Ok(catalogue)
+    }
+
+    /// Describes the offer as the backend describes itself.
+    fn describe(&self, peer: &Peer) {
+        let known = self.about.load();
+        let Peer { prompts, resources, completions, logs, .. } = *peer;
+        let about = About { prompts, resources, completions, logs, ..About::clone(&known) };
+        if about != **known {
+            self.about.store(Arc::new(about));
+            self.changes.tell(Change::Offered);
+        }
+    }
+
+    async fn forward(&self, call: Call) -> Result<Reply, BackendError> {
+        let Call { operation, principal, mut input, client, .. } = call;
+        let caller = key(&principal);
+        if let (Some(seal), Some(state)) = (&self.seal, &input.state) {
+            let Some(state) = seal.open(&caller, &operation, state) else {
+                return Ok(Reply::Failed(Failure::invalid(state::FOREIGN)));
+            };
+            input.state = Some(state);
+        }
+        for _ in 0..MAXIMUM_ROUNDS {
+            let mut params = replies::params(&operation);
+            if !input.responses.is_empty() {
+                params.set("inputResponses", raw(&json!(input.responses)));
+            }
+            if let Some(state) = &input.state {
+                params.set("requestState", raw(&json!(state)));
+            }
+            let request = Request {
+                method: replies::method(&operation),
+                params,
+                name: Some(operation.name()),
+                repeated: HeaderMap::new(),
+                capabilities: Value::Object(client.capabilities.clone()),
+                told: Told::Nothing,
+                notices: heard(&client.notices),
+            };
+            match replies::reply(&operation, self.sessions.ask(&caller, request).await?) {
+                // Nothing is asked of the client: the backend only wants its state back.
+                Reply::InputRequired(InputRequired { requests, state: Some(state) }) if requests.is_empty() => {
+                    input.state = Some(state);
+                    input.responses.clear();
+                }
+                Reply::InputRequired(required) => {
+                    let state = match (&self.seal, required.state) {
+                        (Some(seal), Some(state)) => seal.seal(&caller, &operation, &state),
+                        (_, state) => state,
+                    };
+                    return Ok(Reply::InputRequired(InputRequired { state, ..required }));
+                }
+                reply => return Ok(reply),
+            }
+        }
+        Ok(replies::in_words(&operation, "the backend wants its state back again and again; try again later"))
+    }
+}
+
+#[async_trait]
+impl Offer for BackendOffer {
+    fn about(&self) -> Arc<About> {
+        self.about.load_full()
+    }
+
+    async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable> {
+        let catalogue = self.catalogue(&key(principal), &Told::Nothing).await;
+        Ok(self.snapshots.of(&catalogue.map_err(|error| Unavailable(error.to_string()))?))
+    }
+
+    async fn call(&self, call: Call) -> Reply {
+        let operation = call.operation.clone();
+        self.forward(call).await.unwrap_or_else(|error| replies::failure(&operation, error))
+    }
+
+    async fn complete(&self, request: CompletionRequest, principal: &Principal) -> Result<Completion, Failure> {
+        let CompletionRequest { reference, argument, value, context } = request;
+        let (reference, name) = match &reference {
+            CompletionReference::Prompt(name) => (json!({ "type": "ref/prompt", "name": name }), name),
+            CompletionReference::Template(uri) => (json!({ "type": "ref/resource", "uri": uri }), uri),
+        };
+        let mut params = RawObject::default();
+        params.set("ref", raw(&reference));
+        params.set("argument", raw(&json!({ "name": argument, "value": value })));
+        if !context.is_empty() {
+            params.set("context", raw(&json!({ "arguments": context })));
+        }
+        let request = Request {
+            method: "completion/complete",
+            params,
+            name: Some(name),
+            repeated: HeaderMap::new(),
+            capabilities: json!({}),
+            told: Told::Nothing,
+            notices: None,
+        };
+        let result = self.sessions.ask(&key(principal), request).await.map_err(replies::error)?;
+        let completion: RawObject = result.read("completion").unwrap_or_default();
+        Ok(Completion { values: completion.read("values").unwrap_or_default() })
+    }
+
+    fn changes(&self) -> Changes {
+        self.changes.clone()
+    }
+}
+
+fn described(title: String) -> About {
+    About { title, instructions: INSTRUCTIONS.to_owned(), ..About::default() }
+}
+
+/// The key of a caller's session: nobody else has it.
+fn key(principal: &Principal) -> String {
+    format!("{}/{}", principal.tenant_id(), principal.object_id())
+}
+
+/// Passes on what the backend tells of a request, if the client wants to hear of it.
+fn heard(notices: &Notices) -> Option<backend::OnNotice> {
+    let notices = notices.is_heard().then(|| notices.clone())?;
+    Some(Arc::new(move |notice| match notice {
+        Notice::Progress { done, total, message } => {
+            notices.report(Progress { done: Some(done), total, message });
+        }
+        Notice::Log { level, data } => {
+            if let Ok(level) = serde_json::from_value(json!(level)) {
+                notices.log(level, data);
+            }
+        }
+    }))
+}

@@ -1,0 +1,86 @@
+//! The probe of a backend: its name, what it has and what of it is hidden, looked at again and again for the pod's status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mcp_entra_policy::BackendStatus;
+use tokio::time::{sleep, timeout};
+
+use super::BackendOffer;
+use crate::backend::{BackendError, Catalogue, Peer, Told};
+
+/// Pause between probes while the backend answers.
+const PAUSE: Duration = Duration::from_secs(15);
+/// Pause after a change: a backend may tell of them all the time.
+const AFTER_CHANGE: Duration = Duration::from_secs(1);
+/// Pause while it does not.
+const PAUSE_AWAY: Duration = Duration::from_secs(2);
+/// The caller of probes. No caller of ours has this name.
+const PROBE: &str = "";
+
+/// The result of the last probe.
+#[derive(Default)]
+pub(super) struct Probed(ArcSwap<BackendStatus>);
+
+impl Probed {
+    pub(super) fn status(&self) -> BackendStatus {
+        BackendStatus::clone(&self.0.load())
+    }
+}
+
+/// Probes for ever.
+pub(super) async fn run(offer: Arc<BackendOffer>) {
+    let mut changes = offer.changes.listen();
+    loop {
+        let probed = offer.sessions.catalogue(PROBE, &Told::Nothing).await;
+        let pause = if probed.is_ok() { PAUSE } else { PAUSE_AWAY };
+        if let Ok((_, peer)) = &probed {
+            offer.describe(peer);
+        }
+        let status = match probed {
+            Ok((catalogue, peer)) => works(&offer, &catalogue, peer),
+            // It answers, and tells nothing to nobody.
+            Err(BackendError::Unauthorized { .. }) => BackendStatus { works: Some(true), ..offer.status() },
+            Err(error) => BackendStatus { works: Some(false), message: Some(error.to_string()), ..offer.status() },
+        };
+        tell(&offer.status(), &status);
+        offer.probed.0.store(Arc::new(status));
+        let changed = async {
+            match &mut changes {
+                Some(changes) => drop(changes.recv().await),
+                None => std::future::pending().await,
+            }
+        };
+        _ = timeout(pause, changed).await;
+        sleep(AFTER_CHANGE).await;
+    }
+}
+
+fn works(offer: &BackendOffer, catalogue: &Catalogue, peer: Peer) -> BackendStatus {
+    let Catalogue { tools, prompts, resources, templates } = catalogue;
+    let hidden = tools.iter().filter(|tool| !offer.snapshots.is_pinned(tool));
+    BackendStatus {
+        works: Some(true),
+        message: None,
+        name: Some(peer.name),
+        version: Some(peer.version),
+        protocol: Some(peer.protocol),
+        hidden: hidden.map(|tool| tool.name.clone()).collect(),
+        tools: tools.iter().map(|tool| (tool.name.clone(), tool.digest())).collect(),
+        prompts: prompts.iter().map(|prompt| prompt.name.clone()).collect(),
+        resources: resources.iter().chain(templates).map(|resource| resource.name.clone()).collect(),
+        ..BackendStatus::default()
+    }
+}
+
+fn tell(before: &BackendStatus, now: &BackendStatus) {
+    match (&now.message, now.works != before.works) {
+        (Some(message), true) => tracing::error!(message, "the backend does not answer"),
+        (None, true) => tracing::info!(name = now.name, tools = now.tools.len(), "the backend answers"),
+        _ => {}
+    }
+    if now.hidden != before.hidden && !now.hidden.is_empty() {
+        tracing::warn!(tools = ?now.hidden, "these tools are not as the pin has them, and are not offered");
+    }
+}

@@ -1,0 +1,100 @@
+//! Requests to a backend and its answers, in the terms of an offer.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::backend::{BackendError, PeerError};
+use crate::offer::{Failure, InputRequired, Operation, Reply, tool_error};
+use crate::raw_json::{RawObject, raw};
+
+/// Codes of JSON-RPC that mean the same to our clients.
+const INVALID_PARAMS: i64 = -32602;
+const RESOURCE_NOT_FOUND: i64 = -32002;
+/// Codes that JSON-RPC and MCP keep for themselves: from a backend they would be taken for ours.
+const RESERVED: std::ops::RangeInclusive<i64> = -32768..=-32000;
+
+/// The method of an operation.
+pub(super) fn method(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Tool { .. } => "tools/call",
+        Operation::Prompt { .. } => "prompts/get",
+        Operation::Resource { .. } => "resources/read",
+    }
+}
+
+/// The params of an operation. Arguments stay as the client wrote them.
+pub(super) fn params(operation: &Operation) -> RawObject {
+    let mut params = RawObject::default();
+    match operation {
+        Operation::Tool { name, arguments } | Operation::Prompt { name, arguments } => {
+            params.set("name", raw(&json!(name)));
+            let written = serde_json::value::RawValue::from_string(arguments.text());
+            params.set("arguments", written.unwrap_or_else(|_| raw(&json!({}))));
+        }
+        Operation::Resource { uri } => params.set("uri", raw(&json!(uri))),
+    }
+    params
+}
+
+/// The reply that a result is.
+pub(super) fn reply(operation: &Operation, result: RawObject) -> Reply {
+    let kind: String = result.read("resultType").unwrap_or_else(|| "complete".to_owned());
+    let member = match operation {
+        Operation::Tool { .. } => "content",
+        Operation::Prompt { .. } => "messages",
+        Operation::Resource { .. } => "contents",
+    };
+    match kind.as_str() {
+        "input_required" => {
+            let requests: BTreeMap<String, Value> = result.read("inputRequests").unwrap_or_default();
+            Reply::InputRequired(InputRequired { requests, state: result.read("requestState") })
+        }
+        "complete" if result.get(member).is_some_and(|value| value.get().starts_with('[')) => Reply::Forwarded(result),
+        "complete" => in_words(operation, &format!("the backend's answer has no {member}")),
+        "task" => in_words(operation, "the backend answers with a task, which is not served here"),
+        _ => in_words(operation, "the backend answers with a kind of result that is not known here"),
+    }
+}
+
+/// The reply that tells in words that the backend gave no result.
+pub(super) fn in_words(operation: &Operation, text: &str) -> Reply {
+    match operation {
+        Operation::Tool { .. } => Reply::Complete(tool_error(text)),
+        Operation::Prompt { .. } | Operation::Resource { .. } => Reply::Failed(Failure::internal(text)),
+    }
+}
+
+/// The reply where there is no answer.
+pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
+    match error {
+        BackendError::Away(_) | BackendError::Resting { .. } | BackendError::SessionLost => {
+            Reply::Later(error.to_string())
+        }
+        BackendError::Answered(error) => Reply::Failed(answered(error)),
+        BackendError::Ended
+        | BackendError::Silent(_)
+        | BackendError::TooLarge(_)
+        | BackendError::Malformed(_)
+        | BackendError::Status(_)
+        | BackendError::Unauthorized { .. } => in_words(operation, &error.to_string()),
+    }
+}
+
+/// The failure where there is no answer.
+pub(super) fn error(error: BackendError) -> Failure {
+    match error {
+        BackendError::Answered(error) => answered(error),
+        error => Failure::internal(error.to_string()),
+    }
+}
+
+fn answered(error: PeerError) -> Failure {
+    let PeerError { code, message, data } = error;
+    let data = data.and_then(|data| serde_json::from_str(data.get()).ok());
+    match i32::try_from(code) {
+        _ if code == INVALID_PARAMS || code == RESOURCE_NOT_FOUND => Failure { data, ..Failure::invalid(message) },
+        Ok(code) if !RESERVED.contains(&code.into()) => Failure { code, message, data },
+        _ => Failure { data, ..Failure::internal(message) },
+    }
+}

@@ -1,0 +1,70 @@
+//! The state of calls that a backend gives to clients to keep: sealed to the caller and the call, where the backend does not
+//! know callers apart.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::RngExt;
+use zeroize::Zeroizing;
+
+use crate::aes_gcm;
+use crate::offer::Operation;
+
+/// The answer to a state that this pod did not seal for this caller and call.
+pub(super) const FOREIGN: &str =
+    "requestState is not what this pod gave for this call; call again without requestState and inputResponses";
+
+/// Seals states. Its key is that of this process: a state is good in the pod that gave it.
+pub(super) struct Seal(Zeroizing<[u8; 32]>);
+
+impl Seal {
+    /// One with a new key.
+    pub(super) fn random() -> Self {
+        Self(Zeroizing::new(rand::rng().random()))
+    }
+
+    /// The sealed state. None if it cannot be sealed.
+    pub(super) fn seal(&self, caller: &str, operation: &Operation, state: &str) -> Option<String> {
+        let sealed = aes_gcm::seal(&self.0, &bound(caller, operation), state.as_bytes()).ok()?;
+        Some(URL_SAFE_NO_PAD.encode(sealed))
+    }
+
+    /// The state. None if it was not sealed here for this caller and call.
+    pub(super) fn open(&self, caller: &str, operation: &Operation, sealed: &str) -> Option<String> {
+        let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let state = aes_gcm::open(&self.0, &bound(caller, operation), &sealed).ok()?;
+        String::from_utf8(state.to_vec()).ok()
+    }
+}
+
+/// Everything that a state is bound to, each part with its length.
+fn bound(caller: &str, operation: &Operation) -> Vec<u8> {
+    let (kind, arguments) = match operation {
+        Operation::Tool { arguments, .. } => ("tool", arguments.text()),
+        Operation::Prompt { arguments, .. } => ("prompt", arguments.text()),
+        Operation::Resource { .. } => ("resource", String::new()),
+    };
+    let parts = [caller, kind, operation.name(), &arguments];
+    parts.iter().flat_map(|part| [part.len().to_string().as_bytes(), b":", part.as_bytes()].concat()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(name: &str) -> Operation {
+        Operation::Tool { name: name.into(), arguments: Default::default() }
+    }
+
+    #[test]
+    fn a_state_comes_back_to_the_caller_and_the_call_that_it_was_given_for_alone() {
+        let seal = Seal::random();
+        let sealed = seal.seal("alice", &tool("a"), "step 2").unwrap();
+        assert_eq!(seal.open("alice", &tool("a"), &sealed).as_deref(), Some("step 2"));
+        assert!(!sealed.contains("step"));
+        for (caller, name) in [("bob", "a"), ("alice", "b"), ("alice1:a", "")] {
+            assert_eq!(seal.open(caller, &tool(name), &sealed), None, "{caller} {name}");
+        }
+        assert_eq!(Seal::random().open("alice", &tool("a"), &sealed), None);
+        assert_eq!(seal.open("alice", &tool("a"), "step 2"), None);
+    }
+}
