@@ -1,4 +1,4 @@
-//! Installs clients that nobody here wrote, as lists pin them: once for each state of a list, from wherever pip and npm
+//! Installs programs that nobody here wrote, as lists pin them: once for each state of a list, from wherever pip and npm
 //! fetch packages here.
 //!
 //! The lists in this package's own folder are of MCP clients, and of what drives a browser. `overrides` in `package.json`

@@ -1,0 +1,27 @@
+//! Holds the backends to what the companion's tests expect of them.
+
+mod http;
+mod pipe;
+mod public;
+
+use serde_json::{Value, json};
+
+/// Parameters of an `initialize`.
+fn initialization() -> Value {
+    json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "raw", "version": "1" } })
+}
+
+/// `_meta` of a request of 2026-07-28.
+fn envelope() -> Value {
+    json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "raw", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    })
+}
+
+/// Names in a list of tools.
+fn names(answer: &Value) -> Vec<String> {
+    let tools = answer["result"]["tools"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+}

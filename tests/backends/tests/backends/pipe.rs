@@ -1,0 +1,69 @@
+//! A raw client over the pipes of a process: lines of JSON, without a library that knows the protocol.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use stock_backends::Launch;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::time::timeout;
+
+/// The time that any answer may take while all servers start at once.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A process and its pipes.
+pub(crate) struct Pipe {
+    pub(crate) child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Pipe {
+    pub(crate) fn start(launch: &Launch) -> Self {
+        let mut child = launch.command().spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self { child, input, output: BufReader::new(output).lines() }
+    }
+
+    pub(crate) async fn send(&mut self, message: &Value) {
+        self.send_line(&message.to_string()).await;
+    }
+
+    pub(crate) async fn send_line(&mut self, line: &str) {
+        self.input.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    }
+
+    /// The next line, unless the output has ended.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        timeout(PATIENCE, self.output.next_line()).await.unwrap().unwrap()
+    }
+
+    /// The next message.
+    pub(crate) async fn message(&mut self) -> Value {
+        serde_json::from_str(&self.line().await.unwrap()).unwrap()
+    }
+
+    /// Sends a request, and returns its answer. Notifications before it are dropped.
+    pub(crate) async fn ask(&mut self, method: &str, params: Value) -> Value {
+        self.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).await;
+        loop {
+            let message = self.message().await;
+            if message["id"] == 1 && message["method"].is_null() {
+                return message;
+            }
+        }
+    }
+
+    pub(crate) async fn initialize(&mut self) -> Value {
+        let answer = self.ask("initialize", crate::initialization()).await;
+        self.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
+        answer
+    }
+
+    /// Closes stdin, and returns whether the process ends well.
+    pub(crate) async fn ends_well(self) -> bool {
+        let Self { mut child, input, .. } = self;
+        drop(input);
+        timeout(PATIENCE, child.wait()).await.unwrap().unwrap().success()
+    }
+}
