@@ -1,0 +1,88 @@
+//! Splits the bytes of a program's standard error into lines that are safe to log: bounded, and without control characters.
+
+use std::fmt::Write;
+
+/// The most bytes of a line that are kept.
+pub(crate) const MOST_BYTES: usize = 8 * 1024;
+
+/// The line that has begun.
+#[derive(Default)]
+pub(crate) struct Lines {
+    begun: Vec<u8>,
+    /// Bytes of the line that were left out.
+    cut: usize,
+}
+
+impl Lines {
+    /// Takes further bytes, and hands on the lines that end in them.
+    pub(crate) fn push(&mut self, bytes: &[u8], mut take: impl FnMut(String)) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
+            let kept = text.len().min(MOST_BYTES - self.begun.len());
+            self.begun.extend(text.iter().take(kept));
+            self.cut += text.len() - kept;
+            if ends {
+                take(self.end());
+            }
+        }
+    }
+
+    /// Hands on what follows the last line's end, unless nothing does.
+    pub(crate) fn finish(mut self, take: impl FnOnce(String)) {
+        if !self.begun.is_empty() {
+            take(self.end());
+        }
+    }
+
+    fn end(&mut self) -> String {
+        let line = String::from_utf8_lossy(self.begun.strip_suffix(b"\r").unwrap_or(&self.begun));
+        let mut safe = String::with_capacity(line.len());
+        for character in line.chars() {
+            if character.is_control() && character != '\t' {
+                safe.extend(character.escape_default());
+            } else {
+                safe.push(character);
+            }
+        }
+        if self.cut > 0 {
+            // Writing to a string never fails.
+            let _ = write!(safe, " … ({} bytes more)", self.cut);
+        }
+        self.begun.clear();
+        self.cut = 0;
+        safe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(chunks: &[&[u8]]) -> Vec<String> {
+        let (mut lines, mut found) = (Lines::default(), Vec::new());
+        for chunk in chunks {
+            lines.push(chunk, |line| found.push(line));
+        }
+        lines.finish(|line| found.push(line));
+        found
+    }
+
+    #[test]
+    fn lines_are_put_together_and_the_last_needs_no_end() {
+        assert_eq!(lines(&[b"a\r\nb", b"c\n\n", b"\td"]), ["a", "bc", "", "\td"]);
+        assert_eq!(lines(&[b"a\n"]), ["a"]);
+    }
+
+    #[test]
+    fn control_characters_and_bytes_that_are_no_text_are_replaced() {
+        assert_eq!(lines(&[b"\x1b[31mred\0\xff\xc2\x85\n"]), ["\\u{1b}[31mred\\u{0}\u{fffd}\\u{85}"]);
+        assert_eq!(lines(&["grün\n".as_bytes()]), ["grün"]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut_and_says_so_and_the_next_is_whole() {
+        let (whole, over) = ("x".repeat(MOST_BYTES), "x".repeat(MOST_BYTES + 7));
+        let found = lines(&[whole.as_bytes(), b"\n", over.as_bytes(), b"y\nnext\n"]);
+        assert_eq!(found, [whole.clone(), format!("{whole} … (8 bytes more)"), "next".to_owned()]);
+    }
+}

@@ -1,0 +1,161 @@
+//! Writes lines to standard error from a thread of its own, so that nothing waits for whoever reads them.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+/// Name of the program, with which its own lines begin. Those of backends begin with `[pid `.
+pub const SHIM: &str = "mcp-entra-shim";
+
+/// The most bytes that wait to be written. Lines beyond are counted, and left out.
+const MOST_WAITING: usize = 256 * 1024;
+
+/// How long the last lines may take.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// Place for lines. It never blocks.
+#[derive(Clone)]
+pub struct Log {
+    lines: Sender<String>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Bytes that wait.
+    waiting: AtomicUsize,
+    /// Lines that were left out since somebody was told.
+    dropped: AtomicUsize,
+}
+
+/// The thread that writes.
+pub struct Writer {
+    ended: Receiver<()>,
+}
+
+impl Log {
+    /// Starts the thread that writes to standard error.
+    ///
+    /// # Errors
+    /// If the program's own file cannot be opened, or no thread can be started.
+    pub fn to_stderr() -> io::Result<(Self, Writer)> {
+        // Every process of the shim takes this lock while it writes: a pipe keeps no line in one piece that is over 4 KiB.
+        let turn = File::open("/proc/self/exe")?;
+        Self::to(io::stderr(), Some(turn))
+    }
+
+    fn to(mut place: impl Write + Send + 'static, turn: Option<File>) -> io::Result<(Self, Writer)> {
+        let (lines, received) = mpsc::channel();
+        let (running, ended) = mpsc::channel::<()>();
+        let log = Self { lines, counts: Arc::default() };
+        let counts = Arc::clone(&log.counts);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            // Dropped when the thread ends.
+            let _running = running;
+            for line in received {
+                // Nobody is left to tell if this fails.
+                let _ = write_in_turn(&mut place, turn.as_ref(), &line);
+                counts.waiting.fetch_sub(line.len(), Ordering::Relaxed);
+                let dropped = counts.dropped.swap(0, Ordering::Relaxed);
+                if dropped > 0 {
+                    let note = format!("{SHIM}: {dropped} log lines were dropped here: too slowly read\n");
+                    let _ = write_in_turn(&mut place, turn.as_ref(), &note);
+                }
+            }
+        })?;
+        Ok((log, Writer { ended }))
+    }
+
+    /// Logs a line of the shim's own.
+    pub fn say(&self, line: impl Display) {
+        self.line(format!("{SHIM}: {line}"));
+    }
+
+    /// Logs a line, without its end.
+    pub(crate) fn line(&self, mut line: String) {
+        line.push('\n');
+        let length = line.len();
+        if self.counts.waiting.fetch_add(length, Ordering::Relaxed) + length > MOST_WAITING {
+            self.counts.waiting.fetch_sub(length, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // The thread ends after the last sender is gone.
+        let _ = self.lines.send(line);
+    }
+}
+
+impl Writer {
+    /// Waits until the last line is written, for half a second at most. Every [`Log`] must be dropped before.
+    pub fn finish(self) {
+        let ended: Result<(), RecvTimeoutError> = self.ended.recv_timeout(LAST_LINES);
+        debug_assert!(ended.is_err(), "the thread sends nothing");
+    }
+}
+
+fn write_in_turn(place: &mut impl Write, turn: Option<&File>, line: &str) -> io::Result<()> {
+    turn.map(File::lock).transpose()?;
+    let written = place.write_all(line.as_bytes());
+    turn.map(File::unlock).transpose()?;
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    use super::*;
+
+    /// A place that takes nothing while it is locked.
+    #[derive(Clone, Default)]
+    struct Place(Arc<Mutex<Vec<u8>>>);
+
+    impl Place {
+        fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl Write for Place {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_nobody_takes_are_dropped_and_counted_and_later_ones_are_written() {
+        let place = Place::default();
+        let (log, writer) = Log::to(place.clone(), None).unwrap();
+        let stuck = place.lock();
+        let line = "x".repeat(1023);
+        for _ in 0..MOST_WAITING / 1024 + 3 {
+            log.line(line.clone());
+        }
+        drop(stuck);
+        drop(log);
+        writer.finish();
+        let written = String::from_utf8(place.lock().clone()).unwrap();
+        let lines = written.lines().filter(|written| **written == line).count();
+        assert_eq!(lines, MOST_WAITING / 1024);
+        assert!(written.contains("mcp-entra-shim: 3 log lines were dropped here"), "no note in the log");
+    }
+
+    #[test]
+    fn a_log_that_is_stuck_does_not_hold_back_the_end() {
+        let place = Place::default();
+        let (log, writer) = Log::to(place.clone(), None).unwrap();
+        let stuck = place.lock();
+        log.say("never written");
+        drop(log);
+        writer.finish();
+        drop(stuck);
+    }
+}

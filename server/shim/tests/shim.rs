@@ -1,0 +1,16 @@
+//! The shim as a program, with shell scripts as backends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+)]
+
+mod bytes;
+mod ends;
+mod harness;
+mod install;
+mod socket;
+mod standard_error;
+mod starts;
+mod stop;
