@@ -14,7 +14,6 @@ mod sessions;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
 use mcp_entra_policy::{BackendSessions, BackendTransport};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -72,8 +71,8 @@ pub struct Request<'a> {
     pub params: RawObject,
     /// The name of the tool or prompt, or the URI of the resource, where the method names one.
     pub name: Option<&'a str>,
-    /// Headers that repeat arguments, for a backend over HTTP.
-    pub repeated: HeaderMap,
+    /// Headers that repeat arguments, each with the text of its argument.
+    pub repeated: Vec<(String, String)>,
     /// Capabilities of the client, for a backend whose answers may require its input.
     pub capabilities: Value,
     /// The identity of the user.

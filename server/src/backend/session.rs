@@ -73,7 +73,7 @@ pub(super) struct Asking<'a> {
     /// The name of the tool or prompt, or the URI of the resource, that headers repeat.
     pub(super) name: Option<&'a str>,
     /// Further headers that repeat arguments.
-    pub(super) repeated: HeaderMap,
+    pub(super) repeated: Vec<(String, String)>,
     /// Capabilities of the client, for a backend whose answers may require its input.
     pub(super) capabilities: Value,
     pub(super) told: Told,
@@ -87,7 +87,7 @@ impl<'a> Asking<'a> {
             method,
             params: RawObject::default(),
             name: None,
-            repeated: HeaderMap::new(),
+            repeated: Vec::new(),
             capabilities: json!({}),
             told: Told::Nothing,
             notices: None,
@@ -186,7 +186,7 @@ impl Session {
 
     async fn ask_within(&self, limit: Duration, era: Era, asking: Asking<'_>) -> Result<RawObject, BackendError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let Asking { method, mut params, name, mut repeated, capabilities, told, notices } = asking;
+        let Asking { method, mut params, name, repeated, capabilities, told, notices } = asking;
         let mut meta = RawObject::default();
         if notices.is_some() {
             meta.set("progressToken", raw(&json!(id)));
@@ -207,12 +207,13 @@ impl Session {
             match &self.link {
                 Link::Lines(lines) => lines.ask(id, text, notices).await,
                 Link::Http(http) => {
+                    let mut headers = Headers { repeated: HeaderMap::new(), told: &told };
                     if era == Era::Modern {
-                        repeat(&mut repeated, "mcp-protocol-version", MODERN);
-                        repeat(&mut repeated, "mcp-method", method);
-                        name.into_iter().for_each(|name| repeat(&mut repeated, "mcp-name", name));
+                        repeat(&mut headers.repeated, "mcp-protocol-version", MODERN);
+                        repeat(&mut headers.repeated, "mcp-method", method);
+                        name.into_iter().for_each(|name| repeat(&mut headers.repeated, "mcp-name", name));
+                        repeated.iter().for_each(|(header, value)| repeat(&mut headers.repeated, header, value));
                     }
-                    let headers = Headers { repeated, told: &told };
                     let mut given_up = GivenUp { id, http: Some(http).filter(|_| era == Era::Legacy) };
                     let answer = http.ask((id, text), headers, notices).await;
                     given_up.http = None;
@@ -280,7 +281,7 @@ pub(super) fn short(text: &str) -> String {
 }
 
 /// Adds a header whose value is this, encoded where headers cannot carry it (MCP 2026-07-28, headers of the transport).
-pub(super) fn repeat(headers: &mut HeaderMap, name: &str, value: &str) {
+fn repeat(headers: &mut HeaderMap, name: &str, value: &str) {
     let is_plain =
         value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && value.trim() == value && !value.starts_with("=?");
     let value = match is_plain {

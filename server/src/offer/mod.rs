@@ -8,6 +8,7 @@ mod changes;
 pub mod graph;
 mod notices;
 mod offered;
+mod parameter_headers;
 mod uri_template;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use call::{
 pub use changes::{Change, Changes};
 pub use notices::{LogLevel, LogMessage, Notice, Notices, Progress, Wanted};
 pub use offered::{Listed, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool, PromptArgument};
+pub use parameter_headers::parameter_headers;
 
 use crate::token::Principal;
 

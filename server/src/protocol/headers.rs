@@ -3,17 +3,15 @@
 use axum::http::HeaderMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 
 use super::Revision;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Meta, Method};
-use crate::offer::{JsonObject, Offered, Operation};
+use crate::offer::{Offered, Operation, parameter_headers};
 
 const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 const METHOD: &str = "mcp-method";
 const NAME: &str = "mcp-name";
-const PARAMETER_PREFIX: &str = "mcp-param-";
 
 /// The revision that a request speaks, by its headers and its `_meta`.
 ///
@@ -63,9 +61,8 @@ pub fn method_and_name(headers: &HeaderMap, method: &Method, revision: Revision)
 pub fn parameters(headers: &HeaderMap, operation: &Operation, offered: &Offered) -> Result<(), ErrorValue> {
     let Operation::Tool { name, arguments } = operation else { return Ok(()) };
     let Some(tool) = offered.tool(name) else { return Ok(()) };
-    for (path, header) in annotated(&tool.input_schema) {
-        let header = format!("{PARAMETER_PREFIX}{}", header.to_ascii_lowercase());
-        match (only(headers, &header)?, value_at(arguments, &path)) {
+    for (header, argument) in parameter_headers(&tool.input_schema, arguments) {
+        match (only(headers, &header)?, argument) {
             (None, None) => {}
             (None, Some(_)) => return Err(missing(&header)),
             (Some(_), None) => {
@@ -77,35 +74,6 @@ pub fn parameters(headers: &HeaderMap, operation: &Operation, offered: &Offered)
         }
     }
     Ok(())
-}
-
-/// The properties of a schema whose values have headers: the path to each, and the end of the header's name.
-fn annotated(schema: &JsonObject) -> Vec<(Vec<&str>, &str)> {
-    fn collect<'a>(schema: Option<&'a Value>, path: &[&'a str], found: &mut Vec<(Vec<&'a str>, &'a str)>) {
-        let Some(Value::Object(properties)) = schema else { return };
-        for (name, property) in properties {
-            let path = [path, &[name.as_str()]].concat();
-            collect(property.get("properties"), &path, found);
-            if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str)
-                && !header.is_empty()
-            {
-                found.push((path, header));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    collect(schema.get("properties"), &[], &mut found);
-    found
-}
-
-/// The text of a primitive argument. None where it is absent or null.
-fn value_at(arguments: &JsonObject, path: &[&str]) -> Option<String> {
-    let (first, rest) = path.split_first()?;
-    match rest.iter().try_fold(arguments.get(*first)?, |value, name| value.get(name))? {
-        Value::String(text) => Some(text.clone()),
-        value @ (Value::Bool(_) | Value::Number(_)) => Some(value.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
 }
 
 /// Returns whether both are the same number, however it is written.

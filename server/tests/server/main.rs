@@ -6,6 +6,7 @@ mod abuse;
 mod application_access;
 mod authentication;
 mod authorization;
+mod backends;
 mod browsers;
 mod claims_challenges;
 mod groups;

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use axum::http::HeaderMap;
 use mcp_entra_policy::{BackendConfiguration, BackendIdentity, BackendStatus};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,7 @@ use self::probe::Probed;
 use self::state::Seal;
 use super::{
     About, Call, Change, Changes, Completion, CompletionReference, CompletionRequest, Failure, InputRequired, Notices,
-    Offer, Offered, Operation, Progress, Reply, Unavailable,
+    Offer, Offered, Operation, Progress, Reply, Unavailable, parameter_headers,
 };
 use crate::backend::{self, BackendError, Catalogue, Notice, Peer, Place, Request, Sessions, Told};
 use crate::raw_json::{RawObject, raw};
@@ -101,6 +100,14 @@ impl BackendOffer {
         }
     }
 
+    /// Headers that repeat arguments, where the tool's schema asks for them.
+    fn repeated(&self, operation: &Operation) -> Vec<(String, String)> {
+        let Operation::Tool { name, arguments } = operation else { return Vec::new() };
+        let Some(schema) = self.snapshots.schema(name) else { return Vec::new() };
+        let headers = parameter_headers(&schema, arguments).into_iter();
+        headers.filter_map(|(header, argument)| Some((header, argument?))).collect()
+    }
+
     async fn forward(&self, call: Call) -> Result<Reply, BackendError> {
         let Call { operation, principal, mut input, client, .. } = call;
         let caller = key(&principal);
@@ -122,7 +129,7 @@ impl BackendOffer {
                 method: replies::method(&operation),
                 params,
                 name: Some(operation.name()),
-                repeated: HeaderMap::new(),
+                repeated: self.repeated(&operation),
                 capabilities: Value::Object(client.capabilities.clone()),
                 told: Told::Nothing,
                 notices: heard(&client.notices),
@@ -179,7 +186,7 @@ impl Offer for BackendOffer {
             method: "completion/complete",
             params,
             name: Some(name),
-            repeated: HeaderMap::new(),
+            repeated: Vec::new(),
             capabilities: json!({}),
             told: Told::Nothing,
             notices: None,

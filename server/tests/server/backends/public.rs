@@ -1,0 +1,96 @@
+//! Public MCP servers, unmodified, behind a server: listed by role, called, and refused.
+
+use serde_json::{Value, json};
+use stock_backends::Public;
+use tempfile::TempDir;
+
+use super::{Shim, ask, call, over_http, over_stdio, setup};
+use crate::harness::{Site, eventually};
+use crate::tenant::ALICE;
+
+/// A public server over stdio.
+struct Stdio {
+    site: Site,
+    _shim: Shim,
+    _scratch: TempDir,
+}
+
+async fn stdio(public: Public, tools: &[&str]) -> Stdio {
+    let scratch = tempfile::tempdir().unwrap();
+    let shim = Shim::start(&public.launch(scratch.path()).unwrap()).await;
+    let site = setup(over_stdio(), Some(shim.socket()), tools).start().await;
+    Stdio { site, _shim: shim, _scratch: scratch }
+}
+
+/// The tool that tests call, with its arguments and a part of its answer.
+fn call_of(public: Public, scratch: &str) -> (&'static str, Value, &'static str) {
+    match public {
+        Public::Everything => ("echo", json!({ "message": "hej" }), "Echo: hej"),
+        Public::Filesystem => ("list_directory", json!({ "path": scratch }), ""),
+        Public::Memory => ("read_graph", json!({}), "entities"),
+        Public::SequentialThinking => {
+            let thought = json!({ "thought": "a", "nextThoughtNeeded": false, "thoughtNumber": 1, "totalThoughts": 1 });
+            ("sequentialthinking", thought, "thoughtHistoryLength")
+        }
+        Public::Time => ("get_current_time", json!({ "timezone": "Europe/Stockholm" }), "Europe/Stockholm"),
+        Public::Git => ("git_status", json!({ "repo_path": format!("{scratch}/repository") }), "No commits yet"),
+        Public::Sqlite => ("list_tables", json!({}), "[]"),
+        Public::Calculator => ("calculate", json!({ "expression": "6*7" }), "42"),
+        Public::Greeter => ("greet", json!({ "name": "Alice" }), "Alice"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_public_server_over_stdio_shows_what_is_granted_and_answers_clients_of_both_eras() {
+    for public in Public::ALL {
+        let scratch = tempfile::tempdir().unwrap();
+        let (tool, arguments, expected) = call_of(public, scratch.path().to_str().unwrap());
+        let shim = Shim::start(&public.launch(scratch.path()).unwrap()).await;
+        let site = setup(over_stdio(), Some(shim.socket()), &[tool]).start().await;
+        let token = site.setup.tenant.token(ALICE);
+        assert_eq!(site.tools(&token).await, [tool], "{public:?}");
+        for is_modern in [true, false] {
+            let result = call(&site, is_modern, tool, arguments.clone()).await;
+            assert!(result.to_string().contains(expected), "{public:?} {result}");
+            assert_ne!(result["isError"], true, "{public:?} {result}");
+        }
+        let hidden = public.tools().iter().find(|hidden| **hidden != tool);
+        if let Some(hidden) = hidden {
+            assert_eq!(site.call(&token, hidden, json!({})).await.status(), 403, "{public:?} {hidden}");
+        }
+        let status = eventually("the probe has ended", async || {
+            site.status().await.backend.filter(|backend| backend.works == Some(true))
+        });
+        let status = status.await;
+        assert_eq!(status.tools.len(), public.tools().len(), "{public:?} {status:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn public_servers_over_http_answer_clients_of_both_eras() {
+    for public in [Public::Everything, Public::Greeter] {
+        let scratch = tempfile::tempdir().unwrap();
+        let (tool, arguments, expected) = call_of(public, scratch.path().to_str().unwrap());
+        let backend = public.start_http(scratch.path()).await.unwrap();
+        let site = setup(over_http(backend.port, backend.path), None, &[tool]).start().await;
+        for is_modern in [true, false] {
+            let result = call(&site, is_modern, tool, arguments.clone()).await;
+            assert!(result.to_string().contains(expected), "{public:?} {result}");
+        }
+        let token = site.setup.tenant.token(ALICE);
+        assert_eq!(site.tools(&token).await, [tool], "{public:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prompts_resources_and_completions_of_a_public_server_are_passed_on() {
+    let Stdio { site, .. } = &stdio(Public::Everything, &["echo"]).await;
+    for is_modern in [true, false] {
+        let prompts = ask(site, is_modern, "prompts/list", json!({})).await;
+        assert!(prompts["prompts"].as_array().unwrap().len() > 1, "{prompts}");
+        let resources = ask(site, is_modern, "resources/list", json!({})).await;
+        let uri = resources["resources"][0]["uri"].as_str().unwrap();
+        let read = ask(site, is_modern, "resources/read", json!({ "uri": uri })).await;
+        assert_eq!(read["contents"][0]["uri"], uri, "{read}");
+    }
+}
