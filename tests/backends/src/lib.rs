@@ -1,4 +1,5 @@
-//! MCP servers that stand behind the companion in tests: public ones, unmodified and pinned.
+//! MCP servers that stand behind the companion in tests: public ones, unmodified and pinned, and one that misbehaves by
+//! request.
 //!
 //! The lists in `node` and `python` pin the public servers with hashes. Servers of the Python SDK 1 have a list of their
 //! own, since others need the SDK 2.
@@ -31,6 +32,7 @@
 mod launch;
 mod public;
 mod running;
+pub mod scripted;
 
 pub use launch::Launch;
 pub use public::Public;

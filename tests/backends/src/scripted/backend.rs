@@ -1,0 +1,207 @@
+//! State that all calls share, and the reception of messages.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::call::Call;
+use super::message::{self, Message};
+use super::outlet::{Outlet, Output};
+use super::subscriptions::Subscriptions;
+use super::{Listed, Options, Received, methods};
+
+/// Most messages that are kept for the test to see.
+const KEPT: usize = 10_000;
+/// The session of stdio, which has but one.
+const STDIO: &str = "";
+
+/// The process that the backend is in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Host {
+    /// That of a test, which must not be ended or signalled.
+    Test,
+    /// A program of its own.
+    Program,
+}
+
+/// The origin of a message.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// Headers of its HTTP request.
+    pub(super) headers: Vec<(String, String)>,
+    /// Its session over HTTP.
+    pub(super) session: Option<String>,
+}
+
+impl Source {
+    /// The key of the session.
+    pub(super) fn session(&self) -> &str {
+        self.session.as_deref().unwrap_or(STDIO)
+    }
+}
+
+/// A backend.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) options: Options,
+    pub(super) host: Host,
+    /// Cancelled when the backend ends.
+    pub(super) end: CancellationToken,
+    pub(super) subscriptions: Subscriptions,
+    /// Names of the signals that were given, for calls that wait.
+    pub(super) signals: watch::Sender<HashSet<String>>,
+    /// Calls that wait for a second one.
+    pub(super) held: Mutex<Vec<Call>>,
+    /// Members of the tool `add` that were changed.
+    pub(super) changes: Mutex<BTreeSet<String>>,
+    pub(super) listed: Mutex<Listed>,
+    started: Instant,
+    number: AtomicU64,
+    received: Mutex<Vec<Received>>,
+    sessions: Mutex<HashSet<String>>,
+    questions: Mutex<HashMap<String, oneshot::Sender<Value>>>,
+    running: Mutex<HashMap<(String, String), CancellationToken>>,
+    cancelled: Mutex<Vec<String>>,
+    lingers: AtomicBool,
+}
+
+impl Backend {
+    pub(super) fn new(options: Options, host: Host) -> Arc<Self> {
+        Arc::new(Self {
+            host,
+            end: CancellationToken::new(),
+            subscriptions: Subscriptions::default(),
+            signals: watch::Sender::new(HashSet::new()),
+            held: Mutex::default(),
+            changes: Mutex::default(),
+            listed: Mutex::new(options.listed),
+            started: Instant::now(),
+            number: AtomicU64::new(0),
+            received: Mutex::default(),
+            sessions: Mutex::default(),
+            questions: Mutex::default(),
+            running: Mutex::default(),
+            cancelled: Mutex::default(),
+            lingers: AtomicBool::new(false),
+            options,
+        })
+    }
+
+    /// Takes a message. A request is answered by a task of its own.
+    pub(super) async fn receive(self: &Arc<Self>, text: String, source: Source, outlet: Outlet) {
+        sleep_until(self.started + Duration::from_millis(self.options.slow_start)).await;
+        let message = Message::parse(&text);
+        self.record(text, &source);
+        let Some(message) = message else {
+            outlet.send(Output::Answer(message::error("null", -32700, "Parse error", &Value::Null))).await;
+            return;
+        };
+        match (message.id.clone(), message.method.as_deref()) {
+            (Some(id), Some(_)) => {
+                let stop = self.end.child_token();
+                let key = (source.session().to_owned(), id.clone());
+                lock(&self.running).insert(key.clone(), stop.clone());
+                let call = Call { backend: self.clone(), message, id, source, outlet, stop };
+                let backend = self.clone();
+                tokio::spawn(async move {
+                    methods::answer(call).await;
+                    lock(&backend.running).remove(&key);
+                });
+            }
+            (Some(id), None) => {
+                if let Some(question) = lock(&self.questions).remove(&id) {
+                    // The call that asked may be gone.
+                    question.send(message.whole).ok();
+                }
+            }
+            (None, _) => self.notice(&message, &source),
+        }
+    }
+
+    fn notice(&self, message: &Message, source: &Source) {
+        if message.method.as_deref() != Some("notifications/cancelled") {
+            return;
+        }
+        let id = message.params.get("requestId").map(Value::to_string).unwrap_or_default();
+        if let Some(stop) = lock(&self.running).get(&(source.session().to_owned(), id)) {
+            stop.cancel();
+        }
+    }
+
+    /// A number that was not given before.
+    pub(super) fn next(&self) -> u64 {
+        self.number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// An id of a question to the client, and its answer in time.
+    pub(super) fn question(&self) -> (String, oneshot::Receiver<Value>) {
+        let id = format!("\"of-backend-{}\"", self.next());
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.questions).insert(id.clone(), sender);
+        (id, receiver)
+    }
+
+    pub(super) fn open_session(&self, session: &str) {
+        lock(&self.sessions).insert(session.to_owned());
+    }
+
+    pub(super) fn knows_session(&self, session: &str) -> bool {
+        lock(&self.sessions).contains(session)
+    }
+
+    pub(super) fn close_session(&self, session: &str) {
+        lock(&self.sessions).remove(session);
+        self.subscriptions.end(session);
+    }
+
+    pub(super) fn forget_sessions(&self) {
+        let sessions: Vec<_> = lock(&self.sessions).drain().collect();
+        sessions.iter().for_each(|session| self.subscriptions.end(session));
+    }
+
+    /// The number of open sessions.
+    pub(super) fn sessions(&self) -> usize {
+        lock(&self.sessions).len()
+    }
+
+    fn record(&self, body: String, source: &Source) {
+        let mut received = lock(&self.received);
+        if received.len() < KEPT {
+            received.push(Received { body, headers: source.headers.clone() });
+        }
+    }
+
+    pub(super) fn received(&self) -> Vec<Received> {
+        lock(&self.received).clone()
+    }
+
+    /// Notes that a call of this tool ended since the client cancelled it.
+    pub(super) fn note_cancelled(&self, tool: &str) {
+        lock(&self.cancelled).push(tool.to_owned());
+    }
+
+    /// The tools whose calls were cancelled.
+    pub(super) fn cancelled(&self) -> Vec<String> {
+        lock(&self.cancelled).clone()
+    }
+
+    /// Keeps the process after its input ends.
+    pub(super) fn linger(&self) {
+        self.lingers.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Relaxed)
+    }
+}
+
+/// Locks what no panic can leave in parts.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
