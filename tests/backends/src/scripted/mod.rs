@@ -60,9 +60,22 @@ impl Scripted {
         self.backend.received()
     }
 
+    /// The number of clients that listen for changes.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        self.backend.subscriptions.len()
+    }
+
     /// Forgets all its sessions: each is answered 404 from now on.
     pub fn forget_sessions(&self) {
         self.backend.forget_sessions();
+    }
+
+    /// Ends it, and waits until its port is free.
+    pub async fn stop(mut self) {
+        self.backend.end.cancel();
+        // A task that panicked has ended, too.
+        (&mut self.task).await.ok();
     }
 
     /// Sends list-changed notifications of tools, prompts and resources to all who listen.
@@ -80,7 +93,6 @@ impl Scripted {
 
 impl Drop for Scripted {
     fn drop(&mut self) {
-        self.task.abort();
         self.backend.end.cancel();
     }
 }

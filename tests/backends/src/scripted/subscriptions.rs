@@ -60,6 +60,11 @@ impl Subscriptions {
         }
     }
 
+    /// The number of clients that listen.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.listeners).len()
+    }
+
     pub(super) fn subscribe(&self, session: &str, uri: &str) {
         lock(&self.resources).insert((session.to_owned(), uri.to_owned()));
     }

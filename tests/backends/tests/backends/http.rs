@@ -1,6 +1,7 @@
 //! A raw client over streamable HTTP.
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
@@ -29,7 +30,7 @@ impl Answer {
 
 impl Endpoint {
     pub(crate) fn new(url: String) -> Self {
-        Self { client: Client::builder().no_proxy().build().unwrap(), url, session: None }
+        Self { client: Client::builder().no_proxy().redirect(Policy::none()).build().unwrap(), url, session: None }
     }
 
     /// A request with the session.
@@ -39,6 +40,15 @@ impl Endpoint {
         match &self.session {
             Some(session) => post.header("mcp-session-id", session),
             None => post,
+        }
+    }
+
+    /// A request for the stream of the session.
+    pub(crate) fn get(&self) -> RequestBuilder {
+        let get = self.client.get(&self.url).header(ACCEPT, "text/event-stream");
+        match &self.session {
+            Some(session) => get.header("mcp-session-id", session),
+            None => get,
         }
     }
 
@@ -55,11 +65,11 @@ impl Endpoint {
 
     /// Asks by 2026-07-28 with its headers and envelope.
     pub(crate) async fn ask_modern(&self, method: &str, mut params: Value) -> Answer {
-        params["_meta"] = crate::envelope();
+        params["_meta"] = crate::peer::with_envelope(&params);
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let post = self.post(&message).header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
-        Self::send(match params["name"].as_str() {
-            Some(name) => post.header("mcp-name", name),
+        Self::send(match params["name"].as_str().or(params["uri"].as_str()) {
+            Some(name) => post.header("mcp-name", name.to_owned()),
             None => post,
         })
         .await

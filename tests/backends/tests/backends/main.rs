@@ -1,8 +1,12 @@
 //! Holds the backends to what the companion's tests expect of them.
 
 mod http;
+mod misbehaviour;
+mod peer;
 mod pipe;
 mod public;
+mod scripted;
+mod sessions;
 
 use serde_json::{Value, json};
 

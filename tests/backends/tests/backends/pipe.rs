@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stock_backends::Launch;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// The time that any answer may take while all servers start at once.
@@ -15,14 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Pipe {
     pub(crate) child: Child,
     input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
+    output: BufReader<ChildStdout>,
 }
 
 impl Pipe {
     pub(crate) fn start(launch: &Launch) -> Self {
-        let mut child = launch.command().spawn().unwrap();
+        Self::of(launch.command())
+    }
+
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Self { child, input, output: BufReader::new(output).lines() }
+        Self { child, input, output: BufReader::new(output) }
     }
 
     pub(crate) async fn send(&mut self, message: &Value) {
@@ -35,7 +39,33 @@ impl Pipe {
 
     /// The next line, unless the output has ended.
     pub(crate) async fn line(&mut self) -> Option<String> {
-        timeout(PATIENCE, self.output.next_line()).await.unwrap().unwrap()
+        let mut line = String::new();
+        let read = timeout(PATIENCE, self.output.read_line(&mut line)).await.unwrap().unwrap();
+        (read > 0).then(|| line.trim_end_matches('\n').to_owned())
+    }
+
+    /// Bytes up to the end of a line that starts so.
+    pub(crate) async fn bytes(&mut self, last: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            let start = bytes.len();
+            assert_ne!(timeout(PATIENCE, self.output.read_until(b'\n', &mut bytes)).await.unwrap().unwrap(), 0);
+            if bytes[start..].starts_with(last) {
+                return bytes;
+            }
+        }
+    }
+
+    /// As many bytes.
+    pub(crate) async fn some(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        timeout(PATIENCE, self.output.read_exact(&mut bytes)).await.unwrap().unwrap();
+        bytes
+    }
+
+    /// Closes stdin, and keeps the process.
+    pub(crate) fn close(self) -> Child {
+        self.child
     }
 
     /// The next message.
