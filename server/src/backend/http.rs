@@ -109,12 +109,6 @@ impl Http {
         self.endpoint.revision.store(HeaderValue::from_str(revision).ok().map(Arc::new));
     }
 
-    /// Forgets the session and the revision, so that a handshake can begin anew.
-    pub(super) fn forget(&self) {
-        self.endpoint.session.store(None);
-        self.endpoint.revision.store(None);
-    }
-
     /// Listens to what the backend tells besides answers, as long as this lives. A backend may have no such stream.
     pub(super) fn listen(&self) {
         let (endpoint, stop) = (Arc::clone(&self.endpoint), CancellationToken::new());

@@ -1,5 +1,6 @@
 //! A session with a backend: the revision that it speaks, and requests in that revision.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::{BackendError, PeerError};
 use super::http::{Headers, Http};
@@ -27,15 +29,24 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for an answer to the question that backends with a handshake need not answer.
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(20);
 
+const LISTEN: &str = "subscriptions/listen";
+/// Pause before a subscription is made again.
+const LISTEN_PAUSE: Duration = Duration::from_secs(5);
+/// The id of the subscription. Other requests have the ids after it.
+const LISTENING_ID: u64 = 1;
+const FIRST_ID: u64 = 2;
+
 const UNSUPPORTED_VERSION: i64 = -32022;
 /// The longest name or version that is taken of a backend, in characters.
 const LONGEST_NAME: usize = 100;
 
 /// A session.
 pub(super) struct Session {
-    link: Link,
+    link: Arc<Link>,
     next_id: AtomicU64,
     peer: Peer,
+    /// Ends with the session, as far as there is anything to listen to.
+    _listening: Option<DropGuard>,
 }
 
 /// The way to a backend.
@@ -63,6 +74,8 @@ pub struct Peer {
     pub completions: bool,
     /// True if it writes to its client's log.
     pub logs: bool,
+    /// True if it tells of changes of its lists.
+    pub tells_changes: bool,
 }
 
 /// A request to a backend.
@@ -107,10 +120,14 @@ pub(super) enum Era {
 impl Session {
     /// Begins a session over this link. The era is found by asking, if it is not known.
     pub(super) async fn begin(link: Link, era: Option<Era>, told: &Told) -> Result<Self, BackendError> {
-        let mut session = Self { link, next_id: AtomicU64::new(1), peer: Peer::default() };
+        let (link, next_id) = (Arc::new(link), AtomicU64::new(FIRST_ID));
+        let mut session = Self { link, next_id, peer: Peer::default(), _listening: None };
         if era != Some(Era::Legacy) {
             match session.discover(told).await {
-                Ok(peer) => return Ok(Self { peer, ..session }),
+                Ok(peer) => {
+                    let _listening = peer.tells_changes.then(|| listen(Arc::clone(&session.link), told.clone()));
+                    return Ok(Self { peer, _listening, ..session });
+                }
                 Err(error) if is_of_legacy(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -131,7 +148,7 @@ impl Session {
 
     /// True as long as requests may be answered.
     pub(super) fn is_alive(&self) -> bool {
-        match &self.link {
+        match &*self.link {
             Link::Lines(lines) => lines.is_alive(),
             Link::Http(_) => true,
         }
@@ -173,7 +190,7 @@ impl Session {
             return Err(BackendError::Malformed(format!("it agrees on revision {:?}", short(&agreed))));
         }
         let done = message::notification("notifications/initialized", &json!({}));
-        match &self.link {
+        match &*self.link {
             Link::Lines(lines) => lines.send(done).await?,
             Link::Http(http) => {
                 http.agreed(&agreed);
@@ -187,16 +204,14 @@ impl Session {
     async fn ask_within(&self, limit: Duration, era: Era, asking: Asking<'_>) -> Result<RawObject, BackendError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let Asking { method, mut params, name, repeated, capabilities, told, notices } = asking;
-        let mut meta = RawObject::default();
+        let mut meta = match era {
+            Era::Modern => modern_meta(&capabilities),
+            Era::Legacy => RawObject::default(),
+        };
         if notices.is_some() {
             meta.set("progressToken", raw(&json!(id)));
         }
-        if era == Era::Modern {
-            meta.set("io.modelcontextprotocol/protocolVersion", raw(&json!(MODERN)));
-            meta.set("io.modelcontextprotocol/clientInfo", raw(&client_info()));
-            meta.set("io.modelcontextprotocol/clientCapabilities", raw(&capabilities));
-        }
-        if let (Link::Lines(_), Told::Assertion(assertion)) = (&self.link, &told) {
+        if let (Link::Lines(_), Told::Assertion(assertion)) = (&*self.link, &told) {
             meta.set("dev.mcp-entra/assertion", raw(&json!(secrecy::ExposeSecret::expose_secret(assertion))));
         }
         if !meta.is_empty() {
@@ -204,7 +219,7 @@ impl Session {
         }
         let text = message::request(id, method, &params);
         let asked = async {
-            match &self.link {
+            match &*self.link {
                 Link::Lines(lines) => lines.ask(id, text, notices).await,
                 Link::Http(http) => {
                     let mut headers = Headers { repeated: HeaderMap::new(), told: &told };
@@ -223,6 +238,46 @@ impl Session {
         };
         timeout(limit, asked).await.unwrap_or(Err(BackendError::Silent(limit.as_secs())))
     }
+}
+
+/// Listens to changes of the lists of a backend without handshake, until the guard is dropped.
+fn listen(link: Arc<Link>, told: Told) -> DropGuard {
+    let stop = CancellationToken::new();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+        let wanted = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
+        loop {
+            let mut params = RawObject::default();
+            params.set("notifications", raw(&wanted));
+            params.set("_meta", modern_meta(&json!({})).into_raw());
+            let text = message::request(LISTENING_ID, LISTEN, &params);
+            let ended = match &*link {
+                Link::Lines(lines) => lines.ask(LISTENING_ID, text, None).await,
+                Link::Http(http) => {
+                    let mut headers = Headers { repeated: HeaderMap::new(), told: &told };
+                    repeat(&mut headers.repeated, "mcp-protocol-version", MODERN);
+                    repeat(&mut headers.repeated, "mcp-method", LISTEN);
+                    http.ask((LISTENING_ID, text), headers, None).await
+                }
+            };
+            if let Err(BackendError::Answered(_) | BackendError::Unauthorized { .. }) = ended {
+                return;
+            }
+            if matches!(&*link, Link::Lines(lines) if !lines.is_alive()) {
+                return;
+            }
+            tokio::time::sleep(LISTEN_PAUSE).await;
+        }
+    }));
+    stop.drop_guard()
+}
+
+/// The members of `_meta` that every request has since 2026-07-28.
+fn modern_meta(capabilities: &Value) -> RawObject {
+    let mut meta = RawObject::default();
+    meta.set("io.modelcontextprotocol/protocolVersion", raw(&json!(MODERN)));
+    meta.set("io.modelcontextprotocol/clientInfo", raw(&client_info()));
+    meta.set("io.modelcontextprotocol/clientCapabilities", raw(capabilities));
+    meta
 }
 
 /// Tells a backend with a handshake that a request is given up: the end of a connection means nothing to it.
@@ -272,6 +327,10 @@ fn peer(described: &RawObject, protocol: &str) -> Peer {
         resources: has("resources"),
         completions: has("completions"),
         logs: has("logging"),
+        tells_changes: ["tools", "prompts", "resources"].into_iter().any(|list| {
+            let capability: Option<RawObject> = capabilities.read(list);
+            capability.and_then(|capability| capability.read("listChanged")).unwrap_or(false)
+        }),
     }
 }
 

@@ -9,6 +9,8 @@ mod replies;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -29,6 +31,9 @@ use crate::token::Principal;
 
 /// Rounds in which a backend asks for nothing but that its state comes back.
 const MAXIMUM_ROUNDS: usize = 8;
+
+/// Time in which several changes of the lists are told as one.
+const CHANGE_PAUSE: Duration = Duration::from_millis(600);
 
 /// Words about the tools, for models. Those of the backend may name tools that the caller does not see.
 const INSTRUCTIONS: &str = "Each user sees the tools, prompts and resources that a role grants.";
@@ -56,9 +61,9 @@ impl BackendOffer {
         stop: CancellationToken,
     ) -> Result<Arc<Self>, reqwest::Error> {
         let changes = Changes::new();
-        let told = changes.clone();
+        let heard = told_seldom(changes.clone());
         let on_change = Arc::new(move |change| match change {
-            backend::Change::Lists => told.tell(Change::Offered),
+            backend::Change::Lists => heard(),
             // Nobody subscribes to resources of a backend.
             backend::Change::Resource(_) => {}
         });
@@ -198,6 +203,23 @@ impl Offer for BackendOffer {
 
     fn changes(&self) -> Changes {
         self.changes.clone()
+    }
+}
+
+/// Tells that what is offered has changed, a while after the first of several calls: a backend may tell of changes all the
+/// time, and each costs everybody who listens a look.
+fn told_seldom(changes: Changes) -> impl Fn() + Send + Sync {
+    let is_pending = Arc::new(AtomicBool::new(false));
+    move || {
+        if is_pending.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (is_pending, changes) = (Arc::clone(&is_pending), changes.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(CHANGE_PAUSE).await;
+            is_pending.store(false, Ordering::Release);
+            changes.tell(Change::Offered);
+        });
     }
 }
 
