@@ -17,6 +17,10 @@ pub enum ConditionType {
     AuthorizationReady,
     /// Sessions can be kept, now. Present with `spec.authorizationServer` only.
     SessionStoreReady,
+    /// The backend answers, now. Present with `spec.backend` only.
+    BackendReady,
+    /// The backend is reached by nobody but the companion. Present with `spec.backend` only.
+    BackendIsolated,
     /// Every parent accepts the route. Present with `spec.exposure` only.
     Exposed,
     /// The certificate is valid now. Present with `spec.exposure.tls.issuerRef` only.
@@ -47,6 +51,8 @@ impl ConditionType {
             Self::FederationReady => "FederationReady",
             Self::AuthorizationReady => "AuthorizationReady",
             Self::SessionStoreReady => "SessionStoreReady",
+            Self::BackendReady => "BackendReady",
+            Self::BackendIsolated => "BackendIsolated",
             Self::Exposed => "Exposed",
             Self::CertificateReady => "CertificateReady",
             Self::Conflicted => "Conflicted",

@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "KubeSchema derives a hidden twin of each struct, and copies its `pub`")]
 
 mod authorization_server;
+mod backend;
 mod conditions;
 mod definitions;
 mod entra;
@@ -19,6 +20,10 @@ mod workload;
 
 pub use authorization_server::{
     AuthorizationServer, CaBundle, Client, MemoryStore, PasswordSecretReference, SessionStore, ValkeyStore,
+};
+pub use backend::{
+    Assertion, Backend, BackendEgress, BackendIdentity, BackendSecretKey, BackendSummary, BackendVariable,
+    BackendVariableSource, METADATA_SERVICES, NoIdentity, OnBehalfOf, Transport,
 };
 pub use conditions::ConditionType;
 pub use definitions::{custom_resource_definitions, definition_yaml};

@@ -6,7 +6,10 @@ use mcp_entra_policy::GraphAccess;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Audit, AuthorizationServer, Autoscaling, Entra, Exposure, NetworkPolicy, PodTemplate, RateLimit};
+use crate::{
+    Audit, AuthorizationServer, Autoscaling, Backend, BackendSummary, Entra, Exposure, NetworkPolicy, PodTemplate,
+    RateLimit,
+};
 
 /// An MCP server behind Microsoft Entra ID, reaching Microsoft Graph as the signed-in user without a client secret.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -66,16 +69,36 @@ use crate::{Audit, AuthorizationServer, Autoscaling, Entra, Exposure, NetworkPol
         "spec.authorizationServer.sessionStore.memory is the memory of one pod: set spec.replicas or spec.autoscaling.maxReplicas to 1, or name sessionStore.valkey, which pods share"
     ),
     validation = (
-        "!has(self.spec.authorizationServer) || !has(self.spec.authorizationServer.userConsentScopes) || self.spec.authorizationServer.userConsentScopes.all(scope, scope in self.spec.graph.scopes)",
-        "each of spec.authorizationServer.userConsentScopes is one of spec.graph.scopes, too: people consent to what the server asks of Graph"
+        "!has(self.spec.authorizationServer) || !has(self.spec.authorizationServer.userConsentScopes) || self.spec.authorizationServer.userConsentScopes.all(scope, has(self.spec.graph) && scope in self.spec.graph.scopes)",
+        "each of spec.authorizationServer.userConsentScopes is one of spec.graph.scopes, too: people consent to what the server asks of Graph; without spec.graph, name none"
+    ),
+    validation = (
+        "has(self.spec.graph) != has(self.spec.backend)",
+        "exactly one of spec.graph and spec.backend: a server offers the built-in tools, or those of another MCP server"
+    ),
+    validation = (
+        "!has(self.spec.backend) || has(self.spec.networkPolicy)",
+        "spec.backend needs spec.networkPolicy: name the peers that reach the server in allowFrom, since others may reach no port of the backend"
+    ),
+    validation = (
+        "!has(self.spec.backend) || !has(self.spec.backend.env) || self.spec.backend.env.all(variable, !has(variable.valueFrom) || variable.valueFrom.secretKeyRef.name == self.metadata.name + '-backend' || variable.valueFrom.secretKeyRef.name.startsWith(self.metadata.name + '-backend.'))",
+        "spec.backend.env: a Secret's name is the McpServer's name and -backend, or that, a dot and more: by that name whoever makes the Secret says that this server's backend may read it"
+    ),
+    validation = (
+        "!has(self.spec.backend) || !has(self.spec.autoscaling) || (has(self.spec.backend.resources) && ((has(self.spec.backend.resources.requests) && has(self.spec.backend.resources.requests.cpu)) || (has(self.spec.backend.resources.limits) && has(self.spec.backend.resources.limits.cpu))))",
+        "with spec.autoscaling, spec.backend.resources.requests.cpu names the CPU that the backend needs: pods are added by their use of what they request"
     )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct McpServerSpec {
     /// Identity of the server in Microsoft Entra ID, and the tokens that it accepts.
     pub entra: Entra,
-    /// The built-in tools and what they may ask of Microsoft Graph.
-    pub graph: Graph,
+    /// The built-in tools and what they may ask of Microsoft Graph. Exactly one of this and `backend`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
+    /// Another MCP server, which is reached through this one alone. Exactly one of this and `graph`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Box<Backend>>,
     /// The way from outside the cluster to the server. Absent: it is reachable inside the cluster only, and still
     /// authenticates every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,6 +200,9 @@ pub struct McpServerStatus {
     /// The policy as compiled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicySummary>,
+    /// The backend as the ready pods find it. Present with `spec.backend` only, once one has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendSummary>,
     /// The host, path and audiences that this server holds; absent while it does not hold all that it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership: Option<Ownership>,

@@ -205,7 +205,7 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
             "people sign in by the server itself, too; its app registration must have the redirect URI {redirect_uri} of the platform Web"
         ));
     }
-    let not_offered = not_offered(&server.spec.graph);
+    let not_offered = Vec::from_iter(server.spec.graph.iter().flat_map(not_offered));
     if !not_offered.is_empty() {
         note(format!("not offered, since spec.graph.scopes lacks the permission: {}", named(&not_offered)));
     }
@@ -220,7 +220,7 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
 
 /// Everything that the server offers to callers of this kind, by kind and name: prompts and resources to users alone.
 fn operations(server: &McpServer, caller: CallerKind) -> Vec<Operation<'static>> {
-    let mut operations = operations_over(&Vec::from_iter(offered(&server.spec.graph)));
+    let mut operations = operations_over(&Vec::from_iter(server.spec.graph.iter().flat_map(offered)));
     if caller == CallerKind::Application {
         operations.retain(|operation| matches!(operation, Operation::Tool { .. }));
     }

@@ -34,8 +34,12 @@ reasons! {
     ToolNotFound,
     /// Accepted: an entry of `spec.graph.tools` matches only tools whose permissions `spec.graph.scopes` lacks.
     GraphScopeMissing,
-    /// Accepted: `spec.image` is not allowed by the operator's `--allowed-image`.
+    /// Accepted: `spec.image` or `spec.backend.image` is not allowed by the operator's `--allowed-image` or
+    /// `--allowed-backend-image`.
     ImageNotAllowed,
+    /// Accepted: the resource of `spec.backend.identity.onBehalfOf.scope` is this server's own, or not allowed by the
+    /// operator's `--allowed-backend-resource`.
+    ResourceNotAllowed,
     /// Accepted: nothing is exposed without TLS.
     TlsRequired,
     /// Accepted: an annotation of `spec.exposure.ingress` is not allowed by the operator's `--allowed-ingress-annotation`.

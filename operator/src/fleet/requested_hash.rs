@@ -80,6 +80,9 @@ fn of_the_pods(spec: &McpServerSpec) -> Result<Value, serde_json::Error> {
         if let Some(Value::Object(exposure)) = asked.get_mut("exposure") {
             exposure.retain(|field, _| matches!(field.as_str(), "host" | "path" | "allowedOrigins"));
         }
+        if let Some(Value::Object(backend)) = asked.get_mut("backend") {
+            backend.remove("egress");
+        }
     }
     Ok(without_defaults(asked, SCHEMA.as_ref()))
 }

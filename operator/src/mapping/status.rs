@@ -53,7 +53,7 @@ pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]
         if is_bound {
             survey.bound.push((name, server.metadata.uid.clone().unwrap_or_default()));
             // A tool without its scopes is not offered, and its name is right nevertheless.
-            let there = operations_over(&Vec::from_iter(named_tools(&server.spec.graph)));
+            let there = operations_over(&Vec::from_iter(server.spec.graph.iter().flat_map(named_tools)));
             offered.extend(there.into_iter().filter(|operation| !offered.contains(operation)).collect::<Vec<_>>());
         } else if mapping.servers.names.is_some() {
             survey.of_another.push(name);
@@ -278,10 +278,10 @@ mod tests {
         assert!(verdict.message.contains("get_user_detials, lsit_*"), "{}", verdict.message);
 
         let mut narrow = servers;
-        narrow[0].spec.graph.tools = vec!["get_user_details".into()];
+        narrow[0].spec.graph.as_mut().unwrap().tools = vec!["get_user_details".into()];
         let (told, _) = surveyed(&mk_mapping(json!({"names": ["graph"]}), &["list_my_messages"]), &narrow);
         assert_eq!(told.unmatched_names, ["list_my_messages"], "built in, but not offered there");
-        narrow[0].spec.graph.tools = vec!["*".into(), "send_mail".into()];
+        narrow[0].spec.graph.as_mut().unwrap().tools = vec!["*".into(), "send_mail".into()];
         let (told, verdict) = surveyed(&mk_mapping(json!({"names": ["graph"]}), &["send_*", "send_mail"]), &narrow);
         assert_eq!(told.unmatched_names, ["send_*"], "a prefix grants no tool that writes");
         assert!(verdict.message.contains("by its full name"), "{}", verdict.message);
@@ -305,10 +305,10 @@ mod tests {
         let expected = ["draft_reply", "get_user_details", "graph://me/profiles", "summarize_inbox"];
         assert_eq!(unmatched(&wrong, &servers), expected, "a name of another kind is none, nor one without its tools");
 
-        servers[0].spec.graph.tools = vec!["list_my_messages".into()];
+        servers[0].spec.graph.as_mut().unwrap().tools = vec!["list_my_messages".into()];
         assert_eq!(unmatched(&mapping(&["*"], &["*"]), &servers), ["*"], "no tool, so no resource");
         let mut writer = mk_servers(["writer".to_owned()]);
-        writer[0].spec.graph.tools = vec!["send_mail".into()];
+        writer[0].spec.graph.as_mut().unwrap().tools = vec!["send_mail".into()];
         let mut both = mapping(&["draft_reply"], &[]);
         both.spec.servers = serde_json::from_value(json!({"names": ["graph", "writer"]})).unwrap();
         both.spec.grants[0].allow.tools = vec!["send_mail".into()];

@@ -29,3 +29,18 @@ pub(crate) fn mk_server() -> McpServer {
     }))
     .unwrap()
 }
+
+/// The same with a backend instead of the built-in tools.
+pub(crate) fn mk_backend_server() -> McpServer {
+    let mut server = mk_server();
+    server.spec.graph = None;
+    let backend = json!({
+        "image": "registry.example/mcp/time:1",
+        "transport": "Stdio",
+        "command": ["python", "-m", "mcp_server_time"],
+        "args": ["--local-timezone", "Europe/Stockholm"],
+    });
+    server.spec.backend = Some(serde_json::from_value(backend).unwrap());
+    server.spec.network_policy = Some(serde_json::from_value(json!({"allowFrom": [{"podSelector": {}}]})).unwrap());
+    server
+}

@@ -16,6 +16,14 @@ pub struct Options {
     /// server's identity, and is handed its users' tokens.
     #[arg(long = "allowed-image", value_name = "IMAGE")]
     pub allowed_images: Vec<String>,
+    /// An image that `spec.backend.image` may name, or a prefix of such with a trailing `*`; repeatable. None: no McpServer
+    /// has a backend. It runs beside the server, without its identity.
+    #[arg(long = "allowed-backend-image", value_name = "IMAGE")]
+    pub allowed_backend_images: Vec<String>,
+    /// A resource that `spec.backend.identity.onBehalfOf.scope` may be of, as api://application; repeatable. Backends are
+    /// handed users' tokens for it.
+    #[arg(long = "allowed-backend-resource", value_name = "URI")]
+    pub allowed_backend_resources: Vec<String>,
     /// Servers whose pods are replaced at once where the operator itself wants other pods: after its own upgrade.
     #[arg(long = "upgrades-at-once", value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub at_once: u16,

@@ -4,6 +4,7 @@
 
 mod audiences;
 mod authorization_servers;
+mod backends;
 mod examples;
 mod mappings;
 mod pods;

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use mcp_entra_policy::{CONFIGURATION_KEY, POLICY_KEY};
 
 use super::{
-    resources,
+    backend, resources,
     volumes::{
         CONFIGURATION_FOLDER, POLICY_FOLDER, TRUST_FOLDER, projects_token, sign_in_variables, token_path, volumes,
     },
@@ -60,7 +60,7 @@ pub(super) fn container(server: &Validated, mounted: Mounted) -> Container {
             }),
             ..Lifecycle::default()
         }),
-        resources: Some(resources::requirements(server.workload.template.resources.as_ref())),
+        resources: Some(resources::requirements(server.workload.template.resources.as_ref(), &resources::SERVER)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
@@ -100,6 +100,7 @@ fn arguments(server: &Validated) -> Vec<String> {
     if let Some(trust) = &server.trust {
         arguments.extend(["--trust-bundle".to_owned(), format!("{TRUST_FOLDER}/{}", trust.key)]);
     }
+    arguments.extend(server.backend.iter().flat_map(backend::arguments));
     arguments
 }
 

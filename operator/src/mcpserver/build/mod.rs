@@ -1,7 +1,8 @@
-//! Building: what was validated becomes Kubernetes objects, one file per kind. `container.rs`, `resources.rs` and
-//! `volumes.rs` are parts of the pod template. Pure.
+//! Building: what was validated becomes Kubernetes objects, one file per kind. `container.rs`, `backend.rs`,
+//! `resources.rs` and `volumes.rs` are parts of the pod template. Pure.
 
 mod autoscaler;
+mod backend;
 mod certificate;
 mod configuration;
 mod container;
@@ -88,6 +89,8 @@ fn exposing(owner: &Owner, exposed: &Exposed, held: &Held) -> Vec<Child> {
     }
 }
 
+#[cfg(test)]
+mod backend_tests;
 #[cfg(test)]
 mod sign_in_tests;
 #[cfg(test)]

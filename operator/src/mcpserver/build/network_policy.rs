@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::networking::v1::{
-        NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
-        NetworkPolicySpec,
+        IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+        NetworkPolicyPort, NetworkPolicySpec,
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
+
+use ipnet::IpNet;
+use mcp_entra_crds::METADATA_SERVICES;
 
 use super::container::{ADMIN_PORT_NAME, HTTP_PORT_NAME};
 use crate::{
@@ -31,17 +34,47 @@ pub(super) fn network_policy(owner: &Owner, network: &Network) -> NetworkPolicy 
         from: Some(from),
         ports: Some(vec![port("TCP", IntOrString::String(named.to_owned()))]),
     };
-    let out = |ports: Vec<NetworkPolicyPort>| NetworkPolicyEgressRule { to: None, ports: Some(ports) };
+    let out = |to: Option<Vec<NetworkPolicyPeer>>, ports: Vec<NetworkPolicyPort>| NetworkPolicyEgressRule {
+        to,
+        ports: Some(ports),
+    };
     let dns = ["UDP", "TCP"].map(|protocol| port(protocol, IntOrString::Int(DNS)));
     let outside = network.egress.iter().map(|number| port("TCP", IntOrString::Int((*number).into())));
+    // Containers of a pod share its network: what is kept from the backend is kept from the server, too.
+    let anywhere = network.backend_egress.as_ref().map(|_| anywhere());
+    let besides = network.backend_egress.iter().flatten().map(|egress| {
+        let ports = egress.ports.iter().map(|number| port("TCP", IntOrString::Int(*number)));
+        out(Some(vec![block(&egress.cidr)]), ports.collect())
+    });
     NetworkPolicy {
         metadata: owner.child_metadata(ChildKind::NetworkPolicy),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(labelled(owner.selector())),
             policy_types: Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
             ingress: Some(vec![into(network.clients.clone(), HTTP_PORT_NAME), into(admins.collect(), ADMIN_PORT_NAME)]),
-            egress: Some(vec![out(dns.into()), out(outside.collect())]),
+            egress: Some(
+                [out(None, dns.into()), out(anywhere, outside.collect())].into_iter().chain(besides).collect(),
+            ),
         }),
+    }
+}
+
+/// All addresses but metadata services, and all pods: some network plugins do not take pods for addresses.
+fn anywhere() -> Vec<NetworkPolicyPeer> {
+    let pods = NetworkPolicyPeer { namespace_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
+    vec![block("0.0.0.0/0"), block("::/0"), pods]
+}
+
+/// A range of addresses but the metadata services in it.
+fn block(cidr: &str) -> NetworkPolicyPeer {
+    let contains = |inner: &&str| {
+        let (outer, inner) = (cidr.parse::<IpNet>(), inner.parse::<IpNet>());
+        outer.is_ok_and(|outer| inner.is_ok_and(|inner| outer.contains(&inner)))
+    };
+    let except: Vec<String> = METADATA_SERVICES.into_iter().filter(contains).map(str::to_owned).collect();
+    NetworkPolicyPeer {
+        ip_block: Some(IPBlock { cidr: cidr.to_owned(), except: (!except.is_empty()).then_some(except) }),
+        ..NetworkPolicyPeer::default()
     }
 }
 

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use mcp_entra_crds::{Injection, PodTemplate, TopologySpread, WhenUnsatisfiable};
 use sha2::{Digest, Sha256};
 
-use super::{container::container, volumes::volumes};
+use super::{backend, container::container, volumes::volumes};
 use crate::{
     mcpserver::validate::{Validated, authorization_server::SignIn},
     objects::{
@@ -74,11 +74,15 @@ fn metadata(server: &Validated) -> ObjectMeta {
     let mut annotations = server.workload.template.annotations.clone();
     annotations.insert(CONFIGURATION_HASH.to_owned(), configuration_hash(server));
     annotations.insert(SERVER_UID.to_owned(), server.pods_uid.clone());
+    if let Some(backend) = server.backend.as_ref().filter(|_| server.workload.injection == Injection::Webhook) {
+        annotations.insert(backend::SKIP_CONTAINERS.to_owned(), backend::skipped(backend));
+    }
     ObjectMeta { labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() }
 }
 
 fn pod_spec(server: &Validated, mounted: Mounted) -> PodSpec {
     let PodTemplate { node_selector, tolerations, image_pull_secrets, .. } = &server.workload.template;
+    let volumes = volumes(server, mounted).into_iter().map(|(_, volume)| volume);
     let pull_secrets = image_pull_secrets.iter().map(|secret| LocalObjectReference { name: secret.name.clone() });
     PodSpec {
         service_account_name: Some(service_account_name(server)),
@@ -94,7 +98,8 @@ fn pod_spec(server: &Validated, mounted: Mounted) -> PodSpec {
             ..PodSecurityContext::default()
         }),
         containers: vec![container(server, mounted)],
-        volumes: Some(volumes(server, mounted).into_iter().map(|(_, volume)| volume).collect()),
+        init_containers: backend::init_containers(server),
+        volumes: Some(volumes.chain(server.backend.iter().flat_map(backend::volumes)).collect()),
         // An empty list would be ours to defend; none at all is anybody's to fill.
         node_selector: (!node_selector.is_empty()).then(|| node_selector.clone()),
         tolerations: (!tolerations.is_empty()).then(|| tolerations.clone()),

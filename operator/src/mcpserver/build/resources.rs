@@ -1,18 +1,25 @@
-//! Requests and limits of the server's container: the operator's defaults, and what the spec says instead.
+//! Requests and limits of a container: the operator's defaults, and what the spec says instead.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity};
 use mcp_entra_crds::{Amount, Amounts, Resources};
 
-const REQUESTS: [(&str, &str); 2] = [("cpu", "50m"), ("memory", "64Mi")];
-const LIMITS: [(&str, &str); 1] = [("memory", "256Mi")];
+/// The operator's defaults for a container, by resource.
+pub(super) struct Defaults {
+    pub(super) requests: [(&'static str, &'static str); 2],
+    pub(super) limits: [(&'static str, &'static str); 1],
+}
+
+/// The defaults for the server's container.
+pub(super) const SERVER: Defaults =
+    Defaults { requests: [("cpu", "50m"), ("memory", "64Mi")], limits: [("memory", "256Mi")] };
 
 type Quantities = BTreeMap<String, Quantity>;
 
 /// A resource that the spec names is left wholly to it: a default of ours could contradict it, as a request that exceeds
 /// its limit.
-pub(super) fn requirements(given: Option<&Resources>) -> ResourceRequirements {
+pub(super) fn requirements(given: Option<&Resources>, ours: &Defaults) -> ResourceRequirements {
     let given = given.cloned().unwrap_or_default();
     let (requests, limits) = (quantities(given.requests), quantities(given.limits));
     let unnamed = |(name, _): &&(&str, &str)| !requests.contains_key(*name) && !limits.contains_key(*name);
@@ -22,8 +29,8 @@ pub(super) fn requirements(given: Option<&Resources>) -> ResourceRequirements {
         Some(defaults.chain(given.clone()).collect())
     };
     ResourceRequirements {
-        requests: with_defaults(&requests, &REQUESTS),
-        limits: with_defaults(&limits, &LIMITS),
+        requests: with_defaults(&requests, &ours.requests),
+        limits: with_defaults(&limits, &ours.limits),
         claims: None,
     }
 }
@@ -103,7 +110,7 @@ mod tests {
     fn a_resource_that_the_spec_names_is_left_to_it_and_another_keeps_its_defaults() {
         let given = |value: serde_json::Value| {
             let given: Resources = serde_json::from_value(value).unwrap();
-            serde_json::to_value(requirements(Some(&given))).unwrap()
+            serde_json::to_value(requirements(Some(&given), &SERVER)).unwrap()
         };
         let defaults = serde_json::json!({"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}});
         assert_eq!(given(serde_json::json!({})), defaults);

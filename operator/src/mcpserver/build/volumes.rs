@@ -1,5 +1,5 @@
 //! The volumes of the pods: the configuration, the policy, the trust bundle, the keys and the session store's password and
-//! CA of an authorization server, and the projected service account token that is the server's only credential to Entra.
+//! CA of an authorization server, a backend's socket, and the projected service account token that is the server's only credential to Entra.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, EnvVar, KeyToPath, ProjectedVolumeSource, SecretProjection, SecretVolumeSource,
@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 use mcp_entra_crds::{Injection, PasswordSecretReference};
 use mcp_entra_policy::{CONFIGURATION_KEY, POLICY_KEY};
 
+use super::backend;
 use crate::{
     mcpserver::{
         keys::{names::name, objects::SECRET_KEY},
@@ -36,7 +37,7 @@ const STORE_CA_FOLDER: &str = "/etc/mcp-entra/session-store-ca";
 const TOKEN_FOLDER: &str = "/var/run/secrets/mcp-entra";
 const TOKEN_FILE: &str = "azure-identity-token";
 
-/// Returns the volumes of the pods, each with the folder that it is mounted at.
+/// Returns the volumes of the server's container, each with the folder that it is mounted at.
 pub(super) fn volumes(server: &Validated, mounted: Mounted) -> Vec<(&'static str, Volume)> {
     // One key each: the server needs nothing else of a ConfigMap.
     let config_map = |volume: &str, name: String, key: &str, folder: &'static str| {
@@ -63,6 +64,7 @@ pub(super) fn volumes(server: &Validated, mounted: Mounted) -> Vec<(&'static str
     let certificates =
         |volume: &str, trust: &Trust, folder| config_map(volume, trust.config_map.clone(), &trust.key, folder);
     volumes.extend(server.trust.as_ref().map(|trust| certificates("trust", trust, TRUST_FOLDER)));
+    volumes.extend(server.backend.as_ref().and_then(backend::socket_volume));
     let Some(sign_in) = &server.sign_in else { return volumes };
     volumes.push((KEYS_FOLDER, keys(&server.owner, &sign_in.epochs)));
     if let Store::Valkey { password: reference, .. } = &sign_in.store {

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
     match &facts.outcome.validated {
         Some(Ok(_)) => {
-            let not_offered = not_offered(&facts.server.spec.graph);
+            let not_offered = Vec::from_iter(facts.server.spec.graph.iter().flat_map(not_offered));
             let tools = match not_offered.as_slice() {
                 [] => String::new(),
                 tools => format!("; not offered, since spec.graph.scopes lacks the permission: {}", named(tools)),

@@ -76,7 +76,8 @@ pub(crate) fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
 /// Names the Graph permissions without which tools fail.
 fn without_consent(facts: &Facts<'_>, reports: &[&Report]) -> String {
     let is_missing = |scope: &&String| reports.iter().any(|report| report.missing_permissions.contains(*scope));
-    let missing: Vec<&str> = facts.server.spec.graph.scopes.iter().filter(is_missing).map(String::as_str).collect();
+    let scopes = facts.server.spec.graph.iter().flat_map(|graph| &graph.scopes);
+    let missing: Vec<&str> = scopes.filter(is_missing).map(String::as_str).collect();
     match missing.as_slice() {
         [] => String::new(),
         missing => format!(

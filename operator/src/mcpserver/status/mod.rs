@@ -72,6 +72,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         selector: Some(selector(facts.owner)),
         federation: Some(credential(facts, previous)),
         policy: Some(facts.compiled.summary.clone()),
+        backend: None,
         ownership: ownership(facts, previous),
         conditions: conditions(&previous.conditions, verdicts, generation, now),
     }

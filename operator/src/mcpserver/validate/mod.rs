@@ -1,16 +1,17 @@
 //! Validating: what the API server's own validation cannot know. What comes out can be built without failing. Pure.
 
 pub(crate) mod authorization_server;
+mod backend;
 pub(crate) mod exposure;
 pub(crate) mod refusal;
 mod tools;
 mod trust;
 pub(crate) mod workload;
 
-use mcp_entra_crds::{DEFAULT_PATH, Exposure, McpServer, McpServerSpec, RateLimit};
+use mcp_entra_crds::{Backend, DEFAULT_PATH, Exposure, McpServer, McpServerSpec, RateLimit};
 use mcp_entra_policy::{
-    AuditConfiguration, EntraConfiguration, GraphConfiguration, ProbeConfiguration, Rate, RateLimitConfiguration,
-    ServerConfiguration, ServerReference,
+    AuditConfiguration, EntraConfiguration, GraphAccess, GraphConfiguration, ProbeConfiguration, Rate,
+    RateLimitConfiguration, ServerConfiguration, ServerReference,
 };
 
 use crate::{
@@ -50,6 +51,8 @@ pub(crate) struct Validated {
     pub(crate) exposure: Option<Exposed>,
     /// The authorization server of clients that cannot sign in to Entra, if there is one.
     pub(crate) sign_in: Option<SignIn>,
+    /// The other MCP server that runs in each pod, if there is one.
+    pub(crate) backend: Option<Backend>,
     pub(crate) workload: Workload,
     pub(crate) image: String,
     /// Hash of what the author asks of the pods.
@@ -101,13 +104,8 @@ pub(crate) fn validate(
             token_versions: spec.entra.token_versions.iter().copied().collect(),
             groups: spec.entra.groups,
         },
-        graph: GraphConfiguration {
-            base_url: graph(spec, options)?,
-            scopes: spec.graph.scopes.clone(),
-            tools: tools::validate(&spec.graph)?,
-            access: spec.graph.access,
-        },
-        backend: None,
+        graph: graph(spec, options)?,
+        backend: backend::validate(owner, spec, options)?,
         probe: ProbeConfiguration { interval_seconds: options.probe_interval_seconds },
         rate_limit: rate_limit(spec),
         audit: AuditConfiguration { hash_chain: spec.audit.as_ref().is_some_and(|audit| audit.hash_chain) },
@@ -140,6 +138,7 @@ pub(crate) fn validate(
         trust,
         exposure,
         sign_in,
+        backend: spec.backend.as_deref().cloned(),
         workload,
         image: image(spec, options)?,
         roll_out_deadline_seconds: i32::try_from(options.roll_out_deadline_seconds).unwrap_or(i32::MAX),
@@ -199,11 +198,26 @@ fn authority(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal>
     }
 }
 
-fn graph(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
-    match &spec.entra.endpoints {
-        None => Ok(spec.entra.cloud.graph().to_owned()),
-        Some(endpoints) => allowed("graph", &endpoints.graph, &options.allowed_graphs),
-    }
+fn graph(spec: &McpServerSpec, options: &Options) -> Result<GraphConfiguration, Refusal> {
+    let base_url = match &spec.entra.endpoints {
+        None => spec.entra.cloud.graph().to_owned(),
+        Some(endpoints) => allowed("graph", &endpoints.graph, &options.allowed_graphs)?,
+    };
+    Ok(match &spec.graph {
+        Some(graph) => GraphConfiguration {
+            base_url,
+            scopes: graph.scopes.clone(),
+            tools: tools::validate(graph)?,
+            access: graph.access,
+        },
+        // Graph is asked for a user's groups alone.
+        None => GraphConfiguration {
+            base_url,
+            scopes: vec!["User.Read".to_owned()],
+            tools: Vec::new(),
+            access: GraphAccess::OnBehalfOf,
+        },
+    })
 }
 
 /// Another authority would vouch for anybody, another Graph would be handed users' tokens.
@@ -237,6 +251,8 @@ pub(crate) mod tests {
             allowed_graphs: vec!["https://graph.example".into()],
             allow_trust_bundles: true,
             allowed_ingress_annotations: Vec::new(),
+            allowed_backend_images: vec!["registry.example/mcp/*".into()],
+            allowed_backend_resources: vec!["api://orders".into()],
             allowed_images: vec!["registry.example/allowed/*".into(), "registry.example/one:1".into()],
             at_once: 5,
             roll_out_deadline_seconds: 300,
@@ -376,7 +392,7 @@ pub(crate) mod tests {
     fn tools_are_resolved_to_exact_names_and_a_pattern_that_matches_none_is_named() {
         let tools = |patterns: &[&str]| {
             let patterns: Vec<String> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-            check(|server| server.spec.graph.tools = patterns, &ResolvedTrustBundle::Unset)
+            check(|server| server.spec.graph.as_mut().unwrap().tools = patterns, &ResolvedTrustBundle::Unset)
         };
         assert_eq!(configuration(&tools(&["list_*"]).unwrap()).graph.tools, ["list_my_messages"]);
         let refusal = tools(&["get_user_details", "get_user_detail"]).unwrap_err();

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
-use mcp_entra_crds::{Autoscaling, EnvironmentVariable, Federation, Injection, McpServerSpec, PodTemplate};
+use mcp_entra_crds::{
+    Autoscaling, BackendEgress, EnvironmentVariable, Federation, Injection, McpServerSpec, PodTemplate,
+};
 use mcp_entra_policy::{STORE_PORT, ServerConfiguration, SessionStore};
 
 use crate::{
@@ -66,6 +68,8 @@ pub(crate) struct Network {
     pub(crate) admin_namespaces: BTreeSet<String>,
     /// The TCP ports that the pods reach anywhere, besides DNS.
     pub(crate) egress: BTreeSet<u16>,
+    /// Addresses and ports that a backend reaches, besides. Present with a backend: no metadata service is reached then.
+    pub(crate) backend_egress: Option<Vec<BackendEgress>>,
 }
 
 /// Decides whether the pods may be as the spec says.
@@ -91,6 +95,7 @@ pub(crate) fn validate(
             .cloned()
             .collect(),
         egress: egress(configuration, &template.env),
+        backend_egress: spec.backend.as_ref().map(|backend| backend.egress.clone()),
     });
     let store = configuration.authorization_server.as_ref().map(|server| &server.session_store);
     let is_in_memory = matches!(store, Some(SessionStore::Memory {}));

@@ -1,0 +1,218 @@
+//! Tests of the children of a server with a backend.
+
+use serde_json::{Value, json};
+
+use super::{
+    tests::{Children, mk_children, mk_children_with},
+    *,
+};
+use crate::{
+    mcpserver::{resolved::ResolvedAccount, validate::tests::mk_options},
+    objects::{child::ChildKind, drift::drift, fixtures::mk_backend_server, names::TEMPLATE_HASH},
+};
+
+/// The children of a server with a backend, whose spec is changed by a merge patch.
+fn built(changes: Value) -> Children {
+    mk_children(|server| {
+        let mut spec = serde_json::to_value(&mk_backend_server().spec).unwrap();
+        json_patch::merge(&mut spec, &changes);
+        server.spec = serde_json::from_value(spec).unwrap();
+    })
+}
+
+fn template(changes: Value) -> Value {
+    built(changes)[&ChildKind::Deployment]["spec"]["template"].clone()
+}
+
+fn http() -> Value {
+    json!({"backend": {"transport": "StreamableHttp", "port": 3001, "command": null, "args": null}})
+}
+
+#[test]
+fn a_backend_over_stdio_is_a_sidecar_whose_shim_the_servers_image_brings() {
+    let pod = &template(json!({}))["spec"];
+    let [install, backend] = pod["initContainers"].as_array().unwrap().as_slice() else { panic!("{pod:#}") };
+    assert_eq!(
+        (&install["name"], &install["image"], &install["command"]),
+        (
+            &json!("install-shim"),
+            &json!("registry.example/mcp-entra-server:1"),
+            &json!(["/mcp-entra-shim", "install", "/run/mcp-entra/shim"])
+        )
+    );
+    assert!(install.get("restartPolicy").is_none());
+    assert_eq!((&backend["name"], &backend["restartPolicy"]), (&json!("backend"), &json!("Always")));
+    assert_eq!(backend["image"], "registry.example/mcp/time:1");
+    let socket = "/run/mcp-entra/backend/backend.sock";
+    let shim = "/run/mcp-entra/shim/mcp-entra-shim";
+    assert_eq!(backend["command"], json!([shim, "serve", "--socket", socket, "--max-processes", "64", "--"]));
+    let args = json!(["python", "-m", "mcp_server_time", "--local-timezone", "Europe/Stockholm"]);
+    assert_eq!(backend["args"], args);
+    assert_eq!(
+        backend["volumeMounts"],
+        json!([
+            {"name": "backend-shim", "mountPath": "/run/mcp-entra/shim", "readOnly": true},
+            {"name": "backend-socket", "mountPath": "/run/mcp-entra/backend"},
+            {"name": "backend-writable-0", "mountPath": "/tmp"},
+        ])
+    );
+    let volumes =
+        Vec::from_iter(pod["volumes"].as_array().unwrap().iter().filter(|volume| volume["emptyDir"] != Value::Null));
+    assert_eq!(
+        json!(volumes),
+        json!([
+            {"name": "backend-socket", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "backend-shim", "emptyDir": {"sizeLimit": "10Mi"}},
+            {"name": "backend-writable-0", "emptyDir": {"sizeLimit": "256Mi"}},
+        ])
+    );
+    let server = &pod["containers"][0];
+    assert!(
+        server["args"].as_array().unwrap().windows(2).any(|pair| pair == [json!("--backend-socket"), json!(socket)])
+    );
+    let mounts = server["volumeMounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|mount| mount["name"] == "backend-socket" && mount["readOnly"] == true));
+    assert_eq!(pod["containers"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_backend_over_http_runs_its_image_as_it_is_and_needs_neither_shim_nor_socket() {
+    let pod = &template(http())["spec"];
+    let [backend] = pod["initContainers"].as_array().unwrap().as_slice() else { panic!("{pod:#}") };
+    assert!(backend.get("command").is_none() && backend.get("args").is_none());
+    assert_eq!(backend["restartPolicy"], "Always");
+    assert!(backend.get("startupProbe").is_none(), "it would hold the server back");
+    let text = pod.to_string();
+    assert!(!text.contains("backend-socket") && !text.contains("backend-shim"), "{text}");
+    let mut commanded = http();
+    commanded["backend"]["command"] = json!(["node"]);
+    commanded["backend"]["args"] = json!(["server.js"]);
+    let pod = &template(commanded)["spec"];
+    let backend = &pod["initContainers"][0];
+    assert_eq!((&backend["command"], &backend["args"]), (&json!(["node"]), &json!(["server.js"])));
+}
+
+#[test]
+fn only_the_servers_container_has_a_token_or_a_volume_of_the_servers() {
+    for changes in [json!({}), http()] {
+        let pod = &template(changes)["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        for container in pod["initContainers"].as_array().unwrap() {
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            assert!(mounts.iter().all(|mount| mount["name"].as_str().unwrap().starts_with("backend-")), "{mounts:?}");
+            let text = container.to_string();
+            assert!(!text.contains("AZURE_") && !text.contains("/etc/mcp-entra"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn with_the_webhook_every_container_but_the_servers_is_skipped() {
+    let webhook = |mut changes: Value| {
+        changes["entra"] = json!({"federation": {"injection": "Webhook"}});
+        template(changes)["metadata"]["annotations"]["azure.workload.identity/skip-containers"].clone()
+    };
+    assert_eq!(webhook(json!({})), "backend;install-shim");
+    assert_eq!(webhook(http()), "backend");
+    let without = template(json!({}));
+    assert!(without["metadata"]["annotations"].get("azure.workload.identity/skip-containers").is_none());
+}
+
+#[test]
+fn a_backends_containers_are_restricted_and_bounded_and_run_as_the_user_that_is_asked_for() {
+    let pod = &template(json!({"backend": {"runAsUser": 1000, "resources": {"limits": {"memory": "1Gi"}}}}))["spec"];
+    for container in pod["initContainers"].as_array().unwrap() {
+        let context = &container["securityContext"];
+        assert_eq!((&context["runAsNonRoot"], &context["readOnlyRootFilesystem"]), (&json!(true), &json!(true)));
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
+        assert!(container["resources"]["limits"].get("memory").is_some());
+    }
+    assert!(pod["initContainers"][0]["securityContext"].get("runAsUser").is_none());
+    let backend = &pod["initContainers"][1];
+    assert_eq!(backend["securityContext"]["runAsUser"], 1000);
+    assert_eq!(backend["resources"], json!({"requests": {"cpu": "50m"}, "limits": {"memory": "1Gi"}}));
+    let default = &template(json!({}))["spec"]["initContainers"][1];
+    let resources = json!({"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}});
+    assert_eq!(default["resources"], resources);
+}
+
+#[test]
+fn a_backend_has_the_variables_that_the_spec_names_and_a_home_that_it_can_write_to() {
+    let env = |backend: Value| template(json!({"backend": backend}))["spec"]["initContainers"][1]["env"].clone();
+    let home = |folder: &str| json!({"name": "HOME", "value": folder});
+    assert_eq!(env(json!({})), json!([home("/tmp")]));
+    assert_eq!(env(json!({"writableDirs": ["/data", "/tmp"]})), json!([home("/data")]));
+    assert_eq!(env(json!({"env": [home("/home/me")]})), json!([home("/home/me")]));
+    assert_eq!(env(json!({"writableDirs": []})), Value::Null);
+    let secret = json!({"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "graph-backend", "key": "api-key"}}});
+    assert_eq!(env(json!({"env": [secret]})), json!([home("/tmp"), secret]));
+}
+
+#[test]
+fn the_pods_reach_no_metadata_service_and_what_the_backend_needs_besides() {
+    let egress = |changes: Value| built(changes)[&ChildKind::NetworkPolicy]["spec"]["egress"].clone();
+    let tcp = |port: i32| json!([{"port": port, "protocol": "TCP"}]);
+    let dns = json!({"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]});
+    let anywhere = json!({"ports": tcp(443), "to": [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32", "168.63.129.16/32"]}},
+        {"ipBlock": {"cidr": "::/0", "except": ["fd00:ec2::254/128"]}},
+        {"namespaceSelector": {}},
+    ]});
+    assert_eq!(egress(json!({})), json!([dns, anywhere]));
+    let asked = json!({"backend": {"egress": [
+        {"cidr": "10.2.0.0/16", "ports": [5432]}, {"cidr": "169.254.0.0/16", "ports": [80]},
+    ]}});
+    assert_eq!(
+        egress(asked),
+        json!([
+            dns, anywhere,
+            {"ports": tcp(5432), "to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]},
+            {"ports": tcp(80), "to": [{"ipBlock": {"cidr": "169.254.0.0/16", "except": ["169.254.169.254/32"]}}]},
+        ])
+    );
+}
+
+#[test]
+fn what_the_pods_reach_for_a_backend_restarts_none_and_what_it_runs_does() {
+    let before = template(json!({}));
+    assert_eq!(template(json!({"backend": {"egress": [{"cidr": "10.2.0.0/16", "ports": [5432]}]}})), before);
+    for restarting in [
+        json!({"args": []}),
+        json!({"identity": {"assertion": {}}}),
+        json!({"sessions": "Shared"}),
+        json!({"pin": {"add": "0123456789abcdef0123456789abcdef"}}),
+        json!({"runAsUser": 1000}),
+    ] {
+        assert_ne!(template(json!({"backend": restarting})), before, "{restarting}");
+    }
+}
+
+#[test]
+fn a_changed_sidecar_is_drift_and_one_that_others_add_is_none() {
+    let desired = &built(json!({}))[&ChildKind::Deployment];
+    let is_drift = |there: &Value| drift(&serde_json::from_value(there.clone()).unwrap(), desired).unwrap().is_some();
+    for (pointer, value) in [
+        ("/spec/template/spec/initContainers/1/image", json!("evil")),
+        ("/spec/template/spec/initContainers/1/securityContext/readOnlyRootFilesystem", json!(false)),
+        ("/spec/template/spec/initContainers/0/command/0", json!("/bin/sh")),
+        ("/spec/template/spec/volumes/3/emptyDir/sizeLimit", json!("10Gi")),
+    ] {
+        let mut there = desired.clone();
+        *there.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
+        assert!(is_drift(&there), "{pointer}");
+    }
+    let mut there = desired.clone();
+    let containers = there.pointer_mut("/spec/template/spec/initContainers").unwrap().as_array_mut().unwrap();
+    containers.insert(0, json!({"name": "theirs", "image": "x"}));
+    assert!(!is_drift(&there));
+}
+
+#[test]
+fn a_server_without_a_backend_is_built_as_ever() {
+    let held = Held { root: true, listener_of: None };
+    let children = mk_children_with(held, &mk_options(), ResolvedAccount::Unset, |_| {});
+    let deployment = &children[&ChildKind::Deployment];
+    assert!(deployment["spec"]["template"]["spec"].get("initContainers").is_none());
+    assert_ne!(deployment["metadata"]["annotations"][TEMPLATE_HASH], Value::Null);
+}

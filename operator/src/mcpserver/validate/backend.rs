@@ -1,0 +1,252 @@
+//! The backend as validated: its part of the server's configuration, its image and what it is told of users. Pure.
+
+use mcp_entra_crds::{Backend, BackendIdentity as Asked, McpServerSpec, OnBehalfOf, Transport};
+use mcp_entra_policy::{BackendConfiguration, BackendIdentity, BackendScope, BackendTransport, HttpBackend};
+
+use crate::{
+    conditions::condition::Reason,
+    mcpserver::validate::refusal::{Refusal, refuse},
+    objects::owner::Owner,
+    runtime::options::{Options, matches_any},
+};
+
+/// Decides whether the backend can be as the spec says.
+pub(super) fn validate(
+    owner: &Owner,
+    spec: &McpServerSpec,
+    options: &Options,
+) -> Result<Option<BackendConfiguration>, Refusal> {
+    let backend = match (&spec.graph, &spec.backend) {
+        (Some(_), None) => return Ok(None),
+        (None, Some(backend)) => backend,
+        _ => return invalid("name exactly one of spec.graph and spec.backend"),
+    };
+    if spec.network_policy.is_none() {
+        return invalid("spec.backend needs spec.networkPolicy; name the peers that reach the server in allowFrom");
+    }
+    image(&backend.image, options)?;
+    secrets(owner, backend)?;
+    Ok(Some(BackendConfiguration {
+        transport: transport(backend)?,
+        identity: identity(spec, backend.identity.as_ref(), options)?,
+        sessions: backend.sessions,
+        pin: backend.pin.clone(),
+    }))
+}
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
+    refuse(Reason::InvalidConfiguration, message)
+}
+
+/// Whoever chooses an image chooses what runs in the namespace, with the network of the pods and the Secrets of the backend.
+fn image(image: &str, options: &Options) -> Result<(), Refusal> {
+    if matches_any(&options.allowed_backend_images, image) {
+        return Ok(());
+    }
+    refuse(
+        Reason::ImageNotAllowed,
+        format!(
+            "spec.backend.image: {image} is not allowed here; name an image that is, or ask whoever runs mcp-entra-operator to start it with --allowed-backend-image={image}"
+        ),
+    )
+}
+
+/// A variable shows a Secret to whoever chooses the command: only those are shown whose name says that they are for it.
+fn secrets(Owner { name: server, .. }: &Owner, backend: &Backend) -> Result<(), Refusal> {
+    let named = backend.env.iter().filter_map(|variable| Some(&variable.value_from.as_ref()?.secret_key_ref.name));
+    let is_ours = |secret: &str| {
+        let rest = secret.strip_prefix(server.as_str()).and_then(|rest| rest.strip_prefix("-backend"));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    match named.into_iter().find(|secret| !is_ours(secret)) {
+        None => Ok(()),
+        Some(secret) => invalid(format!(
+            "spec.backend.env: Secret {secret} is not named as this server's backend's; put what it needs into a Secret {server}-backend, or {server}-backend. and more"
+        )),
+    }
+}
+
+fn transport(backend: &Backend) -> Result<BackendTransport, Refusal> {
+    match (backend.transport, backend.port) {
+        (Transport::Stdio, None) if backend.path.is_none() && !backend.command.is_empty() => {
+            Ok(BackendTransport::Stdio {})
+        }
+        (Transport::Stdio, _) => {
+            invalid("spec.backend: transport Stdio takes a command, and neither port nor path; correct spec.backend")
+        }
+        (Transport::StreamableHttp, port) => {
+            let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else {
+                return invalid(
+                    "spec.backend.port: transport StreamableHttp takes the port that the backend listens on; name it",
+                );
+            };
+            let path = backend.path.as_deref().unwrap_or(Backend::DEFAULT_PATH).to_owned();
+            Ok(BackendTransport::StreamableHttp(HttpBackend { port, path }))
+        }
+    }
+}
+
+fn identity(spec: &McpServerSpec, asked: Option<&Asked>, options: &Options) -> Result<BackendIdentity, Refusal> {
+    match asked {
+        None | Some(Asked { none: Some(_), assertion: None, on_behalf_of: None }) => Ok(BackendIdentity::None),
+        Some(Asked { none: None, assertion: Some(_), on_behalf_of: None }) => Ok(BackendIdentity::Assertion {}),
+        Some(Asked { none: None, assertion: None, on_behalf_of: Some(OnBehalfOf { scope }) }) => {
+            resource(spec, scope, options)?;
+            Ok(BackendIdentity::OnBehalfOf(BackendScope { scope: scope.clone() }))
+        }
+        Some(_) => invalid("spec.backend.identity: name exactly one of none, assertion and onBehalfOf"),
+    }
+}
+
+/// A token for the server's own registration would let a backend call the server as its users; tokens for another are its
+/// to misuse.
+fn resource(spec: &McpServerSpec, scope: &str, options: &Options) -> Result<(), Refusal> {
+    let field = "spec.backend.identity.onBehalfOf.scope";
+    let resource = scope.rsplit_once('/').map_or(scope, |(resource, _)| resource);
+    let bare = |audience: &str| {
+        let lower = audience.to_ascii_lowercase();
+        let bare = ["api://", "https://"].iter().find_map(|scheme| lower.strip_prefix(scheme)).unwrap_or(&lower);
+        bare.trim_end_matches('/').to_owned()
+    };
+    let own = std::iter::once(&spec.entra.client_id).chain(&spec.entra.audiences);
+    if own.into_iter().any(|audience| bare(audience) == bare(resource)) {
+        return refuse(
+            Reason::ResourceNotAllowed,
+            format!(
+                "{field}: {resource} is this server's own app registration, by whose tokens a backend could call it as its users; register the backend's resource by itself in Entra, and name that"
+            ),
+        );
+    }
+    if options.allowed_backend_resources.iter().any(|allowed| allowed == resource) {
+        return Ok(());
+    }
+    refuse(
+        Reason::ResourceNotAllowed,
+        format!(
+            "{field}: {resource} is not allowed here; use identity.assertion, or ask whoever runs mcp-entra-operator to start it with --allowed-backend-resource={resource}"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_entra_policy::{BackendSessions, ServerConfiguration};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        mcpserver::{
+            resolved::Resolved,
+            validate::{tests::mk_options, validate},
+        },
+        objects::fixtures::{mk_backend_server, mk_owner},
+    };
+
+    fn check(changes: Value) -> Result<ServerConfiguration, Refusal> {
+        let mut server = mk_backend_server();
+        let mut spec = serde_json::to_value(&server.spec).unwrap();
+        json_patch::merge(&mut spec, &changes);
+        server.spec = serde_json::from_value(spec).unwrap();
+        let validated = validate(&server, &mk_owner(), &Resolved::default(), &mk_options())?;
+        Ok(serde_yaml::from_str(&validated.configuration).unwrap())
+    }
+
+    fn assert_refused(changes: Value, reason: Reason, told: &str) {
+        let refusal = check(changes.clone()).unwrap_err();
+        assert_eq!(refusal.reason, reason, "{changes}");
+        assert!(refusal.message.contains(told), "{changes}: {}", refusal.message);
+    }
+
+    fn http(more: Value) -> Value {
+        let mut backend = json!({"transport": "StreamableHttp", "port": 3001, "command": null, "args": null});
+        json_patch::merge(&mut backend, &more);
+        json!({"backend": backend})
+    }
+
+    #[test]
+    fn a_server_with_a_backend_offers_no_built_in_tool_and_asks_graph_for_groups_alone() {
+        let configuration = check(json!({})).unwrap();
+        configuration.validate().unwrap();
+        assert_eq!((configuration.graph.tools.len(), configuration.graph.scopes), (0, vec!["User.Read".to_owned()]));
+        let backend = configuration.backend.unwrap();
+        assert_eq!(backend.transport, BackendTransport::Stdio {});
+        assert_eq!((backend.identity, backend.sessions), (BackendIdentity::None, BackendSessions::PerPrincipal));
+        assert_eq!(backend.pin, None);
+    }
+
+    #[test]
+    fn what_the_spec_says_of_the_backend_reaches_the_program() {
+        let digest = "0123456789abcdef0123456789abcdef";
+        let backend = check(http(json!({
+            "identity": {"onBehalfOf": {"scope": "api://orders/access"}}, "sessions": "Shared", "pin": {"add": digest},
+        })));
+        let backend = backend.unwrap().backend.unwrap();
+        let endpoint = HttpBackend { port: 3001, path: "/mcp".into() };
+        assert_eq!(backend.transport, BackendTransport::StreamableHttp(endpoint));
+        assert_eq!(backend.identity, BackendIdentity::OnBehalfOf(BackendScope { scope: "api://orders/access".into() }));
+        assert_eq!(backend.sessions, BackendSessions::Shared);
+        assert_eq!(backend.pin.unwrap()["add"], digest);
+        let path = check(http(json!({"path": "/"}))).unwrap().backend.unwrap().transport;
+        assert_eq!(path, BackendTransport::StreamableHttp(HttpBackend { port: 3001, path: "/".into() }));
+        let asserted = check(json!({"backend": {"identity": {"assertion": {}}}})).unwrap().backend.unwrap();
+        assert_eq!(asserted.identity, BackendIdentity::Assertion {});
+    }
+
+    #[test]
+    fn what_the_definition_refuses_is_refused_here_too_with_the_next_step() {
+        for (changes, told) in [
+            (json!({"graph": {"scopes": ["User.Read"]}}), "exactly one of spec.graph and spec.backend"),
+            (json!({"backend": null}), "exactly one of spec.graph and spec.backend"),
+            (json!({"networkPolicy": null}), "name the peers"),
+            (json!({"backend": {"command": null}}), "takes a command"),
+            (json!({"backend": {"port": 3001}}), "neither port nor path"),
+            (http(json!({"port": null})), "name it"),
+            (json!({"backend": {"identity": {"none": {}, "assertion": {}}}}), "exactly one of none"),
+            (json!({"backend": {"identity": {"onBehalfOf": {"scope": "api://orders/access"}}}}), "use the assertion"),
+        ] {
+            assert_refused(changes, Reason::InvalidConfiguration, told);
+        }
+    }
+
+    #[test]
+    fn an_image_is_run_where_the_operator_allows_it_and_no_neighbour_of_it() {
+        let image = |image: &str| json!({"backend": {"image": image}});
+        check(image("registry.example/mcp/time@sha256:0")).unwrap();
+        for refused in ["registry.example/mcp", "registry.example/mcp2/time:1", "evil/registry.example/mcp/time"] {
+            assert_refused(image(refused), Reason::ImageNotAllowed, &format!("--allowed-backend-image={refused}"));
+        }
+        // The server's own images are no backends: they would be handed nothing, and read anything.
+        assert_refused(image("registry.example/one:1"), Reason::ImageNotAllowed, "--allowed-backend-image=");
+    }
+
+    #[test]
+    fn a_secret_is_read_only_if_its_name_says_that_it_is_for_this_servers_backend() {
+        let secret = |name: &str| {
+            let reference = json!({"secretKeyRef": {"name": name, "key": "a"}});
+            json!({"backend": {"env": [{"name": "A", "valueFrom": reference}]}})
+        };
+        for ours in ["graph-backend", "graph-backend.database"] {
+            check(secret(ours)).unwrap();
+        }
+        // The last is a key of the authorization server of an McpServer graph-backend.
+        for refused in ["graph", "other-backend", "graph-backends", "graph-backend-0123abcd-oauth-1"] {
+            assert_refused(secret(refused), Reason::InvalidConfiguration, "a Secret graph-backend");
+        }
+    }
+
+    #[test]
+    fn a_users_token_goes_to_a_resource_that_the_operator_allows_and_never_to_the_servers_own() {
+        let scope = |scope: &str| http(json!({"identity": {"onBehalfOf": {"scope": scope}}}));
+        check(scope("api://orders/access")).unwrap();
+        for refused in ["api://orders2/access", "api://orders/deep/access", "https://orders/access"] {
+            assert_refused(scope(refused), Reason::ResourceNotAllowed, "--allowed-backend-resource=");
+        }
+        let own = ["api://1c2d0000-0000-0000-0000-00000000000b", "api://1C2D0000-0000-0000-0000-00000000000B"];
+        for own in own {
+            assert_refused(scope(&format!("{own}/access")), Reason::ResourceNotAllowed, "own app registration");
+        }
+        let mut audience = scope("api://orders/access");
+        audience["entra"] = json!({"audiences": ["api://orders"]});
+        assert_refused(audience, Reason::ResourceNotAllowed, "own app registration");
+    }
+}
