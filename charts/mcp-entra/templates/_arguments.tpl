@@ -5,6 +5,8 @@
   "watch-namespace" .Values.watchNamespaces
   "allowed-host" .Values.allowedHosts
   "allowed-image" .Values.allowedImages
+  "allowed-backend-image" .Values.allowedBackendImages
+  "allowed-backend-resource" .Values.allowedBackendResources
   "allowed-authority" .Values.allowedAuthorities
   "allowed-graph" .Values.allowedGraphs
   "allowed-ingress-annotation" .Values.allowedIngressAnnotations

@@ -38,6 +38,8 @@ const TOKEN_FILE: &str = "/var/run/secrets/azure/wi/token/azure-identity-token";
 const CLIENT_ID: &str = "azure.workload.identity/client-id";
 const TENANT_ID: &str = "azure.workload.identity/tenant-id";
 const EXPIRATION: &str = "azure.workload.identity/service-account-token-expiration";
+/// Names of containers and init containers that get nothing, with semicolons between.
+const SKIP_CONTAINERS: &str = "azure.workload.identity/skip-containers";
 
 /// A running webhook. When it is dropped its registration stays, so that pods that ask for it are refused.
 pub struct WorkloadIdentityWebhook {
@@ -143,20 +145,24 @@ async fn mutate(review: &Value, installed: &Installed) -> anyhow::Result<PodSpec
     let accounts: Api<ServiceAccount> = Api::namespaced(installed.client.clone(), namespace);
     let account = tokio::time::timeout(PATIENCE, accounts.get(name)).await.context("read the service account")?;
     let account = account.with_context(|| format!("read the service account {namespace}/{name}"))?;
-    let own = pod.pointer("/metadata/annotations").and_then(|annotations| annotations.get(EXPIRATION));
-    Ok(with_identity(spec, &account, own.and_then(Value::as_str), &installed.tenant, &installed.authority))
+    let annotations = pod.pointer("/metadata/annotations").cloned().unwrap_or_default();
+    Ok(with_identity(spec, &annotations, &account, &installed.tenant, &installed.authority))
 }
 
-/// The pod with the token's volume, and every container with its mount and the variables that it does not set itself.
+/// The pod with the token's volume, and every container that is not to be skipped with its mount and the variables that it
+/// does not set itself.
 fn with_identity(
     mut spec: PodSpec,
+    annotations: &Value,
     account: &ServiceAccount,
-    expiration: Option<&str>,
     tenant: &str,
     authority: &str,
 ) -> PodSpec {
+    let own = |name: &str| annotations.get(name).and_then(Value::as_str);
     let annotation = |name: &str| account.annotations().get(name).map(String::as_str);
-    let expiration = expiration.or(annotation(EXPIRATION)).and_then(|seconds| seconds.parse().ok()).unwrap_or(3600);
+    let expiration =
+        own(EXPIRATION).or(annotation(EXPIRATION)).and_then(|seconds| seconds.parse().ok()).unwrap_or(3600);
+    let skipped: Vec<&str> = own(SKIP_CONTAINERS).unwrap_or_default().split(';').map(str::trim).collect();
     let variables = [
         ("AZURE_CLIENT_ID", annotation(CLIENT_ID).unwrap_or_default()),
         ("AZURE_TENANT_ID", annotation(TENANT_ID).unwrap_or(tenant)),
@@ -164,7 +170,9 @@ fn with_identity(
         ("AZURE_AUTHORITY_HOST", authority),
     ];
     for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
-        with_variables(container, &variables);
+        if !skipped.contains(&container.name.as_str()) {
+            with_variables(container, &variables);
+        }
     }
     let volumes = spec.volumes.get_or_insert_default();
     if !volumes.iter().any(|volume| volume.name == VOLUME) {
@@ -202,4 +210,24 @@ fn volume(expiration: i64) -> Volume {
     let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
     let projected = ProjectedVolumeSource { sources: Some(vec![source]), ..ProjectedVolumeSource::default() };
     Volume { name: VOLUME.to_owned(), projected: Some(projected), ..Volume::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_and_init_containers_that_the_pod_names_get_neither_token_nor_variables() {
+        let container = |name: &str| json!({ "name": name });
+        let spec = json!({
+            "containers": [container("server"), container("beside")],
+            "initContainers": [container("backend"), container("install-shim"), container("other")],
+        });
+        let annotations = json!({ SKIP_CONTAINERS: "backend; install-shim;beside" });
+        let spec = serde_json::from_value(spec).unwrap();
+        let spec = with_identity(spec, &annotations, &ServiceAccount::default(), "t", "https://login.example/");
+        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let given = containers.filter(|container| container.env.is_some() && container.volume_mounts.is_some());
+        assert_eq!(Vec::from_iter(given.map(|container| container.name.as_str())), ["other", "server"]);
+    }
 }

@@ -35,6 +35,8 @@ fn mk_every_option() -> Value {
         "watchNamespaces": ["one", "two"],
         "allowedHosts": ["*.mcp.contoso.com"],
         "allowedImages": ["registry.contoso.com/*"],
+        "allowedBackendImages": ["registry.contoso.com/mcp/*"],
+        "allowedBackendResources": ["api://orders"],
         "allowedAuthorities": ["https://login.contoso.com"],
         "allowedGraphs": ["https://graph.contoso.com"],
         "allowTrustBundles": true,

@@ -318,3 +318,50 @@ async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_an
         assert_refused(ask(&kept_out).await, "operator-bounds", "no token but for Entra");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_reads_secrets_that_are_named_for_it_in_its_own_container_and_has_no_volume_of_the_servers() {
+    let container = |name: &str, more: Value| {
+        let mut container =
+            json!({"name": name, "image": IMAGE, "securityContext": {"allowPrivilegeEscalation": false}});
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        container
+    };
+    let of = |name: &str, more: Value| json!({"initContainers": [container(name, more)]});
+    let secret =
+        |name: &str| json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]});
+    let mounting = |volume: &str| json!({"volumeMounts": [{"name": volume, "mountPath": "/x"}]});
+    let with_volume = |volume: Value| {
+        let mut change = of("backend", mounting("backend-socket"));
+        change["volumes"] = json!([volume]);
+        change
+    };
+    let empty = json!({"name": "backend-socket", "emptyDir": {"medium": "Memory"}});
+    for let_in in [
+        of("backend", json!({"restartPolicy": "Always"})),
+        of("backend", secret("child-backend")),
+        of("backend", secret("child-backend.database")),
+        of("install-shim", json!({})),
+        with_volume(empty),
+    ] {
+        ask(&let_in).await.unwrap();
+    }
+    let token = json!({"serviceAccountToken": {"audience": "api://AzureADTokenExchange", "path": "token"}});
+    for kept_out in [
+        of("backend", secret("child")),
+        of("backend", secret("child-backends")),
+        of("backend", secret("other-backend")),
+        // A key of the server child-backend.
+        of("backend", secret("child-backend-0123abcd-oauth-1")),
+        of("install-shim", secret("child-backend")),
+        of("other", json!({})),
+        of("backend", json!({"envFrom": [{"secretRef": {"name": "child-backend"}}]})),
+        of("backend", mounting("identity")),
+        of("install-shim", mounting("config")),
+        json!({"containers": [container("backend", secret("child-backend"))]}),
+        with_volume(json!({"name": "backend-socket", "projected": {"sources": [token]}})),
+        with_volume(json!({"name": "backend-socket", "configMap": {"name": "anybodys"}})),
+    ] {
+        assert_refused(ask(&kept_out).await, "operator-bounds", "no token but for Entra");
+    }
+}

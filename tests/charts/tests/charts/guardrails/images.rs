@@ -60,6 +60,23 @@ async fn a_server_names_pinned_images_of_listed_registries_and_none_of_their_nei
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_image_of_a_backend_counts_as_the_servers_own() {
+    let client = Guarded::get().await.person();
+    let ask = async |image: &str| {
+        let mut server = mk_server("image");
+        server["spec"].as_object_mut().unwrap().remove("graph");
+        server["spec"]["backend"] = json!({"image": image, "transport": "StreamableHttp", "port": 3001});
+        server["spec"]["networkPolicy"] = json!({"allowFrom": [{"podSelector": {}}]});
+        create(&client, TEAM, &server, true).await
+    };
+    ask(IMAGE).await.unwrap();
+    let evil = format!("docker.io/evil@{PINNED}");
+    assert_refused(ask(&evil).await, "allowed-registries-of-servers", &evil);
+    let moved = "registry.example/mcp-entra/server:1";
+    assert_refused(ask(moved).await, "require-digests-of-servers", moved);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_image_of_a_servers_pod_counts() {
     // Of the platform's: another guardrail lets nobody else make such a pod.
     let client = Guarded::get().await.as_user("dora", &["platform"]);
