@@ -78,17 +78,26 @@ impl Verdict {
 }
 
 /// Adds `Ready`: false by the first verdict that is false, else unknown by the first that is unknown, else as is given.
-/// `Conflicted` does not count: while it is true, `Programmed` is false for the same reason.
+/// `Conflicted` does not count: while it is true, `Programmed` is false for the same reason. Nor does `BackendIsolated`
+/// while it is unknown: what nobody can reach cannot be told for good from what nobody reaches now.
 pub(crate) fn with_ready(mut verdicts: Vec<(ConditionType, Verdict)>, ready: Verdict) -> Vec<(ConditionType, Verdict)> {
     let first = |state: State| {
         verdicts
             .iter()
-            .find(|(type_, verdict)| *type_ != ConditionType::Conflicted && verdict.state == state)
+            .find(|(type_, verdict)| verdict.state == state && counts(*type_, state))
             .map(|(_, verdict)| verdict.clone())
     };
     let ready = first(State::False).or_else(|| first(State::Unknown)).unwrap_or(ready);
     verdicts.push((ConditionType::Ready, ready));
     verdicts
+}
+
+fn counts(type_: ConditionType, state: State) -> bool {
+    match type_ {
+        ConditionType::Conflicted => false,
+        ConditionType::BackendIsolated => state != State::Unknown,
+        _ => true,
+    }
 }
 
 /// Says if a condition is as it should be.

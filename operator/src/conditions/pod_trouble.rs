@@ -5,7 +5,8 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     conditions::condition::Reason,
     objects::{
-        status_views::ConditionView,
+        names::{BACKEND, INSTALL_SHIM},
+        status_views::{ConditionView, ContainerStatusView, StateDetailView},
         untrusted_text::Quoted,
         views::{ChildView, PodView},
     },
@@ -62,39 +63,139 @@ pub(crate) fn trouble(pod: &PodView) -> Option<(Reason, String)> {
             format!("no node takes pod {name}: {}; {advice}", condition.message.quoted()),
         ));
     }
-    pod.containers.iter().find_map(|container| {
-        let waiting = container.state.waiting.as_ref();
-        let why = waiting.map_or("", |waiting| waiting.reason.raw());
-        // The kubelet's own text changes between attempts; this does not.
-        if matches!(why, "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") {
-            let image = container.image.word();
-            return Some((
-                Reason::ImagePullFailed,
-                format!(
-                    "pod {name} cannot pull the image {image}: push it, or let the nodes reach its registry, or name another in spec.image or the operator's --server-image (kubectl describe pod {reference})"
-                ),
-            ));
-        }
-        let crashed = container.last_state.terminated.as_ref().filter(|ended| ended.exit_code != Some(0));
-        if let Some(ended) = crashed.or(container.state.terminated.as_ref()) {
-            let code = ended.exit_code.unwrap_or_default();
-            let log = last_line(ended.message.raw());
-            let said = if log.is_empty() { String::new() } else { format!(" saying: {log}") };
-            return Some((
-                Reason::CrashLooping,
-                format!("the server in pod {name} ended with code {code}{said}; see kubectl logs --previous {reference}"),
-            ));
-        }
-        let waiting = waiting.filter(|waiting| !matches!(waiting.reason.raw(), "" | "ContainerCreating" | "PodInitializing"))?;
-        Some((
+    pod.containers.iter().find_map(|container| container_trouble(pod, container, &reference))
+}
+
+/// Returns what keeps a container from running, if its status tells.
+fn container_trouble(pod: &PodView, container: &ContainerStatusView, reference: &str) -> Option<(Reason, String)> {
+    let (name, whose) = (pod.name(), Whose::of(container));
+    let waiting = container.state.waiting.as_ref();
+    let why = waiting.map_or("", |waiting| waiting.reason.raw());
+    // The kubelet's own text changes between attempts; this does not.
+    if matches!(why, "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") {
+        let (image, other) = (container.image.word(), whose.other_image());
+        return Some((
+            Reason::ImagePullFailed,
+            format!(
+                "pod {name} cannot pull the image {image}: push it, or let the nodes reach its registry{other} (kubectl describe pod {reference})"
+            ),
+        ));
+    }
+    let crashed = container.last_state.terminated.as_ref().filter(|ended| ended.exit_code != Some(0));
+    let ended = crashed.or(container.state.terminated.as_ref());
+    if let Some(found) = refused_by_node(pod, [ended, waiting].into_iter().flatten()) {
+        return Some(found);
+    }
+    if let Some(ended) = ended {
+        let (code, program) = (ended.exit_code.unwrap_or_default(), whose.program(container));
+        let log = last_line(ended.message.raw());
+        let said = if log.is_empty() { String::new() } else { format!(" saying: {log}") };
+        let (advice, option) = whose.advice(ended.message.raw(), container);
+        return Some((
+            Reason::CrashLooping,
+            format!(
+                "{program} in pod {name} ended with code {code}{said}; {advice}see kubectl logs --previous {reference}{option}"
+            ),
+        ));
+    }
+    let waiting =
+        waiting.filter(|waiting| !matches!(waiting.reason.raw(), "" | "ContainerCreating" | "PodInitializing"))?;
+    Some((
+        Reason::ContainerFailed,
+        format!(
+            "{} of pod {name} cannot start: {}: {}; see kubectl describe pod {reference}",
+            whose.container(container),
+            waiting.reason.word(),
+            waiting.message.quoted()
+        ),
+    ))
+}
+
+/// Returns the reason why a node lets a container not run at all, where a field of the spec, or of the node, is at fault.
+fn refused_by_node<'a>(
+    pod: &PodView,
+    said: impl Iterator<Item = &'a StateDetailView> + Clone,
+) -> Option<(Reason, String)> {
+    let name = pod.name();
+    let says = |words: &[&str]| said.clone().any(|detail| words.iter().all(|word| detail.message.raw().contains(word)));
+    if says(&["mcp-entra-shim", "permission denied"]) {
+        return Some((
             Reason::ContainerFailed,
             format!(
-                "the container of pod {name} cannot start: {}: {}; see kubectl describe pod {reference}",
-                waiting.reason.word(),
-                waiting.message.quoted()
+                "the node of pod {name} runs no program from an emptyDir, which it mounts noexec, so that the shim of a backend over stdio cannot start; have nodes mount these volumes without noexec, or use a backend with transport: StreamableHttp"
             ),
-        ))
+        ));
+    }
+    says(&["runAsNonRoot"]).then(|| {
+        (
+            Reason::ContainerFailed,
+            format!(
+                "the image of pod {name} would run as root or as a user without a number, which pods of servers may not; name a user of the image by number in spec.backend.runAsUser"
+            ),
+        )
     })
+}
+
+/// The one whose container it is.
+#[derive(Clone, Copy)]
+enum Whose {
+    Server,
+    Backend,
+    Shim,
+    /// What others add to pods.
+    Other,
+}
+
+impl Whose {
+    fn of(container: &ContainerStatusView) -> Self {
+        match container.name.raw() {
+            "server" | "" => Self::Server,
+            BACKEND => Self::Backend,
+            INSTALL_SHIM => Self::Shim,
+            _ => Self::Other,
+        }
+    }
+
+    fn program(self, container: &ContainerStatusView) -> String {
+        match self {
+            Self::Server => "the server".to_owned(),
+            Self::Backend => "the backend".to_owned(),
+            Self::Shim | Self::Other => self.container(container),
+        }
+    }
+
+    fn container(self, container: &ContainerStatusView) -> String {
+        match self {
+            Self::Server => "the container".to_owned(),
+            Self::Backend | Self::Shim | Self::Other => format!("the container {}", container.name.word()),
+        }
+    }
+
+    /// The place where another image can be named.
+    fn other_image(self) -> &'static str {
+        match self {
+            Self::Server | Self::Shim => ", or name another in spec.image or the operator's --server-image",
+            Self::Backend => ", or name another in spec.backend.image",
+            Self::Other => "",
+        }
+    }
+
+    /// The next step after an end, and the option that names the container to kubectl.
+    fn advice(self, said: &str, container: &ContainerStatusView) -> (&'static str, String) {
+        let option = || format!(" -c {}", container.name.word());
+        match self {
+            Self::Server => ("", String::new()),
+            Self::Backend if said.to_ascii_lowercase().contains("permission denied") || said.contains("EACCES") => (
+                "name the user of its image in spec.backend.runAsUser, or a folder that it writes to in spec.backend.writableDirs, or ",
+                option(),
+            ),
+            Self::Backend if said.contains("Read-only file system") || said.contains("EROFS") => {
+                ("name the folder that it writes to in spec.backend.writableDirs, or ", option())
+            }
+            Self::Backend => ("correct spec.backend.command, args or env, or ", option()),
+            Self::Shim | Self::Other => ("", option()),
+        }
+    }
 }
 
 /// The last line of a log, without its time: the same crash is the same message.

@@ -135,11 +135,13 @@ reasons! {
     ExchangeWorks,
     /// FederationReady: Entra refuses the pods' token, or is out of reach.
     ExchangeFailed,
-    /// FederationReady, SessionStoreReady: no probe has ended yet.
+    /// FederationReady, SessionStoreReady, BackendReady: no probe has ended yet.
     ProbePending,
-    /// FederationReady, AuthorizationReady, SessionStoreReady: there is no pod that could be asked.
+    /// FederationReady, AuthorizationReady, SessionStoreReady, BackendReady, BackendIsolated: there is no pod that could be
+    /// asked.
     NoReadyPods,
-    /// FederationReady, AuthorizationReady, SessionStoreReady: pods are ready, but their admin port cannot be reached.
+    /// FederationReady, AuthorizationReady, SessionStoreReady, BackendReady, BackendIsolated: pods are ready, but their admin
+    /// port cannot be reached.
     StatusUnreachable,
 
     /// AuthorizationReady: every ready pod enforces the compiled policy.
@@ -159,6 +161,21 @@ reasons! {
     SessionsInMemory,
     /// SessionStoreReady: a ready pod cannot use the session store.
     SessionStoreFailed,
+
+    /// BackendReady: every ready pod reached its backend at its last probe.
+    BackendWorks,
+    /// BackendReady: a ready pod's backend does not answer as an MCP server.
+    BackendFailed,
+    /// BackendIsolated: nothing in the ready pods but the servers listens for others than the pod itself.
+    LoopbackOnly,
+    /// BackendIsolated: the operator reached a port of a pod that only the server in it should reach.
+    BackendReached,
+    /// BackendIsolated: the operator cannot reach what listens in a pod for others. That holds while the cluster enforces
+    /// NetworkPolicies, and does not keep the server from being Ready.
+    BackendUnreached,
+    /// BackendIsolated: it cannot be seen, or not be tried, what others reach of a pod. That does not keep the server from
+    /// being Ready.
+    IsolationUnknown,
 
     /// Exposed: an ingress controller has announced an address.
     AddressAssigned,

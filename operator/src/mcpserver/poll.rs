@@ -1,12 +1,16 @@
 //! The step of a reconcile that asks the pods what they enforce, and nudges those whose policy is old.
 
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Duration, time::Instant};
 
 use crate::{
     mcpserver::{
         context::Context,
         pass_memory::ServerMemory,
-        pod_status::{self, PolledPod, nudge::nudge},
+        pod_status::{
+            self, PolledPod,
+            nudge::nudge,
+            reach::{Reach, reach},
+        },
     },
     objects::{owner::Owner, views::PodView},
     policy::compile::Compiled,
@@ -23,6 +27,8 @@ pub(crate) struct Answers {
     pub(crate) lagging: Option<Duration>,
     /// The time for which some ready pod has not said if its credential works.
     pub(crate) probing: Option<Duration>,
+    /// The results of trying ports of ready pods that only their own server should reach, by the pod's name.
+    pub(crate) reach: BTreeMap<String, Reach>,
 }
 
 impl Answers {
@@ -49,7 +55,12 @@ pub(crate) async fn poll(
     let is_behind = |polled: &PolledPod| polled.pod.is_ready() && !polled.enforces(compiled.revision());
     let lagging = memory.lagging.note(polled.iter().any(is_behind), now);
     let probing = memory.probing.note(polled.iter().any(is_probing), now);
-    Answers { pods, polled, lagging, probing }
+    // A proxy answers for pods, or does not, as it likes.
+    let reach = match context.options.pod_proxy_url {
+        Some(_) => BTreeMap::new(),
+        None => reach(&polled).await,
+    };
+    Answers { pods, polled, lagging, probing, reach }
 }
 
 /// Returns true if a ready pod has not said yet whether its credential works.

@@ -56,3 +56,8 @@ pub(crate) const REQUESTS: [&str; 3] = [ROTATE_KEYS, COMPROMISED_KEYS, REVOKE_SE
 pub(crate) const CONFIGURATION_VOLUME: &str = "config";
 /// The name of the volume with the policy.
 pub(crate) const POLICY_VOLUME: &str = "policy";
+
+/// Name of a backend's container.
+pub(crate) const BACKEND: &str = "backend";
+/// Name of the container that puts the shim of a backend in place.
+pub(crate) const INSTALL_SHIM: &str = "install-shim";

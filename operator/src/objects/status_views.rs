@@ -73,6 +73,7 @@ pub(crate) fn is_true(conditions: &[ConditionView], type_: &str) -> bool {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ContainerStatusView {
+    pub(crate) name: Foreign,
     pub(crate) image: Foreign,
     pub(crate) state: ContainerStateView,
     pub(crate) last_state: ContainerStateView,
@@ -82,6 +83,13 @@ impl ContainerStatusView {
     pub(super) fn is_telling(&self) -> bool {
         let (now, last) = (&self.state, &self.last_state);
         now.waiting.is_some() || now.terminated.is_some() || last.terminated.is_some()
+    }
+
+    /// The same of an init container, whose end is its purpose.
+    pub(super) fn is_telling_of_start(&self) -> bool {
+        let has_done =
+            |state: &ContainerStateView| state.terminated.as_ref().is_some_and(|ended| ended.exit_code == Some(0));
+        self.is_telling() && !has_done(&self.state)
     }
 }
 

@@ -208,7 +208,7 @@ pub(crate) struct PodView {
     pub(crate) policy: Option<Box<str>>,
     /// Conditions that are not as they should be.
     pub(crate) trouble: Box<[ConditionView]>,
-    /// Containers that do not simply run.
+    /// Containers that do not simply run, those before which start first.
     pub(crate) containers: Box<[ContainerStatusView]>,
     /// True if it is being deleted.
     pub(crate) leaving: bool,
@@ -222,6 +222,8 @@ impl From<WatchedPod> for PodView {
         // A scheduler's word that no node takes the pod may arrive after the pod was bound to one.
         let is_stale = |condition: &ConditionView| condition.type_ == "PodScheduled" && spec.node_name.is_some();
         let is_trouble = |condition: &ConditionView| condition.status == "False" && !is_stale(condition);
+        let starting = status.init_container_statuses.into_iter().filter(ContainerStatusView::is_telling_of_start);
+        let containers = status.container_statuses.into_iter().filter(ContainerStatusView::is_telling);
         Self {
             full_name: FullName::of(&metadata),
             uid: metadata.uid.as_ref().map(boxed).unwrap_or_default(),
@@ -233,7 +235,7 @@ impl From<WatchedPod> for PodView {
             address: status.pod_ip.and_then(|address| address.parse().ok()),
             says_ready: is_true(&status.conditions, "Ready"),
             trouble: status.conditions.into_iter().filter(is_trouble).collect(),
-            containers: status.container_statuses.into_iter().filter(ContainerStatusView::is_telling).collect(),
+            containers: starting.chain(containers).collect(),
             leaving: metadata.deletion_timestamp.is_some(),
             has_started: status.phase == "Running",
         }

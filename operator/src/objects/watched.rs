@@ -106,6 +106,8 @@ pub(crate) struct WatchedPodStatus {
     pub(crate) pod_ip: Option<String>,
     pub(crate) conditions: Vec<ConditionView>,
     pub(crate) container_statuses: Vec<ContainerStatusView>,
+    /// Those of sidecars among them, which hold the containers back until they run.
+    pub(crate) init_container_statuses: Vec<ContainerStatusView>,
 }
 
 /// Metadata as far as it is read. Who manages which field would take more memory than the rest of an object, for a

@@ -11,12 +11,10 @@ use k8s_openapi::{
 use mcp_entra_crds::{Backend, BackendVariable, Transport};
 
 use super::resources::{self, Defaults};
-use crate::mcpserver::validate::Validated;
-
-/// Name of the backend's container.
-const BACKEND: &str = "backend";
-/// Name of the container that puts the shim in place.
-const INSTALL_SHIM: &str = "install-shim";
+use crate::{
+    mcpserver::validate::Validated,
+    objects::names::{BACKEND, INSTALL_SHIM},
+};
 
 /// The annotation by which azure-workload-identity's webhook leaves containers alone: names with semicolons between.
 pub(super) const SKIP_CONTAINERS: &str = "azure.workload.identity/skip-containers";

@@ -1,6 +1,7 @@
 //! The pods: the reports on their admin ports, and the nudge for those whose policy is old.
 
 pub(crate) mod nudge;
+pub(crate) mod reach;
 pub(crate) mod report;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -17,7 +18,7 @@ use crate::{
 /// The time that a pod may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer in bytes.
-const LARGEST_ANSWER: usize = 64 * 1024;
+const LARGEST_ANSWER: usize = 512 * 1024;
 /// Pods of one server that are asked at once.
 const AT_ONCE: usize = 16;
 

@@ -1,10 +1,13 @@
 //! Reports of pods: the answers of their admin ports, read into a form that can do no harm in a status. Pure.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
-use mcp_entra_policy::{ServerStatus, SessionStoreStatus};
+use mcp_entra_policy::{BackendStatus, ServerStatus, SessionStoreStatus};
 
-use crate::objects::untrusted_text::{Foreign, value};
+use crate::objects::untrusted_text::{Foreign, bounded, value};
 
 /// The most characters of a version.
 const LONGEST_VERSION: usize = 64;
@@ -13,6 +16,12 @@ const LONGEST_ISSUER: usize = 1024;
 /// The most characters of a Graph permission, and the most of them.
 const LONGEST_PERMISSION: usize = 128;
 const MOST_PERMISSIONS: usize = 64;
+/// The most characters of a name of a backend or of what it offers, and the most names of a kind.
+const LONGEST_NAME: usize = 128;
+const LONGEST_URI: usize = 512;
+const MOST_NAMES: usize = 1024;
+/// The most addresses that something listens on.
+const MOST_LISTENERS: usize = 8;
 
 /// The part of a pod's answer that the operator uses. A member that says more than it may is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +39,52 @@ pub(crate) struct Report {
     pub(crate) missing_permissions: BTreeSet<String>,
     /// The session store, where the pod keeps sessions.
     pub(crate) session_store: Option<SessionStoreReport>,
+    /// The backend, where the pod has one.
+    pub(crate) backend: Option<BackendReport>,
+}
+
+/// The backend, as a pod finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BackendReport {
+    pub(crate) works: Option<bool>,
+    pub(crate) message: Option<Foreign>,
+    pub(crate) name: Option<String>,
+    pub(crate) version: Option<String>,
+    pub(crate) protocol: Option<String>,
+    /// Digests of the tools' definitions, by name.
+    pub(crate) tools: BTreeMap<String, String>,
+    pub(crate) prompts: BTreeSet<String>,
+    pub(crate) resources: BTreeSet<String>,
+    /// Tools that are not offered, since the pin does not have them so.
+    pub(crate) hidden: BTreeSet<String>,
+    /// Where others than the server listen, and not for the pod alone. Absent where the pod cannot see that.
+    pub(crate) listens: Option<BTreeSet<SocketAddr>>,
+}
+
+impl From<BackendStatus> for BackendReport {
+    fn from(status: BackendStatus) -> Self {
+        let text = |text: Option<String>| text.map(|text| bounded(&text, LONGEST_NAME)).filter(|text| !text.is_empty());
+        let names = |names: BTreeSet<String>, longest| {
+            BTreeSet::from_iter(names.into_iter().filter_map(|name| value(name, longest)).take(MOST_NAMES))
+        };
+        let tools = status.tools.into_iter();
+        let tools = tools.filter_map(|(name, digest)| Some((value(name, LONGEST_NAME)?, value(digest, LONGEST_NAME)?)));
+        Self {
+            works: status.works,
+            message: status.message.map(Foreign::from),
+            name: text(status.name),
+            version: text(status.version),
+            protocol: status.protocol.and_then(|protocol| value(protocol, LONGEST_VERSION)),
+            tools: tools.take(MOST_NAMES).collect(),
+            prompts: names(status.prompts, LONGEST_NAME),
+            resources: names(status.resources, LONGEST_URI),
+            hidden: names(status.hidden, LONGEST_NAME),
+            // An address that is none would be one that nobody tries.
+            listens: status.listens.and_then(|listens| {
+                listens.into_iter().take(MOST_LISTENERS).map(|address| address.parse().ok()).collect()
+            }),
+        }
+    }
 }
 
 /// The session store, as a pod finds it.
@@ -41,7 +96,7 @@ pub(crate) struct SessionStoreReport {
 
 impl From<ServerStatus> for Report {
     fn from(status: ServerStatus) -> Self {
-        let ServerStatus { version, policy, federation, keys, graph, session_store, backend: _ } = status;
+        let ServerStatus { version, policy, federation, keys, graph, session_store, backend } = status;
         Self {
             version: value(version, LONGEST_VERSION),
             revision: policy.revision.map(Foreign::from),
@@ -61,6 +116,7 @@ impl From<ServerStatus> for Report {
                 works,
                 message: message.map(Foreign::from),
             }),
+            backend: backend.map(BackendReport::from),
         }
     }
 }
@@ -98,5 +154,26 @@ mod tests {
             assert_eq!((report.version, report.issuer), (None, None), "{bad:?}");
         }
         assert_eq!(report("1", "http://issuer.example").issuer, None);
+    }
+
+    #[test]
+    fn what_a_backend_says_of_itself_is_bounded_and_values_that_are_none_are_absent() {
+        let report =
+            |status: serde_json::Value| BackendReport::from(serde_json::from_value::<BackendStatus>(status).unwrap());
+        let good = report(json!({
+            "works": true, "name": "Time of day", "version": "1.2", "protocol": "2025-11-25", "tools": {"now": "0af1"},
+            "prompts": ["p"], "resources": ["time://now"], "hidden": ["now"], "listens": ["0.0.0.0:3001", "[::]:3001"],
+        }));
+        assert_eq!((good.name.as_deref(), good.protocol.as_deref()), (Some("Time of day"), Some("2025-11-25")));
+        assert_eq!((good.tools["now"].as_str(), good.hidden.len(), good.listens.unwrap().len()), ("0af1", 1, 2));
+        let bad = report(json!({
+            "name": hostile(), "protocol": hostile(), "tools": {hostile(): "0", "now": hostile()},
+            "prompts": [hostile()], "resources": [hostile()], "hidden": [hostile()], "listens": ["everywhere"],
+        }));
+        assert_eq!(bad.name.unwrap().chars().count(), LONGEST_NAME);
+        assert_eq!((bad.tools.len(), bad.prompts.len(), bad.resources.len(), bad.hidden.len()), (0, 0, 0, 0));
+        assert_eq!((bad.protocol, bad.listens), (None, None));
+        let many: BTreeMap<String, &str> = (0..2000).map(|number| (number.to_string(), "0")).collect();
+        assert_eq!(report(json!({"tools": many})).tools.len(), MOST_NAMES);
     }
 }

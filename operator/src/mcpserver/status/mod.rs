@@ -2,6 +2,7 @@
 
 pub(crate) mod accepted_and_programmed;
 pub(crate) mod available;
+mod backend;
 pub(crate) mod debounce;
 pub(crate) mod exposed;
 pub(crate) mod facts;
@@ -24,6 +25,7 @@ use crate::{
         status::{
             accepted_and_programmed::{accepted, conflicted, not_served, programmed},
             available::{PodFacts, availability},
+            backend::{isolated, ready, summary},
             exposed::Leading,
             facts::Facts,
             federation_and_authorization::{authorization, federation},
@@ -49,6 +51,10 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         let store = session_store(&authorization_server.session_store, &facts.current_pods());
         verdicts.push((ConditionType::SessionStoreReady, store));
     }
+    if spec.backend.is_some() {
+        verdicts.push((ConditionType::BackendReady, ready(facts)));
+        verdicts.push((ConditionType::BackendIsolated, isolated(facts)));
+    }
     if let Some(exposure) = &spec.exposure {
         let leading = facts.leading(exposure, now);
         verdicts.push((ConditionType::Exposed, exposed(facts, leading)));
@@ -72,7 +78,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         selector: Some(selector(facts.owner)),
         federation: Some(credential(facts, previous)),
         policy: Some(facts.compiled.summary.clone()),
-        backend: None,
+        backend: summary(facts, previous),
         ownership: ownership(facts, previous),
         conditions: conditions(&previous.conditions, verdicts, generation, now),
     }

@@ -16,7 +16,7 @@ use crate::{
         validate::{Validated, tests::mk_options, validate},
     },
     objects::{
-        fixtures::{mk_owner, mk_server},
+        fixtures::{mk_backend_server, mk_owner, mk_server},
         names::CONFIGURATION_HASH,
     },
     ownership::{Held, Lost},
@@ -26,14 +26,19 @@ use crate::{
     },
 };
 
-fn mk_validated() -> Validated {
-    validate(&mk_server(), &mk_owner(), &Resolved::default(), &mk_options()).unwrap()
+fn mk_validated(server: &McpServer) -> Validated {
+    validate(server, &mk_owner(), &Resolved::default(), &mk_options()).unwrap()
 }
 
 /// The outcome of a pass over a server that is accepted and holds what it names.
 pub(crate) fn mk_outcome() -> Outcome {
+    mk_outcome_of(&mk_server())
+}
+
+/// The same of that server.
+pub(crate) fn mk_outcome_of(server: &McpServer) -> Outcome {
     let standing = Standing::Held(Held { root: true, listener_of: None });
-    Outcome { policy_is_written: true, validated: Some(Ok(mk_validated())), standing, ..Outcome::default() }
+    Outcome { policy_is_written: true, validated: Some(Ok(mk_validated(server))), standing, ..Outcome::default() }
 }
 
 /// Calls a function with the facts of this outcome and these answers. The compiled policy is `new`.
@@ -43,18 +48,40 @@ pub(crate) fn with_facts<T>(
     change: impl FnOnce(&mut Compiled),
     use_of: impl FnOnce(&Facts<'_>) -> T,
 ) -> T {
-    let (server, owner) = (mk_server(), mk_owner());
-    let mut compiled = compile(&Target::of(&mk_server(), None), []).unwrap();
+    with_facts_of(&mk_server(), outcome, answers, change, use_of)
+}
+
+/// The same of that server.
+pub(crate) fn with_facts_of<T>(
+    server: &McpServer,
+    outcome: &Outcome,
+    answers: &Answers,
+    change: impl FnOnce(&mut Compiled),
+    use_of: impl FnOnce(&Facts<'_>) -> T,
+) -> T {
+    let owner = mk_owner();
+    let mut compiled = compile(&Target::of(server, None), []).unwrap();
     compiled.summary.revision = "new".into();
     change(&mut compiled);
     let observed = ObservedChildren::default();
-    use_of(&Facts { server: &server, owner: &owner, compiled: &compiled, outcome, observed: &observed, answers })
+    use_of(&Facts { server, owner: &owner, compiled: &compiled, outcome, observed: &observed, answers })
 }
 
 /// A pod of the newest configuration, and what it said.
 pub(crate) fn mk_pod(name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledPod {
+    mk_pod_of(&mk_server(), name, ready, report)
+}
+
+/// A ready pod of a server with a backend, of which it says that.
+pub(crate) fn mk_backend_pod(name: &str, backend: serde_json::Value) -> PolledPod {
+    let mut report = mk_report("new", Some(true)).unwrap();
+    report["backend"] = backend;
+    mk_pod_of(&mk_backend_server(), name, true, Some(report))
+}
+
+fn mk_pod_of(server: &McpServer, name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledPod {
     let state = if ready { "True" } else { "False" };
-    let hash = configuration_hash(&mk_validated());
+    let hash = configuration_hash(&mk_validated(server));
     let pod = json!({"metadata": {"name": name, "annotations": {CONFIGURATION_HASH: hash}},
         "status": {"conditions": [{"type": "Ready", "status": state}]}});
     let report = match report {

@@ -241,3 +241,58 @@ fn a_server_that_is_not_ready_is_quoted() {
     let fresh = json!({"count": 0, "ageSeconds": null, "error": null});
     assert_no(&verdict(polled(fresh, None, None)), Reason::Progressing, "0 of 2");
 }
+
+#[test]
+fn what_keeps_a_sidecar_from_starting_is_told_with_the_field_at_fault_and_what_has_done_its_work_is_not() {
+    let with = |container: serde_json::Value| {
+        let waits = json!({"name": "server", "state": {"waiting": {"reason": "PodInitializing"}}});
+        let status = json!({"phase": "Pending", "initContainerStatuses": [container], "containerStatuses": [waits]});
+        available(2, Some(&mk_deployment(1, json!([]))), &[mk_pod(status)])
+    };
+    let waiting = |name: &str, reason: &str, message: &str| json!({"name": name, "image": "x:1", "state": {"waiting": {"reason": reason, "message": message}}});
+    let ended = |code: i32, message: &str| {
+        json!({"name": "backend", "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": code, "message": message}}})
+    };
+    let shim = "exec: \"/run/mcp-entra/shim/mcp-entra-shim\": permission denied: unknown";
+    for (container, reason, told) in [
+        (waiting("backend", "ErrImagePull", ""), Reason::ImagePullFailed, "or name another in spec.backend.image ("),
+        (waiting("install-shim", "ImagePullBackOff", ""), Reason::ImagePullFailed, "name another in spec.image or"),
+        (
+            ended(1, "no module"),
+            Reason::CrashLooping,
+            "the backend in pod graph-1 ended with code 1 saying: “no module”; correct spec.backend.command",
+        ),
+        (
+            ended(1, "PermissionError: Permission denied"),
+            Reason::CrashLooping,
+            "the user of its image in spec.backend.runAsUser",
+        ),
+        (
+            ended(1, "Read-only file system"),
+            Reason::CrashLooping,
+            "it writes to in spec.backend.writableDirs, or see kubectl logs --previous -n productivity graph-1 -c backend",
+        ),
+        (ended(128, shim), Reason::ContainerFailed, "mounts noexec, so that the shim"),
+        (waiting("backend", "RunContainerError", shim), Reason::ContainerFailed, "mounts noexec, so that the shim"),
+        (
+            waiting("backend", "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),
+            Reason::ContainerFailed,
+            "by number in spec.backend.runAsUser",
+        ),
+        (
+            waiting("backend", "CreateContainerConfigError", "secret \"graph-backend\" not found"),
+            Reason::ContainerFailed,
+            "the container backend of pod graph-1 cannot start: CreateContainerConfigError: “secret",
+        ),
+        (
+            waiting("istio-init", "CrashLoopBackOff", "back-off"),
+            Reason::ContainerFailed,
+            "the container istio-init of pod",
+        ),
+        (waiting("backend", "PodInitializing", ""), Reason::Progressing, "1 of 2"),
+        (json!({"name": "install-shim", "state": {"terminated": {"exitCode": 0}}}), Reason::Progressing, "1 of 2"),
+    ] {
+        assert_no(&with(container), reason, told);
+    }
+}

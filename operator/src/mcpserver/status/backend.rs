@@ -1,0 +1,310 @@
+//! BackendReady and BackendIsolated, and the summary of a backend, by what the pods say of it. Pure.
+
+use std::collections::BTreeSet;
+
+use mcp_entra_crds::{BackendSummary, McpServerStatus};
+use mcp_entra_policy::{CompiledPolicy, Operation, revision};
+
+use crate::{
+    conditions::condition::{Reason, Verdict, named},
+    mcpserver::{
+        build::ADMIN_PORT,
+        pod_status::{PolledPod, reach::Reach, report::BackendReport},
+        status::{
+            facts::Facts,
+            federation_and_authorization::{no_ready_pods, unreachable},
+        },
+    },
+    objects::{names::BACKEND, owner::Owner},
+};
+
+/// The most names in a list of the summary.
+const NAMES: usize = 32;
+
+/// The pods that answered, by name, with what they say of their backend.
+fn reports<'a>(pods: &'a [&PolledPod]) -> impl Iterator<Item = (&'a str, Option<&'a BackendReport>)> {
+    pods.iter().filter_map(|polled| Some((polled.pod.name(), polled.report.as_ref().ok()?.backend.as_ref())))
+}
+
+/// The verdict that every ready pod's backend answers now.
+pub(super) fn ready(facts: &Facts<'_>) -> Verdict {
+    let pods = facts.current_pods();
+    if pods.is_empty() {
+        return no_ready_pods();
+    }
+    let works = |report: Option<&BackendReport>| report.and_then(|report| report.works);
+    if let Some((name, report)) = reports(&pods).find(|(_, report)| works(*report) == Some(false)) {
+        let message = report.and_then(|report| report.message.as_ref());
+        let said = message.map(|message| format!(", which says: {}", message.quoted())).unwrap_or_default();
+        let Owner { namespace, .. } = facts.owner;
+        return Verdict::no(
+            Reason::BackendFailed,
+            format!(
+                "the backend in pod {name} does not answer{said}; correct spec.backend, or see kubectl logs -n {namespace} {name} -c {BACKEND}"
+            ),
+        );
+    }
+    let (all, asked) = (pods.len(), reports(&pods).count());
+    let working = reports(&pods).filter(|(_, report)| works(*report) == Some(true)).count();
+    match asked {
+        0 => Verdict::unknown(Reason::StatusUnreachable, unreachable(pods.iter().copied()).unwrap_or_default()),
+        _ if working < asked => Verdict::unknown(
+            Reason::ProbePending,
+            format!("the backends of {working} of {all} ready pods have answered; wait a few seconds"),
+        ),
+        _ => Verdict::yes(
+            Reason::BackendWorks,
+            format!("the backends of {working} of {all} ready pods answered at their last probe{}", hidden(&pods)),
+        ),
+    }
+}
+
+/// Names the tools that are not offered since they are not as the pin has them.
+fn hidden(pods: &[&PolledPod]) -> String {
+    let hidden = reports(pods).filter_map(|(_, report)| report).flat_map(|report| &report.hidden);
+    match Vec::from_iter(BTreeSet::from_iter(hidden.cloned())).as_slice() {
+        [] => String::new(),
+        hidden => format!(
+            "; not offered, since they are not as spec.backend.pin has them: {}; look at what has changed, and pin that by what mcp-entra-operator pin prints",
+            named(hidden)
+        ),
+    }
+}
+
+/// The verdict that nobody but the server reaches what listens in its pod.
+pub(super) fn isolated(facts: &Facts<'_>) -> Verdict {
+    let pods = facts.current_pods();
+    if pods.is_empty() {
+        return no_ready_pods();
+    }
+    let reach = |name: &str| facts.answers.reach.get(name).copied();
+    let reached = pods.iter().find_map(|polled| match reach(polled.pod.name())? {
+        Reach::Reached(port) => Some((polled.pod.name(), port)),
+        Reach::Unreached | Reach::Unproven => None,
+    });
+    if let Some((name, port)) = reached {
+        return Verdict::no(
+            Reason::BackendReached,
+            format!(
+                "mcp-entra-operator reached port {port} of pod {name}, where the backend listens, and so may others, past all authentication: this cluster does not enforce spec.networkPolicy; have the backend listen on 127.0.0.1 alone, or install a network plugin that enforces NetworkPolicies"
+            ),
+        );
+    }
+    let mut asked = 0;
+    for (name, report) in reports(&pods) {
+        asked += 1;
+        let Some(listens) = report.and_then(|report| report.listens.as_ref()) else {
+            return Verdict::unknown(
+                Reason::IsolationUnknown,
+                format!(
+                    "pod {name} does not say what listens in it; wait a few seconds, and if this lasts, see its log"
+                ),
+            );
+        };
+        if listens.is_empty() {
+            continue;
+        }
+        let listeners = named(&Vec::from_iter(listens.iter().map(ToString::to_string)));
+        let loopback = "to be sure of it on any network plugin, have the backend listen on 127.0.0.1 alone";
+        return match reach(name) {
+            Some(Reach::Unreached) => Verdict::unknown(
+                Reason::BackendUnreached,
+                format!(
+                    "in pod {name} something listens for others ({listeners}), which mcp-entra-operator cannot reach while it reaches port {ADMIN_PORT}, as spec.networkPolicy has it; {loopback}"
+                ),
+            ),
+            _ => Verdict::unknown(
+                Reason::IsolationUnknown,
+                format!(
+                    "in pod {name} something listens for others ({listeners}), and mcp-entra-operator cannot try those ports, since it reaches pods through a proxy or not at all; {loopback}"
+                ),
+            ),
+        };
+    }
+    match asked {
+        0 => Verdict::unknown(Reason::StatusUnreachable, unreachable(pods.iter().copied()).unwrap_or_default()),
+        _ => Verdict::yes(
+            Reason::LoopbackOnly,
+            format!("in {asked} of {} ready pods, nothing but the server listens for others", pods.len()),
+        ),
+    }
+}
+
+/// The backend as a ready pod finds it. While none can be asked, it is as it was.
+pub(super) fn summary(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<BackendSummary> {
+    let backend = facts.server.spec.backend.as_ref()?;
+    let pods = facts.current_pods();
+    let working = reports(&pods).filter_map(|(name, report)| Some((name, report?)));
+    let Some((_, report)) =
+        working.filter(|(_, report)| report.works == Some(true)).min_by_key(|(name, _)| (*name).to_owned())
+    else {
+        return previous.backend.clone();
+    };
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let offered = report.tools.keys().filter(|name| !report.hidden.contains(*name));
+    let ungranted = offered.filter(|name| !is_granted(&facts.compiled.policy, name, backend.pin.is_some()));
+    Some(BackendSummary {
+        name: report.name.clone(),
+        version: report.version.clone(),
+        protocol: report.protocol.clone(),
+        tools: count(report.tools.len()),
+        prompts: count(report.prompts.len()),
+        resources: count(report.resources.len()),
+        digest: Some(digest(report)),
+        hidden: report.hidden.iter().take(NAMES).cloned().collect(),
+        ungranted: ungranted.take(NAMES).cloned().collect(),
+    })
+}
+
+/// Digest of all tools' names and digests.
+fn digest(report: &BackendReport) -> String {
+    let lines = report.tools.iter().map(|(name, digest)| format!("{name} {digest}\n"));
+    revision(lines.collect::<String>().as_bytes())
+}
+
+fn is_granted(policy: &CompiledPolicy, name: &str, is_pinned: bool) -> bool {
+    let tool = Operation::Tool { name, writes: !is_pinned };
+    policy.grants.iter().any(|grant| grant.allow.grant(tool))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+    use mcp_entra_crds::ConditionType;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        conditions::condition::State,
+        mcpserver::{
+            poll::Answers,
+            status::{
+                status,
+                tests::{mk_backend_pod, mk_outcome_of, mk_pod, with_facts_of},
+            },
+        },
+        objects::{
+            fixtures::mk_backend_server,
+            untrusted_text::tests::{assert_harmless, hostile},
+        },
+    };
+
+    fn with<T>(answers: &Answers, use_of: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let server = mk_backend_server();
+        with_facts_of(&server, &mk_outcome_of(&server), answers, |_| {}, use_of)
+    }
+
+    fn answers(polled: Vec<PolledPod>) -> Answers {
+        Answers { polled, ..Answers::default() }
+    }
+
+    fn assert_is(verdict: &Verdict, state: State, reason: Reason, case: &str) {
+        assert_eq!(
+            (verdict.state, verdict.reason.as_str()),
+            (state, reason.to_string().as_str()),
+            "{case}: {verdict:?}"
+        );
+    }
+
+    #[test]
+    fn one_backend_of_many_is_enough_to_fail_and_not_enough_to_succeed() {
+        let works = || mk_backend_pod("a", json!({"works": true}));
+        let silent = || mk_pod("b", true, None);
+        let mut silent = silent();
+        std::sync::Arc::get_mut(&mut silent.pod).unwrap().configuration_hash = works().pod.configuration_hash.clone();
+        for (case, pods, state, reason) in [
+            ("no pod", vec![], State::Unknown, Reason::NoReadyPods),
+            ("one works", vec![works()], State::True, Reason::BackendWorks),
+            (
+                "one fails",
+                vec![works(), mk_backend_pod("b", json!({"works": false}))],
+                State::False,
+                Reason::BackendFailed,
+            ),
+            ("one has not probed", vec![works(), mk_backend_pod("b", json!({}))], State::Unknown, Reason::ProbePending),
+            ("one says nothing", vec![works(), mk_backend_pod("b", Value::Null)], State::Unknown, Reason::ProbePending),
+            ("one cannot be asked", vec![works(), silent], State::True, Reason::BackendWorks),
+        ] {
+            assert_is(&with(&answers(pods), ready), state, reason, case);
+        }
+    }
+
+    #[test]
+    fn a_backend_that_does_not_answer_is_told_with_its_own_words_which_do_no_harm() {
+        let failing = |message: &str| {
+            with(&answers(vec![mk_backend_pod("a", json!({"works": false, "message": message}))]), ready).message
+        };
+        let said = failing("it ended with code 1");
+        assert!(said.contains("pod a does not answer, which says: “it ended with code 1”"), "{said}");
+        assert!(said.ends_with("kubectl logs -n productivity a -c backend"), "{said}");
+        assert_harmless(&failing(&hostile()));
+    }
+
+    #[test]
+    fn tools_that_differ_from_the_pin_are_named() {
+        let pod = mk_backend_pod("a", json!({"works": true, "tools": {"add": "0", "sub": "1"}, "hidden": ["sub"]}));
+        let verdict = with(&answers(vec![pod]), ready);
+        assert_is(&verdict, State::True, Reason::BackendWorks, "hidden");
+        assert!(verdict.message.contains("spec.backend.pin has them: sub;"), "{}", verdict.message);
+    }
+
+    #[test]
+    fn a_backend_is_isolated_if_it_listens_for_nobody_else_and_not_if_anybody_reaches_it() {
+        let listening = |name: &str, listens: Value| mk_backend_pod(name, json!({"works": true, "listens": listens}));
+        let loopback = || listening("a", json!([]));
+        let open = || listening("b", json!(["0.0.0.0:3001"]));
+        let blind = || listening("b", Value::Null);
+        for (case, pods, reach, state, reason) in [
+            ("loopback alone", vec![loopback()], None, State::True, Reason::LoopbackOnly),
+            ("no pod", vec![], None, State::Unknown, Reason::NoReadyPods),
+            ("it cannot see", vec![loopback(), blind()], None, State::Unknown, Reason::IsolationUnknown),
+            ("reached", vec![loopback(), open()], Some(Reach::Reached(3001)), State::False, Reason::BackendReached),
+            ("unreached", vec![loopback(), open()], Some(Reach::Unreached), State::Unknown, Reason::BackendUnreached),
+            ("no control", vec![open()], Some(Reach::Unproven), State::Unknown, Reason::IsolationUnknown),
+            ("not tried", vec![open()], None, State::Unknown, Reason::IsolationUnknown),
+        ] {
+            let mut answers = answers(pods);
+            answers.reach.extend(reach.map(|reach| ("b".to_owned(), reach)));
+            assert_is(&with(&answers, isolated), state, reason, case);
+        }
+    }
+
+    #[test]
+    fn isolation_that_is_unknown_keeps_no_server_from_being_ready_and_one_that_is_refuted_does() {
+        let isolation = |reach: Reach| {
+            let pod = mk_backend_pod("a", json!({"works": true, "listens": ["0.0.0.0:3001"]}));
+            let mut answers = answers(vec![pod]);
+            answers.reach.insert("a".to_owned(), reach);
+            let verdicts = |facts: &Facts<'_>| vec![(ConditionType::BackendIsolated, isolated(facts))];
+            let ready = Verdict::yes(Reason::Ready, "the server is ready");
+            crate::conditions::condition::with_ready(with(&answers, verdicts), ready).pop().unwrap().1.state
+        };
+        assert_eq!(isolation(Reach::Unreached), State::True);
+        assert_eq!(isolation(Reach::Reached(3001)), State::False);
+    }
+
+    #[test]
+    fn the_summary_counts_what_the_backend_offers_and_names_what_nobody_is_granted() {
+        let report = json!({
+            "works": true, "name": "time", "version": "1", "protocol": "2025-11-25",
+            "tools": {"add": "0", "sub": "1", "gone": "2"}, "hidden": ["gone"], "prompts": ["p"], "resources": ["r://a", "r://b"],
+        });
+        let server = mk_backend_server();
+        let answers = answers(vec![mk_backend_pod("a", report)]);
+        let granting = |compiled: &mut crate::policy::compile::Compiled| {
+            let grant = json!({"grants": [{
+                "mapping": {"namespace": "n", "name": "m"}, "name": "g", "to": [], "allow": {"tools": ["add"]},
+            }]});
+            compiled.policy = serde_json::from_value(grant).unwrap();
+        };
+        let told = with_facts_of(&server, &mk_outcome_of(&server), &answers, granting, |facts| {
+            status(facts, &McpServerStatus::default(), Timestamp::UNIX_EPOCH)
+        });
+        let summary = told.backend.clone().unwrap();
+        assert_eq!((summary.tools, summary.prompts, summary.resources), (3, 1, 2));
+        assert_eq!((summary.hidden, summary.ungranted), (vec!["gone".to_owned()], vec!["sub".to_owned()]));
+        assert_eq!(summary.digest, Some(revision(b"add 0\ngone 2\nsub 1\n")));
+        let later = with(&Answers::default(), |facts| status(facts, &told, Timestamp::UNIX_EPOCH));
+        assert_eq!(later.backend, told.backend, "it stays known while no pod can be asked");
+    }
+}
