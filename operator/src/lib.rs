@@ -31,8 +31,10 @@ mod runtime;
 mod watch;
 mod wiring;
 
+pub use commands::asked_backend::AskError;
 pub use commands::check::{CheckError, CheckOptions, check};
 pub use commands::manifests::ManifestError;
+pub use commands::pin::{PinError, PinOptions, pin};
 pub use commands::preview::{PreviewError, PreviewOptions, preview};
 pub use commands::render::{Arguments as RenderArguments, RenderError, render};
 pub use runtime::leader::LeaseLost;

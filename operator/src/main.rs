@@ -1,5 +1,5 @@
 //! The program `mcp-entra-operator`: `run` reconciles, `check` says whether that works, `render` shows what it would
-//! apply, `preview` who may call what, `crds` prints the definitions of the kinds.
+//! apply, `preview` who may call what, `pin` the digests of a backend's tools, `crds` prints the definitions of the kinds.
 
 mod telemetry;
 
@@ -7,7 +7,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use mcp_entra_operator::{CheckOptions, Options, PreviewOptions, RenderArguments};
+use mcp_entra_operator::{CheckOptions, Options, PinOptions, PreviewOptions, RenderArguments};
 use tokio::signal::unix::SignalKind;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,8 @@ enum Command {
     Render(Box<RenderArguments>),
     /// Print the tools that a caller gets of a server, and which mapping grants or denies each.
     Preview(PreviewOptions),
+    /// Print the digests of the tools that a server's backend offers now, to be put below `spec.backend`.
+    Pin(PinOptions),
     /// Print the CustomResourceDefinitions, to be piped into `kubectl apply --server-side -f -`.
     Crds,
 }
@@ -60,6 +62,11 @@ fn main() -> anyhow::Result<()> {
             choose_cryptography();
             let table = runtime()?.block_on(mcp_entra_operator::preview(&options))?;
             Ok(std::io::stdout().lock().write_all(table.as_bytes())?)
+        }
+        Command::Pin(options) => {
+            choose_cryptography();
+            let fragment = runtime()?.block_on(mcp_entra_operator::pin(&options))?;
+            Ok(std::io::stdout().lock().write_all(fragment.as_bytes())?)
         }
         Command::Render(arguments) => {
             Ok(write!(std::io::stdout().lock(), "{}", mcp_entra_operator::render(&arguments)?)?)

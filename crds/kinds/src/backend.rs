@@ -13,6 +13,9 @@ use crate::Resources;
 /// backend reaches them.
 pub const METADATA_SERVICES: [&str; 3] = ["169.254.169.254/32", "168.63.129.16/32", "fd00:ec2::254/128"];
 
+/// The most tools in a pin.
+pub const MOST_PINS: usize = 256;
+
 /// Another MCP server. It runs in a container of its own beside the companion, which alone reaches it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -120,7 +123,7 @@ fn pin(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "minProperties": 1,
-        "maxProperties": 256,
+        "maxProperties": MOST_PINS,
         "additionalProperties": {"type": "string", "maxLength": 32, "pattern": DIGEST_PATTERN},
     })
 }

@@ -23,7 +23,7 @@ pub use authorization_server::{
 };
 pub use backend::{
     Assertion, Backend, BackendEgress, BackendIdentity, BackendSecretKey, BackendSummary, BackendVariable,
-    BackendVariableSource, METADATA_SERVICES, NoIdentity, OnBehalfOf, Transport,
+    BackendVariableSource, METADATA_SERVICES, MOST_PINS, NoIdentity, OnBehalfOf, Transport,
 };
 pub use conditions::ConditionType;
 pub use definitions::{custom_resource_definitions, definition_yaml};

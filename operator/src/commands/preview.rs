@@ -8,17 +8,21 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Config, Resource, ResourceExt, core::DeserializeGuard};
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 use mcp_entra_policy::{
-    Caller, CallerKind, Decision, GraphAccess, Groups, Operation, Refusal, Registration, Ways, operations_over,
+    Caller, CallerKind, Decision, GraphAccess, Groups, Operation, Pattern, Refusal, Registration, Ways, operations_over,
 };
 use uuid::Uuid;
 
 use crate::{
-    commands::manifests::{ManifestError, Manifests},
+    commands::{
+        asked_backend::ask,
+        manifests::{ManifestError, Manifests},
+    },
     conditions::condition::named,
     mcpserver::validate::{callback, not_offered, offered},
     policy::{
         binding::{Labels, Mapping, Target},
-        compile::compile,
+        compile::{Compiled, compile},
+        offered::Offered,
     },
 };
 
@@ -101,6 +105,10 @@ struct Known {
     namespace_labels: Option<Labels>,
     /// Mappings that cannot be read.
     unreadable: Vec<String>,
+    /// The names that the server's backend offers, or why they are not known.
+    backend: Option<Result<Offered, String>>,
+    /// Tools of it that are hidden, since they are not as the pin has them.
+    hidden: Vec<String>,
 }
 
 /// The table, ready to be printed.
@@ -128,6 +136,18 @@ async fn from_cluster(options: &PreviewOptions) -> Result<(String, Known), Previ
         servers: servers.map_err(failed(format!("listing the McpServers of {namespace}")))?.items,
         ..Known::default()
     };
+    let backend = known.servers.iter().find(|server| server.name_any() == options.server);
+    if let Some(backend) = backend.and_then(|server| server.spec.backend.as_ref()) {
+        let asked = ask(&client, &namespace, &options.server).await;
+        let report = asked.map_err(|error| error.to_string()).map(|(_, report)| report);
+        known.hidden = report.iter().flat_map(|report| report.hidden.iter().cloned()).collect();
+        known.backend = Some(report.map(|report| Offered {
+            tools: report.tools.into_keys().filter(|name| !report.hidden.contains(name)).collect(),
+            prompts: report.prompts,
+            resources: report.resources,
+            is_pinned: backend.pin.is_some(),
+        }));
+    }
     let mappings: Api<DeserializeGuard<McpRoleMapping>> = Api::namespaced(client.clone(), &namespace);
     let mappings = mappings.list(&Default::default()).await;
     let mappings = mappings.map_err(failed(format!("listing the McpRoleMappings of {namespace}")))?;
@@ -159,7 +179,7 @@ fn from_files(files: &[PathBuf], namespace: &str) -> Result<Known, ManifestError
         mappings: manifests.of(namespace)?,
         cluster_mappings: manifests.all()?,
         namespace_labels: manifests.labels_of(namespace)?,
-        unreadable: Vec::new(),
+        ..Known::default()
     })
 }
 
@@ -179,7 +199,9 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
     let caller = caller(options, server);
     let mut rows = Vec::new();
     let mut kind = "";
-    for operation in operations(server, caller.kind) {
+    let of_backend = of_backend(server, known, &compiled);
+    let offered = of_backend.as_ref().map(|offered| offered.operations().collect());
+    for operation in offered.unwrap_or_else(|| operations(server, caller.kind)) {
         let next = kind_of(operation);
         if next != kind {
             rows.push([next, "DECISION", "BY"].map(str::to_owned));
@@ -209,6 +231,14 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
     if !not_offered.is_empty() {
         note(format!("not offered, since spec.graph.scopes lacks the permission: {}", named(&not_offered)));
     }
+    match (&server.spec.backend, &known.backend) {
+        (Some(_), Some(Err(error))) => note(format!("only names that mappings name are shown, since {error}")),
+        (Some(_), None) => note("only names that mappings name are shown: offline, no backend is asked".to_owned()),
+        _ => {}
+    }
+    if !known.hidden.is_empty() {
+        note(format!("not offered, since they are not as spec.backend.pin has them: {}", named(&known.hidden)));
+    }
     if !compiled.left_out.is_empty() {
         note(format!("the policy is too large, so these mappings grant nothing: {}", named(&compiled.left_out)));
     }
@@ -216,6 +246,25 @@ fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<Str
         note(format!("these cannot be read and are left out: {}", named(&known.unreadable)));
     }
     Ok(text)
+}
+
+/// The names of the server's backend, if it has one: as a pod told them, or else as far as mappings name them.
+fn of_backend(server: &McpServer, known: &Known, compiled: &Compiled) -> Option<Offered> {
+    let backend = server.spec.backend.as_ref()?;
+    if let Some(Ok(offered)) = &known.backend {
+        return Some(offered.clone());
+    }
+    let exact = |patterns: &[Pattern]| {
+        let names = patterns.iter().map(|pattern| pattern.0.clone());
+        Vec::from_iter(names.filter(|name| !name.ends_with('*')))
+    };
+    let granted = || compiled.policy.grants.iter().map(|grant| &grant.allow);
+    Some(Offered {
+        tools: granted().flat_map(|allow| exact(&allow.tools)).collect(),
+        prompts: granted().flat_map(|allow| exact(&allow.prompts)).collect(),
+        resources: granted().flat_map(|allow| exact(&allow.resources)).collect(),
+        is_pinned: backend.pin.is_some(),
+    })
 }
 
 /// Everything that the server offers to callers of this kind, by kind and name: prompts and resources to users alone.
@@ -374,6 +423,21 @@ graph://me/profile  allowed   grant profile of productivity/readers
         assert_eq!(table, expected);
         let nobody = told("").await;
         assert!(nobody.contains("get_user_details    refused   takes the app role Mcp.Reader\n"), "{nobody}");
+    }
+
+    #[tokio::test]
+    async fn of_a_backend_that_is_not_asked_the_names_that_mappings_name_are_shown() {
+        let backend = "backend: {image: x, transport: Stdio, command: [x]}";
+        let manifests = MANIFESTS.replace("graph: {scopes: [User.Read, Mail.Read]}", backend);
+        let table = previewed(&manifests, "--server graph --role Mcp.Reader").await.unwrap();
+        let expected = "\
+TOOL                DECISION  BY
+get_user_details    allowed   grant profile of productivity/readers
+RESOURCE            DECISION  BY
+graph://me/profile  allowed   grant profile of productivity/readers
+note: only names that mappings name are shown: offline, no backend is asked
+";
+        assert_eq!(table, expected);
     }
 
     #[tokio::test]

@@ -95,7 +95,7 @@ where
     let servers: Vec<&McpServer> = watched.iter().filter_map(|server| server.0.as_ref().ok()).collect();
     let labels: Vec<_> = servers.iter().map(|server| labels_of(&context.namespaces, &server.metadata)).collect();
     let targets = servers.iter().zip(&labels).map(|(server, labels)| (*server, Target::of(server, labels.as_ref())));
-    let survey = survey(&mapping, &targets.collect::<Vec<_>>());
+    let survey = survey(&mapping, &targets.collect::<Vec<_>>(), |server| context.policies.offered(server));
 
     let generation = mapping.metadata.generation.unwrap_or_default();
     let stands = |server: &str| presence(context.policies.get(server).as_ref(), uid, generation);

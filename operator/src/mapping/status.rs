@@ -1,7 +1,7 @@
 //! The status of a mapping: the servers that it binds, what of it is probably misspelt, and whether the bound servers'
 //! policies hold it. Pure.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::jiff::Timestamp;
 use mcp_entra_crds::{Allow, ConditionType, Deny, McpRoleMappingStatus, McpServer};
@@ -12,6 +12,7 @@ use crate::{
     mcpserver::validate::named_tools,
     policy::{
         binding::{Bound, Mapping, Target},
+        offered::Offered,
         written_policies::{Generations, ProgrammedPolicy},
     },
 };
@@ -32,9 +33,14 @@ pub(crate) struct Survey {
     unmatched: Vec<String>,
 }
 
-/// Looks which of the servers a mapping binds.
-pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]) -> Survey {
+/// Looks which of the servers a mapping binds. `backends` says by a server's uid what its backend offers, once that is known.
+pub(crate) fn survey(
+    mapping: &Mapping<'_>,
+    servers: &[(&McpServer, Target<'_>)],
+    backends: impl Fn(&str) -> Option<Arc<Offered>>,
+) -> Survey {
     let mut survey = Survey::default();
+    let mut of_backends = Vec::new();
     let mut found = BTreeSet::new();
     let mut offered = Vec::new();
     let chosen = servers.iter().filter(|(_, target)| mapping.selects(target) == Bound::Yes);
@@ -51,7 +57,9 @@ pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]
             Bound::No => false,
         };
         if is_bound {
-            survey.bound.push((name, server.metadata.uid.clone().unwrap_or_default()));
+            let uid = server.metadata.uid.clone().unwrap_or_default();
+            of_backends.extend(server.spec.backend.as_ref().map(|_| backends(&uid)));
+            survey.bound.push((name, uid));
             // A tool without its scopes is not offered, and its name is right nevertheless.
             let there = operations_over(&Vec::from_iter(server.spec.graph.iter().flat_map(named_tools)));
             offered.extend(there.into_iter().filter(|operation| !offered.contains(operation)).collect::<Vec<_>>());
@@ -63,7 +71,9 @@ pub(crate) fn survey(mapping: &Mapping<'_>, servers: &[(&McpServer, Target<'_>)]
     survey.of_another.sort();
     let names = mapping.servers.names.iter().flatten();
     survey.missing = names.filter(|name| !found.contains(name.as_str())).cloned().collect();
-    if !survey.bound.is_empty() {
+    // Of a backend that nobody has asked yet, no name is misspelt.
+    if !survey.bound.is_empty() && of_backends.iter().all(Option::is_some) {
+        offered.extend(of_backends.iter().flatten().flat_map(|offered| offered.operations()));
         survey.unmatched = unmatched(mapping, &offered);
     }
     survey
@@ -220,7 +230,7 @@ mod tests {
     use super::*;
     use crate::{
         conditions::condition::State,
-        objects::fixtures::mk_server,
+        objects::fixtures::{mk_backend_server, mk_server},
         policy::{
             binding::{Labels, tests::mk_cluster_mapping},
             written_policies::ProgrammedPolicies,
@@ -240,9 +250,27 @@ mod tests {
     fn surveyed<'a>(mapping: impl Into<Mapping<'a>>, servers: &[McpServer]) -> (McpRoleMappingStatus, Verdict) {
         let (mapping, labels) = (mapping.into(), Labels::new());
         let targets: Vec<_> = servers.iter().map(|server| (server, Target::of(server, Some(&labels)))).collect();
-        let survey = survey(&mapping, &targets);
+        let survey = survey(&mapping, &targets, |_| None);
         let presences: Vec<_> = survey.bound.iter().map(|(name, _)| (name.clone(), Presence::Held)).collect();
         (status(&mapping, &survey, &presences, Timestamp::UNIX_EPOCH), accepted(&mapping, &survey))
+    }
+
+    #[test]
+    fn names_that_a_backend_does_not_offer_are_told_once_it_is_known_what_it_does() {
+        let mut server = mk_backend_server();
+        let mapping = mk_mapping(json!({"names": ["graph"]}), &["add", "sub", "*"]);
+        let unmatched = |server: &McpServer, offered: Option<&Offered>| {
+            let (mapping, labels) = (Mapping::from(&mapping), Labels::new());
+            let offered = || offered.cloned().map(Arc::new);
+            survey(&mapping, &[(server, Target::of(server, Some(&labels)))], |_| offered()).unmatched
+        };
+        let mut offered = Offered { tools: ["add".to_owned()].into(), ..Offered::default() };
+        assert!(unmatched(&server, None).is_empty());
+        assert_eq!(unmatched(&server, Some(&offered)), ["*", "sub"], "a prefix grants no tool of a backend");
+        offered.is_pinned = true;
+        assert_eq!(unmatched(&server, Some(&offered)), ["sub"]);
+        server.spec.backend = None;
+        assert_eq!(unmatched(&server, None), ["*", "add", "sub"], "a server that offers nothing");
     }
 
     fn mk_mapping(servers: serde_json::Value, tools: &[&str]) -> McpRoleMapping {
@@ -379,7 +407,7 @@ mod tests {
         let ready = |mapping: &McpRoleMapping, presence: Presence| {
             let (mapping, labels) = (Mapping::from(mapping), Labels::new());
             let targets: Vec<_> = servers.iter().map(|server| (server, Target::of(server, Some(&labels)))).collect();
-            let survey = survey(&mapping, &targets);
+            let survey = survey(&mapping, &targets, |_| None);
             let presences: Vec<_> = survey.bound.iter().map(|(name, _)| (name.clone(), presence)).collect();
             let conditions = status(&mapping, &survey, &presences, Timestamp::UNIX_EPOCH).conditions;
             let others_hold =

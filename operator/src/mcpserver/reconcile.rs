@@ -23,7 +23,7 @@ use crate::{
         poll::poll,
         resolve,
         resolved::{Resolved, SeenChildren},
-        status::{debounce::MOMENT, facts::Facts, observed_children::ObservedChildren, write},
+        status::{backend::offered, debounce::MOMENT, facts::Facts, observed_children::ObservedChildren, write},
         take_away::{Taken, hide, take_away},
         validate::{refusal::Refusal, validate},
     },
@@ -88,6 +88,9 @@ async fn pass(
     memory.is_conflicted = outcome.conflict().is_some();
     let observed = ObservedChildren::after(&outcome, owner, &context.world, memory);
     let facts = Facts { server, owner, compiled: &compiled, outcome: &outcome, observed: &observed, answers: &answers };
+    if let Some(offered) = offered(&facts) {
+        context.policies.put_offered(owner, offered);
+    }
     let next = tell(&facts, context, memory).await?;
     outcome.error_or(action(next, context))
 }

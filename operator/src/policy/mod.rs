@@ -2,5 +2,6 @@
 
 pub(crate) mod binding;
 pub(crate) mod compile;
+pub(crate) mod offered;
 pub(crate) mod revocation;
 pub(crate) mod written_policies;

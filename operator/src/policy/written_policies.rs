@@ -1,5 +1,5 @@
-//! Programmed policies: the mappings that each server's policy ConfigMap holds, and word of every change to those that
-//! report it.
+//! Programmed policies: the mappings that each server's policy ConfigMap holds, the names that its backend offers, and word of
+//! every change to those that report it.
 
 use std::{
     collections::BTreeSet,
@@ -9,16 +9,17 @@ use std::{
 use futures::{Stream, stream};
 use tokio::sync::Notify;
 
-use crate::{objects::owner::Owner, runtime::by_uid::ByUid};
+use crate::{objects::owner::Owner, policy::offered::Offered, runtime::by_uid::ByUid};
 
 /// A server's namespace and name.
 pub(crate) type ServerName = (String, String);
 
-/// The mappings that each server's policy ConfigMap holds. A status of a mapping follows from them, and from nothing that
+/// The mappings that each server's policy ConfigMap holds, and the names that its backend offers. A status of a mapping follows from them, and from nothing that
 /// a watch shows: each change is told by [`ProgrammedPolicies::changes`], or a mapping would stay as it was.
 #[derive(Debug, Default)]
 pub(crate) struct ProgrammedPolicies {
     by_uid: ByUid<ProgrammedPolicy>,
+    offered: ByUid<Arc<Offered>>,
     /// Servers whose policy has changed since that was told last; at most as many as there are.
     changed: Mutex<BTreeSet<ServerName>>,
     is_changed: Notify,
@@ -34,10 +35,28 @@ impl ProgrammedPolicies {
     pub(crate) fn put(&self, owner: &Owner, policy: ProgrammedPolicy) {
         let before = self.by_uid.lock().insert(owner.uid.clone(), policy.clone());
         if before.is_none_or(|before| before != policy) {
-            let changed = (owner.namespace.clone(), owner.name.clone());
-            self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(changed);
-            self.is_changed.notify_one();
+            self.tell(owner);
         }
+    }
+
+    /// The names that a server's backend offers, once they are known.
+    pub(crate) fn offered(&self, uid: &str) -> Option<Arc<Offered>> {
+        self.offered.lock().get(uid).cloned()
+    }
+
+    /// Notes the names that a server's backend offers.
+    pub(crate) fn put_offered(&self, owner: &Owner, offered: Offered) {
+        let is_known = self.offered(&owner.uid).is_some_and(|before| *before == offered);
+        if !is_known {
+            self.offered.put(&owner.uid, Arc::new(offered));
+            self.tell(owner);
+        }
+    }
+
+    fn tell(&self, owner: &Owner) {
+        let changed = (owner.namespace.clone(), owner.name.clone());
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(changed);
+        self.is_changed.notify_one();
     }
 
     /// Notes that a pass could not write the policy: the ConfigMap holds what it held, as far as is known nothing.
@@ -47,7 +66,8 @@ impl ProgrammedPolicies {
 
     /// Forgets servers that are gone.
     pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
-        self.by_uid.retain(exists);
+        self.by_uid.retain(&exists);
+        self.offered.retain(exists);
     }
 
     /// The servers whose policy changes. For one reader: what it has been told is not told again.
@@ -116,6 +136,12 @@ mod tests {
 
         policies.put(&a, mk_policy("m"));
         assert_eq!(changes.next().now_or_never(), None, "nothing has changed");
+        let offering = |tool: &str| Offered { tools: [tool.to_owned()].into(), ..Offered::default() };
+        policies.put_offered(&b, offering("add"));
+        assert_eq!(changes.next().await.unwrap(), [(b.namespace.clone(), "b".to_owned())]);
+        policies.put_offered(&b, offering("add"));
+        assert_eq!(changes.next().now_or_never(), None, "nothing has changed");
+        assert!(policies.offered("b").unwrap().tools.contains("add"));
         // A mapping that is held no longer learns it, though nothing else tells.
         policies.put(&a, ProgrammedPolicy::default());
         let told = changes.next().await.unwrap();

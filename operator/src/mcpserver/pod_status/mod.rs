@@ -18,7 +18,7 @@ use crate::{
 /// The time that a pod may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer in bytes.
-const LARGEST_ANSWER: usize = 512 * 1024;
+pub(crate) const LARGEST_ANSWER: usize = 512 * 1024;
 /// Pods of one server that are asked at once.
 const AT_ONCE: usize = 16;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use mcp_entra_crds::{BackendSummary, McpServerStatus};
-use mcp_entra_policy::{CompiledPolicy, Operation, revision};
+use mcp_entra_crds::{BackendSummary, McpServerStatus, PolicySummary};
+use mcp_entra_policy::{Operation, revision};
 
 use crate::{
     conditions::condition::{Reason, Verdict, named},
@@ -16,6 +16,7 @@ use crate::{
         },
     },
     objects::{names::BACKEND, owner::Owner},
+    policy::offered::{Offered, is_granted},
 };
 
 /// The most names in a list of the summary.
@@ -132,17 +133,12 @@ pub(super) fn isolated(facts: &Facts<'_>) -> Verdict {
 
 /// The backend as a ready pod finds it. While none can be asked, it is as it was.
 pub(super) fn summary(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<BackendSummary> {
-    let backend = facts.server.spec.backend.as_ref()?;
-    let pods = facts.current_pods();
-    let working = reports(&pods).filter_map(|(name, report)| Some((name, report?)));
-    let Some((_, report)) =
-        working.filter(|(_, report)| report.works == Some(true)).min_by_key(|(name, _)| (*name).to_owned())
-    else {
-        return previous.backend.clone();
-    };
-    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    facts.server.spec.backend.as_ref()?;
+    let Some(report) = working(facts) else { return previous.backend.clone() };
+    let writes = !is_pinned(facts);
     let offered = report.tools.keys().filter(|name| !report.hidden.contains(*name));
-    let ungranted = offered.filter(|name| !is_granted(&facts.compiled.policy, name, backend.pin.is_some()));
+    let ungranted =
+        offered.filter(|name| !is_granted(&facts.compiled.policy, Operation::Tool { name: name.as_str(), writes }));
     Some(BackendSummary {
         name: report.name.clone(),
         version: report.version.clone(),
@@ -162,9 +158,53 @@ fn digest(report: &BackendReport) -> String {
     revision(lines.collect::<String>().as_bytes())
 }
 
-fn is_granted(policy: &CompiledPolicy, name: &str, is_pinned: bool) -> bool {
-    let tool = Operation::Tool { name, writes: !is_pinned };
-    policy.grants.iter().any(|grant| grant.allow.grant(tool))
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn is_pinned(facts: &Facts<'_>) -> bool {
+    facts.server.spec.backend.as_ref().is_some_and(|backend| backend.pin.is_some())
+}
+
+/// The report of the first ready pod whose backend works.
+fn working<'a>(facts: &Facts<'a>) -> Option<&'a BackendReport> {
+    let mut pods = facts.current_pods();
+    pods.sort_by_key(|polled| polled.pod.name().to_owned());
+    let reports = pods.into_iter().filter_map(|polled| polled.report.as_ref().ok()?.backend.as_ref());
+    reports.into_iter().find(|report| report.works == Some(true))
+}
+
+/// The names that the backend offers, once a ready pod has said.
+pub(crate) fn offered(facts: &Facts<'_>) -> Option<Offered> {
+    facts.server.spec.backend.as_ref()?;
+    let report = working(facts)?;
+    Some(Offered {
+        tools: report.tools.keys().cloned().collect(),
+        prompts: report.prompts.clone(),
+        resources: report.resources.clone(),
+        is_pinned: is_pinned(facts),
+    })
+}
+
+/// The policy in numbers. What of a backend is granted can be counted once a pod has told what there is.
+pub(super) fn granted(facts: &Facts<'_>, previous: &McpServerStatus) -> PolicySummary {
+    let summary = facts.compiled.summary.clone();
+    if facts.server.spec.backend.is_none() {
+        return summary;
+    }
+    let Some(offered) = offered(facts) else {
+        let PolicySummary { tools, prompts, resources, .. } = previous.policy.clone().unwrap_or_default();
+        return PolicySummary { tools, prompts, resources, ..summary };
+    };
+    let granted = offered.operations().filter(|operation| is_granted(&facts.compiled.policy, *operation));
+    let granted = Vec::from_iter(granted);
+    let of_kind = |kind: fn(&&Operation<'_>) -> bool| count(granted.iter().filter(kind).count());
+    PolicySummary {
+        tools: of_kind(|operation| matches!(operation, Operation::Tool { .. })),
+        prompts: of_kind(|operation| matches!(operation, Operation::Prompt(_))),
+        resources: of_kind(|operation| matches!(operation, Operation::Resource(_))),
+        ..summary
+    }
 }
 
 #[cfg(test)]
@@ -304,6 +344,8 @@ mod tests {
         assert_eq!((summary.tools, summary.prompts, summary.resources), (3, 1, 2));
         assert_eq!((summary.hidden, summary.ungranted), (vec!["gone".to_owned()], vec!["sub".to_owned()]));
         assert_eq!(summary.digest, Some(revision(b"add 0\ngone 2\nsub 1\n")));
+        let policy = told.policy.clone().unwrap();
+        assert_eq!((policy.tools, policy.prompts, policy.resources), (1, 0, 0));
         let later = with(&Answers::default(), |facts| status(facts, &told, Timestamp::UNIX_EPOCH));
         assert_eq!(later.backend, told.backend, "it stays known while no pod can be asked");
     }

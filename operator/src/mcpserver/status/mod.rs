@@ -2,7 +2,7 @@
 
 pub(crate) mod accepted_and_programmed;
 pub(crate) mod available;
-mod backend;
+pub(crate) mod backend;
 pub(crate) mod debounce;
 pub(crate) mod exposed;
 pub(crate) mod facts;
@@ -25,7 +25,7 @@ use crate::{
         status::{
             accepted_and_programmed::{accepted, conflicted, not_served, programmed},
             available::{PodFacts, availability},
-            backend::{isolated, ready, summary},
+            backend::{granted, isolated, ready, summary},
             exposed::Leading,
             facts::Facts,
             federation_and_authorization::{authorization, federation},
@@ -77,7 +77,7 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
         ready_replicas: deployment.map_or(0, |status| status.ready_replicas),
         selector: Some(selector(facts.owner)),
         federation: Some(credential(facts, previous)),
-        policy: Some(facts.compiled.summary.clone()),
+        policy: Some(granted(facts, previous)),
         backend: summary(facts, previous),
         ownership: ownership(facts, previous),
         conditions: conditions(&previous.conditions, verdicts, generation, now),
