@@ -10,6 +10,7 @@
 )]
 
 mod adoption;
+mod backends;
 mod children;
 
 mod cluster_mappings;

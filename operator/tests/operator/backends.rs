@@ -1,0 +1,148 @@
+//! A server with a backend on a real API server: its pods are let in where Pod Security is restricted, nothing of them is
+//! drift, and its status follows what pods say of the backend.
+
+use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
+use mcp_entra_crds::{McpRoleMapping, McpServer};
+use mcp_entra_policy::BackendStatus;
+use serde_json::{Value, json};
+
+use crate::harness::{Space, find, mk_mapping, mk_server, until};
+
+/// A server with a backend over stdio, which uses every field of it.
+fn mk_backend() -> Value {
+    let mut server = mk_server();
+    let spec = server["spec"].as_object_mut().unwrap();
+    spec.retain(|field, _| field == "entra");
+    spec.insert("networkPolicy".into(), json!({"allowFrom": [{"podSelector": {}}]}));
+    spec.insert("replicas".into(), json!(1));
+    spec.insert(
+        "backend".into(),
+        json!({
+            "image": "registry.example/mcp/time:1",
+            "transport": "Stdio",
+            "command": ["python", "-m", "mcp_server_time"],
+            "args": ["--local-timezone", "Europe/Stockholm"],
+            "env": [
+                {"name": "TZ", "value": "UTC"},
+                {"name": "EMPTY", "value": ""},
+                {"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "graph-backend", "key": "api-key"}}},
+            ],
+            "resources": {"requests": {"cpu": "0.1"}, "limits": {"memory": "1024Mi"}},
+            "runAsUser": 1000,
+            "writableDirs": ["/tmp", "/var/lib/data"],
+            "identity": {"assertion": {}},
+            "egress": [{"cidr": "10.2.0.0/16", "ports": [5432]}],
+        }),
+    );
+    server
+}
+
+/// What a pod says of a backend that works and listens for nobody else.
+fn mk_status() -> BackendStatus {
+    let tools = [("get_current_time", "0"), ("convert_time", "1")];
+    BackendStatus {
+        works: Some(true),
+        name: Some("time".into()),
+        version: Some("1.2".into()),
+        protocol: Some("2025-11-25".into()),
+        tools: tools.map(|(name, digest)| (name.to_owned(), digest.to_owned())).into(),
+        listens: Some([].into()),
+        ..BackendStatus::default()
+    }
+}
+
+#[tokio::test]
+async fn pods_with_a_backend_are_let_in_where_pod_security_is_restricted_and_nothing_of_them_is_drift() {
+    let space = Space::new().await;
+    space.label("pod-security.kubernetes.io/enforce", Some("restricted")).await;
+    space.apply(mk_backend()).await;
+    let pod = space.bound_pod().await;
+    let containers = space.get::<Pod>(&pod).await.unwrap().spec.unwrap().init_containers.unwrap();
+    assert_eq!(Vec::from_iter(containers.iter().map(|container| container.name.as_str())), ["install-shim", "backend"]);
+    space.condition("Programmed", "True", "Applied").await;
+    assert!(space.get::<NetworkPolicy>("graph").await.is_some());
+    space.quiet().await;
+    let mark = space.mark();
+    // A pass that looks at every child.
+    space.edit::<McpServer>("graph", json!({"metadata": {"labels": {"a": "b"}}})).await;
+    space.quiet().await;
+    let writes = space.writes(mark);
+    assert_eq!(writes, [], "what is stored is what was built");
+}
+
+#[tokio::test]
+async fn the_status_follows_what_pods_say_of_their_backend() {
+    let space = Space::new().await;
+    space.apply(mk_backend()).await;
+    space.condition("BackendReady", "Unknown", "NoReadyPods").await;
+    let mut mapping = mk_mapping("readers", "Mcp.Reader");
+    mapping["spec"]["grants"][0]["allow"]["tools"] = json!(["get_current_time", "get_currant_time"]);
+    space.apply(mapping).await;
+    let name = space.bound_pod().await;
+    let pod = space.runs(&name).await;
+    pod.enforces(&space.policy().await);
+    pod.says(|report| report.backend = Some(BackendStatus::default()));
+    space.condition("BackendReady", "Unknown", "ProbePending").await;
+
+    pod.says(|report| report.backend = Some(mk_status()));
+    space.condition("BackendReady", "True", "BackendWorks").await;
+    space.condition("BackendIsolated", "True", "LoopbackOnly").await;
+    until("the policy is enforced", async || {
+        pod.enforces(&space.policy().await);
+        let status = space.get::<McpServer>("graph").await.unwrap().status.unwrap();
+        find(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
+    })
+    .await;
+    let status = space.get::<McpServer>("graph").await.unwrap().status.unwrap();
+    let backend = status.backend.unwrap();
+    assert_eq!((backend.name.as_deref(), backend.tools, status.policy.unwrap().tools), (Some("time"), 2, 1));
+    assert_eq!(backend.ungranted, ["convert_time"]);
+    until("the misspelt name is told", async || {
+        let status = space.get::<McpRoleMapping>("readers").await.unwrap().status.unwrap_or_default();
+        status.unmatched_names == ["get_currant_time"]
+    })
+    .await;
+
+    // The harness polls pods through a proxy, by which no port can be tried.
+    pod.says(|report| report.backend.as_mut().unwrap().listens = Some(["0.0.0.0:3001".into()].into()));
+    space.condition("BackendIsolated", "Unknown", "IsolationUnknown").await;
+    space.condition("Ready", "True", "Ready").await;
+
+    pod.says(|report| {
+        let backend = report.backend.as_mut().unwrap();
+        (backend.works, backend.message) = (Some(false), Some("it ended with code 1".into()));
+    });
+    let failed = space.condition("BackendReady", "False", "BackendFailed").await;
+    assert!(failed.message.contains("which says: “it ended with code 1”"), "{}", failed.message);
+    space.condition("Ready", "False", "BackendFailed").await;
+}
+
+#[tokio::test]
+async fn a_sidecar_that_does_not_start_is_told_with_the_field_at_fault() {
+    let space = Space::new().await;
+    space.apply(mk_backend()).await;
+    let pod = space.bound_pod().await;
+    let waiting = |name: &str, reason: &str| {
+        json!({"name": name, "image": "registry.example/mcp/time:1", "imageID": "", "ready": false, "restartCount": 0,
+               "state": {"waiting": {"reason": reason, "message": "403"}}, "lastState": {}})
+    };
+    let status = json!({
+        "phase": "Pending",
+        "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "False"}],
+        "initContainerStatuses": [waiting("backend", "ErrImagePull")],
+        "containerStatuses": [waiting("server", "PodInitializing")],
+    });
+    space.kubelet_says(&pod, status).await;
+    let failed = space.condition("Available", "False", "ImagePullFailed").await;
+    assert!(failed.message.contains("or name another in spec.backend.image"), "{}", failed.message);
+}
+
+#[tokio::test]
+async fn an_image_that_the_operator_does_not_allow_is_refused_with_the_option_that_would() {
+    let space = Space::new().await;
+    let mut server = mk_backend();
+    server["spec"]["backend"]["image"] = json!("docker.io/anybodys/image:1");
+    space.apply(server).await;
+    let refused = space.condition("Accepted", "False", "ImageNotAllowed").await;
+    assert!(refused.message.contains("--allowed-backend-image=docker.io/anybodys/image:1"), "{}", refused.message);
+}
