@@ -40,8 +40,9 @@ fn a_process_goes_on_while_nobody_reads_the_log_which_says_later_what_it_lacks()
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("backend.sock");
     let (mut log, theirs) = std::io::pipe().unwrap();
-    let mut shim = serve(&socket, 1, &["sh", "-c", "seq 1000000 >&2; echo done; cat"]);
-    let mut shim = shim.stderr(Stdio::from(theirs)).spawn().unwrap();
+    let script = "seq 1000000 >&2; echo done; cat";
+    // The command has the pipe's other end too, and goes with this statement.
+    let mut shim = serve(&socket, 1, &["sh", "-c", script]).stderr(Stdio::from(theirs)).spawn().unwrap();
     // Nothing else comes before the socket is there.
     let mut begin = [0; 9];
     log.read_exact(&mut begin).unwrap();

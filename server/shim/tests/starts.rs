@@ -17,10 +17,11 @@ fn a_process_has_the_environment_of_the_shim_and_nothing_else() {
 }
 
 #[test]
-fn a_process_has_no_file_of_the_shims() {
-    let shim = Shim::of("ls /proc/self/fd | tr '\\n' ' '");
-    // The last is the folder that is listed.
-    assert_eq!(rest(&shim.connect()), "0 1 2 3 ");
+fn a_process_has_neither_the_connection_nor_the_socket() {
+    let shim = Shim::of("readlink /proc/self/fd/0; ls -l /proc/self/fd | grep -c socket:");
+    let connection = shim.connect();
+    assert!(line(&connection).starts_with("pipe:"));
+    assert_eq!(rest(&connection), "0\n");
 }
 
 #[test]
