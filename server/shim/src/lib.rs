@@ -6,9 +6,9 @@
 //! starts (`PR_SET_CHILD_SUBREAPER`), so every descendant is attributed to its connection, even one that left its session,
 //! and ends with it. If a supervisor itself is killed, the shim adopts what it started, and kills that.
 //!
-//! Two things are out of reach. A process that another one's supervisor starts is that one's, whoever asked for it. And all
-//! processes of a container have one user, so a hostile one can disturb those of other connections. Kubernetes kills the
-//! container's processes when the shim, its first, ends.
+//! All processes of a container have one user, so a hostile one can disturb those of other connections, or ask one of them to
+//! start something that then outlives its own connection. The kernel kills them all when the shim, the container's first
+//! process, ends. Orphans of what `kubectl exec` starts look like those of a killed supervisor, and are killed, too.
 
 pub mod arguments;
 mod children;

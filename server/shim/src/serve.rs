@@ -67,7 +67,7 @@ pub async fn serve(options: &Options, log: &Log) -> anyhow::Result<()> {
         }
     }
     drop(socket);
-    log.say(format_args!("stopping, with {} processes to end", supervisors.running.len()));
+    log.say(format_args!("stopping; processes to end: {}", supervisors.running.len()));
     supervisors.end(&mut ended).await;
     Ok(())
 }
@@ -129,7 +129,7 @@ impl Supervisors<'_> {
         }
         let patience = 2 * self.options.backend.patience + STOP_SPARE;
         if timeout(patience, self.gone(ended)).await.is_err() {
-            self.log.say(format_args!("{} supervisors do not stop: killed", self.running.len()));
+            self.log.say(format_args!("supervisors that do not stop in time, and are killed: {}", self.running.len()));
             self.running.clear();
             let _ = timeout(KILLED, self.gone(ended)).await;
         }

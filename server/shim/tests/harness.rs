@@ -144,14 +144,11 @@ pub(crate) fn rest(mut connection: &UnixStream) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// The next line of a connection.
-pub(crate) fn line(connection: &UnixStream) -> String {
-    let mut line = Vec::new();
-    for byte in connection.bytes() {
-        match byte.unwrap() {
-            b'\n' => break,
-            byte => line.push(byte),
-        }
+/// The next line of a connection, and none of the bytes behind it.
+pub(crate) fn line(mut connection: &UnixStream) -> String {
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while connection.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.extend(byte);
     }
     String::from_utf8(line).unwrap()
 }

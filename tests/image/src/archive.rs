@@ -38,13 +38,15 @@ pub struct Image {
     pub created: Timestamp,
 }
 
-/// What is in an image: one program, and the files that it reads.
+/// What is in an image: the program that a container runs, those beside it, and the files that they read.
 #[derive(Clone, Debug)]
 pub struct Root {
     /// The program that a container runs.
     pub program: StaticProgram,
     /// Where the program lies, such as `/pause`.
     pub path: String,
+    /// Further programs, by their absolute paths.
+    pub beside: BTreeMap<String, StaticProgram>,
     /// Further files, by their absolute paths.
     pub files: BTreeMap<String, Vec<u8>>,
 }
@@ -72,8 +74,9 @@ impl Root {
     #[must_use]
     pub fn files(&self) -> BTreeMap<&str, File<'_>> {
         let read = self.files.iter().map(|(path, bytes)| (path.as_str(), File { bytes, mode: 0o644 }));
-        let program = File { bytes: self.program.bytes(), mode: 0o755 };
-        read.chain([(self.path.as_str(), program)]).collect()
+        let beside = self.beside.iter().map(|(path, program)| (path.as_str(), program));
+        let programs = beside.chain([(self.path.as_str(), &self.program)]);
+        read.chain(programs.map(|(path, program)| (path, File { bytes: program.bytes(), mode: 0o755 }))).collect()
     }
 }
 

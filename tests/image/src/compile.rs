@@ -1,5 +1,6 @@
 //! Builds a program as it is shipped: statically linked, optimised, alone, and naming no folder of the machine.
 
+use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,20 +14,30 @@ use crate::{Program, StaticProgram, Workspace};
 /// Separates flags in `CARGO_ENCODED_RUSTFLAGS`, so that paths may have spaces.
 const SEPARATOR: &str = "\u{1f}";
 
-/// Builds the program for the machine that this runs on, and blocks until that is done.
+/// The programs of an image.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The program that a container runs.
+    pub program: StaticProgram,
+    /// Those beside it, by their names.
+    pub beside: BTreeMap<&'static str, StaticProgram>,
+}
+
+/// Builds the program, and those beside it, for the machine that this runs on, and blocks until that is done.
 ///
 /// # Errors
-/// Where it does not build (the compiler's words stand on stderr), or is not what an empty root can run.
-pub(crate) fn compile(workspace: &Workspace, program: Program) -> anyhow::Result<StaticProgram> {
+/// Where one does not build (the compiler's words stand on stderr), or is not what an empty root can run.
+pub(crate) fn compile(workspace: &Workspace, program: Program) -> anyhow::Result<Compiled> {
     if !cfg!(target_os = "linux") {
         bail!("the programs in images are Linux': run `cargo image` there, or build charts/Containerfile");
     }
     let folders = folders(workspace)?;
     let target = target();
-    // Each package by itself, so that none has features that another asks for.
+    // Each image by itself, so that no program has features that one of another image asks for.
     let output = cargo()
         .args(["build", "--release", "--locked", "--message-format=json-render-diagnostics"])
-        .args(["--package", program.name(), "--bin", program.name(), "--target", &target])
+        .args(program.all_names().flat_map(|name| ["--package", name, "--bin", name]))
+        .args(["--target", &target])
         .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&folders).join(SEPARATOR))
         .env(format!("CFLAGS_{}", target.replace('-', "_")), c_flags(&folders).join(" "))
         .current_dir(&workspace.root)
@@ -37,9 +48,15 @@ pub(crate) fn compile(workspace: &Workspace, program: Program) -> anyhow::Result
     if !output.status.success() {
         bail!("{program} does not build; what the compiler says stands above");
     }
-    let path = executable(&output.stdout, program)?;
-    let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-    if let Some(folder) = named(&bytes, &folders) {
+    let read = |name| read(&executable(&output.stdout, name)?, &folders);
+    let beside = program.beside().iter().map(|name| Ok((*name, read(name)?)));
+    Ok(Compiled { program: read(program.name())?, beside: beside.collect::<anyhow::Result<_>>()? })
+}
+
+/// Reads a program that was built, if it may be in an image.
+fn read(path: &Path, folders: &Folders) -> anyhow::Result<StaticProgram> {
+    let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    if let Some(folder) = named(&bytes, folders) {
         bail!(
             "{} names the folder {}, so elsewhere it would be another program; find with `strings` which crate names it, and remap that too",
             path.display(),
@@ -85,17 +102,17 @@ fn named<'a>(program: &[u8], folders: &'a Folders) -> Option<&'a Path> {
     renamed.find(|from| memmem::find(program, from.join("").as_os_str().as_encoded_bytes()).is_some())
 }
 
-/// The path of the program that cargo's JSON output tells of.
-fn executable(messages: &[u8], program: Program) -> anyhow::Result<PathBuf> {
+/// The path of the program of this name that cargo's JSON output tells of.
+fn executable(messages: &[u8], name: &str) -> anyhow::Result<PathBuf> {
     for message in Message::parse_stream(BufReader::new(messages)) {
         if let Message::CompilerArtifact(artifact) = message?
-            && artifact.target.name == program.name()
+            && artifact.target.name == name
             && let Some(path) = artifact.executable
         {
             return Ok(path.into());
         }
     }
-    bail!("cargo built no program {program}")
+    bail!("cargo built no program {name}")
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use oci_spec::image::{
 };
 
 pub use archive::{Archive, File, Image, Root, USER, pack};
+pub use compile::Compiled;
 pub use oci_spec::distribution::Reference;
 pub use static_program::StaticProgram;
 pub use workspace::{Revision, Workspace};
@@ -48,6 +49,22 @@ pub enum Program {
 impl Program {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Operator, Self::Server];
+
+    /// Further programs in its image, by the names of their packages. None has features that the program lacks, so all are
+    /// built at once.
+    #[must_use]
+    pub fn beside(self) -> &'static [&'static str] {
+        match self {
+            Self::Operator => &[],
+            // An init container copies it to where the container of a backend can run it.
+            Self::Server => &["mcp-entra-shim"],
+        }
+    }
+
+    /// Every program in its image.
+    pub(crate) fn all_names(self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name()).chain(self.beside().iter().copied())
+    }
 
     /// What the program is called, and its package and image.
     #[must_use]
@@ -90,7 +107,7 @@ pub struct Built {
     pub sbom: PathBuf,
 }
 
-/// Builds a program and makes its image and bill of materials, below `images` in cargo's target folder. Blocks until
+/// Builds a program, and those beside it, and makes its image and bill of materials, below `images` in cargo's target folder. Blocks until
 /// that is done, which takes minutes where the program is not built yet.
 ///
 /// # Errors
@@ -115,7 +132,7 @@ pub fn build(workspace: &Workspace, program: Program, reference: Reference) -> a
     })
 }
 
-/// Builds a program and writes the files of its image below a folder, for charts/Containerfile to copy. Blocks until
+/// Builds a program, and those beside it, and writes the files of its image below a folder, for charts/Containerfile to copy. Blocks until
 /// that is done.
 ///
 /// # Errors
@@ -154,10 +171,11 @@ pub fn reference(registry: &str, program: Program, tag: &str) -> anyhow::Result<
 
 /// What is in the image of a program.
 #[must_use]
-pub fn root(program: Program, built: StaticProgram) -> Root {
+pub fn root(program: Program, built: Compiled) -> Root {
     Root {
-        program: built,
+        program: built.program,
         path: format!("/{program}"),
+        beside: built.beside.into_iter().map(|(name, beside)| (format!("/{name}"), beside)).collect(),
         files: BTreeMap::from([(certificates::PATH.to_owned(), certificates::bundle())]),
     }
 }
@@ -171,7 +189,7 @@ pub fn image(
     revision: &Revision,
     program: Program,
     reference: Reference,
-    built: StaticProgram,
+    built: Compiled,
 ) -> anyhow::Result<Image> {
     let package = workspace.package(program.name())?;
     let labels = [

@@ -1,4 +1,5 @@
-//! What a program is made of, as a CycloneDX document: the crates that are linked into it, and which of them needs which.
+//! What the programs of an image are made of, as a CycloneDX document: the crates that are linked into them, and which of
+//! them needs which.
 //! What only builds or tests it, macros included, is not in it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use jiff::Timestamp;
 use crate::compile::{cargo, target};
 use crate::{Program, Workspace};
 
-/// A crate of a program.
+/// A crate of an image's programs.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Crate {
     /// Its name.
@@ -29,16 +30,17 @@ pub struct Crate {
     license: String,
 }
 
-/// The crates of a program, each with those that it needs.
+/// The crates of an image's programs, each with those that it needs.
 pub type Crates = BTreeMap<Crate, BTreeSet<Crate>>;
 
-/// Asks cargo which crates are linked into the program, with the features that it is built with.
+/// Asks cargo which crates are linked into the program and those beside it, with the features that they are built with.
 ///
 /// # Errors
 /// Where cargo does not know the package, or has to change Cargo.lock for it.
 pub fn crates(workspace: &Workspace, program: Program) -> anyhow::Result<Crates> {
     let output = cargo()
-        .args(["tree", "--locked", "--package", program.name(), "--target", &target()])
+        .args(["tree", "--locked", "--target", &target()])
+        .args(program.all_names().flat_map(|name| ["--package", name]))
         .args(["--edges=normal,no-proc-macro", "--prefix=depth", "--format= {p}|{l}"])
         .current_dir(&workspace.root)
         .stdin(Stdio::null())
@@ -55,7 +57,8 @@ pub fn crates(workspace: &Workspace, program: Program) -> anyhow::Result<Crates>
 fn parse(tree: &str) -> anyhow::Result<Crates> {
     let mut crates = Crates::new();
     let mut above: Vec<Crate> = Vec::new();
-    for line in tree.lines() {
+    // Between the programs is an empty one.
+    for line in tree.lines().filter(|line| !line.is_empty()) {
         let (depth, own) = parse_line(line).with_context(|| format!("read `cargo tree`'s line {line:?}"))?;
         above.truncate(depth);
         if let Some(parent) = above.last() {
@@ -86,8 +89,11 @@ fn parse_line(line: &str) -> Option<(usize, Crate)> {
 pub fn document(program: Program, crates: &Crates, created: Timestamp) -> anyhow::Result<Vec<u8>> {
     let own = crates.keys().find(|own| own.name == program.name());
     let own = own.with_context(|| format!("{program} is not among its crates"))?;
-    let libraries = crates.keys().filter(|library| *library != own);
-    let libraries = libraries.map(|library| component(Classification::Library, library));
+    let others = crates.keys().filter(|other| *other != own);
+    let others = others.map(|other| {
+        let is_program = program.beside().contains(&other.name.as_str());
+        component(if is_program { Classification::Application } else { Classification::Library }, other)
+    });
     let bom = Bom {
         // One by chance would make it another document each time.
         serial_number: None,
@@ -96,7 +102,7 @@ pub fn document(program: Program, crates: &Crates, created: Timestamp) -> anyhow
             component: Some(component(Classification::Application, own)?),
             ..Metadata::default()
         }),
-        components: Some(Components(libraries.collect::<anyhow::Result<_>>()?)),
+        components: Some(Components(others.collect::<anyhow::Result<_>>()?)),
         dependencies: Some(Dependencies(crates.iter().map(dependency).collect())),
         ..Bom::default()
     };

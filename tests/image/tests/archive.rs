@@ -116,7 +116,7 @@ fn a_name_that_registries_do_not_understand_is_refused() {
 }
 
 #[test]
-fn a_root_has_the_program_the_certificates_and_nothing_else() {
+fn a_root_has_the_programs_the_certificates_and_nothing_else() {
     let layer = entries(&packed(&example(Program::Server)).layer);
     let modes = layer.iter().map(|(path, entry)| (path.as_str(), entry.header.mode().unwrap()));
     let expected = [
@@ -125,6 +125,7 @@ fn a_root_has_the_program_the_certificates_and_nothing_else() {
         ("etc/ssl/certs", 0o755),
         ("etc/ssl/certs/ca-certificates.crt", 0o644),
         ("mcp-entra-server", 0o755),
+        ("mcp-entra-shim", 0o755),
     ];
     assert_eq!(modes.map(|(path, mode)| (path.trim_end_matches('/'), mode)).collect::<Vec<_>>(), expected);
     for (path, Entry { header, .. }) in &layer {
@@ -134,9 +135,16 @@ fn a_root_has_the_program_the_certificates_and_nothing_else() {
 }
 
 #[test]
+fn the_shim_is_in_the_image_of_the_server_alone() {
+    let layer = entries(&packed(&example(Program::Operator)).layer);
+    assert!(layer.contains_key("mcp-entra-operator") && !layer.contains_key("mcp-entra-shim"));
+}
+
+#[test]
 fn an_image_may_be_of_one_program_and_no_file() {
     let mut image = example(Program::Server);
-    image.root = Root { path: "/pause".to_owned(), files: BTreeMap::new(), program: image.root.program };
+    let (beside, files) = (BTreeMap::new(), BTreeMap::new());
+    image.root = Root { path: "/pause".to_owned(), program: image.root.program, beside, files };
     assert_eq!(entries(&packed(&image).layer).into_keys().collect::<Vec<_>>(), ["pause"]);
 }
 
@@ -153,6 +161,8 @@ fn a_container_runs_the_program_alone_as_a_numeric_user_who_is_not_root() {
     let image = packed(&example(Program::Operator));
     let run = image.configuration.config().clone().unwrap();
     assert_eq!(run.entrypoint().clone().unwrap(), ["/mcp-entra-operator"]);
+    let server = packed(&example(Program::Server)).configuration.config().clone().unwrap();
+    assert_eq!(server.entrypoint().clone().unwrap(), ["/mcp-entra-server"]);
     // Whoever runs it gives arguments only.
     assert_eq!((run.cmd(), run.env()), (&None, &None));
     let (user, group) = run.user().as_ref().unwrap().split_once(':').unwrap();

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 
-use image::{Image, Program, Revision, StaticProgram, Workspace, image, reference};
+use image::{Compiled, Image, Program, Revision, StaticProgram, Workspace, image, reference};
 
 static WORKSPACE: LazyLock<Workspace> = LazyLock::new(|| Workspace::read().unwrap());
 
@@ -28,7 +28,9 @@ fn example(program: Program) -> Image {
     });
     let revision = Revision { name: "a1b2".to_owned(), created: "2026-01-02T03:04:05Z".parse().unwrap() };
     let reference = reference("registry.example/team", program, "1.2.3").unwrap();
-    image(&WORKSPACE, &revision, program, reference, STATIC.clone()).unwrap()
+    let beside = program.beside().iter().map(|name| (*name, STATIC.clone())).collect();
+    let built = Compiled { program: STATIC.clone(), beside };
+    image(&WORKSPACE, &revision, program, reference, built).unwrap()
 }
 
 /// What rustc makes of a source with such flags.

@@ -1,6 +1,7 @@
-//! A bill of materials names what is in a program, and not what builds it, tests it, or is in the other.
+//! A bill of materials names what is in an image's programs, and not what builds it, tests it, or is in the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use cyclonedx_bom::models::bom::{Bom, SpecVersion};
 use cyclonedx_bom::validation::Validate;
@@ -22,6 +23,40 @@ fn a_bill_names_the_crates_of_its_own_program_only() {
     }
     assert!(operator.contains("kube-client") && !server.contains("kube-client"));
     assert!(server.contains("rmcp") && !operator.contains("rmcp"));
+    assert!(!operator.contains("mcp-entra-shim"));
+}
+
+#[test]
+fn a_bill_names_the_programs_beside_and_their_crates() {
+    let crates = crates(&WORKSPACE, Program::Server).unwrap();
+    let bill = document(Program::Server, &crates, Timestamp::UNIX_EPOCH).unwrap();
+    let bill: serde_json::Value = serde_json::from_slice(&bill).unwrap();
+    assert_eq!(bill["metadata"]["component"]["name"], "mcp-entra-server");
+    let components = bill["components"].as_array().unwrap();
+    let programs = components.iter().filter(|component| component["type"] == "application");
+    assert_eq!(programs.map(|program| &program["name"]).collect::<Vec<_>>(), ["mcp-entra-shim"]);
+    assert!(components.iter().any(|component| component["name"] == "lexopt"), "the shim's crates are missing");
+}
+
+#[test]
+fn a_program_beside_asks_for_no_features_that_the_program_has_not() {
+    // Built at once, they share their crates.
+    for program in Program::ALL.into_iter().filter(|program| !program.beside().is_empty()) {
+        let alone = features(&[program.name()]);
+        let together = features(&[&[program.name()], program.beside()].concat());
+        let strange: Vec<_> = alone.iter().filter(|(own, features)| together.get(*own) != Some(*features)).collect();
+        assert!(strange.is_empty(), "{program}: {strange:?}");
+    }
+}
+
+/// The features of each crate of these packages, built together.
+fn features(packages: &[&str]) -> BTreeMap<String, String> {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--locked", "--edges=normal", "--prefix=none", "--no-dedupe", "--format={p}|{f}"]);
+    tree.args(packages.iter().flat_map(|name| ["--package", name])).current_dir(&WORKSPACE.root);
+    let lines = String::from_utf8(tree.output().unwrap().stdout).unwrap();
+    assert!(!lines.is_empty());
+    lines.lines().filter_map(|line| line.split_once('|')).map(|(own, features)| (own.into(), features.into())).collect()
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(super) async fn archive(folder: &Path) -> anyhow::Result<PathBuf> {
         root: Root {
             program: StaticProgram::new(std::fs::read(&program)?)?,
             path: "/pause".to_owned(),
+            beside: BTreeMap::new(),
             files: BTreeMap::new(),
         },
         labels: BTreeMap::new(),
