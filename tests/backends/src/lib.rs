@@ -2,7 +2,9 @@
 //! request.
 //!
 //! The lists in `node` and `python` pin the public servers with hashes. Servers of the Python SDK 1 have a list of their
-//! own, since others need the SDK 2.
+//! own, since others need the SDK 2. `requirements.in` names the servers, and uv makes the list of it:
+//! `uv pip compile --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate`.
+//! What is installed is kept in `~/.cache/mcp-entra/backends`.
 //!
 //! # Revisions of the public servers
 //!

@@ -14,7 +14,7 @@ const LISTS: &str = env!("CARGO_MANIFEST_DIR");
 /// A public MCP server. Its version is pinned.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Public {
-    /// npm `@modelcontextprotocol/server-everything`: each feature of the protocol.
+    /// npm `@modelcontextprotocol/server-everything`: each feature of the protocol. Over HTTP it listens on all addresses.
     Everything,
     /// npm `@modelcontextprotocol/server-filesystem`: the files of the scratch folder.
     Filesystem,
@@ -82,7 +82,7 @@ impl Public {
     /// Starts the server over streamable HTTP on a free port, and waits until it accepts connections.
     ///
     /// # Errors
-    /// As [`Self::launch`]. Also if the server speaks stdio alone, or does not start in 60 seconds.
+    /// As [`Self::launch`]. Also if the server speaks stdio alone, or does not start in 120 seconds.
     pub async fn start_http(self, scratch: &Path) -> anyhow::Result<HttpBackend> {
         HttpBackend::start(scratch, |port| self.launch_http(port)).await
     }

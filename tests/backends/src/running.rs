@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::Launch;
 
 /// The time that a server may take until it accepts connections.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 /// Attempts, since somebody else may take a free port before the server does.
 const ATTEMPTS: u8 = 3;
 

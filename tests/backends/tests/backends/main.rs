@@ -1,4 +1,10 @@
 //! Holds the backends to what the companion's tests expect of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy.toml allows them in tests, but does not see that the functions tests share are of tests too"
+)]
 
 mod http;
 mod misbehaviour;

@@ -16,7 +16,7 @@ pub(crate) struct Peer {
 }
 
 pub(crate) enum Transport {
-    Pipe(Pipe),
+    Pipe(Box<Pipe>),
     Http(Endpoint, Scripted),
 }
 
@@ -34,7 +34,7 @@ impl Peer {
     }
 
     pub(crate) async fn over_stdio(options: Options) -> Self {
-        let transport = Transport::Pipe(Pipe::start(&options.launch().unwrap()));
+        let transport = Transport::Pipe(Box::new(Pipe::start(&options.launch().unwrap())));
         Self::ready(options.era, transport, format!("{options:?} over stdio")).await
     }
 

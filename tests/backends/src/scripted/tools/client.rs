@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::join_all;
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -16,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The assertion of the caller, over HTTP and over stdio.
 const ASSERTION: (&str, &str) = ("mcp-entra-assertion", "dev.mcp-entra/assertion");
 
-/// Asks for what a client may offer, and returns each answer, or null where none came within 2 seconds.
+/// Asks for what a client may offer at once, and returns each answer, or null where none came within 2 seconds.
 pub(super) async fn ask(call: &Call) {
     let sampled = json!([{ "role": "user", "content": { "type": "text", "text": "Tell me a secret." } }]);
     let questions = [
@@ -28,17 +30,18 @@ pub(super) async fn ask(call: &Call) {
         ("roots/list", json!({})),
         ("ping", json!({})),
     ];
-    let mut answers = json!({});
+    let mut waiting = Vec::new();
     for (method, params) in questions {
         let (id, answer) = call.backend.question();
         let question = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
         call.outlet.send(Output::Message(question)).await;
-        let answer = timeout(PATIENCE, answer).await.ok().and_then(Result::ok);
-        if let Some(answers) = answers.as_object_mut() {
-            answers.insert(method.to_owned(), answer.unwrap_or(Value::Null));
-        }
+        waiting
+            .push(timeout(PATIENCE, answer).map(move |answer| (method.to_owned(), answer.ok().and_then(Result::ok))));
     }
-    structured(call, answers).await;
+    let answers = join_all(waiting).await.into_iter();
+    let answers: serde_json::Map<_, _> =
+        answers.map(|(method, answer)| (method, answer.unwrap_or(Value::Null))).collect();
+    structured(call, Value::Object(answers)).await;
 }
 
 pub(super) async fn flood(call: &Call) {

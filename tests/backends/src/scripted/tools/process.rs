@@ -56,10 +56,10 @@ async fn ignore_sigterm(call: &Call) {
 
 /// Writes lines to stderr, which blocks while nobody reads them.
 async fn fill_stderr(call: &Call) {
-    let lines = call.count("bytes", 8 << 20) / 64;
+    let lines = call.count("bytes", 8 << 20) / 4096;
     let written = tokio::task::spawn_blocking(move || {
         let mut stderr = std::io::stderr().lock();
-        (0..lines).try_for_each(|line| writeln!(stderr, "{line:063}"))
+        (0..lines).try_for_each(|line| writeln!(stderr, "{line:04095}"))
     });
     // A closed stderr is none of the caller's business.
     written.await.ok();
