@@ -14,7 +14,7 @@
 //! | [`stdio`] | local mode: a child process of one person's MCP client |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
 //! | [`serve`], [`check`], [`inputs`], `report`, [`environment`], [`open_files`], [`signals`], [`strict_json`] | start and stop, diagnosis, and input files |
-//! | `aes_gcm` | authenticated encryption |
+//! | `aes_gcm`, [`es256`] | authenticated encryption, signed JWTs |
 //!
 //! Nothing here knows Kubernetes: what the server needs stands in files that somebody mounts.
 
@@ -26,6 +26,7 @@ pub mod backend;
 pub mod check;
 pub mod entra;
 pub mod environment;
+pub mod es256;
 pub mod graph;
 pub mod groups;
 pub mod http;

@@ -30,6 +30,7 @@ const MODULES: &[(&str, &str)] = &[
     ("signals", "takes the signals that ask for the stop"),
     ("raw_json", "keeps JSON as it was written"),
     ("strict_json", "reads JSON without duplicate members"),
+    ("es256", "signs JWTs"),
     ("aes_gcm", "encrypts so that nobody can alter it"),
 ];
 

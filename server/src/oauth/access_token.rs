@@ -1,13 +1,11 @@
 //! Access tokens: signed JWTs (RFC 9068) of at most ten minutes, for this server alone.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
-use serde_json::json;
 
 use super::addresses::Addresses;
-use super::keys::{KeyRing, SigningError};
+use super::keys::KeyRing;
 use super::session::Session;
+use crate::es256::SigningError;
 use crate::token::{SessionClaims, TOKEN_TYPE};
 
 /// Lifetime of an access token, in seconds.
@@ -26,14 +24,7 @@ pub(super) fn issue(
     session: &Session,
     now: i64,
 ) -> Result<SecretString, SigningError> {
-    let claims = claims(addresses, id, session, now);
-    let key = ring.signing(now);
-    let header = json!({ "alg": "ES256", "typ": TOKEN_TYPE, "kid": key.key_id });
-    let part = |value: String| URL_SAFE_NO_PAD.encode(value);
-    let claims = serde_json::to_string(&claims).map_err(|_| SigningError)?;
-    let message = format!("{}.{}", part(header.to_string()), part(claims));
-    let signature = key.sign(message.as_bytes())?;
-    Ok(SecretString::from(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))))
+    ring.signing(now).jwt(TOKEN_TYPE, &claims(addresses, id, session, now))
 }
 
 fn claims(addresses: &Addresses, id: &str, session: &Session, now: i64) -> SessionClaims {

@@ -9,15 +9,13 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
-use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
-use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use mcp_entra_policy::KeyEpochs;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
+
+use crate::es256::SigningKey;
 
 /// Salt of every derivation. Another way of deriving needs another one.
 const SALT: &[u8] = b"mcp-entra authorization server 1";
@@ -67,11 +65,6 @@ pub enum KeyRingError {
     },
 }
 
-/// The reason why there is no signature: a defect of the cryptographic library.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the signature failed")]
-pub struct SigningError;
-
 /// The keys of one issuer, in epochs.
 pub struct KeyRing {
     issuer: String,
@@ -92,15 +85,6 @@ struct SigningEpoch {
     epoch: Epoch,
     used_from: i64,
     signing: SigningKey,
-    verifying: DecodingKey,
-    published: Value,
-}
-
-/// A key that signs access tokens: ES256 (RFC 7518, 3.4).
-pub struct SigningKey {
-    /// Its `kid`: the thumbprint of the public key (RFC 7638).
-    pub key_id: String,
-    pair: EcdsaKeyPair,
 }
 
 impl KeyRing {
@@ -148,12 +132,12 @@ impl KeyRing {
 
     /// Returns the key that verifies what the key of this `kid` has signed, if its epoch is listed.
     pub fn verifying(&self, key_id: &str) -> Option<&DecodingKey> {
-        self.all().find(|epoch| epoch.signing.key_id == key_id).map(|epoch| &epoch.verifying)
+        self.all().find(|epoch| epoch.signing.key_id == key_id).map(|epoch| epoch.signing.verifying())
     }
 
     /// Returns the public keys of all listed epochs, as a JWK Set (RFC 7517). An epoch is published before it signs.
     pub fn jwks(&self) -> Value {
-        json!({ "keys": self.all().map(|epoch| &epoch.published).collect::<Vec<_>>() })
+        json!({ "keys": self.all().map(|epoch| epoch.signing.public()).collect::<Vec<_>>() })
     }
 
     /// The issuer whose keys these are.
@@ -221,57 +205,32 @@ impl Epoch {
 
 impl SigningEpoch {
     fn new(epoch: Epoch, used_from: i64) -> Result<Self, KeyRingError> {
-        let failed = KeyRingError::Derivation { epoch: epoch.number };
-        let Some((pair, x, y)) = (0..ATTEMPTS).find_map(|attempt| pair(&epoch, attempt).ok()) else {
-            return Err(failed);
-        };
-        let mut published = json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y, "use": "sig", "alg": "ES256" });
-        let derived = serde_json::from_value(published.clone()).ok().and_then(|jwk: Jwk| {
-            Some((jwk.thumbprint(ThumbprintHash::SHA256).ok()?, DecodingKey::from_jwk(&jwk).ok()?))
-        });
-        let Some((key_id, verifying)) = derived else {
-            return Err(failed);
-        };
-        if let Some(members) = published.as_object_mut() {
-            members.insert("kid".to_owned(), key_id.clone().into());
+        match (0..ATTEMPTS).find_map(|attempt| signing_key(&epoch, attempt).ok()) {
+            Some(signing) => Ok(Self { epoch, used_from, signing }),
+            None => Err(KeyRingError::Derivation { epoch: epoch.number }),
         }
-        Ok(Self { epoch, used_from, signing: SigningKey { key_id, pair }, verifying, published })
     }
 }
 
-/// The signing key of an epoch with the coordinates of its public key.
-fn pair(epoch: &Epoch, attempt: u8) -> Result<(EcdsaKeyPair, String, String), Unspecified> {
+/// The key of an epoch that signs access tokens.
+fn signing_key(epoch: &Epoch, attempt: u8) -> Result<SigningKey, Unspecified> {
     let private = epoch.derive(&format!("signing {attempt}"))?;
     let public = PrivateKey::from_private_key(&ECDH_P256, &*private)?.compute_public_key()?;
     let pair =
-        EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P256_SHA256_FIXED_SIGNING, &*private, public.as_ref())
-            .map_err(|_| Unspecified)?;
-    // Uncompressed: a byte 4, then both coordinates (SEC 1, 2.3.3).
-    let (x, y) = public.as_ref().strip_prefix(&[4]).and_then(|point| point.split_at_checked(32)).ok_or(Unspecified)?;
-    Ok((pair, URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y)))
-}
-
-impl SigningKey {
-    /// Returns the signature as a JWS has it: r and s, each of 32 bytes (RFC 7518, 3.4).
-    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
-        let signature = self.pair.sign(&SystemRandom::new(), message).map_err(|_| SigningError)?;
-        Ok(signature.as_ref().to_vec())
-    }
-}
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("SigningKey").field("key_id", &self.key_id).finish_non_exhaustive()
-    }
+        EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P256_SHA256_FIXED_SIGNING, &*private, public.as_ref());
+    SigningKey::new(pair.map_err(|_| Unspecified)?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::crypto::verify;
     use jsonwebtoken::{Algorithm, Validation, decode};
     use mcp_entra_policy::KeyEpoch;
+    use secrecy::ExposeSecret;
 
     use super::*;
 
@@ -309,15 +268,12 @@ mod tests {
         let ring = ring(&[(1, 0), (2, 200)], ISSUER);
         for now in [100, 200] {
             let key = ring.signing(now);
-            let header = json!({ "typ": "at+jwt", "alg": "ES256", "kid": key.key_id });
-            let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-            let message = format!("{}.{}", part(&header), part(&json!({ "exp": 4_000_000_000_u64 })));
-            let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(key.sign(message.as_bytes()).unwrap()));
+            let token = key.jwt("at+jwt", &json!({ "exp": 4_000_000_000_u64 })).unwrap();
             let published =
                 ring.jwks()["keys"].as_array().unwrap().iter().find(|jwk| jwk["kid"] == *key.key_id).cloned();
             let published = DecodingKey::from_jwk(&serde_json::from_value(published.unwrap()).unwrap()).unwrap();
             for verifying in [ring.verifying(&key.key_id).unwrap(), &published] {
-                decode::<Value>(&token, verifying, &Validation::new(Algorithm::ES256)).unwrap();
+                decode::<Value>(token.expose_secret(), verifying, &Validation::new(Algorithm::ES256)).unwrap();
             }
         }
     }
@@ -398,7 +354,5 @@ mod tests {
         let ring = ring(&[(1, 0), (2, 200)], ISSUER);
         let text = format!("{ring:?}");
         assert_eq!(text, format!("KeyRing {{ issuer: {ISSUER:?}, registration: 1, epochs: [1, 2], .. }}"));
-        let key = ring.signing(0);
-        assert_eq!(format!("{key:?}"), format!("SigningKey {{ key_id: {:?}, .. }}", key.key_id));
     }
 }
