@@ -7,7 +7,8 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ConfigurationError;
+use crate::registration::is_guid;
+use crate::{ConfigurationError, EntraConfiguration};
 
 /// The form of a definition's digest: the first 128 bits of a SHA-256, in hexadecimal.
 pub const DIGEST_PATTERN: &str = "^[0-9a-f]{32}$";
@@ -75,6 +76,33 @@ pub struct BackendScope {
     pub scope: String,
 }
 
+impl BackendScope {
+    /// The resource and the scope's own name. The last slash divides them.
+    pub fn parts(&self) -> (&str, &str) {
+        self.scope.rsplit_once('/').unwrap_or(("", &self.scope))
+    }
+
+    /// True if the resource may be the server itself, by its client id, an audience or its public URL, in any spelling. A
+    /// token for it would let the backend call the server as the user.
+    fn is_of(&self, entra: &EntraConfiguration, public_url: Option<&str>) -> bool {
+        let resource = segments(self.parts().0);
+        let own =
+            std::iter::once(&*entra.client_id).chain(entra.audiences.iter().map(String::as_str)).chain(public_url);
+        own.map(segments).any(|own| match own.as_slice() {
+            [] => false,
+            // By its client id an App ID URI names its application, wherever it stands.
+            [id] if is_guid(id) => resource.contains(id),
+            own => own == resource,
+        })
+    }
+}
+
+/// The parts of a URI between slashes in lower case, without its scheme and without empty ones.
+fn segments(uri: &str) -> Vec<String> {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    rest.split('/').filter(|segment| !segment.is_empty()).map(str::to_ascii_lowercase).collect()
+}
+
 /// Sharing of a backend's sessions and processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BackendSessions {
@@ -87,7 +115,11 @@ pub enum BackendSessions {
 
 impl BackendConfiguration {
     /// Refuses contradictions that the types cannot exclude, naming the field.
-    pub(crate) fn validate(&self) -> Result<(), ConfigurationError> {
+    pub(crate) fn validate(
+        &self,
+        entra: &EntraConfiguration,
+        public_url: Option<&str>,
+    ) -> Result<(), ConfigurationError> {
         let is_stdio = matches!(self.transport, BackendTransport::Stdio {});
         if let BackendTransport::StreamableHttp(HttpBackend { port, path }) = &self.transport {
             if *port == 0 {
@@ -98,13 +130,17 @@ impl BackendConfiguration {
                 return Err(refused("backend.transport.streamableHttp.path", path, next));
             }
         }
-        if let BackendIdentity::OnBehalfOf(BackendScope { scope }) = &self.identity {
+        if let BackendIdentity::OnBehalfOf(of @ BackendScope { scope }) = &self.identity {
             if is_stdio {
                 let next = "use the assertion, or a backend over HTTP: a process has no place for a token";
                 return Err(refused("backend.identity.onBehalfOf.scope", scope, next));
             }
             if !matches(&SCOPE, scope) {
                 let next = "write one scope with its resource, as api://application/scope";
+                return Err(refused("backend.identity.onBehalfOf.scope", scope, next));
+            }
+            if of.is_of(entra, public_url) {
+                let next = "name a scope of the backend's own app registration: with a token for this server, the backend could call it as the user";
                 return Err(refused("backend.identity.onBehalfOf.scope", scope, next));
             }
         }

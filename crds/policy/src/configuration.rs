@@ -343,7 +343,7 @@ impl ServerConfiguration {
             authorization_server.validate(&self.graph.scopes)?;
         }
         if let Some(backend) = &self.backend {
-            backend.validate()?;
+            backend.validate(&self.entra, self.public_url.as_deref())?;
             if !self.graph.tools.is_empty() {
                 return Err(ConfigurationError::ToolsBesideBackend);
             }

@@ -275,3 +275,61 @@ fn a_redirect_uri_is_https_this_machine_or_a_programs_own_scheme_and_has_no_frag
         assert!(!is_redirect_uri(uri), "{uri}");
     }
 }
+
+/// The reason why a backend over HTTP that is told a token for this scope is refused.
+fn refused_scope(scope: &str) -> Option<String> {
+    let mut changed = configuration();
+    changed.entra.audiences =
+        vec!["https://mcp.contoso.com/Own".into(), "api://1c2d0000-0000-0000-0000-00000000000c".into()];
+    changed.graph.tools.clear();
+    changed.backend = Some(BackendConfiguration {
+        transport: BackendTransport::StreamableHttp(HttpBackend { port: 3001, path: "/mcp".into() }),
+        identity: BackendIdentity::OnBehalfOf(BackendScope { scope: scope.into() }),
+        sessions: BackendSessions::PerPrincipal,
+        pin: None,
+    });
+    changed.validate().err().map(|error| error.to_string())
+}
+
+#[test]
+fn a_backend_gets_tokens_for_another_application_and_never_for_the_server_itself() {
+    for scope in [
+        "api://1c2d0000-0000-0000-0000-0000000000ff/access",
+        "api://time/access",
+        "https://mcp.contoso.com/own/time/access",
+        "https://mcp.contoso.com/time/access",
+        "https://mcp.contoso.com/access",
+        "https://graph.mcp.contoso.com/access",
+    ] {
+        assert_eq!(refused_scope(scope), None, "{scope}");
+    }
+    for scope in [
+        "api://1c2d0000-0000-0000-0000-00000000000b/access",
+        "api://1C2D0000-0000-0000-0000-00000000000B/access",
+        "api://1c2d0000-0000-0000-0000-00000000000b//access",
+        "api:///1c2d0000-0000-0000-0000-00000000000b/access",
+        "api://8f6b0000-0000-0000-0000-00000000000a/1c2d0000-0000-0000-0000-00000000000b/access",
+        "api://1c2d0000-0000-0000-0000-00000000000b/sub/access",
+        "https://1c2d0000-0000-0000-0000-00000000000b/access",
+        "api://1c2d0000-0000-0000-0000-00000000000c/access",
+        "https://mcp.contoso.com/own/access",
+        "https://mcp.contoso.com/Own//access",
+        "api://mcp.contoso.com/own/access",
+        "https://graph.mcp.contoso.com/mcp/access",
+    ] {
+        let error = refused_scope(scope).unwrap_or_else(|| panic!("{scope} is let in"));
+        assert!(error.starts_with("backend.identity.onBehalfOf.scope: "), "{error}");
+        assert!(error.contains("the backend's own app registration"), "{error}");
+    }
+    assert!(refused_scope("api://time").unwrap().contains("write one scope with its resource"));
+}
+
+#[test]
+fn the_last_slash_of_a_backends_scope_divides_resource_and_name() {
+    for (scope, parts) in [
+        ("api://time/access", ("api://time", "access")),
+        ("https://mcp.contoso.com/time/.default", ("https://mcp.contoso.com/time", ".default")),
+    ] {
+        assert_eq!(BackendScope { scope: scope.into() }.parts(), parts);
+    }
+}
