@@ -13,7 +13,7 @@
 //! | [`oauth`] | the authorization server for clients that cannot sign in to Entra |
 //! | [`stdio`] | local mode: a child process of one person's MCP client |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
-//! | [`serve`], [`check`], [`inputs`], `report`, [`environment`], [`open_files`], [`signals`], [`strict_json`] | start and stop, diagnosis, and input files |
+//! | [`serve`], [`check`], [`inputs`], `report`, [`listeners`], [`environment`], [`open_files`], [`signals`], [`strict_json`] | start and stop, diagnosis, and input files |
 //! | `aes_gcm`, [`es256`] | authenticated encryption, signed JWTs |
 //!
 //! Nothing here knows Kubernetes: what the server needs stands in files that somebody mounts.
@@ -32,6 +32,7 @@ pub mod groups;
 pub mod http;
 pub mod http_client;
 pub mod inputs;
+pub mod listeners;
 pub mod oauth;
 pub mod offer;
 pub mod open_files;

@@ -25,6 +25,7 @@ const MODULES: &[(&str, &str)] = &[
     ("inputs", "reads the files that a server is started with"),
     ("http_client", "asks others over HTTPS"),
     ("www_authenticate", "reads and writes challenges"),
+    ("listeners", "lists the sockets that listen in this pod"),
     ("environment", "refuses secrets in the environment"),
     ("open_files", "raises the limit of open files"),
     ("signals", "takes the signals that ask for the stop"),
