@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use mcp_entra_policy::{GraphStatus, ServerStatus};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::AuditLog;
@@ -29,6 +30,10 @@ pub struct Admin {
     pub probe: Probe,
     /// The exchanges on behalf of users.
     pub sts: Arc<Sts>,
+    /// Address of Microsoft Graph, as its scopes begin with it.
+    pub graph: String,
+    /// The public keys (a JWK Set) by which the backend verifies who is calling, where it is told so by assertions.
+    pub backend_keys: Option<Value>,
     /// The probe of the session store, where there is one.
     pub session_store: Option<StoreProbe>,
     /// The offer of the backend, where there is one.
@@ -49,7 +54,7 @@ impl Admin {
             policy: self.policy.status(),
             federation: self.probe.status(),
             keys: self.keys.status(),
-            graph: GraphStatus { missing_permissions: self.sts.unconsented() },
+            graph: GraphStatus { missing_permissions: self.sts.unconsented(&self.graph) },
             session_store: self.session_store.as_ref().map(StoreProbe::status),
             backend: self.backend.as_ref().map(|backend| backend.status()),
         }
@@ -63,6 +68,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
+        .route("/backend/jwks.json", get(backend_keys))
         .with_state(admin)
 }
 
@@ -99,6 +105,14 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
 
 async fn status(State(admin): State<Arc<Admin>>) -> axum::Json<ServerStatus> {
     axum::Json(admin.status())
+}
+
+/// The keys are of this process. A backend outlives it, and reads them again: at once for a key that it does not know.
+async fn backend_keys(State(admin): State<Arc<Admin>>) -> Response {
+    match &admin.backend_keys {
+        Some(keys) => ([(header::CACHE_CONTROL, "max-age=60")], axum::Json(keys)).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {

@@ -10,6 +10,7 @@
 //! | [`protocol`] | MCP itself, for any offer |
 //! | [`offer`] | the tools that are offered, and their answers |
 //! | [`entra`], [`graph`], [`http_client`] | the way to Entra's token endpoint and to Microsoft Graph |
+//! | [`backend_identity`] | the caller's identity, as a backend is told it |
 //! | [`oauth`] | the authorization server for clients that cannot sign in to Entra |
 //! | [`stdio`] | local mode: a child process of one person's MCP client |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
@@ -23,6 +24,7 @@ mod aes_gcm;
 pub mod audit;
 pub mod authorize;
 pub mod backend;
+pub mod backend_identity;
 pub mod check;
 pub mod entra;
 pub mod environment;

@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Admin};
 use crate::audit::{AuditLog, Unfinished};
 use crate::backend::{Place, PlaceError};
+use crate::backend_identity::BackendIdentities;
 use crate::entra::{ApplicationCredential, FederatedToken, Probe, Sts};
+use crate::es256::SigningError;
 use crate::graph::GraphClient;
 use crate::groups::GroupDirectory;
 use crate::http::challenge::Challenge;
@@ -30,7 +32,7 @@ use crate::inputs::{self, InputError};
 use crate::oauth;
 use crate::offer::backend::BackendOffer;
 use crate::offer::graph::GraphOffer;
-use crate::offer::{About, Offer};
+use crate::offer::{self, About, Offer};
 use crate::policy::PolicyStore;
 use crate::protocol::Protocol;
 use crate::telemetry::Metrics;
@@ -86,6 +88,9 @@ pub enum StartError {
         /// The reason.
         source: url::ParseError,
     },
+    /// There is no key to tell the backend with who is calling.
+    #[error("cannot make a key that signs callers' identities for the backend ({0}); check the node's random numbers")]
+    BackendIdentity(SigningError),
     /// No thread for the audit log.
     #[error("cannot start a thread that writes the audit log ({0}); allow the pod more processes")]
     Audit(std::io::Error),
@@ -155,7 +160,10 @@ pub async fn start_offering(
     let sts = Sts::new(client.clone(), &configuration.entra, token.clone()).map_err(no_address("entra.authority"))?;
     let sts = Arc::new(sts);
     let graph = &configuration.graph;
+    let base_url = graph.base_url.clone();
     let application = ApplicationCredential::new(client.clone(), &configuration.entra, &graph.base_url, token);
+    let identities = BackendIdentities::new(&configuration, Arc::clone(&sts)).map_err(StartError::BackendIdentity)?;
+    let backend_keys = identities.jwks();
     let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
     let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
     let graph = GraphClient::new(client, graph, Arc::clone(&sts), application).map_err(no_address("graph.baseUrl"))?;
@@ -163,7 +171,9 @@ pub async fn start_offering(
     let backend = match &configuration.backend {
         Some(backend) => {
             let place = Place::new(&backend.transport, options.backend_socket)?;
-            let started = BackendOffer::start(title.clone(), backend, place, background.clone());
+            let own = vec![address, admin_address];
+            let parts = offer::backend::Parts { title: title.clone(), place, identities, own };
+            let started = BackendOffer::start(parts, backend, background.clone());
             Some(started.map_err(StartError::BackendClient)?)
         }
         None => None,
@@ -217,6 +227,8 @@ pub async fn start_offering(
         policy,
         probe,
         sts,
+        graph: base_url,
+        backend_keys,
         session_store,
         backend,
         audit: Arc::clone(&audit),

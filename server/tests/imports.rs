@@ -17,6 +17,7 @@ const MODULES: &[(&str, &str)] = &[
     ("backend", "asks another MCP server"),
     ("groups", "learns the groups that a token does not say"),
     ("graph", "asks Microsoft Graph"),
+    ("backend_identity", "makes the identity of a caller that a backend is told"),
     ("entra", "asks Entra's token endpoint"),
     ("audit", "writes the audit log"),
     ("token", "validates bearer tokens"),

@@ -3,9 +3,9 @@
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::Told;
 use super::error::BackendError;
 use super::session::{Asking, Session};
+use crate::backend_identity::Told;
 use crate::raw_json::{RawObject, raw};
 
 /// Entries of one list that are read. A backend with more is cut there.

@@ -1,5 +1,6 @@
 //! Reasons why a backend gives no answer.
 
+use axum::http::HeaderMap;
 use serde_json::value::RawValue;
 
 /// The reason why a backend gives no answer, with the next step where somebody can take one.
@@ -36,12 +37,9 @@ pub enum BackendError {
     /// Another status of HTTP than expected.
     #[error("the backend answered with HTTP status {0}")]
     Status(u16),
-    /// It wants another token of the user.
-    #[error("the backend refuses the user's token")]
-    Unauthorized {
-        /// The header `WWW-Authenticate`.
-        challenge: Option<String>,
-    },
+    /// It refuses the user, or wants another token (status 401 or 403). These are the headers of its answer.
+    #[error("the backend refuses the user; an administrator of the backend says what it takes")]
+    Unauthorized(Box<HeaderMap>),
     /// An error of JSON-RPC.
     #[error("{}", .0.message)]
     Answered(PeerError),

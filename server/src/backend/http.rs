@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use futures::{Stream, StreamExt};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use reqwest::Response;
+use secrecy::ExposeSecret;
 use sse_stream::SseStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::error::BackendError;
 use super::message::{self, Incoming, MAXIMUM_BYTES, MAXIMUM_MIB, Notification};
-use super::{Change, OnChange, OnNotice, Told};
+use super::{Change, OnChange, OnNotice};
+use crate::backend_identity::Told;
 use crate::raw_json::RawObject;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -141,7 +144,7 @@ impl Endpoint {
         let mut request = self.with_session(self.client.post(self.url.clone()));
         request = request.headers(headers.repeated).header(CONTENT_TYPE, "application/json");
         request = request.header(ACCEPT, "application/json, text/event-stream");
-        match headers.told.header() {
+        match identity(headers.told) {
             Some((name, value)) => request.header(name, value),
             None => request,
         }
@@ -169,8 +172,7 @@ impl Endpoint {
     async fn answer(&self, id: u64, response: Response, notices: Option<OnNotice>) -> Result<RawObject, BackendError> {
         let status = response.status();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-            return Err(BackendError::Unauthorized { challenge: challenge.map(str::to_owned) });
+            return Err(BackendError::Unauthorized(Box::new(response.headers().clone())));
         }
         if status.is_success() && is_event_stream(&response) {
             return self.streamed_answer(id, response, notices).await;
@@ -248,17 +250,16 @@ impl Endpoint {
     }
 }
 
-impl Told {
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
-        let (name, value) = match self {
-            Self::Nothing => return None,
-            Self::Assertion(assertion) => (ASSERTION, secrecy::ExposeSecret::expose_secret(assertion).to_owned()),
-            Self::Token(token) => (AUTHORIZATION, format!("Bearer {}", secrecy::ExposeSecret::expose_secret(token))),
-        };
-        let mut value = HeaderValue::try_from(value).ok()?;
-        value.set_sensitive(true);
-        Some((name, value))
-    }
+/// The header that tells the identity of the user.
+fn identity(told: &Told) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = match told {
+        Told::Nothing => return None,
+        Told::Assertion(assertion) => (ASSERTION, Zeroizing::new(assertion.expose_secret().to_owned())),
+        Told::Token(token) => (AUTHORIZATION, Zeroizing::new(format!("Bearer {}", token.expose_secret()))),
+    };
+    let mut value = HeaderValue::from_str(&value).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
 }
 
 fn away(error: reqwest::Error) -> BackendError {

@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mcp_entra_policy::{BackendSessions, BackendTransport};
-use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
@@ -26,18 +25,6 @@ pub use session::Peer;
 pub use sessions::Sessions;
 
 use crate::raw_json::RawObject;
-
-/// The identity of the user that a backend is told.
-#[derive(Clone, Debug, Default)]
-pub enum Told {
-    /// None.
-    #[default]
-    Nothing,
-    /// A signed statement of this server.
-    Assertion(SecretString),
-    /// A token of Entra for the backend's resource.
-    Token(SecretString),
-}
 
 /// A change that a backend tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +62,6 @@ pub struct Request<'a> {
     pub repeated: Vec<(String, String)>,
     /// Capabilities of the client, for a backend whose answers may require its input.
     pub capabilities: Value,
-    /// The identity of the user.
-    pub told: Told,
     /// Is told how far the request is.
     pub notices: Option<OnNotice>,
 }

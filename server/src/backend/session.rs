@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -14,7 +15,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::error::{BackendError, PeerError};
 use super::http::{Headers, Http};
 use super::lines::Lines;
-use super::{OnNotice, Told, message};
+use super::{OnNotice, message};
+use crate::backend_identity::Told;
 use crate::raw_json::{RawObject, raw};
 
 /// The revision in which every request stands alone.
@@ -212,7 +214,7 @@ impl Session {
             meta.set("progressToken", raw(&json!(id)));
         }
         if let (Link::Lines(_), Told::Assertion(assertion)) = (&*self.link, &told) {
-            meta.set("dev.mcp-entra/assertion", raw(&json!(secrecy::ExposeSecret::expose_secret(assertion))));
+            meta.set("dev.mcp-entra/assertion", raw(&json!(assertion.expose_secret())));
         }
         if !meta.is_empty() {
             params.set("_meta", meta.into_raw());
@@ -259,7 +261,7 @@ fn listen(link: Arc<Link>, told: Told) -> DropGuard {
                     http.ask((LISTENING_ID, text), headers, None).await
                 }
             };
-            if let Err(BackendError::Answered(_) | BackendError::Unauthorized { .. }) = ended {
+            if let Err(BackendError::Answered(_) | BackendError::Unauthorized(_)) = ended {
                 return;
             }
             if matches!(&*link, Link::Lines(lines) if !lines.is_alive()) {
@@ -305,7 +307,7 @@ fn is_of_legacy(error: &BackendError) -> bool {
         | BackendError::Ended
         | BackendError::Silent(_)
         | BackendError::TooLarge(_)
-        | BackendError::Unauthorized { .. } => false,
+        | BackendError::Unauthorized(_) => false,
     }
 }
 

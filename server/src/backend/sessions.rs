@@ -15,7 +15,8 @@ use super::error::BackendError;
 use super::http::{self, Http};
 use super::lines::Lines;
 use super::session::{Asking, Era, Link, Session};
-use super::{Catalogue, OnChange, Peer, Place, Request, Told, is_shared};
+use super::{Catalogue, OnChange, Peer, Place, Request, is_shared};
+use crate::backend_identity::Told;
 use crate::raw_json::RawObject;
 
 /// Sessions of one pod. Over stdio each is a process. The least recently used ends first.
@@ -88,23 +89,23 @@ impl Sessions {
     ///
     /// # Errors
     /// If there is no answer, or it is an error.
-    pub async fn ask(&self, caller: &str, request: Request<'_>) -> Result<RawObject, BackendError> {
-        let session = self.session(caller, &request.told).await?;
-        let Request { method, params, name, repeated, capabilities, told, notices } = request;
-        let asking = |params| Asking {
+    pub async fn ask(&self, caller: &str, request: &Request<'_>, told: &Told) -> Result<RawObject, BackendError> {
+        let session = self.session(caller, told).await?;
+        let Request { method, params, name, repeated, capabilities, notices } = request;
+        let asking = || Asking {
             method,
-            params,
-            name,
+            params: params.clone(),
+            name: *name,
             repeated: repeated.clone(),
             capabilities: capabilities.clone(),
             told: told.clone(),
             notices: notices.clone(),
         };
-        match session.ask(asking(params.clone())).await {
+        match session.ask(asking()).await {
             // The backend has refused the session, so that nothing has run.
             Err(BackendError::SessionLost) => {
                 self.ended(caller, &session).await;
-                self.session(caller, &told).await?.ask(asking(params)).await
+                self.session(caller, told).await?.ask(asking()).await
             }
             answer => answer,
         }
@@ -166,8 +167,11 @@ impl Sessions {
                 Ok(session)
             }
             Err(error) => {
-                *lock(&self.era) = None;
-                state.failed();
+                // A refusal of the user says nothing about the backend.
+                if !matches!(error, BackendError::Unauthorized(_)) {
+                    *lock(&self.era) = None;
+                    state.failed();
+                }
                 Err(error)
             }
         }

@@ -1,12 +1,12 @@
-//! The claims challenge by which Graph asks for a better token.
+//! The claims challenge by which a resource, as Graph, asks for a better token.
 
 use http::HeaderMap;
 
-use crate::entra::ClaimsChallenge;
+use super::claims::ClaimsChallenge;
 use crate::www_authenticate::{BearerChallenge, Parameter};
 
 /// The first claims challenge in these headers, if there is one.
-pub(super) fn claims_challenge(headers: &HeaderMap) -> Option<ClaimsChallenge> {
+pub(crate) fn claims_challenge(headers: &HeaderMap) -> Option<ClaimsChallenge> {
     BearerChallenge::read(headers).values(Parameter::Claims).find_map(ClaimsChallenge::decode)
 }
 

@@ -10,7 +10,7 @@ use super::remedy::Remedy;
 /// Next steps that several codes share, or that stand where no code is known. What stands in braces depends on the asker.
 pub(super) const BUSY: &str = "nothing: Entra is busy{again}.";
 pub(super) const SIGN_IN: &str = "sign in again{there}.";
-pub(super) const CONSENT: &str = "an administrator of tenant {tenant} consents to the Graph permissions: in the Microsoft Entra admin center open App registrations, app registration {client}, API permissions, and choose Grant admin consent.";
+pub(super) const CONSENT: &str = "an administrator of tenant {tenant} consents to the permissions: in the Microsoft Entra admin center open App registrations, app registration {client}, API permissions, and choose Grant admin consent.";
 pub(super) const UNKNOWN_BLOCK: &str = "an administrator of tenant {tenant} finds out from the user's sign-in log what blocks them, for app registration {client}.";
 pub(super) const UNKNOWN: &str =
     "look the code up at https://login.microsoftonline.com/error, for app registration {client} in tenant {tenant}.";
@@ -20,7 +20,8 @@ const ISSUER: &str = "make the cluster's issuer{issuer} reachable from the inter
 const POLICY: &str = "Conditional Access blocks this user for app registration {client}: an administrator finds the policy in the user's sign-in log.";
 const DEVICE: &str = "Conditional Access does not accept the user's device or client app: the user signs in from a managed, compliant one, or an administrator changes the policy that the user's sign-in log names.";
 const CROSS_TENANT: &str = "the cross-tenant access settings of the user's own tenant or of tenant {tenant} keep this user out: an administrator allows app registration {client} there.";
-const PERMISSIONS: &str = "add the delegated permissions of spec.graph.scopes to app registration {client}, under API permissions, and grant admin consent.";
+const PERMISSIONS: &str = "add the delegated permissions of spec.graph.scopes, or the one of spec.backend.identity.onBehalfOf.scope, to app registration {client}, under API permissions, and grant admin consent.";
+const SCOPES: &str = "correct graph.scopes, of which every entry must be a delegated permission of Microsoft Graph, or backend.identity.onBehalfOf.scope, which must be a scope that its resource has.";
 const NO_SECRET: &str =
     "this server sends no client secret: check that nothing between it and Entra changes its requests.";
 const ASSERTION: &str = "Entra cannot read the user's token, which this server passes on unchanged: check that app registration {client} in tenant {tenant} is this server's own, and its optional claims.";
@@ -102,11 +103,9 @@ fn known_with_credential(code: u64) -> Option<(Remedy, &'static str)> {
         90002 => (Configuration, "check tenantId {tenant} and the cloud."),
         500_011 => (
             Configuration,
-            "add a service principal of the requested resource to tenant {tenant}, or correct graph.scopes.",
+            "add a service principal of the requested resource to tenant {tenant}, or correct graph.scopes or backend.identity.onBehalfOf.scope, which name that resource.",
         ),
-        70011 | 650_053 => {
-            (Configuration, "correct graph.scopes: every entry must be a delegated permission of Microsoft Graph.")
-        }
+        70011 | 650_053 => (Configuration, SCOPES),
         650_056 | 650_057 => (Configuration, PERMISSIONS),
         50027 => (Configuration, ASSERTION),
         500_131 => (

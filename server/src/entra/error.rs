@@ -150,6 +150,12 @@ impl StsError {
         }
     }
 
+    /// The same as a sentence with a space before it, in whole seconds and never too few; else nothing.
+    pub(crate) fn pause(&self) -> String {
+        let seconds = self.retry_after().map(|pause| pause.as_secs() + u64::from(pause.subsec_nanos() > 0));
+        seconds.map(|seconds| format!(" Call again after {seconds} seconds.")).unwrap_or_default()
+    }
+
     /// Entra's own text, for nobody but the caller.
     pub fn their_words(&self) -> Option<&str> {
         self.refusal().map(|refusal| refusal.description.as_str()).filter(|text| !text.is_empty())

@@ -4,10 +4,11 @@
 //! `federated_token` reads that token, `credential` makes it the application's, `token_endpoint` presents it, `sts` keeps
 //! the tokens that are exchanged on behalf of users, and `application` for the application itself. `error` is an answer that issues nothing, `codes` the one table
 //! of AADSTS codes, `diagnosis` the way from an answer to its `remedy` and next step, `claims` what a user's next sign-in
-//! must satisfy. `public_client` has the grants of the person of a laptop, `confidential_client` those of the people that this server signs in, and `id_token` their account. `probe` tries the exchange again and again. `token` decides which tokens of callers are accepted.
+//! must satisfy, and `claims_challenge` how a resource asks for that. `public_client` has the grants of the person of a laptop, `confidential_client` those of the people that this server signs in, and `id_token` their account. `probe` tries the exchange again and again. `token` decides which tokens of callers are accepted.
 
 mod application;
 mod claims;
+mod claims_challenge;
 mod codes;
 mod confidential_client;
 mod credential;
@@ -23,6 +24,7 @@ mod token_endpoint;
 
 pub use application::ApplicationCredential;
 pub use claims::{ClaimsChallenge, SignIn};
+pub(crate) use claims_challenge::claims_challenge;
 pub use confidential_client::{Asked, ConfidentialClient, EntraTokens, Proof, SignInError};
 pub(crate) use error::word;
 pub use error::{EntraRefusal, StsError};

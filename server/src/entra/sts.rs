@@ -1,4 +1,4 @@
-//! On behalf of a user: tokens for Graph, exchanged for the user's own and kept.
+//! On behalf of a user: tokens for a resource, as Graph, exchanged for the user's own and kept.
 //!
 //! An exchange names the scopes that its tool needs and no others, so that one which nobody consented to stops that tool
 //! alone. Entra grants more than was asked for: a token that covers another tool's scopes serves that one, too.
@@ -28,11 +28,11 @@ use super::token_endpoint::{GraphToken, Issued, TokenEndpoint};
 use crate::http_client::Again;
 use crate::token::{Assertion, User};
 
-/// Most bytes of Graph tokens kept at once in each of both caches; the least used go first.
+/// Most bytes of tokens kept at once in each of both caches; the least used go first.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
 /// A user's token, and with it the key of what is kept, is renewed about this often.
 const LONGEST_IDLE: Duration = Duration::from_secs(3600);
-/// Time before its end from which a Graph token is no longer handed out, and before that renewed, if Entra recommends nothing.
+/// Time before its end from which a token is no longer handed out, and before that renewed, if Entra recommends nothing.
 const MARGIN: Duration = Duration::from_secs(300);
 /// Pause between attempts to renew a token that still serves.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
@@ -50,8 +50,9 @@ pub struct Sts {
     /// By assertion, resource and scopes: the token that is handed out.
     tokens: Cache<CacheKey, Arc<KeptToken>>,
     refusals: Cache<CacheKey, Arc<StsError>>,
-    /// The scopes that were last refused because nobody has consented to them; few, for the configuration names them.
-    unconsented: Mutex<BTreeSet<String>>,
+    /// The scopes that were last refused because nobody has consented to them, each behind its resource; few, for the
+    /// configuration names them.
+    unconsented: Mutex<BTreeSet<(String, String)>>,
 }
 
 /// A token that is kept, and when it is renewed.
@@ -202,15 +203,18 @@ impl Sts {
     fn note_consent(&self, user: &OnBehalfOf, result: &Result<Arc<KeptToken>, StsError>) {
         let mut unconsented = self.unconsented.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
-            Ok(issued) => unconsented.retain(|scope| !issued.covers([scope])),
-            Err(error) if error.remedy() == Remedy::Consent => unconsented.extend(user.scopes.iter().cloned()),
+            Ok(issued) => unconsented.retain(|(of, scope)| *of != user.resource || !issued.covers([scope])),
+            Err(error) if error.remedy() == Remedy::Consent => {
+                unconsented.extend(user.scopes.iter().map(|scope| (user.resource.clone(), scope.clone())));
+            }
             Err(_) => {}
         }
     }
 
-    /// The scopes that were last refused because nobody has consented to them.
-    pub fn unconsented(&self) -> BTreeSet<String> {
-        self.unconsented.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The scopes of this resource that were last refused because nobody has consented to them, by name.
+    pub fn unconsented(&self, resource: &str) -> BTreeSet<String> {
+        let unconsented = self.unconsented.lock().unwrap_or_else(PoisonError::into_inner);
+        unconsented.iter().filter(|(of, _)| of == resource).map(|(_, scope)| scope.clone()).collect()
     }
 
     /// Places where the token for these scopes of the user may be kept.
@@ -235,7 +239,7 @@ impl Sts {
                 }
                 Err(error) => {
                     let correlation_id = error.correlation_id();
-                    tracing::warn!(%error, correlation_id, "a token for Microsoft Graph is not renewed; the old one serves to its end");
+                    tracing::warn!(%error, correlation_id, "a token on behalf of a user is not renewed; the old one serves to its end");
                     if error.again() != Again::Never {
                         tokio::time::sleep(RENEWAL_PAUSE).await;
                         kept.renewing.store(false, Ordering::Relaxed);

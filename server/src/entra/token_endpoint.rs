@@ -48,7 +48,8 @@ impl From<&EntraConfiguration> for Registration {
     }
 }
 
-/// A token for Microsoft Graph: opaque to us, and never looked into.
+/// A token for Microsoft Graph, or for another resource that is reached on behalf of a user: opaque to us, and never
+/// looked into.
 #[derive(Debug)]
 pub struct GraphToken {
     /// The text behind `Authorization: Bearer`.

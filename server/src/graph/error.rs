@@ -9,8 +9,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::claims_challenge::claims_challenge;
-use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError, word};
+use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError, claims_challenge, word};
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 use crate::token::SessionError;
 
@@ -39,7 +38,7 @@ pub enum GraphError {
     )]
     NotAUser,
     /// Entra issued no token for Graph as the user.
-    #[error("no access to Microsoft Graph as the user, with the permissions {permissions}. {source}{}", when(.source))]
+    #[error("no access to Microsoft Graph as the user, with the permissions {permissions}. {source}{}", .source.pause())]
     NoToken {
         /// The delegated permissions that were asked for.
         permissions: String,
@@ -47,7 +46,7 @@ pub enum GraphError {
         source: StsError,
     },
     /// Entra issued no token for Graph to the application.
-    #[error("no access to Microsoft Graph as the application itself. {source}{}", when(.source))]
+    #[error("no access to Microsoft Graph as the application itself. {source}{}", .source.pause())]
     NoApplicationToken {
         /// Error of Entra.
         source: StsError,
@@ -180,10 +179,6 @@ impl GraphError {
 /// True if an answer of this status may be another one soon.
 pub(super) fn is_busy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 503 | 504)
-}
-
-fn when(error: &StsError) -> String {
-    error.retry_after().map(|pause| format!(" Call again after {} seconds.", seconds(pause))).unwrap_or_default()
 }
 
 /// Whole seconds, never too few.

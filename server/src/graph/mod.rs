@@ -2,15 +2,13 @@
 //! here; the questions are up to the tools.
 //!
 //! `access` is the identity that asks, `subject` the user that is asked about; `question` one question with its repetitions, `pages` and `batch` several
-//! at once, `once` a request that changes something, `groups` the one about memberships; `claims_challenge` reads how Graph asks for a better token, `error` what it
-//! says otherwise; `turns` bounds the questions at a time, and `mailbox` names their queues.
+//! at once, `once` a request that changes something, `groups` the one about memberships; `error` what Graph says otherwise; `turns` bounds the questions at a time, and `mailbox` names their queues.
 //!
 //! No answer is kept. A profile or a mailbox changes under our hands, what the user may see of it is for Graph to decide
 //! anew each time, and no tool asks the same question twice in one call: a cache would only ever be wrong or unused.
 
 mod access;
 mod batch;
-mod claims_challenge;
 mod error;
 mod groups;
 mod mailbox;

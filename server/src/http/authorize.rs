@@ -33,7 +33,10 @@ pub(super) async fn stage(
     revision: Revision,
 ) -> Result<(Exchange, Outcome), Refusal> {
     let offered = match message.method.depends_on_offer() {
-        true => gate.offer.snapshot(principal).await.map_err(unavailable)?,
+        true => match gate.offer.snapshot(principal).await {
+            Ok(offered) => offered,
+            Err(error) => return Err(unavailable(gate, principal, error).await),
+        },
         false => Arc::default(),
     };
     let (permissions, verdict) = judged(gate, principal, message, &offered).await?;
@@ -128,7 +131,12 @@ async fn with_groups(
     }
 }
 
-fn unavailable(error: Unavailable) -> Refusal {
+async fn unavailable(gate: &Gate, principal: &Principal, error: Unavailable) -> Refusal {
+    if let Some(sign_in) = &error.sign_in
+        && let Some((challenge, reason)) = needs::challenge(gate, principal, sign_in).await
+    {
+        return Refusal::new(reason, challenge);
+    }
     Refusal::new("offer_unavailable", answer::try_later(&error.to_string()))
 }
 

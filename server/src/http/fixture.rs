@@ -29,7 +29,7 @@ impl Offer for OfferAway {
     }
 
     async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {
-        Err(Unavailable("The offer is away.".to_owned()))
+        Err(Unavailable { text: "The offer is away.".to_owned(), sign_in: None })
     }
 
     async fn call(&self, call: Call) -> Reply {

@@ -24,6 +24,7 @@ pub use notices::{LogLevel, LogMessage, Notice, Notices, Progress, Wanted};
 pub use offered::{Listed, Offered, OfferedPrompt, OfferedResource, OfferedTemplate, OfferedTool, PromptArgument};
 pub use parameter_headers::parameter_headers;
 
+use crate::entra::SignIn;
 use crate::token::Principal;
 
 /// A source of tools, prompts and resources.
@@ -81,7 +82,12 @@ pub struct About {
     pub updates_resources: bool,
 }
 
-/// A reason for which the offer is not known now, in words with the next step.
+/// A reason for which the offer is not known now.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Unavailable(pub String);
+#[error("{text}")]
+pub struct Unavailable {
+    /// Words with the next step.
+    pub text: String,
+    /// The sign-in of the caller that would help.
+    pub sign_in: Option<SignIn>,
+}

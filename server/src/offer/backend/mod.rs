@@ -8,12 +8,14 @@ mod probe;
 mod replies;
 mod state;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use axum::http::HeaderMap;
 use mcp_entra_policy::{BackendConfiguration, BackendIdentity, BackendStatus};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,9 @@ use super::{
     About, Call, Change, Changes, Completion, CompletionReference, CompletionRequest, Failure, InputRequired, Notices,
     Offer, Offered, Operation, Progress, Reply, Unavailable, parameter_headers,
 };
-use crate::backend::{self, BackendError, Catalogue, Notice, Peer, Place, Request, Sessions, Told};
+use crate::backend::{self, BackendError, Catalogue, Notice, Peer, Place, Request, Sessions};
+use crate::backend_identity::{BackendIdentities, BackendIdentityError, Told};
+use crate::entra::SignIn;
 use crate::raw_json::{RawObject, raw};
 use crate::token::Principal;
 
@@ -47,17 +51,31 @@ pub struct BackendOffer {
     probed: Probed,
     /// Seals the state of calls to the caller, where the backend does not know callers apart.
     seal: Option<Seal>,
+    identities: BackendIdentities,
+    /// Addresses that this server listens on.
+    own: Vec<SocketAddr>,
+}
+
+/// Parts of the server that the offer is made of.
+pub struct Parts {
+    /// Title of the server, for people.
+    pub title: String,
+    /// The place where the backend is reached.
+    pub place: Place,
+    /// The identities that the backend is told.
+    pub identities: BackendIdentities,
+    /// Addresses that this server listens on.
+    pub own: Vec<SocketAddr>,
 }
 
 impl BackendOffer {
-    /// The backend at this place, described by this title. It is probed until `stop` is cancelled.
+    /// The offer of this backend, which is probed until `stop` is cancelled.
     ///
     /// # Errors
     /// If there is no client for HTTP.
     pub fn start(
-        title: String,
+        Parts { title, place, identities, own }: Parts,
         configuration: &BackendConfiguration,
-        place: Place,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, reqwest::Error> {
         let changes = Changes::new();
@@ -77,6 +95,8 @@ impl BackendOffer {
             changes,
             probed: Probed::default(),
             seal,
+            identities,
+            own,
         });
         tokio::spawn(stop.run_until_cancelled_owned(probe::run(Arc::clone(&offer))));
         Ok(offer)
@@ -113,7 +133,35 @@ impl BackendOffer {
         headers.filter_map(|(header, argument)| Some((header, argument?))).collect()
     }
 
-    async fn forward(&self, call: Call) -> Result<Reply, BackendError> {
+    /// Asks the backend on behalf of the caller. A token that the backend refuses is exchanged anew once.
+    async fn ask(&self, principal: &Principal, request: Request<'_>) -> Result<RawObject, NoAnswer> {
+        let target = request.name.unwrap_or(request.method);
+        let caller = key(principal);
+        let told = self.identities.tell(principal, target).await?;
+        match self.sessions.ask(&caller, &request, &told).await {
+            Err(BackendError::Unauthorized(headers)) => {
+                match self.identities.tell_anew(principal, &told, &headers).await? {
+                    Some(anew) => match self.sessions.ask(&caller, &request, &anew).await {
+                        Err(BackendError::Unauthorized(headers)) => Err(self.refused(headers)),
+                        answer => Ok(answer?),
+                    },
+                    None => Err(self.refused(headers)),
+                }
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    fn refused(&self, headers: Box<HeaderMap>) -> NoAnswer {
+        let sign_in = self.identities.sign_in(&headers);
+        let error = BackendError::Unauthorized(headers);
+        match sign_in {
+            Some(sign_in) => NoAnswer::SignIn(sign_in, error.to_string()),
+            None => NoAnswer::Backend(error),
+        }
+    }
+
+    async fn forward(&self, call: Call) -> Result<Reply, NoAnswer> {
         let Call { operation, principal, mut input, client, .. } = call;
         let caller = key(&principal);
         if let (Some(seal), Some(state)) = (&self.seal, &input.state) {
@@ -136,10 +184,9 @@ impl BackendOffer {
                 name: Some(operation.name()),
                 repeated: self.repeated(&operation),
                 capabilities: Value::Object(client.capabilities.clone()),
-                told: Told::Nothing,
                 notices: heard(&client.notices),
             };
-            match replies::reply(&operation, self.sessions.ask(&caller, request).await?) {
+            match replies::reply(&operation, self.ask(&principal, request).await?) {
                 // Nothing is asked of the client: the backend only wants its state back.
                 Reply::InputRequired(InputRequired { requests, state: Some(state) }) if requests.is_empty() => {
                     input.state = Some(state);
@@ -166,13 +213,22 @@ impl Offer for BackendOffer {
     }
 
     async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable> {
-        let catalogue = self.catalogue(&key(principal), &Told::Nothing).await;
-        Ok(self.snapshots.of(&catalogue.map_err(|error| Unavailable(error.to_string()))?))
+        let told = self.identities.tell(principal, "tools/list").await.map_err(NoAnswer::from)?;
+        let catalogue = self.catalogue(&key(principal), &told).await;
+        let catalogue = catalogue.map_err(|error| match error {
+            BackendError::Unauthorized(headers) => self.refused(headers),
+            error => NoAnswer::Backend(error),
+        })?;
+        Ok(self.snapshots.of(&catalogue))
     }
 
     async fn call(&self, call: Call) -> Reply {
         let operation = call.operation.clone();
-        self.forward(call).await.unwrap_or_else(|error| replies::failure(&operation, error))
+        self.forward(call).await.unwrap_or_else(|no_answer| match no_answer {
+            NoAnswer::Caller(error) => replies::unknown_caller(&operation, &error),
+            NoAnswer::SignIn(sign_in, text) => Reply::SignIn(sign_in, text),
+            NoAnswer::Backend(error) => replies::failure(&operation, error),
+        })
     }
 
     async fn complete(&self, request: CompletionRequest, principal: &Principal) -> Result<Completion, Failure> {
@@ -193,16 +249,51 @@ impl Offer for BackendOffer {
             name: Some(name),
             repeated: Vec::new(),
             capabilities: json!({}),
-            told: Told::Nothing,
             notices: None,
         };
-        let result = self.sessions.ask(&key(principal), request).await.map_err(replies::error)?;
+        let result = self.ask(principal, request).await.map_err(|no_answer| match no_answer {
+            NoAnswer::Caller(error) => Failure::internal(error.told()),
+            NoAnswer::SignIn(_, text) => Failure::internal(text),
+            NoAnswer::Backend(error) => replies::error(error),
+        })?;
         let completion: RawObject = result.read("completion").unwrap_or_default();
         Ok(Completion { values: completion.read("values").unwrap_or_default() })
     }
 
     fn changes(&self) -> Changes {
         self.changes.clone()
+    }
+}
+
+/// The reason why a caller gets no answer of the backend.
+enum NoAnswer {
+    /// The backend can be told no identity of the caller.
+    Caller(BackendIdentityError),
+    /// The user signs in first, as the backend asks.
+    SignIn(SignIn, String),
+    /// The backend does not answer.
+    Backend(BackendError),
+}
+
+impl From<BackendIdentityError> for NoAnswer {
+    fn from(error: BackendIdentityError) -> Self {
+        Self::Caller(error)
+    }
+}
+
+impl From<BackendError> for NoAnswer {
+    fn from(error: BackendError) -> Self {
+        Self::Backend(error)
+    }
+}
+
+impl From<NoAnswer> for Unavailable {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Caller(error) => Self { text: error.to_string(), sign_in: error.sign_in() },
+            NoAnswer::SignIn(sign_in, text) => Self { text, sign_in: Some(sign_in) },
+            NoAnswer::Backend(error) => Self { text: error.to_string(), sign_in: None },
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use mcp_entra_policy::BackendStatus;
 use tokio::time::{sleep, timeout};
 
 use super::BackendOffer;
-use crate::backend::{BackendError, Catalogue, Peer, Told};
+use crate::backend::{BackendError, Catalogue, Peer};
+use crate::backend_identity::Told;
+use crate::listeners;
 
 /// Pause between probes while the backend answers.
 const PAUSE: Duration = Duration::from_secs(15);
@@ -38,12 +40,14 @@ pub(super) async fn run(offer: Arc<BackendOffer>) {
         if let Ok((_, peer)) = &probed {
             offer.describe(peer);
         }
+        let listens = listeners::foreign(offer.own.clone()).await;
         let status = match probed {
             Ok((catalogue, peer)) => works(&offer, &catalogue, peer),
             // It answers, and tells nothing to nobody.
-            Err(BackendError::Unauthorized { .. }) => BackendStatus { works: Some(true), ..offer.status() },
+            Err(BackendError::Unauthorized(_)) => BackendStatus { works: Some(true), ..offer.status() },
             Err(error) => BackendStatus { works: Some(false), message: Some(error.to_string()), ..offer.status() },
         };
+        let status = BackendStatus { listens, ..status };
         tell(&offer.status(), &status);
         offer.probed.0.store(Arc::new(status));
         let changed = async {

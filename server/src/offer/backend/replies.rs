@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::backend::{BackendError, PeerError};
+use crate::backend_identity::BackendIdentityError;
 use crate::offer::{Failure, InputRequired, Operation, Reply, tool_error};
 use crate::raw_json::{RawObject, raw};
 
@@ -77,7 +78,16 @@ pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
         | BackendError::TooLarge(_)
         | BackendError::Malformed(_)
         | BackendError::Status(_)
-        | BackendError::Unauthorized { .. } => in_words(operation, &error.to_string()),
+        | BackendError::Unauthorized(_) => in_words(operation, &error.to_string()),
+    }
+}
+
+/// The reply where the backend can be told no identity of the caller.
+pub(super) fn unknown_caller(operation: &Operation, error: &BackendIdentityError) -> Reply {
+    match error.sign_in() {
+        Some(sign_in) => Reply::SignIn(sign_in, error.told()),
+        None if error.is_store_away() => Reply::Later(error.to_string()),
+        None => in_words(operation, &error.told()),
     }
 }
 

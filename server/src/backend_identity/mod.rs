@@ -1,0 +1,150 @@
+//! The identity of the caller that a backend is told: none, a signed statement of this server, or a token of Entra.
+//!
+//! `assertion` signs the statement, `on_behalf_of` exchanges the user's token, `error` says why there is neither. The
+//! caller's own token is never told.
+
+mod assertion;
+mod error;
+mod on_behalf_of;
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use mcp_entra_policy::{BackendConfiguration, BackendIdentity, ServerConfiguration};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+pub use assertion::{LIFETIME, TOKEN_TYPE};
+pub use error::BackendIdentityError;
+
+use assertion::Assertions;
+use on_behalf_of::Tokens;
+
+use crate::entra::{ClaimsChallenge, SignIn, Sts, claims_challenge};
+use crate::es256::SigningError;
+use crate::token::Principal;
+use crate::www_authenticate::{BearerChallenge, Parameter};
+
+/// The identity of a caller, as a backend is told it.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// None.
+    Nothing,
+    /// A statement of this server, good for one call: for the header `mcp-entra-assertion`, or over stdio for the member
+    /// `dev.mcp-entra/assertion` of `_meta`.
+    Assertion(SecretString),
+    /// A token of Entra on behalf of the user, for the header `Authorization`.
+    Token(SecretString),
+}
+
+/// The identities that one server's backend is told.
+pub struct BackendIdentities(Kind);
+
+enum Kind {
+    Nothing,
+    Assertions(Box<Assertions>),
+    Tokens(Tokens),
+}
+
+impl BackendIdentities {
+    /// The identities that this configuration asks for; without a backend, none. Makes a new signing key where there are
+    /// assertions. `sts` exchanges the tokens of users.
+    ///
+    /// # Errors
+    /// If the system has no random numbers for the key.
+    pub fn new(configuration: &ServerConfiguration, sts: Arc<Sts>) -> Result<Self, SigningError> {
+        Ok(Self(match configuration.backend.as_ref().map(|BackendConfiguration { identity, .. }| identity) {
+            None | Some(BackendIdentity::None) => Kind::Nothing,
+            Some(BackendIdentity::Assertion {}) => Kind::Assertions(Box::new(Assertions::new(&configuration.server)?)),
+            Some(BackendIdentity::OnBehalfOf(scope)) => Kind::Tokens(Tokens::new(scope, sts)),
+        }))
+    }
+
+    /// The identity of this caller for one call. `target` is the name of the tool or prompt, the URI of the resource, or
+    /// the method of a call that names none of these.
+    ///
+    /// # Errors
+    /// If there is none to tell: the call must not reach the backend then.
+    pub async fn tell(&self, principal: &Principal, target: &str) -> Result<Told, BackendIdentityError> {
+        match &self.0 {
+            Kind::Nothing => Ok(Told::Nothing),
+            Kind::Assertions(assertions) => assertions.issue(principal, target).map(Told::Assertion),
+            Kind::Tokens(tokens) => tokens.token(principal).await.map(Told::Token),
+        }
+    }
+
+    /// The identity for the one repetition of a call that the backend answered by 401 with these headers. A token is
+    /// exchanged anew, so that it satisfies the claims that the backend asks for; concurrent calls share one exchange.
+    /// `None` if another token could change nothing, since none was told.
+    ///
+    /// # Errors
+    /// As [`Self::tell`].
+    pub async fn tell_anew(
+        &self,
+        principal: &Principal,
+        rejected: &Told,
+        headers: &HeaderMap,
+    ) -> Result<Option<Told>, BackendIdentityError> {
+        let (Kind::Tokens(tokens), Told::Token(rejected)) = (&self.0, rejected) else { return Ok(None) };
+        let token = tokens.instead_of(rejected, challenge(headers).as_ref(), principal).await?;
+        Ok(Some(Told::Token(token)))
+    }
+
+    /// The sign-in that the backend asks for by these headers of an answer with status 401, where it is told tokens of
+    /// Entra. From another backend it is no question to Entra, and nobody is asked to sign in for it.
+    pub fn sign_in(&self, headers: &HeaderMap) -> Option<SignIn> {
+        match &self.0 {
+            Kind::Tokens(_) => challenge(headers).map(SignIn::Satisfying),
+            Kind::Nothing | Kind::Assertions(_) => None,
+        }
+    }
+
+    /// The public keys that assertions are verified with, as a JWK Set (RFC 7517). `None` where there are no assertions.
+    pub fn jwks(&self) -> Option<Value> {
+        match &self.0 {
+            Kind::Assertions(assertions) => Some(json!({ "keys": [assertions.public_key()] })),
+            Kind::Nothing | Kind::Tokens(_) => None,
+        }
+    }
+}
+
+/// The claims challenge in these headers. Other errors than `insufficient_claims` ask for none.
+fn challenge(headers: &HeaderMap) -> Option<ClaimsChallenge> {
+    let is_one = BearerChallenge::read(headers).values(Parameter::Error).any(|error| error == "insufficient_claims");
+    is_one.then(|| claims_challenge(headers)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::WWW_AUTHENTICATE;
+
+    use super::*;
+
+    const CLAIMS: &str = "eyJhY2Nlc3NfdG9rZW4iOnsibmJmIjp7ImVzc2VudGlhbCI6dHJ1ZSwidmFsdWUiOiIxNjU3ODM0NDE3In19fQ";
+
+    fn headers(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(WWW_AUTHENTICATE, value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_claims_challenge_of_the_backend_is_read_by_its_error_code() {
+        let json = r#"{"access_token":{"nbf":{"essential":true,"value":"1657834417"}}}"#;
+        for value in [
+            format!(r#"Bearer error="insufficient_claims", claims="{CLAIMS}""#),
+            format!(r#"Bearer realm="", claims="{CLAIMS}==", error=insufficient_claims"#),
+        ] {
+            assert_eq!(challenge(&headers(&value)), ClaimsChallenge::parse(json), "{value}");
+        }
+        for value in [
+            "Bearer".to_owned(),
+            format!(r#"Bearer claims="{CLAIMS}""#),
+            format!(r#"Bearer error="invalid_token", claims="{CLAIMS}""#),
+            format!(r#"Bearer error_description="insufficient_claims", claims="{CLAIMS}""#),
+            r#"Bearer error="insufficient_claims""#.to_owned(),
+            r#"Bearer error="insufficient_claims", claims="e30""#.to_owned(),
+        ] {
+            assert_eq!(challenge(&headers(&value)), None, "{value}");
+        }
+        assert_eq!(challenge(&HeaderMap::new()), None);
+    }
+}

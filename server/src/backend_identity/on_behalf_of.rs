@@ -1,0 +1,60 @@
+//! Tokens of Entra for the backend, on behalf of users: for one scope, and never for this server itself, which the
+//! configuration's validation sees to.
+
+use std::sync::Arc;
+
+use mcp_entra_policy::BackendScope;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::error::BackendIdentityError;
+use crate::entra::{ClaimsChallenge, OnBehalfOf, Sts, StsError};
+use crate::token::Principal;
+
+/// The tokens of all users for one scope.
+pub(super) struct Tokens {
+    sts: Arc<Sts>,
+    scope: BackendScope,
+}
+
+impl Tokens {
+    pub(super) fn new(scope: &BackendScope, sts: Arc<Sts>) -> Self {
+        Self { sts, scope: scope.clone() }
+    }
+
+    /// A token on behalf of this user, kept from before if possible.
+    pub(super) async fn token(&self, principal: &Principal) -> Result<SecretString, BackendIdentityError> {
+        let token = self.sts.on_behalf_of(&self.user(principal)?).await.map_err(|source| self.no_token(source))?;
+        Ok(token.access_token.clone())
+    }
+
+    /// Another token in place of one that the backend rejected, satisfying what it challenged us with. If another call
+    /// has replaced the rejected one meanwhile, its token.
+    pub(super) async fn instead_of(
+        &self,
+        rejected: &SecretString,
+        challenge: Option<&ClaimsChallenge>,
+        principal: &Principal,
+    ) -> Result<SecretString, BackendIdentityError> {
+        let user = self.user(principal)?;
+        let mut token = self.sts.on_behalf_of(&user).await.map_err(|source| self.no_token(source))?;
+        if token.access_token.expose_secret() == rejected.expose_secret() {
+            let replacement = self.sts.instead_of(&token, challenge, &user).await;
+            token = replacement.map_err(|source| self.no_token(source))?;
+        }
+        Ok(token.access_token.clone())
+    }
+
+    fn user(&self, principal: &Principal) -> Result<OnBehalfOf, BackendIdentityError> {
+        match principal {
+            Principal::User(user) => {
+                let (resource, name) = self.scope.parts();
+                Ok(OnBehalfOf::new(user, resource, [name]))
+            }
+            Principal::Application(_) | Principal::LocalUser(_) => Err(BackendIdentityError::NoUser),
+        }
+    }
+
+    fn no_token(&self, source: StsError) -> BackendIdentityError {
+        BackendIdentityError::NoToken { scope: self.scope.scope.clone(), source }
+    }
+}
