@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use stock_backends::scripted::{Answers, Era, Listed, Options};
@@ -200,10 +200,12 @@ async fn a_tool_does_not_end_the_process_of_a_test() {
 async fn a_process_leaves_another_behind() {
     for own_group in [false, true] {
         let mut pipe = sent("fork", json!({ "own_group": own_group })).await;
-        let left: i32 = text_of(&pipe.message().await).parse().unwrap();
+        let left = Pid::from_raw(text_of(&pipe.message().await).parse().unwrap());
         assert!(pipe.ends_well().await);
+        let leads = getpgid(Some(left)).unwrap() == left;
         // Kills it, which succeeds only if it was there.
-        kill(Pid::from_raw(left), Signal::SIGKILL).unwrap();
+        kill(left, Signal::SIGKILL).unwrap();
+        assert_eq!(leads, own_group);
     }
 }
 
