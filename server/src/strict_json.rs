@@ -274,14 +274,14 @@ mod tests {
 
     #[test]
     fn a_document_that_is_only_checked_is_held_to_the_same() {
-        let bounds = Bounds { depth: 3, values: 5 };
+        let bounds = Bounds { depth: 3, values: 6 };
         for (document, told) in [
             (r#"{"a":[1,{"b":-2.5}],"c":"x"}"#, ""),
             (r#"{"a":{"b":1,"b":2}}"#, "occurs twice"),
             (r#"{"a":1,"\u0061":2}"#, "occurs twice"),
             ("[[[[]]]]", "nested too deep"),
-            ("[1,2,3,4]", ""),
-            ("[1,2,3,4,5]", "too many values"),
+            ("[1,2,3,4,5]", ""),
+            ("[1,2,3,4,5,6]", "too many values"),
             (r#"{"$serde_json::private::RawValue":"1"}"#, "no member may be named"),
             ("{} {}", "trailing"),
         ] {

@@ -1,6 +1,6 @@
 //! Who is calling, and how the server proves to Entra who it is itself.
 
-mod backend_identity;
+pub(crate) mod backend_identity;
 mod check;
 mod exchange;
 mod failures;

@@ -1,5 +1,6 @@
 //! A server that offers another MCP server's tools: public ones, unmodified, and one that misbehaves.
 
+mod identity;
 mod public;
 
 use std::path::{Path, PathBuf};

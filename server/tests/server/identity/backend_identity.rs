@@ -61,7 +61,7 @@ async fn assertion(identities: &BackendIdentities, principal: &Principal, target
 }
 
 /// The claims, if a backend with these expectations accepts the assertion.
-fn verified(assertion: &str, jwks: &Value, audience: &str) -> Option<Value> {
+pub(crate) fn verified(assertion: &str, jwks: &Value, audience: &str) -> Option<Value> {
     let keys: JwkSet = serde_json::from_value(jwks.clone()).unwrap();
     let header = decode_header(assertion).unwrap();
     assert_eq!(header.typ.as_deref(), Some(TOKEN_TYPE));
@@ -168,7 +168,7 @@ async fn without_a_backend_or_an_identity_nothing_is_told() {
 }
 
 /// The app registration of a backend, which the tenant has. The server may ask it for tokens of users, or not.
-fn registered(tenant: &TestTenant, consented: bool) -> (Uuid, BackendIdentity) {
+pub(crate) fn registered(tenant: &TestTenant, consented: bool) -> (Uuid, BackendIdentity) {
     let backend = Uuid::new_v4();
     let app = App {
         client_id: backend,
@@ -193,7 +193,7 @@ fn token(told: &Told) -> &str {
     }
 }
 
-fn claims(token: &str) -> Value {
+pub(crate) fn claims(token: &str) -> Value {
     let claims = token.split('.').nth(1).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
 }

@@ -1,0 +1,126 @@
+//! The identity of the caller, as a backend sees it.
+
+use mcp_entra_policy::{BackendConfiguration, BackendIdentity};
+use serde_json::{Value, json};
+use stock_backends::scripted::{self, Era, Options, Scripted};
+
+use super::{Shim, call, over_http, over_stdio, setup};
+use crate::harness::{Site, eventually};
+use crate::identity::backend_identity::{registered, verified};
+use crate::tenant::ALICE;
+
+const TOOLS: [&str; 3] = ["whoami", "add", "replay_assertion"];
+
+fn with(identity: BackendIdentity, backend: BackendConfiguration) -> BackendConfiguration {
+    BackendConfiguration { identity, ..backend }
+}
+
+async fn over_scripted_http(era: Era, identity: BackendIdentity) -> (Site, Scripted) {
+    let scripted = scripted::start(Options::of(era)).await.unwrap();
+    let site = setup(with(identity, over_http(port(&scripted), "/mcp")), None, &TOOLS).start().await;
+    (site, scripted)
+}
+
+fn port(scripted: &Scripted) -> u16 {
+    scripted.url().parse::<reqwest::Url>().unwrap().port().unwrap()
+}
+
+/// The headers and `_meta` that the backend received with a call of Alice.
+async fn received(site: &Site) -> (Value, Value) {
+    let answer = call(site, true, "whoami", json!({})).await;
+    let told = &answer["structuredContent"];
+    (told["headers"].clone(), told["meta"].clone())
+}
+
+async fn jwks(site: &Site) -> Value {
+    site.admin("/backend/jwks.json").await.json().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_over_http_is_told_by_an_assertion_who_calls_and_nothing_else_of_the_caller() {
+    for era in [Era::Modern, Era::Legacy] {
+        let (site, _scripted) = over_scripted_http(era, BackendIdentity::Assertion {}).await;
+        let (headers, _) = received(&site).await;
+        let assertion = headers["mcp-entra-assertion"].as_str().unwrap_or_else(|| panic!("{headers}"));
+        let claims = verified(assertion, &jwks(&site).await, "mcp-entra-backend:productivity/graph").unwrap();
+        assert_eq!(claims["target"], "whoami", "{claims}");
+        assert_eq!(claims["oid"], site.setup.tenant.user_id(ALICE).to_string(), "{claims}");
+        assert_eq!(headers["authorization"], Value::Null, "the caller's token goes no further");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_told_by_an_assertion_in_the_meta_of_a_call() {
+    for era in [Era::Modern, Era::Legacy] {
+        let shim = Shim::start(&Options::of(era).launch().unwrap()).await;
+        let backend = with(BackendIdentity::Assertion {}, over_stdio());
+        let site = setup(backend, Some(shim.socket()), &TOOLS).start().await;
+        let (_, meta) = received(&site).await;
+        let assertion = meta["dev.mcp-entra/assertion"].as_str().unwrap_or_else(|| panic!("{meta}"));
+        assert!(verified(assertion, &jwks(&site).await, "mcp-entra-backend:productivity/graph").is_some(), "{era:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_without_identity_is_told_nothing() {
+    let (site, _scripted) = over_scripted_http(Era::Modern, BackendIdentity::None).await;
+    let (headers, meta) = received(&site).await;
+    for absent in ["authorization", "mcp-entra-assertion", "cookie"] {
+        assert_eq!(headers[absent], Value::Null, "{headers}");
+    }
+    assert_eq!(meta["dev.mcp-entra/assertion"], Value::Null, "{meta}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_replays_its_assertion_at_the_endpoint_is_let_in_nowhere() {
+    let scripted = scripted::start(Options::of(Era::Modern)).await.unwrap();
+    let mut setup = setup(with(BackendIdentity::Assertion {}, over_http(port(&scripted), "/mcp")), None, &TOOLS);
+    // It is reached by its address.
+    setup.configuration.public_url = None;
+    let site = setup.start().await;
+    let url = format!("http://{}{}", site.running.address(), site.setup.configuration.path);
+    let answer = call(&site, true, "replay_assertion", json!({ "url": url })).await;
+    assert_eq!(answer["structuredContent"]["status"], 401, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_gets_a_token_of_entra_for_itself_on_behalf_of_the_caller() {
+    let scripted = scripted::start(Options::of(Era::Modern)).await.unwrap();
+    let mut setup = setup(over_http(port(&scripted), "/mcp"), None, &TOOLS);
+    let (backend, identity) = registered(&setup.tenant, true);
+    setup.configuration.backend.as_mut().unwrap().identity = identity;
+    let site = setup.start().await;
+    let (headers, _) = received(&site).await;
+    let bearer = headers["authorization"].as_str().unwrap_or_else(|| panic!("{headers}"));
+    let token = bearer.strip_prefix("Bearer ").unwrap();
+    assert_ne!(token, site.setup.tenant.token(ALICE));
+    assert!(crate::identity::backend_identity::claims(token)["aud"].as_str().unwrap().contains(&backend.to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_consent_for_the_backend_nothing_reaches_it_and_the_answer_says_what_to_do() {
+    let scripted = scripted::start(Options::of(Era::Modern)).await.unwrap();
+    let mut setup = setup(over_http(port(&scripted), "/mcp"), None, &TOOLS);
+    let (_, identity) = registered(&setup.tenant, false);
+    setup.configuration.backend.as_mut().unwrap().identity = identity;
+    let site = setup.start().await;
+    let response = site.call(&site.setup.tenant.token(ALICE), "whoami", json!({})).await;
+    assert_eq!(response.status(), 503);
+    let text = response.text().await.unwrap();
+    assert!(text.contains("AADSTS65001") && text.contains("Grant admin consent"), "{text}");
+    assert!(!format!("{:?}", scripted.received()).contains("whoami"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_a_pod_names_what_listens_beside_it() {
+    let scripted = scripted::start(Options::of(Era::Modern)).await.unwrap();
+    let open = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let site = setup(over_http(port(&scripted), "/mcp"), None, &TOOLS).start().await;
+    let address = open.local_addr().unwrap().to_string();
+    eventually("the probe has seen it", async || {
+        let listens = site.status().await.backend?.listens?;
+        // Other tests listen, too, and at most 16 are named.
+        (listens.contains(&address) || listens.len() == 16).then_some(())
+    })
+    .await;
+}
