@@ -19,6 +19,9 @@ pub enum BackendError {
         /// Time until the next attempt.
         seconds: u64,
     },
+    /// Too many requests wait for its answers.
+    #[error("{0} {1} requests under way at the backend; call again when one has ended")]
+    Busy(&'static str, usize),
     /// The connection ended before the answer.
     #[error("the backend ended before it answered; the call may have had its effect, and is not repeated")]
     Ended,

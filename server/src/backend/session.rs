@@ -304,6 +304,7 @@ fn is_of_legacy(error: &BackendError) -> bool {
         BackendError::Status(status) => (400..500).contains(status),
         BackendError::Away(_)
         | BackendError::Resting { .. }
+        | BackendError::Busy(..)
         | BackendError::Ended
         | BackendError::Silent(_)
         | BackendError::TooLarge(_)

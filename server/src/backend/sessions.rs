@@ -8,7 +8,7 @@ use std::time::Duration;
 use mcp_entra_policy::BackendSessions;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::error::BackendError;
@@ -19,8 +19,16 @@ use super::{Catalogue, OnChange, Peer, Place, Request, is_shared};
 use crate::backend_identity::Told;
 use crate::raw_json::RawObject;
 
-/// Sessions of one pod. Over stdio each is a process. The least recently used ends first.
-const MOST: u64 = 60;
+/// Sessions of one pod over stdio, each of which is a process. The least recently used ends first.
+const MOST_PROCESSES: u64 = 60;
+/// Sessions of one pod over HTTP.
+const MOST_SESSIONS: u64 = 1_000;
+/// Requests that wait for the backend's answer at a time.
+const MOST_REQUESTS: usize = 512;
+/// Those of one caller.
+const MOST_OF_CALLER: usize = 32;
+/// Callers whose requests are counted.
+const MOST_CALLERS: u64 = 10_000;
 /// Time after which a session that nobody uses ends.
 const IDLE: Duration = Duration::from_secs(15 * 60);
 /// Age at which lists are read again, if the backend tells of no change.
@@ -42,6 +50,8 @@ pub struct Sessions {
     client: reqwest::Client,
     is_shared: bool,
     slots: Cache<String, Arc<Slot>>,
+    requests: Semaphore,
+    of_callers: Cache<String, Arc<Semaphore>>,
     /// The manner of the backend, as the last session found it.
     era: Lock<Option<Era>>,
     changes: OnChange,
@@ -71,14 +81,20 @@ impl Sessions {
     /// # Errors
     /// If there is no client for HTTP.
     pub fn new(place: Place, sessions: BackendSessions, changes: OnChange) -> Result<Self, reqwest::Error> {
+        let most = match &place {
+            Place::Socket(_) => MOST_PROCESSES,
+            Place::Endpoint(_) => MOST_SESSIONS,
+        };
         let slots =
-            Cache::builder().max_capacity(MOST).time_to_idle(IDLE).eviction_policy(EvictionPolicy::lru()).build();
+            Cache::builder().max_capacity(most).time_to_idle(IDLE).eviction_policy(EvictionPolicy::lru()).build();
         let is_shared = is_shared(sessions);
         Ok(Self {
             place,
             client: http::client()?,
             is_shared,
             slots,
+            requests: Semaphore::new(MOST_REQUESTS),
+            of_callers: Cache::builder().max_capacity(MOST_CALLERS).time_to_idle(IDLE).build(),
             era: Lock::default(),
             changes,
             latest: Lock::default(),
@@ -90,6 +106,10 @@ impl Sessions {
     /// # Errors
     /// If there is no answer, or it is an error.
     pub async fn ask(&self, caller: &str, request: &Request<'_>, told: &Told) -> Result<RawObject, BackendError> {
+        let of_caller = || async { Arc::new(Semaphore::new(MOST_OF_CALLER)) };
+        let of_caller = self.of_callers.get_with(caller.to_owned(), of_caller()).await;
+        let _own = of_caller.try_acquire().map_err(|_| BackendError::Busy("you have", MOST_OF_CALLER))?;
+        let _place = self.requests.try_acquire().map_err(|_| BackendError::Busy("this pod has", MOST_REQUESTS))?;
         let session = self.session(caller, told).await?;
         let Request { method, params, name, repeated, capabilities, notices } = request;
         let asking = || Asking {

@@ -69,7 +69,7 @@ pub(super) fn in_words(operation: &Operation, text: &str) -> Reply {
 /// The reply where there is no answer.
 pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
     match error {
-        BackendError::Away(_) | BackendError::Resting { .. } | BackendError::SessionLost => {
+        BackendError::Away(_) | BackendError::Resting { .. } | BackendError::Busy(..) | BackendError::SessionLost => {
             Reply::Later(error.to_string())
         }
         BackendError::Answered(error) => Reply::Failed(answered(error)),
