@@ -1,16 +1,18 @@
 //! Splits the bytes of a program's standard error into lines that are safe to log: bounded, and without control characters.
 
-use std::fmt::Write;
+/// The most bytes of a line that are kept. With what stands before and behind it this is less than `PIPE_BUF` (pipe(7)), so
+/// that lines which several processes write at once do not mix.
+const MOST_BYTES: usize = 4000;
 
-/// The most bytes of a line that are kept.
-pub(crate) const MOST_BYTES: usize = 8 * 1024;
+/// Mark of a line that was longer.
+const CUT: &str = " … (cut)";
 
 /// The line that has begun.
 #[derive(Default)]
 pub(crate) struct Lines {
     begun: Vec<u8>,
-    /// Bytes of the line that were left out.
-    cut: usize,
+    /// Tells that bytes of the line were left out.
+    cut: bool,
 }
 
 impl Lines {
@@ -20,7 +22,7 @@ impl Lines {
             let (text, ends) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
             let kept = text.len().min(MOST_BYTES - self.begun.len());
             self.begun.extend(text.iter().take(kept));
-            self.cut += text.len() - kept;
+            self.cut |= kept < text.len();
             if ends {
                 take(self.end());
             }
@@ -38,18 +40,23 @@ impl Lines {
         let line = String::from_utf8_lossy(self.begun.strip_suffix(b"\r").unwrap_or(&self.begun));
         let mut safe = String::with_capacity(line.len());
         for character in line.chars() {
+            let whole = safe.len();
             if character.is_control() && character != '\t' {
                 safe.extend(character.escape_default());
             } else {
                 safe.push(character);
             }
+            if safe.len() > MOST_BYTES {
+                safe.truncate(whole);
+                self.cut = true;
+                break;
+            }
         }
-        if self.cut > 0 {
-            // Writing to a string never fails.
-            let _ = write!(safe, " … ({} bytes more)", self.cut);
+        if self.cut {
+            safe.push_str(CUT);
         }
         self.begun.clear();
-        self.cut = 0;
+        self.cut = false;
         safe
     }
 }
@@ -83,6 +90,9 @@ mod tests {
     fn a_line_that_is_too_long_is_cut_and_says_so_and_the_next_is_whole() {
         let (whole, over) = ("x".repeat(MOST_BYTES), "x".repeat(MOST_BYTES + 7));
         let found = lines(&[whole.as_bytes(), b"\n", over.as_bytes(), b"y\nnext\n"]);
-        assert_eq!(found, [whole.clone(), format!("{whole} … (8 bytes more)"), "next".to_owned()]);
+        assert_eq!(found, [whole.clone(), format!("{whole} … (cut)"), "next".to_owned()]);
+        // Replaced characters count as they are written.
+        let found = lines(&[&[0; MOST_BYTES], b"\n"]);
+        assert_eq!(found, [format!("{} … (cut)", "\\u{0}".repeat(MOST_BYTES / 5))]);
     }
 }

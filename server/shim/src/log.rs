@@ -1,7 +1,6 @@
 //! Writes lines to standard error from a thread of its own, so that nothing waits for whoever reads them.
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,14 +40,12 @@ impl Log {
     /// Starts the thread that writes to standard error.
     ///
     /// # Errors
-    /// If the program's own file cannot be opened, or no thread can be started.
+    /// If no thread can be started.
     pub fn to_stderr() -> io::Result<(Self, Writer)> {
-        // Every process of the shim takes this lock while it writes: a pipe keeps no line in one piece that is over 4 KiB.
-        let turn = File::open("/proc/self/exe")?;
-        Self::to(io::stderr(), Some(turn))
+        Self::to(io::stderr())
     }
 
-    fn to(mut place: impl Write + Send + 'static, turn: Option<File>) -> io::Result<(Self, Writer)> {
+    fn to(mut place: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
         let (lines, received) = mpsc::channel();
         let (running, ended) = mpsc::channel::<()>();
         let log = Self { lines, counts: Arc::default() };
@@ -58,12 +55,12 @@ impl Log {
             let _running = running;
             for line in received {
                 // Nobody is left to tell if this fails.
-                let _ = write_in_turn(&mut place, turn.as_ref(), &line);
+                let _ = place.write_all(line.as_bytes());
                 counts.waiting.fetch_sub(line.len(), Ordering::Relaxed);
                 let dropped = counts.dropped.swap(0, Ordering::Relaxed);
                 if dropped > 0 {
                     let note = format!("{SHIM}: {dropped} log lines were dropped here: too slowly read\n");
-                    let _ = write_in_turn(&mut place, turn.as_ref(), &note);
+                    let _ = place.write_all(note.as_bytes());
                 }
             }
         })?;
@@ -97,13 +94,6 @@ impl Writer {
     }
 }
 
-fn write_in_turn(place: &mut impl Write, turn: Option<&File>, line: &str) -> io::Result<()> {
-    turn.map(File::lock).transpose()?;
-    let written = place.write_all(line.as_bytes());
-    turn.map(File::unlock).transpose()?;
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -133,7 +123,7 @@ mod tests {
     #[test]
     fn lines_that_nobody_takes_are_dropped_and_counted_and_later_ones_are_written() {
         let place = Place::default();
-        let (log, writer) = Log::to(place.clone(), None).unwrap();
+        let (log, writer) = Log::to(place.clone()).unwrap();
         let stuck = place.lock();
         let line = "x".repeat(1023);
         for _ in 0..MOST_WAITING / 1024 + 3 {
@@ -151,7 +141,7 @@ mod tests {
     #[test]
     fn a_log_that_is_stuck_does_not_hold_back_the_end() {
         let place = Place::default();
-        let (log, writer) = Log::to(place.clone(), None).unwrap();
+        let (log, writer) = Log::to(place.clone()).unwrap();
         let stuck = place.lock();
         log.say("never written");
         drop(log);

@@ -43,7 +43,7 @@ fn two_connections_have_a_process_each() {
 
 #[test]
 fn a_process_that_does_not_read_holds_the_sender_back_and_ends_with_the_connection() {
-    let shim = Shim::of("read path; exec 9>$path; exec sleep 1000");
+    let shim = Shim::impatient("read path; exec 9>$path; exec sleep 1000", Duration::from_millis(100));
     let (connection, holders) = shim.connect_holding("holders");
     connection.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut sent = 0;

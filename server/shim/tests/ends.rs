@@ -1,6 +1,7 @@
 //! With the process ends the connection, and with the connection end the process and all that it started.
 
 use std::net::Shutdown;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -39,7 +40,7 @@ fn a_process_may_end_by_itself_once_its_connection_is_closed() {
 
 #[test]
 fn a_process_that_ignores_the_end_of_its_input_gets_sigterm() {
-    let shim = Shim::of("trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done");
+    let shim = Shim::impatient("trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done", Duration::from_secs(1));
     let connection = shim.connect();
     assert_eq!(line(&connection), "ready");
     connection.shutdown(Shutdown::Write).unwrap();
@@ -49,7 +50,8 @@ fn a_process_that_ignores_the_end_of_its_input_gets_sigterm() {
 
 #[test]
 fn a_process_that_ignores_sigterm_is_killed_with_its_group() {
-    let shim = Shim::of("read path; exec 9>$path; trap '' TERM; sleep 1000 & sleep 1000; sleep 1000");
+    let script = "read path; exec 9>$path; trap '' TERM; sleep 1000 & sleep 1000; sleep 1000";
+    let shim = Shim::impatient(script, Duration::from_millis(100));
     let (connection, holders) = shim.connect_holding("holders");
     drop(connection);
     holders.await_gone();

@@ -16,6 +16,9 @@ use tempfile::TempDir;
 /// How long anything may take before its test fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Patience with processes that end as soon as they are asked to, on a machine that is as busy as may be.
+const PATIENCE: Duration = DEADLINE;
+
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-entra-shim");
 
 /// A shim that listens. Asked to stop, and awaited, when it is dropped.
@@ -26,9 +29,16 @@ pub(crate) struct Shim {
 }
 
 impl Shim {
-    /// Runs this script for each connection. Processes have a tenth of a second to end.
+    /// Runs this script for each connection.
     pub(crate) fn of(script: &str) -> Self {
         Self::start(64, &["sh", "-c", script])
+    }
+
+    /// Runs this script, which does not end when it is asked to, for each connection.
+    pub(crate) fn impatient(script: &str, patience: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut serve = serve_with(patience, &folder.path().join("backend.sock"), 64, &["sh", "-c", script]);
+        Self::adopt(serve.spawn().unwrap(), folder)
     }
 
     pub(crate) fn start(max_processes: usize, command: &[&str]) -> Self {
@@ -131,8 +141,13 @@ impl Holders {
 
 /// The command that serves, with its log piped.
 pub(crate) fn serve(socket: &Path, max_processes: usize, command: &[&str]) -> Command {
+    serve_with(PATIENCE, socket, max_processes, command)
+}
+
+fn serve_with(patience: Duration, socket: &Path, max_processes: usize, command: &[&str]) -> Command {
+    let (patience, max_processes) = (patience.as_millis().to_string(), max_processes.to_string());
     let mut serve = Command::new(PROGRAM);
-    serve.args(["serve", "--max-processes", &max_processes.to_string(), "--patience-ms", "100"]);
+    serve.args(["serve", "--max-processes", &max_processes, "--patience-ms", &patience]);
     serve.arg("--socket").arg(socket).arg("--").args(command).stdin(Stdio::null()).stderr(Stdio::piped());
     serve
 }
