@@ -80,20 +80,24 @@ fn a_connection_ends_although_descendants_of_an_ended_process_hold_its_output() 
 
 #[test]
 fn a_daemon_ends_with_its_own_connection_and_with_no_other() {
-    let shim = Shim::of("read path; exec 9>$path; setsid sh -c 'sleep 1000 &'; echo ready; cat");
+    // The daemon alone goes on holding the file.
+    let shim = Shim::of("read path; exec 9>$path; setsid sh -c 'sleep 1000 &'; exec 9>&-; echo ready; cat");
     let (one, holders) = shim.connect_holding("one");
     let (other, others) = shim.connect_holding("other");
     assert_eq!((line(&one), line(&other)), ("ready".to_owned(), "ready".to_owned()));
-    drop(one);
-    holders.await_gone();
-    assert!(others.are_there());
+    // A second time, when the shim has seen the first supervisor end.
+    for (connection, holders) in [(one, holders), shim.connect_holding("next")] {
+        drop(connection);
+        holders.await_gone();
+        assert!(others.are_there());
+    }
     drop(other);
     others.await_gone();
 }
 
 #[test]
 fn what_a_killed_supervisor_leaves_is_killed() {
-    let shim = Shim::of("read path; exec 9>$path; setsid sh -c 'sleep 1000 &'; echo $PPID; cat");
+    let shim = Shim::of("read path; exec 9>$path; setsid sh -c 'sleep 1000 &'; exec 9>&-; echo $PPID; cat");
     let (one, holders) = shim.connect_holding("one");
     let (other, others) = shim.connect_holding("other");
     assert_ne!(line(&other), "");
