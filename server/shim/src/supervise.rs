@@ -187,6 +187,7 @@ impl Tasks {
         });
         let asked = asked.clone();
         let output = tokio::spawn(async move {
+            // A companion that closes nothing but its reading half is noticed when there is room for the next output.
             if delivery::pass(stdout, to_companion).await.is_err() {
                 asked.cancel();
             }

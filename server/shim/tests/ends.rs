@@ -60,7 +60,7 @@ fn a_process_that_ignores_sigterm_is_killed_with_its_group() {
 
 #[test]
 fn a_process_ends_once_the_companion_takes_no_more_output() {
-    let shim = Shim::of("read path; exec 9>$path; exec yes");
+    let shim = Shim::of("read path; exec 9>$path; while echo line; do sleep 0.01; done");
     let (connection, holders) = shim.connect_holding("holders");
     connection.shutdown(Shutdown::Read).unwrap();
     holders.await_gone();

@@ -20,7 +20,10 @@ fn each_line_is_logged_with_the_process_that_wrote_it() {
 
 #[test]
 fn standard_error_is_drained_although_nobody_reads_the_output() {
-    let shim = Shim::of("head -c 4000000 /dev/zero & seq 20000 >&2; echo end >&2; wait");
+    // More than a pipe holds, and less than the log keeps.
+    let shim = Shim::of(
+        "head -c 4000000 /dev/zero & head -c 150000 /dev/zero | tr '\\0' x | fold -w 1000 >&2; echo >&2; echo end >&2; wait",
+    );
     let _connection = shim.connect();
     shim.await_line("] end");
 }
