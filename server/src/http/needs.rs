@@ -15,8 +15,7 @@ use crate::entra::SignIn;
 use crate::protocol::{Exchange, Need};
 use crate::token::{Principal, TokenDigest};
 
-const DESCRIPTION: &str =
-    "Microsoft Entra ID takes another sign-in of the user before this server may act for them";
+const DESCRIPTION: &str = "Microsoft Entra ID takes another sign-in of the user before this server may act for them";
 
 /// The reason in the audit log where the store with the user's session does not answer.
 pub(super) const STORE_AWAY: &str = "session_store_unavailable";

@@ -122,14 +122,17 @@ async fn each_case_is_refused_for_the_reason_of_its_one_change() {
 
 #[tokio::test]
 async fn no_document_of_entra_that_cannot_be_used_lets_anybody_in() {
-    let refused = stream::iter(Document::ALL.map(|document| async move {
-        let setup = Setup::new();
-        document.answer(&setup.tenant);
-        let token = setup.tenant.token(ALICE);
-        let site = setup.start_unready().await;
-        eventually("the keys are not usable", async || site.status().await.keys.error).await;
-        let judgement = judged(&site, vec![format!("Bearer {token}")]).await;
-        assert_eq!(judgement, (503, "keys_unavailable".to_owned()), "{document:?}");
+    // Boxed, since the stack of a test is small and these run together.
+    let refused = stream::iter(Document::ALL.map(|document| {
+        Box::pin(async move {
+            let setup = Setup::new();
+            document.answer(&setup.tenant);
+            let token = setup.tenant.token(ALICE);
+            let site = setup.start_unready().await;
+            eventually("the keys are not usable", async || site.status().await.keys.error).await;
+            let judgement = judged(&site, vec![format!("Bearer {token}")]).await;
+            assert_eq!(judgement, (503, "keys_unavailable".to_owned()), "{document:?}");
+        })
     }));
     refused.buffer_unordered(TOGETHER).collect::<()>().await;
 }
