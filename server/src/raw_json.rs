@@ -50,7 +50,8 @@ impl RawObject {
         self.0.is_empty()
     }
 
-    /// The object as JSON text.
+    /// The object as JSON text in one line: where messages are lines, a line break within one would end it, and its rest
+    /// could be taken for another message. In JSON, line breaks are white space between tokens, and nothing else.
     pub fn to_text(&self) -> String {
         let mut text =
             String::with_capacity(self.0.iter().map(|(name, value)| name.len() + value.get().len() + 4).sum());
@@ -58,7 +59,10 @@ impl RawObject {
             text.push(if text.is_empty() { '{' } else { ',' });
             text.push_str(&serde_json::Value::from(name.as_str()).to_string());
             text.push(':');
-            text.push_str(value.get());
+            match value.get().contains(['\n', '\r']) {
+                true => text.extend(value.get().chars().filter(|letter| !matches!(letter, '\n' | '\r'))),
+                false => text.push_str(value.get()),
+            }
         }
         if text.is_empty() {
             text.push('{');
@@ -119,6 +123,12 @@ mod tests {
         assert_eq!(object.remove("a").unwrap().get(), r#"{"y":1,"x":12345678901234567890123}"#);
         assert_eq!(object.to_text(), r#"{"z":"new","é\"":[ 1 ],"last":null}"#);
         assert_eq!(RawObject::default().to_text(), "{}");
+    }
+
+    #[test]
+    fn an_object_is_written_in_one_line_however_it_was_read() {
+        let object = RawObject::parse("{\n\"a\": [1,\r\n2],\n\"b\":\"x\\ny\"}").unwrap();
+        assert_eq!(object.to_text(), r#"{"a":[1,2],"b":"x\ny"}"#);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
-use mcp_entra_policy::{BACKEND_SCOPE_PATTERN, BackendSessions, DIGEST_PATTERN};
+use mcp_entra_policy::{BACKEND_PATH_PATTERN, BACKEND_SCOPE_PATTERN, BackendSessions, DIGEST_PATTERN};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,7 @@ pub struct Backend {
     ))]
     pub port: Option<i32>,
     /// Path of the backend's MCP endpoint. Absent: `/mcp`. With `StreamableHttp` only.
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^/[^\s?#]*$"))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = BACKEND_PATH_PATTERN))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Environment variables of the backend. `HOME` is the first of `writableDirs` where none is named.
@@ -124,7 +124,7 @@ fn pin(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "minProperties": 1,
         "maxProperties": MOST_PINS,
-        "additionalProperties": {"type": "string", "maxLength": 32, "pattern": DIGEST_PATTERN},
+        "additionalProperties": {"type": "string", "maxLength": 64, "pattern": DIGEST_PATTERN},
     })
 }
 

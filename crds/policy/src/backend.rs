@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 use crate::registration::is_guid;
 use crate::{ConfigurationError, EntraConfiguration};
 
-/// The form of a definition's digest: the first 128 bits of a SHA-256, in hexadecimal.
-pub const DIGEST_PATTERN: &str = "^[0-9a-f]{32}$";
+/// The form of a definition's digest: a SHA-256, in hexadecimal.
+pub const DIGEST_PATTERN: &str = "^[0-9a-f]{64}$";
+
+/// The form of the path of a backend's endpoint: one leading slash, no query, no fragment.
+pub const BACKEND_PATH_PATTERN: &str = r"^/([^\s?#/\\][^\s?#\\]*)?$";
 
 /// The form of a scope of another application, for an exchange on behalf of users: `api://application/scope`.
 pub const BACKEND_SCOPE_PATTERN: &str = r"^(api|https)://[A-Za-z0-9._~/-]+/[A-Za-z0-9._-]+$";
@@ -125,8 +128,8 @@ impl BackendConfiguration {
             if *port == 0 {
                 return Err(refused("backend.transport.streamableHttp.port", "0", "name the port that it listens on"));
             }
-            if !path.starts_with('/') || path.contains(['?', '#', ' ']) {
-                let next = "write a path with a leading slash, without query and fragment";
+            if !matches(&PATH, path) {
+                let next = "write a path with one leading slash, without query, fragment and backslash";
                 return Err(refused("backend.transport.streamableHttp.path", path, next));
             }
         }
@@ -151,6 +154,7 @@ impl BackendConfiguration {
     }
 }
 
+static PATH: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(BACKEND_PATH_PATTERN).ok());
 static SCOPE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(BACKEND_SCOPE_PATTERN).ok());
 static DIGEST: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(DIGEST_PATTERN).ok());
 

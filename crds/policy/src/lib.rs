@@ -23,8 +23,8 @@ pub use authorization_server::{
     WEB_REDIRECT_PATTERN, is_redirect_uri,
 };
 pub use backend::{
-    BACKEND_SCOPE_PATTERN, BackendConfiguration, BackendIdentity, BackendScope, BackendSessions, BackendTransport,
-    DIGEST_PATTERN, HttpBackend,
+    BACKEND_PATH_PATTERN, BACKEND_SCOPE_PATTERN, BackendConfiguration, BackendIdentity, BackendScope, BackendSessions,
+    BackendTransport, DIGEST_PATTERN, HttpBackend,
 };
 pub use cloud::Cloud;
 pub use configuration::{

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_fragment_is_one_that_an_mcp_server_takes() {
-        let digest = "0123456789abcdef0123456789abcdef";
+        let digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         let printed = fragment(
             "productivity/time",
             "time-0",

@@ -74,12 +74,10 @@ impl Catalogue {
 }
 
 impl Entry {
-    /// Digest of the definition of a tool: name, title, description, schemas and annotations, whatever the order of their
-    /// members. The first 128 bits of a SHA-256, in hexadecimal.
+    /// Digest of the whole definition, whatever the order of its members: a SHA-256, in hexadecimal.
     pub fn digest(&self) -> String {
-        let members = ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
-        let defined = members.map(|member| self.written.read::<serde_json::Value>(member));
-        mcp_entra_policy::revision(json!(defined).to_string().as_bytes())
+        let defined: serde_json::Value = serde_json::from_str(&self.written.to_text()).unwrap_or_default();
+        hex::encode(Sha256::digest(defined.to_string()))
     }
 }
 

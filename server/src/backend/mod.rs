@@ -86,8 +86,10 @@ impl Place {
         match transport {
             BackendTransport::Stdio {} => socket.map(Self::Socket).ok_or(PlaceError::NoSocket),
             BackendTransport::StreamableHttp(http) => {
-                let base = Url::parse(&format!("http://127.0.0.1:{}", http.port))?;
-                Ok(Self::Endpoint(base.join(&http.path)?))
+                let mut url = Url::parse(&format!("http://127.0.0.1:{}", http.port))?;
+                // Not joined: a path of two slashes would name another host.
+                url.set_path(&http.path);
+                Ok(Self::Endpoint(url))
             }
         }
     }

@@ -48,7 +48,7 @@ fn of(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     response
 }
 
-/// A message as an event. JSON text has no line breaks.
+/// A message as an event. Messages are written without line breaks.
 fn event(message: &Bytes) -> Bytes {
     Bytes::from([b"data: ".as_slice(), message, b"\n\n"].concat())
 }

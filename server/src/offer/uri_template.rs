@@ -8,7 +8,7 @@ const MAXIMUM_URI: usize = 2048;
 ///
 /// A URI that is not in normal form matches none. So a policy that decides by its beginning means the resource that is read.
 pub(super) fn matches(template: &str, uri: &str) -> bool {
-    uri.len() <= MAXIMUM_URI && is_normal(uri) && rest_matches(template, uri)
+    uri.len() <= MAXIMUM_URI && is_normal(uri) && parts_match(template, uri)
 }
 
 fn is_normal(uri: &str) -> bool {
@@ -18,12 +18,41 @@ fn is_normal(uri: &str) -> bool {
         && !uri.split('/').any(|segment| segment == "." || segment == "..")
 }
 
-fn rest_matches(template: &str, uri: &str) -> bool {
-    let Some((literal, rest)) = template.split_once('{') else { return template == uri };
-    let (Some(uri), Some((_, after))) = (uri.strip_prefix(literal), rest.split_once('}')) else { return false };
-    let segment = uri.find(['/', '?', '#']).unwrap_or(uri.len());
-    let ends = uri.char_indices().map(|(at, letter)| at + letter.len_utf8()).take_while(|end| *end <= segment);
-    ends.into_iter().any(|end| uri.get(end..).is_some_and(|uri| rest_matches(after, uri)))
+/// Goes through the template once, with every place of the URI that it may have come to: backtracking would take a time that
+/// the author of a template chooses.
+fn parts_match(mut template: &str, uri: &str) -> bool {
+    let mut reached = vec![false; uri.len() + 1];
+    if let Some(begin) = reached.first_mut() {
+        *begin = true;
+    }
+    loop {
+        let Some((literal, rest)) = template.split_once('{') else {
+            let rest = uri.len().checked_sub(template.len());
+            return uri.ends_with(template) && rest.is_some_and(|end| reached.get(end) == Some(&true));
+        };
+        let Some((_, after)) = rest.split_once('}') else { return false };
+        reached = after_variable(&after_literal(&reached, literal, uri), uri);
+        template = after;
+    }
+}
+
+/// The places behind a literal text.
+fn after_literal(reached: &[bool], literal: &str, uri: &str) -> Vec<bool> {
+    let fits = |start: usize| uri.as_bytes().get(start..).is_some_and(|rest| rest.starts_with(literal.as_bytes()));
+    let is_behind = |end: usize| {
+        end.checked_sub(literal.len()).is_some_and(|start| reached.get(start) == Some(&true) && fits(start))
+    };
+    (0..reached.len()).map(is_behind).collect()
+}
+
+/// The places behind a variable, which stands for one character of a segment or more.
+fn after_variable(reached: &[bool], uri: &str) -> Vec<bool> {
+    let mut is_inside = false;
+    let behind = uri.bytes().zip(reached).map(|(byte, is_reached)| {
+        is_inside = (is_inside || *is_reached) && !matches!(byte, b'/' | b'?' | b'#');
+        is_inside
+    });
+    std::iter::once(false).chain(behind).collect()
 }
 
 #[cfg(test)]
@@ -46,6 +75,13 @@ mod tests {
         ] {
             assert_eq!(matches(template, uri), expected, "{template} {uri}");
         }
+    }
+
+    #[test]
+    fn a_template_of_many_variables_is_matched_at_once() {
+        let (template, uri) = (format!("a:{}!", "{}".repeat(126)), format!("a:{}", "x".repeat(2_000)));
+        assert!(!matches(&template, &uri));
+        assert!(matches(&template[..template.len() - 1], &uri));
     }
 
     #[test]

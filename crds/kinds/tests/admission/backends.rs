@@ -19,7 +19,7 @@ fn mk_stdio() -> Value {
         "writableDirs": ["/tmp", "/var/lib/data.1"],
         "identity": {"assertion": {}},
         "sessions": "Shared",
-        "pin": {"get_current_time": "0123456789abcdef0123456789abcdef"},
+        "pin": {"get_current_time": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
         "egress": [{"cidr": "10.2.0.0/16", "ports": [5432]}],
     });
     server
@@ -52,7 +52,7 @@ async fn a_bad_backend_is_refused_with_the_field_named() {
     let secret = |name: &str| json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": "a"}}});
     let valued = |name: &str| json!({"name": name, "value": "x"});
     let egress = |cidr: &str| json!({"cidr": cidr, "ports": [443]});
-    let digest = "0123456789abcdef0123456789abcdef";
+    let digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     let pins = (0..257).map(|number| (format!("a{number}"), json!(digest))).collect::<serde_json::Map<_, _>>();
     const AT: &str = "/spec/backend";
     let at = |member: &str| format!("{AT}/{member}");
@@ -145,7 +145,7 @@ async fn a_bad_backend_is_refused_with_the_field_named() {
 #[tokio::test]
 async fn the_neighbours_of_bad_backends_are_accepted() {
     let secret = |name: &str| json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": "a"}}});
-    let digest = "0123456789abcdef0123456789abcdef";
+    let digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     let pins = (0..256).map(|number| (format!("a{number}"), json!(digest))).collect::<serde_json::Map<_, _>>();
     let cases = vec![
         ("/spec/backend/args", json!(null)),

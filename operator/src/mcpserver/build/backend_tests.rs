@@ -181,7 +181,7 @@ fn what_the_pods_reach_for_a_backend_restarts_none_and_what_it_runs_does() {
         json!({"args": []}),
         json!({"identity": {"assertion": {}}}),
         json!({"sessions": "Shared"}),
-        json!({"pin": {"add": "0123456789abcdef0123456789abcdef"}}),
+        json!({"pin": {"add": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}}),
         json!({"runAsUser": 1000}),
     ] {
         assert_ne!(template(json!({"backend": restarting})), before, "{restarting}");

@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_the_spec_says_of_the_backend_reaches_the_program() {
-        let digest = "0123456789abcdef0123456789abcdef";
+        let digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         let backend = check(http(json!({
             "identity": {"onBehalfOf": {"scope": "api://orders/access"}}, "sessions": "Shared", "pin": {"add": digest},
         })));
