@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use axum::body::Bytes;
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use futures::{Stream, StreamExt};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use futures::{Stream, StreamExt, stream};
 use reqwest::Response;
 use secrecy::ExposeSecret;
-use sse_stream::SseStream;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::error::BackendError;
+use super::events::Events;
 use super::message::{self, Incoming, MAXIMUM_BYTES, MAXIMUM_MIB, Notification};
 use super::{Change, OnChange, OnNotice};
 use crate::backend_identity::Told;
@@ -207,14 +207,15 @@ impl Endpoint {
         let mut events = events(response);
         while let Some(data) = events.next().await {
             let data = data?;
-            match Incoming::parse(data.as_bytes()) {
+            match Incoming::parse(&data) {
                 Ok(Incoming::Answer { id: Some(answered), outcome }) if answered == id => {
                     return outcome.map_err(BackendError::Answered);
                 }
                 Ok(Incoming::Answer { .. }) => tracing::debug!("the backend answers what nobody waits for"),
-                Ok(Incoming::Request { id, method }) => self.send(message::refusal(&id, &method)).await?,
+                // A backend that does not take the answer has not failed the call by that.
+                Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method)).await),
                 Ok(Incoming::Notification(notification)) => self.hear(notification, Some(id), notices.as_ref()),
-                Err(error) if Incoming::id_of_malformed(data.as_bytes()) == Some(id) => return Err(error),
+                Err(error) if Incoming::id_of_malformed(&data) == Some(id) => return Err(error),
                 Err(_) => tracing::debug!("the backend sends an event that is no message"),
             }
         }
@@ -230,7 +231,7 @@ impl Endpoint {
         }
         let mut events = events(response);
         while let Some(Ok(data)) = events.next().await {
-            match Incoming::parse(data.as_bytes()) {
+            match Incoming::parse(&data) {
                 Ok(Incoming::Notification(notification)) => self.hear(notification, None, None),
                 Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method)).await),
                 Ok(Incoming::Answer { .. }) | Err(_) => {}
@@ -292,18 +293,23 @@ async fn read(mut response: Response) -> Result<Vec<u8>, BackendError> {
 }
 
 /// The data of the events in a body of at most [`LONGEST_STREAM`] bytes. Events without data are left out.
-fn events(response: Response) -> impl Stream<Item = Result<String, BackendError>> + Unpin {
-    let body = Limited::new(reqwest::Body::from(response), LONGEST_STREAM).map_err(std::io::Error::other);
-    let events = SseStream::new(body).map(|event| match event {
-        Ok(event) => Ok(event.data.unwrap_or_default()),
-        Err(sse_stream::Error::Body(error)) if is_too_long(&*error) => Err(BackendError::TooLarge(MAXIMUM_MIB)),
-        Err(sse_stream::Error::Body(_)) => Err(BackendError::Ended),
-        Err(_) => Err(BackendError::Malformed("no stream of events".to_owned())),
-    });
-    Box::pin(events.filter(|data| std::future::ready(!data.as_ref().is_ok_and(String::is_empty))))
-}
-
-fn is_too_long(error: &(dyn std::error::Error + 'static)) -> bool {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    inner.is_some_and(|inner| inner.is::<LengthLimitError>())
+fn events(response: Response) -> impl Stream<Item = Result<Vec<u8>, BackendError>> + Unpin {
+    let begin = (response, Bytes::new(), Events::default(), 0_usize);
+    Box::pin(stream::try_unfold(begin, |(mut response, mut piece, mut events, mut read)| async move {
+        loop {
+            let (taken, data) = events.take(&piece)?;
+            drop(piece.split_to(taken));
+            if let Some(data) = data {
+                return Ok(Some((data, (response, piece, events, read))));
+            }
+            match response.chunk().await.map_err(|_| BackendError::Ended)? {
+                Some(next) => piece = next,
+                None => return Ok(None),
+            }
+            read = read.saturating_add(piece.len());
+            if read > LONGEST_STREAM {
+                return Err(BackendError::TooLarge(MAXIMUM_MIB));
+            }
+        }
+    }))
 }

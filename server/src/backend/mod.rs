@@ -1,10 +1,12 @@
 //! Another MCP server, asked as its client. Knows neither our policy nor the revisions of our own clients.
 //!
-//! [`lines`] and [`http`] carry messages, [`message`] reads and writes them. [`session`] finds the revision that the backend
-//! speaks and asks in it. [`sessions`] keeps a session for each caller, [`catalogue`] reads what the backend has.
+//! [`lines`] and [`http`] carry messages, [`events`] finds them in event streams, [`message`] reads and writes them.
+//! [`session`] finds the revision that the backend speaks and asks in it. [`sessions`] keeps a session for each caller,
+//! [`catalogue`] reads what the backend has.
 
 mod catalogue;
 mod error;
+mod events;
 mod http;
 mod lines;
 mod message;
