@@ -11,11 +11,12 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, FramedRead};
+use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
 use super::error::BackendError;
-use super::message::{self, Incoming, MAXIMUM_BYTES, MAXIMUM_MIB, Notification};
+use super::line_codec::{Line, LineCodec};
+use super::message::{self, Incoming, MAXIMUM_MIB, Notification};
 use super::{Change, OnChange, OnNotice};
 use crate::raw_json::RawObject;
 
@@ -156,15 +157,17 @@ struct Reader {
 impl Reader {
     /// Reads to the end of the connection, and returns its reason.
     async fn read(self, reads: OwnedReadHalf) -> BackendError {
-        let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), b"\n".to_vec(), MAXIMUM_BYTES);
-        let mut lines = FramedRead::new(reads, codec);
+        let mut lines = FramedRead::new(reads, LineCodec::default());
+        let too_large = BackendError::TooLarge(MAXIMUM_MIB);
         loop {
             match lines.next().await {
-                Some(Ok(line)) => self.take(line.trim_ascii()),
-                Some(Err(AnyDelimiterCodecError::MaxChunkLengthExceeded)) => {
-                    return BackendError::TooLarge(MAXIMUM_MIB);
-                }
-                Some(Err(AnyDelimiterCodecError::Io(_))) | None => return BackendError::Ended,
+                Some(Ok(Line::Whole(line))) => self.take(line.trim_ascii()),
+                Some(Ok(Line::TooLong(beginning))) => match Incoming::id_of_beginning(&beginning) {
+                    Some(id) => self.waiting.answer(id, Err(too_large.clone())),
+                    // Any request may be the one that it answers.
+                    None => return too_large,
+                },
+                Some(Err(_)) | None => return BackendError::Ended,
             }
         }
     }

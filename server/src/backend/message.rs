@@ -1,6 +1,10 @@
 //! Messages of JSON-RPC between this server and a backend.
 
+use std::cell::Cell;
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -123,13 +127,53 @@ impl Incoming {
         }
     }
 
-    /// The id that an answer has which cannot be taken otherwise.
+    /// The id that an answer has which cannot be taken otherwise. The first one counts, if it has several. None if this is
+    /// no JSON.
     pub(super) fn id_of_malformed(bytes: &[u8]) -> Option<u64> {
-        #[derive(Deserialize)]
-        struct Id {
-            id: u64,
+        let first = Cell::new(None);
+        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+        FirstId(&first).deserialize(&mut deserializer).and_then(|()| deserializer.end()).ok()?;
+        first.get()
+    }
+
+    /// The id of an answer of which this is the beginning, if it has that before its result.
+    pub(super) fn id_of_beginning(bytes: &[u8]) -> Option<u64> {
+        let first = Cell::new(None);
+        // It fails where the beginning ends.
+        _ = FirstId(&first).deserialize(&mut serde_json::Deserializer::from_slice(bytes));
+        first.get()
+    }
+}
+
+/// Finds the first member `id` of an object, which may have it several times.
+struct FirstId<'a>(&'a Cell<Option<u64>>);
+
+impl<'de> DeserializeSeed<'de> for FirstId<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FirstId<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut is_found = false;
+        while let Some(name) = map.next_key::<String>()? {
+            if !is_found && name == "id" {
+                self.0.set(map.next_value::<Value>()?.as_u64());
+                is_found = true;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
         }
-        serde_json::from_slice::<Id>(bytes).ok().map(|Id { id }| id)
+        Ok(())
     }
 }
 
@@ -227,6 +271,34 @@ mod tests {
             "Starting…",
         ] {
             assert!(matches!(parse(text), Err(BackendError::Malformed(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_answer_is_that_to_its_first_id_and_what_is_no_json_is_none() {
+        let deep = format!(r#"{{"id":7,"result":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        for (text, id) in [
+            (r#"{"result":{},"id":7,"a":1,"a":2,"id":8}"#, Some(7)),
+            (r#"{"result":{"id":8},"id":7}"#, Some(7)),
+            (deep.as_str(), Some(7)),
+            (r#"{"id":"7","id":8}"#, None),
+            (r#"{"id":7,"result":{"#, None),
+            ("[7]", None),
+            (r#"{"id":7} {}"#, None),
+        ] {
+            assert_eq!(Incoming::id_of_malformed(text.as_bytes()), id, "{}", text.get(..40).unwrap_or(text));
+        }
+    }
+
+    #[test]
+    fn an_answer_is_known_by_its_beginning_if_that_has_the_id() {
+        for (text, id) in [
+            (r#"{"jsonrpc":"2.0","id":7,"result":{"content":[{"text":"xx"#, Some(7)),
+            (r#"{"jsonrpc":"2.0","result":{"id":7,"content":[{"text":"xx"#, None),
+            (r#"{"jsonrpc":"2.0","id":"#, None),
+            ("xx", None),
+        ] {
+            assert_eq!(Incoming::id_of_beginning(text.as_bytes()), id, "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Another MCP server, asked as its client. Knows neither our policy nor the revisions of our own clients.
 //!
-//! [`lines`] and [`http`] carry messages, [`events`] finds them in event streams, [`message`] reads and writes them.
+//! [`lines`] and [`http`] carry messages, [`events`] and [`line_codec`] find them in bytes, [`message`] reads and writes them.
 //! [`session`] finds the revision that the backend speaks and asks in it. [`sessions`] keeps a session for each caller,
 //! [`catalogue`] reads what the backend has.
 
@@ -8,6 +8,7 @@ mod catalogue;
 mod error;
 mod events;
 mod http;
+mod line_codec;
 mod lines;
 mod message;
 mod session;

@@ -1,0 +1,134 @@
+//! Lines of bounded length. A longer one is told by its beginning, and the rest of it passed over.
+
+use std::io;
+
+use tokio_util::bytes::{Buf, BytesMut};
+use tokio_util::codec::Decoder;
+
+use super::message::MAXIMUM_BYTES;
+
+/// Bytes of a line that is too long which tell what it is.
+const BEGINNING: usize = 4 * 1024;
+/// Bytes of a line that are passed over.
+const LONGEST: usize = 8 * MAXIMUM_BYTES;
+
+/// A line, without its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// All of it.
+    Whole(BytesMut),
+    /// The beginning of one that is longer than a message may be.
+    TooLong(BytesMut),
+}
+
+/// Finds lines. One that does not end is an error.
+#[derive(Default)]
+pub(super) struct LineCodec {
+    /// Bytes of the buffer that have no end of a line.
+    searched: usize,
+    /// Bytes of a line that were passed over, while that goes on.
+    passed_over: Option<usize>,
+}
+
+impl LineCodec {
+    /// Passes over the rest of a line. Returns true at its end.
+    fn pass_over(&mut self, buffer: &mut BytesMut, passed: usize) -> io::Result<bool> {
+        if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            buffer.advance(end + 1);
+            self.passed_over = None;
+            return Ok(true);
+        }
+        let passed = passed.saturating_add(buffer.len());
+        buffer.clear();
+        self.passed_over = Some(passed);
+        if passed > LONGEST { Err(io::ErrorKind::InvalidData.into()) } else { Ok(false) }
+    }
+}
+
+impl Decoder for LineCodec {
+    type Item = Line;
+    type Error = io::Error;
+
+    fn decode(&mut self, buffer: &mut BytesMut) -> io::Result<Option<Line>> {
+        if let Some(passed) = self.passed_over
+            && !self.pass_over(buffer, passed)?
+        {
+            return Ok(None);
+        }
+        let end = buffer.iter().skip(self.searched).position(|byte| *byte == b'\n').map(|end| self.searched + end);
+        self.searched = buffer.len();
+        match end {
+            Some(end) if end <= MAXIMUM_BYTES => {
+                let line = buffer.split_to(end);
+                buffer.advance(1);
+                self.searched = 0;
+                Ok(Some(Line::Whole(line)))
+            }
+            None if buffer.len() <= MAXIMUM_BYTES => Ok(None),
+            _ => {
+                self.searched = 0;
+                self.passed_over = Some(0);
+                Ok(Some(Line::TooLong(buffer.split_to(BEGINNING))))
+            }
+        }
+    }
+
+    /// A line that the end of the connection cuts off is none.
+    fn decode_eof(&mut self, buffer: &mut BytesMut) -> io::Result<Option<Line>> {
+        let line = self.decode(buffer)?;
+        if line.is_none() {
+            buffer.clear();
+        }
+        Ok(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines in these pieces. A long one is told by its length.
+    fn lines(pieces: &[&[u8]]) -> io::Result<Vec<String>> {
+        let (mut codec, mut buffer, mut all) = (LineCodec::default(), BytesMut::new(), vec![]);
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            while let Some(line) = codec.decode(&mut buffer)? {
+                all.push(match line {
+                    Line::Whole(line) if line.len() > BEGINNING => line.len().to_string(),
+                    Line::Whole(line) => String::from_utf8(line.to_vec()).unwrap(),
+                    Line::TooLong(beginning) => format!("too long: {}", String::from_utf8_lossy(&beginning[..2])),
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn lines_are_found_in_whatever_pieces_they_come() {
+        let whole: &[u8] = b"one\n\ntwo\r\nthree";
+        let expected = ["one", "", "two\r"];
+        assert_eq!(lines(&[whole]).unwrap(), expected);
+        assert_eq!(lines(&Vec::from_iter(whole.chunks(1))).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_told_once_and_those_around_it_are_whole() {
+        let (longest, more) = (vec![b'x'; MAXIMUM_BYTES], vec![b'x'; 3 * MAXIMUM_BYTES]);
+        let expected = [&MAXIMUM_BYTES.to_string(), "b", "too long: xx", "a"];
+        assert_eq!(lines(&[&longest, b"\nb\n", &longest, &more, b"y\na\n"]).unwrap(), expected);
+        assert_eq!(lines(&[&[longest.as_slice(), b"x\na\nb\n"].concat()]).unwrap(), ["too long: xx", "a", "b"]);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_an_error() {
+        let piece = vec![b'x'; MAXIMUM_BYTES];
+        assert!(lines(&vec![piece.as_slice(); 12]).is_err());
+    }
+
+    #[test]
+    fn a_line_that_the_end_cuts_off_is_none() {
+        let (mut codec, mut buffer) = (LineCodec::default(), BytesMut::from("{}\n{"));
+        assert_eq!(codec.decode_eof(&mut buffer).unwrap(), Some(Line::Whole(BytesMut::from("{}"))));
+        assert_eq!(codec.decode_eof(&mut buffer).unwrap(), None);
+    }
+}
