@@ -31,6 +31,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for an answer to the question that backends with a handshake need not answer.
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Methods whose requests repeat in a header what they name.
+const NAMED: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
+
 const LISTEN: &str = "subscriptions/listen";
 /// Pause before a subscription is made again.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
@@ -228,6 +231,7 @@ impl Session {
                     if era == Era::Modern {
                         repeat(&mut headers.repeated, "mcp-protocol-version", MODERN);
                         repeat(&mut headers.repeated, "mcp-method", method);
+                        let name = name.filter(|_| NAMED.contains(&method));
                         name.into_iter().for_each(|name| repeat(&mut headers.repeated, "mcp-name", name));
                         repeated.iter().for_each(|(header, value)| repeat(&mut headers.repeated, header, value));
                     }
