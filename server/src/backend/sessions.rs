@@ -37,7 +37,7 @@ const FRESH: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Pause after a failure, doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Life of a session after which its end counts as the first failure.
+/// Life of a session after which its end is no failure in a row.
 const STABLE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Time within which a connection is tried again: the backend's program may have just been started.
@@ -136,17 +136,40 @@ impl Sessions {
     /// # Errors
     /// If it does not answer.
     pub async fn catalogue(&self, caller: &str, told: &Told) -> Result<(Arc<Catalogue>, Peer), BackendError> {
+        let fresh_for = |is_stale: bool| if is_stale { PATIENCE } else { FRESH };
+        self.catalogue_within(fresh_for, caller, told).await
+    }
+
+    /// The same, read anew.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn new_catalogue(&self, caller: &str, told: &Told) -> Result<(Arc<Catalogue>, Peer), BackendError> {
+        self.catalogue_within(|_| Duration::ZERO, caller, told).await
+    }
+
+    /// A catalogue of no more than an age, which depends on a change being told since it was read.
+    async fn catalogue_within(
+        &self,
+        fresh_for: impl Fn(bool) -> Duration + Send,
+        caller: &str,
+        told: &Told,
+    ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
         let slot = self.slot(caller).await;
         let mut state = slot.0.lock().await;
-        let session = self.begun(&mut state, told).await?;
-        let fresh = if state.is_stale.load(Ordering::Acquire) { PATIENCE } else { FRESH };
+        let mut session = self.begun(&mut state, told).await?;
         if let Some((read_at, catalogue)) = &state.catalogue
-            && read_at.elapsed() < fresh
+            && read_at.elapsed() < fresh_for(state.is_stale.load(Ordering::Acquire))
         {
             return Ok((Arc::clone(catalogue), session.peer().clone()));
         }
         state.is_stale.store(false, Ordering::Release);
-        let read = Catalogue::read(&session, told).await;
+        let mut read = Catalogue::read(&session, told).await;
+        if matches!(read, Err(BackendError::SessionLost)) {
+            state.session = None;
+            session = self.begun(&mut state, told).await?;
+            read = Catalogue::read(&session, told).await;
+        }
         if matches!(read, Err(BackendError::SessionLost | BackendError::Ended)) {
             state.session = None;
         }
@@ -259,9 +282,11 @@ fn lock<T>(value: &Lock<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
+    /// Notes that a session has ended, or could not begin. The first end of one that was stable takes no pause.
     fn failed(&mut self) {
         if self.begun_at.take().is_some_and(|begun_at| begun_at.elapsed() > STABLE) {
             self.failures = 0;
+            return;
         }
         self.failures = self.failures.saturating_add(1);
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10).saturating_sub(1)).min(LONGEST_PAUSE);

@@ -35,7 +35,7 @@ impl Probed {
 pub(super) async fn run(offer: Arc<BackendOffer>) {
     let mut changes = offer.changes.listen();
     loop {
-        let probed = offer.sessions.catalogue(PROBE, &Told::Nothing).await;
+        let probed = offer.sessions.new_catalogue(PROBE, &Told::Nothing).await;
         let pause = if probed.is_ok() { PAUSE } else { PAUSE_AWAY };
         if let Ok((_, peer)) = &probed {
             offer.describe(peer);
