@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use unicode_general_category::{GeneralCategory, get_general_category};
 
 use super::error::BackendError;
 use super::session::{Asking, Session};
@@ -31,7 +32,7 @@ pub struct Catalogue {
 /// An entry of a list.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its name, URI or URI template: not empty, bounded, and free of control characters.
+    /// Its name, URI or URI template: not empty, bounded, and free of what cannot be seen.
     pub name: String,
     /// The members of its definition.
     pub written: RawObject,
@@ -113,8 +114,14 @@ async fn entries(
     Ok(entries)
 }
 
+/// Returns whether a name shows as it is: something that cannot be seen would make two names look the same.
 fn is_usable(name: &str) -> bool {
-    !name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(char::is_control)
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Unassigned};
+    let is_hidden = |letter| {
+        let category = get_general_category(letter);
+        matches!(category, Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | Unassigned)
+    };
+    !name.is_empty() && name.len() <= LONGEST_NAME && name.trim() == name && !name.chars().any(is_hidden)
 }
 
 /// Returns whether a URI is in normal form, so that a policy which decides by its beginning means what is read.

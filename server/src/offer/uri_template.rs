@@ -13,7 +13,7 @@ pub(super) fn matches(template: &str, uri: &str) -> bool {
 
 fn is_normal(uri: &str) -> bool {
     url::Url::parse(uri).is_ok_and(|parsed| parsed.as_str() == uri)
-        && !uri.contains('%')
+        && !uri.contains(['%', '\\'])
         && !uri.contains("//.")
         && !uri.split('/').any(|segment| segment == "." || segment == "..")
 }
@@ -86,7 +86,9 @@ mod tests {
 
     #[test]
     fn a_uri_that_is_not_in_normal_form_matches_nothing() {
-        for uri in ["files:///a/../b", "files:///./b", "files:///%62", "files:///%2e%2e", "b", "FILES:///b"] {
+        for uri in
+            ["files:///a/../b", "files:///./b", "files:///%62", "files:///%2e%2e", "b", "FILES:///b", "a://b/..\\c"]
+        {
             let template = format!("{}{{name}}", uri.rsplit_once('/').map_or("", |(begin, _)| &uri[..begin.len() + 1]));
             assert!(!matches(&template, uri), "{template} {uri}");
         }
