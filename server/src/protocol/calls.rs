@@ -87,7 +87,20 @@ impl Calling {
             Reply::InputRequired(required) => self.input_required(required),
             Reply::SignIn(sign_in, text) => self.in_words(&text, Some(Need::SignIn(sign_in))),
             Reply::Later(text) => self.in_words(&text, Some(Need::Patience(text.clone()))),
-            Reply::Failed(Failure { code, message, data }) => self.failed(&ErrorValue { code, message, data }),
+            Reply::Failed(Failure { code, message, data }) => {
+                let code = self.code(code);
+                self.failed(&ErrorValue { code, message, data })
+            }
+        }
+    }
+
+    /// The code of an error in the client's revision: a resource that is not there had a code of its own.
+    fn code(&self, code: i32) -> i32 {
+        match code {
+            code::INVALID_PARAMS if self.kind == Kind::Cacheable && !self.revision.is_modern() => {
+                code::RESOURCE_NOT_FOUND
+            }
+            code => code,
         }
     }
 
@@ -156,7 +169,10 @@ impl Protocol {
                 (notices, Some(heard))
             }
         };
-        let client = Client { capabilities: meta.capabilities.unwrap_or_default(), notices };
+        // A client of an earlier revision cannot be answered with a request: what it declares beside its handshake is nothing.
+        let is_answered = exchange.revision.is_modern() || exchange.asks.is_some();
+        let capabilities = meta.capabilities.filter(|_| is_answered).unwrap_or_default();
+        let client = Client { capabilities, notices };
         let principal = Arc::clone(&exchange.principal);
         let call = Call { operation, principal, access: exchange.granted.unwrap_or_default(), input, client };
         let calling = Calling::new(&id, exchange.revision, &call, &self.server_info);
