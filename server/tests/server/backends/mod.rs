@@ -1,7 +1,14 @@
 //! A server that offers another MCP server's tools: public ones, unmodified, and one that misbehaves.
 
+mod attacks;
+mod complaints;
 mod identity;
+mod policy;
 mod public;
+mod puppet;
+mod sessions;
+mod stage;
+mod translation;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -86,13 +86,13 @@ impl Stage {
 }
 
 /// A stream of events that a server sends.
-struct Events {
+pub(crate) struct Events {
     response: Response,
     read: String,
 }
 
 impl Events {
-    fn of(response: Response) -> Self {
+    pub(crate) fn of(response: Response) -> Self {
         assert_eq!(response.status(), 200);
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
         assert_eq!(header("content-type"), "text/event-stream");
@@ -101,7 +101,7 @@ impl Events {
     }
 
     /// The next message. None at the end of the stream. Comments are passed over.
-    async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             while let Some((event, rest)) = self.read.split_once("\n\n") {
                 let message = event.strip_prefix("data: ").map(|message| serde_json::from_str(message).unwrap());
@@ -116,7 +116,7 @@ impl Events {
     }
 
     /// All messages to the end of the stream.
-    async fn rest(&mut self) -> Vec<Value> {
+    pub(crate) async fn rest(&mut self) -> Vec<Value> {
         let mut messages = vec![];
         while let Some(message) = self.next().await {
             messages.push(message);

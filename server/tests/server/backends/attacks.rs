@@ -1,0 +1,212 @@
+//! Backends that attack: wrong answers, wrong bytes, silence, floods, and processes that do not end.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use stock_backends::scripted::{Answers, Era, Options};
+use tokio::time::timeout;
+
+use super::puppet::{Puppet, status};
+use super::stage::{ERAS, Stage, answer, failure, text};
+use crate::harness::eventually;
+use crate::scripted::Events;
+use crate::tenant::{ALICE, BOB};
+
+/// Time in which an attack must have come to its end: far less than calls may take.
+const SOON: Duration = Duration::from_secs(30);
+
+/// The answer to a call, in time.
+async fn soon(stage: &Stage, is_modern: bool, tool: &str, arguments: Value) -> Value {
+    let call = stage.call(is_modern, tool, arguments);
+    timeout(SOON, call).await.unwrap_or_else(|_| panic!("{tool} of {} takes too long", stage.name()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_one_fails_its_call_at_once_and_no_other() {
+    let mut stages = Stage::each().await;
+    stages.push(Stage::http(Options { answers: Answers::Sse, ..Options::of(Era::Legacy) }).await);
+    stages.push(Stage::http(Options { answers: Answers::Sse, ..Options::of(Era::Modern) }).await);
+    join_all(stages.iter().map(async |stage| {
+        let slow = json!({ "name": "slow", "arguments": { "signal": "go", "progress_ms": 20 }, "_meta": { "progressToken": 1 } });
+        let mut beside = Events::of(stage.request(true, "tools/call", slow).send().await.unwrap());
+        beside.next().await.unwrap();
+        for is_modern in [true, false] {
+            for tool in ["duplicate_members", "deep_nesting", "wrong_jsonrpc", "odd_answer"] {
+                let answer = soon(stage, is_modern, tool, json!({})).await;
+                assert!(failure(&answer).contains("is not MCP"), "{} {tool} {answer}", stage.name());
+            }
+            for (tool, expected) in [("answer_other_id", "for the caller"), ("answer_twice", "the first"), ("sse_split", "split")] {
+                let answer = soon(stage, is_modern, tool, json!({})).await;
+                assert_eq!(text(&answer), expected, "{} {tool}", stage.name());
+            }
+            let garbage = soon(stage, is_modern, "garbage", json!({})).await;
+            let expected = match (stage.is_http(), stage.options.answers) {
+                (true, Answers::Json) => "is not MCP",
+                (true, Answers::Sse) => "ended before it answered",
+                (false, _) => "after garbage",
+            };
+            assert!(text(&garbage).contains(expected), "{} {garbage}", stage.name());
+            assert_eq!(text(&soon(stage, is_modern, "echo", json!({ "b": 1 })).await), r#"{"b":1}"#);
+        }
+        stage.call(true, "release", json!({ "signal": "go" })).await;
+        assert_eq!(text(&beside.rest().await.pop().unwrap()), "released", "{}", stage.name());
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_come_in_another_order_reach_whoever_asked() {
+    let stages = Stage::each().await;
+    join_all(stages.iter().map(async |stage| {
+        for _ in 0..5 {
+            let call = |value: &'static str| soon(stage, true, "cross_ids", json!({ "value": value }));
+            let (first, second) = tokio::join!(call("a"), call("b"));
+            assert_eq!((text(&first), text(&second)), (r#""a""#, r#""b""#), "{}", stage.name());
+        }
+        if stage.is_http() {
+            let bobs = stage.call_of(BOB, true, "cross_ids", json!({ "value": "b" }));
+            let (first, second) = tokio::join!(soon(stage, true, "cross_ids", json!({ "value": "a" })), bobs);
+            assert_eq!((text(&first), text(&second)), (r#""a""#, r#""b""#), "{}", stage.name());
+        }
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_8_mib_is_refused_at_once_and_calls_of_others_go_on() {
+    let mut stages = Stage::each().await;
+    stages.push(Stage::http(Options { answers: Answers::Sse, ..Options::of(Era::Legacy) }).await);
+    stages.push(Stage::http(Options { answers: Answers::Sse, ..Options::of(Era::Modern) }).await);
+    join_all(stages.iter().map(async |stage| {
+        let slow = json!({ "name": "slow", "arguments": { "signal": "go", "progress_ms": 20 }, "_meta": { "progressToken": 1 } });
+        let mut bobs = Events::of(stage.request_of(BOB, true, "tools/call", slow.clone()).send().await.unwrap());
+        bobs.next().await.unwrap();
+        let mut own = Events::of(stage.request(true, "tools/call", slow).send().await.unwrap());
+        own.next().await.unwrap();
+        let big = soon(stage, true, "big_answer", json!({})).await;
+        assert!(failure(&big).contains("more than 8 MiB"), "{} {big}", stage.name());
+        assert_eq!(text(&soon(stage, true, "release", json!({ "signal": "go" })).await), "released");
+        assert_eq!(text(&own.rest().await.pop().unwrap()), "released", "{}", stage.name());
+        let endless = soon(stage, true, "long_line", json!({})).await;
+        assert!(failure(&endless).contains("more than 8 MiB"), "{} {endless}", stage.name());
+        stage.call_of(BOB, true, "release", json!({ "signal": "go" })).await;
+        assert_eq!(text(&bobs.rest().await.pop().unwrap()), "released", "{}", stage.name());
+        let again = async || {
+            let again = soon(stage, true, "echo", json!({})).await;
+            (again["result"]["content"][0]["text"] == "{}").then_some(())
+        };
+        eventually("it works again", again).await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_asks_the_client_is_refused_and_its_call_goes_on() {
+    let stages = Stage::each().await;
+    join_all(stages.iter().map(async |stage| {
+        for is_modern in [true, false] {
+            let mut params = json!({ "name": "ask_client", "arguments": {} });
+            // Not even a client that could be asked is.
+            let all = json!({ "sampling": {}, "elicitation": {}, "roots": {} });
+            params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = all;
+            let answer = answer(stage.request(is_modern, "tools/call", params)).await;
+            let answers = &answer["result"]["structuredContent"];
+            for method in ["sampling/createMessage", "elicitation/create", "roots/list"] {
+                assert_eq!(answers[method]["error"]["code"], -32601, "{} {answer}", stage.name());
+            }
+            assert_eq!(answers["ping"]["result"], json!({}), "{} {answer}", stage.name());
+        }
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_notifications_drowns_neither_its_call_nor_another() {
+    let stages = Stage::each().await;
+    join_all(stages.iter().map(async |stage| {
+        let flood = soon(stage, true, "flood_notifications", json!({ "count": 20_000 }));
+        let beside = soon(stage, true, "echo", json!({}));
+        let (flood, beside) = tokio::join!(flood, beside);
+        assert_eq!((text(&flood), text(&beside)), ("flooded", "{}"), "{}", stage.name());
+        if !stage.is_http() {
+            assert_eq!(text(&soon(stage, true, "fill_stderr", json!({})).await), "filled");
+        }
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_a_modern_client_gives_up_is_cancelled_at_the_backend() {
+    let stages = Stage::each().await;
+    join_all(stages.iter().map(async |stage| {
+        let count = async || stage.received_of("tools/call", "never_answer").await.len();
+        let call = stage.request(true, "tools/call", json!({ "name": "never_answer", "arguments": {} }));
+        let call = tokio::spawn(call.send());
+        eventually("the call is there", async || (count().await == 1).then_some(())).await;
+        call.abort();
+        let cancelled = async || {
+            let counts = stage.call(true, "counts", json!({})).await;
+            (counts["result"]["structuredContent"]["cancelled"] == json!(["never_answer"])).then_some(())
+        };
+        eventually(&format!("{} is told", stage.name()), cancelled).await;
+        let told = stage.received().await.into_iter().filter(|one| one.method() == "notifications/cancelled").count();
+        let closes = stage.is_modern() && stage.is_http();
+        assert_eq!(told, usize::from(!closes), "{}", stage.name());
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_without_a_message_are_told_and_redirects_are_not_followed() {
+    let trap = Puppet::start(|_| status(200)).await;
+    for era in ERAS {
+        let stage = Stage::http(Options::of(era)).await;
+        for status in [400, 404, 405, 409, 418, 429, 500, 502, 503] {
+            let answer = soon(&stage, true, "http_500", json!({ "status": status })).await;
+            // The session may be the reason, so that it is begun again.
+            let is_lost = era == Era::Legacy && status == 404;
+            assert!(is_lost || failure(&answer).contains(&format!("HTTP status {status}")), "{era:?} {answer}");
+        }
+        for status in [301, 302, 303, 307, 308] {
+            let to = format!("http://127.0.0.1:{}/mcp", trap.port());
+            let answer = soon(&stage, true, "redirect", json!({ "to": to, "status": status })).await;
+            assert!(failure(&answer).contains(&format!("HTTP status {status}")), "{era:?} {answer}");
+        }
+    }
+    assert_eq!((trap.received().len(), trap.gets()), (0, 0));
+}
+
+fn is_gone(pid: &str) -> bool {
+    kill(Pid::from_raw(pid.parse().unwrap()), None) == Err(Errno::ESRCH)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_is_left_of_a_backend_that_forks_and_ignores_its_end() {
+    let stage = Stage::stdio(Options::default()).await;
+    let mut pids = vec![];
+    for (tool, arguments) in [("pid", json!({})), ("fork", json!({})), ("fork", json!({ "own_group": true }))] {
+        pids.push(text(&stage.call(true, tool, arguments).await).to_owned());
+    }
+    pids.push(text(&stage.call_of(BOB, true, "pid", json!({})).await).to_owned());
+    assert_eq!(text(&stage.call_of(ALICE, true, "ignore_sigterm", json!({})).await), "ignored");
+    assert!(pids.iter().all(|pid| !is_gone(pid)), "{pids:?}");
+    let Stage { site, behind, .. } = stage;
+    // The shim goes on: it is the end of the connections that ends the processes.
+    site.stop().await;
+    eventually("all processes are gone", async || pids.iter().all(|pid| is_gone(pid)).then_some(())).await;
+    drop(behind);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_of_the_process_is_told_at_once() {
+    join_all(ERAS.map(async |era| {
+        let stage = Stage::stdio(Options::of(era)).await;
+        let answer = soon(&stage, false, "exit", json!({})).await;
+        assert!(failure(&answer).contains("ended before it answered"), "{answer}");
+    }))
+    .await;
+}
