@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kube::KubeSchema;
+use kube::{KubeSchema, core::Rule};
 use mcp_entra_policy::{BACKEND_PATH_PATTERN, BACKEND_SCOPE_PATTERN, BackendSessions, DIGEST_PATTERN};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,8 @@ use crate::Resources;
 
 /// Addresses of the metadata services of clouds, as ranges: whoever reaches one may get the node's own credentials. No
 /// backend reaches them.
-pub const METADATA_SERVICES: [&str; 3] = ["169.254.169.254/32", "168.63.129.16/32", "fd00:ec2::254/128"];
+pub const METADATA_SERVICES: [&str; 5] =
+    ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "fd00:ec2::254/128", "fd20:ce::254/128"];
 
 /// The most tools in a pin.
 pub const MOST_PINS: usize = 256;
@@ -30,6 +31,10 @@ pub const MOST_PINS: usize = 256;
 #[x_kube(validation = (
     "self.transport != 'StreamableHttp' || has(self.port)",
     "with transport: StreamableHttp, port names the port that the backend listens on"
+))]
+#[x_kube(validation = (
+    "self.sessions != 'Shared' || !has(self.identity) || has(self.identity.none)",
+    "sessions: Shared goes with identity.none, since a session that callers share is begun by one of them; use PerPrincipal"
 ))]
 #[x_kube(validation = (
     "!has(self.identity) || !has(self.identity.onBehalfOf) || self.transport == 'StreamableHttp'",
@@ -224,15 +229,19 @@ pub struct BackendEgress {
     /// A range of addresses such as `10.2.0.0/16`. The metadata services of clouds in it are left out.
     #[schemars(length(min = 1, max = 43))]
     #[x_kube(validation = ("isCIDR(self) && cidr(self) == cidr(self).masked()", "a range of addresses such as 10.2.0.0/16, or of one as 10.2.3.4/32"))]
-    #[x_kube(validation = (
-        "!isCIDR(self) || ['169.254.169.254/32', '168.63.129.16/32', 'fd00:ec2::254/128'].all(metadata, !cidr(metadata).containsCIDR(self))",
-        "no backend reaches the metadata service of a cloud, whose answers are the node's own credentials; remove it"
-    ))]
+    #[x_kube(validation = no_metadata_service())]
     pub cidr: String,
     /// TCP ports.
     #[schemars(length(min = 1, max = 16), inner(range(min = 1, max = 65535)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub ports: Vec<i32>,
+}
+
+fn no_metadata_service() -> Rule {
+    let services = METADATA_SERVICES.map(|service| format!("'{service}'")).join(", ");
+    Rule::new(format!("!isCIDR(self) || [{services}].all(service, !cidr(service).containsCIDR(self))")).message(
+        "no backend reaches the metadata service of a cloud, whose answers are the node's own credentials; remove it",
+    )
 }
 
 /// The backend as the ready pods find it. What it says of itself is not to be trusted.

@@ -147,6 +147,10 @@ impl BackendConfiguration {
                 return Err(refused("backend.identity.onBehalfOf.scope", scope, next));
             }
         }
+        if self.sessions == BackendSessions::Shared && self.identity != BackendIdentity::None {
+            let next = "use PerPrincipal: a session that callers share is begun by one of them";
+            return Err(refused("backend.sessions", "Shared", next));
+        }
         match self.pin.iter().flatten().find(|(_, digest)| !matches(&DIGEST, digest)) {
             Some((_, digest)) => Err(refused("backend.pin", digest, "write what `mcp-entra-operator pin` prints")),
             None => Ok(()),

@@ -235,6 +235,33 @@ mod tests {
     }
 
     #[test]
+    fn of_a_backend_all_but_what_it_reaches_asks_for_a_roll_out() {
+        let with = |changes: Value| {
+            let mut backend =
+                json!({"image": "registry.example/mcp/time:1", "transport": "Stdio", "command": ["time"]});
+            json_patch::merge(&mut backend, &changes);
+            hash(&patched(json!({"graph": null, "backend": backend})))
+        };
+        let before = with(json!({}));
+        for asking in [
+            json!({"image": "registry.example/mcp/time:2"}),
+            json!({"args": ["--utc"]}),
+            json!({"identity": {"assertion": {}}}),
+            json!({"pin": {"now": "0123456789abcdef0123456789abcdef"}}),
+            json!({"writableDirs": []}),
+        ] {
+            assert_ne!(with(asking.clone()), before, "{asking}");
+        }
+        for other in [
+            json!({"egress": [{"cidr": "10.0.0.0/8", "ports": [443]}]}),
+            json!({"writableDirs": ["/tmp"]}),
+            json!({"sessions": "PerPrincipal"}),
+        ] {
+            assert_eq!(with(other.clone()), before, "{other}");
+        }
+    }
+
+    #[test]
     fn fields_and_defaults_that_a_new_version_adds_do_not_change_what_is_hashed() {
         let added = json!({
             "retries": {"type": "integer"},

@@ -4,9 +4,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use unicode_general_category::{GeneralCategory, get_general_category};
 
+use super::Identity;
 use super::error::BackendError;
 use super::session::{Asking, Session};
-use crate::backend_identity::Told;
 use crate::raw_json::{RawObject, raw};
 
 /// Entries of one list that are read. A backend with more is cut there.
@@ -40,20 +40,21 @@ pub struct Entry {
 
 impl Catalogue {
     /// Reads all lists that the backend says it has.
-    pub(super) async fn read(session: &Session, told: &Told) -> Result<Self, BackendError> {
+    pub(super) async fn read(session: &Session, identity: &Identity) -> Result<Self, BackendError> {
         let peer = session.peer();
         let mut catalogue = Self::default();
         if peer.tools {
-            catalogue.tools = entries(session, told, ("tools/list", "tools", "name")).await?;
+            catalogue.tools = entries(session, identity, ("tools/list", "tools", "name")).await?;
             catalogue.tools.retain(|tool| tool.written.read::<RawObject>("inputSchema").is_some());
         }
         if peer.prompts {
-            catalogue.prompts = entries(session, told, ("prompts/list", "prompts", "name")).await?;
+            catalogue.prompts = entries(session, identity, ("prompts/list", "prompts", "name")).await?;
         }
         if peer.resources {
-            catalogue.resources = entries(session, told, ("resources/list", "resources", "uri")).await?;
+            catalogue.resources = entries(session, identity, ("resources/list", "resources", "uri")).await?;
             catalogue.resources.retain(|resource| is_normal(&resource.name));
-            let templates = entries(session, told, ("resources/templates/list", "resourceTemplates", "uriTemplate"));
+            let templates =
+                entries(session, identity, ("resources/templates/list", "resourceTemplates", "uriTemplate"));
             // Some have resources, and not this method.
             catalogue.templates = match templates.await {
                 Err(BackendError::Answered(_)) => Vec::new(),
@@ -85,12 +86,12 @@ impl Entry {
 /// All pages of a list. Entries without a usable name are left out, and so is a second one of the same name.
 async fn entries(
     session: &Session,
-    told: &Told,
+    identity: &Identity,
     (method, list, name): (&'static str, &'static str, &'static str),
 ) -> Result<Vec<Entry>, BackendError> {
     let (mut entries, mut cursor) = (Vec::<Entry>::new(), None::<String>);
     for _ in 0..MOST_PAGES {
-        let mut asking = Asking { told: told.clone(), ..Asking::new(method) };
+        let mut asking = Asking { identity: identity.clone(), ..Asking::new(method) };
         if let Some(cursor) = &cursor {
             asking.params.set("cursor", raw(&json!(cursor)));
         }

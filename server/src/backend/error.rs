@@ -40,9 +40,12 @@ pub enum BackendError {
     /// Another status of HTTP than expected.
     #[error("the backend answered with HTTP status {0}")]
     Status(u16),
-    /// It refuses the user, or wants another token (status 401 or 403). These are the headers of its answer.
-    #[error("the backend refuses the user; an administrator of the backend says what it takes")]
+    /// It wants another token of the user (status 401). These are the headers of its answer.
+    #[error("the backend refuses the user's token; an administrator of the backend says what it takes")]
     Unauthorized(Box<HeaderMap>),
+    /// It refuses the user, and no token would help (status 403).
+    #[error("the backend refuses the user; an administrator of the backend says what it takes")]
+    Forbidden,
     /// An error of JSON-RPC.
     #[error("{}", .0.message)]
     Answered(PeerError),

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::error::BackendError;
 use super::events::Events;
 use super::message::{self, Incoming, MAXIMUM_BYTES, MAXIMUM_MIB, Notification};
-use super::{Change, OnChange, OnNotice};
+use super::{Change, Identity, OnChange, OnNotice};
 use crate::backend_identity::Told;
 use crate::raw_json::RawObject;
 
@@ -26,6 +26,10 @@ const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 /// The header that carries the assertion about the user.
 pub(super) const ASSERTION: HeaderName = HeaderName::from_static("mcp-entra-assertion");
+
+/// The targets of assertions about requests that are no messages.
+const LISTENING: &str = "GET";
+const ENDING: &str = "DELETE";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between two parts of an answer.
@@ -42,7 +46,7 @@ const LONGEST_STREAM: usize = 4 * MAXIMUM_BYTES;
 /// A backend over HTTP, and its session, which ends when this is dropped.
 pub(super) struct Http {
     endpoint: Arc<Endpoint>,
-    listening: std::sync::OnceLock<DropGuard>,
+    listening: std::sync::OnceLock<(Identity, DropGuard)>,
 }
 
 /// The endpoint, as one session sees it.
@@ -87,24 +91,25 @@ impl Http {
         headers: Headers<'_>,
         notices: Option<OnNotice>,
     ) -> Result<RawObject, BackendError> {
+        let told = headers.told;
         let response = timeout(IDLE_TIMEOUT, self.endpoint.post(request, headers).send()).await;
         let response = response.map_err(|_| silent(IDLE_TIMEOUT))?.map_err(away)?;
         if self.endpoint.session.load().is_none() {
             let issued = response.headers().get(SESSION_ID).filter(|id| id.len() <= LONGEST_SESSION_ID);
             self.endpoint.session.store(issued.map(|id| Arc::new(id.clone())));
         }
-        self.endpoint.answer(id, response, notices).await
+        self.endpoint.answer((id, told), response, notices).await
     }
 
     /// Sends a message that has no answer.
-    pub(super) async fn send(&self, message: String) -> Result<(), BackendError> {
-        self.endpoint.send(message).await
+    pub(super) async fn send(&self, message: String, told: &Told) -> Result<(), BackendError> {
+        self.endpoint.send(message, told).await
     }
 
     /// Sends a message that has no answer, and does not wait.
-    pub(super) fn send_later(&self, message: String) {
+    pub(super) fn send_later(&self, message: String, told: Told) {
         let endpoint = Arc::clone(&self.endpoint);
-        tokio::spawn(async move { endpoint.send(message).await });
+        tokio::spawn(async move { endpoint.send(message, &told).await });
     }
 
     /// Says that a handshake agreed on this revision: each further request names it.
@@ -113,15 +118,16 @@ impl Http {
     }
 
     /// Listens to what the backend tells besides answers, as long as this lives. A backend may have no such stream.
-    pub(super) fn listen(&self) {
+    pub(super) fn listen(&self, identity: Identity) {
         let (endpoint, stop) = (Arc::clone(&self.endpoint), CancellationToken::new());
         self.listening.get_or_init(|| {
+            let own = identity.clone();
             tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
-                while endpoint.listen().await {
+                while endpoint.listen(&identity).await {
                     tokio::time::sleep(PAUSE).await;
                 }
             }));
-            stop.drop_guard()
+            (own, stop.drop_guard())
         });
     }
 }
@@ -134,6 +140,8 @@ impl Drop for Http {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let request = endpoint.with_session(endpoint.client.delete(endpoint.url.clone())).timeout(SEND_TIMEOUT);
+            let told = self.listening.get().map_or(Told::Nothing, |(identity, _)| identity.told(ENDING));
+            let request = with_identity(request, &told);
             runtime.spawn(async move { request.send().await });
         }
     }
@@ -144,11 +152,7 @@ impl Endpoint {
         let mut request = self.with_session(self.client.post(self.url.clone()));
         request = request.headers(headers.repeated).header(CONTENT_TYPE, "application/json");
         request = request.header(ACCEPT, "application/json, text/event-stream");
-        match identity(headers.told) {
-            Some((name, value)) => request.header(name, value),
-            None => request,
-        }
-        .body(message)
+        with_identity(request, headers.told).body(message)
     }
 
     fn with_session(&self, mut request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -160,8 +164,8 @@ impl Endpoint {
         request
     }
 
-    async fn send(&self, message: String) -> Result<(), BackendError> {
-        let headers = Headers { repeated: HeaderMap::new(), told: &Told::Nothing };
+    async fn send(&self, message: String, told: &Told) -> Result<(), BackendError> {
+        let headers = Headers { repeated: HeaderMap::new(), told };
         let response = self.post(message, headers).timeout(SEND_TIMEOUT).send().await.map_err(away)?;
         match response.status() {
             status if status.is_success() => Ok(()),
@@ -169,13 +173,22 @@ impl Endpoint {
         }
     }
 
-    async fn answer(&self, id: u64, response: Response, notices: Option<OnNotice>) -> Result<RawObject, BackendError> {
+    async fn answer(
+        &self,
+        (id, told): (u64, &Told),
+        response: Response,
+        notices: Option<OnNotice>,
+    ) -> Result<RawObject, BackendError> {
         let status = response.status();
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(BackendError::Unauthorized(Box::new(response.headers().clone())));
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                return Err(BackendError::Unauthorized(Box::new(response.headers().clone())));
+            }
+            StatusCode::FORBIDDEN => return Err(BackendError::Forbidden),
+            _ => {}
         }
         if status.is_success() && is_event_stream(&response) {
-            return self.streamed_answer(id, response, notices).await;
+            return self.streamed_answer((id, told), response, notices).await;
         }
         let body = read(response).await?;
         match Incoming::parse(&body) {
@@ -200,7 +213,7 @@ impl Endpoint {
 
     async fn streamed_answer(
         &self,
-        id: u64,
+        (id, told): (u64, &Told),
         response: Response,
         notices: Option<OnNotice>,
     ) -> Result<RawObject, BackendError> {
@@ -213,7 +226,7 @@ impl Endpoint {
                 }
                 Ok(Incoming::Answer { .. }) => tracing::debug!("the backend answers what nobody waits for"),
                 // A backend that does not take the answer has not failed the call by that.
-                Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method)).await),
+                Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method), told).await),
                 Ok(Incoming::Notification(notification)) => self.hear(notification, Some(id), notices.as_ref()),
                 Err(error) if Incoming::id_of_malformed(&data) == Some(id) => return Err(error),
                 Err(_) => tracing::debug!("the backend sends an event that is no message"),
@@ -223,8 +236,10 @@ impl Endpoint {
     }
 
     /// Listens once. Returns false if there is no use in listening again.
-    async fn listen(&self) -> bool {
+    async fn listen(&self, identity: &Identity) -> bool {
+        let told = &identity.told(LISTENING);
         let request = self.with_session(self.client.get(self.url.clone())).header(ACCEPT, "text/event-stream");
+        let request = with_identity(request, told);
         let Ok(Ok(response)) = timeout(IDLE_TIMEOUT, request.send()).await else { return true };
         if !response.status().is_success() || !is_event_stream(&response) {
             return false;
@@ -233,7 +248,7 @@ impl Endpoint {
         while let Some(Ok(data)) = events.next().await {
             match Incoming::parse(&data) {
                 Ok(Incoming::Notification(notification)) => self.hear(notification, None, None),
-                Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method)).await),
+                Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method), told).await),
                 Ok(Incoming::Answer { .. }) | Err(_) => {}
             }
         }
@@ -251,8 +266,16 @@ impl Endpoint {
     }
 }
 
+/// The same request, which tells the identity of the user.
+fn with_identity(request: reqwest::RequestBuilder, told: &Told) -> reqwest::RequestBuilder {
+    match header(told) {
+        Some((name, value)) => request.header(name, value),
+        None => request,
+    }
+}
+
 /// The header that tells the identity of the user.
-fn identity(told: &Told) -> Option<(HeaderName, HeaderValue)> {
+fn header(told: &Told) -> Option<(HeaderName, HeaderValue)> {
     let (name, value) = match told {
         Told::Nothing => return None,
         Told::Assertion(assertion) => (ASSERTION, Zeroizing::new(assertion.expose_secret().to_owned())),

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mcp_entra_policy::{BackendSessions, BackendTransport};
+use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
@@ -27,6 +28,7 @@ pub use message::Notice;
 pub use session::Peer;
 pub use sessions::Sessions;
 
+use crate::backend_identity::Told;
 use crate::raw_json::RawObject;
 
 /// A change that a backend tells of.
@@ -36,6 +38,32 @@ pub enum Change {
     Lists,
     /// The content of the resource with this URI.
     Resource(String),
+}
+
+/// The identity of a caller, which each request tells the backend.
+#[derive(Clone, Default)]
+pub enum Identity {
+    /// None.
+    #[default]
+    Nothing,
+    /// A token of Entra.
+    Token(SecretString),
+    /// A statement of this server, another one for each request. None if it cannot be made.
+    Asserted(Asserts),
+}
+
+/// Makes a statement about a caller. It takes the name of the tool or prompt, the URI of the resource, or the method.
+pub type Asserts = Arc<dyn Fn(&str) -> Option<SecretString> + Send + Sync>;
+
+impl Identity {
+    /// The identity as one request tells it.
+    fn told(&self, target: &str) -> Told {
+        match self {
+            Self::Nothing => Told::Nothing,
+            Self::Token(token) => Told::Token(token.clone()),
+            Self::Asserted(asserts) => asserts(target).map_or(Told::Nothing, Told::Assertion),
+        }
+    }
 }
 
 /// Is told of changes.

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::error::{BackendError, PeerError};
 use super::http::{Headers, Http};
 use super::lines::Lines;
-use super::{OnNotice, message};
+use super::{Identity, OnNotice, message};
 use crate::backend_identity::Told;
 use crate::raw_json::{RawObject, raw};
 
@@ -94,7 +94,7 @@ pub(super) struct Asking<'a> {
     pub(super) repeated: Vec<(String, String)>,
     /// Capabilities of the client, for a backend whose answers may require its input.
     pub(super) capabilities: Value,
-    pub(super) told: Told,
+    pub(super) identity: Identity,
     pub(super) notices: Option<OnNotice>,
 }
 
@@ -107,7 +107,7 @@ impl<'a> Asking<'a> {
             name: None,
             repeated: Vec::new(),
             capabilities: json!({}),
-            told: Told::Nothing,
+            identity: Identity::Nothing,
             notices: None,
         }
     }
@@ -124,20 +124,20 @@ pub(super) enum Era {
 
 impl Session {
     /// Begins a session over this link. The era is found by asking, if it is not known.
-    pub(super) async fn begin(link: Link, era: Option<Era>, told: &Told) -> Result<Self, BackendError> {
+    pub(super) async fn begin(link: Link, era: Option<Era>, identity: &Identity) -> Result<Self, BackendError> {
         let (link, next_id) = (Arc::new(link), AtomicU64::new(FIRST_ID));
         let mut session = Self { link, next_id, peer: Peer::default(), _listening: None };
         if era != Some(Era::Legacy) {
-            match session.discover(told).await {
+            match session.discover(identity).await {
                 Ok(peer) => {
-                    let _listening = peer.tells_changes.then(|| listen(Arc::clone(&session.link), told.clone()));
+                    let _listening = peer.tells_changes.then(|| listen(Arc::clone(&session.link), identity.clone()));
                     return Ok(Self { peer, _listening, ..session });
                 }
                 Err(error) if is_of_legacy(&error) => {}
                 Err(error) => return Err(error),
             }
         }
-        session.peer = session.shake_hands(told).await?;
+        session.peer = session.shake_hands(identity).await?;
         Ok(session)
     }
 
@@ -169,8 +169,8 @@ impl Session {
         self.ask_within(HANDSHAKE_TIMEOUT, self.era(), asking).await
     }
 
-    async fn discover(&self, told: &Told) -> Result<Peer, BackendError> {
-        let asking = Asking { told: told.clone(), ..Asking::new("server/discover") };
+    async fn discover(&self, identity: &Identity) -> Result<Peer, BackendError> {
+        let asking = Asking { identity: identity.clone(), ..Asking::new("server/discover") };
         let mut found = self.ask_within(DISCOVER_TIMEOUT, Era::Modern, asking).await?;
         let versions: Vec<String> = found.read("supportedVersions").unwrap_or_default();
         if !versions.iter().any(|version| version == MODERN) {
@@ -183,12 +183,12 @@ impl Session {
         Ok(peer(&found, MODERN))
     }
 
-    async fn shake_hands(&self, told: &Told) -> Result<Peer, BackendError> {
+    async fn shake_hands(&self, identity: &Identity) -> Result<Peer, BackendError> {
         let mut params = RawObject::default();
         params.set("protocolVersion", raw(&json!(WITH_HANDSHAKE[0])));
         params.set("capabilities", raw(&json!({})));
         params.set("clientInfo", raw(&client_info()));
-        let asking = Asking { params, told: told.clone(), ..Asking::new("initialize") };
+        let asking = Asking { params, identity: identity.clone(), ..Asking::new("initialize") };
         let initialized = self.ask_within(HANDSHAKE_TIMEOUT, Era::Legacy, asking).await?;
         let agreed: String = initialized.read("protocolVersion").unwrap_or_default();
         if !WITH_HANDSHAKE.contains(&agreed.as_str()) {
@@ -199,8 +199,8 @@ impl Session {
             Link::Lines(lines) => lines.send(done).await?,
             Link::Http(http) => {
                 http.agreed(&agreed);
-                http.send(done).await?;
-                http.listen();
+                http.send(done, &identity.told("notifications/initialized")).await?;
+                http.listen(identity.clone());
             }
         }
         Ok(peer(&initialized, &agreed))
@@ -208,7 +208,7 @@ impl Session {
 
     async fn ask_within(&self, limit: Duration, era: Era, asking: Asking<'_>) -> Result<RawObject, BackendError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let Asking { method, mut params, name, repeated, capabilities, told, notices } = asking;
+        let Asking { method, mut params, name, repeated, capabilities, identity, notices } = asking;
         let mut meta = match era {
             Era::Modern => modern_meta(&capabilities),
             Era::Legacy => RawObject::default(),
@@ -216,6 +216,7 @@ impl Session {
         if notices.is_some() {
             meta.set("progressToken", raw(&json!(id)));
         }
+        let told = identity.told(name.unwrap_or(method));
         if let (Link::Lines(_), Told::Assertion(assertion)) = (&*self.link, &told) {
             meta.set("dev.mcp-entra/assertion", raw(&json!(assertion.expose_secret())));
         }
@@ -235,7 +236,7 @@ impl Session {
                         name.into_iter().for_each(|name| repeat(&mut headers.repeated, "mcp-name", name));
                         repeated.iter().for_each(|(header, value)| repeat(&mut headers.repeated, header, value));
                     }
-                    let mut given_up = GivenUp { id, http: Some(http).filter(|_| era == Era::Legacy) };
+                    let mut given_up = GivenUp { id, told: &told, http: Some(http).filter(|_| era == Era::Legacy) };
                     let answer = http.ask((id, text), headers, notices).await;
                     given_up.http = None;
                     answer
@@ -247,7 +248,7 @@ impl Session {
 }
 
 /// Listens to changes of the lists of a backend without handshake, until the guard is dropped.
-fn listen(link: Arc<Link>, told: Told) -> DropGuard {
+fn listen(link: Arc<Link>, identity: Identity) -> DropGuard {
     let stop = CancellationToken::new();
     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
         let wanted = json!({ "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true });
@@ -259,6 +260,7 @@ fn listen(link: Arc<Link>, told: Told) -> DropGuard {
             let ended = match &*link {
                 Link::Lines(lines) => lines.ask(LISTENING_ID, text, None).await,
                 Link::Http(http) => {
+                    let told = identity.told(LISTEN);
                     let mut headers = Headers { repeated: HeaderMap::new(), told: &told };
                     repeat(&mut headers.repeated, "mcp-protocol-version", MODERN);
                     repeat(&mut headers.repeated, "mcp-method", LISTEN);
@@ -289,13 +291,14 @@ fn modern_meta(capabilities: &Value) -> RawObject {
 /// Tells a backend with a handshake that a request is given up: the end of a connection means nothing to it.
 struct GivenUp<'a> {
     id: u64,
+    told: &'a Told,
     http: Option<&'a Http>,
 }
 
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
         if let Some(http) = self.http {
-            http.send_later(message::cancelled(self.id));
+            http.send_later(message::cancelled(self.id), self.told.clone());
         }
     }
 }
@@ -312,6 +315,7 @@ fn is_of_legacy(error: &BackendError) -> bool {
         | BackendError::Ended
         | BackendError::Silent(_)
         | BackendError::TooLarge(_)
+        | BackendError::Forbidden
         | BackendError::Unauthorized(_) => false,
     }
 }

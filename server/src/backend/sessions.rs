@@ -15,8 +15,7 @@ use super::error::BackendError;
 use super::http::{self, Http};
 use super::lines::Lines;
 use super::session::{Asking, Era, Link, Session};
-use super::{Catalogue, OnChange, Peer, Place, Request, is_shared};
-use crate::backend_identity::Told;
+use super::{Catalogue, Identity, OnChange, Peer, Place, Request, is_shared};
 use crate::raw_json::RawObject;
 
 /// Sessions of one pod over stdio, each of which is a process. The least recently used ends first.
@@ -105,12 +104,17 @@ impl Sessions {
     ///
     /// # Errors
     /// If there is no answer, or it is an error.
-    pub async fn ask(&self, caller: &str, request: &Request<'_>, told: &Told) -> Result<RawObject, BackendError> {
+    pub async fn ask(
+        &self,
+        caller: &str,
+        request: &Request<'_>,
+        identity: &Identity,
+    ) -> Result<RawObject, BackendError> {
         let of_caller = || async { Arc::new(Semaphore::new(MOST_OF_CALLER)) };
         let of_caller = self.of_callers.get_with(caller.to_owned(), of_caller()).await;
         let _own = of_caller.try_acquire().map_err(|_| BackendError::Busy("you have", MOST_OF_CALLER))?;
         let _place = self.requests.try_acquire().map_err(|_| BackendError::Busy("this pod has", MOST_REQUESTS))?;
-        let session = self.session(caller, told).await?;
+        let session = self.session(caller, identity).await?;
         let Request { method, params, name, repeated, capabilities, notices } = request;
         let asking = || Asking {
             method,
@@ -118,14 +122,14 @@ impl Sessions {
             name: *name,
             repeated: repeated.clone(),
             capabilities: capabilities.clone(),
-            told: told.clone(),
+            identity: identity.clone(),
             notices: notices.clone(),
         };
         match session.ask(asking()).await {
             // The backend has refused the session, so that nothing has run.
             Err(BackendError::SessionLost) => {
                 self.ended(caller, &session).await;
-                self.session(caller, told).await?.ask(asking()).await
+                self.session(caller, identity).await?.ask(asking()).await
             }
             answer => answer,
         }
@@ -135,17 +139,21 @@ impl Sessions {
     ///
     /// # Errors
     /// If it does not answer.
-    pub async fn catalogue(&self, caller: &str, told: &Told) -> Result<(Arc<Catalogue>, Peer), BackendError> {
+    pub async fn catalogue(&self, caller: &str, identity: &Identity) -> Result<(Arc<Catalogue>, Peer), BackendError> {
         let fresh_for = |is_stale: bool| if is_stale { PATIENCE } else { FRESH };
-        self.catalogue_within(fresh_for, caller, told).await
+        self.catalogue_within(fresh_for, caller, identity).await
     }
 
     /// The same, read anew.
     ///
     /// # Errors
     /// If it does not answer.
-    pub async fn new_catalogue(&self, caller: &str, told: &Told) -> Result<(Arc<Catalogue>, Peer), BackendError> {
-        self.catalogue_within(|_| Duration::ZERO, caller, told).await
+    pub async fn new_catalogue(
+        &self,
+        caller: &str,
+        identity: &Identity,
+    ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
+        self.catalogue_within(|_| Duration::ZERO, caller, identity).await
     }
 
     /// A catalogue of no more than an age, which depends on a change being told since it was read.
@@ -153,22 +161,22 @@ impl Sessions {
         &self,
         fresh_for: impl Fn(bool) -> Duration + Send,
         caller: &str,
-        told: &Told,
+        identity: &Identity,
     ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
         let slot = self.slot(caller).await;
         let mut state = slot.0.lock().await;
-        let mut session = self.begun(&mut state, told).await?;
+        let mut session = self.begun(&mut state, identity).await?;
         if let Some((read_at, catalogue)) = &state.catalogue
             && read_at.elapsed() < fresh_for(state.is_stale.load(Ordering::Acquire))
         {
             return Ok((Arc::clone(catalogue), session.peer().clone()));
         }
         state.is_stale.store(false, Ordering::Release);
-        let mut read = Catalogue::read(&session, told).await;
+        let mut read = Catalogue::read(&session, identity).await;
         if matches!(read, Err(BackendError::SessionLost)) {
             state.session = None;
-            session = self.begun(&mut state, told).await?;
-            read = Catalogue::read(&session, told).await;
+            session = self.begun(&mut state, identity).await?;
+            read = Catalogue::read(&session, identity).await;
         }
         if matches!(read, Err(BackendError::SessionLost | BackendError::Ended)) {
             state.session = None;
@@ -183,14 +191,14 @@ impl Sessions {
         self.slots.get_with(key, async { Arc::default() }).await
     }
 
-    async fn session(&self, caller: &str, told: &Told) -> Result<Arc<Session>, BackendError> {
+    async fn session(&self, caller: &str, identity: &Identity) -> Result<Arc<Session>, BackendError> {
         let slot = self.slot(caller).await;
         let mut state = slot.0.lock().await;
-        self.begun(&mut state, told).await
+        self.begun(&mut state, identity).await
     }
 
     /// The session of a slot, begun if there is none that lives.
-    async fn begun(&self, state: &mut State, told: &Told) -> Result<Arc<Session>, BackendError> {
+    async fn begun(&self, state: &mut State, identity: &Identity) -> Result<Arc<Session>, BackendError> {
         if let Some(session) = state.session.as_ref().filter(|session| session.is_alive()) {
             return Ok(Arc::clone(session));
         }
@@ -201,7 +209,7 @@ impl Sessions {
             let seconds = (until - Instant::now()).as_secs() + 1;
             return Err(BackendError::Resting { times: state.failures, seconds });
         }
-        match self.begin(&state.is_stale, told).await {
+        match self.begin(&state.is_stale, identity).await {
             Ok(session) => {
                 let session = Arc::new(session);
                 state.session = Some(Arc::clone(&session));
@@ -211,7 +219,7 @@ impl Sessions {
             }
             Err(error) => {
                 // A refusal of the user says nothing about the backend.
-                if !matches!(error, BackendError::Unauthorized(_)) {
+                if !matches!(error, BackendError::Unauthorized(_) | BackendError::Forbidden) {
                     *lock(&self.era) = None;
                     state.failed();
                 }
@@ -220,12 +228,12 @@ impl Sessions {
         }
     }
 
-    async fn begin(&self, is_stale: &Arc<AtomicBool>, told: &Told) -> Result<Session, BackendError> {
+    async fn begin(&self, is_stale: &Arc<AtomicBool>, identity: &Identity) -> Result<Session, BackendError> {
         let mut known = *lock(&self.era);
         let deadline = Instant::now() + STARTING;
         let session = loop {
             let begun = match self.connect(is_stale).await {
-                Ok(link) => Session::begin(link, known, told).await,
+                Ok(link) => Session::begin(link, known, identity).await,
                 Err(error) => Err(error),
             };
             match begun {

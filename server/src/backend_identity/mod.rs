@@ -73,6 +73,14 @@ impl BackendIdentities {
         }
     }
 
+    /// A statement about this caller for one request, where there are statements and one can be signed.
+    pub fn assert(&self, principal: &Principal, target: &str) -> Option<SecretString> {
+        match &self.0 {
+            Kind::Assertions(assertions) => assertions.issue(principal, target).ok(),
+            Kind::Nothing | Kind::Tokens(_) => None,
+        }
+    }
+
     /// The identity for the one repetition of a call that the backend answered by 401 with these headers. A token is
     /// exchanged anew, so that it satisfies the claims that the backend asks for; concurrent calls share one exchange.
     /// `None` if another token could change nothing, since none was told.

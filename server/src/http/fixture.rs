@@ -28,7 +28,7 @@ impl Offer for OfferAway {
         Arc::default()
     }
 
-    async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {
+    async fn snapshot(&self, _: &Arc<Principal>) -> Result<Arc<Offered>, Unavailable> {
         Err(Unavailable { text: "The offer is away.".to_owned(), sign_in: None })
     }
 

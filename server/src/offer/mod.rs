@@ -40,7 +40,7 @@ pub trait Offer: Send + Sync {
     ///
     /// # Errors
     /// If it is not known now.
-    async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable>;
+    async fn snapshot(&self, principal: &Arc<Principal>) -> Result<Arc<Offered>, Unavailable>;
 
     /// Answers a call.
     ///
@@ -53,7 +53,7 @@ pub trait Offer: Send + Sync {
     ///
     /// # Errors
     /// If the prompt or template has no such argument.
-    async fn complete(&self, _: CompletionRequest, _: &Principal) -> Result<Completion, Failure> {
+    async fn complete(&self, _: CompletionRequest, _: &Arc<Principal>) -> Result<Completion, Failure> {
         Ok(Completion::default())
     }
 

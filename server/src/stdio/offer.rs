@@ -212,7 +212,7 @@ impl Offer for LocalOffer {
         self.graph.about()
     }
 
-    async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable> {
+    async fn snapshot(&self, principal: &Arc<Principal>) -> Result<Arc<Offered>, Unavailable> {
         let offered = self.graph.snapshot(principal).await?;
         if self.aliases.is_empty() {
             return Ok(offered);
@@ -241,7 +241,7 @@ impl Offer for LocalOffer {
         }
     }
 
-    async fn complete(&self, completing: CompletionRequest, principal: &Principal) -> Result<Completion, Failure> {
+    async fn complete(&self, completing: CompletionRequest, principal: &Arc<Principal>) -> Result<Completion, Failure> {
         self.graph.complete(completing, principal).await
     }
 }

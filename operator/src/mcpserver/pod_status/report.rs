@@ -20,7 +20,7 @@ const MOST_PERMISSIONS: usize = 64;
 const LONGEST_NAME: usize = 128;
 const LONGEST_URI: usize = 512;
 const MOST_NAMES: usize = 1024;
-/// The most addresses that something listens on.
+/// The most addresses on which others listen.
 const MOST_LISTENERS: usize = 8;
 
 /// The part of a pod's answer that the operator uses. A member that says more than it may is absent.
@@ -57,7 +57,7 @@ pub(crate) struct BackendReport {
     pub(crate) resources: BTreeSet<String>,
     /// Tools that are not offered, since the pin does not have them so.
     pub(crate) hidden: BTreeSet<String>,
-    /// Where others than the server listen, and not for the pod alone. Absent where the pod cannot see that.
+    /// Addresses on which others than the server listen, and not for the pod alone. Absent where the pod cannot see them.
     pub(crate) listens: Option<BTreeSet<SocketAddr>>,
 }
 

@@ -215,7 +215,7 @@ mod tests {
         for refused in ["registry.example/mcp", "registry.example/mcp2/time:1", "evil/registry.example/mcp/time"] {
             assert_refused(image(refused), Reason::ImageNotAllowed, &format!("--allowed-backend-image={refused}"));
         }
-        // The server's own images are no backends: they would be handed nothing, and read anything.
+        // Allowed for servers is not allowed for backends.
         assert_refused(image("registry.example/one:1"), Reason::ImageNotAllowed, "--allowed-backend-image=");
     }
 

@@ -27,9 +27,8 @@ use super::{
     About, Call, Change, Changes, Completion, CompletionReference, CompletionRequest, Failure, InputRequired, Notices,
     Offer, Offered, Operation, Progress, Reply, Unavailable, parameter_headers,
 };
-use crate::backend::{self, BackendError, Catalogue, Notice, Peer, Place, Request, Sessions};
+use crate::backend::{self, BackendError, Catalogue, Identity, Notice, Peer, Place, Request, Sessions};
 use crate::backend_identity::{BackendIdentities, BackendIdentityError, Told};
-use crate::entra::SignIn;
 use crate::raw_json::{RawObject, raw};
 use crate::token::Principal;
 
@@ -51,7 +50,7 @@ pub struct BackendOffer {
     probed: Probed,
     /// Seals the state of calls to the caller, where the backend does not know callers apart.
     seal: Option<Seal>,
-    identities: BackendIdentities,
+    identities: Arc<BackendIdentities>,
     /// Addresses that this server listens on.
     own: Vec<SocketAddr>,
 }
@@ -95,7 +94,7 @@ impl BackendOffer {
             changes,
             probed: Probed::default(),
             seal,
-            identities,
+            identities: Arc::new(identities),
             own,
         });
         tokio::spawn(stop.run_until_cancelled_owned(probe::run(Arc::clone(&offer))));
@@ -105,13 +104,6 @@ impl BackendOffer {
     /// The backend as the last probe found it.
     pub fn status(&self) -> BackendStatus {
         self.probed.status()
-    }
-
-    /// Everything that the backend has for this caller.
-    async fn catalogue(&self, caller: &str, told: &Told) -> Result<Arc<Catalogue>, BackendError> {
-        let (catalogue, peer) = self.sessions.catalogue(caller, told).await?;
-        self.describe(&peer);
-        Ok(catalogue)
     }
 
     /// Describes the offer as the backend describes itself.
@@ -133,31 +125,58 @@ impl BackendOffer {
         headers.filter_map(|(header, argument)| Some((header, argument?))).collect()
     }
 
-    /// Asks the backend on behalf of the caller. A token that the backend refuses is exchanged anew once.
-    async fn ask(&self, principal: &Principal, request: Request<'_>) -> Result<RawObject, NoAnswer> {
-        let target = request.name.unwrap_or(request.method);
-        let caller = key(principal);
-        let told = self.identities.tell(principal, target).await?;
-        match self.sessions.ask(&caller, &request, &told).await {
-            Err(BackendError::Unauthorized(headers)) => {
-                match self.identities.tell_anew(principal, &told, &headers).await? {
-                    Some(anew) => match self.sessions.ask(&caller, &request, &anew).await {
-                        Err(BackendError::Unauthorized(headers)) => Err(self.refused(headers)),
-                        answer => Ok(answer?),
-                    },
-                    None => Err(self.refused(headers)),
-                }
-            }
+    /// Asks the backend on behalf of the caller. A token that the backend wants to satisfy further claims is exchanged anew
+    /// once: what Entra then asks of the user is passed on, and what the backend still asks is not.
+    async fn ask(&self, principal: &Arc<Principal>, request: Request<'_>) -> Result<RawObject, NoAnswer> {
+        let (caller, told) = (key(principal), self.told(principal).await?);
+        match self.sessions.ask(&caller, &request, &self.identity(principal, &told)).await {
+            Err(BackendError::Unauthorized(headers)) => match self.told_anew(principal, &told, &headers).await? {
+                Some(anew) => Ok(self.sessions.ask(&caller, &request, &self.identity(principal, &anew)).await?),
+                None => Err(BackendError::Unauthorized(headers).into()),
+            },
             answer => Ok(answer?),
         }
     }
 
-    fn refused(&self, headers: Box<HeaderMap>) -> NoAnswer {
-        let sign_in = self.identities.sign_in(&headers);
-        let error = BackendError::Unauthorized(headers);
-        match sign_in {
-            Some(sign_in) => NoAnswer::SignIn(sign_in, error.to_string()),
-            None => NoAnswer::Backend(error),
+    /// Everything that the backend has for this caller.
+    async fn catalogue(&self, principal: &Arc<Principal>) -> Result<Arc<Catalogue>, NoAnswer> {
+        let (caller, told) = (key(principal), self.told(principal).await?);
+        match self.sessions.catalogue(&caller, &self.identity(principal, &told)).await {
+            Err(BackendError::Unauthorized(headers)) => match self.told_anew(principal, &told, &headers).await? {
+                Some(anew) => Ok(self.sessions.catalogue(&caller, &self.identity(principal, &anew)).await?.0),
+                None => Err(BackendError::Unauthorized(headers).into()),
+            },
+            read => Ok(read?.0),
+        }
+    }
+
+    /// The identity that the backend is told with this caller's requests.
+    async fn told(&self, principal: &Principal) -> Result<Told, NoAnswer> {
+        Ok(self.identities.tell(principal, "initialize").await?)
+    }
+
+    /// The same after the backend has refused it, if it asked for claims.
+    async fn told_anew(
+        &self,
+        principal: &Principal,
+        refused: &Told,
+        headers: &HeaderMap,
+    ) -> Result<Option<Told>, NoAnswer> {
+        match self.identities.sign_in(headers) {
+            Some(_) => Ok(self.identities.tell_anew(principal, refused, headers).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// The identity as requests tell it: an assertion is another one each time.
+    fn identity(&self, principal: &Arc<Principal>, told: &Told) -> Identity {
+        match told {
+            Told::Nothing => Identity::Nothing,
+            Told::Token(token) => Identity::Token(token.clone()),
+            Told::Assertion(_) => {
+                let (identities, principal) = (Arc::clone(&self.identities), Arc::clone(principal));
+                Identity::Asserted(Arc::new(move |target| identities.assert(&principal, target)))
+            }
         }
     }
 
@@ -212,26 +231,19 @@ impl Offer for BackendOffer {
         self.about.load_full()
     }
 
-    async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable> {
-        let told = self.identities.tell(principal, "tools/list").await.map_err(NoAnswer::from)?;
-        let catalogue = self.catalogue(&key(principal), &told).await;
-        let catalogue = catalogue.map_err(|error| match error {
-            BackendError::Unauthorized(headers) => self.refused(headers),
-            error => NoAnswer::Backend(error),
-        })?;
-        Ok(self.snapshots.of(&catalogue))
+    async fn snapshot(&self, principal: &Arc<Principal>) -> Result<Arc<Offered>, Unavailable> {
+        Ok(self.snapshots.of(&self.catalogue(principal).await?))
     }
 
     async fn call(&self, call: Call) -> Reply {
         let operation = call.operation.clone();
         self.forward(call).await.unwrap_or_else(|no_answer| match no_answer {
             NoAnswer::Caller(error) => replies::unknown_caller(&operation, &error),
-            NoAnswer::SignIn(sign_in, text) => Reply::SignIn(sign_in, text),
             NoAnswer::Backend(error) => replies::failure(&operation, error),
         })
     }
 
-    async fn complete(&self, request: CompletionRequest, principal: &Principal) -> Result<Completion, Failure> {
+    async fn complete(&self, request: CompletionRequest, principal: &Arc<Principal>) -> Result<Completion, Failure> {
         let CompletionRequest { reference, argument, value, context } = request;
         let (reference, name) = match &reference {
             CompletionReference::Prompt(name) => (json!({ "type": "ref/prompt", "name": name }), name),
@@ -253,7 +265,6 @@ impl Offer for BackendOffer {
         };
         let result = self.ask(principal, request).await.map_err(|no_answer| match no_answer {
             NoAnswer::Caller(error) => Failure::internal(error.told()),
-            NoAnswer::SignIn(_, text) => Failure::internal(text),
             NoAnswer::Backend(error) => replies::error(error),
         })?;
         let completion: RawObject = result.read("completion").unwrap_or_default();
@@ -269,8 +280,6 @@ impl Offer for BackendOffer {
 enum NoAnswer {
     /// The backend can be told no identity of the caller.
     Caller(BackendIdentityError),
-    /// The user signs in first, as the backend asks.
-    SignIn(SignIn, String),
     /// The backend does not answer.
     Backend(BackendError),
 }
@@ -291,7 +300,6 @@ impl From<NoAnswer> for Unavailable {
     fn from(no_answer: NoAnswer) -> Self {
         match no_answer {
             NoAnswer::Caller(error) => Self { text: error.to_string(), sign_in: error.sign_in() },
-            NoAnswer::SignIn(sign_in, text) => Self { text, sign_in: Some(sign_in) },
             NoAnswer::Backend(error) => Self { text: error.to_string(), sign_in: None },
         }
     }

@@ -8,8 +8,7 @@ use mcp_entra_policy::BackendStatus;
 use tokio::time::{sleep, timeout};
 
 use super::BackendOffer;
-use crate::backend::{BackendError, Catalogue, Peer};
-use crate::backend_identity::Told;
+use crate::backend::{BackendError, Catalogue, Identity, Peer};
 use crate::listeners;
 
 /// Pause between probes while the backend answers.
@@ -35,7 +34,7 @@ impl Probed {
 pub(super) async fn run(offer: Arc<BackendOffer>) {
     let mut changes = offer.changes.listen();
     loop {
-        let probed = offer.sessions.new_catalogue(PROBE, &Told::Nothing).await;
+        let probed = offer.sessions.new_catalogue(PROBE, &Identity::Nothing).await;
         let pause = if probed.is_ok() { PAUSE } else { PAUSE_AWAY };
         if let Ok((_, peer)) = &probed {
             offer.describe(peer);
@@ -44,7 +43,9 @@ pub(super) async fn run(offer: Arc<BackendOffer>) {
         let status = match probed {
             Ok((catalogue, peer)) => works(&offer, &catalogue, peer),
             // It answers, and tells nothing to nobody.
-            Err(BackendError::Unauthorized(_)) => BackendStatus { works: Some(true), ..offer.status() },
+            Err(BackendError::Unauthorized(_) | BackendError::Forbidden) => {
+                BackendStatus { works: Some(true), ..offer.status() }
+            }
             Err(error) => BackendStatus { works: Some(false), message: Some(error.to_string()), ..offer.status() },
         };
         let status = BackendStatus { listens, ..status };

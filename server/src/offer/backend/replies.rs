@@ -78,6 +78,7 @@ pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
         | BackendError::TooLarge(_)
         | BackendError::Malformed(_)
         | BackendError::Status(_)
+        | BackendError::Forbidden
         | BackendError::Unauthorized(_) => in_words(operation, &error.to_string()),
     }
 }

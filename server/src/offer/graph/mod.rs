@@ -153,7 +153,7 @@ impl Offer for GraphOffer {
         Arc::clone(&self.about)
     }
 
-    async fn snapshot(&self, principal: &Principal) -> Result<Arc<Offered>, Unavailable> {
+    async fn snapshot(&self, principal: &Arc<Principal>) -> Result<Arc<Offered>, Unavailable> {
         Ok(Arc::clone(self.offered_to(principal)))
     }
 
@@ -165,7 +165,7 @@ impl Offer for GraphOffer {
         }
     }
 
-    async fn complete(&self, completing: CompletionRequest, principal: &Principal) -> Result<Completion, Failure> {
+    async fn complete(&self, completing: CompletionRequest, principal: &Arc<Principal>) -> Result<Completion, Failure> {
         let prompt = match &completing.reference {
             CompletionReference::Prompt(name) => self.prompt(name, principal),
             CompletionReference::Template(_) => None,

@@ -60,7 +60,7 @@ impl Offer for Scripted {
         })
     }
 
-    async fn snapshot(&self, _: &Principal) -> Result<Arc<Offered>, Unavailable> {
+    async fn snapshot(&self, _: &Arc<Principal>) -> Result<Arc<Offered>, Unavailable> {
         Ok(Arc::clone(&self.offered.lock().unwrap()))
     }
 
@@ -68,7 +68,7 @@ impl Offer for Scripted {
         self.changes.clone()
     }
 
-    async fn complete(&self, completing: CompletionRequest, _: &Principal) -> Result<Completion, Failure> {
+    async fn complete(&self, completing: CompletionRequest, _: &Arc<Principal>) -> Result<Completion, Failure> {
         match completing.argument.as_str() {
             "name" | "id" => {
                 Ok(Completion { values: (0..150).map(|at| format!("{}{at}", completing.value)).collect() })
