@@ -333,3 +333,29 @@ fn the_last_slash_of_a_backends_scope_divides_resource_and_name() {
         assert_eq!(BackendScope { scope: scope.into() }.parts(), parts);
     }
 }
+
+#[test]
+fn a_backend_is_reached_at_this_pod_alone_and_callers_share_no_session_with_one_that_knows_them() {
+    use mcp_entra_policy::{
+        BackendConfiguration, BackendIdentity, BackendSessions, BackendTransport, ConfigurationError, HttpBackend,
+    };
+    let with = |path: &str, identity: BackendIdentity, sessions: BackendSessions| {
+        let mut configuration = configuration();
+        configuration.graph.tools.clear();
+        let http = HttpBackend { port: 3001, path: path.to_owned() };
+        let transport = BackendTransport::StreamableHttp(http);
+        configuration.backend = Some(BackendConfiguration { transport, identity, sessions, pin: None });
+        configuration.validate()
+    };
+    let shared = BackendSessions::Shared;
+    for path in ["/", "/mcp", "/a/b//c"] {
+        with(path, BackendIdentity::None, shared).unwrap();
+    }
+    for path in ["", "mcp", "//evil.example/mcp", "/\\evil.example/mcp", "/mcp?x", "/mcp#x", "/m cp"] {
+        let refused = with(path, BackendIdentity::None, shared).unwrap_err();
+        assert!(matches!(refused, ConfigurationError::Backend { .. }), "{path}: {refused}");
+    }
+    let refused = with("/mcp", BackendIdentity::Assertion {}, shared).unwrap_err();
+    assert!(refused.to_string().contains("backend.sessions"), "{refused}");
+    with("/mcp", BackendIdentity::Assertion {}, BackendSessions::PerPrincipal).unwrap();
+}

@@ -75,6 +75,7 @@ pub(super) const REASONS: &[(&str, &str)] = &[
     ("registration_refused", "a client registers itself in a way that is not accepted"),
     ("scope_missing", "a user token without any of `spec.entra.requiredScopes`"),
     ("session_ended", "the session of the token has ended"),
+    ("backend_unavailable", "the backend does not answer"),
     ("session_store_unavailable", "the session store does not answer"),
     ("sign_in_cancelled", "a person cancelled at Entra"),
     ("sign_in_needed", "Entra takes another sign-in of the user before Graph is reached for them"),

@@ -11,6 +11,8 @@ use crate::raw_json::{RawObject, raw};
 
 /// Entries of one list that are read. A backend with more is cut there.
 const MOST_ENTRIES: usize = 1_000;
+/// Bytes of the entries of one list that are kept.
+const MOST_BYTES: usize = 2 * 1024 * 1024;
 /// Pages of one list that are read.
 const MOST_PAGES: usize = 100;
 /// The longest name or URI, in bytes.
@@ -89,7 +91,7 @@ async fn entries(
     identity: &Identity,
     (method, list, name): (&'static str, &'static str, &'static str),
 ) -> Result<Vec<Entry>, BackendError> {
-    let (mut entries, mut cursor) = (Vec::<Entry>::new(), None::<String>);
+    let (mut entries, mut bytes, mut cursor) = (Vec::<Entry>::new(), 0, None::<String>);
     for _ in 0..MOST_PAGES {
         let mut asking = Asking { identity: identity.clone(), ..Asking::new(method) };
         if let Some(cursor) = &cursor {
@@ -100,14 +102,15 @@ async fn entries(
             page.read(list).ok_or_else(|| BackendError::Malformed(format!("the result of {method} has no {list}")))?;
         for mut written in found {
             let Some(named) = written.read::<String>(name).filter(|named| is_usable(named)) else { continue };
-            if entries.iter().all(|entry| entry.name != named) && entries.len() < MOST_ENTRIES {
-                // Tasks are not offered.
-                written.remove("execution");
+            // Tasks are not offered.
+            written.remove("execution");
+            bytes += written.to_text().len();
+            if entries.iter().all(|entry| entry.name != named) && entries.len() < MOST_ENTRIES && bytes < MOST_BYTES {
                 entries.push(Entry { name: named, written });
             }
         }
         let next: Option<String> = page.read("nextCursor");
-        if next.is_none() || next == cursor || entries.len() >= MOST_ENTRIES {
+        if next.is_none() || next == cursor || entries.len() >= MOST_ENTRIES || bytes >= MOST_BYTES {
             break;
         }
         cursor = next;

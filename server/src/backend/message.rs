@@ -18,9 +18,11 @@ pub(super) const MAXIMUM_MIB: usize = 8;
 pub(super) const MAXIMUM_BYTES: usize = MAXIMUM_MIB * 1024 * 1024;
 
 /// Bounds of a backend's message, besides its length: far beyond what a request may have.
-const BOUNDS: strict_json::Bounds = strict_json::Bounds { depth: 100, values: 1_000_000 };
+const BOUNDS: strict_json::Bounds = strict_json::Bounds { depth: 100, values: 200_000 };
 /// The longest text of an error, in characters.
 const LONGEST_ERROR: usize = 4_000;
+/// The longest reason for which a message is none, in characters.
+const LONGEST_REASON: usize = 200;
 
 const METHOD_NOT_FOUND: i64 = -32601;
 
@@ -71,8 +73,8 @@ pub enum Notice {
     Log {
         /// Its severity (RFC 5424), in lower case.
         level: String,
-        /// The content.
-        data: Value,
+        /// The content, which may be anything.
+        data: Box<RawValue>,
     },
 }
 
@@ -105,7 +107,7 @@ impl Incoming {
     /// # Errors
     /// If they are no message, or have a member twice.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, BackendError> {
-        let malformed = |text: &str| BackendError::Malformed(text.to_owned());
+        let malformed = |text: &str| BackendError::Malformed(text.chars().take(LONGEST_REASON).collect());
         strict_json::check(bytes, BOUNDS).map_err(|error| malformed(&error.to_string()))?;
         let members: Members = serde_json::from_slice(bytes).map_err(|_| malformed("no message of JSON-RPC"))?;
         if members.jsonrpc != Some("2.0") {

@@ -105,7 +105,7 @@ impl Sessions {
     /// # Errors
     /// If there is no answer, or it is an error.
     pub async fn ask(
-        &self,
+        self: &Arc<Self>,
         caller: &str,
         request: &Request<'_>,
         identity: &Identity,
@@ -139,7 +139,11 @@ impl Sessions {
     ///
     /// # Errors
     /// If it does not answer.
-    pub async fn catalogue(&self, caller: &str, identity: &Identity) -> Result<(Arc<Catalogue>, Peer), BackendError> {
+    pub async fn catalogue(
+        self: &Arc<Self>,
+        caller: &str,
+        identity: &Identity,
+    ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
         let fresh_for = |is_stale: bool| if is_stale { PATIENCE } else { FRESH };
         self.catalogue_within(fresh_for, caller, identity).await
     }
@@ -149,7 +153,7 @@ impl Sessions {
     /// # Errors
     /// If it does not answer.
     pub async fn new_catalogue(
-        &self,
+        self: &Arc<Self>,
         caller: &str,
         identity: &Identity,
     ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
@@ -158,14 +162,14 @@ impl Sessions {
 
     /// A catalogue of no more than an age, which depends on a change being told since it was read.
     async fn catalogue_within(
-        &self,
+        self: &Arc<Self>,
         fresh_for: impl Fn(bool) -> Duration + Send,
         caller: &str,
         identity: &Identity,
     ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
         let slot = self.slot(caller).await;
+        let mut session = self.session(caller, identity).await?;
         let mut state = slot.0.lock().await;
-        let mut session = self.begun(&mut state, identity).await?;
         if let Some((read_at, catalogue)) = &state.catalogue
             && read_at.elapsed() < fresh_for(state.is_stale.load(Ordering::Acquire))
         {
@@ -191,16 +195,22 @@ impl Sessions {
         self.slots.get_with(key, async { Arc::default() }).await
     }
 
-    async fn session(&self, caller: &str, identity: &Identity) -> Result<Arc<Session>, BackendError> {
+    /// The session of a caller, begun if there is none that lives. It goes on to begin when the caller gives up, so that a
+    /// program which starts slowly is there for the next call.
+    async fn session(self: &Arc<Self>, caller: &str, identity: &Identity) -> Result<Arc<Session>, BackendError> {
         let slot = self.slot(caller).await;
-        let mut state = slot.0.lock().await;
-        self.begun(&mut state, identity).await
+        if let Some(session) = slot.0.lock().await.living() {
+            return Ok(session);
+        }
+        let (sessions, identity) = (Arc::clone(self), identity.clone());
+        let begun = async move { sessions.begun(&mut *slot.0.lock().await, &identity).await };
+        tokio::spawn(begun).await.unwrap_or(Err(BackendError::Ended))
     }
 
     /// The session of a slot, begun if there is none that lives.
     async fn begun(&self, state: &mut State, identity: &Identity) -> Result<Arc<Session>, BackendError> {
-        if let Some(session) = state.session.as_ref().filter(|session| session.is_alive()) {
-            return Ok(Arc::clone(session));
+        if let Some(session) = state.living() {
+            return Ok(session);
         }
         if state.session.take().is_some() {
             state.failed();
@@ -290,6 +300,10 @@ fn lock<T>(value: &Lock<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
+    fn living(&self) -> Option<Arc<Session>> {
+        self.session.as_ref().filter(|session| session.is_alive()).map(Arc::clone)
+    }
+
     /// Notes that a session has ended, or could not begin. The first end of one that was stable takes no pause.
     fn failed(&mut self) {
         if self.begun_at.take().is_some_and(|begun_at| begun_at.elapsed() > STABLE) {

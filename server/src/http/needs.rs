@@ -12,6 +12,7 @@ use moka::future::Cache;
 use super::{Gate, answer};
 use crate::audit::Trail;
 use crate::entra::SignIn;
+use crate::offer::Lack;
 use crate::protocol::{Exchange, Need};
 use crate::token::{Principal, TokenDigest};
 
@@ -19,6 +20,9 @@ const DESCRIPTION: &str = "Microsoft Entra ID takes another sign-in of the user 
 
 /// The reason in the audit log where the store with the user's session does not answer.
 pub(super) const STORE_AWAY: &str = "session_store_unavailable";
+
+/// The reason where the backend does not answer.
+const BACKEND_AWAY: &str = "backend_unavailable";
 
 /// Time for which a sign-in is remembered that could not be asked for. After that, the call that needs it finds out anew.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
@@ -37,7 +41,8 @@ impl Pending {
 pub(super) async fn stage(gate: &Gate, trail: &Trail, exchange: &Exchange, need: Option<&Need>) -> Option<Response> {
     let (better, reason) = match need? {
         Need::SignIn(sign_in) => challenge(gate, &exchange.principal, sign_in).await?,
-        Need::Patience(text) => (answer::try_later(text), STORE_AWAY),
+        Need::Patience(Lack::SessionStore, text) => (answer::try_later(text), STORE_AWAY),
+        Need::Patience(Lack::Backend, text) => (answer::try_later(text), BACKEND_AWAY),
     };
     trail.challenged(reason);
     Some(better)

@@ -180,10 +180,19 @@ pub enum Reply {
     InputRequired(InputRequired),
     /// Only the user's next sign-in helps. The text says so to clients that cannot be asked for one.
     SignIn(SignIn, String),
-    /// The same call may be answered soon. The text says so to clients that get it as a result.
-    Later(String),
+    /// The same call may be answered soon, when this is back. The text says so to clients that get it as a result.
+    Later(Lack, String),
     /// There is no result.
     Failed(Failure),
+}
+
+/// The thing whose absence keeps a call from its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The store with the sessions of users.
+    SessionStore,
+    /// The backend.
+    Backend,
 }
 
 /// Input that a call takes before it can be answered.

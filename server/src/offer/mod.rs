@@ -17,7 +17,7 @@ use async_trait::async_trait;
 
 pub use call::{
     Arguments, Call, Client, Completion, CompletionReference, CompletionRequest, Failure, Input, InputRequired,
-    JsonObject, Operation, Reply, tool_error,
+    JsonObject, Lack, Operation, Reply, tool_error,
 };
 pub use changes::{Change, Changes};
 pub use notices::{LogLevel, LogMessage, Notice, Notices, Progress, Wanted};

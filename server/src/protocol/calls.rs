@@ -15,8 +15,8 @@ use crate::authorize::Meta;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::entra::SignIn;
 use crate::offer::{
-    Call, Client, Completion, CompletionRequest, Failure, Input, InputRequired, JsonObject, LogLevel, Notices, Offer,
-    Operation, Reply, Wanted, tool_error,
+    Call, Client, Completion, CompletionRequest, Failure, Input, InputRequired, JsonObject, Lack, LogLevel, Notices,
+    Offer, Operation, Reply, Wanted, tool_error,
 };
 use crate::raw_json::RawObject;
 
@@ -49,7 +49,7 @@ pub enum Need {
     /// The user signs in again.
     SignIn(SignIn),
     /// The same call comes again later, for the reason that the text says.
-    Patience(String),
+    Patience(Lack, String),
 }
 
 /// A call on its way, as far as its answer depends on it.
@@ -86,7 +86,7 @@ impl Calling {
             Reply::Forwarded(result) => self.forwarded(result),
             Reply::InputRequired(required) => self.input_required(required),
             Reply::SignIn(sign_in, text) => self.in_words(&text, Some(Need::SignIn(sign_in))),
-            Reply::Later(text) => self.in_words(&text, Some(Need::Patience(text.clone()))),
+            Reply::Later(lack, text) => self.in_words(&text, Some(Need::Patience(lack, text.clone()))),
             Reply::Failed(Failure { code, message, data }) => {
                 let code = self.code(code);
                 self.failed(&ErrorValue { code, message, data })

@@ -28,8 +28,9 @@ const SOCKET_VOLUME: &str = "backend-socket";
 const SOCKET_FOLDER: &str = "/run/mcp-entra/backend";
 const SOCKET: &str = "/run/mcp-entra/backend/backend.sock";
 
-/// The most processes of a backend in a pod.
-const PROCESSES: &str = "64";
+/// The most processes of a backend in a pod: twice the sessions that the server keeps, since those which it has ended take
+/// their time.
+const PROCESSES: &str = "128";
 /// Size of each folder that the backend may write to.
 const WRITABLE_SIZE: &str = "256Mi";
 

@@ -45,7 +45,7 @@ fn a_backend_over_stdio_is_a_sidecar_whose_shim_the_servers_image_brings() {
     assert_eq!(backend["image"], "registry.example/mcp/time:1");
     let socket = "/run/mcp-entra/backend/backend.sock";
     let shim = "/run/mcp-entra/shim/mcp-entra-shim";
-    assert_eq!(backend["command"], json!([shim, "serve", "--socket", socket, "--max-processes", "64", "--"]));
+    assert_eq!(backend["command"], json!([shim, "serve", "--socket", socket, "--max-processes", "128", "--"]));
     let args = json!(["python", "-m", "mcp_server_time", "--local-timezone", "Europe/Stockholm"]);
     assert_eq!(backend["args"], args);
     assert_eq!(

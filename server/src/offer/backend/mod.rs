@@ -30,6 +30,7 @@ use super::{
 use crate::backend::{self, BackendError, Catalogue, Identity, Notice, Peer, Place, Request, Sessions};
 use crate::backend_identity::{BackendIdentities, BackendIdentityError, Told};
 use crate::raw_json::{RawObject, raw};
+use crate::strict_json;
 use crate::token::Principal;
 
 /// Rounds in which a backend asks for nothing but that its state comes back.
@@ -43,7 +44,7 @@ const INSTRUCTIONS: &str = "Each user sees the tools, prompts and resources that
 
 /// The offer of one backend.
 pub struct BackendOffer {
-    sessions: Sessions,
+    sessions: Arc<Sessions>,
     snapshots: Snapshots,
     about: ArcSwap<About>,
     changes: Changes,
@@ -88,7 +89,7 @@ impl BackendOffer {
         let about = About { prompts: true, resources: true, completions: true, ..described(title) };
         let seal = matches!(configuration.identity, BackendIdentity::None).then(Seal::random);
         let offer = Arc::new(Self {
-            sessions: Sessions::new(place, configuration.sessions, on_change)?,
+            sessions: Arc::new(Sessions::new(place, configuration.sessions, on_change)?),
             snapshots: Snapshots::new(configuration.pin.clone()),
             about: ArcSwap::from_pointee(about),
             changes,
@@ -339,7 +340,8 @@ fn heard(notices: &Notices) -> Option<backend::OnNotice> {
             notices.report(Progress { done: Some(done), total, message });
         }
         Notice::Log { level, data } => {
-            if let Ok(level) = serde_json::from_value(json!(level)) {
+            let data = strict_json::from_slice(data.get().as_bytes());
+            if let (Ok(level), Ok(data)) = (serde_json::from_value(json!(level)), data) {
                 notices.log(level, data);
             }
         }

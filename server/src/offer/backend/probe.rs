@@ -1,5 +1,6 @@
 //! The probe of a backend: its name, what it has and what of it is hidden, looked at again and again for the pod's status.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ const PAUSE: Duration = Duration::from_secs(15);
 const AFTER_CHANGE: Duration = Duration::from_secs(1);
 /// Pause while it does not.
 const PAUSE_AWAY: Duration = Duration::from_secs(2);
+/// Bytes of names and digests that the status tells: the operator reads no more than twice as many.
+const MOST_BYTES: usize = 256 * 1024;
+/// Bytes of an entry besides its name.
+const BYTES_OF_ENTRY: usize = 80;
 /// The caller of probes. No caller of ours has this name.
 const PROBE: &str = "";
 
@@ -65,18 +70,32 @@ pub(super) async fn run(offer: Arc<BackendOffer>) {
 fn works(offer: &BackendOffer, catalogue: &Catalogue, peer: Peer) -> BackendStatus {
     let Catalogue { tools, prompts, resources, templates } = catalogue;
     let hidden = tools.iter().filter(|tool| !offer.snapshots.is_pinned(tool));
+    let mut left = MOST_BYTES;
+    let mut fits = |name: &&str| {
+        left = left.saturating_sub(name.len() + BYTES_OF_ENTRY);
+        left > 0
+    };
+    let hidden = Vec::from_iter(hidden.map(|tool| tool.name.as_str()).take_while(&mut fits));
+    let tools = Vec::from_iter(tools.iter().take_while(|tool| fits(&tool.name.as_str())));
+    let prompts = Vec::from_iter(prompts.iter().map(|prompt| prompt.name.as_str()).take_while(&mut fits));
+    let resources = resources.iter().chain(templates).map(|resource| resource.name.as_str());
+    let resources = Vec::from_iter(resources.take_while(&mut fits));
     BackendStatus {
         works: Some(true),
         message: None,
         name: Some(peer.name),
         version: Some(peer.version),
         protocol: Some(peer.protocol),
-        hidden: hidden.map(|tool| tool.name.clone()).collect(),
+        hidden: owned(hidden),
         tools: tools.iter().map(|tool| (tool.name.clone(), tool.digest())).collect(),
-        prompts: prompts.iter().map(|prompt| prompt.name.clone()).collect(),
-        resources: resources.iter().chain(templates).map(|resource| resource.name.clone()).collect(),
+        prompts: owned(prompts),
+        resources: owned(resources),
         ..BackendStatus::default()
     }
+}
+
+fn owned(names: Vec<&str>) -> BTreeSet<String> {
+    names.into_iter().map(str::to_owned).collect()
 }
 
 fn tell(before: &BackendStatus, now: &BackendStatus) {

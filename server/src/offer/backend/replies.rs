@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::backend::{BackendError, PeerError};
 use crate::backend_identity::BackendIdentityError;
-use crate::offer::{Failure, InputRequired, Operation, Reply, tool_error};
+use crate::offer::{Failure, InputRequired, Lack, Operation, Reply, tool_error};
 use crate::raw_json::{RawObject, raw};
+use crate::strict_json;
 
 /// Codes of JSON-RPC that mean the same to our clients.
 const INVALID_PARAMS: i64 = -32602;
@@ -48,13 +49,24 @@ pub(super) fn reply(operation: &Operation, result: RawObject) -> Reply {
     };
     match kind.as_str() {
         "input_required" => {
-            let requests: BTreeMap<String, Value> = result.read("inputRequests").unwrap_or_default();
+            let Some(requests) = requests(&result) else {
+                return in_words(operation, "the backend asks for too much, or in another form than MCP has");
+            };
             Reply::InputRequired(InputRequired { requests, state: result.read("requestState") })
         }
         "complete" if result.get(member).is_some_and(|value| value.get().starts_with('[')) => Reply::Forwarded(result),
         "complete" => in_words(operation, &format!("the backend's answer has no {member}")),
         "task" => in_words(operation, "the backend answers with a task, which is not served here"),
         _ => in_words(operation, "the backend answers with a kind of result that is not known here"),
+    }
+}
+
+/// Requests to the client, which are bounded as a request of a client is.
+fn requests(result: &RawObject) -> Option<BTreeMap<String, Value>> {
+    let Some(requests) = result.get("inputRequests") else { return Some(BTreeMap::new()) };
+    match strict_json::from_slice(requests.get().as_bytes()) {
+        Ok(Value::Object(requests)) => Some(requests.into_iter().collect()),
+        _ => None,
     }
 }
 
@@ -69,11 +81,12 @@ pub(super) fn in_words(operation: &Operation, text: &str) -> Reply {
 /// The reply where there is no answer.
 pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
     match error {
-        BackendError::Away(_) | BackendError::Resting { .. } | BackendError::Busy(..) | BackendError::SessionLost => {
-            Reply::Later(error.to_string())
+        BackendError::Away(_) | BackendError::Resting { .. } | BackendError::SessionLost => {
+            Reply::Later(Lack::Backend, error.to_string())
         }
         BackendError::Answered(error) => Reply::Failed(answered(error)),
         BackendError::Ended
+        | BackendError::Busy(..)
         | BackendError::Silent(_)
         | BackendError::TooLarge(_)
         | BackendError::Malformed(_)
@@ -87,7 +100,7 @@ pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
 pub(super) fn unknown_caller(operation: &Operation, error: &BackendIdentityError) -> Reply {
     match error.sign_in() {
         Some(sign_in) => Reply::SignIn(sign_in, error.told()),
-        None if error.is_store_away() => Reply::Later(error.to_string()),
+        None if error.is_store_away() => Reply::Later(Lack::SessionStore, error.to_string()),
         None => in_words(operation, &error.told()),
     }
 }
@@ -102,7 +115,7 @@ pub(super) fn error(error: BackendError) -> Failure {
 
 fn answered(error: PeerError) -> Failure {
     let PeerError { code, message, data } = error;
-    let data = data.and_then(|data| serde_json::from_str(data.get()).ok());
+    let data = data.and_then(|data| strict_json::from_slice(data.get().as_bytes()).ok());
     match i32::try_from(code) {
         _ if code == INVALID_PARAMS || code == RESOURCE_NOT_FOUND => Failure { data, ..Failure::invalid(message) },
         Ok(code) if !RESERVED.contains(&code.into()) => Failure { code, message, data },

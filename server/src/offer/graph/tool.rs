@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::arguments::{self, InvalidArgument};
 use super::schema;
 use crate::graph::{Graph, GraphError};
-use crate::offer::{Failure, JsonObject, OfferedTool, Reply, tool_error};
+use crate::offer::{Failure, JsonObject, Lack, OfferedTool, Reply, tool_error};
 
 /// A question or request to Microsoft Graph about one user. A tool that writes sends one request, by
 /// [`Graph::post_once`].
@@ -105,7 +105,7 @@ impl ToolError {
         let Self::Graph(error) = self else { return told(self.to_string()) };
         match error.sign_in() {
             Some(sign_in) => Reply::SignIn(sign_in, error.told()),
-            None if error.is_store_away() => Reply::Later(error.told()),
+            None if error.is_store_away() => Reply::Later(Lack::SessionStore, error.told()),
             None => told(error.told()),
         }
     }

@@ -210,3 +210,20 @@ async fn an_end_of_the_process_is_told_at_once() {
     }))
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_a_client_hides_between_line_breaks_of_its_arguments_reaches_no_backend_as_one() {
+    let hidden = r#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"pid","arguments":{}}}"#;
+    for stage in Stage::each().await {
+        let arguments = format!("{{\"list\":[\n{hidden}\r\n]}}");
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"echo","arguments":{arguments}}}}}"#
+        );
+        let token = stage.site.setup.tenant.token(ALICE);
+        let answer = stage.site.request().bearer_auth(token).body(body).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!(text(&answer), format!(r#"{{"list":[{hidden}]}}"#), "{}", stage.name());
+        let calls = stage.received().await.into_iter().filter(|one| one.message["params"]["name"] == "pid").count();
+        assert_eq!(calls, 0, "{}", stage.name());
+    }
+}

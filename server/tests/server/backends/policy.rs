@@ -206,8 +206,8 @@ fn pin(setup: &mut Setup, pin: &BTreeMap<String, String>) {
 async fn a_trailing_star_grants_no_tool_that_says_it_only_reads_and_with_a_pin_the_pinned_ones() {
     let mut pinned = digests().await;
     pinned.retain(|name, _| ["add", "echo", "pid"].contains(&name.as_str()));
-    pinned.insert("pid".to_owned(), "0".repeat(32));
-    pinned.insert("nothing".to_owned(), "1".repeat(32));
+    pinned.insert("pid".to_owned(), "0".repeat(64));
+    pinned.insert("nothing".to_owned(), "1".repeat(64));
     for era in ERAS {
         let stars = |setup: &mut Setup| only(setup, &["*", "ad*"], &[], &[]);
         let stage = Stage::http_with(Options::of(era), stars).await;
