@@ -26,7 +26,7 @@ const PORT: u16 = 8080;
 pub(crate) struct Bed {
     client: Client,
     pub(crate) namespace: String,
-    supervisor: Supervisor,
+    pub(crate) supervisor: Supervisor,
     pub(crate) node: Node,
 }
 
@@ -101,7 +101,7 @@ impl Bed {
     }
 
     /// Waits until the pod has an event of that reason that says so.
-    async fn until_event(&self, pod: &str, reason: &str, says: &str) {
+    pub(crate) async fn until_event(&self, pod: &str, reason: &str, says: &str) {
         let wanted = ListParams::default().fields(&format!("involvedObject.name={pod},reason={reason}"));
         until(&format!("pod {pod} has an event {reason} that says {says:?}"), async || {
             let events = self.api::<Event>().list(&wanted).await.unwrap();
@@ -115,16 +115,16 @@ impl Bed {
         self.pod(name).await
     }
 
-    async fn until_gone(&self, pod: &str) {
+    pub(crate) async fn until_gone(&self, pod: &str) {
         until(&format!("pod {pod} is gone"), async || self.api::<Pod>().get_opt(pod).await.unwrap().is_none()).await;
     }
 
-    async fn until_ready(&self, pod: &str) -> Pod {
+    pub(crate) async fn until_ready(&self, pod: &str) -> Pod {
         self.until_pod(pod, "is ready", |pod| condition(pod, "Ready") == "True").await
     }
 }
 
-fn condition(pod: &Pod, kind: &str) -> String {
+pub(crate) fn condition(pod: &Pod, kind: &str) -> String {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.filter(|known| known.type_ == kind).map(|known| known.status.clone()).collect()
 }

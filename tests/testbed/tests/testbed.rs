@@ -18,6 +18,7 @@ mod pod_proxy;
 mod pods;
 mod programs;
 mod rolling_update;
+mod sidecars;
 mod supervisor;
 mod workload_identity_webhook;
 

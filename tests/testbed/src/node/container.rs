@@ -15,6 +15,7 @@ use super::pod::PodContext;
 use super::probes::{Finding, Prober, Purpose};
 use super::sources::{Sources, of_environment};
 use super::state::{Phase, Termination};
+use super::user;
 use super::{Image, Severity};
 use crate::supervisor::{Child, Command, ExitStatus};
 
@@ -22,6 +23,12 @@ use crate::supervisor::{Child, Command, ExitStatus};
 const CONFIGURATION_RETRY: Duration = Duration::from_secs(2);
 /// Between an image's first failed pull and the back-off.
 const IMAGE_RETRY: Duration = Duration::from_secs(1);
+/// How long it is told that a container did not start, before its first restart.
+const START_RETRY: Duration = Duration::from_secs(1);
+/// What is left to a container that is stopped, whatever others have used up of the pod's grace.
+pub(super) const LEAST_GRACE: Duration = Duration::from_secs(2);
+/// The reason of the end of a container that did not start.
+const START_ERROR: &str = "StartError";
 /// What of a log a termination message holds at most, as a kubelet's.
 const MESSAGE_BYTES: usize = 2048;
 const MESSAGE_LINES: usize = 80;
@@ -88,36 +95,51 @@ pub(super) async fn unless_stopped<T>(stop: &Stop, work: impl Future<Output = T>
     }
 }
 
-/// Runs the container until it has ended for good or the pod stops.
-pub(super) async fn run(pod: &PodContext, container: &Container, restart: Restart) {
-    let stop = pod.stop();
-    let Some(image) = pod.node.images.get(container.image.as_deref().unwrap_or_default()) else {
-        unless_stopped(&stop, without_image(pod, container)).await;
+/// Runs the container until it has ended for good or is stopped: a sidecar is by itself, any other with its pod. Once the
+/// pod stops, nothing is started any more.
+pub(super) async fn run(pod: &PodContext, container: &Container, restart: Restart, stop: Stop) {
+    let Some(image) = unless_over(pod, &stop, image(pod, container)).await else {
         return;
     };
     let mut back_off = BackOff::default();
     loop {
-        let Some(process) = unless_stopped(&stop, planned(pod, container, image)).await else {
+        let Some(process) = unless_over(pod, &stop, planned(pod, container, &image)).await else {
             return;
         };
         let begun = Instant::now();
         let end = once(pod, container, process, &stop).await;
         pod.update(&container.name, |state| state.now = Phase::Terminated(end.clone()));
-        if stop.borrow().is_some() || !restart.again(end.exit_code) {
+        let is_over = stop.borrow().is_some() || pod.stop().borrow().is_some();
+        if is_over || !restart.again(end.exit_code) {
             return;
         }
         let wait = back_off.after(begun.elapsed());
-        if !wait.is_zero() {
-            say_back_off(pod, container, wait);
-        }
-        pod.update(&container.name, |state| {
-            state.before = Some(end.clone());
-        });
-        if unless_stopped(&stop, sleep(wait)).await.is_none() {
+        if unless_over(pod, &stop, hold_back(pod, container, end, wait)).await.is_none() {
             return;
         }
         pod.update(&container.name, |state| state.restarts += 1);
     }
+}
+
+/// Waits for `work`, but not beyond the end of the container or the pod.
+async fn unless_over<T>(pod: &PodContext, stop: &Stop, work: impl Future<Output = T>) -> Option<T> {
+    unless_stopped(&pod.stop(), unless_stopped(stop, work)).await.flatten()
+}
+
+/// Tells how the container ended, and waits until it may be started again.
+async fn hold_back(pod: &PodContext, container: &Container, end: Termination, wait: Duration) {
+    if end.reason == START_ERROR {
+        pod.update(&container.name, |state| {
+            state.now = Phase::Waiting { reason: "RunContainerError", message: end.message.clone() };
+            state.before = Some(end.clone());
+        });
+        sleep(START_RETRY).await;
+    }
+    if !wait.is_zero() {
+        say_back_off(pod, container, wait);
+    }
+    pod.update(&container.name, |state| state.before = Some(end));
+    sleep(wait).await;
 }
 
 fn say_back_off(pod: &PodContext, container: &Container, wait: Duration) {
@@ -144,8 +166,23 @@ fn minutes_and_seconds(time: Duration) -> String {
     }
 }
 
-async fn without_image(pod: &PodContext, container: &Container) {
-    let image = container.image.as_deref().unwrap_or_default();
+/// The container's image, as soon as there is one.
+async fn image(pod: &PodContext, container: &Container) -> Image {
+    let reference = container.image.as_deref().unwrap_or_default();
+    let mut told = false;
+    loop {
+        if let Some(image) = pod.node.image(reference) {
+            pod.update(&container.name, |state| state.image_id = image.id());
+            return image;
+        }
+        if !std::mem::replace(&mut told, true) {
+            say_missing(pod, container, reference).await;
+        }
+        sleep(IMAGE_RETRY).await;
+    }
+}
+
+async fn say_missing(pod: &PodContext, container: &Container, image: &str) {
     let error = format!(
         "rpc error: code = NotFound desc = failed to pull and unpack image \"{image}\": \
          failed to resolve reference \"{image}\": {image}: not found"
@@ -161,8 +198,6 @@ async fn without_image(pod: &PodContext, container: &Container) {
     let back_off = format!("Back-off pulling image \"{image}\"");
     pod.event(Severity::Normal, "BackOff", back_off.clone());
     wait("ImagePullBackOff", format!("{back_off}: ErrImagePull: {error}"));
-    // The node's images never change.
-    std::future::pending().await
 }
 
 /// Plans the process, as often as it takes until everything that its environment refers to is there.
@@ -173,7 +208,11 @@ async fn planned(pod: &PodContext, container: &Container, image: &Image) -> Proc
             Ok(sources) => {
                 let (sources, volumes, address) = (&sources, &pod.volumes_folder(), pod.address.listening());
                 let surroundings = Surroundings { sources, volumes, address };
-                plan::process(&pod.pod, container, image, &surroundings).map_err(anyhow::Error::from)
+                let process = plan::process(&pod.pod, container, image, &surroundings);
+                process.map_err(anyhow::Error::from).and_then(|process| {
+                    user::verify(&pod.pod, container, &image.user)?;
+                    Ok(process)
+                })
             }
             Err(error) => Err(error),
         };
@@ -204,7 +243,7 @@ async fn once(pod: &PodContext, container: &Container, process: Process, stop: &
             return Termination {
                 id,
                 exit_code: 128,
-                reason: "StartError",
+                reason: START_ERROR,
                 message: Some(message),
                 started,
                 finished: Timestamp::now(),
@@ -307,8 +346,7 @@ async fn end(container: &Container, child: &Child, stop: &Stop, mut grace: Durat
             () = shortened(stop, grace) => {}
             () = sleep(pause) => {}
         }
-        // A kubelet leaves the process two seconds whatever the hook has used up.
-        grace = grace.saturating_sub(pause).max(Duration::from_secs(2));
+        grace = grace.saturating_sub(pause).max(LEAST_GRACE);
     }
     loop {
         tokio::select! {

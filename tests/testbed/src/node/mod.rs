@@ -17,16 +17,22 @@
 //!   groups and termination message files do not exist; `FallbackToLogsOnError` does.
 //! - **Service account.** Where the pod's token is mounted for calls to the API server, `KUBECONFIG` names a file that
 //!   says what clients would find at the mount path and in the variables `KUBERNETES_SERVICE_*`.
-//! - **Images.** A command whose first word has the file name of the image's program is that program; any other is the
-//!   machine's. Nothing is pulled.
+//! - **Images.** A command whose first word has the file name of one of the image's programs is that program; any other is
+//!   the machine's. `PATH` begins with the folders of the image's programs, so that a program finds them by name. Nothing is
+//!   pulled; an image that is added later is found within a second.
 //! - **Environment.** Only what the spec says, `PATH` and `HOSTNAME`: no variables of Services.
 //! - **Isolation.** `securityContext`, resource limits, host namespaces and network policies are not enforced, as
-//!   a process without privileges cannot have them; [`crate::network_policy`] says who heeds policies instead.
-//! - **Volumes.** configMap, secret, emptyDir, downwardAPI (fields, not resources) and projected ones. What cannot be
-//!   mounted is tried again after at most 8 s (a kubelet waits up to two minutes).
+//!   a process without privileges cannot have them; [`crate::network_policy`] says who heeds policies instead. Of
+//!   `securityContext` only `runAsNonRoot` and `runAsUser` are read: who must not be root, and would be, is not started.
+//!   A port on the loopback address 127.0.0.1 is there for all pods, so that only one can have it, and `/proc/net/tcp` of
+//!   a container tells of every listener of the machine.
+//! - **Volumes.** configMap, secret, emptyDir, downwardAPI (fields, not resources) and projected ones. An emptyDir is a
+//!   folder on disk, whatever its medium, and as large as the disk. What cannot be mounted is tried again after at most 8 s
+//!   (a kubelet waits up to two minutes).
 //! - **Probes.** httpGet and tcpSocket; redirects are not followed. A pod is not ready as soon as it is deleted.
 //! - **Signals.** They reach every process of a container, not only the first.
-//! - **Hooks.** `preStop.sleep` alone. No ephemeral or sidecar containers.
+//! - **Hooks.** `preStop.sleep` alone; a sidecar's begins when its turn to end has come, not with the pod's deletion.
+//! - **Containers.** No ephemeral ones. Restart rules of single containers do not exist but for `Always`, of sidecars.
 //! - **The kubelet's own API.** Logs alone, and only as they are: `kubectl logs` knows `--previous` and `--tail`, while
 //!   `--follow` ends at once. No `kubectl exec` or `port-forward`.
 //! - **Events.** One that repeats the last of its reason is not counted.
@@ -37,6 +43,7 @@ mod claim;
 mod container;
 mod files;
 mod logs;
+mod order;
 mod plan;
 mod pod;
 mod probes;
@@ -45,12 +52,13 @@ mod sources;
 mod state;
 mod status;
 mod translate;
+mod user;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -85,6 +93,8 @@ pub struct Images(BTreeMap<String, Image>);
 pub struct Image {
     program: PathBuf,
     arguments: Vec<String>,
+    others: Vec<PathBuf>,
+    user: String,
 }
 
 impl Images {
@@ -94,15 +104,18 @@ impl Images {
         self.0.insert(reference.into(), image.into());
         self
     }
+}
 
-    fn get(&self, reference: &str) -> Option<&Image> {
-        self.0.get(reference)
+impl NodeContext {
+    /// The image of that reference, as it is now.
+    fn image(&self, reference: &str) -> Option<Image> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).0.get(reference).cloned()
     }
 }
 
 impl<P: Into<PathBuf>> From<P> for Image {
     fn from(program: P) -> Self {
-        Self { program: program.into(), arguments: Vec::new() }
+        Self { program: program.into(), arguments: Vec::new(), others: Vec::new(), user: "65532".to_owned() }
     }
 }
 
@@ -112,6 +125,26 @@ impl Image {
     pub fn args<A: Into<String>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
         self
+    }
+
+    /// Adds a program that commands may name instead of the entry point.
+    #[must_use]
+    pub fn with_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.others.push(program.into());
+        self
+    }
+
+    /// Sets the user that the image names, as `USER` does: a number or a name. Empty: root. Without it, the image names
+    /// somebody who is not root by number.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = user.into();
+        self
+    }
+
+    /// All its programs, the entry point first.
+    fn programs(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.program).chain(&self.others).map(PathBuf::as_path)
     }
 
     /// An image id that differs between programs.
@@ -150,7 +183,7 @@ struct NodeContext {
     server: String,
     supervisor: Supervisor,
     name: String,
-    images: Images,
+    images: Mutex<Images>,
     settings: Settings,
     folder: PathBuf,
     logs: Logs,
@@ -191,7 +224,7 @@ impl Node {
             server: control_plane.url().to_owned(),
             supervisor: supervisor.clone(),
             name: name.to_owned(),
-            images,
+            images: Mutex::new(images),
             settings,
             ends: Mutex::default(),
         });
@@ -215,6 +248,12 @@ impl Node {
             drop(serving);
         });
         Ok(Self { context, task, shutdown: shutdown.drop_guard() })
+    }
+
+    /// Adds an image to those that pods may have, by its exact reference.
+    pub fn add_image(&self, reference: impl Into<String>, image: impl Into<Image>) {
+        let mut images = self.context.images.lock().unwrap_or_else(PoisonError::into_inner);
+        images.0.insert(reference.into(), image.into());
     }
 
     /// What the containers of a pod have written, in the order of their names and restarts. It can be read after the

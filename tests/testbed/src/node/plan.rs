@@ -61,17 +61,25 @@ pub(super) fn process(
         environment.iter().map(|(name, value)| (name.clone(), translation.apply(value))).collect();
     let account = Account::of(container, volumes);
     let kubeconfig = account.as_ref().map(|account| ("KUBECONFIG", account.kubeconfig().display().to_string()));
-    for (name, value) in [("PATH", PATH.to_owned()), ("HOSTNAME", pod.name_any())].into_iter().chain(kubeconfig) {
+    for (name, value) in [("PATH", path(image)), ("HOSTNAME", pod.name_any())].into_iter().chain(kubeconfig) {
         environment.entry(name.to_owned()).or_insert(value);
     }
     Ok(Process { program, arguments, environment, folder, account })
 }
 
-/// A command that calls the image's program by name, wherever it lies in the image, means that program; any other is
+/// A command that calls a program of the image by name, wherever it lies in the image, means that program; any other is
 /// one of the machine's.
 fn command(program: &str, image: &Image) -> PathBuf {
     let program = Path::new(program);
-    if program.file_name() == image.program.file_name() { image.program.clone() } else { program.to_owned() }
+    let named = image.programs().find(|known| known.file_name() == program.file_name());
+    named.unwrap_or(program).to_owned()
+}
+
+/// The folders of the image's programs, before those of the machine's.
+fn path(image: &Image) -> String {
+    let folders: Vec<_> =
+        image.programs().filter_map(Path::parent).map(|folder| folder.display().to_string()).collect();
+    [folders.as_slice(), &[PATH.to_owned()]].concat().join(":")
 }
 
 /// The variables that the spec gives the container, `$(NAME)` expanded by those before it.
@@ -168,7 +176,7 @@ mod tests {
             "spec": { "containers": [container] }
         }))
         .unwrap();
-        let image = Image { program: "/target/server".into(), arguments: vec!["serve".to_owned()] };
+        let image = Image::from("/target/server").args(["serve"]).with_program("/tools/shim");
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let (volumes, address) = (Path::new("/v"), Ipv4Addr::new(127, 244, 1, 2));
         process(&pod, container, &image, &Surroundings { sources, volumes, address })
@@ -201,6 +209,15 @@ mod tests {
         let process = planned(json!({ "name": "c", "command": ["/usr/bin/server", "check"] }));
         assert_eq!(process.program, Path::new("/target/server"));
         assert_eq!(process.arguments, ["check"]);
+        let process = planned(json!({ "name": "c", "command": ["/shim", "install"] }));
+        assert_eq!(process.program, Path::new("/tools/shim"));
+        assert_eq!(process.arguments, ["install"], "the entry point's own arguments are not the other program's");
+    }
+
+    #[test]
+    fn programs_of_the_image_are_found_by_name_before_the_machines() {
+        let process = planned(json!({ "name": "c" }));
+        assert!(process.environment["PATH"].starts_with("/target:/tools:/usr/local/sbin:"), "{process:?}");
     }
 
     #[test]

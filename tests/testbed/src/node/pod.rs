@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::events::{Event, Recorder, Reporter as EventSource};
 use kube::{Api, Resource, ResourceExt};
@@ -18,7 +17,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::claim::Claim;
-use super::container::{self, Restart, Stop, seconds, unless_stopped};
+use super::container::{Stop, seconds, unless_stopped};
+use super::order;
 use super::state::{ContainerState, PodState};
 use super::status::{self, Conditions, Run};
 use super::volumes::Volumes;
@@ -110,7 +110,7 @@ fn is_gone(error: &anyhow::Error) -> bool {
 impl PodContext {
     fn new(node: Arc<NodeContext>, pod: Arc<Pod>) -> anyhow::Result<Self> {
         let spec = pod.spec.as_ref();
-        let state = spec.map(|spec| PodState::new(spec, &node.images)).unwrap_or_default();
+        let state = spec.map(PodState::new).unwrap_or_default();
         Ok(Self {
             address: Claim::take()?,
             since: Timestamp::now(),
@@ -130,8 +130,10 @@ impl PodContext {
         self.pod.uid().unwrap_or_default()
     }
 
+    /// Named by the first of the uid: the path of a Unix socket in a volume has little room.
     fn folder(&self) -> PathBuf {
-        self.node.folder.join("pods").join(self.uid())
+        let uid = self.uid();
+        self.node.folder.join("pods").join(uid.split('-').next().unwrap_or_default())
     }
 
     pub(super) fn volumes_folder(&self) -> PathBuf {
@@ -152,6 +154,20 @@ impl PodContext {
 
     pub(super) fn stop(&self) -> Stop {
         self.stop.subscribe()
+    }
+
+    /// Tells what holds of a container now.
+    pub(super) fn is(&self, container: &str, holds: impl Fn(&ContainerState) -> bool) -> bool {
+        self.state.borrow().container(container).is_some_and(holds)
+    }
+
+    /// Waits until that holds of a container.
+    pub(super) async fn until(&self, container: &str, holds: impl Fn(&ContainerState) -> bool) {
+        let mut state = self.state.subscribe();
+        let now = state.wait_for(|state| state.container(container).is_some_and(&holds));
+        if now.await.is_err() {
+            pending().await
+        }
     }
 
     /// Changes what is known about a container.
@@ -224,22 +240,7 @@ impl PodContext {
         if unless_stopped(&stop, prepared).await.is_none() {
             return;
         }
-        let restart = Restart::of(spec.restart_policy.as_deref());
-        if self.run_init_containers(spec, restart.of_init()).await {
-            join_all(spec.containers.iter().map(|one| container::run(self, one, restart))).await;
-        }
-    }
-
-    /// Runs the init containers one after the other; whether all have succeeded.
-    async fn run_init_containers(&self, spec: &PodSpec, restart: Restart) -> bool {
-        for one in spec.init_containers.iter().flatten() {
-            container::run(self, one, restart).await;
-            let succeeded = |state: &ContainerState| state.has_succeeded();
-            if !self.state.borrow().container(&one.name).is_some_and(succeeded) {
-                return false;
-            }
-        }
-        true
+        order::run(self, spec).await;
     }
 
     /// Fills the volumes, again and again: after the node's period, when the pod is touched, when a token is due.

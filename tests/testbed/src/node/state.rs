@@ -3,8 +3,6 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
-use super::Images;
-
 /// A pod on the node.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PodState {
@@ -20,7 +18,10 @@ pub(super) struct PodState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerState {
     pub(super) name: String,
+    /// It runs beside the containers that start after it: an init container with `restartPolicy: Always`.
+    pub(super) is_sidecar: bool,
     pub(super) image: String,
+    /// Empty until the image is there.
     pub(super) image_id: String,
     pub(super) restarts: i32,
     pub(super) now: Phase,
@@ -64,18 +65,16 @@ impl Phase {
 
 impl PodState {
     /// A pod before anything was done for it.
-    pub(super) fn new(spec: &PodSpec, images: &Images) -> Self {
+    pub(super) fn new(spec: &PodSpec) -> Self {
         let waiting = |reason| {
-            move |container: &Container| {
-                let image = container.image.clone().unwrap_or_default();
-                ContainerState {
-                    name: container.name.clone(),
-                    image_id: images.get(&image).map(super::Image::id).unwrap_or_default(),
-                    image,
-                    restarts: 0,
-                    now: Phase::waiting(reason),
-                    before: None,
-                }
+            move |container: &Container| ContainerState {
+                name: container.name.clone(),
+                is_sidecar: is_sidecar(container),
+                image: container.image.clone().unwrap_or_default(),
+                image_id: String::new(),
+                restarts: 0,
+                now: Phase::waiting(reason),
+                before: None,
             }
         };
         let init_containers = spec.init_containers.as_deref().unwrap_or_default();
@@ -100,7 +99,17 @@ impl PodState {
     }
 }
 
+/// Returns true for an init container that runs on beside the pod's containers.
+pub(super) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
 impl ContainerState {
+    /// Runs, and its startup probe has passed.
+    pub(super) fn is_started(&self) -> bool {
+        matches!(self.now, Phase::Running { started: true, .. })
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.now, Phase::Running { ready: true, .. })
     }

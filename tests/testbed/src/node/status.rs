@@ -47,7 +47,11 @@ pub(super) fn patch(pod: &Pod, state: &PodState, run: Run, conditions: &mut Cond
             })
         })
         .collect();
-    let ready = |container: &ContainerState| container.is_ready() && !state.terminating;
+    let ready = |container: &ContainerState| is_ready(container, state);
+    let ready_or_done = |container: &ContainerState| match container.is_sidecar {
+        true => is_ready(container, state),
+        false => container.has_succeeded(),
+    };
     json!({
         // A pod of the same name that replaced this one is not written to.
         "metadata": { "uid": pod.uid() },
@@ -60,7 +64,7 @@ pub(super) fn patch(pod: &Pod, state: &PodState, run: Run, conditions: &mut Cond
             "podIP": address,
             "podIPs": [{ "ip": address }],
             "startTime": Time(run.since),
-            "initContainerStatuses": statuses(&state.init_containers, ContainerState::has_succeeded),
+            "initContainerStatuses": statuses(&state.init_containers, ready_or_done),
             "containerStatuses": statuses(&state.containers, ready),
         }
     })
@@ -81,9 +85,16 @@ fn verdicts(pod: &Pod, state: &PodState) -> Vec<Verdict> {
         reason: (!holds).then_some(reason),
         message: (!holds).then(message),
     };
-    let uninitialized = names(&state.init_containers, ContainerState::has_succeeded);
-    let initialized = uninitialized.is_empty();
-    let unready = names(&state.containers, |container| container.is_ready() && !state.terminating);
+    let complete = |container: &ContainerState| match container.is_sidecar {
+        true => container.is_started(),
+        false => container.has_succeeded(),
+    };
+    let uninitialized = names(&state.init_containers, complete);
+    // A sidecar that is started again takes nothing back.
+    let has_run = |container: &ContainerState| !matches!(container.now, Phase::Waiting { .. });
+    let initialized = uninitialized.is_empty() || state.containers.iter().any(has_run);
+    let sidecars = state.init_containers.iter().filter(|container| container.is_sidecar);
+    let unready = names(sidecars.chain(&state.containers), |container| is_ready(container, state));
     let (reason, message) = if phase(pod, state) == "Succeeded" {
         ("PodCompleted", String::new())
     } else {
@@ -107,9 +118,17 @@ fn verdicts(pod: &Pod, state: &PodState) -> Vec<Verdict> {
     ]
 }
 
+/// A pod that ends has no ready container.
+fn is_ready(container: &ContainerState, state: &PodState) -> bool {
+    container.is_ready() && !state.terminating
+}
+
 /// The names of the containers that are not yet as they should be.
-fn names(containers: &[ContainerState], good: impl Fn(&ContainerState) -> bool) -> Vec<&str> {
-    let bad = containers.iter().filter(|container| !good(container));
+fn names<'a>(
+    containers: impl IntoIterator<Item = &'a ContainerState>,
+    good: impl Fn(&ContainerState) -> bool,
+) -> Vec<&'a str> {
+    let bad = containers.into_iter().filter(|container| !good(container));
     bad.map(|container| container.name.as_str()).collect()
 }
 
@@ -121,7 +140,7 @@ fn closed_gates(pod: &Pod) -> Vec<&str> {
     gates.map(|gate| gate.condition_type.as_str()).filter(|gate| !open(gate)).collect()
 }
 
-/// The pod's phase, by the kubelet's rules.
+/// The pod's phase, by the kubelet's rules. A sidecar that has ended counts for nothing, one that runs keeps the pod running.
 pub(super) fn phase(pod: &Pod, state: &PodState) -> &'static str {
     let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
     let ended = |container: &ContainerState| matches!(container.now, Phase::Terminated(_));
@@ -129,14 +148,16 @@ pub(super) fn phase(pod: &Pod, state: &PodState) -> &'static str {
     let never_ran =
         |container: &ContainerState| matches!(container.now, Phase::Waiting { .. }) && container.before.is_none();
     let succeeded = state.containers.iter().all(ContainerState::has_succeeded);
-    let failed_init = state.init_containers.iter().any(|init| ended(init) && !init.has_succeeded());
+    let (sidecars, inits): (Vec<_>, Vec<_>) = state.init_containers.iter().partition(|init| init.is_sidecar);
+    let failed_init = inits.iter().any(|init| ended(init) && !init.has_succeeded());
+    let sidecar_runs = sidecars.iter().any(|sidecar| running(sidecar));
     if failed_init && policy == Some("Never") {
         "Failed"
-    } else if state.terminating && state.containers.iter().all(ended) {
+    } else if state.terminating && !sidecar_runs && state.containers.iter().all(ended) {
         if succeeded { "Succeeded" } else { "Failed" }
     } else if state.containers.iter().any(never_ran) {
         "Pending"
-    } else if state.containers.iter().any(running) || policy == Some("Always") {
+    } else if sidecar_runs || state.containers.iter().any(running) || policy == Some("Always") {
         "Running"
     } else if succeeded {
         "Succeeded"
@@ -158,7 +179,7 @@ fn statuses(containers: &[ContainerState], ready: impl Fn(&ContainerState) -> bo
             Phase::Waiting { .. } => container.before.as_ref().map(|end| end.id.clone()),
         },
         ready: ready(container),
-        started: Some(matches!(container.now, Phase::Running { started: true, .. })),
+        started: Some(container.is_started()),
         restart_count: container.restarts,
         state: Some(api_state(&container.now)),
         last_state: container.before.as_ref().map(|end| api_state(&Phase::Terminated(end.clone()))),
@@ -194,7 +215,6 @@ fn terminated(end: &Termination) -> ContainerStateTerminated {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Images;
     use super::*;
 
     fn pod(policy: &str) -> Pod {
@@ -231,7 +251,7 @@ mod tests {
     /// A pod whose init container has completed and whose containers are in the phases given.
     fn state(policy: &str, containers: [Phase; 2]) -> (Pod, PodState) {
         let pod = pod(policy);
-        let mut state = PodState::new(pod.spec.as_ref().unwrap(), &Images::default());
+        let mut state = PodState::new(pod.spec.as_ref().unwrap());
         state.prepared = true;
         state.container_mut("init").unwrap().now = Phase::Terminated(ended(0));
         for (container, now) in state.containers.iter_mut().zip(containers) {
@@ -318,7 +338,7 @@ mod tests {
     #[test]
     fn init_containers_come_first() {
         let pod = pod("Never");
-        let mut state = PodState::new(pod.spec.as_ref().unwrap(), &Images::default());
+        let mut state = PodState::new(pod.spec.as_ref().unwrap());
         let before = status(&pod, &state);
         assert_eq!(condition(&before, "Initialized")["message"], "containers with incomplete status: [init]");
         assert_eq!(before["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
