@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::helm::Helm;
-use crate::node::Images;
+use crate::node::{Image, Images};
 use crate::programs::program;
 use crate::stack::repository;
 use crate::supervisor::Supervisor;
@@ -18,6 +18,11 @@ pub const REGISTRY: &str = "localhost";
 /// As an argument of `--set`.
 pub const REGISTRY_VALUE: &str = "image.registry=localhost";
 
+/// The image of the only backend there is: the program [`BACKEND`], which does what its caller asks.
+pub const BACKEND_IMAGE: &str = "localhost/scripted-backend:1";
+/// The package and name of that program.
+pub const BACKEND: (&str, &str) = ("stock-backends", "scripted-backend");
+
 /// The chart `mcp-entra`, as an argument of Helm.
 pub fn chart() -> String {
     repository("charts/mcp-entra")
@@ -28,11 +33,14 @@ pub fn chart() -> String {
 /// # Errors
 /// Where the workspace does not build.
 pub fn images() -> anyhow::Result<Images> {
-    let mut images = Images::default();
-    for name in ["mcp-entra-operator", "mcp-entra-server"] {
-        images = images.with(format!("{REGISTRY}/{name}:{}", env!("CARGO_PKG_VERSION")), program(name)?);
-    }
-    Ok(images)
+    let reference = |name| format!("{REGISTRY}/{name}:{}", env!("CARGO_PKG_VERSION"));
+    let (operator, server) = ("mcp-entra-operator", "mcp-entra-server");
+    let server_image = Image::from(program(server)?).with_program(program("mcp-entra-shim")?);
+    let (_, backend) = BACKEND;
+    Ok(Images::default()
+        .with(reference(operator), program(operator)?)
+        .with(reference(server), server_image)
+        .with(BACKEND_IMAGE, program(backend)?))
 }
 
 /// Installs the chart as the README says, with these values, waits until its pods are ready, and returns what Helm says.
