@@ -28,29 +28,49 @@ pub struct Compiled {
 /// # Errors
 /// Where one does not build (the compiler's words stand on stderr), or is not what an empty root can run.
 pub(crate) fn compile(workspace: &Workspace, program: Program) -> anyhow::Result<Compiled> {
+    let folders = folders(workspace)?;
+    // Each image by itself, so that no program has features that one of another image asks for.
+    let output = build(workspace, &folders, program.all_names().flat_map(|name| ["--package", name, "--bin", name]))?;
+    let read = |name| read(&executable(&output, name)?, &folders);
+    let beside = program.beside().iter().map(|name| Ok((*name, read(name)?)));
+    Ok(Compiled { program: read(program.name())?, beside: beside.collect::<anyhow::Result<_>>()? })
+}
+
+/// Builds a program that is not shipped. Nobody minds which folders it names.
+///
+/// # Errors
+/// Where it does not build (the compiler's words stand on stderr), or is not what an empty root can run.
+pub(crate) fn compile_other(workspace: &Workspace, package: &str, name: &str) -> anyhow::Result<StaticProgram> {
+    let output = build(workspace, &folders(workspace)?, ["--package", package, "--bin", name])?;
+    let path = executable(&output, name)?;
+    StaticProgram::new(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?)
+}
+
+/// Has cargo build what the arguments name, and returns its JSON output.
+fn build<'a>(
+    workspace: &Workspace,
+    folders: &Folders,
+    what: impl IntoIterator<Item = &'a str>,
+) -> anyhow::Result<Vec<u8>> {
     if !cfg!(target_os = "linux") {
         bail!("the programs in images are Linux': run `cargo image` there, or build charts/Containerfile");
     }
-    let folders = folders(workspace)?;
-    let target = target();
-    // Each image by itself, so that no program has features that one of another image asks for.
+    let (target, what) = (target(), Vec::from_iter(what));
     let output = cargo()
         .args(["build", "--release", "--locked", "--message-format=json-render-diagnostics"])
-        .args(program.all_names().flat_map(|name| ["--package", name, "--bin", name]))
+        .args(&what)
         .args(["--target", &target])
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&folders).join(SEPARATOR))
-        .env(format!("CFLAGS_{}", target.replace('-', "_")), c_flags(&folders).join(" "))
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(folders).join(SEPARATOR))
+        .env(format!("CFLAGS_{}", target.replace('-', "_")), c_flags(folders).join(" "))
         .current_dir(&workspace.root)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("run cargo")?;
     if !output.status.success() {
-        bail!("{program} does not build; what the compiler says stands above");
+        bail!("`cargo build {}` failed; what the compiler says stands above", what.join(" "));
     }
-    let read = |name| read(&executable(&output.stdout, name)?, &folders);
-    let beside = program.beside().iter().map(|name| Ok((*name, read(name)?)));
-    Ok(Compiled { program: read(program.name())?, beside: beside.collect::<anyhow::Result<_>>()? })
+    Ok(output.stdout)
 }
 
 /// Reads a program that was built, if it may be in an image.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use jiff::Timestamp;
 use oci_spec::image::{
     ANNOTATION_CREATED, ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_REVISION, ANNOTATION_TITLE,
     ANNOTATION_VERSION,
@@ -130,6 +131,26 @@ pub fn build(workspace: &Workspace, program: Program, reference: Reference) -> a
         archive: write(&folder, &format!("{program}.tar"), &archive.bytes)?,
         sbom: write(&folder, &format!("{program}.cdx.json"), &bill)?,
     })
+}
+
+/// Builds a program that is not shipped, and makes an image of it alone, below `images` in cargo's target folder. It lies in
+/// `/usr/local/bin`, where it is found by its name. Returns the archive.
+///
+/// # Errors
+/// Where cargo fails, or the program is not static.
+pub fn build_other(workspace: &Workspace, package: &str, program: &str, reference: &str) -> anyhow::Result<PathBuf> {
+    let image = Image {
+        reference: reference.parse().with_context(|| format!("{reference} is no name of an image"))?,
+        root: Root {
+            program: compile::compile_other(workspace, package, program)?,
+            path: format!("/usr/local/bin/{program}"),
+            beside: BTreeMap::new(),
+            files: BTreeMap::new(),
+        },
+        labels: BTreeMap::new(),
+        created: Timestamp::UNIX_EPOCH,
+    };
+    write(&workspace.target.join("images"), &format!("{program}.tar"), &pack(&image)?.bytes)
 }
 
 /// Builds a program, and those beside it, and writes the files of its image below a folder, for charts/Containerfile to copy. Blocks until
