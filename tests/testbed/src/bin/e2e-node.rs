@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use testbed::chart::REGISTRY;
+use testbed::chart::{BACKEND, BACKEND_IMAGE, REGISTRY};
 use testbed::container_node::ContainerNode;
 use testbed::definitions;
 use testbed::namespaces;
@@ -73,6 +73,10 @@ fn outside() -> anyhow::Result<i32> {
         println!("  {}, {:.1} MB, {}", image.reference, image.size as f64 / 1e6, image.digest);
         arguments.push(image.archive.display().to_string());
     }
+    let (package, backend) = BACKEND;
+    let backend = image::build_other(&workspace, package, backend, BACKEND_IMAGE)?;
+    println!("  {BACKEND_IMAGE}, somebody else's MCP server");
+    arguments.push(backend.display().to_string());
     Ok(namespaces::enter(&arguments)?.code().unwrap_or(1))
 }
 

@@ -31,25 +31,34 @@ impl Answer {
 
 /// Calls a tool as bare HTTP, without a client library that could hide anything.
 pub(super) async fn call(world: &World, token: &str, tool: &str) -> anyhow::Result<Answer> {
-    post(
-        world,
-        Some(token),
-        &json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool, "arguments": {}}}),
-    )
-    .await
+    call_at(world, &world.url(), token, &json!({"name": tool, "arguments": {}})).await
+}
+
+/// The same at any server's URL, with other parameters than the name.
+pub(super) async fn call_at(world: &World, url: &str, token: &str, params: &Value) -> anyhow::Result<Answer> {
+    let message = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params});
+    answer(request(world, url, Some(token), &message).send().await?).await
 }
 
 async fn post(world: &World, token: Option<&str>, message: &Value) -> anyhow::Result<Answer> {
-    let mut request = world
+    answer(request(world, &world.url(), token, message).send().await?).await
+}
+
+/// A request for a message.
+pub(super) fn request(world: &World, url: &str, token: Option<&str>, message: &Value) -> reqwest::RequestBuilder {
+    let request = world
         .http
-        .post(world.url())
+        .post(url)
         .header("accept", "application/json, text/event-stream")
         .header("mcp-protocol-version", "2025-11-25")
         .json(message);
-    if let Some(token) = token {
-        request = request.bearer_auth(token);
+    match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
     }
-    let response = request.send().await?;
+}
+
+async fn answer(response: reqwest::Response) -> anyhow::Result<Answer> {
     let challenge = response.headers().get("www-authenticate").map(|value| value.to_str().map(str::to_owned));
     let status = response.status().as_u16();
     let text = response.text().await?;
@@ -78,15 +87,20 @@ pub(super) async fn challenge(world: &World) -> anyhow::Result<Evidence> {
 
 /// The tools that a real MCP client is shown.
 async fn tools(world: &World, token: &str) -> anyhow::Result<Vec<String>> {
-    let client = ().serve(transport(world, token)).await?;
+    tools_at(world, world.url(), token).await
+}
+
+/// The same of any server's URL.
+pub(super) async fn tools_at(world: &World, url: String, token: &str) -> anyhow::Result<Vec<String>> {
+    let client = ().serve(transport(world, url, token)).await?;
     let mut names: Vec<_> = client.list_all_tools().await?.into_iter().map(|tool| tool.name.to_string()).collect();
     names.sort();
     client.cancel().await?;
     Ok(names)
 }
 
-fn transport(world: &World, token: &str) -> StreamableHttpClientTransport<reqwest::Client> {
-    let configuration = StreamableHttpClientTransportConfig::with_uri(world.url()).auth_header(token);
+fn transport(world: &World, url: String, token: &str) -> StreamableHttpClientTransport<reqwest::Client> {
+    let configuration = StreamableHttpClientTransportConfig::with_uri(url).auth_header(token);
     StreamableHttpClientTransport::with_client(world.http.clone(), configuration)
 }
 
@@ -95,7 +109,7 @@ pub(super) async fn alice(world: &World) -> anyhow::Result<Evidence> {
     let listed = tools(world, &token).await?;
     ensure!(listed == ["get_user_details", "list_my_messages"], "alice is shown {listed:?}");
 
-    let client = ().serve(transport(world, &token)).await?;
+    let client = ().serve(transport(world, world.url(), &token)).await?;
     let result = client.call_tool(CallToolRequestParams::new("get_user_details")).await?;
     client.cancel().await?;
     let profile = result.structured_content.with_context(|| format!("no structured content: {:?}", result.content))?;

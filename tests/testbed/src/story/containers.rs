@@ -2,7 +2,7 @@
 //! missing image, and a service account token that is renewed.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -12,12 +12,14 @@ use kube::api::{Api, EvictParams};
 use kube::{Resource, ResourceExt};
 use mcp_entra_crds::ConditionType;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::process::Process;
 use super::world::{SERVER, World, merge};
 use super::{Evidence, callers, federation};
 
+/// The program of a server.
+pub(super) const PROGRAM: &str = "mcp-entra-server";
 /// Whom a server's process runs as.
 const USER: &str = "65532";
 /// How often a mapping is applied and deleted to measure what that takes.
@@ -26,75 +28,6 @@ const ROUNDS: usize = 20;
 const ROTATING: &str = "rotating";
 /// The least time that a service account token may live.
 const SHORTEST: Duration = Duration::from_secs(600);
-
-/// A process of a server, seen from the node.
-struct Process(PathBuf);
-
-impl Process {
-    fn pid(&self) -> anyhow::Result<Pid> {
-        let name = self.0.file_name().context("a process")?.to_string_lossy();
-        Ok(Pid::from_raw(name.parse()?))
-    }
-
-    fn read(&self, file: &str) -> anyhow::Result<String> {
-        let path = self.0.join(file);
-        Ok(String::from_utf8_lossy(&std::fs::read(&path).with_context(|| path.display().to_string())?).into_owned())
-    }
-
-    /// A line of `/proc/PID/status`.
-    fn status(&self, name: &str) -> anyhow::Result<String> {
-        let status = self.read("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        Ok(line.with_context(|| format!("/proc/PID/status has no {name}"))?.trim().to_owned())
-    }
-
-    fn variable(&self, name: &str) -> anyhow::Result<String> {
-        let environment = self.read("environ")?;
-        let value = environment.split('\0').find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        value.map(str::to_owned).with_context(|| format!("the process has no variable {name}"))
-    }
-
-    /// The service account token that the process reads.
-    fn token(&self) -> anyhow::Result<Token> {
-        let file = self.variable("AZURE_FEDERATED_TOKEN_FILE")?;
-        let path = self.0.join("root").join(file.trim_start_matches('/'));
-        let token = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        Token::read(&token)
-    }
-}
-
-/// What of a service account token is looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Token {
-    issued: i64,
-    expires: i64,
-}
-
-impl Token {
-    fn read(token: &str) -> anyhow::Result<Self> {
-        use base64::Engine;
-        let payload = token.split('.').nth(1).context("a JWT")?;
-        let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload)?;
-        let claims: Value = serde_json::from_slice(&claims)?;
-        let time = |name: &str| claims.get(name).and_then(Value::as_i64).with_context(|| format!("no {name}"));
-        Ok(Self { issued: time("iat")?, expires: time("exp")? })
-    }
-}
-
-/// The processes of a pod's server, by the pod's unique id, which is in the names of its control groups.
-fn process_of(pod: &Pod) -> anyhow::Result<Process> {
-    let uid = pod.uid().context("a uid")?;
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let process = Process(entry.path());
-        // A process that ends meanwhile has none of these files any more.
-        let (Ok(groups), Ok(name)) = (process.read("cgroup"), process.read("comm")) else { continue };
-        // The kernel keeps 15 characters of a name.
-        if groups.contains(&uid) && name.starts_with("mcp-entra-serve") {
-            return Ok(process);
-        }
-    }
-    bail!("pod {} has no process", pod.name_any())
-}
 
 /// The only pod of the world's server that is not about to go.
 async fn the_pod(world: &World) -> anyhow::Result<Pod> {
@@ -116,7 +49,7 @@ fn restarts(pod: &Pod) -> i32 {
 
 pub(super) async fn confined(world: &World) -> anyhow::Result<Evidence> {
     let pod = the_pod(world).await?;
-    let process = process_of(&pod)?;
+    let process = Process::of(&pod, PROGRAM)?;
     for (what, expected) in [
         ("Uid", [USER; 4].join("\t")),
         ("Gid", [USER; 4].join("\t")),
@@ -133,7 +66,7 @@ pub(super) async fn confined(world: &World) -> anyhow::Result<Evidence> {
     let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).context("a root")?;
     let read_only = root.split(' ').nth(3).is_some_and(|options| options.split(',').any(|option| option == "ro"));
     ensure!(read_only, "its root can be written: {root}");
-    let there: Vec<String> = names(&process.0.join("root"))?;
+    let there: Vec<String> = names(&process.root())?;
     ensure!(there.contains(&"mcp-entra-server".to_owned()), "its root is another: {there:?}");
     ensure!(!there.iter().any(|name| ["bin", "usr", "lib"].contains(&name.as_str())), "there is more: {there:?}");
 
@@ -239,7 +172,7 @@ fn distribution(mut times: Vec<Duration>) -> String {
 pub(super) async fn killed(world: &World) -> anyhow::Result<Evidence> {
     let pod = the_pod(world).await?;
     let before = restarts(&pod);
-    kill(process_of(&pod)?.pid()?, Signal::SIGKILL)?;
+    kill(Process::of(&pod, PROGRAM)?.pid()?, Signal::SIGKILL)?;
     let again = || async { Ok(world.pods().await?.iter().map(restarts).max().unwrap_or_default()) };
     let (_, restarted) = world.eventually("the kubelet starts it again", again, |count| *count > before).await?;
     world.condition(ConditionType::Ready, "True").await?;
@@ -268,7 +201,7 @@ pub(super) async fn hanging(world: &World) -> anyhow::Result<Evidence> {
     let pod = the_pod(world).await?;
     let before = restarts(&pod);
     let start = Instant::now();
-    kill(process_of(&pod)?.pid()?, Signal::SIGSTOP)?;
+    kill(Process::of(&pod, PROGRAM)?.pid()?, Signal::SIGSTOP)?;
     let unavailable = world.condition(ConditionType::Available, "False").await?;
     let noticed = start.elapsed();
     let again = || async { Ok(world.pods().await?.iter().map(restarts).max().unwrap_or_default()) };
@@ -357,13 +290,11 @@ pub(super) async fn rotating(world: &World) -> anyhow::Result<Evidence> {
             "exposure": {"path": "/rotating"},
         }}),
     );
-    // Both are of one app registration, and both have to say so.
-    let share = r#"{"spec":{"entra":{"sharedClientId":true}}}"#;
-    world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", share]).await?;
+    federation::share(world).await?;
     world.apply(&server.to_string()).await?;
     federation::allow(world, ROTATING).await?;
     world.condition_of(ROTATING, ConditionType::FederationReady, "True").await?;
-    let token = process_of(&pod_of(world, ROTATING).await?)?.token()?;
+    let token = Process::of(&pod_of(world, ROTATING).await?, PROGRAM)?.token()?;
     ensure!(token.expires - token.issued == 600, "its token lives {} s", token.expires - token.issued);
     Ok(vec![format!("server {ROTATING} has a token for {} s, and exchanges it", token.expires - token.issued)])
 }
@@ -376,7 +307,7 @@ async fn pod_of(world: &World, server: &str) -> anyhow::Result<Pod> {
 pub(super) async fn rotated(world: &World) -> anyhow::Result<Evidence> {
     let pod = pod_of(world, ROTATING).await?;
     let created = pod.meta().creation_timestamp.clone().context("a creation time")?.0.as_second();
-    let process = process_of(&pod)?;
+    let process = Process::of(&pod, PROGRAM)?;
     let first_expires = created + i64::try_from(SHORTEST.as_secs())?;
     // The kubelet renews it after four fifths of its life; the server goes on until the first has expired, and beyond.
     let deadline = Instant::now() + SHORTEST + Duration::from_secs(120);

@@ -47,6 +47,12 @@ async fn credential_of(world: &World, server: &str, name: &str) -> anyhow::Resul
     })
 }
 
+/// Lets other servers have the server's app registration. Both have to say so.
+pub(super) async fn share(world: &World) -> anyhow::Result<()> {
+    let share = r#"{"spec":{"entra":{"sharedClientId":true}}}"#;
+    world.kubectl(&["patch", "mcpserver", SERVER, "--type=merge", "-p", share]).await.map(drop)
+}
+
 /// Creates the credential that another server of this app registration asks for.
 pub(super) async fn allow(world: &World, server: &str) -> anyhow::Result<()> {
     let credential = credential_of(world, server, server).await?;

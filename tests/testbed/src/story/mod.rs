@@ -4,12 +4,14 @@
 //! line or more. It fails with what it saw instead.
 
 mod authorization_server;
+mod backends;
 mod callers;
 mod containers;
 mod convergence;
 mod edge;
 mod federation;
 mod pods;
+mod process;
 mod readme;
 mod replicas;
 mod server;
@@ -95,6 +97,7 @@ steps! {
     CONTAINER_STEPS = [
         README, DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
         REVOKED_SESSION, TOKENS, AUTHORIZATION_SERVER, ENFORCEMENT, EXPOSURE, CERTIFICATE, CONFLICT, KILLED, HANGING, EVICTION, MISSING_IMAGE,
+        STDIO_BACKEND, HTTP_BACKEND,
         AUTOSCALING, HAND_OVER, CONVERGENCE, FROZEN, ROTATED, REVOCATION, DELETION,
     ];
 
@@ -107,6 +110,8 @@ steps! {
     HANGING: "The server hangs, is taken out of service, and is started again" => containers::hanging;
     EVICTION: "One of two pods may be evicted, the second only when there is room" => containers::eviction;
     MISSING_IMAGE: "An image that nobody has pushed is named in the status" => containers::missing_image;
+    STDIO_BACKEND: "Somebody else's MCP server stands behind Entra over stdio, in a container without a token, and is killed" => backends::over_stdio;
+    HTTP_BACKEND: "Another one stands there over HTTP, reached by nobody but its companion, and is killed" => backends::over_http;
     ROTATED: "The second server's token is renewed, and it goes on past the first one's end" => containers::rotated;
     DEFINITIONS: "The API server itself refuses a bad McpServer and names the field" => server::definitions;
     SERVER: "An McpServer and an McpRoleMapping become a running server" => server::runs;

@@ -170,7 +170,12 @@ impl World {
 
     /// What the server is reached at, and calls itself.
     pub fn url(&self) -> String {
-        format!("https://{}/mcp", self.host)
+        self.url_at("/mcp")
+    }
+
+    /// URL of a server that is exposed at this path of the host.
+    pub(super) fn url_at(&self, path: &str) -> String {
+        format!("https://{}{path}", self.host)
     }
 
     /// The subject that the federated credential must have.

@@ -1,0 +1,167 @@
+//! Somebody else's MCP server behind Entra, in a container of its own: its tools are granted by role, it has no token, and
+//! its end fails the open call alone.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use mcp_entra_crds::ConditionType;
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::containers::PROGRAM;
+use super::process::Process;
+use super::world::{READER, World, merge};
+use super::{Evidence, callers, federation};
+use crate::chart::{BACKEND, BACKEND_IMAGE};
+
+/// The user that the backend's container is to run as.
+const USER: i64 = 1234;
+/// The port of the backend that speaks HTTP.
+const PORT: &str = "3001";
+/// Tools that the role grants, in their order. The backend has more.
+const GRANTED: [&str; 3] = ["add", "pid", "slow"];
+/// Time for an open call to be answered once the backend was killed.
+const ANSWER: Duration = Duration::from_secs(30);
+
+pub(super) async fn over_stdio(world: &World) -> anyhow::Result<Evidence> {
+    let (_, program) = BACKEND;
+    stands_behind_entra(world, "stdio", json!({"transport": "Stdio", "command": [program]})).await
+}
+
+pub(super) async fn over_http(world: &World) -> anyhow::Result<Evidence> {
+    let port: u16 = PORT.parse()?;
+    // The program is the image's own entry point.
+    let backend = json!({"transport": "StreamableHttp", "port": port, "args": ["--port", PORT]});
+    stands_behind_entra(world, "http", backend).await
+}
+
+/// Applies a server with this backend, uses it, looks into its container, kills it, and deletes the server.
+async fn stands_behind_entra(world: &World, name: &str, backend: Value) -> anyhow::Result<Evidence> {
+    let start = Instant::now();
+    apply(world, name, backend).await?;
+    federation::allow(world, name).await?;
+    for condition in [ConditionType::BackendReady, ConditionType::BackendIsolated, ConditionType::Ready] {
+        world.condition_of(name, condition, "True").await?;
+    }
+    let mut evidence = vec![format!("server {name} was Ready {:.1?} after kubectl apply", start.elapsed())];
+    let url = world.url_at(&format!("/{name}"));
+    let alice = world.sign_in(&world.alice).await?.access_token;
+    evidence.push(is_granted_by_role(world, &url, &alice).await?);
+    let pod = world.pods_of(name).await?.into_iter().next().context("the server has a pod")?;
+    evidence.push(has_no_token(&pod)?);
+    evidence.extend(survives_a_kill(world, &url, &alice, &pod).await?);
+    world.kubectl(&["delete", "mcpserver", name, "--wait=true", "--timeout=60s"]).await?;
+    world.kubectl(&["delete", "mcprolemapping", name]).await?;
+    Ok(evidence)
+}
+
+async fn apply(world: &World, name: &str, mut backend: Value) -> anyhow::Result<()> {
+    merge(&mut backend, &json!({"image": BACKEND_IMAGE, "runAsUser": USER}));
+    let mut server = world.server_manifest()?;
+    server.pointer_mut("/spec").and_then(Value::as_object_mut).context("a spec")?.remove("graph");
+    let infrastructure = json!({"matchLabels": {"kubernetes.io/metadata.name": "infra"}});
+    merge(
+        &mut server,
+        &json!({"metadata": {"name": name}, "spec": {
+            "backend": backend,
+            "entra": {"sharedClientId": true},
+            "exposure": {"path": format!("/{name}")},
+            "networkPolicy": {"allowFrom": [{"namespaceSelector": infrastructure}]},
+            "replicas": 1,
+        }}),
+    );
+    let mapping = json!({
+        "apiVersion": "mcp-entra.dev/v1alpha1", "kind": "McpRoleMapping",
+        "metadata": {"name": name, "namespace": world.namespace},
+        "spec": {"servers": {"names": [name]}, "grants": [
+            {"name": "readers", "to": [{"appRole": READER}], "allow": {"tools": GRANTED}},
+        ]},
+    });
+    federation::share(world).await?;
+    world.apply(&format!("---\n{server}\n---\n{mapping}\n")).await.map(drop)
+}
+
+async fn is_granted_by_role(world: &World, url: &str, alice: &str) -> anyhow::Result<String> {
+    let bob = world.sign_in(&world.bob).await?.access_token;
+    let listed = callers::tools_at(world, url.to_owned(), alice).await?;
+    ensure!(listed == GRANTED, "alice is shown {listed:?}");
+    let listed = callers::tools_at(world, url.to_owned(), &bob).await?;
+    ensure!(listed.is_empty(), "bob is shown {listed:?}");
+    let params = json!({"name": "add", "arguments": {"a": 2, "b": 3}});
+    let sum = callers::call_at(world, url, alice, &params).await?;
+    ensure!(is_five(&sum), "alice's sum: {sum:?}");
+    let refused = callers::call_at(world, url, &bob, &params).await?;
+    ensure!(refused.status == 403, "bob is not refused: {refused:?}");
+    let hidden = callers::call_at(world, url, alice, &json!({"name": "echo", "arguments": {}})).await?;
+    ensure!(hidden.status == 403, "a tool that nothing grants: {hidden:?}");
+    Ok(format!("alice is shown {} and adds 2 and 3; bob is shown nothing and answered 403", GRANTED.join(", ")))
+}
+
+fn is_five(answer: &callers::Answer) -> bool {
+    answer.is_tool_result() && answer.body.pointer("/result/structuredContent/sum").and_then(Value::as_f64) == Some(5.0)
+}
+
+/// Looks for the companion's token in the backend's container, which runs as somebody else.
+fn has_no_token(pod: &Pod) -> anyhow::Result<String> {
+    let (_, program) = BACKEND;
+    let (server, backend) = (Process::of(pod, PROGRAM)?, Process::of(pod, program)?);
+    let token = server.variable("AZURE_FEDERATED_TOKEN_FILE")?;
+    ensure!(server.token().is_ok(), "the companion itself has no token, so nothing would be found");
+    let folder = std::path::Path::new(&token).parent().context("a folder")?;
+    let inside = backend.root().join(folder.strip_prefix("/")?);
+    ensure!(!inside.exists(), "the backend's container has {}", folder.display());
+    let mounts = backend.read("mounts")?;
+    let secret = mounts.lines().find(|line| line.contains("/secrets/") || line.contains(&*folder.to_string_lossy()));
+    ensure!(secret.is_none(), "the backend's container mounts {secret:?}");
+    let environment = backend.read("environ")?;
+    ensure!(!environment.contains("AZURE_"), "the backend is told of Entra: {environment}");
+    let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).context("a root")?;
+    ensure!(root.split(' ').nth(3).is_some_and(|options| options.starts_with("ro")), "its root can be written: {root}");
+    let user = USER.to_string();
+    for (what, expected) in [
+        ("Uid", [user.as_str(); 4].join("\t")),
+        ("CapEff", "0000000000000000".to_owned()),
+        ("NoNewPrivs", "1".to_owned()),
+        ("Seccomp", "2".to_owned()),
+    ] {
+        let found = backend.status(what)?;
+        ensure!(found == expected, "{what} of the backend's process is {found}, not {expected}");
+    }
+    Ok(format!("its process is user {USER}'s, without a capability, root read-only, and {token} is not there"))
+}
+
+/// Kills the backend's process with a call open.
+async fn survives_a_kill(world: &World, url: &str, alice: &str, pod: &Pod) -> anyhow::Result<Evidence> {
+    let (_, program) = BACKEND;
+    let params = json!({
+        "name": "slow", "arguments": {"signal": "never"}, "_meta": {"progressToken": "slow"},
+    });
+    let message = json!({"jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": params});
+    let mut open = callers::request(world, url, Some(alice), &message).send().await?;
+    // Its first progress says that the backend works on it.
+    let begun = timeout(ANSWER, open.chunk()).await.context("no progress")??.context("no progress")?;
+    let begun = String::from_utf8_lossy(&begun).into_owned();
+    let killed = Instant::now();
+    kill(Process::of(pod, program)?.pid()?, Signal::SIGKILL)?;
+    let rest = timeout(ANSWER, open.text()).await.context("the open call is not answered")??;
+    let answered = killed.elapsed();
+    let answer = last_event(&rest).with_context(|| format!("no answer: {begun}{rest}"))?;
+    let is_error = answer.pointer("/result/isError") == Some(&json!(true)) || answer.get("error").is_some();
+    ensure!(is_error, "the open call of a killed backend was answered {answer}");
+
+    let params = json!({"name": "add", "arguments": {"a": 2, "b": 3}});
+    let next = || callers::call_at(world, url, alice, &params);
+    world.eventually("the next call is answered", next, is_five).await?;
+    Ok(vec![
+        format!("its process killed, the open call failed {answered:.1?} later: {answer}"),
+        format!("{:.1?} later the next was answered", killed.elapsed()),
+    ])
+}
+
+/// The message of the last of an answer's events.
+fn last_event(text: &str) -> Option<Value> {
+    let data = text.lines().rev().find_map(|line| line.strip_prefix("data:"))?;
+    serde_json::from_str(data).ok()
+}
