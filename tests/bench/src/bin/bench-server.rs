@@ -50,7 +50,8 @@ fn measure(size: Size, mut programs: Vec<PathBuf>) -> anyhow::Result<()> {
     let built = release_program("mcp-entra-server", "mcp-entra-server")?;
     let target = built.ancestors().nth(2).map(Path::to_owned).context("the folder of what is built")?;
     programs.push(built);
-    let bench = Bench::prepare(size, &programs, &target.join("tmp"))?;
+    let shim = size.forwards().then(|| release_program("mcp-entra-shim", "mcp-entra-shim")).transpose()?;
+    let bench = Bench::prepare(size, &programs, shim, &target.join("tmp"))?;
     Runtime::new()?.block_on(async {
         let figures = tokio::select! {
             figures = bench.run(&|line| eprintln!("bench: {line}")) => figures?,

@@ -1,8 +1,12 @@
 //! The cores that processes of the bench run on, so that none of them slows the server that is measured.
 
-use anyhow::Context;
+use std::thread;
+
+use anyhow::{Context, anyhow};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 
 /// Most workers of a server.
 pub(super) const MOST_WORKERS: usize = 2;
@@ -56,6 +60,17 @@ pub(super) fn pin(cores: &[usize]) -> anyhow::Result<()> {
         set.set(*core).context("the number of a core")?;
     }
     sched_setaffinity(Pid::from_raw(0), &set).context("sched_setaffinity")
+}
+
+/// Starts a process on these cores: it has those of the thread that starts it.
+pub(super) fn spawn_on(on: &[usize], mut command: Command) -> anyhow::Result<Child> {
+    let runtime = Handle::current();
+    let spawn = || {
+        let _runtime = runtime.enter();
+        pin(on)?;
+        Ok(command.spawn()?)
+    };
+    thread::scope(|scope| scope.spawn(spawn).join().map_err(|_| anyhow!("the thread that starts it panicked")))?
 }
 
 #[cfg(test)]

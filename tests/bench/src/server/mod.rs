@@ -5,18 +5,23 @@
 //! emulator, and Graph one static answer, both in this process. All servers run at the same time, and one of them at a
 //! time is asked: turn after turn, so that all of them meet the same machine. Figures are medians of the turns.
 //!
+//! Calls that mcp-entra-server forwards to another MCP server are measured beside that server alone (`forwarded`).
+//!
 //! Standard output of each server goes to `/dev/null`. There go the audit lines of mcp-entra-server: it writes them, and
 //! nothing keeps them. Logs are at `warn`, and its rate limit is so high that nobody meets it.
 
 mod cores;
 mod figures;
+mod forwarded;
 mod graph;
+mod handshake;
 mod load;
 mod machine;
 mod peers;
 mod program;
 mod requests;
 mod servers;
+mod shim;
 mod statistics;
 mod table;
 mod tenant;
@@ -58,11 +63,21 @@ pub struct Size {
     /// Kinds of request that are measured. Repeatable; all by default.
     #[arg(long)]
     pub kind: Vec<Kind>,
+    /// Measures calls that are forwarded to another MCP server, and nothing else. Without `--only` and `--kind` they are
+    /// measured in any case.
+    #[arg(long, conflicts_with_all = ["only", "kind"])]
+    pub forwarded: bool,
 }
 
 impl Size {
+    /// Returns whether forwarded calls are measured.
+    #[must_use]
+    pub fn forwards(&self) -> bool {
+        self.only.is_empty() && self.kind.is_empty()
+    }
+
     fn has(&self, peer: Peer) -> bool {
-        self.only.is_empty() || self.only.contains(&peer)
+        !self.forwarded && self.only.is_empty() || self.only.contains(&peer)
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -77,16 +92,19 @@ pub struct Bench {
     servers: Vec<Server>,
     /// The server whose tools the peers list.
     definitions: Server,
+    /// The programs of forwarded calls.
+    forwarded: Option<forwarded::Programs>,
     available: Vec<usize>,
 }
 
 impl Bench {
-    /// Prepares a measurement of these programs of mcp-entra-server, and of the peers. Blocks until all are installed. Call
-    /// it before a runtime is started, so that all its threads stay on the same core.
+    /// Prepares a measurement of these programs of mcp-entra-server, and of the peers. Calls are forwarded by the last of
+    /// them, with this shim, which [`Size::forwards`] needs. Blocks until all are installed. Call it before a runtime is
+    /// started, so that all its threads stay on the same core.
     ///
     /// # Errors
     /// If a peer cannot be installed, or there is one core alone.
-    pub fn prepare(size: Size, programs: &[PathBuf], cache: &Path) -> anyhow::Result<Self> {
+    pub fn prepare(size: Size, programs: &[PathBuf], shim: Option<PathBuf>, cache: &Path) -> anyhow::Result<Self> {
         ensure!(size.seconds > 0.0 && size.turns > 0 && size.connections > 0, "at least one of each is measured");
         let possible = 1..=cores::MOST_WORKERS;
         ensure!(
@@ -105,10 +123,11 @@ impl Bench {
         servers.extend(size.has(Peer::Fastmcp).then(|| Server::fastmcp(cache)).transpose()?);
         servers.extend(size.has(Peer::Typescript).then(|| Server::typescript(cache)).transpose()?);
         let definitions = programs.last().context("a program of mcp-entra-server is needed")?;
+        let forwarded = shim.map(|shim| forwarded::Programs::install(definitions.clone(), shim)).transpose()?;
         let definitions = Server::ours(definitions.clone(), name(definitions));
         let available = cores::available()?;
         cores::pin(&[cores::Cores::plan(&available, 1)?.graph])?;
-        Ok(Self { size, servers, definitions, available })
+        Ok(Self { size, servers, definitions, forwarded, available })
     }
 
     /// Runs it, and returns the tables.
@@ -118,18 +137,35 @@ impl Bench {
     pub async fn run(&self, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<String> {
         let tenant = BenchTenant::start().await?;
         let tokens = Tokens::sign(&tenant)?;
-        let definitions = Program::start(&self.definitions, &tenant, &self.available).await?;
-        tenant.tell_peers(definitions.tools(&tenant).await?)?;
-        drop(definitions);
         let mut text = machine::describe(&self.available, &self.servers).await?;
         text.push_str(&format!("{} connections, tokens of {} bytes\n", self.size.connections, tokens.length()));
+        if !self.size.forwarded {
+            self.run_beside_peers((&tenant, &tokens), &mut text, say).await?;
+        }
+        if let Some(programs) = &self.forwarded {
+            say("starting backends");
+            text.push('\n');
+            text.push_str(&forwarded::measure(self, programs, &tenant, say).await?);
+        }
+        Ok(text)
+    }
+
+    async fn run_beside_peers(
+        &self,
+        (tenant, tokens): (&BenchTenant, &Tokens),
+        text: &mut String,
+        say: &(dyn Fn(&str) + Sync),
+    ) -> anyhow::Result<()> {
+        let definitions = Program::start(&self.definitions, tenant, &self.available).await?;
+        tenant.tell_peers(definitions.tools(tenant).await?)?;
+        drop(definitions);
         for workers in &self.size.workers {
             say(&format!("starting servers with {workers} worker(s)"));
             let cores = cores::Cores::plan(&self.available, usize::from(*workers))?;
-            let figures = turns::measure(self, (&tenant, &tokens), &cores, say).await?;
+            let figures = turns::measure(self, (tenant, tokens), &cores, say).await?;
             text.push('\n');
             text.push_str(&table::table(&self.servers, &self.size.kinds(), *workers, &figures));
         }
-        Ok(text)
+        Ok(())
     }
 }

@@ -2,17 +2,16 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Stdio;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::{Child, Command};
-use tokio::runtime::Handle;
+use tokio::process::Child;
 
-use super::cores;
+use super::cores::spawn_on;
 use super::servers::Server;
+use super::shim::Shim;
 use super::tenant::BenchTenant;
 use crate::process::{self, Memory};
 use crate::until::until;
@@ -25,6 +24,8 @@ pub(super) struct Program {
     child: Child,
     /// The address of the MCP endpoint.
     pub(super) address: SocketAddr,
+    /// The shim of its backend, whose processes count as its own.
+    shim: Option<Shim>,
 }
 
 impl Program {
@@ -33,7 +34,8 @@ impl Program {
         let address = free_address()?;
         let mut command = server.command(address, on.len(), tenant);
         command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-        let mut program = Self { child: spawn_on(on, command).with_context(|| server.name.clone())?, address };
+        let child = spawn_on(on, command).with_context(|| server.name.clone())?;
+        let mut program = Self { child, address, shim: None };
         let token = tenant.tokens(1)?.concat();
         let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
         until("the server lists its tools", async || {
@@ -44,6 +46,11 @@ impl Program {
         })
         .await?;
         Ok(program)
+    }
+
+    /// Counts the processes of this shim as its own, and ends it with them.
+    pub(super) fn adopt(&mut self, shim: Option<Shim>) {
+        self.shim = shim;
     }
 
     /// The definitions of its tools.
@@ -70,6 +77,12 @@ impl Program {
     }
 
     fn processes(&self) -> anyhow::Result<Vec<u32>> {
+        let mut processes = self.family()?;
+        processes.extend(self.shim.as_ref().map(Shim::processes).transpose()?.into_iter().flatten());
+        Ok(processes)
+    }
+
+    fn family(&self) -> anyhow::Result<Vec<u32>> {
         process::family(self.child.id().context("the server has ended")?)
     }
 }
@@ -77,7 +90,7 @@ impl Program {
 impl Drop for Program {
     /// Ends its children, too, which need not notice that it has gone.
     fn drop(&mut self) {
-        let pids = self.processes().unwrap_or_default();
+        let pids = self.family().unwrap_or_default();
         for pid in pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
             _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -91,17 +104,6 @@ async fn tools(client: &reqwest::Client, address: SocketAddr, token: &str) -> Op
     let answer = request.body(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#).send().await.ok()?;
     let answer: serde_json::Value = answer.json().await.ok()?;
     answer.pointer("/result/tools")?.as_array().cloned()
-}
-
-/// Starts a process on these cores: it has those of the thread that starts it.
-pub(super) fn spawn_on(on: &[usize], mut command: Command) -> anyhow::Result<Child> {
-    let runtime = Handle::current();
-    let spawn = || {
-        let _runtime = runtime.enter();
-        cores::pin(on)?;
-        Ok(command.spawn()?)
-    };
-    thread::scope(|scope| scope.spawn(spawn).join().map_err(|_| anyhow!("the thread that starts it panicked")))?
 }
 
 /// An address that is free now. Should another process be faster, the program says so and ends.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::ValueEnum;
 use serde_json::json;
 
+use super::handshake::REVISION;
 use super::load::Order;
 use super::tenant::{BenchTenant, USERS};
 
@@ -84,6 +85,8 @@ impl Kind {
         Order {
             address,
             path: "/mcp".to_owned(),
+            process: None,
+            headers: vec![("mcp-protocol-version".to_owned(), REVISION.to_owned())],
             body: json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}).to_string(),
             tokens: tokens.of(self.users()),
             status,

@@ -1,5 +1,6 @@
 //! The servers that are measured, and the commands that start them.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,10 @@ pub(super) struct Server {
     script: Option<PathBuf>,
     /// The folder of Node's packages.
     modules: Option<PathBuf>,
+    /// The folder of its configuration and policy, within the tenant's.
+    files: &'static str,
+    /// The socket of a backend.
+    socket: Option<PathBuf>,
 }
 
 impl Peer {
@@ -49,7 +54,12 @@ impl Peer {
 impl Server {
     /// mcp-entra-server at this path.
     pub(super) fn ours(program: PathBuf, name: String) -> Self {
-        Self { peer: Peer::Ours, name, program, script: None, modules: None }
+        Self { peer: Peer::Ours, name, program, script: None, modules: None, files: "", socket: None }
+    }
+
+    /// mcp-entra-server at this path, in front of a backend whose name is that of the folder of its files.
+    pub(super) fn forwarding(program: PathBuf, backend: &'static str, socket: Option<PathBuf>) -> Self {
+        Self { files: backend, socket, ..Self::ours(program, backend.to_owned()) }
     }
 
     /// rmcp without authentication: this same program, started anew.
@@ -86,11 +96,12 @@ impl Server {
         match self.peer {
             Peer::Ours => {
                 command.args(["serve".to_owned(), format!("--listen={address}")]).arg("--admin-listen=127.0.0.1:0");
-                for (option, file) in
-                    [("--config", "config.yaml"), ("--policy", "policy.json"), ("--trust-bundle", "ca.pem")]
-                {
-                    command.arg(option).arg(tenant.file(file));
+                for (option, file) in [("--config", "config.yaml"), ("--policy", "policy.json")] {
+                    command.arg(option).arg(tenant.file(self.files).join(file));
                 }
+                command.arg("--trust-bundle").arg(tenant.file("ca.pem"));
+                command
+                    .args(self.socket.iter().flat_map(|socket| [OsStr::new("--backend-socket"), socket.as_os_str()]));
                 command.env("AZURE_FEDERATED_TOKEN_FILE", tenant.file("token")).env("RUST_LOG", "warn");
             }
             Peer::Bare => _ = command.args(["bare", &port]).arg(tenant.folder()),

@@ -57,7 +57,7 @@ fn row(
     text.push('\n');
 }
 
-fn memory(text: &mut String, servers: &[Server], figures: &Figures) {
+pub(super) fn memory(text: &mut String, servers: &[Server], figures: &Figures) {
     _ = write!(text, "\n{:<36}", "memory, MiB");
     for column in ["idle", "after", "idle anon.", "after anon."] {
         _ = write!(text, "{column:>12}");

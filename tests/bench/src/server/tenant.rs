@@ -8,8 +8,8 @@ use entra_emulator::{
     App, AppRole, Configuration, EntraEmulator, FederatedCredential, MemberType, RoleAssignment, Tenant, User,
 };
 use mcp_entra_policy::{
-    AuditConfiguration, BUILT_IN_TOOLS, CallerKind, CompiledPolicy, EntraConfiguration, Grant, GraphAccess,
-    GraphConfiguration, GroupsSource, MappingReference, Pattern, Primitives, ProbeConfiguration, Rate,
+    AuditConfiguration, BUILT_IN_TOOLS, BackendConfiguration, CallerKind, CompiledPolicy, EntraConfiguration, Grant,
+    GraphAccess, GraphConfiguration, GroupsSource, MappingReference, Pattern, Primitives, ProbeConfiguration, Rate,
     RateLimitConfiguration, Requirements, ServerConfiguration, ServerReference, Subject, TokenVersion,
 };
 use serde_json::{Value, json};
@@ -69,7 +69,8 @@ impl BenchTenant {
         tenant.write("token", &issuer.token(SUBJECT, AUDIENCE)?)?;
         tenant.write("ca.pem", &format!("{}{}", tenant.emulator.ca_pem(), tenant.graph.ca_pem))?;
         tenant.write("config.yaml", &serde_yaml::to_string(&tenant.configuration())?)?;
-        tenant.write("policy.json", &serde_json::to_string(&policy())?)?;
+        let tools = BUILT_IN_TOOLS.iter().map(|tool| tool.name);
+        tenant.write("policy.json", &serde_json::to_string(&policy(tools))?)?;
         Ok(tenant)
     }
 
@@ -96,6 +97,16 @@ impl BenchTenant {
             scope: SCOPE.to_owned(),
         };
         self.write("peer.json", &serde_json::to_string(&setting)?)
+    }
+
+    /// Writes `config.yaml` and `policy.json` of a server with a backend into a folder. Everybody with the role may use the
+    /// tool.
+    pub(super) fn add_backend(&self, folder: &str, backend: BackendConfiguration, tool: &str) -> anyhow::Result<()> {
+        std::fs::create_dir(self.file(folder))?;
+        let mut configuration = self.configuration();
+        (configuration.graph.tools, configuration.backend) = (vec![], Some(backend));
+        self.write(&format!("{folder}/config.yaml"), &serde_yaml::to_string(&configuration)?)?;
+        self.write(&format!("{folder}/policy.json"), &serde_json::to_string(&policy([tool]))?)
     }
 
     /// Tokens of the first so many users, each of about 2 KB.
@@ -171,9 +182,9 @@ fn registration(server: Uuid, client: Uuid, issuer: &Issuer, users: &[User]) -> 
     }
 }
 
-/// Everybody with the role may use every tool. A trailing `*` never grants what changes anything.
-fn policy() -> CompiledPolicy {
-    let tools = BUILT_IN_TOOLS.iter().map(|tool| Pattern(tool.name.to_owned())).collect();
+/// Everybody with the role may use these tools. A trailing `*` never grants what changes anything.
+fn policy<'a>(tools: impl IntoIterator<Item = &'a str>) -> CompiledPolicy {
+    let tools = tools.into_iter().map(|tool| Pattern(tool.to_owned())).collect();
     let grant = Grant {
         mapping: MappingReference { namespace: None, name: "readers".to_owned() },
         name: "all".to_owned(),

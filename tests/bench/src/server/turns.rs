@@ -7,10 +7,10 @@ use anyhow::{Context, ensure};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::cores::Cores;
+use super::cores::{Cores, spawn_on};
 use super::figures::{Closed, Figures, MemoryOfServer};
 use super::load::{Order, Report};
-use super::program::{Program, spawn_on};
+use super::program::Program;
 use super::requests::Tokens;
 use super::servers::Peer;
 use super::tenant::BenchTenant;
@@ -18,7 +18,7 @@ use super::{Bench, Kind};
 use crate::process;
 
 /// Time after a start in which a server comes to rest.
-const REST: Duration = Duration::from_secs(1);
+pub(super) const REST: Duration = Duration::from_secs(1);
 
 /// Starts all servers, and asks them in turns.
 pub(super) async fn measure(
@@ -42,7 +42,8 @@ pub(super) async fn measure(
             order.seconds = size.seconds;
             // The first turn fills caches, those of every user.
             order.at_least = if turn == 0 { u64::try_from(order.tokens.len())? } else { 0 };
-            let closed = ask(program, &order, cores).await.with_context(|| server_and_kind(bench, index, kind))?;
+            let closed =
+                ask(&|| program.cpu(), &order, cores).await.with_context(|| server_and_kind(bench, index, kind))?;
             if turn > 0 {
                 figures.note(index, kind, closed);
             }
@@ -95,12 +96,16 @@ fn latency(report: &Report, rate: f64) -> f64 {
     if answered / report.seconds < KEPT * rate { f64::INFINITY } else { report.p99.into() }
 }
 
-/// Asks a server as fast as it answers.
-async fn ask(program: &Program, order: &Order, cores: &Cores) -> anyhow::Result<Closed> {
+/// Asks a server as fast as it answers. `cpu` is the processor time that it has taken so far.
+pub(super) async fn ask(
+    cpu: &(dyn Fn() -> anyhow::Result<Duration> + Sync),
+    order: &Order,
+    cores: &Cores,
+) -> anyhow::Result<Closed> {
     let own = std::process::id();
-    let (before, graph_before, start) = (program.cpu()?, process::cpu(own)?, Instant::now());
+    let (before, graph_before, start) = (cpu()?, process::cpu(own)?, Instant::now());
     let report = load(order, cores.load).await?;
-    let taken = program.cpu()?.saturating_sub(before).as_secs_f64();
+    let taken = cpu()?.saturating_sub(before).as_secs_f64();
     let graph = process::cpu(own)?.saturating_sub(graph_before).as_secs_f64() / start.elapsed().as_secs_f64();
     ensure!(report.answered > 0, "nothing was answered");
     let answered = f64::from(u32::try_from(report.answered)?);
@@ -112,7 +117,7 @@ async fn ask(program: &Program, order: &Order, cores: &Cores) -> anyhow::Result<
 }
 
 /// Has a process of its own carry out an order.
-async fn load(order: &Order, core: usize) -> anyhow::Result<Report> {
+pub(super) async fn load(order: &Order, core: usize) -> anyhow::Result<Report> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("load").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = spawn_on(&[core], command)?;

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::Order;
 
 /// Time for one answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The request that is sent again and again.
 pub(super) struct Message {
@@ -35,12 +35,14 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn new(order: &Order) -> anyhow::Result<Self> {
-        let headers = HeaderMap::from_iter([
+        let mut headers = HeaderMap::from_iter([
             (HOST, HeaderValue::try_from(order.address.to_string())?),
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),
             (ACCEPT, HeaderValue::from_static("application/json, text/event-stream")),
-            (HeaderName::from_static("mcp-protocol-version"), HeaderValue::from_static("2025-11-25")),
         ]);
+        for (name, value) in &order.headers {
+            headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+        }
         let tokens = order.tokens.iter().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
         Ok(Self {
             address: order.address,

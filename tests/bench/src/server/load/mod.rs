@@ -6,6 +6,7 @@
 mod closed;
 mod connection;
 mod open;
+mod pipes;
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -15,8 +16,18 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use self::connection::Message;
+use self::pipes::Pipes;
 use super::statistics::percentile;
 use crate::process;
+
+/// A server that speaks over its standard input and output.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Process {
+    /// The program and its arguments.
+    pub(super) command: Vec<String>,
+    /// The core that it runs on.
+    pub(super) core: usize,
+}
 
 /// The requests that are sent, and for how long.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +36,10 @@ pub(super) struct Order {
     pub(super) address: SocketAddr,
     /// Path of its endpoint.
     pub(super) path: String,
+    /// A process that the load starts and asks instead, as fast as it answers.
+    pub(super) process: Option<Process>,
+    /// Headers of each request, besides those that all kinds have.
+    pub(super) headers: Vec<(String, String)>,
     /// Body of each request.
     pub(super) body: String,
     /// Bearer tokens, each in its turn. Without any, requests have none.
@@ -33,7 +48,7 @@ pub(super) struct Order {
     pub(super) status: u16,
     /// A part of the body of each answer.
     pub(super) part: String,
-    /// Connections, which are kept.
+    /// Connections, which are kept. Of a process, requests at a time.
     pub(super) connections: usize,
     /// Time for which requests are sent, in seconds.
     pub(super) seconds: f64,
@@ -71,10 +86,16 @@ pub fn run() -> anyhow::Result<()> {
 
 async fn carry_out(order: &Order) -> anyhow::Result<Report> {
     let message = Message::new(order)?;
+    // Its start is no part of what is measured.
+    let pipes = match &order.process {
+        Some(process) => Some(Pipes::open(process).await?),
+        None => None,
+    };
     let (before, start) = (process::cpu(std::process::id())?, Instant::now());
-    let mut latencies = match order.rate {
-        None => closed::send(order, &message).await?,
-        Some(rate) => open::send(order, &message, rate).await?,
+    let mut latencies = match (pipes, order.rate) {
+        (Some(pipes), _) => pipes.send(order).await?,
+        (None, None) => closed::send(order, &message).await?,
+        (None, Some(rate)) => open::send(order, &message, rate).await?,
     };
     let (taken, seconds) = (process::cpu(std::process::id())?.saturating_sub(before), start.elapsed().as_secs_f64());
     Ok(Report {
