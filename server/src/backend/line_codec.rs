@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_line_without_an_end_is_an_error() {
         let piece = vec![b'x'; MAXIMUM_BYTES];
-        assert!(lines(&vec![piece.as_slice(); 12]).is_err());
+        assert!(lines(&[piece.as_slice(); 12]).is_err());
     }
 
     #[test]
