@@ -32,6 +32,9 @@ const LISTENING: &str = "GET";
 const ENDING: &str = "DELETE";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for which a connection is kept that carries nothing. Common servers close theirs after 5 s, and a request on one that is
+/// being closed would be lost.
+const IDLE_CONNECTION: Duration = Duration::from_secs(2);
 /// Time between two parts of an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time for the answer to a message that has none.
@@ -74,6 +77,7 @@ pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
         .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_CONNECTION)
         .build()
 }
 

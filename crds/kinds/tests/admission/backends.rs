@@ -18,7 +18,7 @@ fn mk_stdio() -> Value {
         "runAsUser": 1000,
         "writableDirs": ["/tmp", "/var/lib/data.1"],
         "identity": {"assertion": {}},
-        "sessions": "Shared",
+        "sessions": "PerPrincipal",
         "pin": {"get_current_time": "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
         "egress": [{"cidr": "10.2.0.0/16", "ports": [5432]}],
     });
@@ -92,6 +92,7 @@ async fn a_bad_backend_is_refused_with_the_field_named() {
         (at("identity/none"), json!({}), "exactly one of none, assertion and onBehalfOf"),
         (at("identity"), json!({"onBehalfOf": {"scope": "api://orders/access"}}), "use identity.assertion"),
         (at("sessions"), json!("PerCall"), "spec.backend.sessions"),
+        (at("sessions"), json!("Shared"), "use PerPrincipal"),
         (at("pin"), json!({}), "spec.backend.pin"),
         (at("pin"), json!(pins), "spec.backend.pin"),
         (at("pin"), json!({"a": "sha256:0"}), "spec.backend.pin"),
@@ -115,7 +116,15 @@ async fn a_bad_backend_is_refused_with_the_field_named() {
     for folder in ["/..", "/a/../etc", "/a/.", "/proc/1", "/sys", "/dev", "/run/mcp-entra", "/run/mcp-entra/shim"] {
         cases.push((at("writableDirs/-"), json!(folder), "a folder is an absolute path without"));
     }
-    for cidr in ["169.254.169.254/32", "168.63.129.16/32", "fd00:ec2::254/128"] {
+    for cidr in [
+        "169.254.169.254/32",
+        "169.254.169.252/32",
+        "169.254.0.0/16",
+        "168.63.129.16/32",
+        "100.100.100.200/32",
+        "fd00:ec2::254/128",
+        "fd20:ce::254/128",
+    ] {
         cases.push((at("egress/-"), egress(cidr), "no backend reaches the metadata service"));
     }
     let cases = cases.iter().map(|(pointer, value, named)| (pointer.as_str(), value.clone(), *named)).collect();
@@ -168,7 +177,7 @@ async fn the_neighbours_of_bad_backends_are_accepted() {
         ("/spec/backend/egress", json!(null)),
         ("/spec/backend/egress/-", json!({"cidr": "0.0.0.0/0", "ports": [1, 65535]})),
         ("/spec/backend/egress/-", json!({"cidr": "2001:db8::/32", "ports": [443]})),
-        ("/spec/backend/egress/-", json!({"cidr": "169.254.169.253/32", "ports": [53]})),
+        ("/spec/backend/egress/-", json!({"cidr": "169.253.169.254/32", "ports": [53]})),
     ];
     assert_accepted::<McpServer>(mk_stdio, cases).await;
     let cases = vec![

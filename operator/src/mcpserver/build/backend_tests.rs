@@ -155,20 +155,20 @@ fn the_pods_reach_no_metadata_service_and_what_the_backend_needs_besides() {
     let tcp = |port: i32| json!([{"port": port, "protocol": "TCP"}]);
     let dns = json!({"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]});
     let anywhere = json!({"ports": tcp(443), "to": [
-        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32", "168.63.129.16/32"]}},
-        {"ipBlock": {"cidr": "::/0", "except": ["fd00:ec2::254/128"]}},
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32"]}},
+        {"ipBlock": {"cidr": "::/0", "except": ["fd00:ec2::254/128", "fd20:ce::254/128"]}},
         {"namespaceSelector": {}},
     ]});
     assert_eq!(egress(json!({})), json!([dns, anywhere]));
     let asked = json!({"backend": {"egress": [
-        {"cidr": "10.2.0.0/16", "ports": [5432]}, {"cidr": "169.254.0.0/16", "ports": [80]},
+        {"cidr": "10.2.0.0/16", "ports": [5432]}, {"cidr": "169.0.0.0/8", "ports": [80]},
     ]}});
     assert_eq!(
         egress(asked),
         json!([
             dns, anywhere,
             {"ports": tcp(5432), "to": [{"ipBlock": {"cidr": "10.2.0.0/16"}}]},
-            {"ports": tcp(80), "to": [{"ipBlock": {"cidr": "169.254.0.0/16", "except": ["169.254.169.254/32"]}}]},
+            {"ports": tcp(80), "to": [{"ipBlock": {"cidr": "169.0.0.0/8", "except": ["169.254.0.0/16"]}}]},
         ])
     );
 }

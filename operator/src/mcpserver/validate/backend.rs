@@ -178,13 +178,13 @@ mod tests {
     fn what_the_spec_says_of_the_backend_reaches_the_program() {
         let digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         let backend = check(http(json!({
-            "identity": {"onBehalfOf": {"scope": "api://orders/access"}}, "sessions": "Shared", "pin": {"add": digest},
+            "identity": {"onBehalfOf": {"scope": "api://orders/access"}}, "sessions": "PerPrincipal", "pin": {"add": digest},
         })));
         let backend = backend.unwrap().backend.unwrap();
         let endpoint = HttpBackend { port: 3001, path: "/mcp".into() };
         assert_eq!(backend.transport, BackendTransport::StreamableHttp(endpoint));
         assert_eq!(backend.identity, BackendIdentity::OnBehalfOf(BackendScope { scope: "api://orders/access".into() }));
-        assert_eq!(backend.sessions, BackendSessions::Shared);
+        assert_eq!(backend.sessions, BackendSessions::PerPrincipal);
         assert_eq!(backend.pin.unwrap()["add"], digest);
         let path = check(http(json!({"path": "/"}))).unwrap().backend.unwrap().transport;
         assert_eq!(path, BackendTransport::StreamableHttp(HttpBackend { port: 3001, path: "/".into() }));
