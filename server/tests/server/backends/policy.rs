@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::join_all;
 use mcp_entra_policy::Pattern;
 use serde_json::{Value, json};
 use stock_backends::scripted::{Era, Options};
@@ -236,8 +237,9 @@ async fn a_trailing_star_grants_no_tool_that_says_it_only_reads_and_with_a_pin_t
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pinned_tool_whose_definition_changes_is_hidden_refused_and_named_by_the_status() {
     let pinned = digests().await;
-    for what in ["description", "schema", "annotations"] {
-        let stage = Stage::http_with(Options::default(), |setup| pin(setup, &pinned)).await;
+    let pinned = &pinned;
+    join_all(["description", "schema", "annotations"].map(async |what| {
+        let stage = Stage::http_with(Options::default(), |setup| pin(setup, pinned)).await;
         assert!(stage.probed().await.hidden.is_empty());
         assert!(tools(&stage).await.contains(&"add".to_owned()));
         let listens = async || (stage.scripted().listeners() >= 2).then_some(());
@@ -253,7 +255,8 @@ async fn a_pinned_tool_whose_definition_changes_is_hidden_refused_and_named_by_t
         let named = async || stage.site.status().await.backend.unwrap().hidden.contains("add").then_some(());
         eventually("the status names it", named).await;
         assert_eq!(text(&stage.call(true, "echo", json!({})).await), "{}", "others stay");
-    }
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
