@@ -127,7 +127,7 @@ async fn a_backend_that_asks_the_client_is_refused_and_its_call_goes_on() {
 async fn a_flood_of_notifications_drowns_neither_its_call_nor_another() {
     let stages = Stage::each().await;
     join_all(stages.iter().map(async |stage| {
-        let flood = soon(stage, true, "flood_notifications", json!({ "count": 5_000 }));
+        let flood = soon(stage, true, "flood_notifications", json!({ "count": 2_000 }));
         let beside = soon(stage, true, "echo", json!({}));
         let (flood, beside) = tokio::join!(flood, beside);
         assert_eq!((text(&flood), text(&beside)), ("flooded", "{}"), "{}", stage.name());
