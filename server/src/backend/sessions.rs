@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use mcp_entra_policy::BackendSessions;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
@@ -34,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(15 * 60);
 const FRESH: Duration = Duration::from_secs(60);
 /// The same after it has told of one, so that one which tells of them all the time is not asked all the time.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Age up to which lists serve while they are read anew.
+const LONGEST_SERVED: Duration = Duration::from_secs(180);
 /// Pause after a failure, doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Life of a session after which its end is no failure in a row.
@@ -60,18 +63,30 @@ pub struct Sessions {
 
 /// The place of one session.
 #[derive(Default)]
-struct Slot(Mutex<State>);
+struct Slot {
+    state: Mutex<State>,
+    /// Held while the lists are read. Calls do not wait for it.
+    reading: Mutex<()>,
+    read: ArcSwapOption<Read>,
+    /// Set by a change of the lists.
+    is_stale: Arc<AtomicBool>,
+}
+
+/// Lists that were read.
+#[derive(Clone)]
+struct Read {
+    at: Instant,
+    catalogue: Arc<Catalogue>,
+    peer: Peer,
+}
 
 #[derive(Default)]
 struct State {
     session: Option<Arc<Session>>,
-    catalogue: Option<(Instant, Arc<Catalogue>)>,
     begun_at: Option<Instant>,
     /// Failures in a row.
     failures: u32,
     resting_until: Option<Instant>,
-    /// Set by a change of the lists.
-    is_stale: Arc<AtomicBool>,
 }
 
 impl Sessions {
@@ -169,25 +184,37 @@ impl Sessions {
     ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
         let slot = self.slot(caller).await;
         let mut session = self.session(caller, identity).await?;
-        let mut state = slot.0.lock().await;
-        if let Some((read_at, catalogue)) = &state.catalogue
-            && read_at.elapsed() < fresh_for(state.is_stale.load(Ordering::Acquire))
-        {
-            return Ok((Arc::clone(catalogue), session.peer().clone()));
+        let no_older = |age: Duration| slot.read.load_full().filter(|read| read.at.elapsed() < age);
+        let fresh = || no_older(fresh_for(slot.is_stale.load(Ordering::Acquire)));
+        if let Some(read) = fresh() {
+            return Ok((Arc::clone(&read.catalogue), read.peer.clone()));
         }
-        state.is_stale.store(false, Ordering::Release);
+        // Who reads may have to wait for the backend: meanwhile the lists of before serve the others.
+        let reading = slot.reading.try_lock();
+        if let (Err(_), Some(read)) = (&reading, no_older(LONGEST_SERVED)) {
+            return Ok((Arc::clone(&read.catalogue), read.peer.clone()));
+        }
+        let _reading = match reading {
+            Ok(reading) => reading,
+            Err(_) => slot.reading.lock().await,
+        };
+        if let Some(read) = fresh() {
+            return Ok((Arc::clone(&read.catalogue), read.peer.clone()));
+        }
+        slot.is_stale.store(false, Ordering::Release);
         let mut read = Catalogue::read(&session, identity).await;
         if matches!(read, Err(BackendError::SessionLost)) {
-            state.session = None;
-            session = self.begun(&mut state, identity).await?;
+            self.ended(caller, &session).await;
+            session = self.session(caller, identity).await?;
             read = Catalogue::read(&session, identity).await;
         }
         if matches!(read, Err(BackendError::SessionLost | BackendError::Ended)) {
-            state.session = None;
+            self.ended(caller, &session).await;
         }
-        let catalogue = self.kept(read.inspect_err(|_| state.catalogue = None)?);
-        state.catalogue = Some((Instant::now(), Arc::clone(&catalogue)));
-        Ok((catalogue, session.peer().clone()))
+        let catalogue = self.kept(read.inspect_err(|_| slot.read.store(None))?);
+        let read = Read { at: Instant::now(), catalogue, peer: session.peer().clone() };
+        slot.read.store(Some(Arc::new(read.clone())));
+        Ok((read.catalogue, read.peer))
     }
 
     async fn slot(&self, caller: &str) -> Arc<Slot> {
@@ -199,16 +226,16 @@ impl Sessions {
     /// program which starts slowly is there for the next call.
     async fn session(self: &Arc<Self>, caller: &str, identity: &Identity) -> Result<Arc<Session>, BackendError> {
         let slot = self.slot(caller).await;
-        if let Some(session) = slot.0.lock().await.living() {
+        if let Some(session) = slot.state.lock().await.living() {
             return Ok(session);
         }
         let (sessions, identity) = (Arc::clone(self), identity.clone());
-        let begun = async move { sessions.begun(&mut *slot.0.lock().await, &identity).await };
+        let begun = async move { sessions.begun(&slot, &mut *slot.state.lock().await, &identity).await };
         tokio::spawn(begun).await.unwrap_or(Err(BackendError::Ended))
     }
 
     /// The session of a slot, begun if there is none that lives.
-    async fn begun(&self, state: &mut State, identity: &Identity) -> Result<Arc<Session>, BackendError> {
+    async fn begun(&self, slot: &Slot, state: &mut State, identity: &Identity) -> Result<Arc<Session>, BackendError> {
         if let Some(session) = state.living() {
             return Ok(session);
         }
@@ -219,12 +246,12 @@ impl Sessions {
             let seconds = (until - Instant::now()).as_secs() + 1;
             return Err(BackendError::Resting { times: state.failures, seconds });
         }
-        match self.begin(&state.is_stale, identity).await {
+        match self.begin(&slot.is_stale, identity).await {
             Ok(session) => {
                 let session = Arc::new(session);
                 state.session = Some(Arc::clone(&session));
                 state.begun_at = Some(Instant::now());
-                state.catalogue = None;
+                slot.read.store(None);
                 Ok(session)
             }
             Err(error) => {
@@ -274,7 +301,7 @@ impl Sessions {
     /// Forgets a session of which the backend knows nothing any longer.
     async fn ended(&self, caller: &str, ended: &Arc<Session>) {
         let slot = self.slot(caller).await;
-        let mut state = slot.0.lock().await;
+        let mut state = slot.state.lock().await;
         if state.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, ended)) {
             state.session = None;
         }
