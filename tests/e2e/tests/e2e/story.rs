@@ -82,6 +82,16 @@ async fn a_second_server_of_the_same_host_is_told_so_without_a_word_about_the_fi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backend_over_stdio_is_granted_by_role_and_its_end_fails_the_open_call_alone() -> anyhow::Result<()> {
+    in_a_ready_world("stdio-backend", story::STDIO_BACKEND).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_over_http_is_granted_by_role_and_its_end_fails_the_open_call_alone() -> anyhow::Result<()> {
+    in_a_ready_world("http-backend", story::HTTP_BACKEND).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_autoscalers_pods_are_left_alone_and_replaced_without_a_failed_call() -> anyhow::Result<()> {
     in_a_ready_world("autoscaling", story::AUTOSCALING).await.map(drop)
 }

@@ -349,6 +349,68 @@ mod tests {
         assert_eq!(condition(&status(&pod, &state), "Initialized")["status"], "True");
     }
 
+    /// A pod of whose init containers the second is a sidecar.
+    fn with_sidecar(policy: &str, sidecar: Phase, containers: [Phase; 2]) -> (Pod, PodState) {
+        let (pod, mut state) = state(policy, containers);
+        let sidecar = ContainerState {
+            name: "sidecar".into(),
+            is_sidecar: true,
+            now: sidecar,
+            ..state.init_containers[0].clone()
+        };
+        state.init_containers.push(sidecar);
+        (pod, state)
+    }
+
+    #[test]
+    fn a_sidecar_that_is_not_ready_holds_its_pod_back_as_a_container_does() {
+        let (pod, unready) = with_sidecar("Always", running(false), [running(true), running(true)]);
+        let status = status(&pod, &unready);
+        assert_eq!(condition(&status, "Ready")["message"], "containers with unready status: [sidecar]");
+        assert_eq!(condition(&status, "Initialized")["status"], "True");
+        let inits = &status["initContainerStatuses"];
+        assert_eq!([&inits[0]["ready"], &inits[1]["ready"]], [true, false]);
+        assert_eq!([&inits[0]["started"], &inits[1]["started"]], [false, true]);
+    }
+
+    #[test]
+    fn a_pod_is_initialized_once_its_sidecar_has_started_and_stays_so_while_a_container_runs() {
+        let waiting = || Phase::waiting("PodInitializing");
+        for (sidecar, container, initialized) in [
+            (waiting(), waiting(), "False"),
+            (running(true), waiting(), "True"),
+            (Phase::Terminated(ended(1)), running(true), "True"),
+            (Phase::Terminated(ended(0)), waiting(), "False"),
+        ] {
+            let (pod, state) = with_sidecar("Always", sidecar.clone(), [container.clone(), waiting()]);
+            let found = status(&pod, &state);
+            assert_eq!(condition(&found, "Initialized")["status"], initialized, "{sidecar:?} {container:?}");
+        }
+    }
+
+    #[test]
+    fn a_sidecar_that_runs_keeps_its_pod_running_and_its_end_counts_for_nothing() {
+        let done = |code| Phase::Terminated(ended(code));
+        for (policy, sidecar, containers, expected) in [
+            ("Never", running(true), [done(0), done(0)], "Running"),
+            ("Never", done(137), [done(0), done(0)], "Succeeded"),
+            ("Never", done(1), [running(true), done(0)], "Running"),
+            ("Never", done(0), [done(1), done(0)], "Failed"),
+            (
+                "Always",
+                running(true),
+                [Phase::waiting("PodInitializing"), Phase::waiting("PodInitializing")],
+                "Pending",
+            ),
+        ] {
+            let (pod, state) = with_sidecar(policy, sidecar.clone(), containers.clone());
+            assert_eq!(phase(&pod, &state), expected, "{policy} {sidecar:?} {containers:?}");
+        }
+        let (pod, mut state) = with_sidecar("Always", running(true), [done(0), done(0)]);
+        state.terminating = true;
+        assert_eq!(phase(&pod, &state), "Running", "the sidecar still ends");
+    }
+
     #[test]
     fn a_condition_keeps_its_time_until_it_changes() {
         let mut conditions = Conditions::new();

@@ -1,12 +1,15 @@
-//! Somebody else's MCP server behind Entra, in a container of its own: its tools are granted by role, it has no token, and
-//! its end fails the open call alone.
+//! Somebody else's MCP server behind Entra: its tools are granted by role, and its end fails the open call alone. In a
+//! container of its own it has no token, and runs as the user that the spec names.
 
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use mcp_entra_crds::ConditionType;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -15,11 +18,13 @@ use super::process::Process;
 use super::world::{READER, World, merge};
 use super::{Evidence, callers, federation};
 use crate::chart::{BACKEND, BACKEND_IMAGE};
+use crate::edge;
+use crate::stack::AnyNode;
 
 /// The user that the backend's container is to run as.
 const USER: i64 = 1234;
-/// The port of the backend that speaks HTTP.
-const PORT: &str = "3001";
+/// The port of the backend that speaks HTTP, in a pod with a network of its own.
+const PORT: u16 = 3001;
 /// Tools that the role grants, in their order. The backend has more.
 const GRANTED: [&str; 3] = ["add", "pid", "slow"];
 /// Time for an open call to be answered once the backend was killed.
@@ -31,9 +36,13 @@ pub(super) async fn over_stdio(world: &World) -> anyhow::Result<Evidence> {
 }
 
 pub(super) async fn over_http(world: &World) -> anyhow::Result<Evidence> {
-    let port: u16 = PORT.parse()?;
+    let port = match world.stack.node {
+        AnyNode::Containers(_) => PORT,
+        // It is the machine's.
+        AnyNode::Processes(_) => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port(),
+    };
     // The program is the image's own entry point.
-    let backend = json!({"transport": "StreamableHttp", "port": port, "args": ["--port", PORT]});
+    let backend = json!({"transport": "StreamableHttp", "port": port, "args": ["--port", port.to_string()]});
     stands_behind_entra(world, "http", backend).await
 }
 
@@ -42,7 +51,7 @@ async fn stands_behind_entra(world: &World, name: &str, backend: Value) -> anyho
     let start = Instant::now();
     apply(world, name, backend).await?;
     federation::allow(world, name).await?;
-    for condition in [ConditionType::BackendReady, ConditionType::BackendIsolated, ConditionType::Ready] {
+    for condition in [ConditionType::BackendReady, ConditionType::Ready] {
         world.condition_of(name, condition, "True").await?;
     }
     let mut evidence = vec![format!("server {name} was Ready {:.1?} after kubectl apply", start.elapsed())];
@@ -50,7 +59,10 @@ async fn stands_behind_entra(world: &World, name: &str, backend: Value) -> anyho
     let alice = world.sign_in(&world.alice).await?.access_token;
     evidence.push(is_granted_by_role(world, &url, &alice).await?);
     let pod = world.pods_of(name).await?.into_iter().next().context("the server has a pod")?;
-    evidence.push(has_no_token(&pod)?);
+    if let AnyNode::Containers(_) = world.stack.node {
+        world.condition_of(name, ConditionType::BackendIsolated, "True").await?;
+        evidence.push(has_no_token(&pod)?);
+    }
     evidence.extend(survives_a_kill(world, &url, &alice, &pod).await?);
     world.kubectl(&["delete", "mcpserver", name, "--wait=true", "--timeout=60s"]).await?;
     world.kubectl(&["delete", "mcprolemapping", name]).await?;
@@ -61,14 +73,14 @@ async fn apply(world: &World, name: &str, mut backend: Value) -> anyhow::Result<
     merge(&mut backend, &json!({"image": BACKEND_IMAGE, "runAsUser": USER}));
     let mut server = world.server_manifest()?;
     server.pointer_mut("/spec").and_then(Value::as_object_mut).context("a spec")?.remove("graph");
-    let infrastructure = json!({"matchLabels": {"kubernetes.io/metadata.name": "infra"}});
+    let edge = json!({"matchLabels": {"kubernetes.io/metadata.name": edge::NAMESPACE}});
     merge(
         &mut server,
         &json!({"metadata": {"name": name}, "spec": {
             "backend": backend,
             "entra": {"sharedClientId": true},
             "exposure": {"path": format!("/{name}")},
-            "networkPolicy": {"allowFrom": [{"namespaceSelector": infrastructure}]},
+            "networkPolicy": {"allowFrom": [{"namespaceSelector": edge}]},
             "replicas": 1,
         }}),
     );
@@ -109,7 +121,7 @@ fn has_no_token(pod: &Pod) -> anyhow::Result<String> {
     let (server, backend) = (Process::of(pod, PROGRAM)?, Process::of(pod, program)?);
     let token = server.variable("AZURE_FEDERATED_TOKEN_FILE")?;
     ensure!(server.token().is_ok(), "the companion itself has no token, so nothing would be found");
-    let folder = std::path::Path::new(&token).parent().context("a folder")?;
+    let folder = Path::new(&token).parent().context("a folder")?;
     let inside = backend.root().join(folder.strip_prefix("/")?);
     ensure!(!inside.exists(), "the backend's container has {}", folder.display());
     let mounts = backend.read("mounts")?;
@@ -134,20 +146,30 @@ fn has_no_token(pod: &Pod) -> anyhow::Result<String> {
 
 /// Kills the backend's process with a call open.
 async fn survives_a_kill(world: &World, url: &str, alice: &str, pod: &Pod) -> anyhow::Result<Evidence> {
+    // Others, and the companion itself, may have processes of their own.
+    let id = callers::call_at(world, url, alice, &json!({"name": "pid", "arguments": {}})).await?;
+    let id = id.body.pointer("/result/content/0/text").and_then(Value::as_str).context("the id of a process")?;
     let (_, program) = BACKEND;
+    let process = match world.stack.node {
+        AnyNode::Containers(_) => Process::numbered(pod, program, id)?.pid()?,
+        AnyNode::Processes(_) => Pid::from_raw(id.parse()?),
+    };
     let params = json!({
         "name": "slow", "arguments": {"signal": "never"}, "_meta": {"progressToken": "slow"},
     });
     let message = json!({"jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": params});
     let mut open = callers::request(world, url, Some(alice), &message).send().await?;
     // Its first progress says that the backend works on it.
-    let begun = timeout(ANSWER, open.chunk()).await.context("no progress")??.context("no progress")?;
-    let begun = String::from_utf8_lossy(&begun).into_owned();
+    let mut begun = String::new();
+    while !begun.contains("notifications/progress") {
+        let chunk = timeout(ANSWER, open.chunk()).await.context("no progress")??;
+        begun += &String::from_utf8_lossy(&chunk.with_context(|| format!("it was answered without: {begun}"))?);
+    }
     let killed = Instant::now();
-    kill(Process::of(pod, program)?.pid()?, Signal::SIGKILL)?;
+    kill(process, Signal::SIGKILL)?;
     let rest = timeout(ANSWER, open.text()).await.context("the open call is not answered")??;
     let answered = killed.elapsed();
-    let answer = last_event(&rest).with_context(|| format!("no answer: {begun}{rest}"))?;
+    let answer = callers::last_event(&rest).with_context(|| format!("no answer: {begun}{rest}"))?;
     let is_error = answer.pointer("/result/isError") == Some(&json!(true)) || answer.get("error").is_some();
     ensure!(is_error, "the open call of a killed backend was answered {answer}");
 
@@ -158,10 +180,4 @@ async fn survives_a_kill(world: &World, url: &str, alice: &str, pod: &Pod) -> an
         format!("its process killed, the open call failed {answered:.1?} later: {answer}"),
         format!("{:.1?} later the next was answered", killed.elapsed()),
     ])
-}
-
-/// The message of the last of an answer's events.
-fn last_event(text: &str) -> Option<Value> {
-    let data = text.lines().rev().find_map(|line| line.strip_prefix("data:"))?;
-    serde_json::from_str(data).ok()
 }

@@ -62,8 +62,14 @@ async fn answer(response: reqwest::Response) -> anyhow::Result<Answer> {
     let challenge = response.headers().get("www-authenticate").map(|value| value.to_str().map(str::to_owned));
     let status = response.status().as_u16();
     let text = response.text().await?;
-    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    let body = serde_json::from_str(&text).ok().or_else(|| last_event(&text)).unwrap_or(Value::String(text));
     Ok(Answer { status, challenge: challenge.transpose()?, body })
+}
+
+/// The message of the last of an answer's events.
+pub(super) fn last_event(text: &str) -> Option<Value> {
+    let data = text.lines().rev().find_map(|line| line.strip_prefix("data:"))?;
+    serde_json::from_str(data).ok()
 }
 
 pub(super) async fn challenge(world: &World) -> anyhow::Result<Evidence> {

@@ -110,7 +110,7 @@ steps! {
     HANGING: "The server hangs, is taken out of service, and is started again" => containers::hanging;
     EVICTION: "One of two pods may be evicted, the second only when there is room" => containers::eviction;
     MISSING_IMAGE: "An image that nobody has pushed is named in the status" => containers::missing_image;
-    STDIO_BACKEND: "Somebody else's MCP server stands behind Entra over stdio, in a container without a token, and is killed" => backends::over_stdio;
+    STDIO_BACKEND: "Somebody else's MCP server stands behind Entra over stdio, without a token, and is killed" => backends::over_stdio;
     HTTP_BACKEND: "Another one stands there over HTTP, reached by nobody but its companion, and is killed" => backends::over_http;
     ROTATED: "The second server's token is renewed, and it goes on past the first one's end" => containers::rotated;
     DEFINITIONS: "The API server itself refuses a bad McpServer and names the field" => server::definitions;

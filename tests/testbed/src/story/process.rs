@@ -17,6 +17,22 @@ impl Process {
     /// # Errors
     /// If there is none.
     pub(super) fn of(pod: &Pod, program: &str) -> anyhow::Result<Self> {
+        Self::find(pod, program, |_| true)
+    }
+
+    /// The same of several, by the id that the process has in its container.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn numbered(pod: &Pod, program: &str, id: &str) -> anyhow::Result<Self> {
+        let is_it = |process: &Self| {
+            let ids = process.status("NSpid").unwrap_or_default();
+            ids.split_whitespace().next_back() == Some(id)
+        };
+        Self::find(pod, program, is_it)
+    }
+
+    fn find(pod: &Pod, program: &str, is_it: impl Fn(&Self) -> bool) -> anyhow::Result<Self> {
         let uid = pod.uid().context("a uid")?;
         // The kernel keeps 15 characters of a name.
         let comm = program.get(..15).unwrap_or(program);
@@ -24,11 +40,11 @@ impl Process {
             let process = Self(entry.path());
             // A process that ends meanwhile has none of these files any more.
             let (Ok(groups), Ok(name)) = (process.read("cgroup"), process.read("comm")) else { continue };
-            if groups.contains(&uid) && name.trim_end() == comm {
+            if groups.contains(&uid) && name.trim_end() == comm && is_it(&process) {
                 return Ok(process);
             }
         }
-        bail!("pod {} has no process {program}", pod.name_any())
+        bail!("pod {} has no such process of {program}", pod.name_any())
     }
 
     /// The root of its file system.
