@@ -91,7 +91,8 @@ steps! {
     /// Every step that pods of either sort can play, in the order of the story.
     STEPS = [
         DEFINITIONS, SERVER, FEDERATION, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP, REVOKED_SESSION, TOKENS,
-        AUTHORIZATION_SERVER, EXPOSURE, CERTIFICATE, CONFLICT, AUTOSCALING, HAND_OVER, CONVERGENCE, REVOCATION, DELETION,
+        AUTHORIZATION_SERVER, EXPOSURE, CERTIFICATE, CONFLICT, STDIO_BACKEND, HTTP_BACKEND, AUTOSCALING, HAND_OVER,
+        CONVERGENCE, REVOCATION, DELETION,
     ];
     /// The story on a real node: the same, with what only containers show.
     CONTAINER_STEPS = [
@@ -110,8 +111,8 @@ steps! {
     HANGING: "The server hangs, is taken out of service, and is started again" => containers::hanging;
     EVICTION: "One of two pods may be evicted, the second only when there is room" => containers::eviction;
     MISSING_IMAGE: "An image that nobody has pushed is named in the status" => containers::missing_image;
-    STDIO_BACKEND: "Somebody else's MCP server stands behind Entra over stdio, without a token, and is killed" => backends::over_stdio;
-    HTTP_BACKEND: "Another one stands there over HTTP, reached by nobody but its companion, and is killed" => backends::over_http;
+    STDIO_BACKEND: "Somebody else's MCP server stands behind Entra over stdio, tool by tool, and is killed" => backends::over_stdio;
+    HTTP_BACKEND: "Another one stands there over HTTP, and is killed" => backends::over_http;
     ROTATED: "The second server's token is renewed, and it goes on past the first one's end" => containers::rotated;
     DEFINITIONS: "The API server itself refuses a bad McpServer and names the field" => server::definitions;
     SERVER: "An McpServer and an McpRoleMapping become a running server" => server::runs;
