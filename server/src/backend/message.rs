@@ -13,7 +13,7 @@ use crate::raw_json::RawObject;
 use crate::strict_json;
 
 /// The longest message of a backend, in MiB.
-pub(super) const MAXIMUM_MIB: usize = 8;
+pub(super) const MAXIMUM_MIB: usize = 4;
 /// The longest message of a backend, in bytes.
 pub(super) const MAXIMUM_BYTES: usize = MAXIMUM_MIB * 1024 * 1024;
 

@@ -87,11 +87,11 @@ async fn more_than_8_mib_is_refused_at_once_and_calls_of_others_go_on() {
         let mut own = Events::of(stage.request(true, "tools/call", slow).send().await.unwrap());
         own.next().await.unwrap();
         let big = soon(stage, true, "big_answer", json!({ "bytes": 9 << 20 })).await;
-        assert!(failure(&big).contains("more than 8 MiB"), "{} {big}", stage.name());
+        assert!(failure(&big).contains("more than 4 MiB"), "{} {big}", stage.name());
         assert_eq!(text(&soon(stage, true, "release", json!({ "signal": "go" })).await), "released");
         assert_eq!(text(&own.rest().await.pop().unwrap()), "released", "{}", stage.name());
         let endless = soon(stage, true, "long_line", json!({})).await;
-        assert!(failure(&endless).contains("more than 8 MiB"), "{} {endless}", stage.name());
+        assert!(failure(&endless).contains("more than 4 MiB"), "{} {endless}", stage.name());
         stage.call_of(BOB, true, "release", json!({ "signal": "go" })).await;
         assert_eq!(text(&bobs.rest().await.pop().unwrap()), "released", "{}", stage.name());
         let again = async || {

@@ -389,7 +389,7 @@ async fn a_page_that_is_too_large_is_refused_and_the_status_says_so() {
     let stage = Stage::http(Options { listed: Listed::BigPage, ..Options::default() }).await;
     let failed = async || stage.site.status().await.backend.filter(|backend| backend.works == Some(false));
     let status = eventually("the probe has failed", failed).await;
-    assert!(status.message.unwrap().contains("8 MiB"));
+    assert!(status.message.unwrap().contains("4 MiB"));
     let response = stage.request(true, "tools/list", json!({})).send().await.unwrap();
     assert_eq!(response.status(), 503);
 }
