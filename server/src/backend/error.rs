@@ -22,6 +22,9 @@ pub enum BackendError {
     /// Too many requests wait for its answers.
     #[error("{0} {1} requests under way at the backend; call again when one has ended")]
     Busy(&'static str, usize),
+    /// Large answers that are not read yet take the memory that there is for them.
+    #[error("{0} large answers have not been read yet, and take all memory for answers; call again when they are")]
+    Crowded(&'static str),
     /// The connection ended before the answer.
     #[error("the backend ended before it answered; the call may have had its effect, and is not repeated")]
     Ended,

@@ -7,6 +7,7 @@
 mod catalogue;
 mod error;
 mod events;
+mod held;
 mod http;
 mod line_codec;
 mod lines;
@@ -24,6 +25,7 @@ use url::Url;
 
 pub use catalogue::{Catalogue, Entry};
 pub use error::{BackendError, PeerError};
+pub use held::Held;
 pub use message::Notice;
 pub use session::Peer;
 pub use sessions::Sessions;

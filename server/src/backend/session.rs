@@ -312,6 +312,7 @@ fn is_of_legacy(error: &BackendError) -> bool {
         BackendError::Away(_)
         | BackendError::Resting { .. }
         | BackendError::Busy(..)
+        | BackendError::Crowded(_)
         | BackendError::Ended
         | BackendError::Silent(_)
         | BackendError::TooLarge(_)

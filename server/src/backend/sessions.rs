@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::error::BackendError;
+use super::held::{self, Held, Share};
 use super::http::{self, Http};
 use super::lines::Lines;
 use super::session::{Asking, Era, Link, Session};
@@ -53,12 +54,25 @@ pub struct Sessions {
     is_shared: bool,
     slots: Cache<String, Arc<Slot>>,
     requests: Semaphore,
-    of_callers: Cache<String, Arc<Semaphore>>,
+    memory: Share,
+    of_callers: Cache<String, Arc<OfCaller>>,
     /// The manner of the backend, as the last session found it.
     era: Lock<Option<Era>>,
     changes: OnChange,
     /// The catalogue that was read last: equal ones are kept once.
     latest: Lock<Option<([u8; 32], Arc<Catalogue>)>>,
+}
+
+/// A caller's share of what there is.
+struct OfCaller {
+    requests: Semaphore,
+    memory: Share,
+}
+
+impl Default for OfCaller {
+    fn default() -> Self {
+        Self { requests: Semaphore::new(MOST_OF_CALLER), memory: Share::of_caller() }
+    }
 }
 
 /// The place of one session.
@@ -108,6 +122,7 @@ impl Sessions {
             is_shared,
             slots,
             requests: Semaphore::new(MOST_REQUESTS),
+            memory: Share::of_all(),
             of_callers: Cache::builder().max_capacity(MOST_CALLERS).time_to_idle(IDLE).build(),
             era: Lock::default(),
             changes,
@@ -124,10 +139,9 @@ impl Sessions {
         caller: &str,
         request: &Request<'_>,
         identity: &Identity,
-    ) -> Result<RawObject, BackendError> {
-        let of_caller = || async { Arc::new(Semaphore::new(MOST_OF_CALLER)) };
-        let of_caller = self.of_callers.get_with(caller.to_owned(), of_caller()).await;
-        let _own = of_caller.try_acquire().map_err(|_| BackendError::Busy("you have", MOST_OF_CALLER))?;
+    ) -> Result<(RawObject, Held), BackendError> {
+        let of_caller = self.of_callers.get_with(caller.to_owned(), async { Arc::default() }).await;
+        let _own = of_caller.requests.try_acquire().map_err(|_| BackendError::Busy("you have", MOST_OF_CALLER))?;
         let _place = self.requests.try_acquire().map_err(|_| BackendError::Busy("this pod has", MOST_REQUESTS))?;
         let session = self.session(caller, identity).await?;
         let Request { method, params, name, repeated, capabilities, notices } = request;
@@ -140,14 +154,16 @@ impl Sessions {
             identity: identity.clone(),
             notices: notices.clone(),
         };
-        match session.ask(asking()).await {
+        let answer = match session.ask(asking()).await {
             // The backend has refused the session, so that nothing has run.
             Err(BackendError::SessionLost) => {
                 self.ended(caller, &session).await;
-                self.session(caller, identity).await?.ask(asking()).await
+                self.session(caller, identity).await?.ask(asking()).await?
             }
-            answer => answer,
-        }
+            answer => answer?,
+        };
+        let held = held::hold(answer.bytes(), &of_caller.memory, &self.memory)?;
+        Ok((answer, held))
     }
 
     /// Returns what the backend has for this caller, and its description of itself.

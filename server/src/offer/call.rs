@@ -8,6 +8,7 @@ use mcp_entra_policy::GraphAccess;
 use serde_json::{Map, Value, json};
 
 use super::notices::Notices;
+use crate::backend::Held;
 use crate::entra::SignIn;
 use crate::raw_json::RawObject;
 use crate::token::Principal;
@@ -174,8 +175,8 @@ pub struct Input {
 pub enum Reply {
     /// The result: the members that MCP defines for it (`content`, `messages`, `contents` …), none of the envelope.
     Complete(JsonObject),
-    /// The result as another server wrote it, without the envelope of its revision.
-    Forwarded(RawObject),
+    /// The result as another server wrote it, without the envelope of its revision, and the memory that it takes.
+    Forwarded(RawObject, Held),
     /// The client must give input and call again.
     InputRequired(InputRequired),
     /// Only the user's next sign-in helps. The text says so to clients that cannot be asked for one.

@@ -13,6 +13,7 @@ use super::envelope::{self, Kind};
 use super::{Exchange, Protocol, Revision, Running};
 use crate::authorize::Meta;
 use crate::authorize::json_rpc::{ErrorValue, code};
+use crate::backend::Held;
 use crate::entra::SignIn;
 use crate::offer::{
     Call, Client, Completion, CompletionRequest, Failure, Input, InputRequired, JsonObject, Lack, LogLevel, Notices,
@@ -63,6 +64,18 @@ struct Calling {
     server_info: Arc<Value>,
 }
 
+/// A message with the memory that it takes, until it has been sent.
+struct Holding {
+    message: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Holding {
+    fn as_ref(&self) -> &[u8] {
+        &self.message
+    }
+}
+
 impl Calling {
     fn new(id: &Value, revision: Revision, call: &Call, server_info: &Arc<Value>) -> Self {
         let kind = match call.operation {
@@ -83,7 +96,7 @@ impl Calling {
     fn finish(self, reply: Reply) -> Finished {
         match reply {
             Reply::Complete(result) => self.complete(result, None),
-            Reply::Forwarded(result) => self.forwarded(result),
+            Reply::Forwarded(result, held) => self.forwarded(result, held),
             Reply::InputRequired(required) => self.input_required(required),
             Reply::SignIn(sign_in, text) => self.in_words(&text, Some(Need::SignIn(sign_in))),
             Reply::Later(lack, text) => self.in_words(&text, Some(Need::Patience(lack, text.clone()))),
@@ -110,9 +123,10 @@ impl Calling {
         Finished { message, error: None, need }
     }
 
-    fn forwarded(self, result: RawObject) -> Finished {
+    fn forwarded(self, result: RawObject, held: Held) -> Finished {
         let result = envelope::complete_raw(result, self.revision, self.kind, &self.server_info);
-        Finished { message: envelope::result(&self.id, &result.to_text()), error: None, need: None }
+        let message = Holding { message: envelope::result(&self.id, &result.to_text()), _held: held };
+        Finished { message: Bytes::from_owner(message), error: None, need: None }
     }
 
     /// Says in words what went wrong: only a tool has a result for that.

@@ -27,7 +27,7 @@ use super::{
     About, Call, Change, Changes, Completion, CompletionReference, CompletionRequest, Failure, InputRequired, Notices,
     Offer, Offered, Operation, Progress, Reply, Unavailable, parameter_headers,
 };
-use crate::backend::{self, BackendError, Catalogue, Identity, Notice, Peer, Place, Request, Sessions};
+use crate::backend::{self, BackendError, Catalogue, Held, Identity, Notice, Peer, Place, Request, Sessions};
 use crate::backend_identity::{BackendIdentities, BackendIdentityError, Told};
 use crate::raw_json::{RawObject, raw};
 use crate::strict_json;
@@ -128,7 +128,7 @@ impl BackendOffer {
 
     /// Asks the backend on behalf of the caller. A token that the backend wants to satisfy further claims is exchanged anew
     /// once: what Entra then asks of the user is passed on, and what the backend still asks is not.
-    async fn ask(&self, principal: &Arc<Principal>, request: Request<'_>) -> Result<RawObject, NoAnswer> {
+    async fn ask(&self, principal: &Arc<Principal>, request: Request<'_>) -> Result<(RawObject, Held), NoAnswer> {
         let (caller, told) = (key(principal), self.told(principal).await?);
         match self.sessions.ask(&caller, &request, &self.identity(principal, &told)).await {
             Err(BackendError::Unauthorized(headers)) => match self.told_anew(principal, &told, &headers).await? {
@@ -264,7 +264,7 @@ impl Offer for BackendOffer {
             capabilities: json!({}),
             notices: None,
         };
-        let result = self.ask(principal, request).await.map_err(|no_answer| match no_answer {
+        let (result, _) = self.ask(principal, request).await.map_err(|no_answer| match no_answer {
             NoAnswer::Caller(error) => Failure::internal(error.told()),
             NoAnswer::Backend(error) => replies::error(error),
         })?;

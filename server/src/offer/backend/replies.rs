@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::backend::{BackendError, PeerError};
+use crate::backend::{BackendError, Held, PeerError};
 use crate::backend_identity::BackendIdentityError;
 use crate::offer::{Failure, InputRequired, Lack, Operation, Reply, tool_error};
 use crate::raw_json::{RawObject, raw};
@@ -40,7 +40,7 @@ pub(super) fn params(operation: &Operation) -> RawObject {
 }
 
 /// The reply that a result is.
-pub(super) fn reply(operation: &Operation, result: RawObject) -> Reply {
+pub(super) fn reply(operation: &Operation, (result, held): (RawObject, Held)) -> Reply {
     let kind: String = result.read("resultType").unwrap_or_else(|| "complete".to_owned());
     let member = match operation {
         Operation::Tool { .. } => "content",
@@ -54,7 +54,9 @@ pub(super) fn reply(operation: &Operation, result: RawObject) -> Reply {
             };
             Reply::InputRequired(InputRequired { requests, state: result.read("requestState") })
         }
-        "complete" if result.get(member).is_some_and(|value| value.get().starts_with('[')) => Reply::Forwarded(result),
+        "complete" if result.get(member).is_some_and(|value| value.get().starts_with('[')) => {
+            Reply::Forwarded(result, held)
+        }
         "complete" => in_words(operation, &format!("the backend's answer has no {member}")),
         "task" => in_words(operation, "the backend answers with a task, which is not served here"),
         _ => in_words(operation, "the backend answers with a kind of result that is not known here"),
@@ -87,6 +89,7 @@ pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
         BackendError::Answered(error) => Reply::Failed(answered(error)),
         BackendError::Ended
         | BackendError::Busy(..)
+        | BackendError::Crowded(_)
         | BackendError::Silent(_)
         | BackendError::TooLarge(_)
         | BackendError::Malformed(_)
