@@ -1,6 +1,7 @@
 //! The message: the body of a POST, read up to the limit and parsed once.
 
 use std::error::Error;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
@@ -15,6 +16,11 @@ use super::{Gate, limits, revision};
 use crate::audit::Trail;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Fault, Message, Method};
+
+/// The longest body that is passed over.
+const PASSED_OVER_BYTES: usize = 64 * 1024;
+/// Time in which a body is passed over.
+const PASSED_OVER_TIME: Duration = Duration::from_millis(200);
 
 /// The message of a POST.
 pub(super) async fn stage(gate: &Gate, trail: &Trail, parts: &Parts, body: Body) -> Result<Message, Refusal> {
@@ -50,6 +56,13 @@ fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = value.and_then(|value| MediaType::parse(value).ok());
     media_type.is_some_and(|found| found.essence() == MediaType::new(names::APPLICATION, names::JSON))
+}
+
+/// Reads a body that nobody wants, if it comes at once. A connection on which a body is left unread is closed after the answer,
+/// and a client that sends its next request on it would get none.
+pub(super) async fn pass_over(body: Body) {
+    let body = Limited::new(body, PASSED_OVER_BYTES).collect();
+    _ = tokio::time::timeout(PASSED_OVER_TIME, body).await;
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {

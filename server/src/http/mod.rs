@@ -36,6 +36,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use mcp_entra_policy::ServerConfiguration;
@@ -47,7 +48,7 @@ use crate::groups::GroupDirectory;
 use crate::offer::Offer;
 use crate::policy::PolicyStore;
 use crate::protocol::Protocol;
-use crate::token::TokenValidator;
+use crate::token::{Principal, TokenValidator};
 use answer::Refusal;
 use challenge::Challenge;
 use origin::Accepted;
@@ -135,13 +136,13 @@ type Passing<'a> = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send
 /// The stages in their order. `headers` takes what the answer has besides, be it a refusal or not.
 async fn pass(gate: &Arc<Gate>, trail: &Trail, request: Request, headers: &mut HeaderMap) -> Result<Response, Refusal> {
     let (policy, (mut parts, body)) = (gate.policy.in_force(), request.into_parts());
-    let address = client_address::stage(gate, trail, &parts);
-    origin::stage(gate, &parts.headers)?;
-    *headers = cors::stage(gate, &parts).await?;
-    let token = bearer::stage(gate, &mut parts)?;
-    rate_limit::by_address(gate, address, &token).await?;
-    let principal = principal::stage(gate, trail, address, token).await?;
-    rate_limit::by_principal(gate, &principal)?;
+    let principal = match caller(gate, trail, &mut parts, headers).await {
+        Ok(principal) => principal,
+        Err(refusal) => {
+            message::pass_over(body).await;
+            return Err(refusal);
+        }
+    };
     let message = message::stage(gate, trail, &parts, body).await?;
     let accepted = accept::stage(&message, &parts)?;
     let revision = revision::stage(&message, &parts)?;
@@ -149,6 +150,23 @@ async fn pass(gate: &Arc<Gate>, trail: &Trail, request: Request, headers: &mut H
     principal::still_in_session(gate, &policy, &exchange)?;
     revision::parameters(&message, &parts, &exchange)?;
     calls::stage(gate, trail, accepted, message, (exchange, outcome)).await
+}
+
+/// The stages before the body is read: the caller, whom its token names.
+async fn caller(
+    gate: &Arc<Gate>,
+    trail: &Trail,
+    parts: &mut Parts,
+    headers: &mut HeaderMap,
+) -> Result<Arc<Principal>, Refusal> {
+    let address = client_address::stage(gate, trail, parts);
+    origin::stage(gate, &parts.headers)?;
+    *headers = cors::stage(gate, parts).await?;
+    let token = bearer::stage(gate, parts)?;
+    rate_limit::by_address(gate, address, &token).await?;
+    let principal = principal::stage(gate, trail, address, token).await?;
+    rate_limit::by_principal(gate, &principal)?;
+    Ok(principal)
 }
 
 #[cfg(test)]
