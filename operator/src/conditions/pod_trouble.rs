@@ -142,7 +142,7 @@ enum Whose {
     Server,
     Backend,
     Shim,
-    /// What others add to pods.
+    /// Containers that others add to pods.
     Other,
 }
 

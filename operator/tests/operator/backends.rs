@@ -37,7 +37,7 @@ fn mk_backend() -> Value {
     server
 }
 
-/// What a pod says of a backend that works and listens for nobody else.
+/// The report of a pod about a backend that works and listens for nobody else.
 fn mk_status() -> BackendStatus {
     let tools = [("get_current_time", "0"), ("convert_time", "1")];
     BackendStatus {

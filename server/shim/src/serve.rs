@@ -24,20 +24,20 @@ use crate::supervise::{Backend, pid};
 /// Pause after a connection could not be accepted, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What supervisors get to stop besides their two patiences. They need a second for last output and log lines.
+/// Time that supervisors have to stop, besides their two patiences: they need a second for last output and log lines.
 const STOP_SPARE: Duration = Duration::from_millis(1250);
 
 /// How long killed processes may take to be gone.
 const KILLED: Duration = Duration::from_millis(250);
 
-/// What to serve, and where.
+/// Options of the shim.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
     /// The socket to make.
     pub socket: PathBuf,
     /// The most connections at once.
     pub max_processes: NonZeroUsize,
-    /// What to start for each connection.
+    /// The command of each connection.
     pub backend: Backend,
 }
 

@@ -26,7 +26,7 @@ use crate::{children, delivery};
 /// How long the rest of the output may take, once the connection or the shim ends.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
-/// What to start for a connection.
+/// The command of a connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Backend {
     /// The program, and its arguments.
@@ -167,7 +167,7 @@ impl Process {
     }
 }
 
-/// What passes bytes.
+/// The tasks that pass bytes.
 struct Tasks {
     input: JoinHandle<()>,
     output: JoinHandle<()>,

@@ -152,7 +152,7 @@ fn serve_with(patience: Duration, socket: &Path, max_processes: usize, command: 
     serve
 }
 
-/// What comes from a connection until its end.
+/// The bytes that come from a connection until its end.
 pub(crate) fn rest(mut connection: &UnixStream) -> String {
     let mut bytes = Vec::new();
     connection.read_to_end(&mut bytes).unwrap();

@@ -171,9 +171,27 @@ async fn caller(
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_refused_request_is_answered_once_its_body_was_read() {
+        let gate = Arc::new(fixture::gate(Arc::new(fixture::OfferAway), Arc::default(), fixture::Lines::default()));
+        let was_read = Arc::new(AtomicBool::new(false));
+        let reads = Arc::clone(&was_read);
+        let body = futures::stream::once(async move {
+            reads.store(true, Ordering::SeqCst);
+            Ok::<_, Infallible>("{}")
+        });
+        let request = Request::post("/mcp").body(axum::body::Body::from_stream(body)).unwrap();
+        let answer = answer_request(&gate, request).await;
+        assert!(answer.status().is_client_error(), "{answer:?}");
+        assert!(was_read.load(Ordering::SeqCst), "the connection would be closed without a word");
+    }
 
     #[test]
     fn added_headers_replace_those_of_an_answer_but_for_vary() {
