@@ -69,7 +69,9 @@ impl Owner {
                 name: self.name.clone(),
                 uid: self.uid.clone(),
                 controller: Some(true),
-                block_owner_deletion: Some(true),
+                // OwnerReferencesPermissionEnforcement refuses `true` for up to 30 seconds after the kind is installed: the API server
+                // looks at its kinds no sooner. Nothing here waits until the children are gone.
+                block_owner_deletion: None,
             }]),
             ..ObjectMeta::default()
         }

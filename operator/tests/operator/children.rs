@@ -45,7 +45,7 @@ async fn a_server_gets_its_children_and_a_status_that_says_what_is_missing() {
         assert_eq!(owner.len(), 1);
         assert_eq!(
             (owner[0].uid.as_str(), owner[0].controller, owner[0].block_owner_deletion),
-            (uid.as_str(), Some(true), Some(true))
+            (uid.as_str(), Some(true), None)
         );
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn config_map(owner: &Owner, epoch: &Epoch) -> Result<ConfigMap, serd
 /// The Secret of an epoch, which its ConfigMap owns.
 pub(super) fn secret(owner: &Owner, number: u32, config_map_uid: &str, key: Vec<u8>) -> Secret {
     let name = name(owner, number);
-    // Nothing waits for its deletion: to block that of the ConfigMap would take a right over its finalizers.
+    // `true` takes the right to update the finalizers of ConfigMaps (OwnerReferencesPermissionEnforcement).
     let controller = OwnerReference {
         api_version: "v1".to_owned(),
         kind: "ConfigMap".to_owned(),
