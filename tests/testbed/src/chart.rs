@@ -18,8 +18,10 @@ pub const REGISTRY: &str = "localhost";
 /// As an argument of `--set`.
 pub const REGISTRY_VALUE: &str = "image.registry=localhost";
 
-/// The image of the only backend there is: the program [`BACKEND`], which does what its caller asks.
+/// The image of a backend of our own: the program [`BACKEND`], which does what its caller asks.
 pub const BACKEND_IMAGE: &str = "localhost/scripted-backend:1";
+/// The image of mcp-server-time. Its entry point is a Python that has this package, and a test gives it to the node.
+pub const PUBLIC_BACKEND_IMAGE: &str = "localhost/mcp-server-time:1";
 /// The package and name of that program.
 pub const BACKEND: (&str, &str) = ("stock-backends", "scripted-backend");
 

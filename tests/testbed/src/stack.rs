@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use crate::address::Pods;
 use crate::certificate_manager::CertificateManager;
 use crate::certificates::CertificateAuthority;
-use crate::chart::{self, BACKEND_IMAGE, OPERATOR, REGISTRY};
+use crate::chart::{self, BACKEND_IMAGE, OPERATOR, PUBLIC_BACKEND_IMAGE, REGISTRY};
 use crate::command_line::CommandLine;
 use crate::container_node::{self, ContainerNode};
 use crate::control_plane::ControlPlane;
@@ -226,7 +226,7 @@ impl Stack {
             "allowedHosts": ["*.mcp.contoso.com"],
             "allowTrustBundles": true,
             "allowedImages": [format!("{REGISTRY}/mcp-entra-server:*")],
-            "allowedBackendImages": [BACKEND_IMAGE],
+            "allowedBackendImages": [BACKEND_IMAGE, PUBLIC_BACKEND_IMAGE],
             "allowedAuthorities": [self.entra.authority()],
             "allowedGraphs": [self.entra.graph()],
             "podProxyUrl": self.pod_proxy.as_ref().map(PodProxy::url).unwrap_or_default(),

@@ -1,5 +1,9 @@
 //! Each step of the demo's story as a test, in a world of its own.
 
+use anyhow::bail;
+use stock_backends::Public;
+use testbed::chart::PUBLIC_BACKEND_IMAGE;
+use testbed::stack::AnyNode;
 use testbed::story::{self, Step, World};
 
 /// Plays a step in a world whose server is Ready, and holds it to leaving evidence.
@@ -89,6 +93,24 @@ async fn a_backend_over_stdio_is_granted_by_role_and_its_end_fails_the_open_call
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_over_http_is_granted_by_role_and_its_end_fails_the_open_call_alone() -> anyhow::Result<()> {
     in_a_ready_world("http-backend", story::HTTP_BACKEND).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_verifies_who_calls_by_an_assertion_that_lets_nobody_in() -> anyhow::Result<()> {
+    in_a_ready_world("backend-identity", story::BACKEND_IDENTITY).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_server_is_a_backend_as_it_is_with_one_tool_for_one_role() -> anyhow::Result<()> {
+    let world = crate::world("public-backend").await?;
+    world.make_ready().await?;
+    let scratch = tempfile::tempdir()?;
+    let folder = scratch.path().to_owned();
+    let launch = tokio::task::spawn_blocking(move || Public::Time.launch(&folder)).await??;
+    let AnyNode::Processes(node) = &world.stack.node else { bail!("the pods are processes") };
+    node.add_image(PUBLIC_BACKEND_IMAGE, launch.program);
+    assert!(!story::PUBLIC_BACKEND.play(&world).await?.is_empty());
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

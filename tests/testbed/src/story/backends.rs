@@ -49,11 +49,7 @@ pub(super) async fn over_http(world: &World) -> anyhow::Result<Evidence> {
 /// Applies a server with this backend, uses it, looks into its container, kills it, and deletes the server.
 async fn stands_behind_entra(world: &World, name: &str, backend: Value) -> anyhow::Result<Evidence> {
     let start = Instant::now();
-    apply(world, name, backend).await?;
-    federation::allow(world, name).await?;
-    for condition in [ConditionType::BackendReady, ConditionType::Ready] {
-        world.condition_of(name, condition, "True").await?;
-    }
+    deploy(world, name, backend, &GRANTED).await?;
     let mut evidence = vec![format!("server {name} was Ready {:.1?} after kubectl apply", start.elapsed())];
     let url = world.url_at(&format!("/{name}"));
     let alice = world.sign_in(&world.alice).await?.access_token;
@@ -64,20 +60,37 @@ async fn stands_behind_entra(world: &World, name: &str, backend: Value) -> anyho
         evidence.push(has_no_token(&pod)?);
     }
     evidence.extend(survives_a_kill(world, &url, &alice, &pod).await?);
-    world.kubectl(&["delete", "mcpserver", name, "--wait=true", "--timeout=60s"]).await?;
-    world.kubectl(&["delete", "mcprolemapping", name]).await?;
+    delete(world, name).await?;
     Ok(evidence)
 }
 
-async fn apply(world: &World, name: &str, mut backend: Value) -> anyhow::Result<()> {
-    merge(&mut backend, &json!({"image": BACKEND_IMAGE, "runAsUser": USER}));
+/// Deletes the server with its mapping.
+pub(super) async fn delete(world: &World, name: &str) -> anyhow::Result<()> {
+    world.kubectl(&["delete", "mcpserver", name, "--wait=true", "--timeout=60s"]).await?;
+    world.kubectl(&["delete", "mcprolemapping", name]).await.map(drop)
+}
+
+/// Applies a server with this backend at the path of its name, grants these tools to readers, and waits until it is Ready.
+/// A backend that names no image is the scripted one.
+pub(super) async fn deploy(world: &World, name: &str, backend: Value, tools: &[&str]) -> anyhow::Result<()> {
+    apply(world, name, backend, tools).await?;
+    federation::allow(world, name).await?;
+    for condition in [ConditionType::BackendReady, ConditionType::Ready] {
+        world.condition_of(name, condition, "True").await?;
+    }
+    Ok(())
+}
+
+async fn apply(world: &World, name: &str, backend: Value, tools: &[&str]) -> anyhow::Result<()> {
     let mut server = world.server_manifest()?;
     server.pointer_mut("/spec").and_then(Value::as_object_mut).context("a spec")?.remove("graph");
     let edge = json!({"matchLabels": {"kubernetes.io/metadata.name": edge::NAMESPACE}});
+    let mut scripted = json!({"image": BACKEND_IMAGE, "runAsUser": USER});
+    merge(&mut scripted, &backend);
     merge(
         &mut server,
         &json!({"metadata": {"name": name}, "spec": {
-            "backend": backend,
+            "backend": scripted,
             "entra": {"sharedClientId": true},
             "exposure": {"path": format!("/{name}")},
             "networkPolicy": {"allowFrom": [{"namespaceSelector": edge}]},
@@ -88,7 +101,7 @@ async fn apply(world: &World, name: &str, mut backend: Value) -> anyhow::Result<
         "apiVersion": "mcp-entra.dev/v1alpha1", "kind": "McpRoleMapping",
         "metadata": {"name": name, "namespace": world.namespace},
         "spec": {"servers": {"names": [name]}, "grants": [
-            {"name": "readers", "to": [{"appRole": READER}], "allow": {"tools": GRANTED}},
+            {"name": "readers", "to": [{"appRole": READER}], "allow": {"tools": tools}},
         ]},
     });
     federation::share(world).await?;

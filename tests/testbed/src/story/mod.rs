@@ -4,6 +4,7 @@
 //! line or more. It fails with what it saw instead.
 
 mod authorization_server;
+mod backend_identity;
 mod backends;
 mod callers;
 mod containers;
@@ -12,6 +13,7 @@ mod edge;
 mod federation;
 mod pods;
 mod process;
+mod public_backend;
 mod readme;
 mod replicas;
 mod server;
@@ -91,14 +93,14 @@ steps! {
     /// Every step that pods of either sort can play, in the order of the story.
     STEPS = [
         DEFINITIONS, SERVER, FEDERATION, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP, REVOKED_SESSION, TOKENS,
-        AUTHORIZATION_SERVER, EXPOSURE, CERTIFICATE, CONFLICT, STDIO_BACKEND, HTTP_BACKEND, AUTOSCALING, HAND_OVER,
-        CONVERGENCE, REVOCATION, DELETION,
+        AUTHORIZATION_SERVER, EXPOSURE, CERTIFICATE, CONFLICT, STDIO_BACKEND, HTTP_BACKEND, BACKEND_IDENTITY, AUTOSCALING,
+        HAND_OVER, CONVERGENCE, REVOCATION, DELETION,
     ];
     /// The story on a real node: the same, with what only containers show.
     CONTAINER_STEPS = [
         README, DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
         REVOKED_SESSION, TOKENS, AUTHORIZATION_SERVER, ENFORCEMENT, EXPOSURE, CERTIFICATE, CONFLICT, KILLED, HANGING, EVICTION, MISSING_IMAGE,
-        STDIO_BACKEND, HTTP_BACKEND,
+        STDIO_BACKEND, HTTP_BACKEND, BACKEND_IDENTITY,
         AUTOSCALING, HAND_OVER, CONVERGENCE, FROZEN, ROTATED, REVOCATION, DELETION,
     ];
 
@@ -113,6 +115,8 @@ steps! {
     MISSING_IMAGE: "An image that nobody has pushed is named in the status" => containers::missing_image;
     STDIO_BACKEND: "Somebody else's MCP server stands behind Entra over stdio, tool by tool, and is killed" => backends::over_stdio;
     HTTP_BACKEND: "Another one stands there over HTTP, and is killed" => backends::over_http;
+    BACKEND_IDENTITY: "A third is told with each call who makes it, and verifies that" => backend_identity::is_verified;
+    PUBLIC_BACKEND: "The public mcp-server-time stands behind Entra as it is, one of its tools for one role" => public_backend::stands_behind_entra;
     ROTATED: "The second server's token is renewed, and it goes on past the first one's end" => containers::rotated;
     DEFINITIONS: "The API server itself refuses a bad McpServer and names the field" => server::definitions;
     SERVER: "An McpServer and an McpRoleMapping become a running server" => server::runs;

@@ -53,13 +53,13 @@ pub struct World {
     pub server_app: Uuid,
     /// The app registration of the MCP client that people sign in with.
     pub client_app: Uuid,
-    /// Has the role [`READER`].
+    /// Has the role `Mcp.Reader`.
     pub alice: User,
-    /// Has no role, and is in the group [`SALES`].
+    /// Has no role, and is in the group `Sales`.
     pub bob: User,
-    /// Has no role, and is in [`SALES`] and in more groups than a token lists.
+    /// Has no role, and is in `Sales` and in more groups than a token lists.
     pub carol: User,
-    /// Id of the group [`SALES`].
+    /// Id of the group `Sales`.
     pub sales: Uuid,
     /// Reaches the edge under the server's host name, and trusts its certificate.
     pub http: reqwest::Client,
