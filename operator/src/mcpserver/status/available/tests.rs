@@ -192,17 +192,7 @@ fn old_pods_do_not_make_a_new_spec_available() {
     assert_no(&change(|deployment| deployment.status_mut().updated_replicas = 1), Reason::Progressing, part);
     assert_no(&change(|deployment| deployment.status_mut().replicas = 3), Reason::Progressing, part);
     let deployment = mk_deployment(2, json!([]));
-    let stale = PodFacts {
-        namespace: "productivity",
-        wanted: 2,
-        enough: 2,
-        deployment: Some(&deployment),
-        autoscaler: None,
-        is_external: false,
-        is_stale: true,
-        pods: &[],
-        polled: &[],
-    };
+    let stale = PodFacts { is_stale: true, ..mk_facts(2, Some(&deployment), &[]) };
     assert_no(&availability(stale), Reason::Progressing, "kubectl -n productivity");
 }
 
@@ -221,17 +211,7 @@ fn a_server_that_is_not_ready_is_quoted() {
     };
     let verdict = |polled: PolledPod| {
         let deployment = mk_deployment(0, json!([]));
-        availability(PodFacts {
-            namespace: "productivity",
-            wanted: 2,
-            enough: 2,
-            deployment: Some(&deployment),
-            autoscaler: None,
-            is_external: false,
-            is_stale: false,
-            pods: &[],
-            polled: &[polled],
-        })
+        availability(PodFacts { polled: &[polled], ..mk_facts(2, Some(&deployment), &[]) })
     };
     let none = json!({"count": 0, "ageSeconds": null, "error": "tenant not found"});
     assert_no(&verdict(polled(none, Some("r"), None)), Reason::ServerNotReady, "“tenant not found”; correct spec");

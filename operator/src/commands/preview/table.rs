@@ -1,0 +1,184 @@
+//! Table of decisions about a caller, with notes on how far it can be trusted.
+
+use std::{collections::BTreeSet, fmt};
+
+use kube::ResourceExt;
+use mcp_entra_crds::McpServer;
+use mcp_entra_policy::{
+    Caller, CallerKind, Decision, GraphAccess, Groups, Operation, Pattern, Refusal, Registration, Ways, operations_over,
+};
+use uuid::Uuid;
+
+use crate::{
+    commands::preview::{error::PreviewError, known::Known, options::PreviewOptions},
+    conditions::condition::named,
+    mcpserver::validate::{callback, not_offered, offered},
+    policy::{
+        binding::{Mapping, Target},
+        compile::{Compiled, compile},
+        offered::Offered,
+    },
+};
+
+/// The table and its notes, ready to be printed.
+pub(super) fn table(namespace: &str, options: &PreviewOptions, known: &Known) -> Result<String, PreviewError> {
+    let full_name = |server: &McpServer| format!("{}/{}", server.namespace().unwrap_or_default(), server.name_any());
+    let wanted = format!("{namespace}/{}", options.server);
+    let Some(server) = known.servers.iter().find(|server| full_name(server) == wanted) else {
+        let found: Vec<String> = known.servers.iter().map(full_name).collect();
+        let found = if found.is_empty() { "none".to_owned() } else { named(&found) };
+        return Err(PreviewError::NoServer { namespace: namespace.to_owned(), name: options.server.clone(), found });
+    };
+    let labels = known.namespace_labels.as_ref();
+    let mappings = known.mappings.iter().map(Mapping::from);
+    let all = mappings.chain(known.cluster_mappings.iter().map(Mapping::from));
+    let compiled = compile(&Target::of(server, labels), all)?;
+
+    let caller = caller(options, server);
+    let mut rows = Vec::new();
+    let mut kind = "";
+    let of_backend = of_backend(server, known, &compiled);
+    let offered = of_backend.as_ref().map(|offered| offered.operations().collect());
+    for operation in offered.unwrap_or_else(|| operations(server, caller.kind)) {
+        let next = kind_of(operation);
+        if next != kind {
+            rows.push([next, "DECISION", "BY"].map(str::to_owned));
+            kind = next;
+        }
+        let (decision, by) = match compiled.policy.decide(&caller, operation) {
+            Decision::Allowed { mapping, grant, graph } => {
+                ("allowed", format!("grant {grant} of {mapping}{}", as_whom(graph)))
+            }
+            Decision::Refused(refusal) => ("refused", why(&refusal)),
+        };
+        rows.push([operation.name().to_owned(), decision.to_owned(), by]);
+    }
+    let mut text = Table(rows).to_string();
+    let mut note = |note: String| text.push_str(&format!("note: {note}\n"));
+    if labels.is_none() && !known.cluster_mappings.is_empty() {
+        note(format!(
+            "the labels of namespace {namespace} are not known, so cluster mappings that choose by labels deny and do not grant; add the Namespace to the files"
+        ));
+    }
+    if let Some(redirect_uri) = server.spec.authorization_server.as_ref().and(callback(server.spec.exposure.as_ref())) {
+        note(format!(
+            "people sign in by the server itself, too; its app registration must have the redirect URI {redirect_uri} of the platform Web"
+        ));
+    }
+    let not_offered = Vec::from_iter(server.spec.graph.iter().flat_map(not_offered));
+    if !not_offered.is_empty() {
+        note(format!("not offered, since spec.graph.scopes lacks the permission: {}", named(&not_offered)));
+    }
+    match (&server.spec.backend, &known.backend) {
+        (Some(_), Some(Err(error))) => note(format!("only names that mappings name are shown, since {error}")),
+        (Some(_), None) => note("only names that mappings name are shown: offline, no backend is asked".to_owned()),
+        _ => {}
+    }
+    if !known.hidden.is_empty() {
+        note(format!("not offered, since they are not as spec.backend.pin has them: {}", named(&known.hidden)));
+    }
+    if !compiled.left_out.is_empty() {
+        note(format!("the policy is too large, so these mappings grant nothing: {}", named(&compiled.left_out)));
+    }
+    if !known.unreadable.is_empty() {
+        note(format!("these cannot be read and are left out: {}", named(&known.unreadable)));
+    }
+    Ok(text)
+}
+
+/// The names of the server's backend, if it has one: as a pod told them, or else as far as mappings name them.
+fn of_backend(server: &McpServer, known: &Known, compiled: &Compiled) -> Option<Offered> {
+    let backend = server.spec.backend.as_ref()?;
+    if let Some(Ok(offered)) = &known.backend {
+        return Some(offered.clone());
+    }
+    let exact = |patterns: &[Pattern]| {
+        let names = patterns.iter().map(|pattern| pattern.0.clone());
+        Vec::from_iter(names.filter(|name| !name.ends_with('*')))
+    };
+    let granted = || compiled.policy.grants.iter().map(|grant| &grant.allow);
+    Some(Offered {
+        tools: granted().flat_map(|allow| exact(&allow.tools)).collect(),
+        prompts: granted().flat_map(|allow| exact(&allow.prompts)).collect(),
+        resources: granted().flat_map(|allow| exact(&allow.resources)).collect(),
+        is_pinned: backend.pin.is_some(),
+    })
+}
+
+/// Everything that the server offers to callers of this kind, by kind and name: prompts and resources to users alone.
+fn operations(server: &McpServer, caller: CallerKind) -> Vec<Operation<'static>> {
+    let mut operations = operations_over(&Vec::from_iter(server.spec.graph.iter().flat_map(offered)));
+    if caller == CallerKind::Application {
+        operations.retain(|operation| matches!(operation, Operation::Tool { .. }));
+    }
+    operations
+}
+
+fn kind_of(operation: Operation<'_>) -> &'static str {
+    match operation {
+        Operation::Tool { .. } => "TOOL",
+        Operation::Prompt(_) => "PROMPT",
+        Operation::Resource(_) => "RESOURCE",
+    }
+}
+
+fn as_whom(graph: GraphAccess) -> &'static str {
+    match graph {
+        GraphAccess::OnBehalfOf => "",
+        GraphAccess::Application => ", reaching Graph as the application",
+    }
+}
+
+fn caller(options: &PreviewOptions, server: &McpServer) -> Caller {
+    let required = || server.spec.entra.required_scopes.iter().cloned();
+    Caller {
+        registration: Registration::Known(server.spec.entra.client_id.clone()),
+        kind: if options.application.is_some() { CallerKind::Application } else { CallerKind::User },
+        client_id: options.application.map(|id| id.to_string()).unwrap_or_default(),
+        roles: options.roles.iter().cloned().collect(),
+        groups: match options.application {
+            Some(_) => Groups::Unknown,
+            None => Groups::Known(options.groups.iter().map(Uuid::to_string).collect()),
+        },
+        scopes: match options.application {
+            Some(_) => BTreeSet::new(),
+            None => required().chain(options.scopes.iter().cloned()).collect(),
+        },
+        authentication_contexts: options.authentication_contexts.iter().cloned().collect(),
+    }
+}
+
+fn why(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Denied { mapping, deny, groups_unknown, .. } => {
+            let unknown = if *groups_unknown { ", since the caller's groups are unknown" } else { "" };
+            format!("deny {deny} of {mapping}{unknown}")
+        }
+        Refusal::ScopesMissing { mapping, grant, scopes } => {
+            let scopes = Vec::from_iter(scopes.iter().map(String::as_str)).join(", ");
+            format!("takes the scopes {scopes} (grant {grant} of {mapping})")
+        }
+        Refusal::AuthenticationContextMissing { mapping, grant, context } => {
+            format!("takes the authentication context {context} (grant {grant} of {mapping})")
+        }
+        Refusal::NotGranted(Ways { roles, groups, .. }) => {
+            let roles = roles.iter().map(|role| format!("the app role {role}"));
+            let ways = Vec::from_iter(roles.chain(groups.iter().map(|group| format!("the group {group}"))));
+            if ways.is_empty() { "no mapping grants it".to_owned() } else { format!("takes {}", ways.join(" or ")) }
+        }
+    }
+}
+
+/// Columns of text, aligned.
+struct Table(Vec<[String; 3]>);
+
+impl fmt::Display for Table {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = |column: fn(&[String; 3]) -> &String| self.0.iter().map(|row| column(row).len()).max().unwrap_or(0);
+        let (first, second) = (width(|[first, ..]| first), width(|[_, second, _]| second));
+        for [one, two, three] in &self.0 {
+            writeln!(formatter, "{one:first$}  {two:second$}  {three}")?;
+        }
+        Ok(())
+    }
+}
