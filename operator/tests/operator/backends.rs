@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{Space, find, mk_mapping, mk_server, until};
 
 /// A server with a backend over stdio, which uses every field of it.
-fn mk_backend() -> Value {
+pub(crate) fn mk_backend() -> Value {
     let mut server = mk_server();
     let spec = server["spec"].as_object_mut().unwrap();
     spec.retain(|field, _| field == "entra");

@@ -13,11 +13,30 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
+    backends::mk_backend,
     exposure::{by_own_listener, gateway},
     harness::{Space, api_of, mk_mapping, mk_server},
 };
 
 const MANAGER: &str = "mcp-entra-operator";
+
+/// A server with a backend for each transport.
+fn backends() -> [Value; 2] {
+    let secret = |name: &str| json!({"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": name, "key": "key"}}});
+    let (mut stdio, mut http) = (mk_backend(), mk_backend());
+    json_patch::merge(
+        &mut stdio,
+        &json!({"metadata": {"name": "stdio"}, "spec": {"backend": {"env": [secret("stdio-backend")]}}}),
+    );
+    json_patch::merge(
+        &mut http,
+        &json!({"metadata": {"name": "http"}, "spec": {"backend": {
+            "transport": "StreamableHttp", "port": 3001, "path": "/mcp/", "env": [secret("http-backend")],
+            "identity": {"assertion": null, "onBehalfOf": {"scope": "api://orders/access"}},
+        }}}),
+    );
+    [stdio, http]
+}
 
 /// Servers that have every child between them, and what they refer to.
 fn manifests(space: &Space) -> Vec<Value> {
@@ -47,7 +66,8 @@ fn manifests(space: &Space) -> Vec<Value> {
         "spec": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name}},
                  "servers": {"selector": {}}, "deny": [{"name": "mail", "tools": ["list_my_messages"]}]},
     });
-    vec![bundle, mk_mapping("readers", "Mcp.Reader"), guardrail, graph, routed]
+    let [stdio, http] = backends();
+    vec![bundle, mk_mapping("readers", "Mcp.Reader"), guardrail, graph, routed, stdio, http]
 }
 
 /// All of an object that whoever applies it decides about, and which of it the operator does.
@@ -113,5 +133,5 @@ async fn what_is_rendered_for_a_manifest_is_what_is_applied_for_it_field_by_fiel
         .map(|write| format!("{} {}", write.resource, write.name.unwrap()))
         .collect();
     assert_eq!(names, applied, "no child is missing");
-    assert_eq!(names.len(), 9 + 11, "{names:?}");
+    assert_eq!(names.len(), 9 + 11 + 2 * 7, "{names:?}");
 }

@@ -260,13 +260,14 @@ fn leaves(value: &Value, at: &str) -> Vec<String> {
     }
 }
 
-#[test]
-fn whatever_is_changed_of_a_child_is_drift_and_whatever_is_added_to_pods_is_none() {
-    let is_drift = |there: &Value, desired: &Value| {
-        drift(&serde_json::from_value(there.clone()).unwrap(), desired).unwrap().is_some()
-    };
+pub(super) fn is_drift(there: &Value, desired: &Value) -> bool {
+    drift(&serde_json::from_value(there.clone()).unwrap(), desired).unwrap().is_some()
+}
+
+/// Changes each value of the children, one at a time, and fails unless it is drift. Returns the number of values.
+pub(super) fn all_changes_are_drift(children: Children) -> usize {
     let mut seen = 0;
-    for (kind, desired) in built(json!({"replicas": 2, "networkPolicy": {"allowFrom": [{"podSelector": {}}]}})) {
+    for (kind, desired) in children {
         for pointer in leaves(&desired, "").iter().filter(|at| !matches!(at.as_str(), "/apiVersion" | "/kind")) {
             let mut changed = desired.clone();
             let value = changed.pointer_mut(pointer).unwrap();
@@ -280,6 +281,13 @@ fn whatever_is_changed_of_a_child_is_drift_and_whatever_is_added_to_pods_is_none
             seen += 1;
         }
     }
+    seen
+}
+
+#[test]
+fn whatever_is_changed_of_a_child_is_drift_and_whatever_is_added_to_pods_is_none() {
+    let children = built(json!({"replicas": 2, "networkPolicy": {"allowFrom": [{"podSelector": {}}]}}));
+    let seen = all_changes_are_drift(children);
     assert!(seen > 100, "{seen}");
 
     let template = json!({
