@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use mcp_entra_policy::{GraphConfiguration, GroupsSource};
+use mcp_entra_policy::{GraphConfiguration, GroupsSource, ServerConfiguration};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -29,7 +30,7 @@ use crate::http::origin::Accepted;
 use crate::http::rate_limit::RateLimits;
 use crate::http::{Answers, Gate};
 use crate::inputs::{self, InputError};
-use crate::oauth;
+use crate::oauth::{self, AuthorizationServer};
 use crate::offer::backend::BackendOffer;
 use crate::offer::graph::GraphOffer;
 use crate::offer::{self, About, Offer};
@@ -143,66 +144,36 @@ pub async fn start_offering(
 ) -> Result<Running, StartError> {
     let configuration = inputs::configuration(&options.config)?;
     let client = inputs::http_client(options.trust_bundle.as_deref())?;
-    let (listener, address) = listen(options.listen, "--listen")?;
-    let (admin_listener, admin_address) = listen(options.admin_listen, "--admin-listen")?;
+    let ports = Ports::listen(&options)?;
     let [draining, stop, background] = [(); 3].map(|()| CancellationToken::new());
-
-    let policy = Arc::new(PolicyStore::new(options.policy));
-    policy.reload().await;
-    tokio::spawn(Arc::clone(&policy).watch(background.clone()));
-
-    let keys = Arc::new(Keys::new(client.clone(), &configuration.entra));
-    let (fetching, cancellation) = (Arc::clone(&keys), background.clone());
-    tokio::spawn(async move { fetching.run(cancellation).await });
-
-    let no_address = |field| move |source| StartError::Address { field, source };
-    let shared = (client.clone(), token.clone());
-    let sts = Sts::new(client.clone(), &configuration.entra, token.clone()).map_err(no_address("entra.authority"))?;
-    let sts = Arc::new(sts);
-    let graph = &configuration.graph;
-    let base_url = graph.base_url.clone();
-    let application = ApplicationCredential::new(client.clone(), &configuration.entra, &graph.base_url, token);
-    let identities = BackendIdentities::new(&configuration, Arc::clone(&sts)).map_err(StartError::BackendIdentity)?;
-    let backend_keys = identities.jwks();
-    let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
-    let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
-    let graph = GraphClient::new(client, graph, Arc::clone(&sts), application).map_err(no_address("graph.baseUrl"))?;
-    let title = format!("{} ({})", configuration.server.name, configuration.server.namespace);
-    let backend = match &configuration.backend {
-        Some(backend) => {
-            let place = Place::new(&backend.transport, options.backend_socket)?;
-            let own = vec![address, admin_address];
-            let parts = offer::backend::Parts { title: title.clone(), place, identities, own };
-            let started = BackendOffer::start(parts, backend, background.clone());
-            Some(started.map_err(StartError::BackendClient)?)
-        }
-        None => None,
-    };
-    let offer: Arc<dyn Offer> = match &backend {
-        Some(backend) => Arc::<BackendOffer>::clone(backend),
-        None => {
-            let about = About { title, instructions: INSTRUCTIONS.to_owned(), ..About::default() };
-            offer(about, &configuration.graph, graph.clone())
-        }
-    };
-    let groups = (configuration.entra.groups == GroupsSource::Resolve).then(|| GroupDirectory::new(graph.clone()));
-
+    let policy = policy(&options, &background).await;
+    let entra = Entra::new((client, token), &configuration, &background)?;
     let metrics = Arc::new(Metrics::default());
     let audit = AuditLog::start(&configuration.server, configuration.audit, Arc::clone(&metrics), audit);
     let audit = Arc::new(audit.map_err(StartError::Audit)?);
-    let (http, federated_token) = shared;
-    let own = match &configuration.authorization_server {
-        Some(server) => {
-            let (keys, policy, audit) = (Arc::clone(&keys), Arc::clone(&policy), Arc::clone(&audit));
-            let trust_bundle = options.trust_bundle.as_deref();
-            let shared = oauth::start::Shared { http, federated_token, keys, policy, audit, trust_bundle };
-            Some(Arc::new(oauth::start::start(&configuration, server, &options.oauth, shared)?))
-        }
-        None => None,
+    let (backend, backend_keys) = backend(&options, &configuration, (&ports, &entra), &background)?;
+    let offer: Arc<dyn Offer> = match &backend {
+        Some(backend) => Arc::<BackendOffer>::clone(backend),
+        None => offer(about(&configuration), &configuration.graph, entra.graph.clone()),
     };
-    let tokens = TokenValidator::new(&configuration, Arc::clone(&keys));
+    let own = authorization_server(&options, &configuration, &entra, (&policy, &audit))?;
     let answers = Arc::<Answers>::default();
-    let gate = Arc::new(Gate {
+    let admin = Admin {
+        keys: Arc::clone(&entra.keys),
+        policy: Arc::clone(&policy),
+        probe: entra.probe,
+        sts: entra.sts,
+        graph: configuration.graph.base_url.clone(),
+        backend_keys,
+        session_store: own.as_ref().map(|own| own.probe_store(background.clone())),
+        backend,
+        audit: Arc::clone(&audit),
+        metrics,
+        draining: draining.clone(),
+    };
+    let tokens = TokenValidator::new(&configuration, entra.keys);
+    let resolves_groups = configuration.entra.groups == GroupsSource::Resolve;
+    let gate = Gate {
         authorization_server: own.as_ref().map_or_else(|| issuer(&configuration.entra), |own| own.issuer()),
         accepted: Accepted::new(&configuration),
         cors: cors::endpoint(&configuration.allowed_origins),
@@ -212,48 +183,138 @@ pub async fn start_offering(
             Some(own) => tokens.with_own_issuer(own.as_issuer()),
             None => tokens,
         },
-        policy: Arc::clone(&policy),
-        groups,
+        policy,
+        groups: resolves_groups.then(|| GroupDirectory::new(entra.graph.clone())),
         rate_limits: RateLimits::new(configuration.rate_limit.per_user),
         audit: Arc::clone(&audit),
         challenge: Challenge::new(&configuration),
         draining: draining.clone(),
         answers: Arc::clone(&answers),
         configuration,
-    });
-    let session_store = own.as_ref().map(|own| own.probe_store(background.clone()));
-    let admin = Admin {
-        keys,
-        policy,
-        probe,
-        sts,
-        graph: base_url,
-        backend_keys,
-        session_store,
-        backend,
-        audit: Arc::clone(&audit),
-        metrics,
-        draining: draining.clone(),
     };
-    // The admin port outlives the other: until the last request is answered, `/readyz` says why the pod is leaving.
-    let admin = admin::router(Arc::new(admin));
-    tokio::spawn(listener::serve(admin_listener, admin, PATIENCE, Counted::Everybody, background.clone()));
-    let counted = Counted::AllBut(gate.configuration.trusted_proxies.clone());
-    let endpoint = Endpoint::new(gate, own.map_or_else(Router::new, oauth::router));
-    let serving = tokio::spawn(listener::serve(listener, endpoint, PATIENCE, counted, stop.clone()));
+    let Ports { address, admin_address, .. } = ports;
+    let serving = ports.serve(gate, own, admin, (stop.clone(), background.clone()));
     tracing::info!(%address, %admin_address, "serving");
-    Ok(Running {
-        address,
-        admin_address,
-        drain: options.drain,
-        draining,
-        stop,
-        background,
-        serving,
-        graph,
-        answers,
-        audit,
-    })
+    let (drain, graph) = (options.drain, entra.graph);
+    Ok(Running { address, admin_address, drain, draining, stop, background, serving, graph, answers, audit })
+}
+
+/// The ports, which are listened on.
+struct Ports {
+    listener: TcpListener,
+    address: SocketAddr,
+    admin_listener: TcpListener,
+    admin_address: SocketAddr,
+}
+
+impl Ports {
+    fn listen(options: &Options) -> Result<Self, StartError> {
+        let (listener, address) = listen(options.listen, "--listen")?;
+        let (admin_listener, admin_address) = listen(options.admin_listen, "--admin-listen")?;
+        Ok(Self { listener, address, admin_listener, admin_address })
+    }
+
+    /// Serves both ports: the endpoint until `stop`, and the admin port until the end of what runs in the background.
+    fn serve(
+        self,
+        gate: Gate,
+        own: Option<Arc<AuthorizationServer>>,
+        admin: Admin,
+        (stop, background): (CancellationToken, CancellationToken),
+    ) -> JoinHandle<()> {
+        // The admin port outlives the other: until the last request is answered, `/readyz` says why the pod is leaving.
+        let admin = admin::router(Arc::new(admin));
+        tokio::spawn(listener::serve(self.admin_listener, admin, PATIENCE, Counted::Everybody, background));
+        let counted = Counted::AllBut(gate.configuration.trusted_proxies.clone());
+        let endpoint = Endpoint::new(Arc::new(gate), own.map_or_else(Router::new, oauth::router));
+        tokio::spawn(listener::serve(self.listener, endpoint, PATIENCE, counted, stop))
+    }
+}
+
+/// The ways to Entra and to Microsoft Graph.
+struct Entra {
+    client: reqwest::Client,
+    token: FederatedToken,
+    keys: Arc<Keys>,
+    sts: Arc<Sts>,
+    probe: Probe,
+    graph: GraphClient,
+}
+
+impl Entra {
+    /// The ways by this configuration. Keys and probe follow in the background.
+    fn new(
+        (client, token): (reqwest::Client, FederatedToken),
+        configuration: &ServerConfiguration,
+        background: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let no_address = |field| move |source| StartError::Address { field, source };
+        let ServerConfiguration { entra, graph, .. } = configuration;
+        let keys = Arc::new(Keys::new(client.clone(), entra));
+        let (fetching, cancellation) = (Arc::clone(&keys), background.clone());
+        tokio::spawn(async move { fetching.run(cancellation).await });
+        let sts = Sts::new(client.clone(), entra, token.clone()).map_err(no_address("entra.authority"))?;
+        let sts = Arc::new(sts);
+        let interval = Duration::from_secs(configuration.probe.interval_seconds.max(1).into());
+        let probe = Probe::spawn(Arc::clone(&sts), &graph.base_url, interval, background.clone());
+        let application = ApplicationCredential::new(client.clone(), entra, &graph.base_url, token.clone());
+        let graph = GraphClient::new(client.clone(), graph, Arc::clone(&sts), application);
+        Ok(Self { client, token, keys, sts, probe, graph: graph.map_err(no_address("graph.baseUrl"))? })
+    }
+}
+
+/// The policy, which is followed in the background.
+async fn policy(options: &Options, background: &CancellationToken) -> Arc<PolicyStore> {
+    let policy = Arc::new(PolicyStore::new(options.policy.clone()));
+    policy.reload().await;
+    tokio::spawn(Arc::clone(&policy).watch(background.clone()));
+    policy
+}
+
+/// The offer of the backend, if the configuration has one, and the public keys by which it verifies who is calling.
+fn backend(
+    options: &Options,
+    configuration: &ServerConfiguration,
+    (ports, entra): (&Ports, &Entra),
+    background: &CancellationToken,
+) -> Result<(Option<Arc<BackendOffer>>, Option<Value>), StartError> {
+    let identities = BackendIdentities::new(configuration, Arc::clone(&entra.sts));
+    let identities = identities.map_err(StartError::BackendIdentity)?;
+    let keys = identities.jwks();
+    let Some(backend) = &configuration.backend else { return Ok((None, keys)) };
+    let place = Place::new(&backend.transport, options.backend_socket.clone())?;
+    let own = vec![ports.address, ports.admin_address];
+    let parts = offer::backend::Parts { title: title(configuration), place, identities, own };
+    let started = BackendOffer::start(parts, backend, background.clone());
+    Ok((Some(started.map_err(StartError::BackendClient)?), keys))
+}
+
+fn title(configuration: &ServerConfiguration) -> String {
+    format!("{} ({})", configuration.server.name, configuration.server.namespace)
+}
+
+/// Describes the built-in tools.
+fn about(configuration: &ServerConfiguration) -> About {
+    About { title: title(configuration), instructions: INSTRUCTIONS.to_owned(), ..About::default() }
+}
+
+/// The authorization server, if the configuration has one.
+fn authorization_server(
+    options: &Options,
+    configuration: &ServerConfiguration,
+    entra: &Entra,
+    (policy, audit): (&Arc<PolicyStore>, &Arc<AuditLog>),
+) -> Result<Option<Arc<AuthorizationServer>>, StartError> {
+    let Some(server) = &configuration.authorization_server else { return Ok(None) };
+    let shared = oauth::start::Shared {
+        http: entra.client.clone(),
+        federated_token: entra.token.clone(),
+        keys: Arc::clone(&entra.keys),
+        policy: Arc::clone(policy),
+        audit: Arc::clone(audit),
+        trust_bundle: options.trust_bundle.as_deref(),
+    };
+    Ok(Some(Arc::new(oauth::start::start(configuration, server, &options.oauth, shared)?)))
 }
 
 impl Running {
