@@ -50,11 +50,6 @@ impl RawObject {
         self.0.is_empty()
     }
 
-    /// The length of its values, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.0.iter().map(|(_, value)| value.get().len()).sum()
-    }
-
     /// The object as JSON text in one line: where messages are lines, a line break within one would end it, and its rest
     /// could be taken for another message. In JSON, line breaks are white space between tokens, and nothing else.
     pub fn to_text(&self) -> String {

@@ -4,13 +4,14 @@
 //! both, and readers must pass over them.
 
 use super::error::BackendError;
-use super::message::{MAXIMUM_BYTES, MAXIMUM_MIB};
+use super::message::MAXIMUM_MIB;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads a stream piece by piece.
-#[derive(Default)]
 pub(super) struct Events {
+    /// The longest event, in bytes.
+    longest: usize,
     /// The line that is not complete yet.
     line: Vec<u8>,
     /// The data of the event that is not complete yet, each line of it with its end.
@@ -22,11 +23,21 @@ pub(super) struct Events {
 }
 
 impl Events {
+    /// A stream of which nothing is read yet, whose events have so many bytes at most.
+    pub(super) fn new(longest: usize) -> Self {
+        Self { longest, line: Vec::new(), data: Vec::new(), after_return: false, has_begun: false }
+    }
+
+    /// Bytes of the event that is not complete yet.
+    pub(super) fn len(&self) -> usize {
+        self.line.len() + self.data.len()
+    }
+
     /// Takes the next bytes of the stream, up to the end of an event that has data. Returns that data and the number of bytes
     /// taken.
     ///
     /// # Errors
-    /// If an event is longer than a message may be.
+    /// If an event is too long.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(usize, Option<Vec<u8>>), BackendError> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
@@ -36,7 +47,7 @@ impl Events {
             }
             let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let (line, _) = rest.split_at(end.unwrap_or(rest.len()));
-            if self.line.len() + self.data.len() + line.len() > MAXIMUM_BYTES {
+            if self.len() + line.len() > self.longest {
                 return Err(BackendError::TooLarge(MAXIMUM_MIB));
             }
             self.line.extend_from_slice(line);
@@ -72,11 +83,12 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::MAXIMUM_BYTES;
     use super::*;
 
     /// The data of all events in these pieces.
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
-        let (mut events, mut all) = (Events::default(), vec![]);
+        let (mut events, mut all) = (Events::new(MAXIMUM_BYTES), vec![]);
         for mut piece in pieces {
             while !piece.is_empty() {
                 let (taken, data) = events.take(piece).unwrap();
@@ -89,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_read_the_same_in_whatever_pieces_it_comes() {
-        let text = "\u{feff}data: a\r\n\r\n: comment\nid: 1\ndata\nunknown: b\nretry: soon\ndata:{\"é\":\rdata: 1}\r\r\
+        let text = "\u{feff}data: a\r\n\r\n: comment\nid: 1\ndata\nunknown: b\ndataset: b\ndata : b\nretry: soon\ndata:{\"é\":\rdata: 1}\r\r\
                     event: message\ndata:  c\n\n\n\ndata:\n\ndata: unfinished\n";
         let expected = ["a", "{\"é\":\n1}", " c"];
         assert_eq!(read([text.as_bytes()]), expected);
@@ -101,7 +113,7 @@ mod tests {
     fn an_event_that_is_longer_than_a_message_is_refused_and_one_that_is_not_is_read() {
         let piece = vec![b'x'; MAXIMUM_BYTES / 2];
         for (begin, line_end) in [("data: ", ""), ("data: ", "\ndata: "), (": ", "")] {
-            let mut events = Events::default();
+            let mut events = Events::new(MAXIMUM_BYTES);
             let mut take = |bytes: &[u8]| events.take(bytes).map(|_| ());
             take(begin.as_bytes()).unwrap();
             take(&piece).unwrap();

@@ -1,72 +1,192 @@
-//! Memory that large answers take until their clients have read them: bounded for all callers together and for each, so that
-//! nobody's slow reading takes the memory of the pod.
+//! Memory that large answers take while they are read from a backend and until their clients have read them: bounded for all
+//! callers together and for each, so that nobody takes the memory of the pod.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::error::BackendError;
+use super::message::MAXIMUM_BYTES;
 
 /// Memory of all answers together, in KiB.
-const MOST: usize = 48 * 1024;
+const MOST: u32 = 48 * 1024;
 /// Memory of one caller's.
-const MOST_OF_CALLER: usize = 16 * 1024;
-/// The largest answer that is not counted, in KiB.
-const SMALL: usize = 16;
+const MOST_OF_CALLER: u32 = 16 * 1024;
+/// The largest answer that is not counted, in bytes.
+pub(super) const SMALL: usize = 16 * 1024;
+/// Time that a large answer waits for memory before it is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A share of the memory.
 #[derive(Clone)]
 pub(super) struct Share(Arc<Semaphore>);
 
+/// The memory that an answer may take.
+#[derive(Clone)]
+pub(super) struct Budget {
+    /// The share of the caller; absent where the caller is not known before the answer is read.
+    pub(super) caller: Option<Share>,
+    /// The share of all callers.
+    pub(super) all: Share,
+}
+
+/// The memory of an answer that is being read.
+pub(super) struct Reading {
+    budget: Budget,
+    held: Held,
+    patience: Duration,
+}
+
 /// The memory of one answer, until this is dropped.
 #[derive(Debug, Default)]
-pub struct Held(#[expect(dead_code, reason = "what counts is when it is dropped")] Vec<OwnedSemaphorePermit>);
+pub struct Held {
+    of_caller: Option<OwnedSemaphorePermit>,
+    of_all: Option<OwnedSemaphorePermit>,
+}
 
 impl Share {
     /// The share of all callers.
     pub(super) fn of_all() -> Self {
-        Self(Arc::new(Semaphore::new(MOST)))
+        Self(Arc::new(Semaphore::new(MOST as usize)))
     }
 
     /// The share of one caller.
     pub(super) fn of_caller() -> Self {
-        Self(Arc::new(Semaphore::new(MOST_OF_CALLER)))
+        Self(Arc::new(Semaphore::new(MOST_OF_CALLER as usize)))
     }
 
-    fn take(&self, kib: u32) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).try_acquire_many_owned(kib).ok()
+    /// Takes the memory of the largest answer, once it is free.
+    async fn reserve(&self, patience: Duration, whose: &'static str) -> Result<OwnedSemaphorePermit, BackendError> {
+        let largest = Arc::clone(&self.0).acquire_many_owned(kib(MAXIMUM_BYTES));
+        timeout(patience, largest).await.ok().and_then(Result::ok).ok_or(BackendError::Crowded(whose))
     }
 }
 
-/// Takes the memory of an answer of so many bytes.
-///
-/// # Errors
-/// If earlier answers take it.
-pub(super) fn hold(bytes: usize, caller: &Share, all: &Share) -> Result<Held, BackendError> {
-    let kib = bytes / 1024;
-    if kib <= SMALL {
-        return Ok(Held::default());
+impl Reading {
+    /// The memory of an answer of which nothing is read yet.
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { budget, held: Held::default(), patience: PATIENCE }
     }
-    let kib = u32::try_from(kib).unwrap_or(u32::MAX);
-    let own = caller.take(kib).ok_or(BackendError::Crowded("your"))?;
-    let of_all = all.take(kib).ok_or(BackendError::Crowded("other"))?;
-    Ok(Held(vec![own, of_all]))
+
+    /// True if the answer is a large one.
+    pub(super) fn is_large(&self) -> bool {
+        self.held.of_all.is_some()
+    }
+
+    /// Waits for the memory of so many bytes. A large answer takes all that it may need at once: if each took more and more,
+    /// all of them could wait for one another.
+    ///
+    /// # Errors
+    /// If earlier answers take the memory for too long.
+    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), BackendError> {
+        if bytes <= SMALL || self.is_large() {
+            return Ok(());
+        }
+        if let Some(caller) = &self.budget.caller {
+            self.held.of_caller = Some(caller.reserve(self.patience, "your").await?);
+        }
+        self.held.of_all = Some(self.budget.all.reserve(self.patience, "other").await?);
+        Ok(())
+    }
+
+    /// The memory of the answer, which was read and has so many bytes. The next one begins with nothing.
+    pub(super) fn end(&mut self, bytes: usize) -> Held {
+        let mut held = std::mem::take(&mut self.held);
+        for permit in [&mut held.of_caller, &mut held.of_all].into_iter().flatten() {
+            let left = permit.num_permits().saturating_sub(kib(bytes) as usize);
+            drop(permit.split(left));
+        }
+        held
+    }
+}
+
+impl Held {
+    /// Counts the answer for its caller, where that was not known before.
+    ///
+    /// # Errors
+    /// If earlier answers take the memory of this caller.
+    pub(super) fn count_for(&mut self, caller: &Share) -> Result<(), BackendError> {
+        if let (None, Some(of_all)) = (&self.of_caller, &self.of_all) {
+            let kib = u32::try_from(of_all.num_permits()).unwrap_or(u32::MAX);
+            let of_caller = Arc::clone(&caller.0).try_acquire_many_owned(kib);
+            self.of_caller = Some(of_caller.map_err(|_| BackendError::Crowded("your"))?);
+        }
+        Ok(())
+    }
+}
+
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
-    #[test]
-    fn a_caller_has_a_share_of_the_memory_until_its_answers_are_read() {
-        let (all, alice, bob, carol) = (Share::of_all(), Share::of_caller(), Share::of_caller(), Share::of_caller());
-        let large = MOST_OF_CALLER * 1024;
-        let first = hold(large, &alice, &all).unwrap();
-        assert!(matches!(hold(large, &alice, &all), Err(BackendError::Crowded("your"))));
-        hold(1024, &alice, &all).unwrap();
-        let others = [hold(large, &bob, &all).unwrap(), hold(large, &carol, &all).unwrap()];
-        assert!(matches!(hold(large, &Share::of_caller(), &all), Err(BackendError::Crowded("other"))));
-        drop((first, others));
-        hold(large, &alice, &all).unwrap();
+    const LARGE: usize = SMALL + 1;
+
+    fn budget(caller: &Share, all: &Share) -> Budget {
+        Budget { caller: Some(caller.clone()), all: all.clone() }
+    }
+
+    /// The memory of an answer of this caller of which so many bytes are read. None while it waits.
+    fn read(bytes: usize, caller: &Share, all: &Share) -> Option<Reading> {
+        let mut reading = Reading::new(budget(caller, all));
+        reading.grow(bytes).now_or_never()?.unwrap();
+        Some(reading)
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_waits_while_the_callers_answers_take_its_share_and_no_other_caller_does() {
+        let (all, alice, bob) = (Share::of_all(), Share::of_caller(), Share::of_caller());
+        let mut first = Vec::from_iter((0..4).map(|_| read(LARGE, &alice, &all).unwrap()));
+        assert!(read(LARGE, &alice, &all).is_none());
+        assert!(read(SMALL, &alice, &all).is_some());
+        assert!(read(LARGE, &bob, &all).is_some());
+        let unread = first.pop().unwrap().end(LARGE);
+        assert!(read(LARGE, &alice, &all).is_none(), "what the client has not read yet counts, too");
+        drop(unread);
+        assert!(read(LARGE, &alice, &all).is_some());
+    }
+
+    #[tokio::test]
+    async fn all_callers_together_have_three_times_the_memory_of_one() {
+        let all = Share::of_all();
+        let mut callers = Vec::from_iter((0..12).map(|_| read(LARGE, &Share::of_caller(), &all).unwrap()));
+        assert!(read(LARGE, &Share::of_caller(), &all).is_none());
+        callers.pop();
+        assert!(read(LARGE, &Share::of_caller(), &all).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_gets_no_memory_is_given_up() {
+        let (all, alice) = (Share::of_all(), Share::of_caller());
+        let first = Vec::from_iter((0..4).map(|_| read(LARGE, &alice, &all).unwrap()));
+        let mut next = Reading { patience: Duration::from_millis(50), ..Reading::new(budget(&alice, &all)) };
+        assert!(matches!(next.grow(LARGE).await, Err(BackendError::Crowded("your"))));
+        drop(first);
+        next.grow(LARGE).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_holds_what_it_has_and_is_counted_for_a_caller_who_is_known_later() {
+        let (all, alice) = (Share::of_all(), Share::of_caller());
+        let mut reading = Reading::new(Budget { caller: None, all: all.clone() });
+        let mut answers = vec![];
+        for _ in 0..4 {
+            reading.grow(LARGE).await.unwrap();
+            let mut held = reading.end(MAXIMUM_BYTES);
+            held.count_for(&alice).unwrap();
+            answers.push(held);
+        }
+        reading.grow(LARGE).await.unwrap();
+        let mut held = reading.end(LARGE);
+        assert_eq!(held.of_all.as_ref().map(OwnedSemaphorePermit::num_permits), Some(17));
+        assert!(matches!(held.count_for(&alice), Err(BackendError::Crowded("your"))));
+        held.count_for(&Share::of_caller()).unwrap();
     }
 }

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::error::BackendError;
 use super::events::Events;
+use super::held::{Budget, Held, Reading};
 use super::message::{self, Incoming, MAXIMUM_BYTES, MAXIMUM_MIB, Notification};
 use super::{Change, Identity, OnChange, OnNotice};
 use crate::backend_identity::Told;
@@ -43,6 +44,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(5);
 /// The longest id of a session, in bytes.
 const LONGEST_SESSION_ID: usize = 256;
+/// The longest notification on a stream that has no answer, in bytes.
+const LONGEST_NOTICE: usize = 256 * 1024;
 /// The longest stream, in bytes: several messages.
 const LONGEST_STREAM: usize = 4 * MAXIMUM_BYTES;
 
@@ -88,13 +91,13 @@ impl Http {
         Self { endpoint, listening: std::sync::OnceLock::new() }
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its answer, which takes this memory. Without any, the answer is a stream of notifications.
     pub(super) async fn ask(
         &self,
         (id, request): (u64, String),
         headers: Headers<'_>,
-        notices: Option<OnNotice>,
-    ) -> Result<RawObject, BackendError> {
+        (notices, memory): (Option<OnNotice>, Option<Budget>),
+    ) -> Result<(RawObject, Held), BackendError> {
         let told = headers.told;
         let response = timeout(IDLE_TIMEOUT, self.endpoint.post(request, headers).send()).await;
         let response = response.map_err(|_| silent(IDLE_TIMEOUT))?.map_err(away)?;
@@ -102,7 +105,7 @@ impl Http {
             let issued = response.headers().get(SESSION_ID).filter(|id| id.len() <= LONGEST_SESSION_ID);
             self.endpoint.session.store(issued.map(|id| Arc::new(id.clone())));
         }
-        self.endpoint.answer((id, told), response, notices).await
+        self.endpoint.answer((id, told), response, (notices, memory)).await
     }
 
     /// Sends a message that has no answer.
@@ -181,8 +184,8 @@ impl Endpoint {
         &self,
         (id, told): (u64, &Told),
         response: Response,
-        notices: Option<OnNotice>,
-    ) -> Result<RawObject, BackendError> {
+        (notices, memory): (Option<OnNotice>, Option<Budget>),
+    ) -> Result<(RawObject, Held), BackendError> {
         let status = response.status();
         match status {
             StatusCode::UNAUTHORIZED => {
@@ -192,9 +195,9 @@ impl Endpoint {
             _ => {}
         }
         if status.is_success() && is_event_stream(&response) {
-            return self.streamed_answer((id, told), response, notices).await;
+            return self.streamed_answer((id, told), events(response, memory), notices).await;
         }
-        let body = read(response).await?;
+        let (body, held) = read(response, memory).await?;
         match Incoming::parse(&body) {
             Ok(Incoming::Answer { id: answered, outcome: Err(error) }) => match (status, answered) {
                 // Refusals of the transport answer no request: nothing has run.
@@ -206,7 +209,7 @@ impl Endpoint {
             Ok(Incoming::Answer { id: Some(answered), outcome: Ok(result) })
                 if status.is_success() && answered == id =>
             {
-                Ok(result)
+                Ok((result, held))
             }
             _ if status == StatusCode::NOT_FOUND && self.session.load().is_some() => Err(BackendError::SessionLost),
             _ if !status.is_success() => Err(BackendError::Status(status.as_u16())),
@@ -218,15 +221,14 @@ impl Endpoint {
     async fn streamed_answer(
         &self,
         (id, told): (u64, &Told),
-        response: Response,
+        mut events: impl Stream<Item = Result<(Vec<u8>, Held), BackendError>> + Unpin,
         notices: Option<OnNotice>,
-    ) -> Result<RawObject, BackendError> {
-        let mut events = events(response);
-        while let Some(data) = events.next().await {
-            let data = data?;
+    ) -> Result<(RawObject, Held), BackendError> {
+        while let Some(event) = events.next().await {
+            let (data, held) = event?;
             match Incoming::parse(&data) {
                 Ok(Incoming::Answer { id: Some(answered), outcome }) if answered == id => {
-                    return outcome.map_err(BackendError::Answered);
+                    return Ok((outcome.map_err(BackendError::Answered)?, held));
                 }
                 Ok(Incoming::Answer { .. }) => tracing::debug!("the backend answers what nobody waits for"),
                 // A backend that does not take the answer has not failed the call by that.
@@ -248,8 +250,8 @@ impl Endpoint {
         if !response.status().is_success() || !is_event_stream(&response) {
             return false;
         }
-        let mut events = events(response);
-        while let Some(Ok(data)) = events.next().await {
+        let mut events = events(response, None);
+        while let Some(Ok((data, _))) = events.next().await {
             match Incoming::parse(&data) {
                 Ok(Incoming::Notification(notification)) => self.hear(notification, None, None),
                 Ok(Incoming::Request { id, method }) => drop(self.send(message::refusal(&id, &method), told).await),
@@ -306,28 +308,48 @@ fn is_event_stream(response: &Response) -> bool {
     content_type.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
 }
 
-async fn read(mut response: Response) -> Result<Vec<u8>, BackendError> {
-    let mut body = Vec::new();
+async fn read(mut response: Response, memory: Option<Budget>) -> Result<(Vec<u8>, Held), BackendError> {
+    let (mut body, longest) = (Vec::new(), longest(memory.is_some()));
+    let mut reading = memory.map(Reading::new);
     while let Some(chunk) =
         timeout(IDLE_TIMEOUT, response.chunk()).await.map_err(|_| silent(IDLE_TIMEOUT))?.map_err(away)?
     {
-        if body.len() + chunk.len() > MAXIMUM_BYTES {
+        let bytes = body.len() + chunk.len();
+        if bytes > longest {
             return Err(BackendError::TooLarge(MAXIMUM_MIB));
+        }
+        if let Some(reading) = &mut reading {
+            reading.grow(bytes).await?;
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    let held = reading.map(|mut reading| reading.end(body.len())).unwrap_or_default();
+    Ok((body, held))
 }
 
-/// The data of the events in a body of at most [`LONGEST_STREAM`] bytes. Events without data are left out.
-fn events(response: Response) -> impl Stream<Item = Result<Vec<u8>, BackendError>> + Unpin {
-    let begin = (response, Bytes::new(), Events::default(), 0_usize);
-    Box::pin(stream::try_unfold(begin, |(mut response, mut piece, mut events, mut read)| async move {
+/// The longest message, in bytes. Where there is no memory for answers, only notifications are read.
+fn longest(has_memory: bool) -> usize {
+    if has_memory { MAXIMUM_BYTES } else { LONGEST_NOTICE }
+}
+
+/// The data of the events in a body of at most [`LONGEST_STREAM`] bytes, with the memory that each takes. Events without data are
+/// left out.
+fn events(
+    response: Response,
+    memory: Option<Budget>,
+) -> impl Stream<Item = Result<(Vec<u8>, Held), BackendError>> + Unpin {
+    let events = Events::new(longest(memory.is_some()));
+    let begin = (response, Bytes::new(), (events, memory.map(Reading::new)), 0_usize);
+    Box::pin(stream::try_unfold(begin, |(mut response, mut piece, (mut events, mut reading), mut read)| async move {
         loop {
             let (taken, data) = events.take(&piece)?;
             drop(piece.split_to(taken));
             if let Some(data) = data {
-                return Ok(Some((data, (response, piece, events, read))));
+                let held = reading.as_mut().map(|reading| reading.end(data.len())).unwrap_or_default();
+                return Ok(Some(((data, held), (response, piece, (events, reading), read))));
+            }
+            if let Some(reading) = &mut reading {
+                reading.grow(events.len()).await?;
             }
             match response.chunk().await.map_err(|_| BackendError::Ended)? {
                 Some(next) => piece = next,
@@ -339,4 +361,41 @@ fn events(response: Response) -> impl Stream<Item = Result<Vec<u8>, BackendError
             }
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::routing::get;
+
+    use super::*;
+
+    /// A backend that answers GET with this status, without a stream. Returns its session, and the number of GETs.
+    async fn answering(status: StatusCode) -> (Http, Arc<AtomicUsize>) {
+        let gets = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&gets);
+        let router = Router::new().route("/", get(async move || (counted.fetch_add(1, Ordering::SeqCst), status).1));
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (Http::new(client().unwrap(), url, Arc::new(|_| ())), gets)
+    }
+
+    #[tokio::test]
+    async fn a_backend_without_a_stream_of_notifications_is_asked_for_one_once() {
+        for status in [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_FOUND, StatusCode::OK] {
+            let (http, gets) = answering(status).await;
+            http.listen(Identity::Nothing);
+            let ended = async {
+                // What listens has a part of it.
+                while Arc::strong_count(&http.endpoint) > 1 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(PAUSE - Duration::from_secs(1), ended).await.unwrap();
+            assert_eq!(gets.load(Ordering::SeqCst), 1, "{status}");
+        }
+    }
 }

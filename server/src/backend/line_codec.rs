@@ -3,7 +3,6 @@
 use std::io;
 
 use tokio_util::bytes::{Buf, BytesMut};
-use tokio_util::codec::Decoder;
 
 use super::message::MAXIMUM_BYTES;
 
@@ -43,13 +42,12 @@ impl LineCodec {
         self.passed_over = Some(passed);
         if passed > LONGEST { Err(io::ErrorKind::InvalidData.into()) } else { Ok(false) }
     }
-}
 
-impl Decoder for LineCodec {
-    type Item = Line;
-    type Error = io::Error;
-
-    fn decode(&mut self, buffer: &mut BytesMut) -> io::Result<Option<Line>> {
+    /// Takes the next line out of the buffer. None if it has no end yet.
+    ///
+    /// # Errors
+    /// If a line does not end.
+    pub(super) fn decode(&mut self, buffer: &mut BytesMut) -> io::Result<Option<Line>> {
         if let Some(passed) = self.passed_over
             && !self.pass_over(buffer, passed)?
         {
@@ -71,15 +69,6 @@ impl Decoder for LineCodec {
                 Ok(Some(Line::TooLong(buffer.split_to(BEGINNING))))
             }
         }
-    }
-
-    /// A line that the end of the connection cuts off is none.
-    fn decode_eof(&mut self, buffer: &mut BytesMut) -> io::Result<Option<Line>> {
-        let line = self.decode(buffer)?;
-        if line.is_none() {
-            buffer.clear();
-        }
-        Ok(line)
     }
 }
 
@@ -123,12 +112,5 @@ mod tests {
     fn a_line_without_an_end_is_an_error() {
         let piece = vec![b'x'; MAXIMUM_BYTES];
         assert!(lines(&[piece.as_slice(); 12]).is_err());
-    }
-
-    #[test]
-    fn a_line_that_the_end_cuts_off_is_none() {
-        let (mut codec, mut buffer) = (LineCodec::default(), BytesMut::from("{}\n{"));
-        assert_eq!(codec.decode_eof(&mut buffer).unwrap(), Some(Line::Whole(BytesMut::from("{}"))));
-        assert_eq!(codec.decode_eof(&mut buffer).unwrap(), None);
     }
 }

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_util::codec::FramedRead;
+use tokio_util::bytes::BytesMut;
 use tokio_util::sync::CancellationToken;
 
 use super::error::BackendError;
+use super::held::{Budget, Held, Reading, SMALL, Share};
 use super::line_codec::{Line, LineCodec};
 use super::message::{self, Incoming, MAXIMUM_MIB, Notification};
 use super::{Change, OnChange, OnNotice};
@@ -25,6 +25,10 @@ const WAITING: usize = 64;
 /// Time that a backend has to take a line.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two parts of a large line.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes that are read at once.
+const PART: usize = 16 * 1024;
 
 /// A connection, and the process at its other end. Both end when this is dropped.
 pub(super) struct Lines {
@@ -39,16 +43,18 @@ struct Waiting(Mutex<Option<HashMap<u64, Request>>>);
 
 /// A request that waits.
 struct Request {
-    answer: oneshot::Sender<Result<RawObject, BackendError>>,
+    answer: oneshot::Sender<Answer>,
     notices: Option<OnNotice>,
 }
+
+type Answer = Result<(RawObject, Held), BackendError>;
 
 impl Waiting {
     fn lock(&self) -> MutexGuard<'_, Option<HashMap<u64, Request>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, id: u64, outcome: Result<RawObject, BackendError>) {
+    fn answer(&self, id: u64, outcome: Answer) {
         match self.lock().as_mut().and_then(|waiting| waiting.remove(&id)) {
             Some(request) => drop(request.answer.send(outcome)),
             None => tracing::debug!(id, "the backend answers what nobody waits for"),
@@ -61,8 +67,8 @@ impl Waiting {
 }
 
 impl Lines {
-    /// Connects to the socket. Changes that the backend tells of go to `changes`.
-    pub(super) async fn connect(socket: &Path, changes: OnChange) -> Result<Self, BackendError> {
+    /// Connects to the socket. Large answers take of this memory, and changes that the backend tells of go to `changes`.
+    pub(super) async fn connect(socket: &Path, memory: Share, changes: OnChange) -> Result<Self, BackendError> {
         let away = |error: std::io::Error| BackendError::Away(error.to_string());
         let stream = timeout(CONNECT_TIMEOUT, UnixStream::connect(socket));
         let stream = stream.await.map_err(|_| BackendError::Silent(CONNECT_TIMEOUT.as_secs()))?.map_err(away)?;
@@ -75,7 +81,7 @@ impl Lines {
         let (reading, end) = (ended.clone(), ended.clone());
         tokio::spawn(async move {
             let waiting = Arc::clone(&reader.waiting);
-            let reason = reading.run_until_cancelled(reader.read(reads)).await.unwrap_or(BackendError::Ended);
+            let reason = reading.run_until_cancelled(reader.read(reads, memory)).await.unwrap_or(BackendError::Ended);
             end.cancel();
             let left = waiting.lock().take();
             for request in left.into_iter().flat_map(HashMap::into_values) {
@@ -91,12 +97,7 @@ impl Lines {
     }
 
     /// Sends a request and waits for its answer. The request is given up when this future is dropped.
-    pub(super) async fn ask(
-        &self,
-        id: u64,
-        request: String,
-        notices: Option<OnNotice>,
-    ) -> Result<RawObject, BackendError> {
+    pub(super) async fn ask(&self, id: u64, request: String, notices: Option<OnNotice>) -> Answer {
         let (answer, answered) = oneshot::channel();
         match self.waiting.lock().as_mut() {
             Some(waiting) => drop(waiting.insert(id, Request { answer, notices })),
@@ -156,29 +157,57 @@ struct Reader {
 
 impl Reader {
     /// Reads to the end of the connection, and returns its reason.
-    async fn read(self, reads: OwnedReadHalf) -> BackendError {
-        let mut lines = FramedRead::new(reads, LineCodec::default());
-        let too_large = BackendError::TooLarge(MAXIMUM_MIB);
+    async fn read(self, mut reads: OwnedReadHalf, memory: Share) -> BackendError {
+        let (mut codec, mut buffer) = (LineCodec::default(), BytesMut::new());
+        // The caller is known by the id of the answer, which may be at its end.
+        let mut reading = Reading::new(Budget { caller: None, all: memory });
         loop {
-            match lines.next().await {
-                Some(Ok(Line::Whole(line))) => self.take(line.trim_ascii()),
-                Some(Ok(Line::TooLong(beginning))) => match Incoming::id_of_beginning(&beginning) {
-                    Some(id) => self.waiting.answer(id, Err(too_large.clone())),
-                    // Any request may be the one that it answers.
-                    None => return too_large,
-                },
-                Some(Err(_)) | None => return BackendError::Ended,
+            let was_large = reading.is_large();
+            loop {
+                match codec.decode(&mut buffer) {
+                    Ok(Some(Line::Whole(line))) => {
+                        let held = reading.end(line.len());
+                        self.take(line.trim_ascii(), held);
+                    }
+                    Ok(Some(Line::TooLong(beginning))) => match Incoming::id_of_beginning(&beginning) {
+                        Some(id) => self.waiting.answer(id, Err(BackendError::TooLarge(MAXIMUM_MIB))),
+                        // Any request may be the one that it answers.
+                        None => return BackendError::TooLarge(MAXIMUM_MIB),
+                    },
+                    Ok(None) => break,
+                    Err(_) => return BackendError::Ended,
+                }
+            }
+            if was_large && buffer.len() <= SMALL {
+                drop(reading.end(0));
+                // The buffer of the large line goes with it.
+                buffer = BytesMut::from(&*buffer);
+            }
+            // Meanwhile nothing is read of this process.
+            while let Err(error) = reading.grow(buffer.len()).await {
+                tracing::warn!(%error, "the answer of a process waits for memory");
+            }
+            buffer.reserve(PART);
+            let read = reads.read_buf(&mut buffer);
+            let read = match reading.is_large() {
+                true => timeout(IDLE_TIMEOUT, read).await,
+                false => Ok(read.await),
+            };
+            match read {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) => return BackendError::Ended,
+                Err(_) => return BackendError::Silent(IDLE_TIMEOUT.as_secs()),
             }
         }
     }
 
-    fn take(&self, line: &[u8]) {
+    fn take(&self, line: &[u8], held: Held) {
         if line.is_empty() {
             return;
         }
         match Incoming::parse(line) {
             Ok(Incoming::Answer { id: Some(id), outcome }) => {
-                self.waiting.answer(id, outcome.map_err(BackendError::Answered));
+                self.waiting.answer(id, outcome.map_err(BackendError::Answered).map(|result| (result, held)));
             }
             Ok(Incoming::Answer { id: None, .. }) => tracing::debug!("the backend answers no request"),
             Ok(Incoming::Request { id, method }) => {

@@ -95,6 +95,8 @@ pub struct Request<'a> {
     pub repeated: Vec<(String, String)>,
     /// Capabilities of the client, for a backend whose answers may require its input.
     pub capabilities: Value,
+    /// The least severe log messages that the client takes, by name (RFC 5424, in lower case); absent for none.
+    pub log_level: Option<String>,
     /// Is told how far the request is.
     pub notices: Option<OnNotice>,
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::{BackendError, PeerError};
+use super::held::{Budget, Held, Share};
 use super::http::{Headers, Http};
 use super::lines::Lines;
 use super::{Identity, OnNotice, message};
@@ -24,12 +25,8 @@ pub(super) const MODERN: &str = "2026-07-28";
 /// The revisions with a handshake, the newest first.
 const WITH_HANDSHAKE: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
-/// Time that a call may take in all.
-const CALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time for an answer of the handshake or a page of a list: the program may have just been started.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for an answer to the question that backends with a handshake need not answer.
-const DISCOVER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Methods whose requests repeat in a header what they name.
 const NAMED: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
@@ -45,11 +42,29 @@ const UNSUPPORTED_VERSION: i64 = -32022;
 /// The longest name or version that is taken of a backend, in characters.
 const LONGEST_NAME: usize = 100;
 
+/// Times that answers may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// That to a call, in all.
+    pub(super) call: Duration,
+    /// That to the question that backends with a handshake need not answer.
+    pub(super) discover: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { call: Duration::from_secs(300), discover: Duration::from_secs(20) }
+    }
+}
+
 /// A session.
 pub(super) struct Session {
     link: Arc<Link>,
     next_id: AtomicU64,
     peer: Peer,
+    /// Memory of what this session asks for itself.
+    memory: Budget,
+    timeouts: Timeouts,
     /// Ends with the session, as far as there is anything to listen to.
     _listening: Option<DropGuard>,
 }
@@ -95,7 +110,11 @@ pub(super) struct Asking<'a> {
     /// Capabilities of the client, for a backend whose answers may require its input.
     pub(super) capabilities: Value,
     pub(super) identity: Identity,
+    /// The least severe log messages that the client takes.
+    pub(super) log_level: Option<&'a str>,
     pub(super) notices: Option<OnNotice>,
+    /// Memory of the answer; absent for that of the session.
+    pub(super) memory: Option<Budget>,
 }
 
 impl<'a> Asking<'a> {
@@ -108,7 +127,9 @@ impl<'a> Asking<'a> {
             repeated: Vec::new(),
             capabilities: json!({}),
             identity: Identity::Nothing,
+            log_level: None,
             notices: None,
+            memory: None,
         }
     }
 }
@@ -124,9 +145,14 @@ pub(super) enum Era {
 
 impl Session {
     /// Begins a session over this link. The era is found by asking, if it is not known.
-    pub(super) async fn begin(link: Link, era: Option<Era>, identity: &Identity) -> Result<Self, BackendError> {
+    pub(super) async fn begin(
+        link: Link,
+        (memory, timeouts): (Share, Timeouts),
+        (era, identity): (Option<Era>, &Identity),
+    ) -> Result<Self, BackendError> {
+        let memory = Budget { caller: Some(Share::of_caller()), all: memory };
         let (link, next_id) = (Arc::new(link), AtomicU64::new(FIRST_ID));
-        let mut session = Self { link, next_id, peer: Peer::default(), _listening: None };
+        let mut session = Self { link, next_id, peer: Peer::default(), memory, timeouts, _listening: None };
         if era != Some(Era::Legacy) {
             match session.discover(identity).await {
                 Ok(peer) => {
@@ -160,18 +186,18 @@ impl Session {
     }
 
     /// Asks, and waits for the result. The request is given up when this future is dropped.
-    pub(super) async fn ask(&self, asking: Asking<'_>) -> Result<RawObject, BackendError> {
-        self.ask_within(CALL_TIMEOUT, self.era(), asking).await
+    pub(super) async fn ask(&self, asking: Asking<'_>) -> Result<(RawObject, Held), BackendError> {
+        self.ask_within(self.timeouts.call, self.era(), asking).await
     }
 
     /// The same for what must be answered soon.
     pub(super) async fn ask_soon(&self, asking: Asking<'_>) -> Result<RawObject, BackendError> {
-        self.ask_within(HANDSHAKE_TIMEOUT, self.era(), asking).await
+        Ok(self.ask_within(HANDSHAKE_TIMEOUT, self.era(), asking).await?.0)
     }
 
     async fn discover(&self, identity: &Identity) -> Result<Peer, BackendError> {
         let asking = Asking { identity: identity.clone(), ..Asking::new("server/discover") };
-        let mut found = self.ask_within(DISCOVER_TIMEOUT, Era::Modern, asking).await?;
+        let (mut found, _) = self.ask_within(self.timeouts.discover, Era::Modern, asking).await?;
         let versions: Vec<String> = found.read("supportedVersions").unwrap_or_default();
         if !versions.iter().any(|version| version == MODERN) {
             return Err(BackendError::Malformed("server/discover names no revision that is known here".to_owned()));
@@ -189,7 +215,7 @@ impl Session {
         params.set("capabilities", raw(&json!({})));
         params.set("clientInfo", raw(&client_info()));
         let asking = Asking { params, identity: identity.clone(), ..Asking::new("initialize") };
-        let initialized = self.ask_within(HANDSHAKE_TIMEOUT, Era::Legacy, asking).await?;
+        let (initialized, _) = self.ask_within(HANDSHAKE_TIMEOUT, Era::Legacy, asking).await?;
         let agreed: String = initialized.read("protocolVersion").unwrap_or_default();
         if !WITH_HANDSHAKE.contains(&agreed.as_str()) {
             return Err(BackendError::Malformed(format!("it agrees on revision {:?}", short(&agreed))));
@@ -206,13 +232,21 @@ impl Session {
         Ok(peer(&initialized, &agreed))
     }
 
-    async fn ask_within(&self, limit: Duration, era: Era, asking: Asking<'_>) -> Result<RawObject, BackendError> {
+    async fn ask_within(
+        &self,
+        limit: Duration,
+        era: Era,
+        asking: Asking<'_>,
+    ) -> Result<(RawObject, Held), BackendError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let Asking { method, mut params, name, repeated, capabilities, identity, notices } = asking;
+        let Asking { method, mut params, name, repeated, capabilities, identity, log_level, notices, memory } = asking;
         let mut meta = match era {
             Era::Modern => modern_meta(&capabilities),
             Era::Legacy => RawObject::default(),
         };
+        if let (Era::Modern, Some(level)) = (era, log_level) {
+            meta.set("io.modelcontextprotocol/logLevel", raw(&json!(level)));
+        }
         if notices.is_some() {
             meta.set("progressToken", raw(&json!(id)));
         }
@@ -229,6 +263,7 @@ impl Session {
                 Link::Lines(lines) => lines.ask(id, text, notices).await,
                 Link::Http(http) => {
                     let mut headers = Headers { repeated: HeaderMap::new(), told: &told };
+                    let memory = memory.unwrap_or_else(|| self.memory.clone());
                     if era == Era::Modern {
                         repeat(&mut headers.repeated, "mcp-protocol-version", MODERN);
                         repeat(&mut headers.repeated, "mcp-method", method);
@@ -237,7 +272,7 @@ impl Session {
                         repeated.iter().for_each(|(header, value)| repeat(&mut headers.repeated, header, value));
                     }
                     let mut given_up = GivenUp { id, told: &told, http: Some(http).filter(|_| era == Era::Legacy) };
-                    let answer = http.ask((id, text), headers, notices).await;
+                    let answer = http.ask((id, text), headers, (notices, Some(memory))).await;
                     given_up.http = None;
                     answer
                 }
@@ -258,13 +293,13 @@ fn listen(link: Arc<Link>, identity: Identity) -> DropGuard {
             params.set("_meta", modern_meta(&json!({})).into_raw());
             let text = message::request(LISTENING_ID, LISTEN, &params);
             let ended = match &*link {
-                Link::Lines(lines) => lines.ask(LISTENING_ID, text, None).await,
+                Link::Lines(lines) => lines.ask(LISTENING_ID, text, None).await.map(drop),
                 Link::Http(http) => {
                     let told = identity.told(LISTEN);
                     let mut headers = Headers { repeated: HeaderMap::new(), told: &told };
                     repeat(&mut headers.repeated, "mcp-protocol-version", MODERN);
                     repeat(&mut headers.repeated, "mcp-method", LISTEN);
-                    http.ask((LISTENING_ID, text), headers, None).await
+                    http.ask((LISTENING_ID, text), headers, (None, None)).await.map(drop)
                 }
             };
             if let Err(BackendError::Answered(_) | BackendError::Unauthorized(_)) = ended {

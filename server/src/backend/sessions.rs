@@ -1,6 +1,9 @@
 //! Sessions with a backend: one for each caller, or one for all. One that has ended is begun anew, after a pause that grows
 //! while that fails.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,13 +13,13 @@ use mcp_entra_policy::BackendSessions;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::error::BackendError;
-use super::held::{self, Held, Share};
+use super::held::{Budget, Held, Share};
 use super::http::{self, Http};
 use super::lines::Lines;
-use super::session::{Asking, Era, Link, Session};
+use super::session::{Asking, Era, Link, Session, Timeouts};
 use super::{Catalogue, Identity, OnChange, Peer, Place, Request, is_shared};
 use crate::raw_json::RawObject;
 
@@ -38,6 +41,10 @@ const FRESH: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Age up to which lists serve while they are read anew.
 const LONGEST_SERVED: Duration = Duration::from_secs(180);
+/// Time that a call waits for lists that are read anew, if there are others that serve.
+const READING: Duration = Duration::from_secs(1);
+/// Lists of different callers that are compared.
+const MOST_LISTED: usize = 32;
 /// Pause after a failure, doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Life of a session after which its end is no failure in a row.
@@ -55,6 +62,7 @@ pub struct Sessions {
     slots: Cache<String, Arc<Slot>>,
     requests: Semaphore,
     memory: Share,
+    timeouts: Timeouts,
     of_callers: Cache<String, Arc<OfCaller>>,
     /// The manner of the backend, as the last session found it.
     era: Lock<Option<Era>>,
@@ -86,8 +94,25 @@ struct Slot {
     is_stale: Arc<AtomicBool>,
 }
 
+impl Slot {
+    /// The lists that were read no longer ago than this.
+    fn no_older(&self, age: Duration) -> Option<Arc<Read>> {
+        self.read.load_full().filter(|read| read.at.elapsed() < age)
+    }
+
+    /// The lists, if they need not be read anew.
+    fn fresh(&self) -> Option<Arc<Read>> {
+        self.no_older(if self.is_stale.load(Ordering::Acquire) { PATIENCE } else { FRESH })
+    }
+}
+
+impl Read {
+    fn told(&self) -> (Arc<Catalogue>, Peer) {
+        (Arc::clone(&self.catalogue), self.peer.clone())
+    }
+}
+
 /// Lists that were read.
-#[derive(Clone)]
 struct Read {
     at: Instant,
     catalogue: Arc<Catalogue>,
@@ -113,8 +138,18 @@ impl Sessions {
             Place::Socket(_) => MOST_PROCESSES,
             Place::Endpoint(_) => MOST_SESSIONS,
         };
+        Self::within((most, IDLE), place, sessions, changes)
+    }
+
+    /// So many sessions, each of which ends after such a time without use.
+    fn within(
+        (most, idle): (u64, Duration),
+        place: Place,
+        sessions: BackendSessions,
+        changes: OnChange,
+    ) -> Result<Self, reqwest::Error> {
         let slots =
-            Cache::builder().max_capacity(most).time_to_idle(IDLE).eviction_policy(EvictionPolicy::lru()).build();
+            Cache::builder().max_capacity(most).time_to_idle(idle).eviction_policy(EvictionPolicy::lru()).build();
         let is_shared = is_shared(sessions);
         Ok(Self {
             place,
@@ -123,6 +158,7 @@ impl Sessions {
             slots,
             requests: Semaphore::new(MOST_REQUESTS),
             memory: Share::of_all(),
+            timeouts: Timeouts::default(),
             of_callers: Cache::builder().max_capacity(MOST_CALLERS).time_to_idle(IDLE).build(),
             era: Lock::default(),
             changes,
@@ -143,8 +179,9 @@ impl Sessions {
         let of_caller = self.of_callers.get_with(caller.to_owned(), async { Arc::default() }).await;
         let _own = of_caller.requests.try_acquire().map_err(|_| BackendError::Busy("you have", MOST_OF_CALLER))?;
         let _place = self.requests.try_acquire().map_err(|_| BackendError::Busy("this pod has", MOST_REQUESTS))?;
+        let memory = Budget { caller: Some(of_caller.memory.clone()), all: self.memory.clone() };
         let session = self.session(caller, identity).await?;
-        let Request { method, params, name, repeated, capabilities, notices } = request;
+        let Request { method, params, name, repeated, capabilities, log_level, notices } = request;
         let asking = || Asking {
             method,
             params: params.clone(),
@@ -152,9 +189,11 @@ impl Sessions {
             repeated: repeated.clone(),
             capabilities: capabilities.clone(),
             identity: identity.clone(),
+            log_level: log_level.as_deref(),
             notices: notices.clone(),
+            memory: Some(memory.clone()),
         };
-        let answer = match session.ask(asking()).await {
+        let (answer, mut held) = match session.ask(asking()).await {
             // The backend has refused the session, so that nothing has run.
             Err(BackendError::SessionLost) => {
                 self.ended(caller, &session).await;
@@ -162,7 +201,7 @@ impl Sessions {
             }
             answer => answer?,
         };
-        let held = held::hold(answer.bytes(), &of_caller.memory, &self.memory)?;
+        held.count_for(&of_caller.memory)?;
         Ok((answer, held))
     }
 
@@ -175,8 +214,25 @@ impl Sessions {
         caller: &str,
         identity: &Identity,
     ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
-        let fresh_for = |is_stale: bool| if is_stale { PATIENCE } else { FRESH };
-        self.catalogue_within(fresh_for, caller, identity).await
+        let slot = self.slot(caller).await;
+        self.session(caller, identity).await?;
+        if let Some(read) = slot.fresh() {
+            return Ok(read.told());
+        }
+        let before = slot.no_older(LONGEST_SERVED);
+        if let (Err(_), Some(before)) = (slot.reading.try_lock(), &before) {
+            return Ok(before.told());
+        }
+        let reading = tokio::spawn(Arc::clone(self).read(slot, caller.to_owned(), (identity.clone(), true)));
+        let read = match before {
+            // A list that hangs holds up no call.
+            Some(before) => match timeout(READING, reading).await {
+                Ok(read) => read,
+                Err(_) => return Ok(before.told()),
+            },
+            None => reading.await,
+        };
+        Ok(read.unwrap_or(Err(BackendError::Ended))?.told())
     }
 
     /// The same, read anew.
@@ -188,49 +244,51 @@ impl Sessions {
         caller: &str,
         identity: &Identity,
     ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
-        self.catalogue_within(|_| Duration::ZERO, caller, identity).await
+        let slot = self.slot(caller).await;
+        Ok(Arc::clone(self).read(slot, caller.to_owned(), (identity.clone(), false)).await?.told())
     }
 
-    /// A catalogue of no more than an age, which depends on a change being told since it was read.
-    async fn catalogue_within(
-        self: &Arc<Self>,
-        fresh_for: impl Fn(bool) -> Duration + Send,
-        caller: &str,
-        identity: &Identity,
-    ) -> Result<(Arc<Catalogue>, Peer), BackendError> {
-        let slot = self.slot(caller).await;
-        let mut session = self.session(caller, identity).await?;
-        let no_older = |age: Duration| slot.read.load_full().filter(|read| read.at.elapsed() < age);
-        let fresh = || no_older(fresh_for(slot.is_stale.load(Ordering::Acquire)));
-        if let Some(read) = fresh() {
-            return Ok((Arc::clone(&read.catalogue), read.peer.clone()));
-        }
-        // Who reads may have to wait for the backend: meanwhile the lists of before serve the others.
-        let reading = slot.reading.try_lock();
-        if let (Err(_), Some(read)) = (&reading, no_older(LONGEST_SERVED)) {
-            return Ok((Arc::clone(&read.catalogue), read.peer.clone()));
-        }
-        let _reading = match reading {
-            Ok(reading) => reading,
-            Err(_) => slot.reading.lock().await,
-        };
-        if let Some(read) = fresh() {
-            return Ok((Arc::clone(&read.catalogue), read.peer.clone()));
+    /// Reads the lists, one reader at a time. Those that another has just read will do, if `may_be_fresh`.
+    async fn read(
+        self: Arc<Self>,
+        slot: Arc<Slot>,
+        caller: String,
+        (identity, may_be_fresh): (Identity, bool),
+    ) -> Result<Arc<Read>, BackendError> {
+        let mut session = self.session(&caller, &identity).await?;
+        let _reading = slot.reading.lock().await;
+        if let Some(read) = slot.fresh().filter(|_| may_be_fresh) {
+            return Ok(read);
         }
         slot.is_stale.store(false, Ordering::Release);
-        let mut read = Catalogue::read(&session, identity).await;
+        let mut read = Catalogue::read(&session, &identity).await;
         if matches!(read, Err(BackendError::SessionLost)) {
-            self.ended(caller, &session).await;
-            session = self.session(caller, identity).await?;
-            read = Catalogue::read(&session, identity).await;
+            self.ended(&caller, &session).await;
+            session = self.session(&caller, &identity).await?;
+            read = Catalogue::read(&session, &identity).await;
         }
         if matches!(read, Err(BackendError::SessionLost | BackendError::Ended)) {
-            self.ended(caller, &session).await;
+            self.ended(&caller, &session).await;
         }
         let catalogue = self.kept(read.inspect_err(|_| slot.read.store(None))?);
-        let read = Read { at: Instant::now(), catalogue, peer: session.peer().clone() };
-        slot.read.store(Some(Arc::new(read.clone())));
-        Ok((read.catalogue, read.peer))
+        let read = Arc::new(Read { at: Instant::now(), catalogue, peer: session.peer().clone() });
+        slot.read.store(Some(Arc::clone(&read)));
+        Ok(read)
+    }
+
+    /// The lists that callers were shown lately, each once, with the backend's description of itself.
+    pub fn listed(&self) -> Vec<(Arc<Catalogue>, Peer)> {
+        let mut listed = Vec::<(Arc<Catalogue>, Peer)>::new();
+        for (_, slot) in &self.slots {
+            let Some(read) = slot.no_older(LONGEST_SERVED) else { continue };
+            if listed.iter().all(|(known, _)| !Arc::ptr_eq(known, &read.catalogue)) {
+                listed.push(read.told());
+            }
+            if listed.len() == MOST_LISTED {
+                break;
+            }
+        }
+        listed
     }
 
     async fn slot(&self, caller: &str) -> Arc<Slot> {
@@ -286,7 +344,7 @@ impl Sessions {
         let deadline = Instant::now() + STARTING;
         let session = loop {
             let begun = match self.connect(is_stale).await {
-                Ok(link) => Session::begin(link, known, identity).await,
+                Ok(link) => Session::begin(link, (self.memory.clone(), self.timeouts), (known, identity)).await,
                 Err(error) => Err(error),
             };
             match begun {
@@ -309,7 +367,7 @@ impl Sessions {
             tell(change);
         });
         match &self.place {
-            Place::Socket(socket) => Lines::connect(socket, changes).await.map(Link::Lines),
+            Place::Socket(socket) => Lines::connect(socket, self.memory.clone(), changes).await.map(Link::Lines),
             Place::Endpoint(url) => Ok(Link::Http(Http::new(self.client.clone(), url.clone(), changes))),
         }
     }

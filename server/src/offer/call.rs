@@ -7,7 +7,8 @@ use std::sync::Arc;
 use mcp_entra_policy::GraphAccess;
 use serde_json::{Map, Value, json};
 
-use super::notices::Notices;
+use super::notices::{LogLevel, Notices};
+use super::offered::Offered;
 use crate::backend::Held;
 use crate::entra::SignIn;
 use crate::raw_json::RawObject;
@@ -23,6 +24,8 @@ pub struct Call {
     pub operation: Operation,
     /// The caller.
     pub principal: Arc<Principal>,
+    /// The snapshot that the call was decided by.
+    pub offered: Arc<Offered>,
     /// The access to Microsoft Graph that the grant gives this call.
     pub access: GraphAccess,
     /// Input of the client, where an earlier answer was [`Reply::InputRequired`].
@@ -36,6 +39,8 @@ pub struct Call {
 pub struct Client {
     /// Capabilities that the client declares, as MCP defines them (`elicitation`, `sampling`, `roots` …).
     pub capabilities: JsonObject,
+    /// The least severe log messages that the request asks for; absent for none.
+    pub log_level: Option<LogLevel>,
     /// Progress and log messages of the call.
     pub notices: Notices,
 }
@@ -179,6 +184,8 @@ pub enum Reply {
     Forwarded(RawObject, Held),
     /// The client must give input and call again.
     InputRequired(InputRequired),
+    /// The call takes a client with these capabilities, which this one does not declare.
+    CapabilityMissing(JsonObject),
     /// Only the user's next sign-in helps. The text says so to clients that cannot be asked for one.
     SignIn(SignIn, String),
     /// The same call may be answered soon, when this is back. The text says so to clients that get it as a result.

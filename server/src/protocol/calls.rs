@@ -98,6 +98,7 @@ impl Calling {
             Reply::Complete(result) => self.complete(result, None),
             Reply::Forwarded(result, held) => self.forwarded(result, held),
             Reply::InputRequired(required) => self.input_required(required),
+            Reply::CapabilityMissing(missing) => self.capability_missing(missing),
             Reply::SignIn(sign_in, text) => self.in_words(&text, Some(Need::SignIn(sign_in))),
             Reply::Later(lack, text) => self.in_words(&text, Some(Need::Patience(lack, text.clone()))),
             Reply::Failed(Failure { code, message, data }) => {
@@ -151,11 +152,7 @@ impl Calling {
         }
         let missing = missing(&required, &self.capabilities);
         if !missing.is_empty() {
-            let names = Vec::from_iter(missing.keys().map(String::as_str)).join(", ");
-            let text =
-                format!("this call takes a client with the capabilities {names}; use a client that declares them");
-            let data = Some(json!({ "requiredCapabilities": missing }));
-            return self.failed(&ErrorValue { data, ..ErrorValue::new(code::CAPABILITY_MISSING, text) });
+            return self.capability_missing(missing);
         }
         let InputRequired { requests, state } = required;
         let mut result = JsonObject::from_iter([("resultType".to_owned(), json!("input_required"))]);
@@ -164,6 +161,20 @@ impl Calling {
             result.insert("requestState".to_owned(), json!(state));
         }
         Self { kind: Kind::Once, ..self }.complete(result, None)
+    }
+
+    /// Clients of earlier revisions declare nothing that an answer could ask of them.
+    fn capability_missing(self, missing: JsonObject) -> Finished {
+        let names = Vec::from_iter(missing.keys().map(String::as_str)).join(", ");
+        if !self.revision.is_modern() {
+            let text = format!(
+                "this call takes a client of MCP 2026-07-28 or later with the capabilities {names}; use such a client"
+            );
+            return self.in_words(&text, None);
+        }
+        let text = format!("this call takes a client with the capabilities {names}; use a client that declares them");
+        let data = Some(json!({ "requiredCapabilities": missing }));
+        self.failed(&ErrorValue { data, ..ErrorValue::new(code::CAPABILITY_MISSING, text) })
     }
 }
 
@@ -186,9 +197,11 @@ impl Protocol {
         // A client of an earlier revision cannot be answered with a request: what it declares beside its handshake is nothing.
         let is_answered = exchange.revision.is_modern() || exchange.asks.is_some();
         let capabilities = meta.capabilities.filter(|_| is_answered).unwrap_or_default();
-        let client = Client { capabilities, notices };
+        let log_level = wanted.log.filter(|_| exchange.revision.is_modern());
+        let client = Client { capabilities, log_level, notices };
         let principal = Arc::clone(&exchange.principal);
-        let call = Call { operation, principal, access: exchange.granted.unwrap_or_default(), input, client };
+        let (offered, access) = (Arc::clone(&exchange.offered), exchange.granted.unwrap_or_default());
+        let call = Call { operation, principal, offered, access, input, client };
         let calling = Calling::new(&id, exchange.revision, &call, &self.server_info);
         if exchange.granted.is_none() {
             tracing::error!("{DEFECT}");

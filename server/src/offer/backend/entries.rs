@@ -35,13 +35,6 @@ impl Snapshots {
         self.pin.as_ref().is_none_or(|pin| pin.get(&tool.name).is_some_and(|digest| *digest == tool.digest()))
     }
 
-    /// The schema of a tool's arguments, as it was offered last.
-    pub(super) fn schema(&self, tool: &str) -> Option<Arc<JsonObject>> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, offered) = latest.as_ref()?;
-        Some(Arc::clone(&offered.tool(tool)?.input_schema))
-    }
-
     fn offered(&self, catalogue: &Catalogue) -> Offered {
         let Catalogue { tools, prompts, resources, templates } = catalogue;
         let tools = tools.iter().filter(|entry| self.is_pinned(entry)).map(|entry| OfferedTool {

@@ -24,8 +24,8 @@ use self::entries::Snapshots;
 use self::probe::Probed;
 use self::state::Seal;
 use super::{
-    About, Call, Change, Changes, Completion, CompletionReference, CompletionRequest, Failure, InputRequired, Notices,
-    Offer, Offered, Operation, Progress, Reply, Unavailable, parameter_headers,
+    About, Call, Change, Changes, Completion, CompletionReference, CompletionRequest, Failure, InputRequired, LogLevel,
+    Notices, Offer, Offered, Operation, Progress, Reply, Unavailable, parameter_headers,
 };
 use crate::backend::{self, BackendError, Catalogue, Held, Identity, Notice, Peer, Place, Request, Sessions};
 use crate::backend_identity::{BackendIdentities, BackendIdentityError, Told};
@@ -118,14 +118,6 @@ impl BackendOffer {
         }
     }
 
-    /// Headers that repeat arguments, where the tool's schema asks for them.
-    fn repeated(&self, operation: &Operation) -> Vec<(String, String)> {
-        let Operation::Tool { name, arguments } = operation else { return Vec::new() };
-        let Some(schema) = self.snapshots.schema(name) else { return Vec::new() };
-        let headers = parameter_headers(&schema, arguments).into_iter();
-        headers.filter_map(|(header, argument)| Some((header, argument?))).collect()
-    }
-
     /// Asks the backend on behalf of the caller. A token that the backend wants to satisfy further claims is exchanged anew
     /// once: what Entra then asks of the user is passed on, and what the backend still asks is not.
     async fn ask(&self, principal: &Arc<Principal>, request: Request<'_>) -> Result<(RawObject, Held), NoAnswer> {
@@ -182,7 +174,7 @@ impl BackendOffer {
     }
 
     async fn forward(&self, call: Call) -> Result<Reply, NoAnswer> {
-        let Call { operation, principal, mut input, client, .. } = call;
+        let Call { operation, principal, offered, mut input, client, .. } = call;
         let caller = key(&principal);
         if let (Some(seal), Some(state)) = (&self.seal, &input.state) {
             let Some(state) = seal.open(&caller, &operation, state) else {
@@ -202,8 +194,9 @@ impl BackendOffer {
                 method: replies::method(&operation),
                 params,
                 name: Some(operation.name()),
-                repeated: self.repeated(&operation),
+                repeated: repeated(&operation, &offered),
                 capabilities: Value::Object(client.capabilities.clone()),
+                log_level: client.log_level.and_then(name),
                 notices: heard(&client.notices),
             };
             match replies::reply(&operation, self.ask(&principal, request).await?) {
@@ -262,6 +255,7 @@ impl Offer for BackendOffer {
             name: Some(name),
             repeated: Vec::new(),
             capabilities: json!({}),
+            log_level: None,
             notices: None,
         };
         let (result, _) = self.ask(principal, request).await.map_err(|no_answer| match no_answer {
@@ -330,6 +324,19 @@ fn described(title: String) -> About {
 /// The key of a caller's session: nobody else has it.
 fn key(principal: &Principal) -> String {
     format!("{}/{}", principal.tenant_id(), principal.object_id())
+}
+
+/// Headers that repeat arguments, where the schema of the tool that was offered asks for them.
+fn repeated(operation: &Operation, offered: &Offered) -> Vec<(String, String)> {
+    let Operation::Tool { name, arguments } = operation else { return Vec::new() };
+    let Some(tool) = offered.tool(name) else { return Vec::new() };
+    let headers = parameter_headers(&tool.input_schema, arguments).into_iter();
+    headers.filter_map(|(header, argument)| Some((header, argument?))).collect()
+}
+
+/// The name of a severity, as MCP writes it.
+fn name(level: LogLevel) -> Option<String> {
+    json!(level).as_str().map(str::to_owned)
 }
 
 /// Passes on what the backend tells of a request, if the client wants to hear of it.

@@ -1,6 +1,6 @@
 //! The probe of a backend: its name, what it has and what of it is hidden, looked at again and again for the pod's status.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,11 +46,9 @@ pub(super) async fn run(offer: Arc<BackendOffer>) {
         }
         let listens = listeners::foreign(offer.own.clone()).await;
         let status = match probed {
-            Ok((catalogue, peer)) => works(&offer, &catalogue, peer),
-            // It answers, and tells nothing to nobody.
-            Err(BackendError::Unauthorized(_) | BackendError::Forbidden) => {
-                BackendStatus { works: Some(true), ..offer.status() }
-            }
+            Ok((catalogue, peer)) => works(&offer, &[(catalogue, peer)]),
+            // It answers, and tells nothing to nobody: its lists are those that users were shown.
+            Err(BackendError::Unauthorized(_) | BackendError::Forbidden) => shown(&offer),
             Err(error) => BackendStatus { works: Some(false), message: Some(error.to_string()), ..offer.status() },
         };
         let status = BackendStatus { listens, ..status };
@@ -67,35 +65,54 @@ pub(super) async fn run(offer: Arc<BackendOffer>) {
     }
 }
 
-fn works(offer: &BackendOffer, catalogue: &Catalogue, peer: Peer) -> BackendStatus {
-    let Catalogue { tools, prompts, resources, templates } = catalogue;
-    let hidden = tools.iter().filter(|tool| !offer.snapshots.is_pinned(tool));
-    let mut left = MOST_BYTES;
-    let mut fits = |name: &&str| {
-        left = left.saturating_sub(name.len() + BYTES_OF_ENTRY);
-        left > 0
-    };
-    let hidden = Vec::from_iter(hidden.map(|tool| tool.name.as_str()).take_while(&mut fits));
-    let tools = Vec::from_iter(tools.iter().take_while(|tool| fits(&tool.name.as_str())));
-    let prompts = Vec::from_iter(prompts.iter().map(|prompt| prompt.name.as_str()).take_while(&mut fits));
-    let resources = resources.iter().chain(templates).map(|resource| resource.name.as_str());
-    let resources = Vec::from_iter(resources.take_while(&mut fits));
-    BackendStatus {
-        works: Some(true),
-        message: None,
-        name: Some(peer.name),
-        version: Some(peer.version),
-        protocol: Some(peer.protocol),
-        hidden: owned(hidden),
-        tools: tools.iter().map(|tool| (tool.name.clone(), tool.digest())).collect(),
-        prompts: owned(prompts),
-        resources: owned(resources),
-        ..BackendStatus::default()
+/// The status of a backend that shows its lists to users alone. While no user has asked, it is as it was.
+fn shown(offer: &BackendOffer) -> BackendStatus {
+    let listed = offer.sessions.listed();
+    match listed.first() {
+        Some((_, peer)) => {
+            offer.describe(peer);
+            works(offer, &listed)
+        }
+        None => BackendStatus { works: Some(true), message: None, ..offer.status() },
     }
 }
 
-fn owned(names: Vec<&str>) -> BTreeSet<String> {
-    names.into_iter().map(str::to_owned).collect()
+/// The status of a backend with these lists, which may differ by caller. Of several definitions of a tool, the pinned one is told.
+fn works(offer: &BackendOffer, listed: &[(Arc<Catalogue>, Peer)]) -> BackendStatus {
+    let mut left = MOST_BYTES;
+    let mut fits = |name: &str| {
+        left = left.saturating_sub(name.len() + BYTES_OF_ENTRY);
+        left > 0
+    };
+    let mut status = BackendStatus { works: Some(true), ..BackendStatus::default() };
+    let mut digests = BTreeMap::<String, (bool, String)>::new();
+    for (catalogue, peer) in listed {
+        status.name = Some(peer.name.clone());
+        status.version = Some(peer.version.clone());
+        status.protocol = Some(peer.protocol.clone());
+        let Catalogue { tools, prompts, resources, templates } = &**catalogue;
+        for tool in tools.iter().filter(|tool| !offer.snapshots.is_pinned(tool)) {
+            add(&mut status.hidden, &tool.name, &mut fits);
+        }
+        for tool in tools {
+            let digest = (!offer.snapshots.is_pinned(tool), tool.digest());
+            match digests.get_mut(&tool.name) {
+                Some(known) if digest < *known => *known = digest,
+                None if fits(&tool.name) => drop(digests.insert(tool.name.clone(), digest)),
+                Some(_) | None => {}
+            }
+        }
+        prompts.iter().for_each(|prompt| add(&mut status.prompts, &prompt.name, &mut fits));
+        resources.iter().chain(templates).for_each(|one| add(&mut status.resources, &one.name, &mut fits));
+    }
+    status.tools = digests.into_iter().map(|(name, (_, digest))| (name, digest)).collect();
+    status
+}
+
+fn add(names: &mut BTreeSet<String>, name: &str, fits: &mut impl FnMut(&str) -> bool) {
+    if !names.contains(name) && fits(name) {
+        names.insert(name.to_owned());
+    }
 }
 
 fn tell(before: &BackendStatus, now: &BackendStatus) {

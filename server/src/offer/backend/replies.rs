@@ -6,13 +6,14 @@ use serde_json::{Value, json};
 
 use crate::backend::{BackendError, Held, PeerError};
 use crate::backend_identity::BackendIdentityError;
-use crate::offer::{Failure, InputRequired, Lack, Operation, Reply, tool_error};
+use crate::offer::{Failure, InputRequired, JsonObject, Lack, Operation, Reply, tool_error};
 use crate::raw_json::{RawObject, raw};
 use crate::strict_json;
 
 /// Codes of JSON-RPC that mean the same to our clients.
 const INVALID_PARAMS: i64 = -32602;
 const RESOURCE_NOT_FOUND: i64 = -32002;
+const CAPABILITY_MISSING: i64 = -32021;
 /// Codes that JSON-RPC and MCP keep for themselves: from a backend they would be taken for ours.
 const RESERVED: std::ops::RangeInclusive<i64> = -32768..=-32000;
 
@@ -86,7 +87,10 @@ pub(super) fn failure(operation: &Operation, error: BackendError) -> Reply {
         BackendError::Away(_) | BackendError::Resting { .. } | BackendError::SessionLost => {
             Reply::Later(Lack::Backend, error.to_string())
         }
-        BackendError::Answered(error) => Reply::Failed(answered(error)),
+        BackendError::Answered(error) => match required(&error) {
+            Some(missing) => Reply::CapabilityMissing(missing),
+            None => Reply::Failed(answered(error)),
+        },
         BackendError::Ended
         | BackendError::Busy(..)
         | BackendError::Crowded(_)
@@ -113,6 +117,16 @@ pub(super) fn error(error: BackendError) -> Failure {
     match error {
         BackendError::Answered(error) => answered(error),
         error => Failure::internal(error.to_string()),
+    }
+}
+
+/// The capabilities of a client that the backend lacks, as this error names them. None if it is another error.
+fn required(error: &PeerError) -> Option<JsonObject> {
+    let data = error.data.as_ref().filter(|_| error.code == CAPABILITY_MISSING)?;
+    let mut data = strict_json::from_slice(data.get().as_bytes()).ok()?;
+    match data.get_mut("requiredCapabilities").map(Value::take) {
+        Some(Value::Object(required)) if !required.is_empty() => Some(required),
+        _ => None,
     }
 }
 

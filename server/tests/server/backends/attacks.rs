@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use stock_backends::scripted::{Answers, Era, Options};
 use tokio::time::timeout;
 
-use super::puppet::{Puppet, status};
-use super::stage::{ERAS, Stage, answer, failure, text};
+use super::puppet::{Puppet, described, status, told};
+use super::stage::{ERAS, Stage, answer, failure, request, text};
 use crate::harness::eventually;
 use crate::scripted::Events;
 use crate::tenant::{ALICE, BOB};
@@ -19,9 +19,15 @@ use crate::tenant::{ALICE, BOB};
 /// Time in which an attack must have come to its end: far less than calls may take.
 const SOON: Duration = Duration::from_secs(30);
 
-/// The answer to a call, in time.
+/// The answer to a call of Alice, in time.
 async fn soon(stage: &Stage, is_modern: bool, tool: &str, arguments: Value) -> Value {
     let call = stage.call(is_modern, tool, arguments);
+    timeout(SOON, call).await.unwrap_or_else(|_| panic!("{tool} of {} takes too long", stage.name()))
+}
+
+/// The same of this user.
+async fn soon_of(stage: &Stage, user: &str, tool: &str, arguments: Value) -> Value {
+    let call = stage.call_of(user, true, tool, arguments);
     timeout(SOON, call).await.unwrap_or_else(|_| panic!("{tool} of {} takes too long", stage.name()))
 }
 
@@ -77,7 +83,7 @@ async fn answers_that_come_in_another_order_reach_whoever_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_8_mib_is_refused_at_once_and_calls_of_others_go_on() {
+async fn more_than_4_mib_is_refused_at_once_and_calls_of_others_go_on() {
     let mut stages = Stage::each().await;
     stages.push(Stage::http(Options { answers: Answers::Sse, ..Options::of(Era::Modern) }).await);
     join_all(stages.iter().map(async |stage| {
@@ -101,6 +107,66 @@ async fn more_than_8_mib_is_refused_at_once_and_calls_of_others_go_on() {
         eventually("it works again", again).await;
     }))
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_whose_large_answers_take_its_memory_waits_for_the_next_and_nobody_else_does() {
+    for era in ERAS {
+        let stage = Stage::http(Options::of(era)).await;
+        let half = |signal: &str| {
+            let params = json!({ "name": "half_answer", "arguments": { "signal": signal } });
+            tokio::spawn(answer(stage.request(true, "tools/call", params)))
+        };
+        let calls = Vec::from_iter((0..4).map(|_| half("all")));
+        let count = async |tool| stage.received_of("tools/call", tool).await.len();
+        eventually("the calls are there", async || (count("half_answer").await == 4).then_some(())).await;
+        let large = |user: &'static str| soon_of(&stage, user, "big_answer", json!({ "bytes": 100_000 }));
+        // The first halves may be on their way: an answer before them is none that had to wait.
+        let own = eventually("a large answer of Alice waits", async || {
+            let own = tokio::spawn(answer(stage.request(
+                true,
+                "tools/call",
+                json!({ "name": "big_answer", "arguments": { "bytes": 100_000 } }),
+            )));
+            for _ in 0..10 {
+                assert_eq!(text(&large(BOB).await).len(), 100_000);
+                assert_eq!(text(&soon(&stage, true, "echo", json!({})).await), "{}");
+            }
+            (!own.is_finished()).then_some(own)
+        })
+        .await;
+        assert_eq!(text(&soon(&stage, true, "release", json!({ "signal": "all" })).await), "released");
+        assert_eq!(text(&own.await.unwrap()).len(), 100_000);
+        for call in calls {
+            assert_eq!(text(&call.await.unwrap()).len(), 200 << 10, "{era:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_too_many_bytes_is_refused_although_each_event_is_short() {
+    let puppet = Puppet::start(|received| match received.method() {
+        "tools/list" => told(received, r#""result":{"tools":[{"name":"streams","inputSchema":{}}]}"#),
+        "tools/call" => {
+            let mib = usize::try_from(received.message["params"]["arguments"]["mib"].as_u64().unwrap()).unwrap();
+            let answer = told(received, r#""result":{"content":[{"type":"text","text":"in"}]}"#).into_body();
+            let comments = format!(": {}\n\n", "x".repeat((1 << 20) - 4)).repeat(mib);
+            let body = format!("{comments}data: {answer}\n\n");
+            axum::http::Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
+        }
+        "prompts/list" => told(received, r#""result":{"prompts":[]}"#),
+        "resources/list" => told(received, r#""result":{"resources":[]}"#),
+        _ => described(received),
+    })
+    .await;
+    let site = puppet.site(&["streams"]).await;
+    let call = async |mib: usize| {
+        let params = json!({ "name": "streams", "arguments": { "mib": mib } });
+        answer(request(&site, ALICE, true, "tools/call", params)).await
+    };
+    assert_eq!(text(&call(15).await), "in");
+    let refused = call(16).await;
+    assert!(failure(&refused).contains("more than 4 MiB"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

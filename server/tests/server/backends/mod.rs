@@ -2,7 +2,9 @@
 
 mod attacks;
 mod complaints;
+mod faces;
 mod identity;
+mod lists;
 mod policy;
 mod public;
 mod puppet;

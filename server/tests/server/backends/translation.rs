@@ -3,11 +3,11 @@
 use axum::http::Response;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use stock_backends::scripted::{Era, Listed, Options};
+use stock_backends::scripted::{Era, Options};
 
 use super::puppet::{Puppet, described, told};
 use super::stage::{Behind, ERAS, Received, Stage, answer, failure, message, request, text};
-use crate::harness::{Site, eventually};
+use crate::harness::Site;
 use crate::scripted::Events;
 use crate::tenant::{ALICE, BOB};
 
@@ -317,6 +317,59 @@ async fn headers_that_repeat_arguments_are_checked_and_derived_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_capability_that_the_backend_lacks_is_named_to_every_client() {
+    let puppet = Puppet::start(|received| {
+        let data = json!({ "requiredCapabilities": { "sampling": {} } });
+        match received.method() {
+            "tools/list" => told(received, r#""result":{"tools":[{"name":"lacks","inputSchema":{}}]}"#),
+            "prompts/list" => told(received, r#""result":{"prompts":[{"name":"p"}]}"#),
+            "resources/list" => told(received, r#""result":{"resources":[]}"#),
+            "tools/call" | "prompts/get" => {
+                let members = format!(r#""error":{{"code":-32021,"message":"no","data":{data}}}"#);
+                let mut response = told(received, &members);
+                *response.status_mut() = axum::http::StatusCode::BAD_REQUEST;
+                response
+            }
+            _ => described(received),
+        }
+    })
+    .await;
+    let site = puppet.site(&["lacks"]).await;
+    for (method, name) in [("tools/call", "lacks"), ("prompts/get", "p")] {
+        let ask = |is_modern| request(&site, ALICE, is_modern, method, json!({ "name": name }));
+        let response = ask(true).send().await.unwrap();
+        assert_eq!(response.status(), 400);
+        let modern = message(response).await;
+        assert_eq!(modern["error"]["code"], -32021, "{modern}");
+        assert_eq!(modern["error"]["data"]["requiredCapabilities"], json!({ "sampling": {} }), "{modern}");
+        let legacy = answer(ask(false)).await;
+        let told = match method {
+            "tools/call" => failure(&legacy),
+            _ => legacy["error"]["message"].as_str().unwrap(),
+        };
+        assert!(told.contains("sampling") && told.contains("2026-07-28"), "{legacy}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_messages_reach_a_modern_client_at_the_level_that_it_asked_for_and_the_backend_is_told_it() {
+    let stage = Stage::http(Options::of(Era::Modern)).await;
+    let all = ["debug", "info", "warning", "error"];
+    for (asked, expected) in [(Some("warning"), &all[2..]), (Some("debug"), &all), (None, &[])] {
+        let mut params = json!({ "name": "logs", "arguments": {} });
+        if let Some(level) = asked {
+            params["_meta"][format!("{PROTOCOL}logLevel")] = json!(level);
+        }
+        let told = stage.request(true, "tools/call", params).send().await.unwrap().text().await.unwrap();
+        let levels = all.iter().filter(|level| told.contains(&format!(r#""level":"{level}""#)));
+        assert_eq!(Vec::from_iter(levels.copied()), expected, "{asked:?} {told}");
+        let received = stage.received_of("tools/call", "logs").await.pop().unwrap();
+        let sent = &received.message["params"]["_meta"][format!("{PROTOCOL}logLevel")];
+        assert_eq!(sent.as_str(), asked, "{received:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn codes_of_a_backends_errors_are_those_of_the_clients_revision_and_never_ours() {
     let puppet = Puppet::start(|received| {
         let code = match received.method() {
@@ -354,44 +407,6 @@ async fn codes_of_a_backends_errors_are_those_of_the_clients_revision_and_never_
         let resource = answer(request(&site, ALICE, is_modern, "resources/read", json!({ "uri": "raw://r/1" }))).await;
         assert_eq!(resource["error"]["code"], if is_modern { -32602 } else { -32002 }, "{resource}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn all_pages_of_a_list_are_read_within_bounds() {
-    for (listed, expected, last) in [
-        (Listed::Ordinary, stock_backends::scripted::TOOLS.len(), "fill_stderr"),
-        (Listed::CursorLoop, 3, "whoami"),
-        (Listed::Many, 1_000, "tool_00999"),
-    ] {
-        let page_size = if listed == Listed::Many { 100 } else { 3 };
-        let stage = Stage::http(Options { listed, page_size, ..Options::default() }).await;
-        let status = stage.probed().await;
-        assert_eq!(status.tools.len(), expected, "{listed:?}");
-        assert!(status.tools.contains_key(last), "{listed:?}");
-        assert_eq!(status.prompts.len(), 14, "{listed:?}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn tools_whose_names_deceive_are_dropped_and_the_first_of_two_counts() {
-    let stage = Stage::http(Options { listed: Listed::BadNames, ..Options::default() }).await;
-    let status = stage.probed().await;
-    let known = Vec::from_iter(stock_backends::scripted::TOOLS.iter().map(|(name, _)| *name));
-    let others = Vec::from_iter(status.tools.keys().filter(|name| !known.contains(&name.as_str())));
-    assert_eq!(others, ["ECHO", "écho"]);
-    let listed = stage.ask(true, "tools/list", json!({})).await;
-    let echo = listed["result"]["tools"].as_array().unwrap().iter().filter(|tool| tool["name"] == "echo");
-    assert_eq!(Vec::from_iter(echo.map(|tool| &tool["description"])), ["Has a bad name."]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_is_too_large_is_refused_and_the_status_says_so() {
-    let stage = Stage::http(Options { listed: Listed::BigPage, ..Options::default() }).await;
-    let failed = async || stage.site.status().await.backend.filter(|backend| backend.works == Some(false));
-    let status = eventually("the probe has failed", failed).await;
-    assert!(status.message.unwrap().contains("4 MiB"));
-    let response = stage.request(true, "tools/list", json!({})).send().await.unwrap();
-    assert_eq!(response.status(), 503);
 }
 
 #[tokio::test(flavor = "multi_thread")]

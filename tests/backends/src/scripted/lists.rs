@@ -61,7 +61,7 @@ fn start(call: &Call, entries: usize) -> Result<usize, Refusal> {
 fn tools(listed: Listed, changes: &BTreeSet<String>) -> Vec<Value> {
     let ordinary = || TOOLS.iter().map(|(name, description)| tool(name, description, changes));
     match listed {
-        Listed::Ordinary | Listed::CursorLoop => ordinary().collect(),
+        Listed::Ordinary | Listed::CursorLoop | Listed::Silent => ordinary().collect(),
         Listed::Many => (0..MANY).map(|number| plain(&format!("tool_{number:05}"), "One of many.")).collect(),
         Listed::BigPage => {
             let description = "long ".repeat(LONG / 5);

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::backend::lock;
 use super::call::{Call, Refusal};
-use super::{Era, lists, tools};
+use super::{Era, Listed, lists, tools};
 
 /// The revision of the modern era.
 pub(super) const MODERN: &str = "2026-07-28";
@@ -27,6 +28,7 @@ pub(super) async fn answer(call: Call) {
             legacy(&call, &method)
         }
         "server/discover" if call.is_modern() => Ok(description(Some(MODERN))),
+        "tools/list" if *lock(&call.backend.listed) == Listed::Silent => return call.cancelled().await,
         "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => lists::page(&call, &method),
         "prompts/get" => prompt(&call),
         "resources/read" => resource(&call),

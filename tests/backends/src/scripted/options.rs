@@ -39,6 +39,8 @@ pub enum Listed {
     BigPage,
     /// One page that names the same next cursor forever.
     CursorLoop,
+    /// No answer at all.
+    Silent,
     /// Names with control characters, of 10 KB, empty ones and duplicates, before the tools that there are.
     BadNames,
 }

@@ -44,6 +44,13 @@ pub(super) async fn ask(call: &Call) {
     structured(call, Value::Object(answers)).await;
 }
 
+pub(super) async fn logs(call: &Call) {
+    for level in ["debug", "info", "warning", "error"] {
+        call.notify("notifications/message", json!({ "level": level, "data": level })).await;
+    }
+    call.answer_text("logged").await;
+}
+
 pub(super) async fn flood(call: &Call) {
     for number in 0..call.count("count", 100_000) {
         let params = json!({ "level": "info", "logger": "flood", "data": format!("message {number}") });

@@ -27,6 +27,7 @@ pub(super) async fn set(call: &Call, name: &str) {
     *lock(&call.backend.listed) = match name {
         "many_tools" => Listed::Many,
         "big_list_page" => Listed::BigPage,
+        "silent_list" => Listed::Silent,
         "cursor_loop" => Listed::CursorLoop,
         "bad_names" => Listed::BadNames,
         _ => Listed::Ordinary,

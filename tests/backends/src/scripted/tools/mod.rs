@@ -42,6 +42,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("odd_answer", "Answers with neither a result nor an error."),
     // Wrong bytes.
     ("garbage", "Writes what is no JSON, then answers over stdio."),
+    ("half_answer", "HTTP: writes half of an answer of bytes (204,800), and the rest once a signal is given (signal)."),
     ("long_line", "Writes a line without an end: bytes."),
     ("sse_split", "Answers by events with a BOM, comments, ids, empty events, CR, CRLF and split data."),
     ("forget_session", "Answers, and knows no session from now on."),
@@ -49,6 +50,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("redirect", "Is answered by a redirect: to, required; status (302)."),
     // Wrong deeds to the client and others.
     ("ask_client", "Asks the client for sampling, elicitation, roots and ping, and returns what came back."),
+    ("logs", "Sends log messages of the levels debug to error, whatever the client asked, before it answers."),
     ("flood_notifications", "Sends log messages (count, 100,000) before it answers."),
     ("foreign_progress", "Sends progress under tokens that nobody gave (tokens), then answers."),
     (
@@ -61,6 +63,7 @@ pub const TOOLS: &[(&str, &str)] = &[
     ("many_tools", "Lists 10,000 tools from now on."),
     ("big_list_page", "Lists 10,000 tools in one page of 20 MiB from now on."),
     ("cursor_loop", "Names the same next cursor forever from now on."),
+    ("silent_list", "Answers no list of tools from now on."),
     ("bad_names", "Lists tools with bad names from now on."),
     ("ordinary_list", "Lists what there is from now on."),
     // Wrong deeds of a process.
@@ -96,18 +99,20 @@ pub(super) async fn run(call: Call) {
         "wrong_jsonrpc" => answers::wrong_version(&call).await,
         "odd_answer" => answers::odd(&call).await,
         "garbage" => wire::garbage(&call).await,
+        "half_answer" => wire::half_answer(&call).await,
         "long_line" => wire::long_line(&call).await,
         "sse_split" => wire::split_events(&call).await,
         "forget_session" => wire::forget_session(&call).await,
         "http_500" => wire::status(&call, 500).await,
         "redirect" => wire::status(&call, 302).await,
         "ask_client" => client::ask(&call).await,
+        "logs" => client::logs(&call).await,
         "flood_notifications" => client::flood(&call).await,
         "foreign_progress" => client::foreign_progress(&call).await,
         "replay_assertion" => client::replay_assertion(&call).await,
         "listen_everywhere" => process::listen_everywhere(&call).await,
         "change_tools" => listing::change(&call).await,
-        "many_tools" | "big_list_page" | "cursor_loop" | "bad_names" | "ordinary_list" => {
+        "many_tools" | "big_list_page" | "cursor_loop" | "silent_list" | "bad_names" | "ordinary_list" => {
             listing::set(&call, &name).await
         }
         "exit" | "exit_midway" | "fork" | "ignore_sigterm" | "fill_stderr" => {

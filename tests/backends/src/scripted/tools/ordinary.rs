@@ -63,7 +63,7 @@ pub(super) async fn slow(call: &Call) {
     }
 }
 
-async fn released(call: &Call) {
+pub(super) async fn released(call: &Call) {
     if let Some(file) = call.text("file") {
         while !Path::new(file).exists() {
             tokio::time::sleep(LOOK).await;

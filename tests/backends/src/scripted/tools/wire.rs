@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::ordinary::released;
 use crate::scripted::call::Call;
 use crate::scripted::message;
 use crate::scripted::outlet::Output;
@@ -16,6 +17,17 @@ pub(super) async fn garbage(call: &Call) {
     if !call.is_http() {
         call.answer_text("after garbage").await;
     }
+}
+
+/// Writes half of an answer, and the rest once a signal is given.
+pub(super) async fn half_answer(call: &Call) {
+    let text = "x".repeat(call.count("bytes", 200 << 10));
+    let result = json!({ "resultType": "complete", "content": [{ "type": "text", "text": text }] });
+    let answer = message::result(&call.id, &result);
+    let (first, second) = answer.split_at(answer.len() / 2);
+    call.outlet.send(Output::Bytes(first.as_bytes().to_vec())).await;
+    released(call).await;
+    call.outlet.send(Output::Bytes(second.as_bytes().to_vec())).await;
 }
 
 /// Writes a line until nobody reads any more, or as many bytes as `bytes` says, then waits.

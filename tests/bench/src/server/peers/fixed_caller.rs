@@ -71,6 +71,7 @@ impl ServerHandler for FixedCaller {
         let call = Call {
             operation: Operation::Tool { name: request.name.into_owned(), arguments: arguments.into() },
             principal: Arc::clone(&self.caller),
+            offered: Arc::default(),
             access: GraphAccess::OnBehalfOf,
             input: Input::default(),
             client: Client::default(),
