@@ -28,7 +28,8 @@ pub struct ServerStatus {
     pub backend: Option<BackendStatus>,
 }
 
-/// The backend as the pod's last probe found it. What it says of itself is cut to a length and free of control characters.
+/// The backend as the pod's last probe found it. Where it shows its lists to users alone, they are those that users were shown
+/// lately. What it says of itself is cut to a length and free of control characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendStatus {

@@ -45,7 +45,9 @@ pub enum PinError {
     #[error("the cluster did not answer within {} s; check the network", PATIENCE.as_secs())]
     Deadline,
     /// The backend has no tools.
-    #[error("the backend offers no tools, so there is nothing to pin; leave spec.backend.pin out")]
+    #[error(
+        "the backend has shown no tools to this pod, so there is nothing to pin; if spec.backend.identity is onBehalfOf, list the tools as a signed-in user and repeat this, else leave spec.backend.pin out"
+    )]
     Nothing,
     /// The backend has more tools than a pin takes.
     #[error("the backend offers {0} tools, and a pin takes {MOST_PINS}; grant its tools by exact name instead")]
