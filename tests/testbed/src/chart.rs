@@ -9,7 +9,7 @@ use crate::programs::program;
 use crate::stack::repository;
 use crate::supervisor::Supervisor;
 
-/// Namespace and name of the operator's service account, and of its lease, where the chart is installed as the README
+/// Namespace and name of the operator's service account, and of its lease, where the chart is installed as the quickstart
 /// says.
 pub const OPERATOR: (&str, &str) = ("mcp-entra-system", "mcp-entra-operator");
 
@@ -45,7 +45,7 @@ pub fn images() -> anyhow::Result<Images> {
         .with(BACKEND_IMAGE, program(backend)?))
 }
 
-/// Installs the chart as the README says, with these values, waits until its pods are ready, and returns what Helm says.
+/// Installs the chart as the quickstart says, with these values, waits until its pods are ready, and returns what Helm says.
 ///
 /// # Errors
 /// With Helm's own words.

@@ -35,7 +35,7 @@ impl Bed {
         Ok(bed)
     }
 
-    /// Installs or upgrades the release of the README to that chart, and waits until it is ready.
+    /// Installs or upgrades the release of the quickstart to that chart, and waits until it is ready.
     pub(crate) async fn release(&self, action: &str, chart: &str, more: &[&str]) -> anyhow::Result<String> {
         let usual = [action, "mcp-entra", chart, "--namespace", OPERATOR.0, "--wait", "--timeout=2m"];
         self.helm.run(&[&usual[..], &["--set", REGISTRY_VALUE], more].concat()).await
@@ -139,7 +139,7 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
     }
 }
 
-/// A cluster that the chart is installed in as the README says, for tests that only look.
+/// A cluster that the chart is installed in as the quickstart says, for tests that only look.
 pub(crate) async fn installed() -> &'static Bed {
     static INSTALLED: Shared<Bed> = Shared::new();
     let start = || {

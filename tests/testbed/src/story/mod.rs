@@ -14,7 +14,7 @@ mod federation;
 mod pods;
 mod process;
 mod public_backend;
-mod readme;
+mod quickstart;
 mod replicas;
 mod server;
 mod sessions;
@@ -98,13 +98,13 @@ steps! {
     ];
     /// The story on a real node: the same, with what only containers show.
     CONTAINER_STEPS = [
-        README, DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
+        QUICKSTART, DEFINITIONS, SERVER, FEDERATION, CONFINED, ROTATING, CHALLENGE, ALICE, BOB, MAPPING, OVERAGE, STEP_UP,
         REVOKED_SESSION, TOKENS, AUTHORIZATION_SERVER, ENFORCEMENT, EXPOSURE, CERTIFICATE, CONFLICT, KILLED, HANGING, EVICTION, MISSING_IMAGE,
         STDIO_BACKEND, HTTP_BACKEND, BACKEND_IDENTITY,
         AUTOSCALING, HAND_OVER, CONVERGENCE, FROZEN, ROTATED, REVOCATION, DELETION,
     ];
 
-    README: "The commands of the README for a real cluster lead from an empty one to a signed-in tool call" => readme::followed;
+    QUICKSTART: "The commands of docs/quickstart.md lead from an empty cluster to a signed-in tool call" => quickstart::followed;
     CONFINED: "The server runs as nobody, with nothing but its program, where the restricted standard is enforced" => containers::confined;
     ROTATING: "A second server takes a service account token for ten minutes, the least there is" => containers::rotating;
     ENFORCEMENT: "A mapping is enforced seconds after kubectl, through a mounted ConfigMap, time and again" => containers::enforcement;

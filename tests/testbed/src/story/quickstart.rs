@@ -1,4 +1,4 @@
-//! The README's own commands for a real cluster, from an empty one to a signed-in tool call.
+//! The commands of `docs/quickstart.md`, from an empty cluster to a signed-in tool call.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -13,14 +13,16 @@ use crate::chart::REGISTRY;
 use crate::command_line::CommandLine;
 use crate::stack::repository;
 
-/// The part of the README that is followed.
+/// The page that is followed.
+const PAGE: &str = "docs/quickstart.md";
+/// The part of the page that is followed.
 const SECTION: &str = "## On a real cluster";
 /// What is not done again: the images are made and at hand.
 const DONE_BEFORE: &str = "cargo image";
 /// All commands together.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// The Azure CLI, as far as the README has it: at the emulated Entra, the two commands do what they do at the real one.
+/// The Azure CLI, as far as the page uses it: at the emulated Entra, the two commands do what they do at the real one.
 /// It does not sign anybody in: a token of alice's lies ready.
 const AZ: &str = r#"#!/bin/bash
 set -euo pipefail
@@ -32,7 +34,7 @@ case "$*" in
 "account get-access-token --scope api://$CLIENT_ID/mcp.access --query accessToken --output tsv")
   cat token ;;
 *)
-  echo "az: not one of the README's commands: $*" >&2
+  echo "az: not one of the page's commands: $*" >&2
   exit 64 ;;
 esac
 "#;
@@ -40,9 +42,9 @@ esac
 pub(super) async fn followed(world: &World) -> anyhow::Result<Evidence> {
     let stack = &world.stack;
     stack.furnish().await?;
-    let readme = std::fs::read_to_string(repository("README.md"))?;
-    let section = section(&readme)?;
-    let folder = stack.folder().join("readme");
+    let page = std::fs::read_to_string(repository(PAGE)).with_context(|| format!("read {PAGE}"))?;
+    let section = section(&page)?;
+    let folder = stack.folder().join("quickstart");
     prepare(world, section, &folder).await?;
 
     let commands: Vec<String> =
@@ -77,7 +79,7 @@ async fn prepare(world: &World, section: &str, folder: &Path) -> anyhow::Result<
     std::fs::write(programs.join("az"), AZ)?;
     std::fs::set_permissions(programs.join("az"), PermissionsExt::from_mode(0o755))?;
 
-    let mut values: Value = serde_yaml::from_str(&block(section, "yaml").context("the README has no values.yaml")?)?;
+    let mut values: Value = serde_yaml::from_str(&block(section, "yaml").with_context(|| format!("{PAGE} has no values.yaml"))?)?;
     merge(&mut values, &stack.values());
     // Images are of here; and who acts by hand in the story is an administrator, which the guardrails would stop, too.
     let here = json!({"guardrails": {
@@ -119,8 +121,8 @@ async fn bash(world: &World, folder: &Path, commands: &str) -> anyhow::Result<St
 }
 
 /// From its heading to the next of its level or a smaller one.
-fn section(readme: &str) -> anyhow::Result<&str> {
-    let (_, behind) = readme.split_once(&format!("\n{SECTION}\n")).with_context(|| format!("no {SECTION}"))?;
+fn section(page: &str) -> anyhow::Result<&str> {
+    let (_, behind) = page.split_once(&format!("\n{SECTION}\n")).with_context(|| format!("no {SECTION}"))?;
     Ok(["\n## ", "\n### "].iter().fold(behind, |text, next| text.split(next).next().unwrap_or(text)))
 }
 
@@ -154,18 +156,18 @@ fn commands(section: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const README: &str = "# a\n\n## On a real cluster\n\n1. Do:\n\n   ```console\n   $ one \\\n       --more\n   said\n   $ two 'a\n       b'\n   said\n   ```\n\n   \
+    const TEXT: &str = "# a\n\n## On a real cluster\n\n1. Do:\n\n   ```console\n   $ one \\\n       --more\n   said\n   $ two 'a\n       b'\n   said\n   ```\n\n   \
         ```yaml\n   a:\n     b: 1\n   ```\n\n### Sub\n\n$ three\n\n## Next\n\n$ four\n";
 
     #[test]
     fn commands_are_what_is_behind_a_prompt_in_the_section_with_their_continuations() {
-        assert_eq!(commands(section(README).unwrap()), ["one \\\n--more", "two 'a\nb'"]);
+        assert_eq!(commands(section(TEXT).unwrap()), ["one \\\n--more", "two 'a\nb'"]);
         assert!(section("# a\n").is_err());
     }
 
     #[test]
     fn a_block_loses_the_indentation_of_its_list() {
-        assert_eq!(block(section(README).unwrap(), "yaml").unwrap(), "a:\n  b: 1\n");
+        assert_eq!(block(section(TEXT).unwrap(), "yaml").unwrap(), "a:\n  b: 1\n");
         assert_eq!(block("nothing", "yaml"), None);
     }
 }
