@@ -120,7 +120,9 @@ mod tests {
         let documented = file("../../docs/connect.md");
         let mut clients = pinned();
         // The first is given a token, the second is no client.
-        clients.retain(|(name, _)| !["@modelcontextprotocol/client", "@modelcontextprotocol/conformance"].contains(&&**name));
+        clients.retain(|(name, _)| {
+            !["@modelcontextprotocol/client", "@modelcontextprotocol/conformance"].contains(&&**name)
+        });
         assert_eq!(clients.len(), 5, "{clients:?}");
         for (name, version) in clients {
             assert!(documented.contains(&format!("`{name}` {version}")), "{name} {version}");

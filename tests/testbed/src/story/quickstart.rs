@@ -79,7 +79,8 @@ async fn prepare(world: &World, section: &str, folder: &Path) -> anyhow::Result<
     std::fs::write(programs.join("az"), AZ)?;
     std::fs::set_permissions(programs.join("az"), PermissionsExt::from_mode(0o755))?;
 
-    let mut values: Value = serde_yaml::from_str(&block(section, "yaml").with_context(|| format!("{PAGE} has no values.yaml"))?)?;
+    let mut values: Value =
+        serde_yaml::from_str(&block(section, "yaml").with_context(|| format!("{PAGE} has no values.yaml"))?)?;
     merge(&mut values, &stack.values());
     // Images are of here; and who acts by hand in the story is an administrator, which the guardrails would stop, too.
     let here = json!({"guardrails": {
