@@ -120,3 +120,28 @@ fn print_definitions() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn every_call_in_the_documentation_has_commands_and_flags_that_there_are() {
+        Arguments::command().debug_assert();
+        let mut seen = 0;
+        for block in documentation::pages().iter().flat_map(documentation::Page::blocks) {
+            for call in block.calls("mcp-entra-operator") {
+                match Arguments::try_parse_from(&call) {
+                    // What the chart or the environment gives may be left out.
+                    Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => {
+                        panic!("{}: {call:?}: {error}", block.place)
+                    }
+                    _ => seen += 1,
+                }
+            }
+        }
+        assert!(seen >= 3, "only {seen} calls were seen");
+    }
+}

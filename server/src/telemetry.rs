@@ -133,3 +133,20 @@ impl Metrics {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        let metrics = Metrics::default();
+        metrics.count("tools/call", "allowed", "granted", Duration::from_secs(1));
+        metrics.audit_chain("run", 1);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &metrics.registry).unwrap();
+        let table = documentation::metrics(&text);
+        assert_eq!(table.lines().count(), 2 + 7, "{table}");
+        documentation::hold_section("docs/reference/metrics.md", "## mcp-entra-server", &table);
+    }
+}

@@ -1,4 +1,4 @@
-//! The generated files in `crds/yaml` and `crds/schemas` are what the code generates.
+//! The generated files in `crds/yaml` and `crds/schemas`, and the page about the kinds, are what the code generates.
 //! `REGENERATE=1 cargo test --workspace --test generated` writes them anew.
 #![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
 
@@ -76,4 +76,50 @@ fn no_item_of_a_list_has_a_default_that_a_second_apply_would_take_away_again() {
     assert!(found.iter().any(|(path, _)| path == "McpRoleMapping.spec.grants[].graph"), "{found:?}");
     let filled: Vec<_> = found.iter().filter(|(_, has_default)| *has_default).collect();
     assert!(filled.is_empty(), "{filled:?}");
+}
+
+/// The type of a field in words: a list by its items, a map by its values.
+fn type_of(schema: &JSONSchemaProps) -> String {
+    if let Some(choices) = &schema.enum_ {
+        let choices = choices.iter().filter_map(|choice| choice.0.as_str());
+        return choices.map(|choice| format!("`{choice}`")).collect::<Vec<_>>().join(", ");
+    }
+    match (&schema.items, &schema.additional_properties) {
+        (Some(JSONSchemaPropsOrArray::Schema(item)), _) => format!("list of {}", type_of(item)),
+        (_, Some(JSONSchemaPropsOrBool::Schema(value))) => format!("map of {}", type_of(value)),
+        _ if schema.x_kubernetes_int_or_string == Some(true) => "integer or string".to_owned(),
+        _ => schema.type_.clone().unwrap_or_else(|| "any".to_owned()),
+    }
+}
+
+/// Rows of the fields below a path. Fields of Kubernetes' own types are left to Kubernetes' documentation.
+fn rows(schema: &JSONSchemaProps, path: &str, into: &mut String) {
+    for (name, member) in schema.properties.iter().flatten() {
+        let required = schema.required.iter().flatten().any(|required| required == name);
+        let default = member.default.as_ref().map(|default| format!("`{}`", default.0));
+        let default = if required { "required".to_owned() } else { default.unwrap_or_default() };
+        let says = member.description.clone().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+        let path = format!("{path}.{name}");
+        into.push_str(&format!("| `{path}` | {} | {default} | {says} |\n", type_of(member)));
+        if !["affinity", "tolerations", "topologySpreadConstraints", "conditions"].contains(&name.as_str()) {
+            rows(member, &path, into);
+            if let Some(JSONSchemaPropsOrArray::Schema(item)) = &member.items {
+                rows(item, &format!("{path}[]"), into);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_page_about_the_kinds_is_what_the_types_say() {
+    let mut page = "# Kinds\n\nThis page is generated from the definitions in [crds/yaml](../../crds/yaml). \
+         `kubectl explain` shows the same texts.\n"
+        .to_owned();
+    for definition in custom_resource_definitions().unwrap() {
+        page += &format!("\n## {}\n", definition.spec.names.kind);
+        let schema = definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+        page += "\n| Field | Type | Default | Says |\n|---|---|---|---|\n";
+        rows(schema, "", &mut page);
+    }
+    hold("../docs/reference/kinds.md", &page.replace("| `.", "| `"));
 }

@@ -166,3 +166,22 @@ impl Metrics {
         self.poll_errors.inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.pass(Kind::McpServer, PassResult::Settled, Duration::from_secs(1));
+        metrics.request("get", Some(200));
+        let _ = (metrics.queued(Kind::McpServer), metrics.running(Kind::McpServer));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let table = documentation::metrics(&text);
+        assert_eq!(table.lines().count(), 2 + 9, "{table}");
+        documentation::hold_section("docs/reference/metrics.md", "## mcp-entra-operator", &table);
+    }
+}

@@ -159,3 +159,56 @@ fn known_to_all(code: u64) -> Option<(Remedy, &'static str)> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One more than the greatest number that a code has.
+    const END: u64 = 10_000_000;
+
+    fn who(remedy: &Remedy) -> &'static str {
+        match remedy {
+            Remedy::AskAgain => "nobody",
+            Remedy::SignIn(_) => "the person",
+            Remedy::Consent | Remedy::Unblock => "an administrator of the tenant",
+            Remedy::Credential | Remedy::Configuration => "the operator of the server",
+        }
+    }
+
+    /// The table for a client with a credential, or for a public one; codes that say the same stand together.
+    fn table(is_public: bool) -> String {
+        let mut rows: Vec<(Vec<u64>, &'static str, &'static str)> = Vec::new();
+        for code in 0..END {
+            let Some((remedy, words)) = known(code, is_public) else { continue };
+            match rows.iter_mut().find(|(_, _, known)| *known == words) {
+                Some((codes, ..)) => codes.push(code),
+                None => rows.push((vec![code], who(&remedy), words)),
+            }
+        }
+        let mut table = "| AADSTS | Acts | Next step |\n|---|---|---|\n".to_owned();
+        for (codes, who, words) in rows {
+            let codes: Vec<String> = codes.iter().map(u64::to_string).collect();
+            let mut step = words.to_owned();
+            for (name, shown) in [
+                ("{there}", ""),
+                ("{again}", ""),
+                ("{issuer}", ""),
+                ("{client}", "`<client id>`"),
+                ("{tenant}", "`<tenant>`"),
+                ("{credential}", "the issuer, subject and audience of `status.federation`"),
+            ] {
+                step = step.replace(name, shown);
+            }
+            table += &format!("| {} | {who} | {} |\n", codes.join(", "), step.replace('|', "\\|"));
+        }
+        table
+    }
+
+    #[test]
+    fn the_documentation_lists_every_code() {
+        let page = "docs/troubleshooting.md";
+        documentation::hold_section(page, "### Codes of a server in a cluster", &table(false));
+        documentation::hold_section(page, "### Codes of local mode", &table(true));
+    }
+}

@@ -111,8 +111,8 @@ fn readme(chart: &str, entries: &[Entry]) -> String {
         serde_yaml::from_str(&fs::read_to_string(repository(&format!("{chart}/Chart.yaml"))).unwrap()).unwrap();
     let (name, description) = (about["name"].as_str().unwrap(), about["description"].as_str().unwrap());
     let mut text = format!(
-        "# {name}\n\n{description}. The [README](../../README.md#on-a-real-cluster) says how to install it; this \
-         page is generated from `values.schema.json`.\n\n| Value | Type | Default | What |\n|---|---|---|---|\n"
+        "# {name}\n\n{description}. The [quickstart](../../docs/quickstart.md#on-a-real-cluster) shows how to install \
+         it. This page is generated from `values.schema.json`.\n\n| Value | Type | Default | What |\n|---|---|---|---|\n"
     );
     for Entry { path, description, kind, default } in entries {
         let path = path.join(".");

@@ -25,6 +25,43 @@ async fn every_example_is_accepted() {
     assert!(seen >= 3, "only {seen} examples were seen");
 }
 
+#[tokio::test]
+async fn every_manifest_and_fragment_of_the_documentation_is_accepted() {
+    let example = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/2-server.yaml")).unwrap();
+    let example: Value = serde_yaml::from_str(&example).unwrap();
+    let mut seen = 0;
+    for block in documentation::pages().iter().flat_map(documentation::Page::blocks) {
+        let is_fragment = block.language == "yaml" && block.text.starts_with(documentation::MCP_SERVER_FRAGMENT);
+        let fragment = is_fragment.then(|| merged(example.clone(), serde_yaml::from_str(&block.text).unwrap()));
+        let whole = documentation::manifests(&block).into_iter().map(|text| serde_yaml::from_str(text).unwrap());
+        for mut manifest in whole.chain(fragment) {
+            manifest["metadata"].as_object_mut().unwrap().remove("namespace");
+            let refused = match manifest["kind"].as_str().unwrap() {
+                "McpServer" => said::<McpServer>(&manifest).await,
+                "McpRoleMapping" => said::<McpRoleMapping>(&manifest).await,
+                _ => said::<ClusterMcpRoleMapping>(&manifest).await,
+            };
+            assert_eq!(refused.unwrap(), None, "{}", block.place);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 7, "only {seen} manifests and fragments were seen");
+}
+
+/// The object with the members of another one in it.
+fn merged(mut into: Value, from: Value) -> Value {
+    match (&mut into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (name, value) in from {
+                let old = into.remove(&name).unwrap_or(Value::Null);
+                into.insert(name, merged(old, value));
+            }
+        }
+        (_, from) => return from,
+    }
+    into
+}
+
 /// The examples, as objects that no other test of this control plane has.
 fn examples() -> Vec<Value> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
