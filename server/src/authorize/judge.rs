@@ -33,7 +33,7 @@ pub enum Verdict {
 /// Judges a message by the caller's permissions and by what is offered at the moment.
 pub fn judge(permissions: &Permissions, message: &Message, offered: &Offered) -> Verdict {
     let operation = match &message.method {
-        Method::Use { operation, .. } => offered.use_of(operation),
+        Method::Use { operation, .. } => operation.offered(offered),
         Method::Complete(completing) => match &completing.reference {
             CompletionReference::Prompt(name) => offered.prompt(name).map(OfferedPrompt::operation),
             CompletionReference::Template(text) => offered.template(text).map(OfferedTemplate::operation),

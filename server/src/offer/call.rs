@@ -8,7 +8,7 @@ use mcp_entra_policy::GraphAccess;
 use serde_json::{Map, Value, json};
 
 use super::notices::{LogLevel, Notices};
-use super::offered::Offered;
+use super::offered::{Offered, OfferedPrompt, OfferedTool};
 use crate::backend::Held;
 use crate::entra::SignIn;
 use crate::raw_json::RawObject;
@@ -83,6 +83,15 @@ impl Operation {
             Self::Tool { name, arguments } => Self::Tool { name, arguments: arguments.written(text) },
             Self::Prompt { name, arguments } => Self::Prompt { name, arguments: arguments.written(text) },
             Self::Resource { uri } => Self::Resource { uri },
+        }
+    }
+
+    /// Returns the operation as policies decide about it. None if it names nothing that is offered.
+    pub fn offered<'a>(&'a self, offered: &'a Offered) -> Option<mcp_entra_policy::Operation<'a>> {
+        match self {
+            Self::Tool { name, .. } => offered.tool(name).map(OfferedTool::operation),
+            Self::Prompt { name, .. } => offered.prompt(name).map(OfferedPrompt::operation),
+            Self::Resource { uri } => offered.has_resource(uri).then_some(mcp_entra_policy::Operation::Resource(uri)),
         }
     }
 

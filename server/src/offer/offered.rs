@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mcp_entra_policy::Operation;
 
-use super::{JsonObject, call, uri_template};
+use super::{JsonObject, uri_template};
 
 /// The tools, prompts and resources that are offered to a caller at one moment.
 #[derive(Debug, Default)]
@@ -211,14 +211,5 @@ impl Offered {
     /// The entries of a list, as policies decide about them.
     pub fn entries(&self, of: Listed) -> impl Iterator<Item = Operation<'_>> {
         (0..self.count(of)).filter_map(move |at| self.entry(of, at))
-    }
-
-    /// The use that this operation makes of what is offered, as policies decide about it. None if it names nothing here.
-    pub fn use_of<'a>(&'a self, operation: &'a call::Operation) -> Option<Operation<'a>> {
-        match operation {
-            call::Operation::Tool { name, .. } => self.tool(name).map(OfferedTool::operation),
-            call::Operation::Prompt { name, .. } => self.prompt(name).map(OfferedPrompt::operation),
-            call::Operation::Resource { uri } => self.has_resource(uri).then_some(Operation::Resource(uri)),
-        }
     }
 }
