@@ -1,4 +1,4 @@
-//! `spec.backend`: another MCP server, which runs in each pod and is reached through the companion alone.
+//! `spec.backend`: another MCP server in each pod, which only the companion can reach.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::Resources;
 
-/// Addresses of the metadata services of clouds, as ranges: whoever reaches one may get the node's own credentials. No
-/// backend reaches them.
+/// Address ranges of the metadata services of clouds. A metadata service may return the node's credentials, so no
+/// backend may reach it.
 pub const METADATA_SERVICES: [&str; 5] =
     ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "fd00:ec2::254/128", "fd20:ce::254/128"];
 
-/// The most tools in a pin.
+/// Maximum number of tools in a pin.
 pub const MOST_PINS: usize = 256;
 
-/// Another MCP server. It runs in a container of its own beside the companion, which alone reaches it.
+/// Another MCP server. It runs in its own container beside the companion. Only the companion can reach it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -41,21 +41,22 @@ pub const MOST_PINS: usize = 256;
     "identity.onBehalfOf goes with transport: StreamableHttp, since a process has no place for a token; use identity.assertion"
 ))]
 pub struct Backend {
-    /// Image of the backend. Only those that the operator's own configuration allows.
+    /// Image of the backend. It must be allowed by the operator's configuration.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
     pub image: String,
-    /// The way that the backend speaks MCP.
+    /// Transport of MCP: `Stdio` (a process that reads standard input) or `StreamableHttp` (a port).
     pub transport: Transport,
-    /// The program and its first arguments, instead of the image's entry point. `Stdio` takes it; a variable is written
-    /// `$(NAME)`.
+    /// Program and its first arguments, which replace the entry point of the image. Required with `Stdio`. `$(NAME)` is
+    /// replaced by the value of an environment variable.
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// Arguments of the program.
+    /// Arguments of the program, after those in `command`.
     #[schemars(length(max = 64), inner(length(max = 4096)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// The port that the backend listens on, best on the loopback address alone. With `StreamableHttp` only.
+    /// TCP port that the backend listens on, preferably only on the loopback address. Required with `StreamableHttp`,
+    /// not allowed with `Stdio`. Must not be 8080 or 8081.
     #[schemars(range(min = 1, max = 65535))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
@@ -63,11 +64,11 @@ pub struct Backend {
         "8080 and 8081 are the companion's own ports in the same pod; let the backend listen on another"
     ))]
     pub port: Option<i32>,
-    /// Path of the backend's MCP endpoint. Absent: `/mcp`. With `StreamableHttp` only.
+    /// Path of the backend's MCP endpoint. Allowed only with `StreamableHttp`. Defaults to `/mcp`.
     #[schemars(length(min = 1, max = 128), regex(pattern = BACKEND_PATH_PATTERN))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Environment variables of the backend. `HOME` is the first of `writableDirs` where none is named.
+    /// Environment variables of the backend. `HOME` defaults to the first of `writableDirs`.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -76,16 +77,17 @@ pub struct Backend {
         "AZURE_CLIENT_SECRET, AZURE_PASSWORD, AZURE_CLIENT_CERTIFICATE_* and AZURE_FEDERATED_TOKEN_FILE are refused: a backend has no credential of Entra; use identity.onBehalfOf to reach a resource as the user"
     ))]
     pub env: Vec<BackendVariable>,
-    /// Requests and limits of the backend's container. A resource that is named here, in either, is left wholly to what
-    /// stands here; another keeps the operator's defaults (requests of 50m CPU and 128Mi memory, limit of 512Mi memory).
+    /// Resource requests and limits of the backend's container. A resource that is set here, in `requests` or `limits`,
+    /// gets none of the operator's defaults. The defaults are requests of 50m CPU and 128Mi memory, and a limit of
+    /// 512Mi memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Id of the user that the backend runs as, where its image needs another than 65532. Never root.
+    /// User id of the backend's process. Must not be 0 (root). Defaults to 65532.
     #[schemars(range(min = 1, max = 2_147_483_647))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_as_user: Option<i64>,
-    /// Folders that the backend may write to, of up to 256Mi each and empty at the start of a pod. The rest of its file
-    /// system is read-only.
+    /// Folders that the backend may write to. Each is empty when a pod starts, and holds up to 256Mi. The rest of the
+    /// file system is read-only. Must be absolute paths. At most 8. Defaults to `/tmp`.
     #[schemars(length(max = 8), inner(length(min = 2, max = 128), regex(pattern = r"^(/[A-Za-z0-9_.-]+)+$")))]
     #[serde(default = "default_writable_dirs")]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -94,14 +96,16 @@ pub struct Backend {
         "a folder is an absolute path without . and .., outside of /proc, /sys, /dev and /run/mcp-entra"
     ))]
     pub writable_dirs: Vec<String>,
-    /// The identity of the user that the backend is told. Absent: none.
+    /// Identity of the caller that the backend receives. If absent, it receives none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<BackendIdentity>,
-    /// Sharing of the backend's sessions and processes among callers.
+    /// Sharing of sessions: `PerPrincipal` (one session, or process, for each caller) or `Shared` (one for all callers
+    /// of a pod). `Shared` requires that the backend receives no identity. Defaults to `PerPrincipal`.
     #[serde(default)]
     pub sessions: BackendSessions,
-    /// Digests of the tools' definitions, by name, as `mcp-entra-operator pin` prints them. Present: a tool of another name
-    /// or definition is not offered, and `*` in a mapping means the tools that are.
+    /// Digests of the tool definitions by tool name, as printed by `mcp-entra-operator pin`. If set, the server hides
+    /// each tool with another name or definition. A prefix with a trailing `*` in a grant then selects the remaining
+    /// tools. At most 256.
     #[schemars(schema_with = "pin")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
@@ -109,14 +113,14 @@ pub struct Backend {
         "a tool's name has 1 to 128 characters"
     ))]
     pub pin: Option<BTreeMap<String, String>>,
-    /// Addresses and ports that the pods reach for the backend, besides those that they reach anyway.
+    /// Additional addresses and ports that the pods may connect to, for the backend. At most 16.
     #[schemars(length(max = 16))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<BackendEgress>,
 }
 
 impl Backend {
-    /// Path of the MCP endpoint where none is named.
+    /// Default path of the MCP endpoint.
     pub const DEFAULT_PATH: &str = "/mcp";
 }
 
@@ -133,57 +137,57 @@ fn pin(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A way of speaking MCP.
+/// Transport of MCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Transport {
-    /// Lines on the standard input and output of a process, which the companion has started for a caller.
+    /// Standard input and output of a process, which the companion starts for a caller.
     Stdio,
-    /// Streamable HTTP on a port.
+    /// Streamable HTTP on a TCP port.
     StreamableHttp,
 }
 
-/// An environment variable of a backend.
+/// Environment variable of a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("!has(self.value) || !has(self.valueFrom)", "value or valueFrom, not both"))]
 pub struct BackendVariable {
-    /// Its name.
+    /// Name of the variable.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[-._a-zA-Z][-._a-zA-Z0-9]*$"))]
     pub name: String,
-    /// Its value. No secret: everybody who reads McpServers reads it.
+    /// Value of the variable. Must not be a secret, since everybody who may read McpServers can read it.
     #[schemars(length(max = 4096))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// The place of a secret value.
+    /// Source of a secret value. Must not be set together with `value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<BackendVariableSource>,
 }
 
-/// The place of a secret value.
+/// Source of a secret value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendVariableSource {
-    /// A key of a Secret of this namespace. The operator never reads it.
+    /// Key of a Secret of this namespace. The operator never reads the Secret.
     pub secret_key_ref: BackendSecretKey,
 }
 
-/// A key of a Secret.
+/// Reference to a key of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendSecretKey {
-    /// Name of the Secret: the McpServer's name and `-backend`, or that, a dot and more. By that name whoever makes it says
-    /// that this server's backend may read it.
+    /// Name of the Secret. Must be `<name of the McpServer>-backend`, optionally followed by a dot and a suffix. This
+    /// name is the permission for this backend to read the Secret.
     #[schemars(
         length(min = 1, max = 253),
         regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?-backend(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
     )]
     pub name: String,
-    /// The key.
+    /// Key in the Secret.
     #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }
 
-/// The identity of the user that a backend is told: exactly one of these.
+/// Identity of the caller that a backend receives. Exactly one of `none`, `assertion` and `onBehalfOf` must be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -191,13 +195,13 @@ pub struct BackendSecretKey {
     "exactly one of none, assertion and onBehalfOf"
 ))]
 pub struct BackendIdentity {
-    /// None: the backend does not learn who calls.
+    /// No identity. The backend does not learn who calls it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub none: Option<NoIdentity>,
-    /// A signed statement of the companion about the caller, of one minute, for this backend alone.
+    /// JSON Web Token about the caller, signed by the companion. It is valid for one minute and only for this backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion: Option<Assertion>,
-    /// A token of Entra for one resource, on behalf of the user. Needs `StreamableHttp`.
+    /// Access token of Entra for one resource, on behalf of the user. Requires `transport: StreamableHttp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_behalf_of: Option<OnBehalfOf>,
 }
@@ -207,31 +211,31 @@ pub struct BackendIdentity {
 #[serde(rename_all = "camelCase")]
 pub struct NoIdentity {}
 
-/// A signed statement about the caller.
+/// Signed JSON Web Token about the caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Assertion {}
 
-/// A token for a resource, on behalf of the user.
+/// Access token for a resource, on behalf of the user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OnBehalfOf {
-    /// One scope with its resource, as `api://application/scope`. Only of resources that the operator's own configuration
-    /// allows, and never of this server's.
+    /// Scope with its resource, such as `api://application/scope`. The resource must be allowed by the operator's
+    /// configuration, and must not be that of this server.
     #[schemars(length(min = 1, max = 256), regex(pattern = BACKEND_SCOPE_PATTERN))]
     pub scope: String,
 }
 
-/// Addresses and ports that the pods reach.
+/// Range of addresses, and ports that the pods may connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendEgress {
-    /// A range of addresses such as `10.2.0.0/16`. The metadata services of clouds in it are left out.
+    /// Range of addresses, such as `10.2.0.0/16`. The metadata services of clouds are always excluded.
     #[schemars(length(min = 1, max = 43))]
     #[x_kube(validation = ("isCIDR(self) && cidr(self) == cidr(self).masked()", "a range of addresses such as 10.2.0.0/16, or of one as 10.2.3.4/32"))]
     #[x_kube(validation = no_metadata_service())]
     pub cidr: String,
-    /// TCP ports.
+    /// TCP ports, from 1 to 65535. At most 16.
     #[schemars(length(min = 1, max = 16), inner(range(min = 1, max = 65535)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub ports: Vec<i32>,
@@ -239,41 +243,40 @@ pub struct BackendEgress {
 
 fn no_metadata_service() -> Rule {
     let services = METADATA_SERVICES.map(|service| format!("'{service}'")).join(", ");
-    Rule::new(format!("!isCIDR(self) || [{services}].all(service, !cidr(service).containsCIDR(self))")).message(
-        "no backend reaches the metadata service of a cloud, whose answers are the node's own credentials; remove it",
-    )
+    Rule::new(format!("!isCIDR(self) || [{services}].all(service, !cidr(service).containsCIDR(self))"))
+        .message("no backend reaches the metadata service of a cloud, whose answers are the node's own credentials; remove it")
 }
 
-/// The backend as the ready pods find it. What it says of itself is not to be trusted.
+/// Backend as the ready pods observe it. Names and versions come from the backend itself and are not verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendSummary {
-    /// Its name, as it says.
+    /// Name that the backend reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its version, as it says.
+    /// Version that the backend reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The revision of the protocol that it speaks.
+    /// Version of the MCP protocol that the backend uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// Number of its tools, with those that are hidden.
+    /// Number of its tools, including hidden ones.
     #[serde(default)]
     pub tools: i32,
     /// Number of its prompts.
     #[serde(default)]
     pub prompts: i32,
-    /// Number of its resources and templates.
+    /// Number of its resources and resource templates.
     #[serde(default)]
     pub resources: i32,
-    /// Digest of the definitions of all its tools.
+    /// Digest of all its tool definitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Tools that are not offered, since they are not as `spec.backend.pin` has them: the first 32.
+    /// Tools that the server hides, since they differ from `spec.backend.pin` or are not in it. The first 32.
     #[schemars(length(max = 32))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<String>,
-    /// Tools that no mapping grants to anybody: the first 32.
+    /// Tools that no role mapping grants. The first 32.
     #[schemars(length(max = 32))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ungranted: Vec<String>,

@@ -1,38 +1,41 @@
-//! The types of condition that a status carries. Each says what is so now; "configured" is never written as "works".
+//! Condition types in the status of an McpServer. Each condition describes the observed state: "configured" is never
+//! reported as "works".
 
 use std::fmt;
 
-/// A condition's type. `True` is good, but for [`Conflicted`](Self::Conflicted), which is present only while `True`.
+/// Type of a condition. `True` is the good state, except for [`Conflicted`](Self::Conflicted), which is present only
+/// while it is `True`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionType {
     /// The spec is valid, its references are resolved, and the operator's configuration allows it.
     Accepted,
-    /// The children are applied as built.
+    /// The child objects are applied and match the spec.
     Programmed,
     /// Enough pods are ready now.
     Available,
-    /// A pod exchanged its service account token at its last probe.
+    /// A pod exchanged its service account token for a token of Entra at its last probe.
     FederationReady,
-    /// Every ready pod enforces the compiled revision of the policy.
+    /// Every ready pod enforces the current revision of the compiled policy.
     AuthorizationReady,
-    /// Sessions can be kept, now. Present with `spec.authorizationServer` only.
+    /// The session store answers, so that sessions can be stored. Present only with `spec.authorizationServer`.
     SessionStoreReady,
-    /// The backend answers, now. Present with `spec.backend` only.
+    /// The backend answers. Present only with `spec.backend`.
     BackendReady,
-    /// The backend is reached by nobody but the companion. Present with `spec.backend` only.
+    /// Only the companion can reach the backend. Present only with `spec.backend`.
     BackendIsolated,
-    /// Every parent accepts the route. Present with `spec.exposure` only.
+    /// Every parent accepts the route. Present only with `spec.exposure`.
     Exposed,
-    /// The certificate is valid now. Present with `spec.exposure.tls.issuerRef` only.
+    /// The certificate is valid. Present only with `spec.exposure.tls.issuerRef`.
     CertificateReady,
-    /// A child's name is somebody else's object, or another server holds the host, path or client id.
+    /// The name of a child belongs to an object of another owner, or another server owns the host, the path or the
+    /// client id.
     Conflicted,
-    /// All of the above.
+    /// Summary of the other conditions.
     Ready,
 }
 
 impl ConditionType {
-    /// Those that every McpServer has, from the first moment on.
+    /// Condition types that every McpServer has from its first reconcile.
     pub const ALWAYS: &[Self] = &[
         Self::Accepted,
         Self::Programmed,
@@ -42,7 +45,7 @@ impl ConditionType {
         Self::Ready,
     ];
 
-    /// The name in `status.conditions[].type`.
+    /// Returns the value of `status.conditions[].type`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "Accepted",

@@ -1,5 +1,5 @@
-//! The CustomResourceDefinitions as the API server gets them: what derives from the types, mended where derivation
-//! falls short of the conventions.
+//! CustomResourceDefinitions as the API server gets them. They are derived from the types and then corrected to follow
+//! the Kubernetes API conventions.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::{ClusterMcpRoleMapping, McpRoleMapping, McpServer};
 
-/// The definitions of every kind.
+/// Returns the definitions of all kinds.
 pub fn custom_resource_definitions() -> Result<Vec<CustomResourceDefinition>, serde_json::Error> {
     [McpServer::crd(), McpRoleMapping::crd(), ClusterMcpRoleMapping::crd()].into_iter().map(mend).collect()
 }
 
-/// A definition as the YAML document that `crds/yaml` holds and `mcp-entra-operator crds` prints.
+/// Returns a definition as a YAML document, as in `crds/yaml` and in the output of `mcp-entra-operator crds`.
 pub fn definition_yaml(definition: &CustomResourceDefinition) -> Result<String, serde_yaml::Error> {
-    // Through a value: the API server's own order of members is nothing to keep, and a stable one is.
+    // Converted to a value first, so that the order of members is stable.
     serde_yaml::to_string(&serde_yaml::to_value(definition)?)
 }
 
@@ -27,7 +27,8 @@ fn mend(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition
         if let Some(conditions) = version.pointer_mut(conditions) {
             *conditions = conditions_schema();
         }
-        // Without it, kstatus (Flux, Helm) takes an object that nobody has looked at yet for healthy.
+        // Without this default, kstatus (Flux, Helm) reports a new object as healthy before the operator has reconciled
+        // it.
         if let Some(status) = version.pointer_mut("/schema/openAPIV3Schema/properties/status") {
             status["default"] = json!({"observedGeneration": -1});
         }
@@ -35,7 +36,7 @@ fn mend(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition
     serde_json::from_value(value)
 }
 
-/// An absent member is absent, never null; unsigned formats are unknown to Kubernetes.
+/// Removes `nullable`, since absent members are never null, and unsigned formats, which Kubernetes does not know.
 fn mend_schema(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -50,10 +51,10 @@ fn mend_schema(value: &mut Value) {
     }
 }
 
-/// The limits and the list type that metav1.Condition has in built-in kinds.
+/// Returns the schema of conditions, with the limits and the list type that metav1.Condition has in built-in kinds.
 fn conditions_schema() -> Value {
     json!({
-        "description": "What is so now, one entry a type.",
+        "description": "Conditions of the object, one for each type.",
         "type": "array",
         "maxItems": 16,
         "x-kubernetes-list-type": "map",
@@ -62,12 +63,12 @@ fn conditions_schema() -> Value {
             "type": "object",
             "required": ["lastTransitionTime", "message", "reason", "status", "type"],
             "properties": {
-                "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When `status` last changed."},
-                "message": {"type": "string", "maxLength": 32768, "description": "For people: what is so, and what to do next."},
-                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "description": "The generation of the spec that this is about."},
-                "reason": {"type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", "description": "For programs: a stable word in CamelCase."},
-                "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-                "type": {"type": "string", "maxLength": 316}
+                "lastTransitionTime": {"type": "string", "format": "date-time", "description": "Time of the last change of `status`."},
+                "message": {"type": "string", "maxLength": 32768, "description": "Description of the state and the next step, for people."},
+                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0, "description": "Generation of the spec that the condition describes."},
+                "reason": {"type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", "description": "Reason of the state, for programs: a stable identifier in CamelCase."},
+                "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Status of the condition."},
+                "type": {"type": "string", "maxLength": 316, "description": "Type of the condition."}
             }
         }
     })

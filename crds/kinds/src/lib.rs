@@ -1,7 +1,9 @@
-//! The Kubernetes kinds of `mcp-entra.dev`, as people write them and as the API server validates them.
+//! Kubernetes kinds of the API group `mcp-entra.dev`.
 //!
-//! Validation lives in the schemas and their CEL rules, so that a bad manifest is refused by `kubectl apply`. The YAML
-//! in `crds/yaml` and the JSON schemas in `crds/schemas` are generated from here; `tests/generated.rs` holds them to it.
+//! Validation is part of the schemas and their CEL rules, so that `kubectl apply` reports a bad manifest. The YAML in
+//! `crds/yaml` and the JSON schemas in `crds/schemas` are generated from these types. `tests/generated.rs` compares
+//! them.
+//!
 
 #![allow(clippy::duplicated_attributes, reason = "columns of one type each name it")]
 #![allow(unreachable_pub, reason = "KubeSchema derives a hidden twin of each struct, and copies its `pub`")]
@@ -42,10 +44,10 @@ pub use workload::{
     TopologySpread, WhenUnsatisfiable,
 };
 
-/// Says if a value is its type's default: then it is not written, and its schema fills in nothing.
+/// Returns whether a value is the default of its type. Such a value is not serialized, and its schema has no default.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// The API group of every kind here, and the prefix of this project's labels and annotations.
+/// API group of every kind in this crate, and prefix of the project's labels and annotations.
 pub const GROUP: &str = "mcp-entra.dev";

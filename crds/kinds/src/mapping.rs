@@ -1,5 +1,5 @@
-//! `McpRoleMapping`: which app role, group or application of Entra may use which tool of which server. And
-//! `ClusterMcpRoleMapping`: the same for the namespaces of a whole cluster, and what nobody may, whoever grants it.
+//! `McpRoleMapping` and `ClusterMcpRoleMapping`: grants of tools to app roles, groups and applications of Microsoft
+//! Entra ID. A `ClusterMcpRoleMapping` applies to several namespaces, and can also deny.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::selector::label_selector;
 
-/// Which app role, group or application of Microsoft Entra ID may use which tools of which servers of this namespace.
+/// Grants app roles, groups and applications of Microsoft Entra ID the use of tools, prompts and resources of
+/// McpServers in this namespace.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "mcp-entra.dev",
@@ -21,7 +22,7 @@ use crate::selector::label_selector;
     namespaced,
     status = "McpRoleMappingStatus",
     derive = "PartialEq",
-    doc = "Which app role, group or application of Microsoft Entra ID may use which tools of which servers of this namespace.",
+    doc = "Grants app roles, groups and applications of Microsoft Entra ID the use of tools, prompts and resources of McpServers in this namespace.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Servers", type_ = "integer", json_path = ".status.servers"),
@@ -35,16 +36,16 @@ use crate::selector::label_selector;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct McpRoleMappingSpec {
-    /// The servers that the grants are about.
+    /// McpServers that the grants apply to.
     pub servers: ServerSelection,
-    /// Grants of tools to roles, groups and applications. They add up; nothing is allowed that no grant allows.
+    /// Grants of tools, prompts and resources. They add up. A caller may do nothing that no grant allows. At most 64.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub grants: Vec<Grant>,
 }
 
-/// Which app role, group or application of Microsoft Entra ID may use which tools of which servers of which namespaces,
-/// and which may not, whoever grants it.
+/// Grants or denies app roles, groups and applications of Microsoft Entra ID the use of tools, prompts and resources of
+/// McpServers in selected namespaces.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "mcp-entra.dev",
@@ -55,7 +56,7 @@ pub struct McpRoleMappingSpec {
     category = "mcp-entra",
     status = "McpRoleMappingStatus",
     derive = "PartialEq",
-    doc = "Which app role, group or application of Microsoft Entra ID may use which tools of which servers of which namespaces, and which may not, whoever grants it.",
+    doc = "Grants or denies app roles, groups and applications of Microsoft Entra ID the use of tools, prompts and resources of McpServers in selected namespaces.",
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Servers", type_ = "integer", json_path = ".status.servers"),
@@ -73,30 +74,30 @@ pub struct McpRoleMappingSpec {
     "at least one of grants and deny: a mapping without either says nothing"
 ))]
 pub struct ClusterMcpRoleMappingSpec {
-    /// The namespaces whose servers are meant, by their labels; `{}` means all.
+    /// Label selector of the namespaces whose McpServers the mapping applies to. `{}` selects all namespaces.
     #[schemars(schema_with = "label_selector")]
     pub namespace_selector: LabelSelector,
-    /// The servers that grants and denies are about.
+    /// McpServers in these namespaces that the mapping applies to.
     pub servers: ServerSelection,
-    /// Grants of tools to roles, groups and applications. They add up; nothing is allowed that no grant allows.
+    /// Grants of tools, prompts and resources. They add up. A caller may do nothing that no grant allows. At most 64.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub grants: Vec<Grant>,
-    /// Denies, which win over every grant. A caller who is only possibly meant, since the groups are unknown, is
-    /// denied, too.
+    /// Denies, which take precedence over every grant. A deny to a group also applies to callers whose groups are
+    /// unknown. At most 64.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub deny: Vec<Deny>,
 }
 
-/// The servers that a mapping is about: by name or by labels.
+/// McpServers that a mapping applies to. Exactly one of `names` and `selector` must be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("has(self.names) != has(self.selector)", "exactly one of names and selector"))]
 pub struct ServerSelection {
-    /// McpServers by name.
+    /// Names of McpServers. At most 64.
     #[schemars(
         length(min = 1, max = 64),
         inner(length(min = 1, max = 40), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))
@@ -104,40 +105,42 @@ pub struct ServerSelection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub names: Option<Vec<String>>,
-    /// McpServers by label; `{}` means all.
+    /// Label selector of McpServers. `{}` selects all.
     #[schemars(schema_with = "label_selector")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
-    /// The app registration that the mapping is meant for, a GUID in lower case, since a role of the same name is
-    /// another role elsewhere. It holds for tokens of that registration only; where a token's audience proves no
-    /// registration, grants do not hold and denies do.
+    /// Client id of the app registration that the roles and groups of this mapping belong to. Must be a GUID in lower
+    /// case. If set, the mapping applies only to tokens of this registration. If the audience of a token does not prove
+    /// a registration, grants do not apply to it, but denies do.
     #[schemars(regex(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"), length(max = 36))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
 }
 
-/// Any of these subjects may use these tools, prompts and resources.
+/// Grant of tools, prompts and resources to subjects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
-    /// Name of the grant, unique in its mapping: audit lines name it.
+    /// Name of the grant, which the audit log shows. Must be unique in the mapping.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Any of these is meant.
+    /// Subjects of the grant. It applies to a caller who matches at least one. At most 64.
     #[schemars(length(min = 1, max = 64))]
     pub to: Vec<Subject>,
-    /// Requirements that the token must meet besides, all of them. They narrow the grant, as for a step-up.
+    /// Additional requirements on the caller's token, such as an authentication context. The grant applies only if all
+    /// of them are met.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require: Option<Requirements>,
-    /// Access to Microsoft Graph of the tools for these users. `Application` hands them the application's tenant-wide
-    /// permissions, and counts only on a server whose `spec.graph.access` is `Application`.
+    /// Access of the tools to Microsoft Graph: `OnBehalfOf` (as the signed-in user) or `Application` (with the
+    /// tenant-wide permissions of the application). `Application` has an effect only on an McpServer with
+    /// `spec.graph.access: Application`. Defaults to `OnBehalfOf`.
     #[serde(default, skip_serializing_if = "crate::is_default")]
     pub graph: GraphAccess,
-    /// The tools, prompts and resources that they may use.
+    /// Tools, prompts and resources that the subjects may use.
     pub allow: Allow,
 }
 
-/// These subjects may not use these tools, prompts and resources, whoever grants it.
+/// Deny of tools, prompts and resources to subjects. It takes precedence over every grant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -145,31 +148,32 @@ pub struct Grant {
     "at least one of tools, prompts and resources: a deny of nothing denies nothing"
 ))]
 pub struct Deny {
-    /// Name of the deny, unique in its mapping: audit lines name it.
+    /// Name of the deny, which the audit log shows. Must be unique in the mapping.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Any of these is meant. Absent: everyone.
+    /// Subjects of the deny. It applies to a caller who matches at least one. If absent, it applies to everyone. At
+    /// most 64.
     #[schemars(length(min = 1, max = 64))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<Subject>>,
-    /// Tools: names, or prefixes with a trailing `*`, which here mean tools that write, too.
+    /// Names of tools, or prefixes with a trailing `*`. A prefix also selects tools that write.
     #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.-]*\*?$")))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tools: Vec<String>,
-    /// Prompts: names, or prefixes with a trailing `*`.
+    /// Names of prompts, or prefixes with a trailing `*`.
     #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = r"^[^\s*]*\*?$")))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub prompts: Vec<String>,
-    /// Resources: URIs, or prefixes with a trailing `*`.
+    /// URIs of resources, or prefixes with a trailing `*`.
     #[schemars(length(max = 128), inner(length(min = 1, max = 512), regex(pattern = r"^[^\s*]*\*?$")))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub resources: Vec<String>,
 }
 
-/// An app role, a group or an application: exactly one of them.
+/// Subject of a grant or deny. Exactly one of `appRole`, `group` and `application` must be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -180,48 +184,48 @@ pub struct Deny {
     validation = ("has(self.appRole) || !has(self.callers)", "callers says whom an appRole means, and nothing else")
 )]
 pub struct Subject {
-    /// Value of an app role of the server's app registration, as Entra writes it into the `roles` claim.
+    /// Value of an app role of the server's app registration, as in the `roles` claim of a token.
     #[schemars(length(min = 1, max = 120), regex(pattern = r"^[^\s]+$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_role: Option<String>,
-    /// Which callers with the app role are meant. Absent means people in a grant, and people and applications in a
-    /// deny.
+    /// Kinds of callers with the app role: `User`, `Application` or both. Allowed only with `appRole`. Defaults to
+    /// `User` in a grant, and to both in a deny.
     #[schemars(length(min = 1, max = 2))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub callers: Option<Vec<CallerKind>>,
-    /// A group of the tenant. Of an application nobody says which groups it is in: no grant to a group means it, and
-    /// every deny to a group does.
+    /// Group of the tenant. The groups of an application are never known: a grant to a group does not apply to
+    /// applications, and a deny to a group applies to all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<Group>,
-    /// An application by itself, without a person.
+    /// Application that calls without a user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<Application>,
 }
 
-/// A group of the tenant.
+/// Group of the tenant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Group {
-    /// The group's object id: a GUID in lower case.
+    /// Object id of the group. Must be a GUID in lower case.
     #[schemars(regex(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"), length(max = 36))]
     pub id: String,
-    /// For people who read the mapping; nothing is decided by it.
+    /// Name for readers of the mapping and in messages. It has no effect on decisions.
     #[schemars(length(min = 1, max = 256))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
 }
 
-/// An application by itself, without a person.
+/// Application that calls without a user.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Application {
-    /// The application's client id: a GUID in lower case.
+    /// Client id of the application. Must be a GUID in lower case.
     #[schemars(regex(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"), length(max = 36))]
     pub client_id: String,
 }
 
-/// Requirements that a user's token must meet for a grant to count. Tokens of applications meet none.
+/// Requirements on a user's token. A grant with requirements never applies to applications.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -229,18 +233,18 @@ pub struct Application {
     "at least one of scopes and authenticationContext: leave require out where nothing is required"
 ))]
 pub struct Requirements {
-    /// Scopes of the server's app registration.
+    /// Scopes of the server's app registration. The token must contain all of them. At most 16.
     #[schemars(length(max = 16), inner(length(min = 1, max = 120), regex(pattern = "^[A-Za-z0-9._:-]+$")))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scopes: Vec<String>,
-    /// An authentication context of Conditional Access: `c1` to `c99`.
+    /// Authentication context of Conditional Access, `c1` to `c99`. The sign-in must have satisfied it.
     #[schemars(length(max = 3), regex(pattern = "^c[1-9][0-9]?$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication_context: Option<String>,
 }
 
-/// Tools, prompts and resources of a grant.
+/// Tools, prompts and resources that a grant allows. At least one must be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -248,46 +252,46 @@ pub struct Requirements {
     "at least one of tools, prompts and resources: a grant of nothing grants nothing"
 ))]
 pub struct Allow {
-    /// Tools: names, or prefixes with a trailing `*`, which never means a built-in tool that writes.
+    /// Names of tools, or prefixes with a trailing `*`. A prefix never selects a built-in tool that writes.
     #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.-]*\*?$")))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tools: Vec<String>,
-    /// Prompts: names, or prefixes with a trailing `*`.
+    /// Names of prompts, or prefixes with a trailing `*`.
     #[schemars(length(max = 128), inner(length(min = 1, max = 128), regex(pattern = r"^[^\s*]*\*?$")))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub prompts: Vec<String>,
-    /// Resources: URIs, or prefixes with a trailing `*`.
+    /// URIs of resources, or prefixes with a trailing `*`.
     #[schemars(length(max = 128), inner(length(min = 1, max = 512), regex(pattern = r"^[^\s*]*\*?$")))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub resources: Vec<String>,
 }
 
-/// Observed state of a mapping of either kind.
+/// Observed state of a role mapping.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct McpRoleMappingStatus {
-    /// The generation of the spec that this status is about; -1 before the first.
+    /// Generation of the spec that this status describes. -1 until the first reconcile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Number of existing servers that the mapping binds.
+    /// Number of existing McpServers that the mapping applies to.
     #[serde(default)]
     pub servers: i32,
-    /// The first ten of them by name; of a cluster mapping as namespace/name.
+    /// Names of the first ten of these servers, as namespace/name for a ClusterMcpRoleMapping.
     #[schemars(length(max = 10))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub server_names: Vec<String>,
-    /// Number of names and prefixes in the mapping that nothing which a bound server offers matches.
+    /// Number of names and prefixes in the mapping that match nothing on these servers.
     #[serde(default)]
     pub unmatched: i32,
-    /// The first ten of them: probably misspelt.
+    /// First ten of the names and prefixes that match nothing. They may be misspelled.
     #[schemars(length(max = 10))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmatched_names: Vec<String>,
-    /// The state now: `Accepted` (every named server exists and is meant), `Programmed` (every bound server's compiled
-    /// policy holds the mapping) and `Ready` (both).
+    /// Conditions of the mapping: `Accepted` (every named server exists and is selected), `Programmed` (the compiled
+    /// policy of every selected server contains the mapping) and `Ready` (both).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

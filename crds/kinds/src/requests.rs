@@ -1,18 +1,19 @@
-//! Limits of callers' requests, and the audit log.
+//! Request limits and audit log settings of an McpServer.
 
 use kube::{KubeSchema, core::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Limits of a caller's requests.
+/// Limits on the number of requests of each caller. Defaults to 120 requests in 60 seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimit {
-    /// Each user, and each application by itself, in each pod. Beyond it requests are answered 429.
+    /// Limit for each caller in each pod. A caller is a user, or an application that calls without a user. Requests
+    /// above the limit get status 429.
     pub per_user: Rate,
 }
 
-/// So many requests in so much time; as many may come at once.
+/// Number of requests that are allowed in a period. A caller may send all of them at once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
@@ -20,19 +21,20 @@ pub struct RateLimit {
     "per is a time from 1s to 1h, such as 60s"
 ))]
 pub struct Rate {
-    /// Number of requests.
+    /// Number of requests that are allowed in the period. Must be between 1 and 1000000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests: u32,
-    /// In this time, such as `60s`.
+    /// Length of the period, such as `60s`. Must be between `1s` and `1h`.
     #[schemars(schema_with = "per")]
     pub per: Duration,
 }
 
-/// Additions to the audit log.
+/// Optional settings of the audit log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
-    /// True if each line carries the hash of the one before it, so that a line that was changed or taken out shows.
+    /// Adds the hash of the previous line to each line, so that a changed or removed line can be detected. Defaults to
+    /// false.
     #[serde(default)]
     pub hash_chain: bool,
 }

@@ -1,4 +1,4 @@
-//! `McpServer`: one MCP server behind Entra, as an application team asks for it.
+//! `McpServer`: an MCP server behind Microsoft Entra ID.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -11,7 +11,8 @@ use crate::{
     RateLimit,
 };
 
-/// An MCP server behind Microsoft Entra ID, reaching Microsoft Graph as the signed-in user without a client secret.
+/// MCP server behind Microsoft Entra ID. It offers built-in tools for Microsoft Graph, or the tools of another MCP
+/// server. It needs no client secret.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "mcp-entra.dev",
@@ -28,7 +29,7 @@ use crate::{
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    doc = "An MCP server behind Microsoft Entra ID, reaching Microsoft Graph as the signed-in user without a client secret.",
+    doc = "MCP server behind Microsoft Entra ID. It offers built-in tools for Microsoft Graph, or the tools of another MCP server. It needs no client secret.",
     printcolumn(
         name = "Ready",
         type_ = "string",
@@ -93,64 +94,68 @@ use crate::{
 pub struct McpServerSpec {
     /// Identity of the server in Microsoft Entra ID, and the tokens that it accepts.
     pub entra: Entra,
-    /// The built-in tools and what they may ask of Microsoft Graph. Exactly one of this and `backend`.
+    /// Built-in tools, and their permissions in Microsoft Graph. Exactly one of `graph` and `backend` must be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<Graph>,
-    /// Another MCP server, which is reached through this one alone. Exactly one of this and `graph`.
+    /// Another MCP server that runs behind this one. Only this server can reach it. Exactly one of `graph` and
+    /// `backend` must be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Box<Backend>>,
-    /// The way from outside the cluster to the server. Absent: it is reachable inside the cluster only, and still
-    /// authenticates every request.
+    /// Access from outside the cluster. If absent, the server can be reached only inside the cluster. It authenticates
+    /// every request in both cases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposure: Option<Exposure>,
-    /// An authorization server for MCP clients that cannot sign in to Entra themselves. Absent: clients sign in to Entra
-    /// directly, and to nothing else.
+    /// Authorization server for MCP clients that cannot sign in to Entra themselves. Requires `exposure`. If absent,
+    /// clients sign in to Entra directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_server: Option<AuthorizationServer>,
-    /// Number of pods. Absent: what the autoscaler wants. Where there is none either, one pod at first, and then as
-    /// many as somebody sets on the Deployment: the operator leaves the number alone.
+    /// Number of pods, from 0 to 100. Must not be set together with `autoscaling`. If both are absent, the operator
+    /// creates the Deployment with one pod and does not change its number of replicas afterwards.
     #[schemars(range(min = 0, max = 100))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
-    /// An autoscaler that sets the number of pods.
+    /// HorizontalPodAutoscaler that sets the number of pods. Must not be set together with `replicas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// Limits of a caller's requests.
+    /// Limits on the number of requests of each caller. Defaults to 120 requests in 60 seconds for each caller in each
+    /// pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// Additions to the audit log.
+    /// Optional settings of the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<Audit>,
-    /// Peers that reach the pods over the network. Absent: the namespace's other policies decide.
+    /// NetworkPolicy of the pods. Required with `backend`. If absent, the operator creates none, and other policies of
+    /// the namespace apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicy>,
-    /// Additions to the pods that the operator builds.
+    /// Settings that are added to the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<Box<PodTemplate>>,
-    /// Image of the server. Absent: that of the operator's version. Another one only if the operator's own
-    /// configuration allows it.
+    /// Image of the server. Defaults to the image that belongs to the operator's version. Another image must be allowed
+    /// by the operator's configuration.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[^\s]+$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// True if the children are left as they are. Role mappings stay in force, and so do their revocations.
+    /// Stops the operator from changing the child objects. Changes to role mappings still take effect. Defaults to
+    /// false.
     #[serde(default)]
     pub suspend: bool,
 }
 
-/// The built-in tools and what they may ask of Microsoft Graph.
+/// Built-in tools, and their permissions in Microsoft Graph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Graph {
-    /// Delegated permissions, as `User.Read`; an administrator consents to them in Entra.
+    /// Delegated permissions of Microsoft Graph, such as `User.Read`. An administrator grants consent to them in Entra.
     #[schemars(
         length(min = 1, max = 32),
         inner(length(min = 1, max = 120), regex(pattern = r"^[A-Za-z]+(\.[A-Za-z-]+)+$"))
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub scopes: Vec<String>,
-    /// Built-in tools: names, or prefixes with a trailing `*`, which never means a tool that writes. Unless `access` is
-    /// `Application`, `scopes` must cover the permissions of a tool: a prefix leaves other tools out, and the name of one
-    /// is refused. Mappings say what a caller may use.
+    /// Names of built-in tools, or prefixes with a trailing `*`. A prefix never selects a tool that writes. If `access`
+    /// is `OnBehalfOf`, `scopes` must cover the permissions of each tool: a prefix skips other tools, and the full name
+    /// of such a tool is an error. Role mappings decide who may call a tool. Defaults to `*`.
     #[schemars(
         length(min = 1, max = 128),
         inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9_.-]*\*?$"))
@@ -158,8 +163,9 @@ pub struct Graph {
     #[serde(default = "default_tools")]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tools: Vec<String>,
-    /// Access to Graph. `Application` serves applications that call without a user; a user's tools go on the
-    /// user's behalf even then, unless the grant says `graph: Application`.
+    /// Access to Microsoft Graph: `OnBehalfOf` (as the signed-in user) or `Application` (also as the application
+    /// itself). `Application` allows calls from applications without a user. Calls of users still run on behalf of the
+    /// user, unless the grant has `graph: Application`. Defaults to `OnBehalfOf`.
     #[serde(default)]
     pub access: GraphAccess,
 }
@@ -168,21 +174,21 @@ fn default_tools() -> Vec<String> {
     vec!["*".to_owned()]
 }
 
-/// Observed state.
+/// Observed state of the McpServer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct McpServerStatus {
-    /// The generation of the spec that this status is about; -1 before the first.
+    /// Generation of the spec that this status describes. -1 until the first reconcile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Version of mcp-entra-server that the ready pods run; while they differ, the oldest.
+    /// Version of mcp-entra-server in the ready pods. During a rollout, the oldest of their versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// URL that clients connect to. Absent while nothing is exposed.
+    /// URL of the MCP endpoint for clients. Absent without `spec.exposure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// URI that the app registration must have as a redirect URI of the platform "Web". Present with
-    /// `spec.authorizationServer` only.
+    /// Redirect URI that the app registration needs on its platform "Web". Present only with
+    /// `spec.authorizationServer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect_uri: Option<String>,
     /// Number of pods.
@@ -191,70 +197,71 @@ pub struct McpServerStatus {
     /// Number of pods that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
-    /// Selects the pods, for what scales and lists them.
+    /// Label selector of the pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// The federated credential as it must stand in Entra, exactly.
+    /// Federated credential that the app registration needs in Entra. Copy the values exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub federation: Option<FederatedCredential>,
-    /// The policy as compiled.
+    /// Summary of the compiled policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicySummary>,
-    /// The backend as the ready pods find it. Present with `spec.backend` only, once one has answered.
+    /// Backend as the ready pods observe it. Present only with `spec.backend`, after its first answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendSummary>,
-    /// The host, path and audiences that this server holds; absent while it does not hold all that it names.
+    /// Host, path and audiences that this server owns. Absent while another server owns one of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership: Option<Ownership>,
-    /// Observed state, one condition a type.
+    /// Conditions of the McpServer, one for each type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
 
-/// The federated credential as it must stand in Entra, exactly.
+/// Federated credential that the app registration needs in Entra. Copy the values exactly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FederatedCredential {
-    /// The cluster's issuer, read from a token that a pod really got. Absent before the first.
+    /// Issuer of the cluster's service account tokens, read from the token of a pod. Absent until a pod has reported
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// `system:serviceaccount:<namespace>:<name>`.
+    /// Subject of the token: `system:serviceaccount:<namespace>:<name>`.
     pub subject: String,
-    /// The audience of the projected token.
+    /// Audience of the token.
     pub audience: String,
 }
 
-/// The values that no other server may have while this one holds them.
+/// Values that only this server may use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ownership {
-    /// The host that clients connect to. Other servers of the namespace share it by path.
+    /// Host that clients connect to. Other servers of the namespace may use it with other paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The path on the host.
+    /// Path on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The client id and the audiences.
+    /// Client id and audiences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audiences: Vec<String>,
 }
 
-/// The policy as compiled, in numbers.
+/// Summary of the compiled policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicySummary {
     /// Revision of the compiled policy.
     pub revision: String,
-    /// Number of mappings that bind this server.
+    /// Number of role mappings that apply to this server.
     pub mappings: i32,
-    /// Number of distinct app roles that are granted something.
+    /// Number of distinct app roles with grants.
     pub roles: i32,
-    /// Number of distinct tools that are granted to somebody.
+    /// Number of built-in tools with grants.
     pub tools: i32,
-    /// Number of distinct prompts that are granted to somebody.
+    /// Number of built-in prompts with grants.
     #[serde(default)]
     pub prompts: i32,
-    /// Number of distinct resources that are granted to somebody.
+    /// Number of built-in resources with grants.
     #[serde(default)]
     pub resources: i32,
 }

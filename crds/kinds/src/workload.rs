@@ -1,4 +1,4 @@
-//! Fields of an McpServer about its pods: their number, their place, the network, and additions to each.
+//! Fields of an McpServer for its pods: autoscaling, network, scheduling and container settings.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -11,18 +11,18 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// An autoscaler that sets the number of pods by the CPU that they use. Needs metrics-server.
+/// HorizontalPodAutoscaler that sets the number of pods by their CPU usage. Requires metrics-server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("self.minReplicas <= self.maxReplicas", "minReplicas is at most maxReplicas"))]
 pub struct Autoscaling {
-    /// The fewest pods that there are.
+    /// Minimum number of pods, from 1 to 100.
     #[schemars(range(min = 1, max = 100))]
     pub min_replicas: i32,
-    /// The most pods that there are.
+    /// Maximum number of pods, from 1 to 100. Must not be less than `minReplicas`.
     #[schemars(range(min = 1, max = 100))]
     pub max_replicas: i32,
-    /// Pods are added and removed to keep the average use near this percentage of the CPU that each requests.
+    /// Target for the average CPU usage of the pods, in percent of their CPU request. Defaults to 80.
     #[schemars(range(min = 1, max = 1000))]
     #[serde(default = "default_target_cpu_utilization")]
     pub target_cpu_utilization: i32,
@@ -32,13 +32,14 @@ fn default_target_cpu_utilization() -> i32 {
     80
 }
 
-/// Peers that reach the pods over the network, in clusters that enforce NetworkPolicies. The pods themselves reach DNS,
-/// port 443, and the ports of `spec.entra.endpoints`, of a session store and of a proxy in `spec.podTemplate.env`.
+/// NetworkPolicy of the pods. It takes effect only in clusters that enforce NetworkPolicies. Outgoing traffic is
+/// limited to DNS, port 443, `spec.backend.egress`, and the ports of `spec.entra.endpoints`, the session store and a
+/// proxy in `spec.podTemplate.env`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicy {
-    /// Peers that reach the MCP endpoint: the Gateway's or ingress controller's pods, and clients in the cluster. Each
-    /// is an `ipBlock`, or pods by `namespaceSelector` and `podSelector`.
+    /// Peers that may connect to the MCP endpoint: the pods of the Gateway or ingress controller, and clients in the
+    /// cluster. Each peer is an `ipBlock`, or has a `namespaceSelector`, a `podSelector` or both.
     #[schemars(length(min = 1, max = 16), schema_with = "bounded::<Vec<NetworkPolicyPeer>>")]
     #[x_kube(validation = (
         "self.all(peer, has(peer.ipBlock) != (has(peer.namespaceSelector) || has(peer.podSelector)))",
@@ -51,13 +52,13 @@ pub struct NetworkPolicy {
     pub allow_from: Vec<NetworkPolicyPeer>,
 }
 
-/// Additions to the pods that the operator builds. Its own values are never replaced: labels and annotations
-/// of its own win, and security context, volumes, probes and ports are not to be changed.
+/// Settings that are added to the pods. Labels and annotations of the operator take precedence. The security context,
+/// volumes, probes and ports cannot be changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodTemplate {
-    /// Labels of the pods. Only those that the operator's own configuration allows: labels decide which Services and
-    /// policies mean a pod, and what webhooks do to it.
+    /// Labels of the pods. Each must be allowed by the operator's configuration, since Services, policies and webhooks
+    /// select pods by their labels. At most 32.
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = string(63)))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[x_kube(validation = (
@@ -65,8 +66,8 @@ pub struct PodTemplate {
         "app.kubernetes.io/*, azure.workload.identity/* and mcp-entra.dev/* are the operator's own"
     ))]
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the pods. Only those that the operator's own configuration allows: annotations can inject
-    /// containers, networks and security profiles.
+    /// Annotations of the pods. Each must be allowed by the operator's configuration, since annotations can inject
+    /// containers, networks and security profiles. At most 32.
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = string(4096)))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[x_kube(validation = (
@@ -74,7 +75,8 @@ pub struct PodTemplate {
         "azure.workload.identity/* and mcp-entra.dev/* are the operator's own"
     ))]
     pub annotations: BTreeMap<String, String>,
-    /// Environment variables for the server's container, such as `HTTPS_PROXY`.
+    /// Environment variables of the server's container. Allowed are `HTTPS_PROXY` and `NO_PROXY` (also in lower case),
+    /// `RUST_LOG` and `TZ`.
     #[schemars(length(max = 64))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -87,24 +89,24 @@ pub struct PodTemplate {
         "may name HTTPS_PROXY, NO_PROXY (or both in lower case), RUST_LOG and TZ; others could change what the server trusts or runs"
     ))]
     pub env: Vec<EnvironmentVariable>,
-    /// Labels of the nodes that may run the pods.
+    /// Labels that a node must have to run the pods.
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = string(63)))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints of nodes that the pods put up with.
+    /// Tolerations of the pods.
     #[schemars(length(max = 16), schema_with = "bounded::<Vec<Toleration>>")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
-    /// Which nodes, and which other pods of this namespace, they are drawn to or kept from.
+    /// Affinity to nodes, and to other pods of this namespace.
     #[schemars(schema_with = "affinity")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// Spread of the pods. Absent: over nodes and zones, as well as can be.
+    /// Topology spread constraints of the pods. If absent, the pods are spread over nodes and zones as far as possible.
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["topologyKey".into(), "whenUnsatisfiable".into()]))]
     pub topology_spread_constraints: Vec<TopologySpread>,
-    /// PriorityClass of the pods.
+    /// Name of the PriorityClass of the pods. Must not start with `system-`.
     #[schemars(length(min = 1, max = 253))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
@@ -112,93 +114,96 @@ pub struct PodTemplate {
         "the priorities system-* are for what the cluster itself needs to run"
     ))]
     pub priority_class_name: Option<String>,
-    /// Secrets of this namespace that images are pulled with.
+    /// Secrets of this namespace with credentials of image registries.
     #[schemars(length(max = 8))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub image_pull_secrets: Vec<PullSecret>,
-    /// Requests and limits of the server's container. A resource that is named here, in either, is left wholly to what
-    /// stands here; another keeps the operator's defaults (requests of 50m CPU and 64Mi memory, limit of 256Mi memory).
+    /// Resource requests and limits of the server's container. A resource that is set here, in `requests` or `limits`,
+    /// gets none of the operator's defaults. The defaults are requests of 50m CPU and 64Mi memory, and a limit of 256Mi
+    /// memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 }
 
-/// An environment variable with a plain value.
+/// Environment variable with a plain value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvironmentVariable {
-    /// Its name.
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[-._a-zA-Z][-._a-zA-Z0-9]*$"))]
     pub name: String,
-    /// Its value.
+    /// Value of the variable. Defaults to the empty string.
     #[schemars(length(max = 4096))]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub value: String,
 }
 
-/// Spread of the pods over nodes that differ in a label. It applies to the server's own pods.
+/// Topology spread constraint. It applies to the pods of this McpServer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologySpread {
-    /// By how many pods any two values of the label may differ.
+    /// Maximum difference in the number of pods between two values of the label.
     #[schemars(range(min = 1, max = 100))]
     pub max_skew: i32,
-    /// The nodes' label, such as `topology.kubernetes.io/zone`.
+    /// Node label, such as `topology.kubernetes.io/zone`.
     #[schemars(length(min = 1, max = 316))]
     pub topology_key: String,
-    /// Treatment of a pod that cannot be placed so.
+    /// Effect on a pod that cannot meet the constraint: `DoNotSchedule` keeps it pending, `ScheduleAnyway` schedules it
+    /// nevertheless.
     pub when_unsatisfiable: WhenUnsatisfiable,
 }
 
-/// Treatment of a pod that cannot be placed as asked.
+/// Effect on a pod that cannot meet a topology spread constraint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhenUnsatisfiable {
-    /// It waits.
+    /// The pod stays pending.
     DoNotSchedule,
-    /// It is placed nevertheless.
+    /// The pod is scheduled nevertheless.
     ScheduleAnyway,
 }
 
-/// A Secret that images are pulled with.
+/// Reference to a Secret with credentials of an image registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PullSecret {
-    /// Its name.
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// Requests and limits of a container.
+/// Resource requests and limits of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Resources {
-    /// Amounts that are reserved for it.
+    /// Amounts that the scheduler reserves for the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<Amounts>,
-    /// The most that it may use.
+    /// Maximum amounts that the container may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Amounts>,
 }
 
-/// Amounts of resources, such as `500m` CPU and `256Mi` memory.
+/// Amounts of resources.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Amounts {
-    /// Processors.
+    /// CPU in cores, such as `500m` for half a core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Amount>,
-    /// Bytes of memory.
+    /// Memory in bytes, such as `256Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Amount>,
-    /// Bytes of the node's disk.
+    /// Ephemeral storage in bytes, such as `1Gi`.
     #[serde(default, rename = "ephemeral-storage", skip_serializing_if = "Option::is_none")]
     pub ephemeral_storage: Option<Amount>,
 }
 
-/// An amount of a resource. Bytes are more than the 32 bits of Kubernetes' own type of this shape.
+/// Amount of a resource, as a Kubernetes quantity. The number is 64 bits wide, since amounts in bytes exceed the 32
+/// bits of `IntOrString`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Amount {
-    /// A whole number.
+    /// An integer without a unit.
     Number(i64),
-    /// A whole number with a unit, or a decimal without.
+    /// An integer with a unit, or a decimal number without a unit.
     Text(String),
 }
 
@@ -221,24 +226,25 @@ impl JsonSchema for Amount {
     }
 }
 
-/// The pattern of an amount.
+/// Pattern of an amount.
 const AMOUNT: &str = r"^([0-9]{1,12}(m|k|M|G|T|Ki|Mi|Gi|Ti)?|[0-9]{1,6}\.[0-9]{1,3})$";
 
-/// The longest string in a type of Kubernetes' own.
+/// Maximum length in bytes of strings in Kubernetes types.
 const LONGEST: usize = 316;
 
 fn string(longest: usize) -> Value {
     serde_json::json!({"type": "string", "maxLength": longest})
 }
 
-/// The schema of a type of Kubernetes' own, bounded as everything here is, and without its long descriptions.
+/// Returns the schema of a Kubernetes type with bounds and without descriptions.
 fn bounded<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = Value::from(T::json_schema(generator));
     bound(&mut schema);
     Schema::try_from(schema).unwrap_or_default()
 }
 
-/// Affinity to pods of the server's own namespace alone: a term that names others would keep their pods from nodes.
+/// Returns the schema of an affinity to pods of the server's own namespace. A term that selects pods of other
+/// namespaces could keep them away from nodes.
 fn affinity(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = Value::from(bounded::<Affinity>(generator));
     let rules = serde_json::json!([{

@@ -1,5 +1,4 @@
-//! The authorization server of a server: the part of the configuration file for clients that cannot sign in to Entra
-//! themselves.
+//! Authorization server section of the configuration file, for clients that cannot sign in to Entra themselves.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -10,28 +9,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::ConfigurationError;
 
-/// The form of a session store's URL: TLS, a host, perhaps a port and the number of a database; no user, no password.
+/// Pattern of a session store's URL: TLS, a host, and optionally a port and a database number. No user or password.
 pub const STORE_URL_PATTERN: &str =
     r"^rediss://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[1-9][0-9]{0,4})?(/[0-9]{1,3})?$";
 
-/// The form of a redirect URI of a web page, or of a program that listens on this machine (RFC 8252 §7.3).
+/// Pattern of a redirect URI of a web page, or of a program that listens on the user's machine (RFC 8252 §7.3).
 pub const WEB_REDIRECT_PATTERN: &str = r#"^(https://[A-Za-z0-9.-]+(:[0-9]{1,5})?|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?)(/[!"$-\[\]-~]*)?$"#;
 
-/// The form of a redirect URI in a scheme of a program's own (RFC 8252 §7.1), unless it begins as
-/// [`REFUSED_SCHEMES_PATTERN`] says.
+/// Pattern of a redirect URI with a private-use scheme (RFC 8252 §7.1). [`REFUSED_SCHEMES_PATTERN`] lists exceptions.
 pub const APP_REDIRECT_PATTERN: &str = r#"^[a-z][a-z0-9+.-]*:/[!"$-\[\]-~]*$"#;
 
-/// Schemes that are no program's own: a browser opens or runs what they name.
+/// Schemes that are not private to a program, since browsers open or execute them.
 pub const REFUSED_SCHEMES_PATTERN: &str =
     "^(about|blob|data|file|filesystem|ftp|http|https|javascript|vbscript|view-source|ws|wss):";
 
-/// The form of a client's id (RFC 6749 appendix A.1, without spaces).
+/// Pattern of a client id (RFC 6749 appendix A.1, without spaces).
 pub const CLIENT_ID_PATTERN: &str = "^[!-~]+$";
 
-/// The port of a session store whose URL names none.
+/// Default port of a session store.
 pub const STORE_PORT: u16 = 6379;
 
-/// Returns true for a redirect URI that a client may have: https, this machine, or a scheme of its own; no fragment.
+/// Returns whether a client may use the redirect URI. It must be https, http on the user's own machine, or a
+/// private-use scheme, without a fragment.
 pub fn is_redirect_uri(value: &str) -> bool {
     static PATTERNS: LazyLock<Option<[Regex; 3]>> = LazyLock::new(|| {
         let [web, app, refused] = [WEB_REDIRECT_PATTERN, APP_REDIRECT_PATTERN, REFUSED_SCHEMES_PATTERN]
@@ -48,39 +47,40 @@ fn is_store_url(value: &str) -> bool {
     PATTERN.as_ref().is_some_and(|pattern| pattern.is_match(value))
 }
 
-/// The authorization server between MCP clients and Entra. Absent: clients sign in to Entra directly, and to nothing
-/// else.
+/// Authorization server between MCP clients and Entra. If absent, clients sign in to Entra directly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuthorizationServerConfiguration {
-    /// Place where sessions and sign-ins that are under way are kept.
+    /// Store of sessions and unfinished sign-ins.
     pub session_store: SessionStore,
-    /// Numbers of the keys that are in use. Each is a file in the folder that the program is started with.
+    /// Numbers of the keys in use. Each key is a file in the folder that is an argument of the program.
     pub keys: KeyEpochs,
-    /// Clients that may sign people in.
+    /// Clients that may sign users in.
     #[serde(default)]
     pub client_registration: ClientRegistration,
-    /// Clients that are known beforehand.
+    /// Clients with fixed ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clients: Vec<ListedClient>,
-    /// Redirect URIs that any client may register, to the letter, besides those of this machine and of well-known clients.
+    /// Additional redirect URIs that any client may register. They must match exactly. URIs of the user's own machine
+    /// and of well-known clients are always allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_redirects: Vec<String>,
-    /// Hosts that client ID metadata documents are fetched from where a forward proxy stands between. Empty: any public
-    /// host where none does, and no host where one does.
+    /// Hosts from which the server fetches client ID metadata documents through a forward proxy. If empty, it fetches
+    /// them from any public host without a proxy, and from none with a proxy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub client_metadata_hosts: Vec<String>,
-    /// Delegated permissions of Microsoft Graph that a sign-in asks the person's consent for, as `User.Read`. One that an
-    /// administrator has to approve stops every sign-in.
+    /// Delegated permissions of Microsoft Graph that each user is asked to consent to at sign-in, such as `User.Read`.
+    /// A permission that needs an administrator's approval makes every sign-in fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_consent_scopes: Vec<String>,
-    /// True if the host's root metadata documents are this server's, so that its origin names this server, too.
+    /// Makes this server also answer the metadata documents at the root of the host, so that the host's origin
+    /// identifies this server. Defaults to false.
     #[serde(default)]
     pub serves_root: bool,
 }
 
 impl AuthorizationServerConfiguration {
-    /// Refuses contradictions that the types cannot exclude, naming the field. `graph_scopes` are those of the file.
+    /// Returns an error that names the field if values contradict each other. `graph_scopes` are those of the file.
     pub(crate) fn validate(&self, graph_scopes: &[String]) -> Result<(), ConfigurationError> {
         self.session_store.validate()?;
         self.keys.validate()?;
@@ -143,7 +143,7 @@ impl SessionStore {
 }
 
 impl KeyEpochs {
-    /// Each number stands there once, in the order of the times, and the registration's is one of them.
+    /// Returns an error unless the numbers and times increase and the registration's epoch is in the list.
     fn validate(&self) -> Result<(), ConfigurationError> {
         let field = "authorizationServer.keys";
         if self.epochs.is_empty() {
@@ -156,78 +156,78 @@ impl KeyEpochs {
         }
         match self.epochs.iter().any(|epoch| epoch.number == self.registration) {
             true => Ok(()),
-            false => {
-                Err(refused(field, &self.registration.to_string(), "list the registration's epoch among the epochs"))
-            }
+            false => Err(refused(field, &self.registration.to_string(), "list the registration's epoch among the epochs")),
         }
     }
 }
 
-/// A place where sessions are kept.
+/// Store of sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum SessionStore {
-    /// The memory of the one pod: a restart signs everybody out.
+    /// Memory of the only pod. A restart signs out all users.
     Memory {},
-    /// A Valkey or Redis server, which all pods share.
+    /// Valkey or Redis server, which all pods share.
     Valkey(ValkeyStore),
 }
 
-/// A Valkey or Redis server. The password is a file that the program is started with.
+/// Valkey or Redis server. An argument of the program names the file with the password.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ValkeyStore {
-    /// `rediss://host[:port][/database]`: TLS, without a user or password.
+    /// URL of the primary, `rediss://host[:port][/database]`. TLS is required. No user or password.
     pub url: String,
-    /// The ACL user. Absent: `default`.
+    /// User name of the ACL user. Defaults to `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// Prefix of this server's keys: other servers may share the database.
+    /// Prefix of this server's keys, since other servers may use the same database.
     pub key_prefix: String,
 }
 
-/// Numbers of keys. A key is an epoch: a random secret from which the keys of each purpose are derived.
+/// Numbers of key epochs. An epoch is a random secret from which the keys of each purpose are derived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyEpochs {
-    /// The epoch that registrations of clients are sealed with. It outlives all others: clients keep their ids.
+    /// Epoch that seals client registrations. It is kept longest, so that clients keep their ids.
     pub registration: u32,
-    /// The epochs that are accepted, the newest last; at least one. The last whose time has come signs and seals.
+    /// Epochs that are accepted, the newest last. At least one. The last one whose `usedFrom` has passed signs and
+    /// seals.
     pub epochs: Vec<KeyEpoch>,
-    /// Name of the last compromise that these keys were made after, as the compiled policy names it.
+    /// Name of the last key compromise before these keys were created, as in the compiled policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_compromise: Option<String>,
 }
 
-/// A key epoch.
+/// Key epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyEpoch {
-    /// Its number, and the name of its file.
+    /// Number of the epoch, and name of its file.
     pub number: u32,
-    /// Time from which it signs and seals, in seconds since 1970: later than its key has reached every pod.
+    /// Time from which the epoch signs and seals, in seconds since 1970. Every pod has the key before this time.
     #[serde(default)]
     pub used_from: i64,
 }
 
-/// Clients that may sign people in.
+/// Clients that may sign users in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ClientRegistration {
-    /// Any: clients register themselves (RFC 7591), or publish a client ID metadata document. Each sign-in asks the person.
+    /// Any client that registers itself (RFC 7591) or publishes a client ID metadata document. Each sign-in asks the
+    /// user.
     #[default]
     Dynamic,
-    /// Those in `clients` alone.
+    /// Only the clients in `clients`.
     Listed,
 }
 
-/// A client that is known beforehand. It is a public client: it has no secret.
+/// Client with a fixed id. It is a public client and has no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListedClient {
-    /// Its `client_id`.
+    /// Client id (OAuth `client_id`).
     pub client_id: String,
-    /// Its name, for people.
+    /// Name of the client, which users see.
     pub name: String,
-    /// Its redirect URIs, each to the letter, but for the port of this machine.
+    /// Redirect URIs of the client. They must match exactly, except for the port of a URI on the user's own machine.
     pub redirect_uris: BTreeSet<String>,
 }

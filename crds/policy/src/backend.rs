@@ -1,4 +1,4 @@
-//! The backend of a server: the part of the configuration file about another MCP server, which calls are forwarded to.
+//! Backend section of the configuration file: another MCP server that receives the calls.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -10,114 +10,114 @@ use serde::{Deserialize, Serialize};
 use crate::registration::is_guid;
 use crate::{ConfigurationError, EntraConfiguration};
 
-/// The form of a definition's digest: a SHA-256, in hexadecimal.
+/// Pattern of the digest of a tool definition: a SHA-256 in hexadecimal.
 pub const DIGEST_PATTERN: &str = "^[0-9a-f]{64}$";
 
-/// The form of the path of a backend's endpoint: one leading slash, no query, no fragment.
+/// Pattern of the path of a backend's endpoint: one leading slash, no query, no fragment.
 pub const BACKEND_PATH_PATTERN: &str = r"^/([^\s?#/\\][^\s?#\\]*)?$";
 
-/// The form of a scope of another application, for an exchange on behalf of users: `api://application/scope`.
+/// Pattern of a scope of another application, for the on-behalf-of exchange: `api://application/scope`.
 pub const BACKEND_SCOPE_PATTERN: &str = r"^(api|https)://[A-Za-z0-9._~/-]+/[A-Za-z0-9._-]+$";
 
-/// Another MCP server, which runs beside the server in each pod and is reached by nobody else.
+/// Another MCP server in each pod. Only the server can reach it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendConfiguration {
-    /// The way to it.
+    /// Transport of the connection to the backend.
     pub transport: BackendTransport,
-    /// The identity of the user that it is told.
+    /// Identity of the caller that the backend receives.
     #[serde(default)]
     pub identity: BackendIdentity,
-    /// Sharing of its sessions and processes among callers.
+    /// Sharing of the backend's sessions and processes among callers.
     #[serde(default)]
     pub sessions: BackendSessions,
-    /// Digests of the tools' definitions, by name. Present: a tool of another name or definition is not offered, and a
-    /// trailing `*` in a grant means the tools that are.
+    /// Digests of the tool definitions, by tool name. If set, the server hides each tool with another name or
+    /// definition. A prefix with a trailing `*` in a grant then selects the remaining tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<BTreeMap<String, String>>,
 }
 
-/// The way to a backend.
+/// Transport of the connection to a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum BackendTransport {
-    /// Lines over a Unix socket, at whose other end a shim runs a process for each connection. The socket's path is an
-    /// argument of the program.
+    /// Lines on a Unix socket. A shim listens on it and runs a process for each connection. An argument of the program
+    /// sets the path of the socket.
     Stdio {},
     /// Streamable HTTP on this pod's loopback address.
     StreamableHttp(HttpBackend),
 }
 
-/// A backend that listens on the loopback address.
+/// Backend that listens on the loopback address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpBackend {
-    /// Its port.
+    /// TCP port.
     pub port: u16,
-    /// Path of its endpoint, with a leading slash.
+    /// Path of the MCP endpoint, with a leading slash.
     pub path: String,
 }
 
-/// The identity of the user that a backend is told.
+/// Identity of the caller that a backend receives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum BackendIdentity {
-    /// None.
+    /// No identity.
     #[default]
     None,
-    /// A signed statement of this server about the caller, of one minute, for this backend alone.
+    /// JSON Web Token about the caller, signed by this server. It is valid for one minute and only for this backend.
     Assertion {},
-    /// A token of Entra for one resource, on behalf of the user.
+    /// Access token of Entra for one resource, on behalf of the user.
     OnBehalfOf(BackendScope),
 }
 
-/// A scope of another application.
+/// Scope of another application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendScope {
-    /// The scope, with its resource: `api://application/scope`.
+    /// Scope with its resource, such as `api://application/scope`.
     pub scope: String,
 }
 
 impl BackendScope {
-    /// The resource and the scope's own name. The last slash divides them.
+    /// Returns the resource and the name of the scope. The last slash separates them.
     pub fn parts(&self) -> (&str, &str) {
         self.scope.rsplit_once('/').unwrap_or(("", &self.scope))
     }
 
-    /// True if the resource may be the server itself, by its client id, an audience or its public URL, in any spelling. A
-    /// token for it would let the backend call the server as the user.
+    /// Returns whether the resource may be the server itself, by its client id, an audience or its public URL, in any
+    /// spelling. With such a token the backend could call the server as the user.
     fn is_of(&self, entra: &EntraConfiguration, public_url: Option<&str>) -> bool {
         let resource = segments(self.parts().0);
         let own =
             std::iter::once(&*entra.client_id).chain(entra.audiences.iter().map(String::as_str)).chain(public_url);
         own.map(segments).any(|own| match own.as_slice() {
             [] => false,
-            // By its client id an App ID URI names its application, wherever it stands.
+            // An App ID URI that contains the client id means this application, at any position.
             [id] if is_guid(id) => resource.contains(id),
             own => own == resource,
         })
     }
 }
 
-/// The parts of a URI between slashes in lower case, without its scheme and without empty ones.
+/// Returns the non-empty path segments of a URI in lower case, without its scheme.
 fn segments(uri: &str) -> Vec<String> {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     rest.split('/').filter(|segment| !segment.is_empty()).map(str::to_ascii_lowercase).collect()
 }
 
-/// Sharing of a backend's sessions and processes.
+/// Sharing of a backend's sessions and processes among callers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BackendSessions {
-    /// A session for each caller; over stdio, a process for each.
+    /// One session for each caller. With stdio, one process for each caller.
     #[default]
     PerPrincipal,
-    /// One for all callers of a pod.
+    /// One session, or process, for all callers of a pod.
     Shared,
 }
 
 impl BackendConfiguration {
-    /// Refuses contradictions that the types cannot exclude, naming the field.
+    /// Returns an error that names the field if values contradict each other.
     pub(crate) fn validate(
         &self,
         entra: &EntraConfiguration,
@@ -126,7 +126,11 @@ impl BackendConfiguration {
         let is_stdio = matches!(self.transport, BackendTransport::Stdio {});
         if let BackendTransport::StreamableHttp(HttpBackend { port, path }) = &self.transport {
             if *port == 0 {
-                return Err(refused("backend.transport.streamableHttp.port", "0", "name the port that it listens on"));
+                return Err(refused(
+                    "backend.transport.streamableHttp.port",
+                    "0",
+                    "name the port that it listens on",
+                ));
             }
             if !matches(&PATH, path) {
                 let next = "write a path with one leading slash, without query, fragment and backslash";

@@ -1,12 +1,12 @@
-//! The sovereign clouds of Microsoft Entra ID: which authority, which Graph, which federation audience.
+//! National clouds of Microsoft Entra ID, with their addresses and federation audiences.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A cloud of Microsoft Entra ID. Authority, Graph and the audience of federated credentials follow from it.
+/// Cloud of Microsoft Entra ID. It determines the authority, Microsoft Graph and the audience of federated credentials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Cloud {
-    /// The global service, GCC included.
+    /// The global service, including GCC.
     #[default]
     Public,
     /// US Government L4.
@@ -18,17 +18,17 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// Base address of the authority, without a trailing slash.
+    /// Returns the base address of the authority, without a trailing slash.
     pub fn authority(self) -> &'static str {
         match self {
             Self::Public => "https://login.microsoftonline.com",
             Self::USGov | Self::USGovDoD => "https://login.microsoftonline.us",
-            // Microsoft's documents disagree (login.chinacloudapi.cn stands in some); this is the newer name.
+            // Microsoft's documents disagree: some name login.chinacloudapi.cn. This is the newer name.
             Self::China => "https://login.partner.microsoftonline.cn",
         }
     }
 
-    /// Base address of Microsoft Graph, without a trailing slash and without a version.
+    /// Returns the base address of Microsoft Graph, without a trailing slash and a version.
     pub fn graph(self) -> &'static str {
         match self {
             Self::Public => "https://graph.microsoft.com",
@@ -38,7 +38,7 @@ impl Cloud {
         }
     }
 
-    /// The audience that a federated credential of this cloud expects in the service account token.
+    /// Returns the audience of the service account token that a federated credential of this cloud expects.
     pub fn federation_audience(self) -> &'static str {
         match self {
             Self::Public => "api://AzureADTokenExchange",

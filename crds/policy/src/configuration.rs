@@ -1,7 +1,7 @@
-//! The server's configuration file, which the operator writes into a ConfigMap and the server reads once at start.
+//! Configuration file of the server. The operator writes it into a ConfigMap, and the server reads it once at start.
 //!
-//! It holds no paths and no secrets: where files lie is an argument of the program, and the only credential is the
-//! service account token that `AZURE_FEDERATED_TOKEN_FILE` names.
+//! It contains no paths and no secrets. File paths are arguments of the program. The only credential is the service
+//! account token in the file that `AZURE_FEDERATED_TOKEN_FILE` names.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -13,92 +13,93 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AuthorizationServerConfiguration, BackendConfiguration, is_microsofts_own, registration::is_guid};
 
-/// The key of the configuration file in its ConfigMap, and its file name.
+/// Key of the configuration file in its ConfigMap, and its file name.
 pub const CONFIGURATION_KEY: &str = "config.yaml";
 
-/// The form of an origin, as browsers send it. The API server holds McpServers to the same.
+/// Pattern of an origin, as browsers send it. The schema of McpServer uses the same pattern.
 pub const ORIGIN_PATTERN: &str =
     r"^(https://[a-z0-9-]+(\.[a-z0-9-]+)*|http://(localhost|127\.0\.0\.1|\[::1\]))(:[1-9][0-9]{0,4})?$";
 
-/// The server's configuration file.
+/// Configuration file of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerConfiguration {
-    /// Which McpServer this is: named in audit lines and messages.
+    /// Name of the McpServer, which audit lines and messages show.
     pub server: ServerReference,
-    /// The URL that clients connect to, `https://host/path`. The protected resource metadata's `resource` (RFC 9728)
-    /// and the accepted `Host` follow from it. Absent for a server that is reachable inside its cluster only.
+    /// URL that clients connect to, `https://host/path`. It determines the `resource` of the protected resource
+    /// metadata (RFC 9728) and the accepted `Host`. Absent if the server can be reached only inside the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
-    /// The path of the MCP endpoint, with a leading slash, the same as in `publicUrl`.
+    /// Path of the MCP endpoint, with a leading slash. Must match the path of `publicUrl`.
     pub path: String,
-    /// The tokens that are accepted, and the server's identity in Entra.
+    /// Identity of the server in Entra, and the tokens that it accepts.
     pub entra: EntraConfiguration,
-    /// Access of the built-in tools to Microsoft Graph. A server with a backend asks Graph for groups alone.
+    /// Access of the built-in tools to Microsoft Graph. A server with a backend uses Graph only to look up groups.
     pub graph: GraphConfiguration,
-    /// Another MCP server, which is offered instead of the built-in tools.
+    /// Another MCP server, whose tools are offered instead of the built-in tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendConfiguration>,
-    /// Interval of the probes of the federated credential.
+    /// Interval between probes of the federated credential.
     pub probe: ProbeConfiguration,
-    /// Limits of a caller's requests.
+    /// Limits on the number of requests of each caller.
     #[serde(default)]
     pub rate_limit: RateLimitConfiguration,
-    /// Additions to the audit log.
+    /// Optional settings of the audit log.
     #[serde(default, skip_serializing_if = "AuditConfiguration::is_default")]
     pub audit: AuditConfiguration,
-    /// Proxies before the server, as ranges of addresses: of a request that one of these sends, `X-Forwarded-For` is
-    /// believed as far as they wrote it. Of others it never is.
+    /// Address ranges of trusted proxies in front of the server. `X-Forwarded-For` is used only in requests from these
+    /// addresses, and only the entries that they added.
     #[schemars(with = "Vec<String>")]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Origins whose pages may call the server from a browser, besides the public URL's own, as browsers send them:
-    /// `https://host[:port]`, or `http` of this machine (`localhost`, `127.0.0.1`, `[::1]`).
+    /// Origins of web pages that may call the server from a browser. The origin of `publicUrl` is always allowed. Each
+    /// is `https://host[:port]`, or `http` with `localhost`, `127.0.0.1` or `[::1]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_origins: Vec<String>,
-    /// The authorization server for clients that cannot sign in to Entra themselves. Needs `publicUrl`.
+    /// Authorization server for clients that cannot sign in to Entra themselves. Requires `publicUrl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_server: Option<AuthorizationServerConfiguration>,
 }
 
-/// The name of an McpServer.
+/// Name of an McpServer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerReference {
-    /// Its namespace.
+    /// Namespace of the McpServer.
     pub namespace: String,
-    /// Its name.
+    /// Name of the McpServer.
     pub name: String,
 }
 
-/// The tokens that are accepted, and the server's identity in Entra.
+/// Identity of the server in Entra, and the tokens that it accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EntraConfiguration {
-    /// The tenant's id, a GUID in lower case.
+    /// Id of the tenant, a GUID in lower case.
     pub tenant_id: String,
-    /// The server's app registration, a GUID in lower case: audience of user tokens, client of the on-behalf-of
-    /// exchange.
+    /// Client id of the server's app registration, a GUID in lower case. It is the audience of user tokens and the
+    /// client in the on-behalf-of exchange.
     pub client_id: String,
-    /// Base address of the authority, https, without a path or trailing slash.
+    /// Base address of the authority. Must be https, without a path or trailing slash.
     pub authority: String,
-    /// Audiences accepted besides `clientId` and `api://<clientId>`.
+    /// Additional audiences that are accepted. `clientId` and `api://<clientId>` are always accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub audiences: Vec<String>,
-    /// A user token carries at least one of these scopes (bare names, as in `scp`).
+    /// Scopes of the app registration, as in `scp`. A user token must contain at least one of them.
     pub required_scopes: Vec<String>,
-    /// Client ids (`azp` or `appid`) whose tokens are accepted, GUIDs in lower case. Empty: any that Entra lets.
+    /// Client ids (`azp` or `appid`) of the applications whose tokens are accepted, GUIDs in lower case. If empty,
+    /// every client that Entra issues a token for is accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_clients: Vec<String>,
-    /// The versions of access tokens that are accepted.
+    /// Versions of access tokens that are accepted. Defaults to `V2`.
     #[serde(default = "TokenVersion::by_default")]
     pub token_versions: BTreeSet<TokenVersion>,
-    /// Where a user's groups are learnt.
+    /// Source of a user's groups. Defaults to `Resolve`.
     #[serde(default)]
     pub groups: GroupsSource,
 }
 
-/// A version of Entra's access tokens. It follows `api.requestedAccessTokenVersion` of the server's app registration.
+/// Version of Entra's access tokens. It follows `api.requestedAccessTokenVersion` of the server's app registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum TokenVersion {
     /// Version 1, issued by `https://sts.windows.net/<tenant>/`.
@@ -108,21 +109,21 @@ pub enum TokenVersion {
 }
 
 impl TokenVersion {
-    /// The default.
+    /// Returns the default versions.
     pub fn by_default() -> BTreeSet<Self> {
         BTreeSet::from([Self::V2])
     }
 }
 
-/// Where a user's groups are learnt.
+/// Source of a user's groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GroupsSource {
-    /// From the token; where its groups claim is absent or stands for too many, Graph is asked about the groups that
-    /// the policy names.
+    /// The token. If its groups claim is absent or was replaced because of too many groups, the server asks Microsoft
+    /// Graph about the groups that the policy names.
     #[default]
     Resolve,
-    /// From the token alone: the app registration emits all groups that matter, and an absent claim means none. Groups
-    /// that were too many for the token stay unknown.
+    /// The token alone. The app registration must emit all relevant groups, and an absent claim means no groups. Groups
+    /// that did not fit into the token stay unknown.
     InToken,
 }
 
@@ -130,24 +131,24 @@ pub enum GroupsSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GraphConfiguration {
-    /// Base address of Microsoft Graph, https, without a version or trailing slash.
+    /// Base address of Microsoft Graph. Must be https, without a version or trailing slash.
     pub base_url: String,
-    /// Delegated permissions asked for in the on-behalf-of exchange, as `User.Read`.
+    /// Delegated permissions that the on-behalf-of exchange requests, such as `User.Read`.
     pub scopes: Vec<String>,
-    /// The built-in tools that this server offers: exact names, no patterns.
+    /// Names of the built-in tools that this server offers. Patterns are not allowed.
     pub tools: Vec<String>,
-    /// The widest access to Graph.
+    /// Widest access to Microsoft Graph. Defaults to `OnBehalfOf`.
     #[serde(default)]
     pub access: GraphAccess,
 }
 
-/// Access to Microsoft Graph, the narrower first.
+/// Access to Microsoft Graph, the narrowest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum GraphAccess {
-    /// As the signed-in user.
+    /// Access as the signed-in user.
     #[default]
     OnBehalfOf,
-    /// As the application itself, with its tenant-wide permissions.
+    /// Access as the application itself, with its tenant-wide permissions.
     Application,
 }
 
@@ -157,21 +158,22 @@ impl GraphAccess {
     }
 }
 
-/// Limits of a caller's requests.
+/// Limits on the number of requests of each caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimitConfiguration {
-    /// Each user, and each application by itself, in each pod.
+    /// Limit for each caller in each pod. A caller is a user, or an application that calls without a user. Defaults to
+    /// 120 requests in 60 seconds.
     pub per_user: Rate,
 }
 
-/// So many requests in so much time; as many may come at once.
+/// Number of requests that are allowed in a period. A caller may send all of them at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rate {
-    /// Number of requests, at least one.
+    /// Number of requests that are allowed in the period, at least 1.
     pub requests: u32,
-    /// In this many seconds, at least one.
+    /// Length of the period in seconds, at least 1.
     pub per_seconds: u32,
 }
 
@@ -181,11 +183,12 @@ impl Default for Rate {
     }
 }
 
-/// Additions to the audit log.
+/// Optional settings of the audit log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuditConfiguration {
-    /// True if each line carries the hash of the one before it, so that a line that was changed or taken out shows.
+    /// Adds the hash of the previous line to each line, so that a changed or removed line can be detected. Defaults to
+    /// false.
     #[serde(default)]
     pub hash_chain: bool,
 }
@@ -196,16 +199,16 @@ impl AuditConfiguration {
     }
 }
 
-/// Interval of the probes of the federated credential.
+/// Interval between probes of the federated credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProbeConfiguration {
-    /// Seconds between probes while the exchange works. While it fails, the first retry comes after ten seconds or
-    /// after this interval, whichever is shorter, and the pause doubles up to a minute: Entra throttles.
+    /// Seconds between probes while the exchange succeeds. After a failure, the first retry comes after ten seconds or
+    /// this interval, whichever is shorter. The delay then doubles up to one minute, since Entra throttles.
     pub interval_seconds: u32,
 }
 
-/// The reason why a configuration file cannot be used.
+/// Error of a configuration file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigurationError {
     /// An address is not `https://host[:port]`.
@@ -213,9 +216,9 @@ pub enum ConfigurationError {
         "{field}: {value:?} is not an https address without path or trailing slash; correct it in the McpServer or the configuration file"
     )]
     Address {
-        /// The field's path in the file.
+        /// Path of the field in the file.
         field: &'static str,
-        /// The text that stands there.
+        /// Value of the field.
         value: String,
     },
     /// A value is not a GUID in lower case.
@@ -223,27 +226,27 @@ pub enum ConfigurationError {
         "{field}: {value:?} is not a GUID in lower case; copy it from the app registration's overview page in Entra"
     )]
     Guid {
-        /// The field's path in the file.
+        /// Path of the field in the file.
         field: &'static str,
-        /// The text that stands there.
+        /// Value of the field.
         value: String,
     },
-    /// A resource of Microsoft's own, as if it were the server's.
+    /// An audience or client id of the server is a resource of Microsoft.
     #[error(
         "{field}: {value:?} is a resource of Microsoft's own, and tokens for it belong to somebody else; name the client id or App ID URI of the server's own app registration"
     )]
     MicrosoftsOwn {
-        /// The field's path in the file.
+        /// Path of the field in the file.
         field: &'static str,
-        /// The text that stands there.
+        /// Value of the field.
         value: String,
     },
-    /// `publicUrl` and `path` contradict each other.
+    /// `publicUrl` and `path` do not match.
     #[error("publicUrl: {public_url:?} is not https://host{path}; both are derived from spec.exposure")]
     PublicUrl {
-        /// The value of `publicUrl`.
+        /// Value of `publicUrl`.
         public_url: String,
-        /// The value of `path`.
+        /// Value of `path`.
         path: String,
     },
     /// An origin is not written as browsers send it, or is not encrypted.
@@ -251,56 +254,56 @@ pub enum ConfigurationError {
         "allowedOrigins: {value:?} is no origin that may call; write https://host[:port], in lower case and without a default port, or http://localhost:port"
     )]
     Origin {
-        /// The text that stands there.
+        /// Value of the field.
         value: String,
     },
-    /// A list that must not be empty is.
+    /// A required list is empty.
     #[error("{field}: must name at least one entry; an empty list would leave nobody or nothing to serve")]
     Empty {
-        /// The field's path in the file.
+        /// Path of the field in the file.
         field: &'static str,
     },
-    /// A rate that lets nobody in.
+    /// A rate allows no requests.
     #[error("rateLimit.perUser: requests and perSeconds are at least 1")]
     Rate,
-    /// An authorization server whose URL nobody knows.
+    /// An authorization server has no public URL.
     #[error(
         "authorizationServer: needs publicUrl, which is its issuer; expose the server, or leave the authorization server out"
     )]
     NoIssuer,
-    /// A value of the authorization server that cannot be used.
+    /// A value of the authorization server cannot be used.
     #[error("{field}: {value:?} cannot be used; {next}")]
     AuthorizationServer {
-        /// The field's path in the file.
+        /// Path of the field in the file.
         field: &'static str,
-        /// The text that stands there.
+        /// Value of the field.
         value: String,
-        /// The next step.
+        /// Next step.
         next: &'static str,
     },
-    /// A value of the backend that cannot be used.
+    /// A value of the backend cannot be used.
     #[error("{field}: {value:?} cannot be used; {next}")]
     Backend {
-        /// The field's path in the file.
+        /// Path of the field in the file.
         field: &'static str,
-        /// The text that stands there.
+        /// Value of the field.
         value: String,
-        /// The next step.
+        /// Next step.
         next: &'static str,
     },
-    /// Built-in tools beside a backend.
+    /// Built-in tools are listed together with a backend.
     #[error("graph.tools: a server with a backend offers no built-in tools; leave the list empty")]
     ToolsBesideBackend,
-    /// A tool's name is not built in.
+    /// A name is not that of a built-in tool.
     #[error("graph.tools: {name:?} is no built-in tool of this version")]
     UnknownTool {
-        /// The name.
+        /// Name of the tool.
         name: String,
     },
 }
 
 impl ServerConfiguration {
-    /// Refuses contradictions that the types cannot exclude, naming the field.
+    /// Returns an error that names the field if values contradict each other.
     pub fn validate(&self) -> Result<(), ConfigurationError> {
         guid("entra.tenantId", &self.entra.tenant_id)?;
         guid("entra.clientId", &self.entra.client_id)?;
@@ -354,16 +357,16 @@ impl ServerConfiguration {
         }
     }
 
-    /// The scopes that a client asks of Entra for this server, fully qualified.
+    /// Returns the scopes that a client requests from Entra for this server, fully qualified.
     pub fn qualified_scopes(&self) -> Vec<String> {
         self.entra.required_scopes.iter().map(|scope| self.entra.qualified_scope(scope)).collect()
     }
 }
 
 impl EntraConfiguration {
-    /// This scope of the server as a client asks Entra for it. A bare scope would be taken for one of Microsoft Graph
-    /// (AADSTS650053), and the App ID URI may be any. A client that shares the server's app registration gets no token
-    /// for it by any other name than the client id (AADSTS90009).
+    /// Returns a scope of the server as a client requests it from Entra. Entra takes a bare scope for one of Microsoft
+    /// Graph (AADSTS650053), and the App ID URI can be arbitrary. A client that shares the server's app registration
+    /// must use the client id (AADSTS90009).
     pub fn qualified_scope(&self, scope: &str) -> String {
         format!("{}/{scope}", self.client_id)
     }

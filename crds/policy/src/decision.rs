@@ -1,8 +1,8 @@
-//! Deciding by the compiled policy: who asks, for what, and which deny, grant or lack of one answers.
+//! Evaluation of the compiled policy: the decision about an operation of a caller, with its reason.
 //!
-//! Membership of a subject is yes, no or unknown, and so is the app registration that a pinned rule holds for. Unknown
-//! never grants and always matches a deny. Any matching deny wins; else any grant does whose subject and registration
-//! are yes and whose requirements are met; else nothing is allowed.
+//! Membership of a caller in a subject is yes, no or unknown, and so is the match of an app registration. Unknown never
+//! satisfies a grant and always satisfies a deny. Any matching deny takes precedence. Otherwise a grant allows the
+//! operation if its subject and registration are yes and its requirements are met. Everything else is refused.
 
 use std::collections::BTreeSet;
 
@@ -10,61 +10,61 @@ use crate::{
     BuiltInTool, CallerKind, CompiledPolicy, Grant, GraphAccess, MappingReference, Registration, Requirements, Subject,
 };
 
-/// The caller, as far as decisions depend on it.
+/// Properties of a caller that decisions depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// A person, or an application without one.
+    /// Kind of the caller.
     pub kind: CallerKind,
-    /// The app registration that the token was issued for: roles and scopes are that one's.
+    /// App registration that the token was issued for. Roles and scopes belong to it.
     pub registration: Registration,
-    /// `azp` or `appid`: the client of a person, or the application itself; a GUID in lower case.
+    /// Client id (`azp` or `appid`) of the user's client, or of the calling application. A GUID in lower case.
     pub client_id: String,
-    /// The `roles` claim.
+    /// Values of the `roles` claim.
     pub roles: BTreeSet<String>,
-    /// The groups that the caller is known to be in.
+    /// Groups of the caller, as far as known.
     pub groups: Groups,
-    /// The `scp` claim; empty for an application.
+    /// Scopes in the `scp` claim. Empty for an application.
     pub scopes: BTreeSet<String>,
-    /// The `acrs` claim: authentication contexts of Conditional Access that the sign-in satisfied.
+    /// Authentication contexts of Conditional Access that the sign-in satisfied, from the `acrs` claim.
     pub authentication_contexts: BTreeSet<String>,
 }
 
-/// The groups that a caller is known to be in.
+/// Groups of the caller, as far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Groups {
-    /// The object ids of all groups, in lower case.
+    /// Object ids of all groups, in lower case.
     Known(BTreeSet<String>),
-    /// The object ids of some groups, in lower case. It could not be learnt whether there are others.
+    /// Object ids of some groups, in lower case. There may be others.
     AtLeast(BTreeSet<String>),
-    /// They could not be learnt: the claim is absent, lists names, or is replaced by an overage indicator. Never read
-    /// as "no groups".
+    /// The groups are unknown: the claim is absent, lists names, or is replaced by an overage indicator. This never
+    /// means "no groups".
     Unknown,
 }
 
-/// An operation: the use of a tool, a prompt or a resource, or its place in a list.
+/// Use of a tool, prompt or resource, or its entry in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<'a> {
-    /// A tool, by name.
+    /// Tool.
     Tool {
-        /// Its name.
+        /// Name of the tool.
         name: &'a str,
-        /// True for a tool that may change anything: a built-in one that does, or one of a backend without a pin, whose
-        /// own words about it prove nothing.
+        /// True if the tool may change data. This is also true for every tool of a backend without a pin, since the
+        /// backend's own description is not trusted.
         writes: bool,
     },
-    /// A prompt, by name.
+    /// Prompt, by name.
     Prompt(&'a str),
-    /// A resource, by URI.
+    /// Resource, by URI.
     Resource(&'a str),
 }
 
 impl<'a> Operation<'a> {
-    /// The use of a built-in tool.
+    /// Returns the use of a built-in tool.
     pub fn built_in(tool: &'a BuiltInTool) -> Self {
         Self::Tool { name: tool.name, writes: tool.writes }
     }
 
-    /// The name that patterns are held against.
+    /// Returns the name that patterns are compared with.
     pub fn name(self) -> &'a str {
         match self {
             Self::Tool { name, .. } | Self::Prompt(name) | Self::Resource(name) => name,
@@ -72,80 +72,80 @@ impl<'a> Operation<'a> {
     }
 }
 
-/// A decision, and the rule that it follows from.
+/// Decision about an operation, with the rule behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// A grant allows it.
+    /// A grant allows the operation.
     Allowed {
-        /// The mapping that the grant stands in.
+        /// Mapping that contains the grant.
         mapping: MappingReference,
-        /// The grant's name.
+        /// Name of the grant.
         grant: String,
-        /// Access to Microsoft Graph: as the application where any grant that allows the operation says so.
+        /// Access to Microsoft Graph. It is `Application` if any grant that allows the operation says so.
         graph: GraphAccess,
     },
-    /// It is denied, or nothing allows it.
+    /// A deny forbids the operation, or no grant allows it.
     Refused(Refusal),
 }
 
 impl Decision {
-    /// Says if the operation may proceed.
+    /// Returns whether the operation may proceed.
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allowed { .. })
     }
 }
 
-/// The reason why an operation is refused, and the ways in.
+/// Reason of a refusal, and the subjects that have access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A deny forbids it, whatever is granted.
+    /// A deny forbids the operation, regardless of grants.
     Denied {
-        /// The mapping that the deny stands in.
+        /// Mapping that contains the deny.
         mapping: MappingReference,
-        /// The deny's name.
+        /// Name of the deny.
         deny: String,
-        /// True if it is only taken to mean the caller, since the caller's groups are unknown.
+        /// True if the deny applies only because the caller's groups are unknown.
         groups_unknown: bool,
-        /// True if it is pinned to an app registration, and only taken to hold since the token's audience proves none.
+        /// True if the deny applies only because the token's audience does not prove an app registration.
         registration_unknown: bool,
     },
-    /// A grant means the caller, whose token lacks scopes: the client can ask for them.
+    /// A grant matches the caller, but the token lacks scopes. The client can request them.
     ScopesMissing {
-        /// The mapping that the grant stands in.
+        /// Mapping that contains the grant.
         mapping: MappingReference,
-        /// The grant's name.
+        /// Name of the grant.
         grant: String,
-        /// All scopes that the grant requires, those that the token has among them.
+        /// All scopes that the grant requires, including those in the token.
         scopes: BTreeSet<String>,
     },
-    /// A grant means the caller, whose sign-in did not satisfy this authentication context.
+    /// A grant matches the caller, but the sign-in did not satisfy this authentication context.
     AuthenticationContextMissing {
-        /// The mapping that the grant stands in.
+        /// Mapping that contains the grant.
         mapping: MappingReference,
-        /// The grant's name.
+        /// Name of the grant.
         grant: String,
-        /// The authentication context, as `c1`.
+        /// Authentication context, such as `c1`.
         context: String,
     },
-    /// No grant means the caller.
+    /// No grant matches the caller.
     NotGranted(Ways),
 }
 
-/// The ways in: subjects to which some grant allows an operation that the caller was refused.
+/// Subjects that have access to an operation which the caller was refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
-    /// App roles, as far as callers of this kind can have them.
+    /// App roles that callers of this kind can have.
     pub roles: BTreeSet<String>,
-    /// Groups (display name, or id where there is none).
+    /// Groups, by display name, or by id if there is none.
     pub groups: BTreeSet<String>,
-    /// True if a grant to a group would have been decisive, had the caller's groups been known.
+    /// True if a grant to a group might have allowed the operation, but the caller's groups are unknown.
     pub groups_unknown: bool,
-    /// True if a grant that is pinned to an app registration was passed over since the token's audience proves none.
+    /// True if a grant did not apply because the token's audience does not prove an app registration.
     pub registration_unknown: bool,
 }
 
-/// Says if the caller is meant by a rule: by a subject of it, and by its registration. Of two that both have to hold,
-/// the lower counts; of two of which one has to, the higher.
+/// Match of a caller with a rule, by its subjects and its registration. If both must match, the lower value counts. If
+/// one is enough, the higher value counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Membership {
     No,
@@ -154,7 +154,7 @@ enum Membership {
 }
 
 impl CompiledPolicy {
-    /// Decides about one operation of one caller.
+    /// Decides about an operation of a caller.
     pub fn decide(&self, caller: &Caller, operation: Operation<'_>) -> Decision {
         match self.denied(caller, operation) {
             Some(denied) => Decision::Refused(denied),
@@ -162,12 +162,12 @@ impl CompiledPolicy {
         }
     }
 
-    /// Says if an operation of a caller is allowed, as [`Self::decide`] does, without the reason.
+    /// Returns whether an operation of a caller is allowed. Equivalent to [`Self::decide`], without the reason.
     pub fn allows(&self, caller: &Caller, operation: Operation<'_>) -> bool {
         self.denied(caller, operation).is_none() && self.allowing(caller, operation).is_some()
     }
 
-    /// The first grant of the widest access that allows the operation, whatever is denied.
+    /// Returns the first grant with the widest access that allows the operation. Denies are not considered.
     fn allowing(&self, caller: &Caller, operation: Operation<'_>) -> Option<&Grant> {
         let means = |grant: &&Grant| {
             grant.allow.grant(operation)
@@ -190,7 +190,7 @@ impl CompiledPolicy {
             let unknown = (subject == Membership::Unknown, registration == Membership::Unknown);
             (subject.min(registration) != Membership::No).then_some((unknown, deny))
         });
-        // One that surely means the caller says more than one that may.
+        // A deny that certainly matches the caller explains more than one that may match.
         let ((groups_unknown, registration_unknown), deny) = matching.min_by_key(|(unknown, _)| *unknown)?;
         let (mapping, deny) = (deny.mapping.clone(), deny.name.clone());
         Some(Refusal::Denied { mapping, deny, groups_unknown, registration_unknown })
@@ -205,7 +205,7 @@ impl CompiledPolicy {
         }
     }
 
-    /// The reason why no grant allows an operation.
+    /// Returns the reason why no grant allows an operation.
     fn lack(&self, caller: &Caller, operation: Operation<'_>) -> Refusal {
         let mut ways = Ways::default();
         let mut nearest: Option<(usize, Refusal)> = None;
@@ -213,7 +213,7 @@ impl CompiledPolicy {
             if !caller.could_meet(&grant.require) {
                 continue;
             }
-            // A role or group that another registration's tokens need is no way in for this one.
+            // Roles and groups of another registration do not help this token.
             let registration = caller.is_of(grant.registration.as_deref());
             if registration != Membership::Yes {
                 ways.registration_unknown |= registration == Membership::Unknown;
@@ -237,7 +237,7 @@ impl Caller {
         subjects.iter().map(|subject| self.is(subject)).max().unwrap_or(Membership::No)
     }
 
-    /// Says if the token is of the registration that a rule is pinned to.
+    /// Returns whether the token was issued for the registration that a rule is pinned to.
     fn is_of(&self, pinned: Option<&str>) -> Membership {
         match (pinned, &self.registration) {
             (None, _) => Membership::Yes,
@@ -250,12 +250,12 @@ impl Caller {
     fn is(&self, subject: &Subject) -> Membership {
         let member = match (subject, &self.groups) {
             (Subject::AppRole { role, callers }, _) => callers.contains(&self.kind) && self.roles.contains(role),
-            // Nobody says of an application which groups it is in.
+            // The groups of an application are never known.
             (Subject::Group { .. }, _) if self.kind == CallerKind::Application => return Membership::Unknown,
             (Subject::Group { .. }, Groups::Unknown) => return Membership::Unknown,
             (Subject::Group { id, .. }, Groups::AtLeast(groups)) if !groups.contains(id) => return Membership::Unknown,
             (Subject::Group { id, .. }, Groups::Known(groups) | Groups::AtLeast(groups)) => groups.contains(id),
-            // A person's client is no subject: anybody can sign in to it.
+            // The client of a user is not a subject, since anybody can sign in to it.
             (Subject::Application { client_id }, _) => {
                 self.kind == CallerKind::Application && self.client_id == *client_id
             }
@@ -263,7 +263,8 @@ impl Caller {
         if member { Membership::Yes } else { Membership::No }
     }
 
-    /// An application signs in to nothing: its tokens carry neither scopes nor authentication contexts, ever.
+    /// Returns whether a caller of this kind can meet the requirements. Tokens of applications never contain scopes or
+    /// authentication contexts.
     fn could_meet(&self, required: &Requirements) -> bool {
         self.kind == CallerKind::User || required.is_empty()
     }
@@ -274,7 +275,7 @@ impl Caller {
             && context.is_none_or(|context| self.authentication_contexts.contains(context))
     }
 
-    /// The number of requirements of a grant that the token does not meet, and the first refusal.
+    /// Returns the number of requirements of a grant that the token does not meet, and the first refusal.
     fn lacks(&self, grant: &Grant) -> Option<(usize, Refusal)> {
         let Requirements { scopes, authentication_context } = &grant.require;
         let missing_scopes = scopes.difference(&self.scopes).count();

@@ -1,8 +1,8 @@
-//! The contract between operator and server, in one place and without Kubernetes: the server's configuration file,
-//! the compiled policy and its evaluation, the built-in tools, prompts and resources, and the document a pod answers on its admin port.
+//! Contract between operator and server, without Kubernetes: the server's configuration file, the compiled policy and
+//! its evaluation, the built-in tools, prompts and resources, and the status document of a pod's admin port.
 //!
-//! Everything here is pure: no clock, no network, no file. The operator writes these documents, the server reads
-//! them, and both decide with the same [`CompiledPolicy::decide`].
+//! All functions are pure: no clock, no network, no files. The operator writes these documents and the server reads
+//! them. Both decide with the same [`CompiledPolicy::decide`].
 
 mod authorization_server;
 mod backend;

@@ -1,13 +1,13 @@
-//! Microsoft's own resources, which are no audience of anybody else's server: a token for one of them says nothing about
-//! this server, and every application of the tenant may have it.
+//! Resources of Microsoft, which must not be an audience of a server. A token for one of them was not issued for this
+//! server, and every application of the tenant can get one.
 //!
-//! One regular expression says it to the API server, in a rule of the schema, and to the server at its start.
+//! The API server (in a schema rule) and the server (at its start) use the same regular expression.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// Application ids of resources of Microsoft's own that are not in one of [`MICROSOFT_APPLICATION_FAMILIES`].
+/// Application ids of Microsoft's resources that are not in [`MICROSOFT_APPLICATION_FAMILIES`].
 pub const MICROSOFT_APPLICATIONS: &[&str] = &[
     "022907d3-0f1b-48f7-badc-1ba6abab6d66", // Azure SQL Database
     "123cd850-d9df-40bd-94d5-c9f07b7fa203", // Azure databases for MySQL and PostgreSQL
@@ -36,14 +36,14 @@ pub const MICROSOFT_APPLICATIONS: &[&str] = &[
     "fc780465-2017-40d4-a0c5-307022471b92", // Defender for Endpoint
 ];
 
-/// Ends of the application ids that Microsoft alone gives, after four zeros and four digits: Exchange, SharePoint and the
-/// rest of Office 365; Microsoft Graph, Azure AD Graph, Dynamics, Power BI, Intune.
+/// Suffixes of application ids that only Microsoft assigns, after four zeros and four digits. They include Exchange,
+/// SharePoint and other parts of Office 365, Microsoft Graph, Azure AD Graph, Dynamics, Power BI and Intune.
 pub const MICROSOFT_APPLICATION_FAMILIES: &[&str] = &["-0000-0ff1-ce00-000000000000", "-0000-0000-c000-000000000000"];
 
-/// Domains of which no App ID URI is anybody else's, with everything below them.
+/// Domains of Microsoft. No customer has an App ID URI in them or in their subdomains.
 ///
-/// `azure.com`, `usgovcloudapi.net` and `chinacloudapi.cn` are not among them as a whole: below `cloudapp` there customers
-/// have hosts of their own. Neither is `onmicrosoft.com`, below which every tenant has its initial domain.
+/// `azure.com`, `usgovcloudapi.net` and `chinacloudapi.cn` are missing, since customers have hosts below their
+/// `cloudapp` domains. `onmicrosoft.com` is missing, since it contains the initial domain of every tenant.
 pub const MICROSOFT_DOMAINS: &[&str] = &[
     "microsoft.com",
     "microsoft.us",
@@ -121,12 +121,13 @@ pub const MICROSOFT_DOMAINS: &[&str] = &[
     "windows.com",
 ];
 
-/// Names of the token exchange, which federated credentials expect, without `api://`.
+/// Names of the token exchange audiences of federated credentials, without `api://`.
 pub const MICROSOFT_NAMES: &[&str] =
     &["azureadtokenexchange", "azureadtokenexchangeusgov", "azureadtokenexchangechina"];
 
-/// A regular expression that matches audiences of Microsoft's own, in every spelling: any case, with and without a scheme,
-/// user, port, path and trailing slashes. Both RE2 and Rust's `regex` understand it; it holds no quote and no backslash.
+/// Returns a regular expression that matches Microsoft's resources in every spelling: any case, with and without a
+/// scheme, user, port, path and trailing slashes. Both RE2 and Rust's `regex` accept it. It contains no quote and no
+/// backslash.
 pub fn microsofts_own_pattern() -> String {
     let escaped = |names: &[&str]| names.join("|").replace('.', "[.]");
     let applications = escaped(MICROSOFT_APPLICATIONS);
@@ -140,7 +141,7 @@ pub fn microsofts_own_pattern() -> String {
     )
 }
 
-/// Returns whether an audience is a resource of Microsoft's own.
+/// Returns whether an audience is a resource of Microsoft.
 pub fn is_microsofts_own(audience: &str) -> bool {
     static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&microsofts_own_pattern()).ok());
     PATTERN.as_ref().is_none_or(|pattern| pattern.is_match(audience))

@@ -1,15 +1,15 @@
-//! Delegated permissions of Microsoft Graph, each with another permission that Graph accepts for the same request of a
-//! built-in tool.
+//! Delegated permissions of Microsoft Graph, with other permissions that Graph accepts for the same requests of
+//! built-in tools.
 
-/// Permissions, each with the others that Graph accepts in its place: those in Microsoft's tables for `GET /me` and for
-/// `GET /me/messages`. The permissions that end in `.Shared` are in neither; by their descriptions, they are for the user's
-/// own mail, too.
+/// Permissions with the alternatives that Graph accepts, from Microsoft's tables for `GET /me` and `GET /me/messages`.
+/// The permissions that end in `.Shared` are not in the tables. Their descriptions say that they include the user's own
+/// mail.
 ///
-/// Some are narrower. With `Mail.ReadBasic` and `Mail.ReadBasic.Shared` Graph leaves the first words of messages out, with
-/// `User.ReadBasic.All` the job title, the office, the phones and the language.
+/// Some are narrower. With `Mail.ReadBasic` and `Mail.ReadBasic.Shared`, Graph omits the first words of messages. With
+/// `User.ReadBasic.All`, it omits the job title, the office, the phones and the language.
 ///
-/// A permission that is in no row is accepted by itself alone, as those of the tools that write: Microsoft's tables for
-/// `POST /me/sendMail` and `POST /me/events` have no other.
+/// A permission without a row has no alternatives, such as those of the tools that write. Microsoft's tables for `POST
+/// /me/sendMail` and `POST /me/events` list no others.
 const COVERED_BY: &[(&str, &[&str])] = &[
     (
         "User.Read",
@@ -28,13 +28,13 @@ const COVERED_BY: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Permissions that Graph accepts for a request that needs this one: this one and others.
+/// Returns the permissions that Graph accepts for a request that needs this one, including itself.
 pub fn accepted_permissions(permission: &str) -> impl Iterator<Item = &str> {
     let others = COVERED_BY.iter().filter(move |(covered, _)| *covered == permission).flat_map(|(_, by)| *by);
     others.copied().chain([permission])
 }
 
-/// True if a token with this scope is good for a request that needs that permission.
+/// Returns whether a token with this scope satisfies a request that needs the permission.
 pub(crate) fn covers(scope: &str, permission: &str) -> bool {
     accepted_permissions(permission).any(|name| scope.eq_ignore_ascii_case(name))
 }
@@ -62,7 +62,7 @@ mod tests {
             ("Calendars.ReadWrite.Shared", "Calendars.ReadWrite", false),
             ("Mail.ReadWrite", "User.Read", false),
             ("User.Read", "Mail.Read", false),
-            // A permission that is in no row.
+            // A permission without a row.
             ("Files.Read", "Files.Read", true),
             ("Files.ReadWrite", "Files.Read", false),
         ] {

@@ -1,4 +1,4 @@
-//! The compiled policy: every deny and grant that binds one server, as one document with one revision.
+//! Compiled policy: all denies and grants that apply to one server, as one document with one revision.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,76 +9,78 @@ use sha2::{Digest, Sha256};
 
 use crate::{GraphAccess, Operation};
 
-/// The key of the compiled policy in its ConfigMap, and its file name.
+/// Key of the compiled policy in its ConfigMap, and its file name.
 pub const POLICY_KEY: &str = "policy.json";
 
-/// Everything that mappings say about one server. The empty policy lets nobody do anything.
+/// All rules of role mappings for one server. The empty policy allows nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CompiledPolicy {
-    /// The denies, which win over every grant: those of all cluster mappings, ordered by mapping.
+    /// Denies of all ClusterMcpRoleMappings, ordered by mapping. They take precedence over every grant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denies: Vec<Deny>,
-    /// The grants of all mappings, ordered by mapping.
+    /// Grants of all mappings, ordered by mapping.
     pub grants: Vec<Grant>,
-    /// Seconds since 1970: sessions of the server's own authorization server that began before this have ended.
+    /// Time in seconds since 1970. Sessions of the server's own authorization server that began earlier are ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_sessions_before: Option<i64>,
-    /// Name of the last compromise of that server's keys. A pod whose keys are of before it accepts and issues nothing by
-    /// them: it stands here so that it takes effect at once, whenever the pod is replaced.
+    /// Name of the last key compromise of the authorization server. A pod with older keys neither accepts nor issues
+    /// anything with them. The name is part of the policy so that it takes effect before pods are replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compromised_keys: Option<String>,
 }
 
-/// One grant of one mapping: these subjects may use these primitives.
+/// Grant of one mapping: the subjects may use the primitives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Grant {
-    /// The mapping that the grant stands in.
+    /// Mapping that contains the grant.
     pub mapping: MappingReference,
-    /// The grant's name in it.
+    /// Name of the grant in the mapping.
     pub name: String,
-    /// The app registration whose tokens alone it holds for: a GUID in lower case. Absent: every accepted token.
+    /// Client id of the app registration whose tokens the rule applies to, a GUID in lower case. If absent, it applies
+    /// to every accepted token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<String>,
-    /// Any of these subjects is meant.
+    /// Subjects of the grant. It applies to a caller who matches at least one.
     pub to: Vec<Subject>,
-    /// The requirements that the token must meet besides.
+    /// Additional requirements on the caller's token.
     #[serde(default, skip_serializing_if = "Requirements::is_empty")]
     pub require: Requirements,
-    /// The access of their tools to Microsoft Graph.
+    /// Access of the tools to Microsoft Graph.
     #[serde(default, skip_serializing_if = "GraphAccess::is_default")]
     pub graph: GraphAccess,
-    /// The tools, prompts and resources that they may use.
+    /// Tools, prompts and resources that the subjects may use.
     pub allow: Primitives,
 }
 
-/// One deny of one cluster mapping: these subjects may not use these primitives, whoever grants them.
+/// Deny of one ClusterMcpRoleMapping: the subjects may not use the primitives, even with a grant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Deny {
-    /// The mapping that the deny stands in.
+    /// Mapping that contains the deny.
     pub mapping: MappingReference,
-    /// The deny's name in it.
+    /// Name of the deny in the mapping.
     pub name: String,
-    /// The app registration whose tokens alone it holds for: a GUID in lower case. Absent: every accepted token.
+    /// Client id of the app registration whose tokens the rule applies to, a GUID in lower case. If absent, it applies
+    /// to every accepted token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<String>,
-    /// Any of these subjects is meant. Absent: everyone.
+    /// Subjects of the deny. It applies to a caller who matches at least one. If absent, it applies to everyone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Vec<Subject>>,
-    /// The tools, prompts and resources that they may not use.
+    /// Tools, prompts and resources that the subjects may not use.
     pub forbid: Primitives,
 }
 
-/// The name of a mapping.
+/// Name of a role mapping.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MappingReference {
-    /// The namespace of an McpRoleMapping; absent for a ClusterMcpRoleMapping.
+    /// Namespace of an McpRoleMapping. Absent for a ClusterMcpRoleMapping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Its name.
+    /// Name of the mapping.
     pub name: String,
 }
 
@@ -91,85 +93,84 @@ impl fmt::Display for MappingReference {
     }
 }
 
-/// A subject of a grant or a deny.
+/// Subject of a grant or a deny.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Subject {
     /// Callers with this app role of the server's app registration.
     AppRole {
-        /// The role's value, as in the `roles` claim.
+        /// Value of the role, as in the `roles` claim.
         role: String,
-        /// The callers that are meant: an application can have a role of the same name as people.
+        /// Kinds of callers with the role. An application can have a role of the same name as users.
         callers: BTreeSet<CallerKind>,
     },
-    /// Members of this Entra group.
+    /// Members of this group in Entra.
     #[serde(rename_all = "camelCase")]
     Group {
-        /// The group's object id, a GUID in lower case.
+        /// Object id of the group, a GUID in lower case.
         id: String,
-        /// For people only: nothing is decided by it.
+        /// Name for people. It has no effect on decisions.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         display_name: Option<String>,
     },
-    /// This application by itself, without a person.
+    /// Application that calls without a user.
     #[serde(rename_all = "camelCase")]
     Application {
-        /// The application's client id, a GUID in lower case.
+        /// Client id of the application, a GUID in lower case.
         client_id: String,
     },
 }
 
-/// A person, or an application without one.
+/// Kind of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum CallerKind {
-    /// A user token (delegated).
+    /// User, with a delegated token.
     User,
-    /// An app-only token.
+    /// Application without a user, with an app-only token.
     Application,
 }
 
-/// Requirements that a token must meet for a grant to count, all of them. They narrow the grant, and grant nothing
-/// by themselves.
+/// Requirements on a token. A grant applies only if the token meets all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Requirements {
     /// Scopes of the server's app registration (bare names, as in `scp`).
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub scopes: BTreeSet<String>,
-    /// An authentication context of Conditional Access, as `c1`.
+    /// Authentication context of Conditional Access, such as `c1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication_context: Option<String>,
 }
 
 impl Requirements {
-    /// Says if nothing is required.
+    /// Returns whether nothing is required.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Tools, prompts and resources of MCP: each by patterns of names.
+/// Patterns of tools, prompts and resources of MCP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Primitives {
-    /// Tools.
+    /// Names of tools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Pattern>,
-    /// Prompts.
+    /// Names of prompts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prompts: Vec<Pattern>,
-    /// Resources, by URI.
+    /// URIs of resources.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<Pattern>,
 }
 
 impl Primitives {
-    /// Says if a grant of these covers the operation.
+    /// Returns whether a grant of these covers the operation.
     pub fn grant(&self, operation: Operation<'_>) -> bool {
         self.patterns(operation).iter().any(|pattern| pattern.grants(operation))
     }
 
-    /// Says if a deny of these covers the operation.
+    /// Returns whether a deny of these covers the operation.
     pub fn forbid(&self, operation: Operation<'_>) -> bool {
         self.patterns(operation).iter().any(|pattern| pattern.matches(operation.name()))
     }
@@ -183,13 +184,13 @@ impl Primitives {
     }
 }
 
-/// A name, or a prefix of names followed by `*`.
+/// Name, or prefix of names with a trailing `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Pattern(pub String);
 
 impl Pattern {
-    /// Says if the pattern means this name.
+    /// Returns whether the pattern matches the name.
     pub fn matches(&self, name: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),
@@ -197,37 +198,40 @@ impl Pattern {
         }
     }
 
-    /// Says if the pattern grants the operation. A tool that may write is never granted by a prefix, only by its full name, so that `*` cannot grant a change to anyone by surprise. A deny by `*` does mean it.
+    /// Returns whether the pattern grants the operation. A prefix never grants a tool that may write, so that `*`
+    /// cannot grant changes by mistake. Such a tool needs its full name. In a deny, a prefix does match it.
     pub fn grants(&self, operation: Operation<'_>) -> bool {
         let by_full_name_alone = matches!(operation, Operation::Tool { writes: true, .. });
         self.matches(operation.name()) && !(by_full_name_alone && self.0.ends_with('*'))
     }
 }
 
-/// The reason why a policy document cannot be used.
+/// Error of a policy document that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the compiled policy cannot be read ({0}); the last good one stays in force until the operator writes it anew")]
+#[error(
+    "the compiled policy cannot be read ({0}); the last good one stays in force until the operator writes it anew"
+)]
 pub struct PolicyError(#[from] serde_json::Error);
 
 impl CompiledPolicy {
-    /// The ids of all groups that anything depends on.
+    /// Returns the ids of all groups that grants or denies name.
     pub fn group_ids(&self) -> BTreeSet<String> {
         let granted = group_ids(self.grants.iter().flat_map(|grant| &grant.to));
         granted.chain(self.denied_group_ids()).collect()
     }
 
-    /// The ids of all groups that anything is denied to.
+    /// Returns the ids of all groups that denies name.
     pub fn denied_group_ids(&self) -> BTreeSet<String> {
         group_ids(self.denies.iter().filter_map(|deny| deny.to.as_ref()).flatten()).collect()
     }
 
-    /// Says if a grant of this operation to a group has Graph reached as the application.
+    /// Returns whether a grant to a group gives this operation access to Graph as the application.
     pub fn widens_access_for_a_group(&self, operation: Operation<'_>) -> bool {
         let widens = |grant: &&Grant| grant.graph == GraphAccess::Application && grant.allow.grant(operation);
         group_ids(self.grants.iter().filter(widens).flat_map(|grant| &grant.to)).next().is_some()
     }
 
-    /// The policy that this document holds.
+    /// Parses a policy document.
     pub fn parse(document: &[u8]) -> Result<Self, PolicyError> {
         Ok(serde_json::from_slice(document)?)
     }
@@ -240,9 +244,9 @@ fn group_ids<'a>(subjects: impl Iterator<Item = &'a Subject>) -> impl Iterator<I
     })
 }
 
-/// The revision of a policy document: the first 128 bits of the SHA-256 of its bytes, in
-/// hexadecimal. The operator
-/// computes it of what it writes, a pod of what it read, so that equal revisions mean equal policies.
+/// Returns the revision of a policy document: the first 128 bits of the SHA-256 of its bytes, in hexadecimal. The
+/// operator computes it from the bytes that it writes, and a pod from those that it reads. Equal revisions therefore
+/// mean equal policies.
 pub fn revision(document: &[u8]) -> String {
     let mut digits = hex::encode(Sha256::digest(document));
     digits.truncate(32);

@@ -1,47 +1,47 @@
-//! The built-in prompts and resources by name: what the server offers besides its tools, and mappings can name.
+//! Built-in prompts and resources that the server offers and mappings can name.
 //!
-//! Each is made of built-in tools. A server offers it where it offers those, and to users alone: it is about the mailbox,
-//! the calendar or the profile of the caller.
+//! Each depends on built-in tools. A server offers it if it offers those tools. It offers them only to users, since
+//! they concern the caller's mailbox, calendar or profile.
 
 use crate::{BuiltInTool, CREATE_EVENT, GET_USER_DETAILS, GraphConfiguration, LIST_MY_MESSAGES, Operation, SEND_MAIL};
 
-/// A prompt that names built-in tools to a model.
+/// Prompt that tells a model to use built-in tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuiltInPrompt {
-    /// Name as MCP clients get it and mappings grant it.
+    /// Name that MCP clients get and mappings grant.
     pub name: &'static str,
-    /// The tools that it names.
+    /// Tools that the prompt mentions.
     pub tools: &'static [BuiltInTool],
 }
 
-/// A resource that holds the answer of a built-in tool.
+/// Resource whose content is the result of a built-in tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuiltInResource {
-    /// URI as MCP clients read it and mappings grant it.
+    /// URI that MCP clients read and mappings grant.
     pub uri: &'static str,
-    /// The tool, which takes no argument.
+    /// Tool that provides the content. It takes no arguments.
     pub tool: BuiltInTool,
 }
 
-/// A reply to a message in the signed-in user's mailbox.
+/// Drafts a reply to a message in the signed-in user's mailbox.
 pub const DRAFT_REPLY: BuiltInPrompt = BuiltInPrompt { name: "draft_reply", tools: &[LIST_MY_MESSAGES, SEND_MAIL] };
 
-/// An introduction of the signed-in user.
+/// Introduces the signed-in user.
 pub const INTRODUCE_ME: BuiltInPrompt = BuiltInPrompt { name: "introduce_me", tools: &[GET_USER_DETAILS] };
 
-/// A meeting in the signed-in user's calendar.
+/// Plans a meeting in the signed-in user's calendar.
 pub const PLAN_MEETING: BuiltInPrompt = BuiltInPrompt { name: "plan_meeting", tools: &[CREATE_EVENT] };
 
-/// A summary of the newest messages of the signed-in user.
+/// Summarizes the newest messages of the signed-in user.
 pub const SUMMARIZE_INBOX: BuiltInPrompt = BuiltInPrompt { name: "summarize_inbox", tools: &[LIST_MY_MESSAGES] };
 
-/// Every built-in prompt, by name.
+/// All built-in prompts, sorted by name.
 pub const BUILT_IN_PROMPTS: &[BuiltInPrompt] = &[DRAFT_REPLY, INTRODUCE_ME, PLAN_MEETING, SUMMARIZE_INBOX];
 
-/// The profile of the signed-in user.
+/// Profile of the signed-in user.
 pub const MY_PROFILE: BuiltInResource = BuiltInResource { uri: "graph://me/profile", tool: GET_USER_DETAILS };
 
-/// Every built-in resource, by URI.
+/// All built-in resources, sorted by URI.
 pub const BUILT_IN_RESOURCES: &[BuiltInResource] = &[MY_PROFILE];
 
 /// Returns the built-in prompts that a server with these tools offers.
@@ -54,7 +54,7 @@ pub fn resources_over(tools: &[&BuiltInTool]) -> impl Iterator<Item = &'static B
     BUILT_IN_RESOURCES.iter().filter(|resource| tools.contains(&&resource.tool))
 }
 
-/// Returns the uses that policies decide about on a server with these tools: of them, and of its prompts and resources.
+/// Returns the operations that policies decide about on a server with these tools: its tools, prompts and resources.
 pub fn operations_over(tools: &[&'static BuiltInTool]) -> Vec<Operation<'static>> {
     let prompts = prompts_over(tools).map(|prompt| Operation::Prompt(prompt.name));
     let resources = resources_over(tools).map(|resource| Operation::Resource(resource.uri));
@@ -62,12 +62,12 @@ pub fn operations_over(tools: &[&'static BuiltInTool]) -> Vec<Operation<'static>
 }
 
 impl GraphConfiguration {
-    /// Returns the built-in prompts that the server offers: those whose tools it offers.
+    /// Returns the built-in prompts that the server offers.
     pub fn offered_prompts(&self) -> Vec<&'static BuiltInPrompt> {
         prompts_over(&Vec::from_iter(self.offered())).collect()
     }
 
-    /// Returns the built-in resources that the server offers: those whose tools it offers.
+    /// Returns the built-in resources that the server offers.
     pub fn offered_resources(&self) -> Vec<&'static BuiltInResource> {
         resources_over(&Vec::from_iter(self.offered())).collect()
     }

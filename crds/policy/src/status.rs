@@ -1,118 +1,117 @@
-//! The document that a server answers to `GET /status` on its admin port: what is so in that pod now, without
-//! identities of callers. The operator polls it for its conditions.
+//! Document that a server returns for `GET /status` on its admin port. It describes the current state of the pod,
+//! without identities of callers. The operator polls it for its conditions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-/// The state of one pod.
+/// State of one pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerStatus {
     /// Version of the server program.
     pub version: String,
-    /// The policy that is enforced.
+    /// Policy that the pod enforces.
     pub policy: PolicyStatus,
-    /// The result of the last probe of the federated credential.
+    /// Result of the last probe of the federated credential.
     pub federation: FederationStatus,
-    /// The keys that tokens are verified with.
+    /// Keys that verify tokens.
     pub keys: KeysStatus,
-    /// Answers of Entra about Microsoft Graph. Servers of an older version say nothing of them.
+    /// Results of token requests for Microsoft Graph. Absent from servers of older versions.
     #[serde(default)]
     pub graph: GraphStatus,
-    /// The session store. Absent where the server is no authorization server.
+    /// Session store. Absent if the server has no authorization server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_store: Option<SessionStoreStatus>,
-    /// The backend. Absent where the server offers its built-in tools.
+    /// Backend. Absent if the server offers its built-in tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendStatus>,
 }
 
-/// The backend as the pod's last probe found it. Where it shows its lists to users alone, they are those that users were shown
-/// lately. What it says of itself is cut to a length and free of control characters.
+/// Backend at the last probe of the pod. If it lists only to users, these are the lists that users got lately. Texts from the backend are shortened and contain no control characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendStatus {
-    /// True if the backend answered at the last probe; absent before the first ended.
+    /// True if the backend answered the last probe. Absent until the first probe ends.
     #[serde(default)]
     pub works: Option<bool>,
-    /// While it does not: the reason and what to do next.
+    /// Reason and next step, if the last probe failed.
     #[serde(default)]
     pub message: Option<String>,
-    /// Its name, as it says.
+    /// Name that the backend reports.
     #[serde(default)]
     pub name: Option<String>,
-    /// Its version, as it says.
+    /// Version that the backend reports.
     #[serde(default)]
     pub version: Option<String>,
-    /// The revision of the protocol that it speaks, a date.
+    /// Version of the MCP protocol that the backend uses, a date.
     #[serde(default)]
     pub protocol: Option<String>,
-    /// Digests of the definitions of the tools that it has, by name, with those that are not offered.
+    /// Digests of all tool definitions by tool name, including hidden tools.
     #[serde(default)]
     pub tools: BTreeMap<String, String>,
     /// Names of its prompts.
     #[serde(default)]
     pub prompts: BTreeSet<String>,
-    /// URIs of its resources and the texts of its templates.
+    /// URIs of its resources, and URI templates.
     #[serde(default)]
     pub resources: BTreeSet<String>,
-    /// Tools that are not offered since they are not as the pin has them, or are not in it.
+    /// Tools that the server hides, since they differ from the pin or are not in it.
     #[serde(default)]
     pub hidden: BTreeSet<String>,
-    /// Addresses and ports, as `0.0.0.0:3001`, where something other than this server listens and which others may reach.
-    /// Absent where that cannot be read.
+    /// Addresses and ports, such as `0.0.0.0:3001`, on which another program of the pod listens and which other pods
+    /// can reach. Absent if this cannot be read.
     #[serde(default)]
     pub listens: Option<BTreeSet<String>>,
 }
 
-/// The place where the sessions of the server's own authorization server are kept.
+/// Session store of the server's own authorization server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionStoreStatus {
-    /// True if the store answered at the last probe; absent before the first ended.
+    /// True if the store answered the last probe. Absent until the first probe ends.
     #[serde(default)]
     pub works: Option<bool>,
-    /// While it does not: the reason and what to do next. It names no session and no password.
+    /// Reason and next step, if the last probe failed. Contains no session and no password.
     #[serde(default)]
     pub message: Option<String>,
 }
 
-/// Answers of Entra to the question for tokens for Microsoft Graph on behalf of users.
+/// Results of requests to Entra for tokens for Microsoft Graph on behalf of users.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GraphStatus {
-    /// The delegated permissions that were last refused because nobody has consented to them.
+    /// Delegated permissions that Entra last refused because they have no consent.
     #[serde(default)]
     pub missing_permissions: BTreeSet<String>,
 }
 
-/// The policy that a pod enforces.
+/// Policy that a pod enforces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
-    /// Revision of the policy in force; absent before the first good one.
+    /// Revision of the policy in force. Absent until a valid policy is read.
     pub revision: Option<String>,
-    /// The reason why the newest document could not be used, if so.
+    /// Reason why the newest document cannot be used, if it cannot.
     pub error: Option<String>,
 }
 
-/// The result of the last probe of the federated credential.
+/// Result of the last probe of the federated credential.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FederationStatus {
-    /// The identity in the projected token, once it could be read.
+    /// Identity in the projected token. Absent until the token is read.
     pub identity: Option<FederatedIdentity>,
-    /// True if the last exchange worked; absent before the first probe ended.
+    /// True if the last exchange succeeded. Absent until the first probe ends.
     pub works: Option<bool>,
-    /// While the exchange fails: Entra's codes and what to do next. Entra's own text may name an account, and is left
-    /// out.
+    /// Entra's error codes and the next step, if the exchange failed. Entra's own text is omitted, since it may name an
+    /// account.
     pub message: Option<String>,
-    /// The end of the last probe, RFC 3339; absent before the first.
+    /// Time at which the last probe ended, RFC 3339. Absent until the first probe ends.
     pub last_probe: Option<String>,
 }
 
-/// The federated credential as it must stand in Entra, exactly, for this pod's token to be accepted.
+/// Federated credential that Entra needs to accept this pod's token. The values must match exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FederatedIdentity {
@@ -124,14 +123,14 @@ pub struct FederatedIdentity {
     pub audience: String,
 }
 
-/// The keys that tokens are verified with.
+/// Keys that verify tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeysStatus {
-    /// The number of usable keys; with none, nobody gets in.
+    /// Number of usable keys. Without keys, every request is refused.
     pub count: usize,
-    /// Seconds since they were fetched; absent before the first.
+    /// Seconds since the last successful fetch. Absent until the first one.
     pub age_seconds: Option<u64>,
-    /// The reason why the last fetch failed, if it did.
+    /// Reason why the last fetch failed, if it did.
     pub error: Option<String>,
 }

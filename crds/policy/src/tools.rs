@@ -1,68 +1,68 @@
-//! The built-in Graph tools by name: what the server implements, mappings can name and Graph must consent to.
+//! Built-in tools for Microsoft Graph, which mappings can name.
 
 use crate::{GraphAccess, GraphConfiguration, permissions::covers};
 
-/// A tool that the server answers from Microsoft Graph.
+/// Tool that the server implements with Microsoft Graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuiltInTool {
-    /// Name as MCP clients call it and mappings grant it.
+    /// Name that MCP clients call and mappings grant.
     pub name: &'static str,
     /// True if the tool changes anything in Graph. A trailing `*` in a grant never matches such a tool.
     pub writes: bool,
-    /// The permissions of Graph that the tool needs.
+    /// Permissions of Microsoft Graph that the tool needs.
     pub permissions: GraphPermissions,
 }
 
-/// Permissions of Microsoft Graph: all of the one kind or all of the other.
+/// Permissions of Microsoft Graph. A call needs all of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GraphPermissions {
     /// Delegated permissions, for calls on a user's behalf.
     pub delegated: &'static [&'static str],
-    /// Permissions of the application, for calls as the application itself.
+    /// Application permissions, for calls as the application itself.
     pub application: &'static [&'static str],
 }
 
-/// A new event in the signed-in user's calendar.
+/// Creates an event in the signed-in user's calendar.
 pub const CREATE_EVENT: BuiltInTool = BuiltInTool {
     name: "create_event",
     writes: true,
     permissions: GraphPermissions { delegated: &["Calendars.ReadWrite"], application: &["Calendars.ReadWrite"] },
 };
 
-/// The signed-in user.
+/// Returns the profile of the signed-in user.
 pub const GET_USER_DETAILS: BuiltInTool = BuiltInTool {
     name: "get_user_details",
     writes: false,
     permissions: GraphPermissions { delegated: &["User.Read"], application: &["User.Read.All"] },
 };
 
-/// The newest messages of the signed-in user.
+/// Lists the newest messages of the signed-in user.
 pub const LIST_MY_MESSAGES: BuiltInTool = BuiltInTool {
     name: "list_my_messages",
     writes: false,
     permissions: GraphPermissions { delegated: &["Mail.Read"], application: &["Mail.Read"] },
 };
 
-/// A mail of the signed-in user.
+/// Sends a mail as the signed-in user.
 pub const SEND_MAIL: BuiltInTool = BuiltInTool {
     name: "send_mail",
     writes: true,
     permissions: GraphPermissions { delegated: &["Mail.Send"], application: &["Mail.Send"] },
 };
 
-/// Every built-in tool, by name.
+/// All built-in tools, sorted by name.
 pub const BUILT_IN_TOOLS: &[BuiltInTool] = &[CREATE_EVENT, GET_USER_DETAILS, LIST_MY_MESSAGES, SEND_MAIL];
 
-/// The built-in tool of that name, if there is one.
+/// Returns the built-in tool with this name, if it exists.
 pub fn built_in_tool(name: &str) -> Option<&'static BuiltInTool> {
     BUILT_IN_TOOLS.iter().find(|tool| tool.name == name)
 }
 
 impl BuiltInTool {
-    /// Returns the delegated permissions that a server lacks for this tool: each that none of its scopes covers.
+    /// Returns the delegated permissions of this tool that none of the server's scopes covers.
     ///
-    /// A server lacks none if it may reach Graph as the application, whose permissions nothing lists, or if it has no
-    /// scopes at all, which is refused elsewhere.
+    /// The list is empty if the server may use Graph as the application, since nothing lists those permissions. It is
+    /// also empty without any scopes, which the validation refuses.
     pub fn missing_scopes(&self, scopes: &[String], access: GraphAccess) -> Vec<&'static str> {
         if access == GraphAccess::Application || scopes.is_empty() {
             return Vec::new();
