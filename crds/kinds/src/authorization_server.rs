@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "self.clientRegistration != 'Listed' || (has(self.clients) && self.clients.size() > 0)",
-    "with clientRegistration: Listed, clients names those that may sign people in"
+    "clients must not be empty with clientRegistration: Listed"
 ))]
 pub struct AuthorizationServer {
     /// Store of sessions and unfinished sign-ins.
@@ -66,7 +66,7 @@ impl AuthorizationServer {
 /// Store of sessions. Exactly one of `memory` and `valkey` must be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.memory) != has(self.valkey)", "exactly one of memory and valkey"))]
+#[x_kube(validation = ("has(self.memory) != has(self.valkey)", "exactly one of memory and valkey must be set"))]
 pub struct SessionStore {
     /// Memory of the pod. Requires at most one pod. A restart signs out all users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,5 +169,5 @@ fn redirect_uris() -> Rule {
             .replace("APP", APP_REDIRECT_PATTERN)
             .replace("REFUSED", REFUSED_SCHEMES_PATTERN),
     )
-    .message("a redirect URI is https, http of the person's own machine (localhost, 127.0.0.1, [::1]), or in a scheme of a program's own, and has no fragment")
+    .message("a redirect URI must be https, http on the user's own machine (localhost, 127.0.0.1, [::1]), or a private-use scheme, and must have no fragment")
 }

@@ -22,23 +22,23 @@ pub const MOST_PINS: usize = 256;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "self.transport != 'Stdio' || (has(self.command) && self.command.size() > 0)",
-    "with transport: Stdio, command names the program: the image's own entry point is not known to Kubernetes; copy it from the image"
+    "command is required with transport: Stdio, since Kubernetes does not know the entry point of the image; copy it from the image"
 ))]
 #[x_kube(validation = (
     "self.transport != 'Stdio' || (!has(self.port) && !has(self.path))",
-    "port and path go with transport: StreamableHttp; remove them, or set that transport"
+    "port and path are allowed only with transport: StreamableHttp; remove them, or set that transport"
 ))]
 #[x_kube(validation = (
     "self.transport != 'StreamableHttp' || has(self.port)",
-    "with transport: StreamableHttp, port names the port that the backend listens on"
+    "port is required with transport: StreamableHttp"
 ))]
 #[x_kube(validation = (
     "self.sessions != 'Shared' || !has(self.identity) || has(self.identity.none)",
-    "sessions: Shared goes with identity.none, since a session that callers share is begun by one of them; use PerPrincipal"
+    "sessions: Shared is allowed only with identity.none, since a shared session has the identity of its first caller; use PerPrincipal"
 ))]
 #[x_kube(validation = (
     "!has(self.identity) || !has(self.identity.onBehalfOf) || self.transport == 'StreamableHttp'",
-    "identity.onBehalfOf goes with transport: StreamableHttp, since a process has no place for a token; use identity.assertion"
+    "identity.onBehalfOf is allowed only with transport: StreamableHttp, since a process cannot receive tokens; use identity.assertion"
 ))]
 pub struct Backend {
     /// Image of the backend. It must be allowed by the operator's configuration.
@@ -61,7 +61,7 @@ pub struct Backend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
         "self != 8080 && self != 8081",
-        "8080 and 8081 are the companion's own ports in the same pod; let the backend listen on another"
+        "8080 and 8081 are ports of the companion in the same pod; use another port"
     ))]
     pub port: Option<i32>,
     /// Path of the backend's MCP endpoint. Allowed only with `StreamableHttp`. Defaults to `/mcp`.
@@ -74,7 +74,7 @@ pub struct Backend {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[x_kube(validation = (
         "self.all(variable, !(variable.name in ['AZURE_CLIENT_SECRET', 'AZURE_PASSWORD', 'AZURE_FEDERATED_TOKEN_FILE']) && !variable.name.startsWith('AZURE_CLIENT_CERTIFICATE'))",
-        "AZURE_CLIENT_SECRET, AZURE_PASSWORD, AZURE_CLIENT_CERTIFICATE_* and AZURE_FEDERATED_TOKEN_FILE are refused: a backend has no credential of Entra; use identity.onBehalfOf to reach a resource as the user"
+        "AZURE_CLIENT_SECRET, AZURE_PASSWORD, AZURE_CLIENT_CERTIFICATE_* and AZURE_FEDERATED_TOKEN_FILE are not allowed, since a backend has no credential in Entra; use identity.onBehalfOf to access a resource as the user"
     ))]
     pub env: Vec<BackendVariable>,
     /// Resource requests and limits of the backend's container. A resource that is set here, in `requests` or `limits`,
@@ -93,7 +93,7 @@ pub struct Backend {
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = (
         "self.all(folder, !folder.matches('/[.][.]?(/|$)') && !folder.matches('^/(proc|sys|dev|run/mcp-entra)(/|$)'))",
-        "a folder is an absolute path without . and .., outside of /proc, /sys, /dev and /run/mcp-entra"
+        "a folder must be an absolute path without . and .., outside /proc, /sys, /dev and /run/mcp-entra"
     ))]
     pub writable_dirs: Vec<String>,
     /// Identity of the caller that the backend receives. If absent, it receives none.
@@ -110,7 +110,7 @@ pub struct Backend {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
         "self.all(name, name.size() >= 1 && name.size() <= 128)",
-        "a tool's name has 1 to 128 characters"
+        "a tool name must have 1 to 128 characters"
     ))]
     pub pin: Option<BTreeMap<String, String>>,
     /// Additional addresses and ports that the pods may connect to, for the backend. At most 16.
@@ -149,7 +149,7 @@ pub enum Transport {
 /// Environment variable of a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("!has(self.value) || !has(self.valueFrom)", "value or valueFrom, not both"))]
+#[x_kube(validation = ("!has(self.value) || !has(self.valueFrom)", "value and valueFrom must not both be set"))]
 pub struct BackendVariable {
     /// Name of the variable.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[-._a-zA-Z][-._a-zA-Z0-9]*$"))]
@@ -192,7 +192,7 @@ pub struct BackendSecretKey {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "[has(self.none), has(self.assertion), has(self.onBehalfOf)].filter(given, given).size() == 1",
-    "exactly one of none, assertion and onBehalfOf"
+    "exactly one of none, assertion and onBehalfOf must be set"
 ))]
 pub struct BackendIdentity {
     /// No identity. The backend does not learn who calls it.
@@ -232,7 +232,7 @@ pub struct OnBehalfOf {
 pub struct BackendEgress {
     /// Range of addresses, such as `10.2.0.0/16`. The metadata services of clouds are always excluded.
     #[schemars(length(min = 1, max = 43))]
-    #[x_kube(validation = ("isCIDR(self) && cidr(self) == cidr(self).masked()", "a range of addresses such as 10.2.0.0/16, or of one as 10.2.3.4/32"))]
+    #[x_kube(validation = ("isCIDR(self) && cidr(self) == cidr(self).masked()", "cidr must be a range of addresses such as 10.2.0.0/16, or a single address such as 10.2.3.4/32"))]
     #[x_kube(validation = no_metadata_service())]
     pub cidr: String,
     /// TCP ports, from 1 to 65535. At most 16.
@@ -244,7 +244,7 @@ pub struct BackendEgress {
 fn no_metadata_service() -> Rule {
     let services = METADATA_SERVICES.map(|service| format!("'{service}'")).join(", ");
     Rule::new(format!("!isCIDR(self) || [{services}].all(service, !cidr(service).containsCIDR(self))"))
-        .message("no backend reaches the metadata service of a cloud, whose answers are the node's own credentials; remove it")
+        .message("cidr must not be the metadata service of a cloud, which may return the node's credentials; remove it")
 }
 
 /// Backend as the ready pods observe it. Names and versions come from the backend itself and are not verified.

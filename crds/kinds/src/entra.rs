@@ -74,7 +74,7 @@ pub struct Entra {
 /// Returns the rule that refuses resources of Microsoft, with the pattern that the server uses at its start.
 fn not_microsofts(rule: &str) -> Rule {
     Rule::new(rule.replace("PATTERN", &format!("r'{}'", microsofts_own_pattern()))).message(
-        "a resource of Microsoft's own is no audience of this server, since tokens for it belong to somebody else: name the client id or App ID URI of an app registration of your own",
+        "a resource of Microsoft must not be an audience of this server, since its tokens are not issued for this server; use the client id or App ID URI of your own app registration",
     )
 }
 
@@ -91,7 +91,7 @@ fn default_token_versions() -> Vec<TokenVersion> {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "self.injection != 'Webhook' || self.tokenExpirationSeconds >= 3600",
-    "with injection: Webhook, tokenExpirationSeconds is at least 3600: azure-workload-identity takes no less"
+    "tokenExpirationSeconds must be at least 3600 with injection: Webhook, the minimum of azure-workload-identity"
 ))]
 pub struct Federation {
     /// Component that projects the token into the pods: `Operator`, or `Webhook` for the webhook of

@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 /// Access to the server from outside the cluster, by a Gateway or an Ingress. TLS is always required.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.gateway) != has(self.ingress)", "exactly one of gateway and ingress"))]
+#[x_kube(validation = ("has(self.gateway) != has(self.ingress)", "exactly one of gateway and ingress must be set"))]
 #[x_kube(validation = (
     "!has(self.tls.terminatedByGateway) || has(self.gateway)",
-    "tls.terminatedByGateway goes with gateway; with ingress, name tls.issuerRef or tls.secretName"
+    "tls.terminatedByGateway is allowed only with gateway; with ingress, set tls.issuerRef or tls.secretName"
 ))]
 #[x_kube(validation = (
     "!has(self.gateway) || !has(self.tls.terminatedByGateway) || self.gateway.parentRefs.all(parent, has(parent.sectionName))",
-    "with tls.terminatedByGateway, each of gateway.parentRefs names its HTTPS listener in sectionName: a route that names none is served by plain HTTP listeners, too"
+    "with tls.terminatedByGateway, each of gateway.parentRefs must name an HTTPS listener in sectionName; otherwise plain HTTP listeners would also serve the route"
 ))]
 #[x_kube(validation = (
     "!has(self.gateway) || has(self.tls.terminatedByGateway) || (self.gateway.parentRefs.size() == 1 && !has(self.gateway.parentRefs[0].sectionName))",
-    "with tls.issuerRef or tls.secretName, gateway.parentRefs names one Gateway and no sectionName: the server brings a listener of its own"
+    "with tls.issuerRef or tls.secretName, gateway.parentRefs must have one entry without sectionName, since the operator creates a listener for the server"
 ))]
 #[x_kube(validation = (
     "!has(self.requestTimeout) || has(self.gateway)",
-    "requestTimeout goes with gateway; with ingress, name the annotation of its controller in ingress.annotations"
+    "requestTimeout is allowed only with gateway; with ingress, set the annotation of its controller in ingress.annotations"
 ))]
 pub struct Exposure {
     /// Host name that clients use. Must be a DNS name in lower case.
@@ -121,7 +121,7 @@ pub struct AnnotationValue(#[schemars(length(max = 4096))] pub String);
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "(has(self.issuerRef) ? 1 : 0) + (has(self.secretName) ? 1 : 0) + (has(self.terminatedByGateway) ? 1 : 0) == 1",
-    "exactly one of issuerRef, secretName and terminatedByGateway"
+    "exactly one of issuerRef, secretName and terminatedByGateway must be set"
 ))]
 pub struct Tls {
     /// Issuer of cert-manager. The operator creates a Certificate for the server.

@@ -71,7 +71,7 @@ pub struct McpRoleMappingSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "(has(self.grants) && size(self.grants) > 0) || (has(self.deny) && size(self.deny) > 0)",
-    "at least one of grants and deny: a mapping without either says nothing"
+    "at least one of grants and deny must be set"
 ))]
 pub struct ClusterMcpRoleMappingSpec {
     /// Label selector of the namespaces whose McpServers the mapping applies to. `{}` selects all namespaces.
@@ -95,7 +95,7 @@ pub struct ClusterMcpRoleMappingSpec {
 /// McpServers that a mapping applies to. Exactly one of `names` and `selector` must be set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.names) != has(self.selector)", "exactly one of names and selector"))]
+#[x_kube(validation = ("has(self.names) != has(self.selector)", "exactly one of names and selector must be set"))]
 pub struct ServerSelection {
     /// Names of McpServers. At most 64.
     #[schemars(
@@ -145,7 +145,7 @@ pub struct Grant {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "(has(self.tools) && size(self.tools) > 0) || (has(self.prompts) && size(self.prompts) > 0) || (has(self.resources) && size(self.resources) > 0)",
-    "at least one of tools, prompts and resources: a deny of nothing denies nothing"
+    "at least one of tools, prompts and resources must be set in a deny"
 ))]
 pub struct Deny {
     /// Name of the deny, which the audit log shows. Must be unique in the mapping.
@@ -179,9 +179,9 @@ pub struct Deny {
 #[x_kube(
     validation = (
         "[has(self.appRole), has(self.group), has(self.application)].filter(given, given).size() == 1",
-        "exactly one of appRole, group and application"
+        "exactly one of appRole, group and application must be set"
     ),
-    validation = ("has(self.appRole) || !has(self.callers)", "callers says whom an appRole means, and nothing else")
+    validation = ("has(self.appRole) || !has(self.callers)", "callers is allowed only with appRole")
 )]
 pub struct Subject {
     /// Value of an app role of the server's app registration, as in the `roles` claim of a token.
@@ -230,7 +230,7 @@ pub struct Application {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "(has(self.scopes) && size(self.scopes) > 0) || has(self.authenticationContext)",
-    "at least one of scopes and authenticationContext: leave require out where nothing is required"
+    "at least one of scopes and authenticationContext must be set; remove require if nothing is required"
 ))]
 pub struct Requirements {
     /// Scopes of the server's app registration. The token must contain all of them. At most 16.
@@ -249,7 +249,7 @@ pub struct Requirements {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "(has(self.tools) && size(self.tools) > 0) || (has(self.prompts) && size(self.prompts) > 0) || (has(self.resources) && size(self.resources) > 0)",
-    "at least one of tools, prompts and resources: a grant of nothing grants nothing"
+    "at least one of tools, prompts and resources must be set in a grant"
 ))]
 pub struct Allow {
     /// Names of tools, or prefixes with a trailing `*`. A prefix never selects a built-in tool that writes.

@@ -18,7 +18,7 @@ pub struct RateLimit {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
     "duration(self.per) >= duration('1s') && duration(self.per) <= duration('1h')",
-    "per is a time from 1s to 1h, such as 60s"
+    "per must be between 1s and 1h, such as 60s"
 ))]
 pub struct Rate {
     /// Number of requests that are allowed in the period. Must be between 1 and 1000000.

@@ -40,7 +40,7 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                     },
                     "x-kubernetes-validations": [{
                         "rule": "(has(self.values) && size(self.values) > 0) == (self.operator in ['In', 'NotIn'])",
-                        "message": "In and NotIn take values, Exists and DoesNotExist take none",
+                        "message": "values are required with In and NotIn, and not allowed with Exists and DoesNotExist",
                     }],
                 },
             },

@@ -51,43 +51,43 @@ use crate::{
     ),
     validation = (
         "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "metadata.name: at most 40 characters, lower-case letters, digits and hyphens, starting with a letter (RFC 1035): names of children are derived from it"
+        "metadata.name must have at most 40 characters: lower-case letters, digits and hyphens, starting with a letter (RFC 1035), since names of child objects are derived from it"
     ),
     validation = (
         "!has(self.spec.replicas) || !has(self.spec.autoscaling)",
-        "spec.replicas and spec.autoscaling exclude each other: an autoscaler sets the number of pods itself"
+        "spec.replicas and spec.autoscaling must not both be set, since an autoscaler sets the number of pods"
     ),
     validation = (
         "!has(self.spec.authorizationServer) || !has(self.spec.authorizationServer.sessionStore.valkey) || !has(self.spec.authorizationServer.sessionStore.valkey.passwordSecretRef) || self.spec.authorizationServer.sessionStore.valkey.passwordSecretRef.name == self.metadata.name + '-session-store'",
-        "spec.authorizationServer.sessionStore.valkey.passwordSecretRef.name is the McpServer's name and -session-store: by that name whoever makes the Secret says that this server may send it to a session store"
+        "spec.authorizationServer.sessionStore.valkey.passwordSecretRef.name must be the McpServer's name followed by -session-store; this name permits the server to send the Secret's content to a session store"
     ),
     validation = (
         "!has(self.spec.authorizationServer) || has(self.spec.exposure)",
-        "spec.authorizationServer needs spec.exposure: browsers and clients reach it by the server's URL, which is its issuer"
+        "spec.authorizationServer requires spec.exposure, since the server's URL is its issuer"
     ),
     validation = (
         "!has(self.spec.authorizationServer) || !has(self.spec.authorizationServer.sessionStore.memory) || ((!has(self.spec.replicas) || self.spec.replicas <= 1) && (!has(self.spec.autoscaling) || self.spec.autoscaling.maxReplicas <= 1))",
-        "spec.authorizationServer.sessionStore.memory is the memory of one pod: set spec.replicas or spec.autoscaling.maxReplicas to 1, or name sessionStore.valkey, which pods share"
+        "spec.authorizationServer.sessionStore.memory allows only one pod; set spec.replicas or spec.autoscaling.maxReplicas to 1, or use sessionStore.valkey, which pods share"
     ),
     validation = (
         "!has(self.spec.authorizationServer) || !has(self.spec.authorizationServer.userConsentScopes) || self.spec.authorizationServer.userConsentScopes.all(scope, has(self.spec.graph) && scope in self.spec.graph.scopes)",
-        "each of spec.authorizationServer.userConsentScopes is one of spec.graph.scopes, too: people consent to what the server asks of Graph; without spec.graph, name none"
+        "each of spec.authorizationServer.userConsentScopes must be in spec.graph.scopes, since users consent to permissions in Graph; without spec.graph, the list must be empty"
     ),
     validation = (
         "has(self.spec.graph) != has(self.spec.backend)",
-        "exactly one of spec.graph and spec.backend: a server offers the built-in tools, or those of another MCP server"
+        "exactly one of spec.graph and spec.backend must be set: a server offers the built-in tools, or those of another MCP server"
     ),
     validation = (
         "!has(self.spec.backend) || has(self.spec.networkPolicy)",
-        "spec.backend needs spec.networkPolicy: name the peers that reach the server in allowFrom, since others may reach no port of the backend"
+        "spec.backend requires spec.networkPolicy, which keeps other pods from the backend's ports; list the clients of the server in allowFrom"
     ),
     validation = (
         "!has(self.spec.backend) || !has(self.spec.backend.env) || self.spec.backend.env.all(variable, !has(variable.valueFrom) || variable.valueFrom.secretKeyRef.name == self.metadata.name + '-backend' || variable.valueFrom.secretKeyRef.name.startsWith(self.metadata.name + '-backend.'))",
-        "spec.backend.env: a Secret's name is the McpServer's name and -backend, or that, a dot and more: by that name whoever makes the Secret says that this server's backend may read it"
+        "spec.backend.env: the name of a Secret must be the McpServer's name followed by -backend, and optionally a dot and a suffix; this name permits the backend to read the Secret"
     ),
     validation = (
         "!has(self.spec.backend) || !has(self.spec.autoscaling) || (has(self.spec.backend.resources) && ((has(self.spec.backend.resources.requests) && has(self.spec.backend.resources.requests.cpu)) || (has(self.spec.backend.resources.limits) && has(self.spec.backend.resources.limits.cpu))))",
-        "with spec.autoscaling, spec.backend.resources.requests.cpu names the CPU that the backend needs: pods are added by their use of what they request"
+        "spec.backend.resources.requests.cpu is required with spec.autoscaling, since the autoscaler compares CPU usage with requests"
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -14,7 +14,7 @@ use serde_json::Value;
 /// HorizontalPodAutoscaler that sets the number of pods by their CPU usage. Requires metrics-server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("self.minReplicas <= self.maxReplicas", "minReplicas is at most maxReplicas"))]
+#[x_kube(validation = ("self.minReplicas <= self.maxReplicas", "minReplicas must not be greater than maxReplicas"))]
 pub struct Autoscaling {
     /// Minimum number of pods, from 1 to 100.
     #[schemars(range(min = 1, max = 100))]
@@ -43,11 +43,11 @@ pub struct NetworkPolicy {
     #[schemars(length(min = 1, max = 16), schema_with = "bounded::<Vec<NetworkPolicyPeer>>")]
     #[x_kube(validation = (
         "self.all(peer, has(peer.ipBlock) != (has(peer.namespaceSelector) || has(peer.podSelector)))",
-        "each peer is an ipBlock, or has a namespaceSelector, a podSelector or both; an empty selector means all"
+        "each peer must have an ipBlock, or a namespaceSelector, a podSelector or both; an empty selector selects all"
     ))]
     #[x_kube(validation = (
         "self.all(peer, !has(peer.ipBlock) || (isCIDR(peer.ipBlock.cidr) && (!has(peer.ipBlock.except) || peer.ipBlock.except.all(except, isCIDR(except) && cidr(peer.ipBlock.cidr).containsCIDR(except)))))",
-        "ipBlock.cidr is a range of addresses such as 10.0.0.0/8, and each of ipBlock.except is one within it"
+        "ipBlock.cidr must be a range of addresses such as 10.0.0.0/8, and each of ipBlock.except must be a range within it"
     ))]
     pub allow_from: Vec<NetworkPolicyPeer>,
 }
@@ -63,7 +63,7 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[x_kube(validation = (
         "self.all(name, !name.startsWith('app.kubernetes.io/') && !name.startsWith('azure.workload.identity/') && !name.startsWith('mcp-entra.dev/'))",
-        "app.kubernetes.io/*, azure.workload.identity/* and mcp-entra.dev/* are the operator's own"
+        "app.kubernetes.io/*, azure.workload.identity/* and mcp-entra.dev/* are reserved for the operator"
     ))]
     pub labels: BTreeMap<String, String>,
     /// Annotations of the pods. Each must be allowed by the operator's configuration, since annotations can inject
@@ -72,7 +72,7 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[x_kube(validation = (
         "self.all(name, !name.startsWith('azure.workload.identity/') && !name.startsWith('mcp-entra.dev/'))",
-        "azure.workload.identity/* and mcp-entra.dev/* are the operator's own"
+        "azure.workload.identity/* and mcp-entra.dev/* are reserved for the operator"
     ))]
     pub annotations: BTreeMap<String, String>,
     /// Environment variables of the server's container. Allowed are `HTTPS_PROXY` and `NO_PROXY` (also in lower case),
@@ -82,11 +82,11 @@ pub struct PodTemplate {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[x_kube(validation = (
         "self.all(variable, !(variable.name in ['AZURE_CLIENT_SECRET', 'AZURE_PASSWORD']) && !variable.name.startsWith('AZURE_CLIENT_CERTIFICATE'))",
-        "AZURE_CLIENT_SECRET, AZURE_PASSWORD and AZURE_CLIENT_CERTIFICATE_* are refused: the only credential is the pod's service account token; create a federated credential in Entra instead"
+        "AZURE_CLIENT_SECRET, AZURE_PASSWORD and AZURE_CLIENT_CERTIFICATE_* are not allowed, since the only credential is the pod's service account token; create a federated credential in Entra instead"
     ))]
     #[x_kube(validation = (
         "self.all(variable, variable.name in ['HTTPS_PROXY', 'https_proxy', 'NO_PROXY', 'no_proxy', 'RUST_LOG', 'TZ'])",
-        "may name HTTPS_PROXY, NO_PROXY (or both in lower case), RUST_LOG and TZ; others could change what the server trusts or runs"
+        "only HTTPS_PROXY, NO_PROXY (also in lower case), RUST_LOG and TZ are allowed, since other variables could change the server's security"
     ))]
     pub env: Vec<EnvironmentVariable>,
     /// Labels that a node must have to run the pods.
@@ -111,7 +111,7 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = (
         "!self.startsWith('system-')",
-        "the priorities system-* are for what the cluster itself needs to run"
+        "priority classes that start with system- are reserved for the cluster"
     ))]
     pub priority_class_name: Option<String>,
     /// Secrets of this namespace with credentials of image registries.
@@ -249,7 +249,7 @@ fn affinity(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = Value::from(bounded::<Affinity>(generator));
     let rules = serde_json::json!([{
         "rule": "!has(self.namespaces) && !has(self.namespaceSelector)",
-        "message": "namespaces and namespaceSelector are refused: a term means pods of this namespace, since others' could be kept from their nodes",
+        "message": "namespaces and namespaceSelector are not allowed: a term selects only pods of this namespace, since it could keep pods of others from their nodes",
     }]);
     for affinity in ["podAffinity", "podAntiAffinity"] {
         for terms in [

@@ -48,7 +48,7 @@ fn the_committed_schemas_are_what_the_types_say() {
     }
 }
 
-/// Schemas of items of lists, wherever they are, with their paths.
+/// Collects the schemas of list items at any depth, with their paths.
 fn items(schema: &JSONSchemaProps, path: &str, in_item: bool, found: &mut Vec<(String, bool)>) {
     if in_item {
         found.push((path.to_owned(), schema.default.is_some()));

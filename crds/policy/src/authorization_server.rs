@@ -108,18 +108,18 @@ impl AuthorizationServerConfiguration {
             return Err(refused(
                 "authorizationServer.clientMetadataHosts",
                 host,
-                "write a host's name, as client.example",
+                "write a host name such as client.example",
             ));
         }
         match self.user_consent_scopes.iter().find(|scope| !graph_scopes.contains(scope)) {
-            Some(scope) => Err(refused("authorizationServer.userConsentScopes", scope, "add it to graph.scopes, too")),
+            Some(scope) => Err(refused("authorizationServer.userConsentScopes", scope, "add it to graph.scopes")),
             None => Ok(()),
         }
     }
 }
 
-const CLIENT_ID: &str = "write printable ASCII characters, and each client's id once";
-const REDIRECT_URI: &str = "write https, http of this machine, or a scheme of the program's own, and no fragment";
+const CLIENT_ID: &str = "use printable ASCII characters, and a different id for each client";
+const REDIRECT_URI: &str = "use https, http on this machine, or a private-use scheme, without a fragment";
 
 fn refused(field: &'static str, value: &str, next: &'static str) -> ConfigurationError {
     ConfigurationError::AuthorizationServer { field, value: value.to_owned(), next }
@@ -156,7 +156,7 @@ impl KeyEpochs {
         }
         match self.epochs.iter().any(|epoch| epoch.number == self.registration) {
             true => Ok(()),
-            false => Err(refused(field, &self.registration.to_string(), "list the registration's epoch among the epochs")),
+            false => Err(refused(field, &self.registration.to_string(), "add the registration's epoch to the epochs")),
         }
     }
 }

@@ -129,7 +129,7 @@ impl BackendConfiguration {
                 return Err(refused(
                     "backend.transport.streamableHttp.port",
                     "0",
-                    "name the port that it listens on",
+                    "set the port that the backend listens on",
                 ));
             }
             if !matches(&PATH, path) {
@@ -139,24 +139,24 @@ impl BackendConfiguration {
         }
         if let BackendIdentity::OnBehalfOf(of @ BackendScope { scope }) = &self.identity {
             if is_stdio {
-                let next = "use the assertion, or a backend over HTTP: a process has no place for a token";
+                let next = "use the assertion or an HTTP backend, since a process cannot receive tokens";
                 return Err(refused("backend.identity.onBehalfOf.scope", scope, next));
             }
             if !matches(&SCOPE, scope) {
-                let next = "write one scope with its resource, as api://application/scope";
+                let next = "write one scope with its resource, such as api://application/scope";
                 return Err(refused("backend.identity.onBehalfOf.scope", scope, next));
             }
             if of.is_of(entra, public_url) {
-                let next = "name a scope of the backend's own app registration: with a token for this server, the backend could call it as the user";
+                let next = "use a scope of the backend's own app registration, since with a token for this server the backend could call it as the user";
                 return Err(refused("backend.identity.onBehalfOf.scope", scope, next));
             }
         }
         if self.sessions == BackendSessions::Shared && self.identity != BackendIdentity::None {
-            let next = "use PerPrincipal: a session that callers share is begun by one of them";
+            let next = "use PerPrincipal, since a shared session has the identity of its first caller";
             return Err(refused("backend.sessions", "Shared", next));
         }
         match self.pin.iter().flatten().find(|(_, digest)| !matches(&DIGEST, digest)) {
-            Some((_, digest)) => Err(refused("backend.pin", digest, "write what `mcp-entra-operator pin` prints")),
+            Some((_, digest)) => Err(refused("backend.pin", digest, "use the output of `mcp-entra-operator pin`")),
             None => Ok(()),
         }
     }

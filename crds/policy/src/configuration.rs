@@ -233,7 +233,7 @@ pub enum ConfigurationError {
     },
     /// An audience or client id of the server is a resource of Microsoft.
     #[error(
-        "{field}: {value:?} is a resource of Microsoft's own, and tokens for it belong to somebody else; name the client id or App ID URI of the server's own app registration"
+        "{field}: {value:?} is a resource of Microsoft, whose tokens are not issued for this server; use the client id or App ID URI of the server's own app registration"
     )]
     MicrosoftsOwn {
         /// Path of the field in the file.
@@ -251,24 +251,24 @@ pub enum ConfigurationError {
     },
     /// An origin is not written as browsers send it, or is not encrypted.
     #[error(
-        "allowedOrigins: {value:?} is no origin that may call; write https://host[:port], in lower case and without a default port, or http://localhost:port"
+        "allowedOrigins: {value:?} is not a valid origin; write https://host[:port] in lower case and without a default port, or http://localhost:port"
     )]
     Origin {
         /// Value of the field.
         value: String,
     },
     /// A required list is empty.
-    #[error("{field}: must name at least one entry; an empty list would leave nobody or nothing to serve")]
+    #[error("{field}: must have at least one entry")]
     Empty {
         /// Path of the field in the file.
         field: &'static str,
     },
     /// A rate allows no requests.
-    #[error("rateLimit.perUser: requests and perSeconds are at least 1")]
+    #[error("rateLimit.perUser: requests and perSeconds must be at least 1")]
     Rate,
     /// An authorization server has no public URL.
     #[error(
-        "authorizationServer: needs publicUrl, which is its issuer; expose the server, or leave the authorization server out"
+        "authorizationServer: requires publicUrl, which is its issuer; expose the server, or remove authorizationServer"
     )]
     NoIssuer,
     /// A value of the authorization server cannot be used.
@@ -292,10 +292,10 @@ pub enum ConfigurationError {
         next: &'static str,
     },
     /// Built-in tools are listed together with a backend.
-    #[error("graph.tools: a server with a backend offers no built-in tools; leave the list empty")]
+    #[error("graph.tools: must be empty with a backend, since such a server offers no built-in tools")]
     ToolsBesideBackend,
     /// A name is not that of a built-in tool.
-    #[error("graph.tools: {name:?} is no built-in tool of this version")]
+    #[error("graph.tools: {name:?} is not a built-in tool of this version")]
     UnknownTool {
         /// Name of the tool.
         name: String,

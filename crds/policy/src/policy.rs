@@ -209,7 +209,7 @@ impl Pattern {
 /// Error of a policy document that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the compiled policy cannot be read ({0}); the last good one stays in force until the operator writes it anew"
+    "the compiled policy cannot be read ({0}); the last valid one stays in force until the operator writes a new one"
 )]
 pub struct PolicyError(#[from] serde_json::Error);
 

@@ -1,5 +1,5 @@
-//! The sentences about clouds and the configuration file, each as a test.
-#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+//! Tests of clouds and of the configuration file.
+#![cfg(test)] // without it, clippy treats functions that tests share as non-test code
 
 use mcp_entra_policy::*;
 
@@ -131,12 +131,12 @@ fn resources_of_microsofts_own_are_refused_as_audience_and_as_client_id_with_the
     with_audience("https://graph.microsoft.com.contoso.com").unwrap();
     for domain in MICROSOFT_DOMAINS {
         let error = with_audience(&format!("https://{domain}/")).expect_err(domain);
-        assert!(error.starts_with("entra.audiences: ") && error.contains("; name the client id"), "{error}");
+        assert!(error.starts_with("entra.audiences: ") && error.contains("; use the client id"), "{error}");
     }
     for id in MICROSOFT_APPLICATIONS {
         with_audience(&format!("api://{id}")).expect_err(id);
         let error = validated(|changed| changed.entra.client_id = (*id).to_owned()).expect_err(id);
-        assert!(error.starts_with("entra.clientId: ") && error.contains("Microsoft's own"), "{error}");
+        assert!(error.starts_with("entra.clientId: ") && error.contains("a resource of Microsoft"), "{error}");
     }
 }
 
@@ -247,7 +247,7 @@ fn an_unsound_authorization_server_is_refused_with_the_field_named_and_a_sound_o
     }
     let mut inside = ServerConfiguration { public_url: None, ..configuration() };
     inside.authorization_server = Some(authorization_server());
-    assert!(inside.validate().unwrap_err().to_string().starts_with("authorizationServer: needs publicUrl"));
+    assert!(inside.validate().unwrap_err().to_string().starts_with("authorizationServer: requires publicUrl"));
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn a_redirect_uri_is_https_this_machine_or_a_programs_own_scheme_and_has_no_frag
     }
 }
 
-/// The reason why a backend over HTTP that is told a token for this scope is refused.
+/// Returns the error for an HTTP backend with this on-behalf-of scope.
 fn with_scope(scope: &str) -> Result<(), String> {
     let identity = BackendIdentity::OnBehalfOf(BackendScope { scope: scope.into() });
     validated_with_backend("/mcp", identity, BackendSessions::PerPrincipal)

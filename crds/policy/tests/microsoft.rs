@@ -1,9 +1,9 @@
-//! The sentences about resources of Microsoft's own, each as a test.
-#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+//! Tests of the pattern of Microsoft's resources.
+#![cfg(test)] // without it, clippy treats functions that tests share as non-test code
 
 use mcp_entra_policy::*;
 
-/// One application of each kind: those that are listed, and some of each family.
+/// Applications to test: all listed ones, and some of each family.
 fn applications() -> Vec<String> {
     let starts = ["00000001", "00000002", "00000003", "00000009", "0000000a", "00000012"];
     let families = MICROSOFT_APPLICATION_FAMILIES.iter().flat_map(|end| starts.map(|start| format!("{start}{end}")));

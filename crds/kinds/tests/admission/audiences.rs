@@ -1,4 +1,4 @@
-//! Resources of Microsoft's own are no audience and no client id of a server, in any spelling.
+//! Refusal of Microsoft's resources as audiences or client ids, in any spelling.
 
 use mcp_entra_crds::McpServer;
 use mcp_entra_policy::{MICROSOFT_APPLICATION_FAMILIES, MICROSOFT_APPLICATIONS, MICROSOFT_DOMAINS, MICROSOFT_NAMES};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{assert_accepted, mk_server, refusal};
 
-/// The most audiences of one server.
+/// Maximum number of audiences of a server.
 const AT_ONCE: usize = 8;
 
 fn applications() -> Vec<String> {
@@ -37,13 +37,13 @@ fn spellings() -> Vec<String> {
     spellings
 }
 
-/// Asks about each by itself: a neighbour in the same list would hide one that is let in.
+/// Checks each entry by itself, since a refused entry in the same list would hide an accepted one.
 #[tokio::test]
 async fn every_resource_of_microsofts_own_is_refused_as_an_audience_in_every_spelling() {
     for audience in spellings() {
         let refused = refusal::<McpServer>(mk_server(), "/spec/entra/audiences/-", json!(audience)).await;
         let refused = refused.unwrap_or_else(|| panic!("{audience} is let in"));
-        assert!(refused.contains("spec.entra.audiences") && refused.contains("Microsoft's own"), "{refused}");
+        assert!(refused.contains("spec.entra.audiences") && refused.contains("a resource of Microsoft"), "{refused}");
     }
 }
 
@@ -52,7 +52,7 @@ async fn no_server_has_the_client_id_of_a_resource_of_microsofts_own() {
     for id in applications() {
         let refused = refusal::<McpServer>(mk_server(), "/spec/entra/clientId", json!(id)).await;
         let refused = refused.unwrap_or_else(|| panic!("{id} is let in"));
-        assert!(refused.contains("spec.entra.clientId") && refused.contains("Microsoft's own"), "{refused}");
+        assert!(refused.contains("spec.entra.clientId") && refused.contains("a resource of Microsoft"), "{refused}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The authorization server of an McpServer.
+//! Tests of `spec.authorizationServer`.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn mk_autoscaled_memory() -> Value {
     server
 }
 
-const REDIRECT: &str = "a redirect URI is https, http of the person's own machine";
+const REDIRECT: &str = "a redirect URI must be https, http on the user's own machine";
 
 #[tokio::test]
 async fn a_bad_authorization_server_is_refused_with_the_field_named() {
@@ -48,15 +48,15 @@ async fn a_bad_authorization_server_is_refused_with_the_field_named() {
     let client = |id: &str, uri: &str| json!({"clientId": id, "name": "A client", "redirectUris": [uri]});
     let redirects = at("allowedRedirects");
     let mut cases: Vec<(String, Value, &str)> = vec![
-        ("/spec/exposure".into(), json!(null), "spec.authorizationServer needs spec.exposure"),
-        ("/spec/replicas".into(), json!(2), "is the memory of one pod: set spec.replicas or"),
-        ("/spec/graph/scopes".into(), json!(["Mail.Read"]), "userConsentScopes is one of spec.graph.scopes"),
+        ("/spec/exposure".into(), json!(null), "spec.authorizationServer requires spec.exposure"),
+        ("/spec/replicas".into(), json!(2), "allows only one pod; set spec.replicas or"),
+        ("/spec/graph/scopes".into(), json!(["Mail.Read"]), "userConsentScopes must be in spec.graph.scopes"),
         (at("clientSecret"), json!("hunter2"), ".spec.authorizationServer.clientSecret"),
         (at("sessionStore"), json!(null), "spec.authorizationServer.sessionStore"),
         (at("sessionStore"), json!({}), "exactly one of memory and valkey"),
         (at("clientRegistration"), json!("Nobody"), "spec.authorizationServer.clientRegistration"),
-        (at("clients"), json!(null), "clients names those that may sign people in"),
-        (at("clients"), json!([]), "clients names those that may sign people in"),
+        (at("clients"), json!(null), "clients must not be empty"),
+        (at("clients"), json!([]), "clients must not be empty"),
         (at("clients"), many(33, |n| client(&n.to_string(), "https://a.example/")), "authorizationServer.clients"),
         (at("clients/-"), client("copilot-studio", "https://a.example/"), "authorizationServer.clients"),
         (at("clients/-"), client("a b", "https://a.example/"), "clientId"),
@@ -69,7 +69,7 @@ async fn a_bad_authorization_server_is_refused_with_the_field_named() {
         (format!("{redirects}/-"), json!(format!("https://a.example/{}", "a".repeat(512))), "allowedRedirects"),
         (at("clientMetadataHosts/-"), json!("https://client.example"), "clientMetadataHosts"),
         (at("clientMetadataHosts/-"), json!("*.example"), "clientMetadataHosts"),
-        (at("userConsentScopes/-"), json!("Calendars.Read"), "userConsentScopes is one of spec.graph.scopes"),
+        (at("userConsentScopes/-"), json!("Calendars.Read"), "userConsentScopes must be in spec.graph.scopes"),
         (at("userConsentScopes/-"), json!("User"), "userConsentScopes"),
     ];
     let bad =
@@ -77,7 +77,7 @@ async fn a_bad_authorization_server_is_refused_with_the_field_named() {
     cases.extend(bad.map(|uri| (format!("{redirects}/-"), json!(uri), REDIRECT)));
     let cases = cases.iter().map(|(pointer, value, named)| (pointer.as_str(), value.clone(), *named)).collect();
     assert_refused::<McpServer>(mk_memory, cases).await;
-    let maximum = ("/spec/autoscaling/maxReplicas", json!(2), "is the memory of one pod: set spec.replicas or");
+    let maximum = ("/spec/autoscaling/maxReplicas", json!(2), "allows only one pod; set spec.replicas or");
     assert_refused::<McpServer>(mk_autoscaled_memory, vec![maximum]).await;
 }
 

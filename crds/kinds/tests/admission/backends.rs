@@ -1,4 +1,4 @@
-//! The backend of an McpServer.
+//! Tests of `spec.backend`.
 
 use super::*;
 
@@ -59,28 +59,40 @@ async fn a_bad_backend_is_refused_with_the_field_named() {
     let mut cases: Vec<(String, Value, &str)> = vec![
         ("/spec/graph".into(), json!({"scopes": ["User.Read"]}), "exactly one of spec.graph and spec.backend"),
         (AT.into(), json!(null), "exactly one of spec.graph and spec.backend"),
-        ("/spec/networkPolicy".into(), json!(null), "spec.backend needs spec.networkPolicy"),
+        ("/spec/networkPolicy".into(), json!(null), "spec.backend requires spec.networkPolicy"),
         (at("image"), json!(null), "spec.backend.image"),
         (at("image"), json!("an image"), "spec.backend.image"),
         (at("transport"), json!("Sse"), "spec.backend.transport"),
-        (at("command"), json!([]), "command names the program"),
-        (at("command"), json!(null), "command names the program"),
+        (at("command"), json!([]), "command is required"),
+        (at("command"), json!(null), "command is required"),
         (at("command"), many(65, |_| json!("a")), "spec.backend.command"),
         (at("command/0"), json!("a".repeat(4097)), "spec.backend.command"),
         (at("args"), many(65, |_| json!("a")), "spec.backend.args"),
         (at("args/0"), json!("a".repeat(4097)), "spec.backend.args"),
-        (at("port"), json!(3001), "port and path go with transport: StreamableHttp"),
-        (at("path"), json!("/mcp"), "port and path go with transport: StreamableHttp"),
+        (at("port"), json!(3001), "port and path are allowed only with transport: StreamableHttp"),
+        (at("path"), json!("/mcp"), "port and path are allowed only with transport: StreamableHttp"),
         (at("env"), many(65, |number| valued(&format!("A{number}"))), "spec.backend.env"),
         (at("env/-"), valued("TZ"), "spec.backend.env"),
         (at("env/-"), valued("NOT A NAME"), "spec.backend.env"),
         (at("env/-"), json!({"name": "A", "value": "a".repeat(4097)}), "spec.backend.env"),
-        (at("env/0/valueFrom"), secret("graph-backend")["valueFrom"].clone(), "value or valueFrom, not both"),
+        (
+            at("env/0/valueFrom"),
+            secret("graph-backend")["valueFrom"].clone(),
+            "value and valueFrom must not both be set",
+        ),
         (at("env/-"), json!({"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "a"}}}), "fieldRef"),
         (at("env/-"), secret("anybodys"), "valueFrom.secretKeyRef.name"),
         (at("env/-"), secret("graph"), "valueFrom.secretKeyRef.name"),
-        (at("env/-"), secret("other-backend"), "a Secret's name is the McpServer's name and -backend"),
-        (at("env/-"), secret("graph-2-backend"), "a Secret's name is the McpServer's name and -backend"),
+        (
+            at("env/-"),
+            secret("other-backend"),
+            "the name of a Secret must be the McpServer's name followed by -backend",
+        ),
+        (
+            at("env/-"),
+            secret("graph-2-backend"),
+            "the name of a Secret must be the McpServer's name followed by -backend",
+        ),
         (at("env/-"), secret("graph-backend-oauth-1"), "valueFrom.secretKeyRef.name"),
         (at("env/1/valueFrom/secretKeyRef/key"), json!("../a"), "valueFrom.secretKeyRef.key"),
         (at("env/1/valueFrom/secretKeyRef/optional"), json!(true), "optional"),
@@ -96,7 +108,7 @@ async fn a_bad_backend_is_refused_with_the_field_named() {
         (at("pin"), json!({}), "spec.backend.pin"),
         (at("pin"), json!(pins), "spec.backend.pin"),
         (at("pin"), json!({"a": "sha256:0"}), "spec.backend.pin"),
-        (at("pin"), json!({"a".repeat(129): digest}), "a tool's name has 1 to 128 characters"),
+        (at("pin"), json!({"a".repeat(129): digest}), "a tool name must have 1 to 128 characters"),
         (at("egress"), many(17, |_| egress("10.0.0.0/8")), "spec.backend.egress"),
         (at("egress/-"), egress("10.0.0.0"), "a range of addresses such as"),
         (at("egress/-"), egress("10.2.3.4/16"), "a range of addresses such as"),
@@ -108,13 +120,13 @@ async fn a_bad_backend_is_refused_with_the_field_named() {
     ];
     for name in ["AZURE_CLIENT_SECRET", "AZURE_PASSWORD", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE"]
     {
-        cases.push((at("env/-"), valued(name), "a backend has no credential of Entra"));
+        cases.push((at("env/-"), valued(name), "a backend has no credential in Entra"));
     }
     for folder in ["/", "tmp", "/a b", "/tmp/"] {
         cases.push((at("writableDirs/-"), json!(folder), "spec.backend.writableDirs"));
     }
     for folder in ["/..", "/a/../etc", "/a/.", "/proc/1", "/sys", "/dev", "/run/mcp-entra", "/run/mcp-entra/shim"] {
-        cases.push((at("writableDirs/-"), json!(folder), "a folder is an absolute path without"));
+        cases.push((at("writableDirs/-"), json!(folder), "a folder must be an absolute path without"));
     }
     for cidr in [
         "169.254.169.254/32",
@@ -125,29 +137,32 @@ async fn a_bad_backend_is_refused_with_the_field_named() {
         "fd00:ec2::254/128",
         "fd20:ce::254/128",
     ] {
-        cases.push((at("egress/-"), egress(cidr), "no backend reaches the metadata service"));
+        cases.push((at("egress/-"), egress(cidr), "must not be the metadata service of a cloud"));
     }
     let cases = cases.iter().map(|(pointer, value, named)| (pointer.as_str(), value.clone(), *named)).collect();
     assert_refused::<McpServer>(mk_stdio, cases).await;
     let cases = vec![
-        ("/spec/backend/port", json!(null), "port names the port that the backend listens on"),
+        ("/spec/backend/port", json!(null), "port is required with transport: StreamableHttp"),
         ("/spec/backend/port", json!(0), "spec.backend.port"),
         ("/spec/backend/port", json!(65536), "spec.backend.port"),
-        ("/spec/backend/port", json!(8080), "the companion's own ports"),
-        ("/spec/backend/port", json!(8081), "the companion's own ports"),
+        ("/spec/backend/port", json!(8080), "are ports of the companion"),
+        ("/spec/backend/port", json!(8081), "are ports of the companion"),
         ("/spec/backend/path", json!("mcp"), "spec.backend.path"),
         ("/spec/backend/path", json!("/mcp?a"), "spec.backend.path"),
         ("/spec/backend/identity/onBehalfOf/scope", json!("User.Read"), "spec.backend.identity.onBehalfOf.scope"),
     ];
     assert_refused::<McpServer>(mk_http, cases).await;
-    let cpu = "spec.backend.resources.requests.cpu names the CPU";
+    let cpu = "spec.backend.resources.requests.cpu is required";
     let cases = vec![
         ("/spec/backend/resources", json!(null), cpu),
         ("/spec/backend/resources/requests", json!({"memory": "1Gi"}), cpu),
     ];
     assert_refused::<McpServer>(mk_autoscaled_backend, cases).await;
-    let consent =
-        ("/spec/authorizationServer/userConsentScopes", json!(["User.Read"]), "without spec.graph, name none");
+    let consent = (
+        "/spec/authorizationServer/userConsentScopes",
+        json!(["User.Read"]),
+        "without spec.graph, the list must be empty",
+    );
     assert_refused::<McpServer>(mk_signing_in, vec![consent]).await;
 }
 

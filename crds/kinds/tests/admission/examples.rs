@@ -1,4 +1,4 @@
-//! The examples, and status before anybody has looked.
+//! Tests of the examples, and of the status of new objects.
 
 use super::*;
 
@@ -10,7 +10,7 @@ async fn every_example_is_accepted() {
         let text = std::fs::read_to_string(&path).unwrap();
         for document in serde_yaml::Deserializer::from_str(&text) {
             let mut manifest = Value::deserialize(document).unwrap();
-            // Nothing is stored, the namespace of the examples neither.
+            // Dry run: the namespace of the examples is not stored either.
             manifest["metadata"].as_object_mut().unwrap().remove("namespace");
             let refused = match manifest["kind"].as_str().unwrap() {
                 "McpServer" => said::<McpServer>(&manifest).await,
@@ -48,7 +48,7 @@ async fn every_manifest_and_fragment_of_the_documentation_is_accepted() {
     assert!(seen >= 7, "only {seen} manifests and fragments were seen");
 }
 
-/// The object with the members of another one in it.
+/// Merges the members of another object into this one.
 fn merged(mut into: Value, from: Value) -> Value {
     match (&mut into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -62,7 +62,7 @@ fn merged(mut into: Value, from: Value) -> Value {
     into
 }
 
-/// The examples, as objects that no other test of this control plane has.
+/// Returns the examples as objects with names that no other test uses.
 fn examples() -> Vec<Value> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
@@ -86,7 +86,7 @@ async fn a_second_apply_of_the_examples_changes_nothing() {
     for _ in 0..2 {
         let mut kubectl = tokio::process::Command::new(plane.kubectl());
         kubectl.arg("--kubeconfig").arg(plane.kubeconfig()).args(["apply", "-f", "-"]);
-        // Discovery is cached below HOME otherwise, and would stay behind.
+        // kubectl caches discovery below HOME.
         kubectl.env("KUBECACHEDIR", plane.kubeconfig().with_file_name("kubectl-cache"));
         kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = kubectl.spawn().unwrap();
@@ -129,7 +129,7 @@ async fn an_object_that_nobody_has_looked_at_says_so_however_often_it_is_applied
             let of = |object: &DynamicObject| (object.metadata.generation, object.metadata.managed_fields.clone());
             assert_eq!(of(object), of(&first), "{}", resource.kind);
         }
-        // The second apply stores the default, which nobody wrote.
+        // The second apply stores the default, which the manifest does not contain.
         assert_eq!(third.metadata, second.metadata, "{}", resource.kind);
         let status = json!({"status": {"observedGeneration": 1}});
         let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();

@@ -1,6 +1,6 @@
-//! A bad manifest is refused by the API server itself, with a message that names the field, and its neighbour is not:
-//! every pattern, bound and CEL rule of the kinds, on a real API server.
-#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+//! Tests of every pattern, bound and CEL rule of the kinds, on a real API server. A bad manifest is refused with a
+//! message that names the field. A similar good manifest is accepted.
+#![cfg(test)] // without it, clippy treats functions that tests share as non-test code
 
 mod audiences;
 mod authorization_servers;
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use testbed::{control_plane::ControlPlane, shared::Shared, supervisor::Supervisor};
 use tokio::io::AsyncWriteExt;
 
-/// The control plane of this binary, with the kinds established.
+/// Control plane of this test binary, with the kinds established.
 async fn control_plane() -> &'static ControlPlane {
     static CONTROL_PLANE: Shared<ControlPlane> = Shared::new();
     let start = || {
@@ -117,7 +117,8 @@ fn gateway(parents: Value, tls: Value) -> Value {
     json!({"host": "graph.mcp.contoso.com", "gateway": {"parentRefs": parents}, "tls": tls})
 }
 
-/// The API server's answer to the manifest with one member changed (removed, by `null`); nothing is stored.
+/// Returns the API server's answer to the manifest with one member changed, or removed by `null`. A dry run: nothing is
+/// stored.
 async fn refusal<K>(mut manifest: Value, pointer: &str, value: Value) -> Option<String>
 where
     K: Resource<DynamicType = ()>,
@@ -132,7 +133,7 @@ where
     said::<K>(&manifest).await.unwrap_or_else(|error| panic!("{pointer}: {error}"))
 }
 
-/// The API server's refusal of the manifest, if it refuses it; nothing is stored.
+/// Returns the API server's error for the manifest, if it refuses it. A dry run: nothing is stored.
 async fn said<K: Resource<DynamicType = ()>>(manifest: &Value) -> kube::Result<Option<String>> {
     let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
     let (client, resource) = (control_plane().await.client().unwrap(), ApiResource::erase::<K>(&()));
@@ -181,9 +182,9 @@ async fn a_bad_server_is_refused_with_the_field_named() {
     let guid = "8F6B0000-0000-0000-0000-00000000000A";
     let secret = |name: &str| json!({"name": name, "value": "x"});
     let cases = vec![
-        ("/metadata/name", json!("g".repeat(41)), "metadata.name: at most 40 characters"),
-        ("/metadata/name", json!("9graph"), "metadata.name: at most 40 characters"),
-        ("/metadata/name", json!("gra.ph"), "metadata.name: at most 40 characters"),
+        ("/metadata/name", json!("g".repeat(41)), "metadata.name must have at most 40 characters"),
+        ("/metadata/name", json!("9graph"), "metadata.name must have at most 40 characters"),
+        ("/metadata/name", json!("gra.ph"), "metadata.name must have at most 40 characters"),
         ("/spec/unknown", json!(1), ".spec.unknown"),
         ("/spec/entra", json!(null), "spec.entra"),
         ("/spec/entra/tenantId", json!("contoso.onmicrosoft.com"), "spec.entra.tenantId"),
@@ -207,8 +208,8 @@ async fn a_bad_server_is_refused_with_the_field_named() {
         ("/spec/entra/groups", json!("Ignore"), "spec.entra.groups"),
         ("/spec/graph/access", json!("Anybody"), "spec.graph.access"),
         ("/spec/rateLimit/perUser/requests", json!(0), "spec.rateLimit.perUser.requests"),
-        ("/spec/rateLimit/perUser/per", json!("0s"), "per is a time from 1s to 1h"),
-        ("/spec/rateLimit/perUser/per", json!("61m"), "per is a time from 1s to 1h"),
+        ("/spec/rateLimit/perUser/per", json!("0s"), "per must be between 1s and 1h"),
+        ("/spec/rateLimit/perUser/per", json!("61m"), "per must be between 1s and 1h"),
         ("/spec/rateLimit/perUser/per", json!("500ms"), "spec.rateLimit.perUser.per"),
         ("/spec/rateLimit/perUser/per", json!(60), "spec.rateLimit.perUser.per"),
         ("/spec/rateLimit/perUser", json!(null), "spec.rateLimit.perUser"),
@@ -249,7 +250,11 @@ async fn a_bad_server_is_refused_with_the_field_named() {
         ("/spec/exposure/tls/secretName", json!(null), "spec.exposure.tls: Invalid value"),
         ("/spec/exposure/tls/issuerRef", json!({"name": "ca"}), "exactly one of issuerRef, secretName"),
         ("/spec/exposure/tls", json!({"issuerRef": {}}), "spec.exposure.tls.issuerRef.name"),
-        ("/spec/exposure/tls", json!({"terminatedByGateway": true}), "tls.terminatedByGateway goes with gateway"),
+        (
+            "/spec/exposure/tls",
+            json!({"terminatedByGateway": true}),
+            "tls.terminatedByGateway is allowed only with gateway",
+        ),
         ("/spec/exposure/ingress", json!(null), "exactly one of gateway and ingress"),
         ("/spec/exposure/gateway", json!({"parentRefs": [{"name": "shared"}]}), "exactly one of gateway and ingress"),
         (
@@ -262,17 +267,17 @@ async fn a_bad_server_is_refused_with_the_field_named() {
         (
             "/spec/exposure",
             gateway(json!([{"name": "shared"}]), json!({"terminatedByGateway": true})),
-            "names its HTTPS listener in sectionName",
+            "must name an HTTPS listener in sectionName",
         ),
         (
             "/spec/exposure",
             gateway(json!([{"name": "one"}, {"name": "two"}]), json!({"secretName": "s"})),
-            "names one Gateway and no sectionName",
+            "must have one entry without sectionName",
         ),
         (
             "/spec/exposure",
             gateway(json!([{"name": "one", "sectionName": "https"}]), json!({"issuerRef": {"name": "ca"}})),
-            "names one Gateway and no sectionName",
+            "must have one entry without sectionName",
         ),
         ("/spec/image", json!("an image"), "spec.image"),
         ("/spec/replicas", json!(-1), "spec.replicas"),

@@ -1,4 +1,4 @@
-//! Mappings of both kinds.
+//! Tests of both kinds of role mapping.
 
 use mcp_entra_crds::{ClusterMcpRoleMapping, McpRoleMapping};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ async fn a_bad_mapping_is_refused_with_the_field_named() {
         ("/spec/grants/0/to/0/callers", json!([]), "spec.grants[0].to[0].callers"),
         ("/spec/grants/0/to/0/callers", json!(["User", "User"]), ".to[0].callers: duplicate entries"),
         ("/spec/grants/0/to/0/callers", json!(["Daemon"]), "spec.grants[0].to[0].callers"),
-        ("/spec/grants/0/to/1/callers", json!(["User"]), "callers says whom an appRole means"),
+        ("/spec/grants/0/to/1/callers", json!(["User"]), "callers is allowed only with appRole"),
         ("/spec/servers", json!({}), "exactly one of names and selector"),
         ("/spec/servers/selector", json!({}), "exactly one of names and selector"),
         ("/spec/servers", json!({"selector": {"matchLabels": {"a": "b c"}}}), "spec.servers.selector.matchLabels"),
@@ -65,12 +65,12 @@ async fn a_bad_mapping_is_refused_with_the_field_named() {
         (
             "/spec/servers",
             json!({"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}),
-            "In and NotIn take values",
+            "values are required with In and NotIn",
         ),
         (
             "/spec/servers",
             json!({"selector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}}),
-            "In and NotIn take values",
+            "values are required with In and NotIn",
         ),
         ("/spec/servers/clientId", json!("graph"), "spec.servers.clientId"),
         ("/spec/servers/names/-", json!("Graph"), "spec.servers.names"),

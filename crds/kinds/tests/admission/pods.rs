@@ -1,8 +1,8 @@
-//! Fields of an McpServer about its pods.
+//! Tests of the fields of an McpServer for its pods.
 
 use super::*;
 
-/// A term of affinity to pods.
+/// Returns a term of pod affinity.
 fn term(more: Value) -> Value {
     let mut term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "a"}}});
     term.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -21,40 +21,41 @@ fn preferred(affinity: &str, more: Value) -> Value {
 #[tokio::test]
 async fn what_a_server_says_badly_of_its_pods_is_refused_with_the_field_named() {
     let named = |count: usize| (0..count).map(|number| (format!("a{number}"), json!("b"))).collect::<Value>();
-    let peer = |peer: Value| ("/spec/networkPolicy/allowFrom/-", peer, "each peer is an ipBlock, or has");
-    let affinity = |affinity: Value| ("/spec/podTemplate/affinity", affinity, "a term means pods of this namespace");
+    let peer = |peer: Value| ("/spec/networkPolicy/allowFrom/-", peer, "each peer must have an ipBlock");
+    let affinity =
+        |affinity: Value| ("/spec/podTemplate/affinity", affinity, "a term selects only pods of this namespace");
     let cases = vec![
         ("/spec/entra/federation/injection", json!("Sidecar"), "spec.entra.federation.injection"),
         (
             "/spec/entra/federation",
             json!({"injection": "Webhook", "tokenExpirationSeconds": 3599}),
-            "tokenExpirationSeconds is at least 3600",
+            "tokenExpirationSeconds must be at least 3600",
         ),
         ("/spec/entra/federation/serviceAccountName", json!("Other"), "spec.entra.federation.serviceAccountName"),
-        ("/spec/autoscaling", json!({"minReplicas": 1, "maxReplicas": 2}), "exclude each other"),
+        ("/spec/autoscaling", json!({"minReplicas": 1, "maxReplicas": 2}), "must not both be set"),
         ("/spec/networkPolicy", json!({}), "spec.networkPolicy.allowFrom"),
         ("/spec/networkPolicy/allowFrom", json!([]), "spec.networkPolicy.allowFrom"),
         ("/spec/networkPolicy/allowFrom", many(17, |_| json!({"podSelector": {}})), "spec.networkPolicy.allowFrom"),
         peer(json!({})),
         peer(json!({"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}})),
-        ("/spec/networkPolicy/allowFrom/-", json!({"ipBlock": {"cidr": "10.0.0.0"}}), "ipBlock.cidr is a range"),
+        ("/spec/networkPolicy/allowFrom/-", json!({"ipBlock": {"cidr": "10.0.0.0"}}), "ipBlock.cidr must be a range"),
         (
             "/spec/networkPolicy/allowFrom/-",
             json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}),
-            "ipBlock.cidr is a range",
+            "ipBlock.cidr must be a range",
         ),
         ("/spec/networkPolicy/egress", json!([{}]), ".spec.networkPolicy.egress"),
         ("/spec/podTemplate/labels", named(33), "spec.podTemplate.labels"),
         ("/spec/podTemplate/labels", json!({"a": "b".repeat(64)}), "spec.podTemplate.labels"),
-        ("/spec/podTemplate/labels", json!({"app.kubernetes.io/instance": "other"}), "the operator's own"),
-        ("/spec/podTemplate/labels", json!({"azure.workload.identity/use": "true"}), "the operator's own"),
-        ("/spec/podTemplate/labels", json!({"mcp-entra.dev/a": "b"}), "the operator's own"),
+        ("/spec/podTemplate/labels", json!({"app.kubernetes.io/instance": "other"}), "reserved for the operator"),
+        ("/spec/podTemplate/labels", json!({"azure.workload.identity/use": "true"}), "reserved for the operator"),
+        ("/spec/podTemplate/labels", json!({"mcp-entra.dev/a": "b"}), "reserved for the operator"),
         ("/spec/podTemplate/annotations", named(33), "spec.podTemplate.annotations"),
-        ("/spec/podTemplate/annotations", json!({"mcp-entra.dev/server-uid": "b"}), "the operator's own"),
+        ("/spec/podTemplate/annotations", json!({"mcp-entra.dev/server-uid": "b"}), "reserved for the operator"),
         (
             "/spec/podTemplate/annotations",
             json!({"azure.workload.identity/inject-proxy-sidecar": "true"}),
-            "the operator's own",
+            "reserved for the operator",
         ),
         ("/spec/podTemplate/nodeSelector", named(33), "spec.podTemplate.nodeSelector"),
         ("/spec/podTemplate/tolerations", many(17, |_| json!({})), "spec.podTemplate.tolerations"),
@@ -69,7 +70,7 @@ async fn what_a_server_says_badly_of_its_pods_is_refused_with_the_field_named() 
             "spec.podTemplate.topologySpreadConstraints[0].whenUnsatisfiable",
         ),
         ("/spec/podTemplate/topologySpreadConstraints/0/labelSelector", json!({}), "labelSelector"),
-        ("/spec/podTemplate/priorityClassName", json!("system-cluster-critical"), "what the cluster itself needs"),
+        ("/spec/podTemplate/priorityClassName", json!("system-cluster-critical"), "reserved for the cluster"),
         ("/spec/podTemplate/imagePullSecrets/-", json!({"name": "registry"}), "spec.podTemplate.imagePullSecrets"),
         ("/spec/podTemplate/resources/requests/cpu", json!("much"), "spec.podTemplate.resources.requests.cpu"),
         ("/spec/podTemplate/resources/limits/memory", json!(-1), "spec.podTemplate.resources.limits.memory"),
@@ -86,9 +87,9 @@ async fn what_a_server_says_badly_of_its_pods_is_refused_with_the_field_named() 
     ];
     assert_refused::<McpServer>(mk_server, cases).await;
     let cases = vec![
-        ("/spec/replicas", json!(2), "exclude each other"),
+        ("/spec/replicas", json!(2), "must not both be set"),
         ("/spec/autoscaling/minReplicas", json!(0), "spec.autoscaling.minReplicas"),
-        ("/spec/autoscaling/minReplicas", json!(11), "minReplicas is at most maxReplicas"),
+        ("/spec/autoscaling/minReplicas", json!(11), "minReplicas must not be greater than maxReplicas"),
         ("/spec/autoscaling/maxReplicas", json!(null), "spec.autoscaling.maxReplicas"),
         ("/spec/autoscaling/maxReplicas", json!(101), "spec.autoscaling.maxReplicas"),
         ("/spec/autoscaling/targetCpuUtilization", json!(0), "spec.autoscaling.targetCpuUtilization"),

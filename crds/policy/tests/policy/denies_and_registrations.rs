@@ -1,4 +1,4 @@
-//! Denies, and rules that are pinned to an app registration.
+//! Tests of denies, and of rules that are pinned to an app registration.
 
 use super::*;
 
@@ -67,7 +67,7 @@ fn a_pinned_grant_holds_for_tokens_of_its_registration_and_a_pinned_deny_for_tho
     let ours = || Registration::Known(OURS.into());
     let other = || Registration::Known(OTHER.into());
     let unknown = || Registration::Unknown;
-    // The pin, the registration of the token, whether a grant holds, whether a deny does.
+    // Columns: the pin, the registration of the token, whether a grant applies, whether a deny applies.
     let table = [
         (None, ours(), true, true),
         (None, other(), true, true),

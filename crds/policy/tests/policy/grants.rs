@@ -1,4 +1,4 @@
-//! Grants: roles, groups, applications, and requirements.
+//! Tests of grants: roles, groups, applications and requirements.
 
 use super::*;
 
@@ -44,7 +44,7 @@ fn another_role_is_refused_and_told_which_one_would_do() {
 fn a_group_grants_to_its_members_alone() {
     let grants = || vec![grant("sales", sales(), &["get_*"])];
     assert!(decide(grants(), &user(&[], Some(&[SALES]))).is_allowed());
-    // A role of a group's name is no membership.
+    // A role with the name of a group is not a membership.
     assert_eq!(ways(decide(grants(), &user(&["Sales", SALES], Some(&["other"])))).groups, set(&["Sales"]));
 }
 
@@ -153,7 +153,7 @@ fn of_several_grants_that_ask_for_more_the_one_that_asks_for_least_is_told() {
 fn requirements_narrow_and_grant_nothing_by_themselves() {
     let narrow = requiring(&["mcp.access"], None, grant("narrow", role("R"), &["get_*"]));
     assert_eq!(ways(decide(vec![narrow.clone()], &user(&["S"], Some(&[])))).roles, set(&["R"]));
-    // A neighbour without requirements is not narrowed.
+    // A grant without requirements is not narrowed.
     let wide = grant("wide", role("R"), &["get_*"]);
     let unmet = requiring(&["more"], None, narrow);
     assert_eq!(granting(&decide(vec![unmet, wide], &user(&["R"], None))), "wide");

@@ -1,5 +1,5 @@
-//! The sentences about documents and decisions, each as a test.
-#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+//! Tests of policy documents and decisions.
+#![cfg(test)] // without it, clippy treats functions that tests share as non-test code
 
 mod denies_and_registrations;
 mod grants;

@@ -1,4 +1,4 @@
-//! Patterns of names, the written form of a policy, and properties of any policy.
+//! Tests of name patterns and of the serialized policy, and properties of any policy.
 
 use proptest::prelude::*;
 
@@ -63,7 +63,7 @@ fn a_policy_survives_writing_and_reading_and_its_revision_follows_its_bytes() {
 
 #[test]
 fn a_policy_with_a_member_that_this_version_does_not_know_is_refused() {
-    // A deny or a requirement that an older server skipped would be a hole.
+    // An older server must not ignore a deny or a requirement.
     let grant = |more: &str| {
         format!(r#"{{"grants":[{{"mapping":{{"name":"b"}},"name":"c","to":[],"allow":{{"tools":[]}}{more}}}]}}"#)
     };
