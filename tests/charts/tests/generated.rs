@@ -1,6 +1,6 @@
-//! `values.yaml` and `README.md` of each chart are what its `values.schema.json` says, the one place where values are
-//! documented. `REGENERATE=1 cargo test --workspace --test generated` writes them anew.
-#![cfg(test)] // clippy does not see otherwise that the functions tests share are of tests too
+//! Comparison of `values.yaml` and `README.md` of each chart with its `values.schema.json`, the only place where values are
+//! documented. `REGENERATE=1 cargo test --workspace --test generated` writes them.
+#![cfg(test)] // without it, clippy treats functions that tests share as non-test code
 
 use std::fs;
 
@@ -9,22 +9,22 @@ use testbed::stack::repository;
 
 const CHARTS: [&str; 2] = ["charts/mcp-entra", "charts/mcp-entra-crds"];
 
-/// A value of a chart, or a group of such.
+/// Value of a chart, or group of values.
 struct Entry {
-    /// The names that lead to it.
+    /// Names on the path to the value.
     path: Vec<String>,
     description: String,
     kind: String,
-    /// None: a group.
+    /// None for a group.
     default: Option<Value>,
 }
 
 fn read_schema(chart: &str) -> Value {
-    // As YAML, which JSON is, and which keeps the order of members.
+    // Read as YAML, which keeps the order of members.
     serde_yaml::from_str(&fs::read_to_string(repository(&format!("{chart}/values.schema.json"))).unwrap()).unwrap()
 }
 
-/// All that a person sets, in the schema's order. What has no description is of Helm's own.
+/// Collects all values that a person sets, in the schema's order. Values of Helm itself have no description.
 fn entries(root: &Value, schema: &Value, path: &[String], into: &mut Vec<Entry>) {
     for (name, property) in schema["properties"].as_mapping().unwrap() {
         let property = resolve(root, property);
@@ -42,7 +42,7 @@ fn entries(root: &Value, schema: &Value, path: &[String], into: &mut Vec<Entry>)
     }
 }
 
-/// The property with what it refers to filled in.
+/// Returns the property with its `$ref` resolved.
 fn resolve(root: &Value, property: &Value) -> Value {
     let Some(reference) = property.get("$ref").and_then(Value::as_str) else { return property.clone() };
     let mut resolved = root["definitions"][reference.rsplit('/').next().unwrap()].clone();
@@ -73,7 +73,7 @@ fn kind(property: &Value) -> String {
 }
 
 fn values_yaml(entries: &[Entry]) -> String {
-    let mut text = "# Generated from values.schema.json, which says what each may be.\n".to_owned();
+    let mut text = "# Generated from values.schema.json.\n".to_owned();
     for entry in entries {
         let indent = "  ".repeat(entry.path.len() - 1);
         for line in wrapped(&entry.description, 118 - indent.len()) {
