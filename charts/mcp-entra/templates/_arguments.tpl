@@ -1,4 +1,4 @@
-{{- /* The operator's command line: each value that is an option of `mcp-entra-operator run`, named like it. */ -}}
+{{- /* Arguments of `mcp-entra-operator run`. Each value sets the option of the same name. */ -}}
 {{- define "mcp-entra.arguments" -}}
 {{- $arguments := list "run" "--listen=[::]:8080" (printf "--server-image=%s" (include "mcp-entra.image" (list . "server"))) }}
 {{- $lists := dict

@@ -1,5 +1,5 @@
-{{- /* Refuses a release beside one that watches the same: two operators would write each other's objects. What Helm
-refuses by itself, since both would have the same role: two that watch everything, or the same namespace. */ -}}
+{{- /* Fails if another release watches the same namespaces, since two operators would overwrite each other's objects. Helm
+itself refuses two releases with the same scope, since their roles have the same name. */ -}}
 {{- define "mcp-entra.besideOthers" -}}
 {{- $everywhere := include "mcp-entra.name" . }}
 {{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" "").items }}
@@ -10,15 +10,15 @@ refuses by itself, since both would have the same role: two that watch everythin
 {{- $isOurs := and (eq $release $.Release.Name) (eq $namespace $.Release.Namespace) }}
 {{- if and $isOperators $release (not $isOurs) }}
 {{- if and $.Values.watchNamespaces (eq .metadata.name $everywhere) }}
-{{- fail (printf "release %s of namespace %s watches every namespace already: leave these to it, or give it watchNamespaces" $release $namespace) }}
+{{- fail (printf "release %s of namespace %s already watches every namespace: use that release, or set its watchNamespaces" $release $namespace) }}
 {{- else if and (not $.Values.watchNamespaces) (ne .metadata.name $everywhere) }}
-{{- fail (printf "release %s of namespace %s watches some namespaces already: uninstall it, or set watchNamespaces to others" $release $namespace) }}
+{{- fail (printf "release %s of namespace %s already watches some namespaces: uninstall it, or set watchNamespaces to other namespaces" $release $namespace) }}
 {{- else if $.Values.watchNamespaces }}
 {{- $theirs := include "mcp-entra.hostsOf" $namespace | fromJsonArray }}
 {{- range $own := $.Values.allowedHosts }}
 {{- range $their := $theirs }}
 {{- if include "mcp-entra.hostsOverlap" (list $own $their) }}
-{{- fail (printf "allowedHosts: %s overlaps %s of release %s in namespace %s, and neither operator sees what the other's servers hold: give each release hosts of its own" $own $their $release $namespace) }}
+{{- fail (printf "allowedHosts: %s overlaps %s of release %s in namespace %s, and neither operator sees the hosts of the other's servers: set different hosts for each release" $own $their $release $namespace) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -27,7 +27,7 @@ refuses by itself, since both would have the same role: two that watch everythin
 {{- end }}
 {{- end }}
 
-{{- /* The hosts that the operator in a namespace allows, by its command line. */ -}}
+{{- /* Allowed hosts of the operator in a namespace, from its arguments. */ -}}
 {{- define "mcp-entra.hostsOf" -}}
 {{- $hosts := list }}
 {{- $deployment := lookup "apps/v1" "Deployment" . (include "mcp-entra.name" .) }}
@@ -41,7 +41,7 @@ refuses by itself, since both would have the same role: two that watch everythin
 {{- toJson $hosts }}
 {{- end }}
 
-{{- /* Something, if a host matches both patterns. */ -}}
+{{- /* Returns a non-empty string if a host can match both patterns. */ -}}
 {{- define "mcp-entra.hostsOverlap" -}}
 {{- $one := trimPrefix "*" (index . 0) }}
 {{- $other := trimPrefix "*" (index . 1) }}

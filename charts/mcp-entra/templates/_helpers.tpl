@@ -1,5 +1,5 @@
-{{- /* The name of everything namespaced, and what marks the roles of the cluster as this release's. The lease that the
-operator elects its leader by has it too, whatever the release is called. */ -}}
+{{- /* Name of all namespaced objects, and prefix of the cluster roles. The leader election lease has the same name. It does
+not depend on the release name. */ -}}
 {{- define "mcp-entra.name" -}}mcp-entra-operator{{- end }}
 
 {{- define "mcp-entra.selector" -}}
@@ -15,16 +15,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{- /* The chart's labels and further ones, of which the chart's win. Takes the chart's context, and the further labels. */ -}}
+{{- /* Labels of the chart and additional labels. The chart's labels take precedence. Arguments: the chart's context, and the
+additional labels. */ -}}
 {{- define "mcp-entra.labelsWith" -}}
 {{- merge (include "mcp-entra.labels" (index . 0) | fromYaml) (default dict (index . 1)) | toYaml }}
 {{- end }}
 
-{{- /* A reference to an image. Takes the chart's context, and which of `image`. */ -}}
+{{- /* Reference to an image. Arguments: the chart's context, and the key below `image`. */ -}}
 {{- define "mcp-entra.image" -}}
 {{- $context := index . 0 }}
 {{- $image := index $context.Values.image (index . 1) }}
-{{- $registry := required "image.registry is not set. No images are published: push your own build of mcp-entra-operator and mcp-entra-server to a registry of yours, and name it with --set image.registry=registry.example.com/platform" $context.Values.image.registry }}
+{{- $registry := required "image.registry is not set. No images are published: push your own build of mcp-entra-operator and mcp-entra-server to your registry, and set it with --set image.registry=registry.example.com/platform" $context.Values.image.registry }}
 {{- $repository := printf "%s/%s" $registry $image.repository }}
 {{- if $image.digest }}
 {{- printf "%s@%s" $repository $image.digest }}
@@ -33,8 +34,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- /* Rights of the cluster are one release's where it watches everywhere: Helm refuses a second, which would write what
-the first writes. Releases that watch some namespaces have theirs beside each other. */ -}}
+{{- /* Name of the cluster roles. It is fixed if the release watches all namespaces, so that Helm refuses a second such
+release. Releases that watch some namespaces have different names. */ -}}
 {{- define "mcp-entra.clusterName" -}}
 {{- if .Values.watchNamespaces }}
 {{- printf "%s-in-%s" (include "mcp-entra.name" .) .Release.Namespace }}
@@ -43,7 +44,7 @@ the first writes. Releases that watch some namespaces have theirs beside each ot
 {{- end }}
 {{- end }}
 
-{{- /* What every container of the operator's image runs as: the restricted Pod Security Standard, and a read-only root. */ -}}
+{{- /* Security context of the pods of the operator's image, by the restricted Pod Security Standard. */ -}}
 {{- define "mcp-entra.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532

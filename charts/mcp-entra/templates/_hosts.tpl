@@ -1,5 +1,5 @@
-{{- /* Refuses a release that would allow no host while McpServers are exposed. Without a cluster nothing is seen here: there
-the operator itself refuses to start, by the same evidence. */ -}}
+{{- /* Fails if no host is allowed while McpServers are exposed. Rendering without a cluster cannot check this. The operator
+checks it at its start, too. */ -}}
 {{- define "mcp-entra.hostsInUse" -}}
 {{- if and (not .Values.allowedHosts) (.Capabilities.APIVersions.Has "mcp-entra.dev/v1alpha1/McpServer") }}
 {{- $hosts := list }}
@@ -14,7 +14,7 @@ the operator itself refuses to start, by the same evidence. */ -}}
 {{- end }}
 {{- end }}
 {{- if $servers }}
-{{- fail (printf "McpServers are exposed, and no host is allowed: %s. Nothing was changed. Allow these hosts by the value allowedHosts: %s, or remove spec.exposure from these servers; \"*\" allows every host" ($servers | sortAlpha | join ", ") ($hosts | uniq | sortAlpha | toJson)) }}
+{{- fail (printf "McpServers are exposed, but no host is allowed: %s. Nothing was changed. Allow these hosts with the value allowedHosts: %s, or remove spec.exposure from these servers; \"*\" allows every host" ($servers | sortAlpha | join ", ") ($hosts | uniq | sortAlpha | toJson)) }}
 {{- end }}
 {{- end }}
 {{- end }}

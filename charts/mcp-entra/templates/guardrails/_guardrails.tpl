@@ -1,17 +1,17 @@
-{{/* The user name of the operator's service account. */}}
+{{/* User name of the operator's ServiceAccount. */}}
 {{- define "mcp-entra.guardrails.operator" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ .Values.serviceAccount.name }}
 {{- end }}
 
-{{/* Metadata of an object of a guardrail; the argument has root and name. */}}
+{{/* Metadata of an object of a guardrail. Arguments: root, name. */}}
 {{- define "mcp-entra.guardrails.metadata" -}}
 name: {{ include "mcp-entra.clusterName" .root }}-{{ .name }}
 labels:
   {{- include "mcp-entra.labels" .root | nindent 2 }}
 {{- end }}
 
-{{/* What a policy does, and where. The argument has root and name; actions; everywhere, if no selector narrows it; and
-     parameters, the name of its ConfigMap, if it has one. */}}
+{{/* Binding of a policy. Arguments: root, name and actions; everywhere, if no selector limits it; parameters, the name of its
+     ConfigMap, if it has one. */}}
 {{- define "mcp-entra.guardrails.binding" -}}
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding
@@ -27,7 +27,7 @@ spec:
     parameterNotFoundAction: Deny
   {{- end }}
   {{- $selector := deepCopy .root.Values.guardrails.namespaceSelector }}
-  {{- /* Elsewhere there may be another release, with an operator and guardrails of its own. */ -}}
+  {{- /* Other namespaces may have another release, with its own operator and guardrails. */ -}}
   {{- with .root.Values.watchNamespaces }}
   {{- $watched := dict "key" "kubernetes.io/metadata.name" "operator" "In" "values" . }}
   {{- $_ := set $selector "matchExpressions" (append (default list $selector.matchExpressions) $watched) }}
@@ -39,8 +39,8 @@ spec:
   {{- end }}
 {{- end }}
 
-{{/* Parameters: the argument has root, name, and data, a line an entry. Whoever may write ConfigMaps in the release's
-     namespace may change them without Helm. */}}
+{{/* ConfigMap with parameters. Arguments: root, name, and data with one line per entry. Everybody who may write ConfigMaps in
+     the release's namespace can change them without Helm. */}}
 {{- define "mcp-entra.guardrails.parameters" -}}
 apiVersion: v1
 kind: ConfigMap
@@ -53,7 +53,7 @@ data:
   {{- end }}
 {{- end }}
 
-{{/* Where a guardrail looks at McpServers. */}}
+{{/* Match rules of a guardrail for McpServers. */}}
 {{- define "mcp-entra.guardrails.on-servers" -}}
 failurePolicy: Fail
 matchConstraints:
@@ -64,16 +64,16 @@ matchConstraints:
     operations: [CREATE, UPDATE]
     scope: "*"
 matchConditions:
-# What stood there before the guardrail can be labelled, and collected, as it is.
+# Existing objects can still be labelled and garbage collected.
 - name: its-spec-changes
   expression: request.operation == 'CREATE' || object.spec != oldObject.spec
 {{- end }}
 
-{{/* Where a guardrail looks at the images of servers' pods: whatever bears the label by which Services find them. */}}
+{{/* Match rules of a guardrail for images of servers' pods: all pods with the label that Services select. */}}
 {{- define "mcp-entra.guardrails.on-pods" -}}
 failurePolicy: Fail
 matchConstraints:
-  # Of the object as it was, or as it is to be: a label that is taken off in passing counts.
+  # Matches the old or the new object, so that removing the label does not bypass the policy.
   objectSelector:
     matchLabels:
       app.kubernetes.io/name: mcp-entra-server
@@ -83,14 +83,14 @@ matchConstraints:
     resources: [pods, pods/ephemeralcontainers]
     operations: [CREATE, UPDATE]
     scope: "*"
-  # Refused here, the operator says it in the condition Programmed, before any pod is replaced.
+  # Included so that the condition Programmed reports the refusal before any pod is replaced.
   - apiGroups: [apps]
     apiVersions: [v1]
     resources: [deployments]
     operations: [CREATE, UPDATE]
     scope: "*"
 matchConditions:
-# Pods that stood there before the guardrail can be nudged, and collected, as they are.
+# Existing pods can still be annotated and garbage collected.
 - name: it-is-another-pod-or-becomes-a-servers
   expression: >-
     request.operation == 'CREATE' || object.spec != oldObject.spec

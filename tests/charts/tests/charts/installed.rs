@@ -43,7 +43,7 @@ async fn the_notes_name_the_next_command_and_what_is_open() {
     for expected in [
         "helm test mcp-entra --namespace mcp-entra-system",
         "kubectl apply -f",
-        "No McpServer is exposed: allowedHosts is empty",
+        "No McpServer can be exposed, since allowedHosts is empty",
     ] {
         assert!(notes.contains(expected), "{notes}");
     }

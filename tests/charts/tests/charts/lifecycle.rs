@@ -67,7 +67,7 @@ async fn an_upgrade_without_the_hosts_in_use_fails_in_words_and_deletes_nothing(
     let bed = Bed::start().await.unwrap();
     // A release without a list is installed, and refuses hosts; one that only asks for a host holds no upgrade up.
     let notes = bed.release("install", &chart(), &[]).await.unwrap();
-    assert!(notes.contains("No McpServer is exposed: allowedHosts is empty"), "{notes}");
+    assert!(notes.contains("No McpServer can be exposed, since allowedHosts is empty"), "{notes}");
     let mut server = mk_server("default");
     server["spec"]["exposure"] =
         json!({"host": "graph.mcp.contoso.com", "ingress": {}, "tls": {"secretName": "graph-tls"}});

@@ -87,7 +87,7 @@ async fn the_operator_makes_children_of_servers_and_nothing_else() {
         mk_child(|metadata| metadata["ownerReferences"][0]["apiVersion"] = json!("mcp-entra.devious/v1")),
     ] {
         let answer = create(&client, TEAM, &map(metadata), true).await;
-        assert_refused(answer, "operator-bounds", "children of McpServers alone");
+        assert_refused(answer, "operator-bounds", "only child objects of McpServers");
     }
 }
 
@@ -128,12 +128,16 @@ async fn the_operator_takes_over_what_is_offered_and_nothing_of_others() {
     let owner = json!({"metadata": {"ownerReferences": mk_child(|_| {})["ownerReferences"]}});
     patch(&maps, "offered", &owner).await.unwrap();
     let without_taking = patch(&maps, "offered", &json!({"data": {"a": "b"}})).await;
-    assert_refused(without_taking, "operator-bounds", "children of McpServers alone");
-    assert_refused(patch(&maps, "theirs", &owner).await, "operator-bounds", "or take what mcp-entra.dev/adopt offers");
+    assert_refused(without_taking, "operator-bounds", "only child objects of McpServers");
+    assert_refused(
+        patch(&maps, "theirs", &owner).await,
+        "operator-bounds",
+        "objects with the annotation mcp-entra.dev/adopt",
+    );
     let offer = json!({"metadata": {"annotations": {"mcp-entra.dev/adopt": "child"}}});
-    assert_refused(patch(&maps, "theirs", &offer).await, "operator-bounds", "children of McpServers alone");
+    assert_refused(patch(&maps, "theirs", &offer).await, "operator-bounds", "only child objects of McpServers");
     for name in ["offered", "theirs"] {
-        assert_refused(delete(&maps, name).await, "operator-bounds", "children of McpServers alone");
+        assert_refused(delete(&maps, name).await, "operator-bounds", "only child objects of McpServers");
     }
 }
 
@@ -159,7 +163,7 @@ async fn of_what_the_operator_makes_nothing_means_pods_of_others_nor_leads_in_fr
         json!({"externalIPs": ["192.0.2.1"]}),
     ] {
         let answer = make("v1", "Service", &service(&servers, more)).await;
-        assert_refused(answer, "operator-bounds", "of the type ClusterIP alone");
+        assert_refused(answer, "operator-bounds", "only Services of type ClusterIP");
     }
 
     let policy = |selector: Value| ("networking.k8s.io/v1", "NetworkPolicy", json!({"podSelector": selector}));
@@ -174,14 +178,14 @@ async fn of_what_the_operator_makes_nothing_means_pods_of_others_nor_leads_in_fr
         kept_out.extend([policy(selector.clone()), budget(selector)]);
     }
     for (version, kind, spec) in kept_out {
-        assert_refused(make(version, kind, &spec).await, "operator-bounds", "select servers' pods alone");
+        assert_refused(make(version, kind, &spec).await, "operator-bounds", "that select servers' pods");
     }
 
     let target = |kind: &str, name: &str| json!({"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": kind, "name": name}});
     let autoscaler = async |spec: Value| make("autoscaling/v2", "HorizontalPodAutoscaler", &spec).await;
     autoscaler(target("Deployment", "child")).await.unwrap();
     for spec in [target("Deployment", "other"), target("StatefulSet", "child")] {
-        assert_refused(autoscaler(spec).await, "operator-bounds", "Deployment of its owner's name alone");
+        assert_refused(autoscaler(spec).await, "operator-bounds", "Deployment with their owner's name");
     }
 }
 
@@ -201,7 +205,7 @@ fn mk_key(change: impl FnOnce(&mut Value)) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_secrets_the_operator_makes_keys_of_servers_and_does_nothing_else() {
-    let (client, words) = (operator().await, "of Secrets, mcp-entra-operator may create the keys");
+    let (client, words) = (operator().await, "only Secrets that are keys");
     create(&client, TEAM, &mk_key(|_| {}), true).await.unwrap();
     for secret in [
         mk_key(|secret| secret["type"] = json!("example.com/other")),
@@ -242,7 +246,7 @@ async fn of_secrets_the_operator_makes_keys_of_servers_and_does_nothing_else() {
     assert_refused(patch(&secrets, "theirs", &label).await, "operator-bounds", words);
     assert_refused(delete(&secrets, "theirs").await, "operator-bounds", words);
     let before = create(&person, &namespace, &mk_key(|_| {}), true).await;
-    assert_refused(before, "only-operator-writes", "secrets that belong to an McpServer");
+    assert_refused(before, "only-operator-writes", "secrets of an McpServer (by label or owner)");
 }
 
 /// A Deployment of a child, with its pods' spec changed.
@@ -291,7 +295,7 @@ async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_an
     ] {
         ask(&let_in).await.unwrap();
     }
-    assert_refused(ask_labelled("other", &json!({})).await, "operator-bounds", "servers' pods alone");
+    assert_refused(ask_labelled("other", &json!({})).await, "operator-bounds", "only servers' pods");
     let of_secret = json!({"secretKeyRef": {"name": "s", "key": "k"}});
     for kept_out in [
         json!({"automountServiceAccountToken": true}),

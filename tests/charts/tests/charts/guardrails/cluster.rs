@@ -205,7 +205,7 @@ async fn in_force(plane: &ControlPlane) {
             &server(|spec| spec["image"] = json!(IMAGE.replace("registry", "other"))),
             "(registry.example/mcp-entra",
         ),
-        (&client, &server(|spec| spec["image"] = json!("registry.example/mcp-entra/server:1")), "not pinned"),
+        (&client, &server(|spec| spec["image"] = json!("registry.example/mcp-entra/server:1")), "has no digest"),
         (&client, &server(|spec| spec["exposure"] = mk_ingress("other.example")), "is not allowed in the namespace"),
         (
             &client,
@@ -216,8 +216,8 @@ async fn in_force(plane: &ControlPlane) {
             "(https-only is)",
         ),
         (&client, &pod(&IMAGE.replace("registry", "other")), "(registry.example/mcp-entra"),
-        (&client, &pod(tag), "not pinned"),
-        (&as_user(plane, "dora", &[]), &account, "by mcp-entra-operator alone"),
+        (&client, &pod(tag), "has no digest"),
+        (&as_user(plane, "dora", &[]), &account, "only by mcp-entra-operator"),
         (&as_user(plane, OPERATOR, &[]), &mk_pod(IMAGE), "policy-revision"),
     ] {
         let refused = async || create(client, TEAM, object, true).await.is_err_and(|refusal| refusal.contains(words));

@@ -45,7 +45,7 @@ async fn a_server_names_pinned_images_of_listed_registries_and_none_of_their_nei
         assert_refused(
             ask_server(&client, &image).await,
             "allowed-registries-of-servers",
-            "ask whoever runs the cluster",
+            "ask the cluster administrator",
         );
     }
     for image in [

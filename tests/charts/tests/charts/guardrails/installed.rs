@@ -139,12 +139,12 @@ async fn what_stood_there_before_a_guardrail_is_labelled_nudged_and_deleted_and_
     patch(&servers, "foreign", &json!({"metadata": {"labels": {"team": "a"}}})).await.unwrap();
     delete(&servers, "foreign").await.unwrap();
     let answer = patch(&servers, "foreign", &json!({"spec": {"suspend": true}})).await;
-    assert_refused(answer, "allowed-registries-of-servers", "ask whoever runs the cluster");
+    assert_refused(answer, "allowed-registries-of-servers", "ask the cluster administrator");
 
     let nudge = json!({"metadata": {"annotations": {"mcp-entra.dev/policy-revision": "abc"}}});
     let operator = objects(&guarded.as_user(OPERATOR, &[]), &namespace, "v1", "Pod");
     patch(&operator, "probe", &nudge).await.unwrap();
     let pods = objects(&platform, &namespace, "v1", "Pod");
     let answer = patch(&pods, "probe", &json!({"spec": {"activeDeadlineSeconds": 60}})).await;
-    assert_refused(answer, "allowed-registries-of-pods", "ask whoever runs the cluster");
+    assert_refused(answer, "allowed-registries-of-pods", "ask the cluster administrator");
 }

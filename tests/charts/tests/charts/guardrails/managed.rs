@@ -89,7 +89,7 @@ async fn nothing_is_passed_off_as_a_child_by_a_label_or_an_owner_and_what_resemb
         mk_owner("McpServer", "mcp-entra.dev/v1alpha1", true),
     ] {
         let answer = create(&client, TEAM, &mk_config_map(metadata), true).await;
-        assert_refused(answer, "only-operator-writes", "configmaps that belong to an McpServer");
+        assert_refused(answer, "only-operator-writes", "configmaps of an McpServer (by label or owner)");
     }
     for metadata in [
         json!({}),
@@ -148,7 +148,11 @@ async fn no_pod_to_which_a_servers_service_would_send_its_callers_is_made_by_any
     let client = Guarded::get().await.person();
     let selected = json!({"app.kubernetes.io/name": "mcp-entra-server", "app.kubernetes.io/instance": "routed"});
     for workload in mk_workloads(&selected) {
-        assert_refused(create(&client, TEAM, &workload, true).await, "only-operator-writes", "belong to an McpServer");
+        assert_refused(
+            create(&client, TEAM, &workload, true).await,
+            "only-operator-writes",
+            "of an McpServer (by label or owner)",
+        );
     }
     for workload in mk_workloads(&json!({"app.kubernetes.io/name": "web", "app.kubernetes.io/instance": "routed"})) {
         create(&client, TEAM, &workload, true).await.unwrap();
@@ -179,7 +183,7 @@ async fn a_servers_pods_may_go_and_their_number_change_but_not_what_they_are() {
         patch(&pods, &pod, &unlabelled).await,
         patch(&deployments, "routed", &json!({"spec": {"replicas": 3}})).await,
     ] {
-        assert_refused(answer, "only-operator-writes", "belong to an McpServer");
+        assert_refused(answer, "only-operator-writes", "of an McpServer (by label or owner)");
     }
 }
 

@@ -68,7 +68,7 @@ async fn of_an_orphaned_policy_the_operator_withdraws_all_rights_and_changes_not
         patch(&maps, name, &deny).await.unwrap();
     }
     for name in ["graph-policy-backup", "graph-policy-2x", "graph-config", "other-policy", "owned-policy"] {
-        assert_refused(patch(&maps, name, &deny).await, "operator-bounds", "orphaned children");
+        assert_refused(patch(&maps, name, &deny).await, "operator-bounds", "orphaned objects");
     }
     for beside in [
         json!({"data": {"policy.json": r#"{"grants":[2]}"#}}),
@@ -86,9 +86,9 @@ async fn of_an_orphaned_policy_the_operator_withdraws_all_rights_and_changes_not
                 (into, from) => *into = from.clone(),
             }
         }
-        assert_refused(patch(&maps, "graph-policy", &change).await, "operator-bounds", "orphaned children");
+        assert_refused(patch(&maps, "graph-policy", &change).await, "operator-bounds", "orphaned objects");
     }
-    assert_refused(delete(&maps, "graph-policy").await, "operator-bounds", "orphaned children");
+    assert_refused(delete(&maps, "graph-policy").await, "operator-bounds", "orphaned objects");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +101,7 @@ async fn of_orphans_the_operator_deletes_what_leads_to_them_and_nothing_else() {
     }
     for kind in ["Service", "ServiceAccount"] {
         let kept = objects(&operator, &namespace, "v1", kind);
-        assert_refused(delete(&kept, "graph").await, "operator-bounds", "orphaned children");
+        assert_refused(delete(&kept, "graph").await, "operator-bounds", "orphaned objects");
     }
 }
 

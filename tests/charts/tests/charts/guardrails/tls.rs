@@ -33,7 +33,7 @@ async fn an_ingress_is_of_a_class_that_is_known_to_serve_https_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_ends_tls_or_the_server_brings_a_certificate() {
     ask(mk_gateway(true)).await.unwrap();
-    assert_refused(ask(mk_gateway(false)).await, "require-tls", "ends TLS nowhere");
+    assert_refused(ask(mk_gateway(false)).await, "require-tls", "must not be false");
     let mut own = mk_gateway(true);
     own["gateway"]["parentRefs"] = json!([{"name": "shared", "namespace": "infra"}]);
     own["tls"] = json!({"secretName": "graph-tls"});
