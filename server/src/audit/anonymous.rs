@@ -1,5 +1,6 @@
-//! Refusals of requests without a verified principal. Anybody can cause any number of them, so the log holds the first few of
-//! each reason in a minute. The others are counted, by address, and one line a minute and reason tells their number.
+//! Refusals of requests without a verified principal. Anybody can cause any number of them, so only the first few of
+//! each reason in a minute get their own lines. The others are counted by address and summarised in one line per
+//! minute and reason.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,27 +8,28 @@ use std::time::{Duration, Instant};
 
 use super::line::Line;
 
-/// Time that the numbers of one line are about, at least.
+/// Shortest period that a summary covers.
 pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
-/// Refusals of one reason in a period that have lines of their own. Every sign-in begins without a token: that is only
-/// counted.
+/// Refusals of one reason that get their own lines in a period. Every sign-in begins with a request without a token,
+/// so those are only counted.
 const OWN_LINES: u32 = 20;
 const ONLY_COUNTED: &str = "token_missing";
 
-/// Addresses that are counted for one reason in a period. Requests from others are counted without theirs.
+/// Most addresses that are counted for one reason in a period. Requests from further addresses count only in the
+/// total.
 const MOST_ADDRESSES: usize = 1_000;
 
 /// A refused request without a principal.
 pub(super) struct Request {
     pub(super) request_id: String,
-    /// The client's address; none where a proxy hides it.
+    /// The client's address, or none if a proxy hides it.
     pub(super) address: Option<IpAddr>,
     pub(super) status: Option<u16>,
     pub(super) latency: Duration,
 }
 
-/// The refusals of the current period, by reason. Reasons are few: none comes from outside.
+/// The refusals of the current period, by reason. There are few reasons, and none comes from outside.
 #[derive(Default)]
 pub(super) struct Anonymous(HashMap<&'static str, Refusals>);
 
@@ -43,7 +45,7 @@ struct Counted {
     latest: Request,
 }
 
-/// The numbers of a line, without any address.
+/// A summary of counted refusals, without addresses.
 pub(super) struct Summary {
     reason: &'static str,
     latest: Request,
@@ -53,7 +55,7 @@ pub(super) struct Summary {
 }
 
 impl Anonymous {
-    /// Says whether the next refusal of this reason has a line of its own. If it has, that line is one of the first few.
+    /// Returns true if the next refusal of this reason gets its own line, and counts that line.
     pub(super) fn has_own_line(&mut self, reason: &'static str, now: Instant) -> bool {
         if reason == ONLY_COUNTED {
             return false;
@@ -64,7 +66,7 @@ impl Anonymous {
         is_early
     }
 
-    /// Counts a refusal that has no line of its own.
+    /// Counts a refusal without its own line.
     pub(super) fn count(&mut self, reason: &'static str, request: Request, now: Instant) {
         let address = request.address;
         let refusals = self.refusals(reason, now);
@@ -85,12 +87,12 @@ impl Anonymous {
         self.0.entry(reason).or_insert(Refusals { since: now, own_lines: 0, counted: None })
     }
 
-    /// Time until a period ends; none while none runs.
+    /// Returns the time until the next period ends, or none if no period runs.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         self.0.values().map(|refusals| refusals.wait(now)).min()
     }
 
-    /// Ends the periods that are over, or all of them: the numbers of those in which something was only counted.
+    /// Ends the periods that are over, or all if `is_last`. Returns a summary for each with counted refusals.
     pub(super) fn take(&mut self, now: Instant, is_last: bool) -> Vec<Summary> {
         let over = self.0.extract_if(|_, refusals| is_last || refusals.wait(now).is_zero());
         over.filter_map(|(reason, refusals)| {
@@ -110,7 +112,7 @@ impl Refusals {
 }
 
 impl Summary {
-    /// The line, with the id and status of the latest request.
+    /// Returns the summary line, with the id and status of the latest request.
     pub(super) fn line<'a>(&'a self, server: &'a str) -> Line<'a> {
         let Request { request_id, status, latency, .. } = &self.latest;
         Line {
@@ -131,7 +133,8 @@ mod tests {
         Request { request_id: id.to_string(), address, status: Some(401), latency: Duration::ZERO }
     }
 
-    /// Number of requests, of addresses, and of requests from the one with the most; and the latest.
+    /// Returns the numbers of requests, of addresses, and of requests from the most frequent address; and the latest
+    /// request.
     fn told(summaries: Vec<Summary>) -> Vec<(u64, u64, u64, String)> {
         let numbers = |summary: Summary| {
             let Summary { latest, requests, addresses, most, .. } = summary;

@@ -1,10 +1,11 @@
-//! The hash chain of the audit log: each line carries the hash of the one before it and its own, so that a line that
-//! was changed, taken out or moved shows.
+//! The hash chain of the audit log. Each line has its own hash and the hash of the line before, so that changed,
+//! removed or moved lines are detected.
 //!
-//! A line ends in `"chain":{…},"hash":"…"}`. Its hash is the SHA-256 of the line without its last member, byte for
-//! byte; `chain` names the pod's run, counts its lines and repeats the hash of the line before. A chain cannot show
-//! that its end was cut off, nor that somebody wrote all of it anew: for that, keep its newest hash where nobody can
-//! change it, and verify with that ([`runs`]).
+//! A line ends in `"chain":{…},"hash":"…"}`. The hash is the SHA-256 of the line without its last member, byte for
+//! byte. `chain` has the run of the pod, the number of the line, and the hash of the line before.
+//!
+//! A chain cannot show that its end was cut off, or that somebody rewrote all of it. To detect this, keep its newest
+//! hash where nobody can change it, and pass it to the verification ([`runs`]).
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};
@@ -13,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// Longest line that is verified, in bytes. Lines of the audit log have less than 2 KiB.
+/// Longest line that is verified, in bytes. Lines of the audit log are shorter than 2 KiB.
 const LONGEST_LINE: u64 = 64 * 1024;
-/// Most chains that are followed: each is one run of one pod.
+/// Most chains in one verification. Each chain is one run of one pod.
 const MOST_CHAINS: usize = 100_000;
 
 /// The chain of one run of the server.
@@ -25,7 +26,7 @@ pub(super) struct Chain {
     previous_hash: Option<String>,
 }
 
-/// The members that a chained line has besides.
+/// The members that the chain adds to a line.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Link {
@@ -45,17 +46,17 @@ impl Chain {
         Self { run: Uuid::new_v4().to_string(), sequence: 0, previous_hash: None }
     }
 
-    /// The id of the run.
+    /// Returns the id of the run.
     pub(super) fn run(&self) -> &str {
         &self.run
     }
 
-    /// Lines so far.
+    /// Returns the number of lines so far.
     pub(super) fn length(&self) -> u64 {
         self.sequence
     }
 
-    /// The line (a JSON object) with its link and hash.
+    /// Adds link and hash to a line (a JSON object).
     pub(super) fn append(&mut self, line: &str) -> String {
         self.sequence += 1;
         let link = Link { run: self.run.clone(), sequence: self.sequence, previous_hash: self.previous_hash.take() };
@@ -76,7 +77,7 @@ fn with_hash(line: &str, hash: &str) -> String {
     format!("{},\"hash\":\"{hash}\"}}", line.strip_suffix('}').unwrap_or(line))
 }
 
-/// The findings in one chain.
+/// The state of verifying one chain.
 #[derive(Default)]
 struct Found {
     first: u64,
@@ -85,23 +86,23 @@ struct Found {
     problems: Vec<String>,
 }
 
-/// The outcome of a verification, the worst last.
+/// The result of a verification. The worst is last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verified {
-    /// Every run is there from its first line on, and nothing was changed.
+    /// Every run is complete from its first line, and nothing was changed.
     Whole,
-    /// Nothing was changed, and the beginning of a run is missing: a log that was rotated, or cut.
+    /// Nothing was changed, but the beginning of a run is missing: the log was rotated or cut.
     Incomplete,
-    /// Lines were changed, taken out, moved or added, or a run is missing.
+    /// Lines were changed, removed, moved or added, or a run is missing.
     Broken,
 }
 
-/// By the id of a run: numbers of lines that it has, each with the line's hash where that is known.
+/// Expected runs by id: numbers of lines, each with the line's hash if it is known.
 pub type Runs = BTreeMap<String, Known>;
 type Known = BTreeMap<u64, Option<String>>;
 
-/// Reads the runs that there must be: in each line the id of a run and the number of its lines, as the metric
-/// `mcp_entra_server_audit_chain_lines` counts them, and the hash of the last of these lines if it is known.
+/// Parses the expected runs. Each line has the id of a run and the number of its lines, as in the metric
+/// `mcp_entra_server_audit_chain_lines`, and optionally the hash of the last of these lines.
 pub fn runs(text: &str) -> Result<Runs, String> {
     let mut runs = Runs::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -112,13 +113,13 @@ pub fn runs(text: &str) -> Result<Runs, String> {
         else {
             let number = number + 1;
             return Err(format!(
-                "line {number} is not the id of a run, the number of its lines, and the last one's hash if it is known"
+                "line {number} must be the id of a run, the number of its lines, and optionally the hash of the last line"
             ));
         };
         let known = runs.entry(run.to_owned()).or_default().entry(lines).or_default();
         match (&known, hash) {
             (Some(one), Some(other)) if *one != other => {
-                return Err(format!("line {} has another hash for the same number", number + 1));
+                return Err(format!("line {} has a different hash for the same line number", number + 1));
             }
             (_, None) => {}
             (_, hash) => *known = hash,
@@ -131,8 +132,8 @@ fn is_hash(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// Verifies every chain in these lines, which may be those of many pods in any mixture, each pod's in its order. Writes
-/// a line for each chain, and for each of `runs` that is missing.
+/// Verifies every chain in these lines. Lines of several pods may be mixed, but each pod's lines must be in order.
+/// Reports each chain, and each of `runs` that is missing.
 pub fn verify(lines: &mut dyn BufRead, runs: &Runs, report: &mut dyn Write) -> io::Result<Verified> {
     let mut chains: BTreeMap<String, Found> = BTreeMap::new();
     let nothing_known = Known::new();
@@ -170,13 +171,15 @@ pub fn verify(lines: &mut dyn BufRead, runs: &Runs, report: &mut dyn Write) -> i
     let lengths = runs.iter().filter_map(|(run, known)| Some((run, known.last_key_value()?.0)));
     let mut failures: Vec<String> = lengths
         .filter(|(run, lines)| **lines > 0 && !chains.contains_key(*run))
-        .map(|(run, lines)| format!("run {run}: all its {lines} lines are missing"))
+        .map(|(run, lines)| format!("run {run}: all {lines} lines are missing"))
         .collect();
     if unchained > 0 {
-        failures.push(format!("{unchained} lines are in no chain: changed ones, or not of a log with audit.hashChain"));
+        failures.push(format!(
+            "{unchained} lines belong to no chain: they were changed, or written without audit.hashChain"
+        ));
     }
     if number == 0 {
-        failures.push("there are no lines".to_owned());
+        failures.push("the input has no lines".to_owned());
     }
     for failure in failures {
         worst = Verified::Broken;
@@ -195,10 +198,12 @@ impl Found {
         }
         let sequence = chain.sequence;
         if sequence == 0 || chain.previous_hash.is_none() != (sequence == 1) {
-            self.problem(format!("line {number} is number {sequence} of the run, and not linked as that number is"));
+            self.problem(format!(
+                "line {number} is number {sequence} of the run, but its link does not fit that number"
+            ));
         }
         let continues = match self.last {
-            // Where it begins is told at the end.
+            // A missing beginning is reported at the end.
             0 => true,
             last => sequence.checked_sub(1) == Some(last) && chain.previous_hash.as_ref() == Some(&self.last_hash),
         };
@@ -207,7 +212,9 @@ impl Found {
             self.problem(format!("line {number} is number {sequence} of the run and does not continue number {last}"));
         }
         if known.get(&sequence).and_then(Option::as_ref).is_some_and(|hash| *hash != claimed) {
-            self.problem(format!("line {number} is number {sequence} of the run, whose hash was another"));
+            self.problem(format!(
+                "line {number} is number {sequence} of the run, but its hash differs from the known one"
+            ));
         }
         if self.first == 0 {
             self.first = sequence;
@@ -215,8 +222,7 @@ impl Found {
         (self.last, self.last_hash) = (sequence, claimed);
     }
 
-    /// Compares the end with the number of lines that the run has at least, and the beginning with the hashes that are
-    /// known.
+    /// Compares the chain with the expected number of lines and the known hashes.
     fn expect(&mut self, known: &Known) {
         if let Some(lines) = known.keys().next_back().filter(|lines| **lines > self.last) {
             let from = self.last.saturating_add(1);
@@ -241,7 +247,7 @@ impl Found {
         }
     }
 
-    /// The first few are enough to look for what happened.
+    /// Records a problem, up to a limit. The first few are enough to start an investigation.
     fn problem(&mut self, problem: String) {
         if self.problems.len() < 10 {
             self.problems.push(problem);

@@ -1,4 +1,4 @@
-//! A line of the audit log. `crds/schemas/audit-line.schema.json` describes it to programs, and is generated from here.
+//! The format of an audit line. The schema `crds/schemas/audit-line.schema.json` is generated from here.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use serde::Serialize;
 use super::reasons;
 use crate::token::{Membership, Principal};
 
-/// Name and version of what stands in a line. A member that is added leaves it as it is; one that changes its meaning,
-/// or goes, does not.
+/// Name and version of the format. Adding a member keeps the version; changing the meaning of a member or removing it
+/// does not.
 pub(super) const SCHEMA: &str = "mcp-entra-audit/1";
 
-/// The JSON schema of a line, without its chain.
+/// Returns the JSON schema of a line, without the chain.
 pub fn schema() -> Schema {
     schema_for!(Line<'_>)
 }
 
-/// A line of the audit log: one request to the MCP endpoint that was judged, and how it ended. With `audit.hashChain`
-/// two members more stand at its end, `chain` and `hash`.
+/// A line of the audit log: one judged request to the MCP endpoint, and its end. With `audit.hashChain` a line has
+/// two more members at the end, `chain` and `hash`.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "AuditLine")]
@@ -33,22 +33,22 @@ pub(super) struct Line<'a> {
     pub(super) request_id: &'a str,
     /// Namespace and name of the McpServer.
     pub(super) server: &'a str,
-    /// `tid` of the verified token; null where there was none.
+    /// `tid` of the verified token; null without one.
     pub(super) tenant_id: Option<&'a str>,
     /// `oid` of the verified token: the user, or the application's service principal.
     pub(super) object_id: Option<&'a str>,
     /// `azp` or `appid` of the verified token: the client.
     pub(super) client_id: Option<&'a str>,
-    /// The kind of the token: a user's or an application's.
+    /// The kind of the caller: user, guest or application.
     pub(super) caller: Option<Caller>,
-    /// The method of the message; null where it was not understood, or not read.
+    /// The method of the message; null if it was not read or not understood.
     pub(super) method: Option<&'a str>,
-    /// The tool that was asked for, cut to 64 characters.
+    /// The requested tool, cut to 64 characters.
     pub(super) tool: Option<&'a str>,
-    /// The prompt that was asked for, cut to 64 characters. Absent where there is none.
+    /// The requested prompt, cut to 64 characters. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prompt: Option<&'a str>,
-    /// The URI of the resource that was asked for, cut to 256 characters. Absent where there is none.
+    /// The URI of the requested resource, cut to 256 characters. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) resource: Option<&'a str>,
     /// The decision.
@@ -56,26 +56,26 @@ pub(super) struct Line<'a> {
     /// The reason, a stable name.
     #[schemars(schema_with = "reasons::schema")]
     pub(super) reason: &'static str,
-    /// The grant or deny that decided, where one did.
+    /// The grant or deny that decided, if any.
     pub(super) rule: Option<&'a Rule>,
-    /// The HTTP status; null where the client hung up before there was one, and in local mode.
+    /// The HTTP status; null if the client hung up before the answer, and in local mode.
     pub(super) status: Option<u16>,
-    /// From the request to its answer, in milliseconds.
+    /// Milliseconds from the request to the end of its answer.
     pub(super) latency_ms: u64,
-    /// Requests that the line stands for: those of this reason without a verified token that have no line of their own.
-    /// Absent where it is one. The other members are the latest one's.
+    /// Number of requests that this line summarises: refusals of this reason without a verified token and without
+    /// their own line. Absent for a single request. The other members describe the latest request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) count: Option<u64>,
-    /// Addresses that those requests came from, 1000 at the most.
+    /// Number of addresses that those requests came from, at most 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) addresses: Option<u64>,
-    /// Requests among them that came from the address with the most.
+    /// Number of requests from the most frequent address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) most_of_one_address: Option<u64>,
 }
 
 impl<'a> Line<'a> {
-    /// The line of a request that is refused before anything is known of its caller, and that ends now.
+    /// Returns the line of a request that ends now, refused before its caller is known.
     pub(super) fn refused(
         request_id: &'a str,
         server: &'a str,
@@ -108,14 +108,14 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The owner of the token.
+/// The kind of a caller.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(super) enum Caller {
-    /// A person's of the tenant, through a client.
+    /// A person of the tenant, through a client.
     User,
-    /// A person's who is a guest in the tenant, through a client.
+    /// A guest of the tenant, through a client.
     Guest,
-    /// An application's, without a person.
+    /// An application, without a person.
     Application,
 }
 
@@ -133,9 +133,9 @@ impl Caller {
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Decision {
-    /// It was let in.
+    /// The request was allowed.
     Allowed,
-    /// It was kept out.
+    /// The request was refused.
     Refused,
 }
 
@@ -160,19 +160,19 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 enum Part {
-    /// The grant's name in it.
+    /// Name of the grant in the mapping.
     Grant(String),
-    /// The deny's name in it.
+    /// Name of the deny in the mapping.
     Deny(String),
 }
 
 impl Rule {
-    /// A grant of a mapping.
+    /// Returns the rule for a grant of a mapping.
     pub fn grant(mapping: &MappingReference, grant: &str) -> Self {
         Self { mapping: mapping.to_string(), part: Part::Grant(grant.to_owned()) }
     }
 
-    /// A deny of a mapping.
+    /// Returns the rule for a deny of a mapping.
     pub fn deny(mapping: &MappingReference, deny: &str) -> Self {
         Self { mapping: mapping.to_string(), part: Part::Deny(deny.to_owned()) }
     }

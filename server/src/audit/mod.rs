@@ -1,11 +1,12 @@
-//! The audit log: one JSON line on standard output for every request that was judged, saying who asked for what, how
-//! it was decided, by which rule, and how it ended.
+//! The audit log: one JSON line on standard output for every judged request. A line has the caller, the request, the
+//! decision, the deciding rule and the outcome.
 //!
-//! A line holds ids and names of rules, never a token, a claim of an unverified token, an argument or an answer. It is
-//! written when the answer's body has ended, also when the client hung up or the time limit struck before there was an answer:
-//! then without a status. What stands in it is in `line`, how lines are chained by hashes in [`chain`], and every reason in
-//! `reasons`. Lines go through the queue of `writer`; most refusals without a principal are counted by
-//! `anonymous`.
+//! A line holds ids and names of rules, never a token, a claim of an unverified token, an argument or an answer. It
+//! is written when the answer's body ends. If the client hangs up or the time limit passes first, the line has no
+//! status.
+//!
+//! [`line`] has the format, [`chain`] the hash chain, `reasons` every reason, `writer` the queue of lines.
+//! `anonymous` counts most refusals without a principal.
 
 mod anonymous;
 pub mod chain;
@@ -32,15 +33,15 @@ use chain::Chain;
 use line::{Caller, Decision, Line};
 use writer::{Place, Writer};
 
-/// Longest short name of a client: a URL at the most.
+/// Longest short name of a client, in bytes. The longest is a URL.
 const MAXIMUM_CLIENT: usize = 256;
 
-/// The log that audit lines go to.
+/// The audit log.
 pub struct AuditLog {
     server: String,
     metrics: Arc<Metrics>,
     writer: Writer,
-    /// Time of the last log line about the lack of room.
+    /// Time of the last log line about a full queue.
     full_logged: Mutex<Option<Instant>>,
 }
 
@@ -49,29 +50,29 @@ pub struct AuditLog {
 pub enum Outcome {
     /// Any authenticated caller may do this.
     Open,
-    /// The authorization server has done it, for this stable reason.
+    /// The authorization server did it, for this stable reason.
     Done(&'static str),
     /// A grant allows it.
     Granted(Rule),
-    /// It was refused, for this stable reason.
+    /// The request was refused, for this stable reason.
     Refused(&'static str),
-    /// It was refused for this stable reason by a deny, or by a grant whose requirements are not met.
+    /// A deny refused the request, or a grant whose requirements are not met, for this stable reason.
     RefusedBy(&'static str, Rule),
 }
 
-/// Facts about one request that become known on its way through the stages; each is set once.
+/// Facts about one request. The stages of the request add them, and each is set once.
 pub struct Trail {
     request_id: String,
-    /// The client's address, if one is known: it counts requests, and stands in no line.
+    /// The client's address, if known. It is only for counting and never appears in a line.
     address: OnceLock<IpAddr>,
     principal: OnceLock<Arc<Principal>>,
-    /// Tenant and user of a session that the request is about, where no token says so.
+    /// Tenant and user of the session that the request concerns, if no token names them.
     person: OnceLock<(String, String)>,
-    /// Short name of the client, where it is one of the authorization server's.
+    /// Short name of the client, if it is one of the authorization server's.
     client: OnceLock<String>,
     asked: OnceLock<Asked>,
     outcome: OnceLock<Outcome>,
-    /// The reason why a granted call was answered by a challenge, if it was.
+    /// The reason why a granted call was answered with a challenge, if it was.
     challenged: OnceLock<&'static str>,
 }
 
@@ -80,20 +81,21 @@ struct Asked {
     target: Option<Target>,
 }
 
-/// The recording of one request, to the end of its answer. Dropping it writes the line, so that no end of a request goes
-/// unrecorded.
+/// The recording of one request, until its answer ends. Dropping it writes the line, so that every request is
+/// recorded however it ends.
 pub struct Recording {
     log: Arc<AuditLog>,
     trail: Arc<Trail>,
     started: Instant,
-    /// The HTTP status, and the time until it was known.
+    /// The HTTP status, and the time from the request until then.
     answered: Option<(u16, Duration)>,
-    /// Taken when the line is queued.
+    /// Taken when the line enters the queue.
     place: Option<Place>,
 }
 
 impl AuditLog {
-    /// Starts a log of this server's requests, counted in these metrics. Fails where no thread can be started.
+    /// Starts the audit log of this server and counts its requests in these metrics. Fails if no thread can be
+    /// started.
     pub fn start(
         server: &ServerReference,
         configuration: AuditConfiguration,
@@ -106,8 +108,8 @@ impl AuditLog {
         Ok(Self { server, metrics, writer, full_logged: Mutex::default() })
     }
 
-    /// Begins the recording of a request, which waits while the queue of unwritten lines is full: what cannot be recorded is
-    /// not done. Returns none if there is no room within this time, and counts the refusal.
+    /// Begins the recording of a request. Waits while the queue is full: a request that cannot be recorded must not
+    /// run. Returns none and counts the refusal if there is no room within this time.
     pub async fn begin(self: &Arc<Self>, request_id: String, patience: Duration) -> Option<Recording> {
         let Some(place) = self.writer.place(patience).await else {
             self.metrics.count("", Decision::Refused.name(), reasons::FULL, patience);
@@ -128,78 +130,78 @@ impl AuditLog {
         Some(Recording { log, trail, started: Instant::now(), answered: None, place: Some(place) })
     }
 
-    /// Tells once a minute that there is no room.
+    /// Logs a full queue, at most once a minute.
     fn log_full(&self) {
         let mut logged = self.full_logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|at| at.elapsed() >= anonymous::PERIOD) {
             *logged = Some(Instant::now());
             let reason = reasons::FULL;
-            tracing::error!(reason, "requests are refused: the queue of unwritten audit lines is full");
+            tracing::error!(reason, "refusing requests: the queue of unwritten audit lines is full");
         }
     }
 
-    /// Says what keeps lines from being written, if something does: then requests wait.
+    /// Returns the reason why lines cannot be written, if any. Requests wait meanwhile.
     pub fn trouble(&self) -> Option<String> {
         self.writer.trouble()
     }
 
-    /// Waits until requests have ended and their lines are written, for at most this time.
+    /// Waits until requests end and their lines are written, for at most this time.
     pub async fn end(&self, patience: Duration) -> Result<(), Unfinished> {
         self.writer.end(patience).await
     }
 }
 
 impl Trail {
-    /// The id of the request, as in the `x-request-id` of its answer.
+    /// Returns the id of the request: the `x-request-id` of its answer.
     pub fn request_id(&self) -> &str {
         &self.request_id
     }
 
-    /// Notes the address that the request comes from.
+    /// Sets the address that the request comes from.
     pub fn came_from(&self, address: IpAddr) {
         let _ = self.address.set(address);
     }
 
-    /// Notes the principal, once the token is verified.
+    /// Sets the principal, once the token is verified.
     pub fn authenticated(&self, principal: Arc<Principal>) {
         let _ = self.principal.set(principal);
     }
 
-    /// Notes the client of the authorization server, by its short name.
+    /// Sets the short name of the authorization server's client.
     pub fn client(&self, reference: &str) {
         let _ = self.client.set(reference.chars().take(MAXIMUM_CLIENT).collect());
     }
 
-    /// Notes the person and the client of a session.
+    /// Sets the person and the client of a session.
     pub fn concerns(&self, tenant_id: &str, object_id: &str, client: &str) {
         let _ = self.person.set((tenant_id.to_owned(), object_id.to_owned()));
         self.client(client);
     }
 
-    /// Notes the method, once the body is understood, and what it names.
+    /// Sets the method and its target, once the body is understood.
     pub fn understood(&self, method: &'static str, target: Option<Target>) {
         let _ = self.asked.set(Asked { method, target: target.map(Target::shortened) });
     }
 
-    /// Notes the decision. The first one stands.
+    /// Sets the decision. The first one counts.
     pub fn decided(&self, outcome: Outcome) {
         let _ = self.outcome.set(outcome);
     }
 
-    /// Notes that a granted call is answered by a challenge or 503, for this stable reason: Entra takes another sign-in of the
-    /// user first, or the store of sessions does not answer.
+    /// Sets the stable reason why a granted call is answered with a challenge or 503: Entra needs another sign-in
+    /// first, or the session store does not answer.
     pub fn challenged(&self, reason: &'static str) {
         let _ = self.challenged.set(reason);
     }
 }
 
 impl Recording {
-    /// The trail that the stages leave their findings in.
+    /// Returns the trail, to which the stages add facts.
     pub fn trail(&self) -> Arc<Trail> {
         Arc::clone(&self.trail)
     }
 
-    /// Notes the HTTP status of the answer, whose body may be yet to come.
+    /// Sets the HTTP status of the answer. Its body may still follow.
     pub fn answered(&mut self, status: u16) {
         self.answered = Some((status, self.started.elapsed()));
     }
@@ -207,7 +209,7 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        // Ended before anything was judged: nothing was let in or kept out.
+        // The request ended before it was judged: nothing was allowed or refused.
         let (Some(outcome), Some(place)) = (self.trail.outcome.get(), self.place.take()) else { return };
         let asked = self.trail.asked.get();
         let principal = self.trail.principal.get();
@@ -270,7 +272,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(30);
 
-    /// A standard output that answers the first questions to it as it is told, and then takes everything.
+    /// A standard output whose first answers the test chooses. Then it accepts everything.
     struct Output {
         answers: Receiver<std::io::Result<usize>>,
         written: Arc<Mutex<Vec<u8>>>,
@@ -290,7 +292,7 @@ mod tests {
 
     struct Test {
         log: Arc<AuditLog>,
-        /// While nobody answers, the output blocks.
+        /// The output blocks until it receives an answer.
         answers: Sender<std::io::Result<usize>>,
         written: Arc<Mutex<Vec<u8>>>,
     }
@@ -310,14 +312,14 @@ mod tests {
             self.log.begin("id".to_owned(), SOON).await.expect("a place in the queue")
         }
 
-        /// A request that is refused for this reason before it is known who asks.
+        /// Begins and refuses a request for this reason, without a principal.
         async fn refuse(&self, reason: &'static str) {
             let mut recording = self.begin().await;
             recording.trail().decided(Outcome::Refused(reason));
             recording.answered(400);
         }
 
-        /// Lets everything be written, and returns it.
+        /// Waits until everything is written, and returns it.
         async fn end(self) -> String {
             drop(self.answers);
             self.log.end(SOON).await.unwrap();

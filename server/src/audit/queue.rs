@@ -1,9 +1,9 @@
-//! The queue before the thread that writes. The thread takes all that waits at once, so that a busy server wakes it seldom.
+//! The queue of the writer thread. The thread takes all entries at once, so that a busy server rarely wakes it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A queue of many writers and one reader. Its length is bounded by the places that entries hold.
+/// A queue with many writers and one reader. The places that entries hold bound its length.
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     filled: Condvar,
@@ -35,18 +35,18 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Says that no entry comes any more.
+    /// Closes the queue: no more entries follow.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.filled.notify_one();
     }
 
-    /// Closes the queue when this value is dropped, however the reader ends.
+    /// Returns a guard that closes the queue when it is dropped.
     pub(super) fn closed_at_end(&self) -> impl Drop {
         Closed(self)
     }
 
-    /// Takes all entries, and waits for one for at most this time. Returns whether others may come.
+    /// Waits for an entry for at most this time, and takes all entries. The flag is false if the queue is closed.
     pub(super) fn take(&self, wait: Duration) -> (Vec<T>, bool) {
         let mut state = self.lock();
         if state.entries.is_empty() && !state.is_closed {

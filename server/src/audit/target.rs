@@ -4,8 +4,8 @@ use std::fmt;
 
 use mcp_entra_policy::Operation;
 
-/// Longest name of a tool or a prompt in a line, in characters. Names come from clients, and an unknown one is no reason for
-/// a long line.
+/// Longest name of a tool or a prompt in a line, in characters. Names come from clients, so their length is not
+/// trusted.
 const MAXIMUM_NAME: usize = 64;
 /// Longest URI of a resource in a line, in characters.
 const MAXIMUM_URI: usize = 256;
@@ -38,7 +38,7 @@ impl Target {
         }
     }
 
-    /// The reason of a request that names what is not offered.
+    /// Returns the reason for a request whose target is not offered.
     pub fn not_offered(&self) -> &'static str {
         match self {
             Self::Tool(_) => "unknown_tool",
@@ -47,7 +47,7 @@ impl Target {
         }
     }
 
-    /// The same, no longer than a line may have it.
+    /// Returns the target, cut to the limits of a line.
     pub(super) fn shortened(mut self) -> Self {
         let (name, maximum) = match &mut self {
             Self::Tool(name) | Self::Prompt(name) => (name, MAXIMUM_NAME),
@@ -83,7 +83,7 @@ impl From<Operation<'_>> for Target {
     }
 }
 
-/// A tool by its name alone, everything else with its kind.
+/// A tool shows as its name, everything else with its kind.
 impl fmt::Display for Target {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,11 +1,11 @@
-//! The thread that writes the audit lines. Standard output may block or fail, and no async thread waits for it.
+//! The thread that writes audit lines. Standard output may block or fail, and no async thread may wait for it.
 //!
-//! The queue before it has a bounded number of places. A request takes its place before it is judged, so its line is
-//! queued without a wait whenever and however the request ends. The place is free again once the line is written. A
-//! refusal that is only counted needs no line, and leaves its place at once.
+//! The queue has a bounded number of places. A request takes a place before it is judged, so its line can enter the
+//! queue without waiting, however the request ends. The place is free again once the line is written. A refusal that
+//! is only counted needs no line and frees its place at once.
 //!
-//! A failed write is tried again from the byte on that is missing, so the chain goes on unbroken. Meanwhile the
-//! queue fills.
+//! A failed write is retried from the first missing byte, so that the chain stays unbroken. Meanwhile the queue
+//! fills.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
@@ -22,28 +22,28 @@ use super::line::Line;
 use super::queue::Queue;
 use crate::telemetry::Metrics;
 
-/// Places in the queue: more than a port has connections (1024), each of which asks one thing at a time.
+/// Places in the queue. A port has at most 1024 connections, each with one request at a time.
 const PLACES: usize = 4096;
 
-/// Time after a write in which further lines gather.
+/// Time after a write in which more lines gather.
 const GATHERING: Duration = Duration::from_millis(2);
 
-/// Pause after a write that failed.
+/// Pause after a failed write.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// The place of a request in the queue.
 pub(super) struct Place {
     queued: OwnedSemaphorePermit,
-    /// Says that the request runs.
+    /// Marks the request as running.
     _running: TaskTrackerToken,
 }
 
-/// The reason why lines may be missing at the end of the log.
+/// The reason why the end of the log may lack lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfinished {
-    /// Requests have not ended, and have no line.
+    /// Requests have not ended, so their lines do not exist.
     Requests,
-    /// Lines that wait are not written: standard output takes nothing.
+    /// Waiting lines are not written: standard output is blocked.
     Lines,
 }
 
@@ -51,20 +51,20 @@ pub enum Unfinished {
 enum Entry {
     /// A line, without its chain.
     Line(String, OwnedSemaphorePermit),
-    /// The end of the log. It is answered once everything is written.
+    /// The end of the log. Answered once everything is written.
     End(oneshot::Sender<()>),
 }
 
-/// The queue of the writing thread.
+/// The queue of the writer thread.
 pub(super) struct Writer {
     queue: Arc<Queue<Entry>>,
     running: TaskTracker,
     shared: Arc<Shared>,
 }
 
-/// State that requests and the thread share.
+/// State shared by requests and the thread.
 struct Shared {
-    /// Closed once nobody waits for lines any more.
+    /// Closed once nobody waits for lines.
     places: Arc<Semaphore>,
     anonymous: Mutex<Anonymous>,
     /// The error of the last write, if it failed.
@@ -72,7 +72,7 @@ struct Shared {
 }
 
 impl Writer {
-    /// Starts the thread, which ends with the log. `server` is the namespace and name of the McpServer.
+    /// Starts the thread, which ends with the log. `server` is namespace and name of the McpServer.
     pub(super) fn start(
         server: String,
         lines: Box<dyn Write + Send>,
@@ -94,20 +94,20 @@ impl Writer {
         Ok(Self { queue, running: TaskTracker::new(), shared })
     }
 
-    /// Waits for a place in the queue. Returns none if none becomes free within this time.
+    /// Waits for a place in the queue. Returns none if no place becomes free within this time.
     pub(super) async fn place(&self, patience: Duration) -> Option<Place> {
         let queued = Arc::clone(&self.shared.places).acquire_owned();
         let queued = tokio::time::timeout(patience, queued).await.ok()?.ok()?;
         Some(Place { queued, _running: self.running.token() })
     }
 
-    /// Says what keeps lines from being written, if something does.
+    /// Returns the reason why lines cannot be written, if any.
     pub(super) fn trouble(&self) -> Option<String> {
         let failure = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
         match failure.as_ref() {
             Some(error) => Some(format!("the last write to standard output failed: {error}")),
             None if self.shared.places.available_permits() == 0 => {
-                Some("the queue of unwritten lines is full: whatever reads standard output is slow".to_owned())
+                Some("the queue of unwritten lines is full: the reader of standard output is slow".to_owned())
             }
             None => None,
         }
@@ -116,11 +116,11 @@ impl Writer {
     pub(super) fn line(&self, line: &Line<'_>, place: Place) {
         match serde_json::to_string(line) {
             Ok(text) => self.push(Entry::Line(text, place.queued)),
-            Err(error) => tracing::error!(%error, request_id = line.request_id, "audit line not written"),
+            Err(error) => tracing::error!(%error, request_id = line.request_id, "cannot write an audit line"),
         }
     }
 
-    /// Says whether a refusal without a principal has a line of its own. One that has not is counted here.
+    /// Returns true if a refusal without a principal gets its own line. Otherwise counts it.
     pub(super) fn has_own_line(&self, reason: &'static str, request: impl FnOnce() -> Request) -> bool {
         let (mut anonymous, now) = (self.shared.anonymous(), Instant::now());
         let own = anonymous.has_own_line(reason, now);
@@ -130,8 +130,8 @@ impl Writer {
         own
     }
 
-    /// Waits until the requests that have a place have ended, then until everything is written: for at most this time, and
-    /// for requests at most half of it. Then nothing is tried again.
+    /// Waits until running requests end and all lines are written. The total wait is at most `patience`, of which
+    /// requests get at most half. After that, failed writes are not retried.
     pub(super) async fn end(&self, patience: Duration) -> Result<(), Unfinished> {
         let deadline = tokio::time::Instant::now() + patience;
         self.running.close();
@@ -149,10 +149,10 @@ impl Writer {
 }
 
 impl Writer {
-    /// Never waits: each entry has its place.
+    /// Never waits: each entry already has its place.
     fn push(&self, entry: Entry) {
         if self.queue.push(entry).is_err() {
-            tracing::error!("audit line not written: the thread that writes has ended");
+            tracing::error!("audit line lost: the writer thread has ended");
         }
     }
 }
@@ -170,7 +170,7 @@ impl Shared {
     }
 }
 
-/// State of the writing thread.
+/// State of the writer thread.
 struct Thread {
     server: String,
     lines: Box<dyn Write + Send>,
@@ -179,7 +179,7 @@ struct Thread {
     shared: Arc<Shared>,
 }
 
-/// Lines that are written at once, and what is free or answered after that.
+/// Lines of one write, with the places to free and the ends to answer after it.
 #[derive(Default)]
 struct Batch {
     text: String,
@@ -191,7 +191,7 @@ impl Thread {
     fn run(mut self, queue: &Queue<Entry>) {
         loop {
             let mut batch = Batch::default();
-            // Nobody wakes the thread for what is only counted. Its period ends after this wait, or at the end of it.
+            // Counted refusals do not wake the thread. So it wakes when their period ends, or after one period.
             let wait = self.shared.anonymous().wait(Instant::now()).unwrap_or(PERIOD);
             let (entries, goes_on) = queue.take(wait);
             for entry in entries {
@@ -225,7 +225,7 @@ impl Thread {
     fn add_summary(&mut self, batch: &mut Batch, summary: &Summary) {
         match serde_json::to_string(&summary.line(&self.server)) {
             Ok(text) => self.add(batch, text),
-            Err(error) => tracing::error!(%error, "audit line not written"),
+            Err(error) => tracing::error!(%error, "cannot write an audit line"),
         }
     }
 
@@ -237,12 +237,12 @@ impl Thread {
         let _ = writeln!(batch.text, "{text}");
     }
 
-    /// Writes this, and tries again after every failure. Says whether it is written: false once nobody waits for it.
+    /// Writes a text and retries after failures. Returns false if nobody waits for it any more.
     fn write(&mut self, text: &str) -> bool {
         let mut rest = text.as_bytes();
         while let Err(error) = write_some(&mut *self.lines, &mut rest) {
             let bytes = rest.len();
-            tracing::error!(%error, bytes, "audit lines not written; it is tried again");
+            tracing::error!(%error, bytes, "cannot write audit lines, will retry");
             *self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
             std::thread::sleep(PAUSE);
             if self.shared.places.is_closed() {
@@ -257,7 +257,7 @@ impl Thread {
     }
 }
 
-/// Writes as much as is taken. `rest` begins with the first byte that was not, also after an error.
+/// Writes as much as the output accepts. Afterwards `rest` begins with the first unwritten byte, even after an error.
 fn write_some(lines: &mut dyn Write, rest: &mut &[u8]) -> std::io::Result<()> {
     while !rest.is_empty() {
         match lines.write(rest) {
