@@ -1,4 +1,4 @@
-//! Answers of JSON-RPC as data, for any transport.
+//! JSON-RPC answers as data, independent of the transport.
 
 use serde_json::{Value, json};
 
@@ -12,47 +12,47 @@ pub mod code {
     pub const INVALID_REQUEST: i32 = -32600;
     /// There is no such method.
     pub const METHOD_NOT_FOUND: i32 = -32601;
-    /// The parameters do not fit the method.
+    /// The parameters do not match the method.
     pub const INVALID_PARAMS: i32 = -32602;
     /// There is no such resource, for clients of MCP before 2026-07-28.
     pub const RESOURCE_NOT_FOUND: i32 = -32002;
     /// The server cannot answer.
     pub const INTERNAL_ERROR: i32 = -32603;
-    /// A header of the request is not what its body says (MCP 2026-07-28).
+    /// A header of the request differs from its body (MCP 2026-07-28).
     pub const HEADER_MISMATCH: i32 = -32020;
-    /// The call takes a capability that the client does not declare (MCP 2026-07-28).
+    /// The call needs a capability that the client does not declare (MCP 2026-07-28).
     pub const CAPABILITY_MISSING: i32 = -32021;
-    /// The revision of the protocol is not served (MCP 2026-07-28).
+    /// The revision of the protocol is not supported (MCP 2026-07-28).
     pub const UNSUPPORTED_VERSION: i32 = -32022;
-    /// The caller may not do this. JSON-RPC and MCP keep -32768 to -32000 for themselves, so that this code lies outside.
+    /// The caller may not do this. The code lies outside -32768 to -32000, which JSON-RPC and MCP reserve.
     pub const FORBIDDEN: i32 = 403;
 }
 
-/// The failure of a call, as the answer to it.
+/// The error that answers a failed call.
 impl From<Failure> for ErrorValue {
     fn from(Failure { code, message, data }: Failure) -> Self {
         Self { code, message, data }
     }
 }
 
-/// A JSON-RPC error, without the id of its request.
+/// A JSON-RPC error without a request id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ErrorValue {
     /// One of [`code`].
     pub code: i32,
     /// English text with the next step.
     pub message: String,
-    /// Facts for programs.
+    /// Data for programs.
     pub data: Option<Value>,
 }
 
 impl ErrorValue {
-    /// An error without data.
+    /// Returns an error without data.
     pub fn new(code: i32, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), data: None }
     }
 
-    /// The answer to the request of this id, which is null where none could be read.
+    /// Returns the answer to the request with this id. The id is null if none could be read.
     pub fn answer(&self, id: &Value) -> Value {
         let mut error = json!({ "code": self.code, "message": self.message });
         if let (Some(data), Some(error)) = (&self.data, error.as_object_mut()) {
@@ -62,7 +62,8 @@ impl ErrorValue {
     }
 }
 
-/// The result of a tool that went wrong, for a model or a person to act on. A client shows it even if it hides errors.
+/// Returns a tool result that reports an error to a model or a person. Clients show it even if they hide JSON-RPC
+/// errors.
 pub fn tool_error(id: &Value, text: &str) -> Value {
     let result = json!({ "resultType": "complete", "content": [{ "type": "text", "text": text }], "isError": true });
     json!({ "jsonrpc": "2.0", "id": id, "result": result })

@@ -1,5 +1,5 @@
-//! The verdict about one message. The use of a tool, a prompt or a resource takes a grant. Everything else is open to every
-//! authenticated caller, and shows no more than the grants allow.
+//! The verdict on one message. The use of a tool, a prompt or a resource needs a grant. Every other method is open to
+//! all authenticated callers, and its answer shows only granted items.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{Message, Method, Permissions, Refusal};
 use crate::audit::Rule;
 use crate::offer::{CompletionReference, Listed, Offered, OfferedPrompt, OfferedTemplate};
 
-/// The verdict about one message of one caller.
+/// The verdict on one message of one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// A grant allows the use.
@@ -21,16 +21,16 @@ pub enum Verdict {
     },
     /// Every authenticated caller may do this.
     Open,
-    /// The thing that is named is not offered, so that there is nothing to be allowed.
+    /// The named item is not offered, so there is nothing to allow.
     NotOffered,
-    /// The use is denied, or nothing allows it.
+    /// The use is denied, or no grant allows it.
     Refused(Refusal),
-    /// The verdict depends on the caller's membership in these groups (object ids in lower case), which a directory can
-    /// tell. It does not come again after [`Permissions::with_learnt`].
+    /// The verdict depends on the caller's membership in these groups (object ids in lower case), which a directory
+    /// can look up. It never occurs after [`Permissions::with_learnt`].
     NeedGroups(BTreeSet<String>),
 }
 
-/// Judges a message by the caller's permissions and by what is offered at the moment.
+/// Judges a message by the caller's permissions and the current offer.
 pub fn judge(permissions: &Permissions, message: &Message, offered: &Offered) -> Verdict {
     let operation = match &message.method {
         Method::Use { operation, .. } => operation.offered(offered),
@@ -128,7 +128,7 @@ mod tests {
         }
     }
 
-    /// Readers may use what does not write, sales may write, staff may read nothing.
+    /// Readers may use tools that do not write; sales may write; staff may not read.
     fn policy() -> CompiledPolicy {
         let mut scoped = grant("scoped", role("Scoped"), &["write"]);
         scoped.require.scopes = ["Write".to_owned()].into();
@@ -185,7 +185,7 @@ mod tests {
         Groups::Known(ids.iter().map(|id| (*id).to_owned()).collect())
     }
 
-    /// The verdict in a word: the grant or deny that decides, or the kind of the verdict.
+    /// Returns a short form of the verdict: the deciding grant or deny, or the kind of the verdict.
     fn word(verdict: &Verdict) -> String {
         match verdict {
             Verdict::Allowed { rule, .. } => serde_json::to_value(rule).unwrap()["grant"].as_str().unwrap().to_owned(),
@@ -281,11 +281,11 @@ mod tests {
     #[test]
     fn a_directory_is_asked_only_where_its_answer_can_change_the_verdict() {
         for (role, groups, message, verdict) in [
-            // Sales would be granted it, staff would be denied it.
+            // A grant to sales and a deny for staff depend on groups.
             ("Nobody", Groups::Unknown, call("write"), "groups 5 6"),
             ("Reader", Groups::Unknown, call("read"), "groups 5 6"),
             ("Reader", Groups::Unknown, list(), "groups 5 6"),
-            // A list that a token has may be short: denied groups are asked about.
+            // A token's list may be incomplete, so denied groups are looked up.
             ("Reader", known(&[]), call("read"), "groups 6"),
             ("Reader", known(&[]), list(), "groups 6"),
             ("Reader", known(&[STAFF]), call("read"), "denied by staff"),
@@ -330,7 +330,7 @@ mod tests {
         for (reachable, message, verdict) in [
             (GraphAccess::OnBehalfOf, call("write"), "narrow"),
             (GraphAccess::Application, call("write"), "groups 5"),
-            // A list does not show it.
+            // A list does not depend on the access to Graph.
             (GraphAccess::Application, list(), "open"),
         ] {
             let permissions = permissions(policy.clone(), "Writer", Groups::Unknown).with_directory(reachable);

@@ -1,8 +1,8 @@
-//! The parsed message: one JSON-RPC message of a known method, with params that fit it.
+//! The parsed message: one JSON-RPC message with a known method and matching params.
 //!
-//! A body is parsed once, strictly. The message that is judged is the one that is executed: nobody reads the body a second
-//! time. Additions to the protocol are refused until somebody has decided who may use them. Notifications want no answer,
-//! so that an unknown one is dropped.
+//! A body is parsed once and strictly. The judged message is the executed one: nothing parses the body a second time.
+//! Unknown requests are refused, so that additions to the protocol need a decision about permissions. Unknown
+//! notifications are dropped, because they need no answer.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,20 +24,20 @@ pub struct Message {
     pub id: Option<Value>,
     /// The method, with its params.
     pub method: Method,
-    /// The params that every request may have.
+    /// The common params of every request.
     pub meta: Meta,
 }
 
-/// A body that is refused.
+/// A refused body.
 #[derive(Debug)]
 pub struct Malformed {
     /// The kind of the fault.
     pub fault: Fault,
-    /// The request's id; null where none could be read.
+    /// The request's id, or null if none could be read.
     pub id: Value,
     /// English text with the next step.
     pub text: String,
-    /// The params that every request may have, as far as they could be read.
+    /// The common params of every request, as far as they could be read.
     pub meta: Box<Meta>,
 }
 
@@ -50,17 +50,17 @@ pub enum Fault {
     Batch,
     /// Not a JSON-RPC message.
     Message,
-    /// Params that do not fit the method.
+    /// The params do not match the method.
     Params,
-    /// A method that is not known here.
+    /// The method is unknown.
     UnknownMethod {
-        /// True if the request names its revision in `_meta`, as all do since 2026-07-28.
+        /// True if the request names its revision in `_meta`, as all requests do since 2026-07-28.
         names_revision: bool,
     },
 }
 
 impl Malformed {
-    /// The reason for the audit log.
+    /// Returns the reason for the audit log.
     pub fn reason(&self) -> &'static str {
         match self.fault {
             Fault::Json => "invalid_json",
@@ -70,12 +70,12 @@ impl Malformed {
         }
     }
 
-    /// True if another revision of the protocol may know the method, or its params.
+    /// True if another revision of the protocol may know the method or its params.
     pub fn depends_on_revision(&self) -> bool {
         matches!(self.fault, Fault::Params | Fault::UnknownMethod { .. })
     }
 
-    /// The JSON-RPC error.
+    /// Returns the JSON-RPC error.
     pub fn error(&self) -> ErrorValue {
         let code = match self.fault {
             Fault::Json => code::PARSE_ERROR,
@@ -88,10 +88,10 @@ impl Malformed {
 }
 
 impl Message {
-    /// The message in these bytes.
+    /// Parses a message.
     ///
     /// # Errors
-    /// If they are not one message of a known method, with params that fit it.
+    /// If the body is not one message with a known method and matching params.
     pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
         let refused = |fault, text: String| Malformed { fault, id: Value::Null, text, meta: Box::default() };
         let value = strict_json::from_slice(body)
@@ -99,13 +99,13 @@ impl Message {
         let mut members = match value {
             Value::Object(members) => members,
             Value::Array(_) => {
-                let text = "batches are not accepted; send one message a request";
+                let text = "batches are not accepted; send one message per request";
                 return Err(refused(Fault::Batch, text.to_owned()));
             }
             _ => return Err(refused(Fault::Message, NO_MESSAGE.to_owned())),
         };
         let id = members.remove("id");
-        // A client that waits for the answer knows it by its id.
+        // The client needs the id to match the answer to its request.
         let known = id.clone().filter(|id| id.is_string() || id.is_i64());
         let invalid = |fault, text: String| {
             let id = known.clone().unwrap_or_default();
@@ -117,14 +117,14 @@ impl Message {
             return Err(invalid(Fault::Message, NO_MESSAGE.to_owned()));
         };
         if let Some(unknown) = members.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
-            let text = format!("a request or notification has no member {unknown:?}; leave it out");
+            let text = format!("a request or notification has no member {unknown:?}; remove it");
             return Err(invalid(Fault::Message, text));
         }
         if id.is_some() && known.is_none() {
-            return Err(invalid(Fault::Message, "the id of a request is a string or an integer of 64 bits".to_owned()));
+            return Err(invalid(Fault::Message, "the id of a request must be a string or a 64-bit integer".to_owned()));
         }
         let mut params = Params::new(members.remove("params"))
-            .ok_or_else(|| invalid(Fault::Message, "params is an object, or absent".to_owned()))?;
+            .ok_or_else(|| invalid(Fault::Message, "params must be an object or absent".to_owned()))?;
         if known.is_none() {
             let method = method::notification(&method, params)
                 .ok_or_else(|| invalid(Fault::Message, format!("{method} is a request; send it with an id")))?;
@@ -139,10 +139,10 @@ impl Message {
         }
     }
 
-    /// The message, if the offer has its method.
+    /// Returns the message if the offer has its method.
     ///
     /// # Errors
-    /// If it has not: the method is as unknown as any other.
+    /// If the offer does not have the method. The error is the same as for an unknown method.
     pub fn served_by(self, about: &About) -> Result<Self, Malformed> {
         match self.method.is_served_by(about) {
             true => Ok(self),
@@ -150,7 +150,7 @@ impl Message {
         }
     }
 
-    /// The id that an answer has: null for a notification.
+    /// Returns the id of an answer: null for a notification.
     pub fn answer_id(&self) -> &Value {
         self.id.as_ref().unwrap_or(&Value::Null)
     }
@@ -161,7 +161,8 @@ fn unknown_method(name: &str, id: Value, meta: Meta) -> Malformed {
     Malformed { fault, id, text: format!("this server has no method {name:?}"), meta: Box::new(meta) }
 }
 
-/// The method whose arguments are kept as they stand in the body, too: digits and order get lost in values.
+/// Adds the arguments as written in the body to methods that need them. Parsed values lose digits and the order of
+/// members.
 fn written(method: Method, body: &[u8]) -> Method {
     #[derive(Deserialize)]
     struct Body<'a> {
@@ -183,7 +184,7 @@ fn written(method: Method, body: &[u8]) -> Method {
 }
 
 const NO_MESSAGE: &str =
-    "the body is no JSON-RPC 2.0 request or notification; send an object with jsonrpc \"2.0\" and a method";
+    "the body is not a JSON-RPC 2.0 request or notification; send an object with jsonrpc \"2.0\" and a method";
 
 #[cfg(test)]
 mod tests {
@@ -323,7 +324,7 @@ mod tests {
             assert_eq!(known.unwrap(), method);
             assert_eq!(unknown.unwrap_err().fault, Fault::UnknownMethod { names_revision: !is_modern }, "{method}");
         }
-        // An earlier revision in `_meta` makes no client a modern one.
+        // An earlier revision in `_meta` does not make the client modern.
         let old = json!({ "_meta": { "io.modelcontextprotocol/protocolVersion": "2025-11-25" }, "notifications": {} });
         for (method, is_known) in [("subscriptions/listen", false), ("ping", true), ("initialize", false)] {
             let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": old });

@@ -1,4 +1,4 @@
-//! The methods that are known here, with their params.
+//! The known methods with their params.
 
 use serde_json::Value;
 
@@ -13,9 +13,9 @@ const CANCELLED: &str = "notifications/cancelled";
 pub enum Method {
     /// `initialize`: the handshake of clients before 2026-07-28.
     Initialize {
-        /// The revision that the client asks for.
+        /// The revision that the client requests.
         revision: String,
-        /// Capabilities that the client declares.
+        /// Capabilities of the client.
         capabilities: JsonObject,
     },
     /// `server/discover`: the description of the server, without a handshake.
@@ -28,14 +28,14 @@ pub enum Method {
     List {
         /// The list.
         of: Listed,
-        /// The place in it at which an earlier page ended.
+        /// The cursor from an earlier page.
         cursor: Option<String>,
     },
     /// `tools/call`, `prompts/get` or `resources/read`.
     Use {
         /// The use.
         operation: Operation,
-        /// Input of the client, besides arguments.
+        /// Client input besides arguments.
         input: Input,
     },
     /// `completion/complete`.
@@ -51,16 +51,16 @@ pub enum Method {
     Listen(Filter),
     /// `notifications/cancelled`.
     Cancelled {
-        /// The id of the request that the client gives up, if it says so.
+        /// The id of the request that the client cancels, if it is given.
         request: Option<Value>,
     },
     /// Another notification of a client, by name.
     Notification(&'static str),
-    /// A notification that is not known here, nor will be.
+    /// An unknown notification. It is ignored.
     UnknownNotification,
 }
 
-/// The notifications that a client subscribes to.
+/// The notifications that a client requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Changes of the list of tools.
@@ -69,12 +69,12 @@ pub struct Filter {
     pub prompts: bool,
     /// Changes of the list of resources.
     pub resources: bool,
-    /// URIs of the resources whose changes are told.
+    /// URIs of the resources whose changes are reported.
     pub uris: Vec<String>,
 }
 
 impl Method {
-    /// The method's name in the protocol.
+    /// Returns the method's name in the protocol.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Initialize { .. } => "initialize",
@@ -98,7 +98,7 @@ impl Method {
         }
     }
 
-    /// Returns whether an offer has this method.
+    /// True if the offer has this method.
     pub(super) fn is_served_by(&self, about: &About) -> bool {
         match self {
             Self::List { of: Listed::Prompts, .. } | Self::Use { operation: Operation::Prompt { .. }, .. } => {
@@ -121,7 +121,7 @@ impl Method {
         }
     }
 
-    /// True if the verdict or the answer depends on what is offered.
+    /// True if the verdict or the answer depends on the current offer.
     pub fn depends_on_offer(&self) -> bool {
         match self {
             Self::List { .. } | Self::Use { .. } | Self::Complete(_) | Self::Subscribe { .. } | Self::Listen(_) => true,
@@ -135,12 +135,12 @@ impl Method {
         }
     }
 
-    /// The use that is asked for, if any.
+    /// Returns the requested use, if any.
     pub fn operation(&self) -> Option<&Operation> {
         if let Self::Use { operation, .. } = self { Some(operation) } else { None }
     }
 
-    /// The tool, prompt or resource that is named, if any.
+    /// Returns the tool, prompt or resource that the method names, if any.
     pub fn target(&self) -> Option<Target> {
         Some(match self {
             Self::Use { operation: Operation::Tool { name, .. }, .. } => Target::Tool(name.clone()),
@@ -167,13 +167,13 @@ impl Method {
     }
 }
 
-/// The request of this name. None if the client's revision has no such method.
+/// Parses the params of this request. Returns `None` if the client's revision has no such method.
 pub(super) fn request(name: &str, mut params: Params, meta: &Meta) -> Option<Result<Method, Misfit>> {
     let is_modern = meta.is_modern();
     let method = match name {
         // A request that names a revision needs no handshake.
         "initialize" if meta.revision.is_some() => return None,
-        // Since 2026-07-28 there is nothing that outlives a request.
+        // Since 2026-07-28 no state outlives a request.
         "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" if is_modern => {
             return None;
         }
@@ -271,7 +271,7 @@ pub(super) const REQUESTS: [&str; 15] = [
     "subscriptions/listen",
 ];
 
-/// The notification of this name. None for the name of a request.
+/// Parses the params of this notification. Returns `None` if the name belongs to a request.
 pub(super) fn notification(name: &str, mut params: Params) -> Option<Method> {
     const KNOWN: [&str; 3] =
         ["notifications/initialized", "notifications/progress", "notifications/roots/list_changed"];

@@ -1,7 +1,7 @@
-//! Decisions about messages: a caller, a parsed message and what is offered go in, a verdict and its text come out.
+//! Decisions about messages. Input: a caller, a parsed message and the offer. Output: a verdict and its text.
 //!
-//! Everything here is pure, and knows neither HTTP nor standard input. Whoever receives a message parses it
-//! ([`Message::parse`]), judges it ([`judge`]), and renders the verdict in the way of its transport.
+//! Everything here is pure and independent of the transport. A transport parses a message ([`Message::parse`]),
+//! judges it ([`judge`]) and renders the verdict.
 
 pub mod json_rpc;
 mod judge;

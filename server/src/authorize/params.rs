@@ -1,4 +1,4 @@
-//! The params of a message, read one by one.
+//! Typed access to the params of a message.
 
 use std::collections::BTreeMap;
 
@@ -6,35 +6,35 @@ use serde_json::Value;
 
 use crate::offer::{JsonObject, LogLevel, Wanted};
 
-/// The `_meta` of a request, as far as this server reads it.
+/// The parts of a request's `_meta` that this server reads.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Meta {
-    /// The revision of the protocol that the request names, as all do since 2026-07-28.
+    /// The revision of the protocol that the request names. All requests name one since 2026-07-28.
     pub revision: Option<String>,
-    /// Capabilities that the client declares with the request.
+    /// Capabilities of the client for this request.
     pub capabilities: Option<JsonObject>,
-    /// The token that progress of the request is told with: a string or an integer.
+    /// The token for progress notifications of the request: a string or an integer.
     pub progress_token: Option<Value>,
-    /// The least severe log messages that the client takes.
+    /// The lowest severity of log messages that the client accepts.
     pub log_level: Option<LogLevel>,
 }
 
-/// The first revision in which every request stands alone.
+/// The first revision without sessions: every request is self-contained.
 const FIRST_MODERN: &str = "2026-07-28";
 
 impl Meta {
-    /// True if the request names a revision in which every request stands alone. Names of revisions are dates.
+    /// True if the request names a revision without sessions. Revision names are dates, so they compare as text.
     pub(super) fn is_modern(&self) -> bool {
         self.revision.as_deref().is_some_and(|revision| revision >= FIRST_MODERN)
     }
 
-    /// The notices that the client asks for.
+    /// Returns the notices that the client requests.
     pub fn wanted(&self) -> Wanted {
         Wanted { progress: self.progress_token.is_some(), log: self.log_level }
     }
 }
 
-/// Params that do not fit, in words.
+/// Params that do not match the method, with a message.
 pub(super) struct Misfit(pub(super) String);
 
 impl Misfit {
@@ -53,7 +53,7 @@ impl From<JsonObject> for Params {
 }
 
 impl Params {
-    /// These params. None if they are no object.
+    /// Returns these params, or `None` if the value is not an object.
     pub(super) fn new(value: Option<Value>) -> Option<Self> {
         match value {
             None => Some(Self(JsonObject::new())),
@@ -62,7 +62,7 @@ impl Params {
         }
     }
 
-    /// Takes `_meta`.
+    /// Removes and reads `_meta`.
     pub(super) fn meta(&mut self) -> Result<Meta, Misfit> {
         const PREFIX: &str = "io.modelcontextprotocol/";
         let Some(meta) = self.object("_meta")? else { return Ok(Meta::default()) };
@@ -79,17 +79,17 @@ impl Params {
         })
     }
 
-    /// Takes any value.
+    /// Removes and returns any value.
     pub(super) fn any(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name)
     }
 
-    /// Takes a text that must be there.
+    /// Removes and returns a required string.
     pub(super) fn required_text(&mut self, name: &str) -> Result<String, Misfit> {
         self.text(name)?.ok_or_else(|| Misfit::new(name, "a string"))
     }
 
-    /// Takes a text.
+    /// Removes and returns a string.
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Misfit> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(None),
@@ -98,7 +98,7 @@ impl Params {
         }
     }
 
-    /// Takes an object.
+    /// Removes and returns an object.
     pub(super) fn object(&mut self, name: &str) -> Result<Option<JsonObject>, Misfit> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(None),
@@ -107,12 +107,12 @@ impl Params {
         }
     }
 
-    /// Takes an object that must be there.
+    /// Removes and returns a required object.
     pub(super) fn required_object(&mut self, name: &str) -> Result<Self, Misfit> {
         self.object(name)?.map(Self).ok_or_else(|| Misfit::new(name, "an object"))
     }
 
-    /// Takes an object of texts.
+    /// Removes and returns an object of strings.
     pub(super) fn texts(&mut self, name: &str) -> Result<BTreeMap<String, String>, Misfit> {
         let members = self.object(name)?.unwrap_or_default().into_iter();
         let text = |(member, value)| match value {
@@ -122,7 +122,7 @@ impl Params {
         members.map(text).collect()
     }
 
-    /// Takes an array of texts. Returns none if it is absent.
+    /// Removes and returns an array of strings, or none if it is absent.
     pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<String>>, Misfit> {
         let items = match self.0.remove(name) {
             None => return Ok(None),
@@ -136,7 +136,7 @@ impl Params {
         items.into_iter().map(text).collect::<Result<_, _>>().map(Some)
     }
 
-    /// Takes a truth value; absent is false.
+    /// Removes and returns a boolean; absent means false.
     pub(super) fn flag(&mut self, name: &str) -> Result<bool, Misfit> {
         match self.0.remove(name) {
             None => Ok(false),
@@ -145,18 +145,18 @@ impl Params {
         }
     }
 
-    /// Takes the severity of log messages.
+    /// Removes and returns the severity of log messages.
     pub(super) fn level(&mut self, name: &str) -> Result<Option<LogLevel>, Misfit> {
         let expected = || Misfit::new(name, "a level of RFC 5424, such as \"warning\"");
         self.0.remove(name).map(|level| serde_json::from_value(level).map_err(|_| expected())).transpose()
     }
 
-    /// Takes the severity of log messages, which must be there.
+    /// Removes and checks the required severity of log messages.
     pub(super) fn required_level(&mut self, name: &str) -> Result<(), Misfit> {
         self.level(name)?.map(drop).ok_or_else(|| Misfit::new(name, "a level of RFC 5424, such as \"warning\""))
     }
 
-    /// The params that are left.
+    /// Returns the remaining params.
     pub(super) fn into_object(self) -> JsonObject {
         self.0
     }

@@ -1,11 +1,11 @@
-//! Permissions of one caller: the policy in force, and the facts about the caller that it decides by.
+//! Permissions of one caller: the policy in force and the facts about the caller.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mcp_entra_policy::{Caller, CallerKind, CompiledPolicy, Decision, GraphAccess, Groups, Operation, Refusal};
 
-/// One good policy document.
+/// A valid policy document.
 #[derive(Debug, Default)]
 pub struct PolicyInForce {
     policy: CompiledPolicy,
@@ -15,38 +15,38 @@ pub struct PolicyInForce {
 }
 
 impl PolicyInForce {
-    /// This policy, whose document has this revision.
+    /// Wraps this policy. `revision` is the revision of its document.
     pub fn new(policy: CompiledPolicy, revision: String) -> Self {
         let (group_ids, denied_group_ids) = (policy.group_ids(), policy.denied_group_ids());
         Self { policy, revision, group_ids, denied_group_ids }
     }
 
-    /// The policy itself.
+    /// Returns the policy itself.
     pub fn policy(&self) -> &CompiledPolicy {
         &self.policy
     }
 
-    /// Everything that it revokes of the server's own authorization server.
+    /// Returns everything that the policy revokes at the server's authorization server.
     pub fn revoked(&self) -> Revoked {
         let CompiledPolicy { revoke_sessions_before, compromised_keys, .. } = &self.policy;
         Revoked { sessions_before: *revoke_sessions_before, compromised_keys: compromised_keys.clone() }
     }
 
-    /// The revision of the document.
+    /// Returns the revision of the document.
     pub fn revision(&self) -> &str {
         &self.revision
     }
 }
 
-/// Everything that a policy revokes of the server's own authorization server.
+/// Revocations for the server's authorization server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revoked {
     sessions_before: Option<i64>,
     compromised_keys: Option<String>,
 }
 
-/// Permissions of one caller by the policy that was in force when the request came in. A request keeps them to its end,
-/// so that every part of the answer follows from one revision.
+/// Permissions of one caller under the policy that was in force when the request arrived. A request keeps them to its
+/// end, so that every part of the answer uses one revision.
 #[derive(Clone, Debug)]
 pub struct Permissions {
     caller: Arc<Caller>,
@@ -54,41 +54,40 @@ pub struct Permissions {
     groups: GroupSource,
 }
 
-/// The source of the groups that a decision counts.
+/// The source of the groups for a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupSource {
     /// The token alone.
     Token,
     /// The token, and a directory that was not asked yet.
     Directory {
-        /// The widest access to Graph that makes a difference: a call that is allowed may get a wider one by a grant to a
-        /// group.
+        /// The widest access to Graph that matters: a grant to a group may give an allowed call wider access.
         reachable: GraphAccess,
     },
-    /// The token, and a directory that has answered.
+    /// The token, and a directory that answered.
     Learnt {
         /// True if the directory may hide groups.
         hidden: bool,
     },
     /// The token, and a directory that could not answer.
     Unlearnt {
-        /// The reason in words for the user, with the next step.
+        /// The reason for the user, with the next step.
         why: String,
     },
 }
 
 impl Permissions {
-    /// Permissions by the caller's token alone.
+    /// Returns permissions from the caller's token alone.
     pub fn new(caller: Arc<Caller>, policy: Arc<PolicyInForce>) -> Self {
         Self { caller, policy, groups: GroupSource::Token }
     }
 
-    /// The same, where a directory can be asked for groups.
+    /// Adds a directory that can be asked for groups.
     pub fn with_directory(self, reachable: GraphAccess) -> Self {
         Self { groups: GroupSource::Directory { reachable }, ..self }
     }
 
-    /// The same, once the directory has told in which of the groups that it was asked about the caller is, or could not.
+    /// Adds the directory's answer: the caller's groups among those asked about, or a failure.
     pub fn with_learnt(self, learnt: Result<&Groups, &str>) -> Self {
         let groups = match learnt {
             Ok(learnt) => GroupSource::Learnt { hidden: matches!(learnt, Groups::AtLeast(_)) },
@@ -97,17 +96,17 @@ impl Permissions {
         Self { groups, ..self.with_more_groups(learnt.ok()) }
     }
 
-    /// Everything that their policy revokes.
+    /// Returns everything that the policy revokes.
     pub fn revoked(&self) -> Revoked {
         self.policy.revoked()
     }
 
-    /// The kind of the caller.
+    /// Returns the kind of the caller.
     pub fn kind(&self) -> CallerKind {
         self.caller.kind
     }
 
-    /// The source of the caller's groups.
+    /// Returns the source of the caller's groups.
     pub fn groups(&self) -> &GroupSource {
         &self.groups
     }
@@ -117,31 +116,31 @@ impl Permissions {
         self.policy.policy.decide(&self.caller, operation)
     }
 
-    /// Returns whether an operation is allowed.
+    /// Returns true if an operation is allowed.
     pub fn allow(&self, operation: Operation<'_>) -> bool {
         self.policy.policy.allows(&self.caller, operation)
     }
 
-    /// The groups to ask the directory about before one operation is decided.
+    /// Returns the groups that a decision about one operation depends on and that the directory must look up.
     pub(super) fn groups_to_use(&self, operation: Operation<'_>) -> Option<BTreeSet<String>> {
         let GroupSource::Directory { reachable } = self.groups else { return None };
         self.groups_to_learn([operation], reachable)
     }
 
-    /// The groups to ask the directory about before it is listed which of these operations are allowed.
+    /// Returns the groups that a list of the allowed operations depends on and that the directory must look up.
     pub(super) fn groups_to_list<'a>(
         &self,
         operations: impl IntoIterator<Item = Operation<'a>>,
     ) -> Option<BTreeSet<String>> {
         let GroupSource::Directory { .. } = self.groups else { return None };
-        // A list does not show the access to Graph.
+        // A list does not depend on the access to Graph.
         self.groups_to_learn(operations, GraphAccess::OnBehalfOf)
     }
 
-    /// The groups on which a decision about any of these operations depends, while it is not known whether the caller is
-    /// in them. A group that a token lists is one that the user is in; that it lists another not proves nothing: it may
-    /// hold direct members, groups assigned to the application, or security groups alone. So groups that something is
-    /// denied to are asked for where they are not listed.
+    /// Returns the unknown groups on which a decision about any of these operations depends.
+    ///
+    /// A listed group proves membership, but a missing one proves nothing. The token may list only direct members,
+    /// assigned groups or security groups. So groups with a deny are looked up unless the token lists them.
     fn groups_to_learn<'a>(
         &self,
         operations: impl IntoIterator<Item = Operation<'a>>,
@@ -166,8 +165,7 @@ impl Permissions {
         (needed && !ids.is_empty()).then_some(ids)
     }
 
-    /// True if an operation that is refused may be allowed, or one that is allowed may reach Graph with a wider access,
-    /// once groups are known.
+    /// True if known groups could allow a refused operation, or give an allowed one wider access to Graph.
     fn may_become_more(&self, operation: Operation<'_>, reachable: GraphAccess) -> bool {
         match self.decide(operation) {
             Decision::Allowed { graph, .. } => {
@@ -179,7 +177,7 @@ impl Permissions {
         }
     }
 
-    /// The same, with these groups besides those of the token. Only a full answer shows that there are no others.
+    /// Adds these groups to those of the token. Only a complete answer excludes other groups.
     fn with_more_groups(mut self, learnt: Option<&Groups>) -> Self {
         let mut groups = match &self.caller.groups {
             Groups::Known(listed) | Groups::AtLeast(listed) => listed.clone(),

@@ -1,4 +1,4 @@
-//! Refused calls as data, and their English texts, which end with the next step.
+//! Refused calls as data, and their English texts. A text ends with the next step.
 
 use mcp_entra_policy::{CallerKind, Refusal as Cause, ServerConfiguration, Ways};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::GroupSource;
 use super::json_rpc::{ErrorValue, code};
 use crate::audit::{Outcome, Rule, Target};
 
-/// A refused use of a tool, a prompt or a resource, with every fact that its text needs.
+/// A refused use of a tool, a prompt or a resource, with every fact for its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The tool, prompt or resource.
@@ -21,7 +21,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The outcome for the audit log.
+    /// Returns the outcome for the audit log.
     pub fn outcome(&self) -> Outcome {
         match &self.cause {
             Cause::Denied { mapping, deny, .. } => Outcome::RefusedBy("denied", Rule::deny(mapping, deny)),
@@ -35,7 +35,7 @@ impl Refusal {
         }
     }
 
-    /// The text for the caller.
+    /// Returns the text for the caller.
     pub fn text(&self, configuration: &ServerConfiguration) -> String {
         let target = &self.target;
         match &self.cause {
@@ -43,18 +43,18 @@ impl Refusal {
                 let hidden = if *groups_unknown && self.groups_hidden() { GROUPS_HIDDEN } else { "" };
                 let unknown = self.unknown(configuration, *groups_unknown, *registration_unknown);
                 let why = format!(
-                    "It is denied by {deny} of the ClusterMcpRoleMapping {mapping}, whoever grants it: ask the platform \
+                    "The deny {deny} of the ClusterMcpRoleMapping {mapping} forbids it and overrides every grant: ask the platform \
                      team.{hidden}{unknown}"
                 );
                 self.forbidden(configuration, &why)
             }
             Cause::ScopesMissing { scopes, .. } => {
                 let named = Vec::from_iter(scopes.iter().map(String::as_str)).join(", ");
-                format!("{target} takes the scopes {named}: ask for a token with all of them")
+                format!("{target} requires the scopes {named}: request a token with all of them")
             }
             Cause::AuthenticationContextMissing { context, .. } => {
                 format!(
-                    "{target} takes a sign-in that satisfies the authentication context {context} of Conditional Access"
+                    "{target} requires a sign-in that satisfies the authentication context {context} of Conditional Access"
                 )
             }
             Cause::NotGranted(ways) => {
@@ -65,16 +65,18 @@ impl Refusal {
         }
     }
 
-    /// The text where the client cannot be asked for another sign-in, or came back without it.
+    /// Returns the text for a client that cannot request another sign-in, or returned without it.
     pub fn text_without_sign_in(&self, configuration: &ServerConfiguration, accepts_claims_challenge: bool) -> String {
         let why = match accepts_claims_challenge {
-            true => "This client was asked for it and came back without: sign in again in the client, and satisfy it.",
-            false => "This client cannot ask for that (it does not declare the capability cp1): use a client that can.",
+            true => {
+                "This client was asked for it, but the new token does not satisfy it: sign in again in the client and satisfy it."
+            }
+            false => "This client cannot request it (it does not declare the capability cp1): use a client that can.",
         };
         format!("{}. {why}", self.text(configuration))
     }
 
-    /// The JSON-RPC error to this request: the text, and the facts for programs.
+    /// Returns the JSON-RPC error for this request: the text, and facts for programs.
     pub fn error(&self, configuration: &ServerConfiguration, request_id: &str) -> ErrorValue {
         let mut data = self.facts();
         if let Some(data) = data.as_object_mut() {
@@ -107,14 +109,14 @@ impl Refusal {
         format!("You may not {verb} {target} on the MCP server {namespace}/{name}. {why}")
     }
 
-    /// Names the facts that could not be seen of the caller, and the next step.
+    /// Explains which facts about the caller are unknown, with the next step.
     fn unknown(&self, configuration: &ServerConfiguration, groups: bool, registration: bool) -> String {
         let groups = if groups { self.groups_unknown() } else { String::new() };
         let client_id = &configuration.entra.client_id;
         let registration = registration.then(|| {
             format!(
-                " The audience of your token does not prove which app registration it was issued for, and a rule holds for \
-                 one registration only: ask for a token whose audience is a client id, such as {client_id}."
+                " The audience of your token does not prove which app registration it was issued for, and a rule applies to \
+                 only one registration: request a token whose audience is a client id, such as {client_id}."
             )
         });
         groups + &registration.unwrap_or_default()
@@ -123,46 +125,46 @@ impl Refusal {
     fn groups_unknown(&self) -> String {
         match &self.groups {
             GroupSource::Unlearnt { why } => {
-                format!(" In which groups you are could not be learnt, so that none counts: {why}")
+                format!(" Your groups could not be looked up, so none of them counts: {why}")
             }
             GroupSource::Learnt { .. } => String::new(),
             GroupSource::Token | GroupSource::Directory { .. } => GROUPS_UNKNOWN.to_owned(),
         }
     }
 
-    /// True if a directory has told groups, but perhaps not all.
+    /// True if the directory returned groups, but perhaps not all.
     fn groups_hidden(&self) -> bool {
         self.groups == GroupSource::Learnt { hidden: true }
     }
 }
 
 const GROUPS_UNKNOWN: &str = " Your token does not say which groups you are in: its groups claim is absent, lists names \
-     instead of object ids, or there are too many groups. So membership in a group cannot be seen: ask for the object ids of \
-     the groups assigned to the application to be emitted (groupMembershipClaims ApplicationGroup), or for a role.";
+     instead of object ids, or there are too many groups. So your group memberships are unknown: ask an administrator to emit the object ids of \
+     the groups assigned to the application (groupMembershipClaims ApplicationGroup), or to assign you a role.";
 
-const GROUPS_HIDDEN: &str = " Microsoft Graph shows this server no groups with hidden membership, so that a group which it \
-     does not show may be one that you are in: an administrator consents to the delegated permission Member.Read.Hidden for \
+const GROUPS_HIDDEN: &str = " Microsoft Graph does not show this server groups with hidden membership, so you may be in a group that it \
+     does not show: ask an administrator to consent to the delegated permission Member.Read.Hidden for \
      the app registration of the server.";
 
 fn what_would_allow(kind: CallerKind, ways: &Ways, groups_hidden: bool) -> String {
     let roles = ways.roles.iter().map(|role| format!("the app role {role}"));
-    let hidden = if groups_hidden { " (a hidden one does not count here)" } else { "" };
+    let hidden = if groups_hidden { " (it does not count here if its membership is hidden)" } else { "" };
     let groups = ways.groups.iter().map(|group| format!("membership in the group {group}{hidden}"));
     let all = Vec::from_iter(roles.chain(groups)).join(" or ");
     match kind {
         CallerKind::Application if all.is_empty() => {
             "It is not granted to this application: ask the platform team for \
-             a grant to it, or call it with a token of a signed-in user."
+             a grant to the application, or call it with a token of a signed-in user."
                 .to_owned()
         }
         CallerKind::Application => format!(
-            "It takes {all}: ask an administrator of Entra to assign it to the application, then ask for a new token."
+            "It requires {all}: ask an administrator of Entra to assign it to the application, then request a new token."
         ),
         CallerKind::User if all.is_empty() => {
             "No role mapping grants it to tokens like yours: ask the platform team for an McpRoleMapping.".to_owned()
         }
         CallerKind::User => {
-            format!("It takes {all}: ask an administrator of Entra for it, then sign in again to get a new token.")
+            format!("It requires {all}: ask an administrator of Entra for it, then sign in again to get a new token.")
         }
     }
 }
