@@ -1,4 +1,4 @@
-//! Access tokens with their digests: each digest is taken once, where the token comes in.
+//! Access tokens with their digests. Each digest is computed once, when the token arrives.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use sha2::{Digest, Sha256};
 
 use super::session::{SessionError, SessionOfToken};
 
-/// SHA-256 of a token. It stands for the token in the keys of caches, none of which holds a token.
+/// SHA-256 of a token. Caches use it as a key and hold no tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TokenDigest([u8; 32]);
 
-/// A token as it came in, with its digest.
+/// A received token with its digest.
 #[derive(Clone, Copy)]
 pub(super) struct Hashed<'a> {
     pub(super) token: &'a str,
@@ -25,12 +25,12 @@ pub struct Assertion {
     digest: TokenDigest,
 }
 
-/// Place of Entra's token.
+/// The location of Entra's token.
 #[derive(Clone)]
 enum Source {
-    /// The token that came in.
+    /// The received token itself.
     Token(SecretString),
-    /// The session of the token that came in.
+    /// The session of the received token.
     Session(SessionOfToken),
 }
 
@@ -47,21 +47,22 @@ impl<'a> Hashed<'a> {
 }
 
 impl Assertion {
-    /// The assertion that is this token.
+    /// Returns the assertion for this token.
     pub fn new(token: &str) -> Self {
         Hashed::new(token).into()
     }
 
-    /// Entra's token in this session. All tokens of a session have one digest: each of them stands for the same sign-in.
+    /// Returns the assertion for Entra's token in this session. All tokens of a session share one digest, because
+    /// they come from the same sign-in.
     pub(super) fn of_session(session: SessionOfToken) -> Self {
         let digest = Hashed::new(session.id()).digest;
         Self { source: Source::Session(session), digest }
     }
 
-    /// Entra's token.
+    /// Returns Entra's token.
     ///
     /// # Errors
-    /// If it is in a session that has ended, or that cannot be read.
+    /// If the session of the token has ended or cannot be read.
     pub async fn token(&self) -> Result<SecretString, SessionError> {
         match &self.source {
             Source::Token(token) => Ok(token.clone()),
@@ -69,7 +70,7 @@ impl Assertion {
         }
     }
 
-    /// The session that the token is of. Absent for a token of Entra.
+    /// Returns the session of the token, or none for a token of Entra.
     pub fn session(&self) -> Option<&SessionOfToken> {
         match &self.source {
             Source::Token(_) => None,
@@ -77,7 +78,7 @@ impl Assertion {
         }
     }
 
-    /// The digest of the token that came in.
+    /// Returns the digest of the received token.
     pub fn digest(&self) -> TokenDigest {
         self.digest
     }

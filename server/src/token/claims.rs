@@ -1,6 +1,6 @@
-//! From verified claims to a principal.
+//! Conversion of verified claims to a principal.
 //!
-//! Pure: the clock is an argument.
+//! The functions are pure: the time is an argument.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use super::issuers::Issuers;
 use super::jwt::{Claims, VerifiedClaims};
 use super::principal::{Application, Membership, Principal, User};
 
-/// Seconds by which clocks may differ.
+/// Tolerated difference of clocks, in seconds.
 const CLOCK_SKEW: u64 = 60;
-/// Longest value of a token that is repeated in a message.
+/// Longest value of a token that a message quotes.
 const LONGEST_QUOTE: usize = 100;
-/// Microsoft Graph's application id, which stands as `aud` in its tokens as well as its address.
+/// Microsoft Graph's application id. It occurs as `aud` in Graph's tokens, like Graph's address.
 const GRAPH_APPLICATION: &str = "00000003-0000-0000-c000-000000000000";
 
-/// Claims that a token must have to be accepted.
+/// Required claims of an accepted token.
 pub(super) struct Expected {
     issuers: Issuers,
     token_versions: BTreeSet<TokenVersion>,
     tenant: String,
     audiences: BTreeSet<String>,
-    /// Empty: any.
+    /// Empty means any client.
     allowed_clients: BTreeSet<String>,
     required_scopes: BTreeSet<String>,
-    /// The required scopes, fully qualified: what a client should ask for.
+    /// The required scopes, fully qualified, for messages to clients.
     qualified_scopes: Vec<String>,
     groups: GroupsSource,
     graph_base_url: String,
@@ -54,7 +54,7 @@ impl Expected {
         }
     }
 
-    /// The mistake that claims show even though nothing is proven of them: only ever another way of saying no.
+    /// Recognises a common mistake in unverified claims. It only selects the error of a refused token.
     pub(super) fn recognise_mistake(&self, claims: &Claims) -> Option<TokenError> {
         check_origin(claims, self).err().filter(|error| !matches!(error, TokenError::Claim(_)))
     }
@@ -69,7 +69,7 @@ impl Expected {
     }
 }
 
-/// The principal that these claims speak for, at `now` (seconds since 1970). `token` is the one that they were read from.
+/// Returns the principal of these claims at `now` (seconds since 1970). `token` is the token of the claims.
 pub(super) fn principal(
     verified: &VerifiedClaims,
     token: Hashed<'_>,
@@ -78,8 +78,8 @@ pub(super) fn principal(
 ) -> Result<Principal, TokenError> {
     let claims = verified.as_claims();
     let version = check_origin(claims, expected)?;
-    // Only keys for version 2 are published with their issuer. Those of version 1 are the same, so that the issuer that
-    // the tenant has in version 2 stands for both, as in Microsoft's own validator.
+    // Only keys for version 2 are published with their issuer. Keys for version 1 are the same, so the tenant's
+    // version 2 issuer counts for both, as in Microsoft's own validator.
     if !verified.key_is_for(expected.issuers.of(TokenVersion::V2), &expected.tenant) {
         return Err(TokenError::KeyIssuer);
     }
@@ -102,7 +102,7 @@ pub(super) fn principal(
             registration,
             client_id,
             roles,
-            // Nothing is read of an application's groups.
+            // An application's groups are not read.
             groups: Groups::Unknown,
             scopes: BTreeSet::new(),
             authentication_contexts: BTreeSet::new(),
@@ -133,9 +133,9 @@ pub(super) fn principal(
     }))
 }
 
-/// Audience, tenant, version and issuer, in the order that names the mistake best.
+/// Checks audience, tenant, version and issuer, in the order that gives the most helpful error.
 fn check_origin(claims: &Claims, expected: &Expected) -> Result<TokenVersion, TokenError> {
-    // An array of audiences would make the token good for others too; Entra issues none.
+    // Entra issues no array of audiences. It would make the token valid for other servers, too.
     let audience = text(claims, "aud")?;
     if expected.is_graph(audience) {
         return Err(TokenError::GraphToken { scope: expected.a_scope() });
@@ -162,9 +162,9 @@ fn check_origin(claims: &Claims, expected: &Expected) -> Result<TokenVersion, To
     }
 }
 
-/// Kind of the one whom the claims speak for. `idtyp` is an optional claim, so that its absence proves nothing; the
-/// token of a service principal then has `sub` = `oid`. An ID token has this server's audience, the same keys and even the
-/// user's roles, but no `scp`.
+/// Returns the kind of the caller. `idtyp` is an optional claim, so its absence proves nothing. Without it, the token
+/// of a service principal has `sub` equal to `oid`. An ID token has this server's audience, the same keys and even
+/// the user's roles, but no `scp`.
 fn caller_kind(
     claims: &Claims,
     scopes: Option<&BTreeSet<String>>,
@@ -185,7 +185,7 @@ fn caller_kind(
     }
 }
 
-/// End of the token, if it is valid now.
+/// Returns the end of the token if it is valid now.
 pub(super) fn check_lifetime(claims: &Claims, now: u64) -> Result<u64, TokenError> {
     let seconds = |name| claims.get(name).and_then(Value::as_u64).ok_or(TokenError::Claim(name));
     let (expires_at, not_before, issued_at) = (seconds("exp")?, seconds("nbf")?, seconds("iat")?);
@@ -199,7 +199,7 @@ pub(super) fn check_lifetime(claims: &Claims, now: u64) -> Result<u64, TokenErro
     }
 }
 
-/// The scopes of a user's token; none where there is no such claim, as in all other tokens.
+/// Returns the scopes of a user's token. Other tokens have no such claim.
 fn scopes(claims: &Claims) -> Result<Option<BTreeSet<String>>, TokenError> {
     match claims.get("scp") {
         None => Ok(None),
@@ -210,8 +210,8 @@ fn scopes(claims: &Claims) -> Result<Option<BTreeSet<String>>, TokenError> {
     }
 }
 
-/// `acct` says it where the app registration asks for it; anything but a member's zero is a guest. Else `idp` does, which
-/// names who signed the user in, and is absent where that was the issuer.
+/// Returns the user's membership. `acct` decides if the app registration emits it: 0 is a member, anything else a
+/// guest. Otherwise `idp` decides: it names a foreign identity provider and is absent for members.
 fn membership(claims: &Claims, expected: &Expected) -> Membership {
     let own = match (claims.get("acct"), claims.get("idp")) {
         (Some(account), _) => account.as_u64() == Some(0),
@@ -221,9 +221,9 @@ fn membership(claims: &Claims, expected: &Expected) -> Membership {
     if own { Membership::Member } else { Membership::Guest }
 }
 
-/// An absent claim does not mean "no groups" unless the app registration is known to emit all that matter; above 200
-/// groups Entra puts an indicator in its place. A list may hold names (`CONTOSO\Sales`), for groups that are synchronised
-/// from elsewhere: the policy knows ids, so such a list says nothing of the groups that it names.
+/// Returns the groups in the claims. An absent claim means "no groups" only if the app registration is known to emit
+/// all that matter. Above 200 groups, Entra emits an indicator instead. A list may hold names of groups that are
+/// synchronised from elsewhere (`CONTOSO\Sales`). The policy only knows ids, so such a list counts as unknown.
 fn groups(claims: &Claims, source: GroupsSource) -> Result<Groups, TokenError> {
     let overage = claims.get("_claim_names").and_then(|names| names.get("groups")).is_some();
     let has_groups = claims.get("hasgroups").is_some_and(|value| *value != Value::Bool(false));
@@ -238,7 +238,7 @@ fn groups(claims: &Claims, source: GroupsSource) -> Result<Groups, TokenError> {
     })
 }
 
-/// The client that asked Entra for the token, if it is one that may call.
+/// Returns the client that requested the token, if it is allowed.
 fn client_id(claims: &Claims, version: TokenVersion, expected: &Expected) -> Result<String, TokenError> {
     let client = guid(
         claims,
@@ -261,7 +261,7 @@ fn guid(claims: &Claims, name: &'static str) -> Result<String, TokenError> {
     as_guid(text(claims, name)?).ok_or(TokenError::Claim(name))
 }
 
-/// The GUID in this text, in lower case.
+/// Parses a GUID and returns it in lower case.
 fn as_guid(text: &str) -> Option<String> {
     let value = text.to_ascii_lowercase();
     Uuid::try_parse(&value).is_ok_and(|guid| guid.hyphenated().to_string() == value).then_some(value)
@@ -274,7 +274,7 @@ fn strings(claims: &Claims, name: &'static str) -> Result<Option<BTreeSet<String
     strings.map(Some).ok_or(TokenError::Claim(name))
 }
 
-/// A value of a token as part of a message to the client, within what RFC 6750 allows there.
+/// Quotes a value of a token for a message to the client, in the characters that RFC 6750 allows.
 fn quote(value: &str) -> String {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b':' | b'/' | b'_' | b'~');
     match !value.is_empty() && value.len() <= LONGEST_QUOTE && value.bytes().all(harmless) {

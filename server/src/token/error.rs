@@ -1,34 +1,34 @@
-//! Reasons why a token is refused: a stable name for the audit line, and a sentence for the client.
+//! Reasons for refusing a token: a stable name for the audit line and a message for the client.
 
-/// Reason why a token is refused. The text is meant for the client (RFC 6750 `error_description`): ASCII without quotes or
-/// backslashes, and it says what to do next.
+/// The reason for refusing a token. The message goes to the client (RFC 6750 `error_description`): ASCII without
+/// quotes or backslashes, with the next step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Longer than any access token of Entra.
+    /// The token is longer than any access token of Entra.
     #[error("the token is longer than 16 KiB; emit fewer groups or optional claims for this app registration")]
     TooLong,
-    /// Not a signed JWT, or one that different readers would read differently.
+    /// The token is not a signed JWT, or is ambiguous.
     #[error("the token is malformed: {0}; send the access token exactly as Entra issued it")]
     Malformed(&'static str),
-    /// Signed by another algorithm than RS256, or not at all.
+    /// The token is not signed with RS256.
     #[error("the token is not signed with RS256, the only algorithm accepted; send an access token issued by Entra")]
     Algorithm,
-    /// The header names extensions that must be understood (RFC 7515 section 4.1.11).
+    /// The header has critical extensions (RFC 7515 section 4.1.11).
     #[error(
         "the token's header has critical extensions (crit), which Entra never issues; send an access token issued by Entra"
     )]
     CriticalHeader,
-    /// No usable signing keys: nobody can be let in.
+    /// There are no usable signing keys, so no token can be verified.
     #[error("the signing keys of Entra are not available at the moment; try again in a minute")]
     KeysUnavailable,
-    /// Signed with a key that the tenant's authority does not publish.
+    /// The tenant's authority does not publish the signing key.
     #[error("the token is signed with a key that Entra does not publish for this tenant; sign in again")]
     UnknownKey,
     /// The signature does not verify.
     #[error("the signature of the token does not verify; send the access token exactly as Entra issued it")]
     Signature,
-    /// The key is published for another issuer than the token's.
-    #[error("the key that signed the token is not one for the token's issuer; sign in again")]
+    /// The key is published for another issuer.
+    #[error("the key that signed the token belongs to another issuer; sign in again")]
     KeyIssuer,
     /// A token of version 1.
     #[error(
@@ -37,12 +37,12 @@ pub enum TokenError {
     Version1,
     /// A token of version 2.
     #[error(
-        "this is a version 2 token, but this server takes version 1 alone: set api.requestedAccessTokenVersion to 1 in the manifest of this server's app registration, then sign in again"
+        "this is a version 2 token, but this server accepts only version 1: set api.requestedAccessTokenVersion to 1 in the manifest of this server's app registration, then sign in again"
     )]
     Version2,
     /// A token for Microsoft Graph.
     #[error(
-        "this is a token for Microsoft Graph, not for this server: request {scope}, in full (a scope by its bare name is one of Graph's)"
+        "this is a token for Microsoft Graph, not for this server: request the full name {scope} (a scope without a prefix is one of Graph's)"
     )]
     GraphToken {
         /// A scope of this server, fully qualified.
@@ -55,7 +55,9 @@ pub enum TokenError {
         scope: String,
     },
     /// A token of another tenant.
-    #[error("the token was issued for tenant {tenant}, but this server serves tenant {expected}: sign in to that one")]
+    #[error(
+        "the token was issued for tenant {tenant}, but this server serves tenant {expected}: sign in to the latter"
+    )]
     Tenant {
         /// `tid` of the token.
         tenant: String,
@@ -76,32 +78,34 @@ pub enum TokenError {
         /// A scope of this server, fully qualified.
         scope: String,
     },
-    /// Past its end.
+    /// The token has expired.
     #[error("the token expired {} ago; refresh it or sign in again", spoken(*.seconds_ago))]
     Expired {
-        /// By the server's clock.
+        /// Seconds since the end of the token, by the server's clock.
         seconds_ago: u64,
     },
-    /// Before its start.
+    /// The token is not valid yet.
     #[error("the token becomes valid in {}; check the clocks of client and server", spoken(*.in_seconds))]
     NotYetValid {
-        /// By the server's clock.
+        /// Seconds until the start of the token, by the server's clock.
         in_seconds: u64,
     },
-    /// A claim is absent or not of its type.
-    #[error("the token's claim {0} is missing or not as Entra issues it; send an access token issued by Entra")]
+    /// A claim is absent or has the wrong type.
+    #[error(
+        "the token's claim {0} is missing or does not have the form that Entra uses; send an access token issued by Entra"
+    )]
     Claim(&'static str),
-    /// Bound to a key that the client holds (RFC 7800): a bearer of it proves nothing.
+    /// The token is bound to a key of the client (RFC 7800), but a bearer token does not prove its possession.
     #[error(
         "the token is bound to a device or key (cnf) and cannot be sent as a bearer token; request an ordinary access token"
     )]
     Bound,
-    /// The claims that tell users from applications contradict each other.
+    /// The claims that distinguish users from applications contradict each other.
     #[error(
         "the token speaks neither for a user nor for an application (its scp and idtyp contradict each other); send an access token issued by Entra"
     )]
     NeitherUserNorApplication,
-    /// Obtained by a client that this server does not serve.
+    /// A client that this server does not allow obtained the token.
     #[error(
         "this server does not serve the client {client}: use one that it serves, or ask the platform team to add this one to spec.entra.allowedClients of the McpServer"
     )]
@@ -109,16 +113,16 @@ pub enum TokenError {
         /// `azp` or `appid`: a GUID.
         client: String,
     },
-    /// An app-only token without any application permission. Entra issues those to every service principal of the
-    /// tenant, so that the token alone proves no permission.
+    /// An app-only token without any application permission. Entra issues such tokens to every service principal of
+    /// the tenant, so the token alone proves no permission.
     #[error(
         "the application has no app role on this server: an administrator of Entra must assign it one (application permission with admin consent)"
     )]
     ApplicationWithoutRole,
-    /// A token of a session that has ended.
+    /// The session of the token has ended.
     #[error("the session of this token has ended; sign in again")]
     SessionEnded,
-    /// A user token without any of the required scopes.
+    /// A user token has none of the required scopes.
     #[error("the token carries none of the required scopes: request {scopes}")]
     ScopeMissing {
         /// The required scopes, fully qualified, separated by spaces.
@@ -127,7 +131,7 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// A stable name for the audit line.
+    /// Returns a stable name for the audit line.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::TooLong => "token_too_long",
@@ -157,7 +161,7 @@ impl TokenError {
         }
     }
 
-    /// Remedy of the caller.
+    /// Returns the remedy for the caller.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::KeysUnavailable => Remedy::Patience,
@@ -168,20 +172,20 @@ impl TokenError {
     }
 }
 
-/// Remedy of a caller whose token is refused; the HTTP answer follows from it.
+/// Remedy after a refused token. It determines the HTTP answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Another token: 401 `invalid_token`.
     AnotherToken,
-    /// A token with more scopes, which the client can ask for: 403 `insufficient_scope`.
+    /// A token with more scopes, which the client can request: 403 `insufficient_scope`.
     MoreScopes,
-    /// Somebody who changes what is allowed: 403 without a challenge, for no other token would be accepted either.
+    /// A change by an administrator: 403 without a challenge, because no other token would be accepted either.
     Administrator,
-    /// Trying again: 503, for it is not the caller's fault.
+    /// Another attempt later: 503, because the cause is on the server's side.
     Patience,
 }
 
-/// A time as people say it.
+/// Returns a duration in everyday units.
 fn spoken(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     let (number, unit) = match () {

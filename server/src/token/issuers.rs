@@ -1,8 +1,8 @@
-//! Issuers of Entra's tokens (`iss`), by the cloud whose authority issued the token and by the token's version.
+//! Issuers of Entra's tokens (`iss`), by cloud and token version.
 
 use mcp_entra_policy::{EntraConfiguration, TokenVersion};
 
-/// The names of China's authority: Microsoft's documents disagree, so that either may be configured.
+/// The names of China's authority. Microsoft's documents disagree, so both are accepted.
 const CHINA: [&str; 2] = ["https://login.partner.microsoftonline.cn", "https://login.chinacloudapi.cn"];
 
 /// The issuers of one tenant's tokens.
@@ -11,7 +11,7 @@ pub(super) struct Issuers {
     version_2: String,
 }
 
-/// Issuer of the tenant's tokens of version 2, which is its name as an authorization server, too.
+/// Returns the tenant's version 2 issuer, which is also its name as an authorization server.
 pub fn issuer(entra: &EntraConfiguration) -> String {
     version_2(&entra.authority, &entra.tenant_id)
 }
@@ -21,7 +21,7 @@ fn version_2(authority: &str, tenant_id: &str) -> String {
 }
 
 impl Issuers {
-    /// Those of a tenant at the authority with this address. One that is none of Microsoft's stands for the public cloud's.
+    /// Returns the issuers of a tenant at this authority. An unknown authority counts as the public cloud.
     pub(super) fn new(authority: &str, tenant_id: &str) -> Self {
         let version_1_host = match CHINA.contains(&authority) {
             true => "sts.chinacloudapi.cn",
@@ -30,7 +30,7 @@ impl Issuers {
         Self { version_1: format!("https://{version_1_host}/{tenant_id}/"), version_2: version_2(authority, tenant_id) }
     }
 
-    /// The issuer of the tenant's tokens of this version.
+    /// Returns the issuer of the tenant's tokens of this version.
     pub(super) fn of(&self, version: TokenVersion) -> &str {
         match version {
             TokenVersion::V1 => &self.version_1,
@@ -38,7 +38,7 @@ impl Issuers {
         }
     }
 
-    /// True if the tenant itself is meant, by either of its names.
+    /// True if the issuer is one of the tenant's two.
     pub(super) fn contain(&self, issuer: &str) -> bool {
         issuer == self.version_1 || issuer == self.version_2
     }

@@ -1,7 +1,7 @@
-//! The compact form of a signed JWT: read strictly, verified with one key and one algorithm.
+//! The compact form of a signed JWT: strict parsing, and verification with one key and one algorithm.
 //!
-//! jsonwebtoken verifies signatures here and nothing else: its own claim checks let an unknown `crit`, a missing
-//! audience and a future `nbf` pass by default, and its parser keeps the last of duplicate members.
+//! jsonwebtoken only verifies signatures here. Its own claim checks accept an unknown `crit`, a missing audience and
+//! a future `nbf` by default, and its parser keeps the last of duplicate members.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use super::error::TokenError;
 use super::keys::Key;
 use crate::strict_json;
 
-/// Entra's access tokens stay far below; with 200 groups they are about 12 KiB long.
+/// Longest token. Entra's access tokens are shorter: about 12 KiB with 200 groups.
 const MAXIMUM_LENGTH: usize = 16 * 1024;
 
-/// The claims of a token, or its header.
+/// The claims or the header of a token.
 pub(super) type Claims = Map<String, Value>;
 
-/// A token whose form is right and of which nothing is proven.
+/// A well-formed token that is not verified.
 pub(super) struct UnverifiedToken<'a> {
     signed_part: &'a str,
     signature: &'a str,
@@ -29,7 +29,7 @@ pub(super) struct UnverifiedToken<'a> {
     claims: Claims,
 }
 
-/// The claims of a token whose signature holds, and the key that it holds with.
+/// The claims of a verified token, and the key that verified it.
 pub(super) struct VerifiedClaims {
     claims: Claims,
     key: Arc<Key>,
@@ -57,8 +57,8 @@ impl<'a> UnverifiedToken<'a> {
         &self.key_id
     }
 
-    /// Pins the algorithm, which each issuer has one of: a key must never be used for an algorithm of the token's choosing
-    /// (RFC 8725 section 3.1). Keys inside the header (jwk, jku, x5u, x5c) are never looked at.
+    /// Checks that the token uses the issuer's algorithm. The token must not choose the algorithm of a key (RFC 8725
+    /// section 3.1). Keys in the header (jwk, jku, x5u, x5c) are ignored.
     pub(super) fn pin(&self, algorithm: &str) -> Result<(), TokenError> {
         match self.header.get("alg").and_then(Value::as_str) == Some(algorithm) {
             true => Ok(()),
@@ -71,22 +71,22 @@ impl<'a> UnverifiedToken<'a> {
         self.header.get("typ").and_then(Value::as_str) == Some(typ)
     }
 
-    /// The part that is signed.
+    /// Returns the signed part.
     pub(super) fn signed_part(&self) -> &str {
         self.signed_part
     }
 
-    /// The signature, in base64url.
+    /// Returns the signature in base64url.
     pub(super) fn signature(&self) -> &str {
         self.signature
     }
 
-    /// Good for naming a mistake, never for letting anyone in.
+    /// Returns the unverified claims. Use them only to describe a mistake, never to allow access.
     pub(super) fn unverified_claims(&self) -> &Claims {
         &self.claims
     }
 
-    /// The claims, once the signature holds by RS256.
+    /// Verifies the RS256 signature and returns the claims.
     pub(super) fn verify(&self, key: Arc<Key>) -> Result<VerifiedClaims, TokenError> {
         self.pin("RS256")?;
         let message = self.signed_part.as_bytes();
@@ -102,8 +102,8 @@ impl VerifiedClaims {
         &self.claims
     }
 
-    /// True if the key is good for tokens of this tenant, whose issuer (of version 2) this is. Entra publishes one set of
-    /// keys for many tenants and says in each key for which issuers it is good.
+    /// True if the key is for tokens of this tenant, whose version 2 issuer is `issuer`. Entra publishes one set of
+    /// keys for many tenants, and each key names its issuers.
     pub(super) fn key_is_for(&self, issuer: &str, tenant: &str) -> bool {
         self.key.is_for(issuer, tenant)
     }

@@ -1,4 +1,4 @@
-//! Entra's signing keys: fetched from the tenant's authority, refreshed, and dropped when they are too old to trust.
+//! Entra's signing keys: fetched from the tenant's authority, refreshed, and dropped when they are too old.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use super::issuers::Issuers;
 use crate::http_client::{self, ExchangeError};
 use crate::strict_json;
 
-/// Time in which fetched keys are used before they are fetched again, give or take [`JITTER`].
+/// Time between refreshes, varied by [`JITTER`].
 const REFRESH_AFTER: Duration = Duration::from_secs(12 * 3600);
-/// So that the replicas of a server do not all ask at once.
+/// Variation that spreads the requests of several replicas.
 const JITTER: f64 = 0.05;
-/// Longest time in which fetched keys are trusted: an hour beyond the latest refresh that should have replaced them.
-/// After that a key that Entra has withdrawn could still let somebody in, so nobody is.
+/// Longest trust in fetched keys: an hour after the refresh that should have replaced them. Beyond that, a withdrawn
+/// key could still give access, so all keys are dropped.
 const TRUST_FOR: Duration = Duration::from_secs(REFRESH_AFTER.as_secs() / 100 * 105 + 3600);
-/// A token with an unknown key makes us ask at most this often: often enough for a hurried roll-over, too seldom for
-/// forged tokens to turn us against Entra.
+/// Shortest pause between fetches for tokens with unknown keys. It is short enough for a quick key roll-over, and
+/// long enough that forged tokens cannot make the server flood Entra.
 const ON_DEMAND_PAUSE: Duration = Duration::from_secs(60);
 /// Pause after the first failed fetch; it doubles up to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -38,27 +38,25 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Longest discovery or key document that is read, in bytes. Entra's are about 15 KiB.
 const MAXIMUM_DOCUMENT: usize = 1024 * 1024;
 
-/// Reason why the keys could not be fetched.
+/// The reason why the keys could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// The authority did not answer as it should.
-    #[error(
-        "cannot fetch {url}: {source}; check the tenant id, the cloud and that the network lets this address through"
-    )]
+    /// The authority did not answer as expected.
+    #[error("cannot fetch {url}: {source}; check the tenant id, the cloud, and that the network allows this address")]
     Fetch {
         /// Address of the document.
         url: String,
-        /// Failure of the exchange.
+        /// The failure of the exchange.
         source: ExchangeError,
     },
-    /// A document is not what it should be.
+    /// A document is malformed.
     #[error(
         "{url} is not usable: {problem}; check entra.authority and entra.tenantId, and whether something answers in Entra's place"
     )]
     Document {
         /// Address of the document.
         url: String,
-        /// Defect of the document.
+        /// The defect of the document.
         problem: String,
     },
 }
@@ -71,11 +69,10 @@ pub struct Keys {
     client_id: String,
     current: ArcSwapOption<KeySet>,
     error: ArcSwapOption<String>,
-    /// One fetch at a time, so that an answer which was long on its way cannot replace a newer one, withdrawn keys in
-    /// it.
+    /// Allows one fetch at a time, so that a slow old answer cannot replace a newer one and bring back withdrawn
+    /// keys.
     fetching: Mutex<()>,
-    /// The last time that keys were asked for because a token had an unknown one; the lock makes that one request at a
-    /// time.
+    /// Time of the last fetch for an unknown key. The lock allows one such fetch at a time.
     asked_on_demand: Mutex<Option<Instant>>,
 }
 
@@ -94,7 +91,7 @@ pub(super) struct KeySet {
 struct Discovery {
     issuer: String,
     jwks_uri: String,
-    /// The cloud whose keys these are, as `microsoftonline.com`.
+    /// The cloud of the keys, such as `microsoftonline.com`.
     cloud_instance_name: Option<String>,
 }
 
@@ -112,28 +109,28 @@ struct PublishedKey {
     kid: String,
     n: String,
     e: String,
-    /// The issuers that the key is good for: an issuer, or a template with `{tenantid}` in it. A key that does not say
-    /// is good for the tenant whose authority publishes it.
+    /// The issuers of the key: an issuer, or a template with `{tenantid}`. A key without one is for the tenant whose
+    /// authority publishes it.
     #[serde(default, deserialize_with = "stated")]
     issuer: Option<String>,
-    /// The cloud whose key it is, where it says so.
+    /// The cloud of the key, if given.
     #[serde(default, deserialize_with = "stated")]
     cloud_instance_name: Option<String>,
 }
 
-/// A member that may be absent, and is a string where it is not.
+/// Reads an optional member that must be a string.
 fn stated<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }
 
 impl Key {
-    /// True if the key is good for tokens of this issuer and tenant.
+    /// True if the key is for tokens of this issuer and tenant.
     pub(super) fn is_for(&self, issuer: &str, tenant: &str) -> bool {
         self.published.issuer.as_ref().is_none_or(|own| own.replace("{tenantid}", tenant) == issuer)
     }
 
-    /// A published key, if it is one that RS256 can use and no other cloud's than this. Entra's carry no `alg`, so none
-    /// is asked for.
+    /// Returns a published key if RS256 can use it and it does not belong to another cloud. Entra's keys carry no
+    /// `alg`, so none is required.
     fn usable(published: serde_json::Value, cloud: Option<&str>) -> Option<Self> {
         let published: PublishedKey = serde_json::from_value(published).ok()?;
         let modulus = URL_SAFE_NO_PAD.decode(&published.n).ok()?;
@@ -158,7 +155,7 @@ impl Key {
 }
 
 impl KeySet {
-    /// The usable keys in this document, which belongs to that cloud.
+    /// Parses the usable keys in this document of that cloud.
     pub(super) fn parse(document: &[u8], cloud: Option<&str>, fetched_at: Instant) -> Result<Self, String> {
         let published: PublishedKeys = read(document)?;
         let (mut keys, mut ambiguous) = (HashMap::new(), HashSet::new());
@@ -168,7 +165,7 @@ impl KeySet {
                 ambiguous.insert(id);
             }
         }
-        // Which of two keys with one id is meant cannot be told, so that neither is used.
+        // Two keys with the same id are ambiguous, so neither is used.
         keys.retain(|id, _| !ambiguous.contains(id));
         if keys.is_empty() {
             return Err("it has no RSA signing key of this cloud with a kid and at least 2048 bits".to_owned());
@@ -186,7 +183,8 @@ impl KeySet {
 }
 
 impl Keys {
-    /// The keys of the configured tenant; none until [`Self::run`] or [`Self::refresh`] fetched them.
+    /// Returns a key store for the configured tenant. It is empty until [`Self::run`] or [`Self::refresh`] fetches
+    /// keys.
     pub fn new(http: reqwest::Client, entra: &EntraConfiguration) -> Self {
         Self {
             http,
@@ -200,7 +198,7 @@ impl Keys {
         }
     }
 
-    /// Fetches the keys and keeps them fresh, until cancelled.
+    /// Fetches the keys and refreshes them until cancelled.
     pub async fn run(&self, cancellation: CancellationToken) {
         let mut retry = FIRST_RETRY;
         loop {
@@ -210,7 +208,7 @@ impl Keys {
                     REFRESH_AFTER.mul_f64(rand::random_range(1.0 - JITTER..=1.0 + JITTER))
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "signing keys not fetched");
+                    tracing::warn!(%error, "cannot fetch the signing keys of Entra");
                     let pause = retry;
                     retry = (retry * 2).min(LONGEST_RETRY);
                     pause
@@ -223,7 +221,7 @@ impl Keys {
         }
     }
 
-    /// Fetches the keys now and says how many are usable. While this fails, those fetched before stay in use.
+    /// Fetches the keys now and returns the number of usable ones. On failure, the earlier keys stay in use.
     pub async fn refresh(&self) -> Result<usize, KeysError> {
         let _turn = self.fetching.lock().await;
         match self.fetch().await {
@@ -240,7 +238,7 @@ impl Keys {
         }
     }
 
-    /// Count and age of the usable keys, and the error of the last fetch, if it failed.
+    /// Returns number and age of the usable keys, and the error of the last fetch if it failed.
     pub fn status(&self) -> KeysStatus {
         let now = Instant::now();
         let current = self.current.load();
@@ -251,13 +249,13 @@ impl Keys {
         }
     }
 
-    /// The key of this id.
+    /// Returns the key with this id.
     pub(super) async fn find(&self, key_id: &str) -> Result<Arc<Key>, TokenError> {
         if let Some(key) = self.known(key_id)? {
             return Ok(key);
         }
         let mut asked = self.asked_on_demand.lock().await;
-        // Whoever held the lock before may have fetched the key.
+        // Another request may have fetched the key while this one waited for the lock.
         if let Some(key) = self.known(key_id)? {
             return Ok(key);
         }
@@ -266,12 +264,12 @@ impl Keys {
         }
         *asked = Some(Instant::now());
         if let Err(error) = self.refresh().await {
-            tracing::warn!(%error, "signing keys not fetched for a token with an unknown key");
+            tracing::warn!(%error, "cannot fetch the signing keys of Entra for a token with an unknown key");
         }
         self.known(key_id)?.ok_or(TokenError::UnknownKey)
     }
 
-    /// True if this very key is still published, and trusted.
+    /// True if this exact key is still published and trusted.
     pub(super) fn still_publish(&self, key: &Key) -> bool {
         let known = self.known(&key.published.kid).ok().flatten();
         known.is_some_and(|known| known.published == key.published)
@@ -286,8 +284,8 @@ impl Keys {
     }
 
     async fn fetch(&self) -> Result<KeySet, KeysError> {
-        // An app registration may have signing keys of its own (claims mapping): they are published with the tenant's
-        // where the document is asked for by client id, and nowhere else.
+        // An app registration may have its own signing keys (claims mapping). Only a request with the client id
+        // returns them, together with the tenant's keys.
         let url = format!("{}/.well-known/openid-configuration?appid={}", self.issuer, self.client_id);
         let document = self.get(&url).await?;
         let unusable = |url: &str, problem: String| KeysError::Document { url: url.to_owned(), problem };
@@ -319,7 +317,7 @@ impl Keys {
     }
 }
 
-/// A document of the authority, if there is only one way to read it.
+/// Parses a document of the authority, strictly.
 fn read<T: DeserializeOwned>(document: &[u8]) -> Result<T, String> {
     let value = strict_json::from_slice(document).map_err(|error| error.to_string())?;
     serde_json::from_value(value).map_err(|error| error.to_string())
@@ -331,7 +329,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A key as Entra publishes it.
+    /// A key in the form that Entra publishes.
     pub(in crate::token) fn published() -> serde_json::Value {
         json!({
             "kty": "RSA", "use": "sig", "kid": "one", "x5t": "one", "e": "AQAB",

@@ -1,10 +1,10 @@
-//! Validation of bearer tokens: turns the token of a request into a [`Principal`], or says why not.
+//! Validation of bearer tokens: returns the [`Principal`] of a token, or the reason for refusing it.
 //!
-//! `jwt` reads and verifies the compact form: it looks at no claim before the signature holds, but to name a mistake.
-//! `keys` fetches Entra's signing keys. `claims` turns verified claims into a `principal`, issued by one of the tenant's
-//! `issuers`; a user's keeps the token as its `assertion`. `recent` keeps the validations of the last minute. `session` are the tokens
-//! of this server's own authorization server. Rights of
-//! the principal do not live here; they are the policy's.
+//! `jwt` parses and verifies the compact form. Before the signature is verified, claims only serve to describe a
+//! mistake. `keys` fetches Entra's signing keys. `claims` turns verified claims into a `principal`, using the
+//! tenant's `issuers`; a user's principal keeps the token as its `assertion`. `recent` caches validations for a
+//! minute. `session` has the tokens of this server's own authorization server. Permissions of the principal belong to
+//! the policy.
 
 mod assertion;
 mod claims;
@@ -39,43 +39,43 @@ use claims::Expected;
 use jwt::UnverifiedToken;
 use recent::Recent;
 
-/// Verifies access tokens of one tenant for one server.
+/// Validator of access tokens of one tenant for one server.
 pub struct TokenValidator {
     keys: Arc<Keys>,
     expected: Expected,
     recent: Recent,
-    /// Absent where clients sign in to Entra alone.
+    /// Absent if clients sign in to Entra only.
     own: Option<OwnIssuer>,
 }
 
 impl TokenValidator {
-    /// A validator for the tokens that this configuration accepts, verified with these keys.
+    /// Returns a validator for this configuration, with these keys.
     pub fn new(configuration: &ServerConfiguration, keys: Arc<Keys>) -> Self {
         Self { keys, expected: Expected::new(configuration), recent: Recent::new(), own: None }
     }
 
-    /// The same, which accepts the tokens of this issuer, too.
+    /// Also accepts the tokens of this issuer.
     pub fn with_own_issuer(self, own: OwnIssuer) -> Self {
         Self { own: Some(own), ..self }
     }
 
-    /// The principal of this bearer token. Asks the network only if the token's key is unknown, and then at most once a
-    /// minute.
+    /// Returns the principal of this bearer token. Uses the network only if the token's key is unknown, at most once
+    /// a minute.
     pub async fn validate(&self, bearer: &str) -> Result<Arc<Principal>, TokenError> {
         let bearer = Hashed::new(bearer);
         if let Some(principal) = self.recent.principal(bearer.digest, &self.keys, now()).await {
             return Ok(principal);
         }
         let token = UnverifiedToken::parse(bearer.token)?;
-        // The issuer that the token names picks the validator, and that one its algorithm.
+        // The issuer in the token selects the validator, and the validator its algorithm.
         if let Some(own) = self.own.as_ref().filter(|own| own.is_named_by(&token)) {
             return own.principal(&token, now()).await.map(Arc::new);
         }
         token.pin("RS256")?;
         let verified = match self.keys.find(token.key_id()).await.and_then(|key| token.verify(key)) {
             Ok(verified) => verified,
-            // Tokens for Graph can be verified by nobody but Graph, and those of another cloud have other keys: all are
-            // refused, and the client learns its real mistake.
+            // Only Graph can verify its own tokens, and another cloud has other keys. Both are refused here, with an
+            // error that describes the actual mistake.
             Err(error @ (TokenError::UnknownKey | TokenError::Signature)) => {
                 return Err(self.expected.recognise_mistake(token.unverified_claims()).unwrap_or(error));
             }

@@ -1,4 +1,4 @@
-//! The server's own authorization server as an issuer: its tokens become principals.
+//! The server's own authorization server as an issuer of tokens.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::jwt::UnverifiedToken;
 use super::principal::{Membership, Principal, User};
 use super::session::{SessionClaims, SessionOfToken, Sessions, TOKEN_TYPE};
 
-/// The server's own authorization server, as an issuer of tokens.
+/// The server's own authorization server as an issuer of tokens.
 pub struct OwnIssuer {
     issuer: String,
     audience: String,
@@ -23,7 +23,7 @@ pub struct OwnIssuer {
 }
 
 impl OwnIssuer {
-    /// The issuer of this name, whose tokens are for the server at this URL.
+    /// Returns the issuer with this name, whose tokens are for the server at this URL.
     pub fn new(
         issuer: String,
         audience: String,
@@ -41,16 +41,16 @@ impl OwnIssuer {
         }
     }
 
-    /// True if a token says that it is of this issuer. Nothing is proven by that.
+    /// True if a token names this issuer. This proves nothing.
     pub(super) fn is_named_by(&self, token: &UnverifiedToken<'_>) -> bool {
         token.unverified_claims().get("iss").and_then(serde_json::Value::as_str) == Some(&*self.issuer)
     }
 
-    /// The principal of this token at this time, in seconds since 1970.
+    /// Returns the principal of this token at this time, in seconds since 1970.
     pub(super) async fn principal(&self, token: &UnverifiedToken<'_>, now: u64) -> Result<Principal, TokenError> {
         token.pin("ES256")?;
         if !token.is_typed(TOKEN_TYPE) {
-            return Err(TokenError::Malformed("it is no access token (its typ is not at+jwt)"));
+            return Err(TokenError::Malformed("it is not an access token (its typ is not at+jwt)"));
         }
         if !self.sessions.has_signed(token.key_id(), token.signed_part().as_bytes(), token.signature()) {
             return Err(TokenError::Signature);
@@ -91,7 +91,7 @@ impl OwnIssuer {
             object_id: claims.oid,
             membership: if claims.guest { Membership::Guest } else { Membership::Member },
             caller: Arc::new(caller),
-            // The authorization server answers it, at the client's next sign-in.
+            // The authorization server handles it at the client's next sign-in.
             accepts_claims_challenge: true,
             assertion: Assertion::of_session(SessionOfToken::new(claims.sid, Arc::clone(&self.sessions))),
             expires_at,

@@ -1,4 +1,4 @@
-//! Principals: those whom verified tokens speak for.
+//! Principals: the owners of verified tokens.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use mcp_entra_policy::Caller;
 use super::assertion::Assertion;
 use super::session::SessionOfToken;
 
-/// The one whom a verified token speaks for: a person, or an application without one.
+/// The owner of a verified token: a person, or an application by itself.
 #[derive(Debug)]
 pub enum Principal {
     /// A person, through a client.
@@ -19,16 +19,16 @@ pub enum Principal {
     LocalUser(LocalUser),
 }
 
-/// A person, through a client: content of a delegated access token.
+/// A person who uses a client: content of a delegated access token.
 #[derive(Debug)]
 pub struct User {
     /// `tid`: the tenant, a GUID in lower case.
     pub tenant_id: String,
     /// `oid`: the user in that tenant, a GUID in lower case.
     pub object_id: String,
-    /// Relation of the user to the tenant.
+    /// The user's relation to the tenant.
     pub membership: Membership,
-    /// Facts that the policy decides by. At least one of the required scopes is among its scopes.
+    /// Facts for the policy. The scopes include at least one required scope.
     pub caller: Arc<Caller>,
     /// True if the client declared (`xms_cc` with `cp1`) that it can answer a claims challenge.
     pub accepts_claims_challenge: bool,
@@ -38,12 +38,12 @@ pub struct User {
     pub expires_at: u64,
 }
 
-/// Relation of a user to the tenant.
+/// A user's relation to the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
-    /// One of the tenant's own users.
+    /// A user of the tenant itself.
     Member,
-    /// A user of somewhere else who was invited.
+    /// An invited user from elsewhere.
     Guest,
 }
 
@@ -54,18 +54,18 @@ pub struct Application {
     pub tenant_id: String,
     /// `oid`: the application's service principal in that tenant, a GUID in lower case.
     pub object_id: String,
-    /// Facts that the policy decides by. Its roles, the application permissions, are never empty.
+    /// Facts for the policy. Its roles (application permissions) are never empty.
     pub caller: Arc<Caller>,
     /// `exp`: end of the token, in seconds since 1970.
     pub expires_at: u64,
 }
 
-/// The person who runs this program, by a sign-in of their own. Nobody else can send it a message.
+/// The person who runs this program and signed in to it. Nobody else can send it messages.
 #[derive(Debug)]
 pub struct LocalUser {
-    /// The account, once it is known: the person may have to sign in first.
+    /// The account, once it is known. The person may have to sign in first.
     pub account: Arc<OnceLock<Account>>,
-    /// Facts that the policy decides by.
+    /// Facts for the policy.
     pub caller: Arc<Caller>,
 }
 
@@ -76,19 +76,19 @@ pub struct Account {
     pub tenant_id: String,
     /// `oid`: the user in that tenant, a GUID in lower case.
     pub object_id: String,
-    /// `preferred_username`: for people, and as a hint for the next sign-in. It decides nothing.
+    /// `preferred_username`: for people, and as a hint for the next sign-in. No decision depends on it.
     pub username: String,
 }
 
 impl Account {
-    /// True if this is the same user of the same tenant, whatever the name.
+    /// True for the same user of the same tenant; the name does not count.
     pub fn is_of(&self, other: &Self) -> bool {
         (&self.tenant_id, &self.object_id) == (&other.tenant_id, &other.object_id)
     }
 }
 
 impl Principal {
-    /// The tenant, a GUID in lower case. Empty while a person's account is not known.
+    /// Returns the tenant, a GUID in lower case. Empty while a person's account is unknown.
     pub fn tenant_id(&self) -> &str {
         match self {
             Self::LocalUser(user) => user.account.get().map_or("", |account| &account.tenant_id),
@@ -97,7 +97,8 @@ impl Principal {
         }
     }
 
-    /// The user, or the application's service principal: a GUID in lower case. Empty while a person's account is not known.
+    /// Returns the user or the application's service principal, a GUID in lower case. Empty while a person's account
+    /// is unknown.
     pub fn object_id(&self) -> &str {
         match self {
             Self::LocalUser(user) => user.account.get().map_or("", |account| &account.object_id),
@@ -106,12 +107,12 @@ impl Principal {
         }
     }
 
-    /// The client that sent the token: a GUID in lower case.
+    /// Returns the client that sent the token, a GUID in lower case.
     pub fn client_id(&self) -> &str {
         &self.caller().client_id
     }
 
-    /// The session of this server's own authorization server that the token is of. Absent for a token of Entra.
+    /// Returns the session of the token at the own authorization server, or none for a token of Entra.
     pub fn session(&self) -> Option<&SessionOfToken> {
         match self {
             Self::User(user) => user.assertion.session(),
@@ -119,7 +120,7 @@ impl Principal {
         }
     }
 
-    /// End of the token, in seconds since 1970.
+    /// Returns the end of the token, in seconds since 1970.
     pub(super) fn expires_at(&self) -> u64 {
         match self {
             Self::User(user) => user.expires_at,
@@ -128,7 +129,7 @@ impl Principal {
         }
     }
 
-    /// Time until the end of the token.
+    /// Returns the time until the end of the token.
     pub fn remaining(&self) -> Duration {
         Duration::from_secs(self.expires_at().saturating_sub(super::now()))
     }
@@ -138,7 +139,7 @@ impl Principal {
         matches!(self, Self::User(user) if user.accepts_claims_challenge)
     }
 
-    /// Facts that the policy decides by.
+    /// Returns the facts for the policy.
     pub fn caller(&self) -> &Arc<Caller> {
         match self {
             Self::User(user) => &user.caller,

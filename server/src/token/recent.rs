@@ -1,4 +1,4 @@
-//! Tokens that were validated a moment ago: a client sends the same one with each of its requests.
+//! Cache of recent validations: a client sends the same token with each request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,26 +9,26 @@ use super::assertion::{Hashed, TokenDigest};
 use super::keys::{Key, Keys};
 use super::principal::Principal;
 
-/// Time in which a validation is relied on, in seconds, unless the token ends before.
+/// Longest lifetime of a validation in the cache, in seconds. It never exceeds the token's end.
 const RELIED_ON: u64 = 60;
-/// Memory that the remembered tokens may take, in bytes; the least used go first.
+/// Memory of the cached tokens, in bytes; the least used are evicted first.
 const CAPACITY: u64 = 16 * 1024 * 1024;
 
-/// The latest validations that succeeded, by the digest of the token.
+/// Recent successful validations, by the digest of the token.
 pub(super) struct Recent(Cache<TokenDigest, Validated>);
 
 #[derive(Clone)]
 struct Validated {
     principal: Arc<Principal>,
     key: Arc<Key>,
-    /// Time of its end, in seconds since 1970.
+    /// End of the entry, in seconds since 1970.
     until: u64,
     token_length: usize,
 }
 
 impl Recent {
     pub(super) fn new() -> Self {
-        // A principal holds the token and each of its claims in a string of its own.
+        // A principal holds a copy of the token and of each of its claims.
         let weight = |_: &TokenDigest, validated: &Validated| {
             u32::try_from(validated.token_length.saturating_mul(4).saturating_add(1024)).unwrap_or(u32::MAX)
         };
@@ -36,8 +36,8 @@ impl Recent {
         Self(cache.time_to_live(Duration::from_secs(RELIED_ON)).build())
     }
 
-    /// The principal that this token was found to speak for, while that can be relied on: the key that proved it has to be
-    /// one that is still published, so that a revoked key takes every validation with it.
+    /// Returns the cached principal of this token. The key that verified it must still be published, so that the
+    /// withdrawal of a key also removes its validations.
     pub(super) async fn principal(&self, token: TokenDigest, keys: &Keys, now: u64) -> Option<Arc<Principal>> {
         let validated = self.0.get(&token).await?;
         (now < validated.until && keys.still_publish(&validated.key)).then_some(validated.principal)
@@ -52,7 +52,7 @@ impl Recent {
     }
 }
 
-/// The skew that a token's end is judged with does not count here: in that minute it is validated each time.
+/// Without the clock skew that applies to a token's end: during the skew, a token is validated each time.
 fn relied_on_until(now: u64, expires_at: u64) -> u64 {
     expires_at.min(now.saturating_add(RELIED_ON))
 }

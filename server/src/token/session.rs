@@ -1,7 +1,7 @@
-//! Access tokens of this server's own authorization server: their claims, and the sessions that they belong to.
+//! Access tokens of this server's own authorization server: their claims and sessions.
 //!
-//! Such a token stands for a person whom Entra has signed in. Entra's token stays in the session, where it is fetched when
-//! Graph is reached for the person.
+//! Such a token represents a person who signed in with Entra. Entra's token stays in the session and is fetched for
+//! calls to Graph.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,25 +32,25 @@ pub struct SessionClaims {
     pub jti: String,
     /// Start, in seconds since 1970.
     pub iat: u64,
-    /// The same.
+    /// Same as `iat`.
     pub nbf: u64,
     /// End, in seconds since 1970.
     pub exp: u64,
-    /// Begin of the session, in seconds since 1970.
+    /// Start of the session, in seconds since 1970.
     pub auth_time: i64,
     /// The tenant, a GUID in lower case.
     pub tid: String,
     /// The user, a GUID in lower case.
     pub oid: String,
-    /// The scopes of the server's app registration that Entra's token carries.
+    /// The scopes of the server's app registration in Entra's token.
     pub scp: String,
     /// App roles.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roles: BTreeSet<String>,
-    /// Groups; absent where they are unknown or too many.
+    /// Groups; absent if they are unknown or too many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<BTreeSet<String>>,
-    /// Authentication contexts that the sign-in satisfied.
+    /// Authentication contexts that the sign-in satisfies.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub acrs: BTreeSet<String>,
     /// True for a guest of the tenant.
@@ -58,33 +58,33 @@ pub struct SessionClaims {
     pub guest: bool,
 }
 
-/// The sessions behind the tokens, and the keys that sign them.
+/// The sessions of the tokens, and the keys that sign them.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// True if the published key of this id made this ES256 signature (in base64url) of the message.
+    /// True if the published key with this id made this ES256 signature (in base64url) of the message.
     fn has_signed(&self, key_id: &str, message: &[u8], signature: &str) -> bool;
 
-    /// True unless the session of these claims is known to have ended, or to be another person's or client's.
+    /// False if the session of these claims has ended, or belongs to another person or client.
     async fn is_open(&self, claims: &SessionClaims) -> bool;
 
-    /// Entra's access token for this server.
+    /// Returns Entra's access token for this server.
     ///
     /// # Errors
     /// If the session has ended, or its store does not answer.
     async fn entra_token(&self, id: &str) -> Result<SecretString, SessionError>;
 
-    /// Notes that the session's client is asked for more scopes: a refresh does not bring them.
+    /// Records that the session's client was asked for more scopes, which a refresh cannot add.
     async fn expect_step_up(&self, id: &str);
 
-    /// Ends the session, so that its client signs the person in again. That sign-in is to satisfy these claims, if there
-    /// are any.
+    /// Ends the session, so that its client must sign the person in again. The new sign-in must satisfy these claims,
+    /// if any.
     ///
     /// # Errors
     /// If the store does not answer.
     async fn end_until_sign_in(&self, id: &str, claims: Option<&str>) -> Result<(), SessionError>;
 }
 
-/// The session that a token is of.
+/// The session of a token.
 #[derive(Clone)]
 pub struct SessionOfToken {
     id: String,
@@ -92,17 +92,17 @@ pub struct SessionOfToken {
 }
 
 impl SessionOfToken {
-    /// The session with this id.
+    /// Returns the session with this id.
     pub(super) fn new(id: String, sessions: Arc<dyn Sessions>) -> Self {
         Self { id, sessions }
     }
 
-    /// Its id.
+    /// Returns the session's id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Entra's access token for this server.
+    /// Returns Entra's access token for this server.
     ///
     /// # Errors
     /// If the session has ended, or its store does not answer.
@@ -110,12 +110,12 @@ impl SessionOfToken {
         self.sessions.entra_token(&self.id).await
     }
 
-    /// Notes that the client is asked for more scopes.
+    /// Records that the client was asked for more scopes.
     pub async fn expect_step_up(&self) {
         self.sessions.expect_step_up(&self.id).await;
     }
 
-    /// Ends the session, so that its client signs the person in again, to satisfy these claims.
+    /// Ends the session, so that its client must sign the person in again and satisfy these claims.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -124,22 +124,22 @@ impl SessionOfToken {
     }
 }
 
-/// Prefix of the scope by which clients ask for a permission of Microsoft Graph.
+/// Prefix of scopes that request a permission of Microsoft Graph.
 pub const GRAPH_SCOPE: &str = "graph:";
-/// Prefix of the scope by which clients ask for a sign-in that satisfies an authentication context.
+/// Prefix of scopes that request a sign-in with an authentication context.
 pub const CONTEXT_SCOPE: &str = "acrs:";
 
-/// The scope by which clients ask for a permission of Microsoft Graph.
+/// Returns the scope that requests a permission of Microsoft Graph.
 pub fn graph_scope(permission: &str) -> String {
     format!("{GRAPH_SCOPE}{permission}")
 }
 
-/// The scope by which clients ask for a sign-in that satisfies an authentication context.
+/// Returns the scope that requests a sign-in with an authentication context.
 pub fn context_scope(context: &str) -> String {
     format!("{CONTEXT_SCOPE}{context}")
 }
 
-/// A reason for which Entra's token of a session cannot be had.
+/// The reason why a session's token of Entra is not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
     /// The session has ended.
@@ -150,7 +150,7 @@ pub enum SessionError {
     Unavailable,
 }
 
-/// The session of an access token that this server has signed, be it valid or expired.
+/// Returns the session of an access token that this server signed, valid or expired.
 pub fn session_of(bearer: &str, sessions: &dyn Sessions) -> Option<String> {
     let token = UnverifiedToken::parse(bearer).ok()?;
     token.pin("ES256").ok().filter(|()| token.is_typed(TOKEN_TYPE))?;

@@ -1,4 +1,4 @@
-//! The reading of claims, claim by claim and second by second.
+//! Tests of each claim and of exact time limits.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ const CLIENT: &str = "1c2d0000-0000-4000-8000-000000000002";
 const CALLER: &str = "bbbb0000-0000-4000-8000-000000000004";
 pub(in crate::token) const NOW: u64 = 1_800_000_000;
 
-/// Expectation of a server with these changes to `entra`.
+/// Returns the expectation of a server with these changes to `entra`.
 pub(in crate::token) fn expected_with(changes: &Value) -> Expected {
     let mut configuration = json!({
         "server": { "namespace": "productivity", "name": "graph" },
@@ -45,7 +45,7 @@ fn application_claims() -> Value {
     claims
 }
 
-/// The same claims as a token of version 1 has them.
+/// Converts the claims to those of a version 1 token.
 fn as_version_1(mut claims: Value) -> Value {
     let object = claims.as_object_mut().unwrap();
     let client = object.remove("azp").unwrap();
@@ -163,7 +163,7 @@ fn a_guest_is_told_from_a_member_by_acct_or_by_who_signed_them_in() {
         (json!({ "acct": 0 }), Membership::Member),
         (json!({ "acct": 1 }), Membership::Guest),
         (json!({ "acct": "0" }), Membership::Guest),
-        // Somebody of another tenant who was made a member of this one, and the reverse.
+        // A guest account that became a member of this tenant, and the reverse.
         (json!({ "acct": 0, "idp": "https://sts.windows.net/9999/" }), Membership::Member),
         (json!({ "acct": 1, "idp": own[0] }), Membership::Guest),
     ];
@@ -186,7 +186,7 @@ fn only_allowed_clients_may_call_for_a_user_or_as_an_application_by_the_claim_of
             assert_eq!(error, TokenError::Client { client: CALLER.to_owned() });
         }
     }
-    // Entra writes either claim, never both: the one that does not belong to the version says nothing.
+    // Entra emits only one of these claims. The claim of the other version has no effect.
     let both = with(user_claims(), json!({ "appid": another }));
     assert_eq!(read(both, &expected(&[another]), NOW).unwrap_err().reason(), "client_not_allowed");
     let other_claim = with(as_version_1(user_claims()), json!({ "appid": null, "azp": CALLER }));

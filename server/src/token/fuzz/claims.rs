@@ -1,4 +1,4 @@
-//! Claims of any names and values, verified or as bytes.
+//! Fuzzing of claims: any names and values, verified or as bytes.
 
 use super::*;
 
@@ -27,7 +27,7 @@ const CLAIMS: &[&str] = &[
     "_claim_names",
 ];
 
-/// Conditions for anybody to be let in, told from the claims in another way than the validator's.
+/// A second implementation of the conditions for access, for comparison with the validator.
 fn could_be_accepted(claims: &Value) -> bool {
     let good = user_claims();
     let same = ["iss", "tid", "ver"].iter().all(|name| claims[name] == good[name]);
@@ -63,7 +63,7 @@ proptest! {
                 prop_assert!(!application.caller.roles.is_empty() && claims.get("scp").is_none());
             }
             Err(error) => {
-                // RFC 6750 section 3: what error_description may hold.
+                // Characters that RFC 6750 section 3 allows in error_description.
                 let legal = |byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E);
                 prop_assert!(error.to_string().bytes().all(legal), "{}", error);
             }

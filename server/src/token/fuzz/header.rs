@@ -1,4 +1,4 @@
-//! Tokens as bytes, and headers of any members.
+//! Fuzzing of tokens as bytes, and of headers with any members.
 
 use super::*;
 
@@ -17,7 +17,7 @@ proptest! {
     #[test]
     fn a_token_is_refused_unless_it_is_the_one_that_was_issued_byte_by_byte(mutations in mutations()) {
         let mutated = mutated(&GOOD_TOKEN, mutations);
-        // Bytes that are no text never come so far: the Authorization header is ASCII.
+        // The Authorization header is ASCII, so other bytes never get here.
         let Ok(text) = std::str::from_utf8(&mutated) else { return Ok(()) };
         prop_assert_eq!(judged(text).is_ok(), text == *GOOD_TOKEN);
     }

@@ -1,4 +1,4 @@
-//! JSON as [`strict_json`] reads it: as serde_json does, or not at all.
+//! Fuzzing of [`strict_json`]: it agrees with serde_json or refuses the document.
 
 use super::*;
 use crate::strict_json;

@@ -1,4 +1,4 @@
-//! Documents with keys, of any content.
+//! Fuzzing of key documents with any content.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn original() -> Value {
     SIGNER.document["keys"][0].clone()
 }
 
-/// True if the key is still the one that was published, as far as it matters.
+/// True if all relevant members of the key are unchanged.
 fn is_the_original(key: &Value) -> bool {
     let same = ["kty", "kid", "n", "e"].iter().all(|member| key[member] == original()[member]);
     let optional = |member: &str, value: &str| key.get(member).is_none_or(|found| found.is_null() || found == value);

@@ -1,7 +1,6 @@
-//! Fuzzing of what outsiders write: JSON, a token's header and claims, its bytes, and the document with the keys.
+//! Fuzzing of input from outside: JSON, a token's header, claims and bytes, and the document with the keys.
 //!
-//! As ordinary tests with generated inputs: they run wherever tests do, for a bounded time. `PROPTEST_CASES=1000000`
-//! makes a long run of it.
+//! These are ordinary tests with generated inputs and bounded time. Set `PROPTEST_CASES=1000000` for a long run.
 
 mod claims;
 mod header;
@@ -26,7 +25,7 @@ use super::jwt::UnverifiedToken;
 use super::keys::{KeySet, tests::published};
 use super::{Principal, TokenError, claims as reading};
 
-/// Cases of each property, unless more are asked for.
+/// Cases of each property, unless the environment asks for more.
 const CASES: u32 = 1000;
 
 fn bounded() -> ProptestConfig {
@@ -34,7 +33,7 @@ fn bounded() -> ProptestConfig {
     ProptestConfig { cases: by_default.cases.max(CASES), ..by_default }
 }
 
-/// The key that signs good tokens, and the document that publishes it.
+/// The signing key of good tokens, and the document that publishes it.
 struct Signer {
     private: EncodingKey,
     document: Value,
@@ -53,7 +52,7 @@ fn header() -> Value {
     json!({ "typ": "JWT", "alg": "RS256", "kid": "one" })
 }
 
-/// A token of this header and these claims, whatever they are, with a signature that holds.
+/// Returns a token with this header, these claims and a valid signature.
 fn signed(header: &[u8], claims: &[u8]) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &SIGNER.private, Algorithm::RS256).unwrap();
@@ -65,7 +64,7 @@ static EXPECTED: LazyLock<Expected> = LazyLock::new(|| expected_with(&json!({}))
 static GOOD_TOKEN: LazyLock<String> =
     LazyLock::new(|| signed(header().to_string().as_bytes(), user_claims().to_string().as_bytes()));
 
-/// Principal of a token by the keys of this document, at [`NOW`].
+/// Returns the principal of a token, verified with the keys in this document at [`NOW`].
 fn judged_by(document: &[u8], token: &str) -> Result<Principal, TokenError> {
     let keys = KeySet::parse(document, None, tokio::time::Instant::now()).map_err(|_| TokenError::KeysUnavailable)?;
     let unverified = UnverifiedToken::parse(token)?;
@@ -77,7 +76,7 @@ fn judged(token: &str) -> Result<Principal, TokenError> {
     judged_by(DOCUMENT.as_bytes(), token)
 }
 
-/// Any JSON, with a liking for what tokens are made of.
+/// Any JSON, biased to the contents of tokens.
 fn any_json() -> impl Strategy<Value = Value> {
     let texts = ["", "RS256", "none", "HS256", "one", "1.0", "2.0", "app", "user", "mcp.access", "cp1", "Mcp.Reader"];
     let claims = user_claims();
@@ -101,7 +100,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object with up to four of its members replaced, removed (`None`) or added.
+/// Changes of up to four members of an object: replaced, removed (`None`) or added.
 fn changes(names: &'static [&'static str]) -> impl Strategy<Value = Vec<(&'static str, Option<Value>)>> {
     vec((select(names), proptest::option::weighted(0.9, any_json())), 1..5)
 }
@@ -117,7 +116,7 @@ fn changed(mut object: Value, changes: Vec<(&str, Option<Value>)>) -> Value {
     object
 }
 
-/// Some bytes of a text, changed in up to four places.
+/// Changes of bytes in up to four places of a text.
 #[derive(Clone, Debug)]
 enum Mutation {
     Replace(Index, u8),
