@@ -1,6 +1,6 @@
-//! Assertions: signed statements of this server about who makes a call, each for one call of one backend.
+//! Assertions: signed statements about the caller of a call. Each is for one call of one backend.
 //!
-//! The key lives in this process alone. It is another one after each start, and in each pod.
+//! The key exists only in this process. Each pod has its own key, and a new one after each start.
 
 use std::collections::BTreeSet;
 
@@ -13,19 +13,19 @@ use super::error::BackendIdentityError;
 use crate::es256::{SigningError, SigningKey};
 use crate::token::Principal;
 
-/// Header member `typ` of an assertion. It keeps assertions apart from all other JWTs (RFC 8725 section 3.11).
+/// Header member `typ` of an assertion. It distinguishes assertions from other JWTs (RFC 8725 section 3.11).
 pub const TOKEN_TYPE: &str = "mcp-entra-assertion+jwt";
 /// Lifetime of an assertion, in seconds.
 pub const LIFETIME: i64 = 60;
 
-/// The assertions of one server about its callers.
+/// Issuer of the assertions of one server.
 pub(super) struct Assertions {
     key: SigningKey,
     issuer: String,
     audience: String,
 }
 
-/// Claims of an assertion. Names and mail addresses are none of them.
+/// Claims of an assertion. They contain no names or mail addresses.
 #[derive(Serialize)]
 struct Claims<'a> {
     iss: &'a str,
@@ -44,7 +44,7 @@ struct Claims<'a> {
 }
 
 impl Assertions {
-    /// The assertions of this server, signed with a new key.
+    /// Returns an issuer for this server with a new key.
     pub(super) fn new(server: &ServerReference) -> Result<Self, SigningError> {
         let ServerReference { namespace, name } = server;
         Ok(Self {
@@ -54,12 +54,12 @@ impl Assertions {
         })
     }
 
-    /// A new assertion that this caller makes a call of this target.
+    /// Returns a new assertion that this caller calls this target.
     pub(super) fn issue(&self, principal: &Principal, target: &str) -> Result<SecretString, BackendIdentityError> {
         let idtyp = match principal {
             Principal::User(_) => "user",
             Principal::Application(_) => "app",
-            // Whoever runs a server for others is no caller of it.
+            // A local user runs the server and is never its remote caller.
             Principal::LocalUser(_) => return Err(BackendIdentityError::NoUser),
         };
         let now = jiff::Timestamp::now().as_second();
@@ -81,7 +81,7 @@ impl Assertions {
         Ok(self.key.jwt(TOKEN_TYPE, &claims)?)
     }
 
-    /// The key that verifies them, as a JWK.
+    /// Returns the public key for verification, as a JWK.
     pub(super) fn public_key(&self) -> &Value {
         self.key.public()
     }

@@ -1,35 +1,35 @@
-//! Errors before a backend is called, in words that a person or a model can act on.
+//! Errors before the call of a backend, with messages for people and models.
 
 use crate::entra::{SignIn, StsError};
 use crate::es256::SigningError;
 use crate::token::SessionError;
 
-/// The reason why a backend can be told no identity of the caller.
+/// The reason why no identity can be sent to the backend.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum BackendIdentityError {
-    /// An application has nobody to act on behalf of (AADSTS7000114).
+    /// An application has no user to act on behalf of (AADSTS7000114).
     #[error(
-        "the backend is called on behalf of the signed-in user, and the caller is an application without one: sign in as a user, or an administrator sets spec.backend.identity to assertion or none"
+        "the backend is called on behalf of a signed-in user, but the caller is an application: sign in as a user, or ask an administrator to set spec.backend.identity to assertion or none"
     )]
     NoUser,
     /// Entra issued no token for the backend on behalf of the user.
     #[error("no access to the backend on behalf of the user, with the scope {scope}. {source}{}", .source.pause())]
     NoToken {
-        /// The scope that was asked for.
+        /// The requested scope.
         scope: String,
-        /// Error of Entra.
+        /// The error of Entra.
         source: StsError,
     },
     /// The assertion could not be signed.
     #[error(
-        "the caller's identity cannot be signed for the backend ({0}); call again, and if that does not help, an administrator restarts the pod"
+        "cannot sign the caller's identity for the backend ({0}); call again, and if that does not help, ask an administrator to restart the pod"
     )]
     Signing(#[from] SigningError),
 }
 
 impl BackendIdentityError {
-    /// The sign-in that would help, if one does. Missing consent is none: clients cannot ask for the scope of a backend, and
-    /// an administrator consents to it in Entra.
+    /// Returns the sign-in that would help, if any. Missing consent is no such case: clients cannot request a
+    /// backend's scope, and an administrator gives consent in Entra.
     pub fn sign_in(&self) -> Option<SignIn> {
         match self {
             Self::NoToken { source, .. } => source.sign_in(),
@@ -37,12 +37,12 @@ impl BackendIdentityError {
         }
     }
 
-    /// True if the store with the user's session does not answer: the same call may be answered soon.
+    /// True if the session store does not answer. The same call may succeed soon.
     pub fn is_store_away(&self) -> bool {
         matches!(self, Self::NoToken { source: StsError::Session(SessionError::Unavailable), .. })
     }
 
-    /// All that can be said of it, for nobody but the caller: Entra's own text may name an account.
+    /// Returns the complete text, for the caller only: Entra's own text may name an account.
     pub fn told(&self) -> String {
         let said = match self {
             Self::NoToken { source, .. } => source.their_words(),
@@ -51,7 +51,7 @@ impl BackendIdentityError {
         said.map_or_else(|| self.to_string(), |said| format!("{self} Entra says: {said}"))
     }
 
-    /// Id by which Microsoft's support finds the request to Entra, if that one failed.
+    /// Returns the correlation id of a failed request to Entra, for Microsoft's support.
     pub fn correlation_id(&self) -> Option<&str> {
         match self {
             Self::NoToken { source, .. } => source.correlation_id(),

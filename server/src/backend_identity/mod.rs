@@ -1,7 +1,7 @@
-//! The identity of the caller that a backend is told: none, a signed statement of this server, or a token of Entra.
+//! The caller's identity that is sent to a backend: none, a signed statement of this server, or a token of Entra.
 //!
-//! `assertion` signs the statement, `on_behalf_of` exchanges the user's token, `error` says why there is neither. The
-//! caller's own token is never told.
+//! `assertion` signs the statement, `on_behalf_of` exchanges the user's token, and `error` has the failures. The
+//! caller's own token is never sent.
 
 mod assertion;
 mod error;
@@ -25,19 +25,19 @@ use crate::es256::SigningError;
 use crate::token::Principal;
 use crate::www_authenticate::{BearerChallenge, Parameter};
 
-/// The identity of a caller, as a backend is told it.
+/// The caller's identity in the form that the backend receives.
 #[derive(Clone, Debug)]
 pub enum Told {
     /// None.
     Nothing,
-    /// A statement of this server, good for one call: for the header `mcp-entra-assertion`, or over stdio for the member
-    /// `dev.mcp-entra/assertion` of `_meta`.
+    /// A statement of this server, valid for one call. It goes into the header `mcp-entra-assertion`, or over stdio
+    /// into the member `dev.mcp-entra/assertion` of `_meta`.
     Assertion(SecretString),
     /// A token of Entra on behalf of the user, for the header `Authorization`.
     Token(SecretString),
 }
 
-/// The identities that one server's backend is told.
+/// The source of caller identities for one server's backend.
 pub struct BackendIdentities(Kind);
 
 enum Kind {
@@ -47,8 +47,8 @@ enum Kind {
 }
 
 impl BackendIdentities {
-    /// The identities that this configuration asks for; without a backend, none. Makes a new signing key where there are
-    /// assertions. `sts` exchanges the tokens of users.
+    /// Returns the source for this configuration; without a backend, it is empty. Makes a new signing key if
+    /// assertions are configured. `sts` exchanges the tokens of users.
     ///
     /// # Errors
     /// If the system has no random numbers for the key.
@@ -60,11 +60,11 @@ impl BackendIdentities {
         }))
     }
 
-    /// The identity of this caller for one call. `target` is the name of the tool or prompt, the URI of the resource, or
-    /// the method of a call that names none of these.
+    /// Returns the caller's identity for one call. `target` is the name of the tool or prompt, the URI of the
+    /// resource, or else the method.
     ///
     /// # Errors
-    /// If there is none to tell: the call must not reach the backend then.
+    /// If no identity can be made. The call must not reach the backend then.
     pub async fn tell(&self, principal: &Principal, target: &str) -> Result<Told, BackendIdentityError> {
         match &self.0 {
             Kind::Nothing => Ok(Told::Nothing),
@@ -73,7 +73,7 @@ impl BackendIdentities {
         }
     }
 
-    /// A statement about this caller for one request, where there are statements and one can be signed.
+    /// Returns a statement about this caller for one request, if statements are configured and one can be signed.
     pub fn assert(&self, principal: &Principal, target: &str) -> Option<SecretString> {
         match &self.0 {
             Kind::Assertions(assertions) => assertions.issue(principal, target).ok(),
@@ -81,9 +81,11 @@ impl BackendIdentities {
         }
     }
 
-    /// The identity for the one repetition of a call that the backend answered by 401 with these headers. A token is
-    /// exchanged anew, so that it satisfies the claims that the backend asks for; concurrent calls share one exchange.
-    /// `None` if another token could change nothing, since none was told.
+    /// Returns the identity for the single retry of a call that the backend answered with 401 and these headers. A
+    /// token is exchanged again, so that it satisfies the claims in the challenge. Concurrent calls share one
+    /// exchange.
+    ///
+    /// Returns `None` if no token was sent, because a new one would change nothing.
     ///
     /// # Errors
     /// As [`Self::tell`].
@@ -98,8 +100,8 @@ impl BackendIdentities {
         Ok(Some(Told::Token(token)))
     }
 
-    /// The sign-in that the backend asks for by these headers of an answer with status 401, where it is told tokens of
-    /// Entra. From another backend it is no question to Entra, and nobody is asked to sign in for it.
+    /// Returns the sign-in that the backend requests with these headers of a 401 answer, if it receives tokens of
+    /// Entra. Other backends cannot make Entra ask for a sign-in.
     pub fn sign_in(&self, headers: &HeaderMap) -> Option<SignIn> {
         match &self.0 {
             Kind::Tokens(_) => challenge(headers).map(SignIn::Satisfying),
@@ -107,7 +109,7 @@ impl BackendIdentities {
         }
     }
 
-    /// The public keys that assertions are verified with, as a JWK Set (RFC 7517). `None` where there are no assertions.
+    /// Returns the public keys for verifying assertions, as a JWK Set (RFC 7517), or `None` without assertions.
     pub fn jwks(&self) -> Option<Value> {
         match &self.0 {
             Kind::Assertions(assertions) => Some(json!({ "keys": [assertions.public_key()] })),
@@ -116,7 +118,7 @@ impl BackendIdentities {
     }
 }
 
-/// The claims challenge in these headers. Other errors than `insufficient_claims` ask for none.
+/// Returns the claims challenge in these headers. Only the error `insufficient_claims` has one.
 fn challenge(headers: &HeaderMap) -> Option<ClaimsChallenge> {
     let is_one = BearerChallenge::read(headers).values(Parameter::Error).any(|error| error == "insufficient_claims");
     is_one.then(|| claims_challenge(headers)).flatten()

@@ -1,5 +1,5 @@
-//! Tokens of Entra for the backend, on behalf of users: for one scope, and never for this server itself, which the
-//! configuration's validation sees to.
+//! Tokens of Entra for the backend, on behalf of users. They have one scope, never one of this server; the validation
+//! of the configuration checks this.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ impl Tokens {
         Self { sts, scope: scope.clone() }
     }
 
-    /// A token on behalf of this user, kept from before if possible.
+    /// Returns a token on behalf of this user, from the cache if possible.
     pub(super) async fn token(&self, principal: &Principal) -> Result<SecretString, BackendIdentityError> {
         let token = self.sts.on_behalf_of(&self.user(principal)?).await.map_err(|source| self.no_token(source))?;
         Ok(token.access_token.clone())
     }
 
-    /// Another token in place of one that the backend rejected, satisfying what it challenged us with. If another call
-    /// has replaced the rejected one meanwhile, its token.
+    /// Returns another token in place of one that the backend rejected. It satisfies the challenge. If another call
+    /// already replaced the rejected token, returns that one.
     pub(super) async fn instead_of(
         &self,
         rejected: &SecretString,
