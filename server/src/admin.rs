@@ -1,5 +1,5 @@
-//! The admin port: whether the pod lives, is ready, and what is so in it now. GET only, no identities of callers, never
-//! exposed outside the cluster.
+//! The admin port: liveness, readiness, status and metrics of the pod. It takes GET only, shows no identities of
+//! callers, and must never be exposed outside the cluster.
 
 use std::sync::Arc;
 
@@ -30,24 +30,24 @@ pub struct Admin {
     pub probe: Probe,
     /// The exchanges on behalf of users.
     pub sts: Arc<Sts>,
-    /// Address of Microsoft Graph, as its scopes begin with it.
+    /// Address of Microsoft Graph: the prefix of its scopes.
     pub graph: String,
-    /// The public keys (a JWK Set) by which the backend verifies who is calling, where it is told so by assertions.
+    /// Public keys (a JWK Set) that verify the signed assertions sent to the backend, if there are any.
     pub backend_keys: Option<Value>,
-    /// The probe of the session store, where there is one.
+    /// The probe of the session store, if one is configured.
     pub session_store: Option<StoreProbe>,
-    /// The offer of the backend, where there is one.
+    /// The offer of the backend, if one is configured.
     pub backend: Option<Arc<BackendOffer>>,
     /// The audit log.
     pub audit: Arc<AuditLog>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Cancelled once the server is about to stop.
+    /// Cancelled when the server begins to stop.
     pub draining: CancellationToken,
 }
 
 impl Admin {
-    /// The state of this pod.
+    /// Returns the state of this pod.
     pub fn status(&self) -> ServerStatus {
         ServerStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -61,7 +61,7 @@ impl Admin {
     }
 }
 
-/// The routes of the admin port.
+/// Returns the routes of the admin port.
 pub fn router(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -72,13 +72,15 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .with_state(admin)
 }
 
-/// Ready means able to judge requests: keys to verify tokens, a policy to decide by, and an audit log that takes lines.
-/// An exchange that fails does not make the pod unready: it would take every pod away at once, and cached answers with
-/// them.
+/// Answers 200 if the pod can judge requests: it has keys to verify tokens, a policy, and an audit log that takes
+/// lines.
+///
+/// A failing token exchange does not make the pod unready. It would take every pod out of service at once, although
+/// they can still serve cached answers.
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let status = admin.status();
     let keys = match (status.keys.count, &status.keys.error) {
-        (0, error) => Err(format!("no usable key; {}", error.as_deref().unwrap_or("not fetched yet"))),
+        (0, error) => Err(format!("no usable signing key; {}", error.as_deref().unwrap_or("not fetched yet"))),
         (count, None) => Ok(format!("{count} usable")),
         (count, Some(error)) => Ok(format!("{count} usable, but the last fetch failed: {error}")),
     };
@@ -107,7 +109,8 @@ async fn status(State(admin): State<Arc<Admin>>) -> axum::Json<ServerStatus> {
     axum::Json(admin.status())
 }
 
-/// The keys are of this process. A backend outlives it, and reads them again: at once for a key that it does not know.
+/// Returns the public keys of this process. The backend can outlive the process: it fetches the keys again when it
+/// meets an unknown key id.
 async fn backend_keys(State(admin): State<Arc<Admin>>) -> Response {
     match &admin.backend_keys {
         Some(keys) => ([(header::CACHE_CONTROL, "max-age=60")], axum::Json(keys)).into_response(),

@@ -4,10 +4,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
 use zeroize::Zeroizing;
 
-/// Returns nonce, ciphertext and tag of a text, which opens with the same associated data alone. A key is good for 2³²
-/// texts (NIST SP 800-38D, 8.3).
+/// Encrypts a text; returns nonce, ciphertext and tag. Decryption needs the same associated data. A key is good for
+/// 2³² texts (NIST SP 800-38D, 8.3).
 pub(crate) fn seal(key: &[u8; 32], associated: &[u8], text: &[u8]) -> Result<Vec<u8>, Unspecified> {
-    // With room for the tag, lest the text leave a copy in memory.
+    // The capacity includes the tag. Otherwise the vector would grow and leave a copy of the text in memory.
     let mut sealed = Zeroizing::new(Vec::with_capacity(text.len() + AES_256_GCM.tag_len()));
     sealed.extend_from_slice(text);
     let cipher = RandomizedNonceKey::new(&AES_256_GCM, key)?;
@@ -15,7 +15,7 @@ pub(crate) fn seal(key: &[u8; 32], associated: &[u8], text: &[u8]) -> Result<Vec
     Ok([nonce.as_ref().as_slice(), &sealed].concat())
 }
 
-/// Returns the text of what [`seal`] returned.
+/// Decrypts the output of [`seal`].
 pub(crate) fn open(key: &[u8; 32], associated: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
     let (nonce, ciphertext) = sealed.split_first_chunk().ok_or(Unspecified)?;
     let mut text = Zeroizing::new(ciphertext.to_vec());

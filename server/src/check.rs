@@ -1,5 +1,5 @@
-//! `check`: says line by line what of a configuration works against the real Entra and Graph, and what to do about
-//! what does not.
+//! `check`: tests a configuration against the real Entra and Graph. Each line of the report has a result and, after a
+//! failure, the next step.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::inputs;
 use crate::report::Report;
 use crate::token::Keys;
 
-/// Longest answer of Graph that is read, in bytes: only whether it answers counts.
+/// Largest answer of Graph that is read, in bytes. The content does not matter.
 const MAXIMUM_ANSWER: usize = 1024 * 1024;
 
 /// The files to check.
@@ -26,8 +26,8 @@ pub struct Inputs {
     pub trust_bundle: Option<PathBuf>,
 }
 
-/// Checks everything and writes a line for each: `ok` or `FAIL`, what, and what to do next. Says whether all is ok.
-/// Fails only where the report cannot be written.
+/// Runs all checks and writes a line for each: `ok` or `FAIL`, the subject, and the next step. Returns true if all
+/// are ok. Fails only if the report cannot be written.
 pub async fn check(files: &Inputs, report: &mut (dyn Write + Send)) -> io::Result<bool> {
     let mut report = Report::new(report);
     let names = std::env::vars_os().map(|(name, _)| name);
@@ -107,7 +107,7 @@ async fn exchange(
 
 async fn graph(configuration: &ServerConfiguration, http: &reqwest::Client) -> Result<String, String> {
     let base_url = &configuration.graph.base_url;
-    // Any answer will do: without a token Graph says 401 to most questions.
+    // Any answer counts: without a token, Graph answers most requests with 401.
     match http_client::exchange(http.get(format!("{base_url}/v1.0/me")), MAXIMUM_ANSWER).await {
         Ok(_) => Ok(format!("{base_url} answers")),
         Err(error) => Err(format!("{base_url} does not answer ({error}); check graph.baseUrl and the network")),

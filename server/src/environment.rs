@@ -1,17 +1,17 @@
-//! The environment variables that must not be there: every form of a client secret.
+//! Environment variables that the server refuses: every form of a client secret.
 
 use std::ffi::OsStr;
 
-/// A variable of the environment that holds a secret.
+/// An environment variable that holds a secret.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0} is set in the environment: this program takes no client secret, certificate or password; `serve` has the \
-     projected service account token that AZURE_FEDERATED_TOKEN_FILE names, `local` the sign-in of a person; remove {0} \
+    "{0} is set in the environment: this program accepts no client secret, certificate or password; `serve` uses the \
+     projected service account token that AZURE_FEDERATED_TOKEN_FILE names, and `local` a person's sign-in; remove {0} \
      from the environment, and delete the secret from the app registration"
 )]
 pub struct SecretInEnvironment(String);
 
-/// Refuses an environment in which any variable that Azure's libraries read a secret from is set, empty or not.
+/// Refuses an environment with any variable from which Azure's libraries read a secret, even an empty one.
 ///
 /// ```
 /// # use mcp_entra_server::environment::refuse_secrets;

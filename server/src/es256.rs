@@ -1,4 +1,4 @@
-//! Keys that sign JWTs by ES256 (RFC 7518 section 3.4), and their public halves as JWKs.
+//! Keys that sign JWTs with ES256 (RFC 7518 section 3.4), and their public halves as JWKs.
 
 use std::fmt;
 
@@ -13,14 +13,14 @@ use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// The reason why there is no key or no signature: a defect of the cryptographic library.
+/// A failure to make a key or a signature: a defect of the cryptographic library.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the signature failed")]
 pub struct SigningError;
 
 /// A key that signs JWTs.
 pub struct SigningKey {
-    /// Its `kid`: the thumbprint of the public key (RFC 7638).
+    /// The key id (`kid`): the thumbprint of the public key (RFC 7638).
     pub key_id: String,
     pair: EcdsaKeyPair,
     verifying: DecodingKey,
@@ -28,7 +28,7 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Returns a new random key. Its private half never leaves the library's memory, which is cleared when the key is
+    /// Returns a new random key. The private half stays in the library's memory, which is cleared when the key is
     /// dropped.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl SigningKey {
         Self::new(pair).map_err(|_| SigningError)
     }
 
-    /// Returns the key of this pair, which is of the curve P-256.
+    /// Returns the key of this pair. The curve must be P-256.
     pub(crate) fn new(pair: EcdsaKeyPair) -> Result<Self, Unspecified> {
         // Uncompressed: a byte 4, then both coordinates (SEC 1, 2.3.3).
         let point = pair.public_key().as_ref().strip_prefix(&[4]).and_then(|point| point.split_at_checked(32));
@@ -58,12 +58,12 @@ impl SigningKey {
         &self.public
     }
 
-    /// Returns the public half, which verifies what this key signs.
+    /// Returns the public half, which verifies signatures of this key.
     pub fn verifying(&self) -> &DecodingKey {
         &self.verifying
     }
 
-    /// Returns the signature as a JWS has it: r and s, each of 32 bytes (RFC 7518, 3.4).
+    /// Returns the signature in the format of JWS: r and s, 32 bytes each (RFC 7518, 3.4).
     ///
     /// # Errors
     /// If the library fails.
@@ -72,10 +72,10 @@ impl SigningKey {
         Ok(signature.as_ref().to_vec())
     }
 
-    /// Returns a JWT of this type (`typ`) with these claims, in the compact form (RFC 7519).
+    /// Returns a JWT with this type (`typ`) and these claims, in the compact form (RFC 7519).
     ///
     /// # Errors
-    /// If the claims are no JSON, or the library fails.
+    /// If the claims are not JSON, or the library fails.
     pub fn jwt(&self, typ: &str, claims: &impl Serialize) -> Result<SecretString, SigningError> {
         let header = json!({ "alg": "ES256", "typ": typ, "kid": self.key_id });
         let claims = serde_json::to_string(claims).map_err(|_| SigningError)?;

@@ -1,8 +1,8 @@
-//! The groups of a user whose token does not list them. Graph is asked on the user's behalf, about the groups that the
-//! policy names and no others.
+//! Group memberships of users whose tokens do not list them. The server asks Graph on the user's behalf, and only
+//! about groups in the policy.
 //!
-//! The claim's own pointer (`_claim_sources`) is never followed. It names a service that is gone, and a token is no source
-//! of addresses to send tokens to.
+//! The server never follows the claim's own pointer (`_claim_sources`). It names a retired service, and a token is
+//! not a safe source of addresses to send tokens to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,33 +17,33 @@ use crate::graph::{GraphClient, GraphError};
 use crate::token::{Principal, User};
 use mcp_entra_policy::{GraphAccess, Groups};
 
-/// The delegated permission for `checkMemberGroups` about oneself.
+/// The delegated permission that `checkMemberGroups` needs for the signed-in user.
 const PERMISSIONS: &[&str] = &["User.Read"];
-/// Time for which an answer is relied on. Like a groups claim it belongs to one token, and ends with it.
+/// Lifetime of an answer. Like a groups claim, it belongs to one token.
 const RELIED_ON: Duration = Duration::from_secs(300);
-/// Time for which Graph is not asked again after it could not answer.
+/// Pause after Graph could not answer. Graph is not asked again during it.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Time for which a decision waits for Graph.
+/// Longest time that a decision waits for Graph.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
-/// Most answers kept at a time; the least used go first.
+/// Most answers in the cache; the least used are evicted first.
 const KEPT: u64 = 10_000;
 
 type Key = [u8; 32];
-/// The groups that the user is in, as far as Graph shows them, or why they could not be learnt.
+/// The user's groups among those that were asked about, or the reason why they are unknown.
 pub type Learnt = Result<Arc<Groups>, Arc<Unlearnt>>;
 
-/// The reason why the groups of a user could not be learnt.
+/// The reason why a user's groups are unknown.
 #[derive(Debug)]
 pub struct Unlearnt {
     /// Text for the user, with the next step.
     pub why: String,
-    /// The sign-in that would help, if one does.
+    /// The sign-in that would help, if any.
     pub sign_in: Option<SignIn>,
-    /// True if the store with the user's session does not answer: the same question may be answered soon.
+    /// True if the session store does not answer. The same request may succeed soon.
     pub is_store_away: bool,
 }
 
-/// Learns in which of some groups users are.
+/// Finds out which groups users are in.
 pub struct GroupDirectory {
     graph: GraphClient,
     learnt: Cache<Key, Learnt>,
@@ -58,18 +58,19 @@ impl Expiry<Key, Learnt> for Lasting {
 }
 
 impl GroupDirectory {
-    /// The directory behind this Graph.
+    /// Returns a directory that uses this Graph client.
     pub fn new(graph: GraphClient) -> Self {
         Self { graph, learnt: Cache::builder().max_capacity(KEPT).expire_after(Lasting).build() }
     }
 
-    /// Those of these groups (object ids in lower case) that the user is in. Callers that ask at the same time get one answer.
+    /// Returns those of these groups (object ids in lower case) that the user is in. Concurrent callers share one
+    /// answer.
     pub async fn among(&self, principal: &Principal, ids: &BTreeSet<String>) -> Learnt {
         let Principal::User(user) = principal else {
-            let why = "an application is in no group that can be seen".to_owned();
+            let why = "the groups of an application cannot be looked up".to_owned();
             return Err(Arc::new(Unlearnt { why, sign_in: None, is_store_away: false }));
         };
-        // In a box: it is large, seldom needed, and would be a part of every request.
+        // Boxed: the future is large and rarely needed, and would enlarge every request.
         self.learnt.get_with(key(user, ids), Box::pin(self.ask(principal, ids))).await
     }
 
@@ -81,14 +82,14 @@ impl GroupDirectory {
         let late = || Err(GraphError::TooSlow { seconds: TIME_LIMIT.as_secs() });
         let learnt = tokio::time::timeout(TIME_LIMIT, asking).await.unwrap_or_else(|_| late());
         learnt.map_err(|error| {
-            tracing::warn!(%error, correlation_id = error.correlation_id(), "groups of a user not learnt");
+            tracing::warn!(%error, correlation_id = error.correlation_id(), "cannot look up the groups of a user");
             let (sign_in, is_store_away) = (error.sign_in(), error.is_store_away());
             Arc::new(Unlearnt { sign_in, is_store_away, why: error.told() })
         })
     }
 }
 
-/// A key made of the whole token: the next token asks anew, as a groups claim would be read anew.
+/// Makes a key from the whole token. A new token asks again, like a new groups claim.
 fn key(user: &User, ids: &BTreeSet<String>) -> Key {
     let mut hash = Sha256::new();
     hash.update(user.assertion.digest());

@@ -1,7 +1,7 @@
-//! The one HTTP client for everything the server asks of others: Entra and Graph.
+//! The HTTP client for the server's own requests to Entra and Graph.
 //!
-//! https only, no redirects (a token must not follow one), time-outs on every request, bounded bodies, and certificates
-//! checked against the system's roots and those of the trust bundle.
+//! It uses https only, follows no redirects (a token must not follow one), and bounds time and body size of every
+//! request. It checks certificates against the system's roots and the trust bundle.
 
 mod retry;
 
@@ -15,10 +15,10 @@ pub(crate) use retry::{Again, Patience, retry_after};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The reason why there is no client.
+/// The reason why there is no HTTP client.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpClientError {
-    /// The trust bundle holds no certificates, or something else.
+    /// The trust bundle is not one or more CA certificates.
     #[error("the trust bundle is not usable ({0}); it must be one or more CA certificates in PEM")]
     TrustBundle(String),
     /// The client could not be set up.
@@ -26,33 +26,33 @@ pub enum HttpClientError {
     Client(String),
 }
 
-/// The reason why an exchange gave no usable answer.
+/// A failure of a request, or an unusable answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// Nobody answered, or not in time, or not over TLS that can be trusted.
+    /// No answer in time, or no trusted TLS connection.
     #[error("{0}")]
     Network(String),
-    /// The answer is longer than anything expected.
+    /// The answer is longer than the limit.
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
-    /// Another status than expected.
+    /// An unexpected status.
     #[error("the answer was HTTP {0}")]
     Status(StatusCode),
 }
 
-/// An answer, read to its end.
+/// A complete answer.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
-/// The client, trusting the system's roots and the certificates in this bundle (PEM).
+/// Returns a client that trusts the system's roots and the certificates in this bundle (PEM).
 pub fn build(trust_bundle: Option<&[u8]>) -> Result<reqwest::Client, HttpClientError> {
     finish(builder(trust_bundle)?)
 }
 
-/// The same before it is built, for one that is to be stricter.
+/// Returns a builder with the same settings, for a stricter client.
 pub(crate) fn builder(trust_bundle: Option<&[u8]>) -> Result<reqwest::ClientBuilder, HttpClientError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("mcp-entra-server/", env!("CARGO_PKG_VERSION")))
@@ -91,7 +91,7 @@ pub(crate) async fn exchange(request: reqwest::RequestBuilder, limit: usize) -> 
     Ok(Answer { status, headers, body })
 }
 
-/// An error with its causes: the outermost of a TLS or connection failure says nothing that helps.
+/// Returns an error with all its causes. The outermost error of a TLS or connection failure does not help.
 fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

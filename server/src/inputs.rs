@@ -1,4 +1,4 @@
-//! The files that a server is started with: configuration, trust bundle. Read once, at start.
+//! Input files of the server: configuration and trust bundle. They are read once, at start.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use mcp_entra_policy::{ConfigurationError, ServerConfiguration};
 
 use crate::http_client::{self, HttpClientError};
 
-/// The reason why a file that the server is started with cannot be used.
+/// The reason why an input file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// It cannot be read.
@@ -14,7 +14,7 @@ pub enum InputError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The operating system's error. No source: the text has it already, and a chain of causes would repeat it.
+        /// The operating system's error. It is not a `source`: the text already contains it.
         problem: std::io::Error,
     },
     /// The configuration file is not YAML of the right form.
@@ -22,7 +22,7 @@ pub enum InputError {
     Form {
         /// The file.
         path: PathBuf,
-        /// Where it is wrong.
+        /// The error, with its place in the file.
         source: serde_yaml::Error,
     },
     /// The configuration contradicts itself.
@@ -30,7 +30,7 @@ pub enum InputError {
     Configuration {
         /// The file.
         path: PathBuf,
-        /// Which field, and why.
+        /// The field and the reason.
         source: ConfigurationError,
     },
     /// The path of the MCP endpoint cannot be served.
@@ -38,7 +38,7 @@ pub enum InputError {
     EndpointPath {
         /// The file.
         file: PathBuf,
-        /// The text that stands there.
+        /// The configured path.
         path: String,
     },
     /// There is no HTTPS client.
@@ -46,12 +46,12 @@ pub enum InputError {
     HttpClient(#[from] HttpClientError),
 }
 
-/// The bytes of a file.
+/// Returns the bytes of a file.
 pub fn read(path: &Path) -> Result<Vec<u8>, InputError> {
     std::fs::read(path).map_err(|problem| InputError::Unreadable { path: path.to_owned(), problem })
 }
 
-/// The configuration in this file, checked.
+/// Reads and checks the configuration file.
 pub fn configuration(path: &Path) -> Result<ServerConfiguration, InputError> {
     let configuration: ServerConfiguration =
         serde_yaml::from_slice(&read(path)?).map_err(|source| InputError::Form { path: path.to_owned(), source })?;
@@ -62,7 +62,7 @@ pub fn configuration(path: &Path) -> Result<ServerConfiguration, InputError> {
     Ok(configuration)
 }
 
-/// The HTTPS client that trusts the system's roots and, if there is one, this bundle.
+/// Returns an HTTPS client that trusts the system's roots and this bundle, if there is one.
 pub fn http_client(trust_bundle: Option<&Path>) -> Result<reqwest::Client, InputError> {
     let pem = trust_bundle.map(read).transpose()?;
     Ok(http_client::build(pem.as_deref())?)

@@ -1,5 +1,5 @@
-//! The companion server: authenticates every request with Microsoft Entra ID, authorises it by the compiled policy,
-//! then answers it with built-in tools that reach Microsoft Graph as the signed-in user.
+//! The companion server. It authenticates every request with Microsoft Entra ID and authorises it by the compiled
+//! policy. Then it answers with built-in tools that call Microsoft Graph as the signed-in user.
 //!
 //! | Folder | Holds |
 //! |---|---|
@@ -10,14 +10,14 @@
 //! | [`protocol`] | MCP itself, for any offer |
 //! | [`offer`] | the tools that are offered, and their answers |
 //! | [`entra`], [`graph`], [`http_client`] | the way to Entra's token endpoint and to Microsoft Graph |
-//! | [`backend_identity`] | the caller's identity, as a backend is told it |
+//! | [`backend_identity`] | the caller's identity, as it is sent to a backend |
 //! | [`oauth`] | the authorization server for clients that cannot sign in to Entra |
 //! | [`stdio`] | local mode: a child process of one person's MCP client |
 //! | [`audit`], [`telemetry`], [`admin`] | the audit log, logs and metrics, and the admin port |
-//! | [`serve`], [`check`], [`inputs`], `report`, [`listeners`], [`environment`], [`open_files`], [`signals`], [`strict_json`] | start and stop, diagnosis, and input files |
+//! | [`serve`], [`check`], [`inputs`], `report`, [`listeners`], [`environment`], [`open_files`], [`signals`], [`strict_json`] | start and stop, diagnostics, and input files |
 //! | `aes_gcm`, [`es256`] | authenticated encryption, signed JWTs |
 //!
-//! Nothing here knows Kubernetes: what the server needs stands in files that somebody mounts.
+//! Nothing here depends on Kubernetes: all input comes from mounted files.
 
 pub mod admin;
 mod aes_gcm;

@@ -1,8 +1,8 @@
-//! Sockets that listen for TCP in this network namespace, as the kernel lists them: those that others may reach and that
-//! are not this server's.
+//! Foreign listeners: TCP sockets in this network namespace that others can reach and that are not this server's. The
+//! list comes from the kernel.
 //!
-//! A sandbox may show lists that lack sockets. So the list counts only if it has two sockets that are opened on the
-//! loopback address for this purpose, one of IPv4 and one of IPv6.
+//! A sandbox may show incomplete lists. So the list counts only if it has two control sockets, opened on the loopback
+//! address: one for IPv4 and one for IPv6.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -12,13 +12,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use procfs_core::net::{TcpNetEntries, TcpState};
 use procfs_core::{ExplicitSystemInfo, FromBufReadSI};
 
-/// Most addresses that are told.
+/// Most addresses in a report.
 const MOST: usize = 16;
-/// Longest list that is read, in bytes. A connection takes 150 of them.
+/// Longest list that is read, in bytes. A connection takes about 150.
 const LONGEST: u64 = 32 * 1024 * 1024;
 /// The lists of IPv4 and of IPv6 sockets.
 const LISTS: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
-/// Addresses of the sockets that a list must have. The last is for a kernel that keeps the families apart.
+/// Addresses of the control sockets. The last entry is for a kernel that keeps the families apart.
 const CONTROLS: [&[SocketAddr]; 2] = [
     &[any_port(IpAddr::V4(Ipv4Addr::LOCALHOST))],
     &[any_port(IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped())), any_port(IpAddr::V6(Ipv6Addr::LOCALHOST))],
@@ -28,21 +28,20 @@ const fn any_port(address: IpAddr) -> SocketAddr {
     SocketAddr::new(address, 0)
 }
 
-/// Returns the addresses, as `0.0.0.0:3001`, where something other than this server listens and which others may reach: at
-/// most 16 of them. `own` are the addresses that this server listens on. `None` where that cannot be read.
+/// Returns the addresses (such as `0.0.0.0:3001`) of foreign listeners that others can reach, at most 16. `own` lists
+/// the addresses of this server. Returns `None` if the sockets cannot be listed.
 pub async fn foreign(own: Vec<SocketAddr>) -> Option<BTreeSet<String>> {
     let listening = tokio::task::spawn_blocking(listening).await.ok()?;
     match listening {
         Ok(listening) => Some(foreign_among(&listening, &own)),
         Err(error) => {
-            tracing::debug!(%error, "the sockets that listen in this pod cannot be read");
+            tracing::debug!(%error, "cannot list the listening sockets of this pod");
             None
         }
     }
 }
 
-/// The addresses among these that others may reach and that are not our own, in the order of their texts. Our port on
-/// another address is not ours.
+/// Returns the foreign addresses that others can reach, sorted as text. Our port on another address is foreign.
 fn foreign_among(listening: &[SocketAddr], own: &[SocketAddr]) -> BTreeSet<String> {
     let is_foreign = |address: &&SocketAddr| !is_loopback(address.ip()) && !own.contains(address);
     let foreign: BTreeSet<String> = listening.iter().filter(is_foreign).map(ToString::to_string).collect();
@@ -54,7 +53,7 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// The addresses of all sockets that listen. Blocks.
+/// Returns the addresses of all listening sockets. Blocks.
 fn listening() -> io::Result<Vec<SocketAddr>> {
     let controls: Vec<TcpListener> =
         CONTROLS.iter().filter_map(|addresses| TcpListener::bind(*addresses).ok()).collect();
@@ -62,7 +61,7 @@ fn listening() -> io::Result<Vec<SocketAddr>> {
     for list in LISTS {
         match File::open(list) {
             Ok(file) => all.extend(listed(BufReader::new(file.take(LONGEST)))?),
-            // A kernel without a family has no list of it.
+            // A kernel without this address family has no list.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -70,13 +69,13 @@ fn listening() -> io::Result<Vec<SocketAddr>> {
     for control in controls {
         let address = control.local_addr()?;
         if !all.contains(&address) {
-            return Err(io::Error::other(format!("{address} listens and is not listed")));
+            return Err(io::Error::other(format!("{address} listens but is not listed")));
         }
     }
     Ok(all)
 }
 
-/// The addresses of the sockets in this list that listen.
+/// Returns the addresses of the listening sockets in this list.
 fn listed(list: impl BufRead) -> io::Result<Vec<SocketAddr>> {
     let kernel = ExplicitSystemInfo {
         boot_time_secs: 0,
@@ -148,7 +147,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_real_socket_is_told_while_it_listens_on_all_addresses_and_not_on_the_loopback_address() {
-        // Other tests listen, too.
+        // Other tests listen at the same time.
         let told = |port: u16| {
             let mut all = listening().unwrap();
             all.retain(|address| address.port() == port);

@@ -1,4 +1,4 @@
-//! The program `mcp-entra-server`: reads its arguments, starts the library, waits for the signal to stop.
+//! The program `mcp-entra-server`: reads its arguments, starts the library and waits for the stop signal.
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -19,12 +19,12 @@ use mcp_entra_server::{check, environment, oauth, open_files, serve, telemetry};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The line for a person who starts in a terminal what an MCP client is to start.
+/// A hint for a person who starts `local` in a terminal instead of an MCP client.
 const AT_A_TERMINAL: &str = "This waits for an MCP client. To set one up, run it with --sign-in and --print-config.";
 
-/// An MCP server that authenticates with Microsoft Entra ID and reaches Microsoft Graph as the signed-in user, without a
-/// client secret. The credential of `serve` is the projected service account token that AZURE_FEDERATED_TOKEN_FILE names,
-/// that of `local` the sign-in of a person.
+/// An MCP server that authenticates with Microsoft Entra ID and calls Microsoft Graph as the signed-in user, without
+/// a client secret. `serve` authenticates with the projected service account token in AZURE_FEDERATED_TOKEN_FILE,
+/// `local` with a person's sign-in.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -34,17 +34,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve MCP over HTTP, until SIGTERM or SIGINT. Audit lines go to standard output, logs to standard error.
+    /// Serve MCP over HTTP until SIGTERM or SIGINT. Audit lines go to standard output, logs to standard error.
     Serve {
         #[command(flatten)]
         files: Files,
-        /// Where to serve MCP. `[::]` takes IPv4 connections, too; without IPv6 it is `0.0.0.0`.
+        /// Address of the MCP endpoint. `[::]` takes IPv4 connections, too; without IPv6 it is `0.0.0.0`.
         #[arg(long, env = "MCP_ENTRA_LISTEN", default_value = "[::]:8080")]
         listen: SocketAddr,
-        /// Where to serve /healthz, /readyz, /status and /metrics. Never expose it.
+        /// Address of /healthz, /readyz, /status and /metrics. Never expose it.
         #[arg(long, env = "MCP_ENTRA_ADMIN_LISTEN", default_value = "[::]:8081")]
         admin_listen: SocketAddr,
-        /// Seconds to go on accepting requests after the stop was asked for, so that load balancers notice.
+        /// Seconds for which requests are still accepted after the stop signal, so that load balancers notice.
         #[arg(long, env = "MCP_ENTRA_DRAIN_SECONDS", default_value_t = 5)]
         drain_seconds: u16,
         /// The Unix socket of a backend over stdio (`backend` of the configuration): the shim beside it makes the socket
@@ -58,16 +58,17 @@ enum Command {
         #[command(flatten)]
         arguments: LocalArguments,
     },
-    /// Verify the hash chains of an audit log (`spec.audit.hashChain`) that comes on standard input. Exit code 0: every run
-    /// is whole; 3: the beginning of a run is missing; 1: lines were changed, taken out, moved or added, or the input cannot
-    /// be read.
+    /// Verify the hash chains of an audit log (`spec.audit.hashChain`) from standard input. Exit code 0: every run is
+    /// complete; 3: the beginning of a run is missing; 1: lines were changed, removed, moved or added, or the input
+    /// cannot be read.
     VerifyAudit {
-        /// The runs that there must be: in each line the id of a run and the number of its lines, as the metric
-        /// mcp_entra_server_audit_chain_lines counts them. A third word is the hash of the last of these lines.
+        /// File with the expected runs. Each line has the id of a run and the number of its lines, as in the metric
+        /// mcp_entra_server_audit_chain_lines. An optional third word is the hash of the last of these lines.
         #[arg(long)]
         runs: Option<PathBuf>,
     },
-    /// Say line by line what of the configuration works against the real Entra and Graph. Exit code 0: all of it.
+    /// Test the configuration against the real Entra and Graph, and report line by line. Exit code 0: everything
+    /// works.
     Check {
         #[command(flatten)]
         files: Files,
@@ -76,13 +77,13 @@ enum Command {
 
 #[derive(Args)]
 struct OAuthFiles {
-    /// The folder with the keys of the authorization server, where the configuration has one: a file for each number.
+    /// Folder with the keys of the authorization server, one numbered file for each key.
     #[arg(long, env = "MCP_ENTRA_OAUTH_KEYS")]
     oauth_keys: Option<PathBuf>,
-    /// The file with the password of the session store. Read at each connection.
+    /// File with the password of the session store. It is read at each connection.
     #[arg(long, env = "MCP_ENTRA_SESSION_STORE_PASSWORD")]
     session_store_password: Option<PathBuf>,
-    /// CA certificates (PEM) to trust at the session store besides the system's.
+    /// CA certificates (PEM) to trust for the session store, besides the system's.
     #[arg(long, env = "MCP_ENTRA_SESSION_STORE_CA")]
     session_store_ca: Option<PathBuf>,
 }
@@ -92,7 +93,7 @@ struct Files {
     /// The configuration file (YAML).
     #[arg(long, env = "MCP_ENTRA_CONFIG")]
     config: PathBuf,
-    /// The compiled policy (JSON). Read again while the server runs.
+    /// The compiled policy (JSON). It is read again while the server runs.
     #[arg(long, env = "MCP_ENTRA_POLICY")]
     policy: PathBuf,
     /// CA certificates (PEM) to trust besides the system's.
@@ -104,7 +105,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let command = Arguments::parse().command;
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = runtime.block_on(run(command));
-    // A read of standard input may wait for ever on a thread of the runtime. Nothing waits for it.
+    // A read of standard input may block a runtime thread forever. Do not wait for it.
     runtime.shutdown_background();
     ended
 }
@@ -134,11 +135,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(options: serve::Options) -> anyhow::Result<ExitCode> {
-    // Dropped last, so that the last lines are written.
+    // Dropped last, so that the last log lines are written.
     let _log = telemetry::log_to_stderr();
     open_files::raise_limit();
     environment::refuse_secrets(std::env::vars_os().map(|(name, _)| name))?;
-    // Before the server listens, so that no signal is missed.
+    // Signals are taken before the server listens, so that none is missed.
     let signals = StopSignals::take()?;
     let server = serve::start(options, FederatedToken::from_environment()?, Box::new(std::io::stdout())).await?;
     signals.asked().await;
@@ -150,14 +151,14 @@ async fn local(arguments: LocalArguments) -> anyhow::Result<ExitCode> {
     environment::refuse_secrets(std::env::vars_os().map(|(name, _)| name))?;
     let mode = arguments.mode();
     let policy = match mode {
-        // Nothing keeps a person from signing out.
+        // A machine policy never prevents a sign-out.
         Mode::SignOut => MachinePolicy::default(),
         _ => machine_policy::read(&machine_policy::path())?,
     };
     let settings = arguments.settings(&policy)?;
     match mode {
         Mode::PrintConfig(client) => {
-            let program = std::env::current_exe().context("cannot tell the path of this program")?;
+            let program = std::env::current_exe().context("cannot find the path of this program")?;
             let arguments: Vec<String> = std::iter::once("local".to_owned()).chain(settings.arguments()).collect();
             writeln!(std::io::stderr(), "{}", client.place())?;
             writeln!(
@@ -190,7 +191,7 @@ fn verify_audit(runs: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     Ok(match verified {
         Verified::Whole => ExitCode::SUCCESS,
         Verified::Broken => ExitCode::FAILURE,
-        // 2 means wrong arguments.
+        // Code 2 means wrong arguments.
         Verified::Incomplete => ExitCode::from(3),
     })
 }

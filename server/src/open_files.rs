@@ -1,14 +1,14 @@
-//! The limit of open files, of which each connection is one.
+//! The limit of open files. Each connection uses one.
 
 #[cfg(unix)]
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// More than the connections of both ports and everything else need.
+/// Enough for the connections of both ports and everything else.
 #[cfg(unix)]
 const ENOUGH: u64 = 16 * 1024;
 
-/// Raises the limit of open files as far as this process may: many container runtimes start with 1024, the number of
-/// connections that one port alone takes.
+/// Raises the limit of open files as far as this process may. Many container runtimes start with 1024, as many as the
+/// connections of one port.
 #[cfg(unix)]
 pub fn raise_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
@@ -16,7 +16,7 @@ pub fn raise_limit() {
         setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
     });
     if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 

@@ -1,7 +1,7 @@
-//! The compiled policy in force, reloaded while the server runs.
+//! The compiled policy in force. It is reloaded while the server runs.
 //!
-//! The file is polled by content: kubelets replace a mounted ConfigMap by swapping symbolic links, which file watches
-//! miss. A document that cannot be used changes nothing but the status; the last good one stays in force.
+//! The server polls the content of the file. Kubelets replace a mounted ConfigMap by swapping symbolic links, which
+//! file watches miss. An unusable document changes only the status; the last good one stays in force.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authorize::{Permissions, PolicyInForce};
 
-/// Time between two looks at the file.
+/// Time between two reads of the file.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A ConfigMap holds at most 1 MiB.
+/// Largest policy document, in bytes: the limit of a ConfigMap.
 const MAXIMUM_BYTES: u64 = 1024 * 1024;
 
-/// The policy file, and the last good policy that it held.
+/// The policy file and the last good policy from it.
 pub struct PolicyStore {
     path: PathBuf,
     state: ArcSwap<State>,
@@ -36,37 +36,37 @@ struct State {
 }
 
 impl PolicyStore {
-    /// A store for this file, with nothing in force yet.
+    /// Returns a store for this file, without a policy.
     pub fn new(path: PathBuf) -> Self {
         Self { path, state: ArcSwap::default(), changed: watch::Sender::default() }
     }
 
-    /// Permissions of the caller at this moment. Before the first good document, nothing is allowed.
+    /// Returns the caller's permissions now. Before the first good document, nothing is allowed.
     pub fn permissions(&self, caller: Arc<Caller>) -> Permissions {
         Permissions::new(caller, self.in_force())
     }
 
-    /// Seconds since 1970: sessions of the server's own authorization server that began before this have ended.
+    /// Time (seconds since 1970) before which sessions of the authorization server are revoked.
     pub fn revoke_sessions_before(&self) -> Option<i64> {
         self.in_force().policy().revoke_sessions_before
     }
 
-    /// Name of the last compromise of the authorization server's keys, if there was one.
+    /// Returns the name of the last compromise of the authorization server's keys, if there was one.
     pub fn compromised_keys(&self) -> Option<String> {
         self.in_force().policy().compromised_keys.clone()
     }
 
-    /// The policy in force. Before the first good document, the empty one.
+    /// Returns the policy in force. Before the first good document, it is empty.
     pub fn in_force(&self) -> Arc<PolicyInForce> {
         self.state.load().in_force.clone().unwrap_or_default()
     }
 
-    /// Changes whenever another policy is in force.
+    /// Notifies of every change of the policy in force.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// State for the admin port.
+    /// Returns the status for the admin port.
     pub fn status(&self) -> PolicyStatus {
         let state = self.state.load();
         PolicyStatus {
@@ -80,7 +80,7 @@ impl PolicyStore {
         match self.read().await {
             Ok(document) => self.adopt(&document),
             Err(error) => self.report(format!(
-                "the policy file {} cannot be read ({error}); the last good policy stays in force until it can",
+                "the policy file {} cannot be read ({error}); the last good policy stays in force meanwhile",
                 self.path.display()
             )),
         }
@@ -100,7 +100,7 @@ impl PolicyStore {
         let file = tokio::fs::File::open(&self.path).await?;
         file.take(MAXIMUM_BYTES + 1).read_to_end(&mut document).await?;
         if document.len() as u64 > MAXIMUM_BYTES {
-            return Err(std::io::Error::other("it is larger than 1 MiB, which no ConfigMap is"));
+            return Err(std::io::Error::other("it is larger than 1 MiB, the limit of a ConfigMap"));
         }
         Ok(document)
     }
@@ -125,7 +125,7 @@ impl PolicyStore {
     fn report(&self, error: String) {
         let current = self.state.load();
         if current.error.as_ref() != Some(&error) {
-            tracing::error!(error, "policy not usable");
+            tracing::error!(error, "cannot use the policy file");
             self.state.store(Arc::new(State { in_force: current.in_force.clone(), error: Some(error) }));
         }
     }

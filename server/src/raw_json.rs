@@ -1,4 +1,4 @@
-//! JSON objects whose values stay as they were written, so that what is passed on is neither reordered nor rounded.
+//! JSON objects whose values keep their original text. Forwarded values are neither reordered nor rounded.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -6,38 +6,38 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Members of a JSON object in the order in which they were written, each value as its text.
+/// Members of a JSON object in their original order, each value as its text.
 #[derive(Clone, Debug, Default)]
 pub struct RawObject(Vec<(String, Box<RawValue>)>);
 
 impl RawObject {
-    /// The object that this text is. None if it is none, or has a member twice.
+    /// Parses an object. Returns `None` if the text is not an object, or has a duplicate member.
     pub fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// The value of a member.
+    /// Returns the value of a member.
     pub fn get(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().find(|(member, _)| member == name).map(|(_, value)| &**value)
     }
 
-    /// The value of a member, read as this type. None if it is absent or another.
+    /// Returns the value of a member as this type, or `None` if it is absent or of another type.
     pub fn read<'a, T: Deserialize<'a>>(&'a self, name: &str) -> Option<T> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
 
-    /// Takes a member out.
+    /// Removes a member and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<Box<RawValue>> {
         let at = self.0.iter().position(|(member, _)| member == name)?;
         Some(self.0.remove(at).1)
     }
 
-    /// Keeps the members whose names this holds for.
+    /// Keeps the members whose names satisfy the predicate.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.0.retain(|(member, _)| keep(member));
     }
 
-    /// Sets a member, in the place that it has or at the end.
+    /// Sets a member, in its present place or at the end.
     pub fn set(&mut self, name: &str, value: Box<RawValue>) {
         match self.0.iter_mut().find(|(member, _)| member == name) {
             Some((_, there)) => *there = value,
@@ -45,7 +45,7 @@ impl RawObject {
         }
     }
 
-    /// True without any member.
+    /// True if there are no members.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -71,13 +71,13 @@ impl RawObject {
         text
     }
 
-    /// The object as a value.
+    /// Converts the object to a JSON value.
     pub fn into_raw(self) -> Box<RawValue> {
         RawValue::from_string(self.to_text()).unwrap_or_else(|_| RawValue::NULL.to_owned())
     }
 }
 
-/// A value as JSON text.
+/// Converts a value to JSON text.
 pub fn raw(value: &serde_json::Value) -> Box<RawValue> {
     RawValue::from_string(value.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

@@ -1,4 +1,4 @@
-//! Reports for people: a line for each thing that was tried, which says if it works.
+//! Reports for people: one line for each check, with its result.
 
 use std::io::{self, Write};
 
@@ -9,22 +9,22 @@ pub(crate) struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// A report on these lines.
+    /// Starts a report on this output.
     pub(crate) fn new(lines: &'a mut (dyn Write + Send)) -> Self {
         Self { lines, all_ok: true }
     }
 
-    /// Returns true if no line told of a failure.
+    /// True if no line reports a failure.
     pub(crate) fn is_all_ok(&self) -> bool {
         self.all_ok
     }
 
-    /// Writes a line: `ok` or `FAIL`, what, and what to do next.
+    /// Writes a line: `ok` or `FAIL`, the subject, and the next step.
     pub(crate) fn line<E: std::fmt::Display>(&mut self, what: &str, result: Result<String, E>) -> io::Result<()> {
         self.value(what, result, String::clone).map(|_| ())
     }
 
-    /// Writes a line and hands on the value that later checks need.
+    /// Writes a line and returns the value, which later checks need.
     pub(crate) fn value<T, E: std::fmt::Display>(
         &mut self,
         what: &str,

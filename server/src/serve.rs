@@ -1,4 +1,4 @@
-//! Start and stop: puts the parts together, and takes the server out of service without dropping a request.
+//! Start and stop of the server. Stopping drops no request.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -39,9 +39,9 @@ use crate::protocol::Protocol;
 use crate::telemetry::Metrics;
 use crate::token::{Keys, TokenValidator, issuer};
 
-/// Time for the last audit lines to be written.
+/// Longest wait for the last audit lines.
 const LAST_LINES: Duration = Duration::from_secs(5);
-/// Words about the tools, for models.
+/// Instructions for models about the tools.
 const INSTRUCTIONS: &str =
     "Tools that use Microsoft Graph as the signed-in user. Each user sees the tools that a role grants.";
 
@@ -54,19 +54,19 @@ pub struct Options {
     pub policy: PathBuf,
     /// CA certificates for outgoing TLS, besides the system's.
     pub trust_bundle: Option<PathBuf>,
-    /// The socket of a backend over stdio, where the configuration has one.
+    /// The socket of a backend over stdio, if one is configured.
     pub backend_socket: Option<PathBuf>,
-    /// Files of the authorization server, where the configuration has one.
+    /// Files of the authorization server, if one is configured.
     pub oauth: oauth::start::Files,
     /// The address of the MCP endpoint.
     pub listen: SocketAddr,
-    /// The address for health, status and metrics.
+    /// The address of health, status and metrics.
     pub admin_listen: SocketAddr,
-    /// Time for which requests are still accepted after the stop was asked for, so that load balancers notice.
+    /// Time for which requests are still accepted after the stop signal, so that load balancers notice.
     pub drain: Duration,
 }
 
-/// The reason why a server does not start.
+/// The reason why the server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A file cannot be used.
@@ -75,24 +75,26 @@ pub enum StartError {
     /// The authorization server cannot be started.
     #[error(transparent)]
     AuthorizationServer(#[from] oauth::start::OAuthStartError),
-    /// The backend has no place.
+    /// The backend cannot be located.
     #[error(transparent)]
     Backend(#[from] PlaceError),
     /// There is no HTTP client for the backend.
-    #[error("no HTTP client for the backend ({0}); report this defect to the developers of this server")]
+    #[error("cannot make an HTTP client for the backend ({0}); report this defect to the developers of this server")]
     BackendClient(reqwest::Error),
-    /// A configured address is none.
-    #[error("{field} of the configuration is no address ({source}); correct it")]
+    /// A configured address is not a URL.
+    #[error("{field} of the configuration is not a URL ({source}); correct it")]
     Address {
         /// The field.
         field: &'static str,
         /// The reason.
         source: url::ParseError,
     },
-    /// There is no key to tell the backend with who is calling.
-    #[error("cannot make a key that signs callers' identities for the backend ({0}); check the node's random numbers")]
+    /// No key for the signed assertions to the backend.
+    #[error(
+        "cannot make a key to sign callers' identities for the backend ({0}); check the node's random number generator"
+    )]
     BackendIdentity(SigningError),
-    /// No thread for the audit log.
+    /// The thread of the audit log cannot be started.
     #[error("cannot start a thread that writes the audit log ({0}); allow the pod more processes")]
     Audit(std::io::Error),
     /// An address cannot be listened on.
@@ -100,7 +102,7 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// The option that names it.
+        /// The command-line option that sets it.
         option: &'static str,
         /// The error of the operating system.
         source: std::io::Error,
@@ -121,8 +123,8 @@ pub struct Running {
     audit: Arc<AuditLog>,
 }
 
-/// Starts a server and returns once both ports are listened on: keys, policy and probe follow in the background, and
-/// `/readyz` says when they are there. Audit lines go to `audit`.
+/// Starts a server and returns once both ports listen. Keys, policy and probe follow in the background; `/readyz`
+/// shows when they are there. Audit lines go to `audit`.
 pub async fn start(
     options: Options,
     token: FederatedToken,
@@ -135,7 +137,7 @@ pub async fn start(
     .await
 }
 
-/// Starts a server as [`start`] does, with another offer than the built-in tools. A backend of the configuration goes before.
+/// Starts a server like [`start`], with another offer than the built-in tools. A configured backend takes precedence.
 pub async fn start_offering(
     options: Options,
     token: FederatedToken,
@@ -323,19 +325,24 @@ impl Running {
         self.address
     }
 
-    /// The address for health, status and metrics.
+    /// The address of health, status and metrics.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address
     }
 
-    /// The way to Microsoft Graph.
+    /// The client of Microsoft Graph.
     pub fn graph(&self) -> &GraphClient {
         &self.graph
     }
 
-    /// Stops: unready at once, requests accepted while load balancers notice, those being answered finished (for at most
-    /// 20 s, then cut off), their audit lines written (for at most 5 s), then the rest. Requests that change something in
-    /// Graph end meanwhile, whether or not their callers wait.
+    /// Stops the server in steps:
+    ///
+    /// 1. It becomes unready at once and accepts requests while load balancers notice.
+    /// 2. Running requests finish; after 20 s they are cut off.
+    /// 3. Their audit lines are written, for at most 5 s.
+    /// 4. Everything else stops.
+    ///
+    /// Requests that change something in Graph run to their end, even if their callers do not wait.
     pub async fn shutdown(self) {
         tracing::info!(seconds = self.drain.as_secs(), "draining");
         self.draining.cancel();
@@ -343,21 +350,23 @@ impl Running {
         self.stop.cancel();
         let end = Instant::now() + PATIENCE.finish + LAST_LINES;
         if let Err(error) = self.serving.await {
-            tracing::error!(%error, "the listener ended badly");
+            tracing::error!(%error, "the listener failed");
         }
         self.answers.end().await;
         let (lines, requests) = tokio::join!(self.audit.end(LAST_LINES), timeout_at(end, self.graph.end()));
         if requests.is_err() {
-            tracing::error!("requests that change something in Microsoft Graph are cut off: they did not end");
+            tracing::error!(
+                "requests that change something in Microsoft Graph were cut off: they did not finish in time"
+            );
         }
         let seconds = LAST_LINES.as_secs();
         match lines {
             Ok(()) => {}
             Err(Unfinished::Requests) => {
-                tracing::error!(seconds, "the last audit lines are not written: some requests did not end");
+                tracing::error!(seconds, "the last audit lines were not written: some requests did not finish");
             }
             Err(Unfinished::Lines) => {
-                tracing::error!(seconds, "the last audit lines are not written: standard output takes nothing");
+                tracing::error!(seconds, "the last audit lines were not written: standard output is blocked");
             }
         }
         self.background.cancel();

@@ -1,4 +1,4 @@
-//! The signals that ask the program to stop.
+//! The stop signals of the program.
 
 use std::io;
 
@@ -16,12 +16,13 @@ pub struct StopSignals {
 
 #[cfg(unix)]
 impl StopSignals {
-    /// Takes the signals, which no longer end the process by themselves. Those that come before `asked` are not missed.
+    /// Takes over the signals, so that they no longer end the process. Signals before the call of `asked` are not
+    /// missed.
     pub fn take() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the first of them.
+    /// Waits for the first signal.
     pub async fn asked(mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -39,12 +40,13 @@ pub struct StopSignals {
 
 #[cfg(windows)]
 impl StopSignals {
-    /// Takes the signals, which no longer end the process by themselves. Those that come before `asked` are not missed.
+    /// Takes over the signals, so that they no longer end the process. Signals before the call of `asked` are not
+    /// missed.
     pub fn take() -> io::Result<Self> {
         Ok(Self { ctrl_c: ctrl_c()?, ctrl_break: ctrl_break()? })
     }
 
-    /// Waits for the first of them.
+    /// Waits for the first signal.
     pub async fn asked(mut self) {
         tokio::select! {
             _ = self.ctrl_c.recv() => {}

@@ -1,8 +1,7 @@
-//! JSON from outside, read in the only way that leaves no room for two readings, and bounded: duplicate members, deep
-//! nesting and very many values are refused.
+//! Strict and bounded parsing of JSON from outside. It refuses duplicate members, deep nesting and too many values.
 //!
-//! RFC 8259 lets every parser pick its own among duplicate members, so that what was checked might not be what is
-//! used later. serde_json silently keeps the last.
+//! RFC 8259 lets every parser choose among duplicate members, so a checked value could differ from the one used
+//! later. serde_json silently keeps the last.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -11,25 +10,24 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// The greatest depth of nested arrays and objects.
+/// Greatest depth of nested arrays and objects.
 pub const MAXIMUM_DEPTH: u8 = 32;
 
-/// The most values that a document may hold, each array, object and item of them counted. In memory a value takes many
-/// times the two bytes that it can be written in.
+/// Most values in a document; arrays, objects and their items all count. A value can be two bytes of text but takes
+/// far more in memory.
 pub const MAXIMUM_VALUES: usize = 10_000;
 
-/// The beginning of names that serde_json gives a meaning of its own (with the feature `raw_value`, which axum turns
-/// on): it would expand such a member when it reads the value again, past every check made here.
+/// Prefix of member names that serde_json treats specially (with the feature `raw_value`, which axum turns on). It
+/// would expand such a member when it reads the value again, after all checks here.
 const RESERVED_PREFIX: &str = "$serde_json::private::";
 
-/// The reason why a document is refused, and the place.
+/// The reason why a document is refused, with its position.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct StrictJsonError(#[from] serde_json::Error);
 
-/// The one value that this document holds. Refuses duplicate members, nesting deeper than [`MAXIMUM_DEPTH`], more
-/// values than [`MAXIMUM_VALUES`], member names that serde_json keeps for itself, and anything but white space after
-/// the value.
+/// Parses a document that holds one value. Refuses duplicate members, nesting deeper than [`MAXIMUM_DEPTH`], more
+/// values than [`MAXIMUM_VALUES`], member names reserved by serde_json, and anything but white space after the value.
 pub fn from_slice(document: &[u8]) -> Result<Value, StrictJsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(document);
     let values_left = Cell::new(MAXIMUM_VALUES);
@@ -41,16 +39,16 @@ pub fn from_slice(document: &[u8]) -> Result<Value, StrictJsonError> {
 /// Bounds of a document that is only checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// The greatest depth of nested arrays and objects.
+    /// Greatest depth of nested arrays and objects.
     pub depth: u8,
-    /// The most values.
+    /// Most values.
     pub values: usize,
 }
 
-/// Checks a document as [`from_slice`] does, within these bounds, and keeps nothing of it.
+/// Checks a document like [`from_slice`] within these bounds, without building the value.
 ///
 /// # Errors
-/// If it is not one JSON value, or is out of bounds, or could be read in two ways.
+/// If it is not one JSON value, is out of bounds, or is ambiguous.
 pub fn check(document: &[u8], bounds: Bounds) -> Result<(), StrictJsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(document);
     let values_left = Cell::new(bounds.values);
@@ -69,7 +67,7 @@ impl Strict<'_> {
     fn deeper<E: Error>(self) -> Result<Self, E> {
         match self.depth_left.checked_sub(1) {
             Some(depth_left) => Ok(Self { depth_left, ..self }),
-            None => Err(E::custom("nested too deep")),
+            None => Err(E::custom("nested too deeply")),
         }
     }
 
@@ -92,7 +90,7 @@ fn check_name<E: Error>(name: &str, is_new: bool) -> Result<(), E> {
     }
 }
 
-/// The same check without the value.
+/// The same check, which builds no value.
 #[derive(Clone, Copy)]
 struct Checked<'a>(Strict<'a>);
 

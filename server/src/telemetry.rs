@@ -1,4 +1,4 @@
-//! Telemetry: logs as JSON lines on standard error, metrics in the Prometheus text format.
+//! Logs as JSON lines on standard error, and metrics in the Prometheus text format.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -15,17 +15,18 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Log lines that wait while whatever reads standard error is slow. Further ones are lost: no request waits for a log.
+/// Most log lines that wait while the reader of standard error is slow. Further lines are lost: no request waits for
+/// a log.
 const WAITING_LINES: usize = 8192;
 
-/// Sends logs to standard error, as [`log_to`] does, by default those at `info`. Standard output belongs to the audit log.
+/// Logs to standard error like [`log_to`], by default at `info`. Standard output belongs to the audit log.
 pub fn log_to_stderr() -> WorkerGuard {
     log_to(std::io::stderr(), LevelFilter::INFO)
 }
 
-/// Sends logs to this place: those that `RUST_LOG` asks for, else those at this level. A terminal gets them readable,
-/// everything else as JSON lines. A thread writes them, and the last ones when the guard is dropped, for about a second
-/// at most.
+/// Logs to this place, at the levels in `RUST_LOG` or else at this level. A terminal gets readable text, everything
+/// else JSON lines. A separate thread writes them. Dropping the guard writes the last lines, for at most about a
+/// second.
 pub fn log_to(place: impl Write + IsTerminal + Send + 'static, level: LevelFilter) -> WorkerGuard {
     let is_terminal = place.is_terminal();
     let (place, guard) =
@@ -33,16 +34,16 @@ pub fn log_to(place: impl Write + IsTerminal + Send + 'static, level: LevelFilte
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.to_string()));
     let targets = Targets::new()
         .with_default(LevelFilter::TRACE)
-        // Takes for an error what an answer says already, and prints the paths of its own sources.
+        // It logs an error that our answer already reports, and prints paths of its own sources.
         .with_target("rustls_platform_verifier", LevelFilter::OFF);
     let lines = tracing_subscriber::fmt::layer().with_writer(place);
     let lines = if is_terminal { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
-    // A second subscriber in one process is a test's, and the first one does as well.
+    // Only tests install a second subscriber in one process; the first one is enough.
     let _ = tracing_subscriber::registry().with(filter).with(targets).with(lines).try_init();
     guard
 }
 
-/// The labels of a judged request. All values are from fixed sets: none comes from outside.
+/// Labels of a judged request. All values come from fixed sets, none from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
@@ -50,13 +51,13 @@ struct RequestLabels {
     reason: &'static str,
 }
 
-/// The label of a run of the audit log.
+/// Label of a run of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RunLabel {
     run: String,
 }
 
-/// The counters and measurements.
+/// Counters and gauges.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -85,7 +86,7 @@ impl Default for Metrics {
         registry.register("request_duration_seconds", "Seconds from request to answer", metrics.duration.clone());
         registry.register(
             "policy_usable",
-            "1 if the newest policy document is in force, 0 if the last good one is, or none",
+            "1 if the newest policy document is in force, 0 if an older one or none is",
             metrics.policy_usable.clone(),
         );
         registry.register("keys", "Usable signing keys of Entra", metrics.keys.clone());
@@ -101,7 +102,7 @@ impl Default for Metrics {
         );
         registry.register(
             "audit_chain_lines",
-            "Lines that the chain of the audit log has, by run; absent without audit.hashChain",
+            "Lines in the hash chain of the audit log, by run; absent without audit.hashChain",
             metrics.audit_chain_lines.clone(),
         );
         Self { registry, ..metrics }
@@ -115,13 +116,13 @@ impl Metrics {
         self.duration.observe(latency.as_secs_f64());
     }
 
-    /// Notes how many lines the chain of this run has.
+    /// Sets the number of lines in the chain of this run.
     pub fn audit_chain(&self, run: &str, lines: u64) {
         let lines = i64::try_from(lines).unwrap_or(i64::MAX);
         self.audit_chain_lines.get_or_create(&RunLabel { run: run.to_owned() }).set(lines);
     }
 
-    /// Everything in the Prometheus text format, with this status.
+    /// Returns all metrics in the Prometheus text format, with this status.
     pub fn encode(&self, status: &ServerStatus) -> Result<String, std::fmt::Error> {
         self.policy_usable.set(i64::from(status.policy.revision.is_some() && status.policy.error.is_none()));
         self.keys.set(i64::try_from(status.keys.count).unwrap_or(i64::MAX));

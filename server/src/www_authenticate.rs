@@ -1,28 +1,28 @@
-//! Bearer challenges of `WWW-Authenticate` (RFC 6750 section 3), read and written.
+//! Bearer challenges in `WWW-Authenticate` (RFC 6750 section 3): parsing and writing.
 //!
-//! They are read leniently: quoted or not, in any order, beside other schemes. They are written so that no value can leave
-//! its quotes or its line.
+//! Parsing is lenient: values may be quoted or not, in any order, beside other schemes. Writing escapes values, so
+//! that none can leave its quotes or its line.
 
 use std::fmt;
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// A parameter that is read or written; all others are passed over.
+/// A known parameter. All others are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parameter {
     /// Error code for programs.
     Error,
-    /// Claims request, as base64 of JSON.
+    /// Claims request: JSON in base64.
     Claims,
     /// Address of the protected resource metadata (RFC 9728 section 5.1).
     ResourceMetadata,
-    /// Scopes to ask for, separated by spaces.
+    /// Scopes to request, separated by spaces.
     Scope,
     /// Explanation for people.
     ErrorDescription,
 }
 
-/// The parameters of a challenge, in their order.
+/// Parameters of a challenge, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BearerChallenge(Vec<(Parameter, String)>);
 
@@ -45,7 +45,7 @@ impl Parameter {
 }
 
 impl BearerChallenge {
-    /// The parameters of all challenges in these headers.
+    /// Reads the parameters of all challenges in these headers.
     pub(crate) fn read(headers: &HeaderMap) -> Self {
         let values = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let parameters = values.flat_map(Parameters);
@@ -57,14 +57,14 @@ impl BearerChallenge {
         self.0.push((parameter, value.into()));
     }
 
-    /// All values of a parameter.
+    /// Returns all values of a parameter.
     pub(crate) fn values(&self, parameter: Parameter) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(own, _)| *own == parameter).map(|(_, value)| value.as_str())
     }
 
-    /// The header that says this.
+    /// Returns the value of the header.
     pub(crate) fn header(&self) -> HeaderValue {
-        // Printable ASCII is always a header value.
+        // Printable ASCII is always a valid header value.
         HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static("Bearer"))
     }
 }
@@ -80,7 +80,7 @@ impl fmt::Display for BearerChallenge {
     }
 }
 
-/// The text in the characters that RFC 6750 section 3 allows in a description: printable ASCII without quotes and
+/// Replaces characters that RFC 6750 section 3 forbids in a description, leaving printable ASCII without quotes and
 /// backslashes. Parts of a description can come from a token.
 fn quotable(text: &str) -> String {
     text.chars()
@@ -92,7 +92,7 @@ fn quotable(text: &str) -> String {
         .collect()
 }
 
-/// The parameters of all challenges in the rest of a header.
+/// Parameters of all challenges in the rest of a header.
 struct Parameters<'a>(&'a str);
 
 impl<'a> Iterator for Parameters<'a> {
@@ -104,7 +104,7 @@ impl<'a> Iterator for Parameters<'a> {
             let end = rest.find(|character: char| matches!(character, '=' | ',') || character.is_whitespace());
             let (name, rest) = rest.split_at_checked(end?)?;
             match rest.trim_start().strip_prefix('=') {
-                // A scheme, as Bearer.
+                // A scheme such as Bearer.
                 None => self.0 = rest,
                 Some(rest) => {
                     let (value, rest) = value(rest.trim_start());
@@ -116,7 +116,7 @@ impl<'a> Iterator for Parameters<'a> {
     }
 }
 
-/// The value at the beginning of this text, and the text behind it. A quote that nobody closes ends with the text.
+/// Splits a text after the value at its beginning. A quote without an end extends to the end of the text.
 fn value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(|character: char| character == ',' || character.is_whitespace());

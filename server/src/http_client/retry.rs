@@ -1,5 +1,4 @@
-//! The time to ask again: the wait that the other side asks for, and the limit of one question with all its
-//! repetitions.
+//! Retries: the pauses between attempts, and their limits.
 
 use std::time::Duration;
 
@@ -8,29 +7,29 @@ use http::{HeaderMap, header};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
 
-/// The number of repetitions of a question, and their time limit.
+/// Limits of the retries of one question.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// The number of times that it is asked again.
+    /// Number of retries.
     pub(crate) repetitions: usize,
-    /// The first pause, where the other side names none; each further one is twice as long, and all are jittered.
+    /// First pause if the other side requests none. Each further pause is twice as long; all are jittered.
     pub(crate) first_pause: Duration,
-    /// From the first attempt to the last answer. Nobody waits for a moment that lies beyond.
+    /// Longest time from the first attempt to the last answer. A pause that would exceed it is not started.
     pub(crate) total: Duration,
 }
 
-/// Says if a failed attempt is worth another.
+/// Usefulness of another attempt after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Again {
     /// The answer would be the same.
     Never,
-    /// The answer may be another, once this time has passed if the other side named one.
+    /// The answer may differ, after this pause if the other side requests one.
     After(Option<Duration>),
 }
 
 impl Patience {
-    /// Attempts until one succeeds, fails for good, or would have to wait too long: that result. `None`: the time was
-    /// over in the midst of an attempt.
+    /// Repeats attempts until one succeeds, fails permanently, or would have to wait too long; returns its result.
+    /// Returns `None` if the time ended during an attempt.
     pub(crate) async fn attempt<T, E, F>(
         self,
         attempt: impl FnMut() -> F,
@@ -42,7 +41,7 @@ impl Patience {
         self.attempt_telling(attempt, again, |_| {}).await
     }
 
-    /// The same, and tells `waits` of each pause that the other side asks for.
+    /// Same as [`Self::attempt`]; also reports each pause that the other side requests to `waits`.
     pub(crate) async fn attempt_telling<T, E, F>(
         self,
         attempt: impl FnMut() -> F,
@@ -76,15 +75,15 @@ impl Patience {
     }
 }
 
-/// `Retry-After` in each of its forms: seconds, decimals included, or a date. Absent or of another form: nothing is
-/// known.
+/// Parses `Retry-After` in each of its forms: seconds (also with decimals) or a date. Returns none if it is absent or
+/// malformed.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     match value.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
         Err(_) => {
             let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
-            // A date that has passed, perhaps by a clock that is ahead of ours, means now.
+            // A date in the past means now; clocks may differ.
             Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
         }
     }
