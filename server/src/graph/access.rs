@@ -1,4 +1,4 @@
-//! Access to Graph: as a user or as the application, and with which token.
+//! Identities and tokens for requests to Graph: as a user or as the application.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::error::GraphError;
 use crate::entra::{ApplicationCredential, ClaimsChallenge, GraphToken, OnBehalfOf, Sts, StsError};
 
-/// Identity in which Graph is asked.
+/// The identity for a request to Graph.
 pub(super) enum Access {
     /// As a user.
     OnBehalfOf {
@@ -22,7 +22,7 @@ pub(super) enum Access {
     Own {
         /// Source of their tokens.
         tokens: Arc<dyn OwnTokens>,
-        /// The delegated permissions that the question needs, for people.
+        /// The delegated permissions that the question needs, for messages.
         permissions: String,
     },
 }
@@ -30,16 +30,16 @@ pub(super) enum Access {
 /// Source of Graph tokens of the person who runs this program.
 #[async_trait]
 pub trait OwnTokens: Send + Sync {
-    /// A token, kept from before if possible.
+    /// Returns a token, from the cache if possible.
     ///
     /// # Errors
-    /// [`StsError::SignInNeeded`] where only a sign-in brings one.
+    /// [`StsError::SignInNeeded`] if a sign-in is necessary.
     async fn token(&self) -> Result<Arc<GraphToken>, StsError>;
 
-    /// Another token in place of one that Graph rejected, satisfying what Graph challenged us with.
+    /// Returns another token in place of one that Graph rejected. It satisfies Graph's challenge.
     ///
     /// # Errors
-    /// As [`OwnTokens::token`].
+    /// Same as [`OwnTokens::token`].
     async fn instead_of(
         &self,
         rejected: &Arc<GraphToken>,
@@ -58,8 +58,8 @@ impl Access {
         }
     }
 
-    /// Another token in place of one that Graph rejected. Nobody can answer a challenge to an application: it declares no
-    /// such capability.
+    /// Returns another token in place of one that Graph rejected. A challenge to an application cannot be answered,
+    /// because an application does not declare that capability.
     pub(super) async fn instead_of(
         &self,
         rejected: &Arc<GraphToken>,

@@ -1,5 +1,5 @@
-//! Several questions in one request: each is answered or refused by itself, and those that Graph is too busy for are
-//! asked again by themselves.
+//! Several questions in one request. Each has its own answer or refusal. Questions that Graph is too busy for are
+//! repeated.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -22,7 +22,7 @@ const PATH: &str = "/$batch";
 /// One question of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchQuestion<'a> {
-    /// Path behind the user, as `/messages`.
+    /// Path after the user, such as `/messages`.
     pub path: &'static str,
     /// Its query parameters.
     pub query: &'a [(&'a str, &'a str)],
@@ -30,11 +30,11 @@ pub struct BatchQuestion<'a> {
 
 type BatchAnswer = Result<Value, Box<GraphRefusal>>;
 
-/// Reason why a request did not answer all of its questions.
+/// The reason why a request left some questions without an answer.
 enum Incomplete {
     /// Graph is too busy for some of them.
     Busy(Option<Duration>),
-    /// There is no answer to the request itself.
+    /// The request itself has no answer.
     Failed(GraphError),
 }
 
@@ -54,7 +54,7 @@ struct BatchItem {
 }
 
 impl Graph {
-    /// The answers to these questions, in their order.
+    /// Returns the answers to these questions, in order.
     pub async fn batch(&self, questions: &[BatchQuestion<'_>]) -> Result<Vec<BatchAnswer>, GraphError> {
         in_time(self.batches(questions)).await
     }
@@ -63,7 +63,7 @@ impl Graph {
         let mut answers = Vec::new();
         let queue = Queue::Mailbox(self.mailbox().await);
         for some in questions.chunks(AT_ONCE) {
-            // By place, so that those without an answer can be asked again.
+            // By position, so that questions without an answer can be repeated.
             let known = Mutex::new(HashMap::new());
             let attempt = || self.ask_the_rest(some, &known, &queue);
             let again = |incomplete: &Incomplete| match incomplete {
@@ -111,14 +111,14 @@ impl Graph {
             }
         }
         let busy = known.values().filter_map(|answer| answer.as_ref().err()).filter(|refusal| is_busy(refusal.status));
-        // Nobody is asked before the last of them is ready.
+        // Waits for the longest pause before it repeats any question.
         match busy.map(|refusal| refusal.retry_after).max() {
             Some(retry_after) => Err(Incomplete::Busy(retry_after)),
             None => Ok(()),
         }
     }
 
-    /// The question as a batch has it: behind the version.
+    /// Returns the URL of a question in a batch: relative to the version.
     fn relative(&self, question: &BatchQuestion<'_>) -> String {
         let path = format!("/{}{}", self.subject.path(), question.path);
         match question.query {

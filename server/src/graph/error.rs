@@ -1,7 +1,7 @@
-//! Errors on the way to Graph or there, in words that a person or a model can act on.
+//! Errors of Graph and of the way there, with messages for people and models.
 //!
-//! An error displays codes, ids and our own words, and goes into logs so. What Graph or Entra say in theirs may name an
-//! account, and is told to the caller alone: [`GraphError::told`].
+//! `Display` shows only codes, ids and our own words, so it is safe for logs. Texts of Graph or Entra may name an
+//! account, so only the caller sees them: [`GraphError::told`].
 
 use std::time::Duration;
 
@@ -13,95 +13,95 @@ use crate::entra::{ClaimsChallenge, Remedy, SignIn, StsError, claims_challenge, 
 use crate::http_client::{Again, Answer, ExchangeError, retry_after};
 use crate::token::SessionError;
 
-/// Graph's code where the tenant has no Exchange Online.
+/// Graph's code for a tenant without Exchange Online.
 const NO_EXCHANGE: &str = "OrganizationFromTenantGuidNotFound";
 
-/// Reason why Graph gave no answer.
+/// The reason why Graph gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GraphError {
-    /// An application has nobody to act on behalf of.
+    /// An application has no user to act on behalf of.
     #[error(
-        "this tool uses Microsoft Graph as the signed-in user, and the caller is an application without one: sign in as a user"
+        "this tool uses Microsoft Graph as the signed-in user, but the caller is an application: sign in as a user"
     )]
     NoUser,
-    /// An application asks about nobody.
+    /// An application names no user.
     #[error(
-        "the caller is an application, so that there is no signed-in user: give the argument user, the object id or user principal name of the user whom this is about"
+        "the caller is an application, so there is no signed-in user: set the argument user to the object id or user principal name of a user"
     )]
     UserNotNamed,
-    /// A user asks about somebody.
-    #[error("this tool is about the signed-in user and nobody else: leave out the argument user")]
+    /// A user names a user.
+    #[error("this tool works only for the signed-in user: leave out the argument user")]
     UserNamedByUser,
-    /// An application asks about something that is no user.
+    /// An application names something that is not a user.
     #[error(
-        "the argument user is neither an object id (a GUID) nor a user principal name: give one of them, as alice@contoso.com"
+        "the argument user is neither an object id (a GUID) nor a user principal name: give one of them, such as alice@contoso.com"
     )]
     NotAUser,
     /// Entra issued no token for Graph as the user.
     #[error("no access to Microsoft Graph as the user, with the permissions {permissions}. {source}{}", .source.pause())]
     NoToken {
-        /// The delegated permissions that were asked for.
+        /// The requested delegated permissions.
         permissions: String,
-        /// Error of Entra.
+        /// The error of Entra.
         source: StsError,
     },
     /// Entra issued no token for Graph to the application.
     #[error("no access to Microsoft Graph as the application itself. {source}{}", .source.pause())]
     NoApplicationToken {
-        /// Error of Entra.
+        /// The error of Entra.
         source: StsError,
     },
-    /// Graph could not be asked.
+    /// Graph did not answer.
     #[error(
         "Microsoft Graph does not answer ({source}); check the network and call again (client-request-id {client_request_id})"
     )]
     Unreachable {
-        /// Failure of the exchange.
+        /// The failure of the exchange.
         source: ExchangeError,
-        /// Name of the request in Graph's logs, if it got there.
+        /// The request's id in Graph's logs, if it arrived.
         client_request_id: String,
     },
-    /// Too much of the caller's waits already.
+    /// Too many of the caller's requests wait already.
     #[error(
-        "too many of your calls about this user wait for Microsoft Graph already; call again when some of them are answered"
+        "too many of your calls about this user already wait for Microsoft Graph; call again when some of them have ended"
     )]
     Crowded,
-    /// Graph, or Entra before it, took too long.
+    /// Graph or Entra took too long.
     #[error("Microsoft Graph gave no answer within {seconds} s; call again in a minute")]
     TooSlow {
-        /// Time that it was waited for.
+        /// Seconds that the server waited.
         seconds: u64,
     },
-    /// Graph did not confirm a request that is sent once.
+    /// Graph did not confirm a request that must not be repeated.
     #[error(
-        "Microsoft Graph did not confirm the request ({problem}), which may have been carried out all the same (the mail sent, the event created): look into Sent Items or the calendar before you call again (client-request-id {client_request_id})"
+        "Microsoft Graph did not confirm the request ({problem}), but may have carried it out (the mail sent, the event created): check Sent Items or the calendar before you call again (client-request-id {client_request_id})"
     )]
     Unconfirmed {
-        /// The answer, or the lack of one.
+        /// The answer, or a description of its absence.
         problem: String,
-        /// Name of the request in Graph's logs, if it got there.
+        /// The request's id in Graph's logs, if it arrived.
         client_request_id: String,
     },
     /// The answer is not JSON.
     #[error(
-        "Microsoft Graph answered HTTP {status} with something that is not JSON; call again, and if that does not help, an administrator checks whether a proxy answers in its place"
+        "Microsoft Graph answered HTTP {status} with something that is not JSON; call again, and if that does not help, ask an administrator whether a proxy answers in its place"
     )]
     NotJson {
         /// The answer's status.
         status: StatusCode,
     },
-    /// The answer is JSON of another form.
+    /// The answer is JSON of an unexpected form.
     #[error("Microsoft Graph answered {path} in an unexpected form; report it to the developers of this server")]
     Unexpected {
-        /// Path that was asked for.
+        /// The requested path.
         path: &'static str,
     },
-    /// A list goes on somewhere else.
+    /// The next page of a list is on another host.
     #[error(
-        "Microsoft Graph says that the list goes on at another host, where this server sends no token; ask for fewer entries, and report it to the developers of this server"
+        "the next page of the list is on another host, to which this server sends no token; request fewer entries, and report this to the developers of this server"
     )]
     ForeignLink,
-    /// Graph said no.
+    /// Graph refused the request.
     #[error("{0}")]
     Refused(Box<GraphRefusal>),
 }
@@ -111,40 +111,40 @@ pub enum GraphError {
 pub struct GraphRefusal {
     /// The answer's status.
     pub status: StatusCode,
-    /// Graph's code, as `ErrorAccessDenied`.
+    /// Graph's code, such as `ErrorAccessDenied`.
     pub code: String,
     /// Graph's text.
     pub message: String,
-    /// `request-id`, which Microsoft's support asks for.
+    /// `request-id`, which Microsoft's support needs.
     pub request_id: Option<String>,
-    /// `client-request-id`: our name of the request.
+    /// `client-request-id`: the request's id from this server.
     pub client_request_id: String,
-    /// Time that Graph asks to wait, in whichever form it said so.
+    /// Pause that Graph requests, from any of its headers.
     pub retry_after: Option<Duration>,
     /// Claims that a token must satisfy to be accepted.
     pub challenge: Option<ClaimsChallenge>,
 }
 
 impl GraphError {
-    /// The sign-in that would help, if one does: nobody but the user's client can bring it about.
+    /// Returns the sign-in that would help, if any. Only the user's client can start it.
     pub fn sign_in(&self) -> Option<SignIn> {
         match self {
             Self::NoToken { permissions, source } if source.remedy() == Remedy::Consent => {
                 Some(SignIn::Consenting(permissions.split(", ").map(str::to_owned).collect()))
             }
             Self::NoToken { source, .. } => source.sign_in(),
-            // Even a token that Entra issued to satisfy it is rejected.
+            // Graph rejects even a token that Entra issued for its challenge.
             Self::Refused(refusal) => refusal.challenge.clone().map(SignIn::Satisfying),
             _ => None,
         }
     }
 
-    /// True if the store with the user's session does not answer: the same question may be answered soon.
+    /// True if the session store does not answer. The same question may succeed soon.
     pub fn is_store_away(&self) -> bool {
         matches!(self, Self::NoToken { source: StsError::Session(SessionError::Unavailable), .. })
     }
 
-    /// All that can be said of it, for nobody but the caller.
+    /// Returns the complete text, for the caller only.
     pub fn told(&self) -> String {
         let (who, said) = match self {
             Self::NoToken { source, .. } | Self::NoApplicationToken { source } => ("Entra", source.their_words()),
@@ -154,7 +154,7 @@ impl GraphError {
         said.map_or_else(|| self.to_string(), |said| format!("{self} {who} says: {said}"))
     }
 
-    /// Id by which Microsoft's support finds the request to Entra, if that one failed.
+    /// Returns the correlation id of a failed request to Entra, for Microsoft's support.
     pub fn correlation_id(&self) -> Option<&str> {
         match self {
             Self::NoToken { source, .. } | Self::NoApplicationToken { source } => source.correlation_id(),
@@ -162,7 +162,7 @@ impl GraphError {
         }
     }
 
-    /// Says that Graph has understood the question and will not answer it to this caller, however often it is asked.
+    /// True if Graph understood the question and will always refuse it for this caller.
     pub(super) fn is_about_the_question(&self) -> bool {
         matches!(self, Self::Refused(refusal) if matches!(refusal.status.as_u16(), 400 | 403 | 404))
     }
@@ -176,12 +176,12 @@ impl GraphError {
     }
 }
 
-/// True if an answer of this status may be another one soon.
+/// True if a later answer may differ from one with this status.
 pub(super) fn is_busy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 503 | 504)
 }
 
-/// Whole seconds, never too few.
+/// Rounds up to whole seconds.
 fn seconds(pause: Duration) -> u64 {
     pause.as_secs() + u64::from(pause.subsec_nanos() > 0)
 }
@@ -217,23 +217,23 @@ impl GraphRefusal {
         }
     }
 
-    /// Graph's own text, for nobody but the caller.
+    /// Returns Graph's own text, for the caller only.
     fn their_words(&self) -> Option<&str> {
         Some(self.message.as_str()).filter(|message| !message.is_empty())
     }
 
-    /// Says that another token may be accepted. None is where the tenant has no mailboxes at all, although Graph answers
-    /// 401 there.
+    /// True if another token may be accepted. Graph answers 401 also if the tenant has no mailboxes; another token
+    /// does not help then.
     pub(super) fn is_of_the_token(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED && self.code != NO_EXCHANGE
     }
 
     fn next_step(&self) -> String {
         match self.status.as_u16() {
-            _ if self.code == NO_EXCHANGE => "there is no Exchange Online in this tenant, hence no mailbox: an administrator gives the tenant a licence for it, or hides the mail tools".to_owned(),
+            _ if self.code == NO_EXCHANGE => "this tenant has no Exchange Online and therefore no mailboxes: ask an administrator for a licence, or to hide the mail tools".to_owned(),
             401 => "call again; if that does not help, sign in again".to_owned(),
-            403 => "the user or the app registration lacks the permission: an administrator checks API permissions, and what the user may see".to_owned(),
-            404 => "it does not exist, or the user has no such thing (a mailbox needs a licence)".to_owned(),
+            403 => "the user or the app registration lacks the permission: ask an administrator to check the API permissions and the user's access".to_owned(),
+            404 => "it does not exist, or not for this user (a mailbox needs a licence)".to_owned(),
             429 | 503 | 504 => match &self.retry_after {
                 Some(pause) => format!("call again after {} seconds", seconds(*pause)),
                 None => "call again in a minute".to_owned(),

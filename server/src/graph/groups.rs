@@ -1,8 +1,8 @@
-//! The groups that a user is in, of some.
+//! Lookup of a user's groups among a given set.
 //!
-//! Graph leaves out groups with hidden membership unless the token carries `Member.Read.Hidden`, and says of no group that
-//! it has left it out. A token of less could not ask either which groups these are. So what such a token does not show is
-//! unknown. A token has the permission if Entra's answer names it: that it was asked for proves nothing.
+//! Graph leaves out groups with hidden membership unless the token carries `Member.Read.Hidden`, and does not say
+//! which ones. So without this permission, a group that is not in the answer is unknown. A token has the permission
+//! only if Entra's answer names it; a request for it proves nothing.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ use serde_json::json;
 use super::Graph;
 use super::error::GraphError;
 
-/// Most groups that Graph answers about at once.
+/// Most groups in one question.
 const AT_ONCE: usize = 20;
-/// The delegated permission with which no group is left out, in lower case.
+/// The delegated permission that shows all groups, in lower case.
 const HIDDEN: &str = "member.read.hidden";
 pub(super) const PATH: &str = "/checkMemberGroups";
 
@@ -25,7 +25,7 @@ struct Answer {
 }
 
 impl Graph {
-    /// The groups that the user is in, of these (object ids in lower case).
+    /// Returns the user's groups among these (object ids in lower case).
     pub async fn groups_among(&self, ids: &BTreeSet<String>) -> Result<Groups, GraphError> {
         let (mut member_of, mut all_shown) = (BTreeSet::new(), true);
         let ids: Vec<&String> = ids.iter().collect();

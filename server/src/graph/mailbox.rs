@@ -1,10 +1,12 @@
-//! The mailbox that a question is about: one queue for each, however the user is named.
+//! Queue names for mailboxes: one queue per mailbox, however the user is named.
 //!
-//! `me` is the caller's object id. A user principal name, in whatever case, stands for the object id that Graph says, asked
-//! once in a while. Graph does not say it to an application without a permission to read users (`User.ReadBasic.All` or
-//! more), nor of a user that it cannot find. Then the name has a queue of its own, beside that of the same user's object
-//! id: together they may ask more than Outlook answers at a time, and what it refuses is asked again. Where Graph only does
-//! not answer now, the same holds for some seconds.
+//! `me` is the caller's object id. A user principal name, in any case, is resolved to an object id by Graph and
+//! cached.
+//!
+//! Graph does not resolve it for an application without a permission to read users (`User.ReadBasic.All` or more), or
+//! if the user does not exist. Then the name gets a queue of its own, beside that of the user's object id. Both
+//! queues together may exceed Outlook's limit, and refused questions are repeated. If Graph does not answer, the name
+//! gets its own queue for some seconds.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +18,14 @@ use super::question::{Question, Queue};
 use super::subject::{Subject, UserId};
 use super::{Graph, groups};
 
-/// Time in which the object id of a user principal name is relied on, or that Graph does not say it.
+/// Lifetime of a resolved user principal name, or of the knowledge that Graph does not resolve it.
 const RELIED_ON: Duration = Duration::from_secs(300);
-/// Pause before Graph is asked again after it could not answer.
+/// Pause after Graph could not answer. Graph is not asked again during it.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Most names kept at a time; the least used go first.
+/// Most names in the cache; the least used are evicted first.
 const KEPT: u64 = 10_000;
 
-/// The name of a mailbox among the queues, and the time in which it is relied on.
+/// The queue name of a mailbox and its lifetime in the cache.
 #[derive(Clone)]
 pub(super) struct Named {
     mailbox: String,
@@ -38,7 +40,7 @@ impl Expiry<String, Named> for Lasting {
     }
 }
 
-/// No names yet.
+/// Returns an empty cache of names.
 pub(super) fn names() -> Cache<String, Named> {
     Cache::builder().max_capacity(KEPT).expire_after(Lasting).build()
 }
@@ -56,7 +58,7 @@ impl Named {
 }
 
 impl Graph {
-    /// The queue of questions about what lies behind this path.
+    /// Returns the queue of questions about this path.
     pub(super) async fn queue_of(&self, path: &str) -> Queue {
         match path {
             "" => Queue::Directory,
@@ -65,7 +67,7 @@ impl Graph {
         }
     }
 
-    /// The name of the user's mailbox among the queues.
+    /// Returns the queue name of the user's mailbox.
     pub(super) async fn mailbox(&self) -> String {
         match &self.subject {
             Subject::Me => self.caller.object_id.clone(),
@@ -77,7 +79,7 @@ impl Graph {
         }
     }
 
-    /// The user's object id, if Graph says it at the first attempt.
+    /// Returns the user's object id, if Graph returns it at the first attempt.
     async fn object_id(&self) -> Result<Option<UserId>, GraphError> {
         let question =
             Question { url: self.url(""), query: &[("$select", "id")], body: None, queue: &Queue::Directory };

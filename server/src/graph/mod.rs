@@ -1,11 +1,13 @@
-//! Microsoft Graph about one user, asked as that user or as the application itself. The way to Graph and its errors live
-//! here; the questions are up to the tools.
+//! Microsoft Graph for one user, called as that user or as the application itself. This module has the transport and
+//! its errors; the tools define the questions.
 //!
-//! `access` is the identity that asks, `subject` the user that is asked about; `question` one question with its repetitions, `pages` and `batch` several
-//! at once, `once` a request that changes something, `groups` the one about memberships; `error` what Graph says otherwise; `turns` bounds the questions at a time, and `mailbox` names their queues.
+//! `access` is the identity of a request, and `subject` the user that it concerns. `question` is one question with
+//! its retries; `pages` and `batch` are several at once. `once` is a request that changes something, and `groups` the
+//! lookup of memberships. `error` has Graph's refusals, `turns` limits concurrent questions, and `mailbox` names
+//! their queues.
 //!
-//! No answer is kept. A profile or a mailbox changes under our hands, what the user may see of it is for Graph to decide
-//! anew each time, and no tool asks the same question twice in one call: a cache would only ever be wrong or unused.
+//! Answers are not cached. A profile or a mailbox can change at any time, and Graph must decide about access each
+//! time. No tool asks the same question twice in one call, so a cache would have no use.
 
 mod access;
 mod batch;
@@ -42,74 +44,74 @@ use turns::Turns;
 use crate::entra::{ApplicationCredential, GraphToken, OnBehalfOf, Sts};
 use crate::token::{Principal, User};
 
-/// Outlook's limit for one application and one mailbox.
+/// Outlook's limit of concurrent requests for one application and one mailbox.
 const OF_A_MAILBOX: usize = 4;
-/// Questions to the directory at a time, about whomever: far fewer than Graph answers. As many about memberships, which
-/// decide who is let in, wait for none of the others.
+/// Concurrent questions to the directory, for all users: far fewer than Graph's limit. Questions about memberships
+/// have a second limit of this size, because decisions about access wait for them.
 const OF_THE_DIRECTORY: usize = 32;
 
-/// Microsoft Graph, as anyone.
+/// A client of Microsoft Graph, for all identities.
 #[derive(Clone)]
 pub struct GraphClient(Arc<Client>);
 
 struct Client {
     http: reqwest::Client,
-    /// Address of Graph, to which paths are added.
+    /// Address of Graph. Paths are appended to it.
     base_url: Url,
     identities: Identities,
-    /// By mailbox.
+    /// Turns by mailbox.
     mailboxes: Turns,
     directory: Turns,
     memberships: Turns,
-    /// By user principal name: what the user's mailbox is called among the queues.
+    /// Queue names of mailboxes, by user principal name.
     named: Cache<String, Named>,
-    /// Requests that change something and have not ended.
+    /// Running requests that change something.
     once_only: TaskTracker,
 }
 
-/// The identities in which Graph is asked.
+/// Identities for requests to Graph.
 enum Identities {
-    /// Those of many callers.
+    /// Identities of many callers.
     Callers(Callers),
-    /// That of the person who runs this program.
+    /// The identity of the person who runs this program.
     Own(Arc<dyn OwnTokens>),
 }
 
-/// The ways to Graph for many callers.
+/// Access to Graph for many callers.
 struct Callers {
     sts: Arc<Sts>,
-    /// Address of Graph as scopes begin with it.
+    /// Address of Graph: the prefix of its scopes.
     resource: String,
-    /// The delegated permissions that may be asked for, by name.
+    /// Names of the configured delegated permissions.
     scopes: BTreeSet<String>,
-    /// Absent where nobody reaches Graph as the application.
+    /// Absent if no caller uses Graph as the application.
     application: Option<Arc<ApplicationCredential>>,
 }
 
-/// Microsoft Graph about one user. Tools name what comes behind `/me` or `/users/{id}`, so that none of them can ask about
-/// anybody else.
+/// Microsoft Graph for one user. Tools give only the path after `/me` or `/users/{id}`, so that no tool can read
+/// another user's data.
 pub struct Graph {
     client: GraphClient,
     access: Access,
     subject: Subject,
     caller: Caller,
-    /// Is told of each pause that Graph asks for.
+    /// Called for each pause that Graph requests.
     waits: Option<Waits>,
 }
 
-/// Takes the length of a pause.
+/// Receives the length of a pause.
 type Waits = Box<dyn Fn(Duration) + Send + Sync>;
 
-/// The caller, with whom turns are shared.
+/// The caller, for the fair sharing of turns.
 struct Caller {
     object_id: String,
-    /// Object id and client: of one user's clients, none delays another.
+    /// Object id and client, so that clients of one user do not delay each other.
     name: String,
 }
 
 impl GraphClient {
-    /// The configured Graph, reached on behalf of users by `sts`, and as the application by `application`, which takes
-    /// effect where the configuration allows that. Fails if the configured address is none.
+    /// Returns a client for the configured Graph. It uses `sts` on behalf of users, and `application` for itself if
+    /// the configuration allows that. Fails if the configured address is not a URL.
     pub fn new(
         http: reqwest::Client,
         configuration: &GraphConfiguration,
@@ -126,7 +128,8 @@ impl GraphClient {
         Self::with(http, &configuration.base_url, Identities::Callers(callers))
     }
 
-    /// The Graph at this address, as the person who runs this program. Fails if the address is none.
+    /// Returns a client for the Graph at this address, as the person who runs this program. Fails if the address is
+    /// not a URL.
     pub fn own(http: reqwest::Client, base_url: &str, tokens: Arc<dyn OwnTokens>) -> Result<Self, url::ParseError> {
         Self::with(http, base_url, Identities::Own(tokens))
     }
@@ -144,11 +147,11 @@ impl GraphClient {
         })))
     }
 
-    /// Graph as this caller, to whom the policy grants this access.
+    /// Returns Graph for this caller, with the access that the policy grants.
     ///
-    /// A user is reached as the application only where both configuration and policy say so, and even then it is that
-    /// same user whom Graph is asked about. `user` is the one whom an application asks about; users cannot name any.
-    /// `scopes` are the delegated permissions that the questions need.
+    /// A user is served with application access only if both configuration and policy allow it, and still only for
+    /// that user's own data. `user` is the user that an application names; users cannot name one. `scopes` are the
+    /// delegated permissions that the questions need.
     pub fn for_caller(
         &self,
         principal: &Principal,
@@ -168,7 +171,7 @@ impl GraphClient {
         Ok(Graph { client: self.clone(), access, subject, caller, waits: None })
     }
 
-    /// Waits until all requests that change something have ended. Each ends at its own deadline, 15 s after it is sent.
+    /// Waits until all requests that change something have ended. Each has a deadline 15 s after it is sent.
     pub async fn end(&self) {
         self.0.once_only.close();
         self.0.once_only.wait().await;
@@ -176,7 +179,7 @@ impl GraphClient {
 }
 
 impl Client {
-    /// The address of what is at `path` behind the version.
+    /// Returns the address of `path` after the version.
     fn url(&self, path: &str) -> Url {
         let mut url = self.base_url.clone();
         url.set_path(&format!("/v1.0{path}"));
@@ -202,7 +205,7 @@ impl Callers {
                 let user = self.on_behalf_of(user, scopes);
                 (Access::OnBehalfOf { sts: Arc::clone(&self.sts), user }, Subject::Me)
             }
-            // Whoever runs a server for others is no caller of it.
+            // A local user runs the server and is never its remote caller.
             (Principal::LocalUser(_), ..) | (Principal::Application(_), None, _) => return Err(GraphError::NoUser),
             (Principal::Application(_), Some(_), None) => return Err(GraphError::UserNotNamed),
             (Principal::Application(_), Some(application), Some(user)) => {
@@ -212,8 +215,8 @@ impl Callers {
         })
     }
 
-    /// The user, with these permissions and no others. Where the configuration names another in place of one, as
-    /// `Mail.ReadWrite` for `Mail.Read`, with all that it names.
+    /// Returns the user with these permissions only. If the configuration replaces a permission (such as `Mail.Read`
+    /// by `Mail.ReadWrite`), uses all its replacements.
     fn on_behalf_of(&self, user: &User, scopes: &[&str]) -> OnBehalfOf {
         match scopes.iter().all(|scope| self.scopes.contains(*scope)) {
             true => OnBehalfOf::new(user, &self.resource, scopes.iter().copied()),
@@ -223,25 +226,25 @@ impl Callers {
 }
 
 impl Graph {
-    /// The same, which tells `waits` of each pause before a question is repeated, as far as Graph asks for one.
+    /// Reports each pause that Graph requests before a retry to `waits`.
     pub fn telling(self, waits: impl Fn(Duration) + Send + Sync + 'static) -> Self {
         Self { waits: Some(Box::new(waits)), ..self }
     }
 
-    /// The document at `path` behind the user (as `/messages`; empty: the user), with these query parameters.
+    /// Returns the document at `path` after the user (such as `/messages`; empty for the user), with these query
+    /// parameters.
     pub async fn get(&self, path: &'static str, query: &[(&str, &str)]) -> Result<Value, GraphError> {
         in_time(self.answer_about(path, query, None)).await.map(|(answer, _)| answer)
     }
 
-    /// Sends a request that changes something, with this body to `path` behind the user (as `/sendMail`). It is sent at
-    /// most once, whatever Graph answers. Once it is sent it runs to its end, even if the future of this call is dropped or
-    /// the server stops.
-    /// Returns null where the answer has no body.
+    /// Sends a request that changes something, with this body, to `path` after the user (such as `/sendMail`). It is
+    /// sent at most once, whatever Graph answers. Once sent, it runs to its end, even if this future is dropped or
+    /// the server stops. Returns null if the answer has no body.
     pub async fn post_once(&self, path: &'static str, body: Value) -> Result<Value, GraphError> {
         self.once(path, body).await
     }
 
-    /// The answer to a question that has a body and changes nothing, and the token that it was asked by.
+    /// Returns the answer to a question that has a body and changes nothing, with the token that Graph accepted.
     async fn ask(&self, path: &'static str, body: &Value) -> Result<(Value, Arc<GraphToken>), GraphError> {
         in_time(self.answer_about(path, &[], Some(body))).await
     }
@@ -256,7 +259,7 @@ impl Graph {
         self.answer(&Question { url: self.url(path), query, body, queue: &queue }).await
     }
 
-    /// The address of what is at `path` behind the user.
+    /// Returns the address of `path` after the user.
     fn url(&self, path: &str) -> Url {
         self.client.0.url(&format!("/{}{path}", self.subject.path()))
     }
@@ -332,7 +335,7 @@ mod tests {
         })
     }
 
-    /// The address that is asked, and true if on behalf of the user.
+    /// Returns the address of a request, and true if it is on behalf of the user.
     fn asked(
         configured: GraphAccess,
         principal: &Principal,

@@ -1,7 +1,7 @@
-//! A request that changes something in Graph, as one that sends a mail: sent at most once.
+//! Requests that change something in Graph, such as sending a mail. Each is sent at most once.
 //!
-//! Graph may have carried out a request whose answer is lost. So nothing repeats it, and nobody who stops waiting takes it
-//! back. Below, the HTTP client sends again only what provably reached nobody.
+//! Graph may have carried out a request even if its answer is lost. So a request is never repeated, and never
+//! cancelled when the caller stops waiting. Only the HTTP client repeats a request that provably reached no server.
 
 use std::sync::Arc;
 
@@ -19,13 +19,14 @@ use super::turns::Turn;
 use crate::entra::GraphToken;
 use crate::http_client::{self, Answer};
 
-/// A request that is sent at most once: making it consumes its body, sending consumes it, and there is no copy.
+/// A request that is sent at most once. Making it consumes the body, sending consumes the request, and it cannot be
+/// copied.
 struct OnceOnly {
     request: RequestBuilder,
     id: String,
-    /// Its turn in the queue, which it keeps to its end.
+    /// The request's turn in the queue, kept to its end.
     turn: Turn,
-    /// Requests of its kind that have not ended.
+    /// Running requests of this kind.
     running: TaskTracker,
 }
 
@@ -36,7 +37,7 @@ impl Graph {
         let (request, token) = timeout_at(end - ATTEMPT, self.prepare(path, body)).await.unwrap_or(late)?;
         match request.send().await {
             Err(GraphError::Refused(mut refusal)) if refusal.is_of_the_token() => {
-                // Another token is for the next call.
+                // A new token only helps the next call.
                 let challenge = refusal.challenge.take();
                 let another = timeout_at(end, self.access.instead_of(&token, challenge.as_ref())).await;
                 another.unwrap_or(Ok(token)).and(Err(GraphError::Refused(refusal)))
@@ -45,7 +46,7 @@ impl Graph {
         }
     }
 
-    /// The request with all that it has to wait for: its token and its turn.
+    /// Prepares the request: waits for its token and its turn.
     async fn prepare(&self, path: &'static str, body: Value) -> Result<(OnceOnly, Arc<GraphToken>), GraphError> {
         let queue = self.queue_of(path).await;
         let token = self.access.token().await?;
@@ -58,8 +59,8 @@ impl Graph {
 }
 
 impl OnceOnly {
-    /// Sends the request, which runs to its end or deadline, whether or not anybody still waits for the answer. The
-    /// program's stop waits for it.
+    /// Sends the request. It runs to its end or deadline even if nobody waits for the answer; the program's stop
+    /// waits for it.
     async fn send(self) -> Result<Value, GraphError> {
         let Self { request, id, turn, running } = self;
         let sending = running.spawn(async move {
@@ -74,7 +75,7 @@ impl OnceOnly {
     }
 }
 
-/// Graph's answer; null where it has no body.
+/// Parses Graph's answer. Returns null without a body.
 fn read(answer: &Answer, id: &str) -> Result<Value, GraphError> {
     let status = answer.status;
     if status.is_success() {
@@ -83,7 +84,7 @@ fn read(answer: &Answer, id: &str) -> Result<Value, GraphError> {
             body => serde_json::from_slice(body).map_err(|_| unconfirmed("its answer is not JSON".to_owned(), id)),
         };
     }
-    // 408 and all others of 5xx may come from a gateway before Graph, or after half of the work.
+    // A gateway may answer 408 and other 5xx before Graph sees the request, or in the middle of its work.
     let is_of_a_gateway = status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT;
     if is_of_a_gateway && status != StatusCode::SERVICE_UNAVAILABLE {
         return Err(unconfirmed(format!("its answer is HTTP {}", status.as_u16()), id));

@@ -1,7 +1,7 @@
-//! Lists that Graph answers page by page.
+//! Lists that Graph returns page by page.
 //!
-//! The link to the next page is opaque, and comes from the answer: it is followed on Graph's own host alone, for the
-//! token goes along, and to no page twice.
+//! The link to the next page is opaque and comes from the answer. It is followed only on Graph's own host, because
+//! the token goes with it, and to no page twice.
 
 use std::collections::HashSet;
 
@@ -12,20 +12,20 @@ use super::Graph;
 use super::error::GraphError;
 use super::question::{Question, in_time};
 
-/// Most pages of one list. Pages may be empty, so that the number of entries alone bounds nothing.
+/// Most pages of one list. Pages may be empty, so a limit of entries is not enough.
 const MAXIMUM_PAGES: usize = 20;
 
 /// The first entries of a list.
 #[derive(Debug, Default)]
 pub struct List {
-    /// At most as many as were asked for.
+    /// The entries, at most the requested number.
     pub entries: Vec<Value>,
-    /// True where the list goes on and Graph led to no further page: there may be more that were asked for.
+    /// True if the list is incomplete although Graph gave no usable next page.
     pub cut_short: bool,
 }
 
 impl Graph {
-    /// The first entries of the list at `path` behind the user, at most `limit`.
+    /// Returns the first entries of the list at `path` after the user, at most `limit`.
     pub async fn list(&self, path: &'static str, query: &[(&str, &str)], limit: usize) -> Result<List, GraphError> {
         in_time(self.pages(path, query, limit)).await
     }
@@ -59,7 +59,7 @@ impl Graph {
     }
 }
 
-/// The page that an address leads to, however its query is encoded.
+/// Returns the page of an address, independent of the encoding of its query.
 fn place(url: &Url) -> (String, Vec<(String, String)>) {
     (url.path().to_owned(), url.query_pairs().into_owned().collect())
 }

@@ -1,7 +1,7 @@
-//! One question to Graph: repeated while Graph is busy, and once with another token where Graph rejects the first.
+//! One question to Graph. It is repeated while Graph is busy, and once with another token if Graph rejects the first.
 //!
-//! Questions change nothing in Graph, whatever their method, so that each may be asked again. Requests that change
-//! something are of another type, in `once`.
+//! Questions change nothing in Graph, whatever their method, so a repetition is safe. Requests that change something
+//! have another type, in `once`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +20,18 @@ use super::turns::Turn;
 use crate::entra::GraphToken;
 use crate::http_client::{self, Patience};
 
-/// Longest answer of Graph that is read, in bytes.
+/// Largest answer of Graph that is read, in bytes.
 pub(super) const MAXIMUM_ANSWER: usize = 4 * 1024 * 1024;
 /// Longest time of one attempt.
 pub(super) const ATTEMPT: Duration = Duration::from_secs(15);
-/// As Microsoft's own clients do, but for the total.
+/// Retries like those of Microsoft's own clients, except for the total.
 pub(super) const PATIENCE: Patience =
     Patience { repetitions: 3, first_pause: Duration::from_secs(3), total: Duration::from_secs(40) };
-/// Longest time that a tool waits, with all tokens, turns, repetitions and pages: less than a request to this server may take.
+/// Longest time for a tool, with all tokens, turns, retries and pages. It is shorter than the time limit of a request
+/// to this server.
 pub(super) const TOTAL: Duration = Duration::from_secs(50);
 
-/// The answer to these questions, if it comes in the time that a tool may wait.
+/// Returns the answer, or an error after the time limit of a tool.
 pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, GraphError>>) -> Result<T, GraphError> {
     timeout(TOTAL, answer).await.unwrap_or(Err(GraphError::TooSlow { seconds: TOTAL.as_secs() }))
 }
@@ -39,27 +40,27 @@ pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, GraphError
 pub(super) struct Question<'a> {
     pub(super) url: Url,
     pub(super) query: &'a [(&'a str, &'a str)],
-    /// A question that has a body is POSTed.
+    /// A question with a body is POSTed.
     pub(super) body: Option<&'a Value>,
     pub(super) queue: &'a Queue,
 }
 
 /// The queue in which a question waits for its turn.
 pub(super) enum Queue {
-    /// That of a mailbox, by its name among the queues.
+    /// The queue of a mailbox, by queue name.
     Mailbox(String),
-    /// That of the questions to the directory.
+    /// The queue of directory questions.
     Directory,
-    /// That of the questions about memberships.
+    /// The queue of membership questions.
     Memberships,
 }
 
 impl Graph {
-    /// Graph's answer, and the token that Graph accepted.
+    /// Returns Graph's answer and the token that Graph accepted.
     pub(super) async fn answer(&self, question: &Question<'_>) -> Result<(Value, Arc<GraphToken>), GraphError> {
         let token = self.access.token().await?;
         match self.patient_answer(question, &token).await {
-            // Revoked, or expired by Graph's clock.
+            // The token was revoked, or expired by Graph's clock.
             Err(GraphError::Refused(refusal)) if refusal.is_of_the_token() => {
                 let token = self.access.instead_of(&token, refusal.challenge.as_ref()).await?;
                 Ok((self.patient_answer(question, &token).await?, token))
@@ -69,7 +70,7 @@ impl Graph {
     }
 
     async fn patient_answer(&self, question: &Question<'_>, token: &Arc<GraphToken>) -> Result<Value, GraphError> {
-        // Names the question in Graph's logs, with all its repetitions.
+        // The id of the question in Graph's logs, for all its retries.
         let id = Uuid::new_v4().to_string();
         let mut attempts = 0..;
         let attempt = || self.attempt(question, token, &id, attempts.next().unwrap_or_default());
@@ -99,27 +100,27 @@ impl Graph {
         let answer = http_client::exchange(request, MAXIMUM_ANSWER).await.map_err(unreachable)?;
         if !answer.status.is_success() {
             let mut refusal = GraphRefusal::read(&answer, id);
-            // An application has no sign-in to do anew.
+            // An application cannot sign in again.
             refusal.challenge.take_if(|_| matches!(self.access, Access::Application(_)));
             return Err(GraphError::Refused(Box::new(refusal)));
         }
         serde_json::from_slice(&answer.body).map_err(|_| GraphError::NotJson { status: answer.status })
     }
 
-    /// The caller's turn in this queue, once it has come.
+    /// Waits for the caller's turn in this queue.
     pub(super) async fn turn(&self, queue: &Queue) -> Result<Turn, GraphError> {
         let (client, caller) = (&self.client.0, &self.caller);
         let turn = match queue {
             Queue::Mailbox(mailbox) => client.mailboxes.turn(mailbox, &caller.name).await,
             Queue::Directory => client.directory.turn("", &caller.name).await,
-            // Whatever clients a user has: each token of theirs asks once.
+            // By user, not by client: each token needs only one answer.
             Queue::Memberships => client.memberships.turn("", &caller.object_id).await,
         };
         turn.ok_or(GraphError::Crowded)
     }
 }
 
-/// The request with this token, under this name in Graph's logs, and with its deadline.
+/// Adds this token, the id for Graph's logs, and the deadline to the request.
 pub(super) fn authorized(request: RequestBuilder, token: &GraphToken, id: &str) -> RequestBuilder {
     request.header("client-request-id", id).bearer_auth(token.access_token.expose_secret()).timeout(ATTEMPT)
 }

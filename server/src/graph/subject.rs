@@ -1,21 +1,21 @@
-//! Subject of a question to Graph: the caller itself, or one user by id.
+//! The subject of a question to Graph: the caller, or one user by id.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
-/// Characters of a user's id that stand for themselves in a path.
+/// Characters of a user's id that are percent-encoded in a path.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
-/// Characters that Entra allows before the `@` besides letters and digits.
+/// Characters besides letters and digits that Entra allows before the `@`.
 const PUNCTUATION: &[u8] = b"'.-_!#^~&+";
 /// Longest user principal name.
 const LONGEST: usize = 113;
 
-/// The user that a question is about.
+/// The user that a question concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
-    /// The signed-in user. Graph knows none when an application asks by itself.
+    /// The signed-in user. It does not exist if an application calls Graph for itself.
     Me,
-    /// This one.
+    /// The user with this id.
     User(UserId),
 }
 
@@ -24,7 +24,7 @@ pub(super) enum Subject {
 pub(super) struct UserId(String);
 
 impl UserId {
-    /// The id in this text, if it is one.
+    /// Parses an object id or a user principal name.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let is_name = || {
             let (name, domain) = text.split_once('@')?;
@@ -37,7 +37,7 @@ impl UserId {
         (is_id() || is_name().is_some()).then(|| Self(text.to_ascii_lowercase()))
     }
 
-    /// The id as it is.
+    /// Returns the id.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -49,7 +49,7 @@ impl UserId {
 }
 
 impl Subject {
-    /// The beginning of a path, `me` or `users/` and the id as one segment.
+    /// Returns the beginning of a path: `me`, or `users/` with the id as one segment.
     pub(super) fn path(&self) -> String {
         match self {
             Self::Me => "me".to_owned(),

@@ -1,52 +1,54 @@
-//! Turns: how many questions are in flight at a time, shared fairly among those who ask.
+//! Turns: limits of concurrent questions, shared fairly among callers.
 //!
-//! Outlook answers four questions of one application about one mailbox at a time, and refuses the rest. All who ask about
-//! a mailbox share these four: the next turn goes to the caller who holds the fewest, and among equals to the one who
-//! waits for the longest since their last. So one caller's flood costs another no more than one turn. A caller is a user or
-//! an application with the client that it uses; in the queue of memberships, without it.
+//! Outlook answers four concurrent questions of one application about one mailbox and refuses the rest. All callers
+//! share these four turns. The next turn goes to the waiting caller with the fewest turns; on a tie, to the one whose
+//! last turn is oldest. So a flood of one caller delays another by at most one turn.
 //!
-//! Each waiting question belongs to a request, and the listener bounds those. A queue that nobody is in is forgotten.
+//! A caller is a user or an application together with its client. In the queue of memberships, the client does not
+//! count.
+//!
+//! Each waiting question belongs to a request, and the listener limits those. An unused queue is removed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Most questions of one caller that wait in one queue.
+/// Most waiting questions of one caller in one queue.
 const MOST_WAITING: usize = 64;
 
-/// Queues by name, in each of which so many have their turn at once.
+/// Queues by name, each with the same number of concurrent turns.
 #[derive(Clone)]
 pub(super) struct Turns {
     at_once: usize,
     queues: Arc<Mutex<HashMap<String, Queue>>>,
 }
 
-/// A turn, or the place of one that waits for it; until it is dropped.
+/// A turn, or a waiting place, until it is dropped.
 pub(super) struct Turn {
     turns: Turns,
     queue: String,
     question: Question,
 }
 
-/// A question, told once it is its turn.
+/// A question. It is notified when its turn comes.
 type Question = Arc<Notify>;
 
 #[derive(Default)]
 struct Queue {
-    /// By caller: the questions that have their turn.
+    /// Questions with a turn, by caller.
     held: Vec<(String, Question)>,
-    /// By caller, the one whose last turn lies back the farthest first: the questions that wait.
+    /// Waiting questions by caller. The caller whose last turn is oldest comes first.
     waiting: VecDeque<(String, VecDeque<Question>)>,
 }
 
 impl Turns {
-    /// So many turns at once in each queue.
+    /// Returns queues with this number of concurrent turns.
     pub(super) fn new(at_once: usize) -> Self {
         Self { at_once, queues: Arc::default() }
     }
 
-    /// Waits for this caller's turn in that queue. Returns none if too many of the caller's questions wait in it.
+    /// Waits for the caller's turn in that queue. Returns none if too many of its questions already wait there.
     pub(super) async fn turn(&self, queue: &str, caller: &str) -> Option<Turn> {
         let turn = self.place(queue, caller)?;
         turn.question.notified().await;
@@ -118,7 +120,7 @@ mod tests {
 
     type Waiting = Pin<Box<dyn Future<Output = Option<Turn>>>>;
 
-    /// Callers that wait for their turn at alice's mailbox, in this order.
+    /// Callers that wait in this order for a turn at alice's mailbox.
     struct Line {
         turns: Turns,
         waiting: Vec<(String, Waiting)>,
@@ -139,7 +141,7 @@ mod tests {
             self.poll();
         }
 
-        /// Gives a turn to those who may have it, and says to whom.
+        /// Gives out the free turns and returns their callers.
         fn poll(&mut self) -> Vec<String> {
             let mut served = vec![];
             for (caller, mut waiting) in std::mem::take(&mut self.waiting) {
@@ -154,7 +156,7 @@ mod tests {
             served
         }
 
-        /// Ends the turn that has lasted the longest, and says who is next.
+        /// Ends the oldest turn and returns the next callers.
         fn end_one(&mut self) -> Vec<String> {
             self.held.remove(0);
             self.poll()
@@ -181,7 +183,7 @@ mod tests {
         let others = ["b", "c", "d", "e", "f"];
         others.iter().for_each(|other| line.join(other, 1));
         let served: Vec<String> = others.iter().flat_map(|_| line.end_one()).collect();
-        // With its fourth turn the flood holds none any more, so that one of its own comes before those who are left.
+        // After its fourth turn ends, the flood holds none, so it comes before the last callers.
         assert_eq!(served, ["b", "c", "d", "flood", "e"]);
         assert_eq!(line.end_one(), ["f"]);
     }
