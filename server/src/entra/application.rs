@@ -1,6 +1,7 @@
-//! As the application itself: its own token for Graph, by azure_identity's credential over the projected token.
+//! The application's own token for Graph, from azure_identity's credential over the projected token.
 //!
-//! azure_identity asks and keeps the token. When to ask again, and what a refusal means, is decided as for users.
+//! azure_identity requests and caches the token. This module decides when to ask again and how to read a refusal, as
+//! for users.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -25,26 +26,26 @@ use super::sts::REFUSED_FOR;
 use super::token_endpoint::{GraphToken, PATIENCE, Registration};
 use crate::http_client::{Answer, ExchangeError, retry_after};
 
-/// For this long a token is handed out without asking azure_identity, which makes all who ask meanwhile share what comes
-/// of one exchange, a failure too.
+/// Time for which a token is served without asking azure_identity. Callers in this time share the result of one
+/// exchange, even a failure.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 
 type Credential = ClientAssertionCredential<Assertion>;
 
-/// The application, as Entra knows it by its projected token.
+/// The application with the projected token as its credential.
 pub struct ApplicationCredential {
     http: reqwest::Client,
     registration: Registration,
     scope: String,
     federated_token: FederatedToken,
-    /// Made on first use, and anew once Graph rejects its token: azure_identity has no other way to drop one.
+    /// Made on first use, and again after Graph rejects its token: azure_identity has no other way to drop a token.
     credential: std::sync::Mutex<Option<Arc<Credential>>>,
     replacing: tokio::sync::Mutex<()>,
     shared: Cache<(), Arc<GraphToken>>,
     refusals: Cache<(), Arc<StsError>>,
 }
 
-/// The projected token, read afresh for every exchange.
+/// The projected token, read again for every exchange.
 #[derive(Debug)]
 struct Assertion(FederatedToken);
 
@@ -57,7 +58,7 @@ impl ClientAssertion for Assertion {
 }
 
 impl ApplicationCredential {
-    /// The configured application with this projected token, for `resource`, an address like
+    /// Returns the configured application with this projected token. `resource` is an address such as
     /// `https://graph.microsoft.com`.
     pub fn new(http: reqwest::Client, entra: &EntraConfiguration, resource: &str, token: FederatedToken) -> Self {
         Self {
@@ -72,7 +73,7 @@ impl ApplicationCredential {
         }
     }
 
-    /// The application's token, kept from before if possible.
+    /// Returns the application's token, from the cache if possible.
     pub async fn token(&self) -> Result<Arc<GraphToken>, StsError> {
         if let Some(refusal) = self.refusals.get(&()).await {
             return Err(StsError::clone(&refusal));
@@ -91,7 +92,8 @@ impl ApplicationCredential {
         self.shared.try_get_with((), exchange).await.map_err(|error| StsError::clone(&error))
     }
 
-    /// Another token in place of one that Graph rejected, unless somebody has replaced that one already.
+    /// Returns another token in place of one that Graph rejected. If another call already replaced it, returns that
+    /// one.
     pub async fn instead_of(&self, rejected: &GraphToken) -> Result<Arc<GraphToken>, StsError> {
         let _one_at_a_time = self.replacing.lock().await;
         let kept = self.token().await?;
@@ -137,7 +139,7 @@ impl ApplicationCredential {
         Ok(made)
     }
 
-    /// The cause of an error of azure_identity.
+    /// Returns the cause of an error of azure_identity.
     async fn read(&self, error: &azure_core::Error) -> StsError {
         if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<FederatedTokenError>()) {
             return error.clone().into();
@@ -147,7 +149,7 @@ impl ApplicationCredential {
         let Registration { tenant, client_id, .. } = &self.registration;
         let asker = Asker { tenant_id: tenant, client_id, identity: identity.as_ref(), is_public: false };
         let Some(answer) = response.map(answer) else {
-            // azure_identity keeps no answer that it cannot read, and quotes from it.
+            // azure_identity does not keep an answer that it cannot parse, and quotes from it.
             let unreadable = causes(error).any(|cause| cause.is::<serde_json::Error>());
             return match unreadable {
                 true => self.unreachable("its answer is neither a token nor an error of Entra"),

@@ -1,41 +1,41 @@
-//! Claims challenges: demands on a token, as Entra and Graph say them in JSON, before its resource accepts it.
+//! Claims challenges: JSON requirements for a token that Entra or Graph sends.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
-/// Longest challenge that is passed on: it has to fit into a header.
+/// Longest challenge that is passed on, in bytes. It must fit into a header.
 const MAXIMUM_LENGTH: usize = 4 * 1024;
 
 /// A claims request (OpenID Connect Core section 5.5), as a compact JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimsChallenge(String);
 
-/// Purpose of a user's next sign-in.
+/// The purpose of a user's next sign-in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SignIn {
-    /// The last one no longer counts.
+    /// The previous sign-in is no longer valid.
     Anew,
-    /// It has to satisfy these claims, by a second factor for example.
+    /// The sign-in must satisfy these claims, for example by a second factor.
     Satisfying(ClaimsChallenge),
-    /// The user consents to these permissions of Microsoft Graph, unless only an administrator may.
+    /// The user must consent to these permissions of Microsoft Graph, if an administrator need not do so.
     Consenting(Vec<String>),
 }
 
 impl ClaimsChallenge {
-    /// A sign-in that satisfies this authentication context of Conditional Access.
+    /// Returns a sign-in that satisfies this authentication context of Conditional Access.
     pub fn authentication_context(context: &str) -> Self {
         Self(json!({ "access_token": { "acrs": { "essential": true, "value": context } } }).to_string())
     }
 
-    /// The challenge in this JSON, if it is a non-empty object of reasonable length.
+    /// Parses a challenge from JSON: a non-empty object of limited length.
     pub fn parse(json: &str) -> Option<Self> {
         let request: Map<String, Value> = serde_json::from_str(json).ok()?;
         let text = Value::Object(request).to_string();
         (text.len() <= MAXIMUM_LENGTH && text != "{}").then_some(Self(text))
     }
 
-    /// The challenge in this base64 of JSON, in either alphabet, with padding or without.
+    /// Decodes a challenge from base64 of JSON, in either alphabet, with or without padding.
     pub fn decode(base64: &str) -> Option<Self> {
         let alphabet = |character| match character {
             '-' => '+',
@@ -46,19 +46,19 @@ impl ClaimsChallenge {
         Self::parse(str::from_utf8(&STANDARD_NO_PAD.decode(standard).ok()?).ok()?)
     }
 
-    /// The challenge as JSON.
+    /// Returns the challenge as JSON.
     pub fn as_json(&self) -> &str {
         &self.0
     }
 
-    /// The challenge as base64 of JSON. Clients decode it by either alphabet, with padding or without: of a length that
-    /// needs none, ASCII text without `>`, `?` and `~` is the same in all.
+    /// Returns the challenge as base64 of JSON, in a form that every decoder accepts. Its length needs no padding,
+    /// and ASCII without `>`, `?` and `~` is the same in both alphabets.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         for character in self.0.chars() {
             match character {
                 ' '..='~' if !matches!(character, '>' | '?' | '~') => text.push(character),
-                // Outside of its strings JSON has no such character.
+                // In JSON, these characters occur only inside strings.
                 _ => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text += &format!("\\u{unit:04x}")),
             }
         }
@@ -69,8 +69,8 @@ impl ClaimsChallenge {
     }
 }
 
-/// The `claims` parameter of an on-behalf-of exchange: the challenge, if there is one, and that this server can answer
-/// another (`cp1`). Only to those who say so does Graph send challenges, and tokens that live until one comes.
+/// Returns the `claims` parameter of an on-behalf-of exchange: the challenge, if any, and the capability `cp1`. Graph
+/// sends challenges, and gives long-lived tokens, only to clients with this capability.
 pub(super) fn request(challenge: Option<&ClaimsChallenge>) -> String {
     let mut request: Map<String, Value> =
         challenge.and_then(|challenge| serde_json::from_str(&challenge.0).ok()).unwrap_or_default();

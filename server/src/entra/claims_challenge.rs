@@ -1,11 +1,11 @@
-//! The claims challenge by which a resource, as Graph, asks for a better token.
+//! The claims challenge with which a resource such as Graph asks for a better token.
 
 use http::HeaderMap;
 
 use super::claims::ClaimsChallenge;
 use crate::www_authenticate::{BearerChallenge, Parameter};
 
-/// The first claims challenge in these headers, if there is one.
+/// Returns the first claims challenge in these headers, if any.
 pub(crate) fn claims_challenge(headers: &HeaderMap) -> Option<ClaimsChallenge> {
     BearerChallenge::read(headers).values(Parameter::Claims).find_map(ClaimsChallenge::decode)
 }

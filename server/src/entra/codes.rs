@@ -1,41 +1,41 @@
-//! The AADSTS codes that are known here: one lookup from a code to its remedy, for programs, and its next step,
-//! for people.
+//! The table of known AADSTS codes: the remedy of each code for programs, and the next step for people.
 //!
-//! OAuth's `error` does not tell these conditions apart: 50105 and 50173 are both `invalid_grant`, and only one of them
-//! is cured by a sign-in.
+//! OAuth's `error` does not distinguish these conditions. For example, 50105 and 50173 are both `invalid_grant`, but
+//! a sign-in cures only one of them.
 
 use super::claims::SignIn;
 use super::remedy::Remedy;
 
-/// Next steps that several codes share, or that stand where no code is known. What stands in braces depends on the asker.
-pub(super) const BUSY: &str = "nothing: Entra is busy{again}.";
+/// Next steps that several codes share or that apply to unknown codes. The values in braces depend on the
+/// application.
+pub(super) const BUSY: &str = "no action needed: Entra is busy{again}.";
 pub(super) const SIGN_IN: &str = "sign in again{there}.";
-pub(super) const CONSENT: &str = "an administrator of tenant {tenant} consents to the permissions: in the Microsoft Entra admin center open App registrations, app registration {client}, API permissions, and choose Grant admin consent.";
-pub(super) const UNKNOWN_BLOCK: &str = "an administrator of tenant {tenant} finds out from the user's sign-in log what blocks them, for app registration {client}.";
+pub(super) const CONSENT: &str = "ask an administrator of tenant {tenant} to consent to the permissions: in the Microsoft Entra admin center open App registrations, app registration {client}, API permissions, and choose Grant admin consent.";
+pub(super) const UNKNOWN_BLOCK: &str = "ask an administrator of tenant {tenant} to find the reason in the user's sign-in log, for app registration {client}.";
 pub(super) const UNKNOWN: &str =
     "look the code up at https://login.microsoftonline.com/error, for app registration {client} in tenant {tenant}.";
-const SECOND_FACTOR: &str = "sign in again{there}, with the second factor that the tenant's policy asks for.";
+const SECOND_FACTOR: &str = "sign in again{there}, with the second factor that the tenant's policy requires.";
 const CREDENTIAL: &str = "give app registration {client} in tenant {tenant} a federated credential with {credential}; a new one takes effect within minutes.";
 const ISSUER: &str = "make the cluster's issuer{issuer} reachable from the internet over https (openid-configuration and JWKS); the server tries again.";
-const POLICY: &str = "Conditional Access blocks this user for app registration {client}: an administrator finds the policy in the user's sign-in log.";
-const DEVICE: &str = "Conditional Access does not accept the user's device or client app: the user signs in from a managed, compliant one, or an administrator changes the policy that the user's sign-in log names.";
-const CROSS_TENANT: &str = "the cross-tenant access settings of the user's own tenant or of tenant {tenant} keep this user out: an administrator allows app registration {client} there.";
+const POLICY: &str = "Conditional Access blocks this user for app registration {client}: ask an administrator to find the policy in the user's sign-in log.";
+const DEVICE: &str = "Conditional Access does not accept the user's device or client app: sign in from a managed, compliant device, or ask an administrator to change the policy that the user's sign-in log names.";
+const CROSS_TENANT: &str = "the cross-tenant access settings of the user's own tenant or of tenant {tenant} block this user: ask an administrator to allow app registration {client} there.";
 const PERMISSIONS: &str = "add the delegated permissions of spec.graph.scopes, or the one of spec.backend.identity.onBehalfOf.scope, to app registration {client}, under API permissions, and grant admin consent.";
-const SCOPES: &str = "correct graph.scopes, of which every entry must be a delegated permission of Microsoft Graph, or backend.identity.onBehalfOf.scope, which must be a scope that its resource has.";
+const SCOPES: &str = "correct graph.scopes, where every entry must be a delegated permission of Microsoft Graph, or backend.identity.onBehalfOf.scope, which must be a scope that its resource has.";
 const NO_SECRET: &str =
     "this server sends no client secret: check that nothing between it and Entra changes its requests.";
 const ASSERTION: &str = "Entra cannot read the user's token, which this server passes on unchanged: check that app registration {client} in tenant {tenant} is this server's own, and its optional claims.";
 
-/// The remedy and the next step of this code for a public client, or for a client with a credential.
+/// Returns the remedy and the next step of this code, for a public client or a client with a credential.
 ///
-/// In the next step `{client}`, `{tenant}`, `{issuer}` and `{credential}` stand for what the asker says; `{there}` and
-/// `{again}` for where a sign-in happens and who asks again.
+/// In the next step, `{client}`, `{tenant}`, `{issuer}` and `{credential}` are properties of the application.
+/// `{there}` is the place of a sign-in, and `{again}` says who retries.
 pub(super) fn known(code: u64, is_public: bool) -> Option<(Remedy, &'static str)> {
     let of_the_kind = if is_public { known_to_public_client } else { known_with_credential };
     of_the_kind(code).or_else(|| known_to_all(code))
 }
 
-/// Codes that mean something else to a public client, or that it alone gets.
+/// Codes with another meaning for public clients, or only for them.
 fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)> {
     use Remedy::{AskAgain, Configuration, Unblock};
     Some(match code {
@@ -45,7 +45,7 @@ fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)> {
         ),
         7_000_218 => (
             Configuration,
-            "app registration {client} is no public client: register http://localhost under Mobile and desktop applications, not under Web; for --device-code also turn on Allow public client flows.",
+            "app registration {client} is not a public client: register http://localhost under Mobile and desktop applications, not under Web; for --device-code also turn on Allow public client flows.",
         ),
         9_002_327 => (
             Configuration,
@@ -57,7 +57,7 @@ fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)> {
         ),
         700_016 => (Configuration, "check --client-id {client}: tenant {tenant} has no such app registration."),
         90002 => (Configuration, "check --tenant {tenant} and --cloud."),
-        // Here the issuer is that of the person's own organisation.
+        // The issuer here is the user's own organisation.
         90061 | 50166 | 501_661 => (AskAgain, BUSY),
         70011 | 500_011 | 650_053 => {
             (Configuration, "correct --scopes: every entry must be a delegated permission of Microsoft Graph.")
@@ -69,7 +69,7 @@ fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)> {
         50097 => (Unblock, DEVICE),
         530_084 => (
             Unblock,
-            "Conditional Access accepts only tokens that are bound to a device (token protection), which this program cannot have: an administrator excludes app registration {client} from that policy.",
+            "Conditional Access accepts only tokens that are bound to a device (token protection), which this program cannot get: ask an administrator to exclude app registration {client} from that policy.",
         ),
         70018 | 70019 => {
             (Remedy::SignIn(SignIn::Anew), "the device code is wrong or has expired: call again for a new one.")
@@ -78,13 +78,14 @@ fn known_to_public_client(code: u64) -> Option<(Remedy, &'static str)> {
     })
 }
 
-/// Codes about the credential, the user's token that is exchanged, and the configuration of a server in a cluster.
+/// Codes about the credential, the user's token in an exchange, and the configuration of a server in a cluster.
 fn known_with_credential(code: u64) -> Option<(Remedy, &'static str)> {
     use Remedy::{AskAgain, Configuration, Credential};
     Some(match code {
         90061 | 50166 | 501_661 => (AskAgain, ISSUER),
 
-        // The 70021x family and 7002137, 7002138 (the subject differs only in case): no credential matches. 70025: there is none.
+        // The 70021x family and 7002137, 7002138 (the subject differs only in case) mean that no credential matches;
+        // 70025, that there is none.
         70021 | 70025 | 700_210..=700_219 | 7_002_137 | 7_002_138 => (Credential, CREDENTIAL),
         700_024 => (
             Credential,
@@ -94,7 +95,7 @@ fn known_with_credential(code: u64) -> Option<(Remedy, &'static str)> {
             Credential,
             "the cluster signs service account tokens with a key that its issuer does not publish: publish it in the issuer's JWKS; after a rotation of the keys, wait some minutes.",
         ),
-        70023 => (Credential, "shorten the projected token's life (tokenExpirationSeconds) to a day at most."),
+        70023 => (Credential, "set the projected token's lifetime (tokenExpirationSeconds) to at most one day."),
         5_002_741 => (Credential, "give the projected token exactly one audience."),
         5_002_730 => (Credential, "let the cluster sign service account tokens with RS256."),
 
@@ -110,14 +111,14 @@ fn known_with_credential(code: u64) -> Option<(Remedy, &'static str)> {
         50027 => (Configuration, ASSERTION),
         500_131 => (
             Configuration,
-            "the user's token was issued for another app registration: correct clientId {client}, or let the client ask for a scope of this server.",
+            "the user's token was issued for another app registration: correct clientId {client}, or make the client request a scope of this server.",
         ),
-        7_000_114 => (Configuration, "send a user's token: an app-only token has nobody to act on behalf of."),
+        7_000_114 => (Configuration, "send a user's token: an app-only token has no user to act on behalf of."),
         _ => return None,
     })
 }
 
-/// Codes that mean the same to all.
+/// Codes with the same meaning for all applications.
 fn known_to_all(code: u64) -> Option<(Remedy, &'static str)> {
     use Remedy::{AskAgain, Configuration, Consent, Unblock};
     let sign_in = Remedy::SignIn(SignIn::Anew);
@@ -125,7 +126,10 @@ fn known_to_all(code: u64) -> Option<(Remedy, &'static str)> {
         50033 | 50087 | 90006 | 90012 | 90024 | 90033 | 90055 | 90090 => (AskAgain, BUSY),
 
         50072..=50079 => (sign_in, SECOND_FACTOR),
-        50158 => (sign_in, "sign in again{there}, and answer the external provider that the tenant's policy asks for."),
+        50158 => (
+            sign_in,
+            "sign in again{there}, and complete the external authentication that the tenant's policy requires.",
+        ),
         50055 => (sign_in, "the user's password has expired: sign in again{there}, and choose a new one."),
         50013 | 50132 | 50133 | 50173 | 70008 | 70043 | 500_133 | 700_082 => (sign_in, SIGN_IN),
 
@@ -136,25 +140,25 @@ fn known_to_all(code: u64) -> Option<(Remedy, &'static str)> {
         500_212 | 500_213 => (Unblock, CROSS_TENANT),
         50020 => (
             Unblock,
-            "the user's account belongs to another organisation and is unknown in tenant {tenant}: sign in with an account of that tenant, or an administrator invites the user as a guest.",
+            "the user's account belongs to another organisation and is unknown in tenant {tenant}: sign in with an account of that tenant, or ask an administrator to invite the user as a guest.",
         ),
         50034 => (
             Unblock,
-            "the user's account does not exist in tenant {tenant}: sign in with an account of that tenant, or an administrator creates it.",
+            "the user's account does not exist in tenant {tenant}: sign in with an account of that tenant, or ask an administrator to create it.",
         ),
         50053 => (
             Unblock,
-            "the user's account is locked, or signs in from an address that is: wait some minutes, or ask an administrator to unlock it.",
+            "the user's account or address is locked: wait some minutes, or ask an administrator to unlock it.",
         ),
         50057 => (Unblock, "the user's account is disabled: ask an administrator to enable it."),
         50105 => (
             Unblock,
-            "the user is not assigned to the application: an administrator assigns the user, or a group of theirs, under Enterprise applications, application {client}, Users and groups.",
+            "the user is not assigned to the application: ask an administrator to assign the user, or one of the user's groups, under Enterprise applications, application {client}, Users and groups.",
         ),
 
         7_000_112 => (
             Configuration,
-            "application {client} is disabled in tenant {tenant}: an administrator enables it under Enterprise applications, Properties.",
+            "application {client} is disabled in tenant {tenant}: ask an administrator to enable it under Enterprise applications, Properties.",
         ),
         _ => return None,
     })

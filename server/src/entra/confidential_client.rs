@@ -1,8 +1,8 @@
-//! The grants of a confidential client that signs people in by their browser: the authorization code with PKCE, and the
+//! Grants of a confidential client that signs people in with a browser: the authorization code with PKCE, and the
 //! refresh token of a session. The credential is the projected service account token.
 //!
-//! The authorization request may name scopes of several resources, so that one page asks for all. A token request names
-//! one: this server's own application, by its id (AADSTS90009).
+//! The authorization request may name scopes of several resources, so that one page covers all consent. A token
+//! request names one resource: this server's own application, by its id (AADSTS90009).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,7 +21,7 @@ use super::public_client::random;
 use super::token_endpoint::{Issued, Registration, TokenEndpoint};
 use crate::token::{self, Account};
 
-/// Scopes besides those of resources: the account's id and name, and a refresh token.
+/// Scopes without a resource: the account's id and name, and a refresh token.
 const OWN_SCOPES: &str = "openid profile offline_access";
 
 /// The server's application, as a client that signs people in.
@@ -35,20 +35,20 @@ pub struct ConfidentialClient {
     redirect_uri: String,
 }
 
-/// Parts of an authorization request that differ from one sign-in to the next.
+/// The varying parts of an authorization request.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// Fully qualified scopes besides those that every sign-in asks for.
+    /// Fully qualified scopes besides those of every sign-in.
     pub scopes: &'a [String],
-    /// Claims that the sign-in is to satisfy.
+    /// Claims that the sign-in must satisfy.
     pub claims: Option<&'a ClaimsChallenge>,
-    /// `prompt`, as `login`.
+    /// `prompt`, such as `login`.
     pub prompt: Option<&'a str>,
     /// The name of the account, if it is known.
     pub login_hint: Option<&'a str>,
 }
 
-/// Secrets of an authorization request, by which its answer is accepted (RFC 7636, OpenID Connect Core section 3.1.2.1).
+/// Secrets of an authorization request that prove its answer (RFC 7636, OpenID Connect Core section 3.1.2.1).
 #[derive(Clone, Debug)]
 pub struct Proof {
     /// `code_verifier`.
@@ -60,18 +60,18 @@ pub struct Proof {
 /// Entra's tokens of a session. They never leave this server.
 #[derive(Debug)]
 pub struct EntraTokens {
-    /// The account. Absent where a refresh names none.
+    /// The account. Absent if a refresh names none.
     pub account: Option<Account>,
     /// The access token for this server.
     pub access_token: SecretString,
-    /// The next refresh token. Absent where the one that was used goes on.
+    /// The next refresh token. Absent if the old one stays valid.
     pub refresh_token: Option<SecretString>,
 }
 
-/// A reason for which Entra's answer brings no session.
+/// The reason why Entra's answer starts no session.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SignInError {
-    /// Entra issues no tokens.
+    /// Entra issued no tokens.
     #[error(transparent)]
     Entra(#[from] StsError),
     /// The ID token is not as expected.
@@ -80,15 +80,15 @@ pub enum SignInError {
 }
 
 impl Proof {
-    /// New random values.
+    /// Returns new random values.
     pub fn random() -> Self {
         Self { verifier: random(), nonce: random() }
     }
 }
 
 impl ConfidentialClient {
-    /// The application of this configuration, whose sign-ins come back to this address.
-    /// Fails if the authority is no address.
+    /// Returns the application of this configuration, whose sign-ins return to this address. Fails if the authority
+    /// is not a URL.
     pub fn new(
         http: reqwest::Client,
         entra: &EntraConfiguration,
@@ -107,7 +107,7 @@ impl ConfidentialClient {
         })
     }
 
-    /// The address that the browser is sent to, and the proof that its answer is accepted by.
+    /// Returns the address for the browser, which must return with this `state` and `proof`.
     pub fn authorization_url(&self, state: &str, proof: &Proof, asked: Asked<'_>) -> Url {
         let code_challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(proof.verifier.expose_secret()));
         let scope = asked.scopes.iter().fold(format!("{} {OWN_SCOPES}", self.required), |all, scope| all + " " + scope);
@@ -115,7 +115,7 @@ impl ConfidentialClient {
         url.query_pairs_mut()
             .append_pair("client_id", &self.endpoint.registration().client_id)
             .append_pair("response_type", "code")
-            // A cookie with SameSite=Lax does not come with a form that another site posts.
+            // A cookie with SameSite=Lax is not sent with a form that another site posts.
             .append_pair("response_mode", "query")
             .append_pair("redirect_uri", &self.redirect_uri)
             .append_pair("scope", &scope)
@@ -132,7 +132,7 @@ impl ConfidentialClient {
         url
     }
 
-    /// The address at which an administrator consents to these fully qualified scopes for everybody.
+    /// Returns the address where an administrator consents to these fully qualified scopes for all users.
     pub fn admin_consent_url(&self, scopes: &[String]) -> Url {
         let scope = scopes.iter().fold(self.required.clone(), |all, scope| all + " " + scope);
         let mut url = self.admin_consent.clone();
@@ -143,17 +143,17 @@ impl ConfidentialClient {
         url
     }
 
-    /// The refusal that a browser brings back.
+    /// Returns the refusal that the browser brings back.
     pub async fn refusal(&self, error: &str, description: &str) -> StsError {
         let identity = self.endpoint.identity().await;
         let refusal = EntraRefusal::of_authorization(error, description, self.endpoint.asker(identity.as_ref()));
         StsError::Refused(Box::new(refusal))
     }
 
-    /// Redeems the authorization code of a sign-in that was to satisfy these claims.
+    /// Redeems the authorization code of a sign-in that had to satisfy these claims.
     ///
     /// # Errors
-    /// If Entra refuses it, or its answer is another than was asked for.
+    /// If Entra refuses it, or its answer is not the requested one.
     pub async fn redeem(
         &self,
         code: &SecretString,
@@ -169,18 +169,18 @@ impl ConfidentialClient {
             ("scope", &scope),
             ("claims", &claims::request(claims)),
         ];
-        // A code is good for one attempt: nobody knows whether a lost answer has used it up.
+        // A code is valid for one attempt: a lost answer may have used it up.
         let issued = self.endpoint.attempt(&parameters).await?;
         let tokens = self.tokens(issued, Some(proof.nonce.expose_secret()))?;
         let account = tokens.account.clone().ok_or(IdTokenError::ABSENT)?;
         Ok((tokens, account))
     }
 
-    /// Refreshes the tokens, so that they go on satisfying these claims. The refresh token that was used stays good, so that
-    /// asking again is safe.
+    /// Refreshes the tokens so that they still satisfy these claims. The old refresh token stays valid, so a retry is
+    /// safe.
     ///
     /// # Errors
-    /// If Entra refuses, or its answer is another than was asked for.
+    /// If Entra refuses, or its answer is not the requested one.
     pub async fn refresh(
         &self,
         refresh_token: &SecretString,
@@ -197,7 +197,7 @@ impl ConfidentialClient {
         self.tokens(issued, None)
     }
 
-    /// Scopes of one resource, and those of none.
+    /// Returns the scopes of one resource and those without a resource.
     fn scope(&self) -> String {
         format!("{} {OWN_SCOPES}", self.required)
     }

@@ -1,24 +1,25 @@
-//! Credentials by which the application authenticates to the token endpoint.
+//! Credentials with which the application authenticates to the token endpoint.
 
 use mcp_entra_policy::FederatedIdentity;
 use secrecy::SecretString;
 
 use super::federated_token::{FederatedToken, FederatedTokenError};
 
-/// RFC 7523 section 2.2.
+/// The assertion type of RFC 7523 section 2.2.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Credential of the application that asks the token endpoint. It is an enum and no trait, since all kinds are known here
-/// and differ in nothing but a few form parameters.
+/// Credential of the application. It is an enum rather than a trait, because all kinds are known here and differ only
+/// in form parameters.
 pub(super) enum ClientCredential {
     /// The projected service account token, as `client_assertion`.
     Federated(FederatedToken),
-    /// None: a public client (RFC 6749 section 2.1). What it asks with belongs to the grant, as the user's refresh token.
+    /// None: a public client (RFC 6749 section 2.1). Its secrets, such as the user's refresh token, belong to the
+    /// grant.
     Public,
 }
 
 impl ClientCredential {
-    /// The form parameters that authenticate the application, read afresh for every request.
+    /// Returns the form parameters that authenticate the application, read again for every request.
     pub(super) async fn parameters(&self) -> Result<Vec<(&'static str, SecretString)>, FederatedTokenError> {
         match self {
             Self::Federated(token) => Ok(vec![
@@ -29,7 +30,8 @@ impl ClientCredential {
         }
     }
 
-    /// Values that the federated credential in Entra must have, if there is one and it can be read.
+    /// Returns the values that the federated credential in Entra must have, if the credential is federated and
+    /// readable.
     pub(super) async fn identity(&self) -> Option<FederatedIdentity> {
         match self {
             Self::Federated(token) => token.describe().await.ok().map(|token| token.identity),

@@ -1,6 +1,6 @@
-//! Diagnosis of a refusal: its remedy for programs and its next step for people, pure.
+//! Diagnosis of a refusal: its remedy for programs and its next step for people. All functions are pure.
 //!
-//! A code of the table decides. Where none is known, OAuth's `error` and Entra's `suberror` do.
+//! A known code decides. Otherwise OAuth's `error` and Entra's `suberror` decide.
 
 use http::StatusCode;
 use mcp_entra_policy::FederatedIdentity;
@@ -9,7 +9,7 @@ use super::claims::{ClaimsChallenge, SignIn};
 use super::codes::{BUSY, CONSENT, SIGN_IN, UNKNOWN, UNKNOWN_BLOCK, known};
 use super::remedy::Remedy;
 
-/// The parts of a refusal that decide its remedy and its next step.
+/// The parts of a refusal that determine its remedy and its next step.
 pub(super) struct Said<'a> {
     pub(super) status: StatusCode,
     pub(super) error: &'a str,
@@ -18,19 +18,19 @@ pub(super) struct Said<'a> {
     pub(super) claims: Option<ClaimsChallenge>,
 }
 
-/// The application that asked: the part of the next step that does not follow from the code.
+/// Properties of the application that appear in the next step.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) tenant_id: &'a str,
     pub(super) client_id: &'a str,
     /// Issuer, subject and audience of the credential, if it could be read.
     pub(super) identity: Option<&'a FederatedIdentity>,
-    /// True if it is a public client, which has no credential.
+    /// True for a public client, which has no credential.
     pub(super) is_public: bool,
 }
 
 impl Said<'_> {
-    /// The remedy, and the next step in words: those of the code, else those of the remedy.
+    /// Returns the remedy and the next step: those of the code, or else of the remedy.
     pub(super) fn diagnose(self, asker: Asker<'_>) -> (Remedy, String) {
         let by_code = self.codes.iter().find_map(|code| known(*code, asker.is_public));
         let remedy = self.remedy(by_code.as_ref().map(|(remedy, _)| remedy.clone()));
@@ -54,7 +54,7 @@ impl Said<'_> {
             return Remedy::AskAgain;
         }
         match (by_code.unwrap_or_else(|| self.by_error()), self.claims) {
-            // Claims say that a sign-in which satisfies them is let through, whatever keeps the last one out.
+            // Claims mean that a sign-in which satisfies them succeeds, whatever blocked the last one.
             (Remedy::SignIn(_) | Remedy::Unblock, Some(claims)) => Remedy::SignIn(SignIn::Satisfying(claims)),
             (remedy, _) => remedy,
         }
@@ -65,7 +65,7 @@ impl Said<'_> {
             ("temporarily_unavailable" | "server_error", _) => Remedy::AskAgain,
             (_, Some("consent_required")) => Remedy::Consent,
             ("invalid_client", _) => Remedy::Credential,
-            // No sign-in would help by itself.
+            // A sign-in alone would not help.
             ("invalid_grant", Some("additional_action" | "message_only" | "protection_policy_required")) => {
                 Remedy::Unblock
             }
@@ -75,12 +75,12 @@ impl Said<'_> {
     }
 }
 
-/// True if an answer of this status may be another one soon.
+/// True if a later answer may differ from one with this status.
 pub(super) fn is_transient(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()
 }
 
-/// The words of a step with what they say of the asker.
+/// Fills in the placeholders of a next step.
 fn filled(words: &str, asker: Asker<'_>) -> String {
     let (issuer, credential) = match asker.identity {
         Some(identity) => (
@@ -167,7 +167,7 @@ mod tests {
         ]
     }
 
-    /// The status and error that a refusal may have besides its code.
+    /// Statuses and errors that a refusal may have besides its code.
     const ERRORS: [(u16, &str); 8] = [
         (400, "invalid_grant"),
         (400, "interaction_required"),
@@ -312,7 +312,7 @@ mod tests {
         assert!(step("invalid_client", 1_234_567).contains("https://login.microsoftonline.com/error"));
     }
 
-    /// The next step of a person at a laptop.
+    /// Returns the next step for a person at a laptop.
     fn own_step(error: &str, code: u64, claims: &str) -> String {
         let claims = ClaimsChallenge::parse(claims);
         let said = Said { status: StatusCode::BAD_REQUEST, error, suberror: None, codes: &[code], claims };

@@ -1,7 +1,7 @@
-//! Answers of Entra's token endpoint that issue no token, kept as data and without what changes every time.
+//! Answers of Entra's token endpoint without a token, as data without the parts that change every time.
 //!
-//! Entra's text may name an account, hence an error displays codes and our own words alone: it goes into logs and statuses.
-//! The text is [told](StsError::their_words) to the caller, whose account it is.
+//! Entra's text may name an account. So `Display` shows only codes and our own words, for logs and statuses. Only the
+//! caller [sees Entra's text](StsError::their_words).
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ use crate::token::SessionError;
 
 /// Longest text of Entra that is kept, in characters.
 const LONGEST_TEXT: usize = 2_000;
-/// Longest code or id that is kept.
+/// Longest code or id that is kept, in characters.
 const LONGEST_WORD: usize = 100;
 
-/// Reason why there is no token from Entra.
+/// The reason why there is no token from Entra.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StsError {
     /// There is no credential to exchange.
     #[error(transparent)]
     FederatedToken(#[from] FederatedTokenError),
-    /// Entra's token of the user's session cannot be had.
+    /// The session has no token of Entra.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// Entra could not be asked.
+    /// Entra did not answer.
     #[error(
-        "Entra's token endpoint {url} does not answer ({source}); check the network, its proxies and the CA certificates that are trusted"
+        "Entra's token endpoint {url} does not answer ({source}); check the network, its proxies and the trusted CA certificates"
     )]
     Unreachable {
         /// The endpoint.
@@ -42,57 +42,59 @@ pub enum StsError {
     },
     /// The answer is neither a token nor an error of Entra.
     #[error(
-        "{url} answered HTTP {status} with something that is not Entra's; check the configured authority, and whether a proxy answers in Entra's place"
+        "{url} answered HTTP {status}, but not with an answer of Entra; check the configured authority, and whether a proxy answers in Entra's place"
     )]
     NotEntra {
         /// The endpoint.
         url: String,
         /// The answer's status.
         status: StatusCode,
-        /// Time that it asks to wait.
+        /// Pause that the answer requests.
         retry_after: Option<Duration>,
     },
-    /// Entra said no.
+    /// Entra refused the request.
     #[error("{0}")]
     Refused(Box<EntraRefusal>),
-    /// Only a sign-in of the person who runs this program brings a token.
-    #[error("{}", .refusal.as_ref().map_or_else(|| "nobody is signed in. Next: sign in.".to_owned(), ToString::to_string))]
+    /// The person who runs this program must sign in first.
+    #[error("{}", .refusal.as_ref().map_or_else(|| "not signed in. Next: sign in.".to_owned(), ToString::to_string))]
     SignInNeeded {
         /// The sign-in that helps.
         sign_in: SignIn,
-        /// Entra's refusal to go on without it. Absent where there was nothing to ask with.
+        /// Entra's refusal without a sign-in. Absent if there was no token to ask with.
         refusal: Option<Box<EntraRefusal>>,
     },
-    /// Entra's answer cannot be used, for this reason and with this next step.
+    /// Entra's answer is unusable. The text has the reason and the next step.
     #[error("{0}")]
     NotUsable(String),
-    /// The tokens that are kept are of another account now.
-    #[error("another account has signed in since this program started; restart the MCP client to go on as that one")]
+    /// The stored tokens now belong to another account.
+    #[error(
+        "another account has signed in since this program started; restart the MCP client to continue with that account"
+    )]
     OtherAccount,
 }
 
 /// Entra's refusal to issue a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntraRefusal {
-    /// OAuth's `error`: what programs branch on.
+    /// OAuth's `error`, for programs.
     pub error: String,
-    /// Entra's `suberror`, as `consent_required`.
+    /// Entra's `suberror`, such as `consent_required`.
     pub suberror: Option<String>,
-    /// The AADSTS numbers: what people search for.
+    /// The AADSTS numbers, for searches.
     pub codes: Vec<u64>,
     /// Entra's text without trace id, correlation id and time stamp.
     pub description: String,
-    /// Id by which Microsoft's support finds the request.
+    /// The correlation id, with which Microsoft's support finds the request.
     pub correlation_id: Option<String>,
-    /// Remedy against it.
+    /// The remedy.
     pub remedy: Remedy,
-    /// Next step of a person, in words.
+    /// The next step for a person.
     pub next_step: String,
-    /// Time that Entra asks to wait, in whichever form it said so.
+    /// Pause that Entra requests, from any of its headers.
     pub retry_after: Option<Duration>,
 }
 
-/// Entra's error document. Numbers may be strings, and other members come and go.
+/// Entra's error document. Numbers may be strings, and other members vary.
 #[derive(Deserialize)]
 struct ErrorDocument {
     error: String,
@@ -106,7 +108,7 @@ struct ErrorDocument {
 }
 
 impl StsError {
-    /// Remedy against it.
+    /// Returns the remedy.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::FederatedToken(_) => Remedy::Credential,
@@ -120,7 +122,7 @@ impl StsError {
         }
     }
 
-    /// Entra's refusal, if it is one.
+    /// Returns Entra's refusal, if it is one.
     pub fn refusal(&self) -> Option<&EntraRefusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
@@ -129,7 +131,7 @@ impl StsError {
         }
     }
 
-    /// The sign-in that helps against it, if one does.
+    /// Returns the sign-in that would help, if any.
     pub fn sign_in(&self) -> Option<SignIn> {
         match self.remedy() {
             Remedy::SignIn(sign_in) => Some(sign_in),
@@ -137,12 +139,12 @@ impl StsError {
         }
     }
 
-    /// True if the same question would get the same answer for a while. What is not Entra's says nothing of that.
+    /// True if the same request would get the same answer for a while. An answer that is not Entra's proves nothing.
     pub(super) fn is_lasting(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.remedy.is_lasting())
     }
 
-    /// Time that Entra asks to wait, if it does.
+    /// Returns the pause that Entra requests, if any.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::NotEntra { retry_after, .. } => *retry_after,
@@ -150,18 +152,18 @@ impl StsError {
         }
     }
 
-    /// The same as a sentence with a space before it, in whole seconds and never too few; else nothing.
+    /// Returns the pause as a sentence with a leading space, in whole seconds rounded up, or an empty text.
     pub(crate) fn pause(&self) -> String {
         let seconds = self.retry_after().map(|pause| pause.as_secs() + u64::from(pause.subsec_nanos() > 0));
         seconds.map(|seconds| format!(" Call again after {seconds} seconds.")).unwrap_or_default()
     }
 
-    /// Entra's own text, for nobody but the caller.
+    /// Returns Entra's own text, for the caller only.
     pub fn their_words(&self) -> Option<&str> {
         self.refusal().map(|refusal| refusal.description.as_str()).filter(|text| !text.is_empty())
     }
 
-    /// Id by which Microsoft's support finds the request, if Entra answered it.
+    /// Returns the correlation id for Microsoft's support, if Entra answered.
     pub fn correlation_id(&self) -> Option<&str> {
         self.refusal()?.correlation_id.as_deref()
     }
@@ -175,13 +177,13 @@ impl StsError {
 }
 
 impl EntraRefusal {
-    /// The refusal in this answer, if there is one.
+    /// Parses the refusal in this answer, if there is one.
     pub(super) fn read(answer: &Answer, asker: Asker<'_>) -> Option<Self> {
         let document = serde_json::from_slice(&answer.body).ok()?;
         Some(Self::of(document, answer.status, retry_after(&answer.headers, Timestamp::now()), asker))
     }
 
-    /// The refusal of an authorization request, as the browser brings it (RFC 6749 section 4.1.2.1).
+    /// Parses the refusal of an authorization request from the browser (RFC 6749 section 4.1.2.1).
     pub(super) fn of_authorization(error: &str, error_description: &str, asker: Asker<'_>) -> Self {
         let document = ErrorDocument {
             error: error.to_owned(),
@@ -236,7 +238,7 @@ impl std::fmt::Display for EntraRefusal {
     }
 }
 
-/// The text, if it is a code or an id and no sentence, address or name.
+/// Returns the text if it is a code or an id, not a sentence, address or name.
 pub(crate) fn word(text: &str) -> Option<String> {
     let of_a_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     (text.len() <= LONGEST_WORD && text.bytes().all(of_a_word)).then(|| text.to_owned())
@@ -246,7 +248,7 @@ fn number(value: &serde_json::Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// Entra's text up to what it says of this one request, on one line: a status that holds it changes only when the
+/// Returns Entra's text without the ids of this request, on one line. A status with this text changes only when the
 /// answer does.
 fn lasting_part(description: &str) -> String {
     let end = ["Trace ID:", "Correlation ID:", "Timestamp:"].iter().filter_map(|tail| description.find(tail)).min();

@@ -1,6 +1,6 @@
-//! The projected service account token: the server's only credential to Entra, read afresh for every exchange.
+//! The projected service account token: the server's only credential for Entra, read again for every exchange.
 //!
-//! The kubelet replaces the file long before the token expires. A token that is kept would one day be too old
+//! The kubelet replaces the file long before the token expires. A cached token would eventually be too old
 //! (AADSTS700024).
 
 use std::path::{Path, PathBuf};
@@ -13,27 +13,27 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use zeroize::Zeroizing;
 
-/// The variable that names the file.
+/// The environment variable with the path of the file.
 const VARIABLE: &str = "AZURE_FEDERATED_TOKEN_FILE";
-/// A service account token has about 1 KiB.
+/// Longest token, in bytes. A service account token has about 1 KiB.
 const MAXIMUM_LENGTH: u64 = 16 * 1024;
 
-/// Place of the projected token.
+/// The path of the projected token.
 #[derive(Clone, Debug)]
 pub struct FederatedToken {
     path: PathBuf,
 }
 
-/// Claims of a projected token, unverified: Entra verifies them, not we.
+/// Unverified claims of a projected token. Entra verifies them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProjectedToken {
     /// Values that the federated credential in Entra must have.
     pub identity: FederatedIdentity,
-    /// `exp`: time of its end, in seconds since 1970.
+    /// `exp`: end of the token, in seconds since 1970.
     pub expires_at: i64,
 }
 
-/// Reason why there is no projected token.
+/// The reason why there is no projected token.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FederatedTokenError {
     /// The variable is not set.
@@ -54,7 +54,7 @@ pub enum FederatedTokenError {
     NotAToken {
         /// The file.
         path: PathBuf,
-        /// Difference from a token.
+        /// The deviation from a token.
         problem: String,
     },
 }
@@ -75,23 +75,23 @@ enum Audience {
 }
 
 impl FederatedToken {
-    /// The token in the file that `AZURE_FEDERATED_TOKEN_FILE` names.
+    /// Returns the token in the file that `AZURE_FEDERATED_TOKEN_FILE` names.
     pub fn from_environment() -> Result<Self, FederatedTokenError> {
         let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
         path.map(Self::at).ok_or(FederatedTokenError::NotConfigured)
     }
 
-    /// The token in this file.
+    /// Returns the token in this file.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// Path of the token.
+    /// Returns the path of the token.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The token as it is in the file now.
+    /// Reads the present token from the file.
     pub async fn read(&self) -> Result<SecretString, FederatedTokenError> {
         let mut text = Zeroizing::new(String::new());
         let read = async {
@@ -110,8 +110,8 @@ impl FederatedToken {
         }
     }
 
-    /// Claims of the token in the file as it is now: issuer, subject and audience that the federated credential in Entra
-    /// must have.
+    /// Reads the claims of the present token: issuer, subject and audience, which the federated credential in Entra
+    /// must match.
     pub async fn describe(&self) -> Result<ProjectedToken, FederatedTokenError> {
         use secrecy::ExposeSecret;
         let token = self.read().await?;
@@ -120,13 +120,14 @@ impl FederatedToken {
             return Err(self.not_a_token("it is not a JWT of three parts"));
         };
         let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| self.not_a_token("its claims are not base64url"))?;
-        let claims: Claims = serde_json::from_slice(&claims)
-            .map_err(|_| self.not_a_token("its claims iss, sub, aud and exp are not as Kubernetes writes them"))?;
+        let claims: Claims = serde_json::from_slice(&claims).map_err(|_| {
+            self.not_a_token("its claims iss, sub, aud and exp do not have the form that Kubernetes uses")
+        })?;
         let audience = match claims.aud {
             Audience::One(audience) => audience,
             Audience::Many(mut audiences) => match (audiences.pop(), audiences.is_empty()) {
                 (Some(audience), true) => audience,
-                // Entra refuses those (AADSTS5002741).
+                // Entra refuses other tokens (AADSTS5002741).
                 _ => return Err(self.not_a_token("it must have exactly one audience")),
             },
         };

@@ -1,7 +1,8 @@
-//! ID tokens: the account that a sign-in or a refresh is of.
+//! ID tokens: the account of a sign-in or a refresh.
 //!
-//! They come from the token endpoint itself over TLS, which proves their issuer (OpenID Connect Core section 3.1.3.7), so that
-//! their signature proves nothing more. They let nobody in: the access token does, and Graph validates that one.
+//! They come directly from the token endpoint over TLS, which proves their issuer (OpenID Connect Core section
+//! 3.1.3.7). So their signature is not checked. They give no access: that takes the access token, which Graph
+//! validates.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,39 +17,39 @@ use crate::token::Account;
 const MAXIMUM_LENGTH: usize = 16 * 1024;
 /// Longest name that is shown to people, in characters.
 const LONGEST_NAME: usize = 256;
-/// Seconds by which clocks may differ.
+/// Tolerated difference of clocks, in seconds.
 const CLOCK_SKEW: i64 = 300;
 
-/// The values that an ID token must have.
+/// The required values of an ID token.
 #[derive(Clone, Copy)]
 pub(super) struct Expected<'a> {
     /// `aud`: the application.
     pub(super) client_id: &'a str,
     /// `iss`: the issuer of the tenant, with the tenant's id.
     pub(super) issuer: &'a str,
-    /// `nonce`: that of the authorization request. Absent for a refresh, which has none.
+    /// `nonce` of the authorization request. Absent for a refresh.
     pub(super) nonce: Option<&'a str>,
 }
 
-/// A reason for which an ID token is not the answer to what was asked.
+/// The reason why an ID token is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "Entra's ID token is not the answer to this sign-in ({0}); sign in again, and if that does not help, check --tenant, --client-id and --authority"
+    "Entra's ID token does not match this sign-in ({0}); sign in again, and if that does not help, check --tenant, --client-id and --authority"
 )]
 pub struct IdTokenError(&'static str);
 
 impl IdTokenError {
-    /// There is none.
-    pub(super) const ABSENT: Self = Self("there is none");
+    /// The ID token is missing.
+    pub(super) const ABSENT: Self = Self("it is missing");
 }
 
-/// The account that this token is of, if the token is as expected at this time.
+/// Returns the account of this token, if the token is as expected at this time.
 pub(super) fn account(token: &str, expected: Expected<'_>, now: Timestamp) -> Result<Account, IdTokenError> {
     let claims = claims(token).ok_or(IdTokenError("it cannot be read"))?;
     let text = |name| claims.get(name).and_then(Value::as_str);
     let id = |name| text(name).and_then(|id| Uuid::try_parse(id).ok()).map(|id| id.hyphenated().to_string());
-    let tenant_id = id("tid").ok_or(IdTokenError("its tid is no id"))?;
-    let object_id = id("oid").ok_or(IdTokenError("its oid is no id"))?;
+    let tenant_id = id("tid").ok_or(IdTokenError("its tid is not an id"))?;
+    let object_id = id("oid").ok_or(IdTokenError("its oid is not an id"))?;
     if text("aud") != Some(expected.client_id) {
         return Err(IdTokenError("its aud is another application"));
     }
@@ -59,7 +60,7 @@ pub(super) fn account(token: &str, expected: Expected<'_>, now: Timestamp) -> Re
         return Err(IdTokenError("its tid is not that of its issuer"));
     }
     if expected.nonce.is_some_and(|nonce| text("nonce") != Some(nonce)) {
-        return Err(IdTokenError("its nonce is another sign-in's"));
+        return Err(IdTokenError("its nonce belongs to another sign-in"));
     }
     let expires = claims.get("exp").and_then(Value::as_i64).ok_or(IdTokenError("it has no exp"))?;
     if expires.saturating_add(CLOCK_SKEW) <= now.as_second() {
@@ -70,7 +71,7 @@ pub(super) fn account(token: &str, expected: Expected<'_>, now: Timestamp) -> Re
     Ok(Account { tenant_id, object_id, username })
 }
 
-/// False for characters that change how others are shown.
+/// False for characters that change how other characters are shown.
 fn is_shown(character: char) -> bool {
     let is_direction = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     !character.is_control() && !is_direction

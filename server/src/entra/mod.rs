@@ -1,10 +1,16 @@
-//! Microsoft Entra ID's token endpoint. The credential is the projected service account token; a public client, through
-//! which the person of a laptop signs in, has none.
+//! Microsoft Entra ID's token endpoint. The credential is the projected service account token. A public client, for
+//! sign-ins on a laptop, has none.
 //!
-//! `federated_token` reads that token, `credential` makes it the application's, `token_endpoint` presents it, `sts` keeps
-//! the tokens that are exchanged on behalf of users, and `application` for the application itself. `error` is an answer that issues nothing, `codes` the one table
-//! of AADSTS codes, `diagnosis` the way from an answer to its `remedy` and next step, `claims` what a user's next sign-in
-//! must satisfy, and `claims_challenge` how a resource asks for that. `public_client` has the grants of the person of a laptop, `confidential_client` those of the people that this server signs in, and `id_token` their account. `probe` tries the exchange again and again. `token` decides which tokens of callers are accepted.
+//! `federated_token` reads the projected token, `credential` presents it as the application's, and `token_endpoint`
+//! sends requests. `sts` caches tokens on behalf of users, and `application` the application's own.
+//!
+//! `error` is an answer without a token. `codes` is the table of AADSTS codes, and `diagnosis` finds the `remedy` and
+//! the next step. `claims` are requirements for a user's next sign-in; `claims_challenge` parses them from a
+//! resource's answer.
+//!
+//! `public_client` has the grants for a laptop, `confidential_client` those of this server's sign-ins, and `id_token`
+//! their account. `probe` repeats the exchange to test the credential. The module `token` decides which callers'
+//! tokens are accepted.
 
 mod application;
 mod claims;

@@ -1,7 +1,7 @@
-//! Probe of the federated credential, which is used again and again, past every cache.
+//! Probe of the federated credential: repeated exchanges without a cache.
 //!
-//! The exchange asks for an app-only token to Graph, which Entra issues to any application, with or without
-//! permissions there: what is proven is that Entra accepts the projected token, and nothing is done with the result.
+//! The exchange requests an app-only token for Graph, which Entra issues to any application, even without
+//! permissions. It only proves that Entra accepts the projected token; the result is not used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use tokio_util::sync::CancellationToken;
 use super::error::StsError;
 use super::sts::Sts;
 
-/// Part of the interval by which it varies, so that the replicas of a server do not all ask at once.
+/// Variation of the interval, as a fraction, that spreads the requests of several replicas.
 const JITTER: f64 = 0.1;
 /// Longest pause after the first failure.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
 /// Longest pause while probes fail.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
-/// The probe, running in the background until cancelled.
+/// The probe. It runs in the background until cancelled.
 pub struct Probe {
     status: watch::Receiver<FederationStatus>,
 }
 
 impl Probe {
-    /// Starts probing: at once, then every `interval` while the exchange works, less often while it does not. `graph`
-    /// is the base address of Microsoft Graph, the resource that a token is asked for.
+    /// Starts the probe. It runs at once, then every `interval` while the exchange works, and less often while it
+    /// fails. `graph` is the base address of Microsoft Graph, the requested resource.
     pub fn spawn(sts: Arc<Sts>, graph: &str, interval: Duration, cancellation: CancellationToken) -> Self {
         let nothing_yet = FederationStatus { identity: None, works: None, message: None, last_probe: None };
         let (publish, status) = watch::channel(nothing_yet);
@@ -50,12 +50,12 @@ impl Probe {
         Self { status }
     }
 
-    /// Result of the last probe.
+    /// Returns the result of the last probe.
     pub fn status(&self) -> FederationStatus {
         self.status.borrow().clone()
     }
 
-    /// Results to come, for who waits for a change.
+    /// Returns a receiver of future results.
     pub fn subscribe(&self) -> watch::Receiver<FederationStatus> {
         self.status.clone()
     }
@@ -83,8 +83,8 @@ fn report_change(before: &FederationStatus, after: &FederationStatus, failure: O
     }
 }
 
-/// Pause after a probe that was the `failures`-th in a row to fail. Entra throttles clients that repeat a
-/// failing request, so the pause doubles.
+/// Returns the pause after the `failures`-th failure in a row. It doubles each time, because Entra throttles clients
+/// that repeat a failing request.
 fn pause(interval: Duration, failures: u32, jitter: f64) -> Duration {
     match failures.checked_sub(1) {
         None => interval.mul_f64(jitter),

@@ -1,4 +1,4 @@
-//! The grants of a public client: the authorization code with PKCE, the device code, and the refresh token of one person.
+//! Grants of a public client: the authorization code with PKCE, the device code, and the refresh token of one person.
 
 use std::time::{Duration, Instant};
 
@@ -21,15 +21,15 @@ use super::token_endpoint::{GraphToken, Issued, Registration, TokenEndpoint};
 use crate::http_client::{self, ExchangeError};
 use crate::token::Account;
 
-/// Longest document of the tenant that is read, in bytes.
+/// Longest OpenID configuration that is read, in bytes.
 const MAXIMUM_METADATA: usize = 64 * 1024;
-/// Longest page that is read, in bytes.
+/// Longest sign-in page that is read, in bytes.
 const MAXIMUM_PAGE: usize = 1024 * 1024;
 /// Scopes besides those of Graph: the account's id and name, and a refresh token.
 const OWN_SCOPES: &str = "openid profile offline_access";
-/// Shortest pause between two questions for a device code's tokens, if Entra names none (RFC 8628 section 3.2).
+/// Shortest pause between polls for a device code's tokens, if Entra names none (RFC 8628 section 3.2).
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Longest life of a device code that is believed.
+/// Longest accepted lifetime of a device code.
 const LONGEST_DEVICE_CODE: Duration = Duration::from_secs(900);
 
 /// An application without a credential, through which one person signs in.
@@ -39,36 +39,36 @@ pub struct PublicClient {
     authorize: Url,
     device_code: Url,
     metadata: Url,
-    /// The scopes as Entra is asked for them.
+    /// The scopes in the form that Entra expects.
     scope: String,
     issuer: OnceCell<String>,
 }
 
-/// A sign-in or a refresh that worked.
+/// A successful sign-in or refresh.
 #[derive(Debug)]
 pub struct SignedIn {
-    /// The account. Absent where a refresh names none.
+    /// The account. Absent if a refresh names none.
     pub account: Option<Account>,
     /// The token for Graph.
     pub token: GraphToken,
-    /// Lifetime of the token from now on.
+    /// Lifetime of the token from now.
     pub life: Duration,
-    /// The next refresh token. Absent where the one that was used goes on.
+    /// The next refresh token. Absent if the old one stays valid.
     pub refresh_token: Option<SecretString>,
 }
 
-/// A reason for which a sign-in does not work.
+/// The reason why a sign-in fails.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublicClientError {
-    /// Entra issues no tokens.
+    /// Entra issued no tokens.
     #[error(transparent)]
     Entra(#[from] StsError),
     /// The ID token is not as expected.
     #[error(transparent)]
     IdToken(#[from] IdTokenError),
-    /// The document of the tenant cannot be read.
+    /// The OpenID configuration of the tenant cannot be read.
     #[error(
-        "{url} does not say who issues the tokens of the tenant ({problem}); check --tenant, --authority and the network"
+        "{url} does not name the issuer of the tenant's tokens ({problem}); check --tenant, --authority and the network"
     )]
     Metadata {
         /// Address of the document.
@@ -78,7 +78,7 @@ pub enum PublicClientError {
     },
 }
 
-/// An authorization request (RFC 6749 section 4.1, RFC 7636): its secrets, and the address that it sends a browser to.
+/// An authorization request (RFC 6749 section 4.1, RFC 7636): its secrets and the address for the browser.
 pub struct AuthorizationRequest {
     /// Address of Entra's sign-in page.
     pub url: Url,
@@ -88,19 +88,19 @@ pub struct AuthorizationRequest {
     redirect_uri: String,
 }
 
-/// A device code (RFC 8628), and what the person is told.
+/// A device code (RFC 8628) and its instructions for the person.
 #[derive(Debug)]
 pub struct DeviceCode {
     device_code: SecretString,
-    /// The `claims` parameter that it was asked for with.
+    /// The `claims` parameter of the request.
     claims: String,
     /// The code that the person types.
     pub user_code: String,
     /// The address that the person opens.
     pub verification_uri: String,
-    /// Time from which the code is worth nothing.
+    /// Time when the code expires.
     pub expires: Instant,
-    /// Pause between two questions.
+    /// Pause between polls.
     pub interval: Duration,
 }
 
@@ -119,8 +119,8 @@ struct Metadata {
 }
 
 impl PublicClient {
-    /// The client of this registration, which asks for these permissions of the resource with this address.
-    /// Fails if the authority is no address.
+    /// Returns a client for this registration and these permissions of the resource at this address. Fails if the
+    /// authority is not a URL.
     pub fn new<'a>(
         http: reqwest::Client,
         registration: Registration,
@@ -140,7 +140,8 @@ impl PublicClient {
         })
     }
 
-    /// A new authorization request that leads back to this address, for the person of this name if it is known.
+    /// Returns a new authorization request that returns to this address, with a hint for the person's account if
+    /// known.
     pub fn authorization_request(
         &self,
         redirect_uri: String,
@@ -154,7 +155,7 @@ impl PublicClient {
         url.query_pairs_mut()
             .append_pair("client_id", client_id)
             .append_pair("response_type", "code")
-            // Not in an address: the code does not get into the browser's history.
+            // Posted instead of in the address, so that the code does not get into the browser's history.
             .append_pair("response_mode", "form_post")
             .append_pair("redirect_uri", &redirect_uri)
             .append_pair("scope", &self.scope)
@@ -163,7 +164,7 @@ impl PublicClient {
             .append_pair("code_challenge", &code_challenge)
             .append_pair("code_challenge_method", "S256")
             .append_pair("claims", &claims::request(challenge));
-        // With `select_account` Entra ignores the hint.
+        // Entra ignores the hint together with `select_account`.
         match login_hint {
             Some(name) => url.query_pairs_mut().append_pair("login_hint", name),
             None => url.query_pairs_mut().append_pair("prompt", "select_account"),
@@ -174,7 +175,7 @@ impl PublicClient {
     /// Redeems an authorization code.
     ///
     /// # Errors
-    /// If Entra refuses it, or its answer is another than was asked for.
+    /// If Entra refuses it, or its answer is not the requested one.
     pub async fn redeem(
         &self,
         code: &SecretString,
@@ -189,21 +190,21 @@ impl PublicClient {
             ("scope", &self.scope),
             ("claims", &claims::request(challenge)),
         ];
-        // A code is good for one attempt: whether a lost answer has used it up, nobody knows.
+        // A code is valid for one attempt: a lost answer may have used it up.
         let issued = self.endpoint.attempt(&parameters).await?;
         self.first(issued, Some(request.nonce.expose_secret())).await
     }
 
-    /// The refusal that a browser brings back.
+    /// Returns the refusal that the browser brings back.
     pub fn refusal(&self, error: &str, description: &str) -> StsError {
         let refusal = EntraRefusal::of_authorization(error, description, self.endpoint.asker(None));
         StsError::Refused(Box::new(refusal))
     }
 
-    /// Refreshes the tokens, so that they satisfy this challenge.
+    /// Refreshes the tokens so that they satisfy this challenge.
     ///
     /// # Errors
-    /// If Entra refuses, or its answer is another than was asked for.
+    /// If Entra refuses, or its answer is not the requested one.
     pub async fn refresh(
         &self,
         refresh_token: &SecretString,
@@ -215,15 +216,15 @@ impl PublicClient {
             ("scope", &self.scope),
             ("claims", &claims::request(challenge)),
         ];
-        // The refresh token that was used stays good, so that asking again is safe.
+        // The old refresh token stays valid, so a retry is safe.
         let issued = self.endpoint.exchange(&parameters).await?;
         self.signed_in(issued, None).await
     }
 
-    /// Asks for a device code.
+    /// Requests a device code.
     ///
     /// # Errors
-    /// If Entra refuses one.
+    /// If Entra refuses.
     pub async fn device_code(&self, challenge: Option<&ClaimsChallenge>) -> Result<DeviceCode, StsError> {
         let claims = claims::request(challenge);
         let client_id = self.endpoint.registration().client_id.as_str();
@@ -239,10 +240,10 @@ impl PublicClient {
         Ok(DeviceCode { device_code, claims, user_code, verification_uri, expires: asked_at + life, interval })
     }
 
-    /// Asks for the tokens of a device code. None while the person has not entered it. The pause grows if Entra says so.
+    /// Polls for the tokens of a device code. Returns none until the person enters it. Entra may increase the pause.
     ///
     /// # Errors
-    /// If Entra refuses them for good.
+    /// If Entra refuses permanently.
     pub async fn redeem_device_code(
         &self,
         code: &mut DeviceCode,
@@ -265,10 +266,10 @@ impl PublicClient {
         }
     }
 
-    /// The issuer of the tenant's tokens, as the tenant's own document says.
+    /// Returns the issuer of the tenant's tokens, from the tenant's OpenID configuration.
     ///
     /// # Errors
-    /// If the document cannot be read.
+    /// If the configuration cannot be read.
     pub async fn issuer(&self) -> Result<&str, PublicClientError> {
         let read = async {
             let failed = |problem: String| PublicClientError::Metadata { url: self.metadata.to_string(), problem };
@@ -280,19 +281,19 @@ impl PublicClient {
             let document: Metadata =
                 serde_json::from_slice(&answer.body).map_err(|_| failed("it is not JSON with an issuer".to_owned()))?;
             let tenant = &self.endpoint.registration().tenant;
-            // A domain says nothing about the id. An id must be the issuer's.
+            // A tenant given as a domain cannot be compared with the issuer. A tenant id must be the issuer's.
             if Uuid::try_parse(tenant).is_ok() && !document.issuer.contains(tenant.as_str()) {
-                return Err(failed("its issuer is another tenant's".to_owned()));
+                return Err(failed("its issuer belongs to another tenant".to_owned()));
             }
             Ok(document.issuer)
         };
         self.issuer.get_or_try_init(|| read).await.map(String::as_str)
     }
 
-    /// Examines the registration, by an authorization request that shows no page and a refresh token that is none.
+    /// Tests the registration with an authorization request that shows no page and an invalid refresh token.
     ///
     /// # Errors
-    /// In words, with the next step.
+    /// A text with the next step.
     pub async fn examine(&self) -> Result<String, String> {
         const REDIRECT_URI: &str = "http://localhost";
         let mut request = self.authorization_request(REDIRECT_URI.to_owned(), Some(""), None).url;
@@ -301,7 +302,7 @@ impl PublicClient {
         let answer =
             answer.map_err(|error| format!("Entra's sign-in page does not answer ({error}); check the network"))?;
         let page = String::from_utf8_lossy(&answer.body);
-        // Entra's own page shows an error that it does not dare to send to the address.
+        // Entra shows an error on its own page if it does not trust the redirect URI.
         if !page.contains(REDIRECT_URI) || page.contains("AADSTS50011") || page.contains("AADSTS700016") {
             let code = page.split_once("AADSTS").map(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next());
             let code = code
@@ -320,12 +321,12 @@ impl PublicClient {
         }
     }
 
-    /// The registration's application, for people.
+    /// Returns the application's id, for messages.
     pub fn client_id(&self) -> &str {
         &self.endpoint.registration().client_id
     }
 
-    /// Tokens of a sign-in, which names its account.
+    /// Returns the tokens and the account of a sign-in.
     async fn first(&self, issued: Issued, nonce: Option<&str>) -> Result<(SignedIn, Account), PublicClientError> {
         let signed_in = self.signed_in(issued, nonce).await?;
         let account = signed_in.account.clone().ok_or(IdTokenError::ABSENT)?;
@@ -346,14 +347,14 @@ impl PublicClient {
 }
 
 impl AuthorizationRequest {
-    /// True if this is the `state` of the request. Takes as long for every text of that length.
+    /// True if this is the `state` of the request. The comparison takes constant time for texts of equal length.
     pub fn is_state(&self, state: &str) -> bool {
         aws_lc_rs::constant_time::verify_slices_are_equal(self.state.expose_secret().as_bytes(), state.as_bytes())
             .is_ok()
     }
 }
 
-/// True if a refusal is about the application, and not about the refresh token.
+/// True if a refusal concerns the application rather than the refresh token.
 fn is_of_the_client(refusal: &EntraRefusal) -> bool {
     matches!(&*refusal.error, "invalid_client" | "unauthorized_client")
 }
@@ -363,7 +364,7 @@ fn is_pending(error: &StsError) -> bool {
     error.refusal().is_some_and(pending) || error.remedy() == super::Remedy::AskAgain
 }
 
-/// 32 random bytes as base64url.
+/// Returns 32 random bytes as base64url.
 pub(crate) fn random() -> SecretString {
     SecretString::from(URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
 }

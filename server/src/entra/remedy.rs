@@ -1,29 +1,29 @@
-//! Remedies against a refusal of Entra, by who has to act.
+//! Remedies against a refusal of Entra, by the person who must act.
 
 use super::claims::SignIn;
 
 /// Remedy against a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// Nothing: Entra is busy, and asking again may do.
+    /// Nobody must act: Entra is busy, and a retry may succeed.
     AskAgain,
     /// The user signs in again.
     SignIn(SignIn),
     /// An administrator consents to the permissions.
     Consent,
-    /// An administrator lifts what blocks the user: a policy of Conditional Access, a disabled account, an assignment that
-    /// is missing.
+    /// An administrator removes what blocks the user: a Conditional Access policy, a disabled account or a missing
+    /// assignment.
     Unblock,
-    /// The federated credential, or the projected token, is put right. It may be new, or a key may have been rolled: then
-    /// it takes some minutes.
+    /// Somebody corrects the federated credential or the projected token. After a change, or after a key rotation, it
+    /// takes some minutes.
     Credential,
-    /// The app registration or this server's configuration is put right.
+    /// Somebody corrects the app registration or this server's configuration.
     Configuration,
 }
 
 impl Remedy {
-    /// True if the same question would get the same answer for a while. What an administrator may be putting right at
-    /// this moment (consent, the federated credential) is asked anew each time.
+    /// True if the same request would get the same answer for a while. False for things that an administrator may
+    /// correct at any moment, such as consent or the federated credential.
     pub(super) fn is_lasting(&self) -> bool {
         match self {
             Self::SignIn(_) | Self::Unblock | Self::Configuration => true,

@@ -1,11 +1,11 @@
-//! On behalf of a user: tokens for a resource, as Graph, exchanged for the user's own and kept.
+//! Tokens on behalf of users for a resource such as Graph: exchanged for the user's own token, and cached.
 //!
-//! An exchange names the scopes that its tool needs and no others, so that one which nobody consented to stops that tool
-//! alone. Entra grants more than was asked for: a token that covers another tool's scopes serves that one, too.
+//! An exchange requests only the scopes that its tool needs, so that missing consent for one scope stops only that
+//! tool. Entra may grant more than requested: a token that covers another tool's scopes is shared with it.
 //!
-//! A token is kept by a hash of assertion and resource until shortly before it expires, and replaced in the background
-//! while it still serves. Concurrent calls for the same scopes make one exchange. A refusal that would be repeated is kept
-//! for half a minute; one that somebody may be putting right at this moment never.
+//! The cache key is a hash of assertion and resource. A token is cached until shortly before it expires, and renewed
+//! in the background. Concurrent calls for the same scopes share one exchange. A lasting refusal is cached for half a
+//! minute; one that an administrator may correct at any moment is not.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,59 +28,60 @@ use super::token_endpoint::{GraphToken, Issued, TokenEndpoint};
 use crate::http_client::Again;
 use crate::token::{Assertion, User};
 
-/// Most bytes of tokens kept at once in each of both caches; the least used go first.
+/// Most bytes of tokens in each of the two caches; the least used are evicted first.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
-/// A user's token, and with it the key of what is kept, is renewed about this often.
+/// Longest time without use. A user's token, and with it the cache key, changes about this often.
 const LONGEST_IDLE: Duration = Duration::from_secs(3600);
-/// Time before its end from which a token is no longer handed out, and before that renewed, if Entra recommends nothing.
+/// Time before the end of a token from which it is not served. A renewal happens before that, if Entra recommends no
+/// time.
 const MARGIN: Duration = Duration::from_secs(300);
-/// Pause between attempts to renew a token that still serves.
+/// Pause between attempts to renew a token that is still valid.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
-/// Time in which a refusal is repeated without asking Entra.
+/// Time for which a refusal is cached.
 pub(super) const REFUSED_FOR: Duration = Duration::from_secs(30);
 const KEPT_REFUSALS: u64 = 2_000;
 
 type CacheKey = [u8; 32];
 
-/// The token endpoint, asked by one application.
+/// Tokens of one application from the token endpoint.
 pub struct Sts {
     endpoint: Arc<TokenEndpoint>,
-    /// By assertion and resource: the latest token.
+    /// The latest token, by assertion and resource.
     latest: Cache<CacheKey, Arc<KeptToken>>,
-    /// By assertion, resource and scopes: the token that is handed out.
+    /// The served token, by assertion, resource and scopes.
     tokens: Cache<CacheKey, Arc<KeptToken>>,
     refusals: Cache<CacheKey, Arc<StsError>>,
-    /// The scopes that were last refused because nobody has consented to them, each behind its resource; few, for the
+    /// Scopes that were last refused for lack of consent, each with its resource. There are few, because the
     /// configuration names them.
     unconsented: Mutex<BTreeSet<(String, String)>>,
 }
 
-/// A token that is kept, and when it is renewed.
+/// A cached token and its renewal.
 struct KeptToken {
     token: Arc<GraphToken>,
-    /// The scopes that it was asked for with, by name in lower case: it carries them, whether or not Entra says so.
+    /// The requested scopes, by name in lower case. The token carries them even if Entra's answer omits them.
     asked: BTreeSet<String>,
     schedule: Schedule,
     renewing: AtomicBool,
 }
 
-/// Times until which a token is handed out, and from which it is renewed meanwhile.
+/// The end of serving a token, and the start of its renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Schedule {
     usable_until: Instant,
     renew_from: Instant,
 }
 
-/// A user on whose behalf a resource is reached, and with which of its scopes.
+/// A user on whose behalf a resource is called, and the scopes.
 #[derive(Clone)]
 pub struct OnBehalfOf {
-    /// By assertion, resource and scopes.
+    /// The hash of assertion, resource and scopes.
     key: CacheKey,
-    /// By assertion and resource.
+    /// The hash of assertion and resource.
     resource_key: CacheKey,
     assertion: Assertion,
     resource: String,
-    /// Names, as `User.Read`.
+    /// Names of the scopes, such as `User.Read`.
     scopes: BTreeSet<String>,
 }
 
@@ -103,8 +104,8 @@ impl Expiry<CacheKey, Arc<KeptToken>> for WhileUsable {
 }
 
 impl Sts {
-    /// The configured authority, asked by the configured application with this credential.
-    /// Fails if the authority is no address.
+    /// Returns the tokens of the configured application at the configured authority, with this credential. Fails if
+    /// the authority is not a URL.
     pub fn new(
         http: reqwest::Client,
         entra: &EntraConfiguration,
@@ -128,13 +129,13 @@ impl Sts {
         })
     }
 
-    /// A token on the user's behalf, kept from before if possible.
+    /// Returns a token on the user's behalf, from the cache if possible.
     pub async fn on_behalf_of(&self, user: &OnBehalfOf) -> Result<Arc<GraphToken>, StsError> {
         let exchange = async {
             if let Some(refusal) = self.refusals.get(&user.key).await {
                 return Err(StsError::clone(&refusal));
             }
-            // One that another tool has brought may carry these scopes as well.
+            // A token for another tool may also carry these scopes.
             if let Some(latest) = self.latest.get(&user.resource_key).await.filter(|latest| latest.covers(&user.scopes))
             {
                 return Ok(latest);
@@ -154,8 +155,8 @@ impl Sts {
         Ok(Arc::clone(&kept.token))
     }
 
-    /// Another token in place of one that its resource no longer accepts, satisfying what the resource challenged us
-    /// with. Whatever was kept is passed over, unless another call has replaced that very token meanwhile.
+    /// Returns another token in place of one that its resource rejected. It satisfies the resource's challenge. The
+    /// cache is skipped, unless another call already replaced that token.
     pub async fn instead_of(
         &self,
         rejected: &Arc<GraphToken>,
@@ -174,7 +175,7 @@ impl Sts {
         Ok(Arc::clone(&kept.token))
     }
 
-    /// A token for the application itself, past every cache and in one attempt. `resource` is an address like
+    /// Returns a token for the application itself, without cache or retry. `resource` is an address such as
     /// `https://graph.microsoft.com`.
     pub async fn as_application(&self, resource: &str) -> Result<GraphToken, StsError> {
         let scope = format!("{resource}/.default");
@@ -182,12 +183,12 @@ impl Sts {
         self.endpoint.attempt(&parameters).await.map(|issued| issued.token)
     }
 
-    /// Values that the federated credential in Entra must have, if the projected token can be read.
+    /// Returns the values that the federated credential in Entra must have, if the projected token can be read.
     pub(super) async fn identity(&self) -> Option<FederatedIdentity> {
         self.endpoint.identity().await
     }
 
-    /// A token that is issued now, and the latest from then on.
+    /// Requests a new token, which becomes the latest.
     async fn exchange(
         &self,
         user: &OnBehalfOf,
@@ -211,18 +212,19 @@ impl Sts {
         }
     }
 
-    /// The scopes of this resource that were last refused because nobody has consented to them, by name.
+    /// Returns the names of this resource's scopes that were last refused for lack of consent.
     pub fn unconsented(&self, resource: &str) -> BTreeSet<String> {
         let unconsented = self.unconsented.lock().unwrap_or_else(PoisonError::into_inner);
         unconsented.iter().filter(|(of, _)| of == resource).map(|(_, scope)| scope.clone()).collect()
     }
 
-    /// Places where the token for these scopes of the user may be kept.
+    /// Returns the cache entries that may hold the token for these scopes of the user.
     fn kept_at(&self, user: &OnBehalfOf) -> [(Cache<CacheKey, Arc<KeptToken>>, CacheKey); 2] {
         [(self.latest.clone(), user.resource_key), (self.tokens.clone(), user.key)]
     }
 
-    /// Replaces a token in the background. If that fails, the old one serves on: Entra is asked again after a pause.
+    /// Replaces a token in the background. On failure, the old one is served further, and the renewal is retried
+    /// after a pause.
     fn renew(&self, user: OnBehalfOf, kept: Arc<KeptToken>) {
         let (endpoint, kept_at) = (Arc::clone(&self.endpoint), self.kept_at(&user));
         tokio::spawn(async move {
@@ -230,7 +232,7 @@ impl Sts {
                 Ok(renewed) => {
                     for (cache, key) in kept_at {
                         let replaced = cache.entry(key).and_compute_with(async |current| match current {
-                            // One that was dropped meanwhile was dropped for a reason.
+                            // A token that was dropped meanwhile must not return.
                             Some(current) if Arc::ptr_eq(current.value(), &kept) => Op::Put(Arc::clone(&renewed)),
                             _ => Op::Nop,
                         });
@@ -239,7 +241,7 @@ impl Sts {
                 }
                 Err(error) => {
                     let correlation_id = error.correlation_id();
-                    tracing::warn!(%error, correlation_id, "a token on behalf of a user is not renewed; the old one serves to its end");
+                    tracing::warn!(%error, correlation_id, "cannot renew a token on behalf of a user; using the old one until it expires");
                     if error.again() != Again::Never {
                         tokio::time::sleep(RENEWAL_PAUSE).await;
                         kept.renewing.store(false, Ordering::Relaxed);
@@ -251,7 +253,7 @@ impl Sts {
 }
 
 impl OnBehalfOf {
-    /// This user, with these scopes (names, as `User.Read`) of the resource with this address, as
+    /// Returns this user with these scopes (names, such as `User.Read`) of the resource at this address, such as
     /// `https://graph.microsoft.com`.
     pub fn new(user: &User, resource: &str, scopes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let scopes: BTreeSet<String> = scopes.into_iter().map(Into::into).collect();
@@ -266,13 +268,14 @@ impl OnBehalfOf {
         }
     }
 
-    /// The scopes as Entra is asked for them. Fully qualified: in a sovereign cloud a bare one would mean another Graph.
+    /// Returns the scopes in the form that Entra expects. They are fully qualified: in a sovereign cloud, a bare name
+    /// would mean another Graph.
     pub fn scope(&self) -> String {
         let qualified = self.scopes.iter().map(|scope| format!("{}/{scope}", self.resource));
         Vec::from_iter(qualified).join(" ")
     }
 
-    /// The scopes by name, for people.
+    /// Returns the names of the scopes, for messages.
     pub fn permissions(&self) -> String {
         Vec::from_iter(self.scopes.iter().map(String::as_str)).join(", ")
     }
@@ -317,13 +320,14 @@ impl KeptToken {
         u32::try_from(self.token.access_token.expose_secret().len()).unwrap_or(u32::MAX)
     }
 
-    /// True for the first who asks after it is time.
+    /// True for the first caller after the start of the renewal.
     fn is_to_be_renewed(&self, now: Instant) -> bool {
         now >= self.schedule.renew_from && !self.renewing.swap(true, Ordering::Relaxed)
     }
 }
 
-/// Key of these parts. The digest of the whole assertion identifies the user, the client, and the granted scopes.
+/// Returns the cache key of these parts. The digest of the assertion identifies the user, the client and the granted
+/// scopes.
 fn cache_key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> CacheKey {
     let mut hash = Sha256::new();
     for part in parts {

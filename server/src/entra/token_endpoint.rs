@@ -1,4 +1,4 @@
-//! Entra's token endpoint: one exchange from its parameters to the token, repeated while Entra is busy.
+//! Entra's token endpoint: one exchange, repeated while Entra is busy.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ use crate::http_client::{self, Answer, ExchangeError, Patience, retry_after};
 const MAXIMUM_ANSWER: usize = 256 * 1024;
 /// Longest time of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(8);
-/// Longest time of an exchange: a tool call waits for this, and for Graph afterwards.
+/// Longest time of an exchange. A tool call waits for it, and then for Graph.
 pub(super) const PATIENCE: Patience =
     Patience { repetitions: 3, first_pause: Duration::from_millis(500), total: Duration::from_secs(20) };
 
-/// The token endpoint, asked by one application.
+/// The token endpoint with the credential of one application.
 pub(super) struct TokenEndpoint {
     http: reqwest::Client,
     url: Url,
@@ -30,10 +30,10 @@ pub(super) struct TokenEndpoint {
     credential: ClientCredential,
 }
 
-/// An app registration, and the authority that knows it.
+/// An app registration and its authority.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// Entra's address without a trailing slash, as `https://login.microsoftonline.com`.
+    /// Entra's address without a trailing slash, such as `https://login.microsoftonline.com`.
     pub authority: String,
     /// The tenant: a GUID or a domain.
     pub tenant: String,
@@ -48,47 +48,46 @@ impl From<&EntraConfiguration> for Registration {
     }
 }
 
-/// A token for Microsoft Graph, or for another resource that is reached on behalf of a user: opaque to us, and never
-/// looked into.
+/// An opaque access token for Microsoft Graph or another resource.
 #[derive(Debug)]
 pub struct GraphToken {
-    /// The text behind `Authorization: Bearer`.
+    /// The token in `Authorization: Bearer`.
     pub access_token: SecretString,
-    /// The delegated permissions that Entra says it carries, by name in lower case. Entra may leave out those that were
-    /// asked for. An application's carries none.
+    /// The delegated permissions in Entra's answer, by name in lower case. Entra may omit requested ones. Empty for
+    /// an application's token.
     pub granted: BTreeSet<String>,
 }
 
 /// A token that Entra issued.
 pub(super) struct Issued {
     pub(super) token: GraphToken,
-    /// Time of the question.
+    /// Time of the request.
     pub(super) asked_at: Instant,
-    /// Lifetime from then on.
+    /// Lifetime from the request.
     pub(super) life: Duration,
-    /// Time from then on after which Entra recommends to ask for the next one.
+    /// Time from the request after which Entra recommends a renewal.
     pub(super) refresh_in: Option<Duration>,
-    /// The refresh token, with `offline_access`. One of an on-behalf-of exchange is not kept: it would outlive the user's own
-    /// token, on which the next exchange depends.
+    /// The refresh token, with `offline_access`. An on-behalf-of exchange discards it: it would outlive the user's
+    /// own token, which the next exchange needs.
     pub(super) refresh_token: Option<SecretString>,
     /// The ID token, with `openid`.
     pub(super) id_token: Option<SecretString>,
 }
 
-/// Entra's answer; other members come and go.
+/// Entra's answer. Other members vary.
 #[derive(Deserialize)]
 struct TokenDocument {
     access_token: SecretString,
     expires_in: Seconds,
     refresh_in: Option<Seconds>,
-    /// The scopes that the token carries. Entra puts every scope that was granted into it.
+    /// The scopes of the token. It carries every granted scope.
     #[serde(default)]
     scope: String,
     refresh_token: Option<SecretString>,
     id_token: Option<SecretString>,
 }
 
-/// Entra has been seen to write numbers as strings.
+/// A number, which Entra sometimes sends as a string.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(untagged)]
 enum Seconds {
@@ -108,7 +107,7 @@ impl From<Seconds> for Duration {
 }
 
 impl TokenEndpoint {
-    /// The endpoint of the registration's tenant, asked by that application with this credential.
+    /// Returns the token endpoint of the registration's tenant, with this credential.
     pub(super) fn new(
         http: reqwest::Client,
         registration: Registration,
@@ -117,17 +116,18 @@ impl TokenEndpoint {
         Ok(Self { http, url: registration.endpoint("token").parse()?, registration, credential })
     }
 
-    /// The application that asks.
+    /// Returns the registration.
     pub(super) fn registration(&self) -> &Registration {
         &self.registration
     }
 
-    /// Values that the federated credential in Entra must have, if there is one and it can be read.
+    /// Returns the values that the federated credential in Entra must have, if the credential is federated and
+    /// readable.
     pub(super) async fn identity(&self) -> Option<FederatedIdentity> {
         self.credential.identity().await
     }
 
-    /// The token that these parameters ask for; asks again while Entra is busy, as long as it makes sense.
+    /// Requests the token with these parameters. Retries while Entra is busy, within limits.
     pub(super) async fn exchange(&self, parameters: &[(&str, &str)]) -> Result<Issued, StsError> {
         let attempts = PATIENCE.attempt(|| self.attempt(parameters), StsError::again).await;
         attempts.unwrap_or_else(|| {
@@ -136,7 +136,7 @@ impl TokenEndpoint {
         })
     }
 
-    /// The same in one attempt.
+    /// Requests the token in one attempt.
     pub(super) async fn attempt(&self, parameters: &[(&str, &str)]) -> Result<Issued, StsError> {
         let credential = self.credential.parameters().await?;
         let credential = credential.iter().map(|(name, value)| (*name, value.expose_secret()));
@@ -153,14 +153,14 @@ impl TokenEndpoint {
         Err(self.refusal(&self.url, &answer).await)
     }
 
-    /// The answer of an endpoint of Entra to this form.
+    /// Posts this form to an endpoint of Entra and returns the answer.
     pub(super) async fn ask(&self, url: &Url, form: &[(&str, &str)]) -> Result<Answer, StsError> {
         let request = self.http.post(url.clone()).form(form).timeout(ATTEMPT);
         let answer = http_client::exchange(request, MAXIMUM_ANSWER).await;
         answer.map_err(|source| StsError::Unreachable { url: url.to_string(), source })
     }
 
-    /// The answer of an endpoint of Entra that is no success, as an error.
+    /// Converts an unsuccessful answer of an endpoint to an error.
     pub(super) async fn refusal(&self, url: &Url, answer: &Answer) -> StsError {
         let identity = self.identity().await;
         match EntraRefusal::read(answer, self.asker(identity.as_ref())) {
@@ -172,7 +172,7 @@ impl TokenEndpoint {
         }
     }
 
-    /// The application as next steps name it.
+    /// Returns the properties of the application for next steps.
     pub(super) fn asker<'a>(&'a self, identity: Option<&'a FederatedIdentity>) -> Asker<'a> {
         let Registration { tenant, client_id, .. } = &self.registration;
         let is_public = matches!(self.credential, ClientCredential::Public);
@@ -181,7 +181,7 @@ impl TokenEndpoint {
 }
 
 impl Registration {
-    /// Address of an endpoint of the tenant, as `token`.
+    /// Returns the address of an endpoint of the tenant, such as `token`.
     pub(super) fn endpoint(&self, name: &str) -> String {
         format!("{}/{}/oauth2/v2.0/{name}", self.authority, self.tenant)
     }
@@ -190,7 +190,7 @@ impl Registration {
 impl Issued {
     fn new(document: TokenDocument, asked_at: Instant) -> Self {
         let TokenDocument { access_token, expires_in, refresh_in, scope, refresh_token, id_token } = document;
-        // Entra names scopes with their resource or without.
+        // Entra names scopes with or without their resource.
         let named = scope.split_ascii_whitespace().filter_map(|scope| scope.rsplit('/').next());
         let granted = named.map(str::to_ascii_lowercase).collect();
         Self {
