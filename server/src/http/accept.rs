@@ -1,7 +1,7 @@
-//! The Accept header: the client has to be able to read JSON, which most answers are, and may be able to read event streams.
+//! The Accept header. Clients must accept JSON, the format of most answers, and may accept event streams.
 //!
-//! Many clients say `*/*`, JSON alone, or nothing, and read JSON all the same: only a header that excludes it is refused.
-//! A client gets an event stream only if it names that type.
+//! Many clients send `*/*`, only JSON, or no header, and still read JSON. So only a header that excludes JSON is
+//! refused. A client gets an event stream only if it names that type.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -12,13 +12,13 @@ use super::answer::{self, Refusal};
 use crate::authorize::Message;
 use crate::authorize::json_rpc::{ErrorValue, code};
 
-/// The header as the specification has it, which most clients send.
+/// The header in the specification, which most clients send.
 const USUAL: &str = "application/json, text/event-stream";
 
-/// The answers that a client can read, besides JSON.
+/// The formats that a client accepts besides JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Accepted {
-    /// True if the client reads event streams.
+    /// True if the client accepts event streams.
     pub(super) events: bool,
 }
 
@@ -29,7 +29,8 @@ pub(super) fn stage(message: &Message, parts: &Parts) -> Result<Accepted, Refusa
         return Ok(Accepted { events: true });
     }
     if !admits_json(headers) {
-        let text = "the Accept header excludes application/json, which every answer is; send Accept: application/json";
+        let text =
+            "the Accept header excludes application/json, the format of every answer; send Accept: application/json";
         let error = ErrorValue::new(code::INVALID_REQUEST, text);
         let response = answer::json_rpc_error(StatusCode::NOT_ACCEPTABLE, message.answer_id(), &error);
         return Err(Refusal::new("not_acceptable", response));
@@ -53,14 +54,15 @@ fn weight(value: mediatype::Value<'_>) -> f32 {
     value.as_str().parse().unwrap_or(1.0)
 }
 
-/// A header that is absent or cannot be understood excludes nothing.
+/// True unless the header excludes JSON. An absent or malformed header excludes nothing.
 fn admits_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::ACCEPT).iter().peekable();
     values.peek().is_none()
         || values.any(|value| Accept::try_from(value).map_or(true, |accept| ranges_admit_json(&accept)))
 }
 
-/// The most specific of the ranges that mean JSON decides (RFC 9110 section 12.5.1), whatever its parameters are.
+/// True unless the most specific range for JSON has the weight 0 (RFC 9110 section 12.5.1). Its other parameters do
+/// not count.
 fn ranges_admit_json(accept: &Accept) -> bool {
     let mut ranges = accept.media_types().filter(|range| {
         (range.ty() == names::_STAR || range.ty() == names::APPLICATION)

@@ -1,4 +1,4 @@
-//! Refusals as HTTP: a JSON-RPC error where the request's id is known, else a small JSON document.
+//! Refusals as HTTP answers: a JSON-RPC error if the request's id is known, otherwise a small JSON document.
 
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
@@ -9,26 +9,26 @@ use serde_json::{Value, json};
 use crate::audit::{Outcome, Trail};
 use crate::authorize::json_rpc::ErrorValue;
 
-/// The answer of a stage that lets a request no further.
+/// The answer of a stage that stops a request.
 pub(super) struct Refusal {
-    /// The outcome for the audit log; none where nothing was judged yet, or the trail has it already.
+    /// The outcome for the audit log. None if nothing was judged yet, or the trail already has it.
     outcome: Option<Outcome>,
-    /// The answer, boxed since every stage may return it.
+    /// The answer. Boxed, because every stage may return it.
     response: Box<Response>,
 }
 
 impl Refusal {
-    /// A refusal for this stable reason.
+    /// Returns a refusal for this stable reason.
     pub(super) fn new(reason: &'static str, response: Response) -> Self {
         Self { outcome: Some(Outcome::Refused(reason)), response: Box::new(response) }
     }
 
-    /// An answer alone: nothing is judged yet, or the trail has the outcome already.
+    /// Returns only an answer: nothing is judged yet, or the trail already has the outcome.
     pub(super) fn answer_only(response: Response) -> Self {
         Self { outcome: None, response: Box::new(response) }
     }
 
-    /// The answer, once the trail has the outcome.
+    /// Records the outcome in the trail and returns the answer.
     pub(super) fn recorded(self, trail: &Trail) -> Response {
         if let Some(outcome) = self.outcome {
             trail.decided(outcome);
@@ -37,22 +37,22 @@ impl Refusal {
     }
 }
 
-/// A JSON-RPC error with an HTTP status. `id` is null where none could be read.
+/// Returns a JSON-RPC error with an HTTP status. `id` is null if none could be read.
 pub(super) fn json_rpc_error(status: StatusCode, id: &Value, error: &ErrorValue) -> Response {
     (status, Json(error.answer(id))).into_response()
 }
 
-/// A refusal made before the message was read.
+/// Returns a refusal made before the message was read.
 pub(super) fn problem(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "message": message }))).into_response()
 }
 
-/// A refusal for a reason that passes by itself: 503, to be tried again after half a minute.
+/// Returns a 503 with `Retry-After` of half a minute, for a temporary condition.
 pub(super) fn try_later(message: &str) -> Response {
     later(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
-/// The same with another status.
+/// Same as [`try_later`] with another status.
 pub(super) fn later(status: StatusCode, message: &str) -> Response {
     let mut response = problem(status, message);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("30"));

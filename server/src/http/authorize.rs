@@ -1,9 +1,10 @@
-//! The verdict about the message, in the way of HTTP.
+//! The verdict on the message, as an HTTP answer.
 //!
-//! A missing scope is a challenge that the client can meet. A missing authentication context is one that it can meet if it
-//! said so, and so is a sign-in without which the caller's groups cannot be learnt. A missing role or group is nothing
-//! that a client could acquire by another token request, and neither is the lifting of a deny. So the answer is a 403
-//! without a challenge (RFC 6750 would loop), whose body is a JSON-RPC error that says what is missing.
+//! A client can meet a challenge about a missing scope. If it declared so, it can also meet one about an
+//! authentication context, or about a sign-in for a lookup of groups.
+//!
+//! A new token does not bring a missing role or group, and does not lift a deny. So the answer is a 403 without a
+//! challenge (with one, clients of RFC 6750 would loop). Its body is a JSON-RPC error that says what is missing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use crate::offer::{Offered, Unavailable};
 use crate::protocol::{Exchange, Revision};
 use crate::token::Principal;
 
-/// Judges the message, and asks for the caller's groups if the verdict depends on them. Returns the outcome for the audit log
-/// with what the protocol is to know.
+/// Judges the message, and looks up the caller's groups if the verdict depends on them. Returns the outcome for the
+/// audit log and the facts for the protocol.
 pub(super) async fn stage(
     gate: &Gate,
     trail: &Trail,
@@ -54,8 +55,8 @@ pub(super) async fn stage(
     Ok((Exchange { principal, permissions, offered, granted, revision, asks: None }, outcome))
 }
 
-/// Permissions of this moment for a client that listens. What its groups would decide counts as far as it can be learnt now:
-/// nobody can be asked to sign in.
+/// Returns the present permissions of a client that listens. Groups count as far as they are available, because a
+/// stream cannot ask for a sign-in.
 pub(super) async fn permissions_to_listen(gate: &Gate, principal: &Principal, offered: &Offered) -> Permissions {
     let permissions = gate.policy.permissions(Arc::clone(principal.caller()));
     let Some(directory) = &gate.groups else { return permissions };
@@ -70,7 +71,7 @@ pub(super) async fn permissions_to_listen(gate: &Gate, principal: &Principal, of
     }
 }
 
-/// The verdict about a message, with the permissions that it follows from: those of this moment.
+/// Returns the verdict on a message and the present permissions behind it.
 async fn judged(
     gate: &Gate,
     principal: &Principal,
@@ -91,10 +92,10 @@ async fn judged(
     Ok((permissions, verdict))
 }
 
-/// The answer about a thing that is not offered, as the specification has it: invalid params.
+/// Returns the answer about an item that is not offered: invalid params, as the specification requires.
 fn not_offered(message: &Message, revision: Revision) -> Refusal {
     let target = message.method.target();
-    let mut error = ErrorValue::new(code::INVALID_PARAMS, "it is not offered; list what is");
+    let mut error = ErrorValue::new(code::INVALID_PARAMS, "it is not offered; use a list method to see the offer");
     if let Some(target) = &target {
         error.message = format!("{} not found", target.kind());
         error.data = target.uri().map(|uri| json!({ "uri": uri }));
@@ -106,8 +107,8 @@ fn not_offered(message: &Message, revision: Revision) -> Refusal {
     Refusal::new(reason, answer::json_rpc_error(StatusCode::OK, message.answer_id(), &error))
 }
 
-/// The same permissions, once the directory has answered. Refuses where the client can bring about that it can answer,
-/// whatever the groups would decide.
+/// Adds the directory's answer to the permissions. Refuses if the client can make an answer possible, for example by
+/// a sign-in, whatever the groups would decide.
 async fn with_groups(
     gate: &Gate,
     principal: &Principal,
@@ -140,14 +141,14 @@ async fn unavailable(gate: &Gate, principal: &Principal, error: Unavailable) -> 
     Refusal::new("offer_unavailable", answer::try_later(&error.to_string()))
 }
 
-/// The answer if [`judge`] asks for groups a second time, or without a directory.
+/// Returns the answer if [`judge`] asks for groups twice, or without a directory.
 fn defect() -> Refusal {
-    let text = "the groups of the caller were asked for in vain; report this defect to the developers of this server";
+    let text = "the groups of the caller are not available; report this defect to the developers of this server";
     tracing::error!("{text}");
     Refusal::new("defect", answer::problem(StatusCode::INTERNAL_SERVER_ERROR, text))
 }
 
-/// A refused call, about to be answered.
+/// A refused call before its answer.
 struct Refused<'a> {
     gate: &'a Gate,
     trail: &'a Trail,
@@ -156,7 +157,8 @@ struct Refused<'a> {
 }
 
 impl Refused<'_> {
-    /// Records the refusal, and returns its answer to come: a client that hangs up before it is ready leaves its line.
+    /// Records the refusal at once, and returns its future answer. So a client that hangs up early leaves an audit
+    /// line.
     fn record(&self, refusal: &authorize::Refusal) -> impl Future<Output = Refusal> {
         self.trail.decided(refusal.outcome());
         async { Refusal::answer_only(self.answer(refusal).await) }
@@ -186,7 +188,7 @@ impl Refused<'_> {
         let id = self.message.answer_id();
         match refusal.target {
             Target::Tool(_) => Json(json_rpc::tool_error(id, &text)).into_response(),
-            // Only a tool has a result for what went wrong.
+            // Only tools have results that report errors.
             Target::Prompt(_) | Target::Resource(_) => {
                 answer::json_rpc_error(StatusCode::FORBIDDEN, id, &ErrorValue::new(code::FORBIDDEN, text))
             }
@@ -232,7 +234,7 @@ mod tests {
         message(Method::Use { operation, input: Input::default() })
     }
 
-    /// The audit line of a request whose stages do this.
+    /// Returns the audit line of a request with these stages.
     async fn line(stages: impl AsyncFnOnce(&Gate, &Trail)) -> Value {
         let lines = Lines::default();
         let gate = fixture::gate(Arc::new(OfferAway), Arc::default(), lines.clone());

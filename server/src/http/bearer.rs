@@ -1,5 +1,5 @@
-//! The bearer token, from the Authorization header alone (RFC 6750 section 2.1): one in the query string or in the body is
-//! ignored, as if it were not there.
+//! The bearer token, only from the Authorization header (RFC 6750 section 2.1). Tokens in the query string or the
+//! body are ignored.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -8,10 +8,10 @@ use secrecy::SecretString;
 use super::Gate;
 use super::answer::Refusal;
 
-/// The token of a request, not verified yet.
+/// The unverified token of a request.
 pub(super) struct Bearer(pub(super) SecretString);
 
-/// Takes the token out of the request's headers, so that nothing further in can pass it on or log it.
+/// Removes the token from the request's headers, so that no later stage can forward or log it.
 pub(super) fn stage(gate: &Gate, parts: &mut Parts) -> Result<Bearer, Refusal> {
     match token(&parts.headers) {
         Ok(Some(token)) => {
@@ -23,7 +23,7 @@ pub(super) fn stage(gate: &Gate, parts: &mut Parts) -> Result<Bearer, Refusal> {
     }
 }
 
-/// The token, if there is a Bearer Authorization header. Other schemes are none of ours: no token.
+/// Returns the token of a Bearer Authorization header. Other schemes count as no token.
 fn token(headers: &HeaderMap) -> Result<Option<SecretString>, &'static str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
@@ -43,7 +43,7 @@ fn token(headers: &HeaderMap) -> Result<Option<SecretString>, &'static str> {
     Ok(Some(SecretString::from(token)))
 }
 
-/// Returns whether a byte may stand in a token (token68 of RFC 9110 section 11.2). Each byte of each token is asked about.
+/// True if a byte may occur in a token (token68 of RFC 9110 section 11.2).
 fn is_of_token68(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
 }

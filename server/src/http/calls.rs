@@ -1,5 +1,5 @@
-//! The answer of the protocol as HTTP. A call that takes long, or that tells of its progress, is answered by an event stream
-//! to clients that read one; every other answer is JSON.
+//! The protocol's answer as HTTP. A call that takes long or reports progress is answered with an event stream, if the
+//! client accepts one. Every other answer is JSON.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,17 +23,17 @@ use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::protocol::{Answer, Exchange, Finished, Running, Step};
 use crate::token::Principal;
 
-/// Time after which a call is answered by an event stream.
+/// Time after which a call is answered with an event stream.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Time that a call may take once its stream is open. Without a stream, the limit of requests holds.
+/// Longest time of a call with an open stream. Without a stream, the limit of requests applies.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
-/// Calls of clients before 2026-07-28 at a time that outlive their connection; further ones end with it.
+/// Most calls of clients before 2026-07-28 that outlive their connection. Further ones end with it.
 const MAXIMUM_DETACHED: usize = 256;
-/// Those of one caller.
+/// Most such calls of one caller.
 const MAXIMUM_DETACHED_OF_CALLER: usize = 32;
 
-/// Hands a judged message to the protocol, and answers.
+/// Passes a judged message to the protocol and answers.
 pub(super) async fn stage(
     gate: &Arc<Gate>,
     trail: &Trail,
@@ -48,7 +48,7 @@ pub(super) async fn stage(
         trail.decided(outcome);
         return Ok(response);
     }
-    // A client that hangs up before its answer leaves its line.
+    // Recorded early, so that a client that hangs up leaves an audit line.
     trail.decided(outcome);
     match answer {
         Answer::Now(text) => Ok(json(StatusCode::OK, text)),
@@ -67,8 +67,8 @@ pub(super) async fn stage(
     }
 }
 
-/// Calls of clients before 2026-07-28, for which a disconnect is no cancellation: they run to their end, as long as not too
-/// many do.
+/// Calls of clients before 2026-07-28. For them a disconnect is not a cancellation, so their calls run to the end, up
+/// to a limit.
 pub(super) struct Detached {
     places: Arc<Places>,
     running: TaskTracker,
@@ -83,7 +83,7 @@ impl Default for Detached {
 }
 
 impl Detached {
-    /// The same call, which runs to its end whoever waits for it.
+    /// Makes the call run to its end even if nobody waits for it.
     fn detach(&self, call: Running, principal: &Principal) -> Running {
         let Ok(place) = self.places.take(principal) else { return call };
         let (running, end) = (self.running.clone(), self.end.clone());
@@ -96,7 +96,7 @@ impl Detached {
         })
     }
 
-    /// Ends all of them.
+    /// Ends all detached calls.
     pub(super) async fn end(&self) {
         self.end.cancel();
         self.running.close();
@@ -104,7 +104,7 @@ impl Detached {
     }
 }
 
-/// The answer of a call: JSON if it ends soon and without a notice, else an event stream.
+/// Returns the answer of a call: JSON if it ends soon and without a notice, otherwise an event stream.
 async fn run(gate: &Arc<Gate>, trail: &Trail, accepted: Accepted, mut call: Running, exchange: Exchange) -> Response {
     if !accepted.events {
         let finished = call.finish().await;
@@ -122,7 +122,7 @@ async fn run(gate: &Arc<Gate>, trail: &Trail, accepted: Accepted, mut call: Runn
     }
 }
 
-/// The messages of a call whose stream is open. A sign-in that it needs can no more be a challenge: the next call is one.
+/// Returns the messages of a call with an open stream. A challenge is no longer possible; the next call gets it.
 fn messages(
     gate: Arc<Gate>,
     call: Running,
@@ -160,7 +160,7 @@ async fn finish(gate: &Gate, trail: &Trail, finished: Finished, exchange: &Excha
     json(finished.error.map_or(StatusCode::OK, |code| status(exchange, code)), finished.message)
 }
 
-/// The status of an error. Clients of earlier revisions look for it in a 200.
+/// Returns the status of an error. Clients of earlier revisions expect it in a 200.
 fn status(exchange: &Exchange, error: i32) -> StatusCode {
     match error {
         _ if !exchange.revision.is_modern() => StatusCode::OK,

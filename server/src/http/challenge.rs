@@ -1,4 +1,4 @@
-//! Answers to a client without a sufficient token, with the `WWW-Authenticate` header of RFC 6750 and RFC 9728.
+//! Answers to a client without a sufficient token, with the header `WWW-Authenticate` of RFC 6750 and RFC 9728.
 
 use std::collections::BTreeSet;
 
@@ -14,12 +14,12 @@ use crate::entra::{ClaimsChallenge, SignIn};
 use crate::token::{Principal, SessionOfToken, context_scope, graph_scope};
 use crate::www_authenticate::{BearerChallenge, Parameter};
 
-/// Tells clients where the metadata is and which scopes to ask Entra for.
+/// The challenges of a server: the address of its metadata and the scopes to request from Entra.
 pub struct Challenge {
-    /// Absent for a server without a public URL: it has no address that a client could fetch metadata from, so that its
-    /// clients must be told the tenant and scope by other means.
+    /// Absent for a server without a public URL. Clients have no address for its metadata and must learn tenant and
+    /// scope elsewhere.
     resource_metadata: Option<String>,
-    /// Qualifies a scope of this server, as clients ask Entra for it.
+    /// Qualifies this server's scopes for requests to Entra.
     entra: EntraConfiguration,
     /// True if clients sign in to this server's own authorization server.
     has_own_server: bool,
@@ -31,16 +31,16 @@ pub struct Challenge {
 struct Details<'a> {
     error: Option<&'static str>,
     description: &'a str,
-    /// Scopes besides those that every request needs.
+    /// Scopes besides those of every request.
     scopes: Option<&'a BTreeSet<String>>,
-    /// True if the token is one of Entra's, or the client has one already.
+    /// True if the token is Entra's, or the client already has one.
     of_entra: bool,
     /// A claims request, encoded.
     claims: Option<String>,
 }
 
 impl Challenge {
-    /// The challenge of this server.
+    /// Returns the challenges of this server.
     pub fn new(configuration: &ServerConfiguration) -> Self {
         Self {
             resource_metadata: metadata::document_url(configuration),
@@ -50,27 +50,27 @@ impl Challenge {
         }
     }
 
-    /// 401 to a request without a token: no error code, for nothing went wrong (RFC 6750 section 3.1).
+    /// Returns 401 for a request without a token. It has no error code, because nothing went wrong (RFC 6750 section
+    /// 3.1).
     pub fn token_missing(&self) -> Response {
         let description = "send an access token of Microsoft Entra ID for this server as Authorization: Bearer";
         self.response(StatusCode::UNAUTHORIZED, &Details { description, ..Details::default() })
     }
 
-    /// 400 to an Authorization header that cannot be understood.
+    /// Returns 400 for a malformed Authorization header.
     pub fn invalid_request(&self, description: &str) -> Response {
         let error = Some("invalid_request");
         self.response(StatusCode::BAD_REQUEST, &Details { error, description, ..Details::default() })
     }
 
-    /// 401 to a token that is not accepted.
+    /// Returns 401 for a token that is not accepted.
     pub fn invalid_token(&self, description: &str) -> Response {
         let error = Some("invalid_token");
         self.response(StatusCode::UNAUTHORIZED, &Details { error, description, ..Details::default() })
     }
 
-    /// 403 to a token that lacks a scope: the client can meet that by asking for it. All scopes that the operation needs
-    /// are named at once, those of every request among them. Without a principal nothing is known of the token but that
-    /// it is one of Entra's.
+    /// Returns 403 for a token that lacks a scope, which the client can request. The challenge names all scopes of
+    /// the operation and of every request. Without a principal, only the origin of the token (Entra) is known.
     pub fn insufficient_scope(
         &self,
         principal: Option<&Principal>,
@@ -83,8 +83,9 @@ impl Challenge {
         self.response(StatusCode::FORBIDDEN, &details)
     }
 
-    /// 401 to a sign-in that no longer counts, or does not satisfy claims. `None`: the caller's client did not say that
-    /// it can ask Entra for claims, and would take this for a token that has expired; or it was asked the same already.
+    /// Returns 401 for a sign-in that is no longer valid or does not satisfy claims. Returns `None` if the client did
+    /// not declare that it understands claims (it would take this for an expired token), or was already asked the
+    /// same.
     pub async fn sign_in(&self, principal: &Principal, sign_in: &SignIn, description: &str) -> Option<Response> {
         if let Some(session) = principal.session() {
             return self.sign_in_of_session(principal, session, sign_in, description).await;
@@ -101,8 +102,8 @@ impl Challenge {
         first.then(|| self.response(StatusCode::UNAUTHORIZED, &details))
     }
 
-    /// The same for a session of this server's own authorization server. A demand that a scope can say is met by a request
-    /// for that scope. Any other ends the session, and is met at the next sign-in.
+    /// Same for a session of this server's own authorization server. If a scope can express the requirement, the
+    /// client requests that scope. Otherwise the session ends, and the next sign-in satisfies the requirement.
     async fn sign_in_of_session(
         &self,
         principal: &Principal,
@@ -126,8 +127,8 @@ impl Challenge {
         ended.ok().map(|()| self.invalid_token(description))
     }
 
-    /// 403 to a sign-in that does not satisfy an authentication context, where the client can ask for it by a scope. None
-    /// if it cannot, or was asked the same already.
+    /// Returns 403 for a sign-in without an authentication context that the client can request with a scope. Returns
+    /// `None` if it cannot, or was already asked the same.
     pub async fn authentication_context(
         &self,
         principal: &Principal,

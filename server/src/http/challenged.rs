@@ -1,7 +1,7 @@
-//! Memory of the sign-ins that callers were asked for lately: nobody is asked for the same one twice in a row.
+//! Memory of recent challenges, so that no caller gets the same one twice in a row.
 //!
-//! A client that answers a challenge without meeting it would be sent around in circles. Each replica remembers for
-//! itself, so that it can take one round for each of them.
+//! A client that answers a challenge without satisfying it would loop. Each replica has its own memory, so such a
+//! client may take one round for each replica.
 
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use sha2::{Digest, Sha256};
 use crate::entra::SignIn;
 use crate::token::Principal;
 
-/// Long enough to see a client go in circles; after that, a person who was not there may be asked again.
+/// Lifetime of an entry. It is long enough to stop a loop; after it, a person who missed the first sign-in may be
+/// asked again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 const REMEMBERED: u64 = 10_000;
 
-/// Sign-ins that callers were challenged with.
+/// Recent challenges.
 pub(super) struct Challenged(Cache<[u8; 32], ()>);
 
 impl Challenged {
@@ -23,7 +24,7 @@ impl Challenged {
         Self(Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build())
     }
 
-    /// True if this caller is asked for this sign-in for the first time. The next call will know of it.
+    /// True if this caller gets this challenge for the first time; records it.
     pub(super) async fn is_first(&self, principal: &Principal, sign_in: &SignIn) -> bool {
         let demand = match sign_in {
             SignIn::Anew => String::new(),

@@ -1,8 +1,8 @@
-//! The address that a request comes from.
+//! The client address of a request.
 //!
-//! The address of the connection, unless that is one of the trusted proxies of the configuration: then the last entry
-//! of `X-Forwarded-For` that no trusted proxy is. What a client itself writes there stands further to the left, and is
-//! never reached.
+//! It is the address of the connection, unless that is a trusted proxy of the configuration. Then it is the last
+//! entry of `X-Forwarded-For` that is not a trusted proxy. Entries from the client itself are further left and are
+//! never used.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -19,21 +19,21 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// The address that a request comes from, as far as it can be told.
+/// The client address of a request, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientAddress {
     /// A client: its address, or its [`network`].
     Client(IpAddr),
-    /// Some client behind a proxy that the configuration does not name: many clients may share the address.
+    /// A client behind a proxy that the configuration does not name. Many clients may share the address.
     BehindProxy,
 }
 
-/// The address, which the trail has from here on.
+/// Returns the client address and records it in the trail.
 pub(super) fn stage(gate: &Gate, trail: &Trail, parts: &Parts) -> ClientAddress {
     of_request(&gate.configuration.trusted_proxies, trail, parts)
 }
 
-/// The address of a request, believing these proxies. The trail has it from here on.
+/// Returns the client address of a request behind these trusted proxies, and records it in the trail.
 pub(crate) fn of_request(trusted_proxies: &[IpNet], trail: &Trail, parts: &Parts) -> ClientAddress {
     let address = match parts.extensions.get::<Peer>() {
         Some(Peer(peer)) => client_address(peer.ip(), &parts.headers, trusted_proxies),
@@ -49,7 +49,7 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) 
     let trusted = |address: &IpAddr| trusted_proxies.iter().any(|network| network.contains(address));
     let peer = peer.to_canonical();
     if !trusted(&peer) {
-        // Where proxies are named, nobody else is one.
+        // If trusted proxies are configured, no other peer counts as a proxy.
         let forwarded = headers.contains_key(FORWARDED_FOR) || headers.contains_key("forwarded");
         return match forwarded && trusted_proxies.is_empty() {
             true => ClientAddress::BehindProxy,
@@ -60,12 +60,12 @@ fn client_address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) 
     let mut hops = values.iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b',')).map(address);
     match hops.find(|hop| hop.is_none_or(|hop| !trusted(&hop))) {
         Some(Some(client)) => ClientAddress::Client(network(client)),
-        // Unreadable, or a chain of nothing but proxies.
+        // The entry is unreadable, or all entries are proxies.
         Some(None) | None => ClientAddress::BehindProxy,
     }
 }
 
-/// An entry of `X-Forwarded-For`: some proxies add the port, some put IPv6 into brackets.
+/// Parses an entry of `X-Forwarded-For`. Some proxies add the port, some put IPv6 in brackets.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let hop = str::from_utf8(hop).ok()?.trim();
     let with_port = || hop.parse().ok().map(|address: SocketAddr| address.ip());
@@ -73,8 +73,8 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
     hop.parse().ok().or_else(with_port).or_else(in_brackets).map(|address: IpAddr| address.to_canonical())
 }
 
-/// The addresses that one client can use: one of IPv4, also where NAT64 has translated it (`64:ff9b::/96`, RFC 6052); of IPv6 the
-/// network of 64 bits.
+/// Returns the addresses that one client can use. For IPv4 it is one address, even after NAT64 (`64:ff9b::/96`, RFC
+/// 6052); for IPv6 it is the /64 network.
 pub(super) fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,

@@ -1,5 +1,5 @@
-//! The connections of one listener: bounded in number, for one peer too where that is no proxy. Where there is no room, the
-//! connection that has been idle for the longest time yields, so that silent ones keep nobody out.
+//! The connections of one listener, limited in total and for each peer that is not a proxy. At the limit, the
+//! connection that was idle for longest yields, so that silent clients do not block others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,17 +18,17 @@ pub(super) struct Connections {
     freed: Notify,
 }
 
-/// A connection that is open.
+/// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     number: u64,
-    /// The address that counts; none for a proxy, whose connections are those of many clients.
+    /// The counted address. None for a proxy, because its connections belong to many clients.
     peer: Option<IpAddr>,
-    /// Requests whose answers have not ended.
+    /// Number of requests with unfinished answers.
     requests: AtomicUsize,
-    /// The last moment at which it was not idle.
+    /// The last time when it was not idle.
     active: Mutex<Instant>,
-    /// Cancelled once it has to yield.
+    /// Cancelled to make the connection yield.
     pub(super) yields: CancellationToken,
 }
 
@@ -38,20 +38,20 @@ pub(super) struct Place {
     pub(super) connection: Arc<Connection>,
 }
 
-/// A request of a connection, until its answer has ended.
+/// A request of a connection, until its answer ends.
 pub(super) struct Asking(Arc<Connection>);
 
 /// The reason why there is no place.
 #[derive(Debug, PartialEq, Eq)]
 enum NoPlace {
-    /// The peer has as many connections as it may have, and all of them are in use.
+    /// The peer has the most connections that it may have, and uses all of them.
     OfPeer,
     /// All connections are in use.
     AtAll,
 }
 
 impl Connections {
-    /// So many connections at the most, and so many of one peer.
+    /// Returns a limit of connections, in total and for each peer.
     pub(super) fn new(most: usize, most_of_peer: usize) -> Self {
         Self { most, most_of_peer, open: Mutex::default(), freed: Notify::new() }
     }
@@ -59,7 +59,7 @@ impl Connections {
     /// Waits for a place. Returns none if the peer has its share and uses all of it.
     pub(super) async fn admit(self: &Arc<Self>, number: u64, peer: Option<IpAddr>) -> Option<Place> {
         loop {
-            // Begun before the look, so that no place is missed that becomes free in between.
+            // Registered before the check, so that no freed place is missed.
             let freed = self.freed.notified();
             match self.try_admit(number, peer) {
                 Ok(connection) => return Some(Place { connections: Arc::clone(self), connection }),
@@ -84,7 +84,7 @@ impl Connections {
     }
 }
 
-/// Has the chosen connection give up its place that has been idle for the longest time, if one is idle.
+/// Makes the longest-idle connection among the chosen ones yield, if any is idle.
 fn yield_place(open: &mut HashMap<u64, Arc<Connection>>, choose: impl Fn(&Connection) -> bool) -> Option<()> {
     let idle = open.values().filter(|connection| choose(connection) && !connection.is_asking());
     let number = idle.min_by_key(|connection| connection.last_active())?.number;
@@ -93,13 +93,13 @@ fn yield_place(open: &mut HashMap<u64, Arc<Connection>>, choose: impl Fn(&Connec
 }
 
 impl Connection {
-    /// Notes that a request has come.
+    /// Records the start of a request.
     pub(super) fn begin(self: &Arc<Self>) -> Asking {
         self.requests.fetch_add(1, Ordering::SeqCst);
         Asking(Arc::clone(self))
     }
 
-    /// True while the answer to a request has not ended.
+    /// True while a request has an unfinished answer.
     pub(super) fn is_asking(&self) -> bool {
         self.requests.load(Ordering::SeqCst) > 0
     }
@@ -142,7 +142,7 @@ mod tests {
         let connections = Arc::new(Connections::new(3, 3));
         let [used, old, new] = [1, 2, 3].map(|number| admit(&connections, number, None).unwrap());
         let asking = used.connection.begin();
-        // The second was idle for longer than the third, and is not after it has asked.
+        // The second connection was idle longer than the third, until it makes a request.
         drop(old.connection.begin());
         let fourth = admit(&connections, 4, None).unwrap();
         let yielded = [&used, &old, &new, &fourth].map(|place| place.connection.yields.is_cancelled());

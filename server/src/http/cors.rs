@@ -1,5 +1,5 @@
-//! The headers that let pages of other origins read answers (CORS). [`origin`](super::origin) keeps other pages out; here
-//! browsers are told so.
+//! CORS headers, which let pages of other origins read answers. [`origin`](super::origin) blocks other pages; these
+//! headers inform browsers.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -15,17 +15,17 @@ use super::Gate;
 use super::answer::Refusal;
 use super::trace::REQUEST_ID;
 
-/// Time for which a browser need not ask again.
+/// Time for which a browser may cache a preflight answer.
 const MAXIMUM_AGE: Duration = Duration::from_secs(3600);
 
-/// Documents that everybody may read, or endpoints that take no cookie, from any page, by this method.
+/// Allows any page to use this method, for public documents and endpoints without cookies.
 pub(crate) fn public(method: Method) -> CorsLayer {
     CorsLayer::new().allow_origin(Any).allow_methods([method]).allow_headers(Any).max_age(MAXIMUM_AGE)
 }
 
-/// The MCP endpoint, from pages of these origins; absent where there are none. Which headers a call has depends on the
-/// tool (`Mcp-Param-*`). Pages see the challenge, which they need for a sign-in, and that GET and DELETE are refused,
-/// which clients of earlier revisions try.
+/// Allows pages of these origins to use the MCP endpoint; none if there are no origins. All request headers are
+/// allowed, because they depend on the tool (`Mcp-Param-*`). Pages can read the challenge, for sign-in, and the
+/// refusal of GET and DELETE, which clients of earlier revisions try.
 pub fn endpoint(origins: &[String]) -> Option<CorsLayer> {
     let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
     let exposed = [header::WWW_AUTHENTICATE, header::RETRY_AFTER, REQUEST_ID];
@@ -37,8 +37,7 @@ pub fn endpoint(origins: &[String]) -> Option<CorsLayer> {
     (!origins.is_empty()).then(|| cors.allow_origin(AllowOrigin::list(origins)))
 }
 
-/// The headers that every further answer to this request has. A browser that asks before a page may call (a preflight) is
-/// answered here.
+/// Returns the CORS headers of the later answer to this request. Answers a preflight request directly.
 pub(super) async fn stage(gate: &Gate, parts: &Parts) -> Result<HeaderMap, Refusal> {
     let Some(cors) = &gate.cors else { return Ok(HeaderMap::new()) };
     let mut asked = Request::new(());

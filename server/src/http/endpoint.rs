@@ -1,4 +1,4 @@
-//! The paths of the public port: the MCP endpoint, the documents beside it, and other routes.
+//! The paths of the public port: the MCP endpoint, its metadata documents, and other routes.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use tower::{Service, ServiceExt};
 
 use super::{Gate, answer, answer_request, metadata};
 
-/// Ends of the paths that clients of the transport of 2024-11-05 ask for.
+/// Path suffixes that clients of the transport of 2024-11-05 request.
 const OLD_TRANSPORT: [&str; 3] = ["sse", "message", "messages"];
 
-/// The MCP endpoint behind its stages, with or without a slash at its end; beside it the public metadata documents, and these
+/// The MCP endpoint behind its stages, with or without a trailing slash, together with the public metadata and these
 /// routes.
 #[derive(Clone)]
 pub struct Endpoint(Arc<Routes>);
@@ -30,7 +30,7 @@ struct Routes {
 }
 
 impl Endpoint {
-    /// The endpoint of this gate.
+    /// Returns the endpoint of this gate.
     pub fn new(gate: Arc<Gate>, others: Router) -> Self {
         let path = gate.configuration.path.trim_end_matches('/').to_owned();
         let documents = metadata::router(&gate.configuration, &gate.authorization_server);
@@ -39,7 +39,7 @@ impl Endpoint {
     }
 }
 
-/// The endpoint is found without a router: that would cost more than some answers.
+/// The endpoint does not use a router, which would cost more time than some answers.
 impl Service<hyper::Request<Incoming>> for Endpoint {
     type Response = Response;
     type Error = Infallible;
@@ -61,7 +61,7 @@ impl Service<hyper::Request<Incoming>> for Endpoint {
     }
 }
 
-/// These routes, and at all other paths an answer that names the endpoint.
+/// Returns these routes. Every other path answers with the address of the endpoint.
 fn with_nothing_elsewhere(router: Router, configuration: &ServerConfiguration, path: &str) -> Router {
     let url = configuration.public_url.as_ref().unwrap_or(&configuration.path);
     let nothing = format!("there is nothing here; the MCP endpoint is {url}");

@@ -1,4 +1,4 @@
-//! Event streams (text/event-stream): messages as events, and comments that keep a silent stream alive.
+//! Event streams (text/event-stream): messages as events, and comments that keep a silent stream open.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use axum::response::Response;
 use futures::{Stream, StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 
-/// Time without an event after which a comment is sent. Proxies close streams that are silent for a minute.
+/// Silence after which a comment is sent. Proxies close streams after a minute of silence.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 const COMMENT: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
-/// Tells nginx and its like to pass on each event as it comes.
+/// Makes nginx and similar proxies forward each event at once.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// An answer of these messages, each an event of its own.
+/// Returns an answer that sends each message as an event.
 pub(super) fn answer(messages: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     of(events(messages))
 }
 
-/// The same where the first message takes a while: a comment goes before it.
+/// Same for a slow first message: a comment precedes it.
 pub(super) fn slow_answer(messages: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     of(stream::iter([COMMENT]).chain(events(messages)))
 }
@@ -48,7 +48,7 @@ fn of(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     response
 }
 
-/// A message as an event. Messages are written without line breaks.
+/// Formats a message as an event. Messages contain no line breaks.
 fn event(message: &Bytes) -> Bytes {
     Bytes::from([b"data: ".as_slice(), message, b"\n\n"].concat())
 }

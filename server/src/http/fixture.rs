@@ -1,4 +1,4 @@
-//! A gate for tests of single stages, with nothing behind it.
+//! A gate for tests of single stages, without keys or policy.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::protocol::Protocol;
 use crate::telemetry::Metrics;
 use crate::token::{Keys, Principal, TokenValidator};
 
-/// An offer that is not known now.
+/// An offer that is unavailable.
 pub(super) struct OfferAway;
 
 #[async_trait]
@@ -52,13 +52,13 @@ impl Write for Lines {
 }
 
 impl Lines {
-    /// The only line.
+    /// Returns the only line.
     pub(super) fn only(&self) -> Value {
         serde_json::from_slice(&self.0.lock().unwrap()).unwrap()
     }
 }
 
-/// A gate before this offer, with no keys, no policy and no groups.
+/// Returns a gate for this offer, without keys, policy or groups.
 pub(super) fn gate(offer: Arc<dyn Offer>, metrics: Arc<Metrics>, lines: Lines) -> Gate {
     let configuration: ServerConfiguration = serde_json::from_value(json!({
         "server": { "namespace": "productivity", "name": "graph" },

@@ -1,4 +1,4 @@
-//! Bodies of answers that hold something until they have ended: a place among the connections, a line of the audit log.
+//! Bodies of answers that hold a value until they end, such as a place among the connections or a recording.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-/// A body that holds a value until it has been sent, has failed, or is dropped half-way.
+/// A body that holds a value until it is sent completely, fails or is dropped.
 pub(super) struct Held<T> {
     body: Body,
     value: Option<T>,

@@ -1,8 +1,8 @@
-//! The listener under the routes: accepts connections, bounds them in number and in patience, and lets them finish. A
-//! listener has connections of its own, so the other port's keep nobody out.
+//! The listener under the routes. It accepts connections, limits their number and idle times, and lets them finish at
+//! the stop. Each listener has its own limits, so that one port cannot block the other.
 //!
-//! HTTP/1.1 alone, which is what proxies speak to pods: no client could otherwise be put off until it has said which
-//! version it speaks, and an idle HTTP/2 connection would be kept for as long as it answers pings.
+//! It serves only HTTP/1.1, which proxies use for pods. With HTTP/2, a client could delay the version choice without
+//! a time limit, and an idle connection would stay open as long as it answers pings.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,30 +30,31 @@ use super::client_address::{Peer, network};
 use super::connections::{Connections, Place};
 use super::held::Held;
 
-/// Connections at a time.
+/// Most connections at a time.
 const MAXIMUM_CONNECTIONS: usize = 1024;
 
-/// Connections that the kernel keeps until they are accepted.
+/// Most connections that wait in the kernel for acceptance.
 const BACKLOG: u32 = 1024;
 
-/// Connections of one peer at a time, where that is no proxy.
+/// Most connections of one peer that is not a proxy.
 const MAXIMUM_OF_PEER: usize = 64;
 
-/// Times for which a connection may do nothing.
+/// Idle times after which a connection is closed.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Until the head of the first request is there.
+    /// Time until the head of the first request.
     pub first: Duration,
-    /// Until the head of a further request is there. hyper counts the pause between two requests too.
+    /// Time until the head of a further request. hyper counts the pause between two requests, too.
     pub head: Duration,
-    /// Until the client takes some of its answer, for which hyper itself waits for ever.
+    /// Time until the client reads some of its answer. hyper itself has no such limit.
     pub write: Duration,
-    /// Until requests that are being answered at the stop have ended.
+    /// Time at the stop for running requests to finish.
     pub finish: Duration,
 }
 
-/// The head's is longer than proxies keep an idle connection (nginx and most load balancers 60 s): were we the first to
-/// close it, their next request could be lost. Whoever opens a connection has something to ask.
+/// Default times. `head` is longer than proxies keep an idle connection (60 s for nginx and most load balancers): if
+/// the server closed first, their next request could be lost. `first` is short, because a new connection should have
+/// a request.
 pub const PATIENCE: Patience = Patience {
     first: Duration::from_secs(10),
     head: Duration::from_secs(90),
@@ -61,27 +62,27 @@ pub const PATIENCE: Patience = Patience {
     finish: Duration::from_secs(20),
 };
 
-/// Time for a connection that yields to end by itself, where nothing is being answered on it.
+/// Time for a yielding connection without a running request to end by itself.
 const YIELDING: Duration = Duration::from_secs(1);
 
-/// Bytes read ahead of what is understood, most of all the head of a request: enough for a token of 16 KiB and the
-/// cookies of a host, and on all connections together a fraction of the pod's memory.
+/// Size of the read buffer, which must hold the head of a request. It is enough for a token of 16 KiB and the cookies
+/// of a host. All connections together use a fraction of the pod's memory.
 const MAXIMUM_BUFFER: usize = 64 * 1024;
 
-/// Time for connections that are cut off to end.
+/// Time for connections to end after they are cut off.
 const CUTTING_OFF: Duration = Duration::from_secs(1);
 
-/// The peers whose connections are counted.
+/// The peers whose connections count against the limit.
 #[derive(Clone, Debug)]
 pub enum Counted {
-    /// All: nobody stands between clients and the port.
+    /// All peers: clients connect directly.
     Everybody,
-    /// All but these proxies; nobody where none is named, since anybody may be one then.
+    /// All peers except these proxies. If no proxy is named, none counts, because any peer may be one.
     AllBut(Vec<IpNet>),
 }
 
 impl Counted {
-    /// The address that is counted: of IPv6 the network of 64 bits, all of which one client can use.
+    /// Returns the counted address. For IPv6 it is the /64 network, all of which one client can use.
     fn of(&self, peer: IpAddr) -> Option<IpAddr> {
         let peer = peer.to_canonical();
         let is_proxy = match self {
@@ -92,19 +93,19 @@ impl Counted {
     }
 }
 
-/// Listens on an address. `[::]` takes IPv4 connections, too, however the node is set up. On a node without IPv6 it is
-/// `0.0.0.0`.
+/// Listens on an address. `[::]` also takes IPv4 connections, whatever the node's settings. On a node without IPv6 it
+/// becomes `0.0.0.0`.
 pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     match bind(address) {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
-            tracing::warn!(%error, %address, "this node has no IPv6: only IPv4 connections are taken");
+            tracing::warn!(%error, %address, "this node has no IPv6: accepting only IPv4 connections");
             bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
     }
 }
 
-/// Codes of the system by which an address of IPv6 cannot be listened on because there is no IPv6.
+/// System error codes for an IPv6 address on a node without IPv6.
 #[cfg(unix)]
 const WITHOUT_IPV6: [i32; 2] = [Errno::EAFNOSUPPORT as i32, Errno::EADDRNOTAVAIL as i32];
 /// `WSAEAFNOSUPPORT` and `WSAEADDRNOTAVAIL`.
@@ -120,16 +121,16 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         SockRef::from(&socket).set_only_v6(false)?;
     }
-    // On Windows this would let another program take the port.
+    // On Windows, this would let another program take the port.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` is cancelled, then lets requests that are being answered finish, for at most `patience.finish`: those that
-/// are not are cut off, and have ended when this returns. A connection on
-/// which no whole head of a request arrives in time, or nothing of an answer is taken within `patience.write`, is closed.
+/// Serves until `stop` is cancelled. Running requests may then finish for at most `patience.finish`; the rest are cut
+/// off and have ended when this returns. A connection is closed if the head of a request does not arrive in time, or
+/// the client reads nothing within `patience.write`.
 pub async fn serve<S>(listener: TcpListener, service: S, patience: Patience, counted: Counted, stop: CancellationToken)
 where
     S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
@@ -143,7 +144,7 @@ where
         number += 1;
         let admitted = connections.admit(number, counted.of(accepted.peer.0.ip()));
         let Some(place) = stop.run_until_cancelled(admitted).await else { break };
-        // A peer that uses its whole share gets no other connection.
+        // A peer that uses its whole share gets no further connection.
         let Some(place) = place else { continue };
         let connection = connect(accepted, service.clone(), patience, place, stop.clone());
         running.spawn(cut_off.clone().run_until_cancelled_owned(connection));
@@ -151,14 +152,13 @@ where
     drop(listener);
     running.close();
     if tokio::time::timeout(patience.finish, running.wait()).await.is_err() {
-        tracing::warn!("requests still unanswered {} s after the stop are cut off", patience.finish.as_secs());
+        tracing::warn!("cutting off requests that are still running {} s after the stop", patience.finish.as_secs());
         cut_off.cancel();
         let _ = tokio::time::timeout(CUTTING_OFF, running.wait()).await;
     }
 }
 
-/// Serves one connection until it ends, has to yield, or the listener stops: then the request that is being answered is
-/// the last.
+/// Serves one connection until it ends, must yield, or the listener stops. A running request is then its last.
 async fn connect<S>(accepted: Accepted, answering: S, patience: Patience, place: Place, stop: CancellationToken)
 where
     S: Service<hyper::Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
@@ -175,7 +175,7 @@ where
         let asking = began.begin();
         request.extensions_mut().insert(peer);
         let answer = answering.clone().oneshot(request);
-        // The answer has ended when its body has.
+        // The answer ends with its body.
         async move { Ok::<_, Infallible>(answer.await?.map(|body| Held::new(body, asking))) }
     });
     let mut stream = TimeoutStream::new(stream);
@@ -205,7 +205,7 @@ where
                 match tokio::time::timeout(YIELDING, &mut served).await {
                     Ok(ended) => break ended,
                     Err(_) if connection.is_asking() => {}
-                    // Half a head has come, and the rest is not waited for.
+                    // An incomplete head has arrived; do not wait for the rest.
                     Err(_) => break Ok(()),
                 }
             }
@@ -217,7 +217,7 @@ where
     drop(place);
 }
 
-/// A connection, and the peer that opened it.
+/// A connection and its peer.
 struct Accepted {
     stream: TcpStream,
     peer: Peer,
@@ -230,9 +230,9 @@ async fn accept(listener: &TcpListener) -> Accepted {
                 let _ = stream.set_nodelay(true);
                 return Accepted { stream, peer: Peer(peer) };
             }
-            // Out of file descriptors, most likely: other connections will free some.
+            // Probably no free file descriptors: other connections will free some.
             Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -247,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection to an impatient listener that answers every GET with this; it ends with the test's runtime.
+    /// Connects to an impatient listener that answers every GET with this text. It ends with the test's runtime.
     async fn connect(answer: String) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -258,7 +258,7 @@ mod tests {
         TcpStream::connect(address).await.unwrap()
     }
 
-    /// The answer to a client that sends this and nothing more, until the connection is closed.
+    /// Sends this and returns everything until the connection is closed.
     async fn answer_to(sent: &[u8]) -> String {
         let mut stream = connect("hello".to_owned()).await;
         stream.write_all(sent).await.unwrap();
@@ -297,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_takes_nothing_of_its_answer_is_closed() {
-        // More than the kernel keeps for a reader.
+        // The answer is larger than the kernel's buffers.
         let mut stream = connect("x".repeat(64 * 1024 * 1024)).await;
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let closed = async {
@@ -341,7 +341,7 @@ mod tests {
         tokio::spawn(serve(listener, router, PATIENCE, Counted::Everybody, CancellationToken::new()));
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         assert!(stream.read(&mut [0]).await.unwrap() > 0);
-        // The router has one of its own.
+        // The router holds one reference itself.
         assert_eq!(is_held.strong_count(), 1, "it is still held");
     }
 

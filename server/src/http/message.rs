@@ -1,4 +1,4 @@
-//! The message: the body of a POST, read up to the limit and parsed once.
+//! The message: the body of a POST, read up to a limit and parsed once.
 
 use std::error::Error;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::audit::Trail;
 use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Fault, Message, Method};
 
-/// The longest body that is passed over.
+/// Longest body that is read and discarded, in bytes.
 const PASSED_OVER_BYTES: usize = 64 * 1024;
-/// Time in which a body is passed over.
+/// Longest time for discarding a body.
 const PASSED_OVER_TIME: Duration = Duration::from_millis(200);
 
-/// The message of a POST.
+/// Reads and parses the message of a POST.
 pub(super) async fn stage(gate: &Gate, trail: &Trail, parts: &Parts, body: Body) -> Result<Message, Refusal> {
     if parts.method != HttpMethod::POST {
-        let text = "POST a JSON-RPC message; this server has neither sessions to DELETE nor a stream to GET";
+        let text = "POST a JSON-RPC message; this server has no sessions to DELETE and no stream to GET";
         let mut response = answer::problem(StatusCode::METHOD_NOT_ALLOWED, text);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return Err(Refusal::new("method_not_allowed", response));
@@ -51,15 +51,15 @@ pub(super) async fn stage(gate: &Gate, trail: &Trail, parts: &Parts, body: Body)
     Ok(message)
 }
 
-/// Returns whether a body is declared to be JSON. Pages cannot send such a body to other origins unless they may.
+/// True if the body is declared as JSON. Pages cannot send such a body to other origins without permission.
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = value.and_then(|value| MediaType::parse(value).ok());
     media_type.is_some_and(|found| found.essence() == MediaType::new(names::APPLICATION, names::JSON))
 }
 
-/// Reads a body that nobody wants, if it comes at once. A connection on which a body is left unread is closed after the answer,
-/// and a client that sends its next request on it would get none.
+/// Reads and discards an unused body, if it arrives at once. Otherwise the server would close the connection after
+/// the answer, and the client's next request on it would be lost.
 pub(super) async fn pass_over(body: Body) {
     let body = Limited::new(body, PASSED_OVER_BYTES).collect();
     _ = tokio::time::timeout(PASSED_OVER_TIME, body).await;
@@ -82,8 +82,8 @@ fn unread(error: &(dyn Error + Send + Sync + 'static)) -> Refusal {
     Refusal::new(reason, answer::json_rpc_error(status, &Value::Null, &error))
 }
 
-/// The status of a refusal. That of an unknown method is 404 since 2026-07-28. Clients of earlier revisions take a 404 for
-/// the end of their session or of the whole server, and look for the JSON-RPC error in a 200.
+/// Returns the status of a refusal. It is 404 for an unknown method since 2026-07-28. Clients of earlier revisions
+/// take a 404 for the end of their session or of the server, so they get the JSON-RPC error in a 200.
 fn status(fault: Fault) -> StatusCode {
     match fault {
         Fault::UnknownMethod { names_revision: true } => StatusCode::NOT_FOUND,

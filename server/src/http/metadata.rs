@@ -1,4 +1,4 @@
-//! The protected resource metadata (RFC 9728): everybody may read it, so that clients find the authorization server.
+//! The protected resource metadata (RFC 9728). It is public, so that clients find the authorization server.
 
 use axum::Router;
 use axum::http::{Method, StatusCode};
@@ -10,9 +10,9 @@ use super::{answer, cors};
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// Serves the document at the path-inserted form (RFC 9728 section 3.1) and at the root form, where many clients look
-/// first. A server without a public URL has no resource identifier that holds for all its callers: 404.
-/// `authorization_server` is the issuer that clients are sent to.
+/// Serves the document at the path-inserted form (RFC 9728 section 3.1) and at the root form, which many clients try
+/// first. A server without a public URL has no resource identifier that is valid for all callers, so it answers 404.
+/// `authorization_server` is the issuer for clients.
 pub(super) fn router(configuration: &ServerConfiguration, authorization_server: &str) -> Router {
     let document = document(configuration, authorization_server);
     let handler = get(move || async move {
@@ -20,7 +20,7 @@ pub(super) fn router(configuration: &ServerConfiguration, authorization_server: 
             Some(document) => axum::response::IntoResponse::into_response(axum::Json(document)),
             None => answer::problem(
                 StatusCode::NOT_FOUND,
-                "this server has no public URL, hence no metadata; it is reachable inside its cluster only",
+                "this server has no public URL and therefore no metadata; it is reachable only inside its cluster",
             ),
         }
     })
@@ -30,7 +30,7 @@ pub(super) fn router(configuration: &ServerConfiguration, authorization_server: 
     if inserted == WELL_KNOWN { router } else { router.route(&inserted, handler) }
 }
 
-/// The URL of the path-inserted form, if there is a public URL.
+/// Returns the URL of the path-inserted form, if there is a public URL.
 pub(super) fn document_url(configuration: &ServerConfiguration) -> Option<String> {
     let origin = configuration.public_url.as_deref()?.strip_suffix(configuration.path.as_str())?;
     Some(format!("{origin}{}", inserted_path(configuration)))

@@ -1,8 +1,8 @@
-//! The stages of a request over HTTP. `pass` names them in their order; each takes what earlier ones have found, and lets
-//! the request go on or refuses it.
+//! The stages of an HTTP request. `pass` lists them in order. Each stage uses the results of earlier ones and passes
+//! the request on or refuses it.
 //!
-//! 401, 403, 429 and 503 are answered here, before the protocol. Apart from the stages there are the documents that everybody
-//! may read ([`metadata`]), the form of refusals ([`answer`], [`challenge`]), and the [`listener`] under all of it.
+//! The stages answer 401, 403, 429 and 503 before the protocol runs. Besides them there are the public documents
+//! ([`metadata`]), the form of refusals ([`answer`], [`challenge`]), and the [`listener`].
 
 mod accept;
 mod answer;
@@ -55,39 +55,39 @@ use origin::Accepted;
 use places::Places;
 use rate_limit::RateLimits;
 
-/// Everything that the stages judge by.
+/// Everything that the stages need.
 pub struct Gate {
     /// The server's configuration.
     pub configuration: ServerConfiguration,
-    /// Issuer of the authorization server that clients get their tokens from.
+    /// Issuer of the authorization server that gives clients their tokens.
     pub authorization_server: String,
     /// The hosts and origins that requests may name.
     pub accepted: Accepted,
-    /// Lets pages of other origins read answers; absent where none may.
+    /// CORS for the allowed origins, if there are any.
     pub cors: Option<CorsLayer>,
     /// Verifies bearer tokens.
     pub tokens: TokenValidator,
     /// The policy in force.
     pub policy: Arc<PolicyStore>,
-    /// Learns groups that tokens do not list; absent where the token alone counts.
+    /// Looks up groups that tokens do not list. Absent if only the token counts.
     pub groups: Option<GroupDirectory>,
-    /// The source of what is offered.
+    /// The source of the offer.
     pub offer: Arc<dyn Offer>,
-    /// MCP for that offer.
+    /// The MCP protocol for that offer.
     pub protocol: Protocol,
-    /// The budgets of all callers.
+    /// The rate limits of all callers.
     pub rate_limits: RateLimits,
-    /// Records every judgement.
+    /// Records every verdict.
     pub audit: Arc<AuditLog>,
-    /// Tells clients the way to a token.
+    /// Makes challenges.
     pub challenge: Challenge,
-    /// Cancelled once the server is asked to stop.
+    /// Cancelled when the server is asked to stop.
     pub draining: CancellationToken,
-    /// State of the answers that are streams.
+    /// State of answers that are streams.
     pub answers: Arc<Answers>,
 }
 
-/// State of the answers that outlast a request's head.
+/// State of answers that outlive the handling of their request.
 pub struct Answers {
     pending: needs::Pending,
     streams: Arc<Places>,
@@ -95,7 +95,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Ends the calls that run although their client has gone. Nothing further is sent to others for them.
+    /// Ends detached calls. Their messages are no longer sent.
     pub async fn end(&self) {
         self.detached.end().await;
     }
@@ -108,21 +108,21 @@ impl Default for Answers {
     }
 }
 
-/// Answers a request, on the record and within the limits.
+/// Answers a request, with recording and limits.
 async fn answer_request(gate: &Arc<Gate>, request: Request) -> Response {
     trace::stage(&gate.audit, request, |request, trail| limits::in_time(judge_and_answer(gate, request, trail))).await
 }
 
 async fn judge_and_answer(gate: &Arc<Gate>, request: Request, trail: Arc<Trail>) -> Response {
     let mut headers = HeaderMap::new();
-    // In a box, so that all stages together are moved as a pointer, and compilers need not look into it.
+    // Boxed, so that the large future of all stages moves as a pointer and stays opaque to the compiler.
     let passing: Passing<'_> = Box::pin(pass(gate, &trail, request, &mut headers));
     let mut answer = passing.await.unwrap_or_else(|refusal| refusal.recorded(&trail));
     add(answer.headers_mut(), headers);
     answer
 }
 
-/// Adds headers to those of an answer. Each replaces one of its name, but for `Vary`: every value of it counts.
+/// Adds headers to those of an answer. Each replaces one with its name, except for `Vary`, where all values count.
 fn add(answer: &mut HeaderMap, mut headers: HeaderMap) {
     if let Some(vary) = headers.remove(header::VARY) {
         answer.append(header::VARY, vary);
@@ -130,10 +130,10 @@ fn add(answer: &mut HeaderMap, mut headers: HeaderMap) {
     answer.extend(headers);
 }
 
-/// A request on its way through the stages.
+/// The future of a request that passes the stages.
 type Passing<'a> = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send + 'a>>;
 
-/// The stages in their order. `headers` takes what the answer has besides, be it a refusal or not.
+/// Runs the stages in order. `headers` receives further headers for the answer, even for a refusal.
 async fn pass(gate: &Arc<Gate>, trail: &Trail, request: Request, headers: &mut HeaderMap) -> Result<Response, Refusal> {
     let (policy, (mut parts, body)) = (gate.policy.in_force(), request.into_parts());
     let principal = match caller(gate, trail, &mut parts, headers).await {
@@ -152,7 +152,7 @@ async fn pass(gate: &Arc<Gate>, trail: &Trail, request: Request, headers: &mut H
     calls::stage(gate, trail, accepted, message, (exchange, outcome)).await
 }
 
-/// The stages before the body is read: the caller, whom its token names.
+/// Runs the stages before the body is read. They find the caller.
 async fn caller(
     gate: &Arc<Gate>,
     trail: &Trail,

@@ -1,8 +1,8 @@
-//! The things that an answer depends on: another sign-in of the user, or patience. A tool cannot set an HTTP status: it leaves in the
-//! request what it needs, and here the answer becomes the challenge that the client can meet, or 503.
+//! Needs of an answer: another sign-in of the user, or a retry later. A tool cannot set an HTTP status, so it records
+//! its need, and this stage turns the answer into a challenge or a 503.
 //!
-//! Where the client cannot meet a challenge, or was asked the same already, the tool's own answer stands, which says in words
-//! what to do.
+//! If the client cannot meet a challenge, or was already asked the same, the tool's own answer remains. It describes
+//! the next step in words.
 
 use std::time::Duration;
 
@@ -16,19 +16,20 @@ use crate::offer::Lack;
 use crate::protocol::{Exchange, Need};
 use crate::token::{Principal, TokenDigest};
 
-const DESCRIPTION: &str = "Microsoft Entra ID takes another sign-in of the user before this server may act for them";
+const DESCRIPTION: &str =
+    "Microsoft Entra ID requires another sign-in of the user before this server may act on the user's behalf";
 
-/// The reason in the audit log where the store with the user's session does not answer.
+/// The audit reason if the session store does not answer.
 pub(super) const STORE_AWAY: &str = "session_store_unavailable";
 
-/// The reason where the backend does not answer.
+/// The audit reason if the backend does not answer.
 const BACKEND_AWAY: &str = "backend_unavailable";
 
-/// Time for which a sign-in is remembered that could not be asked for. After that, the call that needs it finds out anew.
+/// Time for which an undelivered challenge is kept. After it, the next call finds the need again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 const REMEMBERED: u64 = 10_000;
 
-/// Sign-ins that could not be asked for, since the answer was a stream already: the next call of the token is.
+/// Challenges that could not be sent because the answer was already a stream. The next call with the token gets them.
 pub(super) struct Pending(Cache<TokenDigest, SignIn>);
 
 impl Pending {
@@ -37,7 +38,7 @@ impl Pending {
     }
 }
 
-/// Answers by a challenge where only the user's next sign-in helps, and by 503 where the same call may work soon.
+/// Answers with a challenge if the user must sign in, or with 503 if a retry may succeed soon.
 pub(super) async fn stage(gate: &Gate, trail: &Trail, exchange: &Exchange, need: Option<&Need>) -> Option<Response> {
     let (better, reason) = match need? {
         Need::SignIn(sign_in) => challenge(gate, &exchange.principal, sign_in).await?,
@@ -48,21 +49,22 @@ pub(super) async fn stage(gate: &Gate, trail: &Trail, exchange: &Exchange, need:
     Some(better)
 }
 
-/// Remembers what a call needs that is answered by a stream.
+/// Records the need of a call that is answered with a stream.
 pub(super) async fn remember(gate: &Gate, exchange: &Exchange, need: Option<Need>) {
     if let (Some(Need::SignIn(sign_in)), Principal::User(user)) = (need, &*exchange.principal) {
         gate.answers.pending.0.insert(user.assertion.digest(), sign_in).await;
     }
 }
 
-/// The challenge that an earlier call of this token could not be answered by.
+/// Returns the challenge that an earlier call of this token could not deliver.
 pub(super) async fn pending(gate: &Gate, trail: &Trail, exchange: &Exchange) -> Option<Response> {
     let Principal::User(user) = &*exchange.principal else { return None };
     let sign_in = gate.answers.pending.0.remove(&user.assertion.digest()).await?;
     stage(gate, trail, exchange, Some(&Need::SignIn(sign_in))).await
 }
 
-/// The challenge to this sign-in and its reason, if the client can meet it and was not asked the same already.
+/// Returns the challenge for this sign-in and its reason, if the client can meet it and was not already asked the
+/// same.
 pub(super) async fn challenge(
     gate: &Gate,
     principal: &Principal,

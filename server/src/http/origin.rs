@@ -1,9 +1,8 @@
-//! The Host and Origin headers: the request means this server, and comes from a page that may ask. Both guard against DNS
-//! rebinding.
+//! The Host and Origin headers, checked against DNS rebinding.
 //!
-//! A server with a public URL answers to that host alone; one inside its cluster goes by whatever name the Service has.
-//! `Origin` is sent by browsers only: absent it is fine, present it must be the public URL's own, or one that the
-//! configuration allows. Forwarded headers are never read.
+//! A server with a public URL accepts only that host. A server inside its cluster accepts any name of its Service.
+//! Only browsers send `Origin`. If present, it must be the public URL's origin or an allowed one. Forwarded headers
+//! are never read.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -13,8 +12,9 @@ use url::Url;
 use super::Gate;
 use super::answer::{self, Refusal};
 
-/// The refusal of a host that is not the public URL's.
-pub(crate) const FOREIGN_HOST: &str = "this host name is not the server's; use the URL in the server's status";
+/// The refusal of a host other than the public URL's.
+pub(crate) const FOREIGN_HOST: &str =
+    "this host name does not belong to the server; use the URL in the server's status";
 
 /// The hosts and origins that requests may name.
 pub struct Accepted {
@@ -25,12 +25,12 @@ pub struct Accepted {
 enum Host {
     Any,
     Only(String),
-    /// The public URL names no host.
+    /// The public URL has no host.
     None,
 }
 
 impl Accepted {
-    /// Those of the public URL, and the allowed origins.
+    /// Returns the host and origin of the public URL, and the allowed origins.
     pub fn new(configuration: &ServerConfiguration) -> Self {
         Self::of(configuration.public_url.as_deref(), &configuration.allowed_origins)
     }
@@ -53,14 +53,14 @@ pub(super) fn stage(gate: &Gate, headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal::new("host_not_accepted", answer::problem(StatusCode::FORBIDDEN, FOREIGN_HOST)));
     }
     if !gate.accepted.accepts_origin(headers) {
-        let text = "pages of this origin may not call this server; add it to spec.exposure.allowedOrigins, or use a client that is no web page";
+        let text = "pages of this origin may not call this server; add it to spec.exposure.allowedOrigins, or use a client outside a web page";
         return Err(Refusal::new("origin_not_accepted", answer::problem(StatusCode::FORBIDDEN, text)));
     }
     Ok(())
 }
 
 impl Accepted {
-    /// True for the host of the public URL, with or without a port: an edge may pass on either.
+    /// True for the host of the public URL, with or without a port, because edges forward either form.
     pub(crate) fn accepts_host(&self, headers: &HeaderMap) -> bool {
         let expected = match &self.host {
             Host::Any => return true,

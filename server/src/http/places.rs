@@ -1,4 +1,4 @@
-//! Places for what outlasts a request: bounded in number, for one caller too, so that nobody takes all of them.
+//! Places for work that outlives a request, limited in total and for each caller.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use crate::token::Principal;
 /// Tenant and object id of a caller.
 type Caller = (String, String);
 
-/// The places.
+/// A limited number of places.
 pub(super) struct Places {
     most: usize,
     most_of_caller: usize,
@@ -24,14 +24,14 @@ pub(super) struct Place {
 /// The reason why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoPlace {
-    /// The caller has as many as one caller may have.
+    /// The caller has its full share.
     OfCaller,
-    /// All are taken.
+    /// All places are taken.
     AtAll,
 }
 
 impl Places {
-    /// So many places, and so many for one caller.
+    /// Returns a limit of places, in total and for each caller.
     pub(super) fn new(most: usize, most_of_caller: usize) -> Arc<Self> {
         Arc::new(Self { most, most_of_caller, taken: Mutex::default() })
     }

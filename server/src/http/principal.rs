@@ -1,4 +1,4 @@
-//! The principal: the token's verified owner, and the only source of identity from here on.
+//! The principal: the verified owner of the token, and the only source of identity in later stages.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::authorize::PolicyInForce;
 use crate::protocol::Exchange;
 use crate::token::{Principal, Remedy, TokenError};
 
-/// Verifies the token, which ends here.
+/// Verifies and consumes the token.
 pub(super) async fn stage(
     gate: &Gate,
     trail: &Trail,
@@ -31,7 +31,7 @@ pub(super) async fn stage(
         Err(error) => {
             tracing::info!(reason = error.reason(), "token refused: {error}");
             let response = refuse(gate, &error);
-            // That there are no keys to verify it with is not the token's fault.
+            // Missing signing keys are not the fault of the token.
             if response.status().is_client_error() {
                 rate_limit::count_refused_token(gate, address);
             }
@@ -40,10 +40,10 @@ pub(super) async fn stage(
     }
 }
 
-/// Refuses a token of a session, where sessions were revoked between the look at it and the verdict about its request.
+/// Refuses a token if its session was revoked between its validation and the verdict on its request.
 pub(super) fn still_in_session(gate: &Gate, before: &PolicyInForce, exchange: &Exchange) -> Result<(), Refusal> {
     if exchange.principal.session().is_some() && exchange.permissions.revoked() != before.revoked() {
-        let text = "sessions were revoked meanwhile; send the request again";
+        let text = "sessions were revoked during this request; send it again";
         return Err(Refusal::new("session_ended", gate.challenge.invalid_token(text)));
     }
     Ok(())

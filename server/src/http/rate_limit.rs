@@ -1,10 +1,10 @@
-//! Limits of the number of requests: two bounds, neither of which lets one caller use up another's budget.
+//! Rate limits: two limits, in neither of which one caller can use up another's budget.
 //!
-//! Before authentication, by address: who sends token after token that is not accepted has to pause. Only such tokens
-//! count, and a good one is let in all the same: whoever shares the address is not kept out. Where many clients share an address
-//! (a proxy that the configuration does not name) the bound does not apply: it would keep out all of them for one.
+//! Before authentication, a limit by address: a client that sends many invalid tokens must pause. Valid tokens do not
+//! count and always pass, so that others at the same address are not blocked. The limit does not apply behind a proxy
+//! that the configuration does not name, because it would block all clients for one.
 //!
-//! After it, by principal: each user, and each application by itself, has a budget of its own.
+//! After authentication, a limit by principal: each user and each application by itself has its own budget.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -25,11 +25,11 @@ use super::bearer::Bearer;
 use super::client_address::ClientAddress;
 use crate::token::Principal;
 
-/// Tokens that are not accepted, from one address: as many at once, and so many each minute. A browser full of clients
-/// whose tokens expired meanwhile stays far below.
+/// Invalid tokens from one address: the burst and the number per minute. A browser with many clients whose tokens
+/// expired stays far below.
 const REFUSED_TOKENS: Rate = Rate { requests: 60, per_seconds: 60 };
 
-/// Most addresses, and most principals, remembered at a time. Whose budget is forgotten begins a new one.
+/// Most addresses and most principals in memory. A forgotten one starts with a new budget.
 const REMEMBERED: u64 = 20_000;
 
 /// The budgets of all callers.
@@ -39,13 +39,13 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// Bounds with this rate for each principal.
+    /// Returns limits with this rate for each principal.
     pub fn new(per_user: Rate) -> Self {
         Self { addresses: Budgets::new(REFUSED_TOKENS), principals: Budgets::new(per_user) }
     }
 }
 
-/// A budget for each of many, made when it is first drawn on.
+/// Budgets by key. Each is created on first use.
 pub(crate) struct Budgets<K> {
     rate: Rate,
     of: Cache<K, Arc<Budget>>,
@@ -58,18 +58,18 @@ struct Budget {
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Budgets<K> {
     pub(crate) fn new(rate: Rate) -> Self {
-        // A budget that nobody drew on for its whole time is full, as a new one is.
+        // An unused budget is full again after this time, like a new one.
         let idle = Duration::from_secs(u64::from(rate.per_seconds) + 1);
         Self { rate, of: Cache::builder().max_capacity(REMEMBERED).time_to_idle(idle).build() }
     }
 
-    /// Draws one, or says how long to wait for it.
+    /// Takes one from the budget, or returns the time to wait.
     pub(crate) fn draw(&self, key: K) -> Result<(), Duration> {
         let budget = self.of.get_with(key, || Arc::new(Budget::new(self.rate)));
         budget.draw()
     }
 
-    /// Time to wait where the last draw found nothing left. Draws nothing.
+    /// Returns the time to wait if the budget is empty. Takes nothing.
     fn wait(&self, key: &K) -> Option<Duration> {
         let until = *self.of.get(key)?.used_up_until.lock().unwrap_or_else(PoisonError::into_inner);
         until?.checked_duration_since(Instant::now()).filter(|wait| !wait.is_zero())
@@ -94,25 +94,25 @@ impl Budget {
     }
 }
 
-/// Keeps an address out that has sent too many tokens that were not accepted.
+/// Refuses an address that has sent too many invalid tokens.
 pub(super) async fn by_address(gate: &Gate, address: ClientAddress, Bearer(token): &Bearer) -> Result<(), Refusal> {
     let ClientAddress::Client(address) = address else { return Ok(()) };
     match gate.rate_limits.addresses.wait(&address) {
         Some(wait) if gate.tokens.validate(token.expose_secret()).await.is_err() => {
-            Err(too_many("address_rate_limited", wait, "too many tokens from this address were not accepted"))
+            Err(too_many("address_rate_limited", wait, "too many invalid tokens came from this address"))
         }
         _ => Ok(()),
     }
 }
 
-/// Counts a token that was not accepted, against the address that it came from.
+/// Counts an invalid token of this address.
 pub(super) fn count_refused_token(gate: &Gate, address: ClientAddress) {
     if let ClientAddress::Client(address) = address {
         let _ = gate.rate_limits.addresses.draw(address);
     }
 }
 
-/// Keeps a principal out that asks more often than the configuration lets it.
+/// Refuses a principal that exceeds the configured rate.
 pub(super) fn by_principal(gate: &Gate, principal: &Principal) -> Result<(), Refusal> {
     let who = (principal.tenant_id().to_owned(), principal.object_id().to_owned());
     gate.rate_limits.principals.draw(who).map_err(|wait| {
@@ -122,7 +122,7 @@ pub(super) fn by_principal(gate: &Gate, principal: &Principal) -> Result<(), Ref
 }
 
 fn too_many(reason: &'static str, wait: Duration, why: &str) -> Refusal {
-    // Rounded up: a client that comes back on the second is let in.
+    // Rounded up, so that a client that returns on the second is accepted.
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     let text = format!("{why}; try again in {seconds} s");
     let mut response = answer::problem(StatusCode::TOO_MANY_REQUESTS, &text);

@@ -1,4 +1,4 @@
-//! The revision of the protocol that a request speaks, and the headers that repeat its body for those between.
+//! The protocol revision of a request, and the headers that repeat parts of its body for intermediaries.
 
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -9,9 +9,9 @@ use crate::authorize::json_rpc::{ErrorValue, code};
 use crate::authorize::{Malformed, Message, Method};
 use crate::protocol::{self, Exchange, Revision};
 
-/// The revision that a request speaks. Refuses headers that are not what the body says.
+/// Returns the revision of a request. Refuses headers that differ from the body.
 pub(super) fn stage(message: &Message, parts: &Parts) -> Result<Revision, Refusal> {
-    // A notification has no params of its own that name a revision, and a handshake speaks the one that it asks for.
+    // A notification has no params that name a revision. A handshake uses the revision that it requests.
     let revision = match &message.method {
         Method::Initialize { revision, .. } => Ok(Revision::agreed(revision)),
         _ if message.id.is_none() => return Ok(Revision::UNNAMED),
@@ -22,8 +22,8 @@ pub(super) fn stage(message: &Message, parts: &Parts) -> Result<Revision, Refusa
     checked.map_err(|error| refused(message.answer_id(), &error))
 }
 
-/// The refusal of a malformed message whose revision is not served, or not named where it must be: that comes before its method
-/// and its params.
+/// Returns the refusal of a malformed message whose revision is unsupported or missing. It takes precedence over
+/// errors of method and params.
 pub(super) fn of_malformed(malformed: &Malformed, parts: &Parts) -> Option<Refusal> {
     if !malformed.depends_on_revision() {
         return None;
@@ -33,7 +33,7 @@ pub(super) fn of_malformed(malformed: &Malformed, parts: &Parts) -> Option<Refus
     is_about_revision.then(|| refused(&malformed.id, &error))
 }
 
-/// Refuses headers that are not what the arguments of a tool say. Only what is offered tells which headers those are.
+/// Refuses headers that differ from the arguments of a tool. The offer determines these headers.
 pub(super) fn parameters(message: &Message, parts: &Parts, exchange: &Exchange) -> Result<(), Refusal> {
     match message.method.operation().filter(|_| exchange.revision.is_modern()) {
         Some(operation) => protocol::parameters(&parts.headers, operation, &exchange.offered)

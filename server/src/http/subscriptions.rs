@@ -1,7 +1,7 @@
-//! Streams of notifications (`subscriptions/listen`). A stream ends with a result at the token's end, when its session is revoked, and
-//! when the server stops.
+//! Streams of notifications (`subscriptions/listen`). A stream ends with a result when the token ends, its session is
+//! revoked, or the server stops.
 //!
-//! A stream holds a connection for as long as it lasts, so that one caller, and all together, have so many and no more.
+//! A stream holds a connection while it lasts, so streams are limited for each caller and in total.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::offer::{Change, Offered};
 use crate::protocol::{Exchange, Subscription};
 use crate::token::Principal;
 
-/// Streams of all callers together: half of the connections that there are.
+/// Most streams of all callers: half of the connections.
 pub(super) const MAXIMUM_STREAMS: usize = 512;
-/// Streams of one caller.
+/// Most streams of one caller.
 pub(super) const MAXIMUM_OF_CALLER: usize = 16;
 
-/// Answers by a stream of notifications.
+/// Answers with a stream of notifications.
 pub(super) fn stage(
     gate: &Arc<Gate>,
     accepted: Accepted,
@@ -42,13 +42,13 @@ pub(super) fn stage(
         let response = answer::json_rpc_error(StatusCode::NOT_ACCEPTABLE, subscription.id(), &error);
         return Err(Refusal::new("not_acceptable", response));
     }
-    // Such a token is let in for a minute more, since clocks differ: a stream would end as soon as it begins.
+    // The validation tolerates a clock skew of a minute. A stream would end as soon as it begins.
     if exchange.principal.remaining().is_zero() {
-        let response = gate.challenge.invalid_token("the token has expired; ask for another one");
+        let response = gate.challenge.invalid_token("the token has expired; request another one");
         return Err(Refusal::new("expired", response));
     }
     if gate.draining.is_cancelled() {
-        return Err(Refusal::new("draining", answer::try_later("this pod stops; connect again")));
+        return Err(Refusal::new("draining", answer::try_later("this pod is stopping; connect again")));
     }
     let place = gate.answers.streams.take(&exchange.principal).map_err(no_place)?;
     Ok(events::answer(notifications(gate, place, subscription, exchange)))
@@ -57,7 +57,7 @@ pub(super) fn stage(
 fn no_place(no_place: NoPlace) -> Refusal {
     let response = match no_place {
         NoPlace::OfCaller => {
-            let text = format!("you listen on {MAXIMUM_OF_CALLER} streams already; close one");
+            let text = format!("you already have {MAXIMUM_OF_CALLER} open streams; close one");
             answer::later(StatusCode::TOO_MANY_REQUESTS, &text)
         }
         NoPlace::AtAll => answer::try_later("all streams of this server are in use; try again later"),
@@ -65,18 +65,18 @@ fn no_place(no_place: NoPlace) -> Refusal {
     Refusal::new("too_many_streams", response)
 }
 
-/// A stream of notifications on its way.
+/// A running stream of notifications.
 struct Notifications {
     gate: Arc<Gate>,
     subscription: Subscription,
     principal: Arc<Principal>,
     offered: Arc<Offered>,
     permissions: Permissions,
-    /// Everything that was revoked when the stream began.
+    /// The revocations when the stream began.
     revoked: Revoked,
     policies: watch::Receiver<()>,
     changes: Option<broadcast::Receiver<Change>>,
-    /// Messages that are ready.
+    /// Messages to send.
     ready: VecDeque<Bytes>,
     has_ended: bool,
     _place: Place,
@@ -90,7 +90,7 @@ fn notifications(
 ) -> impl Stream<Item = Bytes> + Send + 'static {
     let Exchange { principal, permissions, offered, .. } = exchange;
     let mut policies = gate.policy.changes();
-    // Policy and offer may have changed since the request was judged.
+    // Policy and offer may have changed since the verdict.
     policies.mark_changed();
     let stream = Notifications {
         ready: [subscription.acknowledged()].into(),
@@ -122,13 +122,13 @@ impl Notifications {
             }
             let draining = self.gate.draining.clone();
             tokio::select! {
-                // In this order: what is told follows from the policy in force.
+                // The order matters: the messages depend on the policy in force.
                 biased;
                 () = draining.cancelled() => self.end(),
                 () = sleep(self.principal.remaining()) => self.end(),
                 changed = self.policies.changed() => match changed {
                     Ok(()) if self.gate.policy.in_force().revoked() == self.revoked => self.look().await,
-                    // The session may be among those that are revoked: the next request tells.
+                    // The revocation may include this session; the client's next request decides.
                     _ => self.end(),
                 },
                 change = next_change(&mut self.changes) => match change {
@@ -152,7 +152,7 @@ impl Notifications {
         self.ready.extend(self.subscription.updated(uri, &self.offered, &self.permissions));
     }
 
-    /// Looks at everything anew. What cannot be learnt now is not allowed.
+    /// Compares policy and offer with the last state. Unknown groups allow nothing.
     async fn look(&mut self) {
         if let Ok(offered) = self.gate.offer.snapshot(&self.principal).await {
             self.offered = offered;
@@ -162,7 +162,7 @@ impl Notifications {
     }
 }
 
-/// The next change. None if some were missed. An offer that never changes has none.
+/// Returns the next change, or none if some were missed. Never returns if the offer cannot change.
 async fn next_change(changes: &mut Option<broadcast::Receiver<Change>>) -> Option<Change> {
     let Some(receiver) = changes else { return std::future::pending().await };
     match receiver.recv().await {

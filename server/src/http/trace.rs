@@ -1,4 +1,4 @@
-//! A request id of our own, a span for the logs, and the audit trail.
+//! The request id, the log span and the audit recording of a request.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::answer;
 use super::held::Held;
 use crate::audit::{AuditLog, Trail};
 
-/// Time for which a request waits for room in the queue of audit lines.
+/// Longest wait of a request for room in the queue of audit lines.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const PANIC: &str = "the request ended in a panic; report this defect to the developers of this server";
 
-/// Names a request in the answer and in the audit log.
+/// The header with the request id, which the audit log repeats.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Answers a request on the record, with its id as `x-request-id`. A panic is an answer, too. The recording ends with the
-/// body of the answer, or when the client hangs up.
+/// Answers a request with recording, and with its id as `x-request-id`. A panic becomes an answer, too. The recording
+/// ends with the body of the answer, or when the client hangs up.
 pub(crate) async fn stage<F>(
     audit: &Arc<AuditLog>,
     request: Request,
@@ -34,14 +34,14 @@ pub(crate) async fn stage<F>(
 where
     F: Future<Output = Response>,
 {
-    // Never the client's: ids in the audit log are unique and cannot be chosen.
+    // Never the client's id: ids in the audit log are unique and cannot be chosen.
     let id = Uuid::new_v4().to_string();
     let value = HeaderValue::from_str(&id);
     let span = tracing::info_span!("request", request_id = id);
     let recorded = async {
         let Some(mut recording) = audit.begin(id, PATIENCE).await else {
             return answer::try_later(
-                "the audit log takes no further line, and what cannot be recorded is not done; try again later",
+                "the audit log has no room, so the request cannot be recorded and is refused; try again later",
             );
         };
         let answering = AssertUnwindSafe(answer(request, recording.trail())).catch_unwind();
@@ -93,7 +93,7 @@ mod tests {
             Self { gate, metrics, lines }
         }
 
-        /// The answer to a request that is judged, and answered with this body.
+        /// Returns the answer to a judged request, with this body.
         async fn answer(&self, body: impl Fn() -> Body) -> Response {
             let answer = |_, trail: Arc<Trail>| {
                 trail.decided(Outcome::Refused("expired"));
@@ -116,14 +116,14 @@ mod tests {
             metrics.lines().any(|line| line == sample)
         }
 
-        /// The status in the only line of the audit log.
+        /// Returns the status in the only line of the audit log.
         async fn recorded_status(self) -> Value {
             self.gate.audit.end(SOON).await.unwrap();
             self.lines.only()["status"].clone()
         }
     }
 
-    /// A body that has what is sent here, and ends with the sender.
+    /// Returns a body that streams the sent items and ends with the sender.
     fn stream() -> (UnboundedSender<Result<Bytes, Infallible>>, Body) {
         let (sender, receiver) = unbounded();
         (sender, Body::from_stream(receiver))
@@ -132,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_for_which_the_audit_log_has_no_room_is_refused_with_its_id_and_counted() {
         let test = Test::new();
-        // A log that has ended takes no line, as one that is full: nobody waits for it here.
+        // An ended log accepts no lines, like a full one, but without a wait.
         test.gate.audit.end(SOON).await.unwrap();
         for _ in 0..3 {
             let answer = test.answer(|| Body::from("let in")).await;
