@@ -1,4 +1,4 @@
-//! Access tokens: signed JWTs (RFC 9068) of at most ten minutes, for this server alone.
+//! Access tokens of the authorization server: signed JWTs (RFC 9068) for this server, valid for at most ten minutes.
 
 use secrecy::SecretString;
 
@@ -10,13 +10,13 @@ use crate::token::{SessionClaims, TOKEN_TYPE};
 
 /// Lifetime of an access token, in seconds.
 pub(super) const LIFETIME: u64 = 600;
-/// Most groups that a token lists. A person in more is looked up, as with Entra's own tokens.
+/// Most groups in a token. If a person is in more, the groups are looked up, as with Entra's own tokens.
 const MAXIMUM_GROUPS: usize = 40;
 
-/// A new access token of this session at this time, in seconds since 1970.
+/// Returns a new access token of this session at this time, in seconds since 1970.
 ///
 /// # Errors
-/// If the key does not sign.
+/// If the key cannot sign.
 pub(super) fn issue(
     ring: &KeyRing,
     addresses: &Addresses,
@@ -43,7 +43,7 @@ fn claims(addresses: &Addresses, id: &str, session: &Session, now: i64) -> Sessi
         auth_time: session.began,
         tid: person.tenant_id.clone(),
         oid: person.object_id.clone(),
-        // What the client asked for, and Entra granted: other clients may have brought other scopes.
+        // Only scopes that this client requested and Entra granted; the session may carry scopes for other clients.
         scp: Vec::from_iter(session.asked.server.intersection(&person.scopes).map(String::as_str)).join(" "),
         roles: person.roles.clone(),
         groups: person.groups.clone().filter(|groups| groups.len() <= MAXIMUM_GROUPS),

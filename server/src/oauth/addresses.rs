@@ -6,11 +6,11 @@ const WELL_KNOWN: &str = "/.well-known/oauth-authorization-server";
 /// An endpoint of the authorization server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Begin of a sign-in, for browsers.
+    /// Start of a sign-in, for browsers.
     Authorize,
     /// The person's decision, from the page of a sign-in.
     Consent,
-    /// The way back from Entra.
+    /// The return from Entra.
     Callback,
     /// Tokens, for clients.
     Token,
@@ -18,9 +18,9 @@ pub enum Endpoint {
     Register,
     /// Revocation (RFC 7009).
     Revoke,
-    /// The keys that access tokens are signed with.
+    /// The public keys of access tokens.
     Keys,
-    /// The page that says how to connect a client.
+    /// The page with instructions for connecting clients.
     Connect,
     /// The page of a person's own sessions.
     Sessions,
@@ -43,19 +43,19 @@ impl Endpoint {
     }
 }
 
-/// Addresses of the authorization server at one public URL.
+/// Addresses of the authorization server for one public URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     resource: String,
     origin: String,
-    /// Without a slash at its end; empty for a server at the root of its host.
+    /// Without a trailing slash; empty for a server at the root of its host.
     path: String,
     serves_root: bool,
 }
 
 impl Addresses {
-    /// The addresses of the server at this URL, whose path this is. `serves_root` is true if the origin names this server,
-    /// too. Returns none if the URL does not end with the path.
+    /// Returns the addresses of the server at this URL with this path. `serves_root` is true if the origin also names
+    /// this server. Returns none if the URL does not end with the path.
     pub fn new(public_url: &str, path: &str, serves_root: bool) -> Option<Self> {
         let origin = public_url.strip_suffix(path)?;
         Some(Self {
@@ -66,38 +66,38 @@ impl Addresses {
         })
     }
 
-    /// The issuer.
+    /// Returns the issuer.
     pub fn issuer(&self) -> String {
         format!("{}{}", self.origin, self.path)
     }
 
-    /// The server's canonical URL: the audience of every token.
+    /// Returns the server's canonical URL: the audience of every token.
     pub fn resource(&self) -> &str {
         &self.resource
     }
 
-    /// The URL of an endpoint.
+    /// Returns the URL of an endpoint.
     pub fn url(&self, endpoint: Endpoint) -> String {
         format!("{}{}", self.issuer(), endpoint.path())
     }
 
-    /// The path of an endpoint on the host.
+    /// Returns the path of an endpoint on the host.
     pub fn path(&self, endpoint: Endpoint) -> String {
         format!("{}{}", self.path, endpoint.path())
     }
 
-    /// The path of the metadata on the host.
+    /// Returns the path of the metadata on the host.
     pub fn metadata_path(&self) -> String {
         format!("{WELL_KNOWN}{}", self.path)
     }
 
-    /// The origin, as browsers send it.
+    /// Returns the origin in the form that browsers send.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// True if a `resource` parameter (RFC 8707) means this server: the canonical URL, with or without a slash at its end,
-    /// or the origin where that is this server's.
+    /// True if a `resource` parameter (RFC 8707) names this server: the canonical URL, with or without a trailing
+    /// slash, or the origin if it belongs to this server.
     pub fn is_resource(&self, asked: &str) -> bool {
         let asked = asked.strip_suffix('/').unwrap_or(asked);
         asked == self.issuer() || (self.serves_root && asked == self.origin)

@@ -1,4 +1,4 @@
-//! Answers of the endpoints that clients ask (RFC 6749 section 5): JSON that nobody keeps.
+//! Answers of the endpoints for clients (RFC 6749 section 5): JSON that must not be cached.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,45 +6,45 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// A refusal of a client's request.
+/// A refused request of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClientError {
     status: StatusCode,
     error: &'static str,
     description: String,
-    /// The reason in the audit log.
+    /// The reason for the audit log.
     pub(super) reason: &'static str,
 }
 
 impl ClientError {
-    /// 400 with this OAuth error, this text with the next step, and this reason in the audit log.
+    /// Returns 400 with this OAuth error, this text with the next step, and this audit reason.
     pub(super) fn new(error: &'static str, description: impl Into<String>, reason: &'static str) -> Self {
         Self { status: StatusCode::BAD_REQUEST, error, description: description.into(), reason }
     }
 
-    /// 401: the client may not sign people in, or no longer. It registers again.
+    /// Returns 401: the client is unknown or no longer allowed, and must register again.
     pub(super) fn client() -> Self {
-        let text = "this server does not know the client, or no longer lets it in; register again";
+        let text = "this server does not know the client or no longer allows it; register again";
         Self { status: StatusCode::UNAUTHORIZED, ..Self::new("invalid_client", text, "client_not_allowed") }
     }
 
-    /// A registration that is not accepted (RFC 7591 section 3.2.2).
+    /// Returns a refused registration (RFC 7591 section 3.2.2).
     pub(super) fn registration(status: StatusCode, error: &'static str, description: String) -> Self {
         Self { status, ..Self::new(error, description, "registration_refused") }
     }
 
-    /// 400: the code or refresh token is worth nothing.
+    /// Returns 400: the code or refresh token is not valid.
     pub(super) fn grant(description: impl Into<String>, reason: &'static str) -> Self {
         Self::new("invalid_grant", description, reason)
     }
 
-    /// 503: the request is right, and may be repeated.
+    /// Returns 503: the request is correct, and the client may retry it.
     pub(super) fn later(description: impl Into<String>, reason: &'static str) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self { status, ..Self::new("temporarily_unavailable", description, reason) }
     }
 
-    /// 429: there are too many requests.
+    /// Returns 429: too many requests.
     pub(super) fn too_many(description: impl Into<String>) -> Self {
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self { status, ..Self::new("temporarily_unavailable", description, "address_rate_limited") }
@@ -62,18 +62,18 @@ impl IntoResponse for ClientError {
     }
 }
 
-/// A document that nobody keeps.
+/// Returns a document that must not be cached.
 pub(super) fn document(status: StatusCode, document: &impl Serialize) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(document)).into_response()
 }
 
-/// The text with what RFC 6749 section 5.2 allows in an `error_description`.
+/// Replaces characters that RFC 6749 section 5.2 forbids in an `error_description`.
 fn ascii(text: &str) -> String {
     let allowed = |character: &char| matches!(character, ' '..='~') && !matches!(character, '"' | '\\');
     text.chars().map(|character| if allowed(&character) { character } else { '\'' }).collect()
 }
 
-/// A document that everybody may read, and keep for a while.
+/// Returns a public document that may be cached for a while.
 pub(super) fn public(document: &Value) -> Response {
     (StatusCode::OK, [(header::CACHE_CONTROL, "max-age=300")], Json(document)).into_response()
 }

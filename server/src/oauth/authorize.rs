@@ -1,7 +1,7 @@
-//! The begin of a sign-in: the client's request, and the person's decision about it, before anything is asked of Entra.
+//! The start of a sign-in: the client's request and the person's decision about it, before Entra is involved.
 //!
-//! Nothing is stored until the person approves. The request travels sealed in the page's form, tied to a cookie of the
-//! browser that was shown the page.
+//! Nothing is stored until the person approves. The page's form carries the sealed request, bound to a cookie of the
+//! browser that got the page.
 
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
@@ -24,24 +24,24 @@ use super::sign_in::{Approved, Goal};
 use crate::audit::Outcome;
 use crate::entra::random;
 
-/// Time that a person has for the page, in seconds.
+/// Lifetime of the page, in seconds.
 const PATIENCE: i64 = 600;
 
-/// The request in the form of the page.
+/// The sealed request in the page's form.
 #[derive(Serialize, Deserialize)]
 struct Pending {
     request: AuthorizationRequest,
     client: SessionClient,
-    /// Name of the cookie that the browser was given with the page.
+    /// Name of the cookie that was set with the page.
     id: String,
     /// Hash of the cookie's value.
     browser: String,
-    /// Time of the page, in seconds since 1970.
+    /// Time when the page was shown, in seconds since 1970.
     shown: i64,
 }
 
 impl AuthorizationServer {
-    /// Shows the page that asks the person, or sends the browser back to the client.
+    /// Shows the consent page, or returns the browser to the client.
     pub(super) async fn authorize(&self, browser: &Browser<'_>, query: &[u8]) -> Result<Response, Stop> {
         let parameters =
             Parameters::parse(query).map_err(|_| browser.stop(&Problem::Malformed { parameter: "query" }))?;
@@ -57,8 +57,8 @@ impl AuthorizationServer {
         let text = redirect_uri.as_str().to_owned();
         match AuthorizationRequest::read(&parameters, &self.addresses, text, scopes) {
             Ok(request) => self.ask(browser, request, &client, &redirect_uri),
-            // A client of which nothing is known but its document does not lead browsers anywhere without a person's decision
-            // (RFC 9700 section 4.11.2).
+            // A client known only from its own document must not redirect browsers without a person's decision (RFC
+            // 9700 section 4.11.2).
             Err(RequestError { error, .. })
                 if matches!(client.kind, ClientKind::Document { .. }) && !redirect_uri.is_loopback() =>
             {
@@ -131,7 +131,7 @@ impl AuthorizationServer {
         Ok(response)
     }
 
-    /// Takes the person's decision.
+    /// Handles the person's decision.
     pub(super) async fn consent(&self, browser: &Browser<'_>, body: &[u8]) -> Result<Response, Stop> {
         if !self.is_own_form(browser.headers) {
             return Err(browser.stop(&Problem::ForeignForm));
@@ -169,12 +169,12 @@ impl AuthorizationServer {
         Ok(response)
     }
 
-    /// Sends the browser back to the client, with its `state` and the issuer (RFC 9207).
+    /// Returns the browser to the client, with its `state` and the issuer (RFC 9207).
     pub(super) fn back(&self, redirect_uri: &RedirectUri, state: Option<&str>, answer: &[(&str, &str)]) -> Response {
         redirect(self.way_back(redirect_uri, state, answer).as_str())
     }
 
-    /// The address of an answer to the client.
+    /// Returns the address of an answer to the client.
     pub(super) fn way_back(&self, redirect_uri: &RedirectUri, state: Option<&str>, answer: &[(&str, &str)]) -> Url {
         let issuer = self.addresses.issuer();
         let state = state.map(|state| ("state", state));
@@ -182,19 +182,19 @@ impl AuthorizationServer {
         redirect_uri.with(&parameters)
     }
 
-    /// True if a form comes from a page of this server, as far as the browser says.
+    /// True if, according to the browser, a form comes from a page of this server.
     pub(super) fn is_own_form(&self, headers: &HeaderMap) -> bool {
         let value = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("unreadable"));
         match (value("sec-fetch-site"), value("origin")) {
             (Some(site), _) => site == "same-origin",
-            // Pages that send no referrer have this origin.
+            // Pages with the policy `no-referrer` have the origin `null`.
             (None, Some(origin)) => origin == "null" || origin == self.addresses.origin(),
             (None, None) => true,
         }
     }
 }
 
-/// A client as pages show it.
+/// Returns a client in the form for pages.
 pub(super) fn shown(client: &SessionClient) -> ShownClient<'_> {
     let verification = match &client.kind {
         ClientKind::Listed => Verification::Listed,

@@ -1,4 +1,4 @@
-//! A person's browser at one of the pages: its request, and the page that ends it.
+//! A person's browser at a page of the authorization server: its request, and pages that end it.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,19 +12,19 @@ use crate::http::client_address::ClientAddress;
 pub(super) struct Browser<'a> {
     /// Headers of the request.
     pub(super) headers: &'a HeaderMap,
-    /// The request, for the pages.
+    /// Properties of the request for the pages.
     pub(super) visit: Visit<'a>,
     /// Audit trail of the request.
     pub(super) trail: &'a Trail,
-    /// Address that it comes from.
+    /// Client address of the request.
     pub(super) address: ClientAddress,
 }
 
-/// The page at which a request stops. It is in a box, since every step may return it.
+/// The page that ends a request. It is boxed, because every step may return it.
 pub(super) struct Stop(Box<Response>);
 
 impl Browser<'_> {
-    /// The page of a problem, which the audit log has from here on.
+    /// Returns the page of a problem and records it in the audit trail.
     pub(super) fn stop(&self, problem: &Problem<'_>) -> Stop {
         self.trail.decided(Outcome::Refused(reason(problem)));
         Stop(Box::new(problem.show(&self.visit)))
@@ -37,7 +37,7 @@ impl From<Stop> for Response {
     }
 }
 
-/// The reason of a problem in the audit log.
+/// Returns the audit reason of a problem.
 fn reason(problem: &Problem<'_>) -> &'static str {
     match problem {
         Problem::UnknownClient | Problem::ClientNotAllowed { .. } | Problem::ClientUnreadable => "client_not_allowed",
@@ -57,7 +57,7 @@ fn reason(problem: &Problem<'_>) -> &'static str {
     }
 }
 
-/// A redirect that is followed by GET, and that nobody keeps.
+/// Returns a redirect that is followed with GET and must not be cached.
 pub(super) fn redirect(url: &str) -> Response {
     let headers =
         [(header::LOCATION, url), (header::CACHE_CONTROL, "no-store"), (header::REFERRER_POLICY, "no-referrer")];

@@ -1,7 +1,7 @@
-//! The token endpoint: an authorization code becomes a session, and a refresh token the session's next tokens
-//! ([`refresh`](super::refresh)).
+//! The token endpoint. It turns an authorization code into a session, and a refresh token into the session's next
+//! tokens ([`refresh`](super::refresh)).
 //!
-//! A code is good once, for a minute, for its client, redirect URI and verifier.
+//! A code is valid once, for a minute, for its client, redirect URI and verifier.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -27,23 +27,23 @@ use super::session::Session;
 use crate::audit::{Outcome, Trail};
 use crate::token::{Principal, User};
 
-/// Time in which a code can be redeemed, in seconds.
+/// Lifetime of a code, in seconds.
 pub(super) const CODE_LIFETIME: i64 = 60;
-/// Time in which a code that comes again ends the session that it began, in seconds.
+/// Time in which a replayed code ends its session, in seconds.
 const CODE_REMEMBERED: i64 = 600;
 
 /// Content of an authorization code.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Code {
-    /// The session that it begins.
+    /// Id of the session to begin.
     pub(super) session: String,
-    /// The record of what it grants.
+    /// Id of the record with the grant.
     pub(super) grant: String,
-    /// Time of its issue, in seconds since 1970.
+    /// Time of issue, in seconds since 1970.
     pub(super) issued: i64,
 }
 
-/// Grant behind a code.
+/// The grant of a code.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Grant {
     /// The request that the person approved.
@@ -66,21 +66,21 @@ impl From<Unreadable> for ClientError {
 
 impl From<RecordError> for ClientError {
     fn from(error: RecordError) -> Self {
-        tracing::warn!(%error, "the session store cannot be used");
+        tracing::warn!(%error, "cannot use the session store");
         Self::later("the session store does not answer; try again in a minute", "session_store_unavailable")
     }
 }
 
 impl AuthorizationServer {
-    /// Answers a request for tokens.
+    /// Answers a token request.
     pub(super) async fn tokens(&self, trail: &Trail, body: &[u8]) -> Result<Response, ClientError> {
         let parameters = Parameters::parse(body)?;
         if parameters.get("resource").is_some_and(|resource| !self.addresses.is_resource(resource)) {
-            let text = "the resource is another server; send the URL of this one";
+            let text = "the resource is another server; send the URL of this server";
             return Err(ClientError::new("invalid_target", text, "another_audience"));
         }
         let client_id = parameters.require("client_id")?;
-        // Before any token: a client whose registration is worth nothing registers again on no other answer.
+        // Checked before the token. A client registers again only after this answer.
         if !self.clients.know(client_id) {
             return Err(ClientError::client());
         }
@@ -96,7 +96,7 @@ impl AuthorizationServer {
         self.answer(&id, &session)
     }
 
-    /// Records in a line of its own that another key signs than before.
+    /// Records a change of the signing key in an audit line of its own.
     async fn note_key(&self) {
         let key = &self.ring.signing(super::now()).key_id;
         let is_new = {
@@ -111,7 +111,7 @@ impl AuthorizationServer {
 
     fn answer(&self, id: &str, session: &Session) -> Result<Response, ClientError> {
         let token = access_token::issue(&self.ring, &self.addresses, id, session, super::now()).map_err(|error| {
-            tracing::error!(%error, "an access token cannot be signed");
+            tracing::error!(%error, "cannot sign an access token");
             ClientError::later("this server cannot sign tokens; try again later", "defect")
         })?;
         let document = json!({
@@ -130,7 +130,7 @@ impl AuthorizationServer {
         client_id: &str,
         parameters: &Parameters,
     ) -> Result<(String, Session), ClientError> {
-        let worthless = "the code is not one of this server, or has expired; begin the sign-in again";
+        let worthless = "this server did not issue the code, or it has expired; start the sign-in again";
         let code: Option<Code> = self.sealer.open_value(Purpose::Code, parameters.require("code")?);
         let code = code.ok_or_else(|| ClientError::grant(worthless, "code_not_valid"))?;
         let verifier = parameters.require("code_verifier")?;
@@ -138,9 +138,9 @@ impl AuthorizationServer {
             return Err(ClientError::grant(worthless, "code_not_valid"));
         }
         let Some(grant) = self.records.take::<Grant>(Purpose::Code, &code.grant).await? else {
-            // RFC 6749 section 4.1.2: whoever came first may have been the thief.
+            // RFC 6749 section 4.1.2: the first use may have been the attacker's.
             self.sessions.end(&code.session).await?;
-            let text = "the code was used before, and the session that it began has ended; sign in again";
+            let text = "the code was used before, so its session was ended; sign in again";
             return Err(ClientError::grant(text, "code_replayed"));
         };
         if super::now().saturating_sub(code.issued) > CODE_LIFETIME {
@@ -153,11 +153,11 @@ impl AuthorizationServer {
         trail.concerns(&session.person.tenant_id, &session.person.object_id, &session.client.reference);
         let redirect_uri = parameters.get("redirect_uri");
         if session.client.id != client_id || redirect_uri.is_some_and(|asked| asked != request.redirect_uri) {
-            let text = "the code is another client's, or of another redirect_uri; begin the sign-in again";
+            let text = "the code belongs to another client or redirect_uri; start the sign-in again";
             return Err(ClientError::grant(text, "code_of_another_client"));
         }
         if !verifies(verifier, &request.code_challenge) {
-            let text = "the code_verifier does not fit the code_challenge; begin the sign-in again";
+            let text = "the code_verifier does not match the code_challenge; start the sign-in again";
             return Err(ClientError::grant(text, "code_verifier_wrong"));
         }
         let Some(session) = self.sessions.begin(&code.session, session).await? else {
@@ -168,7 +168,7 @@ impl AuthorizationServer {
     }
 }
 
-/// The person whom a verified token speaks for.
+/// Returns the person of a verified token.
 pub(super) fn user(principal: &Principal) -> Option<&User> {
     match principal {
         Principal::User(user) => Some(user),
@@ -176,7 +176,7 @@ pub(super) fn user(principal: &Principal) -> Option<&User> {
     }
 }
 
-/// True if the S256 challenge is of this verifier (RFC 7636 section 4.6).
+/// True if the S256 challenge matches this verifier (RFC 7636 section 4.6).
 fn verifies(verifier: &str, challenge: &str) -> bool {
     let length = 43..=128;
     let computed = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));

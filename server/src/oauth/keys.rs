@@ -1,7 +1,7 @@
-//! Key epochs: random secrets from which the keys of each purpose are derived.
+//! Key epochs: random secrets from which the keys for each purpose are derived.
 //!
-//! An epoch is a file that all replicas have. HKDF-SHA-256 (RFC 5869) derives each key from it, for one purpose, issuer and
-//! epoch. So replicas have the same keys without talking, and two servers with the same file have none in common.
+//! An epoch is a file that all replicas share. HKDF-SHA-256 (RFC 5869) derives each key from it, by purpose, issuer
+//! and epoch. So replicas have the same keys without communication, and two servers with the same file share no keys.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use zeroize::Zeroizing;
 
 use crate::es256::SigningKey;
 
-/// Salt of every derivation. Another way of deriving needs another one.
+/// Salt of every derivation. A new derivation scheme must change it.
 const SALT: &[u8] = b"mcp-entra authorization server 1";
 /// Shortest secret of an epoch, in bytes.
 const SHORTEST_SECRET: usize = 32;
-/// Numbers that are derived until one is a private key. One in 2³² is none.
+/// Attempts to derive a private key. One in 2³² candidates is not valid.
 const ATTEMPTS: u8 = 4;
 
 /// The reason why there is no key ring.
@@ -46,9 +46,9 @@ pub enum KeyRingError {
         /// Error of the operating system.
         problem: std::io::Error,
     },
-    /// The file of an epoch is too short to be a secret.
+    /// The file of an epoch is too short for a secret.
     #[error(
-        "key epoch {epoch} has {length} bytes, fewer than {SHORTEST_SECRET}; replace it by a new epoch of \
+        "key epoch {epoch} has {length} bytes, fewer than {SHORTEST_SECRET}; replace it with a new epoch of \
          {SHORTEST_SECRET} random bytes"
     )]
     TooShort {
@@ -58,14 +58,14 @@ pub enum KeyRingError {
         length: usize,
     },
     /// The keys of an epoch cannot be derived.
-    #[error("no keys can be derived from key epoch {epoch}; replace it by a new epoch")]
+    #[error("no keys can be derived from key epoch {epoch}; replace it with a new epoch")]
     Derivation {
         /// Number of the epoch.
         epoch: u32,
     },
 }
 
-/// The keys of one issuer, in epochs.
+/// The keys of one issuer, by epoch.
 pub struct KeyRing {
     issuer: String,
     after_compromise: Option<String>,
@@ -88,7 +88,7 @@ struct SigningEpoch {
 }
 
 impl KeyRing {
-    /// Reads the epochs from this folder, in which each is a file that is named by its number. Blocks.
+    /// Reads the epochs from this folder, where each is a file named by its number. Blocks.
     pub fn read(folder: &Path, keys: &KeyEpochs, issuer: &str) -> Result<Self, KeyRingError> {
         Self::of(keys, issuer, |epoch| {
             let path = folder.join(epoch.to_string());
@@ -113,7 +113,7 @@ impl KeyRing {
         })
     }
 
-    /// Returns a ring for tests whose epochs have secrets that are their number, repeated.
+    /// Returns a ring for tests. The secret of each epoch is its number, repeated.
     #[cfg(test)]
     pub(crate) fn for_test(keys: &KeyEpochs, issuer: &str) -> Self {
         Self::of(keys, issuer, |number| Ok(Zeroizing::new(number.to_be_bytes().repeat(8)))).unwrap()
@@ -124,13 +124,13 @@ impl KeyRing {
         compromise.is_none() || compromise == self.after_compromise.as_deref()
     }
 
-    /// Returns the key that signs at this time, in seconds since 1970. It is the last epoch's whose time has come; the first
-    /// epoch's if no time has come.
+    /// Returns the signing key at this time, in seconds since 1970. It belongs to the last epoch that has started, or
+    /// to the first epoch if none has.
     pub fn signing(&self, now: i64) -> &SigningKey {
         &self.current(now).signing
     }
 
-    /// Returns the key that verifies what the key of this `kid` has signed, if its epoch is listed.
+    /// Returns the verification key for this `kid`, if its epoch is listed.
     pub fn verifying(&self, key_id: &str) -> Option<&DecodingKey> {
         self.all().find(|epoch| epoch.signing.key_id == key_id).map(|epoch| epoch.signing.verifying())
     }
@@ -140,22 +140,22 @@ impl KeyRing {
         json!({ "keys": self.all().map(|epoch| epoch.signing.public()).collect::<Vec<_>>() })
     }
 
-    /// The issuer whose keys these are.
+    /// Returns the issuer of these keys.
     pub(super) fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// The epoch of registrations.
+    /// Returns the epoch of registrations.
     pub(super) fn registration(&self) -> &Epoch {
         &self.registration
     }
 
-    /// Returns the epoch that seals at this time, in seconds since 1970.
+    /// Returns the epoch for sealing at this time, in seconds since 1970.
     pub(super) fn sealing(&self, now: i64) -> &Epoch {
         &self.current(now).epoch
     }
 
-    /// Returns the listed epoch of this number.
+    /// Returns the listed epoch with this number.
     pub(super) fn epoch(&self, number: u32) -> Option<&Epoch> {
         self.all().map(|epoch| &epoch.epoch).find(|epoch| epoch.number == number)
     }
@@ -189,12 +189,12 @@ impl Epoch {
         Ok(Self { number, root: Salt::new(HKDF_SHA256, SALT).extract(secret), issuer: issuer.to_owned() })
     }
 
-    /// The number of the epoch.
+    /// Returns the number of the epoch.
     pub(super) fn number(&self) -> u32 {
         self.number
     }
 
-    /// Derives the key of a purpose. No purpose has a zero byte, which ends it.
+    /// Derives the key of a purpose. A zero byte ends the purpose, so none contains one.
     pub(super) fn derive(&self, purpose: &str) -> Result<Zeroizing<[u8; 32]>, Unspecified> {
         let info = [purpose.as_bytes(), &[0], &self.number.to_be_bytes(), self.issuer.as_bytes()];
         let mut key = Zeroizing::new([0; 32]);
@@ -212,7 +212,7 @@ impl SigningEpoch {
     }
 }
 
-/// The key of an epoch that signs access tokens.
+/// Returns the epoch's signing key for access tokens.
 fn signing_key(epoch: &Epoch, attempt: u8) -> Result<SigningKey, Unspecified> {
     let private = epoch.derive(&format!("signing {attempt}"))?;
     let public = PrivateKey::from_private_key(&ECDH_P256, &*private)?.compute_public_key()?;

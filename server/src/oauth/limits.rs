@@ -1,4 +1,4 @@
-//! Limits of the requests that cost something: this server before anybody has signed in, and Entra afterwards.
+//! Rate limits of requests that cost this server or Entra something.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::http::rate_limit::Budgets;
 
 /// Requests from one address that store or seal something. An office full of people stays far below.
 const OF_ADDRESS: Rate = Rate { requests: 60, per_seconds: 60 };
-/// The same from all addresses that are not known, since a proxy hides them.
+/// The same for all unknown addresses behind a proxy together.
 const OF_UNKNOWN: Rate = Rate { requests: 600, per_seconds: 60 };
-/// Everything else from one address: an office full of clients whose tokens end every ten minutes stays below.
+/// All other requests from one address. An office full of clients with ten-minute tokens stays below.
 const ALL_OF_ADDRESS: Rate = Rate { requests: 1200, per_seconds: 60 };
-/// The same from all addresses that are not known.
+/// The same for all unknown addresses together.
 const ALL_OF_UNKNOWN: Rate = Rate { requests: 12_000, per_seconds: 60 };
 /// Refreshes of one session at Entra. A client needs one in ten minutes.
 const REFRESHES: Rate = Rate { requests: 10, per_seconds: 60 };
-/// Most sessions that are refreshed at the same moment.
+/// Most sessions that are refreshed at the same time.
 const TURNS: u64 = 10_000;
 
 /// The budgets.
@@ -34,15 +34,15 @@ pub(super) struct Limits {
     turns: Cache<String, Arc<Mutex<()>>>,
 }
 
-/// A budget for each address. One whose address is not known draws on that of all such.
+/// A budget for each address. All unknown addresses share one.
 struct ByAddress {
     of_address: Budgets<IpAddr>,
     of_unknown: Budgets<()>,
 }
 
-/// A refusal: the budget is used up.
+/// The refusal for an empty budget.
 pub(super) struct Refused {
-    /// Time until there is some again.
+    /// Time until the budget allows a request.
     pub(super) wait: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Limits {
         }
     }
 
-    /// Draws on the budget of this address for a request to this endpoint.
+    /// Takes a request to this endpoint from the budget of this address.
     pub(super) fn draw(&self, endpoint: Endpoint, address: ClientAddress) -> Result<(), Refused> {
         match endpoint {
             Endpoint::Register => self.registrations.draw(address),
@@ -65,17 +65,17 @@ impl Limits {
         }
     }
 
-    /// Draws on the budget of this address for a sign-in that is about to be stored.
+    /// Takes a sign-in that is about to be stored from the budget of this address.
     pub(super) fn decide(&self, address: ClientAddress) -> Result<(), Refused> {
         self.decisions.draw(address)
     }
 
-    /// Draws on the budget of this session for a refresh at Entra.
+    /// Takes a refresh at Entra from the budget of this session.
     pub(super) fn refresh(&self, session: &str) -> Result<(), Refused> {
         self.refreshes.draw(session.to_owned()).map_err(|wait| Refused { wait })
     }
 
-    /// Waits for a turn of this session: of requests that come at once, the first asks Entra.
+    /// Waits for the session's turn. Of concurrent requests, only the first asks Entra.
     pub(super) async fn turn(&self, session: &str) -> OwnedMutexGuard<()> {
         let turn = self.turns.get_with_by_ref(session, Arc::default);
         turn.lock_owned().await

@@ -1,11 +1,11 @@
-//! Documents by which clients discover the authorization server (RFC 8414).
+//! The metadata document of the authorization server (RFC 8414).
 
 use serde_json::{Value, json};
 
 use super::addresses::{Addresses, Endpoint};
 use super::clients::Clients;
 
-/// The metadata of the authorization server of these clients, at these addresses.
+/// Returns the metadata for these clients at these addresses.
 pub(super) fn document(addresses: &Addresses, clients: &Clients, scopes: &[String]) -> Value {
     let mut document = json!({
         "issuer": addresses.issuer(),
@@ -28,7 +28,7 @@ pub(super) fn document(addresses: &Addresses, clients: &Clients, scopes: &[Strin
         if clients.may_register() {
             members.insert("registration_endpoint".to_owned(), json!(addresses.url(Endpoint::Register)));
         }
-        // Clients that could publish one would not register.
+        // A client that supports documents would otherwise not register.
         if clients.take_documents() {
             members.insert("client_id_metadata_document_supported".to_owned(), json!(true));
         }

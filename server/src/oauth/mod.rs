@@ -1,24 +1,24 @@
-//! The authorization server between MCP clients and Entra: an OAuth 2.1 server for clients, a confidential client for Entra
-//! whose only credential is the federated one.
+//! The authorization server between MCP clients and Entra. To clients it is an OAuth 2.1 server. To Entra it is a
+//! confidential client whose only credential is the federated one.
 //!
-//! Entra registers no client by itself, reads no client ID metadata document and knows no MCP URL as a resource. Here clients
-//! register, people consent for each client, and Entra signs them in. The access tokens are this server's own; Entra's tokens
-//! stay in the sealed session.
+//! Entra does not support dynamic registration, client ID metadata documents, or MCP URLs as resources. So clients
+//! register here, people approve each client, and Entra signs them in. The access tokens are this server's own;
+//! Entra's tokens stay in the sealed session.
 //!
 //! | Module | Purpose |
 //! |---|---|
-//! | [`addresses`], `metadata` | issuer and endpoints, and the document that clients discover them by |
-//! | `router`, `limits` | the endpoints over HTTP, and how often they may be asked |
-//! | `authorize`, `sign_in` | a browser's way: the person's decision, Entra, and back to the client |
-//! | `request`, `scopes`, `parameters` | what a client asks for |
-//! | `grants`, `refresh`, `revocation`, `answer` | a client's way: tokens for codes and refresh tokens, and their end |
-//! | `session`, `sessions`, `own_sessions` | a person's sign-in through a client, as a record, in the store and on a page |
+//! | [`addresses`], `metadata` | issuer and endpoints, and the metadata document |
+//! | `router`, `limits` | the endpoints over HTTP, and their rate limits |
+//! | `authorize`, `sign_in` | the browser's steps: the person's decision, Entra, and back to the client |
+//! | `request`, `scopes`, `parameters` | the client's request |
+//! | `grants`, `refresh`, `revocation`, `answer` | the client's requests: tokens for codes and refresh tokens, and revocation |
+//! | `session`, `sessions`, `own_sessions` | a person's sign-in through a client: as data, in the store, and on a page |
 //! | `access_token` | the tokens that clients send to this server |
-//! | [`keys`], [`seal`] | keys by purpose and epoch, and what is sealed with them |
-//! | [`store`], [`records`], `store_probe` | the place that all replicas share, what is kept there, and if it answers |
+//! | [`keys`], [`seal`] | keys by purpose and epoch, and sealed values |
+//! | [`store`], [`records`], `store_probe` | the store that all replicas share, its records, and its probe |
 //! | [`clients`] | clients and their redirect URIs |
 //! | [`start`] | start |
-//! | [`pages`], `browser`, `cookies` | what people see, and the browser that they see it in |
+//! | [`pages`], `browser`, `cookies` | pages for people, and their browsers |
 
 mod access_token;
 pub mod addresses;
@@ -72,7 +72,7 @@ pub use router::router;
 pub use sessions::SessionKeeper;
 pub use store_probe::StoreProbe;
 
-/// Parts of the program that the authorization server works with.
+/// Dependencies of the authorization server.
 pub struct Parts {
     /// The server's configuration.
     pub configuration: ServerConfiguration,
@@ -80,7 +80,7 @@ pub struct Parts {
     pub policy: Arc<PolicyStore>,
     /// Verifies Entra's tokens for this server's own application.
     pub entra_tokens: TokenValidator,
-    /// Asks Entra for tokens.
+    /// Requests tokens from Entra.
     pub entra: ConfidentialClient,
     /// Records every step.
     pub audit: Arc<AuditLog>,
@@ -103,7 +103,7 @@ pub struct AuthorizationServer {
     entra: ConfidentialClient,
     audit: Arc<AuditLog>,
     ring: Arc<KeyRing>,
-    /// Id of the key that signed last.
+    /// Id of the last signing key.
     signed_with: Mutex<String>,
     sealer: Sealer,
     store: Arc<dyn Store>,
@@ -114,7 +114,7 @@ pub struct AuthorizationServer {
 }
 
 impl AuthorizationServer {
-    /// The authorization server of this configuration at these addresses.
+    /// Returns the authorization server of this configuration at these addresses.
     pub fn new(parts: Parts, addresses: Addresses) -> Self {
         let Parts { configuration, policy, entra_tokens, entra, audit, ring, store, clients } = parts;
         let sealer = Sealer::new(Arc::clone(&ring));
@@ -145,7 +145,7 @@ impl AuthorizationServer {
         }
     }
 
-    /// The sessions, as the validation of tokens asks about them.
+    /// Returns the sessions, for the validation of tokens.
     pub fn sessions(&self) -> Arc<SessionKeeper> {
         Arc::clone(&self.sessions)
     }

@@ -1,6 +1,6 @@
-//! The page of a person's own sessions: who acts for them, and the end of what they do not know.
+//! The page of a person's own sessions: it lists the clients that act for the person, and ends unwanted sessions.
 //!
-//! The person signs in at Entra for it. The browser then holds a sealed cookie for a quarter of an hour.
+//! The person signs in with Entra first. Then the browser holds a sealed cookie for a quarter of an hour.
 
 use axum::http::header;
 use axum::response::Response;
@@ -21,16 +21,16 @@ use crate::audit::Outcome;
 use crate::entra::random;
 use crate::token::User;
 
-/// Time for which the page may be used, in seconds.
+/// Lifetime of the visit, in seconds.
 const PATIENCE: i64 = 900;
 
-/// The person who looks at their sessions.
+/// The person who views their sessions.
 #[derive(Serialize, Deserialize)]
 struct Visitor {
     tenant_id: String,
     object_id: String,
     username: String,
-    /// A random value that the page's forms carry.
+    /// A random value in the page's forms.
     csrf: String,
     /// End of the visit, in seconds since 1970.
     until: i64,
@@ -70,7 +70,7 @@ impl AuthorizationServer {
         self.show_sessions(browser, &visitor, Some(ended)).await
     }
 
-    /// Lets the person who has signed in see their sessions.
+    /// Gives the signed-in person access to their sessions.
     pub(super) fn to_sessions(&self, browser: &Browser<'_>, user: &User, username: &str) -> Result<Response, Stop> {
         let visitor = Visitor {
             tenant_id: user.tenant_id.clone(),

@@ -1,4 +1,4 @@
-//! Parameters of a request to the authorization server: a query string or a form, each name at most once.
+//! Parameters of a request to the authorization server: a query string or a form, with each name at most once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,28 +7,28 @@ use secrecy::{ExposeSecret, SecretString};
 
 /// Most parameters of a request.
 const MAXIMUM_NUMBER: usize = 40;
-/// Longest value of a parameter, in bytes: a client id holds the client's registration.
+/// Longest value of a parameter, in bytes. A client id contains the client's registration.
 const MAXIMUM_LENGTH: usize = 8 * 1024;
 
 /// Parameters by name. An empty value counts as absent (RFC 6749 section 3.1).
 pub(super) struct Parameters(BTreeMap<String, SecretString>);
 
-/// A reason for which parameters cannot be read.
+/// The reason why parameters cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unreadable {
-    /// A name stands twice.
-    #[error("a parameter stands more than once; send each once")]
+    /// A name occurs twice.
+    #[error("a parameter occurs more than once; send each once")]
     Repeated,
-    /// There are too many, or one is too long.
+    /// There are too many parameters, or one is too long.
     #[error("there are too many parameters, or one is too long")]
     TooLarge,
 }
 
 impl Parameters {
-    /// Reads a query string, or a form (`application/x-www-form-urlencoded`).
+    /// Parses a query string or a form (`application/x-www-form-urlencoded`).
     ///
     /// # Errors
-    /// If a name stands twice, or there is too much.
+    /// If a name occurs twice, or a limit is exceeded.
     pub(super) fn parse(text: &[u8]) -> Result<Self, Unreadable> {
         let mut parameters = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(text) {
@@ -43,21 +43,21 @@ impl Parameters {
         Ok(Self(parameters))
     }
 
-    /// The value of a parameter.
+    /// Returns the value of a parameter.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(ExposeSecret::expose_secret)
     }
 
-    /// The value of a parameter that has to be there.
+    /// Returns the value of a required parameter.
     ///
     /// # Errors
-    /// If it is not.
+    /// If it is absent.
     pub(super) fn require(&self, name: &'static str) -> Result<&str, Missing> {
         self.get(name).ok_or(Missing(name))
     }
 }
 
-/// A parameter that has to be there, and is not.
+/// A required parameter that is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the parameter {0} is missing; send it")]
 pub(super) struct Missing(pub &'static str);

@@ -1,6 +1,6 @@
-//! Records: values in the store, sealed, typed, and bound to their purpose and key.
+//! Records: sealed and typed values in the store, each bound to its purpose and key.
 //!
-//! The store sees no id: the key of a record is its purpose with the SHA-256 of its id.
+//! The store sees no ids: the key of a record is its purpose with the SHA-256 of its id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use zeroize::Zeroizing;
 use super::seal::{Purpose, Sealer};
 use super::store::{Store, StoreError};
 
-/// Room for the JSON of a record, in bytes: as it grows beyond, it leaves copies in memory.
+/// Initial capacity for the JSON of a record, in bytes. A larger record reallocates and leaves copies in memory.
 const USUAL_SIZE: usize = 16 * 1024;
 
-/// The reason why a record is not written or not read.
+/// The reason why a record cannot be written or read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RecordError {
     /// The store does not answer, or is full.
@@ -30,7 +30,7 @@ pub enum RecordError {
 /// A record that cannot be read.
 struct Unreadable;
 
-/// Records of an issuer. Cheap to clone.
+/// The records of one issuer. Cheap to clone.
 #[derive(Clone)]
 pub struct Records {
     store: Arc<dyn Store>,
@@ -43,7 +43,7 @@ pub struct Kept<T> {
     pub value: T,
     purpose: Purpose,
     id: String,
-    /// Its bytes in the store.
+    /// The bytes in the store.
     raw: Vec<u8>,
 }
 
@@ -53,7 +53,7 @@ impl Records {
         Self { store, sealer }
     }
 
-    /// Puts a record into the store for this long. Returns false, and changes nothing, if there is one with this id.
+    /// Stores a record for this long. Returns false, and changes nothing, if the id already has a record.
     pub async fn put_new<T: Serialize>(
         &self,
         purpose: Purpose,
@@ -65,8 +65,8 @@ impl Records {
         Ok(self.store.put_new(&key(purpose, id), &raw, life).await?)
     }
 
-    /// Returns a record, if there is one that can be read. One that cannot is left as it is: this replica may be behind the
-    /// others, and not know its key epoch yet.
+    /// Returns a record, if there is a readable one. An unreadable record stays in the store, because this replica
+    /// may not know its key epoch yet.
     pub async fn get<T: DeserializeOwned>(&self, purpose: Purpose, id: &str) -> Result<Option<Kept<T>>, RecordError> {
         let Some(raw) = self.store.get(&key(purpose, id)).await? else {
             return Ok(None);
@@ -77,14 +77,14 @@ impl Records {
         }
     }
 
-    /// Takes a record out of the store, if there is one that can be read. Of many who ask at once, one has it.
+    /// Removes and returns a record, if there is a readable one. Of concurrent callers, only one gets it.
     pub async fn take<T: DeserializeOwned>(&self, purpose: Purpose, id: &str) -> Result<Option<T>, RecordError> {
         let raw = self.store.take(&key(purpose, id)).await?;
         Ok(raw.and_then(|raw| self.open(purpose, id, &raw).ok()))
     }
 
-    /// Replaces a record that was read by a value that lives this long. Returns false, and changes nothing, if the record is
-    /// no longer what was read.
+    /// Replaces a record that was read with a value of this lifetime. Returns false, and changes nothing, if the
+    /// record has changed since.
     pub async fn replace<T: Serialize>(&self, kept: &Kept<T>, value: &T, life: Duration) -> Result<bool, RecordError> {
         let raw = self.seal(kept.purpose, &kept.id, value)?;
         Ok(self.store.compare_and_set(&key(kept.purpose, &kept.id), &kept.raw, &raw, life).await?)
@@ -104,13 +104,16 @@ impl Records {
         };
         opened().ok_or_else(|| {
             let purpose = purpose.name();
-            tracing::warn!(purpose, "a record of the session store is altered, or its key epoch is no longer listed");
+            tracing::warn!(
+                purpose,
+                "cannot open a record of the session store: it was altered, or its key epoch is no longer listed"
+            );
             Unreadable
         })
     }
 }
 
-/// The key of a record in the store.
+/// Returns the key of a record in the store.
 fn key(purpose: Purpose, id: &str) -> String {
     format!("{}:{}", purpose.name(), hex::encode(Sha256::digest(id)))
 }

@@ -1,7 +1,8 @@
-//! Refreshes of a session: its next tokens, once Entra has been asked.
+//! Refreshes of a session: its next tokens, after a request to Entra.
 //!
-//! A refresh token is good once. Its successor is handed out again for half a minute, to a client whose answer was lost. One
-//! that comes back later ends the session. Behind each refresh is one at Entra, so that whatever Entra has withdrawn ends here.
+//! A refresh token is valid once. For half a minute, its successor is given out again to a client whose answer was
+//! lost. A later reuse ends the session. Each refresh also refreshes at Entra, so that a sign-in that Entra revoked
+//! ends here, too.
 
 use secrecy::ExposeSecret;
 
@@ -19,16 +20,16 @@ const DAY: i64 = 24 * 3600;
 
 /// Entra's answer about a session.
 enum Renewed {
-    /// New tokens, and the person as they say.
+    /// New tokens, and the person according to them.
     Tokens(EntraTokens, Box<Person>),
-    /// The sign-in no longer counts. The next one is to satisfy these claims, if there are any.
+    /// The sign-in is no longer valid. The next one must satisfy these claims, if any.
     Over(Option<ClaimsChallenge>),
-    /// Nothing is known, and nothing is used up: the client may ask again.
+    /// The result is unknown and nothing was used up. The client may retry.
     Later,
 }
 
 impl AuthorizationServer {
-    /// The session of this refresh token with its next tokens, and its id.
+    /// Returns the session of this refresh token with its next tokens, and its id.
     pub(super) async fn refresh(
         &self,
         trail: &Trail,
@@ -41,12 +42,12 @@ impl AuthorizationServer {
         };
         let _turn = self.limits.turn(&id).await;
         let mut was_current = false;
-        // A second round where another replica was first.
+        // The second round is for the case that another replica was first.
         for _ in 0..2 {
             let Some(read) = self.sessions.read(&id).await? else { return Err(ended()) };
             self.check_client(trail, client_id, &id, &read.session).await?;
             match read.session.standing(generation, super::now()) {
-                // Others may have been first more than once meanwhile.
+                // Other replicas may have refreshed more than once meanwhile.
                 _ if was_current => return Ok((id, read.session)),
                 Presented::Current => {
                     was_current = true;
@@ -61,16 +62,17 @@ impl AuthorizationServer {
                 }
                 Presented::Reused => {
                     self.sessions.end(&id).await?;
-                    let text = "the refresh token was used before, so the session has ended; sign in again";
+                    let text = "the refresh token was used before, so the session was ended; sign in again";
                     return Err(ClientError::grant(text, "refresh_token_reused"));
                 }
             }
         }
-        let text = "the session changes at this moment; try again";
+        let text = "the session is being changed by another request; try again";
         Err(ClientError::later(text, "session_store_unavailable"))
     }
 
-    /// Refuses another client, one that is no longer let in, and one that was asked for more scopes than a refresh brings.
+    /// Refuses a wrong client, a client that is no longer allowed, and one that needs more scopes than a refresh
+    /// brings.
     async fn check_client(
         &self,
         trail: &Trail,
@@ -81,7 +83,7 @@ impl AuthorizationServer {
         let Session { client, person, .. } = session;
         trail.concerns(&person.tenant_id, &person.object_id, &client.reference);
         if client.id != client_id {
-            let text = "the refresh token is another client's; sign in";
+            let text = "the refresh token belongs to another client; sign in";
             return Err(ClientError::grant(text, "token_of_another_client"));
         }
         if !self.clients.admit(&client.id, &client.kind) {
@@ -90,16 +92,16 @@ impl AuthorizationServer {
         }
         if self.sessions.take_step_up(id).await? {
             self.sessions.end(id).await?;
-            let text = "more scopes are asked for than this session has; sign in with them";
+            let text = "the request needs more scopes than this session has; sign in again with these scopes";
             return Err(ClientError::grant(text, "insufficient_scope"));
         }
         Ok(())
     }
 
-    /// The session with new tokens of Entra. None if another replica was first.
+    /// Refreshes the session at Entra. Returns none if another replica was first.
     async fn refresh_at_entra(&self, id: &str, read: &Read) -> Result<Option<Session>, ClientError> {
         let session = &read.session;
-        let too_often = "this session is refreshed too often; keep the access token until it ends";
+        let too_often = "this session is refreshed too often; use the access token until it expires";
         self.limits.refresh(id).map_err(|_| ClientError::too_many(too_often))?;
         let (tokens, person) = match self.renew(session).await {
             Renewed::Tokens(tokens, person) => (tokens, *person),
@@ -117,7 +119,7 @@ impl AuthorizationServer {
         };
         let now = super::now();
         let replaced = self.sessions.replace(id, read, session.refreshed(person, &tokens, now)).await?;
-        // Once a day and with each new key, so that the person's list lives as long as the session.
+        // The list is renewed once a day and with each new key, so that it lives as long as the session.
         let key = |time| self.ring.sealing(time).number();
         let is_due = session.refreshed / DAY != now / DAY || key(session.refreshed) != key(now);
         if let Some(refreshed) = replaced.as_ref().filter(|_| is_due) {
@@ -133,14 +135,14 @@ impl AuthorizationServer {
             Ok(tokens) => tokens,
             Err(SignInError::Entra(error)) => return refused(&error),
             Err(SignInError::IdToken(error)) => {
-                tracing::warn!(%error, "a session is not refreshed");
+                tracing::warn!(%error, "cannot refresh a session");
                 return Renewed::Over(None);
             }
         };
         let principal = match self.entra_tokens.validate(tokens.access_token.expose_secret()).await {
             Ok(principal) => principal,
             Err(error) => {
-                tracing::warn!(reason = error.reason(), "Entra's new token of a session is not accepted: {error}");
+                tracing::warn!(reason = error.reason(), "refusing Entra's new token of a session: {error}");
                 let is_passing = error.remedy() == TokenRemedy::Patience;
                 return if is_passing { Renewed::Later } else { Renewed::Over(None) };
             }
@@ -153,7 +155,7 @@ impl AuthorizationServer {
 }
 
 fn refused(error: &StsError) -> Renewed {
-    tracing::info!(%error, correlation_id = error.correlation_id(), "a session is not refreshed");
+    tracing::info!(%error, correlation_id = error.correlation_id(), "cannot refresh a session");
     match error.remedy() {
         Remedy::AskAgain | Remedy::Credential | Remedy::Configuration => Renewed::Later,
         Remedy::SignIn(SignIn::Satisfying(claims)) => Renewed::Over(Some(claims)),

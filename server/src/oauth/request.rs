@@ -1,5 +1,5 @@
-//! An authorization request (OAuth 2.1 section 4.1.1), checked against a client that is known and a redirect URI that is its
-//! own. Pure.
+//! Validation of an authorization request (OAuth 2.1 section 4.1.1) from a known client with a valid redirect URI.
+//! Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,10 @@ const MAXIMUM_STATE: usize = 2 * 1024;
 /// Length of an S256 `code_challenge`: SHA-256 in base64url (RFC 7636 section 4.2).
 const CHALLENGE_LENGTH: usize = 43;
 
-/// A request that a person can be asked about.
+/// A valid authorization request, ready for the person's decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AuthorizationRequest {
-    /// The redirect URI that the answer goes to.
+    /// The redirect URI for the answer.
     pub(super) redirect_uri: String,
     /// The client's `state`.
     pub(super) state: Option<String>,
@@ -23,21 +23,21 @@ pub(super) struct AuthorizationRequest {
     pub(super) code_challenge: String,
     /// The scopes.
     pub(super) scopes: AskedScopes,
-    /// `prompt` as Entra gets it.
+    /// `prompt` for Entra.
     pub(super) prompt: Option<Prompt>,
 }
 
-/// A `prompt` of the client that is passed on. `consent` is not: it breaks tenants whose users may not consent.
+/// A `prompt` that is passed on to Entra. `consent` is not: it fails in tenants whose users may not consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Prompt {
-    /// The person enters their credentials.
+    /// The person must enter credentials.
     Login,
-    /// The person chooses an account.
+    /// The person must choose an account.
     SelectAccount,
 }
 
 impl Prompt {
-    /// The value at Entra.
+    /// Returns the value for Entra.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -46,7 +46,7 @@ impl Prompt {
     }
 }
 
-/// A refusal that the client is told at its redirect URI (RFC 6749 section 4.1.2.1).
+/// A refusal that goes to the client's redirect URI (RFC 6749 section 4.1.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestError {
     /// `error`.
@@ -62,10 +62,10 @@ impl RequestError {
 }
 
 impl AuthorizationRequest {
-    /// Reads the request of this client, whose redirect URI is right.
+    /// Parses the request of this client, whose redirect URI is already valid.
     ///
     /// # Errors
-    /// If the client asks for something that it cannot get.
+    /// If the client requests something that is not supported.
     pub(super) fn read(
         parameters: &Parameters,
         addresses: &Addresses,
@@ -79,7 +79,7 @@ impl AuthorizationRequest {
             Some(_) => return Err(RequestError::new("unsupported_response_type", "send response_type=code")),
         }
         if get("response_mode").is_some_and(|mode| mode != "query") {
-            return Err(RequestError::new("invalid_request", "send response_mode=query, or none"));
+            return Err(RequestError::new("invalid_request", "send response_mode=query or no response_mode"));
         }
         if get("request").is_some() {
             return Err(RequestError::new("request_not_supported", "send plain parameters"));
@@ -103,7 +103,10 @@ impl AuthorizationRequest {
         let prompts: Vec<&str> = get("prompt").unwrap_or_default().split(' ').collect();
         let prompt = match &*prompts {
             prompts if prompts.contains(&"none") => {
-                return Err(RequestError::new("interaction_required", "each sign-in asks the person: send no prompt"));
+                return Err(RequestError::new(
+                    "interaction_required",
+                    "each sign-in needs the person's decision: send no prompt",
+                ));
             }
             prompts if prompts.contains(&"login") => Some(Prompt::Login),
             prompts if prompts.contains(&"select_account") => Some(Prompt::SelectAccount),

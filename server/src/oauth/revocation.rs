@@ -1,4 +1,4 @@
-//! The revocation endpoint (RFC 7009): a client ends its session by any token of it.
+//! The revocation endpoint (RFC 7009). Any token of a session ends the session.
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -10,7 +10,7 @@ use crate::audit::{Outcome, Trail};
 use crate::token::session_of;
 
 impl AuthorizationServer {
-    /// Ends the session of a token. A token that is none of this server's is no error (RFC 7009 section 2.2).
+    /// Ends the session of a token. An unknown token is not an error (RFC 7009 section 2.2).
     pub(super) async fn revoke(&self, trail: &Trail, body: &[u8]) -> Result<Response, ClientError> {
         let parameters = Parameters::parse(body)?;
         let (token, client_id) = (parameters.require("token")?, parameters.require("client_id")?);

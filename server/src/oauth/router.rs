@@ -1,4 +1,4 @@
-//! The routes of the authorization server, each on the record and within limits.
+//! The routes of the authorization server, with audit recording and limits.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use crate::http::client_address::{self, ClientAddress};
 use crate::http::origin::FOREIGN_HOST;
 use crate::http::{cors, trace};
 
-/// Largest body of a request, in bytes.
+/// Largest request body, in bytes.
 const MAXIMUM_BODY: usize = 64 * 1024;
-/// Time until an answer, with everything that Entra takes.
+/// Longest time until an answer, including Entra.
 const TIME_LIMIT: Duration = Duration::from_secs(40);
 
 /// A request to an endpoint.
@@ -41,7 +41,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// The form, with the client's id in it where the client sends that in a Basic header without a secret, as some
+    /// Returns the form. Adds the client's id if the client sends it in a Basic header without a secret, as some
     /// libraries do (RFC 6749 section 2.3.1).
     fn form(&self) -> Vec<u8> {
         let value = self.parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -49,7 +49,7 @@ impl Asked {
         let basic = basic.and_then(|basic| String::from_utf8(basic).ok());
         let in_body = url::form_urlencoded::parse(&self.body).any(|(name, _)| name == "client_id");
         match basic.as_deref().and_then(|basic| basic.strip_suffix(':')) {
-            // It is encoded for a form already.
+            // The id is already form-encoded.
             Some(client_id) if !in_body => [&self.body, b"&client_id=".as_slice(), client_id.as_bytes()].concat(),
             _ => self.body.to_vec(),
         }
@@ -57,7 +57,7 @@ impl Asked {
 }
 
 impl Endpoint {
-    /// Every endpoint.
+    /// All endpoints.
     const ALL: [Self; 9] = [
         Self::Authorize,
         Self::Consent,
@@ -70,7 +70,7 @@ impl Endpoint {
         Self::Sessions,
     ];
 
-    /// Its methods, as `Allow` lists them (RFC 9110 section 10.2.1).
+    /// Returns the supported methods in the form of `Allow` (RFC 9110 section 10.2.1).
     fn methods(self) -> &'static str {
         match self {
             Self::Authorize | Self::Callback | Self::Keys | Self::Connect => "GET",
@@ -83,12 +83,12 @@ impl Endpoint {
         self.methods().split(", ").any(|taken| method == taken)
     }
 
-    /// True if clients ask it, from any page and without cookies; false if browsers visit it.
+    /// True for endpoints that clients call, from any page and without cookies; false for browser pages.
     fn is_for_clients(self) -> bool {
         matches!(self, Self::Token | Self::Register | Self::Revoke | Self::Keys)
     }
 
-    /// The name in the audit log.
+    /// Returns the method name for the audit log.
     fn audit_name(self) -> &'static str {
         match self {
             Self::Authorize => "oauth/authorize",
@@ -104,7 +104,7 @@ impl Endpoint {
     }
 }
 
-/// The endpoints of this server, and its metadata.
+/// Returns the routes of the endpoints and the metadata.
 pub fn router(server: Arc<AuthorizationServer>) -> Router {
     let metadata = server.metadata.clone();
     let document = get(move || async move { answer::public(&metadata) }).layer(cors::public(Method::GET));
@@ -126,9 +126,10 @@ pub fn router(server: Arc<AuthorizationServer>) -> Router {
 
 async fn serve(server: &AuthorizationServer, endpoint: Endpoint, request: Request) -> Response {
     let answering = |request, trail: Arc<Trail>| async move {
-        // In a box, so that compilers need not look into all endpoints at once.
+        // Boxed, so that the compiler handles each endpoint separately.
         let answering = Box::pin(answer(server, endpoint, request, &trail));
-        let late = |_| ClientError::later("no answer in time; try again later", "entra_unavailable").into_response();
+        let late =
+            |_| ClientError::later("the request took too long; try again later", "entra_unavailable").into_response();
         tokio::time::timeout(TIME_LIMIT, answering).await.unwrap_or_else(late)
     };
     trace::stage(&server.audit, request, answering).await
@@ -162,7 +163,7 @@ async fn answer(server: &AuthorizationServer, endpoint: Endpoint, request: Reque
     }
 }
 
-/// The answer to a method that the endpoint does not take.
+/// Returns the answer to an unsupported method.
 fn not_taken(server: &AuthorizationServer, endpoint: Endpoint, parts: &Parts, trail: &Trail) -> Response {
     trail.decided(Outcome::Refused("method_not_allowed"));
     let mut response = match endpoint.is_for_clients() {
@@ -173,7 +174,7 @@ fn not_taken(server: &AuthorizationServer, endpoint: Endpoint, parts: &Parts, tr
     response
 }
 
-/// A browser's request, for the pages.
+/// Returns the properties of a browser's request for the pages.
 fn visit<'a>(server: &'a AuthorizationServer, parts: &Parts, trail: &'a Trail) -> Visit<'a> {
     Visit {
         language: Language::of(&parts.headers),

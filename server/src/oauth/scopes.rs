@@ -1,4 +1,4 @@
-//! Scopes that clients may ask for, and their meaning at Entra.
+//! Scopes that clients may request, and their counterparts at Entra.
 //!
 //! | Scope | Meaning |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | `graph:Mail.Read` | a permission of Microsoft Graph that the person consents to |
 //! | `acrs:c1` | an authentication context of Conditional Access that the sign-in satisfies |
 //!
-//! Others are ignored: clients ask for `openid` and the like by habit.
+//! Other scopes are ignored: many clients always request `openid` and similar ones.
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::entra::ClaimsChallenge;
 use crate::token::{CONTEXT_SCOPE, GRAPH_SCOPE, context_scope, graph_scope};
 
-/// Most scopes of a request that are looked at.
+/// Most scopes of a request that are read.
 const MAXIMUM_NUMBER: usize = 64;
 
-/// Scopes of one request that mean something here.
+/// The known scopes of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AskedScopes {
     /// Scopes of the server's app registration, by their bare names.
@@ -31,8 +31,8 @@ pub(super) struct AskedScopes {
 }
 
 impl AskedScopes {
-    /// The scopes in this text that mean something to this server under this policy. Every request asks for the required
-    /// scopes and the permissions that each sign-in asks for.
+    /// Parses the scopes that this server supports under this policy. Adds the required scopes and the permissions of
+    /// every sign-in.
     pub(super) fn read(text: Option<&str>, configuration: &ServerConfiguration, policy: &CompiledPolicy) -> Self {
         let entra = &configuration.entra;
         let server = configuration.authorization_server.as_ref();
@@ -62,7 +62,7 @@ impl AskedScopes {
         asked
     }
 
-    /// The scopes as Entra is asked for them, besides the required ones.
+    /// Returns the scopes for Entra, besides the required ones.
     pub(super) fn at_entra(&self, configuration: &ServerConfiguration) -> Vec<String> {
         let entra = &configuration.entra;
         let server = self.server.iter().filter(|scope| !entra.required_scopes.contains(scope));
@@ -71,18 +71,18 @@ impl AskedScopes {
         server.chain(graph).collect()
     }
 
-    /// The scopes of the server's app registration besides the required ones, by their bare names.
+    /// Returns the scopes of the server's app registration besides the required ones, by their bare names.
     pub(super) fn extra(&self, configuration: &ServerConfiguration) -> Vec<String> {
         let required = &configuration.entra.required_scopes;
         self.server.iter().filter(|scope| !required.contains(scope)).cloned().collect()
     }
 
-    /// The claims that the sign-in is to satisfy.
+    /// Returns the claims that the sign-in must satisfy.
     pub(super) fn claims(&self) -> Option<ClaimsChallenge> {
         self.context.as_deref().map(ClaimsChallenge::authentication_context)
     }
 
-    /// The `scope` of the answer to the client: of the server's scopes those that Entra has granted.
+    /// Returns the `scope` of the answer to the client. Of the server's scopes, it contains those that Entra granted.
     pub(super) fn granted(&self, granted: &BTreeSet<String>) -> String {
         let server = self.server.intersection(granted).cloned();
         let graph = self.graph.iter().map(|permission| graph_scope(permission));

@@ -1,7 +1,7 @@
 //! Sealed values: authenticated encryption, bound to a purpose and an owner.
 //!
-//! The text is base64url of a version, the epoch's number, a nonce and AES-256-GCM. Each purpose has a key of its own, and
-//! the issuer, the purpose and the owner are associated data: a value opens nowhere but where it belongs.
+//! The text is base64url of a version, the epoch's number, a nonce and AES-256-GCM. Each purpose has its own key;
+//! issuer, purpose and owner are associated data. So a value opens only for its own purpose and owner.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use crate::aes_gcm;
 /// First byte of each value.
 const VERSION: u8 = 1;
 
-/// The use that a value is sealed for.
+/// The purpose of a sealed value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A registration, which is the client's id. It has the epoch of registrations.
+    /// A registration, which is the client's id. It uses the epoch of registrations.
     Client,
-    /// An authorization request, while the person reads the page of consent.
+    /// An authorization request, while the person reads the consent page.
     Request,
-    /// A sign-in that has gone to Entra.
+    /// A sign-in that continues at Entra.
     Transaction,
     /// An authorization code.
     Code,
@@ -37,7 +37,7 @@ pub enum Purpose {
     Owner,
     /// A browser's cookie.
     Browser,
-    /// Claims that a person's next sign-in is to satisfy.
+    /// Claims that a person's next sign-in must satisfy.
     Challenge,
 }
 
@@ -55,7 +55,7 @@ impl Purpose {
         Self::Challenge,
     ];
 
-    /// Its name. Values that are sealed under one name do not open under another.
+    /// Returns the name. Values sealed under one name do not open under another.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
@@ -71,12 +71,13 @@ impl Purpose {
     }
 }
 
-/// The reason why a value is not sealed or not opened.
+/// The reason why a value cannot be sealed or opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// It is none of this issuer's, was altered, belongs elsewhere, or its epoch is no longer listed. Nobody learns which.
+    /// The value belongs to another issuer, purpose or owner, was altered, or its epoch is no longer listed. The
+    /// error does not distinguish these cases.
     #[error(
-        "the sealed value does not open: it is altered, of another use or owner, or its key epoch is no longer listed"
+        "cannot open the sealed value: it was altered, belongs to another purpose or owner, or its key epoch is no longer listed"
     )]
     NotOpenable,
     /// The cryptographic library failed.
@@ -91,17 +92,17 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Returns a sealer that has its keys from this ring.
+    /// Returns a sealer with the keys of this ring.
     pub fn new(ring: Arc<KeyRing>) -> Self {
         Self { ring }
     }
 
-    /// Seals a value with the epoch that is in use now. [`Purpose::Client`] has the epoch of registrations.
+    /// Seals a value with the current epoch. [`Purpose::Client`] uses the epoch of registrations.
     pub fn seal(&self, purpose: Purpose, owner: &str, plain: &[u8]) -> Result<String, SealError> {
         self.seal_at(Timestamp::now().as_second(), purpose, owner, plain)
     }
 
-    /// The same at a given time, in seconds since 1970.
+    /// Seals a value at a given time, in seconds since 1970.
     pub fn seal_at(&self, now: i64, purpose: Purpose, owner: &str, plain: &[u8]) -> Result<String, SealError> {
         let epoch = match purpose {
             Purpose::Client => self.ring.registration(),
@@ -115,19 +116,19 @@ impl Sealer {
         Ok(URL_SAFE_NO_PAD.encode([&header, sealed.as_slice()].concat()))
     }
 
-    /// Seals a value as JSON, for no owner but whoever it is given to.
+    /// Seals a value as JSON, without an owner.
     pub(super) fn seal_value<T: Serialize>(&self, purpose: Purpose, value: &T) -> Result<String, SealError> {
         let plain = Zeroizing::new(serde_json::to_vec(value).map_err(|_| SealError::Failed)?);
         self.seal(purpose, "", &plain)
     }
 
-    /// Opens such a value, if it is one.
+    /// Opens a value from [`Self::seal_value`].
     pub(super) fn open_value<T: DeserializeOwned>(&self, purpose: Purpose, sealed: &str) -> Option<T> {
         let plain = self.open(purpose, "", sealed).ok()?;
         serde_json::from_slice(&plain).ok()
     }
 
-    /// Opens a value of any listed epoch. [`Purpose::Client`] opens with the epoch of registrations alone.
+    /// Opens a value of any listed epoch. [`Purpose::Client`] opens only with the epoch of registrations.
     pub fn open(&self, purpose: Purpose, owner: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| SealError::NotOpenable)?;
         let (header, sealed) = bytes.split_first_chunk::<5>().ok_or(SealError::NotOpenable)?;
@@ -146,14 +147,14 @@ impl Sealer {
             .map_err(|_| SealError::NotOpenable)
     }
 
-    /// The associated data. No name of a purpose and no issuer has a zero byte, which separates them.
+    /// Returns the associated data. Zero bytes separate the parts, and no purpose or issuer contains one.
     fn associated_data(&self, header: &[u8; 5], purpose: Purpose, owner: &str) -> Vec<u8> {
         let issuer = self.ring.issuer();
         [header, purpose.name().as_bytes(), &[0], issuer.as_bytes(), &[0], owner.as_bytes()].concat()
     }
 }
 
-/// Version and epoch, in five bytes.
+/// Returns version and epoch, in five bytes.
 fn header(epoch: &Epoch) -> [u8; 5] {
     let [a, b, c, d] = epoch.number().to_be_bytes();
     [VERSION, a, b, c, d]

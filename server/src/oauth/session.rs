@@ -1,4 +1,4 @@
-//! A session: one person's sign-in through one client, with Entra's tokens behind it. Pure.
+//! A session: one person's sign-in through one client, with Entra's tokens. Pure.
 
 use std::collections::BTreeSet;
 
@@ -12,24 +12,24 @@ use super::scopes::AskedScopes;
 use crate::entra::EntraTokens;
 use crate::token::{Membership, User};
 
-/// Time in which a refresh token that was just used still gets its successor, in seconds: an honest client whose answer was
-/// lost sends it again.
+/// Time after the use of a refresh token in which its successor is given out again, in seconds. An honest client
+/// retries if the answer was lost.
 pub(super) const RETRY: i64 = 30;
 
-/// A client, as far as a session needs it.
+/// The properties of a client that a session needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SessionClient {
-    /// Its `client_id`.
+    /// The `client_id`.
     pub(super) id: String,
-    /// Its short name, for tokens and the audit log.
+    /// The short name for tokens and the audit log.
     pub(super) reference: String,
-    /// Its name, for people.
+    /// The name for people.
     pub(super) name: String,
-    /// The source of what is known of it.
+    /// The source of the client's metadata.
     pub(super) kind: ClientKind,
 }
 
-/// The person, as Entra's latest token says.
+/// The person, according to Entra's latest token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Person {
     /// The tenant, a GUID in lower case.
@@ -44,46 +44,46 @@ pub(super) struct Person {
     pub(super) scopes: BTreeSet<String>,
     /// App roles.
     pub(super) roles: BTreeSet<String>,
-    /// Groups; absent where Entra's token does not list them.
+    /// Groups; absent if Entra's token does not list them.
     pub(super) groups: Option<BTreeSet<String>>,
-    /// Authentication contexts that the sign-in satisfied.
+    /// Authentication contexts that the sign-in satisfies.
     pub(super) contexts: BTreeSet<String>,
 }
 
-/// A session that is open.
+/// An open session.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Session {
     /// The client.
     pub(super) client: SessionClient,
     /// The person.
     pub(super) person: Person,
-    /// The scopes that the client asked for.
+    /// The scopes that the client requested.
     pub(super) asked: AskedScopes,
-    /// Begin, in seconds since 1970.
+    /// Start, in seconds since 1970.
     pub(super) began: i64,
     /// Number of refreshes.
     pub(super) generation: u32,
-    /// Time of the last refresh, or the begin, in seconds since 1970.
+    /// Time of the last refresh, or else of the start, in seconds since 1970.
     pub(super) refreshed: i64,
-    /// The refresh token that is good now.
+    /// The valid refresh token.
     refresh_token: Zeroizing<String>,
     entra_access_token: Zeroizing<String>,
     entra_refresh_token: Option<Zeroizing<String>>,
 }
 
-/// The part of a session that a refresh token is good for.
+/// The status of a refresh token in its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presented {
-    /// It is the current one.
+    /// The current token.
     Current,
-    /// It was used a moment ago, and its successor was not.
+    /// A token that was just used; its successor is unused.
     JustUsed,
-    /// It was used before.
+    /// A token that was used before.
     Reused,
 }
 
 impl SessionClient {
-    /// This client.
+    /// Returns the properties of this client.
     pub(super) fn of(client: &Client) -> Self {
         let Client { id, reference, name, kind, .. } = client;
         Self { id: id.clone(), reference: reference.clone(), name: name.clone(), kind: kind.clone() }
@@ -91,7 +91,7 @@ impl SessionClient {
 }
 
 impl Person {
-    /// The user of Entra's verified token, with this name.
+    /// Returns the user of Entra's verified token, with this name.
     pub(super) fn of(user: &User, username: String) -> Self {
         let groups = match &user.caller.groups {
             Groups::Known(groups) => Some(groups.clone()),
@@ -109,14 +109,14 @@ impl Person {
         }
     }
 
-    /// True if this is the same user of the same tenant.
+    /// True for the same user of the same tenant.
     pub(super) fn is(&self, user: &User) -> bool {
         (&self.tenant_id, &self.object_id) == (&user.tenant_id, &user.object_id)
     }
 }
 
 impl Session {
-    /// A session that begins now, with these tokens of Entra. It has no refresh token yet.
+    /// Starts a session with these tokens of Entra. It has no refresh token yet.
     pub(super) fn begin(
         client: SessionClient,
         person: Person,
@@ -137,7 +137,7 @@ impl Session {
         }
     }
 
-    /// The same session after a refresh now.
+    /// Returns the session after a refresh.
     pub(super) fn refreshed(&self, person: Person, tokens: &EntraTokens, now: i64) -> Self {
         Self {
             person,
@@ -149,32 +149,32 @@ impl Session {
         }
     }
 
-    /// The same session, whose current refresh token is this.
+    /// Returns the session with this refresh token.
     pub(super) fn with_refresh_token(self, refresh_token: String) -> Self {
         Self { refresh_token: Zeroizing::new(refresh_token), ..self }
     }
 
-    /// The refresh token that is good now.
+    /// Returns the valid refresh token.
     pub(super) fn refresh_token(&self) -> &str {
         &self.refresh_token
     }
 
-    /// Entra's access token for this server.
+    /// Returns Entra's access token for this server.
     pub(super) fn entra_access_token(&self) -> SecretString {
         SecretString::from(self.entra_access_token.as_str())
     }
 
-    /// Entra's refresh token. Absent where Entra issued none: then the session ends with its first access token.
+    /// Returns Entra's refresh token. Without one, the session ends with its first access token.
     pub(super) fn entra_refresh_token(&self) -> Option<SecretString> {
         self.entra_refresh_token.as_ref().map(|token| SecretString::from(token.as_str()))
     }
 
-    /// The `scope` of a token.
+    /// Returns the `scope` of a token.
     pub(super) fn scope(&self) -> String {
         self.asked.granted(&self.person.scopes)
     }
 
-    /// Standing of a refresh token of this generation at this time.
+    /// Returns the status of a refresh token of this generation at this time.
     pub(super) fn standing(&self, generation: u32, now: i64) -> Presented {
         match self.generation.checked_sub(generation) {
             Some(0) => Presented::Current,

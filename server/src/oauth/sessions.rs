@@ -1,4 +1,4 @@
-//! Sessions in the store: begun, refreshed, read and ended, by every replica alike.
+//! Sessions in the store. Every replica can start, refresh, read and end them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,21 +19,21 @@ use crate::entra::ClaimsChallenge;
 use crate::policy::PolicyStore;
 use crate::token::{SessionClaims, SessionError, Sessions};
 
-/// Time in which a session that nobody refreshes ends.
+/// Time without a refresh after which a session ends.
 const IDLE: Duration = Duration::from_secs(14 * 24 * 3600);
-/// Time for which an ended session is remembered, so that what is under way on another replica does not open it again.
+/// Time for which an ended session is remembered, so that a running request on another replica cannot reopen it.
 const ENDED: Duration = Duration::from_secs(720);
-/// Time in which a refresh is taken for the answer to a demand for more scopes.
+/// Time in which a refresh counts as the answer to a request for more scopes.
 const STEP_UP: Duration = Duration::from_secs(30);
 /// Time for which claims wait for the person's next sign-in.
 const CHALLENGE: Duration = Duration::from_secs(900);
-/// Time for which an answer of the store about a session is relied on. Revocation takes no longer than this.
+/// Time for which the state of a session is cached. A revocation takes effect within this time.
 const RELIED_ON: Duration = Duration::from_millis(2_500);
-/// Most sessions that such an answer is kept of.
+/// Most sessions in the cache.
 const KEPT: u64 = 10_000;
-/// Most sessions of one person. Those that began first end.
+/// Most sessions of one person. The oldest ones end.
 const LISTED: usize = 50;
-/// Most attempts to add to a list that other replicas change, too.
+/// Most attempts to change a list that other replicas also change.
 const ATTEMPTS: usize = 8;
 
 /// A session's record.
@@ -48,7 +48,7 @@ enum Record {
 pub(super) struct RefreshToken {
     /// The session.
     pub(super) id: String,
-    /// The refresh that brought it.
+    /// Number of the refresh that issued it.
     pub(super) generation: u32,
 }
 
@@ -58,13 +58,13 @@ pub struct SessionKeeper {
     sealer: Sealer,
     ring: Arc<KeyRing>,
     policy: Arc<PolicyStore>,
-    /// By id: sessions that were open a moment ago.
+    /// Recently open sessions, by id.
     open: Cache<String, Arc<Session>>,
-    /// By id: sessions that have ended, for as long as one of their tokens may be valid.
+    /// Ended sessions by id, for as long as one of their tokens may be valid.
     ended: Cache<String, ()>,
 }
 
-/// An open session, and its record as it was read.
+/// An open session with its stored record.
 pub(super) struct Read {
     /// The session.
     pub(super) session: Session,
@@ -72,19 +72,19 @@ pub(super) struct Read {
 }
 
 impl SessionKeeper {
-    /// The sessions in these records, whose tokens this ring signs.
+    /// Returns the sessions in these records, with tokens signed by this ring.
     pub(super) fn new(records: Records, sealer: Sealer, ring: Arc<KeyRing>, policy: Arc<PolicyStore>) -> Self {
         let open = Cache::builder().max_capacity(KEPT).time_to_live(RELIED_ON).build();
         let ended = Cache::builder().max_capacity(KEPT).time_to_live(ENDED).build();
         Self { records, sealer, ring, policy, open, ended }
     }
 
-    /// A new id of a session.
+    /// Returns a new session id.
     pub(super) fn new_id() -> String {
         Uuid::new_v4().to_string()
     }
 
-    /// Begins a session. Returns it with its refresh token, or none if it has ended before it began.
+    /// Starts a session. Returns it with its refresh token, or none if it was already ended.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -98,7 +98,7 @@ impl SessionKeeper {
         Ok(is_new.then_some(session))
     }
 
-    /// The session with this id, if it is open.
+    /// Returns the session with this id, if it is open.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -109,12 +109,12 @@ impl SessionKeeper {
             Record::Open(session) if self.is_recent_enough(session.began) => {
                 Ok(Some(Read { session: Session::clone(session), kept }))
             }
-            // For good, whatever the policy says later.
+            // Ended permanently, even if the policy changes back.
             Record::Open(_) => self.end(id).await.map(|()| None),
         }
     }
 
-    /// Replaces a session by its refreshed state, unless another replica was first: then none.
+    /// Replaces a session with its refreshed state. Returns none if another replica was first.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -136,17 +136,17 @@ impl SessionKeeper {
     /// If the store does not answer.
     pub(super) async fn end(&self, id: &str) -> Result<(), RecordError> {
         self.ended.insert(id.to_owned(), ()).await;
-        // One that begins at this moment may come between.
+        // A concurrent start of the session may come between.
         for _ in 0..ATTEMPTS {
             let _: Option<Record> = self.records.take(Purpose::Session, id).await?;
             if self.records.put_new(Purpose::Session, id, &Record::Ended, ENDED).await? {
                 return Ok(());
             }
         }
-        Err(RecordError::Unavailable(StoreError::Unavailable("a session changes all the time".to_owned())))
+        Err(RecordError::Unavailable(StoreError::Unavailable("a session keeps changing".to_owned())))
     }
 
-    /// Keeps the claims that the person's next sign-in through this client is to satisfy.
+    /// Stores the claims that the person's next sign-in through this client must satisfy.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -163,7 +163,7 @@ impl SessionKeeper {
         Ok(())
     }
 
-    /// True if the client of the session was asked a moment ago for more scopes. Some clients refresh then, which brings none.
+    /// True if the session's client was just asked for more scopes. Some clients then refresh, which brings none.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -172,7 +172,7 @@ impl SessionKeeper {
         Ok(asked.is_some())
     }
 
-    /// Takes the claims that were kept for this sign-in.
+    /// Removes and returns the stored claims for this sign-in.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -187,12 +187,12 @@ impl SessionKeeper {
         Ok(claims.and_then(|claims| ClaimsChallenge::parse(&claims)))
     }
 
-    /// The session and the refresh of this refresh token, if this server issued it.
+    /// Returns session and generation of this refresh token, if this server issued it.
     pub(super) fn open_refresh_token(&self, token: &str) -> Option<RefreshToken> {
         self.sealer.open_value(Purpose::RefreshToken, token)
     }
 
-    /// The open sessions of this person, the newest first, with their ids.
+    /// Returns the open sessions of this person with their ids, newest first.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -218,8 +218,8 @@ impl SessionKeeper {
         Ok(session.with_refresh_token(sealed))
     }
 
-    /// Puts a session into the list of its person's, and ends what the list has no room for. The session goes on whether or
-    /// not this works.
+    /// Adds a session to its person's list, and ends the oldest beyond the limit. A failure does not affect the
+    /// session.
     pub(super) async fn list(&self, id: &str, session: &Session) {
         let owner = owner(&session.person.tenant_id, &session.person.object_id);
         for _ in 0..ATTEMPTS {
@@ -227,19 +227,19 @@ impl SessionKeeper {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "a session is missing in the list of its person's");
+                    tracing::warn!(%error, "cannot add a session to the list of its person");
                     return;
                 }
             }
         }
-        tracing::warn!("a session is missing in the list of its person's: too many change it at the same moment");
+        tracing::warn!("cannot add a session to the list of its person: too many concurrent changes");
     }
 
     async fn try_to_list(&self, owner: &str, id: &str) -> Result<bool, RecordError> {
         let Some(kept) = self.records.get::<Vec<String>>(Purpose::Owner, owner).await? else {
             let listed = self.records.put_new(Purpose::Owner, owner, &vec![id], IDLE).await?;
             if !listed {
-                // One that nobody can read any longer, most likely.
+                // Probably a list whose key epoch is gone.
                 let _: Option<Vec<String>> = self.records.take(Purpose::Owner, owner).await?;
             }
             return Ok(listed);
@@ -259,18 +259,18 @@ impl SessionKeeper {
         Ok(listed)
     }
 
-    /// False once the policy names a compromise that this replica's keys are of before.
+    /// False if the keys of this replica are older than a compromise in the policy.
     pub(super) fn keys_are_sound(&self) -> bool {
         self.ring.are_sound(self.policy.compromised_keys().as_deref())
     }
 
-    /// False for what began before the time that the policy ends sessions by.
+    /// False if the session began before the policy's time of revocation.
     pub(super) fn is_recent_enough(&self, began: i64) -> bool {
         self.policy.revoke_sessions_before().is_none_or(|instant| began >= instant)
     }
 }
 
-/// True if these claims are of this session. A key that others have come to know makes no token for another person.
+/// True if these claims belong to this session. So a leaked signing key makes no token for another person.
 fn is_of(session: &Session, claims: &SessionClaims) -> bool {
     let person = &session.person;
     (&*claims.tid, &*claims.oid, &*claims.client_id, claims.auth_time)
@@ -292,7 +292,7 @@ impl Sessions for SessionKeeper {
         self.ring.verifying(key_id).is_some_and(verifies)
     }
 
-    /// Of a store that does not answer nothing is known: what was signed counts until its end.
+    /// If the store does not answer, a signed token stays valid until its end.
     async fn is_open(&self, claims: &SessionClaims) -> bool {
         let id = claims.sid.as_str();
         if !self.keys_are_sound() || !self.is_recent_enough(claims.auth_time) || self.ended.contains_key(id) {
@@ -316,7 +316,7 @@ impl Sessions for SessionKeeper {
                 false
             }
             Err(error) => {
-                tracing::warn!(%error, "not known if a session is open; its token counts until its end");
+                tracing::warn!(%error, "cannot look up a session; accepting its token until it expires");
                 true
             }
         }
@@ -327,7 +327,7 @@ impl Sessions for SessionKeeper {
             Ok(Some(read)) => Ok(read.session.entra_access_token()),
             Ok(None) => Err(SessionError::Ended),
             Err(error) => {
-                tracing::warn!(%error, "Entra's token of a session cannot be read");
+                tracing::warn!(%error, "cannot read Entra's token of a session");
                 Err(SessionError::Unavailable)
             }
         }
@@ -335,7 +335,7 @@ impl Sessions for SessionKeeper {
 
     async fn expect_step_up(&self, id: &str) {
         if let Err(error) = self.records.put_new(Purpose::Challenge, id, &(), STEP_UP).await {
-            tracing::warn!(%error, "a session does not know that its client is asked for more scopes");
+            tracing::warn!(%error, "cannot record that a session's client is asked for more scopes");
         }
     }
 
@@ -350,7 +350,7 @@ impl Sessions for SessionKeeper {
             self.end(id).await
         };
         ended.await.map_err(|error: RecordError| {
-            tracing::warn!(%error, "a session is not ended, although its person has to sign in again");
+            tracing::warn!(%error, "cannot end a session whose person must sign in again");
             SessionError::Unavailable
         })
     }

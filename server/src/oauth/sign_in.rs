@@ -1,7 +1,7 @@
-//! A sign-in at Entra: the way there, and the way back with a code.
+//! A sign-in with Entra: the redirect to Entra, and the callback with a code.
 //!
-//! The way back counts only in the browser that was sent, by a cookie; once, by the record of `state`; and with Entra's
-//! answer to this very request, by verifier and nonce.
+//! A callback is accepted only from the redirected browser (checked by a cookie), only once (by the record of
+//! `state`), and only with Entra's answer to this request (by verifier and nonce).
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub(super) struct Approved {
 pub(super) enum Goal {
     /// A client gets a code.
     Client(Box<Approved>),
-    /// The person sees their own sessions.
+    /// The person views their sessions.
     Sessions,
 }
 
@@ -59,9 +59,9 @@ struct Transaction {
     nonce: Zeroizing<String>,
     /// Hash of the cookie's value.
     browser: String,
-    /// The claims that the sign-in is to satisfy, as JSON.
+    /// The claims that the sign-in must satisfy, as JSON.
     claims: Option<String>,
-    /// True if the browser was sent a second time, with claims that were kept for this person.
+    /// True if the browser was sent a second time, because of stored claims for this person.
     is_second: bool,
 }
 
@@ -110,12 +110,12 @@ impl AuthorizationServer {
         Ok(response)
     }
 
-    /// Takes Entra's answer, and sends the browser on.
+    /// Handles Entra's answer and sends the browser on.
     pub(super) async fn callback(&self, browser: &Browser<'_>, query: &[u8]) -> Result<Response, Stop> {
         let malformed = |parameter| browser.stop(&Problem::Malformed { parameter });
         let parameters = Parameters::parse(query).map_err(|_| malformed("query"))?;
         let Some(state) = parameters.get("state") else {
-            // An administrator's consent brings the browser here without a sign-in.
+            // An administrator's consent also returns here, without a sign-in.
             let tenant = parameters.get("tenant") == Some(&self.configuration.entra.tenant_id);
             return match parameters.get("admin_consent") {
                 Some("True") if tenant => Ok(Notice::AdministratorApproved.show(&browser.visit)),
@@ -125,7 +125,7 @@ impl AuthorizationServer {
         let Some(value) = BrowserCookie::SignIn.read(state, browser.headers) else {
             return Err(browser.stop(&Problem::OtherBrowser));
         };
-        // Before the record is taken: nobody else's browser can use it up.
+        // Checked before the record is taken, so that another browser cannot use it up.
         let kept = self.records.get::<Transaction>(Purpose::Transaction, state).await;
         let kept = kept.map_err(|error| unavailable(browser, &error))?;
         if kept.is_some_and(|kept| !cookies::is_hash_of(&kept.value.browser, &value)) {
@@ -163,14 +163,14 @@ impl AuthorizationServer {
             Ok(redeemed) => redeemed,
             Err(SignInError::Entra(error)) => return Err(self.refused(browser, "", &error, &goal)),
             Err(SignInError::IdToken(error)) => {
-                tracing::warn!(%error, "a sign-in is not accepted");
+                tracing::warn!(%error, "refusing a sign-in");
                 let problem = Problem::EntraRefuses { code: None, advice: &error.to_string() };
                 return Err(self.ended(browser, &goal, &problem));
             }
         };
         let validated = self.entra_tokens.validate(tokens.access_token.expose_secret()).await;
         let principal = validated.map_err(|error| {
-            tracing::warn!(reason = error.reason(), "Entra's token of a sign-in is not accepted: {error}");
+            tracing::warn!(reason = error.reason(), "refusing Entra's token of a sign-in: {error}");
             let advice = error.to_string();
             let problem = match error.remedy() {
                 TokenRemedy::Patience => Problem::EntraUnavailable,
@@ -189,7 +189,7 @@ impl AuthorizationServer {
         }
     }
 
-    /// Sends the browser to the client with a code, or once more to Entra where claims were kept for this person.
+    /// Sends the browser to the client with a code, or to Entra again if there are stored claims for this person.
     async fn to_client(
         &self,
         browser: &Browser<'_>,
@@ -222,9 +222,9 @@ impl AuthorizationServer {
         Ok(self.back(&redirect_uri, state.as_deref(), &[("code", &sealed)]))
     }
 
-    /// The page that says who does what about a refusal of Entra.
+    /// Returns the page with the next step after a refusal of Entra.
     fn refused(&self, browser: &Browser<'_>, error: &str, refusal: &StsError, goal: &Goal) -> Stop {
-        tracing::info!(%refusal, correlation_id = refusal.correlation_id(), "Entra signs nobody in");
+        tracing::info!(%refusal, correlation_id = refusal.correlation_id(), "Entra refused a sign-in");
         let code =
             refusal.refusal().and_then(|refusal| refusal.codes.first()).and_then(|code| u32::try_from(*code).ok());
         let advice = refusal.refusal().map_or_else(|| refusal.to_string(), |refusal| refusal.next_step.clone());
@@ -245,7 +245,7 @@ impl AuthorizationServer {
         self.ended(browser, goal, &problem)
     }
 
-    /// The page of a problem that ends a sign-in, with the way back to the client that waits for it.
+    /// Returns the page of a problem that ends a sign-in, with a link back to the waiting client.
     fn ended(&self, browser: &Browser<'_>, goal: &Goal, problem: &Problem<'_>) -> Stop {
         let back = match goal {
             Goal::Client(approved) => self.way_back_after(&approved.request, problem),
@@ -255,12 +255,12 @@ impl AuthorizationServer {
         Browser { visit, ..*browser }.stop(problem)
     }
 
-    /// The redirect URI that the person approved, with the error of RFC 6749 section 4.1.2.1. None if this problem is no
-    /// answer to the client.
+    /// Returns the approved redirect URI with the error of RFC 6749 section 4.1.2.1, or none if the client gets no
+    /// answer for this problem.
     fn way_back_after(&self, request: &AuthorizationRequest, problem: &Problem<'_>) -> Option<Url> {
         let (error, description) = match problem {
             Problem::CancelledAtMicrosoft => ("access_denied", "the sign-in was cancelled at Microsoft"),
-            Problem::AdministratorNeeded { .. } => ("access_denied", "an administrator has to approve permissions"),
+            Problem::AdministratorNeeded { .. } => ("access_denied", "an administrator must approve permissions"),
             Problem::EntraRefuses { .. } => ("access_denied", "Microsoft Entra refused the sign-in"),
             Problem::AnotherAccount => ("access_denied", "another account signed in"),
             Problem::EntraUnavailable => ("server_error", "Microsoft Entra does not answer; try again in a minute"),
@@ -272,8 +272,8 @@ impl AuthorizationServer {
     }
 }
 
-/// The page that says that the store cannot be used.
+/// Returns the page for an unavailable store.
 pub(super) fn unavailable(browser: &Browser<'_>, error: &RecordError) -> Stop {
-    tracing::warn!(%error, "the session store cannot be used");
+    tracing::warn!(%error, "cannot use the session store");
     browser.stop(&Problem::StoreUnavailable)
 }

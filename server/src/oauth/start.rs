@@ -1,4 +1,4 @@
-//! The start of the authorization server: its files are read, and its parts put together.
+//! Start of the authorization server: reads its files and connects its parts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::token::{Keys, OwnIssuer, TokenValidator};
 /// Files of the authorization server.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// The folder with the key epochs, a file for each number.
+    /// The folder of key epochs, one numbered file for each.
     pub keys: Option<PathBuf>,
     /// The password of the session store.
     pub store_password: Option<PathBuf>,
@@ -29,9 +29,9 @@ pub struct Files {
     pub store_ca: Option<PathBuf>,
 }
 
-/// Parts of the program that the authorization server shares with others.
+/// Parts of the program that the authorization server shares.
 pub struct Shared<'a> {
-    /// Asks Entra.
+    /// The HTTP client for Entra.
     pub http: reqwest::Client,
     /// The projected service account token.
     pub federated_token: FederatedToken,
@@ -48,30 +48,30 @@ pub struct Shared<'a> {
 /// The reason why the authorization server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum OAuthStartError {
-    /// There is no folder of keys.
+    /// The folder of keys is missing.
     #[error("authorizationServer needs the folder with its keys; name it with --oauth-keys")]
     NoKeys,
     /// The keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeyRingError),
     /// The server has no public URL.
-    #[error("authorizationServer needs publicUrl: clients are told its address")]
+    #[error("authorizationServer needs publicUrl: clients must know its address")]
     NoPublicUrl,
-    /// The session store cannot be used as it is configured.
+    /// The configuration of the session store is not usable.
     #[error(transparent)]
     Store(#[from] ValkeyError),
     /// A file cannot be used.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// An address is none.
-    #[error("entra.authority is no address ({0}); correct it")]
+    /// A configured address is not a URL.
+    #[error("entra.authority is not a URL ({0}); correct it")]
     Address(#[from] url::ParseError),
 }
 
 /// Starts the authorization server of this configuration.
 ///
 /// # Errors
-/// If a file is missing or wrong.
+/// If a file is missing or invalid.
 pub fn start(
     configuration: &ServerConfiguration,
     server: &AuthorizationServerConfiguration,
@@ -98,7 +98,7 @@ pub fn start(
     let proxy = proxy_of(|name| std::env::var(name).ok());
     let fetcher = Fetcher::new(bundle.as_deref(), proxy.as_deref()).map_err(InputError::from)?;
     let clients = Clients::new(server, sealer, fetcher);
-    // Entra issues the tokens of a sign-in to this server's own application, whichever clients may bring theirs.
+    // Entra issues the tokens of a sign-in to this server's own application, whatever the allowed clients are.
     let mut own = configuration.clone();
     own.entra.allowed_clients = vec![own.entra.client_id.clone()];
     let entra_tokens = TokenValidator::new(&own, keys);
@@ -108,18 +108,18 @@ pub fn start(
 }
 
 impl AuthorizationServer {
-    /// This server, as an issuer of access tokens.
+    /// Returns this server as an issuer of access tokens.
     pub fn as_issuer(&self) -> OwnIssuer {
         let (issuer, audience) = (self.addresses.issuer(), self.addresses.resource().to_owned());
         OwnIssuer::new(issuer, audience, &self.configuration, self.sessions())
     }
 
-    /// A probe of the session store, which runs until cancelled.
+    /// Starts a probe of the session store, which runs until cancelled.
     pub fn probe_store(&self, cancellation: CancellationToken) -> StoreProbe {
         StoreProbe::spawn(Arc::clone(&self.store), cancellation)
     }
 
-    /// The issuer that clients are sent to.
+    /// Returns the issuer for clients.
     pub fn issuer(&self) -> String {
         self.addresses.issuer()
     }

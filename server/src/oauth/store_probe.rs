@@ -1,4 +1,4 @@
-//! The probe of the session store: says in the status if the store answers.
+//! The probe of the session store: it reports in the status whether the store answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::store::Store;
 
-/// Time between two probes while the store works.
+/// Time between probes while the store works.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// The same while it does not.
+/// Time between probes while the store fails.
 const INTERVAL_WHILE_AWAY: Duration = Duration::from_secs(1);
-/// The key that is asked for. There never is such a record.
+/// The key of the probe. No record has it.
 const KEY: &str = "probe";
 
 /// The result of the last probe.
@@ -21,7 +21,7 @@ const KEY: &str = "probe";
 pub struct StoreProbe(Arc<ArcSwap<SessionStoreStatus>>);
 
 impl StoreProbe {
-    /// Probes this store again and again, until cancelled.
+    /// Starts the probe of this store, which runs until cancelled.
     pub fn spawn(store: Arc<dyn Store>, cancellation: CancellationToken) -> Self {
         let probe = Self::default();
         let result = probe.clone();
@@ -38,7 +38,7 @@ impl StoreProbe {
         probe
     }
 
-    /// The result.
+    /// Returns the result.
     pub fn status(&self) -> SessionStoreStatus {
         SessionStoreStatus::clone(&self.0.load())
     }

@@ -1,4 +1,5 @@
-//! Client ID metadata documents (draft-ietf-oauth-client-id-metadata-document): a client whose id is the URL of its metadata.
+//! Client ID metadata documents (draft-ietf-oauth-client-id-metadata-document). The id of such a client is the URL of
+//! its metadata.
 
 use serde_json::Value;
 use url::{Host, Url};
@@ -10,10 +11,10 @@ use super::redirect_uri::{self, RedirectFault};
 use super::redirects::{Redirects, distinct};
 use crate::strict_json;
 
-/// Greatest length of the URL, in bytes.
+/// Longest URL, in bytes.
 pub const MAXIMUM_URL: usize = 256;
 
-/// The URL of a document, which is a `client_id`.
+/// The URL of a document, used as a `client_id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DocumentUrl {
     text: String,
@@ -24,40 +25,39 @@ pub(super) struct DocumentUrl {
 /// The reason why a client with a document is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    /// The `client_id` begins as a URL, but is none that a document may have.
-    #[error("the client_id is no URL of a client ID metadata document: {0}")]
+    /// The `client_id` looks like a URL but is not allowed for a document.
+    #[error("the client_id is not a valid URL of a client ID metadata document: {0}")]
     Url(&'static str),
-    /// The configuration lists the hosts that documents come from, or a forward proxy stands between, and this host is not
-    /// listed.
+    /// The host is not listed, and only listed hosts are allowed by the configuration or because of a forward proxy.
     #[error(
-        "this server fetches client ID metadata documents from listed hosts alone; ask the platform team to add {0} to \
+        "this server fetches client ID metadata documents only from listed hosts; ask the platform team to add {0} to \
          spec.authorizationServer.clientMetadataHosts"
     )]
     HostNotListed(String),
     /// The document cannot be fetched.
     #[error("the client ID metadata document cannot be fetched: {0}")]
     Fetch(#[from] FetchError),
-    /// It is no JSON object.
+    /// The document is not a JSON object.
     #[error(
-        "the client ID metadata document is no JSON object without duplicate members; its publisher has to correct it"
+        "the client ID metadata document is not a JSON object without duplicate members; its publisher must correct it"
     )]
     NotJson,
-    /// A member cannot be used.
-    #[error("the client ID metadata document is not usable: {0}; its publisher has to correct it")]
+    /// A member has an invalid value.
+    #[error("the client ID metadata document is not usable: {0}; its publisher must correct it")]
     Field(#[from] FieldError),
-    /// It is that of another client.
-    #[error("the client ID metadata document names another client_id than its URL; its publisher has to correct it")]
+    /// The document belongs to another client.
+    #[error("the client ID metadata document names another client_id than its URL; its publisher must correct it")]
     OtherClient,
-    /// The client wants to authenticate itself.
+    /// The document requires client authentication.
     #[error(
-        "the client ID metadata document asks for the client authentication {0:?}, but this server serves public clients \
-         alone (token_endpoint_auth_method none); let the client register itself instead, or ask the platform team to list \
+        "the client ID metadata document requires the client authentication {0:?}, but this server supports only public \
+         clients (token_endpoint_auth_method none); let the client register itself instead, or ask the platform team to list \
          it in spec.authorizationServer.clients"
     )]
     Authentication(String),
-    /// It has no redirect URI that may be used; the first reason, if it has any.
+    /// The document has no allowed redirect URI. Contains the reason for the first one, if any.
     #[error(
-        "the client ID metadata document has no redirect URI that may be used{}; ask the platform team for \
+        "the client ID metadata document has no allowed redirect URI{}; ask the platform team for \
          spec.authorizationServer.allowedRedirects",
         .0.map(|fault| format!(" ({fault})")).unwrap_or_default()
     )]
@@ -65,13 +65,13 @@ pub enum DocumentError {
 }
 
 impl DocumentUrl {
-    /// Reads a `client_id` that begins as a URL (§3 of the draft).
+    /// Parses a `client_id` that looks like a URL (§3 of the draft).
     pub(super) fn read(text: &str) -> Result<Self, DocumentError> {
         let refused = |reason| Err(DocumentError::Url(reason));
         if text.len() > MAXIMUM_URL {
             return refused("it is longer than 256 bytes");
         }
-        let Ok(url) = Url::parse(text) else { return refused("it is no URL") };
+        let Ok(url) = Url::parse(text) else { return refused("it is not a URL") };
         if url.scheme() != "https" {
             return refused("it does not begin with https://");
         }
@@ -83,13 +83,13 @@ impl DocumentUrl {
         }
         let Some(Host::Domain(host)) = url.host() else { return refused("its host is an address, not a name") };
         if !host.contains('.') {
-            return refused("its host is no full name");
+            return refused("its host is not a fully qualified name");
         }
         if url.path() == "/" {
             return refused("it has no path");
         }
         if !redirect_uri::is_normal(text, &url) {
-            return refused("a browser would write it differently (capitals, dot segments, a default port)");
+            return refused("it is not in normal form (it has capitals, dot segments or a default port)");
         }
         let host = host.to_owned();
         Ok(Self { text: text.to_owned(), url, host })
@@ -108,7 +108,7 @@ impl DocumentUrl {
     }
 }
 
-/// Reads the client that is described by the document at this URL.
+/// Parses the client in the document at this URL.
 pub(super) fn read(url: &DocumentUrl, body: &[u8], redirects: &Redirects) -> Result<Client, DocumentError> {
     let Ok(Value::Object(metadata)) = strict_json::from_slice(body) else { return Err(DocumentError::NotJson) };
     if fields::text(&metadata, "client_id")? != Some(url.as_str()) {

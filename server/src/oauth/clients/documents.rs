@@ -1,7 +1,7 @@
-//! Clients with a client ID metadata document, kept for a while.
+//! Cache of clients with a client ID metadata document.
 //!
-//! A document is fetched once for all who ask at the same time. What its host cannot serve just now is served as it was, up to a
-//! day: nobody can lock a client out by making this server ask too often.
+//! Concurrent requests share one fetch. If the host fails, the last good document stays in use for up to a day. So
+//! nobody can lock out a client by making this server fetch too often.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use super::document::{self, DocumentError, DocumentUrl};
 use super::fetch::{FetchError, Fetcher};
 use super::redirects::Redirects;
 
-/// Times for which a document is kept, whatever its host says.
+/// Bounds of a document's lifetime in the cache, whatever its host says.
 const SHORTEST: Duration = Duration::from_secs(5 * 60);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// Time for which a refusal is repeated without asking again.
+/// Lifetime of a refusal in the cache.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
-/// The same for a refusal for want of a turn.
+/// Lifetime of a refusal because of too many fetches.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Most documents and refusals kept; the least used go first.
+/// Most documents and refusals in the cache; the least used are evicted first.
 const KEPT: u64 = 1_000;
 
 /// Clients by the URL of their document.
@@ -30,7 +30,7 @@ pub(super) struct Documents {
     fetcher: Fetcher,
     hosts: BTreeSet<String>,
     answers: Cache<String, Answer>,
-    /// Each as it was when its host last served it.
+    /// The last good version of each document.
     last: Cache<String, Arc<Client>>,
 }
 
@@ -49,7 +49,7 @@ impl Expiry<String, Answer> for KeptFor {
 }
 
 impl Documents {
-    /// Fetches from these hosts alone; if there are none, from any, unless a forward proxy stands between.
+    /// Fetches only from these hosts. An empty list allows any host, unless there is a forward proxy.
     pub(super) fn new(fetcher: Fetcher, hosts: &[String]) -> Self {
         Self {
             fetcher,
@@ -59,12 +59,12 @@ impl Documents {
         }
     }
 
-    /// True if documents are taken from any host at all.
+    /// True if documents are allowed from any host at all.
     pub(super) fn may_come(&self) -> bool {
         !self.hosts.is_empty() || !self.fetcher.is_proxied()
     }
 
-    /// True if documents are taken from this host.
+    /// True if documents are allowed from this host.
     pub(super) fn come_from(&self, host: &str) -> bool {
         let is_any_host = self.hosts.is_empty() && !self.fetcher.is_proxied();
         is_any_host || self.hosts.contains(host)
@@ -104,7 +104,7 @@ impl Documents {
 
 #[cfg(test)]
 impl Documents {
-    /// Lets the time pass for which an answer is kept.
+    /// Makes the cached answer expire.
     pub(super) async fn expire(&self, url: &str) {
         self.answers.invalidate(url).await;
     }

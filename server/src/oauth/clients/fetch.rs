@@ -1,7 +1,8 @@
-//! One request for a client ID metadata document, at an address that somebody else chose.
+//! Guarded fetch of a client ID metadata document from an address that an outsider chose.
 //!
-//! Nobody may reach by it what the server reaches and they do not. The name is resolved once, each of its addresses must be
-//! public, and the connection goes to one of these. Redirects are not followed; time, size and number are bounded.
+//! Outsiders must not use it to reach what only the server can reach. The name is resolved once, all its addresses
+//! must be public, and the connection goes to one of them. Redirects are not followed. Time, size and number of
+//! requests are limited.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -21,27 +22,27 @@ use url::Url;
 use super::public_addresses;
 use crate::http_client::{self, ExchangeError, HttpClientError};
 
-/// Greatest length of a document, in bytes.
+/// Longest document, in bytes.
 pub const MAXIMUM_LENGTH: usize = 16 * 1024;
-/// Time for a request, from the name to the last byte of the answer, and again for the wait before it.
+/// Longest time of a request, from name resolution to the end of the answer. The wait before it has the same limit.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Most requests at a time.
+/// Most concurrent requests.
 const AT_A_TIME: usize = 4;
-/// Most requests to a host, at once and each minute.
+/// Most requests to one host: the burst, and the number per minute.
 const PER_HOST: NonZeroU32 = NonZeroU32::new(10).unwrap();
-/// Most hosts whose requests are counted; the least asked begin anew.
+/// Most hosts with a counter; the least used are evicted first.
 const HOSTS: u64 = 5_000;
 
-/// The network that documents are fetched from.
+/// The network of document fetches.
 #[derive(Clone)]
 pub struct Network {
-    /// Addresses by name.
+    /// The resolver of names.
     pub names: Arc<dyn Resolve>,
-    /// Says if an address may be connected to.
+    /// Returns true if connections to an address are allowed.
     pub is_public: fn(IpAddr) -> bool,
-    /// True if a URL may name another port than 443.
+    /// True if a URL may have another port than 443.
     pub any_port: bool,
-    /// Time for a request.
+    /// Longest time of a request.
     pub patience: Duration,
 }
 
@@ -55,7 +56,7 @@ pub struct Fetcher {
     hosts: Cache<String, Arc<DefaultDirectRateLimiter>>,
 }
 
-/// A document, and the time for which its host lets it be kept.
+/// A document with the cache lifetime from its host.
 pub(super) struct Fetched {
     pub(super) body: Vec<u8>,
     pub(super) max_age: Duration,
@@ -64,29 +65,29 @@ pub(super) struct Fetched {
 /// The reason why there is no document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// The URL names a port.
+    /// The URL has a port.
     #[error("its URL names a port; it must be served at port 443")]
     Port,
-    /// Too many requests are under way, or its host was asked too often.
+    /// Too many requests are running, or too many went to this host.
     #[error("too many documents are being fetched; try again in a minute")]
     Busy,
-    /// Nobody answered at a public address, or not in time, or not over TLS that can be trusted. Not more is said, or
-    /// the answer would tell of names inside the network.
+    /// No answer in time from a public address over trusted TLS. The text has no details, because they would reveal
+    /// names inside the network.
     #[error("its host does not answer at a public address over HTTPS; check the URL, and try again in a minute")]
     Unreachable,
-    /// Another status than 200; redirects are not followed.
-    #[error("its host answers HTTP {0} instead of 200; the client's publisher has to put that right")]
+    /// The status is not 200. Redirects are not followed.
+    #[error("its host answers HTTP {0} instead of 200; the client's publisher must correct this")]
     Status(StatusCode),
-    /// Another type than JSON.
-    #[error("its content type is not application/json; the client's publisher has to put that right")]
+    /// The content type is not JSON.
+    #[error("its content type is not application/json; the client's publisher must correct this")]
     ContentType,
-    /// It is longer than [`MAXIMUM_LENGTH`].
-    #[error("it is longer than {MAXIMUM_LENGTH} bytes; the client's publisher has to put that right")]
+    /// The document is longer than [`MAXIMUM_LENGTH`].
+    #[error("it is longer than {MAXIMUM_LENGTH} bytes; the client's publisher must correct this")]
     TooLong,
 }
 
 impl FetchError {
-    /// True if the next attempt may succeed without anybody doing something.
+    /// True if a later attempt may succeed by itself.
     pub(super) fn is_passing(&self) -> bool {
         match self {
             Self::Busy | Self::Unreachable => true,
@@ -97,7 +98,7 @@ impl FetchError {
 }
 
 impl Network {
-    /// The public internet, as the system resolves its names.
+    /// Returns the public internet with the system's resolver.
     pub fn public() -> Self {
         let names = Arc::new(SystemNames);
         Self { names, is_public: public_addresses::is_public, any_port: false, patience: PATIENCE }
@@ -105,23 +106,24 @@ impl Network {
 }
 
 impl Fetcher {
-    /// Returns a fetcher on the public internet, trusting the system's roots and the certificates in this bundle (PEM).
+    /// Returns a fetcher for the public internet that trusts the system's roots and the certificates in this bundle
+    /// (PEM).
     ///
-    /// A forward proxy resolves names itself, so that no address can be checked: where there is one, documents come from
-    /// listed hosts alone.
+    /// A forward proxy resolves names itself, so addresses cannot be checked. With a proxy, documents are allowed
+    /// only from listed hosts.
     pub fn new(trust_bundle: Option<&[u8]>, proxy: Option<&str>) -> Result<Self, HttpClientError> {
         match proxy {
             None => Self::within(Network::public(), trust_bundle),
             Some(address) => {
                 let proxy = reqwest::Proxy::https(address)
-                    .map_err(|_| HttpClientError::Client("HTTPS_PROXY names no proxy".to_owned()))?;
+                    .map_err(|_| HttpClientError::Client("HTTPS_PROXY is not a valid proxy URL".to_owned()))?;
                 let builder = http_client::builder(trust_bundle)?.proxy(proxy);
                 Ok(Self { is_proxied: true, ..Self::from_builder(builder, &Network::public())? })
             }
         }
     }
 
-    /// Returns a fetcher on this network, without a proxy.
+    /// Returns a fetcher for this network, without a proxy.
     pub fn within(network: Network, trust_bundle: Option<&[u8]>) -> Result<Self, HttpClientError> {
         let names = Guarded { names: Arc::clone(&network.names), is_public: network.is_public };
         let builder = http_client::builder(trust_bundle)?.no_proxy().dns_resolver(Arc::new(names));
@@ -129,7 +131,7 @@ impl Fetcher {
     }
 
     fn from_builder(builder: reqwest::ClientBuilder, network: &Network) -> Result<Self, HttpClientError> {
-        // A connection that waits for another request would outlive the check of its address.
+        // A pooled connection would outlive the check of its address.
         let builder = builder.timeout(network.patience).pool_max_idle_per_host(0).retry(reqwest::retry::never());
         Ok(Self {
             client: http_client::finish(builder)?,
@@ -141,7 +143,7 @@ impl Fetcher {
         })
     }
 
-    /// True if a forward proxy stands between.
+    /// True if there is a forward proxy.
     pub(super) fn is_proxied(&self) -> bool {
         self.is_proxied
     }
@@ -160,7 +162,7 @@ impl Fetcher {
         };
         let request = self.client.get(url.clone()).header(ACCEPT, "application/json");
         let answer = http_client::exchange(request, MAXIMUM_LENGTH).await.map_err(|error| {
-            tracing::info!(%url, %error, "no client ID metadata document");
+            tracing::info!(%url, %error, "cannot fetch a client ID metadata document");
             match error {
                 ExchangeError::TooLong(_) => FetchError::TooLong,
                 ExchangeError::Network(_) => FetchError::Unreachable,
@@ -177,20 +179,21 @@ impl Fetcher {
     }
 }
 
-/// The forward proxy that the environment names for https, if it names one. `NO_PROXY` does not matter: nothing that a client
-/// chose may go past the proxy.
+/// Returns the forward proxy for https from the environment, if any. `NO_PROXY` is ignored: no URL that a client
+/// chose may bypass the proxy.
 pub fn proxy_of(environment: impl Fn(&str) -> Option<String>) -> Option<String> {
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
         .into_iter()
         .find_map(|name| environment(name).filter(|address| !address.is_empty()))
 }
 
-/// Names as the system resolves them.
+/// The system's resolver.
 struct SystemNames;
 
 impl Resolve for SystemNames {
     fn resolve(&self, name: Name) -> Resolving {
-        // Absolute: a search domain of the cluster could lead a public name to a service of the cluster.
+        // A trailing dot makes the name absolute. Otherwise a search domain of the cluster could turn a public name
+        // into a service of the cluster.
         let name = format!("{}.", name.as_str());
         Box::pin(async move {
             let addresses = tokio::net::lookup_host((name, 0)).await?;
@@ -199,13 +202,13 @@ impl Resolve for SystemNames {
     }
 }
 
-/// Names whose addresses are all public.
+/// A resolver that accepts only public addresses.
 struct Guarded {
     names: Arc<dyn Resolve>,
     is_public: fn(IpAddr) -> bool,
 }
 
-/// An address that is not public.
+/// The error for an address that is not public.
 #[derive(Debug, thiserror::Error)]
 #[error("one of the host's addresses is not public: {0}")]
 struct NotPublic(IpAddr);
@@ -230,7 +233,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     media.ty == mediatype::names::APPLICATION && is_json
 }
 
-/// `max-age` of `Cache-Control`; zero where it is absent or the answer is not to be kept (RFC 9111 §5.2.2).
+/// Returns `max-age` of `Cache-Control`; zero if it is absent or the answer must not be cached (RFC 9111 §5.2.2).
 fn max_age(headers: &HeaderMap) -> Duration {
     let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let directives: Vec<String> =

@@ -1,26 +1,26 @@
-//! Members of client metadata (RFC 7591 §2) that are read, and names that are safe to show.
+//! Client metadata (RFC 7591 §2): access to its members, and display names that are safe to show.
 
 use serde_json::{Map, Value};
 use unicode_general_category::{GeneralCategory, get_general_category};
 
-/// Greatest length of a client's name, in characters.
+/// Longest name of a client, in characters.
 pub const MAXIMUM_NAME: usize = 64;
 
-/// The name of a client that does not say one.
+/// The name of a client without one.
 pub const NAMELESS: &str = "An MCP client";
 
-/// The reason why a member cannot be used.
+/// The reason why a member is not usable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
-    /// It is of another type.
+    /// The member has the wrong type.
     #[error("{0} must be {1}")]
     Type(&'static str, &'static str),
-    /// A list that is not empty lacks the one value that this server serves.
-    #[error("{0} must contain {1}: this server serves nothing else")]
+    /// A non-empty list lacks the only value that this server supports.
+    #[error("{0} must contain {1}: this server supports nothing else")]
     Lacks(&'static str, &'static str),
 }
 
-/// Returns a name that is safe to show: in one line, without control, bidirectional and other invisible characters.
+/// Returns a name that is safe to show: on one line, without control, bidirectional or other invisible characters.
 pub fn shown_name(text: &str) -> String {
     let visible: String = text
         .chars()
@@ -37,7 +37,7 @@ pub fn shown_name(text: &str) -> String {
 
 fn is_invisible(character: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Surrogate, Unassigned};
-    // Letters and symbols by category, but blank.
+    // Blank characters in the categories of letters and symbols.
     let is_blank = matches!(character, '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}');
     let category = get_general_category(character);
     is_blank
@@ -47,17 +47,17 @@ fn is_invisible(character: char) -> bool {
         )
 }
 
-/// The name in `client_name`, safe to show; [`NAMELESS`] where there is none.
+/// Returns `client_name` in a form that is safe to show, or [`NAMELESS`].
 pub(super) fn name(metadata: &Map<String, Value>) -> Result<String, FieldError> {
     Ok(text(metadata, "client_name")?.map_or_else(|| NAMELESS.to_owned(), shown_name))
 }
 
-/// The texts in `redirect_uris`.
+/// Returns the strings in `redirect_uris`.
 pub(super) fn redirect_uris(metadata: &Map<String, Value>) -> Result<Vec<&str>, FieldError> {
     texts(metadata, "redirect_uris").map(Option::unwrap_or_default)
 }
 
-/// Refuses `grant_types` and `response_types` that this server does not serve.
+/// Refuses unsupported `grant_types` and `response_types`.
 pub(super) fn check_grants(metadata: &Map<String, Value>) -> Result<(), FieldError> {
     for (name, needed) in [("grant_types", "authorization_code"), ("response_types", "code")] {
         let values = texts(metadata, name)?.unwrap_or_default();
@@ -68,7 +68,7 @@ pub(super) fn check_grants(metadata: &Map<String, Value>) -> Result<(), FieldErr
     Ok(())
 }
 
-/// A text, if there is one.
+/// Returns a string member, if present.
 pub(super) fn text<'a>(metadata: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, FieldError> {
     match metadata.get(name) {
         None | Some(Value::Null) => Ok(None),

@@ -1,17 +1,17 @@
-//! Clients of the authorization server, and the redirect URIs that each may use.
+//! Clients of the authorization server, and their redirect URIs.
 //!
-//! A client is listed in the configuration, publishes a client ID metadata document, or has registered itself. Nothing about it
-//! is stored.
+//! A client is listed in the configuration, publishes a client ID metadata document, or registers dynamically.
+//! Nothing about it is stored.
 //!
 //! | Module | Purpose |
 //! |---|---|
-//! | [`client`] | a client, and the redirect URI of a request |
-//! | [`redirect_uri`] | the form of a redirect URI, and the address that an answer goes to |
-//! | [`redirects`] | redirect URIs that clients may name themselves |
+//! | [`client`] | a client, and the choice of a redirect URI |
+//! | [`redirect_uri`] | the form of redirect URIs, and addresses of answers |
+//! | [`redirects`] | redirect URIs that any client may register |
 //! | [`fields`] | members of client metadata, and names that are safe to show |
 //! | [`registration`] | dynamic registration: the `client_id` is the sealed metadata |
-//! | [`document`], `documents` | client ID metadata documents, and those that are kept |
-//! | [`fetch`], [`public_addresses`] | the request for a document, and the addresses that it may go to |
+//! | [`document`], `documents` | client ID metadata documents, and their cache |
+//! | [`fetch`], [`public_addresses`] | the fetch of a document, and the allowed addresses |
 
 pub mod client;
 pub mod document;
@@ -43,7 +43,7 @@ use document::DocumentUrl;
 use documents::Documents;
 use redirects::Redirects;
 
-/// Greatest length of a `client_id`, in bytes. No client of this server has a longer one.
+/// Longest `client_id`, in bytes.
 pub const MAXIMUM_ID: usize = 4_096;
 
 /// The clients of one authorization server.
@@ -58,31 +58,31 @@ pub struct Clients {
 /// The reason why a `client_id` is refused, with the next step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// It is none of this server's: of another server, altered, or from before its keys were replaced.
+    /// The id is unknown: it belongs to another server, was altered, or is older than a replacement of the keys.
     #[error(
         "this server does not know the client_id; remove the client's saved registration (in most clients: sign out of the \
          server, or remove and add it), then sign in again"
     )]
     Unknown,
-    /// The configuration lets in listed clients alone.
+    /// The configuration allows only listed clients.
     #[error(
-        "this server lets in listed clients alone; ask the platform team to list the client in \
+        "this server allows only listed clients; ask the platform team to list the client in \
          spec.authorizationServer.clients"
     )]
     NotListed,
-    /// The client has registered itself with redirect URIs that the configuration no longer allows.
+    /// The client registered redirect URIs of which the configuration allows none any more.
     #[error(
-        "none of the redirect URIs that the client has registered may be used any longer; ask the platform team for \
+        "none of the client's registered redirect URIs is allowed any more; ask the platform team for \
          spec.authorizationServer.allowedRedirects"
     )]
     Withdrawn,
-    /// Its client ID metadata document gives no client.
+    /// The client ID metadata document is not usable.
     #[error(transparent)]
     Document(#[from] DocumentError),
 }
 
 impl Clients {
-    /// Returns the clients that this configuration lets in.
+    /// Returns the clients that this configuration allows.
     pub fn new(configuration: &AuthorizationServerConfiguration, sealer: Sealer, fetcher: Fetcher) -> Self {
         let listed = configuration.clients.iter().map(|client| (client.client_id.clone(), Arc::new(listed(client))));
         Self {
@@ -94,7 +94,7 @@ impl Clients {
         }
     }
 
-    /// Returns the client of this id: a listed one, or that of a document, or one that has registered itself.
+    /// Returns the client with this id: listed, with a document, or registered.
     pub async fn find(&self, client_id: &str) -> Result<Arc<Client>, ClientError> {
         if let Some(client) = self.listed.get(client_id) {
             return Ok(Arc::clone(client));
@@ -115,7 +115,7 @@ impl Clients {
         Ok(Arc::new(client))
     }
 
-    /// True if a client of this id may still be let in. Asks no network.
+    /// True if a client with this id may still be allowed. Uses no network.
     pub fn know(&self, client_id: &str) -> bool {
         match DocumentUrl::read(client_id) {
             Ok(url) => self.admit(client_id, &ClientKind::Document { host: url.host().to_owned() }),
@@ -123,17 +123,17 @@ impl Clients {
         }
     }
 
-    /// True if clients may register themselves.
+    /// True if clients may register dynamically.
     pub fn may_register(&self) -> bool {
         self.registration == ClientRegistration::Dynamic
     }
 
-    /// True if clients may be described by documents.
+    /// True if client ID metadata documents are allowed.
     pub fn take_documents(&self) -> bool {
         self.may_register() && self.documents.may_come()
     }
 
-    /// True if the client of a session may still act: it is listed, or clients come by themselves and it still could. Asks no
+    /// True if the client of a session is still allowed: it is listed, or its kind of client is allowed. Uses no
     /// network.
     pub fn admit(&self, client_id: &str, kind: &ClientKind) -> bool {
         match kind {
@@ -145,7 +145,8 @@ impl Clients {
         }
     }
 
-    /// Registers a client (RFC 7591) by the body of its request: the body of the answer, whose status is 201.
+    /// Registers a client (RFC 7591) with the body of its request. Returns the body of the answer, whose status is
+    /// 201.
     pub fn register(&self, body: &[u8]) -> Result<Value, RegistrationError> {
         if self.registration == ClientRegistration::Listed {
             return Err(RegistrationError::ListedOnly);
@@ -154,12 +155,12 @@ impl Clients {
     }
 }
 
-/// A listed client may use what is listed, if its form is sound.
+/// Returns a listed client. All its well-formed redirect URIs are allowed.
 fn listed(client: &ListedClient) -> Client {
     let redirect_uris = client.redirect_uris.iter().filter_map(|text| match RedirectUri::read(text) {
         Ok(uri) => Some(uri),
         Err(fault) => {
-            tracing::warn!(client_id = client.client_id, redirect_uri = text, %fault, "a listed redirect URI is not usable");
+            tracing::warn!(client_id = client.client_id, redirect_uri = text, %fault, "ignoring a redirect URI of a listed client");
             None
         }
     });

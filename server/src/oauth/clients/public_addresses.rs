@@ -1,7 +1,8 @@
 //! Addresses of the public internet.
 //!
-//! The standard library cannot tell them yet on stable Rust (`IpAddr::is_global`). These are the ranges of the IANA registries
-//! of special-purpose addresses that are not globally reachable, and those that lead to an address of IPv4 by a relay.
+//! On stable Rust, the standard library does not offer this yet (`IpAddr::is_global`). The ranges come from the IANA
+//! registries of special-purpose addresses that are not globally reachable, with those that lead to an IPv4 address
+//! through a relay.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +17,7 @@ const fn v6(start: [u16; 3], length: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0), length)
 }
 
-/// Ranges of IPv4 that are not public.
+/// IPv4 ranges that are not public.
 const RESERVED_V4: [Ipv4Net; 16] = [
     v4(0, 0, 0, 0, 8),
     v4(10, 0, 0, 0, 8),
@@ -36,18 +37,18 @@ const RESERVED_V4: [Ipv4Net; 16] = [
     v4(240, 0, 0, 0, 4),
 ];
 
-/// The global unicast addresses of IPv6 (RFC 4291 §2.4, as far as IANA assigns them).
+/// The global unicast addresses of IPv6 (RFC 4291 §2.4, as assigned by IANA).
 const UNICAST_V6: Ipv6Net = v6([0x2000, 0, 0], 3);
 
-/// Ranges within them that are not public: protocols (Teredo among them), documentation, 6to4.
+/// Ranges within [`UNICAST_V6`] that are not public: protocols (such as Teredo), documentation, 6to4.
 const RESERVED_V6: [Ipv6Net; 4] =
     [v6([0x2001, 0, 0], 23), v6([0x2001, 0xdb8, 0], 32), v6([0x2002, 0, 0], 16), v6([0x3fff, 0, 0], 20)];
 
-/// Addresses of IPv4 by way of a translator (RFC 6052 §2.1).
+/// IPv4 addresses behind a translator (RFC 6052 §2.1).
 const NAT64: Ipv6Net = v6([0x64, 0xff9b, 0], 96);
 
-/// True if this is a unicast address of the public internet. An address of IPv4 that is mapped, or translated by NAT64,
-/// counts as that of IPv4.
+/// True for a unicast address of the public internet. An IPv4 address that is mapped, or translated by NAT64, counts
+/// as IPv4.
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => is_public_v4(address),

@@ -1,17 +1,17 @@
-//! The form of a redirect URI, and the address that an answer goes to.
+//! The form of redirect URIs, and the addresses of answers.
 //!
-//! A redirect URI is accepted only as a browser would write it itself. What has two readings (a backslash, a dot segment, a
-//! host in capitals or as a decimal number, letters beyond ASCII) is therefore no redirect URI.
+//! A redirect URI must be in the normal form that browsers use. Ambiguous forms are refused: backslashes, dot
+//! segments, hosts in capitals or as decimal numbers, and characters beyond ASCII.
 
 use url::{Host, Url};
 
-/// Greatest length of a redirect URI, in bytes.
+/// Longest redirect URI, in bytes.
 pub const MAXIMUM_LENGTH: usize = 512;
 
-/// Hosts of the machine that the browser runs on, as they have to be written (RFC 8252 §7.3, and `localhost`).
+/// Hosts of the browser's own machine, in their required spelling (RFC 8252 §7.3, and `localhost`).
 const LOOPBACK_HOSTS: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
-/// Schemes that run, show or send something where they are opened. Nobody can allow them.
+/// Schemes that run, show or send something when they are opened. No configuration can allow them.
 const FORBIDDEN_SCHEMES: [&str; 14] = [
     "about",
     "blob",
@@ -29,10 +29,10 @@ const FORBIDDEN_SCHEMES: [&str; 14] = [
     "wss",
 ];
 
-/// Parameters of an answer. A redirect URI that brought its own could pass one off as ours.
+/// Parameters of an answer. A redirect URI with one of them could fake a part of the answer.
 const ANSWER_PARAMETERS: [&str; 6] = ["code", "error", "error_description", "error_uri", "iss", "state"];
 
-/// A redirect URI of sound form.
+/// A well-formed redirect URI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectUri {
     text: String,
@@ -48,57 +48,57 @@ struct Loopback {
     target: String,
 }
 
-/// The place that an answer goes to, for people.
+/// The destination of an answer, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination<'a> {
-    /// A program on the machine that the browser runs on.
+    /// A program on the browser's machine.
     ThisComputer,
-    /// A website, by its host, and its port if that is not 443. A name beyond ASCII is in its ASCII form.
+    /// A website: its host, with the port if it is not 443. Names beyond ASCII are in their ASCII form.
     Website(&'a str),
-    /// An app, by the scheme that opens it.
+    /// An app: the scheme that opens it.
     App(&'a str),
 }
 
-/// The reason why something is no redirect URI.
+/// The reason why a text is not a valid redirect URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedirectFault {
-    /// It has more bytes than [`MAXIMUM_LENGTH`].
+    /// Longer than [`MAXIMUM_LENGTH`].
     #[error("it is longer than {MAXIMUM_LENGTH} bytes")]
     TooLong,
-    /// It has spaces, control characters, backslashes or characters beyond ASCII.
+    /// Spaces, control characters, backslashes or characters beyond ASCII.
     #[error("it has characters that a URI must encode")]
     Characters,
-    /// It has an asterisk.
+    /// An asterisk.
     #[error("it has a wildcard")]
     Wildcard,
-    /// It has a fragment (RFC 6749 §3.1.2).
+    /// A fragment (RFC 6749 §3.1.2).
     #[error("it has a fragment")]
     Fragment,
-    /// It is no absolute URI.
-    #[error("it is no absolute URI")]
+    /// Not an absolute URI.
+    #[error("it is not an absolute URI")]
     NotAbsolute,
-    /// Its scheme is dangerous to open.
-    #[error("its scheme cannot take an answer")]
+    /// A dangerous scheme.
+    #[error("its scheme cannot receive an answer")]
     Scheme,
-    /// It has a user name or a password.
+    /// A user name or a password.
     #[error("it has a user name or a password")]
     UserInfo,
-    /// It is plain http, but not on the browser's own machine.
+    /// Plain http outside the browser's own machine.
     #[error("http is only for http://127.0.0.1, http://localhost and http://[::1], written like this")]
     PlainHttp,
-    /// A browser would write it differently.
-    #[error("a browser would write it differently (capitals, dot segments, a default port)")]
+    /// Not in the normal form that browsers use.
+    #[error("it is not in normal form (it has capitals, dot segments or a default port)")]
     NotNormal,
-    /// Its query has a parameter that answers have.
+    /// A query parameter that answers use.
     #[error("its query has a parameter of the answer, such as code or state")]
     AnswerParameter,
-    /// It is sound, but not among those that this client may name.
+    /// Well-formed, but not allowed for this client.
     #[error("it is neither on this computer nor among the redirect URIs that this server allows")]
     NotAllowed,
 }
 
 impl RedirectUri {
-    /// Reads a redirect URI of sound form. It may still be one that nobody may use.
+    /// Parses a well-formed redirect URI. It may still be one that is never allowed.
     pub fn read(text: &str) -> Result<Self, RedirectFault> {
         check_characters(text)?;
         let url = Url::parse(text).map_err(|_| RedirectFault::NotAbsolute)?;
@@ -119,17 +119,17 @@ impl RedirectUri {
         Ok(Self { text: text.to_owned(), url, loopback })
     }
 
-    /// The redirect URI as it was written.
+    /// Returns the redirect URI as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// True if this is a redirect URI of the browser's own machine, whose port may be any.
+    /// True for the browser's own machine, where any port is allowed.
     pub fn is_loopback(&self) -> bool {
         self.loopback.is_some()
     }
 
-    /// Returns the place that an answer goes to, for people.
+    /// Returns the destination of an answer, for people.
     pub fn shown(&self) -> Destination<'_> {
         match self.url.scheme() {
             _ if self.is_loopback() => Destination::ThisComputer,
@@ -145,8 +145,8 @@ impl RedirectUri {
         url
     }
 
-    /// True if a request that names this redirect URI means the registered one: the same to the letter, or on loopback
-    /// the same but for the port (RFC 8252 §7.3).
+    /// True if this redirect URI of a request matches the registered one: exactly, or on loopback with any port (RFC
+    /// 8252 §7.3).
     pub(super) fn means(&self, registered: &Self) -> bool {
         match (&self.loopback, &registered.loopback) {
             (Some(own), Some(registered)) => own == registered,
@@ -154,14 +154,14 @@ impl RedirectUri {
         }
     }
 
-    /// True if this is a website of the same origin.
+    /// True for a website of the same origin.
     pub(super) fn is_of_origin(&self, other: &Url) -> bool {
         self.url.scheme() == "https" && self.url.origin() == other.origin()
     }
 }
 
 impl Loopback {
-    /// Takes the text apart itself: no parser's leniency about hosts gets a say.
+    /// Splits the text itself, because parsers are lenient about hosts.
     fn read(text: &str, url: &Url) -> Result<Self, RedirectFault> {
         let after_scheme = text.strip_prefix("http://").ok_or(RedirectFault::PlainHttp)?;
         let (host, rest) = LOOPBACK_HOSTS
@@ -207,7 +207,7 @@ fn check_characters(text: &str) -> Result<(), RedirectFault> {
     Ok(())
 }
 
-/// True if a browser writes this URL with these letters, but for the slash after a lonely host.
+/// True if this URL is in the normal form of browsers, except for the slash after a host without a path.
 pub(super) fn is_normal(text: &str, url: &Url) -> bool {
     let is_full_name = match url.host() {
         Some(Host::Domain(name)) => !name.ends_with('.'),

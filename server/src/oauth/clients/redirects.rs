@@ -1,7 +1,8 @@
-//! Redirect URIs that clients may name themselves.
+//! Redirect URIs that any client may register.
 //!
-//! Whoever may choose a redirect URI gets the codes of everybody who approves. So a client that registers itself may name
-//! its user's own machine, callbacks of well-known clients, and what the configuration allows; all else is dropped.
+//! A client that chooses its redirect URI freely gets the codes of everybody who approves it. So a client that
+//! registers dynamically may only use its user's own machine, callbacks of well-known clients, and configured ones.
+//! Others are dropped.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use url::Url;
 
 use super::redirect_uri::{RedirectFault, RedirectUri};
 
-/// Callbacks of clients that cannot use the loopback interface, or not always, as their makers document them.
+/// Documented callbacks of well-known clients that cannot always use the loopback interface.
 const WELL_KNOWN: [&str; 7] = [
     "cursor://anysphere.cursor-mcp/oauth/callback",
     "https://chatgpt.com/connector_platform_oauth_redirect",
@@ -20,35 +21,35 @@ const WELL_KNOWN: [&str; 7] = [
     "https://www.cursor.com/agents/mcp/oauth/callback",
 ];
 
-/// The redirect URIs that clients may name themselves.
+/// The redirect URIs that any client may register.
 #[derive(Clone, Debug)]
 pub struct Redirects {
-    /// From the configuration, to the letter.
+    /// Allowed by the configuration, compared exactly.
     allowed: BTreeSet<String>,
 }
 
-/// The redirect URIs of a client that it may use, and the first reason why it may not use another.
+/// A client's allowed redirect URIs, and the reason for the first that is not allowed.
 #[derive(Debug, Default)]
 pub(super) struct Sifted {
-    /// Each at its first place, also where others differ in nothing but the port.
+    /// The allowed ones. Duplicates and loopback URIs that differ only in the port are removed.
     pub(super) kept: Vec<RedirectUri>,
-    /// The first that was dropped: its position from 0, and the reason.
+    /// The first dropped one: its position from 0, and the reason.
     pub(super) dropped: Option<(usize, RedirectFault)>,
 }
 
 impl Redirects {
-    /// Allows these, to the letter, besides loopback and the well-known.
+    /// Allows these exact URIs besides loopback and well-known ones.
     pub fn new(allowed: &[String]) -> Self {
         Self { allowed: allowed.iter().cloned().collect() }
     }
 
-    /// Reads a redirect URI that any client may register.
+    /// Parses a redirect URI that any client may register.
     pub fn read(&self, text: &str) -> Result<RedirectUri, RedirectFault> {
         let uri = RedirectUri::read(text)?;
         if self.allow(&uri) { Ok(uri) } else { Err(RedirectFault::NotAllowed) }
     }
 
-    /// Keeps those that any client may register and, where a client proves its `origin`, the https ones of that origin.
+    /// Keeps those that any client may register, and https ones at `origin` if the client proves an origin.
     pub(super) fn sift<'a>(&self, texts: impl IntoIterator<Item = &'a str>, origin: Option<&Url>) -> Sifted {
         let mut sifted = Sifted::default();
         for (position, text) in texts.into_iter().enumerate() {
@@ -71,7 +72,7 @@ impl Redirects {
     }
 }
 
-/// Returns those of which no earlier one means the same.
+/// Returns the URIs without later equivalents.
 pub(super) fn distinct(uris: &[RedirectUri]) -> Vec<RedirectUri> {
     let mut distinct: Vec<RedirectUri> = Vec::new();
     for uri in uris {

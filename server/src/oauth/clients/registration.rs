@@ -1,4 +1,4 @@
-//! Dynamic client registration (RFC 7591): the `client_id` is the sealed metadata, so that nothing is stored.
+//! Dynamic client registration (RFC 7591). The `client_id` is the sealed metadata, so that nothing is stored.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -11,44 +11,44 @@ use super::redirects::{Redirects, distinct};
 use crate::oauth::seal::{Purpose, Sealer};
 use crate::strict_json;
 
-/// Greatest length of a request, in bytes.
+/// Longest request, in bytes.
 pub const MAXIMUM_BODY: usize = 16 * 1024;
-/// Most redirect URIs that are kept, those aside that differ from another in the port alone.
+/// Most redirect URIs of a client. Loopback URIs that differ only in the port count once.
 pub const MAXIMUM_REDIRECTS: usize = 10;
-/// Greatest length of what is sealed, in bytes: the `client_id` is sent in every URL of a sign-in.
+/// Longest sealed metadata, in bytes: every URL of a sign-in contains the `client_id`.
 const MAXIMUM_SEALED: usize = 1_536;
 
 /// The reason why a client is not registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistrationError {
-    /// The configuration lets in listed clients alone.
+    /// The configuration allows only listed clients.
     #[error(
-        "this server registers no clients; ask the platform team to list the client in spec.authorizationServer.clients, \
-         and give the client the client_id that it is listed with"
+        "this server accepts no registrations; ask the platform team to list the client in spec.authorizationServer.clients, \
+         and configure the client with its listed client_id"
     )]
     ListedOnly,
     /// The request is longer than [`MAXIMUM_BODY`].
     #[error("the request is longer than {MAXIMUM_BODY} bytes")]
     TooLong,
-    /// The request is no JSON object.
-    #[error("the request is no JSON object without duplicate members")]
+    /// The request is not a JSON object.
+    #[error("the request is not a JSON object without duplicate members")]
     NotJson,
-    /// A member cannot be used.
+    /// A member is not usable.
     #[error("{0}")]
     Field(#[from] FieldError),
-    /// `redirect_uris` is absent, empty, or no array of strings.
+    /// `redirect_uris` is absent, empty, or not an array of strings.
     #[error("redirect_uris must be an array of at least one string")]
     NoRedirects,
-    /// No redirect URI may be registered; position and reason of the first.
+    /// No redirect URI is allowed. Contains position and reason of the first.
     #[error(
-        "no redirect URI may be registered; of redirect_uris[{0}]: {1}; ask the platform team to add it to \
+        "no redirect URI is allowed; redirect_uris[{0}]: {1}; ask the platform team to add it to \
          spec.authorizationServer.allowedRedirects"
     )]
     Redirects(usize, RedirectFault),
     /// There are more than [`MAXIMUM_REDIRECTS`].
     #[error("more than {MAXIMUM_REDIRECTS} redirect URIs; register fewer")]
     TooMany,
-    /// The metadata does not fit into a `client_id`.
+    /// The metadata is too long for a `client_id`.
     #[error("the name and the redirect URIs together are too long; register fewer or shorter ones")]
     TooLarge,
     /// The metadata could not be sealed.
@@ -57,7 +57,7 @@ pub enum RegistrationError {
 }
 
 impl RegistrationError {
-    /// The `error` of the answer (RFC 7591 §3.2.2).
+    /// Returns the `error` of the answer (RFC 7591 §3.2.2).
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoRedirects | Self::Redirects(..) | Self::TooMany => "invalid_redirect_uri",
@@ -66,7 +66,7 @@ impl RegistrationError {
         }
     }
 
-    /// The HTTP status of the answer.
+    /// Returns the HTTP status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::ListedOnly => StatusCode::FORBIDDEN,
@@ -77,7 +77,7 @@ impl RegistrationError {
     }
 }
 
-/// Registers a client: the answer's document (RFC 7591 §3.2.1). `now` is in seconds since 1970.
+/// Registers a client and returns the body of the answer (RFC 7591 §3.2.1). `now` is in seconds since 1970.
 pub(super) fn register(
     body: &[u8],
     redirects: &Redirects,
@@ -115,7 +115,7 @@ fn kept_redirects(metadata: &Map<String, Value>, redirects: &Redirects) -> Resul
     }
 }
 
-/// The name and the redirect URIs, as one array of strings.
+/// Seals the name and the redirect URIs, as one array of strings.
 fn seal(name: &str, redirect_uris: &[RedirectUri], sealer: &Sealer) -> Result<String, RegistrationError> {
     let texts: Vec<&str> = std::iter::once(name).chain(redirect_uris.iter().map(RedirectUri::as_str)).collect();
     let plain = serde_json::to_vec(&texts).map_err(|_| RegistrationError::Failed)?;
@@ -125,8 +125,8 @@ fn seal(name: &str, redirect_uris: &[RedirectUri], sealer: &Sealer) -> Result<St
     sealer.seal(Purpose::Client, "", &plain).map_err(|_| RegistrationError::Failed)
 }
 
-/// Returns the client that a registration made. Redirect URIs that may no longer be registered are left out. `None`: it is
-/// none of this server's registrations.
+/// Returns the client of a registration, without redirect URIs that are no longer allowed. Returns `None` if the id
+/// is not a registration of this server.
 pub(super) fn open(client_id: &str, redirects: &Redirects, sealer: &Sealer) -> Option<Client> {
     let plain = sealer.open(Purpose::Client, "", client_id).ok()?;
     let texts: Vec<String> = serde_json::from_slice(&plain).ok()?;

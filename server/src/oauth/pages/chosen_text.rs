@@ -1,18 +1,19 @@
-//! Text that a client or a person chose, as a page may show it: on one line, of bounded length, in the order that it is read.
+//! Text from a client or a person, made safe for a page: one line, bounded length, no change of the writing
+//! direction.
 
 use unicode_general_category::{GeneralCategory, get_general_category};
 
-/// Characters of a name that are shown.
+/// Most characters of a name on a page.
 pub(super) const MAX_NAME: usize = 80;
-/// Characters of an address that are shown.
+/// Most characters of an address on a page.
 pub(super) const MAX_ADDRESS: usize = 300;
-/// Characters of an explanation that are shown.
+/// Most characters of an explanation on a page.
 pub(super) const MAX_EXPLANATION: usize = 600;
-/// Marks upon one letter that are shown: stacks of them would cover other lines.
+/// Most combining marks on one letter. Stacks of marks would cover other lines.
 const MAX_MARKS: usize = 3;
 
-/// A text without control and format characters, which turn the direction around or are not seen, and with an ellipsis in
-/// place of what is beyond `length` characters.
+/// Returns a text without control and format characters, which are invisible or change the direction. An ellipsis
+/// replaces everything beyond `length` characters.
 pub(super) fn chosen_text(text: &str, length: usize) -> String {
     let mut shown = String::new();
     let (mut count, mut marks, mut is_space_due) = (0, 0, false);

@@ -1,4 +1,4 @@
-//! A client as pages show it: its name, which it chose itself, and what is known of it.
+//! A client on a page: its self-chosen name and its verification.
 
 use super::chosen_text::{MAX_NAME, chosen_text};
 use super::texts::Texts;
@@ -6,34 +6,34 @@ use super::texts::Texts;
 /// A client on a page.
 #[derive(Clone, Copy, Debug)]
 pub struct ShownClient<'a> {
-    /// Its name, as it was given: it may be empty, long or misleading.
+    /// The name as given. It may be empty, long or misleading.
     pub name: &'a str,
-    /// The way in which it is known.
+    /// The source of the client's metadata.
     pub verification: Verification<'a>,
 }
 
-/// Ways by which a client is known.
+/// Sources of a client's metadata.
 #[derive(Clone, Copy, Debug)]
 pub enum Verification<'a> {
-    /// The team of the server lists it.
+    /// The server's team lists it.
     Listed,
-    /// It is described by a document that this host publishes.
+    /// A document that this host publishes describes it.
     Published {
         /// Host of the client ID metadata document, in ASCII.
         host: &'a str,
     },
-    /// It registered itself: anybody may use any name.
+    /// It registered itself. Anybody may use any name.
     Registered,
 }
 
 impl ShownClient<'_> {
-    /// The name for people, without quotes.
+    /// Returns the name for people, without quotes.
     pub(super) fn name(&self, texts: &Texts) -> String {
         let name = chosen_text(self.name, MAX_NAME);
         if name.is_empty() { texts.client.unnamed.to_owned() } else { name }
     }
 
-    /// A sentence about what is known.
+    /// Returns a sentence about the verification.
     pub(super) fn known(&self, texts: &Texts) -> String {
         match self.verification {
             Verification::Listed => texts.client.listed.to_owned(),
@@ -42,7 +42,7 @@ impl ShownClient<'_> {
         }
     }
 
-    /// True if nobody whom the person knows vouches for the name: a host that publishes a document may be anybody's.
+    /// True if nobody whom the person trusts vouches for the name. Anybody can own a host that publishes a document.
     pub(super) fn is_unverified(&self) -> bool {
         !matches!(self.verification, Verification::Listed)
     }

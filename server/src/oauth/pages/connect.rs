@@ -1,4 +1,4 @@
-//! The page that says how clients are connected.
+//! The page with instructions for connecting clients.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -7,12 +7,12 @@ use axum::response::Response;
 use super::document::{Frame, Visit, respond};
 use super::guides::{Guide, guides};
 
-/// A server that clients are to be connected to.
+/// A server for clients to connect to.
 #[derive(Clone, Copy, Debug)]
 pub struct Connect<'a> {
-    /// Name of the server in clients, as `mail-reader`: letters, digits and hyphens.
+    /// Name of the server in clients, such as `mail-reader`: letters, digits and hyphens.
     pub name: &'a str,
-    /// The public URL, which clients are given.
+    /// The public URL for clients.
     pub url: &'a str,
     /// The address of the sessions page.
     pub sessions: &'a str,
@@ -27,7 +27,7 @@ struct ConnectTemplate<'a> {
 }
 
 impl Connect<'_> {
-    /// The page that says it.
+    /// Returns the page.
     pub fn show(&self, visit: &Visit<'_>) -> Response {
         let texts = visit.language.texts();
         let template = ConnectTemplate {

@@ -1,4 +1,4 @@
-//! The consent page: a person approves a client before Microsoft is asked for anything.
+//! The consent page: a person approves a client before Microsoft is involved.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -10,23 +10,23 @@ use super::document::{Frame, Visit, respond};
 use super::permissions::{ShownPermission, shown_permission};
 use super::texts::Texts;
 
-/// A question for consent. Its form posts `request` and `decision`, which is `approve` or `cancel`; whatever is not
-/// exactly `approve` means no.
+/// A consent question. Its form posts `request` and `decision`, which is `approve` or `cancel`. Everything except
+/// `approve` means no.
 #[derive(Clone, Copy, Debug)]
 pub struct Consent<'a> {
     /// Namespace of the server.
     pub namespace: &'a str,
     /// The client that asks.
     pub client: ShownClient<'a>,
-    /// Place that the answer goes to.
+    /// Destination of the answer.
     pub destination: Destination<'a>,
-    /// Permissions of Microsoft Graph that Microsoft asks for at this sign-in, as `User.Read`.
+    /// Permissions of Microsoft Graph that Microsoft asks for at this sign-in, such as `User.Read`.
     pub permissions: &'a [String],
-    /// Scopes of the server that this client asks for, besides those of every sign-in, as `mail.write`.
+    /// Scopes of the server that this client requests, besides those of every sign-in, such as `mail.write`.
     pub scopes: &'a [String],
-    /// The authentication context of Conditional Access that the sign-in is to satisfy, as `c1`.
+    /// The authentication context of Conditional Access that the sign-in must satisfy, such as `c1`.
     pub context: Option<&'a str>,
-    /// The address that the form is posted to.
+    /// The address of the form.
     pub action: &'a str,
     /// The sealed request.
     pub request: &'a str,
@@ -34,14 +34,14 @@ pub struct Consent<'a> {
     pub callback: &'a str,
 }
 
-/// The place that the answer to a client goes to.
+/// The destination of the answer to a client.
 #[derive(Clone, Copy, Debug)]
 pub enum Destination<'a> {
-    /// A host of the network, in ASCII, with its port if that is not the scheme's.
+    /// A network host in ASCII, with its port if it is not the default.
     Host(&'a str),
     /// A program on the person's own computer.
     ThisComputer,
-    /// The app that links of this scheme open, as `cursor`.
+    /// The app that opens links with this scheme, such as `cursor`.
     App(&'a str),
 }
 
@@ -61,7 +61,7 @@ struct ConsentTemplate<'a> {
 }
 
 impl Consent<'_> {
-    /// The page that asks.
+    /// Returns the page.
     pub fn show(&self, visit: &Visit<'_>) -> Response {
         let texts = visit.language.texts();
         let template = ConsentTemplate {

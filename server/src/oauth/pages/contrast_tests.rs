@@ -1,4 +1,4 @@
-//! The contrast of the style sheet's colours (WCAG 2.2).
+//! Tests of the contrast of the style sheet's colours (WCAG 2.2).
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn contrast(one: &str, other: &str) -> f64 {
     (one.max(other) + 0.05) / (one.min(other) + 0.05)
 }
 
-/// Colours of a scheme, by name.
+/// Returns the colours of a scheme, by name.
 fn colours(scheme: &str) -> BTreeMap<&str, &str> {
     let lines = scheme.lines().filter_map(|line| line.trim().strip_prefix("--")?.strip_suffix(';')?.split_once(": "));
     lines.collect()
@@ -46,7 +46,7 @@ fn text_and_edges_stand_out_in_both_schemes() {
             let contrast = contrast(colours[edge], colours["page"]);
             assert!(contrast >= 3.0, "{edge}: {contrast:.2}");
         }
-        // What is not a colour of the scheme cannot have been compared.
+        // The rules must use only colours of the scheme, because only those are compared.
         let (_, rules) = STYLE.split_once("* {").unwrap();
         assert!(!rules.contains('#') && !rules.contains("rgb"), "a colour stands outside of the schemes");
     }

@@ -1,4 +1,4 @@
-//! Headers and frame of every page: nothing is run, framed, kept or passed on.
+//! Headers and frame of every page. The headers prevent scripts, framing, caching and referrers.
 
 use std::sync::LazyLock;
 
@@ -12,11 +12,11 @@ use url::Url;
 use super::language::Language;
 use super::texts::Texts;
 
-/// The style sheet, which stands in every page. It must not hold `</style`.
+/// The style sheet in every page. It must not contain `</style`.
 pub(super) const STYLE: &str = include_str!("style.css");
 
-/// The policy of every page. It names no `form-action`: Chromium holds the redirects after a form to it, and those lead to
-/// Microsoft and the client.
+/// The content security policy of every page. It has no `form-action`: Chromium would apply it to the redirects after
+/// a form, which lead to Microsoft and the client.
 static CONTENT_SECURITY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
     let hash = BASE64_STANDARD.encode(Sha256::digest(STYLE));
     let policy = format!(
@@ -40,17 +40,17 @@ pub struct Visit<'a> {
     pub language: Language,
     /// Title of the server.
     pub server: &'a str,
-    /// Id of the request, by which the logs are searched.
+    /// Id of the request, for searches in the logs.
     pub correlation_id: &'a str,
-    /// The address that tells the client of a problem: its approved redirect URI, with the error.
+    /// The address that reports a problem to the client: its approved redirect URI with the error.
     pub back: Option<&'a Url>,
 }
 
-/// The part of a page that all pages share, for the templates.
+/// The common part of all pages, for the templates.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame<'a> {
     pub(super) language: Language,
-    /// The server, or none for a program of the person's own.
+    /// The server, or none for a person's own program.
     pub(super) server: Option<&'a str>,
     pub(super) heading: String,
     pub(super) style: &'static str,
@@ -58,18 +58,18 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// A page of the server that is visited.
+    /// Returns the frame of a server's page.
     pub(super) fn of(visit: &Visit<'a>, heading: impl Into<String>) -> Self {
         Self { server: Some(visit.server), ..Self::alone(visit.language, heading) }
     }
 
-    /// A page of a program that is no server to others.
+    /// Returns the frame of a page without a server.
     pub(crate) fn alone(language: Language, heading: impl Into<String>) -> Self {
         Self { language, server: None, heading: heading.into(), style: STYLE, texts: language.texts() }
     }
 }
 
-/// The response with this page.
+/// Returns the response with this page.
 pub(crate) fn respond(status: StatusCode, language: Language, page: &impl Template) -> Response {
     let Ok(html) = page.render() else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();

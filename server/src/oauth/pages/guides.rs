@@ -1,4 +1,4 @@
-//! Steps by which each client is connected to a server, with configuration to copy.
+//! Instructions for connecting each client to a server, with configuration to copy.
 
 use serde_json::{Value, json};
 
@@ -6,19 +6,19 @@ use super::texts::ConnectTexts;
 
 /// The steps for one client.
 pub(super) struct Guide {
-    /// Name of its part of the page.
+    /// Id of its section on the page.
     pub(super) id: &'static str,
     pub(super) client: &'static str,
     pub(super) steps: Vec<Step>,
 }
 
-/// A sentence, and what is to be copied there.
+/// A sentence, and optionally something to copy.
 pub(super) struct Step {
     pub(super) text: &'static str,
     pub(super) copy: Option<String>,
 }
 
-/// The guides for a server with this name and URL.
+/// Returns the guides for a server with this name and URL.
 pub(super) fn guides(name: &str, url: &str, texts: &ConnectTexts) -> Vec<Guide> {
     vec![
         Guide {
@@ -99,9 +99,9 @@ fn block(value: &Value) -> String {
     format!("{value:#}")
 }
 
-/// A command for a POSIX shell.
+/// Returns a command for a POSIX shell.
 fn command(words: &[&str]) -> String {
-    // Neither a name nor a URL holds the NUL that alone is refused.
+    // Only NUL would be refused, and neither a name nor a URL contains it.
     shlex::Quoter::new().allow_nul(true).join(words.iter().copied()).unwrap_or_default()
 }
 

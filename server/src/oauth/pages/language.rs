@@ -1,17 +1,17 @@
-//! The language of a page: the one that the browser likes best of those that there are (RFC 9110 section 12.5.4, RFC 4647
+//! The language of a page: the browser's preferred one among those available (RFC 9110 section 12.5.4, RFC 4647
 //! section 3.4).
 
 use axum::http::{HeaderMap, header};
 
 use super::texts::{ENGLISH, SWEDISH, Texts};
 
-/// Ranges of a header that are read: browsers send a handful.
+/// Most ranges of a header that are read. Browsers send a few.
 const MAX_RANGES: usize = 32;
 
 /// A language that pages are written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Language {
-    /// English, for everybody who asks for no other.
+    /// English, the default.
     #[default]
     English,
     /// Swedish.
@@ -22,13 +22,13 @@ impl Language {
     /// Every language, the default first.
     pub const ALL: [Self; 2] = [Self::English, Self::Swedish];
 
-    /// The language that fits `Accept-Language` best.
+    /// Returns the language that matches `Accept-Language` best.
     pub fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(header::ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok());
         let ranges = values.flat_map(|value| value.split(',')).take(MAX_RANGES);
         let mut best = (Self::default(), 0.0);
         for (language, weight) in ranges.filter_map(range) {
-            // Of equal weights the first is meant.
+            // With equal weights, the first one wins.
             if weight > best.1 {
                 best = (language, weight);
             }
@@ -36,7 +36,7 @@ impl Language {
         best.0
     }
 
-    /// Its language tag (BCP 47).
+    /// Returns the language tag (BCP 47).
     pub fn tag(self) -> &'static str {
         match self {
             Self::English => "en",
@@ -44,7 +44,7 @@ impl Language {
         }
     }
 
-    /// Its texts.
+    /// Returns the texts.
     pub(super) fn texts(self) -> &'static Texts {
         match self {
             Self::English => &ENGLISH,
@@ -53,7 +53,7 @@ impl Language {
     }
 }
 
-/// The language that a range means, and its weight. None for a language that there is not.
+/// Parses a range to its language and weight. Returns none for an unavailable language.
 fn range(text: &str) -> Option<(Language, f32)> {
     let (tag, parameters) = text.split_once(';').unwrap_or((text, "q=1"));
     let primary = tag.trim().split('-').next()?;

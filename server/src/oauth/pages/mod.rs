@@ -1,19 +1,19 @@
-//! Pages that people see in the browser: plain HTML without scripts, in the language that the browser asks for.
+//! Pages for people in the browser: plain HTML without scripts, in the browser's preferred language.
 //!
-//! Each page is a value with `show`, which makes the response. Text that a client or a person chose is cleaned, bounded and
-//! escaped here; a URL to follow is given by the caller. It is this server's own,
-//! Microsoft's, or the redirect URI of a client that a person has approved.
+//! Each page is a value whose method `show` makes the response. Pages clean, shorten and escape texts from clients
+//! and people. Callers provide the URLs of links: this server's own, Microsoft's, or the redirect URI of an approved
+//! client.
 //!
 //! | Module | Purpose |
 //! |---|---|
 //! | [`consent`] | asks a person to approve a client |
-//! | [`problem`], [`notice`] | say that a sign-in has failed, and that something is done |
-//! | [`connect`], [`guides`] | say how clients are connected |
+//! | [`problem`], [`notice`] | report a failed sign-in, or a completed action |
+//! | [`connect`], [`guides`] | explain how to connect clients |
 //! | [`sessions`] | lists a person's sessions |
 //! | [`client`], [`permissions`] | parts of pages: a client, and permissions in words |
 //! | [`document`] | headers and frame of every page |
 //! | [`language`], [`texts`] | the language of a page, and its texts |
-//! | [`chosen_text`] | text that others chose |
+//! | [`chosen_text`] | text from clients and people |
 
 mod chosen_text;
 mod client;

@@ -1,4 +1,4 @@
-//! Pages with one statement: something is done, and the page can be closed.
+//! Pages with one statement: an action is complete, and the page can be closed.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::document::{Frame, Visit, respond};
 
-/// A statement that something is done.
+/// The completed action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// An administrator approved the permissions.
@@ -22,7 +22,7 @@ pub(crate) struct NoticeTemplate<'a> {
 }
 
 impl Notice {
-    /// The page that says so.
+    /// Returns the page.
     pub fn show(self, visit: &Visit<'_>) -> Response {
         let notices = &visit.language.texts().notice;
         let notice = match self {

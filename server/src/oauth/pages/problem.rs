@@ -1,4 +1,4 @@
-//! Error pages: each says what has happened, what to do about it, and the id that the logs are searched by.
+//! Error pages. Each has the event, the next step, and the request id for the logs.
 
 use std::time::Duration;
 
@@ -11,40 +11,40 @@ use super::chosen_text::{MAX_ADDRESS, MAX_EXPLANATION, MAX_NAME, chosen_text};
 use super::document::{Frame, Visit, respond};
 use super::texts::{ProblemText, Texts};
 
-/// Seconds after which a person may try again where the store or Entra does not answer.
+/// Seconds after which a person may retry if the store or Entra does not answer.
 const OUTAGE: u64 = 60;
 
-/// A reason why a sign-in, or a page, stops here.
+/// The reason why a sign-in or a page fails.
 #[derive(Clone, Copy, Debug)]
 pub enum Problem<'a> {
     /// No client has this id, or its registration has ended.
     UnknownClient,
-    /// An administrator has to allow the client.
+    /// An administrator must allow the client.
     ClientNotAllowed {
-        /// The field of the `MCPServer` that allows it, as `spec.authorizationServer.clients`.
+        /// The field of the `MCPServer` that allows it, such as `spec.authorizationServer.clients`.
         field: &'static str,
     },
     /// The client ID metadata document cannot be fetched, or is wrong.
     ClientUnreadable,
-    /// The client has not registered this redirect URI. The answer must not go there.
+    /// The client has not registered this redirect URI. No answer may go there.
     RedirectNotRegistered {
-        /// The redirect URI of the request, as it stands there.
+        /// The redirect URI of the request, unchanged.
         asked: &'a str,
     },
     /// A parameter is missing, repeated or unreadable.
     Malformed {
-        /// Name of the parameter, as `client_id`.
+        /// Name of the parameter, such as `client_id`.
         parameter: &'a str,
     },
-    /// The request is expired, was used already, or is sealed with a key that is gone.
+    /// The request expired, was already used, or is sealed with a removed key.
     TooOld,
-    /// The answer of Microsoft came to a browser without the cookie of the sign-in.
+    /// Microsoft's answer came to a browser without the cookie of the sign-in.
     OtherBrowser,
     /// A form came from another page than this server's.
     ForeignForm,
     /// The person cancelled at Microsoft (`access_denied`).
     CancelledAtMicrosoft,
-    /// An administrator has to approve permissions (AADSTS65001, AADSTS90094 and their kin).
+    /// An administrator must approve permissions (AADSTS65001, AADSTS90094 and similar).
     AdministratorNeeded {
         /// The permissions, or none if they are not known.
         permissions: &'a [String],
@@ -58,24 +58,24 @@ pub enum Problem<'a> {
         /// The next step, in English.
         advice: &'a str,
     },
-    /// Another account than that of the session or the request signed in.
+    /// The account that signed in is not the one of the session or the request.
     AnotherAccount,
-    /// The store of sessions does not answer.
+    /// The session store does not answer.
     StoreUnavailable,
     /// Entra does not answer.
     EntraUnavailable,
-    /// This address, or everybody together, asks too often.
+    /// Too many requests from this address, or in total.
     TooManyRequests {
-        /// Time until the next request is answered.
+        /// Time until the next request is allowed.
         retry_after: Duration,
     },
-    /// The address takes no request of this method, as where somebody opens that of a form.
+    /// The address does not support this method, for example when somebody opens the address of a form.
     NoPage,
     /// The server failed.
     Internal,
 }
 
-/// A fact of a problem, for the person who helps.
+/// A fact about a problem, for support.
 struct Detail {
     label: &'static str,
     value: String,
@@ -86,9 +86,9 @@ struct Detail {
 struct ProblemTemplate<'a> {
     frame: Frame<'a>,
     text: &'static ProblemText,
-    /// The next step in English, where only the caller knows it.
+    /// The next step in English, if it depends on the problem.
     advice: Option<String>,
-    /// Ways of the next step, by client.
+    /// Variants of the next step, by client.
     ways: &'static [&'static str],
     link: Option<&'a str>,
     back: Option<&'a str>,
@@ -96,7 +96,7 @@ struct ProblemTemplate<'a> {
 }
 
 impl Problem<'_> {
-    /// The page that says so.
+    /// Returns the page.
     pub fn show(&self, visit: &Visit<'_>) -> Response {
         let texts = visit.language.texts();
         let text = self.text(texts);
@@ -116,7 +116,7 @@ impl Problem<'_> {
         response
     }
 
-    /// The status of the response.
+    /// Returns the status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownClient
@@ -182,7 +182,7 @@ impl Problem<'_> {
         }
     }
 
-    /// Whole seconds until another attempt makes sense.
+    /// Returns the whole seconds until a retry makes sense.
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::StoreUnavailable | Self::EntraUnavailable => Some(OUTAGE),

@@ -1,4 +1,4 @@
-//! The sessions page: a person sees which clients act for them, and ends what they do not know.
+//! The sessions page: a person sees which clients act for them, and ends unwanted sessions.
 
 use askama::Template;
 use axum::http::StatusCode;
@@ -10,33 +10,33 @@ use super::client::ShownClient;
 use super::document::{Frame, Visit, respond};
 use super::texts::Texts;
 
-/// A person's own sessions. Each form posts `csrf`, and either `session`, a handle, or `all`, which is `true`.
+/// A person's sessions. Each form posts `csrf`, and either `session` (a handle) or `all` (`true`).
 #[derive(Clone, Copy, Debug)]
 pub struct Sessions<'a> {
-    /// The account's name, as `alice@contoso.com`.
+    /// The account's name, such as `alice@contoso.com`.
     pub signed_in_as: &'a str,
-    /// The sessions, in the order that they are shown in.
+    /// The sessions, in display order.
     pub sessions: &'a [ShownSession<'a>],
-    /// The address that the forms are posted to.
+    /// The address of the forms.
     pub action: &'a str,
-    /// The address of the page that says how clients are connected.
+    /// The address of the page with connection instructions.
     pub connect: &'a str,
-    /// The value that the browser's cookie is compared with.
+    /// The value that must match the browser's cookie.
     pub csrf: &'a str,
-    /// Number of sessions that the last form ended, on the page that answers it.
+    /// Number of sessions that the last form ended, on the page after it.
     pub ended: Option<usize>,
 }
 
 /// A session on the page.
 #[derive(Clone, Copy, Debug)]
 pub struct ShownSession<'a> {
-    /// The value by which the form names it. It is no secret.
+    /// The id of the session in the form. It is not secret.
     pub handle: &'a str,
-    /// The client that it is for.
+    /// The client of the session.
     pub client: ShownClient<'a>,
     /// Time of the sign-in.
     pub since: Timestamp,
-    /// Time of the last refresh, or of the sign-in.
+    /// Time of the last refresh, or else of the sign-in.
     pub last_used: Timestamp,
 }
 
@@ -48,7 +48,7 @@ struct Row<'a> {
     last_used: Time,
 }
 
-/// A time for programs and for people.
+/// A time for programs and people.
 struct Time {
     machine: String,
     person: String,
@@ -65,7 +65,7 @@ struct SessionsTemplate<'a> {
 }
 
 impl Sessions<'_> {
-    /// The page that lists them.
+    /// Returns the page.
     pub fn show(&self, visit: &Visit<'_>) -> Response {
         let texts = visit.language.texts();
         let template = SessionsTemplate {

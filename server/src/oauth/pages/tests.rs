@@ -1,4 +1,4 @@
-//! Every page in every language, as a browser gets it.
+//! Tests of every page in every language, as a browser receives it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::*;
 const SERVER: &str = "Mail <reader> & \"co\"";
 const CORRELATION_ID: &str = "0f0e0d0c-1111-4222-8333-444455556666";
 const CALLBACK: &str = "https://mcp.example.com/mail/callback";
-/// Markup, quotes, controls and a length that nobody needs.
+/// Markup, quotes, control characters and excessive length.
 const HOSTILE: &str = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>\u{202e}\u{2066}\u{0}{{7*7}}&amp;";
 
-/// A page that has arrived.
+/// A received page.
 struct Arrived {
     name: String,
     status: StatusCode,
@@ -82,7 +82,7 @@ fn way_back() -> Url {
     Url::parse("http://127.0.0.1:33418/callback?error=access_denied&state=%22%3E%3Cscript%3E").unwrap()
 }
 
-/// Every page in this language, with this text wherever others choose one.
+/// Returns every page in this language, with this text in every field that clients or people choose.
 async fn pages(language: Language, chosen: &str) -> Vec<Arrived> {
     let visit = &visit(language);
     let permissions = ["https://graph.microsoft.com/Mail.Read", "Strange.Permission", chosen].map(str::to_owned);
@@ -127,7 +127,7 @@ async fn pages(language: Language, chosen: &str) -> Vec<Arrived> {
     pages
 }
 
-/// Text between tags, piece by piece.
+/// Returns the texts between tags.
 fn texts(html: &str) -> Vec<&str> {
     let body = html.split_once("</head>").unwrap().1;
     let pieces = body.split('<').filter_map(|piece| piece.split_once('>')).map(|(_, text)| text.trim());
@@ -251,7 +251,7 @@ async fn error_pages_say_what_to_do_and_the_id_of_the_request() {
             assert_eq!(retry, expected, "{problem:?}");
             seen.insert(html.split_once("<h1>").unwrap().1.split_once("</h1>").unwrap().0.to_owned());
         }
-        // Two kinds are shown twice each.
+        // Two problems appear twice in the list.
         assert_eq!(seen.len(), problems("", &[], &link()).len() - 2, "two problems have one heading");
     }
 }
@@ -414,7 +414,7 @@ async fn each_session_has_a_form_of_its_own_and_an_empty_list_has_none() {
 
 #[tokio::test]
 async fn every_text_is_translated() {
-    /// Texts that are the same in both languages: names, codes, addresses and borrowed words.
+    /// Texts that are the same in both languages: names, codes, addresses and loanwords.
     const SAME: &[&str] = &[
         "Visual Studio Code",
         "Claude Code",

@@ -7,7 +7,7 @@ use super::super::store::{MemoryStore, Store, StoreError};
 use super::*;
 use crate::entra::EntraTokens;
 
-/// Gives way after each value that it takes, as a store over the network does.
+/// A store that yields after each taken value, like a remote store.
 #[derive(Default)]
 struct Remote(MemoryStore);
 

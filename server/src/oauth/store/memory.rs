@@ -1,7 +1,7 @@
-//! The store of a single pod: its memory.
+//! The session store of a single pod: its memory.
 //!
-//! A cache such as moka drops live values when it is full, which would sign people out. This map refuses new values
-//! instead. It needs no task: each operation first drops the values whose end has come.
+//! A cache such as moka evicts live values when it is full, which would sign people out. This store refuses new
+//! values instead. It needs no background task: each operation first removes expired values.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +12,15 @@ use zeroize::Zeroizing;
 
 use super::{Store, StoreError};
 
-/// Most values that are kept.
+/// Most values in the store.
 const MAXIMUM_VALUES: usize = 50_000;
-/// Most memory that values may take, in bytes: a quarter of the pod's usual limit.
+/// Most memory for values, in bytes: a quarter of the pod's usual limit.
 const MAXIMUM_BYTES: usize = 64 * 1024 * 1024;
-/// Life up to which a value is brief: a sign-in that is under way, which anybody can begin.
+/// Lifetime up to which a value is brief: a sign-in in progress, which anybody can start.
 const BRIEF: Duration = Duration::from_secs(3600);
-/// Share of the memory that brief values may take, lest they keep sessions from going on.
+/// Divisor of the memory that brief values may use, so that they cannot displace sessions.
 const BRIEF_SHARE: usize = 4;
-/// Memory that a value takes beside itself, in bytes, roughly.
+/// Approximate overhead of a value, in bytes.
 const OVERHEAD: usize = 256;
 
 /// A store in memory. It ends with the process.
@@ -32,7 +32,7 @@ struct Values {
     by_key: HashMap<Arc<str>, Value>,
     by_end: BTreeSet<(Instant, Arc<str>)>,
     bytes: usize,
-    /// Part of `bytes` that brief values take.
+    /// The part of `bytes` in brief values.
     brief_bytes: usize,
     maximum_values: usize,
     maximum_bytes: usize,
@@ -45,7 +45,7 @@ struct Value {
 }
 
 impl MemoryStore {
-    /// Returns an empty store of at most 50 000 values in 64 MiB.
+    /// Returns an empty store for at most 50 000 values in 64 MiB.
     pub fn new() -> Self {
         Self::bounded(MAXIMUM_VALUES, MAXIMUM_BYTES)
     }
@@ -55,7 +55,7 @@ impl MemoryStore {
         Self { values: Mutex::new(Values { by_key, by_end, bytes: 0, brief_bytes: 0, maximum_values, maximum_bytes }) }
     }
 
-    /// Does something with the values that live now.
+    /// Calls a function with the live values.
     fn with<T>(&self, work: impl FnOnce(&mut Values) -> T) -> T {
         self.at(Instant::now(), work)
     }
@@ -125,7 +125,7 @@ impl Values {
         Some(value)
     }
 
-    /// Puts a value in place of what is there, if there is room.
+    /// Stores or replaces a value, if there is room.
     fn insert(&mut self, key: &str, bytes: &[u8], life: Duration) -> Result<bool, StoreError> {
         let is_brief = life <= BRIEF;
         let replaced = self.by_key.get(key).map(|value| size(key, &value.bytes));
@@ -157,7 +157,7 @@ fn size(key: &str, bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// Longer than a brief life.
+    /// A lifetime that is not brief.
     const LASTING: Duration = Duration::from_secs(2 * 3600);
 
     const LIFE: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! The store that all replicas share: a Valkey or Redis server.
 //!
-//! One connection carries all commands. After a failure commands fail at once for a while; then one of them tries to
-//! connect, while the others go on failing. No command is repeated: it may have been carried out.
+//! One connection carries all commands. After a failure, commands fail at once during a pause. Then one of them tries
+//! to connect while the others still fail. No command is repeated, because it may have been carried out.
 
 mod server;
 
@@ -19,14 +19,14 @@ use server::{CONNECT_TIMEOUT, Connection, Server};
 
 use super::{Store, StoreError};
 
-/// Time that a command may take, connecting included.
+/// Longest time of a command, including connecting.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time after a failure in which commands fail at once.
+/// Pause after a failure, during which commands fail at once.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Longest life of a value: beyond it, the server's clock might overflow.
+/// Longest lifetime of a value. The server's clock could overflow beyond it.
 const LONGEST_LIFE: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
-/// Replaces a value if it is the expected one. A script runs alone (Redis: "Atomicity of scripts"). The first line, known
-/// since Redis 7, lets a replica refuse it even where it would write nothing.
+/// Replaces a value if it is the expected one. Scripts are atomic in Redis. The first line, supported since Redis 7,
+/// lets a replica refuse the script even if it would write nothing.
 const COMPARE_AND_SET: &str = "#!lua\n\
     if redis.call('GETEX', KEYS[1]) ~= ARGV[1] then return 0 end \
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1";
@@ -40,7 +40,7 @@ pub struct ValkeyStore {
 }
 
 enum Link {
-    /// Nobody has connected yet.
+    /// No connection was tried yet.
     New,
     Open(Connection),
     Failed {
@@ -50,8 +50,8 @@ enum Link {
 }
 
 impl ValkeyStore {
-    /// Returns a store at this server, which nobody connects to before the first command. The password is read from its
-    /// file at each connecting. The bundle (PEM) is trusted besides the system's roots.
+    /// Returns a store at this server. It connects at the first command, and reads the password file at each
+    /// connection. The bundle (PEM) is trusted besides the system's roots.
     pub fn new(
         configuration: &policy::ValkeyStore,
         password_file: Option<PathBuf>,
@@ -73,7 +73,7 @@ impl ValkeyStore {
         match timeout_at(deadline, command.query_async(&mut connection.commands)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if error.code() == Some("OOM") => Err(StoreError::Full(format!(
-                "{} has no memory left ({error}); raise its maxmemory, and let its maxmemory-policy be noeviction",
+                "{} has no memory left ({error}); raise its maxmemory, and set its maxmemory-policy to noeviction",
                 self.server
             ))),
             Ok(Err(error)) => Err(self.fail(&connection, self.problem(&error))),
@@ -88,14 +88,14 @@ impl ValkeyStore {
         match &mut *link {
             Link::Open(connection) if connection.is_open() => Ok(connection.clone()),
             Link::Failed { error, until } if now < *until => Err(error.clone()),
-            // This caller tries, while the others go on failing.
+            // This caller tries to connect; the others fail meanwhile.
             Link::Failed { until, .. } => {
                 *until = now + CONNECT_TIMEOUT;
                 drop(link);
                 let connected = self.server.connect().await;
                 keep(self.link.lock().await, connected)
             }
-            // All wait for this caller.
+            // All callers wait for this one.
             Link::New | Link::Open(_) => {
                 let connected = self.server.connect().await;
                 keep(link, connected)
@@ -103,10 +103,10 @@ impl ValkeyStore {
         }
     }
 
-    /// Gives a connection up, if that has not happened yet.
+    /// Gives up a connection, unless another caller did so already.
     fn fail(&self, connection: &Connection, problem: String) -> StoreError {
         let error = StoreError::Unavailable(problem);
-        // Who holds the lock is about to replace the connection.
+        // The holder of the lock is about to replace the connection.
         if let Ok(link) = self.link.try_lock()
             && matches!(&*link, Link::Open(current) if current.is_same(connection))
         {
@@ -119,15 +119,15 @@ impl ValkeyStore {
         let server = &self.server;
         match error.kind() {
             redis::ErrorKind::Server(ServerErrorKind::ReadOnly) => format!(
-                "{server} is a replica, which answers late ({error}); let sessionStore.valkey.url name the primary"
+                "{server} is a replica, whose data may be old ({error}); set sessionStore.valkey.url to the primary"
             ),
             redis::ErrorKind::Server(ServerErrorKind::NoPerm) => format!(
-                "{server} does not let the user do this ({error}); allow the ACL user \
+                "{server} denies a command to the user ({error}); allow the ACL user \
                  `~{prefix}* +getex +set +getdel +eval`",
                 prefix = self.prefix
             ),
             _ if error.code() == Some("NOAUTH") => server.sign_in_problem(error),
-            _ => format!("{server} does not do as it is asked ({error}); check that it runs, and its log"),
+            _ => format!("{server} failed ({error}); check that it runs, and its log"),
         }
     }
 }
@@ -158,7 +158,7 @@ fn milliseconds(life: Duration) -> u64 {
 #[async_trait]
 impl Store for ValkeyStore {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        // As GET, but a write by its kind: a replica, whose values may be old, refuses it.
+        // Like GET, but counted as a write. So a replica, whose values may be old, refuses it.
         self.run(cmd("GETEX").arg(self.key(key))).await
     }
 

@@ -1,4 +1,4 @@
-//! Public addresses and all others.
+//! Tests of public and special-purpose addresses.
 
 use std::net::IpAddr;
 

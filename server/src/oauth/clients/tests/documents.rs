@@ -1,4 +1,4 @@
-//! Client ID metadata documents: their URL, and what stands in them.
+//! Tests of client ID metadata documents: their URL and content.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::oauth::clients::{Client, ClientKind};
 
 const URL: &str = "https://client.example/oauth/client.json";
 
-/// Reads a document with these members besides the required ones.
+/// Parses a document with these members besides the required ones.
 fn read(members: &Value) -> Result<Client, DocumentError> {
     let mut document =
         json!({"client_id": URL, "client_name": "Client", "redirect_uris": ["http://127.0.0.1/callback"]});
@@ -81,7 +81,7 @@ fn a_document_describes_a_client() {
         "https://client.example/callback",
         "https://app.example/callback",
         "https://vscode.dev/redirect",
-        // Dropped.
+        // Dropped from the result.
         "https://www.client.example/callback",
         "https://client.example:8443/callback",
         "http://client.example/callback",

@@ -1,4 +1,4 @@
-//! Documents fetched from a server: what is guarded against, and what is kept.
+//! Tests of fetching documents from a server: guards and cache.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ fn answer(status: StatusCode, content_type: &str, body: impl Into<Body>) -> Resp
     Response::builder().status(status).header(CONTENT_TYPE, content_type).body(body.into()).unwrap()
 }
 
-/// Serves the document of each path; paths with a fault of their own aside.
+/// Serves a document at each path; some paths have faults.
 fn router(port: u16) -> Router {
     let good = move |path: &'static str| answer(StatusCode::OK, "application/json", document(port, path));
     Router::new()
@@ -85,7 +85,7 @@ async fn a_document_of_json_up_to_the_limit_is_let_in_and_every_other_answer_kep
         let client = clients.find(&publisher.url(path)).await.unwrap();
         assert_eq!(client.id, publisher.url(path));
     }
-    // With a budget of their own.
+    // A new client set has a new budget.
     let clients = publisher.clients(json!({}));
     for (path, error) in [
         ("/redirect", FetchError::Status(StatusCode::FOUND)),
@@ -156,7 +156,7 @@ async fn a_name_that_is_bound_to_another_address_meanwhile_gains_nothing() {
     let clients = publisher.clients_with(json!({}), Arc::clone(&names), PATIENT);
     assert!(clients.find(&publisher.url("/client")).await.is_ok());
     assert_eq!((names.asked(), publisher.connections()), (vec![HOST.to_owned()], (1, 0)));
-    // The next request asks again, and does not use the connection of the first.
+    // The next request resolves the name again and does not reuse the first connection.
     assert_eq!(clients.find(&publisher.url("/special")).await.err(), refused(FetchError::Unreachable));
     assert_eq!((names.asked().len(), publisher.connections()), (2, (1, 0)));
 }
@@ -274,7 +274,7 @@ async fn no_more_than_four_documents_are_fetched_at_a_time() {
     let finds = join_all(urls.iter().map(|url| clients.find(url)));
     let watched = async {
         in_flight.subscribe().wait_for(|count| *count >= 4).await.unwrap();
-        // Time in which a fifth would come.
+        // Enough time for a fifth request.
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(*in_flight.borrow(), 4);
         go.send_replace(true);

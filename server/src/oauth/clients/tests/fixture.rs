@@ -26,14 +26,14 @@ use crate::oauth::keys::KeyRing;
 use crate::oauth::seal::Sealer;
 
 pub(super) const ISSUER: &str = "https://mcp.example/graph";
-/// The host that a publisher has its certificate for.
+/// The host in the publisher's certificate.
 pub(super) const HOST: &str = "client.example";
-/// Where a publisher listens, as if it were public.
+/// Address of a publisher that counts as public.
 pub(super) const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-/// Where a publisher listens, and nobody is to connect to.
+/// Address of a publisher that counts as private, and must get no connection.
 pub(super) const PRIVATE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-/// The configuration, with these members besides the required ones.
+/// Returns the configuration with these members besides the required ones.
 pub(super) fn configuration(members: Value) -> AuthorizationServerConfiguration {
     let mut configuration =
         json!({"sessionStore": {"memory": {}}, "keys": {"registration": 1, "epochs": [{"number": 1}]}});
@@ -47,13 +47,13 @@ pub(super) fn sealer(registration: u32, issuer: &str) -> Sealer {
     Sealer::new(Arc::new(KeyRing::for_test(&keys, issuer)))
 }
 
-/// Clients that cannot fetch documents.
+/// Returns clients that cannot fetch documents.
 pub(super) fn clients(members: Value) -> Clients {
     let fetcher = Fetcher::new(None, None).unwrap();
     Clients::new(&configuration(members), sealer(1, ISSUER), fetcher)
 }
 
-/// Addresses of every name: those of the first question, those of the second; the last again and again.
+/// Addresses of every name: first answer, second answer, and so on. The last one repeats.
 pub(super) struct Names {
     answers: Mutex<Vec<Vec<IpAddr>>>,
     asked: Mutex<Vec<String>>,
@@ -80,11 +80,11 @@ impl Resolve for Names {
     }
 }
 
-/// A web server on this machine, with a certificate for [`HOST`] and hosts below it.
+/// A web server on this machine with a certificate for [`HOST`] and its subdomains.
 pub(super) struct Publisher {
     pub(super) port: u16,
     ca_pem: String,
-    /// Number of connections, by whether it was the public address.
+    /// Numbers of connections: to the private and to the public address.
     connections: Arc<[AtomicUsize; 2]>,
     _stop: DropGuard,
 }
@@ -118,13 +118,13 @@ impl Publisher {
         url(self.port, path)
     }
 
-    /// Number of connections to the public address, and to the private one.
+    /// Returns the numbers of connections to the public and to the private address.
     pub(super) fn connections(&self) -> (usize, usize) {
         let [public, private] = &*self.connections;
         (public.load(Ordering::SeqCst), private.load(Ordering::SeqCst))
     }
 
-    /// Clients whose documents are fetched from here.
+    /// Returns clients that fetch documents from here.
     pub(super) fn clients(&self, members: Value) -> Clients {
         self.clients_with(members, Names::new(&[&[PUBLIC]]), Duration::from_secs(10))
     }
@@ -140,7 +140,7 @@ pub(super) fn url(port: u16, path: &str) -> String {
     format!("https://{HOST}:{port}{path}")
 }
 
-/// Listeners at both addresses on one port: another test may have taken the second's meanwhile.
+/// Returns listeners at both addresses on one port. Retries, because another test may take the second one.
 async fn listeners() -> (TcpListener, TcpListener) {
     loop {
         let public = TcpListener::bind((PUBLIC, 0)).await.unwrap();
@@ -168,7 +168,7 @@ fn identity() -> (String, TlsAcceptor) {
     (ca_pem, TlsAcceptor::from(Arc::new(config)))
 }
 
-/// The redirect URIs of a client, in order of the alphabet.
+/// Returns the redirect URIs of a client, sorted.
 pub(super) fn redirects_of(client: &crate::oauth::clients::Client) -> BTreeSet<&str> {
     client.redirect_uris.iter().map(|uri| uri.as_str()).collect()
 }

@@ -1,4 +1,4 @@
-//! Names of clients, safe to show.
+//! Tests of display names of clients.
 
 use crate::oauth::clients::fields::{MAXIMUM_NAME, NAMELESS, shown_name};
 

@@ -1,4 +1,4 @@
-//! Redirect URIs: let in and kept out, matched, and answered to.
+//! Tests of redirect URIs: allowed and refused ones, matching, and addresses of answers.
 
 use proptest::prelude::*;
 use url::Url;
@@ -11,7 +11,7 @@ const ALLOWED: [&str; 5] = [
     "https://app.example/callback",
     "https://xn--bcher-kva.example/callback",
     "com.example.app:/callback",
-    // Allowed by mistake, and of no use to anybody.
+    // A forbidden scheme stays forbidden even if it is configured.
     "javascript:alert(1)",
     "https://*.example/callback",
 ];
@@ -66,7 +66,7 @@ fn all_else_may_not_be_registered() {
     };
     let long = format!("http://127.0.0.1/{}", "a".repeat(MAXIMUM_LENGTH));
     for (text, fault) in [
-        // Neighbours of what is allowed.
+        // Neighbours of allowed ones.
         ("https://app.example/callback/", NotAllowed),
         ("https://app.example/callback?x=1", NotAllowed),
         ("https://app.example/callback2", NotAllowed),
@@ -82,7 +82,7 @@ fn all_else_may_not_be_registered() {
         ("com.example.app:/callback2", NotAllowed),
         ("https://127.0.0.1/callback", NotAllowed),
         ("https://localhost/callback", NotAllowed),
-        // Written in a way that a browser would not.
+        // Not in the normal form of browsers.
         ("https://app.example:443/callback", NotNormal),
         ("https://APP.example/callback", NotNormal),
         ("HTTPS://app.example/callback", NotNormal),
@@ -107,7 +107,7 @@ fn all_else_may_not_be_registered() {
         ("http://127.0.0.1/\0", Characters),
         ("http://127.0.0.1\\@evil.example/callback", Characters),
         ("https:\\\\app.example\\callback", Characters),
-        // http, but elsewhere.
+        // http outside the own machine.
         ("http://app.example/callback", PlainHttp),
         ("http://127.0.0.1.evil.example/callback", PlainHttp),
         ("http://localhost.evil.example/callback", PlainHttp),
@@ -128,7 +128,7 @@ fn all_else_may_not_be_registered() {
         ("http://127.0.0.1:80@evil.example/callback", UserInfo),
         ("http://user:secret@127.0.0.1/callback", UserInfo),
         ("https://user@app.example/callback", UserInfo),
-        // Never, whoever allows them.
+        // Never allowed, whatever the configuration says.
         ("javascript:alert(1)", Scheme),
         ("JavaScript://127.0.0.1/%0Aalert(1)", Scheme),
         ("data:text/html,x", Scheme),
@@ -242,7 +242,7 @@ fn an_answer_keeps_the_query_of_its_redirect_uri() {
     }
 }
 
-/// Redirect URIs of which many are nearly right.
+/// Redirect URIs, many of them nearly correct.
 fn redirect_uri() -> impl Strategy<Value = String> {
     let origin = prop_oneof![
         Just("http://127.0.0.1"),

@@ -1,4 +1,4 @@
-//! Dynamic registration, and the listed clients.
+//! Tests of dynamic registration and of listed clients.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::oauth::clients::registration::{MAXIMUM_BODY, MAXIMUM_REDIRECTS};
 use crate::oauth::clients::{ClientError, ClientKind, Clients, Fetcher, RedirectRefusal, RegistrationError};
 use crate::oauth::seal::Purpose;
 
-/// The registration that VS Code sends.
+/// The registration request of VS Code.
 fn request() -> Value {
     json!({
         "client_name": "Visual Studio Code",
@@ -24,7 +24,7 @@ fn request() -> Value {
     })
 }
 
-/// The same with other members.
+/// Returns the request with other members.
 fn with(members: &Value) -> Vec<u8> {
     let mut request = request();
     request.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());

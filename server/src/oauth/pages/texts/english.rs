@@ -50,7 +50,7 @@ pub(in super::super) const ENGLISH: Texts = Texts {
         lead: "These programs use this server as you. End the sessions that you do not know or no longer need.",
         empty: "No program is signed in as you.",
         ended: |count| match count {
-            0 => "No session was open any more.".to_owned(),
+            0 => "There was no open session.".to_owned(),
             1 => "The session is ended.".to_owned(),
             _ => format!("{count} sessions are ended."),
         },
@@ -61,7 +61,7 @@ pub(in super::super) const ENGLISH: Texts = Texts {
         action: "Action",
         end: "End session",
         end_all: "End all sessions",
-        effect: "A program whose session is ended has to sign in again.",
+        effect: "A program must sign in again after its session is ended.",
         connect: "Connect a program to this server",
     },
     connect: ConnectTexts {
@@ -80,9 +80,9 @@ pub(in super::super) const ENGLISH: Texts = Texts {
         cursor_then: "Open Settings, Tools & MCP, and choose Connect beside the server.",
         codex_then: "Then sign in:",
         chatgpt: "Turn on developer mode in Settings, Apps & Connectors, Advanced settings. Then choose Create and enter as the MCP server URL:",
-        chatgpt_then: "OpenAI's servers must be able to reach this address. ChatGPT shows a redirect URI. If it begins with https://chatgpt.com/connector/oauth/, an administrator of this server allows it first.",
+        chatgpt_then: "OpenAI's servers must be able to reach this address. ChatGPT shows a redirect URI. If it begins with https://chatgpt.com/connector/oauth/, an administrator of this server must allow it first.",
         copilot_studio: "Open Tools, Add a tool, New tool, Model Context Protocol, and enter as the server URL:",
-        copilot_studio_then: "Choose OAuth 2.0 with dynamic discovery. Copilot Studio shows a redirect URI, which an administrator of this server allows first.",
+        copilot_studio_then: "Choose OAuth 2.0 with dynamic discovery. Copilot Studio shows a redirect URI, which an administrator of this server must allow first.",
         mcp_remote: "For a program that only starts local servers, put into its configuration:",
     },
     permissions: &[
@@ -101,7 +101,7 @@ pub(in super::super) const ENGLISH: Texts = Texts {
         ("Files.ReadWrite", "read, change and delete your files"),
         ("Files.Read.All", "read all files that you can open"),
         ("Sites.Read.All", "read all sites that you can open"),
-        ("People.Read", "read the list of people that matter to you"),
+        ("People.Read", "read the list of people who are relevant to you"),
         ("Tasks.Read", "read your tasks"),
         ("Tasks.ReadWrite", "read and change your tasks"),
         ("Notes.Read", "read your notebooks"),
@@ -125,7 +125,7 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     correlation_id: "Correlation ID",
 
     unknown_client: ProblemText {
-        heading: "This program is not known here",
+        heading: "This server does not know the program",
         happened: "The program that sent you here is not registered with this server, or its registration has ended.",
         remedy: "Remove the registration that your program has saved. Then connect again.",
     },
@@ -135,8 +135,8 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
         "Other programs: remove this server and add it again.",
     ],
     client_not_allowed: ProblemText {
-        heading: "An administrator of this server has to allow this program",
-        happened: "This server lets in certain programs only, and this program is not among them, or its addresses for answers or its publisher are not.",
+        heading: "An administrator of this server must allow this program",
+        happened: "This server allows only certain programs. This program, its publisher or its answer addresses are not allowed.",
         remedy: "Ask the team of this server to allow the program, and send the details of this page. Then connect again.",
     },
     client_unreadable: ProblemText {
@@ -147,7 +147,7 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     redirect_not_registered: ProblemText {
         heading: "The address for the answer is not registered",
         happened: "The program wants the answer at an address that it has not registered. Nothing was sent there.",
-        remedy: "Remove this server from your program, add it again, and connect. If this page comes back, an administrator of this server allows the address, or it is not the program that you think.",
+        remedy: "Remove this server from your program, add it again, and connect. If this page comes back, ask an administrator of this server to allow the address. Otherwise it may not be the program that you think.",
     },
     malformed: ProblemText {
         heading: "The request cannot be understood",
@@ -166,7 +166,7 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     },
     foreign_form: ProblemText {
         heading: "The answer did not come from this site's page",
-        happened: "Another site sent the answer, or the page was of another visit. Nothing was approved or changed.",
+        happened: "Another site sent the answer, or the page belonged to another visit. Nothing was approved or changed.",
         remedy: "Go back to your program, or open this site's page again, and begin again.",
     },
     cancelled_at_microsoft: ProblemText {
@@ -175,24 +175,24 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
         remedy: "You can close this page. To sign in after all, go back to your program and connect again.",
     },
     administrator_needed: ProblemText {
-        heading: "An administrator has to approve",
-        happened: "Your organization lets nobody sign in to this server until an administrator has approved its permissions.",
+        heading: "An administrator must approve",
+        happened: "Nobody in your organization can sign in to this server until an administrator approves its permissions.",
         remedy: "Send this page's details to an administrator of Microsoft Entra in your organization. The administrator approves once for everybody; then connect again.",
     },
     entra_refuses: ProblemText {
         heading: "Microsoft refused the sign-in",
-        happened: "Microsoft Entra did not let this sign-in pass.",
+        happened: "Microsoft Entra did not accept this sign-in.",
         remedy: "If that does not help, send the details to the administrators of this server.",
     },
     another_account: ProblemText {
         heading: "Another account signed in",
-        happened: "The account at Microsoft is not the one that this sign-in was begun for.",
+        happened: "This sign-in was started for another Microsoft account.",
         remedy: "Go back to your program, connect again, and choose the same account as before.",
     },
     store_unavailable: ProblemText {
         heading: "Sign-in does not work at the moment",
-        happened: "This server cannot reach the place where it keeps sign-ins.",
-        remedy: "Try again in a minute: go back to your program and connect again. Programs that are signed in may go on working.",
+        happened: "This server cannot reach its store for sign-ins.",
+        remedy: "Try again in a minute: go back to your program and connect again. Programs that are already signed in may still work.",
     },
     entra_unavailable: ProblemText {
         heading: "Microsoft does not answer at the moment",
@@ -201,12 +201,12 @@ const PROBLEMS: ProblemTexts = ProblemTexts {
     },
     too_many_requests: ProblemText {
         heading: "Too many requests",
-        happened: "This server was asked too often in a short time.",
+        happened: "This server received too many requests in a short time.",
         remedy: "Wait a minute. Then go back to your program and connect again.",
     },
     no_page: ProblemText {
         heading: "There is no page here",
-        happened: "This address takes the answer of another page and shows no page of its own.",
+        happened: "This address receives the answer of another page and has no page of its own.",
         remedy: "Check the address, or go back to your program and connect again.",
     },
     internal: ProblemText {

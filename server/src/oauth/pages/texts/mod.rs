@@ -1,4 +1,4 @@
-//! Texts of the pages: a file for each language, all of one shape, so that none can lack a text.
+//! Texts of the pages. All languages have the same type, so that none can lack a text.
 
 mod english;
 mod swedish;
@@ -6,7 +6,7 @@ mod swedish;
 pub(super) use english::ENGLISH;
 pub(super) use swedish::SWEDISH;
 
-/// The texts of a language. What takes arguments is a function, and the page escapes what it returns.
+/// The texts of a language. Texts with arguments are functions. The page escapes their results.
 #[derive(Debug)]
 pub(crate) struct Texts {
     pub(super) client: ClientTexts,
@@ -15,16 +15,16 @@ pub(crate) struct Texts {
     pub(super) problem: ProblemTexts,
     pub(super) sessions: SessionsTexts,
     pub(super) connect: ConnectTexts,
-    /// Permissions of Microsoft Graph, each with words for it that go on from "asks to".
+    /// Descriptions of Microsoft Graph's permissions. Each continues the sentence "The program asks to".
     pub(super) permissions: &'static [(&'static str, &'static str)],
 }
 
-/// Words for clients.
+/// Texts about clients.
 #[derive(Debug)]
 pub(super) struct ClientTexts {
     pub(super) unnamed: &'static str,
     pub(super) listed: &'static str,
-    /// Takes the host.
+    /// Argument: the host.
     pub(super) published: fn(&str) -> String,
     pub(super) registered: &'static str,
     pub(super) open_quote: &'static str,
@@ -34,23 +34,23 @@ pub(super) struct ClientTexts {
 /// Texts of the consent page.
 #[derive(Debug)]
 pub(super) struct ConsentTexts {
-    /// Takes the server's title.
+    /// Argument: the server's title.
     pub(super) heading: fn(&str) -> String,
     pub(super) lead: &'static str,
     pub(super) client: &'static str,
     pub(super) destination: &'static str,
     pub(super) this_computer: &'static str,
-    /// Takes the scheme.
+    /// Argument: the scheme.
     pub(super) app: fn(&str) -> String,
     pub(super) asks: &'static str,
-    /// Takes the server's title and namespace.
+    /// Arguments: the server's title and namespace.
     pub(super) uses: fn(&str, &str) -> String,
     pub(super) stays_signed_in: &'static str,
-    /// Stands before the name of a permission without words.
+    /// Precedes the name of a permission without a description.
     pub(super) permission: &'static str,
-    /// Stands before the name of a scope of the server.
+    /// Precedes the name of a scope of the server.
     pub(super) scope: &'static str,
-    /// Takes the authentication context.
+    /// Argument: the authentication context.
     pub(super) context: fn(&str) -> String,
     pub(super) warning_heading: &'static str,
     pub(super) warning: &'static str,
@@ -80,7 +80,7 @@ pub(super) struct NoticeText {
 #[derive(Debug)]
 pub(super) struct ProblemText {
     pub(super) heading: &'static str,
-    /// The event, in a sentence or two.
+    /// The event, in one or two sentences.
     pub(super) happened: &'static str,
     /// The next step.
     pub(super) remedy: &'static str,
@@ -94,7 +94,7 @@ pub(super) struct ProblemTexts {
     pub(super) administrators_link: &'static str,
     /// The link to the client's redirect URI.
     pub(super) back: &'static str,
-    /// The field of an `MCPServer` that administrators change.
+    /// The field of an `MCPServer` that administrators must change.
     pub(super) field: &'static str,
     pub(super) redirect_uri: &'static str,
     pub(super) parameter: &'static str,
@@ -103,7 +103,7 @@ pub(super) struct ProblemTexts {
     pub(super) correlation_id: &'static str,
 
     pub(super) unknown_client: ProblemText,
-    /// Ways to remove the saved registration, by client.
+    /// Instructions for removing the saved registration, by client.
     pub(super) saved_registrations: &'static [&'static str],
     pub(super) client_not_allowed: ProblemText,
     pub(super) client_unreadable: ProblemText,
@@ -126,12 +126,12 @@ pub(super) struct ProblemTexts {
 /// Texts of the sessions page.
 #[derive(Debug)]
 pub(super) struct SessionsTexts {
-    /// Takes the server's title.
+    /// Argument: the server's title.
     pub(super) heading: fn(&str) -> String,
     pub(super) signed_in_as: &'static str,
     pub(super) lead: &'static str,
     pub(super) empty: &'static str,
-    /// Takes the number of sessions.
+    /// Argument: the number of sessions.
     pub(super) ended: fn(usize) -> String,
     pub(super) caption: &'static str,
     pub(super) client: &'static str,
@@ -144,10 +144,10 @@ pub(super) struct SessionsTexts {
     pub(super) connect: &'static str,
 }
 
-/// Texts of the page that says how to connect.
+/// Texts of the page with connection instructions.
 #[derive(Debug)]
 pub(super) struct ConnectTexts {
-    /// Takes the server's title.
+    /// Argument: the server's title.
     pub(super) heading: fn(&str) -> String,
     pub(super) lead: &'static str,
     pub(super) address: &'static str,

@@ -1,4 +1,4 @@
-//! The Valkey server: its address, TLS, and the sign-in of the ACL user.
+//! Connections to the Valkey server: address, TLS, and sign-in of the ACL user.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,31 +21,31 @@ use tokio_util::task::AbortOnDropHandle;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-/// Time that connecting may take, TLS and sign-in included.
+/// Longest time for connecting, including TLS and sign-in.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Commands that may be under way at once; more wait for their turn.
+/// Most concurrent commands; more wait.
 const COMMANDS_IN_FLIGHT: usize = 256;
-/// Idle time after which the connection shows that it is alive: below the four minutes after which balancers forget it.
+/// Idle time before a TCP keep-alive. It is below the four minutes after which load balancers drop a connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const DEFAULT_PORT: u16 = 6379;
 
-/// The reason why a Valkey server cannot be used as it is configured.
+/// The reason why the configured Valkey server is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum ValkeyError {
-    /// The URL is not of the right form.
+    /// The URL has the wrong form.
     #[error(
         "sessionStore.valkey.url is not usable: {0}; it must be rediss://host[:port][/database], without user and password"
     )]
     Url(&'static str),
-    /// The CA bundle holds no certificates, or something else.
+    /// The CA bundle is not one or more CA certificates.
     #[error("the CA bundle of the session store is not usable ({0}); it must be one or more CA certificates in PEM")]
     CaBundle(String),
-    /// TLS could not be set up.
+    /// TLS cannot be set up.
     #[error("no TLS for the session store: {0}; without a CA bundle the system needs CA certificates")]
     Tls(rustls::Error),
 }
 
-/// A server and how to sign in to it.
+/// A server with its sign-in.
 pub(super) struct Server {
     host: String,
     port: u16,
@@ -64,7 +64,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// True until the server or the network has closed it.
+    /// True until the server or the network closes it.
     pub(super) fn is_open(&self) -> bool {
         !self.driver.is_finished()
     }
@@ -80,9 +80,9 @@ impl Server {
         password_file: Option<PathBuf>,
         ca_bundle: Option<&[u8]>,
     ) -> Result<Self, ValkeyError> {
-        let url = Url::parse(&configuration.url).map_err(|_| ValkeyError::Url("it is no URL"))?;
+        let url = Url::parse(&configuration.url).map_err(|_| ValkeyError::Url("it is not a URL"))?;
         if url.scheme() != "rediss" {
-            return Err(ValkeyError::Url("it is not rediss, which is TLS"));
+            return Err(ValkeyError::Url("its scheme is not rediss (TLS)"));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(ValkeyError::Url("it has a user or password"));
@@ -98,7 +98,7 @@ impl Server {
         let name = ServerName::try_from(host.clone()).map_err(|_| ValkeyError::Url("it has no usable host"))?;
         let database = match url.path().trim_start_matches('/') {
             "" => 0,
-            number => number.parse::<u16>().map_err(|_| ValkeyError::Url("its path is no number of a database"))?,
+            number => number.parse::<u16>().map_err(|_| ValkeyError::Url("its path is not a database number"))?,
         };
         Ok(Self {
             host,
@@ -111,7 +111,7 @@ impl Server {
         })
     }
 
-    /// Connects and signs in. An error says what the problem is, and the next step.
+    /// Connects and signs in. An error has the problem and the next step.
     pub(super) async fn connect(&self) -> Result<Connection, String> {
         timeout(CONNECT_TIMEOUT, self.connect_in_time()).await.unwrap_or_else(|_| Err(self.too_slow(CONNECT_TIMEOUT)))
     }
@@ -123,11 +123,11 @@ impl Server {
         })?;
         let stream = self.tls.connect(self.name.clone(), tcp).await.map_err(|error| {
             format!(
-                "there is no TLS with {self} ({error}); it must speak TLS on this port, with a certificate for this host \
+                "cannot set up TLS with {self} ({error}); it must use TLS on this port, with a certificate for this host \
                  from a CA in the CA bundle"
             )
         })?;
-        // Each command has a deadline of its own.
+        // Each command has its own deadline.
         let limits = AsyncConnectionConfig::new().set_response_timeout(None).set_concurrency_limit(COMMANDS_IN_FLIGHT);
         let (commands, driver) = MultiplexedConnection::new_with_config(&settings, stream, limits)
             .await
@@ -135,7 +135,7 @@ impl Server {
         Ok(Connection { commands, driver: Arc::new(AbortOnDropHandle::new(tokio::spawn(driver))) })
     }
 
-    /// Reads the password, since its Secret may have changed.
+    /// Reads the password again, because its Secret may have changed.
     async fn settings(&self) -> Result<RedisConnectionInfo, String> {
         let mut settings = RedisConnectionInfo::default().set_db(self.database).set_skip_set_lib_name();
         if let Some(username) = &self.username {
@@ -160,19 +160,21 @@ impl Server {
         Ok(tcp)
     }
 
-    /// The text for a server that does not let the user in.
+    /// Returns the error text for a refused sign-in.
     pub(super) fn sign_in_problem(&self, error: &RedisError) -> String {
         let username = self.username.as_deref().unwrap_or("default");
         match &self.password_file {
             Some(path) => format!(
-                "{self} does not let the user {username:?} in ({error}); check the ACL user and the password in {}",
+                "{self} refuses the sign-in of the user {username:?} ({error}); check the ACL user and the password in {}",
                 path.display()
             ),
-            None => format!("{self} does not let the user {username:?} in ({error}); give this server a password file"),
+            None => format!(
+                "{self} refuses the sign-in of the user {username:?} ({error}); give this server a password file"
+            ),
         }
     }
 
-    /// The text for a server that did not answer within this time.
+    /// Returns the error text for a server that does not answer within this time.
     pub(super) fn too_slow(&self, time: Duration) -> String {
         format!("{self} does not answer within {} s; check its load and the network", time.as_secs_f32())
     }
@@ -184,7 +186,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// TLS with the trust of the server's other connections: the system's roots and the bundle.
+/// TLS with the same trust as the server's other connections: the system's roots and the bundle.
 fn tls(ca_bundle: Option<&[u8]>) -> Result<ClientConfig, ValkeyError> {
     let roots = match ca_bundle {
         None => Vec::new(),
