@@ -1,4 +1,5 @@
-//! Arguments of the subcommand `local`, checked here instead of by clap, so that an error names the environment variable.
+//! Arguments of the subcommand `local`. They are validated here instead of by clap, so that errors name the
+//! environment variable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use super::client_config::Client;
 use super::machine_policy::{Forbidden, MachinePolicy};
 use super::settings::{self, CLOUDS, STORES, Settings};
 
-/// Longest name of a tool that every client takes.
+/// Longest name of a tool that every client accepts.
 const MAXIMUM_NAME: usize = 64;
 
 /// Arguments of local mode.
@@ -23,60 +24,60 @@ pub struct LocalArguments {
     /// The app registration to sign in to: its application (client) ID. Required.
     #[arg(long, env = "MCP_ENTRA_CLIENT_ID", value_name = "GUID")]
     client_id: Option<String>,
-    /// Delegated permissions of Microsoft Graph to ask for, as User.Read,Mail.Read. By default those that the offered
-    /// tools need.
+    /// Delegated permissions of Microsoft Graph to request, such as User.Read,Mail.Read. Default: those that the
+    /// offered tools need.
     #[arg(long, env = "MCP_ENTRA_SCOPES", value_name = "NAMES", value_delimiter = ',')]
     scopes: Option<Vec<String>>,
-    /// Tools that write, and are to be offered. All others that write are not.
+    /// Tools that write and that shall be offered. Other tools that write are not offered.
     #[arg(long, env = "MCP_ENTRA_ALLOW", value_name = "TOOLS", value_delimiter = ',')]
     allow: Vec<String>,
-    /// Further names of tools, as GetUserDetailsFromGraph=get_user_details.
+    /// Additional names of tools, such as GetUserDetailsFromGraph=get_user_details.
     #[arg(long, env = "MCP_ENTRA_ALIAS", value_name = "NAME=TOOL", value_delimiter = ',')]
     alias: Vec<String>,
     /// The cloud of the tenant: public (the default), usgov, usgovdod or china.
     #[arg(long, env = "MCP_ENTRA_CLOUD", value_name = "CLOUD")]
     cloud: Option<String>,
-    /// Entra's address in place of the cloud's, for private clouds and tests.
+    /// Entra's address, instead of the cloud's. For private clouds and tests.
     #[arg(long, env = "MCP_ENTRA_AUTHORITY", value_name = "URL")]
     authority: Option<String>,
-    /// Microsoft Graph's address in place of the cloud's, for private clouds and tests.
+    /// Microsoft Graph's address, instead of the cloud's. For private clouds and tests.
     #[arg(long, env = "MCP_ENTRA_GRAPH_URL", value_name = "URL")]
     graph_url: Option<String>,
-    /// The place in which tokens are kept: os (the default; encrypted, with the key in the operating system's secure
-    /// store), file (not encrypted) or memory.
+    /// Storage of the tokens: os (default; encrypted, with the key in the operating system's secure store), file (not
+    /// encrypted) or memory.
     #[arg(long, env = "MCP_ENTRA_TOKEN_STORE", value_name = "STORE")]
     token_store: Option<String>,
-    /// Sign in by a code that is typed on any device with a browser.
+    /// Sign in with a code that you type on any device with a browser.
     #[arg(long, env = "MCP_ENTRA_DEVICE_CODE", value_name = "true or false", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     device_code: Option<String>,
     /// CA certificates (PEM) to trust besides the system's.
     #[arg(long, env = "MCP_ENTRA_TRUST_BUNDLE", value_name = "FILE")]
     trust_bundle: Option<String>,
-    /// The file that logs go to. By default standard error.
+    /// File for logs. Default: standard error.
     #[arg(long, env = "MCP_ENTRA_LOG_FILE", value_name = "FILE")]
     log_file: Option<String>,
-    /// The file that audit lines go to. By default standard error.
+    /// File for audit lines. Default: standard error.
     #[arg(long, env = "MCP_ENTRA_AUDIT_FILE", value_name = "FILE")]
     audit_file: Option<String>,
     #[command(flatten)]
     mode: ModeArguments,
 }
 
-/// Arguments for something else than serving. None has an environment variable, which would stay set.
+/// Arguments that select another mode than serving. They have no environment variables, because those would stay set.
 #[derive(Args, Clone, Debug)]
 #[group(id = "mode", multiple = false)]
 struct ModeArguments {
-    /// Sign in in the browser, keep the tokens, and end.
+    /// Sign in with the browser, store the tokens, and exit.
     #[arg(long)]
     sign_in: bool,
-    /// Delete the tokens that are kept here, and end.
+    /// Delete the stored tokens, and exit.
     #[arg(long)]
     sign_out: bool,
-    /// Say line by line what works, and end.
+    /// Report line by line what works, and exit.
     #[arg(long)]
     doctor: bool,
-    /// Print the configuration that this MCP client takes, with the other arguments in it, and end.
+    /// Print the configuration for this MCP client, including the other arguments, and exit.
     #[arg(long, value_name = "CLIENT")]
     print_config: Option<Client>,
 }
@@ -86,44 +87,44 @@ struct ModeArguments {
 pub enum Mode {
     /// Serve MCP over standard input and output.
     Serve,
-    /// Sign in and end.
+    /// Sign in and exit.
     SignIn,
-    /// Delete the tokens and end.
+    /// Delete the tokens and exit.
     SignOut,
-    /// Say what works and end.
+    /// Report what works and exit.
     Doctor,
-    /// Print a client's configuration and end.
+    /// Print a client's configuration and exit.
     PrintConfig(Client),
 }
 
-/// The reason why arguments give no settings.
+/// The reason why arguments are not valid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// An argument, or its environment variable, is missing or wrong.
+    /// An argument or its environment variable is missing or invalid.
     #[error("{flag} ({}) {problem}", variable(flag))]
     Argument {
         /// The flag.
         flag: &'static str,
-        /// The fault and the next step.
+        /// The problem and the next step.
         problem: String,
     },
-    /// The policy of the machine forbids it.
+    /// The machine policy forbids a setting.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
 }
 
-/// The environment variable that stands for a flag.
+/// Returns the environment variable of a flag.
 fn variable(flag: &str) -> String {
     format!("MCP_ENTRA_{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }
 
-/// Makes an error of this flag from what is wrong with it.
+/// Returns a function that makes an error of this flag from a problem.
 fn wrong<P: ToString>(flag: &'static str) -> impl Fn(P) -> SettingsError {
     move |problem| SettingsError::Argument { flag, problem: problem.to_string() }
 }
 
 impl LocalArguments {
-    /// The mode that the arguments ask for.
+    /// Returns the selected mode.
     pub fn mode(&self) -> Mode {
         match &self.mode {
             ModeArguments { sign_in: true, .. } => Mode::SignIn,
@@ -134,7 +135,7 @@ impl LocalArguments {
         }
     }
 
-    /// The settings, within the bounds of this policy. Paths are made absolute.
+    /// Returns the settings, if this policy allows them. Paths become absolute.
     pub fn settings(self, policy: &MachinePolicy) -> Result<Settings, SettingsError> {
         self.settings_with(BUILT_IN_TOOLS, policy)
     }
@@ -170,13 +171,13 @@ fn tenant(text: Option<String>) -> Result<String, SettingsError> {
 fn client_id(text: Option<String>) -> Result<String, SettingsError> {
     const NEXT: &str = "copy the application (client) ID from the Overview of the app registration";
     let problem = match &text {
-        Some(_) => format!("is no GUID: {NEXT}"),
+        Some(_) => format!("is not a GUID: {NEXT}"),
         None => format!("is missing: {NEXT}"),
     };
     text.and_then(|text| settings::guid(text.trim())).ok_or(problem).map_err(wrong("--client-id"))
 }
 
-/// The value of this name, or the default.
+/// Returns the value with this name, or the default.
 fn one_of<T: Copy + Default>(
     flag: &'static str,
     values: &[(&str, T)],
@@ -188,7 +189,7 @@ fn one_of<T: Copy + Default>(
     named.map(|(_, value)| *value).ok_or_else(|| wrong(flag)(format!("is {text:?}: choose one of {}", names())))
 }
 
-/// An https address without a trailing slash. The text may hold a password, and is not quoted.
+/// Returns an https address without a trailing slash. The text may contain a password, so errors do not quote it.
 fn address(flag: &'static str, text: Option<String>, by_default: &str) -> Result<String, SettingsError> {
     let Some(text) = text else { return Ok(by_default.to_owned()) };
     let is_bare = |url: &Url| {
@@ -198,16 +199,16 @@ fn address(flag: &'static str, text: Option<String>, by_default: &str) -> Result
             && url.path() == "/"
     };
     let url = Url::parse(text.trim()).ok().filter(is_bare);
-    let problem = format!("is no address as {by_default}: leave out everything but https, host and port");
+    let problem = format!("is not an address such as {by_default}: use only https, host and port");
     url.map(|url| url.origin().ascii_serialization()).ok_or(problem).map_err(wrong(flag))
 }
 
 fn absolute(flag: &'static str, text: Option<String>) -> Result<Option<PathBuf>, SettingsError> {
     let absolute = text.map(std::path::absolute).transpose();
-    absolute.map_err(|error| wrong(flag)(format!("names no file ({error}): name one by its path")))
+    absolute.map_err(|error| wrong(flag)(format!("is not a file path ({error}): use the path of a file")))
 }
 
-/// Scopes to ask for and tools to offer.
+/// Returns the scopes to request and the tools to offer.
 fn offer(
     registry: &[BuiltInTool],
     scopes: Option<Vec<String>>,
@@ -230,8 +231,7 @@ fn offer(
             }
             missing if tool.writes => {
                 let missing = listed(missing);
-                let problem =
-                    format!("lacks {missing}, which {} needs: add it, or leave {0} out of --allow", tool.name);
+                let problem = format!("lacks {missing}, which {} needs: add it, or remove {0} from --allow", tool.name);
                 return Err(wrong("--scopes")(problem));
             }
             _ => {}
@@ -239,7 +239,7 @@ fn offer(
     }
     if tools.is_empty() {
         let needed = listed(settings::needed_scopes(registry.iter().filter(|tool| !tool.writes)));
-        return Err(wrong("--scopes")(format!("is enough for no tool: add one of {needed}")));
+        return Err(wrong("--scopes")(format!("is not enough for any tool: add one of {needed}")));
     }
     Ok((scopes.into_iter().collect(), tools))
 }
@@ -247,22 +247,22 @@ fn offer(
 fn not_allowable(registry: &[BuiltInTool], name: &str) -> String {
     let problem = match registry.iter().any(|tool| tool.name == name) {
         true => format!("names {name}, which only reads and is offered without it"),
-        false => format!("names {name:?}, which is no tool"),
+        false => format!("names {name:?}, which is not a tool"),
     };
     let allowable = listed(registry.iter().filter(|tool| tool.writes).map(|tool| tool.name));
     match allowable.is_empty() {
-        true => format!("{problem}: leave it out, since this version has no tool that writes"),
-        false => format!("{problem}: choose among {allowable}"),
+        true => format!("{problem}: remove it, because this version has no tool that writes"),
+        false => format!("{problem}: choose one of {allowable}"),
     }
 }
 
-/// A permission of Graph: a plain word, without the resource in front.
+/// Returns a permission of Graph: a plain name without a resource prefix.
 fn permission(text: &str) -> Result<String, SettingsError> {
     let scope = text.trim();
     match is_word(scope) {
         true => Ok(scope.to_owned()),
         false => Err(wrong("--scopes")(format!(
-            "names {scope:?}, which is no permission of Microsoft Graph: write its plain name, as User.Read"
+            "names {scope:?}, which is not a permission of Microsoft Graph: use its plain name, such as User.Read"
         ))),
     }
 }
@@ -276,22 +276,22 @@ fn aliases(
     for text in texts {
         let wrong = |problem| wrong("--alias")(format!("names {text:?}, {problem}"));
         let (name, tool) =
-            text.trim().split_once('=').ok_or_else(|| wrong("which is not of the form NAME=TOOL".into()))?;
+            text.trim().split_once('=').ok_or_else(|| wrong("which does not have the form NAME=TOOL".into()))?;
         if !is_word(name) || name.len() > MAXIMUM_NAME {
             return Err(wrong(format!(
-                "whose name no client takes: choose 1 to {MAXIMUM_NAME} letters, digits, _, - and ."
+                "whose name clients do not accept: choose 1 to {MAXIMUM_NAME} letters, digits, _, - and ."
             )));
         }
         if registry.iter().any(|built_in| built_in.name == name) {
-            return Err(wrong("whose name is a tool's own: choose another".into()));
+            return Err(wrong("whose name already belongs to a tool: choose another".into()));
         }
         if !tools.contains(tool) {
             let can_be_allowed = registry.iter().any(|built_in| built_in.writes && built_in.name == tool);
             let allow = if can_be_allowed { ", or allow it with --allow" } else { "" };
-            return Err(wrong(format!("which stands for no offered tool: choose among {}{allow}", listed(tools))));
+            return Err(wrong(format!("which is not an offered tool: choose one of {}{allow}", listed(tools))));
         }
         if aliases.insert(name.to_owned(), tool.to_owned()).is_some_and(|before| before != tool) {
-            return Err(wrong("whose name stands for another tool, too: choose another".into()));
+            return Err(wrong("whose name is already an alias of another tool: choose another".into()));
         }
     }
     Ok(aliases)

@@ -1,4 +1,4 @@
-//! Blocks of configuration that MCP clients take, to be pasted.
+//! Configuration of MCP clients, ready to paste.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 /// Name of the server in the client.
 const NAME: &str = "microsoft-graph";
-/// Seconds that Codex waits for an answer; its own default is 60.
+/// Seconds that Codex waits for an answer; its default is 60.
 const CODEX_PATIENCE: u32 = 300;
 
-/// Variables by which programs on Linux find the desktop of their person, and the folder for data. Many clients hand their
-/// children neither these nor others.
+/// Variables with which programs on Linux find the person's desktop and data folder. Many clients do not pass them to
+/// their child processes.
 const DESKTOP: [&str; 6] =
     ["DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"];
 
-/// Variables that a client must set for the program, by name.
+/// Environment variables that a client must set for the program, by name.
 pub type Environment = BTreeMap<String, String>;
 
-/// MCP clients whose configuration is known.
+/// MCP clients with a known configuration format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Client {
     /// Visual Studio Code.
@@ -36,7 +36,7 @@ pub enum Client {
 }
 
 impl Client {
-    /// The place that the block is for, as a sentence.
+    /// Returns a sentence that says where the configuration belongs.
     pub fn place(self) -> &'static str {
         match self {
             Self::VsCode => {
@@ -52,14 +52,15 @@ impl Client {
     }
 }
 
-/// The variables of this process by which a program finds the desktop. None where programs need none for that.
+/// Returns this process's variables for finding the desktop. Empty on systems that need none.
 pub fn desktop() -> Environment {
     let names = DESKTOP.iter().filter(|_| cfg!(target_os = "linux"));
     let set = names.filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     set.filter(|(_, value)| !value.is_empty()).collect()
 }
 
-/// The block that lets this client start the program with these arguments and variables, without an end of line.
+/// Returns the configuration with which this client starts the program with these arguments and variables, without a
+/// final line break.
 pub fn block(client: Client, program: &Path, arguments: &[String], environment: &Environment) -> String {
     let path = program.to_string_lossy();
     match client {
@@ -100,11 +101,11 @@ fn set(object: &mut Value, name: &str, value: Value) {
     }
 }
 
-/// The command that starts the program with these arguments, for a POSIX shell.
+/// Returns the command that starts the program with these arguments, for a POSIX shell.
 pub fn shell_command(program: &Path, arguments: &[String]) -> String {
     let program = program.to_string_lossy();
     let words = std::iter::once(&*program).chain(arguments.iter().map(String::as_str));
-    // Neither the path of a program nor an argument of this one holds the NUL that alone is refused.
+    // Only NUL would be refused, and neither a program's path nor an argument contains it.
     shlex::Quoter::new().allow_nul(true).join(words).unwrap_or_default()
 }
 
@@ -112,7 +113,7 @@ fn json_block(value: &Value) -> String {
     format!("{value:#}")
 }
 
-/// A text or an array of texts in TOML. JSON has the same strings, except that it lets DEL stand as it is.
+/// Formats a string or an array of strings as TOML. JSON strings have the same syntax, except that TOML escapes DEL.
 fn toml_text(value: &Value) -> String {
     value.to_string().replace('\u{7f}', "\\u007f")
 }
@@ -121,7 +122,7 @@ fn toml_text(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    /// Texts that need quoting in one of the forms.
+    /// Texts that need quoting in one of the formats.
     const ARGUMENTS: &[&str] = &[
         "local",
         "--tenant=contoso.com",

@@ -1,5 +1,5 @@
-//! The connection to the MCP client: lines from standard input, each parsed, judged and recorded, and lines to standard
-//! output, which carries nothing else.
+//! The connection to the MCP client. It parses, judges and records lines from standard input, and writes answers to
+//! standard output, which carries nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,18 +23,18 @@ use crate::protocol::{Exchange, LetIn, Outgoing, Revision, Waiting, serve_lines}
 use crate::strict_json;
 use crate::token::Principal;
 
-/// The longest line that is read, in bytes: as long as a message over HTTP may be.
+/// Longest line that is read, in bytes. Messages over HTTP have the same limit.
 const MAXIMUM_LINE: usize = 128 * 1024;
-/// Lines that wait on each side while the other is slow.
+/// Most lines that wait on each side while the other is slow.
 const WAITING: usize = 64;
-/// Time that a message waits for room in the audit log.
+/// Longest wait of a message for room in the audit log.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
-/// Time for the last lines to be written.
+/// Longest wait for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_millis(500);
-/// Longest time for the answers that depend on nobody else, and for their lines, once standard input has ended.
+/// Longest wait at the end of standard input, for answers that need no other party and for their lines.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// The client, and what it is served.
+/// The client and its service.
 pub(super) struct Connection {
     pub(super) principal: Arc<Principal>,
     pub(super) policy: CompiledPolicy,
@@ -42,14 +42,14 @@ pub(super) struct Connection {
     pub(super) audit: Arc<AuditLog>,
 }
 
-/// The fate of a message.
+/// The outcome of a message.
 enum Fate {
     LetIn(Box<Exchange>),
     Refused(ErrorValue),
 }
 
 impl Connection {
-    /// Serves the client until its input ends, or its output takes nothing more.
+    /// Serves the client until its input ends or its output accepts no more.
     pub(super) async fn serve(
         self,
         input: impl AsyncRead + Unpin + Send + 'static,
@@ -79,14 +79,14 @@ impl Connection {
         }
         stop.cancel();
         drop(let_in);
-        // The last lines are on their way, unless nobody takes them.
+        // The last lines are being written, unless nobody reads them.
         if !writing.is_terminated() {
             _ = tokio::time::timeout(LAST_LINES, &mut writing).await;
         }
     }
 }
 
-/// Writes lines until nobody sends any more, or nobody takes them.
+/// Writes lines until there are no more senders, or nobody reads them.
 async fn write(mut output: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<String>) {
     while let Some(mut line) = lines.recv().await {
         line.push('\n');
@@ -104,17 +104,17 @@ struct Reader {
     audit: Arc<AuditLog>,
     let_in: mpsc::Sender<LetIn>,
     outgoing: Outgoing,
-    /// The session that the client has begun by a handshake.
+    /// The session after the client's handshake.
     session: Option<Begun>,
-    /// True once the client has begun a session, or needs none: what comes before belongs to nothing.
+    /// True after the client has started a session or needs none. Earlier notifications belong to no session.
     is_heard: bool,
 }
 
-/// A session that a client has begun.
+/// A client's session.
 struct Begun {
-    /// The revision of messages that name none.
+    /// The default revision of messages.
     revision: Revision,
-    /// Capabilities that the client declared for all its messages.
+    /// Capabilities of the client for all messages.
     capabilities: JsonObject,
 }
 
@@ -134,7 +134,7 @@ impl Reader {
         }
     }
 
-    /// Reads until the input ends, or nobody is there any more.
+    /// Reads until the input ends or nobody listens any more.
     async fn read(mut self, input: impl AsyncRead + Unpin) {
         let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), MAXIMUM_LINE);
         let mut lines = FramedRead::new(input, codec);
@@ -147,7 +147,7 @@ impl Reader {
                     let text = format!("the message is longer than {MAXIMUM_LINE} bytes; send a shorter one");
                     self.answer(&Value::Null, &ErrorValue::new(code::INVALID_REQUEST, text.as_str())).await
                 }
-                // The stream says so once after a line that is too long, and goes on.
+                // The stream reports this once after a line that is too long, and continues.
                 None if std::mem::take(&mut was_too_long) => true,
                 Some(Err(AnyDelimiterCodecError::Io(_))) | None => false,
             };
@@ -157,7 +157,7 @@ impl Reader {
         }
     }
 
-    /// Takes one line. Says whether anybody is still there.
+    /// Handles one line. Returns false if nobody listens any more.
     async fn line(&mut self, line: &Bytes) -> bool {
         if line.trim_ascii().is_empty() {
             return true;
@@ -184,7 +184,7 @@ impl Reader {
             return self.say(&id, &ErrorValue::new(code::INVALID_REQUEST, error.to_string())).await;
         }
         let Some(recording) = self.record().await else {
-            let error = "the audit log takes no more lines; free space for it, and start the client again";
+            let error = "the audit log cannot be written; free space for it, and start the client again";
             return self.answer(&id, &ErrorValue::new(code::INTERNAL_ERROR, error)).await;
         };
         let trail = recording.trail();
@@ -201,8 +201,8 @@ impl Reader {
         }
     }
 
-    /// The revision of a request: the one that it names, or that of the session. A client may look with `ping` and
-    /// `server/discover` first, and take the handshake all the same.
+    /// Returns the revision of a request: the named one, or the session's. A client may send `ping` and
+    /// `server/discover` before the handshake.
     fn revision(&mut self, message: &mut Message) -> Result<Revision, ErrorValue> {
         if let Some(revision) = Revision::of(&message.meta)? {
             self.is_heard |= message.method != Method::Discover;
@@ -221,13 +221,13 @@ impl Reader {
             }
             (Method::Ping | Method::Discover, None) => Ok(Revision::agreed("")),
             (_, None) => {
-                let text = "begin with initialize, or name the revision of the protocol in _meta";
+                let text = "start with initialize, or name the protocol revision in _meta";
                 Err(ErrorValue::new(code::INVALID_REQUEST, text))
             }
         }
     }
 
-    /// A notification is passed on within a session, if it is known. Nobody waits for an answer.
+    /// Passes on a known notification within a session. It has no answer.
     async fn notification(&mut self, message: Message) -> bool {
         if !self.is_heard || message.method == Method::UnknownNotification {
             return true;
@@ -241,7 +241,7 @@ impl Reader {
         self.let_in.send(LetIn::Judged { message: Box::new(message), exchange, recording }).await.is_ok()
     }
 
-    /// The recording of a request of the person, if there is room for its line.
+    /// Starts the recording of a request, if there is room for its line.
     async fn record(&self) -> Option<Recording> {
         let recording = self.audit.begin(Uuid::new_v4().to_string(), AUDIT_PATIENCE).await?;
         recording.trail().authenticated(Arc::clone(&self.principal));
@@ -261,7 +261,7 @@ impl Reader {
                 trail.decided(Outcome::Granted(rule));
                 Fate::LetIn(Box::new(self.exchange(offered, Some(graph), revision)))
             }
-            // Handshakes and lists are of no interest to an auditor of one person's machine.
+            // Handshakes and lists do not matter in the audit log of one person's machine.
             Verdict::Open => Fate::LetIn(Box::new(self.exchange(offered, None, revision))),
             Verdict::NotOffered | Verdict::Refused(_) | Verdict::NeedGroups(_) => {
                 let target = message.method.target();
@@ -286,21 +286,21 @@ impl Reader {
     }
 }
 
-/// The text for what is not offered, with what would offer it.
+/// Returns the text for an item that is not offered, with the setting that would offer it.
 fn not_offered(target: Option<Target>) -> String {
     let Some(Target::Tool(name)) = target else {
         return target.map_or_else(String::new, |target| format!("{} not found", target.kind()));
     };
     match built_in_tool(&name) {
         Some(tool) if tool.writes => {
-            format!("tool not found: {name} changes something; start this program with --allow {name}")
+            format!("tool not found: {name} writes; start this program with --allow {name}")
         }
-        Some(tool) => format!("tool not found: {name} needs {} among --scopes", tool.permissions.delegated.join(", ")),
+        Some(tool) => format!("tool not found: {name} needs {} in --scopes", tool.permissions.delegated.join(", ")),
         None => "tool not found".to_owned(),
     }
 }
 
-/// The answer to a request of ours in this line, if it is one.
+/// Parses an answer to a request of this server.
 fn answer(line: &[u8]) -> Option<LetIn> {
     let Value::Object(mut members) = strict_json::from_slice(line).ok()? else { return None };
     if members.contains_key("method") {

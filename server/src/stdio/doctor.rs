@@ -1,4 +1,5 @@
-//! `--doctor`: says line by line what works between this machine, Entra and Graph, and what to do about what does not.
+//! `--doctor`: tests the way from this machine to Entra and Graph. Each line of the report has a result and, after a
+//! failure, the next step.
 
 use std::io::{self, Write};
 
@@ -7,10 +8,10 @@ use super::sign_in;
 use crate::http_client;
 use crate::report::Report;
 
-/// Longest answer of Graph that is read, in bytes: only whether it answers counts.
+/// Largest answer of Graph that is read, in bytes. The content does not matter.
 const MAXIMUM_ANSWER: usize = 1024 * 1024;
 
-/// Examines everything. Says whether all works.
+/// Runs all checks. Returns true if everything works.
 pub(super) async fn examine(local: &Local, out: &mut (dyn Write + Send)) -> io::Result<bool> {
     let Local { settings, session, .. } = local;
     let client = session.client();
@@ -30,7 +31,7 @@ pub(super) async fn examine(local: &Local, out: &mut (dyn Write + Send)) -> io::
     };
     let account = report.value("sign-in", signed_in, |account| match account {
         Some(account) => format!("{} is signed in, and Entra has just renewed the tokens", account.username),
-        None => "nobody is signed in yet: run this with --sign-in, or call a tool".to_owned(),
+        None => "not signed in yet: run this with --sign-in, or call a tool".to_owned(),
     })?;
     if account.flatten().is_some() {
         report.line("scopes", session.granted().await)?;
@@ -41,7 +42,7 @@ pub(super) async fn examine(local: &Local, out: &mut (dyn Write + Send)) -> io::
 
 async fn graph(local: &Local) -> Result<String, String> {
     let url = &local.settings.graph_url;
-    // Any answer will do: without a token Graph says 401 to most questions.
+    // Any answer counts: without a token, Graph answers most requests with 401.
     match http_client::exchange(local.http.get(format!("{url}/v1.0/me")), MAXIMUM_ANSWER).await {
         Ok(_) => Ok(format!("{url} answers")),
         Err(error) => Err(format!("{url} does not answer ({error}); check the network, its proxies and --graph-url")),

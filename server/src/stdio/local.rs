@@ -1,4 +1,4 @@
-//! The parts of local mode, put together as the settings say.
+//! The parts of local mode, connected according to the settings.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,11 +23,11 @@ use crate::offer::About;
 use crate::offer::graph::GraphOffer;
 use crate::token::{LocalUser, Principal};
 
-/// The role that the person has, and that the grant of the settings is for.
+/// The person's role in the policy, which the grant names.
 const PERSON: &str = "local";
 /// Title of the server, for people.
 const TITLE: &str = "Microsoft Graph";
-/// Words about the tools, for models.
+/// Instructions for models about the tools.
 const INSTRUCTIONS: &str = "Tools that use Microsoft Graph as the person who runs this server.";
 
 /// The parts of local mode.
@@ -47,7 +47,7 @@ impl Local {
             client_id: settings.client_id.clone(),
         };
         let client = PublicClient::new(http.clone(), registration, &settings.graph_url, &settings.scopes);
-        let client = client.context("--authority is no address; correct it")?;
+        let client = client.context("--authority is not a URL; correct it")?;
         let owner = Owner {
             authority: settings.authority.clone(),
             graph_url: settings.graph_url.clone(),
@@ -58,11 +58,11 @@ impl Local {
         let session = Session::new(client, settings.scopes.clone(), store);
         let tokens: Arc<dyn OwnTokens> = Arc::new(session.clone());
         let graph = GraphClient::own(http.clone(), &settings.graph_url, tokens)
-            .context("--graph-url is no address; correct it")?;
+            .context("--graph-url is not a URL; correct it")?;
         Ok(Self { settings, http, session, graph })
     }
 
-    /// The tools with their prompts and resources, as the settings allow them.
+    /// Returns the tools with their prompts and resources, as far as the settings allow them.
     pub(super) fn offer(&self) -> LocalOffer {
         let Settings { device_code, tools, scopes, graph_url, aliases, .. } = &self.settings;
         let configuration = GraphConfiguration {
@@ -77,7 +77,7 @@ impl Local {
         LocalOffer::new(graph, sign_ins, aliases.clone(), self.sign_in_command())
     }
 
-    /// The command that signs in in a terminal.
+    /// Returns the command for signing in in a terminal.
     fn sign_in_command(&self) -> String {
         let program = std::env::current_exe().unwrap_or_else(|_| env!("CARGO_PKG_NAME").into());
         let mut arguments = vec!["local".to_owned()];
@@ -86,8 +86,8 @@ impl Local {
         client_config::shell_command(&program, &arguments)
     }
 
-    /// The policy: the person may use each tool that the settings name, by its own name and by its aliases. They may use
-    /// every prompt and resource, which are offered with the tools that they are made of.
+    /// Returns the policy. The person may use each tool in the settings, by its own name and its aliases, and every
+    /// prompt and resource that is offered with these tools.
     pub(super) fn policy(&self) -> CompiledPolicy {
         let Settings { tools, aliases, .. } = &self.settings;
         let names = tools.iter().chain(aliases.keys());
@@ -118,7 +118,7 @@ impl Local {
     }
 }
 
-/// The folder to keep tokens in. Whoever keeps none needs none.
+/// Returns the folder for tokens. The memory store needs none.
 fn folder(of_the_person: Option<PathBuf>, store: StoreKind) -> Result<PathBuf, StoreError> {
     match store {
         StoreKind::Os | StoreKind::File => of_the_person.ok_or(StoreError::NoFolder),

@@ -1,6 +1,6 @@
-//! Policy of the machine: bounds that an administrator sets for every user of local mode.
+//! The machine policy: bounds that an administrator sets for all users of local mode.
 //!
-//! The file's place is fixed. No flag and no environment variable changes it, since the user sets both.
+//! The file's path is fixed. No flag or environment variable changes it, because the user controls both.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,21 +15,22 @@ use super::store::StoreKind;
 /// Longest file that is read, in bytes.
 const MAXIMUM_LENGTH: usize = 64 * 1024;
 
-/// Bounds of the settings. Without a file there are none.
+/// Bounds of the settings. Without a file, there are no bounds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct MachinePolicy {
     /// The file.
     #[serde(skip)]
     path: PathBuf,
-    /// The only tenants, in lower case, each at the addresses of a cloud; absent: any at any address.
+    /// The allowed tenants in lower case, each only at the addresses of a known cloud. Absent means any tenant at any
+    /// address.
     #[serde(deserialize_with = "tenants")]
     tenants: Option<BTreeSet<String>>,
-    /// Tokens in a file without encryption.
+    /// Rule for tokens in an unencrypted file.
     file_store: Rule,
-    /// Sign-ins by a device code.
+    /// Rule for sign-ins with a device code.
     device_code: Rule,
-    /// Tools that write.
+    /// Rule for tools that write.
     writes: Rule,
 }
 
@@ -40,23 +41,23 @@ enum Rule {
     Forbidden,
 }
 
-/// The reason why the policy cannot be used. Local mode does not start without it.
+/// The reason why the policy is not usable. Local mode does not start then.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MachinePolicyError {
-    /// It is there and cannot be read.
-    #[error("the policy of this machine, {path}, cannot be read ({problem}): ask the administrator to make it readable for everybody", path = path.display())]
+    /// The file exists but cannot be read.
+    #[error("the policy of this machine, {path}, cannot be read ({problem}): ask the administrator to make it readable for all users", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// The operating system's error.
         problem: String,
     },
-    /// It is not of the right form.
-    #[error("the policy of this machine, {path}, is wrong ({problem}): ask the administrator to correct it", path = path.display())]
+    /// The file has the wrong form.
+    #[error("the policy of this machine, {path}, is not valid ({problem}): ask the administrator to correct it", path = path.display())]
     Form {
         /// The file.
         path: PathBuf,
-        /// The fault, and its line and column.
+        /// The error, with line and column.
         problem: String,
     },
 }
@@ -70,10 +71,10 @@ pub struct Forbidden {
     instead: &'static str,
 }
 
-/// Place of the policy.
+/// Returns the path of the policy.
 pub fn path() -> PathBuf {
-    // Only `FOLDERID_ProgramData` knows better on Windows, and no crate here asks for it. The variable `ProgramData` is
-    // the user's to set.
+    // On Windows, only `FOLDERID_ProgramData` is more precise, and no crate here reads it. The user controls the
+    // variable `ProgramData`.
     let path = match std::env::consts::OS {
         "windows" => r"C:\ProgramData\mcp-entra\local.yaml",
         "macos" => "/Library/Application Support/mcp-entra/local.yaml",
@@ -90,7 +91,7 @@ pub fn read(path: &Path) -> Result<MachinePolicy, MachinePolicyError> {
     let mut text = Vec::new();
     match File::open(path) {
         Ok(file) => file.take(MAXIMUM_LENGTH as u64 + 1).read_to_end(&mut text).map_err(unreadable)?,
-        // A link that leads nowhere is found, and is no absent policy.
+        // A dangling link counts as unreadable, not as an absent policy.
         Err(error) if error.kind() == ErrorKind::NotFound && path.symlink_metadata().is_err() => {
             return Ok(MachinePolicy::default());
         }
@@ -103,7 +104,7 @@ pub fn read(path: &Path) -> Result<MachinePolicy, MachinePolicyError> {
     Ok(MachinePolicy { path: path.to_owned(), ..policy })
 }
 
-/// Reads tenants, of which an absent list alone means any.
+/// Reads the tenants. Only an absent list means any tenant.
 fn tenants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeSet<String>>, D::Error> {
     let names = Vec::<String>::deserialize(deserializer)?;
     let tenant = |name: String| {
@@ -113,29 +114,29 @@ fn tenants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeSet
 }
 
 impl MachinePolicy {
-    /// Refuses settings that are out of bounds.
+    /// Refuses settings that the policy forbids.
     pub fn bound(&self, settings: &Settings) -> Result<(), Forbidden> {
         let forbidden = |forbidden, instead| Err(Forbidden { path: self.path.clone(), forbidden, instead });
         let Settings { tenant, authority, graph_url, store, device_code, .. } = settings;
         if let Some(tenants) = &self.tenants {
             if !tenants.contains(tenant) {
-                return forbidden(format!("the tenant {tenant}"), "name the tenant as the policy does");
+                return forbidden(format!("the tenant {tenant}"), "name the tenant in the same way as the policy");
             }
-            // Elsewhere, a tenant of this name is another one.
+            // At other addresses, a tenant with this name is a different one.
             if !CLOUDS.iter().any(|(_, cloud)| cloud.authority() == authority && cloud.graph() == graph_url) {
-                let addresses = format!("the addresses {authority} and {graph_url}, which are not of one cloud");
-                return forbidden(addresses, "leave --authority and --graph-url out");
+                let addresses = format!("the addresses {authority} and {graph_url}, which do not belong to one cloud");
+                return forbidden(addresses, "remove --authority and --graph-url");
             }
         }
         if self.file_store == Rule::Forbidden && *store == StoreKind::File {
             return forbidden("tokens in a plain file".to_owned(), "choose --token-store os or memory");
         }
         if self.device_code == Rule::Forbidden && *device_code {
-            return forbidden("sign-ins by a device code".to_owned(), "leave --device-code out");
+            return forbidden("sign-ins with a device code".to_owned(), "remove --device-code");
         }
         match settings.writing().next() {
             Some(tool) if self.writes == Rule::Forbidden => {
-                forbidden(format!("tools that write ({tool})"), "leave --allow out")
+                forbidden(format!("tools that write ({tool})"), "remove --allow")
             }
             _ => Ok(()),
         }

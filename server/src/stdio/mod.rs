@@ -1,20 +1,20 @@
-//! Local mode: the server as a child process of an MCP client, over standard input and output, for the person who runs it.
+//! Local mode: the server as a child process of an MCP client, over standard input and output, for one person.
 //!
-//! The person signs in once, as a user of a public client: no secret, no cluster.
+//! The person signs in once, as a user of a public client. It needs no secret and no cluster.
 //!
 //! | File | Holds |
 //! |---|---|
-//! | [`arguments`], [`settings`] | for whom, and for what |
+//! | [`arguments`], [`settings`] | command-line arguments and settings |
 //! | [`machine_policy`] | the bounds that an administrator sets |
-//! | `local` | the parts, put together |
-//! | `modes` | what the program does: serve, sign in, sign out |
+//! | `local` | the connected parts |
+//! | `modes` | the modes of the program: serve, sign in, sign out |
 //! | `connection` | messages: read, judged, answered |
-//! | `offer` | the tools, and the sign-in that a call may take |
-//! | `session` | the tokens of the person, renewed in silence |
+//! | `offer` | the tools, and sign-ins during a call |
+//! | `session` | the person's tokens, renewed without interaction |
 //! | `sign_in` | the way to Entra and back |
-//! | [`store`] | the tokens between starts |
-//! | `doctor` | what works, line by line |
-//! | [`client_config`] | the block that an MCP client takes |
+//! | [`store`] | the stored tokens |
+//! | `doctor` | the report of what works |
+//! | [`client_config`] | the configuration for an MCP client |
 
 pub mod arguments;
 pub mod client_config;
@@ -43,17 +43,17 @@ use self::settings::Settings;
 use self::store::StoreKind;
 use crate::telemetry;
 
-/// Runs local mode: everything but [`Mode::PrintConfig`].
+/// Runs local mode in every mode except [`Mode::PrintConfig`].
 ///
 /// # Errors
-/// If it cannot start, or what was asked for does not work.
+/// If it cannot start, or the mode fails.
 pub async fn run(mode: Mode, settings: Settings) -> anyhow::Result<ExitCode> {
-    // Dropped last, so that the last lines are written.
+    // Dropped last, so that the last log lines are written.
     let _log = match settings.log_file.as_deref() {
         Some(path) => telemetry::log_to(open(path, "--log-file")?, level(mode)),
         None => telemetry::log_to(std::io::stderr(), level(mode)),
     };
-    // Nothing is kept in memory between starts: whoever signs out means what is on this machine.
+    // The memory store keeps nothing between starts, so a sign-out concerns the default store.
     let store = if mode == Mode::SignOut { StoreKind::default() } else { settings.store };
     let local = Local::new(Settings { store, ..settings })?;
     let mut out = std::io::stdout();
@@ -67,7 +67,7 @@ pub async fn run(mode: Mode, settings: Settings) -> anyhow::Result<ExitCode> {
     Ok(if is_well? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Level of the logs that nobody asked for. The modes that speak to a person say themselves what went wrong.
+/// Default log level of a mode. Modes for a terminal report errors themselves.
 fn level(mode: Mode) -> LevelFilter {
     match mode {
         Mode::Serve => LevelFilter::INFO,
@@ -75,7 +75,7 @@ fn level(mode: Mode) -> LevelFilter {
     }
 }
 
-/// Standard error, or this file in its place. Standard output belongs to the protocol.
+/// Opens this file, or standard error. Standard output belongs to the protocol.
 fn file(path: Option<&Path>, option: &'static str) -> anyhow::Result<Box<dyn Write + Send>> {
     Ok(match path {
         Some(path) => Box::new(open(path, option)?),

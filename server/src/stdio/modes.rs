@@ -1,4 +1,4 @@
-//! The modes of the program: serve a client, sign in and out in a terminal.
+//! The modes of the program: serving a client, and sign-in and sign-out in a terminal.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::audit::AuditLog;
 use crate::entra::SignIn;
 use crate::signals::StopSignals;
 
-/// Time for the last audit lines to be written.
+/// Longest wait for the last audit lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
-/// Time to wait for another process, which works on the tokens.
+/// Longest wait for another process that uses the tokens.
 const SIGN_OUT_PATIENCE: Duration = Duration::from_secs(30);
-/// A little longer than a sign-in is open.
+/// Longest wait for a sign-in: a little longer than a sign-in stays open.
 const SIGN_IN_PATIENCE: Duration = Duration::from_secs(610);
 
-/// Serves the MCP client that started this program, until its input ends or a signal asks for the stop.
+/// Serves the MCP client that started this program, until its input ends or a stop signal arrives.
 pub(super) async fn serve(local: Local) -> anyhow::Result<()> {
     let signals = StopSignals::take()?;
     let server = ServerReference { namespace: "local".to_owned(), name: "graph".to_owned() };
@@ -43,7 +43,7 @@ pub(super) async fn serve(local: Local) -> anyhow::Result<()> {
         () = signals.asked() => {}
     }
     tracing::info!("ending");
-    // A request that changes something runs to its end. Without any, this is nothing to wait for.
+    // A request that changes something runs to its end. Returns at once if there is none.
     local.graph.end().await;
     _ = audit.end(LAST_LINES).await;
     Ok(())
@@ -54,23 +54,23 @@ pub(super) async fn sign_in(local: &Local, out: &mut (dyn Write + Send)) -> anyh
     let session = &local.session;
     if local.settings.store == StoreKind::Memory {
         bail!(
-            "with --token-store memory a sign-in ends with this program: leave that out, or let a tool call sign you in"
+            "with --token-store memory a sign-in ends with this program: remove that option, or sign in during a tool call"
         );
     }
-    // What cannot end well is not begun.
+    // Fails early if the tokens cannot be stored.
     let kept = session.store().describe().await?;
     session.client().examine().await.map_err(anyhow::Error::msg)?;
     if let Ok(Some(account)) = session.prove().await
         && session.granted().await.is_ok()
     {
-        writeln!(out, "{} is signed in already. To sign in as somebody else, run --sign-out first.", account.username)?;
+        writeln!(out, "{} is already signed in. To use another account, run --sign-out first.", account.username)?;
         return Ok(());
     }
     let sign_ins = SignIns::new(session.clone(), local.settings.device_code, true);
     let (open, _) = sign_ins.open(&SignIn::Anew).await.map_err(|error| anyhow!(error.told()))?;
     writeln!(out, "{}", open.instruction_in_terminal())?;
     out.flush()?;
-    // Where none opens, the person sees the address.
+    // If no browser opens, the person sees the address.
     open.show_if_possible().await;
     let outcome = open.wait(SIGN_IN_PATIENCE).await;
     if outcome.is_some() {
@@ -79,15 +79,15 @@ pub(super) async fn sign_in(local: &Local, out: &mut (dyn Write + Send)) -> anyh
     match outcome {
         Some(Ok(account)) => Ok(writeln!(out, "{} is signed in; {kept}.", account.username)?),
         Some(Err(error)) => Err(anyhow!(error.told())),
-        None => bail!("nobody signed in"),
+        None => bail!("the sign-in did not complete"),
     }
 }
 
-/// Deletes what is kept of the person's sign-in.
+/// Deletes everything stored from the person's sign-in.
 pub(super) async fn sign_out(local: &Local, out: &mut (dyn Write + Send)) -> anyhow::Result<()> {
     let text = match local.session.end(SIGN_OUT_PATIENCE).await? {
-        true => "Signed out: the tokens that were kept on this machine are deleted.",
-        false => "Nobody was signed in here.",
+        true => "Signed out: the tokens on this machine are deleted.",
+        false => "There was no sign-in on this machine.",
     };
     Ok(writeln!(out, "{text}")?)
 }

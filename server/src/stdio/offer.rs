@@ -1,4 +1,5 @@
-//! The built-in tools, prompts and resources for one person: a call that takes a sign-in begins one, waits a while for it, and goes on.
+//! The built-in tools, prompts and resources for one person. A call that needs a sign-in starts one, waits for a
+//! while, and continues.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,33 +18,33 @@ use crate::offer::{
 };
 use crate::token::Principal;
 
-/// Time that a call waits for the person: less than the shortest time limit of MCP clients, which is a minute.
+/// Longest wait of a call for the sign-in: less than a minute, the shortest time limit of MCP clients.
 const PATIENCE: Duration = Duration::from_secs(45);
-/// The same once the client has been asked to open the page, which takes its own part of that minute.
+/// The same after the client was asked to open the page, which takes a part of that minute.
 const PATIENCE_AFTER_ASKING: Duration = Duration::from_secs(25);
-/// Time between two messages of progress. Some clients count their limit from the last one.
+/// Time between two progress messages. Some clients count their time limit from the last one.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// Time in which no sign-in begins after one that did not help.
+/// Pause after a sign-in that did not help. No new sign-in starts during it.
 const PAUSE: Duration = Duration::from_secs(60);
-/// The name of the request to the client to open an address.
+/// Name of the request to the client to open an address.
 const SIGN_IN: &str = "sign_in";
 
 /// The built-in tools, prompts and resources for one person.
 pub(super) struct LocalOffer {
     graph: GraphOffer,
     sign_ins: Arc<SignIns>,
-    /// Further names of tools, each with the tool that it stands for.
+    /// Aliases with their tools.
     aliases: BTreeMap<String, String>,
-    /// The command by which the person signs in where no browser opens by itself.
+    /// The command for signing in if no browser opens.
     command: String,
-    /// The tools with their further names, by the number of the snapshot without those.
+    /// The offer with aliases, by the id of the snapshot without them.
     with_aliases: Mutex<Option<(u64, Arc<Offered>)>>,
-    /// Time of the last sign-in after which the tool asked for another one.
+    /// Time of the last sign-in after which the tool still asked for one.
     in_vain: Mutex<Option<Instant>>,
 }
 
 impl LocalOffer {
-    /// These tools, also under these names, with these sign-ins. `command` signs in in a terminal.
+    /// Returns an offer of these tools and aliases, with these sign-ins. `command` signs in in a terminal.
     pub(super) fn new(
         graph: GraphOffer,
         sign_ins: Arc<SignIns>,
@@ -53,7 +54,7 @@ impl LocalOffer {
         Self { graph, sign_ins, aliases, command, with_aliases: Mutex::default(), in_vain: Mutex::default() }
     }
 
-    /// The call by the tool's own name.
+    /// Replaces an alias in the call with the tool's own name.
     fn by_own_name(&self, mut call: Call) -> Call {
         if let Operation::Tool { name, .. } = &mut call.operation
             && let Some(own) = self.aliases.get(name)
@@ -63,20 +64,20 @@ impl LocalOffer {
         call
     }
 
-    /// Answers a call that takes a sign-in: signs the person in, and calls again.
+    /// Answers a call that needs a sign-in: signs the person in and repeats the call.
     async fn after_sign_in(&self, call: Call, sign_in: &SignIn) -> Reply {
         let is_tool = is_tool(&call);
         let failed = |text: &str| failed(is_tool, text);
         let asked = Asked::of(&call);
         if asked == Asked::Declined {
             self.sign_ins.abandon().await;
-            return failed("The sign-in was declined, without which this reaches nothing. Call again to sign in.");
+            return failed("The sign-in was declined, but this call needs it. Call again to sign in.");
         }
         let (open, is_new) = match self.sign_ins.open(sign_in).await {
             Ok(open) => open,
             Err(error) => return failed(&error.told()),
         };
-        // A client that opens addresses is asked once a call.
+        // A client that can open addresses is asked once per call.
         let is_shown_by_client = call.client.opens_addresses() && asked != Asked::Unanswered;
         match (is_shown_by_client, asked) {
             (true, Asked::No) => {
@@ -91,7 +92,7 @@ impl LocalOffer {
             }
             _ => {}
         }
-        // The person cannot enter a code before they are told it.
+        // A person cannot enter a code before seeing it.
         let patience = match asked {
             _ if is_new && open.is_on_any_device() => Duration::ZERO,
             Asked::No => PATIENCE,
@@ -100,9 +101,9 @@ impl LocalOffer {
         match wait(&open, &call.client.notices, patience).await {
             None => failed(&open.instruction()),
             Some(Err(error)) => failed(&error.told()),
-            // The client may have repeated the call while it waited: then it would be done twice.
+            // The client may have repeated the call during the wait. A repetition here would run it twice.
             Some(Ok(())) if writes(&call) => {
-                failed("You are signed in now. This call has changed nothing yet: call again.")
+                failed("You are signed in now. This call was not carried out: call again.")
             }
             Some(Ok(())) => match self.graph.call(call).await {
                 Reply::SignIn(_, text) => {
@@ -126,16 +127,16 @@ impl LocalOffer {
     }
 }
 
-/// The answer of the client to the request to open an address.
+/// The client's answer to the request to open an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
-    /// It was not asked in this call.
+    /// The client was not asked in this call.
     No,
     /// The person opens the address.
     Accepted,
-    /// The person does not want to.
+    /// The person declined.
     Declined,
-    /// The client cannot, or did not answer in time.
+    /// The client cannot open addresses, or did not answer in time.
     Unanswered,
 }
 
@@ -150,7 +151,7 @@ impl Asked {
     }
 }
 
-/// The outcome of a sign-in, if it comes in this time. Meanwhile the client is told of the progress.
+/// Waits for the end of a sign-in for at most this time, and reports progress to the client.
 async fn wait(open: &OpenSignIn, notices: &Notices, patience: Duration) -> Option<Result<(), Arc<SignInError>>> {
     let telling = async {
         loop {
@@ -173,7 +174,7 @@ fn is_tool(call: &Call) -> bool {
     matches!(call.operation, Operation::Tool { .. })
 }
 
-/// Says in words what went wrong: only a tool has a result for that.
+/// Returns a failure with this text. Only tools have results that report errors.
 fn failed(is_tool: bool, text: &str) -> Reply {
     match is_tool {
         true => Reply::Complete(tool_error(text)),
@@ -181,7 +182,7 @@ fn failed(is_tool: bool, text: &str) -> Reply {
     }
 }
 
-/// Asks the client to have the person open an address of ours.
+/// Asks the client to let the person open an address of this program.
 fn open_address(address: String) -> Reply {
     let request = json!({
         "method": "elicitation/create",
@@ -196,7 +197,7 @@ fn open_address(address: String) -> Reply {
     Reply::InputRequired(InputRequired { requests, state: None })
 }
 
-/// The same, with each tool under its further names, too.
+/// Returns the offer with each tool also under its aliases.
 fn with_aliases(offered: &Offered, aliases: &BTreeMap<String, String>) -> Offered {
     let further = aliases
         .iter()
@@ -232,8 +233,8 @@ impl Offer for LocalOffer {
         let call = self.by_own_name(call);
         let is_tool = is_tool(&call);
         match self.graph.call(call.clone()).await {
-            // A model that calls again and again would have the person sign in for ever.
-            // An administrator consents, as the text says.
+            // Without this pause, a model that repeats the call would start sign-ins forever.
+            // The person cannot help: an administrator must consent, as the text says.
             Reply::SignIn(SignIn::Consenting(_), text) => failed(is_tool, &text),
             Reply::SignIn(_, text) if self.in_vain().is_some_and(|at| at.elapsed() < PAUSE) => failed(is_tool, &text),
             Reply::SignIn(sign_in, _) => self.after_sign_in(call, &sign_in).await,

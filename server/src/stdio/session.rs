@@ -1,8 +1,9 @@
-//! The session of the person who runs this program: their tokens, renewed in silence as long as Entra allows that.
+//! The session of the person who runs this program: their tokens, renewed without interaction as long as Entra allows
+//! it.
 //!
-//! First the token in memory, then what another process of theirs has kept meanwhile, then a refresh. Only Entra's own word
-//! that a person must act leads to a sign-in: neither a network that is down nor a busy Entra does. The account is pinned:
-//! once known, no other one takes its place while the program runs.
+//! A token comes from memory, then from the store (another process may have renewed it), then from a refresh. A
+//! sign-in is necessary only if Entra says so, not if the network is down or Entra is busy. The account is fixed:
+//! once known, it does not change while the program runs.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -18,11 +19,11 @@ use crate::entra::{ClaimsChallenge, GraphToken, PublicClient, PublicClientError,
 use crate::graph::OwnTokens;
 use crate::token::Account;
 
-/// Time before its end from which a token is no longer handed out.
+/// Time before the end of a token from which it is not used.
 const MARGIN: Duration = Duration::from_secs(300);
-/// Told if a task of the session ends in a panic.
+/// The error if a task of the session panics.
 const DEFECT: &str = "the session ended in a panic; report this defect to the developers of this program";
-/// Time to wait for another process of the same person, which refreshes.
+/// Longest wait for a refresh by another process of the same person.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The session of one person.
@@ -32,7 +33,7 @@ pub(super) struct Session(Arc<Inner>);
 struct Inner {
     client: PublicClient,
     store: TokenStore,
-    /// The delegated permissions that are asked for, by name.
+    /// The requested delegated permissions, by name.
     scopes: BTreeSet<String>,
     account: Arc<OnceLock<Account>>,
     held: Mutex<Held>,
@@ -42,11 +43,11 @@ struct Inner {
 #[derive(Default)]
 struct Held {
     tokens: Option<Tokens>,
-    /// True if these tokens were in the store: once they are not, the person has signed out.
+    /// True if these tokens were in the store. If they are no longer there, the person has signed out.
     is_kept: bool,
-    /// True once Entra was asked here for all permissions: those that it leaves out then, it does not give.
+    /// True after a request for all permissions. Entra refuses those that its answer omits.
     is_asked_for_all: bool,
-    /// True once it was told that tokens cannot be kept.
+    /// True after the warning that tokens cannot be stored.
     is_told: bool,
 }
 
@@ -57,12 +58,12 @@ struct Tokens {
     usable_until: Timestamp,
 }
 
-/// A reason for which a sign-in that worked is not taken over.
+/// The reason why a successful sign-in is not used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TakeOverError {
-    /// Somebody else signed in.
+    /// Another account signed in.
     #[error(
-        "{now} signed in, and this program goes on as {before}; sign in as {before}, or end that sign-in with --sign-out first"
+        "{now} signed in, but this program uses the account {before}; sign in as {before}, or run --sign-out first"
     )]
     OtherAccount {
         /// The account of the session.
@@ -71,38 +72,41 @@ pub(super) enum TakeOverError {
         now: String,
     },
     /// Entra issued no refresh token.
-    #[error("Entra issued no refresh token; an administrator consents to offline_access for this app registration")]
+    #[error(
+        "Entra issued no refresh token; ask an administrator to consent to offline_access for this app registration"
+    )]
     NoRefreshToken,
-    /// The store does not keep it, which the person asked for.
-    #[error("the tokens of the sign-in cannot be kept: {0}")]
+    /// The person requested storage, but the store failed.
+    #[error("cannot store the tokens of the sign-in: {0}")]
     NotKept(StoreError),
 }
 
 impl Session {
-    /// The session of this client with these permissions, and with tokens from this store. Nobody is asked yet.
+    /// Returns the session of this client with these permissions and this store. Nothing is requested yet.
     pub(super) fn new(client: PublicClient, scopes: BTreeSet<String>, store: TokenStore) -> Self {
         Self(Arc::new(Inner { client, store, scopes, account: Arc::default(), held: Mutex::default() }))
     }
 
-    /// The account, once it is known.
+    /// Returns the account, once it is known.
     pub(super) fn account(&self) -> &Arc<OnceLock<Account>> {
         &self.0.account
     }
 
-    /// The client through which the person signs in.
+    /// Returns the client for sign-ins.
     pub(super) fn client(&self) -> &PublicClient {
         &self.0.client
     }
 
-    /// The store.
+    /// Returns the store.
     pub(super) fn store(&self) -> &TokenStore {
         &self.0.store
     }
 
-    /// Takes over a sign-in. `replaces`: it must be kept, also in place of a file that cannot be opened.
+    /// Uses the tokens of a sign-in. With `replaces`, they must be stored, even in place of a file that cannot be
+    /// opened.
     ///
     /// # Errors
-    /// If another account signed in than that of the session, or what must be kept cannot be.
+    /// If another account signed in than the session's, or the tokens must be stored but cannot.
     pub(super) async fn take_over(
         &self,
         signed_in: SignedIn,
@@ -113,7 +117,7 @@ impl Session {
         let refresh_token = signed_in.refresh_token.ok_or(TakeOverError::NoRefreshToken)?;
         let mut held = inner.held.lock().await;
         let _lock = inner.lock().await;
-        // What is kept names the account, even if its tokens are worth nothing any more.
+        // The stored tokens name the account, even if they are no longer valid.
         if let Ok(Some(kept)) = inner.store.read().await {
             inner.account.get_or_init(|| kept.account);
         }
@@ -133,8 +137,7 @@ impl Session {
         }
     }
 
-    /// True if another process has kept newer tokens than those in memory, which then takes them: its person has signed
-    /// in there.
+    /// True if another process stored newer tokens, after a sign-in there. They then replace those in memory.
     pub(super) async fn has_subscriptions(&self) -> bool {
         let mut held = self.0.held.lock().await;
         let Ok(Some(kept)) = self.0.store.read().await else { return false };
@@ -145,20 +148,20 @@ impl Session {
         is_news
     }
 
-    /// Forgets the session, here and in the store. Says whether there was anything in the store.
+    /// Ends the session, in memory and in the store. Returns true if the store had tokens.
     ///
     /// # Errors
-    /// If the store keeps it, or another process works on it for longer than `patience`.
+    /// If the store fails, or another process uses it for longer than `patience`.
     pub(super) async fn end(&self, patience: Duration) -> Result<bool, StoreError> {
         self.0.held.lock().await.tokens = None;
         let _lock = self.0.store.lock(LockPurpose::Tokens, patience).await?.ok_or(StoreError::Busy)?;
         self.0.store.delete().await
     }
 
-    /// The account, once Entra has renewed its tokens without a sign-in. None if nobody is signed in.
+    /// Renews the tokens without a sign-in and returns the account. Returns none if nobody is signed in.
     ///
     /// # Errors
-    /// If the tokens that are kept are of no use.
+    /// If the stored tokens are not usable.
     pub(super) async fn prove(&self) -> Result<Option<Account>, StsError> {
         let renewed = self.uncancelled(|inner| async move {
             let mut held = inner.held.lock().await;
@@ -171,10 +174,10 @@ impl Session {
         }
     }
 
-    /// Says which of the permissions the token in memory carries.
+    /// Returns the granted permissions of the token in memory.
     ///
     /// # Errors
-    /// In words, with those that it lacks.
+    /// A text with the missing permissions.
     pub(super) async fn granted(&self) -> Result<String, String> {
         let held = self.0.held.lock().await;
         let granted = held.tokens.as_ref().map(|tokens| &tokens.token.granted);
@@ -184,13 +187,13 @@ impl Session {
         match missing.is_empty() {
             true => Ok(format!("{} granted", list(granted))),
             false => Err(format!(
-                "{} not granted: an administrator adds them to the app registration's API permissions and consents",
+                "{} not granted: ask an administrator to add them to the app registration's API permissions and to consent",
                 list(missing)
             )),
         }
     }
 
-    /// Runs to its end though its caller gives up: a refresh must not be lost half way.
+    /// Runs a future to its end even if its caller is cancelled, so that no refresh is lost.
     async fn uncancelled<F, T>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, StsError>
     where
         F: Future<Output = Result<T, StsError>> + Send + 'static,
@@ -201,14 +204,14 @@ impl Session {
     }
 }
 
-/// The reason for which tokens are renewed.
+/// The reason for a renewal.
 #[derive(Clone)]
 enum Renewal {
-    /// There is no usable one.
+    /// There is no usable token.
     Needed,
-    /// Graph rejects it, and may say what the next one must satisfy.
+    /// Graph rejected the token. The new one must satisfy the challenge, if any.
     Rejected(Option<ClaimsChallenge>),
-    /// To see if it works.
+    /// A test.
     Forced,
 }
 
@@ -234,7 +237,7 @@ impl Inner {
         self.renew(&mut held, Renewal::Rejected(challenge)).await
     }
 
-    /// New tokens, or those that another process has kept meanwhile.
+    /// Renews the tokens, or returns those that another process stored meanwhile.
     async fn renew(&self, held: &mut Held, renewal: Renewal) -> Result<Arc<GraphToken>, StsError> {
         let _lock = self.lock().await;
         let kept = self.store.read().await;
@@ -249,7 +252,7 @@ impl Inner {
                     }
                 }
             }
-            // The person has signed out, in a terminal.
+            // The person has signed out in a terminal.
             Ok(None) if held.is_kept => *held = Held::default(),
             Ok(None) => {}
             Err(error) => self.tell(held, error),
@@ -259,7 +262,7 @@ impl Inner {
             Renewal::Needed | Renewal::Forced => None,
         };
         match (self.refresh(held, challenge).await, kept) {
-            // What seems to be older may be newer: the clock was set back.
+            // The stored tokens may be newer even if their time is older: the clock may have been set back.
             (Err(error), Ok(Some(kept))) if is_refused(&error) && !held.has(&kept) => {
                 held.adopt(&kept);
                 self.refresh(held, challenge).await
@@ -286,20 +289,23 @@ impl Inner {
         Ok(token)
     }
 
-    /// Refuses another account than that of the session.
+    /// Refuses another account than the session's.
     fn pin(&self, account: &Account) -> Result<(), StsError> {
         let pinned = self.account.get_or_init(|| account.clone());
         if pinned.is_of(account) { Ok(()) } else { Err(StsError::OtherAccount) }
     }
 
-    /// The lock among the processes of the person. Without it the work goes on, which is told.
+    /// Takes the lock between the person's processes. If that fails, logs it and continues.
     async fn lock(&self) -> Option<Lock> {
         let lock = self.store.lock(LockPurpose::Tokens, PATIENCE).await;
         let lock = lock.and_then(|lock| lock.ok_or(StoreError::Busy));
-        lock.inspect_err(|error| tracing::warn!(%error, "two processes may renew the sign-in at once")).ok()
+        lock.inspect_err(
+            |error| tracing::warn!(%error, "cannot lock the tokens: two processes may renew them at the same time"),
+        )
+        .ok()
     }
 
-    /// Keeps what is in memory.
+    /// Stores the tokens in memory.
     async fn keep(&self, held: &mut Held, replaces: bool) -> Result<(), StoreError> {
         let (Some(tokens), Some(account)) = (&held.tokens, self.account.get()) else { return Ok(()) };
         let kept = KeptTokens {
@@ -320,10 +326,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Tells once that tokens are in memory alone.
+    /// Warns once that the tokens exist only in memory.
     fn tell(&self, held: &mut Held, error: &StoreError) {
         if !std::mem::replace(&mut held.is_told, true) {
-            tracing::warn!(%error, "the sign-in is kept in memory alone and ends with this program");
+            tracing::warn!(%error, "cannot store the sign-in: it is only in memory and ends with this program");
         }
     }
 }
@@ -345,7 +351,7 @@ impl OwnTokens for Session {
 }
 
 impl Held {
-    /// The token, if it is good for a while and carries these permissions.
+    /// Returns the token, if it is valid for a while and carries these permissions.
     fn usable(&self, scopes: &BTreeSet<String>) -> Option<Arc<GraphToken>> {
         let tokens = self.tokens.as_ref()?;
         let is_granted = |scope: &String| tokens.token.granted.contains(&scope.to_ascii_lowercase());
@@ -353,18 +359,18 @@ impl Held {
         (is_enough && Timestamp::now() < tokens.usable_until).then(|| Arc::clone(&tokens.token))
     }
 
-    /// True if the kept tokens were issued later than those in memory, or there are none in memory.
+    /// True if the stored tokens were issued later than those in memory, or memory has none.
     fn is_older_than(&self, kept: &KeptTokens) -> bool {
         self.tokens.as_ref().is_none_or(|tokens| tokens.issued_at < kept.issued_at)
     }
 
-    /// True if the refresh token in memory is the one that is kept.
+    /// True if memory and store have the same refresh token.
     fn has(&self, kept: &KeptTokens) -> bool {
         let held = self.tokens.as_ref().map(|tokens| tokens.refresh_token.expose_secret());
         held == Some(kept.refresh_token.expose_secret())
     }
 
-    /// Takes kept tokens into memory.
+    /// Loads stored tokens into memory.
     fn adopt(&mut self, kept: &KeptTokens) {
         let (token, granted, usable_until) = match &kept.access {
             Some(access) => (access.token.clone(), access.granted.clone(), access.usable_until),
@@ -379,14 +385,14 @@ impl Held {
         self.is_kept = true;
     }
 
-    /// Takes tokens that were issued now.
+    /// Uses tokens that were just issued.
     fn issued(&mut self, tokens: Tokens) -> Arc<GraphToken> {
         let token = Arc::clone(&tokens.token);
         (self.tokens, self.is_asked_for_all) = (Some(tokens), true);
         token
     }
 
-    /// Hands the token out no more.
+    /// Stops using the token.
     fn spoil(&mut self) {
         if let Some(tokens) = &mut self.tokens {
             tokens.usable_until = Timestamp::UNIX_EPOCH;
@@ -408,7 +414,7 @@ fn sign_in_for(challenge: Option<&ClaimsChallenge>) -> SignIn {
     challenge.map_or(SignIn::Anew, |challenge| SignIn::Satisfying(challenge.clone()))
 }
 
-/// True if Entra takes the refresh token no more.
+/// True if Entra refuses the refresh token.
 fn is_refused(error: &StsError) -> bool {
     let refusal = match error {
         StsError::SignInNeeded { refusal, .. } => refusal.as_ref(),
@@ -417,8 +423,8 @@ fn is_refused(error: &StsError) -> bool {
     refusal.is_some_and(|refusal| refusal.error == "invalid_grant")
 }
 
-/// Entra's refusal of a refresh. If it says that a person must act, they sign in, whatever the code: Entra's page then
-/// tells them what is wrong.
+/// Converts Entra's refusal of a refresh. If a person must act, the next step is a sign-in, whatever the code is:
+/// Entra's page then explains the problem.
 fn sign_in_needed(error: PublicClientError, challenge: Option<&ClaimsChallenge>) -> StsError {
     let error = match error {
         PublicClientError::Entra(error) => error,

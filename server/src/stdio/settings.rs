@@ -1,4 +1,4 @@
-//! Settings of local mode: validated, and written back as the arguments that mean the same.
+//! Settings of local mode: validation, and conversion back to equivalent arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -8,18 +8,18 @@ use uuid::Uuid;
 
 use super::store::StoreKind;
 
-/// Tenant of all personal Microsoft accounts: `consumers` by its GUID.
+/// Tenant of all personal Microsoft accounts: the GUID of `consumers`.
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
-/// Longest name of a domain.
+/// Longest domain name.
 const MAXIMUM_DOMAIN: usize = 253;
-/// Longest label of a domain.
+/// Longest label of a domain name.
 const MAXIMUM_LABEL: usize = 63;
 
-/// Clouds by the name that `--cloud` takes.
+/// Clouds by their names in `--cloud`.
 pub(super) const CLOUDS: [(&str, Cloud); 4] =
     [("public", Cloud::Public), ("usgov", Cloud::USGov), ("usgovdod", Cloud::USGovDoD), ("china", Cloud::China)];
 
-/// Kinds of stores by the name that `--token-store` takes.
+/// Kinds of stores by their names in `--token-store`.
 pub(super) const STORES: [(&str, StoreKind); 3] =
     [("os", StoreKind::Os), ("file", StoreKind::File), ("memory", StoreKind::Memory)];
 
@@ -30,45 +30,45 @@ pub struct Settings {
     pub tenant: String,
     /// The app registration: a GUID in lower case.
     pub client_id: String,
-    /// Entra's address without a trailing slash, as `https://login.microsoftonline.com`.
+    /// Entra's address without a trailing slash, such as `https://login.microsoftonline.com`.
     pub authority: String,
-    /// Graph's address without a trailing slash, as `https://graph.microsoft.com`.
+    /// Graph's address without a trailing slash, such as `https://graph.microsoft.com`.
     pub graph_url: String,
-    /// Delegated permissions of Graph to ask for, by name.
+    /// Delegated permissions of Graph to request, by name.
     pub scopes: BTreeSet<String>,
-    /// Tools to offer, by name: all that only read, and those that write and were allowed.
+    /// Tools to offer, by name: all that only read, and allowed ones that write.
     pub tools: BTreeSet<String>,
-    /// Further names of tools, each with the tool that it stands for.
+    /// Aliases with their tools.
     pub aliases: BTreeMap<String, String>,
-    /// The place in which tokens are kept.
+    /// Storage of the tokens.
     pub store: StoreKind,
-    /// True if the person signs in by a device code, on whatever device has a browser.
+    /// True for sign-ins with a device code, on any device with a browser.
     pub device_code: bool,
     /// CA certificates (PEM) to trust besides the system's.
     pub trust_bundle: Option<PathBuf>,
-    /// The file that logs go to; absent: standard error.
+    /// File for logs; absent means standard error.
     pub log_file: Option<PathBuf>,
-    /// The file that audit lines go to; absent: standard error.
+    /// File for audit lines; absent means standard error.
     pub audit_file: Option<PathBuf>,
 }
 
 impl Settings {
-    /// Tools to offer that write, by name. A tool that is not known here counts as one.
+    /// Returns the offered tools that write, by name. An unknown tool counts as writing.
     pub fn writing(&self) -> impl Iterator<Item = &str> {
         let writes = |name: &&str| built_in_tool(name).is_none_or(|tool| tool.writes);
         self.tools.iter().map(String::as_str).filter(writes)
     }
 
-    /// Arguments of the subcommand `local` that give these settings: those that differ from the defaults.
+    /// Returns the arguments of the subcommand `local` for these settings, without defaults.
     pub fn arguments(&self) -> Vec<String> {
-        // By name, so that a new field does not compile until it is in here.
+        // Destructured, so that a new field does not compile until it is handled here.
         let Self {
             tenant,
             client_id,
             authority,
             graph_url,
             scopes,
-            tools: _, // follow from the scopes, and `writing` reads the others
+            tools: _, // reading tools follow from the scopes, `writing` returns the others
             aliases,
             store,
             device_code,
@@ -96,7 +96,7 @@ impl Settings {
             ("--log-file", path(log_file)),
             ("--audit-file", path(audit_file)),
         ];
-        // In one word, since a value may begin with a hyphen.
+        // As one word, because a value may begin with a hyphen.
         given.into_iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value?))).collect()
     }
 }
@@ -110,23 +110,23 @@ fn list<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
     list
 }
 
-/// Delegated permissions that these tools need.
+/// Returns the delegated permissions that these tools need.
 pub(super) fn needed_scopes<'a>(tools: impl Iterator<Item = &'a BuiltInTool>) -> BTreeSet<String> {
     tools.flat_map(|tool| tool.permissions.delegated).map(|scope| (*scope).to_owned()).collect()
 }
 
-/// The reason why a text names no tenant.
+/// The reason why a text is not a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TenantError {
-    /// It stands for many tenants.
-    #[error("stands for many tenants: name yours by its GUID or a verified domain")]
+    /// The name means many tenants.
+    #[error("means many tenants: use the GUID or a verified domain of yours")]
     Many,
-    /// It is neither a GUID nor a domain.
+    /// The text is neither a GUID nor a domain.
     #[error("is neither a GUID nor a domain; copy the tenant ID from the Overview of Microsoft Entra ID in the portal")]
     Form,
 }
 
-/// The tenant that this text names, in lower case.
+/// Returns the tenant in lower case.
 pub(super) fn tenant(text: &str) -> Result<String, TenantError> {
     let name = text.to_ascii_lowercase();
     match name.as_str() {
@@ -136,16 +136,16 @@ pub(super) fn tenant(text: &str) -> Result<String, TenantError> {
     }
 }
 
-/// The GUID that this text is, in lower case and with hyphens. That of zeros is none.
+/// Returns the GUID in lower case with hyphens. The all-zero GUID is not accepted.
 pub(super) fn guid(text: &str) -> Option<String> {
     let name = text.to_ascii_lowercase();
     let guid = Uuid::try_parse(&name).ok().filter(|guid| !guid.is_nil())?;
-    // Uuid takes braces, `urn:uuid:` and digits without hyphens, too.
+    // Uuid also accepts braces, `urn:uuid:` and digits without hyphens.
     (guid.hyphenated().to_string() == name).then_some(name)
 }
 
-/// True if this is a name in lower case with a dot in it, and no IPv4 address. A name in another script is written in
-/// its `xn--` form.
+/// True for a name in lower case that has a dot and is not an IPv4 address. Names in other scripts use the `xn--`
+/// form.
 fn is_domain(name: &str) -> bool {
     let is_label = |label: &str| {
         let legal = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');

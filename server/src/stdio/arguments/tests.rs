@@ -8,7 +8,7 @@ use super::*;
 
 const GUID: &str = "8f6b1c52-0d4e-4c0a-9b7f-2a1d3e4f5a6b";
 
-/// Two tools that only read and are known everywhere, and two that write.
+/// Two tools that only read and are always known, and two that write.
 const REGISTRY: &[BuiltInTool] = &[GET_USER_DETAILS, LIST_MY_MESSAGES, SEND, ARCHIVE];
 const SEND: BuiltInTool = writing("send", &["Mail.Send"]);
 const ARCHIVE: BuiltInTool = writing("archive", &["Mail.ReadWrite"]);
@@ -27,7 +27,7 @@ fn parsed(arguments: &[&str]) -> Result<LocalArguments, clap::Error> {
     Program::try_parse_from(["local"].iter().chain(arguments)).map(|program| program.arguments)
 }
 
-/// Settings from tenant, client id and these arguments.
+/// Returns the settings for tenant, client id and these arguments.
 fn settings_of(registry: &[BuiltInTool], arguments: &[&str]) -> Result<Settings, SettingsError> {
     let required = ["--tenant", "contoso.com", "--client-id", GUID];
     let given = |flag: &str| arguments.iter().any(|argument| argument.starts_with(flag));
@@ -121,7 +121,7 @@ fn a_tool_is_offered_if_the_scopes_cover_it_and_one_that_writes_if_it_is_also_al
             names(["Calendars.Read", "User.Read"]),
             names(["get_user_details"]),
         ),
-        // Covers Mail.Read, too, and yet no tool that writes is offered.
+        // This scope covers Mail.Read, too, but still offers no tool that writes.
         (
             &["--scopes", "Mail.ReadWrite,Mail.Send"],
             names(["Mail.ReadWrite", "Mail.Send"]),
@@ -308,7 +308,7 @@ fn the_arguments_of_settings_give_the_same_settings_again() {
         &["--log-file", "log"],
         &["--audit-file", "audit"],
     ] {
-        // A flag whose value begins with a hyphen is one word.
+        // A flag and a value that begins with a hyphen form one word.
         let arguments: Vec<String> = match arguments {
             [flag, value] => vec![format!("{flag}={value}")],
             arguments => arguments.iter().map(|argument| (*argument).to_owned()).collect(),

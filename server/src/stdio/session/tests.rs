@@ -1,4 +1,4 @@
-//! Tests of the session without an Entra.
+//! Tests of the session without Entra.
 
 use super::super::store::Owner;
 use super::*;

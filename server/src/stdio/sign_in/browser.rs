@@ -1,9 +1,9 @@
-//! The browser of the person, asked to open an address.
+//! The person's browser, started to open an address.
 
 use std::io;
 use std::time::Duration;
 
-/// Time in which a launcher says that it has failed. One that runs longer is taken for the browser itself.
+/// Time in which a launcher reports a failure. One that runs longer is probably the browser itself.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Opens an address in the browser. The browser gets neither standard input nor standard output.
@@ -18,21 +18,21 @@ pub(super) async fn open(address: String) -> io::Result<()> {
     opening.await.map_err(io::Error::other)?
 }
 
-/// True if a browser could show a page. Without a display, launchers on Linux start a browser for terminals, which would
-/// open the address where nobody sees it.
+/// True if a browser could show a page. Without a display, launchers on Linux start a text browser, which nobody
+/// would see.
 fn has_display() -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    // `BROWSER` is what people set where they have no display: VS Code's remote terminals, and WSL.
+    // `BROWSER` is set in environments without a display: VS Code's remote terminals, and WSL.
     !cfg!(target_os = "linux") || ["DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME"].into_iter().any(is_set)
 }
 
-/// Says which program opens a browser.
+/// Returns the program that opens a browser.
 ///
 /// # Errors
-/// In words, if none would.
+/// A text with the next step, if there is none.
 pub(in crate::stdio) fn describe() -> Result<String, String> {
     if !has_display() {
-        return Err("this session has no display, where a browser would open: sign in by --sign-in in a terminal of your desktop, or by --device-code".to_owned());
+        return Err("this session has no display for a browser: sign in with --sign-in in a terminal of your desktop, or with --device-code".to_owned());
     }
     if !cfg!(target_os = "linux") {
         return Ok("the system opens its default one".to_owned());
@@ -44,5 +44,5 @@ pub(in crate::stdio) fn describe() -> Result<String, String> {
     let found = found.into_iter().find(|path| path.is_file());
     found
         .map(|path| format!("{} opens it", path.display()))
-        .ok_or_else(|| "no program opens a browser: install xdg-utils, or sign in by --device-code".to_owned())
+        .ok_or_else(|| "no program opens a browser: install xdg-utils, or sign in with --device-code".to_owned())
 }

@@ -1,7 +1,8 @@
-//! The listener on this machine that a browser comes back to (RFC 8252 section 7.3), for one sign-in.
+//! The local listener to which a browser returns (RFC 8252 section 7.3), for one sign-in.
 //!
-//! The browser begins at a one-time address of ours, which leads to Entra. So Entra's own address stands neither in a
-//! process list nor in an answer to a client. Entra's page sends the browser back with a form.
+//! The browser starts at a one-time address of this listener, which redirects to Entra. So Entra's address with its
+//! parameters appears neither in a process list nor in an answer to a client. Entra's page returns the browser with a
+//! form.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,9 +31,9 @@ use crate::http::listener::{self, Counted, PATIENCE};
 
 /// Longest form that is read, in bytes. Entra's codes have about a thousand.
 const MAXIMUM_FORM: usize = 64 * 1024;
-/// Time for the last page to reach the browser.
+/// Longest wait for the last page to reach the browser.
 const LAST_PAGE: Duration = Duration::from_secs(2);
-/// One-time addresses that are good at a time. The oldest goes first.
+/// Most valid one-time addresses. The oldest expires first.
 const MAXIMUM_STARTS: usize = 16;
 /// Attempts to find a port that is free on both loopback addresses.
 const ATTEMPTS: usize = 16;
@@ -41,25 +42,25 @@ const ATTEMPTS: usize = 16;
 pub(super) struct Loopback {
     shared: Arc<Shared>,
     stop: CancellationToken,
-    /// The ports that are served.
+    /// The served ports.
     serving: TaskTracker,
 }
 
 struct Shared {
     port: u16,
     request: AuthorizationRequest,
-    /// The secrets of one-time addresses.
+    /// The secrets of the one-time addresses.
     starts: Mutex<VecDeque<SecretString>>,
     returns: mpsc::Sender<Return>,
 }
 
-/// A browser that has come back, and waits for its page.
+/// A browser that has returned and waits for its page.
 pub(super) struct Return {
     pub(super) brought: Brought,
     pub(super) page: oneshot::Sender<Page>,
 }
 
-/// The result that a browser has brought.
+/// The result from a browser.
 pub(super) enum Brought {
     /// An authorization code.
     Code(SecretString),
@@ -67,7 +68,7 @@ pub(super) enum Brought {
     Refusal { error: String, description: String },
 }
 
-/// The ports of one sign-in, taken and not yet served.
+/// The ports of a sign-in, bound but not yet served.
 pub(super) struct Ports {
     port: u16,
     listeners: Vec<TcpListener>,
@@ -82,14 +83,14 @@ struct ReturnForm {
 }
 
 impl Ports {
-    /// Takes a free port, on both loopback addresses where the machine has both: a browser may try either.
+    /// Binds a free port, on both loopback addresses if the machine has both, because a browser may try either.
     pub(super) async fn take() -> std::io::Result<Self> {
         for _ in 0..ATTEMPTS {
             let first = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
             let port = first.local_addr()?.port();
             match TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await {
                 Ok(second) => return Ok(Self { port, listeners: vec![first, second] }),
-                // Whoever has it would get what a browser brings.
+                // The other owner of the port would receive what a browser sends.
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
                 Err(_) => return Ok(Self { port, listeners: vec![first] }),
             }
@@ -97,12 +98,12 @@ impl Ports {
         Err(std::io::ErrorKind::AddrInUse.into())
     }
 
-    /// The address that Entra sends a browser back to.
+    /// Returns the redirect URI for Entra.
     pub(super) fn redirect_uri(&self) -> String {
         format!("http://localhost:{}", self.port)
     }
 
-    /// Serves the sign-in of this request. Browsers that come back are handed over.
+    /// Serves the sign-in of this request. Returning browsers go to the receiver.
     pub(super) fn serve(self, request: AuthorizationRequest) -> (Loopback, mpsc::Receiver<Return>) {
         let (returns, returned) = mpsc::channel(1);
         let shared = Arc::new(Shared { port: self.port, request, starts: Mutex::default(), returns });
@@ -117,7 +118,7 @@ impl Ports {
 }
 
 impl Loopback {
-    /// A new one-time address at which the person begins.
+    /// Returns a new one-time address at which the person starts.
     pub(super) fn start_address(&self) -> String {
         let secret = random();
         let address = format!("http://localhost:{}/start/{}", self.shared.port, secret.expose_secret());
@@ -129,17 +130,17 @@ impl Loopback {
         address
     }
 
-    /// Ends the listener, once the last answer is sent.
+    /// Closes the listener after the last answer.
     pub(super) fn close(&self) {
         self.stop.cancel();
     }
 
-    /// Waits until the last answer is sent, for a moment at most.
+    /// Waits for the last answer, for a short time.
     pub(super) async fn ended(&self) {
         _ = timeout(LAST_PAGE, self.serving.wait()).await;
     }
 
-    /// The request that the sign-in is about.
+    /// Returns the request of the sign-in.
     pub(super) fn request(&self) -> &AuthorizationRequest {
         &self.shared.request
     }
@@ -156,7 +157,7 @@ impl Shared {
         self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uses up a one-time address.
+    /// Uses up a one-time address. Returns true if it was valid.
     fn take_start(&self, secret: &str) -> bool {
         let mut starts = self.starts();
         let found = starts.iter().position(|start| is_same(start.expose_secret(), secret));
@@ -179,8 +180,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// Refuses pages of other sites that have their own name lead to this machine (DNS rebinding), and other users of the
-/// machine.
+/// Refuses other users of the machine, and pages of other sites whose own name resolves to this machine (DNS
+/// rebinding).
 async fn check_origin(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let is_ours = |headers: &HeaderMap| {
         let mut hosts = headers.get_all(header::HOST).iter();
@@ -197,7 +198,7 @@ async fn check_origin(State(shared): State<Arc<Shared>>, request: Request, next:
     }
 }
 
-/// The way to Entra. A link preview that asks with HEAD gets the same answer and uses nothing up.
+/// Redirects to Entra. A link preview with HEAD gets the same answer and uses nothing up.
 async fn start(State(shared): State<Arc<Shared>>, Path(secret): Path<String>, request: Request) -> Response {
     if request.method() != axum::http::Method::GET || !shared.take_start(&secret) {
         return Page::stray(StatusCode::GONE).into_response();
@@ -206,7 +207,7 @@ async fn start(State(shared): State<Arc<Shared>>, Path(secret): Path<String>, re
     (headers, Redirect::to(shared.request.url.as_str())).into_response()
 }
 
-/// The way back. Whoever does not know the state changes nothing: the sign-in goes on.
+/// Handles the return from Entra. A request without the correct state changes nothing, and the sign-in stays open.
 async fn returned(
     State(shared): State<Arc<Shared>>,
     form: Result<Form<ReturnForm>, axum::extract::rejection::FormRejection>,

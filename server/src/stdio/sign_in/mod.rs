@@ -1,8 +1,8 @@
-//! Sign-ins: at most one is open at a time, among all processes of the person. It goes on though the call that began it is
-//! cancelled.
+//! Sign-ins: at most one is open at a time, across all processes of the person. It stays open even if the call that
+//! started it is cancelled.
 //!
-//! `browser` opens the page, `loopback` listens for its way back, `page` is the end of it. `peer_user` tells other
-//! users of the machine from the person.
+//! `browser` opens the page, `loopback` listens for its return, and `page` is the last page. `peer_user` detects
+//! other users of the machine.
 
 mod browser;
 mod loopback;
@@ -24,7 +24,7 @@ use super::store::{Lock, LockPurpose};
 use crate::entra::{ClaimsChallenge, DeviceCode, PublicClientError, SignIn, SignedIn, StsError};
 use crate::token::Account;
 
-/// Time for which a sign-in is open.
+/// Time for which a sign-in stays open.
 const LIFETIME: Duration = Duration::from_secs(600);
 
 /// The sign-ins of one session.
@@ -32,51 +32,51 @@ pub(super) struct SignIns {
     session: Session,
     /// The person enters a code on another device.
     by_device_code: bool,
-    /// The person asks for it in a terminal. Its tokens also take the place of a file that cannot be opened.
+    /// The person signs in in a terminal. Then the tokens also replace a file that cannot be opened.
     is_in_terminal: bool,
     latest: Mutex<Option<OpenSignIn>>,
 }
 
-/// A sign-in that has begun.
+/// An open sign-in.
 #[derive(Clone)]
 pub(super) struct OpenSignIn {
     place: Place,
-    /// Ends it, so that another one can begin.
+    /// Cancels it, so that another one can start.
     abandoned: CancellationToken,
     outcome: watch::Receiver<Option<Result<Account, Arc<SignInError>>>>,
 }
 
-/// The place where the person signs in.
+/// The place of the sign-in.
 #[derive(Clone)]
 enum Place {
-    /// In a browser, which comes back to this machine.
+    /// A browser that returns to this machine.
     Browser(Arc<Loopback>),
-    /// On any device.
+    /// Any device.
     AnyDevice { address: String, code: String },
-    /// In the browser of another process of the same person.
+    /// A browser that another process of the same person opened.
     Elsewhere,
 }
 
-/// A reason for which a sign-in does not come to its end.
+/// The reason why a sign-in fails.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SignInError {
-    /// No port.
+    /// No local port is free.
     #[error("cannot listen on this machine's loopback address ({0}); call again")]
     NoPort(std::io::Error),
-    /// Entra refuses, or its answer is of no use.
+    /// Entra refused, or its answer is not usable.
     #[error(transparent)]
     Entra(#[from] PublicClientError),
-    /// The sign-in is not taken over.
+    /// The tokens of the sign-in cannot be used.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
-    /// Nobody came.
+    /// Nobody signed in in time.
     #[error("nobody signed in within ten minutes; call again")]
     TooLate,
-    /// Nobody can come.
-    #[error("the sign-in was given up; call again")]
+    /// The sign-in was cancelled.
+    #[error("the sign-in was cancelled; call again")]
     Abandoned,
-    /// The other process has ended, or its sign-in has failed.
-    #[error("the sign-in that another MCP client had opened was not finished; call again")]
+    /// The other process ended, or its sign-in failed.
+    #[error("the sign-in in another MCP client was not finished; call again")]
     NotFinishedElsewhere,
 }
 
@@ -87,7 +87,7 @@ impl From<StsError> for SignInError {
 }
 
 impl SignInError {
-    /// The same without a name, for logs.
+    /// Returns the error without account names, for logs.
     fn logged(&self) -> String {
         match self {
             Self::TakeOver(TakeOverError::OtherAccount { .. }) => "another account signed in".to_owned(),
@@ -95,7 +95,7 @@ impl SignInError {
         }
     }
 
-    /// All that can be said of it, for nobody but the person.
+    /// Returns the complete text, for the person only.
     pub(super) fn told(&self) -> String {
         let said = match self {
             Self::Entra(PublicClientError::Entra(error)) => error.their_words(),
@@ -108,23 +108,23 @@ impl SignInError {
 }
 
 impl SignIns {
-    /// The sign-ins of this session.
+    /// Returns the sign-ins of this session.
     pub(super) fn new(session: Session, by_device_code: bool, is_in_terminal: bool) -> Arc<Self> {
         Arc::new(Self { session, by_device_code, is_in_terminal, latest: Mutex::default() })
     }
 
-    /// The sign-in that is open, or a new one for this purpose. Returns true with a new one.
+    /// Returns the open sign-in, or starts one for this purpose. The flag is true for a new one.
     ///
     /// # Errors
-    /// If none can begin.
+    /// If none can start.
     pub(super) async fn open(self: &Arc<Self>, sign_in: &SignIn) -> Result<(OpenSignIn, bool), SignInError> {
         let (sign_ins, sign_in) = (Arc::clone(self), sign_in.clone());
-        // In a task of its own: a call that is cancelled now leaves the sign-in open.
+        // In its own task, so that a cancelled call leaves the sign-in open.
         let opening = tokio::spawn(async move { sign_ins.latest_or_new(&sign_in).await });
         opening.await.unwrap_or(Err(SignInError::Abandoned))
     }
 
-    /// Gives up the sign-in that is open, so that another one can begin.
+    /// Cancels the open sign-in, so that another one can start.
     pub(super) async fn abandon(&self) {
         if let Some(open) = self.latest.lock().await.take() {
             open.abandoned.cancel();
@@ -147,9 +147,9 @@ impl SignIns {
 
     async fn begin(&self, challenge: Option<ClaimsChallenge>) -> Result<OpenSignIn, SignInError> {
         let session = self.session.clone();
-        // Where tokens cannot be kept, nobody else could have them: each process signs in by itself.
+        // If tokens cannot be stored, other processes could not use them. Then each process signs in by itself.
         let lock = match session.store().lock(LockPurpose::SignIn, Duration::ZERO).await {
-            // Whoever asks in a terminal is there, and the page of the other may not be.
+            // A person in a terminal is present, but perhaps not at the other process's page.
             Ok(None) if self.is_in_terminal => None,
             Ok(None) => return Ok(OpenSignIn::of(Place::Elsewhere, await_others(session))),
             Ok(Some(lock)) => Some(lock),
@@ -181,17 +181,17 @@ impl SignIns {
     }
 }
 
-/// A sign-in that begins.
+/// A sign-in that is starting.
 struct New {
     session: Session,
     challenge: Option<ClaimsChallenge>,
     replaces: bool,
-    /// Held to the end of it, so that other processes open none.
+    /// Held to the end of the sign-in, so that other processes start none.
     _lock: Option<Lock>,
 }
 
 impl New {
-    /// Waits for the browser to come back with a code or a refusal.
+    /// Waits for the browser to return with a code or a refusal.
     async fn by_browser(
         self,
         loopback: Arc<Loopback>,
@@ -219,12 +219,12 @@ impl New {
             Ok(account) => Page::signed_in(&account.username),
             Err(error) => Page::failed(&error.told()),
         };
-        // The browser may have gone.
+        // The browser may already be closed.
         _ = page.send(shown);
         result
     }
 
-    /// Asks Entra until the person has entered the code.
+    /// Polls Entra until the person has entered the code.
     async fn by_device_code(self, mut code: DeviceCode) -> Result<Account, SignInError> {
         while Instant::now() < code.expires {
             tokio::time::sleep(code.interval).await;
@@ -245,7 +245,7 @@ impl New {
     }
 }
 
-/// Waits for the sign-in of another process, and takes its tokens.
+/// Waits for the sign-in of another process and uses its tokens.
 async fn await_others(session: Session) -> Result<Account, SignInError> {
     let lock = session.store().lock(LockPurpose::SignIn, LIFETIME).await;
     match lock {
@@ -259,7 +259,7 @@ fn known(session: &Session) -> Result<Account, SignInError> {
 }
 
 impl OpenSignIn {
-    /// A sign-in at this place, which goes on by itself.
+    /// Returns a sign-in at this place, which runs in the background.
     fn of(place: Place, signing_in: impl Future<Output = Result<Account, SignInError>> + Send + 'static) -> Self {
         let (tell, outcome) = watch::channel(None);
         let abandoned = CancellationToken::new();
@@ -268,14 +268,14 @@ impl OpenSignIn {
             let result = until.run_until_cancelled(signing_in).await.unwrap_or(Err(SignInError::Abandoned));
             match &result {
                 Ok(_) => tracing::info!("signed in"),
-                Err(error) => tracing::warn!(error = error.logged(), "not signed in"),
+                Err(error) => tracing::warn!(error = error.logged(), "the sign-in failed"),
             }
             tell.send_replace(Some(result.map_err(Arc::new)));
         });
         Self { place, abandoned, outcome }
     }
 
-    /// Opens the page in the browser of this machine. Where none opens, the sign-in is given up.
+    /// Opens the page in this machine's browser. If none opens, the sign-in is cancelled.
     ///
     /// # Errors
     /// If no browser opens.
@@ -283,40 +283,41 @@ impl OpenSignIn {
         let Place::Browser(loopback) = &self.place else { return Ok(()) };
         let shown = browser::open(loopback.start_address()).await;
         match &shown {
-            Ok(()) => tracing::info!("the browser was asked to open the sign-in"),
+            Ok(()) => tracing::info!("opened the sign-in in the browser"),
             Err(_) => self.abandoned.cancel(),
         }
         shown
     }
 
-    /// Opens the page in the browser of this machine, and waits for the person in any case.
+    /// Opens the page in this machine's browser. If none opens, the sign-in stays open.
     pub(super) async fn show_if_possible(&self) {
         if let Place::Browser(loopback) = &self.place
             && let Err(error) = browser::open(loopback.start_address()).await
         {
-            tracing::debug!(%error, "no browser opens");
+            tracing::debug!(%error, "cannot open a browser");
         }
     }
 
-    /// The account, once the person has signed in. None if that takes longer than this.
+    /// Waits for the sign-in and returns the account, or none after this time.
     pub(super) async fn wait(&self, patience: Duration) -> Option<Result<Account, Arc<SignInError>>> {
         let mut outcome = self.outcome.clone();
         match timeout(patience, outcome.wait_for(Option::is_some)).await {
             Ok(Ok(outcome)) => outcome.clone(),
-            // Its task has panicked.
+            // The task panicked.
             Ok(Err(_)) => Some(Err(Arc::new(SignInError::NotFinishedElsewhere))),
             Err(_) => None,
         }
     }
 
-    /// Waits until the browser has its last page, for a moment at most. Whoever ends the program then cuts nothing off.
+    /// Waits a short time for the browser to receive its last page, so that the end of the program does not cut it
+    /// off.
     pub(super) async fn ended(&self) {
         if let Place::Browser(loopback) = &self.place {
             loopback.ended().await;
         }
     }
 
-    /// A one-time address at which the person can begin, if the browser comes back to this process.
+    /// Returns a one-time address at which the person can start, if the browser returns to this process.
     pub(super) fn address(&self) -> Option<String> {
         match &self.place {
             Place::Browser(loopback) => Some(loopback.start_address()),
@@ -324,37 +325,37 @@ impl OpenSignIn {
         }
     }
 
-    /// True if the person is to be told an address and a code at once.
+    /// True if the person needs an address and a code at once.
     pub(super) fn is_on_any_device(&self) -> bool {
         matches!(self.place, Place::AnyDevice { .. })
     }
 
-    /// The same for a person who looks at a terminal.
+    /// Returns the instruction for a person at a terminal.
     pub(super) fn instruction_in_terminal(&self) -> String {
         match &self.place {
             Place::Browser(loopback) => format!(
-                "Sign in in your browser. If no page opens, open this on this machine (good once, for ten minutes):\n{}",
+                "Sign in in your browser. If no page opens, open this address on this machine (valid once, for ten minutes):\n{}",
                 loopback.start_address()
             ),
             Place::AnyDevice { address, code } => {
                 format!("Sign in on any device: open {address} and enter the code {code}.")
             }
-            Place::Elsewhere => "Sign in in the browser that an MCP client has opened.".to_owned(),
+            Place::Elsewhere => "Sign in in the browser page that an MCP client opened.".to_owned(),
         }
     }
 
-    /// The words that say where the sign-in is open, with what to do.
+    /// Returns the instruction for the person: the place of the sign-in and the next step.
     pub(super) fn instruction(&self) -> String {
         match &self.place {
             Place::Browser(loopback) => format!(
-                "The sign-in is open in your browser: finish it there and call again. If no page is open, open {} (good once, for ten minutes).",
+                "The sign-in is open in your browser: finish it there and call again. If no page is open, open {} (valid once, for ten minutes).",
                 loopback.start_address()
             ),
             Place::AnyDevice { address, code } => {
                 format!("Sign in on any device: open {address}, enter the code {code}, and call again.")
             }
             Place::Elsewhere => {
-                "The sign-in is open in your browser, by another MCP client: finish it there and call again.".to_owned()
+                "Another MCP client opened the sign-in in your browser: finish it there and call again.".to_owned()
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The pages that a browser shows at the end of a sign-in: plain HTML without scripts.
+//! Pages at the end of a sign-in: plain HTML without scripts.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -14,28 +14,28 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// The person is signed in.
+    /// Returns the page after a successful sign-in.
     pub(super) fn signed_in(username: &str) -> Self {
         let text = format!("{username} is signed in. You can close this page and go back to your MCP client.");
         Self { status: StatusCode::OK, title: "Signed in", text }
     }
 
-    /// The sign-in has failed, for this reason.
+    /// Returns the page after a failure with this reason.
     pub(super) fn failed(reason: &str) -> Self {
         let text = format!("{reason} You can close this page.");
         Self { status: StatusCode::BAD_REQUEST, title: "Not signed in", text }
     }
 
-    /// A request that belongs to no sign-in that is open.
+    /// Returns the page for a request that belongs to no open sign-in.
     pub(super) fn stray(status: StatusCode) -> Self {
-        let text = "This address belongs to no sign-in that is open, or was opened before. Go back to your MCP client and call the tool again.";
+        let text = "This address was already used, or its sign-in is no longer open. Go back to your MCP client and call the tool again.";
         Self { status, title: "No sign-in here", text: text.to_owned() }
     }
 }
 
 impl IntoResponse for Page {
     fn into_response(self) -> Response {
-        // The program speaks English, also where the browser prefers another language.
+        // The program uses English, even if the browser prefers another language.
         let template = NoticeTemplate { frame: Frame::alone(Language::English, self.title), text: &self.text };
         respond(self.status, Language::English, &template)
     }

@@ -1,18 +1,19 @@
-//! The user of this machine to whom the other end of a loopback connection belongs.
+//! The user at the other end of a loopback connection.
 //!
-//! Any user of the machine can connect to the port, and read the one-time address in the arguments of what opens the
-//! browser. One who is faster than the browser would sign in with an account of theirs, and the person's tools would work
-//! for that account. Linux tells whose a connection is; other systems do not without rights that this program lacks.
+//! Any user of the machine can connect to the port, and read the one-time address in the arguments of the browser's
+//! launcher. An attacker who is faster than the browser could sign in with another account, and the person's tools
+//! would then use it. Linux reveals the user of a connection. Other systems need rights that this program lacks.
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The kernel's tables of connections (`proc_pid_net(5)`).
 const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
-/// Longest part of a table that is read, in bytes: some 400,000 connections.
+/// Longest part of a table that is read, in bytes: about 400,000 connections.
 const MAXIMUM_TABLE: u64 = 64 * 1024 * 1024;
 
-/// False if the other end of a connection is known to be another user's. Root can read this program's memory anyway.
+/// False if the other end of a connection belongs to another user. Root is exempt, because it can read this program's
+/// memory anyway.
 pub(super) async fn is_own(peer: SocketAddr, port: u16) -> bool {
     let looked_up = tokio::task::spawn_blocking(move || {
         TABLES.iter().find_map(|path| {
@@ -35,18 +36,18 @@ fn own_user() -> Option<u32> {
     None
 }
 
-/// The user in the row of the socket at this address that is connected to this port.
+/// Returns the user of the socket at this address that is connected to this port.
 fn owner(table: &str, peer: SocketAddr, port: u16) -> Option<u32> {
     table.lines().skip(1).find_map(|row| {
         let mut columns = row.split_ascii_whitespace();
         let (local, remote) = (address(columns.nth(1)?)?, address(columns.next()?)?);
         let is_it = local == (peer.ip().to_canonical(), peer.port()) && remote.1 == port && remote.0.is_loopback();
-        // State, queues, timer and retransmits stand before the user.
+        // State, queues, timer and retransmits precede the user.
         is_it.then(|| columns.nth(4)?.parse().ok()).flatten()
     })
 }
 
-/// An address of a table, as `0100007F:1F90`: words of 32 bits in the order of this machine, and the port.
+/// Parses an address of a table, such as `0100007F:1F90`: words of 32 bits in native byte order, and the port.
 fn address(text: &str) -> Option<(IpAddr, u16)> {
     let (ip, port) = text.split_once(':')?;
     let word = |index: usize| u32::from_str_radix(ip.get(8 * index..8 * index + 8)?, 16).ok();

@@ -1,4 +1,4 @@
-//! Files of the store: read with a bound, written as a whole or not at all, their owner's alone.
+//! Files of the store. Reads are bounded, writes are atomic, and only the owner has access.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -10,34 +10,34 @@ use zeroize::Zeroizing;
 use super::error::{NotOpenable, StoreError};
 use super::{LockPurpose, StoreKind, private};
 
-/// Most bytes of a file. Caches of real accounts reach 6.5 kB.
+/// Largest file, in bytes. Caches of real accounts reach 6.5 kB.
 const LARGEST: usize = 256 * 1024;
 
-/// Entries of the folder that are looked at for unfinished files.
+/// Most entries of the folder that are searched for unfinished files.
 const MOST_ENTRIES: usize = 10_000;
 
-/// The file of tokens with the files beside it.
+/// The token file and its related files.
 #[derive(Clone)]
 pub(super) struct Files {
     folder: PathBuf,
-    /// The beginning of each name.
+    /// The prefix of each name.
     stem: String,
     tokens: PathBuf,
 }
 
 impl Files {
-    /// Files whose names begin with this stem, for a store of this kind.
+    /// Returns the files with this prefix, for a store of this kind.
     pub(super) fn new(folder: PathBuf, stem: String, kind: StoreKind) -> Self {
         let tokens = folder.join(format!("{stem}.{}", extension(kind)));
         Self { folder, stem, tokens }
     }
 
-    /// The file of tokens.
+    /// Returns the path of the token file.
     pub(super) fn tokens(&self) -> &Path {
         &self.tokens
     }
 
-    /// Returns the content of the file of tokens, if there is one.
+    /// Returns the content of the token file, if it exists.
     pub(super) fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let path = &self.tokens;
         let failed = |source| StoreError::io(path, source);
@@ -51,7 +51,7 @@ impl Files {
             Err(error) => return Err(failed(error)),
         };
         private::check_file(path, &file.metadata().map_err(failed)?)?;
-        // All room at once: a buffer that grew would leave copies of tokens in memory.
+        // Allocated at once: a growing buffer would leave copies of tokens in memory.
         let mut content = Zeroizing::new(Vec::with_capacity(LARGEST + 1));
         file.take(LARGEST as u64 + 1).read_to_end(&mut content).map_err(failed)?;
         if content.len() > LARGEST {
@@ -60,8 +60,8 @@ impl Files {
         Ok(Some(content))
     }
 
-    /// Puts a new file of tokens in place of the old, and deletes what killed processes have left. A reader sees the
-    /// old file or the new; a failure leaves the old.
+    /// Replaces the token file, and deletes unfinished files of killed processes. A reader sees the old or the new
+    /// file; a failure keeps the old one.
     pub(super) fn write(&self, content: &[u8]) -> Result<(), StoreError> {
         if content.len() > LARGEST {
             return Err(StoreError::Defect("they are larger than 256 KiB"));
@@ -74,7 +74,7 @@ impl Files {
         Ok(())
     }
 
-    /// Deletes the files of tokens of every kind, and what killed processes have left. Says which there were.
+    /// Deletes the token files of every kind, and unfinished files of killed processes. Returns which ones existed.
     pub(super) fn delete(&self) -> Result<Deleted, StoreError> {
         let delete = |kind| delete_file(&self.folder.join(format!("{}.{}", self.stem, extension(kind))));
         let (encrypted, plain) = (delete(StoreKind::Os), delete(StoreKind::File));
@@ -88,7 +88,7 @@ impl Files {
         self.write_unfinished(b"probe").map(drop)
     }
 
-    /// Opens the file of a lock. It stays forever, since a lock on a deleted file would keep nobody out.
+    /// Opens the lock file. It is never deleted, because a lock on a deleted file would not exclude anybody.
     pub(super) fn open_lock(&self, purpose: LockPurpose) -> Result<(File, PathBuf), StoreError> {
         private::create_folder(&self.folder)?;
         let extension = match purpose {
@@ -100,7 +100,7 @@ impl Files {
         Ok((file.map_err(|source| StoreError::io(&path, source))?, path))
     }
 
-    /// Writes a file under a name of its own.
+    /// Writes a file with a unique name.
     fn write_unfinished(&self, content: &[u8]) -> Result<Unfinished, StoreError> {
         let path = self.folder.join(format!("{}.{}.tmp", self.stem, Uuid::new_v4()));
         let failed = |source| StoreError::io(&path, source);
@@ -131,7 +131,7 @@ impl Files {
     }
 }
 
-/// Files of tokens that there were.
+/// The token files that existed.
 pub(super) struct Deleted {
     pub(super) encrypted: bool,
     pub(super) plain: bool,
@@ -141,17 +141,17 @@ fn extension(kind: StoreKind) -> &'static str {
     if kind == StoreKind::Os { "sealed" } else { "json" }
 }
 
-/// A file that is not in its place yet. It is deleted at the end, unless it was renamed before.
+/// A temporary file. It is deleted on drop, unless it was renamed before.
 struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // The next writer deletes what stays.
+        // The next writer deletes leftovers.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Says whether there was a file.
+/// Deletes a file. Returns true if it existed.
 fn delete_file(path: &Path) -> Result<bool, StoreError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! Form in which tokens are written down: JSON with a version.
+//! The stored form of tokens: versioned JSON.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use super::{Account, KeptAccess, KeptTokens, Owner};
 
 const VERSION: u32 = 1;
 
-/// Room for everything but the tokens. A buffer that grew would leave copies of them in memory.
+/// Capacity for everything besides the tokens. A growing buffer would leave copies of them in memory.
 const ROOM: usize = 16 * 1024;
 
 #[derive(Deserialize)]
@@ -62,11 +62,11 @@ pub(super) fn to_json(owner: &Owner, tokens: &KeptTokens) -> Result<Zeroizing<Ve
     };
     let length = written.refresh_token.len() + written.access.as_ref().map_or(0, |access| access.token.len());
     let mut json = Zeroizing::new(Vec::with_capacity(length + ROOM));
-    serde_json::to_writer(&mut *json, &written).map_err(|_| StoreError::Defect("they have no form as JSON"))?;
+    serde_json::to_writer(&mut *json, &written).map_err(|_| StoreError::Defect("they cannot be written as JSON"))?;
     Ok(json)
 }
 
-/// Returns the tokens of a JSON text, which must be this owner's. The parser's errors may quote a token, so they are not kept.
+/// Parses tokens, which must belong to this owner. Errors of the parser are dropped, because they may quote a token.
 pub(super) fn from_json(owner: &Owner, json: &[u8]) -> Result<KeptTokens, NotOpenable> {
     let Versioned { version } = serde_json::from_slice(json).map_err(|_| NotOpenable::Damaged)?;
     match version {

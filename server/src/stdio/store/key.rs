@@ -9,7 +9,7 @@ use super::error::StoreError;
 #[cfg_attr(not(any(target_os = "linux", target_os = "macos", windows)), path = "key_nowhere.rs")]
 mod os;
 
-/// First part of the name of each key. The second, the user, is `<tenant>/<hash of the owner>`.
+/// First part of each key's name. The second part, the user, is `<tenant>/<hash of the owner>`.
 const SERVICE: &str = "mcp-entra";
 
 /// The store of keys.
@@ -23,10 +23,10 @@ pub(super) enum KeySource {
 }
 
 impl KeySource {
-    /// The store's name, for people.
+    /// The store's name, for messages.
     pub(super) const PLACE: &str = os::PLACE;
 
-    /// Returns the text of a key, if there is one.
+    /// Returns the text of a key, if it exists.
     pub(super) async fn get(&self, user: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         match self {
             Self::Os => os::get(user).await,
@@ -35,7 +35,7 @@ impl KeySource {
         }
     }
 
-    /// Keeps the text of a key in place of what is kept.
+    /// Stores the text of a key, replacing any old one.
     pub(super) async fn set(&self, user: &str, text: Zeroizing<String>) -> Result<(), StoreError> {
         match self {
             Self::Os => os::set(user, text).await,
@@ -44,7 +44,7 @@ impl KeySource {
         }
     }
 
-    /// Deletes a key. Says whether there was one.
+    /// Deletes a key. Returns true if it existed.
     pub(super) async fn delete(&self, user: &str) -> Result<bool, StoreError> {
         match self {
             Self::Os => os::delete(user).await,

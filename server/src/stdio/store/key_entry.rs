@@ -1,4 +1,4 @@
-//! Keys in a secure store whose calls block: those of macOS and Windows.
+//! Keys in secure stores with blocking calls: macOS and Windows.
 
 use keyring_core::{Entry, Error};
 use tokio::task::spawn_blocking;
@@ -27,7 +27,7 @@ pub(super) async fn delete(user: &str) -> Result<bool, StoreError> {
     Ok(call(user, |entry| present(entry.delete_credential())).await?.is_some())
 }
 
-/// `None` where the store has no such entry.
+/// Returns `None` if the store has no such entry.
 fn present<T>(result: keyring_core::Result<T>) -> keyring_core::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -36,7 +36,7 @@ fn present<T>(result: keyring_core::Result<T>) -> keyring_core::Result<Option<T>
     }
 }
 
-/// Calls the store on a thread of its own. After a timeout, the call ends there unheard.
+/// Calls the store on a separate thread. After a timeout, the call continues there and its result is ignored.
 async fn call<T: Send + 'static>(
     user: &str,
     work: impl FnOnce(Entry) -> keyring_core::Result<T> + Send + 'static,
@@ -45,7 +45,7 @@ async fn call<T: Send + 'static>(
     let running = spawn_blocking(move || entry(SERVICE, &user).and_then(work));
     let late = || failed(&format!("it did not answer within {} s", PATIENCE.as_secs()));
     let ended = timeout(PATIENCE, running).await.map_err(|_| late())?;
-    let result = ended.map_err(|_| StoreError::Defect("the call of the secure store broke off"))?;
+    let result = ended.map_err(|_| StoreError::Defect("the call of the secure store failed"))?;
     result.map_err(|error| failed(&error.to_string()))
 }
 

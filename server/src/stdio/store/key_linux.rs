@@ -11,9 +11,9 @@ use super::{SERVICE, StoreError};
 
 pub(super) const PLACE: &str = "the default keyring of the desktop";
 
-/// Time for all of a call. A desktop answers in milliseconds.
+/// Longest time of a call. A desktop answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Time to unlock the keyring: less, so that the error says that it is locked.
+/// Longest time for unlocking the keyring. It is shorter, so that the error says that the keyring is locked.
 const UNLOCK_PATIENCE: Duration = Duration::from_secs(4);
 
 pub(super) async fn get(user: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
@@ -61,7 +61,7 @@ pub(super) async fn delete(user: &str) -> Result<bool, StoreError> {
     .await
 }
 
-/// Secrets cross the bus encrypted, since some programs record what crosses it.
+/// Secrets cross the bus encrypted, because some programs record its traffic.
 async fn connect() -> Result<SecretService<'static>, StoreError> {
     SecretService::connect(EncryptionType::Dh).await.map_err(|error| {
         no_key_store(format!(
@@ -76,7 +76,7 @@ async fn open_collection<'a>(service: &'a SecretService<'_>) -> Result<Collectio
         error => failed(&error),
     })?;
     if collection.is_locked().await.map_err(|error| failed(&error))? {
-        // Asks the person where there is a desktop.
+        // A desktop asks the person.
         let unlocked = timeout(UNLOCK_PATIENCE, collection.unlock()).await;
         if !matches!(unlocked, Ok(Ok(()))) || collection.is_locked().await.map_err(|error| failed(&error))? {
             return Err(no_key_store("the default keyring is locked; unlock it"));

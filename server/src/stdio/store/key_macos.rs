@@ -8,12 +8,12 @@ use keyring_core::api::CredentialStoreApi;
 
 pub(super) const PLACE: &str = "the login keychain";
 
-/// Time in which a person may answer the keychain's question: a program that changed is asked about again.
+/// Time for the person to answer the keychain's question. It asks again about a changed program.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) const REMEDY: &str = "unlock the login keychain in Keychain Access, and allow this program to use its key";
 
-/// Returns the keychain's entry, which need not exist yet. `Store::new` is the login keychain.
+/// Returns the keychain's entry, which need not exist yet. `Store::new` selects the login keychain.
 pub(super) fn entry(service: &str, user: &str) -> keyring_core::Result<Entry> {
     Store::new()?.build(service, user, None)
 }

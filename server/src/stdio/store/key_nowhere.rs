@@ -1,4 +1,4 @@
-//! Operating systems whose secure store this program does not know.
+//! Operating systems without a supported secure store.
 
 use zeroize::Zeroizing;
 

@@ -14,8 +14,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) const REMEDY: &str =
     "check that the Credential Manager service runs, and that this is a session of a person";
 
-/// Returns the entry, which need not exist yet. The default would roam to the person's other machines, where the file
-/// is not.
+/// Returns the entry, which need not exist yet. By default, it would roam to the person's other machines, which do
+/// not have the file.
 pub(super) fn entry(service: &str, user: &str) -> keyring_core::Result<Entry> {
     Store::new()?.build(service, user, Some(&HashMap::from([("persistence", "Local")])))
 }

@@ -1,4 +1,4 @@
-//! The lock among the processes of one person.
+//! The lock between the processes of one person.
 
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
@@ -9,33 +9,33 @@ use tokio::time::{Instant, sleep};
 use super::blocking;
 use super::error::StoreError;
 
-/// Pause between two attempts: no operating system tells an async program that a file is free.
+/// Pause between two attempts. No operating system notifies an async program of a free lock.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The work that one process does at a time.
+/// The exclusive work of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockPurpose {
     /// Reading tokens, refreshing them and writing them.
     Tokens,
-    /// The sign-in of the person.
+    /// A sign-in of the person.
     SignIn,
 }
 
-/// A lock that is held. It is free once this is dropped, or the process ends.
+/// A held lock. Dropping it, or the end of the process, releases it.
 #[must_use = "the lock is free once this is dropped"]
 #[derive(Debug)]
 pub struct Lock {
-    /// Absent where nothing is shared.
+    /// Absent if nothing is shared.
     _file: Option<File>,
 }
 
 impl Lock {
-    /// The lock of a store that no other process shares.
+    /// Returns the lock of a store that no other process shares.
     pub(super) fn unshared() -> Self {
         Self { _file: None }
     }
 
-    /// Waits for the lock of an open file. `None`: somebody else holds it for longer than `patience`.
+    /// Waits for the lock on an open file. Returns `None` if it is not free within `patience`.
     pub(super) async fn wait(file: File, path: PathBuf, patience: Duration) -> Result<Option<Self>, StoreError> {
         let deadline = Instant::now() + patience;
         let mut file = file;

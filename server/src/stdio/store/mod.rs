@@ -1,7 +1,7 @@
-//! Tokens of the signed-in account, kept between starts and shared by the processes of one person.
+//! Tokens of the signed-in account, stored between starts and shared by the processes of one person.
 //!
-//! A process takes the [lock](TokenStore::lock) for tokens, reads, refreshes, writes, and lets go. `files` does the I/O on
-//! files, `format` knows their text, `sealed` encrypts it, and `key` keeps the key.
+//! A process takes the [lock](TokenStore::lock) for tokens, reads, refreshes, writes, and releases it. `files` does
+//! file I/O, `format` the text, `sealed` the encryption, and `key` stores the key.
 
 mod error;
 mod files;
@@ -37,15 +37,15 @@ use sealed::Key;
 
 use crate::token::Account;
 
-/// The place in which tokens are kept.
+/// Storage of tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreKind {
-    /// An encrypted file, whose key is in the secure store of the operating system.
+    /// An encrypted file. Its key is in the secure store of the operating system.
     #[default]
     Os,
-    /// A file that nobody else may read, without encryption.
+    /// An unencrypted file that only the owner may read.
     File,
-    /// Nowhere: tokens end with the process.
+    /// No storage: tokens end with the process.
     Memory,
 }
 
@@ -54,22 +54,22 @@ pub enum StoreKind {
 pub struct KeptTokens {
     /// The account.
     pub account: Account,
-    /// Time at which they were issued, by the clock of this machine.
+    /// Time of issue, by the clock of this machine.
     pub issued_at: Timestamp,
-    /// The refresh token that was issued last.
+    /// The last issued refresh token.
     pub refresh_token: SecretString,
-    /// The access token that was issued last, if any.
+    /// The last issued access token, if any.
     pub access: Option<KeptAccess>,
 }
 
 /// An access token for Graph.
 #[derive(Clone, Debug)]
 pub struct KeptAccess {
-    /// The text behind `Authorization: Bearer`.
+    /// The token in `Authorization: Bearer`.
     pub token: SecretString,
-    /// The delegated permissions that it carries, by name in lower case.
+    /// The granted delegated permissions, by name in lower case.
     pub granted: BTreeSet<String>,
-    /// Time from which it is no longer handed out.
+    /// Time from which the token is not used.
     pub usable_until: Timestamp,
 }
 
@@ -83,21 +83,21 @@ pub struct TokenStore {
 }
 
 impl TokenStore {
-    /// The store of an owner. Nothing is read or written yet.
+    /// Returns the store of an owner. Nothing is read or written yet.
     pub fn new(kind: StoreKind, folder: PathBuf, owner: Owner) -> Self {
         Self { kind, files: Files::new(folder, owner.stem(), kind), owner, keys: KeySource::Os }
     }
 
-    /// The place in which tokens are kept.
+    /// Returns the kind of storage.
     pub fn kind(&self) -> StoreKind {
         self.kind
     }
 
-    /// Returns the tokens that are kept, if any.
+    /// Returns the stored tokens, if any.
     ///
     /// # Errors
-    /// If the secure store cannot be used, even where nothing is kept yet: a sign-in would be lost. If a file is there
-    /// that cannot be read or opened.
+    /// If the secure store is not usable, even if nothing is stored yet, because a sign-in would be lost. If a file
+    /// exists but cannot be read or opened.
     pub async fn read(&self) -> Result<Option<KeptTokens>, StoreError> {
         if self.kind == StoreKind::Memory {
             return Ok(None);
@@ -106,10 +106,11 @@ impl TokenStore {
         self.open(key.as_ref()).await
     }
 
-    /// Keeps tokens in place of those that are kept. The caller holds the lock for tokens.
+    /// Stores tokens, replacing older ones. The caller holds the lock for tokens.
     ///
     /// # Errors
-    /// If a file is there that cannot be opened: it may be a newer program's. If the tokens cannot be written.
+    /// If a file exists that cannot be opened, because a newer program may have written it. If the tokens cannot be
+    /// written.
     pub async fn write(&self, tokens: &KeptTokens) -> Result<(), StoreError> {
         if self.kind == StoreKind::Memory {
             return Ok(());
@@ -119,7 +120,7 @@ impl TokenStore {
         self.keep(tokens, key).await
     }
 
-    /// Keeps tokens in place of what is there, even a file that cannot be opened. The caller holds the lock for tokens.
+    /// Stores tokens, even in place of a file that cannot be opened. The caller holds the lock for tokens.
     ///
     /// # Errors
     /// If a newer program wrote the file, or it cannot be read. If the tokens cannot be written.
@@ -132,11 +133,11 @@ impl TokenStore {
         self.keep(tokens, key).await
     }
 
-    /// Deletes the tokens of the owner and their key, whatever kind of store keeps them. Says whether there was any of
-    /// them. The caller holds the lock for tokens.
+    /// Deletes the owner's tokens and key in every kind of storage. Returns true if any existed. The caller holds the
+    /// lock for tokens.
     ///
     /// # Errors
-    /// If one of them stays. The others are deleted all the same.
+    /// If one of them cannot be deleted. The others are deleted anyway.
     pub async fn delete(&self) -> Result<bool, StoreError> {
         let files = self.files.clone();
         let files = blocking(move || files.delete()).await;
@@ -145,16 +146,16 @@ impl TokenStore {
         match key {
             Ok(key) => Ok(encrypted || plain || key),
             Err(StoreError::NoKeyStore(why)) if encrypted => Err(StoreError::KeyStays(why)),
-            // Nothing shows that there was a key.
+            // Nothing indicates that there was a key.
             Err(StoreError::NoKeyStore(_)) => Ok(plain),
             Err(error) => Err(error),
         }
     }
 
-    /// Waits for the lock among processes. `None`: another holds it for longer than `patience`.
+    /// Waits for the lock between processes. Returns `None` if it is not free within `patience`.
     ///
     /// # Errors
-    /// If there can be no lock in the folder.
+    /// If the folder cannot hold a lock.
     pub async fn lock(&self, purpose: LockPurpose, patience: Duration) -> Result<Option<Lock>, StoreError> {
         if self.kind == StoreKind::Memory {
             return Ok(Some(Lock::unshared()));
@@ -164,14 +165,14 @@ impl TokenStore {
         Lock::wait(file, path, patience).await
     }
 
-    /// Returns a line that says where tokens are kept, once it is tried that they can be: with a file and a key of
-    /// other names, which are deleted again.
+    /// Returns a line about the storage of tokens, after a test with a file and a key of other names, which are then
+    /// deleted.
     ///
     /// # Errors
-    /// If tokens cannot be kept there.
+    /// If tokens cannot be stored there.
     pub async fn describe(&self) -> Result<String, StoreError> {
         if self.kind == StoreKind::Memory {
-            return Ok("tokens are kept in memory, and end with the process".to_owned());
+            return Ok("tokens are only in memory and end with the process".to_owned());
         }
         let is_encrypted = self.kind == StoreKind::Os;
         if is_encrypted {
@@ -182,13 +183,13 @@ impl TokenStore {
         blocking(move || files.probe()).await?;
         let path = self.files.tokens().display();
         Ok(if is_encrypted {
-            format!("tokens are kept encrypted in {path}; their key is in {}", KeySource::PLACE)
+            format!("tokens are stored encrypted in {path}; their key is in {}", KeySource::PLACE)
         } else {
-            format!("tokens are kept without encryption in {path}")
+            format!("tokens are stored without encryption in {path}")
         })
     }
 
-    /// Returns the key of the encrypted file, if there is one. A damaged key counts as none.
+    /// Returns the key of the encrypted file, if it exists. A damaged key counts as absent.
     async fn key(&self) -> Result<Option<Key>, StoreError> {
         if self.kind != StoreKind::Os {
             return Ok(None);
@@ -197,7 +198,7 @@ impl TokenStore {
         Ok(text.and_then(|text| Key::from_text(&text)))
     }
 
-    /// Reads the file, and opens it with a key if it is encrypted.
+    /// Reads the file, and decrypts it with a key if necessary.
     async fn open(&self, key: Option<&Key>) -> Result<Option<KeptTokens>, StoreError> {
         let files = self.files.clone();
         let Some(content) = blocking(move || files.read()).await? else { return Ok(None) };
@@ -218,7 +219,7 @@ impl TokenStore {
         }
     }
 
-    /// Writes the file, encrypted with a key or a new one if it is to be.
+    /// Writes the file, encrypted with this or a new key if the kind of storage requires it.
     async fn keep(&self, tokens: &KeptTokens, key: Option<Key>) -> Result<(), StoreError> {
         let mut content = format::to_json(&self.owner, tokens)?;
         if self.kind == StoreKind::Os {
@@ -238,7 +239,7 @@ impl TokenStore {
         Ok(key)
     }
 
-    /// Keeps, reads and deletes a key under a name that nobody else uses.
+    /// Stores, reads and deletes a key with a unique name.
     async fn probe_keys(&self) -> Result<(), StoreError> {
         let name = format!("{} (probe {})", self.owner.key_name(), Uuid::new_v4());
         let text = Key::random()?.to_text();
@@ -247,19 +248,19 @@ impl TokenStore {
         self.keys.delete(&name).await?;
         match read? {
             Some(read) if *read == *text.as_bytes() => Ok(()),
-            _ => Err(StoreError::NoKeyStore("it does not return what it takes; restart it".to_owned())),
+            _ => Err(StoreError::NoKeyStore("it does not return stored values; restart it".to_owned())),
         }
     }
 }
 
-/// Returns the folder for files of this person, if the operating system names one.
+/// Returns the folder for this person's files, if the operating system names one.
 pub fn default_folder() -> Option<PathBuf> {
     ProjectDirs::from("", "", "mcp-entra").map(|folders| folders.data_local_dir().to_owned())
 }
 
-/// Runs file I/O on a thread that may block.
+/// Runs file I/O on a blocking thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    spawn_blocking(work).await.unwrap_or(Err(StoreError::Defect("work on a file broke off")))
+    spawn_blocking(work).await.unwrap_or(Err(StoreError::Defect("a file operation was aborted")))
 }

@@ -10,19 +10,19 @@ use nix::unistd::geteuid;
 
 use super::error::StoreError;
 
-/// Options with which a new file is its owner's alone, a symbolic link is refused, and a named pipe does not block.
+/// Options for opening a file: a new file is private, a symbolic link is refused, and a named pipe does not block.
 pub(super) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     options
 }
 
-/// True for the failure of [`options`] on a symbolic link.
+/// True if [`options`] failed because of a symbolic link.
 pub(super) fn is_symbolic_link(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ELOOP)
 }
 
-/// Refuses a file that another user may read, write or owns.
+/// Refuses a file that another user owns, or may read or write.
 pub(super) fn check_file(path: &Path, file: &Metadata) -> Result<(), StoreError> {
     if !file.is_file() {
         return Err(StoreError::insecure(path, "it is not a plain file; delete it"));
@@ -30,7 +30,7 @@ pub(super) fn check_file(path: &Path, file: &Metadata) -> Result<(), StoreError>
     check(path, file, 0o600)
 }
 
-/// Creates the folder for its owner alone. Refuses one in which others may replace files.
+/// Creates a private folder. Refuses one in which others may replace files.
 pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::io(path, source);
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
@@ -42,7 +42,8 @@ fn check(path: &Path, metadata: &Metadata, most: u32) -> Result<(), StoreError> 
     refused.map_or(Ok(()), |why| Err(StoreError::insecure(path, why)))
 }
 
-/// Says why something of this owner and mode is not safe for a person. `most` are the permissions that others may have.
+/// Returns the reason why an object with this owner and mode is not safe for a person. `most` are the permissions
+/// that others may have.
 fn refusal(owner: u32, mode: u32, person: u32, most: u32) -> Option<String> {
     if owner != person {
         return Some("another user owns it; run this program as that user, or delete it".to_owned());
@@ -51,7 +52,7 @@ fn refusal(owner: u32, mode: u32, person: u32, most: u32) -> Option<String> {
     (others != 0).then(|| format!("others may use it (mode {:o}); run `chmod go=` on it", mode & 0o777))
 }
 
-/// Makes a rename outlast a power cut. Without that the old file may come back, which is whole, too.
+/// Makes a rename survive a power failure. Otherwise the old file may return, which is complete, too.
 pub(super) fn sync_folder(path: &Path) {
     let _ = File::open(path).and_then(|folder| folder.sync_all());
 }

@@ -11,12 +11,12 @@ pub(super) fn options() -> OpenOptions {
     OpenOptions::new()
 }
 
-/// Returns false: links are followed, which nobody but administrators and developers may create.
+/// Returns false: links are followed, because only administrators and developers may create them.
 pub(super) fn is_symbolic_link(_: &io::Error) -> bool {
     false
 }
 
-/// Refuses what is not a file.
+/// Refuses anything but a file.
 pub(super) fn check_file(path: &Path, file: &Metadata) -> Result<(), StoreError> {
     if file.is_file() { Ok(()) } else { Err(StoreError::insecure(path, "it is not a plain file; delete it")) }
 }
@@ -26,5 +26,5 @@ pub(super) fn create_folder(path: &Path) -> Result<(), StoreError> {
     create_dir_all(path).map_err(|source| StoreError::io(path, source))
 }
 
-/// Does nothing: the file system's log keeps a rename.
+/// Does nothing: the file system's journal keeps a rename.
 pub(super) fn sync_folder(_: &Path) {}

@@ -8,7 +8,7 @@ use super::Owner;
 use super::error::{NotOpenable, StoreError};
 use crate::aes_gcm;
 
-/// First bytes of each version of the format. The version follows in one byte.
+/// First bytes of every version of the format. One byte with the version follows.
 const MAGIC: &[u8] = b"MCPENTRA";
 const VERSION: u8 = 1;
 
@@ -23,31 +23,31 @@ impl Key {
         Ok(Self(bytes))
     }
 
-    /// Returns the key as base64, since some secure stores take nothing but text.
+    /// Returns the key as base64, because some secure stores accept only text.
     pub(super) fn to_text(&self) -> Zeroizing<String> {
         Zeroizing::new(STANDARD.encode(*self.0))
     }
 
-    /// Returns the key of a base64 text; `None` if the text is no key.
+    /// Parses a key from base64. Returns `None` if the text is not a key.
     pub(super) fn from_text(text: &[u8]) -> Option<Self> {
         let bytes = Zeroizing::new(STANDARD.decode(text).ok()?);
         Some(Self(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
     }
 }
 
-/// The associated data: a file opens for its owner alone.
+/// Returns the associated data, so that a file opens only for its owner.
 fn associated_data(owner: &Owner) -> Vec<u8> {
     [MAGIC, &[VERSION], owner.text().as_bytes()].concat()
 }
 
-/// Returns the content of an encrypted file.
+/// Encrypts the content of a file.
 pub(super) fn seal(key: &Key, owner: &Owner, text: &[u8]) -> Result<Vec<u8>, StoreError> {
     let sealed = aes_gcm::seal(&key.0, &associated_data(owner), text)
         .map_err(|_| StoreError::Defect("the encryption failed"))?;
     Ok([MAGIC, &[VERSION], &sealed].concat())
 }
 
-/// Returns the text of an encrypted file.
+/// Decrypts the content of a file.
 pub(super) fn open(key: Option<&Key>, owner: &Owner, content: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotOpenable> {
     let (version, sealed) = content.strip_prefix(MAGIC).and_then(<[u8]>::split_first).ok_or(NotOpenable::Damaged)?;
     match *version {

@@ -1,4 +1,4 @@
-//! A store of keys in memory, tokens, and folders.
+//! Test fixtures: a key store in memory, tokens, and folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,7 +23,7 @@ pub(in crate::stdio::store) fn owner() -> Owner {
     }
 }
 
-/// Owners that differ in one part, and one whose parts are cut in another place.
+/// Owners that differ in one part, and one whose parts are split differently.
 pub(in crate::stdio::store) fn others() -> [Owner; 5] {
     let Owner { tenant, client_id, .. } = owner();
     [
@@ -44,7 +44,7 @@ pub(super) fn fabrikam() -> Owner {
 #[derive(Default)]
 pub(in crate::stdio::store) struct Keys {
     pub(super) kept: Mutex<BTreeMap<String, Vec<u8>>>,
-    /// True while it cannot be used.
+    /// True while the store is unavailable.
     pub(super) away: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl Keys {
     }
 }
 
-/// A folder with the stores of a client in it.
+/// A folder with the stores of a client.
 pub(super) struct Place {
     pub(super) folder: TempDir,
     pub(super) keys: Arc<Keys>,
@@ -84,7 +84,7 @@ impl Place {
         Self { folder: tempfile::tempdir().unwrap(), keys: Arc::default() }
     }
 
-    /// The folder of the store, which it creates itself.
+    /// Returns the folder of the store, which the store creates.
     pub(super) fn path(&self) -> PathBuf {
         self.folder.path().join("data").join("mcp-entra")
     }
@@ -98,20 +98,20 @@ impl Place {
         TokenStore { keys, ..TokenStore::new(kind, self.path(), owner) }
     }
 
-    /// Names and contents of all files.
+    /// Returns names and contents of all files.
     pub(super) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         files(&self.path())
     }
 }
 
-/// Names and contents of all files of a folder.
+/// Returns names and contents of all files of a folder.
 pub(super) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let Ok(entries) = fs::read_dir(folder) else { return BTreeMap::new() };
     let entries = entries.map(|entry| entry.unwrap());
     entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
 }
 
-/// Tokens with a refresh token.
+/// Returns tokens with this refresh token.
 pub(super) fn tokens(refresh_token: &str) -> KeptTokens {
     KeptTokens {
         account: Account {

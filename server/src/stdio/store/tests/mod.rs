@@ -15,7 +15,7 @@ use super::{KeptTokens, LockPurpose, StoreError, StoreKind, TokenStore};
 
 const ON_DISK: [StoreKind; 2] = [StoreKind::Os, StoreKind::File];
 
-/// Everything of the tokens, secrets too.
+/// Returns everything in the tokens, with secrets.
 fn all(tokens: &KeptTokens) -> String {
     let access =
         tokens.access.as_ref().map(|access| (access.token.expose_secret(), &access.granted, access.usable_until));
@@ -113,7 +113,7 @@ async fn tokens_are_read_for_their_tenant_client_entra_and_graph_alone() {
             own.write(&tokens("own")).await.unwrap();
             let other = place.store_of(kind, owner);
             assert_eq!(kept(&other).await, None);
-            // Not even with the file and the key under its names.
+            // Not even with the file and the key under the other owner's names.
             let key = place.keys.kept.lock().unwrap().get(&own.owner.key_name()).cloned();
             place.keys.kept.lock().unwrap().extend(key.map(|key| (other.owner.key_name(), key)));
             fs::copy(own.files.tokens(), other.files.tokens()).unwrap();
@@ -258,7 +258,7 @@ async fn without_the_secure_store_nothing_is_kept_and_sign_out_deletes_the_file(
     assert!(matches!(error, StoreError::KeyStays(_)), "{error}");
     assert!(place.files().is_empty());
 
-    // Neighbours: where nothing was encrypted, nothing is said of a key that may stay.
+    // Without encryption, no error mentions a remaining key.
     assert!(!store.delete().await.unwrap());
     place.store(StoreKind::File).write(&tokens("new")).await.unwrap();
     assert!(store.delete().await.unwrap());

@@ -1,4 +1,4 @@
-//! Other users and other processes: modes, links, locks, and processes that end in the middle.
+//! Tests with other users and processes: modes, links, locks, and processes that end in the middle.
 
 use std::env;
 use std::fs::{self, Permissions};
@@ -17,13 +17,13 @@ use super::fixtures::{Place, fabrikam, owner, tokens};
 use super::{ON_DISK, all, kept};
 use crate::stdio::store::{LockPurpose, StoreError, StoreKind, TokenStore};
 
-/// Names the folder to a test that runs again as a child process.
+/// Variable with the folder, for a test that runs again as a child process.
 const FOLDER: &str = "STORE_OF_PARENT";
 
-/// Patience that no healthy run needs.
+/// A wait that no healthy run reaches.
 const LONG: Duration = Duration::from_secs(60);
 
-/// This test again, in a process of its own.
+/// Returns a command that runs this test in its own process.
 fn child(test: &str, place: &Place) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", "--nocapture", &format!("stdio::store::tests::processes::{test}")]);
@@ -31,7 +31,7 @@ fn child(test: &str, place: &Place) -> Command {
     command
 }
 
-/// The store of the parent, in a child process.
+/// Returns the parent's store, in a child process.
 fn store_of_parent() -> Option<TokenStore> {
     let folder = PathBuf::from(env::var_os(FOLDER)?);
     Some(TokenStore::new(StoreKind::File, folder, owner()))
@@ -136,7 +136,7 @@ async fn a_lock_keeps_out_its_purpose_and_client_alone_until_it_is_dropped() {
         assert!(other.lock(LockPurpose::SignIn, Duration::ZERO).await.unwrap().is_some());
         let elsewhere = place.store_of(kind, fabrikam());
         assert!(elsewhere.lock(LockPurpose::Tokens, Duration::ZERO).await.unwrap().is_some());
-        // A process that a test beside this one starts may hold a copy of the file for a moment, so both wait.
+        // A process that a concurrent test starts may hold a copy of the file for a moment, so both wait.
         let (waited, ()) = tokio::join!(other.lock(LockPurpose::Tokens, LONG), async { drop(held) });
         assert!(waited.unwrap().is_some());
         assert!(one.lock(LockPurpose::Tokens, LONG).await.unwrap().is_some());
@@ -186,7 +186,7 @@ fn processes_that_hold_the_lock_in_turn_lose_no_write() {
     assert_eq!(last.refresh_token.expose_secret(), "+".repeat(2 * TURNS));
 }
 
-/// Allows this process files of a few bytes, as on a disk that is full.
+/// Limits this process to files of a few bytes, like a full disk.
 fn fill_disk() {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).unwrap();
     setrlimit(Resource::RLIMIT_FSIZE, 1000, 1000).unwrap();
@@ -195,7 +195,7 @@ fn fill_disk() {
 #[test]
 fn a_full_disk_leaves_the_old_tokens() {
     if let Some(store) = store_of_parent() {
-        // The signal would kill this process, and the call would not fail.
+        // Otherwise the signal would kill this process instead of failing the call.
         SigSet::from(Signal::SIGXFSZ).thread_block().unwrap();
         fill_disk();
         let error = run(store.write(&tokens(&"n".repeat(6000)))).unwrap_err();
@@ -227,7 +227,7 @@ fn a_writer_that_is_killed_leaves_the_old_tokens_and_the_next_tidies_up() {
         assert_eq!(output.status.signal(), Some(Signal::SIGXFSZ as i32), "{output:?}");
         assert_eq!(run(kept(&store)), Some(all(&tokens("old"))));
         assert_eq!(place.files().len(), 2);
-        // Neighbours: an unfinished file of another client, and a file with another end.
+        // Neighbours: an unfinished file of another client, and a file with another extension.
         let other = place.store_of(StoreKind::File, fabrikam());
         let neighbours = [other.files.tokens().with_extension("1.tmp"), store.files.tokens().with_extension("1.bak")];
         for neighbour in &neighbours {
