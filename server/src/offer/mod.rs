@@ -1,4 +1,5 @@
-//! The interface of what this server offers to its callers. Knows neither HTTP nor a revision of the protocol.
+//! The interface of the offer: tools, prompts and resources for callers. It is independent of HTTP and of protocol
+//! revisions.
 //!
 //! [`graph`] has the built-in tools. [`protocol`](crate::protocol) speaks MCP for any offer.
 
@@ -29,27 +30,27 @@ use crate::token::Principal;
 
 /// A source of tools, prompts and resources.
 ///
-/// An offer authorizes nobody: it is called with what the policy grants. It knows no protocol revision, no envelope, no
-/// cache hint, no cursor and no event stream.
+/// An offer does not authorize: it only receives calls that the policy grants. It is independent of protocol
+/// revisions, envelopes, cache hints, cursors and event streams.
 #[async_trait]
 pub trait Offer: Send + Sync {
-    /// Describes the offer to clients, the same to all of them. Another description is another allocation.
+    /// Describes the offer to clients, the same for all. A changed description is a new allocation.
     fn about(&self) -> Arc<About>;
 
-    /// Returns what is offered to this caller now. What of it they may use is for the policy to say.
+    /// Returns the present offer for this caller. The policy decides which parts the caller may use.
     ///
     /// # Errors
-    /// If it is not known now.
+    /// If the offer is not available.
     async fn snapshot(&self, principal: &Arc<Principal>) -> Result<Arc<Offered>, Unavailable>;
 
     /// Answers a call.
     ///
-    /// The future is dropped when the client hangs up or the request's time limit strikes. So a read stops with it, and
-    /// nothing reads on for a client that has gone. A write that has been sent must run to its end: spawn it on a tracker
-    /// that the server's stop waits for, as the client of Graph does, and await its handle here.
+    /// The future is dropped when the client hangs up or the request times out. So a read stops at once. A write that
+    /// has been sent must run to its end: spawn it on a tracker that the server's stop waits for, like the client of
+    /// Graph, and await its handle here.
     async fn call(&self, call: Call) -> Reply;
 
-    /// Returns values that an argument may have. The caller may use the prompt or template that it is of.
+    /// Returns suggested values for an argument. The caller may use its prompt or template.
     ///
     /// # Errors
     /// If the prompt or template has no such argument.
@@ -57,7 +58,7 @@ pub trait Offer: Send + Sync {
         Ok(Completion::default())
     }
 
-    /// The changes of what is offered. An offer that never changes has none.
+    /// Returns the changes of the offer. An offer that never changes has none.
     fn changes(&self) -> Changes {
         Changes::default()
     }
@@ -68,7 +69,7 @@ pub trait Offer: Send + Sync {
 pub struct About {
     /// Title of the server, for people.
     pub title: String,
-    /// Words about the use of the offer, for models.
+    /// Instructions for models about the offer.
     pub instructions: String,
     /// True if there may be prompts.
     pub prompts: bool,
@@ -78,16 +79,16 @@ pub struct About {
     pub completions: bool,
     /// True if calls may write to the client's log.
     pub logs: bool,
-    /// True if [`Offer::changes`] tells of resources that change.
+    /// True if [`Offer::changes`] reports changes of resources.
     pub updates_resources: bool,
 }
 
-/// A reason for which the offer is not known now.
+/// The reason why the offer is not available.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct Unavailable {
-    /// Words with the next step.
+    /// The message with the next step.
     pub text: String,
-    /// The sign-in of the caller that would help.
+    /// The caller's sign-in that would help, if any.
     pub sign_in: Option<SignIn>,
 }

@@ -1,4 +1,4 @@
-//! A snapshot of what is offered: decisions, lists and checks of one request read this and nothing else.
+//! A snapshot of the offer. Decisions, lists and checks of one request use only this snapshot.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +7,10 @@ use mcp_entra_policy::Operation;
 
 use super::{JsonObject, uri_template};
 
-/// The tools, prompts and resources that are offered to a caller at one moment.
+/// The tools, prompts and resources offered to a caller at one moment.
 #[derive(Debug, Default)]
 pub struct Offered {
-    /// Tells snapshots of one process apart, and stands for them in the keys of caches.
+    /// Unique id of a snapshot in this process, used in cache keys.
     id: u64,
     /// The tools, in the order of lists.
     pub tools: Vec<OfferedTool>,
@@ -22,7 +22,7 @@ pub struct Offered {
     pub templates: Vec<OfferedTemplate>,
 }
 
-/// A list of what is offered.
+/// A list of the offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Listed {
     /// Tools.
@@ -40,10 +40,10 @@ impl Listed {
     pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
 }
 
-/// A tool that is offered.
+/// An offered tool.
 #[derive(Clone, Debug, Default)]
 pub struct OfferedTool {
-    /// Name as clients call it and mappings grant it.
+    /// Name for clients and mappings.
     pub name: String,
     /// True if it changes anything. A trailing `*` in a grant never matches such a tool.
     pub writes: bool,
@@ -55,22 +55,22 @@ pub struct OfferedTool {
     pub input_schema: Arc<JsonObject>,
     /// JSON schema of the structured answer, if the tool has one.
     pub output_schema: Option<Arc<JsonObject>>,
-    /// The whole entry as another server wrote it, which lists show then.
+    /// The whole entry as another server wrote it, for use in lists.
     pub written: Option<Arc<str>>,
 }
 
-/// A prompt that is offered.
+/// An offered prompt.
 #[derive(Clone, Debug, Default)]
 pub struct OfferedPrompt {
-    /// Name as clients get it and mappings grant it.
+    /// Name for clients and mappings.
     pub name: String,
     /// Title, for people.
     pub title: String,
     /// Description, for people.
     pub description: String,
-    /// The arguments that it takes.
+    /// The arguments.
     pub arguments: Vec<PromptArgument>,
-    /// The whole entry as another server wrote it, which lists show then.
+    /// The whole entry as another server wrote it, for use in lists.
     pub written: Option<Arc<str>>,
 }
 
@@ -81,14 +81,14 @@ pub struct PromptArgument {
     pub name: String,
     /// Description, for people.
     pub description: String,
-    /// True if it must be given.
+    /// True if it is required.
     pub required: bool,
 }
 
-/// A resource that is offered.
+/// An offered resource.
 #[derive(Clone, Debug, Default)]
 pub struct OfferedResource {
-    /// URI as clients read it and mappings grant it.
+    /// URI for clients and mappings.
     pub uri: String,
     /// Name, for programs.
     pub name: String,
@@ -96,16 +96,16 @@ pub struct OfferedResource {
     pub title: String,
     /// Description, for models.
     pub description: String,
-    /// MIME type of its content, if it is known.
+    /// MIME type of its content, if known.
     pub mime_type: Option<String>,
-    /// The whole entry as another server wrote it, which lists show then.
+    /// The whole entry as another server wrote it, for use in lists.
     pub written: Option<Arc<str>>,
 }
 
-/// A template of resources that are offered, but stand in no list.
+/// A template of resources that are offered but not listed.
 #[derive(Clone, Debug, Default)]
 pub struct OfferedTemplate {
-    /// URI template (RFC 6570 level 1). Mappings grant the resources by their URIs, and the template's place in a list by
+    /// URI template (RFC 6570 level 1). Mappings grant the resources by their URIs, and the template's list entry by
     /// its own text.
     pub uri_template: String,
     /// Name, for programs.
@@ -114,45 +114,45 @@ pub struct OfferedTemplate {
     pub title: String,
     /// Description, for models.
     pub description: String,
-    /// MIME type of their content, if it is known.
+    /// MIME type of their content, if known.
     pub mime_type: Option<String>,
-    /// The whole entry as another server wrote it, which lists show then.
+    /// The whole entry as another server wrote it, for use in lists.
     pub written: Option<Arc<str>>,
 }
 
 impl OfferedTool {
-    /// The use of this tool, as policies decide about it.
+    /// Returns the use of this tool, for decisions of the policy.
     pub fn operation(&self) -> Operation<'_> {
         Operation::Tool { name: &self.name, writes: self.writes }
     }
 }
 
 impl OfferedPrompt {
-    /// The use of this prompt, as policies decide about it.
+    /// Returns the use of this prompt, for decisions of the policy.
     pub fn operation(&self) -> Operation<'_> {
         Operation::Prompt(&self.name)
     }
 }
 
 impl OfferedResource {
-    /// The use of this resource, as policies decide about it.
+    /// Returns the use of this resource, for decisions of the policy.
     pub fn operation(&self) -> Operation<'_> {
         Operation::Resource(&self.uri)
     }
 }
 
 impl OfferedTemplate {
-    /// The place of this template in a list, as policies decide about it.
+    /// Returns the list entry of this template, for decisions of the policy.
     pub fn operation(&self) -> Operation<'_> {
         Operation::Resource(&self.uri_template)
     }
 }
 
-/// The number of the next snapshot. Zero is the empty one's.
+/// Id of the next snapshot. Zero is the empty one.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Offered {
-    /// A snapshot of these.
+    /// Returns a snapshot with a new id.
     pub fn new(
         tools: Vec<OfferedTool>,
         prompts: Vec<OfferedPrompt>,
@@ -162,33 +162,33 @@ impl Offered {
         Self { id: NEXT.fetch_add(1, Ordering::Relaxed), tools, prompts, resources, templates }
     }
 
-    /// Number of this snapshot, unlike that of any other in this process.
+    /// Returns the id of this snapshot.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// The tool of that name, if it is offered.
+    /// Returns the offered tool with this name.
     pub fn tool(&self, name: &str) -> Option<&OfferedTool> {
         self.tools.iter().find(|tool| tool.name == name)
     }
 
-    /// The prompt of that name, if it is offered.
+    /// Returns the offered prompt with this name.
     pub fn prompt(&self, name: &str) -> Option<&OfferedPrompt> {
         self.prompts.iter().find(|prompt| prompt.name == name)
     }
 
-    /// The template of that text, if it is offered.
+    /// Returns the offered template with this text.
     pub fn template(&self, uri_template: &str) -> Option<&OfferedTemplate> {
         self.templates.iter().find(|template| template.uri_template == uri_template)
     }
 
-    /// Returns whether this URI is that of a resource in the list, or one of a template.
+    /// True if this URI belongs to a listed resource or matches a template.
     pub fn has_resource(&self, uri: &str) -> bool {
         self.resources.iter().any(|resource| resource.uri == uri)
             || self.templates.iter().any(|template| uri_template::matches(&template.uri_template, uri))
     }
 
-    /// The number of entries of a list.
+    /// Returns the number of entries of a list.
     pub fn count(&self, of: Listed) -> usize {
         match of {
             Listed::Tools => self.tools.len(),
@@ -198,7 +198,7 @@ impl Offered {
         }
     }
 
-    /// The entry at this place of a list, as policies decide about it.
+    /// Returns the entry at this position of a list, for decisions of the policy.
     pub fn entry(&self, of: Listed, at: usize) -> Option<Operation<'_>> {
         match of {
             Listed::Tools => self.tools.get(at).map(OfferedTool::operation),
@@ -208,7 +208,7 @@ impl Offered {
         }
     }
 
-    /// The entries of a list, as policies decide about them.
+    /// Returns the entries of a list, for decisions of the policy.
     pub fn entries(&self, of: Listed) -> impl Iterator<Item = Operation<'_>> {
         (0..self.count(of)).filter_map(move |at| self.entry(of, at))
     }

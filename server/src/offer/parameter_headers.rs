@@ -1,4 +1,4 @@
-//! Headers that repeat arguments of a tool, where its schema asks for them (`x-mcp-header`).
+//! Headers that repeat a tool's arguments, if its schema requires them (`x-mcp-header`).
 
 use serde_json::Value;
 
@@ -6,7 +6,8 @@ use super::JsonObject;
 
 const PREFIX: &str = "mcp-param-";
 
-/// The headers that a schema asks for, in lower case, each with the text of its argument. None where that is absent or null.
+/// Returns the required headers of a schema in lower case, each with the text of its argument, or none if that is
+/// absent or null.
 pub fn parameter_headers(schema: &JsonObject, arguments: &JsonObject) -> Vec<(String, Option<String>)> {
     let header = |(path, header): (Vec<&str>, &str)| {
         (format!("{PREFIX}{}", header.to_ascii_lowercase()), value_at(arguments, &path))
@@ -14,7 +15,7 @@ pub fn parameter_headers(schema: &JsonObject, arguments: &JsonObject) -> Vec<(St
     annotated(schema).into_iter().map(header).collect()
 }
 
-/// The properties of a schema whose values have headers: the path to each, and the end of the header's name.
+/// Returns the properties with headers: the path to each, and the suffix of the header's name.
 fn annotated(schema: &JsonObject) -> Vec<(Vec<&str>, &str)> {
     fn collect<'a>(schema: Option<&'a Value>, path: &[&'a str], found: &mut Vec<(Vec<&'a str>, &'a str)>) {
         let Some(Value::Object(properties)) = schema else { return };
@@ -33,7 +34,7 @@ fn annotated(schema: &JsonObject) -> Vec<(Vec<&str>, &str)> {
     found
 }
 
-/// The text of a primitive argument. None where it is absent or null.
+/// Returns the text of a primitive argument, or none if it is absent or null.
 fn value_at(arguments: &JsonObject, path: &[&str]) -> Option<String> {
     let (first, rest) = path.split_first()?;
     match rest.iter().try_fold(arguments.get(*first)?, |value, name| value.get(name))? {

@@ -1,12 +1,12 @@
-//! URI templates of resources, as far as they are offered: literal text and variables that fill one segment of a path
-//! (RFC 6570 level 1).
+//! URI templates of resources: literal text, and variables that match a part of one path segment (RFC 6570 level 1).
 
-/// Longest URI that is looked at, in bytes.
+/// Longest URI that is matched, in bytes.
 const MAXIMUM_URI: usize = 2048;
 
-/// Returns whether the URI is one of this template: each variable stands for one segment or a part of it, which is not empty.
+/// True if the URI matches this template. Each variable matches a non-empty part of one path segment.
 ///
-/// A URI that is not in normal form matches none. So a policy that decides by its beginning means the resource that is read.
+/// A URI that is not in normal form does not match. So a policy with a URI prefix decides about the same resource
+/// that is read.
 pub(super) fn matches(template: &str, uri: &str) -> bool {
     uri.len() <= MAXIMUM_URI && is_normal(uri) && parts_match(template, uri)
 }
@@ -18,8 +18,8 @@ fn is_normal(uri: &str) -> bool {
         && !uri.split('/').any(|segment| segment == "." || segment == "..")
 }
 
-/// Goes through the template once, with every place of the URI that it may have come to: backtracking would take a time that
-/// the author of a template chooses.
+/// Matches in one pass, with all reachable positions of the URI. With backtracking, the author of a template could
+/// choose the running time.
 fn parts_match(mut template: &str, uri: &str) -> bool {
     let mut reached = vec![false; uri.len() + 1];
     if let Some(begin) = reached.first_mut() {
@@ -36,7 +36,7 @@ fn parts_match(mut template: &str, uri: &str) -> bool {
     }
 }
 
-/// The places behind a literal text.
+/// Returns the positions after a literal text.
 fn after_literal(reached: &[bool], literal: &str, uri: &str) -> Vec<bool> {
     let fits = |start: usize| uri.as_bytes().get(start..).is_some_and(|rest| rest.starts_with(literal.as_bytes()));
     let is_behind = |end: usize| {
@@ -45,7 +45,7 @@ fn after_literal(reached: &[bool], literal: &str, uri: &str) -> Vec<bool> {
     (0..reached.len()).map(is_behind).collect()
 }
 
-/// The places behind a variable, which stands for one character of a segment or more.
+/// Returns the positions after a variable, which matches one or more characters of a segment.
 fn after_variable(reached: &[bool], uri: &str) -> Vec<bool> {
     let mut is_inside = false;
     let behind = uri.bytes().zip(reached).map(|(byte, is_reached)| {

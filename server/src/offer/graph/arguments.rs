@@ -1,4 +1,4 @@
-//! The arguments of a tool or a prompt, read so that a model learns which of them is wrong and what it takes.
+//! Arguments of a tool or a prompt. Errors tell a model which argument is wrong and what is expected.
 
 use std::borrow::Cow;
 
@@ -9,19 +9,19 @@ use serde_json::Value;
 
 use crate::offer::JsonObject;
 
-/// An argument that is not what the tool or prompt takes, in words.
+/// An invalid argument, as a message.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct InvalidArgument(String);
 
 impl InvalidArgument {
-    /// This error, in words that name the argument and say what it takes.
+    /// Returns an error with this message, which names the argument and the expected value.
     pub(super) fn new(words: &str) -> Self {
         Self(words.to_owned())
     }
 }
 
-/// A whole number in a range. Models write 5 as `5.0`, too.
+/// A whole number in a range. Models also write 5 as `5.0`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Whole<const MINIMUM: u32, const MAXIMUM: u32>(pub(super) u32);
 
@@ -30,12 +30,12 @@ impl<'de, const MINIMUM: u32, const MAXIMUM: u32> Deserialize<'de> for Whole<MIN
         let range = f64::from(MINIMUM)..=f64::from(MAXIMUM);
         match Value::deserialize(deserializer)?.as_f64() {
             Some(number) if number.fract() == 0.0 && range.contains(&number) => Ok(Self(number as u32)),
-            _ => Err(D::Error::custom(format!("it takes a whole number from {MINIMUM} to {MAXIMUM}"))),
+            _ => Err(D::Error::custom(format!("expected a whole number from {MINIMUM} to {MAXIMUM}"))),
         }
     }
 }
 
-/// Has no `format`: strict clients refuse a schema with one that they do not know.
+/// The schema has no `format`, because strict clients refuse an unknown one.
 impl<const MINIMUM: u32, const MAXIMUM: u32> JsonSchema for Whole<MINIMUM, MAXIMUM> {
     fn inline_schema() -> bool {
         true
@@ -50,7 +50,7 @@ impl<const MINIMUM: u32, const MAXIMUM: u32> JsonSchema for Whole<MINIMUM, MAXIM
     }
 }
 
-/// A text of at most so many characters.
+/// A text with a maximal number of characters.
 #[derive(Clone, Debug)]
 pub(super) struct Text<const MAXIMUM: usize>(pub(super) String);
 
@@ -59,7 +59,7 @@ impl<'de, const MAXIMUM: usize> Deserialize<'de> for Text<MAXIMUM> {
         let text = String::deserialize(deserializer)?;
         match text.chars().count() <= MAXIMUM {
             true => Ok(Self(text)),
-            false => Err(D::Error::custom(format!("it takes at most {MAXIMUM} characters"))),
+            false => Err(D::Error::custom(format!("expected at most {MAXIMUM} characters"))),
         }
     }
 }
@@ -78,7 +78,7 @@ impl<const MAXIMUM: usize> JsonSchema for Text<MAXIMUM> {
     }
 }
 
-/// Takes the argument `user` out of the arguments of a call. Tools do not see it: Graph is asked about that user.
+/// Removes the argument `user` from the arguments. Tools do not see it; Graph is called for that user.
 pub(super) fn take_user(arguments: &mut JsonObject) -> Result<Option<String>, InvalidArgument> {
     #[derive(Deserialize)]
     struct Named {
@@ -88,9 +88,10 @@ pub(super) fn take_user(arguments: &mut JsonObject) -> Result<Option<String>, In
     read(named).map(|Named { user }| user)
 }
 
-/// Refuses an argument that the schema does not have. Names those that it has, and those of them that must be given, too.
+/// Refuses an argument that the schema does not have. The error lists the known arguments and the missing required
+/// ones.
 ///
-/// A user's argument `user` passes: Graph's part tells users about it.
+/// The argument `user` of a user passes here; the client of Graph refuses it.
 pub(super) fn check_names(arguments: &JsonObject, schema: &JsonObject) -> Result<(), InvalidArgument> {
     let known: Vec<&String> =
         schema.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name).collect();
@@ -108,12 +109,12 @@ pub(super) fn check_names(arguments: &JsonObject, schema: &JsonObject) -> Result
     Err(InvalidArgument(format!("The argument {unknown}: unknown field `{unknown}`, {expected}{missing}.")))
 }
 
-/// These names between back quotes.
+/// Returns these names in backquotes.
 pub(super) fn quoted(names: &[impl AsRef<str>], between: &str) -> String {
     names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(between)
 }
 
-/// The arguments of a call; an error names the first of them that is wrong.
+/// Parses the arguments of a call. An error names the first invalid one.
 pub(super) fn read<T: DeserializeOwned>(arguments: JsonObject) -> Result<T, InvalidArgument> {
     serde_path_to_error::deserialize(Value::Object(arguments))
         .map_err(|error| InvalidArgument(format!("The argument {}: {}.", error.path(), error.inner())))
@@ -136,7 +137,7 @@ mod tests {
             (json!({ "top": {} }), json!([]), json!({ "top": 1 }), None),
             (json!({ "top": {} }), json!([]), json!({ "users": 1 }), Some("expected `top`.")),
             (json!({ "top": {} }), json!([]), json!({ "user": 1, "users": 1 }), Some("expected `top`.")),
-            // An absent one is told when Graph is asked.
+            // Refused later, by the client of Graph.
             (json!({ "user": {} }), json!(["user"]), json!({}), None),
             (json!({ "user": {} }), json!(["user"]), json!({ "users": 1, "user": 1 }), Some("expected `user`.")),
             (

@@ -1,4 +1,4 @@
-//! `create_event`: a new event in the signed-in user's calendar, by `POST /me/events`; or in that of the user whom an
+//! `create_event`: a new event in the calendar of the signed-in user (`POST /me/events`), or of the user that an
 //! application names.
 
 use std::borrow::Cow;
@@ -43,7 +43,7 @@ pub(super) struct NewEvent {
     attendees: Addresses<0, 20>,
 }
 
-/// Local date and time, to the second.
+/// Local date and time, with seconds.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 struct LocalTime(DateTime);
 
@@ -60,7 +60,7 @@ impl LocalTime {
         self.0.strftime(Self::FORM).to_string()
     }
 
-    /// The time as Graph takes it.
+    /// Returns the time in the form that Graph expects.
     fn in_zone(self, TimeZoneName(zone): &TimeZoneName) -> Value {
         json!({ "dateTime": self.text(), "timeZone": zone })
     }
@@ -69,7 +69,9 @@ impl LocalTime {
 impl<'de> Deserialize<'de> for LocalTime {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let time = Self::parse(&String::deserialize(deserializer)?);
-        time.ok_or_else(|| D::Error::custom("it takes a local date and time without an offset, as 2026-12-01T09:00:00"))
+        time.ok_or_else(|| {
+            D::Error::custom("expected a local date and time without an offset, such as 2026-12-01T09:00:00")
+        })
     }
 }
 
@@ -87,7 +89,7 @@ impl JsonSchema for LocalTime {
     }
 }
 
-/// Name of a time zone. Graph knows which there are.
+/// Name of a time zone. Graph checks whether it exists.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct TimeZoneName(String);
 
@@ -111,7 +113,7 @@ impl<'de> Deserialize<'de> for TimeZoneName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = Self::parse(String::deserialize(deserializer)?);
         name.ok_or_else(|| {
-            D::Error::custom("it takes the name of a time zone, as Europe/Berlin or Pacific Standard Time")
+            D::Error::custom("expected the name of a time zone, such as Europe/Berlin or Pacific Standard Time")
         })
     }
 }
@@ -170,7 +172,7 @@ recalled. Show the user the time with its zone and the attendees, and ask for th
 
     async fn ask(graph: &Graph, event: NewEvent) -> Result<Created, ToolError> {
         if event.end <= event.start {
-            return Err(InvalidArgument::new("The argument end: it takes a time after that of start.").into());
+            return Err(InvalidArgument::new("The argument end: expected a time after start.").into());
         }
         Ok(created(&graph.post_once("/events", event.into_body()).await?))
     }
@@ -185,14 +187,14 @@ impl NewEvent {
             ("location", self.location.map(|Text(place)| json!({ "displayName": place }))),
             ("body", self.body.map(|Text(text)| json!({ "contentType": "text", "content": text }))),
             ("attendees", Some(json!(self.attendees.recipients()))),
-            // Graph drops a second event with the same one.
+            // Graph drops a second event with the same id.
             ("transactionId", Some(json!(Uuid::new_v4()))),
         ];
         members.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 
-/// The event exists, whatever Graph says about it.
+/// Returns the created event. The request has succeeded, whatever members the answer has.
 fn created(event: &Value) -> Created {
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
     let moment = |name: &str| {

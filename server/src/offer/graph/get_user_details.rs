@@ -1,4 +1,4 @@
-//! `get_user_details`: the signed-in user, from `GET /me`; or the user whom an application names.
+//! `get_user_details`: the signed-in user (`GET /me`), or the user that an application names.
 
 use mcp_entra_policy::{BuiltInTool, GET_USER_DETAILS};
 use schemars::JsonSchema;
@@ -47,7 +47,7 @@ pub(super) struct UserDetails {
     preferred_language: Option<String>,
 }
 
-/// Graph says null to a caller who may not read the list.
+/// Graph returns null to a caller who may not read the list.
 fn empty_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }

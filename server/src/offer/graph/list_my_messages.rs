@@ -1,4 +1,4 @@
-//! `list_my_messages`: the newest messages of the signed-in user, from `GET /me/messages`; or of the user whom an
+//! `list_my_messages`: the newest messages of the signed-in user (`GET /me/messages`), or of the user that an
 //! application names.
 
 use mcp_entra_policy::{BuiltInTool, LIST_MY_MESSAGES};

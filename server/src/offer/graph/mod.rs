@@ -1,8 +1,8 @@
-//! The built-in tools, each a small question or request to Microsoft Graph about one user, and the prompts and resources that
-//! are made of them.
+//! The built-in tools with their prompts and resources. Each tool is a small question or request to Microsoft Graph
+//! about one user.
 //!
-//! A call that goes wrong (Graph refuses, an argument is out of range) is answered in words that a model or a person can
-//! act on. A further tool is a file here, a line in [`TOOLS`], and its name and permissions in the policy crate.
+//! A failed call (Graph refuses, an argument is out of range) has an answer that a model or a person can act on. To
+//! add a tool, add a file here, a line in [`TOOLS`], and its name and permissions in the policy crate.
 
 mod arguments;
 mod create_event;
@@ -50,8 +50,8 @@ pub struct GraphOffer {
 }
 
 impl GraphOffer {
-    /// The tools that this configuration offers with their prompts and resources, and what is said about them, reaching
-    /// Graph through this client.
+    /// Returns the tools that this configuration offers with their prompts and resources. `about` describes them, and
+    /// `graph` is the client of Graph.
     pub fn new(about: About, configuration: &GraphConfiguration, graph: GraphClient) -> Self {
         let offered = Vec::from_iter(configuration.offered());
         let tools: Vec<_> = TOOLS.iter().copied().filter(|tool| offered.contains(&tool.built_in())).collect();
@@ -78,7 +78,7 @@ impl GraphOffer {
         }
     }
 
-    /// Everything that this caller sees, with the tools in the order of [`Self::tools`].
+    /// Returns everything that this caller sees, with the tools in the order of [`Self::tools`].
     fn offered_to(&self, principal: &Principal) -> &Arc<Offered> {
         match principal {
             Principal::User(_) | Principal::LocalUser(_) => &self.to_users,
@@ -86,13 +86,13 @@ impl GraphOffer {
         }
     }
 
-    /// The prompt of this name, if this caller sees it.
+    /// Returns the prompt with this name, if this caller sees it.
     fn prompt(&self, name: &str, principal: &Principal) -> Option<&'static Prompt> {
         self.offered_to(principal).prompt(name)?;
         PROMPTS.iter().find(|prompt| prompt.built_in().name == name)
     }
 
-    /// The resource of this URI with its tool, if this caller sees it.
+    /// Returns the resource with this URI and its tool, if this caller sees it.
     fn resource(&self, uri: &str, principal: &Principal) -> Option<(&'static Resource, &'static dyn AnyTool)> {
         self.offered_to(principal).has_resource(uri).then_some(())?;
         let resource = RESOURCES.iter().find(|resource| resource.built_in.uri == uri)?;
@@ -100,14 +100,14 @@ impl GraphOffer {
         Some((resource, *tool))
     }
 
-    /// The answer of a tool to these arguments, whose names are checked already.
+    /// Runs a tool with these arguments, whose names are already checked.
     async fn run(&self, tool: &dyn AnyTool, call: &Call, mut arguments: JsonObject) -> Result<Value, ToolError> {
         let user = arguments::take_user(&mut arguments)?;
         let delegated = tool.built_in().permissions.delegated;
         let graph = self.graph.for_caller(&call.principal, call.access, user.as_deref(), delegated);
         let notices = call.client.notices.clone();
         let waits = move |pause: Duration| {
-            notices.progress(format!("Microsoft Graph asks to wait {} s", pause.as_secs_f64().ceil()));
+            notices.progress(format!("waiting {} s as Microsoft Graph requests", pause.as_secs_f64().ceil()));
         };
         tool.run(graph.map(|graph| graph.telling(waits)), arguments).await
     }
@@ -170,7 +170,7 @@ impl Offer for GraphOffer {
             CompletionReference::Prompt(name) => self.prompt(name, principal),
             CompletionReference::Template(_) => None,
         };
-        let prompt = prompt.ok_or_else(|| Failure::invalid("there are no values for arguments of this"))?;
+        let prompt = prompt.ok_or_else(|| Failure::invalid("this has no arguments with suggested values"))?;
         let completion = prompt.complete(&completing.argument, &completing.value);
         completion.map_err(|error| Failure::invalid(error.to_string()))
     }
@@ -197,7 +197,7 @@ mod tests {
         assert!(BUILT_IN_TOOLS.is_sorted_by_key(|tool| tool.name), "lists are in this order");
     }
 
-    /// The members of this name, wherever they stand.
+    /// Returns all members with this name at any depth.
     fn members<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
         match value {
             Value::Object(object) => {

@@ -1,4 +1,4 @@
-//! Mail addresses of those to whom a tool sends something.
+//! Mail addresses of recipients.
 
 use std::borrow::Cow;
 
@@ -7,14 +7,14 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
-/// Most characters of a mail address (RFC 5321: 64, `@` and 255).
+/// Longest mail address, in characters (RFC 5321: 64, `@` and 255).
 const LONGEST: usize = 320;
 
-/// A list of mail addresses, of bounded length.
+/// A list of mail addresses with a limited length.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Addresses<const MINIMUM: usize, const MAXIMUM: usize>(Vec<Address>);
 
-/// A mail address, as far as its form shows.
+/// A well-formed mail address.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Address(String);
 
@@ -26,19 +26,19 @@ impl Address {
         (is_bounded && has_one_at).then_some(Self(text))
     }
 
-    /// The address as Graph takes it.
+    /// Returns the address in the form that Graph expects.
     fn recipient(&self) -> Value {
         json!({ "emailAddress": { "address": self.0 } })
     }
 }
 
 impl<const MINIMUM: usize, const MAXIMUM: usize> Addresses<MINIMUM, MAXIMUM> {
-    /// The addresses as Graph takes them.
+    /// Returns the addresses in the form that Graph expects.
     pub(super) fn recipients(&self) -> Vec<Value> {
         self.0.iter().map(Address::recipient).collect()
     }
 
-    /// The addresses as texts.
+    /// Returns the addresses as texts.
     pub(super) fn into_texts(self) -> Vec<String> {
         self.0.into_iter().map(|Address(text)| text).collect()
     }
@@ -47,7 +47,7 @@ impl<const MINIMUM: usize, const MAXIMUM: usize> Addresses<MINIMUM, MAXIMUM> {
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let address = Self::parse(String::deserialize(deserializer)?);
-        address.ok_or_else(|| D::Error::custom("it takes a mail address alone, as alice@contoso.com"))
+        address.ok_or_else(|| D::Error::custom("expected a mail address without a name, such as alice@contoso.com"))
     }
 }
 
@@ -56,7 +56,7 @@ impl<'de, const MINIMUM: usize, const MAXIMUM: usize> Deserialize<'de> for Addre
         let addresses = Vec::deserialize(deserializer)?;
         match (MINIMUM..=MAXIMUM).contains(&addresses.len()) {
             true => Ok(Self(addresses)),
-            false => Err(D::Error::custom(format!("it takes {MINIMUM} to {MAXIMUM} mail addresses"))),
+            false => Err(D::Error::custom(format!("expected {MINIMUM} to {MAXIMUM} mail addresses"))),
         }
     }
 }

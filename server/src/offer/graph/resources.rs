@@ -1,6 +1,6 @@
-//! The built-in resources: each the answer of a built-in tool that takes no argument, about the signed-in user.
+//! The built-in resources. Each is the answer of a built-in tool without arguments, about the signed-in user.
 //!
-//! A further resource is a line in [`RESOURCES`], and its URI and tool in the policy crate.
+//! To add a resource, add a line in [`RESOURCES`], and its URI and tool in the policy crate.
 
 use mcp_entra_policy::{BuiltInResource, MY_PROFILE};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ directory of their organisation. It is read anew each time.",
 }];
 
 impl Resource {
-    /// The resource as users see it.
+    /// Returns the resource in the form of the offer.
     pub(super) fn offered(&self) -> OfferedResource {
         OfferedResource {
             uri: self.built_in.uri.to_owned(),
@@ -44,7 +44,7 @@ impl Resource {
         }
     }
 
-    /// The resource with this content, as MCP defines the result of `resources/read`.
+    /// Returns the resource with this content: the result of `resources/read` in MCP.
     pub(super) fn contents(&self, content: &Value) -> JsonObject {
         let content = json!({ "uri": self.built_in.uri, "mimeType": MIME_TYPE, "text": content.to_string() });
         JsonObject::from_iter([("contents".to_owned(), json!([content]))])

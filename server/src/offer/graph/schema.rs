@@ -1,4 +1,4 @@
-//! JSON schemas of what tools take and answer, in the dialect that MCP names (2020-12).
+//! JSON schemas of tools' arguments and answers, in MCP's dialect (2020-12).
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -6,20 +6,20 @@ use serde_json::{Value, json};
 
 use crate::offer::JsonObject;
 
-/// The schema of arguments, as they are read.
+/// Returns the schema of arguments.
 pub(super) fn of_arguments<T: JsonSchema>() -> JsonObject {
     let mut schema = of::<T>(SchemaSettings::draft2020_12());
-    // Some clients take a schema without it for a broken one.
+    // Some clients take a schema without this member for invalid.
     schema.entry("properties").or_insert_with(|| json!({}));
     schema
 }
 
-/// The schema of an answer, as it is written.
+/// Returns the schema of an answer.
 pub(super) fn of_output<T: JsonSchema>() -> JsonObject {
     of::<T>(SchemaSettings::draft2020_12().for_serialize())
 }
 
-/// Title and description of the root are words about our types, which tell a model nothing.
+/// Removes title and description of the root: they describe our types and do not help a model.
 fn of<T: JsonSchema>(settings: SchemaSettings) -> JsonObject {
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     schema.remove("title");
@@ -27,7 +27,7 @@ fn of<T: JsonSchema>(settings: SchemaSettings) -> JsonObject {
     schema.as_object().cloned().unwrap_or_default()
 }
 
-/// Adds the argument `user`, which must be given.
+/// Adds the required argument `user`.
 pub(super) fn add_user(schema: &mut JsonObject, description: &str) {
     let user = json!({ "description": description, "type": ["string", "null"], "default": null });
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {

@@ -1,4 +1,4 @@
-//! `send_mail`: a mail of the signed-in user, by `POST /me/sendMail`; or of the user whom an application names.
+//! `send_mail`: a mail from the signed-in user (`POST /me/sendMail`), or from the user that an application names.
 
 use mcp_entra_policy::{BuiltInTool, SEND_MAIL};
 use schemars::JsonSchema;

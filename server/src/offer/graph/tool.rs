@@ -1,4 +1,4 @@
-//! A built-in tool, as its author writes it and as the offer uses it.
+//! A built-in tool, and its use by the offer.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::schema;
 use crate::graph::{Graph, GraphError};
 use crate::offer::{Failure, JsonObject, Lack, OfferedTool, Reply, tool_error};
 
-/// A question or request to Microsoft Graph about one user. A tool that writes sends one request, by
+/// A question or request to Microsoft Graph about one user. A tool that writes sends one request with
 /// [`Graph::post_once`].
 pub(super) trait Tool: Send + Sync {
     /// Name and permissions.
@@ -23,29 +23,30 @@ pub(super) trait Tool: Send + Sync {
     const TITLE: &'static str;
     /// Description, for models.
     const DESCRIPTION: &'static str;
-    /// Description of the argument `user`, which applications give besides [`Self::Arguments`].
+    /// Description of the argument `user`, which applications give in addition to [`Self::Arguments`].
     const USER: &'static str;
-    /// Arguments. Their type refuses unknown ones.
+    /// Arguments. The type refuses unknown ones.
     type Arguments: DeserializeOwned + JsonSchema + Send;
     /// Structured answer, an object.
     type Output: Serialize + JsonSchema;
 
-    /// Asks Graph, which knows the user.
+    /// Calls Graph for its user.
     fn ask(graph: &Graph, arguments: Self::Arguments) -> impl Future<Output = Result<Self::Output, ToolError>> + Send;
 }
 
-/// A tool of any arguments and any answer.
+/// A tool without its types of arguments and answer.
 #[async_trait]
 pub(super) trait AnyTool: Send + Sync {
     fn built_in(&self) -> &'static BuiltInTool;
 
-    /// The tool as users see it: it is about themselves.
+    /// Returns the tool for users, who use it for themselves.
     fn for_users(&self) -> OfferedTool;
 
-    /// The tool as applications see it: they name the user.
+    /// Returns the tool for applications, which name the user.
     fn for_applications(&self) -> OfferedTool;
 
-    /// Answers these arguments, without that of the user. An argument that is wrong is told before a way to Graph that is.
+    /// Runs the tool with these arguments, without `user`. An invalid argument takes precedence over an error of
+    /// `graph`.
     async fn run(&self, graph: Result<Graph, GraphError>, arguments: JsonObject) -> Result<Value, ToolError>;
 }
 
@@ -80,27 +81,27 @@ impl<T: Tool> AnyTool for T {
     }
 }
 
-/// A reason for which a tool gives no answer, in words that a model or a person can act on.
+/// The reason why a tool gives no answer, for a model or a person.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ToolError {
-    /// An argument is not what the tool takes.
+    /// An argument is not valid.
     #[error(transparent)]
     Argument(#[from] InvalidArgument),
-    /// The way to Graph, or Graph itself, is at fault.
+    /// Graph, or the way to it, failed.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// The answer is no JSON.
+    /// The answer cannot be written as JSON.
     #[error("the answer cannot be written as JSON ({0}); report it to the developers of this server")]
     Output(serde_json::Error),
 }
 
 impl ToolError {
-    /// The reply of a tool's answer that is no tool's result, but a resource.
+    /// Returns the reply for a resource, which has no result that reports errors.
     pub(super) fn without_result(self) -> Reply {
         self.reply(|text| Reply::Failed(Failure::internal(text)))
     }
 
-    /// The reply, where `told` tells the client what nothing can be done about now.
+    /// Returns the reply. `told` makes it for errors without a remedy.
     fn reply(self, told: impl Fn(String) -> Reply) -> Reply {
         let Self::Graph(error) = self else { return told(self.to_string()) };
         match error.sign_in() {

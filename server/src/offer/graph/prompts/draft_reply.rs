@@ -1,4 +1,4 @@
-//! `draft_reply`: a reply to a message of the signed-in user's mailbox, which is sent once the user agrees.
+//! `draft_reply`: a reply to a message in the signed-in user's mailbox. It is sent once the user agrees.
 
 use mcp_entra_policy::DRAFT_REPLY as BUILT_IN;
 

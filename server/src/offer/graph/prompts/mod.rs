@@ -1,6 +1,6 @@
-//! The built-in prompts: each a text that tells a model which built-in tools to call, and how.
+//! The built-in prompts. Each text tells a model which built-in tools to call, and how.
 //!
-//! A further prompt is a file here, a line in [`PROMPTS`], and its name and tools in the policy crate.
+//! To add a prompt, add a file here, a line in [`PROMPTS`], and its name and tools in the policy crate.
 
 mod draft_reply;
 mod introduce_me;

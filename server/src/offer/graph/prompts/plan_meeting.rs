@@ -1,4 +1,4 @@
-//! `plan_meeting`: an event in the signed-in user's calendar, which is created once the user agrees.
+//! `plan_meeting`: an event in the signed-in user's calendar. It is created once the user agrees.
 
 use mcp_entra_policy::PLAN_MEETING as BUILT_IN;
 

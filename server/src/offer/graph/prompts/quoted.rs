@@ -1,10 +1,10 @@
-//! Text of a person, quoted so that its end cannot be feigned and nothing in it is hidden.
+//! Quoting of a person's text, so that it can neither fake its end nor hide anything.
 
 use unicode_general_category::{GeneralCategory, get_general_category};
 
 use crate::offer::JsonObject;
 
-/// These texts as one line of JSON. Besides what JSON escapes, characters are escaped that break a line or that nobody sees.
+/// Returns these texts as one line of JSON. Also escapes characters that break a line or are invisible.
 pub(super) fn quoted(texts: &JsonObject) -> String {
     let json = serde_json::to_string(texts).unwrap_or_default();
     let mut line = String::with_capacity(json.len());
@@ -22,8 +22,8 @@ pub(super) fn quoted(texts: &JsonObject) -> String {
     line
 }
 
-/// True for controls, separators of lines, and all that has no shape of its own: marks of the direction of writing, characters
-/// without width, fillers, tags, selectors of variants.
+/// True for controls, line separators, and characters without a visible shape: direction marks, zero-width
+/// characters, fillers, tags and variation selectors.
 fn is_unseen(character: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Unassigned};
     let category = get_general_category(character);

@@ -1,4 +1,4 @@
-//! `summarize_inbox`: the newest messages of the signed-in user, in short.
+//! `summarize_inbox`: a summary of the signed-in user's newest messages.
 
 use mcp_entra_policy::SUMMARIZE_INBOX as BUILT_IN;
 

@@ -17,7 +17,7 @@ fn got(name: &str, arguments: Value) -> Result<String, String> {
     Ok(result["messages"][0]["content"]["text"].as_str().unwrap().to_owned())
 }
 
-/// A value for each argument that must be given.
+/// Returns a value for each required argument.
 fn least(prompt: &Prompt) -> JsonObject {
     let required = prompt.arguments.iter().filter(|argument| matches!(argument.takes, Takes::Text));
     required.map(|argument| (argument.name.to_owned(), json!("the budget"))).collect()
