@@ -246,7 +246,7 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         from_slice(nested(usize::from(MAXIMUM_DEPTH)).as_bytes()).unwrap();
         let error = from_slice(nested(usize::from(MAXIMUM_DEPTH) + 1).as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("nested too deep"), "{error}");
+        assert!(error.contains("nested too deeply"), "{error}");
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
             (r#"{"a":[1,{"b":-2.5}],"c":"x"}"#, ""),
             (r#"{"a":{"b":1,"b":2}}"#, "occurs twice"),
             (r#"{"a":1,"\u0061":2}"#, "occurs twice"),
-            ("[[[[]]]]", "nested too deep"),
+            ("[[[[]]]]", "nested too deeply"),
             ("[1,2,3,4,5]", ""),
             ("[1,2,3,4,5,6]", "too many values"),
             (r#"{"$serde_json::private::RawValue":"1"}"#, "no member may be named"),

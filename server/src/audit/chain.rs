@@ -331,7 +331,7 @@ mod tests {
             let runs = runs(&text).unwrap();
             assert_eq!(verified(&whole, &runs).0, Verified::Whole);
             let (verdict, report) = verified(&forged, &runs);
-            let told = format!("number {known} of the run, whose hash was another");
+            let told = format!("number {known} of the run, but its hash differs from the known one");
             assert!(verdict == Verified::Broken && report.contains(&told), "{report}");
             let (verdict, report) = verified(&forged[known..], &runs);
             assert!(verdict == Verified::Broken && report.contains("missing"), "{report}");

@@ -184,7 +184,7 @@ mod tests {
     fn a_refusal_names_every_way_in() {
         let text = what_would_allow(CallerKind::User, &ways(&["Mcp.Admin", "Mcp.Reader"], &["Sales"], false), false);
         assert!(text.starts_with(
-            "It takes the app role Mcp.Admin or the app role Mcp.Reader or membership in the group Sales:"
+            "It requires the app role Mcp.Admin or the app role Mcp.Reader or membership in the group Sales:"
         ));
     }
 
@@ -192,7 +192,9 @@ mod tests {
     fn a_group_whose_members_graph_may_hide_is_named_with_half_a_sentence_about_it() {
         let text = what_would_allow(CallerKind::User, &ways(&[], &["Sales"], true), true);
         assert!(
-            text.starts_with("It takes membership in the group Sales (a hidden one does not count here):"),
+            text.starts_with(
+                "It requires membership in the group Sales (it does not count here if its membership is hidden):"
+            ),
             "{text}"
         );
     }
@@ -244,10 +246,10 @@ mod tests {
         let no_groups = GroupSource::Unlearnt { why: "Graph is away; try again.".into() };
         let pinned = Ways { registration_unknown: true, ..Ways::default() };
         for (cause, groups, begin, end) in [
-            (denied(false, false), GroupSource::Token, why, "grants it: ask the platform team."),
-            (denied(true, false), GroupSource::Token, why, "or for a role."),
+            (denied(false, false), GroupSource::Token, why, "overrides every grant: ask the platform team."),
+            (denied(true, false), GroupSource::Token, why, "or to assign you a role."),
             (denied(true, false), GroupSource::Learnt { hidden: true }, why, "the app registration of the server."),
-            (denied(true, false), no_groups.clone(), why, "so that none counts: Graph is away; try again."),
+            (denied(true, false), no_groups.clone(), why, "so none of them counts: Graph is away; try again."),
             (denied(false, true), GroupSource::Token, why, "such as 1c2d0000-0000-4000-8000-000000000002."),
             (Cause::NotGranted(ways(&[], &["Sales"], true)), no_groups, why, "Graph is away; try again."),
             (Cause::NotGranted(ways(&["A"], &[], false)), GroupSource::Token, why, "again to get a new token."),
@@ -255,13 +257,13 @@ mod tests {
             (
                 Cause::ScopesMissing { mapping: mapping(), grant: "g".into(), scopes: ["B".into(), "A".into()].into() },
                 GroupSource::Token,
-                "write takes the scopes A, B",
-                ": ask for a token with all of them",
+                "write requires the scopes A, B",
+                ": request a token with all of them",
             ),
             (
                 Cause::AuthenticationContextMissing { mapping: mapping(), grant: "g".into(), context: "c1".into() },
                 GroupSource::Token,
-                "write takes a sign-in",
+                "write requires a sign-in",
                 "the authentication context c1 of Conditional Access",
             ),
         ] {

@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn a_user_who_is_not_assigned_is_told_where_an_administrator_assigns_them() {
         let step = step("invalid_grant", 50105);
-        assert!(step.contains("an administrator assigns the user") && step.contains("the-client"), "{step}");
+        assert!(step.contains("ask an administrator to assign the user") && step.contains("the-client"), "{step}");
     }
 
     #[test]

@@ -135,7 +135,7 @@ async fn a_server_that_stops_before_a_standard_output_that_nobody_reads_ends_and
     let said = log_line(&mut logs, "seconds").await;
     assert!(said["message"].as_str().unwrap().contains("draining"));
     let said = log_line(&mut logs, "seconds").await;
-    assert!(said["message"].as_str().unwrap().contains("standard output takes nothing"), "{said}");
+    assert!(said["message"].as_str().unwrap().contains("standard output is blocked"), "{said}");
     let ended = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     assert!(ended.success());
 }

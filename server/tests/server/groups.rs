@@ -96,7 +96,7 @@ async fn a_member_whose_token_does_not_list_groups_is_let_in_and_others_are_not(
         let (alice, bob) = (form(tenant, ALICE), form(tenant, BOB));
         assert_eq!(site.call(&bob, "get_user_details", json!({})).await.status(), 200);
         assert_eq!(site.tools(&bob).await.len(), 2);
-        assert!(!refusal(&site, &alice).await.contains("could not be learnt"));
+        assert!(!refusal(&site, &alice).await.contains("could not be looked up"));
         assert_eq!(site.tools(&alice).await, [""; 0]);
     }
 }
@@ -147,7 +147,7 @@ async fn where_graph_cannot_answer_a_group_grants_nothing_and_the_refusal_says_w
     let site = setup.start().await;
     let bob = overage(&site.setup.tenant, BOB);
     let text = refusal(&site, &bob).await;
-    assert!(text.contains("could not be learnt") && text.contains("403"), "{text}");
+    assert!(text.contains("could not be looked up") && text.contains("403"), "{text}");
     assert_eq!(site.tools(&bob).await, [""; 0]);
 }
 
@@ -163,7 +163,7 @@ async fn where_graph_cannot_answer_every_deny_to_a_group_matches() {
     consent_to_hidden(tenant);
     break_graph(tenant, 1);
     let site = setup.start().await;
-    assert!(refusal(&site, &first).await.contains("could not be learnt"));
+    assert!(refusal(&site, &first).await.contains("could not be looked up"));
     // Where it can, she is not in that group.
     assert_eq!(site.call(&second, "get_user_details", json!({})).await.status(), 200);
 }
@@ -230,7 +230,7 @@ async fn a_group_with_hidden_membership_grants_where_graph_shows_it_and_nothing_
         assert_eq!(answer.status(), status);
         let text = answer.text().await.unwrap();
         assert_eq!(
-            text.contains("a hidden one does not count") && text.contains("\"groupsUnknown\":true"),
+            text.contains("does not count here if its membership is hidden") && text.contains("\"groupsUnknown\":true"),
             !consent,
             "{text}"
         );
@@ -259,7 +259,7 @@ async fn and_where_graph_cannot_answer_for_everybody_whose_token_does_not_list_i
     let token = listing_another(&mut setup, ALICE);
     break_graph(&setup.tenant, 20);
     let site = setup.start().await;
-    assert!(refusal(&site, &token).await.contains("could not be learnt"));
+    assert!(refusal(&site, &token).await.contains("could not be looked up"));
 }
 
 /// Everything is granted to [`ROLE`](crate::tenant::ROLE), and to the group Sales with Graph as the application. alice has

@@ -187,7 +187,7 @@ async fn no_text_in_which_entra_or_graph_name_an_account_reaches_log_status_or_m
         assert_eq!((probed + &server.metrics().await).find(ACCOUNT), None);
         let log = server.end().await;
         for logged in
-            ["AADSTS700016", "AADSTS50034", "groups of a user not learnt", "HTTP 403 Denied", "correlation_id"]
+            ["AADSTS700016", "AADSTS50034", "cannot look up the groups of a user", "HTTP 403 Denied", "correlation_id"]
         {
             assert!(log.contains(logged), "{filter}: {logged} is not in {log}");
         }

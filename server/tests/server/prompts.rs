@@ -122,10 +122,10 @@ async fn a_prompt_whose_tools_are_not_all_offered_is_not_there() {
 async fn an_argument_that_does_not_fit_is_told_so_that_a_model_can_correct_it() {
     let site = setup().start().await;
     for (name, arguments, told) in [
-        ("summarize_inbox", json!({ "count": "11" }), "The argument count: it takes one of `10`, `5`, `15`, `25`."),
+        ("summarize_inbox", json!({ "count": "11" }), "The argument count: expected one of `10`, `5`, `15`, `25`."),
         ("summarize_inbox", json!({ "top": "5" }), "expected `count` or `since` or `focus`."),
         ("draft_reply", json!({}), "The argument about: it is missing"),
-        ("draft_reply", json!({ "about": "a".repeat(1025) }), "The argument about: it takes at most 1024 bytes"),
+        ("draft_reply", json!({ "about": "a".repeat(1025) }), "The argument about: expected at most 1024 bytes"),
     ] {
         let answer = ask(&site, "prompts/get", json!({ "name": name, "arguments": arguments })).await;
         assert!(invalid(&answer).contains(told), "{answer}");

@@ -199,7 +199,7 @@ async fn a_new_password_is_used_as_soon_as_its_file_has_it() {
     valkey.set_password("second");
     valkey.restart().await;
     let text = unavailable(store.get("key").await);
-    assert!(text.contains("does not let the user \"mcp-entra\" in"), "{text}");
+    assert!(text.contains("refuses the sign-in of the user \"mcp-entra\""), "{text}");
     assert!(text.contains("check the ACL user and the password in") && !text.contains("first"), "{text}");
     assert_fails_at_once(&store).await;
     valkey.replace_password_file("second");
@@ -252,7 +252,7 @@ async fn plaintext_is_refused_by_its_url_and_by_its_answer() {
     let valkey = Valkey::start().await;
     let store = ValkeyStore::new(&configuration(port), Some(valkey.password_file()), None).unwrap();
     let text = unavailable(store.get("key").await);
-    assert!(text.contains("there is no TLS with 127.0.0.1"), "{text}");
+    assert!(text.contains("cannot set up TLS with 127.0.0.1"), "{text}");
     drop(store);
     let said = server.await.unwrap();
     assert!(!said.windows(5).any(|part| part == b"first"), "the password in plaintext");
@@ -269,8 +269,8 @@ async fn a_replica_is_refused_for_reading_too_and_the_text_says_so() {
             2 => unavailable(store.get("key").await),
             _ => unavailable(store.compare_and_set("key", b"value", b"other", LIFE).await),
         };
-        assert!(text.contains("is a replica, which answers late"), "{text}");
-        assert!(text.contains("let sessionStore.valkey.url name the primary"), "{text}");
+        assert!(text.contains("is a replica, whose data may be old"), "{text}");
+        assert!(text.contains("set sessionStore.valkey.url to the primary"), "{text}");
     }
 }
 

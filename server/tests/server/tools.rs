@@ -83,7 +83,7 @@ async fn an_argument_out_of_range_is_an_error_that_a_model_can_correct() {
     for (arguments, hint) in [
         (json!({ "top": 0 }), "1 to 25"),
         (json!({ "top": 26 }), "1 to 25"),
-        (json!({ "top": 256 }), "The argument top: it takes a whole number from 1 to 25"),
+        (json!({ "top": 256 }), "The argument top: expected a whole number from 1 to 25"),
         (json!({ "top": "ten" }), "1 to 25"),
         (json!({ "count": 3 }), "count"),
         (json!({ "users": "bob@contoso.com" }), "The argument users: unknown field `users`, expected `top`."),

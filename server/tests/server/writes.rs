@@ -134,7 +134,7 @@ async fn a_change_is_asked_for_once_whatever_comes_back_and_one_that_may_have_ha
         body: String::new(),
     };
     let refused = "Microsoft Graph answered HTTP";
-    let unknown = "look into Sent Items or the calendar before you call again";
+    let unknown = "check Sent Items or the calendar before you call again";
     for tool in writing() {
         let site = site(&[tool.name]).await;
         let tenant = &site.setup.tenant;
@@ -190,26 +190,31 @@ async fn wrong_arguments_change_nothing_and_are_told() {
     let crowd = vec![BOB; 21];
     let (start, end) = ("2026-12-01T12:00:00", "2026-12-01T13:00:00");
     for (tool, argument, value, told) in [
-        ("send_mail", "to", json!([]), "The argument to: it takes 1 to 20 mail addresses."),
+        ("send_mail", "to", json!([]), "The argument to: expected 1 to 20 mail addresses."),
         ("send_mail", "to", json!(crowd), "1 to 20"),
         ("send_mail", "to", json!(BOB), "The argument to: invalid type"),
-        ("send_mail", "to", json!([BOB, "Bob <bob@contoso.com>"]), "The argument to[1]: it takes a mail address alone"),
-        ("send_mail", "cc", json!(crowd), "The argument cc: it takes 0 to 20"),
+        (
+            "send_mail",
+            "to",
+            json!([BOB, "Bob <bob@contoso.com>"]),
+            "The argument to[1]: expected a mail address without a name",
+        ),
+        ("send_mail", "cc", json!(crowd), "The argument cc: expected 0 to 20"),
         ("send_mail", "cc", json!(["bob"]), "The argument cc[0]"),
         ("send_mail", "bcc", json!([BOB]), "unknown field `bcc`, expected `body` or `cc`"),
-        ("send_mail", "subject", json!("ü".repeat(256)), "The argument subject: it takes at most 255 characters."),
+        ("send_mail", "subject", json!("ü".repeat(256)), "The argument subject: expected at most 255 characters."),
         ("send_mail", "subject", Value::Null, "subject"),
         ("send_mail", "body", json!("a".repeat(100_001)), "at most 100000 characters"),
         ("send_mail", "save_to_sent_items", json!("no"), "save_to_sent_items"),
         ("send_mail", "user", json!(BOB), "leave out the argument user"),
-        ("create_event", "start", json!("2026-12-01T12:00:00Z"), "The argument start: it takes a local date and time"),
-        ("create_event", "start", json!(end), "The argument end: it takes a time after that of start."),
+        ("create_event", "start", json!("2026-12-01T12:00:00Z"), "The argument start: expected a local date and time"),
+        ("create_event", "start", json!(end), "The argument end: expected a time after start."),
         ("create_event", "end", json!(start), "The argument end"),
         ("create_event", "end", json!("2026-12-01T11:00:00"), "The argument end"),
-        ("create_event", "time_zone", json!("Zürich"), "The argument time_zone: it takes the name of a time zone"),
+        ("create_event", "time_zone", json!("Zürich"), "The argument time_zone: expected the name of a time zone"),
         ("create_event", "location", json!("a".repeat(256)), "The argument location"),
         ("create_event", "body", json!("a".repeat(100_001)), "The argument body"),
-        ("create_event", "attendees", json!(crowd), "The argument attendees: it takes 0 to 20"),
+        ("create_event", "attendees", json!(crowd), "The argument attendees: expected 0 to 20"),
         ("create_event", "attendees", json!(["bob@"]), "The argument attendees[0]"),
         ("create_event", "user", json!(BOB), "leave out the argument user"),
     ] {

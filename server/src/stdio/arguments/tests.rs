@@ -161,39 +161,39 @@ fn a_wrong_value_is_refused_in_one_line_that_names_flag_and_variable_and_ends_wi
         ("--tenant", "consumers", "stands for many tenants"),
         ("--tenant", "contoso", "neither a GUID nor a domain; copy"),
         ("--tenant", "a\nb", "neither"),
-        ("--client-id", "contoso", "is no GUID: copy"),
-        ("--client-id", "00000000-0000-0000-0000-000000000000", "is no GUID"),
-        ("--scopes", "", "\"\", which is no permission"),
-        ("--scopes", "User.Read,", "\"\", which is no permission"),
+        ("--client-id", "contoso", "is not a GUID: copy"),
+        ("--client-id", "00000000-0000-0000-0000-000000000000", "is not a GUID"),
+        ("--scopes", "", "\"\", which is not a permission"),
+        ("--scopes", "User.Read,", "\"\", which is not a permission"),
         ("--scopes", "https://graph.microsoft.com/User.Read", "write its plain name"),
         ("--scopes", "User Read", "write its plain name"),
-        ("--scopes", "Calendars.Read", "enough for no tool: add one of Mail.Read, User.Read"),
-        ("--scopes", "Mail.Send", "enough for no tool"),
-        ("--allow", "sends", "\"sends\", which is no tool: choose among send, archive"),
-        ("--allow", "Send", "\"Send\", which is no tool"),
+        ("--scopes", "Calendars.Read", "not enough for any tool: add one of Mail.Read, User.Read"),
+        ("--scopes", "Mail.Send", "not enough for any tool"),
+        ("--allow", "sends", "\"sends\", which is not a tool: choose one of send, archive"),
+        ("--allow", "Send", "\"Send\", which is not a tool"),
         ("--allow", "send*", "no tool"),
         ("--allow", "", "no tool"),
         (
             "--allow",
             "send,get_user_details",
-            "get_user_details, which only reads and is offered without it: choose among send, archive",
+            "get_user_details, which only reads and is offered without it: choose one of send, archive",
         ),
         ("--alias", "me", "NAME=TOOL"),
-        ("--alias", "=get_user_details", "whose name no client takes"),
-        ("--alias", "m e=get_user_details", "whose name no client takes"),
-        ("--alias", &long, "whose name no client takes"),
+        ("--alias", "=get_user_details", "whose name clients do not accept"),
+        ("--alias", "m e=get_user_details", "whose name clients do not accept"),
+        ("--alias", &long, "whose name clients do not accept"),
         ("--alias", "list_my_messages=get_user_details", "a tool's own"),
         ("--alias", "send=get_user_details", "a tool's own"),
-        ("--alias", "me=send", "choose among get_user_details, list_my_messages, or allow it with --allow"),
-        ("--alias", "me=nothing", "no offered tool: choose among get_user_details, list_my_messages"),
+        ("--alias", "me=send", "choose one of get_user_details, list_my_messages, or allow it with --allow"),
+        ("--alias", "me=nothing", "not an offered tool: choose one of get_user_details, list_my_messages"),
         ("--alias", "me=get_user_details,me=list_my_messages", "another tool, too: choose another"),
         ("--cloud", "azure", "choose one of public, usgov, usgovdod, china"),
         ("--cloud", "", "choose one of"),
         ("--token-store", "disk", "choose one of os, file, memory"),
         ("--device-code", "maybe", "choose one of false, true"),
-        ("--trust-bundle", "", "names no file"),
-        ("--log-file", "", "names no file"),
-        ("--audit-file", "", "names no file"),
+        ("--trust-bundle", "", "is not a file path"),
+        ("--log-file", "", "is not a file path"),
+        ("--audit-file", "", "is not a file path"),
     ] {
         let error = settings_of(REGISTRY, &[&format!("{flag}={value}")]).expect_err(value).to_string();
         assert!(error.contains(part), "{flag} {value}: {error}");
@@ -205,7 +205,7 @@ fn a_wrong_value_is_refused_in_one_line_that_names_flag_and_variable_and_ends_wi
 #[test]
 fn an_alias_of_what_no_flag_allows_is_not_led_to_one() {
     let error = settings_of(REGISTRY, &["--alias", "me=nothing"]).unwrap_err().to_string();
-    assert!(error.ends_with("choose among get_user_details, list_my_messages"), "{error}");
+    assert!(error.ends_with("choose one of get_user_details, list_my_messages"), "{error}");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_tool_that_is_allowed_without_its_scope_is_refused() {
 fn where_no_tool_writes_the_refusal_of_allow_says_so() {
     let readers: Vec<BuiltInTool> = REGISTRY.iter().filter(|tool| !tool.writes).copied().collect();
     let error = settings_of(&readers, &["--allow", "send"]).unwrap_err().to_string();
-    assert!(error.ends_with("which is no tool: leave it out, since this version has no tool that writes"), "{error}");
+    assert!(error.ends_with("which is not a tool: remove it, because this version has no tool that writes"), "{error}");
 }
 
 #[test]

@@ -298,7 +298,7 @@ async fn a_tenant_without_exchange_online_is_said_to_have_none_and_no_other_toke
     }});
     next_answer(&tenant, 401, &[], &body.to_string());
     let error = graph.get("/messages", &[]).await.unwrap_err();
-    assert!(error.to_string().contains("no Exchange Online in this tenant"), "{error}");
+    assert!(error.to_string().contains("this tenant has no Exchange Online"), "{error}");
     assert!(!error.to_string().contains("sign in") && error.sign_in().is_none(), "{error}");
     assert_eq!((tenant.grants(ON_BEHALF_OF), questions(&tenant)), (1, 1));
 }

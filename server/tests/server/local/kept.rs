@@ -60,8 +60,7 @@ async fn a_sign_out_deletes_what_is_kept_whatever_store_it_names() {
         let (ok, text) = run(&person, &["--token-store", store, "--sign-out"]).await;
         assert!(!ok && text.contains(".lock") && !person.kept_files().is_empty(), "{store}: {text}");
         std::fs::remove_dir(lock).unwrap();
-        for said in ["Signed out: the tokens that were kept on this machine are deleted.", "Nobody was signed in here."]
-        {
+        for said in ["Signed out: the tokens on this machine are deleted.", "There was no sign-in on this machine."] {
             let (ok, text) = run(&person, &["--token-store", store, "--sign-out"]).await;
             assert!(ok && text.lines().eq([said]), "{store}: {text}");
             assert!(person.kept_files().is_empty(), "{store}: {:?}", person.kept_files());
@@ -107,7 +106,7 @@ async fn whoever_is_signed_in_already_is_told_so_and_signs_in_no_more() {
     let (person, client) = signed_in().await;
     client.end().await;
     let (ok, text) = run(&person, &["--token-store", "file", "--sign-in"]).await;
-    assert!(ok && text.contains("alice@contoso.com is signed in already") && text.contains("--sign-out"), "{text}");
+    assert!(ok && text.contains("alice@contoso.com is already signed in") && text.contains("--sign-out"), "{text}");
     assert_eq!(person.opened().len(), 1);
 }
 
@@ -129,7 +128,7 @@ async fn tokens_in_memory_are_renewed_though_older_ones_are_kept() {
     }
     assert_eq!((person.opened().len(), person.grants(REFRESH).len()), (1, 3));
     let log = client.end().await;
-    assert!(log.contains("kept in memory alone"), "{log}");
+    assert!(log.contains("only in memory"), "{log}");
 }
 
 #[tokio::test]
@@ -158,7 +157,7 @@ async fn a_lock_that_cannot_be_taken_is_told_as_that_and_the_renewed_tokens_are_
     let mut client = person.client().await;
     assert_profile(&client.call(PROFILE).await);
     let log = client.end().await;
-    assert!(log.contains("two processes may renew the sign-in at once") && !log.contains("memory"), "{log}");
+    assert!(log.contains("two processes may renew them at the same time") && !log.contains("memory"), "{log}");
     assert_ne!(person.kept()["refresh_token"], before["refresh_token"]);
 }
 

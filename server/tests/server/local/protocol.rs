@@ -130,7 +130,7 @@ async fn a_client_that_wants_progress_is_told_that_graph_asks_to_wait() {
             let is_progress = |message: &Value| message["method"] == "notifications/progress";
             let told = client.message(PATIENCE, is_progress).await;
             let (of, message) = (&told["params"]["progressToken"], &told["params"]["message"]);
-            assert_eq!((of, message), (&json!(token), &json!("Microsoft Graph asks to wait 1 s")), "{told}");
+            assert_eq!((of, message), (&json!(token), &json!("waiting 1 s as Microsoft Graph requests")), "{told}");
         }
         assert_profile(&client.answer(call).await);
     }

@@ -225,7 +225,7 @@ async fn without_a_secret_service_tokens_are_in_memory_alone_which_is_said() {
     person.signs_in(&mut client).await;
     assert_profile(&client.call(PROFILE).await);
     let log = client.end().await;
-    assert!(log.contains("kept in memory alone") && log.contains("--token-store file"), "{log}");
+    assert!(log.contains("only in memory") && log.contains("--token-store file"), "{log}");
     let mut client = person.client_with(&["--token-store", "os"], json!({})).await;
     person.signs_in(&mut client).await;
     client.end().await;
@@ -245,7 +245,7 @@ async fn a_file_that_cannot_be_opened_is_left_alone_until_the_person_says_so() {
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
     let log = client.end().await;
-    assert!(log.contains("kept in memory alone") && log.contains("--sign-in"), "{log}");
+    assert!(log.contains("only in memory") && log.contains("--sign-in"), "{log}");
     assert_eq!(std::fs::read_to_string(person.kept_file()).unwrap(), "{ not ours");
     let terminal = person.command(&["--token-store", "file", "--sign-in"]).spawn().unwrap();
     assert_eq!(person.signs_in_at(2, ALICE).await.status, 200);
@@ -263,7 +263,7 @@ async fn a_folder_that_takes_no_file_costs_the_next_start_its_sign_in_and_nothin
     person.signs_in(&mut client).await;
     assert_profile(&client.call(PROFILE).await);
     let log = client.end().await;
-    assert!(log.contains("kept in memory alone"), "{log}");
+    assert!(log.contains("only in memory"), "{log}");
 }
 
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn a_sign_out_deletes_what_is_kept_and_the_next_start_signs_in_again() {
     let mut client = person.client().await;
     person.signs_in(&mut client).await;
     client.end().await;
-    for (said, there) in [("deleted", true), ("Nobody was signed in", false)] {
+    for (said, there) in [("deleted", true), ("There was no sign-in", false)] {
         assert_eq!(person.kept_files().is_empty(), !there);
         let output = person.command(&["--token-store", "file", "--sign-out"]).output().await.unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -324,7 +324,7 @@ async fn the_doctor_says_line_by_line_what_works_and_what_to_do_about_what_does_
         (output.status.success(), String::from_utf8(said).unwrap())
     };
     let (ok, text) = doctor(&[]).await;
-    assert!(ok && text.contains("nobody is signed in yet") && !text.contains("FAIL"), "{text}");
+    assert!(ok && text.contains("not signed in yet") && !text.contains("FAIL"), "{text}");
     for line in ["tenant", "registration", "browser", "token store", "sign-in", "graph"] {
         assert!(text.contains(&format!("ok    {line}: ")), "{line}: {text}");
     }

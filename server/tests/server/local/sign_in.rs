@@ -468,7 +468,7 @@ async fn tokens_whose_id_token_is_not_the_answer_to_this_sign_in_are_not_taken()
         let shown = browser.show(browser.post(&format!("http://localhost:{port}/"), &form)).await.unwrap();
         assert_eq!(shown.status, 400, "{claim}: {}", shown.html);
         let text = error_text(&client.answer(call).await);
-        assert!(text.contains("not the answer to this sign-in"), "{claim}: {text}");
+        assert!(text.contains("does not match this sign-in"), "{claim}: {text}");
         client.end().await;
     }
     assert!(person.kept_files().is_empty());

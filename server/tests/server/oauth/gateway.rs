@@ -139,7 +139,7 @@ async fn a_gateway_that_sends_its_backends_name_is_refused_in_words_everywhere()
         assert_eq!(answer.status(), status, "{url}");
         assert_eq!(site.site.audit_of(&answer).await["reason"], "host_not_accepted", "{url}");
         let text = answer.text().await.unwrap();
-        assert!(text.contains("this host name is not the server's"), "{url}: {text}");
+        assert!(text.contains("this host name does not belong to the server"), "{url}: {text}");
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) async fn policy(world: &mut World<'_>) -> anyhow::Result<Evidence> {
         ensure!(is_refused && output.stdout.is_empty(), "{arguments:?}: {}: {text}", output.status);
         said = text.lines().map(str::to_owned).collect();
     }
-    for (policy, answer) in [(forbidden, "Signed out"), ("no: policy", "Nobody was signed in")] {
+    for (policy, answer) in [(forbidden, "Signed out"), ("no: policy", "There was no sign-in")] {
         let signed_out = world.unrecorded(&[FILE, "--sign-out"]).with_policy(world, policy)?.run().await?;
         let told = printed(&signed_out)?;
         ensure!(told.starts_with(answer), "{policy}: {told}");

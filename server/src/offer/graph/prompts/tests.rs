@@ -65,8 +65,8 @@ fn a_value_of_a_list_stands_in_the_text_and_the_first_does_if_none_is_given() {
 fn a_wrong_argument_is_told_with_what_it_takes() {
     let (long, too_long) = ("ä".repeat(512), "ä".repeat(513));
     for (name, arguments, told) in [
-        ("summarize_inbox", json!({ "count": "26" }), "The argument count: it takes one of `10`, `5`, `15`, `25`."),
-        ("summarize_inbox", json!({ "count": 10 }), "The argument count: it takes a text."),
+        ("summarize_inbox", json!({ "count": "26" }), "The argument count: expected one of `10`, `5`, `15`, `25`."),
+        ("summarize_inbox", json!({ "count": 10 }), "The argument count: expected a text."),
         (
             "summarize_inbox",
             json!({ "amount": "1" }),
@@ -74,8 +74,8 @@ fn a_wrong_argument_is_told_with_what_it_takes() {
         ),
         ("draft_reply", json!({}), "The argument about: it is missing; The message to reply to"),
         ("draft_reply", json!({ "about": "  " }), "The argument about: it is missing; "),
-        ("draft_reply", json!({ "about": ["a"] }), "The argument about: it takes a text."),
-        ("draft_reply", json!({ "about": too_long }), "The argument about: it takes at most 1024 bytes of UTF-8."),
+        ("draft_reply", json!({ "about": ["a"] }), "The argument about: expected a text."),
+        ("draft_reply", json!({ "about": too_long }), "The argument about: expected at most 1024 bytes of UTF-8."),
     ] {
         let error = got(name, arguments.clone()).unwrap_err();
         assert!(error.starts_with(told), "{arguments}: {error}");
