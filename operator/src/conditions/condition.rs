@@ -1,4 +1,4 @@
-//! Conditions: how verdicts become `status.conditions`. Pure.
+//! Conversion of verdicts to `status.conditions`. Pure.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -9,8 +9,8 @@ use mcp_entra_crds::ConditionType;
 pub(crate) use crate::conditions::reasons::Reason;
 use crate::objects::untrusted_text::bounded;
 
-/// The most characters of a message, far below the 32,768 that the API server takes: a message that it refuses would
-/// leave the whole status as it was.
+/// The maximum length of a message, in characters. The API server takes 32,768, and rejects the whole status if one
+/// message is longer.
 const LONGEST_MESSAGE: usize = 4096;
 
 /// The status of a condition.
@@ -31,13 +31,13 @@ impl State {
     }
 }
 
-/// A fact, its reason, and the next step.
+/// The status of a condition, its reason, and a message with the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) state: State,
     pub(crate) reason: String,
     pub(crate) message: String,
-    /// The generation that it is about, where that may be an earlier one.
+    /// The generation that the verdict is about, if it can be an earlier one.
     generation: Option<i64>,
 }
 
@@ -58,7 +58,7 @@ impl Verdict {
         Self::new(State::Unknown, reason, message)
     }
 
-    /// The verdict that stood there before, if one did.
+    /// Returns the verdict of the previous condition, if there is one.
     pub(crate) fn before(previous: &[Condition], type_: ConditionType) -> Option<Self> {
         let condition = previous.iter().find(|condition| condition.type_ == type_.as_str())?;
         let state = match condition.status.as_str() {
@@ -70,16 +70,16 @@ impl Verdict {
         Some(Self { state, reason, message, generation: None })
     }
 
-    /// The same, of the spec that it was about.
+    /// Returns the previous verdict with the generation that it was about.
     pub(crate) fn of_earlier_spec(previous: &[Condition], type_: ConditionType) -> Option<Self> {
         let condition = previous.iter().find(|condition| condition.type_ == type_.as_str())?;
         Some(Self { generation: condition.observed_generation, ..Self::before(previous, type_)? })
     }
 }
 
-/// Adds `Ready`: false by the first verdict that is false, else unknown by the first that is unknown, else as is given.
-/// `Conflicted` does not count: while it is true, `Programmed` is false for the same reason. Nor does `BackendIsolated`
-/// while it is unknown: what nobody can reach cannot be told for good from what nobody reaches now.
+/// Adds `Ready`. It copies the first false verdict, else the first unknown one, else it is `ready`. `Conflicted` does
+/// not count: while it is true, `Programmed` is false for the same reason. An unknown `BackendIsolated` does not count
+/// either: a port that nobody can reach looks like a port that nobody reaches now.
 pub(crate) fn with_ready(mut verdicts: Vec<(ConditionType, Verdict)>, ready: Verdict) -> Vec<(ConditionType, Verdict)> {
     let first = |state: State| {
         verdicts
@@ -100,26 +100,26 @@ fn counts(type_: ConditionType, state: State) -> bool {
     }
 }
 
-/// Says if a condition is as it should be.
+/// Returns true if the condition has its desired status.
 pub(crate) fn is_good(condition: &Condition) -> bool {
     (condition.status == "True") == (condition.type_ != ConditionType::Conflicted.as_str())
 }
 
-/// Says if a condition is on its way to be good, in the ordinary course.
+/// Returns true if the condition normally becomes good without help.
 pub(crate) fn is_awaited(condition: &Condition) -> bool {
     let reason = condition.reason.as_str();
     condition.status == "Unknown"
         || (condition.status == "False" && (reason == Reason::Progressing.to_string() || reason.ends_with("Pending")))
 }
 
-/// The conditions as they are written. The time of the last transition changes with the status alone.
+/// Builds the conditions to write. The transition time changes only with the status.
 pub(crate) fn conditions(
     previous: &[Condition],
     verdicts: Vec<(ConditionType, Verdict)>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    // Whole seconds, as the API server would store them in a built-in kind.
+    // Whole seconds, as built-in kinds store them.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     verdicts
         .into_iter()
@@ -139,7 +139,7 @@ pub(crate) fn conditions(
         .collect()
 }
 
-/// Names for a message: the first ten, and how many more there are.
+/// Joins names for a message: the first ten, and the number of the others.
 pub(crate) fn named(names: &[String]) -> String {
     let first = names.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(10) {
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(written[0].message.chars().count(), LONGEST_MESSAGE);
         assert!(!written[0].message.contains(['\n', '\u{1b}', '\u{202e}']));
         let again = conditions(&written, hostile, Some(1), at(200));
-        assert_eq!(again, written, "what was cut stays as it is");
+        assert_eq!(again, written, "a message that was cut stays the same");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Events: when an object becomes ready or is no longer, and what is bad of it, until that is good again. What is awaited
-//! in the ordinary course is none. An event that cannot be published changes nothing else.
+//! Events about conditions: an object becomes ready or unready, a condition becomes bad or good again. Changes that are
+//! expected in normal operation cause no event. A failure to publish an event changes nothing else.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::{
     conditions::condition::{is_awaited, is_good},
 };
 
-/// The longest note that the API server takes, in characters of one byte.
+/// The maximum length of a note that the API server takes, in bytes.
 const LONGEST_NOTE: usize = 1024;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Publishes what changed between two statuses.
+/// Publishes the changes between two statuses.
 pub(crate) async fn publish(client: &Client, about: &ObjectReference, before: &[Condition], after: &[Condition]) {
     for event in changes(before, after) {
-        // A recorder joins events that differ in their note alone into the first of them; a new one does not.
+        // A recorder merges events that differ only in their note. A new recorder does not.
         publish_one(&Recorder::new(client.clone(), MANAGER.into()), &event, about).await;
     }
 }
 
-/// Publishes a warning that comes from no condition.
+/// Publishes a warning that does not come from a condition.
 pub(crate) async fn warn(client: &Client, about: &ObjectReference, reason: &str, action: &str, note: &str) {
     let (reason, action, note) = (reason.to_owned(), action.to_owned(), Some(bounded(note)));
     let event = Event { type_: EventType::Warning, reason, note, action, secondary: None };
@@ -50,7 +50,7 @@ fn changes(before: &[Condition], after: &[Condition]) -> Vec<Event> {
     let is_new = |new: &&Condition| {
         let old = before.iter().find(|old| old.type_ == new.type_);
         if new.type_ == ConditionType::Ready.as_str() {
-            // It says what another condition says: its transitions are told, and not each of its words again.
+            // Ready copies another condition's message: report its transitions, not each new message.
             old.map_or("Unknown", |old| &old.status) != new.status
         } else if is_good(new) {
             old.is_some_and(is_bad)
@@ -73,7 +73,7 @@ fn event(condition: &Condition) -> Event {
     }
 }
 
-/// A message as the note of an event.
+/// Cuts a message to the maximum length of an event's note.
 pub(crate) fn bounded(message: &str) -> String {
     let end =
         message.char_indices().map(|(start, char)| start + char.len_utf8()).take_while(|end| *end <= LONGEST_NOTE);
@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(types(&[], &awaited), []);
             assert_eq!(types(&[mk("Unknown", "Progressing")], &awaited), []);
             assert_eq!(types(std::slice::from_ref(&good), &awaited), [EventType::Normal]);
-            assert_eq!(types(&[awaited], &good), [], "Ready tells it");
+            assert_eq!(types(&[awaited], &good), [], "Ready reports it");
         }
         assert_eq!(types(&[], &good), []);
         assert_eq!(types(&[mk("False", "CertificateFailed")], &good), [EventType::Normal]);

@@ -1,4 +1,4 @@
-//! Conditions with their reasons and messages, the events about them, and status patches.
+//! Conditions with their reasons and messages, events about them, and status patches.
 
 pub(crate) mod condition;
 pub(crate) mod events;

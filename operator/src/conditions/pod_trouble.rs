@@ -1,4 +1,4 @@
-//! Trouble of pods, in words that help: why none is created, and what keeps one from becoming ready. Pure.
+//! Messages about trouble of pods: why none is created, and what keeps one from becoming ready. Pure.
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -12,18 +12,19 @@ use crate::{
     },
 };
 
-/// The words of the API server by which something that is asked at admission refuses: a webhook, a webhook that is out
-/// of reach, a ValidatingAdmissionPolicy.
+/// Text with which the API server reports a refusal at admission: by a webhook, because a webhook is unreachable, or by
+/// a ValidatingAdmissionPolicy.
 const ADMISSION: [&str; 3] = ["denied the request", "failed calling webhook", "denied request"];
 
-/// Says if new pods of a Deployment find no room: no node takes one, or the namespace's quota does not allow it.
+/// Returns true if there is no room for new pods of a Deployment: no node takes one, or the namespace's quota is used
+/// up.
 pub(crate) fn lacks_room<'a>(deployment: &ChildView, pods: impl IntoIterator<Item = &'a PodView>) -> bool {
     let is_for = |found: Option<(Reason, String)>, reason| found.is_some_and(|(found, _)| found == reason);
     is_for(refused(deployment), Reason::QuotaExceeded)
         || pods.into_iter().any(|pod| is_for(trouble(pod), Reason::Unschedulable))
 }
 
-/// The reason why pods, or their ReplicaSet, cannot be created.
+/// Returns the reason why pods, or their ReplicaSet, cannot be created.
 pub(crate) fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
     let is_refusal = |condition: &&ConditionView| match condition.type_.as_str() {
         "ReplicaFailure" => condition.status == "True",
@@ -37,17 +38,20 @@ pub(crate) fn refused(deployment: &ChildView) -> Option<(Reason, String)> {
     } else if message.contains("violates PodSecurity") {
         (
             Reason::PodSecurityViolated,
-            "take back what spec.podTemplate adds: pods as built satisfy the restricted standard",
+            "remove what spec.podTemplate adds: pods as built satisfy the restricted standard",
         )
     } else if ADMISSION.iter().any(|words| message.contains(words)) {
-        (Reason::AdmissionRefused, "mend the policy or webhook that refuses the pods, or exempt this namespace from it")
+        (
+            Reason::AdmissionRefused,
+            "correct the policy or webhook that refuses the pods, or exempt this namespace from it",
+        )
     } else {
         (Reason::PodsRefused, "see kubectl describe replicaset, and remove the cause")
     };
     Some((reason, format!("pods cannot be created: {}; {advice}", failure.message.quoted())))
 }
 
-/// Returns what keeps a pod from becoming ready, if its status tells.
+/// Returns the cause that keeps a pod from becoming ready, if its status shows one.
 pub(crate) fn trouble(pod: &PodView) -> Option<(Reason, String)> {
     if pod.is_ready() || pod.leaving {
         return None;
@@ -57,7 +61,7 @@ pub(crate) fn trouble(pod: &PodView) -> Option<(Reason, String)> {
         condition.type_ == "PodScheduled" && condition.status == "False" && condition.reason.raw() == "Unschedulable"
     });
     if let Some(condition) = unscheduled {
-        let advice = "add capacity, or relax what the pods demand";
+        let advice = "add capacity, or lower the pods' requests and constraints";
         return Some((
             Reason::Unschedulable,
             format!("no node takes pod {name}: {}; {advice}", condition.message.quoted()),
@@ -66,12 +70,12 @@ pub(crate) fn trouble(pod: &PodView) -> Option<(Reason, String)> {
     pod.containers.iter().find_map(|container| container_trouble(pod, container, &reference))
 }
 
-/// Returns what keeps a container from running, if its status tells.
+/// Returns the cause that keeps a container from running, if its status shows one.
 fn container_trouble(pod: &PodView, container: &ContainerStatusView, reference: &str) -> Option<(Reason, String)> {
     let (name, whose) = (pod.name(), Whose::of(container));
     let waiting = container.state.waiting.as_ref();
     let why = waiting.map_or("", |waiting| waiting.reason.raw());
-    // The kubelet's own text changes between attempts; this does not.
+    // The kubelet's own text changes between attempts; this text does not.
     if matches!(why, "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull") {
         let (image, other) = (container.image.word(), whose.other_image());
         return Some((
@@ -89,7 +93,7 @@ fn container_trouble(pod: &PodView, container: &ContainerStatusView, reference: 
     if let Some(ended) = ended {
         let (code, program) = (ended.exit_code.unwrap_or_default(), whose.program(container));
         let log = last_line(ended.message.raw());
-        let said = if log.is_empty() { String::new() } else { format!(" saying: {log}") };
+        let said = if log.is_empty() { String::new() } else { format!(" with the message: {log}") };
         let (advice, option) = whose.advice(ended.message.raw(), container);
         return Some((
             Reason::CrashLooping,
@@ -111,7 +115,8 @@ fn container_trouble(pod: &PodView, container: &ContainerStatusView, reference: 
     ))
 }
 
-/// Returns the reason why a node lets a container not run at all, where a field of the spec, or of the node, is at fault.
+/// Returns the reason why a node refuses to run a container, if a field of the spec or a setting of the node is the
+/// cause.
 fn refused_by_node<'a>(
     pod: &PodView,
     said: impl Iterator<Item = &'a StateDetailView> + Clone,
@@ -122,7 +127,7 @@ fn refused_by_node<'a>(
         return Some((
             Reason::ContainerFailed,
             format!(
-                "the node of pod {name} runs no program from an emptyDir, which it mounts noexec, so that the shim of a backend over stdio cannot start; have nodes mount these volumes without noexec, or use a backend with transport: StreamableHttp"
+                "the node of pod {name} mounts emptyDir volumes with noexec, so the shim of a stdio backend cannot start; let nodes mount these volumes without noexec, or use a backend with transport: StreamableHttp"
             ),
         ));
     }
@@ -130,19 +135,19 @@ fn refused_by_node<'a>(
         (
             Reason::ContainerFailed,
             format!(
-                "the image of pod {name} would run as root or as a user without a number, which pods of servers may not; name a user of the image by number in spec.backend.runAsUser"
+                "the image of pod {name} would run as root or as a user without a number, which is not allowed for pods of servers; set the number of a user of the image in spec.backend.runAsUser"
             ),
         )
     })
 }
 
-/// The one whose container it is.
+/// The owner of a container.
 #[derive(Clone, Copy)]
 enum Whose {
     Server,
     Backend,
     Shim,
-    /// Containers that others add to pods.
+    /// Containers that other programs add to pods.
     Other,
 }
 
@@ -171,26 +176,26 @@ impl Whose {
         }
     }
 
-    /// The place where another image can be named.
+    /// Returns the field in which another image can be set.
     fn other_image(self) -> &'static str {
         match self {
-            Self::Server | Self::Shim => ", or name another in spec.image or the operator's --server-image",
-            Self::Backend => ", or name another in spec.backend.image",
+            Self::Server | Self::Shim => ", or set another image in spec.image or the operator's --server-image",
+            Self::Backend => ", or set another image in spec.backend.image",
             Self::Other => "",
         }
     }
 
-    /// The next step after an end, and the option that names the container to kubectl.
+    /// Returns the next step after a container ended, and the kubectl option that selects the container.
     fn advice(self, said: &str, container: &ContainerStatusView) -> (&'static str, String) {
         let option = || format!(" -c {}", container.name.word());
         match self {
             Self::Server => ("", String::new()),
             Self::Backend if said.to_ascii_lowercase().contains("permission denied") || said.contains("EACCES") => (
-                "name the user of its image in spec.backend.runAsUser, or a folder that it writes to in spec.backend.writableDirs, or ",
+                "set spec.backend.runAsUser to the user of its image, or add a folder that it writes to to spec.backend.writableDirs, or ",
                 option(),
             ),
             Self::Backend if said.contains("Read-only file system") || said.contains("EROFS") => {
-                ("name the folder that it writes to in spec.backend.writableDirs, or ", option())
+                ("add the folder that it writes to to spec.backend.writableDirs, or ", option())
             }
             Self::Backend => ("correct spec.backend.command, args or env, or ", option()),
             Self::Shim | Self::Other => ("", option()),
@@ -198,7 +203,7 @@ impl Whose {
     }
 }
 
-/// The last line of a log, without its time: the same crash is the same message.
+/// Returns the last line of a log without its time, so that the same crash gives the same message.
 fn last_line(log: &str) -> Quoted {
     let line = log.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
     if let Ok(serde_json::Value::Object(entry)) = serde_json::from_str(line)
@@ -212,7 +217,7 @@ fn last_line(log: &str) -> Quoted {
     }
 }
 
-/// The arguments that name the pod to kubectl.
+/// Returns the kubectl arguments that select the pod.
 pub(crate) fn reference(pod: &PodView) -> String {
     format!("-n {} {}", pod.full_name.namespace(), pod.name())
 }

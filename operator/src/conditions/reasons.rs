@@ -1,9 +1,9 @@
-//! The reasons that conditions give: stable words for programs. What stands here stands in `docs/conditions.md`, too.
+//! Reasons of conditions: stable words for programs. `docs/conditions.md` has the same list.
 
 use std::fmt;
 
-/// Makes the enumeration, and its documentation available to the program: each begins with the types of condition that
-/// give the reason.
+/// Defines the enumeration, and makes its documentation available to the program. Each doc comment begins with the
+/// condition types that use the reason.
 macro_rules! reasons {
     ($($(#[doc = $line:literal])+ $reason:ident,)+) => {
         /// The reason of a condition: a stable word for programs.
@@ -12,19 +12,19 @@ macro_rules! reasons {
             $($(#[doc = $line])+ $reason,)+
         }
 
-        /// Every reason with its documentation.
+        /// All reasons with their documentation.
         #[cfg(test)]
         const ALL: &[(Reason, &str)] = &[$((Reason::$reason, concat!($($line),+))),+];
     };
 }
 
 reasons! {
-    /// Accepted: the spec is valid and allowed here; of a mapping: every named server exists.
+    /// Accepted: the spec is valid and allowed. On a mapping: every server that it names exists.
     Accepted,
-    /// Accepted: `spec.entra.endpoints` names an address that the operator's `--allowed-authority` or `--allowed-graph`
-    /// does not.
+    /// Accepted: an address in `spec.entra.endpoints` is not allowed by the operator's `--allowed-authority` or
+    /// `--allowed-graph`.
     EndpointsNotAllowed,
-    /// Accepted: `spec.entra.trustBundle` is set, and the operator runs without `--allow-trust-bundles`.
+    /// Accepted: `spec.entra.trustBundle` is set, but the operator runs without `--allow-trust-bundles`.
     TrustBundleNotAllowed,
     /// Accepted: the trust bundle's ConfigMap or its key does not exist.
     TrustBundleNotFound,
@@ -37,10 +37,10 @@ reasons! {
     /// Accepted: `spec.image` or `spec.backend.image` is not allowed by the operator's `--allowed-image` or
     /// `--allowed-backend-image`.
     ImageNotAllowed,
-    /// Accepted: the resource of `spec.backend.identity.onBehalfOf.scope` is this server's own, or not allowed by the
-    /// operator's `--allowed-backend-resource`.
+    /// Accepted: the resource of `spec.backend.identity.onBehalfOf.scope` is this server's own, or the operator's
+    /// `--allowed-backend-resource` does not allow it.
     ResourceNotAllowed,
-    /// Accepted: nothing is exposed without TLS.
+    /// Accepted: the exposure has no TLS, and nothing is exposed without it.
     TlsRequired,
     /// Accepted: an annotation of `spec.exposure.ingress` is not allowed by the operator's `--allowed-ingress-annotation`.
     AnnotationsNotAllowed,
@@ -53,74 +53,81 @@ reasons! {
     HostNotAllowed,
     /// Accepted: `spec.entra.federation.serviceAccountName` names a ServiceAccount that does not exist.
     ServiceAccountNotFound,
-    /// Accepted: the ServiceAccount that `spec.entra.federation` names does not allow this McpServer by its annotation `mcp-entra.dev/allow-server`.
+    /// Accepted: the ServiceAccount that `spec.entra.federation` names does not allow this McpServer in its annotation
+    /// `mcp-entra.dev/allow-server`.
     ServiceAccountNotAllowed,
-    /// Accepted: the ServiceAccount that `spec.entra.federation` names tells azure-workload-identity another client id.
+    /// Accepted: the ServiceAccount that `spec.entra.federation` names has another client id in its annotation for
+    /// azure-workload-identity.
     ServiceAccountMismatch,
-    /// Accepted: the server would refuse the configuration that follows from the spec.
+    /// Accepted: the server would reject the configuration that is built from the spec.
     InvalidConfiguration,
-    /// Accepted, Programmed of a mapping: a server that it names does not exist.
+    /// Accepted, Programmed on a mapping: a server that it names does not exist.
     ServerNotFound,
-    /// Programmed, Ready of a mapping: its selector binds no server now; it is to hold for each that comes.
+    /// Programmed, Ready on a mapping: its selector matches no server now; the mapping applies to each server that
+    /// appears later.
     NoServers,
-    /// Accepted of a mapping: a server that it names accepts no tokens of the app registration `spec.servers.clientId`.
+    /// Accepted on a mapping: a server that it names does not accept tokens of the app registration in
+    /// `spec.servers.clientId`.
     ClientIdMismatch,
 
     /// Programmed: the children are as built.
     Applied,
-    /// Programmed: the children are as built, but for pods that wait until other servers have been upgraded.
+    /// Programmed: the children are as built, except for pods that wait for the upgrade of other servers.
     UpgradeWaiting,
-    /// Programmed: the children are as built, but for pods that are not upgraded, since another server of the namespace,
-    /// or servers of several namespaces, did not come up.
+    /// Programmed: the children are as built, except for pods that are not upgraded: upgraded pods of another server in
+    /// the namespace, or of servers in several namespaces, did not become ready.
     UpgradeHalted,
-    /// Programmed: the children are as built, and the upgraded pods find no room: no node takes them, or the namespace's
-    /// ResourceQuota does not allow them. The older pods serve, and other servers are upgraded meanwhile.
+    /// Programmed: the children are as built, but there is no room for the upgraded pods: no node takes them, or the
+    /// namespace's ResourceQuota is used up. The older pods keep serving, and upgrades of other servers continue.
     UpgradeNoRoom,
-    /// Programmed: the children are as built, and the upgraded pods do not come up. The older pods serve, and the other
-    /// servers of the namespace are not upgraded.
+    /// Programmed: the children are as built, but the upgraded pods do not become ready. The older pods keep serving,
+    /// and the namespace's other servers are not upgraded.
     UpgradeFailed,
-    /// Programmed, Available: somebody has paused the Deployment, so no changed pod is rolled out.
+    /// Programmed, Available: the Deployment is paused, so changed pods are not rolled out.
     RollOutPaused,
-    /// Programmed, Available: the spec is not accepted, so the children are left as they are.
+    /// Programmed, Available: the spec is not accepted, so the children stay as they are.
     NotAccepted,
-    /// Programmed: the McpServer is being deleted; nothing leads clients to it, and its pods serve until its finalizers are gone.
+    /// Programmed: the McpServer is being deleted. Clients are no longer routed to it, and its pods serve until its
+    /// finalizers are removed.
     Deleting,
-    /// Programmed, Conflicted: a child's name is somebody else's object.
+    /// Programmed, Conflicted: an object that does not belong to the McpServer has the name of a child.
     NotOwned,
-    /// Programmed, Exposed, Conflicted: another namespace holds `spec.exposure.host`.
+    /// Programmed, Exposed, Conflicted: a server in another namespace holds `spec.exposure.host`.
     HostTaken,
-    /// Programmed, Exposed, Conflicted: another server of the host holds `spec.exposure.path`, or one above or below it.
+    /// Programmed, Exposed, Conflicted: another server on the host holds `spec.exposure.path`, or a path above or below
+    /// it.
     PathTaken,
     /// Programmed, Exposed, Conflicted: another server holds `spec.entra.clientId` or one of `spec.entra.audiences`.
     ClientIdTaken,
-    /// Programmed: it is being decided who holds the host and the client id that the spec names.
+    /// Programmed: the claims on the host and the client id of the spec are not decided yet.
     OwnershipPending,
-    /// Programmed: `spec.suspend` is true, so nothing but the policy is applied.
+    /// Programmed: `spec.suspend` is true, so only the policy is applied.
     Suspended,
-    /// Programmed, Exposed: this cluster does not serve a kind that the spec asks for, or does not show it to the operator.
+    /// Programmed, Exposed: this cluster does not serve a kind that the spec needs, or the operator is not allowed to
+    /// see it.
     KindNotServed,
     /// Programmed: the API server refused a child.
     ApplyFailed,
-    /// Programmed: an admission webhook or policy changes a child, whenever it is applied.
+    /// Programmed: an admission webhook or policy changes a child each time it is applied.
     Overridden,
-    /// Programmed of a mapping: a bound server's policy does not hold it yet.
+    /// Programmed on a mapping: the policy of a bound server does not contain it yet.
     Pending,
 
-    /// Available: as many pods are ready as there should be.
+    /// Available: the desired number of pods is ready.
     PodsReady,
-    /// Available: pods are on their way; Programmed: the children of a deleted namesake are about to go.
+    /// Available: pods are starting. Programmed: children of a deleted McpServer of the same name still exist.
     Progressing,
-    /// Available: `spec.replicas` is 0, or somebody has scaled a Deployment to 0 whose number the spec does not give.
+    /// Available: `spec.replicas` is 0, or the spec sets no number and the Deployment is scaled to 0.
     ScaledToZero,
     /// Available: an image cannot be pulled.
     ImagePullFailed,
-    /// Available: the server ends again and again.
+    /// Available: a container of the pod exits repeatedly.
     CrashLooping,
     /// Available: a container cannot be created.
     ContainerFailed,
     /// Available: no node takes a pod.
     Unschedulable,
-    /// Available: a server runs and says itself why it is not ready.
+    /// Available: a server runs, but reports that it is not ready, and why.
     ServerNotReady,
     /// Available: the namespace's ResourceQuota has no room for the pods.
     QuotaExceeded,
@@ -128,17 +135,17 @@ reasons! {
     PodSecurityViolated,
     /// Available: an admission webhook or policy refuses the pods.
     AdmissionRefused,
-    /// Available: pods are refused at their creation for another reason.
+    /// Available: the API server refuses to create the pods for another reason.
     PodsRefused,
 
     /// FederationReady: every ready pod exchanged its token at its last probe.
     ExchangeWorks,
-    /// FederationReady: Entra refuses the pods' token, or is out of reach.
+    /// FederationReady: Entra refuses the pods' token, or is unreachable.
     ExchangeFailed,
-    /// FederationReady, SessionStoreReady, BackendReady: no probe has ended yet.
+    /// FederationReady, SessionStoreReady, BackendReady: no probe has finished yet.
     ProbePending,
-    /// FederationReady, AuthorizationReady, SessionStoreReady, BackendReady, BackendIsolated: there is no pod that could be
-    /// asked.
+    /// FederationReady, AuthorizationReady, SessionStoreReady, BackendReady, BackendIsolated: there is no ready pod to
+    /// ask.
     NoReadyPods,
     /// FederationReady, AuthorizationReady, SessionStoreReady, BackendReady, BackendIsolated: pods are ready, but their admin
     /// port cannot be reached.
@@ -148,16 +155,17 @@ reasons! {
     PolicyEnforced,
     /// AuthorizationReady: a ready pod enforces an older policy.
     PolicyLagging,
-    /// AuthorizationReady: a pod cannot read the policy, and enforces the last good one.
+    /// AuthorizationReady: a pod cannot read the policy, and enforces the last valid one.
     PolicyUnreadable,
-    /// AuthorizationReady: the annotation `mcp-entra.dev/revoke-sessions-before` is no time, and ends no session.
+    /// AuthorizationReady: the annotation `mcp-entra.dev/revoke-sessions-before` is not a valid time, so it ends no
+    /// session.
     RevocationUnreadable,
-    /// AuthorizationReady, Programmed of a mapping: not all mappings fit into a ConfigMap.
+    /// AuthorizationReady, Programmed on a mapping: the mappings do not all fit into a ConfigMap.
     PolicyTooLarge,
 
     /// SessionStoreReady: every ready pod reached the session store at its last probe.
     SessionStoreWorks,
-    /// SessionStoreReady: sessions are kept in the memory of the one pod, and a restart of it ends them.
+    /// SessionStoreReady: sessions are kept in the memory of the one pod, and end when it restarts.
     SessionsInMemory,
     /// SessionStoreReady: a ready pod cannot use the session store.
     SessionStoreFailed,
@@ -166,48 +174,49 @@ reasons! {
     BackendWorks,
     /// BackendReady: a ready pod's backend does not answer as an MCP server.
     BackendFailed,
-    /// BackendIsolated: nothing in the ready pods but the servers listens for others than the pod itself.
+    /// BackendIsolated: in every ready pod, only the server listens on addresses that are reachable from outside the
+    /// pod.
     LoopbackOnly,
-    /// BackendIsolated: the operator reached a port of a pod that only the server in it should reach.
+    /// BackendIsolated: the operator reached a port of a pod that only the pod's own server should reach.
     BackendReached,
-    /// BackendIsolated: the operator cannot reach what listens in a pod for others. That holds while the cluster enforces
-    /// NetworkPolicies, and does not keep the server from being Ready.
+    /// BackendIsolated: a process in a pod listens for connections from outside the pod, but the operator cannot reach
+    /// it. This holds as long as the cluster enforces NetworkPolicies. It does not keep the server from being Ready.
     BackendUnreached,
-    /// BackendIsolated: it cannot be seen, or not be tried, what others reach of a pod. That does not keep the server from
-    /// being Ready.
+    /// BackendIsolated: the operator cannot find out which ports of a pod are reachable from outside. It does not keep
+    /// the server from being Ready.
     IsolationUnknown,
 
-    /// Exposed: an ingress controller has announced an address.
+    /// Exposed: an ingress controller has set an address.
     AddressAssigned,
-    /// Exposed: no ingress controller has announced an address.
+    /// Exposed: no ingress controller has set an address yet.
     AddressPending,
     /// Exposed: every Gateway accepts the route.
     RouteAccepted,
-    /// Exposed: a Gateway has not answered yet, or what it answers is about to change.
+    /// Exposed: a Gateway has not answered yet, or its answer is about an older version of the route.
     RoutePending,
-    /// Exposed: a Gateway, or a listener, that the spec names does not exist.
+    /// Exposed: a Gateway or listener that the spec names does not exist.
     GatewayNotFound,
-    /// Exposed: a Gateway does not accept the route, or not what it leads to.
+    /// Exposed: a Gateway does not accept the route or its backend.
     RouteRejected,
-    /// Exposed: a Gateway does not accept the server's own listener, or not its certificate.
+    /// Exposed: a Gateway does not accept the server's own listener or its certificate.
     ListenerRejected,
 
     /// CertificateReady: the certificate is valid now.
     CertificateValid,
-    /// CertificateReady, Exposed: cert-manager has issued none yet.
+    /// CertificateReady, Exposed: cert-manager has not issued the certificate yet.
     CertificatePending,
-    /// CertificateReady: cert-manager says why there is none.
+    /// CertificateReady: cert-manager reports why it cannot issue the certificate.
     CertificateFailed,
     /// CertificateReady: the certificate has expired.
     CertificateExpired,
 
-    /// Ready: all of the above.
+    /// Ready: all other conditions are good.
     Ready,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The variants' names are the words.
+        // The reasons are the names of the variants.
         fmt::Debug::fmt(self, formatter)
     }
 }
@@ -228,7 +237,7 @@ mod tests {
             })
             .collect();
         rows.sort();
-        format!("| Reason | Of | Says |\n|---|---|---|\n{}", rows.concat())
+        format!("| Reason | Condition | Meaning |\n|---|---|---|\n{}", rows.concat())
     }
 
     #[test]

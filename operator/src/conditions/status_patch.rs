@@ -1,4 +1,4 @@
-//! The patch that writes a status.
+//! Patch that writes a status.
 
 use mcp_entra_crds::GROUP;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::runtime::errors::Error;
 
-/// The body of a status that is applied: of that very object, never of a namesake that came after it.
+/// Builds the body of a status patch. The uid binds it to this object, not to a later one of the same name.
 pub(crate) fn status_patch(kind: &str, name: &str, uid: &str, status: &impl Serialize) -> Result<Value, Error> {
     Ok(json!({
         "apiVersion": format!("{GROUP}/v1alpha1"),

@@ -1,4 +1,4 @@
-//! Failed writes of a status, told where people look when a status stands still: a metric, a log line and an event.
+//! Reports failed status writes in a metric, a log line and an event.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -18,9 +18,9 @@ use crate::{
 /// The reason of the event.
 const REASON: &str = "StatusNotWritten";
 
-/// The teller of failed writes of one kind's status.
+/// The reporter of failed status writes of one kind.
 pub(crate) struct Unwritten {
-    /// Kept, so that the same failure again is counted in the event that there is.
+    /// Kept, so that repeated failures are counted in one event.
     recorder: Recorder,
     metrics: Metrics,
     kind: Kind,
@@ -31,7 +31,7 @@ impl Unwritten {
         Self { recorder: Recorder::new(client, MANAGER.into()), metrics, kind }
     }
 
-    /// Tells of a status that could not be written, unless its object is gone.
+    /// Reports a status that could not be written, unless its object is gone.
     pub(crate) async fn tell(&self, about: &ObjectReference, error: &kube::Error) {
         if matches!(code(error), Some(404 | 409)) {
             return;
@@ -40,10 +40,10 @@ impl Unwritten {
         let said = describe(error);
         tracing::error!(
             kind = ?self.kind, namespace = about.namespace, name = about.name, error = said,
-            "a status cannot be written, and the last one stays"
+            "cannot write a status; the last one stays"
         );
         let note = format!(
-            "the status cannot be written, so that the last one stays and may be wrong; remove the cause, or ask whoever runs the cluster: {said}"
+            "the status cannot be written, so the last one stays and may be wrong; remove the cause, or ask the cluster's administrators: {said}"
         );
         let event = Event {
             type_: EventType::Warning,
