@@ -1,22 +1,22 @@
-//! The operator: reconciles `McpServer`s into running MCP servers, and `McpRoleMapping`s into the policy they enforce.
+//! The operator: reconciles `McpServer`s into running MCP servers, and `McpRoleMapping`s into the policies they enforce.
 //!
-//! | Folder | Holds |
+//! | Folder | Content |
 //! |---|---|
-//! | [`wiring`] | the start: watches, controllers, leader election, endpoints |
-//! | [`commands`] | commands that end by themselves: `check`, `render`, `preview` |
-//! | [`mapping`] | the status of role mappings; what they mean is in [`policy`] |
-//! | [`orphans`] | what deletions left behind |
+//! | [`wiring`] | startup: watches, controllers, leader election, endpoints |
+//! | [`commands`] | one-shot commands: `check`, `render`, `preview`, `pin` |
+//! | [`mapping`] | the status of role mappings; [`policy`] compiles them |
+//! | [`orphans`] | pods and objects that outlive a deleted McpServer |
 //! | [`mcpserver`] | one reconcile of an McpServer |
-//! | [`ownership`] | who holds a host, a path, a client id |
+//! | [`ownership`] | claims on hosts, paths and client ids |
 //! | [`fleet`] | turns of upgrades |
-//! | [`watch`] | what the API server showed |
-//! | [`policy`] | the mappings of a server, selected and compiled |
-//! | [`conditions`] | reasons, messages, events, status patches, and what ails pods |
+//! | [`watch`] | caches of the API server's objects |
+//! | [`policy`] | selection and compilation of a server's mappings |
+//! | [`conditions`] | reasons, messages, events, status patches, trouble of pods |
 //! | [`runtime`] | client, leader election, limits of passes, metrics, errors |
 //! | [`objects`] | label names, child kinds, owners, views, drift |
 //!
-//! Imports run from the top of this table to its end. With the memory of all passes lost, a pass reads more and decides the
-//! same.
+//! A pass is one reconcile of one object. Imports run from the top of this table to its end. The memory that passes keep
+//! saves reads only: without it, a pass reads more and decides the same.
 
 mod commands;
 mod conditions;

@@ -1,5 +1,8 @@
-//! The program `mcp-entra-operator`: `run` reconciles, `check` says whether that works, `render` shows what it would
-//! apply, `preview` who may call what, `pin` the digests of a backend's tools, `crds` prints the definitions of the kinds.
+//! The program `mcp-entra-operator`.
+//!
+//! `run` reconciles, `check` tests an installed operator, `render` shows the objects that would be applied, `preview`
+//! shows who may call which tool, `pin` prints the digests of a backend's tools, `crds` prints the definitions of the
+//! kinds.
 
 mod telemetry;
 
@@ -27,20 +30,20 @@ enum Command {
     Run {
         #[command(flatten)]
         options: Box<Options>,
-        /// How logs are written to standard error. By default for people on a terminal, as JSON elsewhere. RUST_LOG says
-        /// which are.
+        /// Format of the logs on standard error. The default is text on a terminal and JSON elsewhere. RUST_LOG selects
+        /// the log lines.
         #[arg(long, value_enum)]
         log_format: Option<LogFormat>,
     },
-    /// Say whether an installed operator works, as its own account sees it: what it has to see, and that a replica leads.
+    /// Check an installed operator with its own account: it can see all objects that it needs, and a replica leads.
     Check(CheckOptions),
-    /// Print every child of the McpServers in manifests, as they would be applied; no cluster is asked.
+    /// Print every child of the McpServers in the given manifests as it would be applied. It needs no cluster.
     Render(Box<RenderArguments>),
-    /// Print the tools that a caller gets of a server, and which mapping grants or denies each.
+    /// Print the tools that a caller gets from a server, and the mapping that grants or denies each.
     Preview(PreviewOptions),
-    /// Print the digests of the tools that a server's backend offers now, to be put below `spec.backend`.
+    /// Print the digests of the tools that a server's backend offers now, for `spec.backend`.
     Pin(PinOptions),
-    /// Print the CustomResourceDefinitions, to be piped into `kubectl apply --server-side -f -`.
+    /// Print the CustomResourceDefinitions, for `kubectl apply --server-side -f -`.
     Crds,
 }
 
@@ -75,13 +78,13 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// The controllers are one task, which runs where it is waited for; one more thread is for connections and the lease.
-/// Each further one would keep memory of its own, on large nodes for dozens that have nothing to do.
+/// Builds the runtime. All controllers are one task on the calling thread; one worker thread serves connections and the
+/// lease. More threads would only cost memory: large nodes would start dozens of idle ones.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
-/// A second provider among the dependencies would make rustls refuse to choose; naming one is final.
+/// Selects the TLS provider. With a second one among the dependencies, rustls would refuse to choose.
 fn choose_cryptography() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
 }
@@ -89,7 +92,7 @@ fn choose_cryptography() {
 async fn reconcile(options: Options) -> anyhow::Result<()> {
     let config = kube::Config::infer()
         .await
-        .context("no cluster to reconcile: set KUBECONFIG, or run in a pod whose service account token is mounted")?;
+        .context("no cluster to reconcile: set KUBECONFIG, or run in a pod with a mounted service account token")?;
     let listener = mcp_entra_operator::listen(options.listen)
         .with_context(|| format!("cannot listen on {}; choose another address with --listen", options.listen))?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
@@ -105,11 +108,11 @@ async fn cancel_on_signal(shutdown: CancellationToken) {
             _ = tokio::signal::ctrl_c() => {}
         },
         Err(error) => {
-            tracing::error!(%error, "SIGTERM cannot be awaited; only Ctrl-C ends the operator gracefully");
+            tracing::error!(%error, "cannot listen for SIGTERM; only Ctrl-C ends the operator gracefully");
             tokio::signal::ctrl_c().await.ok();
         }
     }
-    tracing::info!("draining: running reconciles are finished, no new one is started");
+    tracing::info!("draining: running reconciles finish, no new one starts");
     shutdown.cancel();
 }
 

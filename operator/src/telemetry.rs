@@ -1,4 +1,4 @@
-//! The telemetry of the program: logs on standard error, and traces by OTLP where the environment says so.
+//! Telemetry of the program: logs on standard error, and traces by OTLP if the environment configures them.
 
 use std::{env, io::IsTerminal, time::Duration};
 
@@ -12,25 +12,26 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// Time for the last spans to be sent at the end.
+/// Time limit for sending the last spans.
 const FLUSH: Duration = Duration::from_secs(5);
-/// Any of these says where traces go; the exporter itself reads them, and the others of OpenTelemetry's variables.
+/// Variables that configure the destination of traces. The exporter reads them and OpenTelemetry's other variables
+/// itself.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
 /// The format of logs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// An object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
-/// Where traces go, until they have all gone there.
+/// The exporter of traces, if it is configured.
 pub(crate) struct Telemetry(Option<SdkTracerProvider>);
 
 impl Telemetry {
-    /// Starts to tell. Of logs, `RUST_LOG` says which; traces are the operator's own spans.
+    /// Starts logging and tracing. `RUST_LOG` filters the logs; the traces contain only the operator's own spans.
     pub(crate) fn start(format: Option<LogFormat>) -> anyhow::Result<Self> {
         let filter = match env::var_os(EnvFilter::DEFAULT_ENV) {
             Some(_) => {
@@ -57,10 +58,10 @@ impl Telemetry {
         Ok(Self(provider))
     }
 
-    /// Sends what is left, if that can be done soon.
+    /// Sends the remaining spans within a time limit.
     pub(crate) fn end(self) {
         if let Some(Err(error)) = self.0.map(|provider| provider.shutdown_with_timeout(FLUSH)) {
-            tracing::warn!(%error, "the last traces could not be sent; see OTEL_EXPORTER_OTLP_ENDPOINT");
+            tracing::warn!(%error, "cannot send the last traces; see OTEL_EXPORTER_OTLP_ENDPOINT");
         }
     }
 }
@@ -73,7 +74,7 @@ fn provider() -> anyhow::Result<SdkTracerProvider> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .build()
-        .context("traces cannot be sent as OTEL_EXPORTER_OTLP_* say; correct or unset them")?;
+        .context("cannot send traces as OTEL_EXPORTER_OTLP_* configure it; correct or unset these variables")?;
     let name = env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "mcp-entra-operator".to_owned());
     let resource = Resource::builder().with_service_name(name).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())

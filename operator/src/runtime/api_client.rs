@@ -1,4 +1,4 @@
-//! The client of the API server: no answer is awaited for ever, and every request is counted.
+//! Client of the API server, with timeouts and a count of all requests.
 
 use std::{
     task::{Context, Poll},
@@ -15,13 +15,13 @@ use tower::{BoxError, Layer, Service, timeout::TimeoutLayer};
 
 use crate::runtime::metrics::Metrics;
 
-/// Time for the head of an answer, kube's own retries of refused requests included: those alone could take a quarter of
-/// an hour.
+/// Timeout until the head of an answer, with all of kube's own retries of refused requests. Without it, those retries
+/// could take a quarter of an hour.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Time without a byte of an answer's body. Longer than a watch without news.
+/// Timeout between two bytes of an answer's body. It is longer than a watch without news.
 const SILENCE: Duration = Duration::from_secs(240);
 
-/// A client with deadlines that counts.
+/// Builds a client with timeouts that counts its requests.
 pub(crate) fn client(config: Config, metrics: Metrics) -> kube::Result<Client> {
     client_within(ANSWER, config, metrics)
 }
@@ -32,7 +32,7 @@ fn client_within(answer: Duration, mut config: Config, metrics: Metrics) -> kube
     Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(answer)).with_layer(&Counting(metrics)).build())
 }
 
-/// Counts what passes through it.
+/// A layer that counts requests.
 #[derive(Clone)]
 struct Counting(Metrics);
 
@@ -75,7 +75,7 @@ where
     }
 }
 
-/// The verb of a request, as in Kubernetes' roles and its audit log.
+/// Returns the verb of a request, as in Kubernetes' roles and its audit log.
 fn verb(method: &Method, uri: &Uri) -> &'static str {
     match (method, is_collection(uri.path())) {
         (&Method::POST, _) => "create",
@@ -89,7 +89,7 @@ fn verb(method: &Method, uri: &Uri) -> &'static str {
     }
 }
 
-/// Returns true if a path leads to all objects of a kind: `/api/v1/…` or `/apis/group/version/…`, of one namespace or all.
+/// Returns true if the path is a collection, `/api/v1/…` or `/apis/group/version/…`, of one namespace or of all.
 fn is_collection(path: &str) -> bool {
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
     let version = match segments.next() {
@@ -110,13 +110,13 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_does_not_come_is_given_up_and_counted() {
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-        // Connections are made, and nobody takes them.
+        // The kernel accepts connections, and no process answers on them.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let config = Config::new(format!("http://{}", silent.local_addr().unwrap()).parse().unwrap());
         let mut registry = Registry::default();
         let client = client_within(Duration::from_millis(50), config, Metrics::register(&mut registry)).unwrap();
         let answer = tokio::time::timeout(Duration::from_secs(5), client.apiserver_version()).await;
-        assert!(answer.expect("it is given up").is_err());
+        assert!(answer.expect("it times out").is_err());
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         assert!(text.contains("mcp_entra_operator_api_requests_total{verb=\"get\",code=\"none\"} 1"), "{text}");

@@ -1,4 +1,4 @@
-//! Errors of a pass, and the pauses before it is tried again.
+//! Errors of a pass, and the pauses before it is retried.
 
 use std::time::Duration;
 
@@ -11,72 +11,72 @@ use crate::{
     runtime::by_uid::ByUid,
 };
 
-/// Time until an object is looked at again that is about to change without a watch telling.
+/// Pause before the next look at an object that is about to change without an event of a watch.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
-/// A reason for which a pass ended early.
+/// The reason why a pass ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The API server, or the way to it.
+    /// The API server, or the connection to it, failed.
     #[error("{action}: {}", describe(source))]
     Kubernetes {
         /// The action that failed.
         action: String,
         source: Box<kube::Error>,
     },
-    /// Every attempt met a newer version of the object.
-    #[error("{object} changed at each of {attempts} attempts to apply it; it is tried again")]
+    /// The object had a newer version at every attempt.
+    #[error("{object} changed during each of {attempts} attempts to apply it; the operator retries")]
     Contended { object: String, attempts: u32 },
-    /// The object cannot be changed any more, and is left for one of another name.
-    #[error("{0} cannot be changed; its content goes on under another name")]
+    /// The object is immutable. The next attempt writes an object of another name.
+    #[error("{0} is immutable; its content is written under another name")]
     Immutable(String),
-    /// No name is left for the content of a ConfigMap that cannot be changed.
+    /// No name is left to replace an immutable ConfigMap.
     #[error(
-        "no name is left for a ConfigMap of the McpServer: each that it may have is immutable or somebody else's; delete those that nobody needs: {0}"
+        "no name is left for a ConfigMap of the McpServer: every ConfigMap with one of its names is immutable or belongs to somebody else; delete those that are not needed: {0}"
     )]
     AllImmutable(String),
-    /// The live object cannot be changed into what is built, which would be accepted as a new one.
+    /// The live object cannot be changed to the desired one, which the API server would accept as a new object.
     #[error(
-        "{object} cannot be changed into what is built: {}; delete it, and it is made anew: {command}",
+        "{object} cannot be updated: {}; delete it, and the operator creates it again: {command}",
         describe(source)
     )]
     Unchangeable {
         object: String,
-        /// The command that deletes it.
+        /// The command that deletes the object.
         command: String,
         source: Box<kube::Error>,
     },
-    /// The API server holds another object than was applied.
+    /// The API server stores another object than was applied.
     #[error("{object} does not stay as applied: an admission webhook or policy of this cluster changes it: {drift}")]
     Overridden { object: String, drift: Drift },
-    /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers, so no key can be made; it is tried again")]
+    /// The operating system returns no random numbers.
+    #[error("the operating system returns no random numbers, so no key can be made; the operator retries")]
     NoRandomness,
-    /// A document could not be written.
+    /// A document could not be serialised.
     #[error("a document could not be serialised: {0}")]
     Json(#[from] serde_json::Error),
-    /// A claim's ConfigMap does not hold what its name stands for.
+    /// The content of a claim's ConfigMap does not fit its name.
     #[error(
-        "ConfigMap {0} in the operator's namespace holds no claim that can be read; delete it, and the servers that name its value claim it anew"
+        "ConfigMap {0} in the operator's namespace holds no readable claim; delete it, and the servers that name its value claim it again"
     )]
     UnreadableClaim(String),
-    /// The pass took too long.
-    #[error("the pass did not end within {} s; the API server is slow or unreachable", .0.as_secs())]
+    /// The pass exceeded its deadline.
+    #[error("the reconcile did not end within {} s; the API server is slow or unreachable", .0.as_secs())]
     Deadline(Duration),
-    /// A watch has ended for good; the program is ending.
+    /// A watch has ended, because the program is ending.
     #[error("the watches have ended")]
     WatchesEnded,
-    /// An object without namespace, name or uid; the API server sends none.
+    /// An object has no namespace, name or uid. The API server sends no such object.
     #[error(transparent)]
     NoIdentity(#[from] NoIdentity),
 }
 
-/// The class of an error, which decides when the pass is tried again.
+/// The class of an error, which decides when the pass is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// The API server refuses the object itself: a change is awaited.
+    /// The API server rejects the object itself. It is retried after a change, or after the longest pause.
     Terminal,
-    /// It may pass by itself: tried again, ever more slowly.
+    /// The error may go away. The pass is retried with growing pauses.
     Transient,
 }
 
@@ -95,7 +95,7 @@ impl Error {
     }
 }
 
-/// The HTTP status that the API server answered, if it answered.
+/// Returns the HTTP status of the API server's answer, if there was one.
 pub(crate) fn code(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
@@ -103,8 +103,8 @@ pub(crate) fn code(error: &kube::Error) -> Option<u16> {
     }
 }
 
-/// The API server's own words, without the structure that kube's Display adds. Webhooks and admission policies have a
-/// say in them.
+/// Returns the API server's message, without the structure that kube's Display adds. Webhooks and admission policies
+/// can write parts of it.
 pub(crate) fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => Quoted::of(&status.message).to_string(),
@@ -115,13 +115,13 @@ pub(crate) fn describe(error: &kube::Error) -> String {
 /// Consecutive failures by uid. kube's controller has no back-off of its own.
 pub(crate) type Failures = ByUid<u32>;
 
-/// The longest pause between attempts, without what is added at random: a failing server is passed over once a minute
-/// nevertheless, since its pods may wait for a nudge.
+/// The longest pause between attempts, without the random part. With it, a failing server is retried at least once a
+/// minute: its pods may wait for a nudge.
 const LONGEST: Duration = Duration::from_secs(48);
 
 impl Failures {
-    /// Counts a failure, and says how long to wait: 2, 4, 8, 16, 32, 48 seconds, each up to a fifth longer, so that servers
-    /// which failed together do not try again together.
+    /// Counts a failure, and returns the pause: 2, 4, 8, 16, 32, then 48 seconds. Each is up to a fifth longer at
+    /// random, so that servers which failed together are not retried together.
     pub(crate) fn next_pause(&self, uid: &str, class: Class) -> Duration {
         let mut failures = self.lock();
         let count = failures.entry(uid.to_owned()).or_default();

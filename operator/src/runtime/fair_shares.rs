@@ -1,4 +1,4 @@
-//! Shares: permits of which no namespace holds more than its share, so that one cannot keep the others waiting.
+//! Permits with a limit for each namespace, so that one namespace cannot block the others.
 
 use std::{
     collections::HashMap,
@@ -7,30 +7,30 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Permits that are shared between namespaces.
+/// Permits that namespaces share.
 pub(crate) struct Shares {
     all: Arc<Semaphore>,
-    /// Permits that one namespace holds at most.
+    /// The most permits that one namespace can hold.
     most: usize,
-    /// The permits of the namespaces that hold one, or wait for one.
+    /// The permits of each namespace that holds or awaits one.
     namespaces: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
-/// A permit, until it is dropped.
+/// A permit, held until it is dropped.
 pub(crate) struct Share {
     _own: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
 }
 
 impl Shares {
-    /// So many permits, of which one namespace holds at most so many.
+    /// Creates `all` permits, of which one namespace can hold at most `most`.
     pub(crate) fn new(all: usize, most: usize) -> Self {
         Self { all: Arc::new(Semaphore::new(all)), most, namespaces: Mutex::default() }
     }
 
-    /// Waits for a permit. Returns none if there will be no more, which never happens.
+    /// Waits for a permit. Returns none if the semaphore is closed, which never happens.
     pub(crate) async fn acquire(&self, namespace: &str) -> Option<Share> {
-        // Waiting for its own first, a namespace takes nothing of what all wait for.
+        // Wait for the namespace's own permit first: a waiting namespace then holds none of the shared permits.
         let own = self.of(namespace).acquire_owned().await.ok()?;
         let of_all = self.all.clone().acquire_owned().await.ok()?;
         Some(Share { _own: own, _of_all: of_all })

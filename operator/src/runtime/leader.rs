@@ -1,11 +1,11 @@
-//! Leader election by a Lease: of several replicas that all watch, one reconciles.
+//! Leader election by a Lease: several replicas watch, one of them reconciles.
 //!
-//! A holder renews the lease, and counts as leader only until its renew deadline, which is two thirds of the lease's
-//! duration from the moment at which it sent what was answered. The others take the lease once they have seen no change
-//! of it for its whole duration: by their own clocks, since nobody's clock is anybody else's. In the third that lies
-//! between, whatever the old leader still had on its way has ended.
+//! The leader renews the lease. It leads until its renew deadline: two thirds of the lease's duration after it sent the
+//! last renewal that the API server confirmed. Another replica takes the lease once it has seen no change for the whole
+//! duration. Each replica measures by its own clock only, so clocks may differ. The last third of the duration is time
+//! for the old leader's running writes to end.
 //!
-//! The decision against a library is in `docs/adr/0001-leader-election.md`.
+//! `docs/adr/0001-leader-election.md` says why no library is used.
 
 use std::time::{Duration, Instant};
 
@@ -25,15 +25,15 @@ use crate::{
     runtime::{errors::code, metrics::Metrics},
 };
 
-/// The lease's name.
+/// The name of the lease.
 pub(crate) const LEASE: &str = "mcp-entra-operator";
 
-/// The state of the election, as this replica sees it.
+/// The state of the election, as this replica knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Leadership(watch::Receiver<bool>);
 
 impl Leadership {
-    /// A leadership that is nobody's yet, and the sender that changes that.
+    /// Returns a leadership that this replica does not hold, and the sender that changes it.
     pub(crate) fn vacant() -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(false);
         (sender, Self(receiver))
@@ -44,45 +44,45 @@ impl Leadership {
         *self.0.borrow()
     }
 
-    /// A stream with an item each time this replica begins to lead.
+    /// Returns a stream with an item each time this replica becomes the leader.
     pub(crate) fn gained(&self) -> impl Stream<Item = ()> + Send + 'static {
         WatchStream::new(self.0.clone()).filter(|held| std::future::ready(*held)).map(drop)
     }
 }
 
-/// A reason for which this replica leads no longer. It can trust nothing that it knows after that, and has to start anew.
+/// The reason why this replica is no longer the leader. Its caches and memory may be stale, so it must restart.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaseLost {
-    /// The API server took no renewal in time.
+    /// The API server confirmed no renewal in time.
     #[error(
-        "the lease could not be renewed within {} s, so another replica may lead by now; this one ends and starts anew",
+        "the lease could not be renewed within {} s, so another replica may lead by now; this replica restarts",
         .0.as_secs()
     )]
     Expired(Duration),
-    /// Somebody else holds it.
-    #[error("the lease was taken by {0}; this replica ends and starts anew, to follow")]
+    /// Another replica holds the lease.
+    #[error("{0} took the lease; this replica restarts as a follower")]
     Taken(String),
 }
 
-/// The decisions about the lease. Pure: the time is an argument.
+/// Decisions about the lease. Pure: the time is an argument.
 struct Election {
     identity: String,
     duration: Duration,
-    /// The version of the lease that was seen last, and since when.
+    /// The last seen version of the lease, and when it was first seen.
     seen: Option<(String, Instant)>,
 }
 
-/// The next step with the lease as it is.
+/// The next step for the current lease.
 #[derive(Debug, PartialEq)]
 enum LeaseDecision {
-    /// To be written: this replica holds it then.
+    /// Write this lease to hold it.
     Take(Box<Lease>),
-    /// It is this other replica's.
+    /// Another replica, of this name, holds the lease.
     Leave(String),
 }
 
 impl Election {
-    /// Judges the lease as it is at the API server; `None` where there is none.
+    /// Decides the next step. `lease` is the lease at the API server, if there is one.
     fn decide(&mut self, lease: Option<Lease>, now: Instant, time: Timestamp) -> LeaseDecision {
         let mut lease = lease.unwrap_or_default();
         let before = lease.spec.take().unwrap_or_default();
@@ -109,7 +109,7 @@ impl Election {
         LeaseDecision::Take(Box::new(lease))
     }
 
-    /// Notes a version of the lease, and says for how long it has been the same.
+    /// Records the version of the lease, and returns for how long it is unchanged.
     fn see(&mut self, version: Option<&str>, now: Instant) -> Duration {
         let version = version.unwrap_or_default();
         match &self.seen {
@@ -125,18 +125,18 @@ impl Election {
         lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.identity)
     }
 
-    /// Time from a renewal's sending to the moment from which another replica may lead.
+    /// Returns the time from sending a renewal until this replica must no longer lead.
     fn renew_deadline(&self) -> Duration {
         self.duration * 2 / 3
     }
 
-    /// Time between two looks, and, twice over, between two renewals.
+    /// Returns the pause between two looks at the lease. Renewals wait twice as long.
     fn pause(&self) -> Duration {
         self.duration / 15
     }
 }
 
-/// The lease as given back, for anybody to take at once.
+/// Returns the lease as it is given back: any replica can take it at once.
 fn released(mut lease: Lease) -> Lease {
     let spec = lease.spec.get_or_insert_default();
     spec.holder_identity = None;
@@ -151,16 +151,16 @@ pub(crate) struct Candidate {
     election: Election,
     leads: watch::Sender<bool>,
     metrics: Metrics,
-    /// The lease as this replica wrote it; none after anything else was answered.
+    /// The lease as this replica last wrote it; none after any other answer.
     written: Option<Box<Lease>>,
-    /// The moment until which this replica may lead.
+    /// The moment until which this replica leads.
     expires: Option<Instant>,
-    /// True if the last attempt failed, which is told once.
+    /// True if the last attempt failed. A series of failures is logged once.
     is_failing: bool,
 }
 
 impl Candidate {
-    /// A candidate of that name, which is nobody else's.
+    /// Creates a candidate. No other replica may have the same identity.
     pub(crate) fn new(
         api: Api<Lease>,
         identity: String,
@@ -172,10 +172,10 @@ impl Candidate {
         Self { api, election, leads, metrics, written: None, expires: None, is_failing: false }
     }
 
-    /// Takes the lease as soon as it is free and keeps it, until told to give it back or it is lost.
+    /// Takes the lease as soon as it is free, and keeps it until `give_back` is cancelled or the lease is lost.
     ///
     /// # Errors
-    /// [`LeaseLost`], at the very latest when another replica may lead.
+    /// [`LeaseLost`], before another replica can lead.
     pub(crate) async fn campaign(mut self, give_back: CancellationToken) -> Result<(), LeaseLost> {
         let lost = give_back.run_until_cancelled(self.hold()).await;
         self.metrics.leads(false);
@@ -192,14 +192,14 @@ impl Candidate {
     async fn hold(&mut self) -> LeaseLost {
         loop {
             let began = Instant::now();
-            // One that hangs must leave time for another.
+            // A hanging attempt must leave time for another one.
             let limit = began + self.election.duration / 3;
             let limit = self.expires.map_or(limit, |expires| limit.min(expires));
             match tokio::time::timeout_at(limit.into(), self.attempt()).await {
                 Ok(Ok(LeaseDecision::Take(lease))) => self.won(lease, began),
                 Ok(Ok(LeaseDecision::Leave(other))) if self.expires.is_some() => return LeaseLost::Taken(other),
                 Ok(Ok(LeaseDecision::Leave(_))) => self.is_failing = false,
-                // Somebody was quicker: who it was is seen at the next look.
+                // Another replica was faster. The next look shows which.
                 Ok(Err(error)) if code(&error) == Some(409) => {}
                 Ok(Err(error)) => self.failed(&error.to_string()),
                 Err(_) => self.failed("the API server did not answer in time"),
@@ -213,7 +213,7 @@ impl Candidate {
         }
     }
 
-    /// Looks at the lease, unless it is known, and takes or renews it where that may be.
+    /// Reads the lease, unless it is known, and takes or renews it if possible.
     async fn attempt(&mut self) -> kube::Result<LeaseDecision> {
         let lease = match self.written.take() {
             Some(lease) => Some(*lease),
@@ -233,7 +233,7 @@ impl Candidate {
         self.is_failing = false;
         self.written = Some(lease);
         if self.expires.replace(began + self.election.renew_deadline()).is_none() {
-            tracing::info!(identity = self.election.identity, "leading: this replica reconciles from now on");
+            tracing::info!(identity = self.election.identity, "this replica is the leader and starts to reconcile");
             self.metrics.leads(true);
             self.leads.send_replace(true);
         }
@@ -245,13 +245,13 @@ impl Candidate {
                 error,
                 lease = LEASE,
                 leads = self.expires.is_some(),
-                "the lease cannot be read or written, and is tried again; the operator needs get, create and update on \
-                 leases of its own namespace"
+                "cannot read or write the lease, retrying; the operator needs get, create and update on leases in its own \
+                namespace"
             );
         }
     }
 
-    /// Gives the lease back, if this replica has it: the next takes it at once.
+    /// Gives the lease back, if this replica holds it, so that another replica can take it at once.
     async fn release(&mut self) {
         let Some(expires) = self.expires else { return };
         let release = async {
@@ -261,16 +261,16 @@ impl Candidate {
             };
             if let Some(lease) = lease.filter(|lease| self.election.is_holder(lease)) {
                 self.api.replace(LEASE, &PostParams::default(), &released(lease)).await?;
-                tracing::info!("the lease is given back");
+                tracing::info!("released the lease");
             }
             Ok::<_, kube::Error>(())
         };
         match tokio::time::timeout_at(expires.into(), release).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the lease is not given back; the next replica waits until it ends")
+                tracing::warn!(%error, "cannot release the lease; the next replica waits until it expires")
             }
-            Err(_) => tracing::warn!("the lease is not given back in time; the next replica waits until it ends"),
+            Err(_) => tracing::warn!("cannot release the lease in time; the next replica waits until it expires"),
         }
     }
 }
@@ -337,7 +337,7 @@ mod tests {
             let claim = election.decide(mk_held_by("a", version), start + SECOND * seconds, ancient);
             matches!(claim, LeaseDecision::Take(_))
         };
-        assert!(!at("1", 0), "the first look tells nothing, however old the renewal");
+        assert!(!at("1", 0), "the first look decides nothing, even if the renewal is old");
         assert!(!at("1", 14));
         assert!(!at("2", 15), "it was renewed");
         assert!(!at("2", 29));

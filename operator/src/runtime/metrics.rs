@@ -1,4 +1,4 @@
-//! Metrics. None is labelled with an object's name: names would grow without bound.
+//! Metrics of the operator. No label holds an object's name: the number of names is unbounded.
 
 use std::time::Duration;
 
@@ -30,17 +30,17 @@ pub(crate) struct Metrics {
 /// The outcome of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum PassResult {
-    /// There is nothing to do but to look again later.
+    /// Done. The object is looked at again later.
     Settled,
-    /// Something is on its way.
+    /// A change is in progress.
     Waiting,
-    /// It failed and is tried again.
+    /// The pass failed, and is retried.
     Transient,
-    /// It failed, and will again until something changes.
+    /// The pass failed, and fails again until something changes.
     Terminal,
 }
 
-/// The kind of object that a pass was over.
+/// The kind of the reconciled object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(clippy::enum_variant_names, reason = "the kinds' own names")]
 pub(crate) enum Kind {
@@ -80,23 +80,23 @@ impl Metrics {
             requests: Family::default(),
             orphaned_pods: Gauge::default(),
         };
-        registry.register("mcp_entra_operator_reconciles", "Passes by outcome", metrics.reconciles.clone());
+        registry.register("mcp_entra_operator_reconciles", "Reconciles by outcome", metrics.reconciles.clone());
         registry.register(
             "mcp_entra_operator_reconcile_duration_seconds",
-            "Duration of a pass in seconds",
+            "Duration of a reconcile in seconds",
             metrics.durations.clone(),
         );
         registry.register(
             "mcp_entra_operator_pod_status_errors",
-            "Polls of a pod's status that failed",
+            "Failed polls of a pod's status",
             metrics.poll_errors.clone(),
         );
         registry.register(
             "mcp_entra_operator_status_write_errors",
-            "Writes of a status that failed, so that the last one stays",
+            "Failed writes of a status; the last status stays",
             metrics.status_write_errors.clone(),
         );
-        // From 0 on, or the first failure would be no increase.
+        // Start at 0: the first failure must show as an increase.
         for kind in [Kind::McpServer, Kind::McpRoleMapping, Kind::ClusterMcpRoleMapping] {
             drop(metrics.status_write_errors.get_or_create(&KindLabels { kind }));
         }
@@ -107,40 +107,40 @@ impl Metrics {
         );
         registry.register(
             "mcp_entra_operator_queue_depth",
-            "Objects due for a pass that wait for others to end; not those that are to be looked at later",
+            "Objects that are due and wait for running reconciles to end; without those scheduled for later",
             metrics.queued.clone(),
         );
-        registry.register("mcp_entra_operator_running_reconciles", "Passes that run now", metrics.running.clone());
+        registry.register("mcp_entra_operator_running_reconciles", "Reconciles that run now", metrics.running.clone());
         registry.register(
             "mcp_entra_operator_api_requests",
             "Requests to the API server by verb and HTTP status, which is none where no answer came; a retried one once",
-            metrics.requests.clone(),
+            "Requests to the API server by verb and HTTP status (none without an answer); a retried request counts once",
         );
         registry.register(
             "mcp_entra_operator_orphaned_pods",
-            "Running pods whose McpServer is gone and that do not report the policy that denies everything",
+            "Running pods of deleted McpServers that do not report the deny-all policy yet",
             metrics.orphaned_pods.clone(),
         );
         metrics
     }
 
-    /// The number of objects of a kind that wait for a pass.
+    /// Returns the gauge of objects of a kind that wait for a pass.
     pub(crate) fn queued(&self, kind: Kind) -> Gauge {
         self.queued.get_or_create(&KindLabels { kind }).clone()
     }
 
-    /// The number of passes over objects of a kind that run.
+    /// Returns the gauge of running passes of a kind.
     pub(crate) fn running(&self, kind: Kind) -> Gauge {
         self.running.get_or_create(&KindLabels { kind }).clone()
     }
 
-    /// Counts a request to the API server, with the status it was answered with.
+    /// Counts a request to the API server, with the status of the answer, if there is one.
     pub(crate) fn request(&self, verb: &'static str, code: Option<u16>) {
         let code = code.map_or_else(|| "none".to_owned(), |code| code.to_string());
         self.requests.get_or_create(&RequestLabels { verb, code }).inc();
     }
 
-    /// Tells whether this replica leads.
+    /// Reports whether this replica leads.
     pub(crate) fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
     }
@@ -156,12 +156,12 @@ impl Metrics {
         self.status_write_errors.get_or_create(&KindLabels { kind }).inc();
     }
 
-    /// Reports the pods of orphans that may still enforce what was granted.
+    /// Reports the number of pods of deleted McpServers that may still enforce the old policy.
     pub(crate) fn orphaned_pods(&self, count: usize) {
         self.orphaned_pods.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Counts a poll of a pod that failed.
+    /// Counts a failed poll of a pod.
     pub(crate) fn poll_failed(&self) {
         self.poll_errors.inc();
     }

@@ -1,4 +1,4 @@
-//! The ground that a controller runs on: options, client, leader election, limits of passes, metrics and errors.
+//! Base of the controllers: options, client, leader election, limits of passes, metrics and errors.
 
 pub(crate) mod api_client;
 pub(crate) mod by_uid;

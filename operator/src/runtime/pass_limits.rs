@@ -1,5 +1,5 @@
-//! Limits of passes: only the leader runs them, over a bounded number of objects at once, each within a deadline, and none
-//! begins once the operator drains. A pass that asks pods leaves its place to others. Its outcome is counted and traced.
+//! Limits of passes. Only the leader runs them, a bounded number at once, each within a deadline, and none starts while
+//! the operator drains. A pass that polls pods gives its place to others. Each outcome is counted and traced.
 
 use std::{
     sync::Arc,
@@ -25,17 +25,17 @@ use crate::runtime::{
     metrics::{Kind, Metrics, PassResult},
 };
 
-/// Passes over objects of one kind that run at once.
+/// The most passes of one kind that run at once.
 const AT_ONCE: usize = 16;
-/// Passes that ask pods at once, and those of one namespace among them: pods answer as slowly as their authors please.
+/// The most passes that poll pods at once, in all and in one namespace. Pods can answer slowly on purpose.
 const ASKING: usize = 64;
 const ASKING_OF_ONE: usize = 8;
-/// The longest pause after a failure while some pod does not enforce the policy.
+/// The longest pause after a failure while a pod does not enforce the policy yet.
 const LAGGING: Duration = Duration::from_secs(5);
-/// The longest pass.
+/// The deadline of a pass.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The passes over the objects of one kind.
+/// The passes over objects of one kind.
 pub(crate) struct Passes {
     kind: Kind,
     places: Semaphore,
@@ -47,14 +47,14 @@ pub(crate) struct Passes {
 }
 
 impl Passes {
-    /// Passes that begin while this replica leads, and until the operator drains.
+    /// Creates passes that start only while this replica leads and does not drain.
     pub(crate) fn new(kind: Kind, leadership: Leadership, draining: CancellationToken, metrics: Metrics) -> Self {
         let (places, asking) = (Semaphore::new(AT_ONCE), Shares::new(ASKING, ASKING_OF_ONE));
         Self { kind, places, asking, leadership, draining, failures: Failures::default(), metrics }
     }
 
-    /// Runs a pass over an object once it is its turn: over the object as it is then, if it still is. It waits here and
-    /// not in kube's own queue, which does not tell how long it is.
+    /// Runs a pass when a place is free, with the object's version at that time, if the object still exists. It waits
+    /// here because the length of kube's own queue is not visible.
     pub(crate) async fn over<'a, K, F>(
         &'a self,
         object: &K,
@@ -77,12 +77,13 @@ impl Passes {
             return Ok(Action::await_change());
         };
         let _running = Raised::new(self.metrics.running(self.kind));
-        // A field `name` would be a second one in logs of JSON: they have the span's own name there.
+        // Not `name`: in JSON logs, the span's own name has that key.
         let span = tracing::info_span!(
             "reconcile", kind = ?self.kind, namespace = object.namespace(), object = object.name_any(), outcome = Empty
         );
         let start = Instant::now();
-        // Thousands may wait here, and a pass that runs takes ten thousand bytes: they are not taken before.
+        // The future of a running pass takes ten thousand bytes. It is allocated here, so that thousands of waiting
+        // passes do not need that memory.
         let pass =
             Box::pin(pass(object.clone(), Place { _held: place, asking: &self.asking }).instrument(span.clone()));
         let result = tokio::time::timeout(DEADLINE, pass).await;
@@ -96,18 +97,19 @@ impl Passes {
         result
     }
 
-    /// Returns the pause after a failed pass. It is short while pods are to be told a policy, whatever fails beside that.
+    /// Returns the pause after a failed pass. The pause is short while pods lag behind the policy, even if another step
+    /// fails.
     pub(crate) fn failed(&self, object: &impl ResourceExt, error: &Error, is_lagging: bool) -> Action {
         let pause = self.failures.next_pause(&object.uid().unwrap_or_default(), error.class());
         let pause = if is_lagging { pause.min(LAGGING) } else { pause };
         tracing::warn!(
             namespace = object.namespace(), name = object.name_any(), %error, again_in_seconds = pause.as_secs(),
-            "a pass failed"
+            "a reconcile failed"
         );
         Action::requeue(pause)
     }
 
-    /// A place that is free.
+    /// Returns a free place.
     #[cfg(test)]
     pub(crate) fn place(&self) -> Place<'_> {
         Place { _held: self.places.try_acquire().unwrap(), asking: &self.asking }
@@ -128,14 +130,14 @@ fn outcome(result: &Result<Action, Error>) -> PassResult {
     }
 }
 
-/// The place of a pass among those that run, until it is dropped.
+/// The place of a running pass, held until it is dropped.
 pub(crate) struct Place<'a> {
     _held: SemaphorePermit<'a>,
     asking: &'a Shares,
 }
 
 impl Place<'_> {
-    /// Leaves the place to another pass, and waits until pods of a namespace may be asked.
+    /// Gives the place to another pass, and waits for a permit to poll pods of the namespace.
     pub(crate) async fn ask(self, namespace: &str) -> Option<Share> {
         let asking = self.asking;
         drop(self);
@@ -143,7 +145,7 @@ impl Place<'_> {
     }
 }
 
-/// A gauge that is one higher as long as this lives.
+/// A gauge that is one higher while this value lives.
 struct Raised(Gauge);
 
 impl Raised {
@@ -200,7 +202,7 @@ mod tests {
             object
         }
 
-        /// Runs a pass that tells which version it saw, in the background, until `end` says so.
+        /// Runs a pass in the background until `end` is cancelled. It sends the version that it saw.
         fn begin(&self, object: ConfigMap, seen: mpsc::UnboundedSender<String>, end: CancellationToken) {
             let (passes, store) = (self.passes.clone(), self.store.clone());
             tokio::spawn(async move {

@@ -1,27 +1,27 @@
-//! A gate that many wait at, and that opens once.
+//! Gate that opens once for all who wait.
 
 use tokio::sync::watch;
 
 use crate::runtime::errors::Error;
 
-/// Opens once what it stands before holds what there was at the start: a policy compiled of half the mappings would
-/// revoke the other half.
+/// A gate that opens once its cache holds every object that existed at the start. A policy compiled from half of the
+/// mappings would revoke the other half.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(watch::Receiver<bool>);
 
 impl Gate {
-    /// A closed gate, and what opens it.
+    /// Returns a closed gate, and the sender that opens it.
     pub(crate) fn closed() -> (watch::Sender<bool>, Self) {
         let (opener, gate) = watch::channel(false);
         (opener, Self(gate))
     }
 
-    /// Waits until it is open.
+    /// Waits until the gate is open.
     pub(crate) async fn passed(&self) -> Result<(), Error> {
         self.0.clone().wait_for(|open| *open).await.map(drop).map_err(|_| Error::WatchesEnded)
     }
 
-    /// Returns true if it is open.
+    /// Returns true if the gate is open.
     pub(crate) fn is_open(&self) -> bool {
         *self.0.borrow()
     }
