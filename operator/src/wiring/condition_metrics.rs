@@ -1,4 +1,4 @@
-//! Metrics of conditions: by type and status, counted at each scrape from what the watches have seen.
+//! Metric of conditions by type and status. Each scrape counts the objects in the caches.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::{
     watch::stores::{WatchedClusterMapping, WatchedMapping, WatchedServer},
 };
 
-/// Counts the conditions of everything that is watched.
+/// Counts the conditions of all watched objects.
 pub(crate) struct Census {
     pub(crate) servers: Store<WatchedServer>,
     pub(crate) mappings: Store<WatchedMapping>,
@@ -62,7 +62,7 @@ impl Collector for Census {
         let counts = self.counts();
         let metric = encoder.encode_descriptor(
             "mcp_entra_operator_conditions",
-            "Objects by kind that have a condition of that type and status",
+            "Objects by kind that have a condition with this type and status",
             None,
             counts.metric_type(),
         )?;

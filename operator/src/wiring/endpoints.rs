@@ -18,11 +18,11 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use crate::runtime::ready_gate::Gate;
 
-/// Connections that the kernel keeps until they are accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 128;
 
-/// Listens on an address. `[::]` takes IPv4 connections, too, however the node is set up; on a node without IPv6 it
-/// is `0.0.0.0`.
+/// Listens on an address. `[::]` accepts IPv4 connections, too, regardless of the node's settings. On a node without
+/// IPv6 it becomes `0.0.0.0`.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     match bind(address) {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && lacks_ipv6(&error) => {
@@ -32,7 +32,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-/// Says if an address cannot be listened on since the node has no IPv6: not if somebody else listens there.
+/// Returns true if the node has no IPv6. An address that is already in use does not count.
 fn lacks_ipv6(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
 }
@@ -47,7 +47,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// The routes.
+/// Returns the router of the endpoints.
 pub(crate) fn router(gate: Gate, registry: Registry) -> Router {
     let registry = Arc::new(registry);
     Router::new()
@@ -60,7 +60,7 @@ fn readiness(gate: &Gate) -> (StatusCode, &'static str) {
     if gate.is_open() {
         (StatusCode::OK, "ready\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the watches have not seen everything yet\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "the caches are not synced yet\n")
     }
 }
 

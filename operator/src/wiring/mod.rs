@@ -1,4 +1,4 @@
-//! Starts the operator: watches, controllers, leader election and the HTTP endpoints.
+//! Startup of the operator: watches, controllers, leader election and HTTP endpoints.
 
 mod condition_metrics;
 pub(crate) mod endpoints;

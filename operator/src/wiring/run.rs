@@ -1,4 +1,4 @@
-//! Running: the watches, the three controllers over them, the operator's own endpoints, and the end.
+//! Run loop of the operator: the watches, three controllers, the HTTP endpoints, and the shutdown.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -53,42 +53,42 @@ use crate::{
     },
 };
 
-/// kube's own bound on passes at once, which is none: [`Passes`] have one.
+/// kube's own limit of concurrent passes. 0 means none: [`Passes`] have a limit.
 const BOUND_BY_PASSES: u16 = 0;
-/// Time between sweeps for what is remembered of objects that are gone.
+/// Time between removals of memory about objects that are gone.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// An error for which the operator cannot run.
+/// The reason why the operator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The client for the API server cannot be made.
-    #[error("the Kubernetes client cannot be made of this configuration: {0}")]
+    /// The client for the API server cannot be built.
+    #[error("cannot build a Kubernetes client from this configuration: {0}")]
     Client(#[from] kube::Error),
-    /// The client for the pods' admin ports cannot be made.
-    #[error("--pod-proxy-url cannot be used ({0}); give an address as http://host:port")]
+    /// The client for the pods' admin ports cannot be built.
+    #[error("--pod-proxy-url is not usable ({0}); set it to an address such as http://host:port")]
     PodClient(#[from] reqwest::Error),
-    /// The operator may not see what it must.
+    /// A required permission is missing.
     #[error(transparent)]
     Blind(#[from] Blind),
-    /// No host is allowed, and some are in use.
+    /// No host is allowed, but McpServers are exposed.
     #[error(transparent)]
     NoHostAllowed(#[from] NoHostAllowed),
-    /// This replica may lead no longer.
+    /// This replica is no longer the leader.
     #[error(transparent)]
     Lost(#[from] LeaseLost),
-    /// The election ended without a word, which is a bug.
-    #[error("the leader election broke off: {0}")]
+    /// The task of the leader election ended unexpectedly, which is a bug.
+    #[error("the leader election ended unexpectedly: {0}")]
     Election(#[from] tokio::task::JoinError),
-    /// The operator's own endpoints ended.
-    #[error("the operator's own endpoints ended: {0}")]
+    /// The operator's HTTP endpoints ended.
+    #[error("the operator's HTTP endpoints ended: {0}")]
     Listen(#[from] std::io::Error),
 }
 
-/// Watches, and reconciles while this replica leads, until `shutdown` is cancelled; then lets running passes end and
-/// gives the lease back. `listener` serves `/healthz`, `/readyz` and `/metrics`.
+/// Watches, and reconciles while this replica leads, until `shutdown` is cancelled. Then it waits for running passes
+/// and releases the lease. `listener` serves `/healthz`, `/readyz` and `/metrics`.
 ///
 /// # Errors
-/// If the options cannot be used, the lease is lost, or the endpoints end.
+/// Unusable options, a missing permission, a lost lease, or an end of the endpoints.
 pub async fn run(
     config: kube::Config,
     options: Options,
@@ -133,14 +133,14 @@ pub async fn run(
         metrics: metrics.clone(),
     });
 
-    // One watch of a kind starts the passes of all whom it concerns, when the store that they read has been fed.
+    // One watch per kind triggers all dependent passes, after it has updated the store that they read.
     let (mappings, cluster_mappings) = (context.world.mappings.clone(), context.world.cluster_mappings.clone());
     let (chosen_by, chooses) = (mappings.clone(), servers.clone());
     let (touched_servers, mappings_of_servers) =
         concerning(streams.servers, move |server| mappings_beside(&chosen_by, server));
     let (touched_mappings, servers_of_mappings) =
         concerning(streams.mappings, move |mapping| servers_beside(&chooses, mapping));
-    // Cluster mappings choose by the labels of namespaces and servers: a change of either may matter to any of them.
+    // Cluster mappings select by labels of namespaces and servers, so a change of either can affect any of them.
     let (moved, moves) = tokio::sync::watch::channel(());
     let (moved_namespace, moved_server, moved_policy) = (moved.clone(), moved.clone(), moved);
     let touched_namespaces = streams.namespaces.inspect(move |_| moved_namespace.send_replace(()));
@@ -148,7 +148,7 @@ pub async fn run(
     let touched_cluster_mappings = streams.cluster_mappings.inspect(move |_| denied.send_replace(()));
 
     let touched_servers = touched_servers.inspect(move |_| moved_server.send_replace(()));
-    // What a policy holds no watch shows.
+    // No watch shows the content of a policy.
     let holds = mappings.clone();
     let mappings_of_policies =
         policies.clone().changes().inspect(move |_| moved_policy.send_replace(())).flat_map(move |servers| {
@@ -207,7 +207,7 @@ pub async fn run(
         namespaces: context.world.namespaces.clone(),
         gate: gate.clone(),
         policies,
-        // Of two operators, each in namespaces of its own, neither could say how many servers there are.
+        // With several operators in namespaces of their own, none knows the number of all servers.
         is_told: scope.is_everywhere(),
         waiting: ByUid::default(),
         written: ByUid::default(),
@@ -238,7 +238,7 @@ pub async fn run(
         if context.world.complete().await.is_ok() && context.claims.complete().await.is_ok() {
             let seen = context.world.servers.state();
             startup_check::check(&context.options, seen.iter().filter_map(|server| server.0.as_ref().ok()))?;
-            tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "everything is seen");
+            tracing::info!(servers = context.world.servers.len(), mappings = mappings.len(), "caches are synced");
             open.send_replace(true);
         }
         shutdown.cancelled().await;
@@ -274,18 +274,18 @@ pub async fn run(
         futures::join!(reconcile_servers, reconcile_mappings, reconcile_cluster_mappings, orphans);
         drained.cancel();
     };
-    // In a task of its own: a busy moment here must not delay a renewal.
+    // A separate task, so that a busy moment here does not delay a renewal.
     let election = AbortOnDropHandle::new(tokio::spawn({
         let drained = drained.clone();
         async move {
-            // Whoever leads must be able to work at once.
+            // A leader must be able to work at once.
             match drained.run_until_cancelled(gate.passed()).await {
                 Some(Ok(())) => candidate.campaign(drained).await,
                 _ => Ok(()),
             }
         }
     }));
-    // Whatever ends with an error ends all of it, passes included.
+    // The first task that fails ends all others, including running passes.
     let election = async { Ok(election.await??) };
     let endpoints = async { endpoints.await.map_err(RunError::from) };
     let others = async { Ok(futures::join!(work, sweep, free_claims, discovery)) };
@@ -293,8 +293,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Now and then, lest anything that was missed is missed for ever. A timer for each mapping would take more memory than
-/// it.
+/// A tick each hour, to repair missed changes. A timer for each mapping would take more memory than the mapping.
 fn hourly() -> impl Stream<Item = ()> + Send {
     const HOUR: Duration = Duration::from_secs(3600);
     IntervalStream::new(tokio::time::interval_at(Instant::now() + HOUR, HOUR)).map(drop)
@@ -308,7 +307,7 @@ async fn reconcile_server(server: Arc<WatchedServer>, context: Arc<Context>) -> 
                 unreadable(&*server, invalid);
             }
             let action = reconcile::reconcile(&server, context, place).await?;
-            // Mappings wait for the first pass over each of their servers, and no longer.
+            // Mappings wait only for the first pass over each of their servers.
             context.policies.not_written(&server.uid().unwrap_or_default());
             Ok(action)
         }
@@ -337,11 +336,12 @@ where
     context.passes.over(&*mapping, &context.mappings, pass).await
 }
 
-/// Schemas keep such objects out; one from an older or newer version of the kind may still be there.
+/// Leaves out an object that cannot be deserialised. The schema rejects such objects, but another version of the kind
+/// may have accepted it.
 fn unreadable(object: &impl ResourceExt, invalid: &kube::core::error_boundary::InvalidObject) -> Action {
     tracing::warn!(
         namespace = object.namespace(), name = object.name_any(), %invalid,
-        "an object cannot be read and is left out; apply it anew against the installed definitions"
+        "cannot read an object; it is ignored until it is applied again with the installed definitions"
     );
     Action::await_change()
 }
@@ -364,9 +364,10 @@ where
     context.passes.failed(&*mapping, error, false)
 }
 
-/// Failed passes are told where they fail; what remains is an object that was gone before its pass began.
+/// Logs errors of watches and queues. Failed passes are logged where they fail, and other errors are about objects that
+/// are gone.
 fn tell<T: Debug>(result: Result<T, controller::Error<Error, watcher::Error>>) {
     if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = result {
-        tracing::warn!(%error, "a watch or queue failed and is started anew");
+        tracing::warn!(%error, "a watch or queue failed and restarts");
     }
 }

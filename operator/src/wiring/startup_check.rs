@@ -1,5 +1,5 @@
-//! Hosts in use, and the refusal to start where the operator's configuration allows none of them. An upgrade that forgets
-//! the list ends in words, and takes nothing off the network.
+//! Refuses to start if no host is allowed but hosts are in use. An upgrade that forgets the list fails with a message,
+//! and all servers stay reachable.
 
 use std::collections::BTreeSet;
 
@@ -8,21 +8,21 @@ use mcp_entra_crds::McpServer;
 
 use crate::runtime::options::Options;
 
-/// McpServers are exposed, and the operator allows no host.
+/// McpServers are exposed, but the operator allows no host.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "McpServers are exposed, and no host is allowed: {}. Nothing was changed. Allow these hosts by the chart's values, allowedHosts: {list} (--allowed-host, repeatable), or remove spec.exposure from these servers; \"*\" allows every host",
+    "McpServers are exposed, but no host is allowed: {}. Nothing was changed. Allow these hosts with the chart's value allowedHosts: {list} (--allowed-host, repeatable), or remove spec.exposure from these servers; \"*\" allows every host",
     servers.join(", ")
 )]
 pub struct NoHostAllowed {
-    /// `host (namespace/name)` of each server.
+    /// Each server as `host (namespace/name)`.
     servers: Vec<String>,
-    /// The hosts as a list in JSON, which is YAML, too.
+    /// The hosts as a JSON list, which is also YAML.
     list: String,
 }
 
-/// Fails if the operator allows no host, while a status says that a server is exposed. Only the operator writes statuses,
-/// and one that allows no host writes no URL there: what is found was exposed by an operator with other options.
+/// Fails if the operator allows no host, but the status of a server has a URL. Only the operator writes statuses, and
+/// without an allowed host it writes no URL. Such a server was exposed by an operator with other options.
 pub(crate) fn check<'a>(
     options: &Options,
     servers: impl IntoIterator<Item = &'a McpServer>,
@@ -58,7 +58,7 @@ mod tests {
     fn an_operator_that_allows_no_host_does_not_start_over_exposed_servers_and_names_their_hosts() {
         let closed = Options { allowed_hosts: Vec::new(), ..mk_options() };
         let named = mk_server();
-        check(&closed, [&named]).expect("a host that is only asked for is not in use");
+        check(&closed, [&named]).expect("a host that is only requested is not in use");
         let url = Some("https://graph.mcp.contoso.com/mcp".to_owned());
         let exposed = McpServer { status: Some(McpServerStatus { url, ..Default::default() }), ..named };
         let error = check(&closed, [&exposed]).unwrap_err().to_string();
