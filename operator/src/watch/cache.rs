@@ -1,5 +1,5 @@
-//! The objects of one kind that a watch has shown, by namespace and name. kube's own store keeps the name, uid and
-//! version of each object once more beside it, which is as much as is kept here of a child or a pod.
+//! Cache of a kind's watched objects, by namespace and name. kube's own store keeps name, uid and version of each
+//! object a second time. For a child or a pod, that is as much memory as its view.
 
 use std::{
     borrow::Borrow,
@@ -18,7 +18,7 @@ use crate::{
     runtime::{errors::Error, ready_gate::Gate},
 };
 
-/// One object, looked up by its name.
+/// An object, with its name as the key.
 struct Entry<V>(Arc<V>);
 
 impl<V: Kept> Borrow<FullName> for Entry<V> {
@@ -41,7 +41,7 @@ impl<V: Kept> PartialEq for Entry<V> {
 
 impl<V: Kept> Eq for Entry<V> {}
 
-/// The objects of one kind that have been shown.
+/// The watched objects of one kind.
 pub(crate) struct Cache<V> {
     seen: Arc<RwLock<HashSet<Entry<V>>>>,
     complete: Gate,
@@ -54,7 +54,7 @@ impl<V> Clone for Cache<V> {
 }
 
 impl<V: Kept> Cache<V> {
-    /// Waits until it holds what there was at the start.
+    /// Waits until the cache holds every object that existed at the start.
     pub(crate) async fn complete(&self) -> Result<(), Error> {
         self.complete.passed().await
     }
@@ -64,22 +64,22 @@ impl<V: Kept> Cache<V> {
         seen.get(&FullName::new(namespace, name)).map(|entry| entry.0.clone())
     }
 
-    /// Those that are chosen.
+    /// Returns the objects for which `choose` is true.
     pub(crate) fn filter(&self, choose: impl Fn(&V) -> bool) -> Vec<Arc<V>> {
         let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
         seen.iter().filter(|entry| choose(&entry.0)).map(|entry| entry.0.clone()).collect()
     }
 }
 
-/// Feeds a [`Cache`] with the events of a watch.
+/// Updates a [`Cache`] with the events of a watch.
 pub(crate) struct Feeder<V> {
     cache: Cache<V>,
-    /// The names that a list under way has shown so far.
+    /// The names that the current list has returned so far.
     listed: HashSet<FullName>,
     complete: watch::Sender<bool>,
 }
 
-/// An empty cache, and what feeds it.
+/// Returns an empty cache and its feeder.
 pub(crate) fn cache<V: Kept>() -> (Cache<V>, Feeder<V>) {
     let (opener, complete) = Gate::closed();
     let cache = Cache { seen: Arc::default(), complete };
@@ -87,7 +87,7 @@ pub(crate) fn cache<V: Kept>() -> (Cache<V>, Feeder<V>) {
 }
 
 impl<V: Kept> Feeder<V> {
-    /// Takes an event in. What it touched is in the cache, or gone from there, when this returns.
+    /// Applies an event to the cache, and returns the objects that it changed or removed.
     pub(crate) fn feed(&mut self, event: Event<V>) -> Vec<Arc<V>> {
         let mut seen = self.cache.seen.write().unwrap_or_else(PoisonError::into_inner);
         let mut keep = |object: V| {
@@ -119,8 +119,8 @@ impl<V: Kept> Feeder<V> {
         }
     }
 
-    /// Feeds the cache with all events of a kind, and tells what each touched. The watch begins anew by itself where it
-    /// fails.
+    /// Applies all events of a kind to the cache, and returns a stream of the touched objects. A failed watch restarts
+    /// by itself.
     pub(crate) fn follow(
         mut self,
         kind: &'static str,
@@ -130,7 +130,7 @@ impl<V: Kept> Feeder<V> {
             .flat_map(move |event| match event {
                 Ok(event) => stream::iter(self.feed(event)),
                 Err(error) => {
-                    tracing::warn!(kind, %error, "a watch failed and is started anew");
+                    tracing::warn!(kind, %error, "a watch failed and restarts");
                     stream::iter(Vec::new())
                 }
             })
@@ -195,7 +195,7 @@ mod tests {
         feeder.feed(Event::InitDone);
         cache.complete().await.unwrap();
         drop(feeder);
-        assert!(cache.complete().await.is_ok(), "what was seen stays seen");
+        assert!(cache.complete().await.is_ok(), "the cache stays complete");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Discovery: which of the kinds that others bring are served now. It is looked at again and again, so that installing
-//! Gateway API or cert-manager later needs no restart.
+//! Discovery of the third-party kinds that the cluster serves. It repeats, so that a later installation of Gateway API
+//! or cert-manager needs no restart.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,17 +11,17 @@ use tokio::sync::watch;
 
 use crate::objects::child::ChildKind;
 
-/// Time between two looks.
+/// Pause between two requests.
 const AGAIN: Duration = Duration::from_secs(10);
-/// Time until another look as long as nothing is known.
+/// Pause before the next request while nothing is known.
 const SOON: Duration = Duration::from_secs(1);
-/// Time for one answer.
+/// Timeout of one answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The kinds that others bring and that are served now; nothing before the first look.
+/// The third-party kinds that are served now; none before the first answer.
 pub(crate) type Served = Option<BTreeSet<ChildKind>>;
 
-/// Looks again and again, and tells of what changed.
+/// Asks periodically, and sends each change.
 pub(crate) async fn discover(client: Client, served: watch::Sender<Served>) {
     let mut interval = tokio::time::interval(AGAIN);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -35,7 +35,7 @@ pub(crate) async fn discover(client: Client, served: watch::Sender<Served>) {
         served.send_if_modified(|known| {
             let changed = known.as_ref() != Some(&now);
             if changed {
-                tracing::info!(kinds = ?now, "kinds of others that this cluster serves");
+                tracing::info!(kinds = ?now, "optional kinds that this cluster serves");
                 *known = Some(now);
             }
             changed
@@ -43,8 +43,8 @@ pub(crate) async fn discover(client: Client, served: watch::Sender<Served>) {
     }
 }
 
-/// The kinds that are served now; of a group that cannot be asked, those known before. None if those are not known
-/// either.
+/// Returns the kinds that are served now. If a group gives no answer, its kinds are those known before. Returns none if
+/// those are not known either.
 async fn look(client: &Client, known: Option<&BTreeSet<ChildKind>>) -> Served {
     let mut groups = BTreeMap::<String, Vec<ChildKind>>::new();
     for kind in ChildKind::ALL.iter().filter(|kind| kind.brought_by().is_some()) {
@@ -61,7 +61,7 @@ async fn look(client: &Client, known: Option<&BTreeSet<ChildKind>>) -> Served {
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
             failed => {
                 let error = failed.map(|failed| failed.err().map(|error| error.to_string()));
-                tracing::warn!(group, ?error, "it cannot be seen what this cluster serves; it is asked again");
+                tracing::warn!(group, ?error, "cannot discover the kinds that this cluster serves, retrying");
                 served.extend(kinds.into_iter().filter(|kind| known.is_some_and(|known| known.contains(kind))));
                 known?;
             }

@@ -1,4 +1,4 @@
-//! Gateways and their classes, which are never ours, as far as they are read: the listeners, and the supported features.
+//! Views of Gateways and their classes, which the operator only reads: listeners and supported features.
 
 use std::borrow::Cow;
 
@@ -8,10 +8,10 @@ use serde::Deserialize;
 
 use crate::objects::child::ChildKind;
 
-/// The feature of Gateway API by which a route sets a time for each request.
+/// The Gateway API feature for a timeout of each request.
 const REQUEST_TIMEOUT: &str = "HTTPRouteRequestTimeout";
 
-/// The part of a Gateway that is read.
+/// The fields of a Gateway that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct GatewayView {
@@ -19,7 +19,7 @@ pub(crate) struct GatewayView {
     pub(crate) spec: GatewaySpecView,
 }
 
-/// The part of a Gateway's spec that is read.
+/// The fields of a Gateway's spec that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct GatewaySpecView {
@@ -27,7 +27,7 @@ pub(crate) struct GatewaySpecView {
     pub(crate) listeners: Vec<ListenerView>,
 }
 
-/// The part of a listener that is read.
+/// The fields of a listener that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct ListenerView {
@@ -35,7 +35,7 @@ pub(crate) struct ListenerView {
     pub(crate) protocol: String,
 }
 
-/// The part of a GatewayClass that is read.
+/// The fields of a GatewayClass that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct GatewayClassView {
@@ -49,7 +49,7 @@ struct GatewayClassStatusView {
     supported_features: Vec<Feature>,
 }
 
-/// A feature by its name. Gateway API before 1.3 lists the names alone.
+/// The name of a feature. Gateway API before 1.3 lists plain names.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 enum Feature {
@@ -58,7 +58,7 @@ enum Feature {
 }
 
 impl GatewayClassView {
-    /// Says if the controller of the class sets a time for each request where a route asks for one.
+    /// Returns true if the controller of the class supports request timeouts of routes.
     pub(crate) fn takes_timeouts(&self) -> bool {
         let names = self.status.supported_features.iter().map(|feature| match feature {
             Feature::Named { name } | Feature::Name(name) => name,

@@ -1,4 +1,4 @@
-//! Objects as the API server showed them: watches, stores and caches, and which objects a change concerns.
+//! Watches of the API server, their stores and caches, and the objects to reconcile after a change.
 
 pub(crate) mod cache;
 pub(crate) mod discovery;

@@ -1,4 +1,4 @@
-//! Evidence that an McpServer left an object behind. Pure: the caches are arguments.
+//! Evidence that an McpServer left an object behind after its deletion. Pure: the caches are arguments.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -15,19 +15,19 @@ use crate::{
     watch::stores::World,
 };
 
-/// Kinds that give access: the policy, and what leads clients to the pods.
+/// Kinds that give access: the policy, and the kinds that route clients to the pods.
 const KINDS: [ChildKind; 4] = [ChildKind::Policy, ChildKind::HttpRoute, ChildKind::Ingress, ChildKind::ListenerSet];
 
-/// The reason to take an object for an orphan.
+/// The reason why an object is considered an orphan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Evidence {
-    /// It has no controller. A child is created with one in the same write, so this proves it.
+    /// The object has no controller. A child gets its controller in the same write that creates it, so this is proof.
     NoController,
-    /// Its controller is an McpServer that the cache does not show. This proves nothing by itself.
+    /// The object's controller is an McpServer that is not in the cache. This alone is no proof.
     Unseen { server: Box<str>, uid: Box<str> },
 }
 
-/// An object with the labels and the name of a child, and the reason to take it for an orphan.
+/// An object with the labels and the name of a child, and the evidence that it is an orphan.
 #[derive(Clone, Debug)]
 pub(crate) struct Suspect {
     pub(crate) kind: ChildKind,
@@ -36,24 +36,24 @@ pub(crate) struct Suspect {
 }
 
 impl Suspect {
-    /// The name of the McpServer whose child it was.
+    /// Returns the name of the McpServer that the object belonged to.
     pub(crate) fn server(&self) -> &str {
         self.object.server().unwrap_or_default()
     }
 
-    /// Kind and name, for people.
+    /// Returns kind and name for a message.
     pub(crate) fn title(&self) -> String {
         format!("{} {}", self.kind.kind(), self.object.name())
     }
 
-    /// Returns whether the object as the API server has it gives the same evidence.
+    /// Returns true if the object at the API server gives the same evidence.
     pub(crate) fn is_still(&self, live: &ChildView) -> bool {
         live.uid == self.object.uid && evidence(self.kind, live, |_| false).as_ref() == Some(&self.evidence)
     }
 }
 
-/// Returns the evidence that an object of a kind is an orphan. Names and labels must be those of a child, so that
-/// objects of other people are left alone.
+/// Returns the evidence that an object is an orphan. It must have the name and labels of a child, so that objects of
+/// other owners are never touched.
 fn evidence(kind: ChildKind, object: &ChildView, is_shown: impl Fn(&Controller) -> bool) -> Option<Evidence> {
     if !is_like_child(kind, object) {
         return None;
@@ -67,7 +67,7 @@ fn is_like_child(kind: ChildKind, object: &ChildView) -> bool {
     object.labelled && object.server().is_some_and(|server| Edition::of(kind, server, object.name()).is_some())
 }
 
-/// Says if an orphan's route, Ingress or ListenerSet still leads clients from a host to its pods.
+/// Returns true if an orphan still routes clients from the host to its pods.
 pub(crate) fn leads_from(world: &World, host: &str) -> bool {
     let leads = |kind: ChildKind| {
         let is_orphans = |object: &ChildView| evidence(kind, object, |_| true).is_some();
@@ -76,11 +76,11 @@ pub(crate) fn leads_from(world: &World, host: &str) -> bool {
     KINDS.into_iter().any(|kind| !leads(kind).is_empty())
 }
 
-/// A view of the caches at one moment.
+/// A snapshot of the caches.
 pub(crate) struct Suspects {
     /// Policies and routes that may be orphans.
     pub(crate) suspects: Vec<Suspect>,
-    /// Uids of the McpServers that own their policy.
+    /// Namespace and uid of each McpServer that owns its policy.
     owners: HashSet<(String, String)>,
 }
 
@@ -104,8 +104,8 @@ impl Suspects {
         Self { suspects, owners }
     }
 
-    /// Returns the policy that a pod runs if it is one of `policies`: pods of another server that owns its policy only
-    /// carry the labels.
+    /// Returns the name of the policy that a pod runs, if its server does not own one. A pod of a server that owns its
+    /// policy may only carry the labels.
     pub(crate) fn policy_of(&self, pod: &PodView) -> Option<FullName> {
         let is_owned =
             pod.server_uid.as_ref().is_some_and(|uid| self.owners.contains(&owner_of(pod.full_name.namespace(), uid)));
@@ -116,7 +116,7 @@ impl Suspects {
     }
 }
 
-/// A server's uid in its namespace: pods elsewhere that carry it are not the server's.
+/// Returns a server's uid with its namespace. A pod in another namespace that copies the uid does not match.
 fn owner_of(namespace: &str, uid: &str) -> (String, String) {
     (namespace.to_owned(), uid.to_owned())
 }

@@ -1,4 +1,4 @@
-//! Where the operator watches and writes: everywhere, or in some namespaces, whose watches are made to look like one.
+//! Namespaces that the operator watches and writes in: all, or a list whose watches are merged into one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{objects::full_name::Kept, watch::cache::Cache};
 
-/// The namespaces that are watched; none named: all of them.
+/// The watched namespaces. An empty set means all namespaces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scope(BTreeSet<String>);
 
@@ -30,7 +30,8 @@ impl Scope {
         self.0.is_empty()
     }
 
-    /// Watches a kind there. `start` begins the watch of a namespace, or of all; `seen` is what the events feed.
+    /// Watches a kind in the scope. `start` begins the watch of one namespace or of all; `seen` is the cache that the
+    /// events update.
     pub(crate) fn watch<K: Send + 'static>(
         &self,
         start: impl Fn(Option<&str>) -> BoxStream<'static, watcher::Result<Event<K>>>,
@@ -61,11 +62,11 @@ pub(crate) trait Watched: Resource + Clone + std::fmt::Debug + DeserializeOwned 
 
 impl<K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static> Watched for K {}
 
-/// The source of the objects of a watch.
+/// A cache that returns its objects.
 pub(crate) trait Showing<K>: Send + 'static {
     fn name(object: &K) -> String;
 
-    /// All that it shows of a namespace.
+    /// Returns all cached objects of a namespace.
     fn shown(&self, namespace: &str) -> Vec<K>;
 }
 
@@ -91,13 +92,13 @@ impl<V: Kept> Showing<V> for Cache<V> {
     }
 }
 
-/// The watches of several namespaces, as one: it begins when each has been listed, and a namespace that is listed anew
-/// is told by what was changed and what is gone.
+/// The watches of several namespaces, merged into one. It begins when each namespace has been listed. A namespace that
+/// is listed again yields only changes and deletions.
 struct Merged<K> {
-    /// Namespaces that have not been listed yet; nothing is told before all are.
+    /// Namespaces that are not listed yet. No event is passed on while there is one.
     unlisted: BTreeSet<String>,
     has_begun: bool,
-    /// By namespace and name, what is in lists that are under way, or is still held back.
+    /// Objects of unfinished lists and objects that are held back, by namespace and name.
     listed: BTreeMap<String, BTreeMap<String, K>>,
 }
 
@@ -106,7 +107,7 @@ impl<K> Merged<K> {
         Self { unlisted: namespaces.clone(), has_begun: false, listed: BTreeMap::new() }
     }
 
-    /// The event of one namespace's watch as an event of the watch of all.
+    /// Converts an event of one namespace's watch to events of the merged watch.
     fn take<S: Showing<K>>(&mut self, namespace: &str, event: Event<K>, seen: &S) -> Vec<Event<K>> {
         let listed = self.listed.entry(namespace.to_owned()).or_default();
         match event {
@@ -181,7 +182,7 @@ mod tests {
     }
 
     impl Bench {
-        /// Feeds the store; says how many events it was fed.
+        /// Feeds the store, and returns the number of events.
         fn take(&mut self, namespace: &str, event: Event<ConfigMap>) -> usize {
             let events = self.merged.take(namespace, event, &self.store);
             events.iter().for_each(|event| self.writer.apply_watcher_event(event));
@@ -231,7 +232,7 @@ mod tests {
         let mut bench = mk_bench();
         bench.list("one", &["stays", "gone"]);
         bench.list("two", &["gone"]);
-        // The end of what is gone and the two that were listed: a watch of all would have begun anew instead.
+        // A deletion and the two listed objects. A single watch of all namespaces would restart instead.
         assert_eq!(bench.list("one", &["stays", "new"]), 3);
         assert_eq!(bench.seen(), ["one/new", "one/stays", "two/gone"]);
     }

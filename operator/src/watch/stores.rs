@@ -1,5 +1,5 @@
-//! The objects that the watches have seen. Each stream feeds a store, which passes read, and then the queue that starts
-//! them: a pass never reads something older than what started it.
+//! Stores of all watched objects. Each stream updates its store before it triggers passes, so a pass never reads a
+//! version older than its trigger.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,22 +49,22 @@ use crate::{
     },
 };
 
-/// The time for which the kinds of others are waited for at the start.
+/// The longest wait for third-party kinds at the start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Characters that are kept of an annotation.
+/// The most characters that are kept of an annotation's value.
 const LONGEST_REQUEST: usize = 256;
 
-/// An McpServer as watched: one that cannot be read must not stop the others.
+/// A watched McpServer. One that cannot be deserialised does not stop the others.
 pub(crate) type WatchedServer = DeserializeGuard<McpServer>;
-/// An McpRoleMapping as watched.
+/// A watched McpRoleMapping.
 pub(crate) type WatchedMapping = DeserializeGuard<McpRoleMapping>;
-/// A ClusterMcpRoleMapping as watched.
+/// A watched ClusterMcpRoleMapping.
 pub(crate) type WatchedClusterMapping = DeserializeGuard<ClusterMcpRoleMapping>;
-/// A namespace as watched: its labels, by which cluster mappings choose.
+/// The metadata of a watched namespace. Cluster mappings select by its labels.
 pub(crate) type WatchedNamespace = PartialObjectMeta<Namespace>;
 
-/// The objects that the watches have seen.
+/// The caches of all watched objects.
 pub(crate) struct World {
     pub(crate) servers: Store<WatchedServer>,
     pub(crate) mappings: Store<WatchedMapping>,
@@ -72,39 +72,39 @@ pub(crate) struct World {
     pub(crate) namespaces: Store<WatchedNamespace>,
     pub(crate) children: Children,
     pub(crate) pods: Cache<PodView>,
-    /// Where TLS may end.
+    /// Gateways, which can terminate TLS.
     pub(crate) gateways: Store<GatewayView>,
     pub(crate) gateway_classes: Store<GatewayClassView>,
-    /// True if the Gateways have been listed since there is such a kind: before that, none seen is not none there.
+    /// True once the Gateways have been listed. Before that, an empty store does not mean that there are none.
     pub(crate) gateways_listed: Arc<AtomicBool>,
-    /// Which of the kinds that others bring there are.
+    /// The third-party kinds that the cluster serves.
     pub(crate) served: watch::Receiver<Served>,
 }
 
-/// The watched children. Of ConfigMaps all are watched, since trust bundles are anybody's.
+/// The watched children. All ConfigMaps are watched, because trust bundles can belong to anybody.
 pub(crate) struct Children(BTreeMap<ChildKind, Cache<ChildView>>);
 
-/// The children of one server, as watched.
+/// The cached children of one server.
 pub(crate) type OwnChildren = BTreeMap<ChildKind, Arc<ChildView>>;
 
-/// An object's every appearance, change and end.
+/// A stream of all created, changed and deleted objects.
 pub(crate) type Touched<K> = BoxStream<'static, watcher::Result<K>>;
 
-/// The streams that feed a [`World`]; each must be polled.
+/// The streams that update a [`World`]. Each one must be polled.
 pub(crate) struct Streams {
     pub(crate) servers: Touched<WatchedServer>,
     pub(crate) mappings: Touched<WatchedMapping>,
     pub(crate) cluster_mappings: Touched<WatchedClusterMapping>,
     pub(crate) namespaces: Touched<WatchedNamespace>,
     pub(crate) config_maps: BoxStream<'static, Arc<ChildView>>,
-    /// Every child but ConfigMaps.
+    /// All children except ConfigMaps.
     pub(crate) children: BoxStream<'static, Arc<ChildView>>,
     pub(crate) pods: BoxStream<'static, Arc<PodView>>,
     pub(crate) gateways: Touched<GatewayView>,
     pub(crate) gateway_classes: Touched<GatewayClassView>,
 }
 
-/// Watches everything that a pass over an McpServer depends on.
+/// Starts all watches that a pass over an McpServer depends on.
 pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Served>) -> (World, Streams) {
     let (servers, touched_servers) = store(client, scope);
     let (mappings, touched_mappings) = store(client, scope);
@@ -128,7 +128,7 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
             touched_children.push(touched);
         }
     }
-    // Gateways come with the routes that refer to them, and may be in any namespace.
+    // Gateways are served together with routes, and can be in any namespace.
     let gateways_listed = Arc::<AtomicBool>::default();
     let api = Api::<GatewayView>::all(client.clone());
     let (gateways, touched_gateways) = store_of(|_| {
@@ -168,8 +168,8 @@ pub(crate) fn watch(client: &Client, scope: &Scope, served: watch::Receiver<Serv
     (world, streams)
 }
 
-/// The watch of a kind of child. ConfigMaps are watched whatever their labels. Of kinds that are read in part, the
-/// metadata alone is watched.
+/// Returns the watch of a kind of child. ConfigMaps are watched regardless of their labels. Other kinds of which only
+/// metadata is used are watched as metadata.
 fn watch_children(
     client: &Client,
     scope: &Scope,
@@ -195,7 +195,7 @@ where
     }
 }
 
-/// The events of a watch, with what is kept of its objects. It begins anew where it fails.
+/// Converts the objects of a watch to views. A failed watch restarts by itself.
 fn views<K, V: From<K>>(
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
 ) -> BoxStream<'static, watcher::Result<Event<V>>> {
@@ -209,7 +209,7 @@ fn views<K, V: From<K>>(
     events.default_backoff().map_ok(view).boxed()
 }
 
-/// The API of a kind in a namespace, or in all.
+/// Returns a function that makes the API of a kind, in one namespace or in all.
 fn api_of<K>(client: &Client) -> impl Fn(Option<&str>) -> Api<K> + Send + 'static
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -221,8 +221,9 @@ where
     }
 }
 
-/// Load balancers in front of API servers drop connections that were idle for 240 s; kube would ask for 290 s. What is
-/// listed is kept in part only, so that large pages would be most of the memory.
+/// Returns the configuration of all watches. Load balancers in front of API servers drop connections after 240 s
+/// without traffic, and kube's default is 290 s. Only parts of the objects are kept, so large pages would take most of
+/// the memory.
 fn everything() -> watcher::Config {
     watcher::Config::default().timeout(200).page_size(50)
 }
@@ -231,7 +232,7 @@ fn ours() -> watcher::Config {
     everything().labels(&format!("{MANAGED_BY}={MANAGER}"))
 }
 
-/// Watches a kind while it is served; where it is not, there are none. A kind of Kubernetes' own always is.
+/// Watches a kind while the cluster serves it, and yields an empty list otherwise. Built-in kinds are always served.
 fn while_served<S, K>(
     kind: ChildKind,
     served: &watch::Receiver<Served>,
@@ -266,7 +267,7 @@ where
         .boxed()
 }
 
-/// Notes that a watch has listed all there is, as long as it runs.
+/// Records that a running watch has listed all objects.
 struct Listed(Arc<AtomicBool>);
 
 impl Listed {
@@ -283,7 +284,7 @@ impl Drop for Listed {
     }
 }
 
-/// A store of the objects that are watched in these namespaces, and the stream of their changes.
+/// Returns a store of the objects in the scope, and the stream of their changes.
 fn store<K>(client: &Client, scope: &Scope) -> (Store<K>, Touched<K>)
 where
     K: Watched<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -292,7 +293,7 @@ where
     store_of(|seen| scope.watch(|namespace| watcher(api(namespace), everything()).default_backoff().boxed(), &seen))
 }
 
-/// A store of objects that are in no namespace, and the stream of their changes.
+/// Returns a store of cluster-scoped objects, and the stream of their changes.
 fn cluster_store<K>(client: &Client) -> (Store<K>, Touched<K>)
 where
     K: Watched<DynamicType = (), Scope = ClusterResourceScope>,
@@ -300,14 +301,14 @@ where
     store_of(|_| watcher(Api::all(client.clone()), everything()).default_backoff())
 }
 
-/// The labels of a server's namespace, once they are known.
+/// Returns the labels of a server's namespace, once they are known.
 pub(crate) fn labels_of(namespaces: &Store<WatchedNamespace>, server: &ObjectMeta) -> Option<Labels> {
     let namespace = namespaces.get(&ObjectRef::new(server.namespace.as_deref()?))?;
     Some(namespace.labels().clone())
 }
 
-/// A watch that fails is tried again by itself; its error must not reach the controller, which would hold up all other
-/// streams.
+/// Builds a store from a watch. A failed watch restarts by itself. Its error must not reach the controller, which would
+/// block all other streams.
 fn store_of<K, S>(events: impl FnOnce(Store<K>) -> S) -> (Store<K>, Touched<K>)
 where
     K: Watched<DynamicType = ()>,
@@ -317,7 +318,7 @@ where
     let touched = events(reader.clone())
         .modify(|object: &mut K| {
             object.managed_fields_mut().clear();
-            // They can be large, and nothing reads others.
+            // Values can be large, and other annotations are never read.
             object.annotations_mut().retain(|name, _| REQUESTS.contains(&name.as_str()));
             object.annotations_mut().values_mut().for_each(|value| *value = bounded(value, LONGEST_REQUEST));
         })
@@ -326,7 +327,7 @@ where
         .filter_map(|touched| {
             let touched = touched
                 .inspect_err(|error| {
-                    tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is started anew");
+                    tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and restarts");
                 })
                 .ok();
             std::future::ready(touched.map(Ok))
@@ -336,44 +337,44 @@ where
 }
 
 impl Children {
-    /// The object that has a child's name, as far as its watch shows one: of any owner.
+    /// Returns the cached object with a child's name, of any owner.
     pub(crate) fn get(&self, kind: ChildKind, owner: &Owner) -> Option<Arc<ChildView>> {
         self.named(kind, &owner.namespace, &kind.name(&owner.name))
     }
 
-    /// All children of a server.
+    /// Returns all children of a server.
     pub(crate) fn of(&self, owner: &Owner) -> OwnChildren {
         let own = |kind: &ChildKind| self.get(*kind, owner).filter(|found| owner.owns(found.controller.as_ref()));
         ChildKind::ALL.iter().filter_map(|kind| Some((*kind, own(kind)?))).collect()
     }
 
-    /// The children of a kind, of all servers.
+    /// Returns the children of a kind, of all servers.
     pub(crate) fn all(&self, kind: ChildKind) -> Vec<Arc<ChildView>> {
         self.filter(kind, |_| true)
     }
 
-    /// The objects of a kind that are chosen, whosever they are.
+    /// Returns the objects of a kind for which `choose` is true, of any owner.
     pub(crate) fn filter(&self, kind: ChildKind, choose: impl Fn(&ChildView) -> bool) -> Vec<Arc<ChildView>> {
         self.0.get(&kind.watched_as()).map(|all| all.filter(choose)).unwrap_or_default()
     }
 
-    /// A ConfigMap of any name.
+    /// Returns a ConfigMap by name.
     pub(crate) fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<ChildView>> {
         self.named(ChildKind::Policy, namespace, name)
     }
 
-    /// The object of a kind that has a name, of any owner.
+    /// Returns an object of a kind by name, of any owner.
     pub(crate) fn named(&self, kind: ChildKind, namespace: &str, name: &str) -> Option<Arc<ChildView>> {
         self.0.get(&kind.watched_as())?.get(namespace, name)
     }
 
-    /// One child, and no other.
+    /// Returns children with a single entry.
     #[cfg(test)]
     pub(crate) fn one(kind: ChildKind, child: ChildView) -> Self {
         Self::these([(kind, child)])
     }
 
-    /// These children, and no others.
+    /// Returns exactly these children.
     #[cfg(test)]
     pub(crate) fn these(children: impl IntoIterator<Item = (ChildKind, ChildView)>) -> Self {
         let mut fed = BTreeMap::new();
@@ -383,7 +384,7 @@ impl Children {
         Self(fed.into_iter().map(|(kind, (kept, _))| (kind, kept)).collect())
     }
 
-    /// No children at all, of no kind.
+    /// Returns no children of any kind.
     #[cfg(test)]
     pub(crate) fn none() -> Self {
         Self(BTreeMap::new())
@@ -391,8 +392,8 @@ impl Children {
 }
 
 impl World {
-    /// Waits until every store holds what there was at the start. To be awaited in the task that polls the streams, and
-    /// there alone: of several tasks that wait for a store, kube wakes one. Passes wait at a
+    /// Waits until every store holds the objects that existed at the start. Call it only in the task that polls the
+    /// streams: kube wakes only one of several tasks that wait for a store. Passes wait at a
     /// [`crate::runtime::ready_gate::Gate`].
     pub(crate) async fn complete(&self) -> Result<(), Error> {
         let ended = |_: WriterDropped| Error::WatchesEnded;
@@ -404,7 +405,7 @@ impl World {
             children.complete().await?;
         }
         self.pods.complete().await?;
-        // A kind of others that cannot be listed must hold up neither roll-outs nor revocations of all servers.
+        // A third-party kind that cannot be listed must not block rollouts or revocations of all servers.
         let others = async {
             for (_, children) in self.children.0.iter().filter(|(kind, _)| kind.brought_by().is_some()) {
                 children.complete().await?;
@@ -415,19 +416,19 @@ impl World {
         tokio::time::timeout(PATIENCE, others).await.unwrap_or(Ok(()))
     }
 
-    /// A server by namespace and name.
+    /// Returns a server by namespace and name.
     pub(crate) fn server(&self, namespace: &str, name: &str) -> Option<Arc<WatchedServer>> {
         self.servers.get(&ObjectRef::new(name).within(namespace))
     }
 
-    /// The Deployment of a server.
+    /// Returns the Deployment of a server.
     pub(crate) fn deployment_of(&self, owner: &Owner) -> Option<Arc<ChildView>> {
         let found = self.children.get(ChildKind::Deployment, owner)?;
         owner.owns(found.controller.as_ref()).then_some(found)
     }
 
-    /// The pods of a server, by name: those of its very own and of its adopted Deployment, not of a namesake or of
-    /// somebody who borrows its labels.
+    /// Returns the pods of a server, sorted by name. It includes pods of an adopted Deployment, and excludes pods of a
+    /// namesake or with copied labels.
     pub(crate) fn pods_of(&self, owner: &Owner) -> Vec<Arc<PodView>> {
         let deployment = self.children.get(ChildKind::Deployment, owner);
         let deployment = deployment.filter(|found| Seen::watched(found, owner).is_for_us());
@@ -442,8 +443,8 @@ impl World {
         pods
     }
 
-    /// The kinds, of these, that this cluster lacks, or does not show: where the Gateways are not known, routes to them
-    /// are neither made nor taken away.
+    /// Returns the kinds, among these, that the cluster does not serve or does not show. While Gateways are unknown,
+    /// routes to them are neither created nor deleted.
     pub(crate) fn missing(&self, kinds: impl IntoIterator<Item = ChildKind>) -> BTreeSet<ChildKind> {
         let served = self.served.borrow();
         let is_shown = |kind: &ChildKind| *kind != ChildKind::HttpRoute || self.gateways_listed.load(Ordering::Acquire);

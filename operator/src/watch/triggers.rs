@@ -1,4 +1,4 @@
-//! The objects that a change concerns: they are reconciled because another was touched.
+//! Objects to reconcile after a change of another object.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ use crate::{
     },
 };
 
-/// The objects that a stream concerns besides those that follow it. Both must be polled: the stream waits until those
-/// have been taken.
+/// Splits a stream into its objects and the references to other objects that they affect. Both parts must be polled:
+/// the first waits until the references are taken.
 pub(crate) fn concerning<K, T>(
     touched: Touched<K>,
     concerned: impl Fn(&K) -> Vec<ObjectRef<T>> + Send + 'static,
@@ -38,7 +38,7 @@ where
     let touched = touched.then(move |touched| {
         let (found, sender) = (touched.as_ref().map(&concerned).unwrap_or_default(), sender.clone());
         async move {
-            // Nobody takes them once the operator drains.
+            // No task receives them while the operator drains.
             sender.send(found).await.ok();
             touched
         }
@@ -46,7 +46,7 @@ where
     (touched.boxed(), ReceiverStream::new(receiver).flat_map(stream::iter).boxed())
 }
 
-/// The mappings of its namespace that a server may matter to: by its name, or by labels that it has or had.
+/// Returns the mappings in a server's namespace that can affect it: by its name, or by its present or former labels.
 pub(crate) fn mappings_beside(
     mappings: &Store<WatchedMapping>,
     server: &WatchedServer,
@@ -59,7 +59,7 @@ pub(crate) fn mappings_beside(
     )
 }
 
-/// The mappings of a namespace that may matter to the server of that name.
+/// Returns the mappings of a namespace that can affect the server of that name.
 pub(crate) fn mappings_of(
     mappings: &Store<WatchedMapping>,
     namespace: &str,
@@ -73,7 +73,7 @@ pub(crate) fn mappings_of(
     }))
 }
 
-/// The servers of a namespace, to be reconciled because something there changed that any of them may depend on.
+/// Returns the servers of a namespace after a change there that can affect any of them.
 pub(crate) fn servers_beside<K: Resource>(servers: &Store<WatchedServer>, object: &K) -> Vec<ObjectRef<WatchedServer>> {
     let namespace = object.meta().namespace.as_deref();
     servers
@@ -83,7 +83,7 @@ pub(crate) fn servers_beside<K: Resource>(servers: &Store<WatchedServer>, object
         .collect()
 }
 
-/// The servers of a namespace, to be reconciled because its labels may have changed.
+/// Returns the servers of a namespace whose labels may have changed.
 pub(crate) fn servers_in(
     servers: &Store<WatchedServer>,
     namespace: &WatchedNamespace,
@@ -92,12 +92,12 @@ pub(crate) fn servers_in(
     references(&servers.state_filter(|server| server.meta().namespace.as_deref() == name))
 }
 
-/// References to objects of a store.
+/// Returns references to objects of a store.
 pub(crate) fn references<K: Resource<DynamicType = ()>>(objects: &[Arc<K>]) -> Vec<ObjectRef<K>> {
     objects.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
 }
 
-/// The servers to which a ConfigMap matters: by the name of a child, by its owner, or as CA certificates.
+/// Returns the servers that a ConfigMap affects: by a child's name, by its owner, or as CA certificates.
 pub(crate) fn servers_of_config_map(
     servers: &Store<WatchedServer>,
     config_map: &ChildView,
@@ -124,7 +124,7 @@ pub(crate) fn servers_of_config_map(
         .collect()
 }
 
-/// The servers whose exposure names a Gateway.
+/// Returns the servers whose exposure names a Gateway.
 pub(crate) fn servers_of_gateway(
     servers: &Store<WatchedServer>,
     gateway: &GatewayView,
@@ -144,13 +144,13 @@ pub(crate) fn servers_of_gateway(
         .collect()
 }
 
-/// The servers that are exposed at some Gateway.
+/// Returns the servers that are exposed at a Gateway.
 pub(crate) fn servers_at_gateways(servers: &Store<WatchedServer>) -> Vec<ObjectRef<WatchedServer>> {
     let is_at_gateway = |server: &McpServer| server.spec.exposure.as_ref().is_some_and(|found| found.gateway.is_some());
     references(&servers.state_filter(|server| server.0.as_ref().is_ok_and(is_at_gateway)))
 }
 
-/// The server to which a labelled child belongs.
+/// Returns the server that a labelled child belongs to.
 pub(crate) fn server_of(child: &impl Labelled) -> Option<ObjectRef<WatchedServer>> {
     Some(ObjectRef::new(child.server()?).within(child.full_name().namespace()))
 }
