@@ -1,5 +1,5 @@
-//! Upgrades of the fleet: a new operator version that builds other pods replaces those of a bounded number of servers at
-//! a time, and stops where they do not come up. Pure.
+//! Upgrades of the fleet. After an upgrade of the operator changes the pods, a bounded number of servers replaces its
+//! pods at the same time. Upgrades stop when new pods do not become ready. Pure.
 
 mod progress;
 mod requested_hash;
@@ -11,12 +11,12 @@ pub(crate) use turns::{Member, Next, Turns, Waits, turn};
 
 use crate::objects::{names::ROLL_OUT, views::ChildView};
 
-/// The party that wanted a roll-out.
+/// The origin of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RollOut {
-    /// The author of the McpServer, or nobody: there is nothing yet that works.
+    /// The McpServer's author asked for it, or no pod works yet.
     Requested,
-    /// The operator, of itself.
+    /// The operator itself asked for it.
     Upgrade,
 }
 

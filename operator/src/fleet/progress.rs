@@ -1,4 +1,4 @@
-//! Progress of one Deployment's upgrade, as its controller and its pods report it. Pure.
+//! Progress of a Deployment's upgrade, as reported by its controller and its pods. Pure.
 
 use std::borrow::Borrow;
 
@@ -11,19 +11,19 @@ use crate::{
 /// The progress of a Deployment's upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// There is none, or it is done.
+    /// No upgrade runs, or it is complete.
     Settled,
-    /// New pods are on their way.
+    /// New pods are starting.
     Running,
-    /// Somebody has paused the Deployment.
+    /// The Deployment is paused.
     Paused,
-    /// New pods find no room: no node takes them, or the namespace's quota does not allow them.
+    /// There is no room for new pods: no node takes them, or the namespace's quota is used up.
     NoRoom,
-    /// New pods do not come up.
+    /// New pods do not become ready.
     Failed,
 }
 
-/// Reports the progress of a Deployment's upgrade. The pods are asked for only where they matter.
+/// Returns the progress of a Deployment's upgrade. `pods` is called only if the result depends on them.
 pub(crate) fn progress<P: Borrow<PodView>>(deployment: &ChildView, pods: impl FnOnce() -> Vec<P>) -> Progress {
     if RollOut::of(deployment) != RollOut::Upgrade || is_complete(deployment) {
         return Progress::Settled;
@@ -41,7 +41,7 @@ fn progressing(deployment: &ChildView) -> Option<(&str, &str)> {
     Some((&condition.status, condition.reason.raw()))
 }
 
-/// Returns true if the newest template has come up once. What becomes of its pods later is no failed upgrade.
+/// Returns true if the newest template was rolled out once. Later trouble of its pods is not a failed upgrade.
 fn is_complete(deployment: &ChildView) -> bool {
     deployment.is_observed() && progressing(deployment).is_some_and(|(_, reason)| reason == "NewReplicaSetAvailable")
 }
@@ -82,7 +82,7 @@ mod tests {
         let quota = "pods \"g\" is forbidden: exceeded quota: q";
         for (what, deployment, pod, expected) in [
             (
-                "it is done",
+                "it is complete",
                 mk("upgrade", false, json!([said("True", "NewReplicaSetAvailable", "")])),
                 "True",
                 Progress::Settled,
@@ -94,7 +94,7 @@ mod tests {
                 "True",
                 Progress::Running,
             ),
-            ("nothing is said yet", mk("upgrade", false, json!([])), "True", Progress::Running),
+            ("no condition yet", mk("upgrade", false, json!([])), "True", Progress::Running),
             ("a node may still come", mk("upgrade", false, json!([said("True", "x", "")])), "False", Progress::Running),
             (
                 "it is paused",

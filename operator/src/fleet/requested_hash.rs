@@ -1,5 +1,5 @@
-//! The hash of what an McpServer's author asks of the pods: another one asks for a roll-out, which then waits for no
-//! turn. Pure.
+//! Hash of the parts of an McpServer that its author sets and pods depend on. A changed hash means that the author asks
+//! for a rollout, which waits for no turn. Pure.
 
 use std::sync::LazyLock;
 
@@ -11,11 +11,11 @@ use mcp_entra_crds::{McpServer, McpServerSpec};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// The way in which the hash is made. Raise it when an unchanged McpServer gets another hash, as after a schema default
-/// has changed: hashes of two versions say nothing about each other.
+/// The version of the hash. Raise it if the hash of an unchanged McpServer changes, such as after a changed schema
+/// default. Hashes of different versions are not comparable.
 const VERSION: &str = "v1-";
 
-/// Hash of what the author asks of the pods.
+/// The hash of what the author asks of the pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequestedHash(String);
 
@@ -24,12 +24,12 @@ impl RequestedHash {
         &self.0
     }
 
-    /// Returns true if a Deployment with that annotation was applied for another request. One of another version is no evidence.
+    /// Returns true if the annotation is of a different request. An annotation of another version is no evidence.
     pub(crate) fn differs_from(&self, annotation: Option<&str>) -> bool {
         Self::is_comparable(annotation) && annotation != Some(&self.0)
     }
 
-    /// Returns true if that annotation is of this version.
+    /// Returns true if the annotation is of this version.
     pub(crate) fn is_comparable(annotation: Option<&str>) -> bool {
         annotation.is_some_and(|annotation| annotation.starts_with(VERSION))
     }
@@ -40,24 +40,24 @@ impl RequestedHash {
     }
 }
 
-/// The content of other objects that pods read at their start, as far as the author asks for it.
+/// Content of other objects that the author refers to and pods read only at their start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReadOnce {
     /// Certificates of the trust bundle.
     pub(crate) certificates: Option<String>,
-    /// Certificates of the session store's CA.
+    /// Certificates of the CA of the session store.
     pub(crate) store_certificates: Option<String>,
-    /// Numbers of the key epochs of an authorization server: annotations ask for new ones.
+    /// Numbers of an authorization server's key epochs, which annotations can request.
     pub(crate) epochs: Option<Vec<u32>>,
 }
 
 /// Hashes what the author asks of the pods, as canonical JSON: the keys of a [`Map`] are sorted.
 ///
 /// # Errors
-/// If the spec cannot be written as JSON, which no spec refuses.
+/// The spec cannot be serialised as JSON, which does not happen.
 pub(crate) fn requested_hash(spec: &McpServerSpec, read: &ReadOnce) -> Result<RequestedHash, serde_json::Error> {
     let mut asked = json!({"spec": of_the_pods(spec)?, "certificates": read.certificates});
-    // Members that all servers had would change the hash of each.
+    // A member that all servers have would change all of their hashes.
     if let (Some(epochs), Some(asked)) = (&read.epochs, asked.as_object_mut()) {
         asked.insert("epochs".to_owned(), json!(epochs));
         asked.insert("storeCertificates".to_owned(), json!(read.store_certificates));
@@ -67,9 +67,9 @@ pub(crate) fn requested_hash(spec: &McpServerSpec, read: &ReadOnce) -> Result<Re
     Ok(RequestedHash(format!("{VERSION}{digits}")))
 }
 
-/// The part of the spec that the pods depend on, without what is as the schema has it by default. The number of pods,
-/// who reaches them, and which route leads to them are not part of it: host, path and allowed
-/// origins are, since the pods are told them.
+/// Returns the parts of the spec that pods depend on, without members that equal the schema's defaults. It leaves out
+/// the number of pods, who can reach them, and the route to them. It keeps host, path and allowed origins, which are in
+/// the pods' configuration.
 fn of_the_pods(spec: &McpServerSpec) -> Result<Value, serde_json::Error> {
     static SCHEMA: LazyLock<Option<JSONSchemaProps>> = LazyLock::new(spec_schema);
     let mut asked = serde_json::to_value(spec)?;
@@ -87,14 +87,14 @@ fn of_the_pods(spec: &McpServerSpec) -> Result<Value, serde_json::Error> {
     Ok(without_defaults(asked, SCHEMA.as_ref()))
 }
 
-/// The schema of `spec`.
+/// Returns the schema of `spec`.
 fn spec_schema() -> Option<JSONSchemaProps> {
     let version = McpServer::crd().spec.versions.into_iter().next()?;
     version.schema?.open_api_v3_schema?.properties?.remove("spec")
 }
 
-/// A value without the members that are as the schema has them by default. The API server fills in
-/// defaults on read, so that a default which a new version adds is found in objects that nobody has touched.
+/// Removes the members that equal the schema's defaults. The API server adds defaults on read, so a default of a new
+/// version appears in objects that nobody has changed.
 fn without_defaults(value: Value, schema: Option<&JSONSchemaProps>) -> Value {
     match value {
         Value::Object(members) => {
@@ -121,7 +121,7 @@ fn without_defaults(value: Value, schema: Option<&JSONSchemaProps>) -> Value {
     }
 }
 
-/// The schema of a member: a named one, or that of all members of a map.
+/// Returns the schema of a member: the named one, or the one of all members of a map.
 fn member_of<'a>(schema: Option<&'a JSONSchemaProps>, name: &str) -> Option<&'a JSONSchemaProps> {
     let schema = schema?;
     let named = schema.properties.as_ref().and_then(|properties| properties.get(name));
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::objects::fixtures::mk_server;
 
-    /// A spec with every member that an author can set, with the fewest members of each entry of a list.
+    /// A spec with every member that an author can set, and as few members as possible in each list entry.
     fn mk_written() -> Value {
         json!({
             "entra": {
@@ -277,7 +277,7 @@ mod tests {
         let hashed = |patch: Value| without_defaults(patched(json!({"entra": patch})), Some(&newer));
         let before = without_defaults(mk_written(), spec_schema().as_ref());
 
-        assert_eq!(hashed(json!({})), before, "an optional field that is absent");
+        assert_eq!(hashed(json!({})), before, "an absent optional field");
         let filled = json!({"compress": true, "limits": {"perCall": 5}, "hosts": ["a"]});
         assert_eq!(hashed(filled), before, "defaults that the API server filled in");
         for asked in [
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_hash_of_an_unchanged_spec_stays_while_the_version_does() {
-        // Another hash rolls out every server at once, unthrottled: raise VERSION with it.
+        // A changed hash rolls out every server at once: raise VERSION in the same change.
         assert_eq!(hash(&mk_written()).as_str(), "v1-9f5bbf12bf72b55e");
     }
 }

@@ -1,5 +1,6 @@
-//! Turns of upgrades. One namespace has half of them at most. A server whose pods do not come up halts its namespace, two
-//! namespaces halt the fleet, and a server that cannot go on gives its turn back. Pure, but for what is noted of turns.
+//! Turns of upgrades. A namespace can hold half of the turns. A server whose pods do not become ready halts its
+//! namespace, and two such namespaces halt the fleet. A server that cannot continue gives its turn back. Pure, except
+//! for the record of turns.
 
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::Entry},
@@ -16,34 +17,34 @@ use crate::{
     runtime::by_uid::ByUid,
 };
 
-/// The longest time for which a server keeps its turn. Many pods take long, and somebody may keep theirs from ever being
-/// done.
+/// The longest time that a server keeps its turn. Many pods can take long, and an author could block the end of an
+/// upgrade.
 const LONGEST_TURN: Duration = Duration::from_secs(60 * 60);
 
-/// Namespaces with a failed upgrade that halt all others: the new version is at fault rather than a namespace.
+/// The number of namespaces with a failed upgrade that halts all others: then the new version is probably the cause.
 const HALTING_NAMESPACES: usize = 2;
 
-/// A reason for which a server's pods are left as they are for now.
+/// The reason why a server's pods are not replaced for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
-    /// As many servers as may be are being upgraded.
+    /// All turns are taken.
     Busy,
-    /// A server of the same namespace, named here, did not come up.
+    /// Upgraded pods of a server in the same namespace, named here, did not become ready.
     HaltedBy(String),
-    /// Servers of several namespaces did not come up.
+    /// Upgraded pods of servers in several namespaces did not become ready.
     Halted,
-    /// Somebody has paused the Deployment.
+    /// The Deployment is paused.
     Paused,
 }
 
-/// The turns that were given, by uid of the server.
+/// The given turns, by uid of the server.
 pub(crate) type Turns = ByUid<Turn>;
 
-/// One server's turn.
+/// The turn of one server.
 #[derive(Debug)]
 pub(crate) struct Turn {
     namespace: String,
-    /// Hash of the pod template that the turn is for.
+    /// The hash of the pod template that the turn is for.
     template: String,
     since: Instant,
 }
@@ -52,18 +53,18 @@ pub(crate) struct Turn {
 #[derive(Clone, Copy)]
 pub(crate) struct Next<'a> {
     pub(crate) owner: &'a Owner,
-    /// Its Deployment as it is now, if there is one, and the progress of that.
+    /// The present Deployment, if there is one, and its progress.
     pub(crate) live: Option<(&'a ChildView, Progress)>,
-    /// Hash of the pod template as built.
+    /// The hash of the desired pod template.
     pub(crate) template: &'a str,
-    /// Hash of what the author asks of the pods: another one asks for the roll-out.
+    /// The hash of what the author asks of the pods.
     pub(crate) requested: &'a RequestedHash,
 }
 
 /// A server of the fleet that has a Deployment.
 pub(crate) struct Member {
     pub(crate) owner: Owner,
-    /// Hash of the pod template that its Deployment has.
+    /// The hash of its Deployment's pod template.
     template: Option<String>,
     progress: Progress,
 }
@@ -74,7 +75,7 @@ impl Member {
     }
 }
 
-/// Decides whether a Deployment may be applied now.
+/// Decides if a Deployment may be applied now.
 pub(crate) fn turn(
     next: Next<'_>,
     fleet: impl FnOnce() -> Vec<Member>,
@@ -89,31 +90,31 @@ pub(crate) fn turn(
     if template_of(live) == Some(next.template) {
         return Ok(RollOut::of(live));
     }
-    // Without a ready pod there is nothing to lose.
+    // Without a ready pod, a rollout interrupts nothing.
     let is_down = live.status().ready_replicas == 0;
     if next.requested.differs_from(live.annotation(REQUESTED_HASH)) || is_down {
         turns.take(&next.owner.uid);
         return Ok(RollOut::Requested);
     }
-    // What failed before may be mended.
+    // The new template may fix the failure.
     if progress == Progress::Failed {
         return Ok(RollOut::Upgrade);
     }
     if live.paused {
         return Err(Waits::Paused);
     }
-    // Locked while everything is counted: two passes at once must not both get the last turn.
+    // Locked while turns are counted: two concurrent passes must not both get the last turn.
     let mut given = turns.lock();
     let mut failed = Vec::new();
     for Member { owner, template, progress } in fleet() {
         let template = template.unwrap_or_default();
         match (given.entry(owner.uid.clone()), progress) {
-            // It was upgraded by an operator before this one.
+            // An earlier operator process upgraded it.
             (Entry::Vacant(turn), Progress::Running) => {
                 turn.insert(Turn { namespace: owner.namespace.clone(), template, since: now });
             }
             (Entry::Occupied(_), Progress::Running) => {}
-            // It is over, unless the Deployment has yet to show what the turn is for.
+            // The turn is over, unless the Deployment does not have the turn's template yet.
             (Entry::Occupied(turn), _) if turn.get().template == template => drop(turn.remove()),
             _ => {}
         }
@@ -137,7 +138,7 @@ pub(crate) fn turn(
         for (_, turn) in given.iter().filter(is_counted) {
             *counted.entry(&turn.namespace).or_default() += 1;
         }
-        // Those that run already may be more than a namespace's share, and keep nobody else's from it.
+        // Running upgrades can exceed a namespace's share. They do not take the shares of other namespaces.
         let held: usize = counted.values().map(|count| share.min(*count)).sum();
         if held >= at_once || counted.get(&*namespace).is_some_and(|count| *count >= share) {
             return Err(Waits::Busy);
@@ -178,7 +179,7 @@ mod tests {
         Member { owner: mk_owner(full_name), template: Some(template.into()), progress }
     }
 
-    /// A fleet, and the turns that were given in it.
+    /// A fleet and its turns.
     struct Fleet {
         turns: Turns,
         start: Instant,
@@ -189,7 +190,7 @@ mod tests {
             Self { turns: Turns::default(), start: Instant::now() }
         }
 
-        /// Asks for the upgrade of a server that works and is among these.
+        /// Asks for the upgrade of a working server of the fleet.
         fn ask_after(
             &self,
             elapsed: Duration,
@@ -220,7 +221,7 @@ mod tests {
         let fleet = Fleet::new();
         let old = [("x/a", "old", Settled), ("y/b", "old", Settled), ("z/c", "old", Settled)];
         assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade));
-        assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade), "a turn is kept");
+        assert_eq!(fleet.ask("x/a", 2, &old), Ok(RollOut::Upgrade), "a server keeps its turn");
         assert_eq!(fleet.ask("y/b", 2, &old), Ok(RollOut::Upgrade));
         assert_eq!(fleet.ask("z/c", 2, &old), Err(Waits::Busy));
         let running = [("x/a", "new", Running), ("y/b", "new", Running), ("z/c", "old", Settled)];
@@ -244,11 +245,11 @@ mod tests {
         ] {
             assert_eq!(fleet.ask(server, 5, &old), expected, "{server}");
         }
-        // Those that run when an operator starts count, too.
+        // Upgrades that already run at the operator's start count, too.
         let running = [("x/a", "new", Running), ("x/b", "old", Settled), ("y/a", "old", Settled)];
         assert_eq!(Fleet::new().ask("x/b", 2, &running), Err(Waits::Busy));
         assert_eq!(Fleet::new().ask("y/a", 2, &running), Ok(RollOut::Upgrade));
-        // Whoever may write Deployments can have any number seem to be upgraded.
+        // An author with write access to Deployments can fake any number of upgrades.
         let many = ["x/a", "x/b", "x/c", "x/d", "x/e"].map(|name| (name, "new", Running));
         let all: Vec<_> = many.into_iter().chain([("y/a", "old", Settled)]).collect();
         assert_eq!(Fleet::new().ask("y/a", 5, &all), Ok(RollOut::Upgrade));
