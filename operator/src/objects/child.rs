@@ -1,4 +1,4 @@
-//! The kinds of children with their names at the API server, and the children as built.
+//! Kinds of children, their names at the API server, and the children as built.
 
 use k8s_openapi::{
     api::{
@@ -14,8 +14,8 @@ use kube::{Api, Client, api::DynamicObject, discovery::ApiResource};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// A kind of child; a server has at most one of each. In the order in which they are applied: a pod's needs before the
-/// Deployment, a route after what it leads to.
+/// A kind of child, of which a server has at most one. The order is the order of applying: dependencies of pods before
+/// the Deployment, and backends before routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum ChildKind {
     Policy,
@@ -46,7 +46,7 @@ const fn names(group: &'static str, version: &'static str, kind: &'static str, p
 }
 
 impl ChildKind {
-    /// Every kind, in the order in which they are applied.
+    /// All kinds in the order of applying.
     pub(crate) const ALL: &[Self] = &[
         Self::Policy,
         Self::ServiceAccount,
@@ -63,7 +63,7 @@ impl ChildKind {
         Self::Ingress,
     ];
 
-    /// The kinds that lead clients to the server: deleted at once where nothing is to be exposed.
+    /// The kinds that route clients to the server. They are deleted at once if the server is not exposed.
     pub(crate) const EXPOSING: &[Self] = &[Self::Ingress, Self::HttpRoute, Self::ListenerSet, Self::Certificate];
 
     pub(super) fn names(self) -> Names {
@@ -83,12 +83,12 @@ impl ChildKind {
         }
     }
 
-    /// Returns true if a server may do without, so that one which is no longer built is deleted.
+    /// Returns true if a server may lack the child. The operator deletes such a child when it is no longer built.
     pub(crate) fn is_optional(self) -> bool {
         !matches!(self, Self::Policy | Self::Configuration | Self::Service | Self::Deployment)
     }
 
-    /// The product that brings the kind to a cluster, where Kubernetes itself does not have it.
+    /// Returns the product that installs the kind, unless it is built into Kubernetes.
     pub(crate) fn brought_by(self) -> Option<&'static str> {
         match self {
             Self::Certificate => Some("cert-manager"),
@@ -99,12 +99,12 @@ impl ChildKind {
         }
     }
 
-    /// The kind whose watch shows it: both ConfigMaps are shown by one.
+    /// Returns the kind whose watch contains it: one watch shows both ConfigMaps.
     pub(crate) fn watched_as(self) -> Self {
         if self == Self::Configuration { Self::Policy } else { self }
     }
 
-    /// Returns true if more is read of it than its metadata.
+    /// Returns true if more than its metadata is read.
     pub(crate) fn is_read(self) -> bool {
         match self {
             Self::Deployment | Self::Autoscaler => true,
@@ -114,23 +114,23 @@ impl ChildKind {
         }
     }
 
-    /// The kind as Kubernetes names it.
+    /// Returns the name of the kind.
     pub(crate) fn kind(self) -> &'static str {
         self.names().kind
     }
 
-    /// The plural that discovery lists.
+    /// Returns the plural that discovery lists.
     pub(crate) fn plural(self) -> &'static str {
         self.names().plural
     }
 
-    /// `group/version`, or the version alone for the core group.
+    /// Returns `group/version`, or only the version for the core group.
     pub(crate) fn api_version(self) -> String {
         let Names { group, version, .. } = self.names();
         if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
     }
 
-    /// The kind as a resource of the API server, for clients of objects that have no type here.
+    /// Returns the API resource, for clients of untyped objects.
     pub(crate) fn api_resource(self) -> ApiResource {
         let Names { group, version, kind, plural } = self.names();
         ApiResource {
@@ -142,24 +142,25 @@ impl ChildKind {
         }
     }
 
-    /// An object of the kind as an argument of kubectl: the kind with its group, and the name.
+    /// Returns an object as kubectl's argument: the kind with its group, and the name.
     pub(crate) fn kubectl_name(self, name: &str) -> String {
         let Names { group, kind, .. } = self.names();
         let dot = if group.is_empty() { "" } else { "." };
         format!("{}{dot}{group}/{name}", kind.to_lowercase())
     }
 
-    /// A client for whole objects of the kind.
+    /// Returns a client for full objects of the kind.
     pub(crate) fn api(self, client: &Client, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(client.clone(), namespace, &self.api_resource())
     }
 
-    /// Returns true if other children refer to it by its name.
+    /// Returns true if other children refer to it by name.
     pub(crate) fn is_referred_to(self) -> bool {
         matches!(self, Self::Policy | Self::Configuration | Self::ServiceAccount | Self::Service)
     }
 
-    /// The child's name: the server's, or derived from it. The federated credential's subject depends on it.
+    /// Returns the child's name: the server's name, or derived from it. The subject of the federated credential depends
+    /// on it.
     pub(crate) fn name(self, server: &str) -> String {
         match self {
             Self::Policy => format!("{server}-policy"),
@@ -170,7 +171,7 @@ impl ChildKind {
     }
 }
 
-/// A child as built: the whole of what is applied. Kinds that Kubernetes itself does not have are untyped objects.
+/// A child as built, with all fields that are applied. Third-party kinds are untyped objects.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Child {
@@ -223,19 +224,18 @@ impl Child {
         }
     }
 
-    /// Its name.
     pub(crate) fn name(&self) -> &str {
         self.metadata().name.as_deref().unwrap_or_default()
     }
 
-    /// The child as an argument of kubectl.
+    /// Returns the child as kubectl's argument.
     pub(crate) fn kubectl_name(&self) -> String {
         self.kind().kubectl_name(self.name())
     }
 }
 
-/// Returns a child, or a part of one, as JSON. [`json!`] panics where a value has no JSON, and Kubernetes objects have:
-/// they consist of text, numbers, lists, and maps whose keys are text.
+/// Returns a child, or a part of one, as JSON. [`json!`] cannot panic here: Kubernetes objects consist of text,
+/// numbers, lists, and maps with text keys.
 pub(crate) fn json_of(built: &impl Serialize) -> Value {
     json!(built)
 }
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_applied_in_its_order_and_what_exposes_can_be_done_without() {
-        assert!(ChildKind::ALL.is_sorted(), "the order of the kinds is the order in which they are applied");
+        assert!(ChildKind::ALL.is_sorted(), "the order of the kinds is the order of applying");
         assert!(ChildKind::EXPOSING.iter().all(|kind| kind.is_optional()));
         assert!(ChildKind::ALL.iter().filter(|kind| kind.brought_by().is_some()).all(|kind| kind.is_optional()));
     }

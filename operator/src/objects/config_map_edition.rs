@@ -1,12 +1,12 @@
-//! The edition of a server's ConfigMap, a part of its name.
+//! Editions of a server's ConfigMap: a new name replaces an immutable ConfigMap.
 
 use crate::objects::child::ChildKind;
 
-/// A number in the name of a server's ConfigMap; the first edition's name has none.
+/// A number in the name of a server's ConfigMap. The first edition has no number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Edition(pub(crate) u8);
 
-/// Editions of one ConfigMap that there are at most.
+/// The maximum number of editions of one ConfigMap.
 pub(crate) const MOST: u8 = 16;
 
 impl Edition {
@@ -14,13 +14,13 @@ impl Edition {
         (0..MOST).map(Self)
     }
 
-    /// The name of a server's child of this edition.
+    /// Returns the name of a server's child of this edition.
     pub(crate) fn name(self, kind: ChildKind, server: &str) -> String {
         let first = kind.name(server);
         if self == Self::default() { first } else { format!("{first}-{}", self.0 + 1) }
     }
 
-    /// Returns the edition of a server's child of that name.
+    /// Returns the edition that a name has among a server's children.
     pub(crate) fn of(kind: ChildKind, server: &str, name: &str) -> Option<Self> {
         let rest = name.strip_prefix(kind.name(server).as_str())?;
         let is_config_map = kind.watched_as() == ChildKind::Policy;
@@ -31,17 +31,17 @@ impl Edition {
     }
 }
 
-/// The ConfigMaps that a server's pods are to mount.
+/// The ConfigMaps that a server's pods should mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mounted {
     pub(crate) policy: Edition,
     pub(crate) configuration: Edition,
-    /// True while a pod mounts another policy, of which it is not to be told any more.
+    /// True while a pod still mounts another policy, whose updates it no longer needs.
     pub(crate) is_moving: bool,
 }
 
 impl Mounted {
-    /// The name of a server's child.
+    /// Returns the name of a server's child.
     pub(crate) fn name(&self, kind: ChildKind, server: &str) -> String {
         match kind {
             ChildKind::Policy => self.policy.name(kind, server),
@@ -50,7 +50,7 @@ impl Mounted {
         }
     }
 
-    /// The same, as if no policy had ever been immutable.
+    /// Returns the same with the first edition of the policy.
     pub(crate) fn with_first_policy(self) -> Self {
         Self { policy: Edition::default(), ..self }
     }

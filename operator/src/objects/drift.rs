@@ -1,4 +1,4 @@
-//! Drift: what is not as built, of what is there. Pure.
+//! Drift: differences between a live object and the desired one. Pure.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use crate::objects::untrusted_text::{Quoted, word};
 
-/// A field that is not as built.
+/// A field that differs from the desired value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Drift {
-    /// The way to the field, its last step first.
+    /// The path to the field, last step first.
     steps: Vec<String>,
-    /// Its value; absent if there is none.
+    /// The live value, if there is one.
     there: Option<Value>,
     desired: Value,
 }
@@ -28,17 +28,17 @@ impl Drift {
         self
     }
 
-    /// The field, as in `spec.template.spec.containers[server].image`.
+    /// Returns the field's path, such as `spec.template.spec.containers[server].image`.
     fn field(&self) -> String {
         let path: String = self.steps.iter().rev().map(String::as_str).collect();
         word(path.trim_start_matches('.'))
     }
 
-    /// The way to have the field stay as it is built.
+    /// Returns the way to keep the field at its desired value.
     fn remedy(&self) -> &'static str {
         match self.steps.first().map(String::as_str) {
             Some(".image") => {
-                "if that is a mirror, name it in the chart's value image.registry, or in spec.image if the McpServer names its image; else exempt objects labelled app.kubernetes.io/managed-by=mcp-entra-operator from the change"
+                "if that is a mirror, set it in the chart's value image.registry, or in spec.image if the McpServer sets its image; else exempt objects labelled app.kubernetes.io/managed-by=mcp-entra-operator from the change"
             }
             _ => "exempt objects labelled app.kubernetes.io/managed-by=mcp-entra-operator from the change",
         }
@@ -54,8 +54,8 @@ impl fmt::Display for Drift {
     }
 }
 
-/// The first field of an object that is not as built. A copy of all of the object would be mostly of who manages which
-/// field: several times the rest.
+/// Returns the first field of an object that differs from the desired one. It copies only some metadata: managed fields
+/// would be several times larger than the rest.
 pub(crate) fn drift(there: &DynamicObject, desired: &Value) -> Result<Option<Drift>, serde_json::Error> {
     let ObjectMeta { name, namespace, labels, annotations, owner_references, .. } = &there.metadata;
     let metadata = ObjectMeta {
@@ -72,8 +72,8 @@ pub(crate) fn drift(there: &DynamicObject, desired: &Value) -> Result<Option<Dri
     Ok(own.find_map(|(key, desired)| member(key, head.get(key).or_else(|| there.data.get(key)), desired)))
 }
 
-/// The first difference from what is desired. What others add is theirs: members that we do not set, and entries of lists
-/// that Kubernetes merges by name.
+/// Returns the first difference from the desired value. Additions by others are allowed: members that are not set here,
+/// and entries of lists that Kubernetes merges by name.
 fn differs(there: &Value, desired: &Value) -> Option<Drift> {
     match (there, desired) {
         (Value::Object(there), Value::Object(desired)) => {
@@ -96,13 +96,13 @@ fn member(key: &str, there: Option<&Value>, desired: &Value) -> Option<Drift> {
     let drift = match there {
         None if is_nothing(desired) => None,
         None => Some(Drift::new(None, desired)),
-        // Others may narrow which nodes take the pods.
+        // Others may restrict the nodes of the pods.
         Some(there) if key == "nodeSelector" => differs(there, desired),
-        // One more label selects other pods: selectors are replaced as a whole.
+        // An added label selects other pods: selectors are replaced as a whole.
         Some(there) if key == "selector" || key.ends_with("Selector") => {
             (there != desired).then(|| Drift::new(Some(there), desired))
         }
-        // One more parent would expose the server elsewhere: lists of references are nobody's to add to.
+        // An added parent would expose the server elsewhere: nobody may add to lists of references.
         Some(there) if key.ends_with("Refs") && length(there) != length(desired) => {
             Some(Drift::new(Some(there), desired))
         }
@@ -118,7 +118,7 @@ fn member(key: &str, there: Option<&Value>, desired: &Value) -> Option<Drift> {
     drift.map(|drift| drift.within(if is_word { format!(".{key}") } else { format!("[{key}]") }))
 }
 
-/// The difference of an entry of a list from the one of its name, or from the last of those.
+/// Returns the difference between an entry and the live entries of its name, if all of them differ.
 fn named(found: &[Value], entry: &Value) -> Option<Drift> {
     let mut drift = Drift::new(None, entry);
     for found in found.iter().filter(|found| name_of(found) == name_of(entry)) {
@@ -135,7 +135,7 @@ fn name_of(entry: &Value) -> Option<&str> {
     entry.get("name").or_else(|| entry.get("topologyKey")).and_then(Value::as_str)
 }
 
-/// Empty members are not stored.
+/// Returns true for empty members, which the API server does not store.
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,

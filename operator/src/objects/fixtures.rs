@@ -1,4 +1,4 @@
-//! An McpServer of the tests, and its owner.
+//! An McpServer and its owner, for tests.
 
 use mcp_entra_crds::McpServer;
 use serde_json::json;
@@ -30,7 +30,7 @@ pub(crate) fn mk_server() -> McpServer {
     .unwrap()
 }
 
-/// The same with a backend instead of the built-in tools.
+/// Returns the server with a backend instead of built-in tools.
 pub(crate) fn mk_backend_server() -> McpServer {
     let mut server = mk_server();
     server.spec.graph = None;

@@ -1,4 +1,4 @@
-//! Namespace and name of an object, by which caches keep it.
+//! Namespace and name of an object, the key of caches.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -24,7 +24,7 @@ impl FullName {
     }
 }
 
-/// An object as a cache keeps it.
+/// An object in a cache.
 pub(crate) trait Kept: Clone + Send + Sync + 'static {
     fn full_name(&self) -> &FullName;
 }

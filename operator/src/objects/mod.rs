@@ -1,4 +1,4 @@
-//! Objects as the operator reads and names them: owners, child kinds, views, and words of other controllers.
+//! Objects as the operator reads and names them: owners, child kinds, views, and texts of other controllers.
 
 pub(crate) mod child;
 pub(crate) mod config_map_edition;

@@ -1,4 +1,4 @@
-//! An object that has a child's name, and whose it is.
+//! An object with a child's name, and its owner.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -8,15 +8,16 @@ use crate::objects::{
     views::ChildView,
 };
 
-/// An object that has a child's name.
+/// An object with a child's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) uid: String,
-    /// Changes whenever something changes that could be ours: the generation where the kind has one (its status may
-    /// change freely) with a hash of the metadata that it does not count, else the resource version.
+    /// A version that changes with everything that the operator can set. It is the generation with a hash of the
+    /// metadata that generations do not count, or the resource version for kinds without generations. Changes of the
+    /// status do not change a generation.
     pub(crate) version: String,
     pub(crate) whose: Whose,
-    /// The kind and name of its controller, for people.
+    /// The kind and name of its controller, for messages.
     pub(crate) controller: Option<String>,
     /// True if it is being deleted.
     pub(crate) leaving: bool,
@@ -42,7 +43,7 @@ impl Seen {
         self.whose == Whose::Ours
     }
 
-    /// Says if it is ours, or given to us.
+    /// Returns true if the object is ours, or offered to us.
     pub(crate) fn is_for_us(&self) -> bool {
         matches!(self.whose, Whose::Ours | Whose::Offered)
     }

@@ -1,4 +1,4 @@
-//! Owners of children: the McpServer's identity, and the labels and owner reference of its children.
+//! Owners of children: the McpServer's identity, and the labels and owner references of its children.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Returns whether an object carries the labels of a child, of whatever McpServer.
+/// Returns true if an object has the labels of a child of any McpServer.
 pub(crate) fn has_labels_of_child(metadata: &ObjectMeta) -> bool {
     let has = |name: &str, value: &str| {
         metadata.labels.as_ref().and_then(|labels| labels.get(name)).is_some_and(|found| found == value)
@@ -23,7 +23,7 @@ pub(crate) fn has_labels_of_child(metadata: &ObjectMeta) -> bool {
     has(MANAGED_BY, MANAGER) && has(NAME, SERVER)
 }
 
-/// An object without namespace, name or uid; the API server sends none.
+/// The object has no namespace, name or uid. The API server sends no such object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the object has no namespace, name or uid")]
 pub(crate) struct NoIdentity;
@@ -37,12 +37,12 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// The identity of an McpServer that came from the API server.
+    /// Returns the identity of an McpServer from the API server.
     pub(crate) fn of(server: &McpServer) -> Result<Self, NoIdentity> {
         Self::of_metadata(&server.metadata)
     }
 
-    /// The same, where nothing but its metadata can be read.
+    /// Returns the identity from metadata, for an object that cannot be read as a whole.
     pub(crate) fn of_metadata(metadata: &ObjectMeta) -> Result<Self, NoIdentity> {
         match (&metadata.namespace, &metadata.name, &metadata.uid) {
             (Some(namespace), Some(name), Some(uid)) => {
@@ -52,12 +52,12 @@ impl Owner {
         }
     }
 
-    /// The start of the uid, which tells the server from namesakes in names that have room for no more.
+    /// Returns the first characters of the uid, which distinguish a server from namesakes in short names.
     pub(crate) fn short_uid(&self) -> String {
         self.uid.chars().take(8).collect()
     }
 
-    /// The metadata that a child is applied with.
+    /// Returns the metadata to apply a child with.
     pub(crate) fn child_metadata(&self, child: ChildKind) -> ObjectMeta {
         ObjectMeta {
             name: Some(child.name(&self.name)),
@@ -69,15 +69,16 @@ impl Owner {
                 name: self.name.clone(),
                 uid: self.uid.clone(),
                 controller: Some(true),
-                // OwnerReferencesPermissionEnforcement refuses `true` for up to 30 seconds after the kind is installed: the API server
-                // looks at its kinds no sooner. Nothing here waits until the children are gone.
+                // OwnerReferencesPermissionEnforcement rejects `true` for up to 30 seconds after the kind is installed,
+                // because the API server refreshes its kinds only then. The operator never waits for the deletion of
+                // children.
                 block_owner_deletion: None,
             }]),
             ..ObjectMeta::default()
         }
     }
 
-    /// The labels of children and pods.
+    /// Returns the labels of children and pods.
     pub(crate) fn labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.selector();
         labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
@@ -85,17 +86,17 @@ impl Owner {
         labels
     }
 
-    /// The labels that select the pods. Immutable in a Deployment: never to be widened.
+    /// Returns the labels that select the pods. A Deployment's selector is immutable: never add a label.
     pub(crate) fn selector(&self) -> BTreeMap<String, String> {
         BTreeMap::from([(NAME.to_owned(), SERVER.to_owned()), (INSTANCE.to_owned(), self.name.clone())])
     }
 
-    /// Says if an object of that controller is this very McpServer's.
+    /// Returns true if the controller is this McpServer.
     pub(crate) fn owns(&self, controller: Option<&Controller>) -> bool {
         self.whose(controller, None) == Whose::Ours
     }
 
-    /// Returns the owner of an object, by its controller and the value of the annotation [`ADOPT`].
+    /// Returns the owner of an object, from its controller and the value of the annotation [`ADOPT`].
     pub(crate) fn whose(&self, controller: Option<&Controller>, offered_to: Option<&str>) -> Whose {
         match controller {
             Some(controller) if *controller.uid == *self.uid => Whose::Ours,
@@ -109,21 +110,21 @@ impl Owner {
 /// The owner of an object that has a child's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose {
-    /// This very McpServer's.
+    /// This McpServer.
     Ours,
-    /// Nobody's, and given to this McpServer by the annotation [`ADOPT`].
+    /// Nobody; the annotation [`ADOPT`] gives the object to this McpServer.
     Offered,
-    /// A deleted McpServer's of the same name: the garbage collector is about to take it.
+    /// A deleted McpServer of the same name. The garbage collector will delete the object.
     Predecessors,
-    /// Anybody else's.
+    /// Another owner.
     Foreign,
 }
 
-/// An object's controller, by its owner references.
+/// The controller of an object, from its owner references.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Controller {
     pub(crate) uid: Box<str>,
-    /// Its kind and name, for people.
+    /// Its kind and name, for messages.
     pub(crate) title: Box<str>,
     is_server: bool,
 }
@@ -138,7 +139,7 @@ impl Controller {
         Some(Self { uid: uid.as_str().into(), title: format!("{} {}", word(kind), word(name)).into(), is_server })
     }
 
-    /// Its name, if it is an McpServer.
+    /// Returns its name, if it is an McpServer.
     pub(crate) fn server(&self) -> Option<&str> {
         self.title.split_once(' ').filter(|_| self.is_server).map(|(_, name)| name)
     }

@@ -1,11 +1,11 @@
-//! The parts of statuses that are read, of children and of pods.
+//! Views of the statuses of children and pods.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 
 use crate::objects::untrusted_text::Foreign;
 
-/// The part of a child's status that is read.
+/// The fields of a child's status that are read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ChildStatusView {
@@ -14,19 +14,19 @@ pub(crate) struct ChildStatusView {
     pub(crate) ready_replicas: i32,
     pub(crate) updated_replicas: i32,
     pub(crate) conditions: Vec<ConditionView>,
-    /// The addresses, of an Ingress, that its controller announced.
+    /// The addresses of an Ingress.
     pub(crate) load_balancer: LoadBalancerView,
-    /// The statements of each Gateway about an HTTPRoute.
+    /// The status of an HTTPRoute at each Gateway.
     pub(crate) parents: Vec<ParentView>,
-    /// The statements of the Gateway about each listener of a ListenerSet.
+    /// The status of each listener of a ListenerSet.
     pub(crate) listeners: Vec<ListenerStatusView>,
     /// The end of a Certificate's validity.
     pub(crate) not_after: Option<Time>,
-    /// The time at which a Certificate should have been renewed.
+    /// The time when a Certificate should have been renewed.
     pub(crate) renewal_time: Option<Time>,
 }
 
-/// The statements of one Gateway, or ListenerSet, about a route.
+/// The status of a route at one Gateway or ListenerSet.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ParentView {
@@ -34,14 +34,14 @@ pub(crate) struct ParentView {
     pub(crate) conditions: Vec<ConditionView>,
 }
 
-/// The statements of a Gateway about one listener of a ListenerSet.
+/// The status of one listener of a ListenerSet.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(crate) struct ListenerStatusView {
     pub(crate) conditions: Vec<ConditionView>,
 }
 
-/// Which Gateway, or ListenerSet.
+/// A reference to a Gateway or ListenerSet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ParentReferenceView {
@@ -51,7 +51,7 @@ pub(crate) struct ParentReferenceView {
     pub(crate) section_name: Option<String>,
 }
 
-/// The part of a condition that is read.
+/// The fields of a condition that are read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ConditionView {
@@ -64,12 +64,12 @@ pub(crate) struct ConditionView {
     pub(crate) last_transition_time: Option<Time>,
 }
 
-/// Says if a condition of that type is `True`.
+/// Returns true if a condition of this type is `True`.
 pub(crate) fn is_true(conditions: &[ConditionView], type_: &str) -> bool {
     conditions.iter().any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-/// The part of a container's status that is read.
+/// The fields of a container's status that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ContainerStatusView {
@@ -85,7 +85,7 @@ impl ContainerStatusView {
         now.waiting.is_some() || now.terminated.is_some() || last.terminated.is_some()
     }
 
-    /// The same of an init container, whose end is its purpose.
+    /// The same for an init container, whose successful end is normal.
     pub(super) fn is_telling_of_start(&self) -> bool {
         let has_done =
             |state: &ContainerStateView| state.terminated.as_ref().is_some_and(|ended| ended.exit_code == Some(0));
@@ -93,7 +93,7 @@ impl ContainerStatusView {
     }
 }
 
-/// The part of a container's state that is read.
+/// The fields of a container's state that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ContainerStateView {
@@ -101,7 +101,7 @@ pub(crate) struct ContainerStateView {
     pub(crate) terminated: Option<StateDetailView>,
 }
 
-/// The reason why a container is in its state.
+/// The reason for the state of a container.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct StateDetailView {
@@ -110,14 +110,14 @@ pub(crate) struct StateDetailView {
     pub(crate) exit_code: Option<i32>,
 }
 
-/// The addresses that an ingress controller announced.
+/// The addresses that an ingress controller has set.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct LoadBalancerView {
     pub(crate) ingress: Vec<AddressView>,
 }
 
-/// An address that an ingress controller announced.
+/// An address that an ingress controller has set.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct AddressView {

@@ -1,12 +1,12 @@
 //! The trust bundle of a server.
 
-/// CA certificates that the server trusts besides the system's.
+/// CA certificates that the server trusts in addition to the system's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trust {
-    /// Name of the ConfigMap.
+    /// The name of the ConfigMap.
     pub(crate) config_map: String,
-    /// Key with the certificates.
+    /// The key with the certificates.
     pub(crate) key: String,
-    /// The certificates in PEM: a change restarts the pods.
+    /// The certificates in PEM. A change restarts the pods.
     pub(crate) certificates: String,
 }

@@ -1,18 +1,18 @@
-//! Foreign text: the words of pods, controllers and the API server, as conditions and events may hold them. Pure.
+//! Texts from pods, controllers and the API server, made safe for conditions and events. Pure.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// The most characters that are kept of a text. A kubelet passes on at most 4,096 bytes of a container's last words.
+/// The most characters that are kept of a text. A kubelet passes on at most 4,096 bytes of a container's termination
+/// message.
 const LONGEST_KEPT: usize = 4096;
-/// The most characters that a message quotes: with the rest of the message they fit into the note of an event.
+/// The most characters of a quotation. The whole message then fits into an event's note.
 const LONGEST_QUOTE: usize = 600;
-/// The most characters of a name or a reason.
+/// The most characters of a name or reason.
 const LONGEST_WORD: usize = 256;
 
-/// A text that somebody else wrote. It has no `Display`: a message can hold it as a quotation or as a word, and in no
-/// other way.
+/// A text that somebody else wrote. It has no `Display`: a message can only contain it as a quotation or as a word.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub(crate) struct Foreign(Box<str>);
@@ -31,23 +31,23 @@ impl From<&str> for Foreign {
 }
 
 impl Foreign {
-    /// The text itself, to be compared or searched. It never goes into a message.
+    /// Returns the text itself, for comparison and search only. It must never become part of a message.
     pub(crate) fn raw(&self) -> &str {
         &self.0
     }
 
-    /// A quotation of the text for a message.
+    /// Returns the text as a quotation for a message.
     pub(crate) fn quoted(&self) -> Quoted {
         Quoted::of(&self.0)
     }
 
-    /// The text as a name or reason in a message.
+    /// Returns the text as a name or reason for a message.
     pub(crate) fn word(&self) -> String {
         word(&self.0)
     }
 }
 
-/// A quotation: on one line, of bounded length, and between quotation marks that occur nowhere inside.
+/// A quotation: on one line, of bounded length, and between quotation marks that do not occur inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Quoted(String);
 
@@ -67,19 +67,19 @@ impl fmt::Display for Quoted {
     }
 }
 
-/// A name or reason that somebody else chose, as a message may hold it.
+/// Returns a foreign name or reason in a form that is safe for messages.
 pub(crate) fn word(text: &str) -> String {
     bounded(text, LONGEST_WORD)
 }
 
-/// A value that is published as it is, such as an address: nothing, if it is too long or has other than visible ASCII
-/// characters.
+/// Returns a value that is published unchanged, such as an address. Returns none if it is too long or has characters
+/// other than visible ASCII.
 pub(crate) fn value(text: String, longest: usize) -> Option<String> {
     let is_fit = !text.is_empty() && text.len() <= longest && text.chars().all(|char| char.is_ascii_graphic());
     is_fit.then_some(text)
 }
 
-/// The text on one line, cut where it is too long, without characters that a terminal would obey.
+/// Returns the text on one line, cut to a length, without control characters for terminals.
 pub(crate) fn bounded(text: &str, longest: usize) -> String {
     let mut line = String::new();
     let mut chars = text.trim().chars().map(|char| if is_harmless(char) { char } else { ' ' });
@@ -92,7 +92,7 @@ pub(crate) fn bounded(text: &str, longest: usize) -> String {
     line
 }
 
-/// False for control characters, line ends, and what is invisible or turns the direction of writing.
+/// Returns false for control characters, line ends, invisible characters, and those that change the writing direction.
 fn is_harmless(char: char) -> bool {
     !char.is_control()
         && !matches!(char, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -103,12 +103,12 @@ fn is_harmless(char: char) -> bool {
 pub(crate) mod tests {
     use super::*;
 
-    /// A text as an attacker may send it.
+    /// A text from an attacker.
     pub(crate) fn hostile() -> String {
         format!("\u{1b}[2Jü\u{202e}\r\n”; everything is well\u{0}{}", "x".repeat(40_000))
     }
 
-    /// Panics if a message holds what it must not.
+    /// Panics if a message contains an unsafe character.
     pub(crate) fn assert_harmless(message: &str) {
         assert!(message.chars().all(is_harmless), "{message:?}");
         assert!(message.chars().count() < 2000, "{} characters", message.chars().count());

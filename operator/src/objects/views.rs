@@ -1,4 +1,4 @@
-//! The few fields that are read of children and pods: a thousand full ones would take tens of megabytes.
+//! Views of children and pods: only the fields that are read. A thousand full objects would take tens of megabytes.
 
 use std::net::IpAddr;
 
@@ -19,14 +19,14 @@ use crate::objects::{
     watched::{WatchedChild, WatchedPod, WatchedSpec},
 };
 
-/// Names of the volumes that show children.
+/// Names of the volumes that contain children.
 const VOLUMES: [(ChildKind, &str); 2] =
     [(ChildKind::Configuration, CONFIGURATION_VOLUME), (ChildKind::Policy, POLICY_VOLUME)];
 
-/// The annotations of children that are read.
+/// Annotations of children that are read.
 const ANNOTATIONS: [&str; 6] = [ADOPT, EXPOSES, REQUESTED_HASH, ROLL_OUT, SERVER_UID, TEMPLATE_HASH];
 
-/// The part of a child of any kind that is read. A member that its kind lacks is empty.
+/// The fields of a child that are read, for all kinds. A field that the kind lacks is empty.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(test, derive(serde::Deserialize), serde(from = "WatchedChild"))]
 pub(crate) struct ChildView {
@@ -38,16 +38,16 @@ pub(crate) struct ChildView {
     pub(crate) controller: Option<Controller>,
     /// The McpServer that the labels name.
     server: Option<Box<str>>,
-    /// True if it carries the labels of a child.
+    /// True if it has the labels of a child.
     pub(crate) labelled: bool,
     annotations: Box<[(&'static str, Box<str>)]>,
-    /// The number of pods of a Deployment that somebody wants, the operator or an autoscaler.
+    /// The desired number of pods of a Deployment, set by the operator, an autoscaler or a person.
     pub(crate) replicas: Option<i32>,
-    /// True for a Deployment that somebody has paused.
+    /// True for a paused Deployment.
     pub(crate) paused: bool,
-    /// True for a Deployment that ends its old pods before it starts new ones.
+    /// True for a Deployment that stops old pods before it starts new ones.
     pub(crate) recreates: bool,
-    /// Names of the ConfigMaps that a Deployment's pods are to mount.
+    /// Names of the ConfigMaps in a Deployment's pod template.
     mounts: Box<[(ChildKind, Box<str>)]>,
     status: Option<Box<ChildStatusView>>,
     /// True if it is being deleted.
@@ -94,14 +94,14 @@ fn boxed(text: impl AsRef<str>) -> Box<str> {
     text.as_ref().into()
 }
 
-/// The McpServer that the labels of a child or a pod name.
+/// Returns the McpServer that the labels of a child or a pod name.
 fn named_server(metadata: &ObjectMeta) -> Option<Box<str>> {
     metadata.labels.as_ref()?.get(INSTANCE).map(boxed)
 }
 
-/// An object that carries the labels of children and pods.
+/// An object with the labels of children and pods.
 pub(crate) trait Labelled: Kept {
-    /// The McpServer that the labels name.
+    /// Returns the McpServer that the labels name.
     fn server(&self) -> Option<&str>;
 }
 
@@ -130,7 +130,7 @@ impl Labelled for PodView {
 }
 
 impl ChildView {
-    /// The status that its controller wrote; empty before it wrote one.
+    /// Returns the status that its controller wrote. It is empty before the first write.
     pub(crate) fn status(&self) -> &ChildStatusView {
         static NOTHING: ChildStatusView = ChildStatusView {
             observed_generation: None,
@@ -156,40 +156,40 @@ impl ChildView {
         self.full_name.name()
     }
 
-    /// The host from which it leads clients, by its annotation.
+    /// Returns the exposed host from its annotation.
     pub(crate) fn exposed_host(&self) -> Option<&str> {
         self.annotation(EXPOSES)?.split('/').next()
     }
 
-    /// An annotation, if it is one of those that are read.
+    /// Returns an annotation, if it is one of those that are read.
     pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.iter().find(|(found, _)| *found == name).map(|(_, value)| &**value)
     }
 
-    /// The name of the ConfigMap that a Deployment's pods are to mount.
+    /// Returns the name of a ConfigMap in a Deployment's pod template.
     pub(crate) fn mounts(&self, kind: ChildKind) -> Option<&str> {
         self.mounts.iter().find(|(found, _)| *found == kind).map(|(_, name)| &**name)
     }
 
-    /// Says, of a Deployment, if all pods that there are, and as many as wanted, are of the newest spec that its
-    /// controller has seen.
+    /// Returns true if all pods of a Deployment, and at least `wanted`, are of the newest spec that its controller has
+    /// observed.
     pub(crate) fn is_rolled_out(&self, wanted: i32) -> bool {
         let status = self.status();
         status.updated_replicas >= wanted && status.replicas == status.updated_replicas
     }
 
-    /// Says, of a Deployment, if its controller has seen the newest spec.
+    /// Returns true if the controller of a Deployment has observed the newest spec.
     pub(crate) fn is_observed(&self) -> bool {
         self.status().observed_generation == self.generation
     }
 
-    /// Says, of a Deployment, if it is to have another number of pods than it has.
+    /// Returns true if a Deployment's desired and present numbers of pods differ.
     pub(crate) fn is_scaling(&self) -> bool {
         self.replicas.is_some_and(|wanted| wanted != self.status().replicas)
     }
 }
 
-/// The part of a Pod that is read.
+/// The fields of a Pod that are read.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(test, derive(serde::Deserialize), serde(from = "WatchedPod"))]
 pub(crate) struct PodView {
@@ -206,9 +206,9 @@ pub(crate) struct PodView {
     pub(crate) address: Option<IpAddr>,
     /// The name of the ConfigMap with its policy.
     pub(crate) policy: Option<Box<str>>,
-    /// Conditions that are not as they should be.
+    /// Conditions whose status is `False`.
     pub(crate) trouble: Box<[ConditionView]>,
-    /// Containers that do not simply run, those before which start first.
+    /// Containers in another state than a normal run, those that start first at the front.
     pub(crate) containers: Box<[ContainerStatusView]>,
     /// True if it is being deleted.
     pub(crate) leaving: bool,
@@ -219,7 +219,7 @@ pub(crate) struct PodView {
 impl From<WatchedPod> for PodView {
     fn from(WatchedPod { metadata, spec, status }: WatchedPod) -> Self {
         let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).map(boxed);
-        // A scheduler's word that no node takes the pod may arrive after the pod was bound to one.
+        // The scheduler's message that no node takes the pod can arrive after the pod got a node.
         let is_stale = |condition: &ConditionView| condition.type_ == "PodScheduled" && spec.node_name.is_some();
         let is_trouble = |condition: &ConditionView| condition.status == "False" && !is_stale(condition);
         let starting = status.init_container_statuses.into_iter().filter(ContainerStatusView::is_telling_of_start);
@@ -247,12 +247,12 @@ impl PodView {
         self.full_name.name()
     }
 
-    /// Says if requests are routed to the pod.
+    /// Returns true if requests are routed to the pod.
     pub(crate) fn is_ready(&self) -> bool {
         self.says_ready && !self.leaving
     }
 
-    /// Says if the pod's containers have been started and it is not being deleted.
+    /// Returns true if the pod's containers have started and it is not being deleted.
     pub(crate) fn is_running(&self) -> bool {
         self.has_started && !self.leaving
     }
@@ -268,7 +268,7 @@ pub(crate) fn version_of(metadata: &ObjectMeta) -> String {
 
 fn hash_of_what_generations_miss(metadata: &ObjectMeta) -> String {
     let mut annotations = metadata.annotations.clone().unwrap_or_default();
-    // The Deployment controller's own count.
+    // The Deployment controller changes this annotation itself.
     annotations.remove("deployment.kubernetes.io/revision");
     let missed = json!([metadata.labels, annotations, metadata.owner_references]);
     let mut digits = hex::encode(Sha256::digest(missed.to_string()));

@@ -1,5 +1,4 @@
-//! Children and pods as their watches tell of them, as far as they are read: what is kept of them are
-//! [views](super::views).
+//! Children and pods as the watches deserialise them. The caches keep [views](super::views) of them.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -15,7 +14,7 @@ use crate::objects::{
     status_views::{ChildStatusView, ConditionView, ContainerStatusView},
 };
 
-/// A child as its watch tells of it.
+/// A child as its watch deserialises it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct WatchedChild {
@@ -26,7 +25,7 @@ pub(crate) struct WatchedChild {
     pub(crate) status: Option<Box<ChildStatusView>>,
 }
 
-/// The part of a child's spec that is read.
+/// The fields of a child's spec that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct WatchedSpec {
@@ -40,7 +39,7 @@ pub(crate) struct WatchedSpec {
     pub(crate) template: Option<WatchedTemplate>,
 }
 
-/// The part of a Deployment's strategy that is read.
+/// The fields of a Deployment's strategy that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct WatchedStrategy {
@@ -48,14 +47,14 @@ pub(crate) struct WatchedStrategy {
     pub(crate) type_: String,
 }
 
-/// The part of a pod template that is read.
+/// The fields of a pod template that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct WatchedTemplate {
     pub(crate) spec: WatchedPodSpec,
 }
 
-/// A Pod as its watch tells of it.
+/// A Pod as its watch deserialises it.
 #[derive(Clone, Debug, Default, Resource, Deserialize)]
 #[resource(inherit = Pod)]
 #[serde(default)]
@@ -66,7 +65,7 @@ pub(crate) struct WatchedPod {
     pub(crate) status: WatchedPodStatus,
 }
 
-/// The part of a Pod's spec that is read.
+/// The fields of a Pod's spec that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct WatchedPodSpec {
@@ -74,7 +73,7 @@ pub(crate) struct WatchedPodSpec {
     pub(crate) volumes: Vec<WatchedVolume>,
 }
 
-/// The part of a volume that is read.
+/// The fields of a volume that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct WatchedVolume {
@@ -82,7 +81,7 @@ pub(crate) struct WatchedVolume {
     config_map: Option<WatchedConfigMapVolume>,
 }
 
-/// The ConfigMap that a volume shows.
+/// The ConfigMap of a volume.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct WatchedConfigMapVolume {
@@ -90,14 +89,14 @@ struct WatchedConfigMapVolume {
 }
 
 impl WatchedPodSpec {
-    /// The name of the ConfigMap that a volume of that name shows.
+    /// Returns the name of the ConfigMap in a volume.
     pub(crate) fn config_map(&self, volume: &str) -> Option<&str> {
         let found = self.volumes.iter().find(|found| found.name == volume)?;
         found.config_map.as_ref().map(|config_map| config_map.name.as_str())
     }
 }
 
-/// The part of a Pod's status that is read.
+/// The fields of a Pod's status that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct WatchedPodStatus {
@@ -106,12 +105,12 @@ pub(crate) struct WatchedPodStatus {
     pub(crate) pod_ip: Option<String>,
     pub(crate) conditions: Vec<ConditionView>,
     pub(crate) container_statuses: Vec<ContainerStatusView>,
-    /// Those of sidecars among them, which hold the containers back until they run.
+    /// Init containers and sidecars, which must start before the other containers.
     pub(crate) init_container_statuses: Vec<ContainerStatusView>,
 }
 
-/// Metadata as far as it is read. Who manages which field would take more memory than the rest of an object, for a
-/// moment, and of a whole page of them.
+/// Deserialises the metadata that is read. Managed fields would briefly take more memory than the rest of the object,
+/// for each object of a page.
 fn without_managers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -141,12 +140,12 @@ fn without_managers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Object
     })
 }
 
-/// Kinds of others may say what we do not understand; that must not end the watch of all.
+/// Returns none for a value of another type: one such object must not end the watch of all.
 fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(serde_json::Value::deserialize(deserializer)?).ok())
 }
 
-/// A watched child's kind is known when the program runs, not when it is compiled.
+/// The kind of a watched child is known only at run time.
 impl Resource for WatchedChild {
     type DynamicType = ChildKind;
     type Scope = DynamicResourceScope;
