@@ -1,4 +1,4 @@
-//! Which mapping is about which server: mappings of either kind, seen alike. Pure.
+//! Bindings of mappings to servers. Mappings of both kinds are treated alike. Pure.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(crate) type Labels = BTreeMap<String, String>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mapping<'a> {
     pub(crate) metadata: &'a ObjectMeta,
-    /// The namespaces that are meant; without a selector, the mapping's own.
+    /// The selected namespaces; none means the mapping's own namespace.
     namespaces: Option<&'a LabelSelector>,
     pub(crate) servers: &'a ServerSelection,
     pub(crate) grants: &'a [Grant],
@@ -43,7 +43,8 @@ impl<'a> From<&'a ClusterMcpRoleMapping> for Mapping<'a> {
     }
 }
 
-/// A cluster mapping that cannot be read, as what it may say at the worst: everything is denied to everyone.
+/// Returns a cluster mapping that stands for an unreadable one. The worst case is assumed: it denies everything to
+/// everyone.
 pub(crate) fn unreadable_as_deny(metadata: ObjectMeta) -> ClusterMcpRoleMapping {
     let all = || vec!["*".to_owned()];
     let deny = Deny { name: "unreadable".to_owned(), to: None, tools: all(), prompts: all(), resources: all() };
@@ -57,34 +58,34 @@ pub(crate) fn unreadable_as_deny(metadata: ObjectMeta) -> ClusterMcpRoleMapping 
     ClusterMcpRoleMapping { metadata, spec, status: None }
 }
 
-/// A server, as far as mappings choose by it.
+/// The fields of a server that mappings select by.
 #[derive(Clone, Debug)]
 pub(crate) struct Target<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
     labels: &'a Labels,
-    /// The identity that says whose tokens are accepted; nothing where the server cannot be read.
+    /// The Entra settings, which decide whose tokens are accepted; none if the server is unreadable.
     entra: Option<&'a Entra>,
-    /// Nothing as long as they are not known.
+    /// The labels of the namespace; none as long as they are unknown.
     namespace_labels: Option<&'a Labels>,
-    /// Seconds since 1970: sessions that began before have ended.
+    /// Seconds since 1970. Sessions that began before have ended.
     pub(crate) revoke_sessions_before: Option<i64>,
-    /// The last compromise of the server's keys that somebody has told.
+    /// The last reported compromise of the server's keys.
     pub(crate) compromised_keys: Option<String>,
 }
 
 impl<'a> Target<'a> {
-    /// This server, in a namespace with these labels.
+    /// Returns the target for a server in a namespace with these labels.
     pub(crate) fn of(server: &'a McpServer, namespace_labels: Option<&'a Labels>) -> Self {
         let target = Self { entra: Some(&server.spec.entra), ..Self::unreadable(&server.metadata, namespace_labels) };
         match server.spec.authorization_server {
             Some(_) => target,
-            // An older server would not take a policy that names what it does not know.
+            // An older server rejects a policy with fields that it does not know.
             None => Self { revoke_sessions_before: None, compromised_keys: None, ..target },
         }
     }
 
-    /// A server of which nothing but the metadata can be read.
+    /// Returns the target for a server of which only the metadata is readable.
     pub(crate) fn unreadable(metadata: &'a ObjectMeta, namespace_labels: Option<&'a Labels>) -> Self {
         static NONE: Labels = Labels::new();
         Self {
@@ -93,15 +94,15 @@ impl<'a> Target<'a> {
             labels: metadata.labels.as_ref().unwrap_or(&NONE),
             entra: None,
             namespace_labels,
-            // What is no time ends nothing, and a condition tells it.
+            // An invalid time ends no session, and a condition reports it.
             revoke_sessions_before: revoke_sessions_before(metadata).unwrap_or_default(),
             compromised_keys: compromised_keys(metadata),
         }
     }
 }
 
-/// The answer to the question if a mapping is about a server. As with a caller's groups, what is unknown grants nothing
-/// and is denied.
+/// The answer to whether a mapping binds a server. An unknown answer applies denies but no grants, as for unknown
+/// groups of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Bound {
     No,
@@ -116,16 +117,17 @@ impl From<bool> for Bound {
 }
 
 impl<'a> Mapping<'a> {
-    /// The same with another status.
+    /// Returns the mapping with another status.
     pub(crate) fn with_status(self, status: &'a McpRoleMappingStatus) -> Self {
         Self { status: Some(status), ..self }
     }
 }
 
 impl Mapping<'_> {
-    /// Returns if the mapping is about the server, as far as that is known. One that is being deleted no longer is.
+    /// Returns whether the mapping binds the server, as far as that is known. A mapping that is being deleted binds
+    /// none.
     ///
-    /// Denies count whatever the server's registration is: they are pinned in the compiled policy, too, and pods may
+    /// Denies bind regardless of the server's app registration. The compiled policy pins them to theirs, and pods may
     /// still accept tokens of a registration that their server no longer names.
     pub(crate) fn binds(&self, server: &Target<'_>) -> Bound {
         if self.metadata.deletion_timestamp.is_some() {
@@ -137,7 +139,7 @@ impl Mapping<'_> {
         }
     }
 
-    /// Returns if the mapping chooses the server, by namespace and by name or labels.
+    /// Returns whether the mapping selects the server, by namespace and by name or labels.
     pub(crate) fn selects(&self, server: &Target<'_>) -> Bound {
         let in_namespace = match self.namespaces {
             None => (self.metadata.namespace.as_deref() == Some(server.namespace)).into(),
@@ -151,8 +153,8 @@ impl Mapping<'_> {
         in_namespace.min(chosen)
     }
 
-    /// Says if the server accepts tokens of the app registration that the mapping is meant for. Tokens of which
-    /// registration have an audience that proves none is unknown.
+    /// Returns whether the server accepts tokens of the mapping's app registration. It is unknown for an audience that
+    /// proves no registration.
     pub(crate) fn is_meant_for(&self, server: &Target<'_>) -> Bound {
         let Some(pinned) = self.registration() else { return Bound::Yes };
         let Some(entra) = server.entra else { return Bound::Unknown };
@@ -164,12 +166,12 @@ impl Mapping<'_> {
         accepted.map(is_pinned).max().unwrap_or(Bound::No)
     }
 
-    /// The app registration whose tokens alone the mapping is meant for.
+    /// Returns the app registration to which the mapping is restricted, if there is one.
     pub(crate) fn registration(&self) -> Option<&str> {
         self.servers.client_id.as_deref()
     }
 
-    /// The name of the mapping in decisions.
+    /// Returns the mapping's reference for decisions.
     pub(crate) fn reference(&self) -> MappingReference {
         MappingReference { namespace: self.metadata.namespace.clone(), name: self.name().to_owned() }
     }
@@ -178,7 +180,7 @@ impl Mapping<'_> {
         self.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// The name, as it is told to somebody who looks at a server.
+    /// Returns the mapping's name for messages about a server.
     pub(crate) fn title(&self) -> String {
         match self.metadata.namespace {
             Some(_) => self.name().to_owned(),
@@ -186,7 +188,7 @@ impl Mapping<'_> {
         }
     }
 
-    /// Orders mappings, the oldest first.
+    /// Returns the sort key that puts the oldest mapping first.
     pub(crate) fn age(&self) -> (Option<&Time>, Option<&str>, &str) {
         (self.metadata.creation_timestamp.as_ref(), self.metadata.namespace.as_deref(), self.name())
     }
@@ -196,7 +198,7 @@ fn matches(selector: &LabelSelector, labels: Option<&Labels>) -> Bound {
     if *selector == LabelSelector::default() {
         return Bound::Yes;
     }
-    // The schema lets no selector in that cannot be used.
+    // The schema admits only selectors that can be used.
     match (Selector::try_from(selector.clone()), labels) {
         (Ok(selector), Some(labels)) => selector.matches(labels).into(),
         _ => Bound::Unknown,
@@ -211,7 +213,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::objects::fixtures::mk_server;
 
-    /// A cluster mapping for the namespaces that this selector matches.
+    /// A cluster mapping for the namespaces of a selector.
     pub(crate) fn mk_cluster_mapping(name: &str, namespaces: Value, servers: Value) -> ClusterMcpRoleMapping {
         serde_json::from_value(json!({
             "apiVersion": "mcp-entra.dev/v1alpha1",
@@ -296,7 +298,7 @@ pub(crate) mod tests {
             let mut mapping = mk_cluster_mapping("m", json!({}), json!({"names": ["graph"], "clientId": pinned}));
             let binds = |mapping: &ClusterMcpRoleMapping| Mapping::from(mapping).binds(&Target::of(&server, None));
             assert_eq!(Mapping::from(&mapping).is_meant_for(&Target::of(&server, None)), meant, "{audiences:?}");
-            // A deny counts in any case: pods may still accept what their server no longer names.
+            // A deny binds in any case: pods may still accept tokens of a former registration.
             assert_eq!(binds(&mapping), meant.max(Bound::Unknown), "{audiences:?}");
             mapping.spec.deny.clear();
             let without_denies = if meant == Bound::Yes { Bound::Yes } else { Bound::No };

@@ -1,4 +1,4 @@
-//! Compiling: the mappings that bind a server become one document with one revision. Pure.
+//! Compilation of the mappings that bind a server into one document with one revision. Pure.
 
 use std::collections::BTreeSet;
 
@@ -14,21 +14,21 @@ use crate::policy::{
     written_policies::{Generations, ProgrammedPolicy},
 };
 
-/// The largest document in bytes: below the 1,048,576 bytes that a ConfigMap holds, with room for its metadata.
+/// The maximum size of a document, in bytes. A ConfigMap holds 1,048,576 bytes, of which its metadata needs some.
 pub(crate) const LARGEST_DOCUMENT: usize = 900 * 1024;
 
 /// The document of a policy that allows nothing.
 pub(crate) const DENY_ALL: &str = r#"{"grants":[]}"#;
 
-/// A server's policy, ready to be written.
+/// The compiled policy of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
-    /// The bytes that the pods read.
+    /// The document that pods read.
     pub(crate) document: String,
-    /// The rules that they make.
+    /// The rules of the document.
     pub(crate) policy: CompiledPolicy,
     pub(crate) summary: PolicySummary,
-    /// Which mappings are in it and which did not fit.
+    /// The mappings in the document, and those that did not fit.
     pub(crate) programmed: ProgrammedPolicy,
     /// Names of the mappings that did not fit.
     pub(crate) left_out: Vec<String>,
@@ -40,8 +40,8 @@ impl Compiled {
     }
 }
 
-/// Compiles the mappings that bind the server, denies before grants. Of the grants that do not fit, the newest are left
-/// out, so that a mapping in force is not displaced by a new one. Where not even the denies fit, nothing is allowed.
+/// Compiles the mappings that bind the server, denies before grants. If the grants do not fit, the newest are left out,
+/// so that a new mapping cannot displace an older one. If the denies do not fit, the policy allows nothing.
 pub(crate) fn compile<'a>(
     server: &Target<'_>,
     mappings: impl IntoIterator<Item = Mapping<'a>>,
@@ -85,7 +85,7 @@ fn compile_within<'a>(
             held.push(mapping);
         }
     }
-    // By mapping, and within a mapping as it stands there.
+    // Sorted by mapping, and in the mapping's order within it.
     policy.grants.sort_by(|one, other| one.mapping.cmp(&other.mapping));
     let document = serde_json::to_string(&policy)?;
     Ok(Compiled {
@@ -110,7 +110,7 @@ fn grants(mapping: &Mapping<'_>) -> Vec<Grant> {
     mapping.grants.iter().map(compiled).collect()
 }
 
-/// A deny with a subject that this version does not know is one to everyone.
+/// Compiles denies. A deny with a subject that this version does not know applies to everyone.
 fn denies(mapping: &Mapping<'_>) -> Vec<Deny> {
     let everyone = [CallerKind::User, CallerKind::Application];
     let compiled = |deny: &kinds::Deny| Deny {
@@ -227,7 +227,7 @@ mod tests {
         let before = ("mcp-entra.dev/revoke-sessions-before".to_owned(), "1970-01-02T00:00:00Z".to_owned());
         let compromised = ("mcp-entra.dev/compromised-keys".to_owned(), "1".to_owned());
         server.metadata.annotations = Some([before, compromised].into());
-        // A server without an authorization server has no sessions, and may be of a version that knows nothing of them.
+        // A server without an authorization server has no sessions, and its version may not know the field.
         let without = compile_within(LARGEST_DOCUMENT, &Target::of(&server, None), []).unwrap();
         assert_eq!(without.document, DENY_ALL);
         server.spec.authorization_server =

@@ -1,4 +1,4 @@
-//! The policy of a server: selects the mappings that are about it, and compiles them.
+//! Policy of a server: selects the mappings that bind it, and compiles them.
 
 pub(crate) mod binding;
 pub(crate) mod compile;

@@ -1,22 +1,22 @@
-//! The names that a backend offers, by which mappings and summaries of policies are held against it.
+//! Names that a backend offers, to compare with mappings and summaries of policies.
 
 use std::collections::BTreeSet;
 
 use mcp_entra_policy::{CompiledPolicy, Operation};
 
-/// The names that a backend offers, those that are hidden among them.
+/// The names that a backend offers, with those that are hidden.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Offered {
     pub(crate) tools: BTreeSet<String>,
     pub(crate) prompts: BTreeSet<String>,
-    /// URIs, and the texts of templates.
+    /// URIs and URI templates.
     pub(crate) resources: BTreeSet<String>,
-    /// True if a trailing `*` grants tools.
+    /// True if a trailing `*` can grant tools.
     pub(crate) is_pinned: bool,
 }
 
 impl Offered {
-    /// Everything that is offered, tools first.
+    /// Returns all offered operations, tools first.
     pub(crate) fn operations(&self) -> impl Iterator<Item = Operation<'_>> {
         let tools = self.tools.iter().map(|name| Operation::Tool { name, writes: !self.is_pinned });
         let prompts = self.prompts.iter().map(|name| Operation::Prompt(name));

@@ -1,4 +1,4 @@
-//! Annotations of the McpServer about sessions that have ended, and keys that others know. Pure.
+//! Annotations of an McpServer that end sessions or report compromised keys. Pure.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
 
@@ -7,24 +7,24 @@ use crate::objects::{
     untrusted_text::bounded,
 };
 
-/// Characters of a request that count.
+/// The maximum length of a request, in characters. The rest is ignored.
 const LONGEST_REQUEST: usize = 128;
 
-/// An annotation that is no time.
+/// The annotation is not a valid time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoTime;
 
-/// A request of people, which an annotation makes by a value that it has not had before.
+/// Returns the value of an annotation. Each new value is a new request.
 pub(crate) fn request(server: &ObjectMeta, annotation: &str) -> Option<String> {
     Some(bounded(server.annotations.as_ref()?.get(annotation)?, LONGEST_REQUEST))
 }
 
-/// The last compromise of the server's keys that somebody has told.
+/// Returns the last reported compromise of the server's keys.
 pub(crate) fn compromised_keys(server: &ObjectMeta) -> Option<String> {
     request(server, COMPROMISED_KEYS)
 }
 
-/// The time in seconds since 1970, if the McpServer names one. A part of a second counts as a whole one.
+/// Returns the annotated time in seconds since 1970, rounded up.
 pub(crate) fn revoke_sessions_before(server: &ObjectMeta) -> Result<Option<i64>, NoTime> {
     let Some(value) = server.annotations.as_ref().and_then(|annotations| annotations.get(REVOKE_SESSIONS_BEFORE))
     else {

@@ -1,5 +1,5 @@
-//! Programmed policies: the mappings that each server's policy ConfigMap holds, the names that its backend offers, and word of
-//! every change to those that report it.
+//! Content of the written policies: the mappings in each server's policy ConfigMap, and the names that its backend
+//! offers. Each change is reported to the passes over mappings.
 
 use std::{
     collections::BTreeSet,
@@ -14,24 +14,24 @@ use crate::{objects::owner::Owner, policy::offered::Offered, runtime::by_uid::By
 /// A server's namespace and name.
 pub(crate) type ServerName = (String, String);
 
-/// The mappings that each server's policy ConfigMap holds, and the names that its backend offers. A status of a mapping follows from them, and from nothing that
-/// a watch shows: each change is told by [`ProgrammedPolicies::changes`], or a mapping would stay as it was.
+/// The mappings in each server's policy ConfigMap, and the names that its backend offers. The status of mappings
+/// depends on them, but no watch shows them, so [`ProgrammedPolicies::changes`] reports each change.
 #[derive(Debug, Default)]
 pub(crate) struct ProgrammedPolicies {
     by_uid: ByUid<ProgrammedPolicy>,
     offered: ByUid<Arc<Offered>>,
-    /// Servers whose policy has changed since that was told last; at most as many as there are.
+    /// Servers whose policy changed since the last report. Its size is bounded by the number of servers.
     changed: Mutex<BTreeSet<ServerName>>,
     is_changed: Notify,
 }
 
 impl ProgrammedPolicies {
-    /// The content of a server's policy ConfigMap, once it is known.
+    /// Returns the content of a server's policy ConfigMap, once it is known.
     pub(crate) fn get(&self, uid: &str) -> Option<ProgrammedPolicy> {
         self.by_uid.lock().get(uid).cloned()
     }
 
-    /// Notes the content of a server's policy ConfigMap.
+    /// Stores the content of a server's policy ConfigMap.
     pub(crate) fn put(&self, owner: &Owner, policy: ProgrammedPolicy) {
         let before = self.by_uid.lock().insert(owner.uid.clone(), policy.clone());
         if before.is_none_or(|before| before != policy) {
@@ -39,12 +39,12 @@ impl ProgrammedPolicies {
         }
     }
 
-    /// The names that a server's backend offers, once they are known.
+    /// Returns the names that a server's backend offers, once they are known.
     pub(crate) fn offered(&self, uid: &str) -> Option<Arc<Offered>> {
         self.offered.lock().get(uid).cloned()
     }
 
-    /// Notes the names that a server's backend offers.
+    /// Stores the names that a server's backend offers.
     pub(crate) fn put_offered(&self, owner: &Owner, offered: Offered) {
         let is_known = self.offered(&owner.uid).is_some_and(|before| *before == offered);
         if !is_known {
@@ -59,7 +59,8 @@ impl ProgrammedPolicies {
         self.is_changed.notify_one();
     }
 
-    /// Notes that a pass could not write the policy: the ConfigMap holds what it held, as far as is known nothing.
+    /// Records that a pass could not write the policy. The ConfigMap keeps its content, which counts as empty if it is
+    /// unknown.
     pub(crate) fn not_written(&self, uid: &str) {
         self.by_uid.lock().entry(uid.to_owned()).or_default();
     }
@@ -70,7 +71,7 @@ impl ProgrammedPolicies {
         self.offered.retain(exists);
     }
 
-    /// The servers whose policy changes. For one reader: what it has been told is not told again.
+    /// Returns a stream of the servers whose policy changed. It is for one reader: each change is reported once.
     pub(crate) fn changes(self: Arc<Self>) -> impl Stream<Item = Vec<ServerName>> + Send {
         stream::unfold(self, |policies| async {
             loop {
@@ -84,15 +85,15 @@ impl ProgrammedPolicies {
     }
 }
 
-/// Generations by uid of some mappings, in order. They are few, of which a map would make much.
+/// Generations of mappings by uid, sorted. A slice takes less memory than a map for so few.
 pub(crate) type Generations = Box<[(Box<str>, i64)]>;
 
-/// Which mappings one server's policy ConfigMap holds.
+/// The mappings in the policy ConfigMap of one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProgrammedPolicy {
-    /// Generation by uid of the mappings that it holds.
+    /// Generations by uid of the mappings in it.
     pub(crate) held: Generations,
-    /// Generation by uid of the mappings that did not fit.
+    /// Generations by uid of the mappings that did not fit.
     pub(crate) left_out: Generations,
 }
 
@@ -142,7 +143,7 @@ mod tests {
         policies.put_offered(&b, offering("add"));
         assert_eq!(changes.next().now_or_never(), None, "nothing has changed");
         assert!(policies.offered("b").unwrap().tools.contains("add"));
-        // A mapping that is held no longer learns it, though nothing else tells.
+        // A mapping leaves the policy, and only this stream reports it.
         policies.put(&a, ProgrammedPolicy::default());
         let told = changes.next().await.unwrap();
         assert_eq!(told, [(a.namespace.clone(), "a".to_owned())]);
