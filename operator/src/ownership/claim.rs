@@ -1,7 +1,7 @@
-//! Claims: which namespace, and which of its servers, hold a host, or a client id or audience. Pure.
+//! Claims of a namespace and its servers on a host, or on a client id or audience. Pure.
 //!
-//! Each claimed value is one ConfigMap in the operator's namespace, named by a hash of the value. It is only ever created,
-//! or changed at the version that was read, so the API server decides between simultaneous claimants.
+//! Each claimed value is one ConfigMap in the operator's namespace, named by a hash of the value. It is only created,
+//! or replaced at the version that was read, so the API server decides between simultaneous claimants.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Lost;
 
-/// Kinds of value that can be claimed. A client id and an audience share one name space: a token is for either.
+/// Kinds of values that can be claimed. Client ids and audiences are one kind, because a token can be for either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum ClaimKind {
     Host,
@@ -21,7 +21,7 @@ pub(crate) enum ClaimKind {
 }
 
 impl ClaimKind {
-    /// The value of the label by which people list claims of the kind.
+    /// Returns the value of the label that selects claims of the kind.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -30,7 +30,7 @@ impl ClaimKind {
     }
 }
 
-/// A value that servers name, normalised: two spellings of one value are one claim.
+/// A normalised value that servers name. Two spellings of one value are one claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ClaimedValue {
@@ -44,13 +44,13 @@ impl ClaimedValue {
         Self { kind: ClaimKind::Host, value: host.to_ascii_lowercase() }
     }
 
-    /// A client id or audience of a tenant. Entra accepts both `<client id>` and `api://<client id>` as the audience, and
-    /// compares without case.
+    /// Returns the claimed value of a client id or audience in a tenant. Entra accepts `<client id>` and `api://<client
+    /// id>` as the same audience, and ignores case.
     fn audience(tenant_id: &str, audience: &str) -> Self {
         Self { kind: ClaimKind::Audience, value: format!("{tenant_id}/{}", normalised(audience)) }
     }
 
-    /// The name of the claim's ConfigMap.
+    /// Returns the name of the claim's ConfigMap.
     pub(crate) fn object_name(&self) -> String {
         let kind = self.kind.label();
         let mut digits = hex::encode(Sha256::digest(format!("{kind}\0{}", self.value)));
@@ -59,7 +59,7 @@ impl ClaimedValue {
     }
 }
 
-/// One spelling of an audience.
+/// Normalises the spelling of an audience.
 fn normalised(audience: &str) -> String {
     let lower = audience.to_lowercase();
     let bare = lower.trim_end_matches('/');
@@ -73,7 +73,7 @@ pub(crate) struct Claim {
     pub(crate) claimed: ClaimedValue,
     /// The namespace that holds the value.
     pub(crate) namespace: String,
-    /// The servers of that namespace that hold it, in the order in which they claimed it.
+    /// The servers of that namespace that hold it, in the order of their claims.
     pub(crate) holders: Vec<Holder>,
 }
 
@@ -81,20 +81,20 @@ pub(crate) struct Claim {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Holder {
-    /// Name of the McpServer: one of the same name that comes back holds the value again.
+    /// The name of the McpServer. A server that is created again with this name holds the value again.
     pub(crate) server: String,
     /// The path on a host; absent for an audience.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<String>,
-    /// The server shares an audience with others that say so, too.
+    /// True if the server shares an audience with others, which must allow it, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) shared: bool,
-    /// The time at which the server was first seen to be gone, or to name another value.
+    /// The time when the server was first seen to be deleted or to name another value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) vacant_since: Option<Timestamp>,
 }
 
-/// A value that one server asks to hold.
+/// A value that a server needs to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Demand {
     pub(crate) claimed: ClaimedValue,
@@ -105,7 +105,7 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    /// Says whether a server's status reports that it holds the value.
+    /// Returns true if a server's status reports that it holds the value.
     pub(super) fn is_reported_by(&self, server: &McpServer) -> bool {
         let Some(held) = server.status.as_ref().and_then(|status| status.ownership.as_ref()) else { return false };
         let tenant_id = &server.spec.entra.tenant_id;
@@ -118,7 +118,7 @@ impl Demand {
     }
 }
 
-/// The values that a server names, its host first.
+/// Returns the values that a server names, its host first.
 pub(crate) fn demands(server: &McpServer) -> Vec<Demand> {
     let (namespace, name, entra) = (server.namespace().unwrap_or_default(), server.name_any(), &server.spec.entra);
     let demand = |claimed: ClaimedValue, path: Option<&String>| Demand {
@@ -139,18 +139,18 @@ pub(crate) fn demands(server: &McpServer) -> Vec<Demand> {
     host.into_iter().chain(audiences.into_iter().map(|claimed| demand(claimed, None))).collect()
 }
 
-/// The answer of a claim to a demand.
+/// The decision of a claim on a demand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The server holds the value.
     Held,
     /// The server holds the value once this claim is written.
     Write(Claim),
-    /// Somebody else holds it.
+    /// Another server holds it.
     Lost(Lost),
 }
 
-/// Answers a demand by the claim that there is, if there is one.
+/// Decides a demand with the present claim, if there is one.
 pub(crate) fn answer(claim: Option<&Claim>, demand: &Demand, grace: Duration) -> Answer {
     let own =
         Holder { server: demand.server.clone(), path: demand.path.clone(), shared: demand.shared, vacant_since: None };
@@ -167,7 +167,7 @@ pub(crate) fn answer(claim: Option<&Claim>, demand: &Demand, grace: Duration) ->
     }
     let position = claim.holders.iter().position(|holder| holder.server == demand.server);
     let keeps_path = position.and_then(|at| claim.holders.get(at)).is_some_and(|holder| holder.path == own.path);
-    // Later claimants displace nothing; whoever names another path is a later claimant of that.
+    // A later claimant displaces nobody. A holder that changes its path is a later claimant of the new path.
     let before = position.filter(|_| keeps_path).unwrap_or(claim.holders.len());
     let rivals = || {
         let others = claim.holders.iter().take(before).filter(|holder| holder.server != own.server);
@@ -189,7 +189,7 @@ pub(crate) fn answer(claim: Option<&Claim>, demand: &Demand, grace: Duration) ->
     Answer::Write(written)
 }
 
-/// Says whether two servers of one namespace can hold a value beside each other.
+/// Returns true if two servers of one namespace can hold a value together.
 fn are_compatible(one: &Holder, other: &Holder) -> bool {
     match (&one.path, &other.path) {
         (Some(one), Some(other)) => !overlap(one, other),
@@ -197,12 +197,12 @@ fn are_compatible(one: &Holder, other: &Holder) -> bool {
     }
 }
 
-/// Says whether one path is the other or lies below it, by whole elements, as an Ingress matches prefixes.
+/// Returns true if one path equals the other or lies below it, by whole elements, as an Ingress matches prefixes.
 fn overlap(one: &str, other: &str) -> bool {
     one.split('/').zip(other.split('/')).all(|(one, other)| one == other)
 }
 
-/// The time at which a value becomes free if none of its holders comes back; none while one is there.
+/// Returns the time when a value becomes free if no holder comes back; none while a holder is present.
 fn free_at<'a>(holders: impl Iterator<Item = &'a Holder>, grace: Duration) -> Option<Timestamp> {
     let grace = SignedDuration::try_from(grace).ok()?;
     let mut last = None;
@@ -212,27 +212,28 @@ fn free_at<'a>(holders: impl Iterator<Item = &'a Holder>, grace: Duration) -> Op
     last
 }
 
-/// The presence of a holder, as the operator sees it.
+/// The presence of a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// The server is there and names the value.
+    /// The server exists and names the value.
     Present,
-    /// The server is gone or names another value, but something still leads clients to it from the host.
+    /// The server is deleted or names another value, but a route from the host to it still exists.
     Leaving,
-    /// Nothing of it is left.
+    /// Nothing of the server is left.
     Gone,
 }
 
-/// A claim after those holders were released that have been gone for the grace period.
+/// A claim after the release of holders that exceeded the grace period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Released {
     Unchanged,
     Changed(Claim),
-    /// Nobody holds the value any longer.
+    /// No server holds the value.
     Empty,
 }
 
-/// Notes who has gone, and releases those who have been gone for the grace period, or are more than their namespace may have.
+/// Records absent holders. Releases those that are absent for the grace period, and those beyond their namespace's
+/// limit.
 pub(crate) fn release(
     claim: &Claim,
     presence: impl Fn(&Holder) -> Presence,
@@ -248,7 +249,7 @@ pub(crate) fn release(
             (Presence::Gone, None) => Some(now),
             (Presence::Gone, since) => since,
         };
-        // A clock that was set back must not keep a value for ever.
+        // A clock that was set back must not keep a value forever.
         let is_kept = |since| now.duration_since(since).abs() < grace && !is_surplus(holder);
         holder.vacant_since.is_none_or(is_kept)
     });

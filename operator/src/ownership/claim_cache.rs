@@ -1,4 +1,4 @@
-//! The claims as the watch shows them, by name, and the servers that a change of one concerns.
+//! Cache of claims by name, and the servers to reconcile when a claim changes.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,13 +29,13 @@ use crate::{
 /// The key of a claim in its ConfigMap.
 pub(super) const CLAIM_KEY: &str = "claim.json";
 
-/// A claim, as it was read.
+/// A claim as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimView {
     full_name: FullName,
     pub(super) uid: Option<String>,
     pub(super) version: Option<String>,
-    /// Nothing where the ConfigMap does not hold a claim on the value that its name stands for.
+    /// The claim; none if the ConfigMap does not contain a claim on the value in its name.
     pub(crate) claim: Option<Claim>,
 }
 
@@ -67,7 +67,7 @@ impl Kept for ClaimView {
     }
 }
 
-/// All claims, by the values that they are on.
+/// All claims by their value.
 #[derive(Clone)]
 pub(crate) struct Claims {
     /// The operator's namespace.
@@ -81,7 +81,7 @@ impl Claims {
         (Self { namespace: namespace.to_owned(), seen }, feeder)
     }
 
-    /// The claim on a value.
+    /// Returns the claim on a value.
     pub(crate) fn get(&self, claimed: &ClaimedValue) -> Option<Arc<ClaimView>> {
         self.seen.get(&self.namespace, &claimed.object_name())
     }
@@ -134,10 +134,10 @@ fn changes(claims: Claims, touched: impl Stream<Item = Arc<ClaimView>> + Send + 
         .boxed()
 }
 
-/// The servers that a change of a claim concerns. One that joins the holders of a value changes nothing for the others.
+/// Returns the servers that a change of a claim affects. A new holder of a value changes nothing for the others.
 pub(crate) fn concerned(servers: &Store<WatchedServer>, change: &Change) -> Vec<ObjectRef<WatchedServer>> {
     let claim = |view: &Option<Arc<ClaimView>>| view.as_ref().and_then(|view| view.claim.clone());
-    // Who waits for a value that is not claimed yet looks again by itself.
+    // Servers that wait for an unclaimed value look again by themselves.
     let (Some(before), after) = (claim(&change.before), claim(&change.after)) else { return Vec::new() };
     let is_kept = |holder: &Holder| after.as_ref().is_some_and(|after| after.holders.contains(holder));
     if before.holders.iter().all(is_kept) {
@@ -149,7 +149,7 @@ pub(crate) fn concerned(servers: &Store<WatchedServer>, change: &Change) -> Vec<
     servers.state_filter(|server| names(server)).iter().map(|server| ObjectRef::from_obj(&**server)).collect()
 }
 
-/// The servers that the changes of claims concern.
+/// Returns a stream of the servers that changed claims affect.
 pub(crate) fn wakes(
     servers: Store<WatchedServer>,
     changes: BoxStream<'static, Change>,

@@ -1,24 +1,24 @@
-//! Precedence: who claims first where a claim was lost, or after an upgrade from a version without claims. Pure.
+//! Order of claimants when a claim is lost, or after an upgrade from a version without claims. Pure.
 //!
-//! A server whose status says that it holds the value comes first, then one that was served, then one that clients are led
-//! to, then the older. The operator alone writes a status; a route may be anybody's in the namespace. Between servers that
-//! nobody has accepted yet the API server decides: whoever creates the claim has it.
+//! First comes a server whose status says that it holds the value, then one that is programmed, then one that has a
+//! route, then the older. Only the operator writes a status, but anybody in the namespace can write a route. The API
+//! server decides between servers that are not accepted yet: the first to create the claim has it.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use mcp_entra_crds::{ConditionType, McpServer};
 
 use super::claim::{ClaimKind, Demand};
 
-/// A server that names a value, as far as its place in the order depends on it.
+/// A server that names a value, with all that its place in the order depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contender<'a> {
     pub(crate) server: &'a McpServer,
-    /// Clients are led to it from the host and path that its spec names.
+    /// True if a route exists from the host and path in its spec.
     pub(crate) is_live: bool,
 }
 
 impl Contender<'_> {
-    /// Says whether it will claim the value by itself, so that others can wait for it.
+    /// Returns true if it will claim the value by itself, so that others can wait for it.
     pub(crate) fn will_claim(&self, demand: &Demand) -> bool {
         if self.server.metadata.deletion_timestamp.is_some() {
             return false;
@@ -27,18 +27,18 @@ impl Contender<'_> {
         is_accepted || self.keeps(demand)
     }
 
-    /// Says whether it claims the value though its spec is not accepted, or it is suspended: it serves with it, as its status
-    /// reports, or clients are led to it from that host.
+    /// Returns true if it claims the value although its spec is not accepted, or it is suspended. Its status reports
+    /// the value, or a route from that host exists.
     pub(crate) fn keeps(&self, demand: &Demand) -> bool {
         self.held(demand) || (self.is_live && demand.claimed.kind == ClaimKind::Host)
     }
 
-    /// Says whether it held the value when its status was written, so that others wait for it however long it takes.
+    /// Returns true if it held the value when its status was written. Others wait for it without a time limit.
     pub(crate) fn held(&self, demand: &Demand) -> bool {
         demand.is_reported_by(self.server)
     }
 
-    /// Orders contenders for a value, the first first.
+    /// Returns the sort key of a contender, lowest first.
     pub(crate) fn rank(&self, demand: &Demand) -> impl Ord + use<> {
         let is_served = is_so(self.server, ConditionType::Programmed);
         let is_led_to = self.is_live && demand.claimed.kind == ClaimKind::Host;
@@ -48,7 +48,7 @@ impl Contender<'_> {
     }
 }
 
-/// Says whether a condition is true of the spec as it is.
+/// Returns true if a condition is true for the present generation of the spec.
 pub(super) fn is_so(server: &McpServer, type_: ConditionType) -> bool {
     let conditions = server.status.iter().flat_map(|status| &status.conditions);
     conditions

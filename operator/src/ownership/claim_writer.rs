@@ -1,4 +1,4 @@
-//! The writes of claims: created where there is none, changed at the version that was read, and never forced.
+//! Writes of claims: each is created, or replaced at the version that was read, and never forced.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,16 +22,16 @@ use crate::{
     runtime::errors::{Error, code},
 };
 
-/// Attempts to write a claim that changes at each of them.
+/// Attempts to write a claim that changes each time.
 const ATTEMPTS: u32 = 8;
-/// Locks for the writes of one claim by this process; two claims of one lock wait for each other, and nothing more.
+/// Locks for concurrent writes of one claim in this process. Two claims with the same lock only wait for each other.
 const LOCKS: usize = 64;
 
-/// The claims in the API server.
+/// The claims at the API server.
 pub(crate) struct Ledger {
     api: Api<ConfigMap>,
     locks: [Mutex<()>; LOCKS],
-    /// Time for which a value is kept for a server that is gone.
+    /// The time for which a value stays reserved for an absent server.
     pub(crate) grace: Duration,
 }
 
@@ -41,8 +41,8 @@ impl Ledger {
         Self { api, locks: std::array::from_fn(|_| Mutex::default()), grace }
     }
 
-    /// Claims one value, if nobody else holds it. Returns the claim as it then is. What the watch shows to be held already
-    /// is not read, and neither is what it does not show: should that have appeared, its creation is answered 409.
+    /// Claims one value if no other server holds it, and returns the claim. A claim that the cache shows as held is not
+    /// read again. A claim that is missing in the cache is created without a read; a 409 shows that it exists.
     async fn claim(&self, claims: &Claims, demand: &Demand) -> Result<Result<Claim, Lost>, Error> {
         let shown = claims.get(&demand.claimed);
         let mut is_read = shown.is_some();
@@ -79,14 +79,14 @@ impl Ledger {
             };
             if self.write(&claim, found.as_ref()).await? {
                 let (kind, value) = (demand.claimed.kind.label(), &demand.claimed.value);
-                tracing::info!(namespace = claim.namespace, kind, value, "a server claims a value");
+                tracing::info!(namespace = claim.namespace, kind, value, "a value was claimed");
                 return Ok(Ok(claim));
             }
         }
         Err(Error::Contended { object: format!("ConfigMap {name}"), attempts: ATTEMPTS })
     }
 
-    /// Writes a claim where it is still as it was read. Says whether it was.
+    /// Writes a claim if it did not change since it was read. Returns true if it was written.
     pub(super) async fn write(&self, claim: &Claim, read: Option<&ClaimView>) -> Result<bool, Error> {
         let mut object = object(claim);
         let name = object.name_any();
@@ -102,7 +102,7 @@ impl Ledger {
         is_written(written).map_err(Error::kubernetes(format!("writing ConfigMap {name}")))
     }
 
-    /// Deletes a claim where it is still as it was read.
+    /// Deletes a claim if it did not change since it was read.
     pub(super) async fn delete(&self, read: &ClaimView) -> Result<bool, Error> {
         let preconditions = Preconditions { uid: read.uid.clone(), resource_version: read.version.clone() };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
@@ -111,7 +111,7 @@ impl Ledger {
     }
 }
 
-/// Says whether a write was made; it was not where the object has changed, or appeared or gone, since it was read.
+/// Returns true if a write succeeded; false if the object changed, appeared or disappeared since it was read.
 fn is_written<T>(result: kube::Result<T>) -> kube::Result<bool> {
     match result {
         Ok(_) => Ok(true),
@@ -120,7 +120,7 @@ fn is_written<T>(result: kube::Result<T>) -> kube::Result<bool> {
     }
 }
 
-/// The ConfigMap of a claim.
+/// Returns the ConfigMap of a claim.
 pub(super) fn object(claim: &Claim) -> ConfigMap {
     let labels = BTreeMap::from([
         (MANAGED_BY.to_owned(), MANAGER.to_owned()),
@@ -134,8 +134,8 @@ pub(super) fn object(claim: &Claim) -> ConfigMap {
     }
 }
 
-/// Claims what a server names and is entitled to. `must_wait` says that another server is to claim a value first, where
-/// nobody holds it.
+/// Claims the values that a server names and may claim. `must_wait` returns true if another server should claim an
+/// unclaimed value first.
 pub(crate) async fn acquire(
     ledger: &Ledger,
     claims: &Claims,
@@ -156,7 +156,7 @@ pub(crate) async fn acquire(
             Ok(Ok(claim)) => claim,
             Ok(Err(lost)) => return Ok(Standing::Lost(lost)),
             Err(error @ Error::UnreadableClaim(_)) => {
-                tracing::warn!(%error, "a server waits for a claim");
+                tracing::warn!(%error, "a server cannot claim its values");
                 return Ok(Standing::Open);
             }
             Err(error) => return Err(error),

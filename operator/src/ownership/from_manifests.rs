@@ -1,4 +1,4 @@
-//! The standing of servers of which there is nothing but manifests: as if they were applied in the order of their age.
+//! Ownership among servers from manifests only, as if they were applied in the order of their age.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::watch::stores::WatchedServer;
 
-/// The standings of these servers, in their order.
+/// Returns the standing of each server, in the given order.
 pub(crate) fn standings(servers: &[McpServer]) -> Vec<Standing> {
     let grace = Duration::ZERO;
     let (claims, mut feeder) = Claims::empty("offline");

@@ -1,7 +1,7 @@
-//! Ownership: which server holds a host, a path on it, a client id or an audience, across servers and namespaces.
+//! Ownership of hosts, paths, client ids and audiences across servers and namespaces.
 //!
-//! [`claim`] decides by one claim, [`claim_order`] who claims first where there is none, both pure. [`claim_cache`] keeps what the
-//! watch shows of all claims, [`claim_writer`] writes them, [`sweep`] frees what nobody holds any longer.
+//! [`claim`] decides with one claim, [`claim_order`] decides which server claims first; both are pure. [`claim_cache`]
+//! caches all claims, [`claim_writer`] writes them, [`sweep`] releases unused ones.
 
 pub(crate) mod claim;
 pub(crate) mod claim_cache;
@@ -22,16 +22,16 @@ pub(crate) use claim_writer::{Ledger, acquire};
 
 use crate::{conditions::condition::Reason, objects::owner::Owner, watch::stores::WatchedServer};
 
-/// Shares of a host that a server holds, as far as its children depend on them.
+/// Shares of a host that affect a server's children.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
-    /// The server is the first of its host, so the metadata at the host's root (RFC 9728 §3.1) is its own.
+    /// True if the server is the first on its host, so that it serves the metadata at the host's root (RFC 9728 §3.1).
     pub(crate) root: bool,
-    /// The earlier server whose listener serves this host at the same Gateway: a Gateway takes one listener a host.
+    /// The earlier server whose listener serves this host at the same Gateway. A Gateway accepts one listener per host.
     pub(crate) listener_of: Option<Owner>,
 }
 
-/// A value that somebody else holds.
+/// A value that another server holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
     Host { free_at: Option<Timestamp> },
@@ -48,34 +48,35 @@ impl Lost {
         }
     }
 
-    /// The next step. It says nothing of the holder, which may be another team's.
+    /// Returns the message with the next step. It does not mention the holder, which may belong to another team.
     pub(crate) fn message(self) -> String {
         let (taken, remedy, free_at) = match self {
-            Self::Host { free_at } => ("spec.exposure.host is taken", "name another host", free_at),
+            Self::Host { free_at } => ("another server holds spec.exposure.host", "set another host", free_at),
             Self::Path { free_at } => (
-                "spec.exposure.path, or one above or below it, is taken on this host",
-                "name another path or another host",
+                "another server holds spec.exposure.path, or a path above or below it, on this host",
+                "set another path or another host",
                 free_at,
             ),
             Self::ClientId { free_at } => (
-                "spec.entra.clientId, or one of spec.entra.audiences, is taken, so each of two servers would accept the other's tokens",
-                "name another app registration, or, for servers of one namespace, set spec.entra.sharedClientId to true in both",
+                "another server holds spec.entra.clientId or one of spec.entra.audiences, so each of the two would accept the other's tokens",
+                "set another app registration, or, for servers of one namespace, set spec.entra.sharedClientId to true in both",
                 free_at,
             ),
         };
-        let wait = free_at.map(|at| format!(", or wait: it becomes free at {at:.0} unless its holder comes back"));
+        let wait =
+            free_at.map(|at| format!(", or wait: it becomes free at {at:.0} unless the other server comes back"));
         format!("{taken}; only the policy is applied, and nothing is exposed: {remedy}{}", wait.unwrap_or_default())
     }
 }
 
-/// The outcome of a server's demands.
+/// The result of a server's demands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It holds every value that it names.
+    /// The server holds every value that it names.
     Held(Held),
-    /// Somebody else holds one of them.
+    /// Another server holds one of the values.
     Lost(Lost),
-    /// Nobody else is known to hold one of them, and not all are claimed yet.
+    /// No other server is known to hold a value, and not all values are claimed yet.
     #[default]
     Open,
 }
@@ -96,10 +97,10 @@ impl Standing {
     }
 }
 
-/// Finds a server by namespace and name.
+/// Returns a server by namespace and name.
 pub(crate) type Named<'a> = &'a (dyn Fn(&str, &str) -> Option<Arc<WatchedServer>> + Sync);
 
-/// The standing of a server by the claims as they are known. Each look-up is by name.
+/// Returns the standing of a server from the cached claims. Each look-up is by name.
 pub(crate) fn standing(claims: &Claims, named: Named<'_>, server: &McpServer, grace: Duration) -> Standing {
     match look(claims, &demands(server), grace) {
         Look::Lost(lost) => Standing::Lost(lost),
@@ -113,7 +114,7 @@ pub(crate) fn standing(claims: &Claims, named: Named<'_>, server: &McpServer, gr
     }
 }
 
-/// The answers to all demands of a server.
+/// The combined answer to all demands of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     Held,
@@ -136,7 +137,7 @@ fn look(claims: &Claims, demands: &[Demand], grace: Duration) -> Look {
     look
 }
 
-/// The shares of a server that holds everything that it names. `host` is the claim on its host, if it names one.
+/// Returns the shares of a server that holds all its values. `host` is the claim on its host, if it names one.
 fn held(claims: &Claims, named: Named<'_>, server: &McpServer, host: Option<&Claim>, grace: Duration) -> Held {
     let Some(claim) = host else { return Held { root: true, listener_of: None } };
     let name = server.metadata.name.as_deref().unwrap_or_default();
@@ -155,7 +156,7 @@ fn held(claims: &Claims, named: Named<'_>, server: &McpServer, host: Option<&Cla
     Held { root, listener_of }
 }
 
-/// Namespace and name of the Gateway to which a server brings a listener of its own.
+/// Returns namespace and name of the Gateway for which a server has its own listener.
 fn own_listener(server: &McpServer) -> Option<(Option<&str>, &str)> {
     let exposure = server.spec.exposure.as_ref()?;
     let own = exposure.tls.terminated_by_gateway.is_none();

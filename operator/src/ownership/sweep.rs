@@ -1,4 +1,4 @@
-//! The sweep that frees values: of servers that are gone, or that name another value, after the grace period.
+//! Sweep that releases values after the grace period, when their servers are deleted or name other values.
 
 use std::{
     cmp::Reverse,
@@ -23,15 +23,16 @@ use crate::{
     watch::stores::Children,
 };
 
-/// Time between sweeps: a value is free that much later at the most.
+/// Pause between sweeps, and thus the longest delay of a release.
 pub(crate) const PAUSE: Duration = Duration::from_secs(5);
 
-/// Values that one namespace keeps at most for servers that are gone: it could hold any number by naming one after the other.
+/// The most values that a namespace keeps for absent servers. Without a limit, it could reserve any number by naming
+/// them one after another.
 const VACANT: usize = 64;
-/// Claims that are written at once.
+/// The most claims that are written at once.
 const AT_ONCE: usize = 8;
 
-/// Frees what nobody holds any longer. Nothing is written while all holders are there.
+/// Releases unused values. It writes nothing while all holders are present.
 pub(crate) async fn sweep(ledger: &Ledger, claims: &Claims, named: Named<'_>, children: &Children) {
     let (exposed, all) = (LeadingHosts::of(children), claims.all());
     let surplus = surplus(all.iter().filter_map(|view| view.claim.as_ref()), VACANT);
@@ -43,13 +44,13 @@ pub(crate) async fn sweep(ledger: &Ledger, claims: &Claims, named: Named<'_>, ch
     });
     let free = async |(view, released): (&Arc<ClaimView>, Released)| {
         if let Err(error) = write(ledger, view, released).await {
-            tracing::warn!(%error, "a claim cannot be freed yet; it is tried again");
+            tracing::warn!(%error, "cannot release a claim yet, retrying");
         }
     };
     stream::iter(released).for_each_concurrent(AT_ONCE, free).await;
 }
 
-/// The vacant values of each namespace beyond the newest, with the server that held them.
+/// Returns the vacant values beyond the newest of each namespace, with the server that held them.
 fn surplus<'a>(claims: impl Iterator<Item = &'a Claim>, most: usize) -> HashSet<(&'a ClaimedValue, &'a str)> {
     let mut vacant: HashMap<&str, Vec<_>> = HashMap::new();
     for claim in claims {
@@ -67,7 +68,7 @@ fn surplus<'a>(claims: impl Iterator<Item = &'a Claim>, most: usize) -> HashSet<
 }
 
 async fn write(ledger: &Ledger, view: &ClaimView, released: Released) -> Result<(), Error> {
-    // Where it has changed since, the next sweep looks at it again.
+    // A claim that changed since is handled by the next sweep.
     match released {
         Released::Unchanged => {}
         Released::Changed(claim) => {
@@ -75,21 +76,21 @@ async fn write(ledger: &Ledger, view: &ClaimView, released: Released) -> Result<
         }
         Released::Empty => {
             if ledger.delete(view).await? {
-                tracing::info!(claim = view.name(), "a value is free again");
+                tracing::info!(claim = view.name(), "released a value");
             }
         }
     }
     Ok(())
 }
 
-/// Servers, by namespace and name, and the hosts from which something leads clients to them now, orphans included.
+/// Namespace and name of servers with a host from which a route to them exists. Orphans are included.
 struct LeadingHosts(HashSet<(String, String, String)>);
 
 impl LeadingHosts {
     fn of(children: &Children) -> Self {
         let from = |child: &ChildView| {
             let host = child.exposed_host()?;
-            // Each is called like its server.
+            // Each of these children has the name of its server.
             Some((child.full_name.namespace().to_owned(), child.name().to_owned(), host.to_owned()))
         };
         let leading = [ChildKind::Ingress, ChildKind::HttpRoute, ChildKind::ListenerSet];
@@ -104,13 +105,13 @@ fn presence(
     named: Named<'_>,
     exposed: &LeadingHosts,
 ) -> Presence {
-    // A server that cannot be read may name anything.
+    // An unreadable server could name any value.
     let server = named(namespace, &holder.server);
     let names = server.as_ref().is_some_and(|server| match &server.0 {
         Ok(server) => demands(server).iter().any(|demand| demand.claimed == *claimed),
         Err(_) => true,
     });
-    // Its pods accept tokens for the value until they are those of the spec that names another.
+    // Its pods accept tokens for the value until they are replaced by pods of the new spec.
     let is_accepted_still = claimed.kind == ClaimKind::Audience
         && server.is_some_and(|server| server.0.as_ref().is_ok_and(|server| !is_so(server, ConditionType::Programmed)));
     let is_led_to = || {

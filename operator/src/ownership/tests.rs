@@ -7,7 +7,7 @@ use mcp_entra_crds::McpServerStatus;
 use super::{claim_cache::ClaimView, from_manifests::standings, *};
 use crate::objects::fixtures::mk_server;
 
-/// A server created in that second, with a host and client id of its own until a test says otherwise.
+/// A server that was created in that second, with its own host and client id.
 fn mk(second: i64, namespace: &str, name: &str, change: impl FnOnce(&mut McpServer)) -> McpServer {
     let mut server = mk_server();
     server.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).unwrap()));
@@ -97,7 +97,7 @@ fn a_later_server_of_a_host_comes_in_by_the_listener_of_the_first_that_has_one_a
     let first = || mk(1, "a", "first", at_gateway("h", "/first", "shared"));
     let next = || mk(2, "a", "next", at_gateway("h", "/next", "shared"));
     assert_eq!(carrier([first(), next(), last()]).as_deref(), Some("first"));
-    // One that is not served itself has no listener to share.
+    // A server that is not served has no listener to share.
     let mut lost = next();
     lost.spec.exposure.as_mut().unwrap().path = "/first/below".into();
     assert_eq!(carrier([mk(1, "a", "first", on("h", "/first")), lost, last()]), None);
@@ -157,13 +157,13 @@ fn where_there_is_no_claim_the_holder_comes_before_the_served_and_those_before_t
         assert_eq!(by_host, by_audience);
         by_host
     };
-    assert!(first((&served, true), (&parked, false)), "age alone is no claim");
+    assert!(first((&served, true), (&parked, false)), "age alone gives no precedence");
     assert!(first((&served, false), (&waiting, false)));
-    assert!(first((&served, true), (&parked, true)), "a route may be anybody's in the namespace");
-    assert!(first((&parked, false), (&waiting, false)), "of two that are not served the older comes first");
+    assert!(first((&served, true), (&parked, true)), "anybody in the namespace can write a route");
+    assert!(first((&parked, false), (&waiting, false)), "of two servers that are not served, the older comes first");
     let live = (&mk_known(9, "d", &["Accepted"], false), true);
-    assert!(first_for(host, live, (&waiting, false)), "a route leads from a host");
-    assert!(first_for(audience, (&waiting, false), live), "and says nothing of a client id");
+    assert!(first_for(host, live, (&waiting, false)), "a route exists from this host");
+    assert!(first_for(audience, (&waiting, false), live), "a route proves nothing about a client id");
 
     let mut holder = mk_known(9, "e", &["Accepted"], false);
     let (exposure, entra) = (holder.spec.exposure.clone().unwrap(), &holder.spec.entra);
@@ -173,7 +173,7 @@ fn where_there_is_no_claim_the_holder_comes_before_the_served_and_those_before_t
         audiences: vec![format!("api://{}", entra.client_id)],
     };
     holder.status.as_mut().unwrap().ownership = Some(ownership);
-    // The client ids of these servers differ, but for the holder's own.
+    // All client ids differ, except the holder's own.
     let [_, own] = demands(&holder).try_into().unwrap();
     for demand in [host, &own] {
         assert!(first_for(demand, (&holder, false), (&served, true)), "{demand:?}");
@@ -181,12 +181,9 @@ fn where_there_is_no_claim_the_holder_comes_before_the_served_and_those_before_t
     assert!(first_for(audience, (&served, true), (&holder, false)), "it holds another");
     let mut edited = served.clone();
     edited.metadata.generation = Some(3);
-    assert!(first((&waiting, false), (&edited, false)), "what was programmed of an older spec counts for nothing");
+    assert!(first((&waiting, false), (&edited, false)), "a condition about an older spec does not count");
     (holder.metadata.generation, holder.status.as_mut().unwrap().conditions) = (Some(3), Vec::new());
-    assert!(
-        first_for(&own, (&holder, false), (&waiting, false)),
-        "a refused edit takes nothing from who holds the value"
-    );
+    assert!(first_for(&own, (&holder, false), (&waiting, false)), "a rejected edit does not displace the holder");
 }
 
 #[test]
@@ -203,7 +200,7 @@ fn nobody_waits_for_a_server_that_will_not_claim_the_value() {
     assert_eq!(will(&accepted, false), [true, true]);
     for idle in [&suspended, &refused] {
         assert_eq!(will(idle, false), [false, false]);
-        assert_eq!(will(idle, true), [true, false], "it is led to from its host, which it keeps");
+        assert_eq!(will(idle, true), [true, false], "it keeps the host that has a route to it");
     }
     let mut leaving = accepted;
     leaving.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));

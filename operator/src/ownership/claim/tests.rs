@@ -4,7 +4,7 @@ use crate::objects::fixtures::mk_server;
 const GRACE: Duration = Duration::from_secs(600);
 const TENANT: &str = "8f6b0000-0000-0000-0000-00000000000a";
 
-/// A claim after those were released who have been gone for the grace period, where the namespace has not too many.
+/// A claim after a release by the grace period only.
 fn release(claim: &Claim, presence: impl Fn(&Holder) -> Presence, now: Timestamp, grace: Duration) -> Released {
     super::release(claim, presence, |_| false, now, grace)
 }
@@ -28,7 +28,7 @@ fn of_app(namespace: &str, server: &str, shared: bool) -> Demand {
     Demand { claimed, namespace: namespace.into(), server: server.into(), path: None, shared }
 }
 
-/// The claim after these demands, each of which is met.
+/// Returns the claim after these demands, all of which succeed.
 fn claimed(demands: &[Demand]) -> Claim {
     let claim = demands.iter().fold(None, |claim: Option<Claim>, demand| match answer(claim.as_ref(), demand, GRACE) {
         Answer::Write(claim) => Some(claim),
@@ -95,7 +95,7 @@ fn a_client_id_is_shared_in_a_namespace_by_those_alone_that_all_say_so() {
         answer(Some(&both), &of_app("a", "third", false), GRACE),
         Answer::Lost(Lost::ClientId { free_at: None })
     );
-    // The first to claim it takes its word back: it keeps the value, and the other loses it.
+    // The first claimant stops sharing: it keeps the value, and the other loses it.
     let Answer::Write(alone) = answer(Some(&both), &of_app("a", "first", false), GRACE) else { panic!() };
     assert_eq!(
         answer(Some(&alone), &of_app("a", "second", true), GRACE),
