@@ -1,4 +1,4 @@
-//! Texts that tell people of an orphan, in an event and in the log.
+//! Events and log lines about orphans.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -11,7 +11,7 @@ use crate::{
     watch::orphaned::Suspect,
 };
 
-/// The reason of an event about an orphan, as it stands there.
+/// The reason of an event about an orphan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EventReason {
     Orphaned,
@@ -20,44 +20,46 @@ pub(super) enum EventReason {
     OrphanNotDeleted,
 }
 
-/// An account of an orphan for people, with the next step.
+/// A message about an orphan, with the next step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Notice {
     pub(super) reason: EventReason,
     pub(super) note: String,
 }
 
-/// Returns what there is to tell of an attempt, if anything is.
+/// Returns the notice about an attempt, if there is one.
 pub(super) fn notice(suspect: &Suspect, result: &Result<Revocation, Error>) -> Option<Notice> {
     let (title, server) = (suspect.title(), suspect.server());
-    let orphaned = format!("{title} belongs to no McpServer any more");
-    let delete = format!("delete Deployment {server}, which ends its pods, and then {title}");
+    let orphaned = format!("the McpServer of {title} no longer exists");
+    let delete = format!("delete Deployment {server}, which stops its pods, and then {title}");
     let keeps = |why: &str| Notice {
         reason: EventReason::OrphanKeepsRights,
-        note: format!("{orphaned}, but {why}: pods that run still allow what it grants; {delete}"),
+        note: format!("{orphaned}, but {why}: running pods still allow what it grants; {delete}"),
     };
     match result {
         Ok(Revocation::Denied(_)) => Some(Notice {
             reason: EventReason::Orphaned,
             note: format!(
-                "{orphaned}, so that it denies everything now; to bring the server back, apply McpServer {server} again \
-                 and annotate with {ADOPT}={server} what it names; to end it, {delete}"
+                "{orphaned}, so it now denies everything; to restore the server, apply McpServer {server} again and annotate \
+                the objects that it reports with {ADOPT}={server}; to remove it, {delete}"
             ),
         }),
         Ok(Revocation::Deleted) => Some(Notice {
             reason: EventReason::OrphanDeleted,
             note: format!(
-                "{orphaned}, so that it is deleted: it led clients to pods that nobody answers for; McpServer {server}, \
-                 applied again, makes it anew"
+                "{orphaned}, so it was deleted: it routed clients to pods without an owner; apply McpServer {server} again \
+                to create it again"
             ),
         }),
         Ok(Revocation::Immutable(_)) => Some(keeps("it is immutable")),
         Err(error) if suspect.kind == ChildKind::Policy => {
-            Some(keeps(&format!("its policy is not replaced ({error})")))
+            Some(keeps(&format!("its policy could not be replaced ({error})")))
         }
         Err(error) => Some(Notice {
             reason: EventReason::OrphanNotDeleted,
-            note: format!("{orphaned}, but it is not deleted ({error}); it leads clients to its pods; delete it"),
+            note: format!(
+                "{orphaned}, but it could not be deleted ({error}); it routes clients to its pods; delete it"
+            ),
         }),
         Ok(Revocation::Changed | Revocation::ControllerLives) => None,
     }

@@ -1,9 +1,9 @@
-//! Orphans: what a deletion left behind without its McpServer, and its rights with it. Within seconds their policy denies
-//! everything, their routes are deleted, and their pods are asked until they report that policy.
+//! Orphans: objects that outlive their deleted McpServer, with its rights. Within seconds, their policy denies everything
+//! and their routes are deleted. Their pods are polled until they report the new policy.
 //!
-//! [`orphaned`](crate::watch::orphaned) decides what is an orphan, [`schedule`] when it is due, [`revoke`] writes, [`events`] tells people. The leader
-//! runs one loop of rounds. A round begins work for a limited time, on what has waited longest, so that no orphan keeps
-//! another waiting.
+//! [`orphaned`](crate::watch::orphaned) decides what is an orphan, [`schedule`] when it is due; [`revoke`] writes, and
+//! [`events`] informs people. The leader runs a loop of rounds. Each round starts work for a limited time, longest
+//! waiting first, so that no orphan blocks another.
 
 mod events;
 mod revoke;
@@ -44,18 +44,18 @@ use crate::{
     watch::orphaned::{Evidence, Suspect, Suspects},
 };
 
-/// The longest time between rounds. An McpServer that is gone wakes nobody, nor does a pod that starts late.
+/// The longest time between rounds. No event arrives when an McpServer is deleted or a pod starts late.
 const TICK: Duration = Duration::from_secs(5);
-/// Time in which a round begins work of each sort.
+/// Time in which a round starts work of each kind.
 const BEGINNING: Duration = Duration::from_secs(2);
-/// The longest time for the writes of one orphan.
+/// The deadline for the writes of one orphan.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Orphans that are revoked at once.
+/// The most orphans that are revoked at once.
 const AT_ONCE: usize = 16;
-/// Pods that are asked at once.
+/// The most pods that are polled at once.
 const PODS_AT_ONCE: usize = 64;
 
-/// Returns what wakes the loop when a watch shows an orphan.
+/// Returns a function that wakes the loop when a watch shows an orphan.
 pub(crate) fn waking(woken: &Arc<Notify>) -> impl FnMut(&Arc<ChildView>) + Send + use<> {
     let woken = woken.clone();
     move |child| {
@@ -65,7 +65,7 @@ pub(crate) fn waking(woken: &Arc<Notify>) -> impl FnMut(&Arc<ChildView>) + Send 
     }
 }
 
-/// Runs rounds for ever, while this replica leads.
+/// Runs rounds forever, while this replica leads.
 pub(crate) async fn watch_over(context: Arc<Context>, leadership: Leadership, woken: Arc<Notify>) {
     if context.gate.passed().await.is_err() {
         return;
@@ -73,14 +73,14 @@ pub(crate) async fn watch_over(context: Arc<Context>, leadership: Leadership, wo
     let mut orphans = Orphans { context, notes: HashMap::new(), failures: Failures::default(), asked: HashMap::new() };
     loop {
         let pause = if leadership.is_held() { orphans.round().await } else { SOON };
-        // Rounds look at all that the caches hold.
+        // Each round looks at all cached objects, so limit their rate.
         time::sleep(SOON / 2).await;
         time::timeout(pause, woken.notified()).await.ok();
     }
 }
 
-/// Puts what waits in an order in which namespaces take turns, so that many of one keep nobody else's waiting. Within a
-/// namespace the order stays.
+/// Sorts items so that namespaces alternate, and many items of one do not block the others. The order within a
+/// namespace stays.
 fn in_turns<T>(waiting: Vec<T>, namespace: impl Fn(&T) -> &str) -> Vec<T> {
     let mut before: HashMap<String, usize> = HashMap::new();
     let turn = |item| {
@@ -93,24 +93,24 @@ fn in_turns<T>(waiting: Vec<T>, namespace: impl Fn(&T) -> &str) -> Vec<T> {
     turns.into_iter().map(|(_, item)| item).collect()
 }
 
-/// The orphans that are known.
+/// The known orphans.
 struct Orphans {
     context: Arc<Context>,
-    /// By uid of the object.
+    /// Notes by uid of the object.
     notes: HashMap<Box<str>, Note>,
     failures: Failures,
-    /// By uid of the pod.
+    /// Polls by uid of the pod.
     asked: HashMap<Box<str>, Asked>,
 }
 
-/// A pod that was asked.
+/// The last poll of a pod.
 #[derive(Debug)]
 struct Asked {
     at: Instant,
-    /// True if it reports the policy that denies everything.
+    /// True if it reports the deny-all policy.
     enforces: bool,
     answered: bool,
-    /// The version of the policy that it was asked for.
+    /// The version of the policy for which it was polled.
     version: Option<Box<str>>,
     nudged: Option<Nudged>,
 }
@@ -119,19 +119,19 @@ struct Asked {
 #[derive(Clone)]
 struct OrphanedPod {
     pod: Arc<PodView>,
-    /// The version at which the policy that it mounts denies everything; none if it does not.
+    /// The version at which its mounted policy denies everything; none if it does not.
     denied: Option<Box<str>>,
 }
 
-/// An attempt to take the rights of an orphan.
+/// An attempt to revoke the rights of an orphan.
 struct Attempt {
     suspect: Suspect,
     result: Result<Revocation, Error>,
-    /// The reason that was told last.
+    /// The last published reason.
     told: Option<EventReason>,
 }
 
-/// Takes the rights of one orphan, and tells of it.
+/// Revokes the rights of one orphan, and publishes the result.
 async fn attempt(client: Client, suspect: Suspect, told: Option<EventReason>) -> Attempt {
     let result = time::timeout(DEADLINE, revoke(&client, &suspect)).await;
     let result = result.unwrap_or(Err(Error::Deadline(DEADLINE)));
@@ -142,7 +142,7 @@ async fn attempt(client: Client, suspect: Suspect, told: Option<EventReason>) ->
     Attempt { suspect, result, told: notice.map(|notice| notice.reason).or(told) }
 }
 
-/// Asks one pod for its policy, and nudges it. Returns its uid with the answer.
+/// Polls one pod for its policy, and nudges it. Returns its uid with the answer.
 async fn ask(context: Arc<Context>, orphaned: OrphanedPod, last: Option<Nudged>) -> (Box<str>, Asked) {
     let (revision, at) = (revision(DENY_ALL.as_bytes()), Instant::now());
     let polled = poll_one(&context.pods, &context.metrics, orphaned.pod).await;
@@ -154,7 +154,7 @@ async fn ask(context: Arc<Context>, orphaned: OrphanedPod, last: Option<Nudged>)
     (polled.pod.uid.clone(), Asked { at, enforces, answered, version: orphaned.denied, nudged: nudged.or(last) })
 }
 
-/// Takes the rights of these orphans, as many as can be begun in time.
+/// Revokes the rights of these orphans, as many as can be started in time.
 async fn attempt_all(client: Client, due: Vec<(Suspect, Option<EventReason>)>) -> Vec<Attempt> {
     stream::iter(due)
         .take_until(time::sleep(BEGINNING))
@@ -164,7 +164,7 @@ async fn attempt_all(client: Client, due: Vec<(Suspect, Option<EventReason>)>) -
         .await
 }
 
-/// Asks these pods, as many as can be begun in time.
+/// Polls these pods, as many as can be started in time.
 async fn ask_all(context: Arc<Context>, due: Vec<(OrphanedPod, Option<Nudged>)>) -> Vec<(Box<str>, Asked)> {
     stream::iter(due)
         .take_until(time::sleep(BEGINNING))
@@ -175,7 +175,7 @@ async fn ask_all(context: Arc<Context>, due: Vec<(OrphanedPod, Option<Nudged>)>)
 }
 
 impl Orphans {
-    /// Looks at everything once. Returns the pause until the next look.
+    /// Runs one round. Returns the pause until the next one.
     async fn round(&mut self) -> Duration {
         let seen = Suspects::of(&self.context.world);
         self.forget(&seen);
@@ -189,14 +189,14 @@ impl Orphans {
         self.pause(&seen, &pods)
     }
 
-    /// Forgets what is no orphan any more.
+    /// Forgets objects that are no longer orphans.
     fn forget(&mut self, seen: &Suspects) {
         let uids: HashSet<&str> = seen.suspects.iter().map(|suspect| &*suspect.object.uid).collect();
         self.notes.retain(|uid, _| uids.contains(&**uid));
         self.failures.retain(|uid| uids.contains(uid));
     }
 
-    /// The orphans that may still have rights, those first that have waited longest, each with what was told of it last.
+    /// Returns the orphans that may still have rights, longest waiting first, each with its last published reason.
     fn due(&mut self, seen: &Suspects, now: Instant) -> Vec<(Suspect, Option<EventReason>)> {
         let mut due = Vec::new();
         for suspect in &seen.suspects {
@@ -210,7 +210,7 @@ impl Orphans {
         due.into_iter().map(|(_, told, suspect)| (suspect, told)).collect()
     }
 
-    /// Takes note of an attempt.
+    /// Records the result of an attempt.
     fn conclude(&mut self, attempt: Attempt, now: Instant) {
         let Attempt { suspect, result, told } = attempt;
         let uid = &suspect.object.uid;
@@ -234,14 +234,14 @@ impl Orphans {
                 let pause = self.failures.next_pause(uid, error.class());
                 tracing::warn!(
                     namespace = suspect.object.full_name.namespace(), %error, again_in_seconds = pause.as_secs(),
-                    "the rights of an orphan are not revoked yet"
+                    "cannot revoke the rights of an orphan yet"
                 );
                 note.retry_at = Some(now + pause);
             }
         }
     }
 
-    /// The pods to be asked now, those first that have waited longest, each with its last nudge.
+    /// Returns the pods to poll now, longest waiting first, each with its last nudge.
     fn due_pods(&mut self, pods: &[OrphanedPod], now: Instant) -> Vec<(OrphanedPod, Option<Nudged>)> {
         let uids: HashSet<&str> = pods.iter().map(|orphaned| &*orphaned.pod.uid).collect();
         self.asked.retain(|uid, _| uids.contains(&**uid));
@@ -257,7 +257,7 @@ impl Orphans {
         due.into_iter().map(|pod| (pod.clone(), before(pod).and_then(|asked| asked.nudged.clone()))).collect()
     }
 
-    /// Counts the pods that may still enforce what was granted. Returns the pause until the next round.
+    /// Counts the pods that may still enforce their old policy. Returns the pause until the next round.
     fn pause(&self, seen: &Suspects, pods: &[OrphanedPod]) -> Duration {
         let asked: Vec<_> = pods.iter().map(|orphaned| self.asked.get(&orphaned.pod.uid)).collect();
         let behind = asked.iter().filter(|asked| asked.is_none_or(|asked| !asked.enforces)).count();
@@ -271,7 +271,7 @@ impl Orphans {
         if is_lagging || seen.suspects.iter().any(is_open) { SOON } else { poll.min(TICK) }
     }
 
-    /// The running pods of orphans.
+    /// Returns the running pods of orphans.
     fn pods(&self, seen: &Suspects) -> Vec<OrphanedPod> {
         let policies = seen.suspects.iter().filter(|suspect| suspect.kind == ChildKind::Policy);
         let certain = policies.filter_map(|suspect| {
@@ -290,7 +290,7 @@ impl Orphans {
 }
 
 impl Asked {
-    /// Returns whether the pod answers, and with another policy. One that does not answer will not do so a second later.
+    /// Returns true if the pod answers with another policy. A pod without an answer is not polled again so soon.
     fn is_lagging(&self) -> bool {
         self.answered && !self.enforces
     }

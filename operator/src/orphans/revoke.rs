@@ -1,5 +1,5 @@
-//! Writes that take an orphan's rights: the policy is replaced by one that denies everything, a route is deleted. Each
-//! object is read first, and written only as it was read.
+//! Revocation of an orphan's rights: its policy is replaced by one that denies everything, its route is deleted. Each
+//! object is read first, and written only at that version.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -21,19 +21,19 @@ use crate::{
 /// The result of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Revocation {
-    /// The policy denies everything, at that version.
+    /// The policy denies everything, as of this version.
     Denied(String),
-    /// The policy is immutable, at that version, and grants something.
+    /// The policy is immutable, as of this version, and grants something.
     Immutable(String),
-    /// The route is deleted.
+    /// The route was deleted.
     Deleted,
-    /// The object is gone or another by now: its watch tells.
+    /// The object was deleted or changed meanwhile. Its watch will show it.
     Changed,
-    /// The API server still has the McpServer that controls the object.
+    /// The McpServer that controls the object still exists at the API server.
     ControllerLives,
 }
 
-/// Takes the rights of an orphan, if the API server confirms that it is one.
+/// Revokes the rights of an orphan, if the API server confirms that it is one.
 pub(super) async fn revoke(client: &Client, suspect: &Suspect) -> Result<Revocation, Error> {
     match suspect.kind {
         ChildKind::Policy => deny(client, suspect).await,
@@ -69,7 +69,8 @@ fn is_denied(live: &ConfigMap) -> bool {
     live.data.as_ref().and_then(|data| data.get(POLICY_KEY)).is_some_and(|document| document == DENY_ALL)
 }
 
-/// The patch that denies everything, for the object as it was read. It leaves no other key: guardrails admit exactly this.
+/// Returns the patch that denies everything, for the version that was read. It removes all other keys: the guardrails
+/// admit exactly this.
 fn denial(live: &ConfigMap) -> Value {
     let keys = live.data.iter().flatten().map(|(key, _)| (key.clone(), Value::Null));
     let mut data: serde_json::Map<String, Value> = keys.collect();
@@ -98,7 +99,8 @@ async fn delete(client: &Client, suspect: &Suspect) -> Result<Revocation, Error>
     }
 }
 
-/// Asks the API server for a controller that the cache does not show. It is listed by name, which takes no right to get.
+/// Asks the API server for a controller that is not in the cache. It lists by name, so that no permission to get is
+/// needed.
 async fn controller_lives(client: &Client, suspect: &Suspect) -> Result<bool, Error> {
     let Evidence::Unseen { server, uid } = &suspect.evidence else { return Ok(false) };
     let api = Api::<McpServer>::namespaced(client.clone(), suspect.object.full_name.namespace());
@@ -119,8 +121,8 @@ mod tests {
 
     type Requests = Arc<Mutex<Vec<String>>>;
 
-    /// An API server that has one policy of an McpServer that the cache does not show, these McpServers, and notes what it
-    /// is asked for.
+    /// An API server with these McpServers and one policy of an McpServer that is not in the cache. It records its
+    /// requests.
     fn mk_client(requests: Requests, servers: &[&str]) -> Client {
         let items: Vec<Value> = servers.iter().map(|uid| json!({"metadata": {"name": "graph", "uid": uid}})).collect();
         let list = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {},

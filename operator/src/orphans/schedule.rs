@@ -1,4 +1,4 @@
-//! Notes on a suspect from one round to the next, and the time when it is due. Pure: the clock is an argument.
+//! Notes on suspects between rounds, and their next due time. Pure: the clock is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -8,25 +8,25 @@ use crate::{
     watch::orphaned::{Evidence, Suspect},
 };
 
-/// Time that the cache must have shown no controller before the API server is asked for it.
+/// Time without a controller in the cache before the API server is asked for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Notes on a suspect from one round to the next.
+/// Notes on a suspect between rounds.
 #[derive(Debug, Default)]
 pub(super) struct Note {
-    /// The first moment without its controller in the cache.
+    /// The first time when its controller was not in the cache.
     unseen_since: Option<Instant>,
     /// The last attempt to revoke it.
     pub(super) tried: Option<Instant>,
-    /// The earliest moment for another attempt after a failure.
+    /// The earliest time for another attempt after a failure.
     pub(super) retry_at: Option<Instant>,
-    /// The last result that stays so until the object changes.
+    /// The last final result.
     pub(super) settled: Option<FinalResult>,
-    /// The last reason that an event gave.
+    /// The reason of the last event.
     pub(super) told: Option<EventReason>,
 }
 
-/// A result that stays so until the object changes.
+/// A result that holds until the object changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FinalResult {
     pub(super) version: Box<str>,
@@ -35,7 +35,7 @@ pub(super) struct FinalResult {
 }
 
 impl Note {
-    /// Takes note of the evidence of this moment, and returns whether an attempt to revoke is due.
+    /// Records the present evidence, and returns true if an attempt to revoke is due.
     pub(super) fn is_due(&mut self, suspect: &Suspect, now: Instant) -> bool {
         let is_proven = match suspect.evidence {
             Evidence::NoController => {
@@ -45,17 +45,17 @@ impl Note {
             Evidence::Unseen { .. } => now.duration_since(*self.unseen_since.get_or_insert(now)) >= PATIENCE,
         };
         let is_settled = self.settled.as_ref().is_some_and(|settled| settled.version == suspect.object.version);
-        // A route that is being deleted needs nothing more.
+        // A route that is being deleted needs no further attempt.
         let is_leaving = suspect.kind != ChildKind::Policy && suspect.object.leaving;
         is_proven && !is_settled && !is_leaving && self.retry_at.is_none_or(|at| at <= now)
     }
 
-    /// Begins the wait for an unseen controller anew: the API server still has it.
+    /// Restarts the wait for a missing controller, because the API server still has it.
     pub(super) fn controller_lives(&mut self, now: Instant) {
         self.unseen_since = Some(now);
     }
 
-    /// Returns whether the policy is an orphan's, beyond doubt.
+    /// Returns true if the policy certainly belongs to an orphan.
     pub(super) fn is_certain(&self, suspect: &Suspect) -> bool {
         suspect.evidence == Evidence::NoController || self.settled.is_some()
     }
