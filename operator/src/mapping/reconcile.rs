@@ -1,5 +1,4 @@
-//! The controllers of mappings, of either kind: they write their status, and nothing else. What mappings grant and
-//! deny, the servers' passes compile.
+//! Controllers of both kinds of mappings. They only write statuses: the passes over servers compile the mappings.
 
 use std::{
     sync::Arc,
@@ -34,9 +33,8 @@ use crate::{
     watch::stores::{WatchedNamespace, WatchedServer, labels_of},
 };
 
-/// The time for which a mapping that is not held yet is looked at every second, and its status left as it is: servers
-/// are passed over one after the other, and a status that told of each would be written as often. Ever after, every ten
-/// seconds.
+/// Time for which a mapping that is not in all policies is checked every second without a status write. Servers are
+/// reconciled one after another, and each would cause a write. Later it is checked every ten seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The context of passes over mappings of one kind.
@@ -47,18 +45,18 @@ pub(crate) struct MappingContext<K: Resource<DynamicType = ()> + Clone + 'static
     pub(crate) namespaces: Store<WatchedNamespace>,
     pub(crate) gate: Gate,
     pub(crate) policies: Arc<ProgrammedPolicies>,
-    /// True if the status of these mappings is this operator's to write.
+    /// True if this operator writes the status of these mappings.
     pub(crate) is_told: bool,
-    /// Since when a mapping has been waiting for its servers.
+    /// The time since which a mapping waits for its servers.
     pub(crate) waiting: ByUid<Since>,
-    /// The status that was written last, and upon which version of the mapping, until the watch has seen it.
+    /// The last written status and the mapping's version that it is based on, until the watch shows the write.
     pub(crate) written: ByUid<(Option<String>, McpRoleMappingStatus)>,
     pub(crate) passes: Passes,
     pub(crate) unwritten: Unwritten,
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> MappingContext<K> {
-    /// The status that was written upon this version of a mapping; once the watch shows another, it shows that, too.
+    /// Returns the status that was written for this version of a mapping. A newer version from the watch includes it.
     fn written(&self, uid: &str, version: &Option<String>) -> Option<McpRoleMappingStatus> {
         let mut written = self.written.lock();
         if written.get(uid).is_some_and(|(based_on, _)| based_on != version) {
@@ -67,7 +65,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> MappingContext<K> {
         written.get(uid).map(|(_, status)| status.clone())
     }
 
-    /// Forgets what is remembered of mappings that are gone.
+    /// Forgets the memory of mappings that are gone.
     pub(crate) fn retain(&self) {
         let exists = |uid: &str| self.mappings.find(|mapping| mapping.meta().uid.as_deref() == Some(uid)).is_some();
         self.passes.retain(exists);
@@ -76,7 +74,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> MappingContext<K> {
     }
 }
 
-/// Brings one mapping's status to what is so.
+/// Updates the status of one mapping.
 pub(crate) async fn reconcile<K>(mapping: &K, context: &MappingContext<K>) -> Result<Action, Error>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
@@ -100,8 +98,8 @@ where
     let generation = mapping.metadata.generation.unwrap_or_default();
     let stands = |server: &str| presence(context.policies.get(server).as_ref(), uid, generation);
     let presences: Vec<_> = survey.bound.iter().map(|(name, server)| (name.clone(), stands(server))).collect();
-    // Before the servers have been looked at once since the start, nothing is known that would be worth a write. Every
-    // pass over a server ends that, whatever becomes of it.
+    // No status is worth a write before each bound server had a pass since the start. Every pass ends this state, even
+    // a failed one.
     if presences.iter().any(|(_, presence)| *presence == Presence::Unknown) {
         return Ok(Action::requeue(SOON));
     }
@@ -118,7 +116,7 @@ where
         context.written.put(uid, (version.clone(), status.clone()));
         events::publish(&context.client, &about, &before.conditions, &status.conditions).await;
     }
-    // When else to look again the watches tell, and the clock of all mappings.
+    // Otherwise, the watches and the hourly timer trigger the next pass.
     Ok(if is_pending { Action::requeue(SOON * 10) } else { Action::await_change() })
 }
 

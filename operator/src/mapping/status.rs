@@ -1,5 +1,5 @@
-//! The status of a mapping: the servers that it binds, what of it is probably misspelt, and whether the bound servers'
-//! policies hold it. Pure.
+//! Status of a mapping: the servers that it binds, names that are probably misspelt, and its presence in the servers'
+//! policies. Pure.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,23 +17,24 @@ use crate::{
     },
 };
 
-/// The number of names that a status lists.
+/// The most names that a status lists.
 const NAMES: usize = 10;
 
-/// The objects that a mapping meets in a cluster.
+/// The servers and names that a mapping meets in a cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// The bound servers: their names as the status lists them, and their uids.
+    /// The bound servers: their names as in the status, and their uids.
     pub(crate) bound: Vec<(String, String)>,
-    /// Names in `spec.servers.names` that no server has.
+    /// Names in `spec.servers.names` without a server.
     missing: Vec<String>,
-    /// Servers that are named, but accept no tokens of the app registration that the mapping is meant for.
+    /// Named servers that do not accept tokens of the mapping's app registration.
     of_another: Vec<String>,
-    /// Names and prefixes that nothing matches which a bound server offers.
+    /// Names and prefixes that match nothing that a bound server offers.
     unmatched: Vec<String>,
 }
 
-/// Looks which of the servers a mapping binds. `backends` says by a server's uid what its backend offers, once that is known.
+/// Finds the servers that a mapping binds. `backends` returns the names that a server's backend offers, by the server's
+/// uid, once they are known.
 pub(crate) fn survey(
     mapping: &Mapping<'_>,
     servers: &[(&McpServer, Target<'_>)],
@@ -52,7 +53,7 @@ pub(crate) fn survey(
         };
         let is_bound = match mapping.is_meant_for(target) {
             Bound::Yes => true,
-            // An audience that proves no registration: the denies hold for its tokens.
+            // An audience that proves no registration: denies apply to its tokens.
             Bound::Unknown => !mapping.deny.is_empty(),
             Bound::No => false,
         };
@@ -60,7 +61,7 @@ pub(crate) fn survey(
             let uid = server.metadata.uid.clone().unwrap_or_default();
             of_backends.extend(server.spec.backend.as_ref().map(|_| backends(&uid)));
             survey.bound.push((name, uid));
-            // A tool without its scopes is not offered, and its name is right nevertheless.
+            // A tool without its scopes is not offered, but its name is correct.
             let there = operations_over(&Vec::from_iter(server.spec.graph.iter().flat_map(named_tools)));
             offered.extend(there.into_iter().filter(|operation| !offered.contains(operation)).collect::<Vec<_>>());
         } else if mapping.servers.names.is_some() {
@@ -71,7 +72,7 @@ pub(crate) fn survey(
     survey.of_another.sort();
     let names = mapping.servers.names.iter().flatten();
     survey.missing = names.filter(|name| !found.contains(name.as_str())).cloned().collect();
-    // Of a backend that nobody has asked yet, no name is misspelt.
+    // No name is reported as misspelt before the backends have been polled.
     if !survey.bound.is_empty() && of_backends.iter().all(Option::is_some) {
         offered.extend(of_backends.iter().flatten().flat_map(|offered| offered.operations()));
         survey.unmatched = unmatched(mapping, &offered);
@@ -113,7 +114,7 @@ pub(crate) enum Presence {
     Unknown,
 }
 
-/// The presence of that generation of a mapping in a policy.
+/// Returns the presence of a mapping's generation in a policy.
 pub(crate) fn presence(policy: Option<&ProgrammedPolicy>, mapping: &str, generation: i64) -> Presence {
     let Some(policy) = policy else { return Presence::Unknown };
     let holds = |mappings: &Generations| mappings.iter().any(|(uid, held)| **uid == *mapping && *held >= generation);
@@ -126,7 +127,7 @@ pub(crate) fn presence(policy: Option<&ProgrammedPolicy>, mapping: &str, generat
     }
 }
 
-/// The status that follows.
+/// Builds the status.
 pub(crate) fn status(
     mapping: &Mapping<'_>,
     survey: &Survey,
@@ -135,12 +136,13 @@ pub(crate) fn status(
 ) -> McpRoleMappingStatus {
     let generation = mapping.metadata.generation;
     let programmed = programmed(mapping, presences);
-    // A mapping that waits for servers to come is as it should be: what depends on it may be one of them.
+    // A mapping without servers is ready: servers that come later may depend on it.
     let ready = match presences {
         [] => programmed.clone(),
-        _ => {
-            Verdict::yes(Reason::Ready, "every named server exists, and every bound server's policy holds the mapping")
-        }
+        _ => Verdict::yes(
+            Reason::Ready,
+            "every named server exists, and the policy of every bound server contains the mapping",
+        ),
     };
     let verdicts = vec![(ConditionType::Accepted, accepted(mapping, survey)), (ConditionType::Programmed, programmed)];
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
@@ -162,7 +164,7 @@ fn accepted(mapping: &Mapping<'_>, survey: &Survey) -> Verdict {
         return Verdict::no(
             Reason::ServerNotFound,
             format!(
-                "there is no McpServer of this name {place}: {}; correct spec.servers.names, or create it",
+                "there is no McpServer with this name {place}: {}; correct spec.servers.names, or create it",
                 named(&survey.missing)
             ),
         );
@@ -171,7 +173,7 @@ fn accepted(mapping: &Mapping<'_>, survey: &Survey) -> Verdict {
         return Verdict::no(
             Reason::ClientIdMismatch,
             format!(
-                "these servers accept no tokens of the app registration spec.servers.clientId, so the mapping says nothing about them: {}; correct it, or name others",
+                "these servers do not accept tokens of the app registration spec.servers.clientId, so the mapping does not apply to them: {}; correct the client id, or name other servers",
                 named(&survey.of_another)
             ),
         );
@@ -180,7 +182,7 @@ fn accepted(mapping: &Mapping<'_>, survey: &Survey) -> Verdict {
         return Verdict::yes(
             Reason::Accepted,
             format!(
-                "no bound server offers anything of these names: {}; correct them if they are misspelt, grant a tool that writes by its full name, and offer the tools that a prompt or resource is made of",
+                "no bound server offers anything with these names: {}; correct misspelt names, grant a tool that writes by its full name, and offer the tools that a prompt or resource depends on",
                 named(&survey.unmatched)
             ),
         );
@@ -196,29 +198,29 @@ fn programmed(mapping: &Mapping<'_>, presences: &[(String, Presence)]) -> Verdic
     if presences.is_empty() && mapping.servers.names.is_some() {
         Verdict::no(
             Reason::ServerNotFound,
-            "no server is bound, so nothing is granted or denied; the condition Accepted says why",
+            "no server is bound, so the mapping has no effect; see the condition Accepted for the cause",
         )
     } else if presences.is_empty() {
         Verdict::yes(
             Reason::NoServers,
-            "no server is bound now, so nothing is granted or denied; if one should be, compare spec.servers with kubectl get mcpservers --show-labels",
+            "no server is bound now, so the mapping has no effect; if you expect one, compare spec.servers with kubectl get mcpservers --show-labels",
         )
     } else if !left_out.is_empty() {
         Verdict::no(
             Reason::PolicyTooLarge,
             format!(
-                "with this mapping the policy of {} would be larger than 900 KiB, so it grants nothing there; merge or remove mappings",
+                "with this mapping the policy of {} would be larger than 900 KiB, so the mapping grants nothing there; merge or remove mappings",
                 named(&left_out)
             ),
         )
     } else if presences.iter().any(|(_, presence)| *presence == Presence::Pending) {
-        // Which ones would change with every server that is done, and each change would be a write.
+        // The message names no servers: it would change, and be written, after every server.
         Verdict::no(
             Reason::Pending,
-            "the policy of a bound server does not hold the mapping yet; if this lasts, see the condition Programmed of the bound servers",
+            "the policy of a bound server does not contain the mapping yet; if this lasts, see the condition Programmed of the bound servers",
         )
     } else {
-        Verdict::yes(Reason::Applied, "the policy of every bound server holds the mapping")
+        Verdict::yes(Reason::Applied, "the policy of every bound server contains the mapping")
     }
 }
 
