@@ -1,4 +1,5 @@
-//! A backend as a pod finds it, asked through the API server's proxy: `preview` and `pin` run where pods cannot be reached.
+//! Report of a backend from one of its pods, through the API server's proxy: `preview` and `pin` run where pods are not
+//! reachable.
 
 use futures::AsyncReadExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -13,26 +14,26 @@ use crate::{
     objects::names::{INSTANCE, NAME, SERVER},
 };
 
-/// The reason why a backend cannot be asked.
+/// The reason why a backend's report is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// The API server does not answer, or not this.
-    #[error("{action}: {source}; ask for the rights to list pods and to get pods/proxy in the namespace")]
+    /// The API server does not answer, or answers with an error.
+    #[error("{action}: {source}; ask for permission to list pods and to get pods/proxy in the namespace")]
     Kubernetes {
         /// The action that failed.
         action: String,
         /// The cause.
         source: Box<kube::Error>,
     },
-    /// There is no ready pod.
-    #[error("no pod of {namespace}/{name} is ready; kubectl describe mcpserver -n {namespace} {name} says why")]
+    /// No pod is ready.
+    #[error("no pod of {namespace}/{name} is ready; see kubectl describe mcpserver -n {namespace} {name}")]
     NoPod {
         /// The server's namespace.
         namespace: String,
         /// Its name.
         name: String,
     },
-    /// The answer is none.
+    /// The answer is not a status.
     #[error(
         "the status of pod {pod} cannot be read ({why}); if the pod runs the operator's version, report this as a defect"
     )]
@@ -42,20 +43,20 @@ pub enum AskError {
         /// The cause.
         why: String,
     },
-    /// The backend is not there, or does not answer.
-    #[error("the backend in pod {pod} does not answer{said}; the condition BackendReady says what to do")]
+    /// The backend is missing, or does not answer.
+    #[error("the backend in pod {pod} does not answer{said}; see the condition BackendReady for the next step")]
     Fails {
         /// The pod.
         pod: String,
-        /// Its words.
+        /// The backend's message.
         said: String,
     },
 }
 
-/// Asks the first ready pod of a server, by name. Returns that name, too.
+/// Asks the first ready pod of a server, by name. Returns the pod's name and the report.
 ///
 /// # Errors
-/// If there is no ready pod, it cannot be asked, or its backend does not work.
+/// No pod is ready, the pod cannot be asked, or its backend does not work.
 pub(crate) async fn ask(client: &Client, namespace: &str, name: &str) -> Result<(String, BackendReport), AskError> {
     let failed = |action: String| move |source| AskError::Kubernetes { action, source: Box::new(source) };
     let ours = ListParams::default().labels(&format!("{NAME}={SERVER},{INSTANCE}={name}"));
@@ -76,7 +77,7 @@ pub(crate) async fn ask(client: &Client, namespace: &str, name: &str) -> Result<
     if report.works == Some(true) {
         return Ok((pod, report));
     }
-    let said = report.message.as_ref().map(|message| format!(", which says: {}", message.quoted()));
+    let said = report.message.as_ref().map(|message| format!(", with the message: {}", message.quoted()));
     Err(AskError::Fails { pod, said: said.unwrap_or_default() })
 }
 
@@ -92,7 +93,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A client of an API server with these pods, by name and whether they are ready, each of which says that of its backend.
+    /// A client of an API server with these pods: name, readiness, and the report about the backend.
     pub(crate) fn mk_client(pods: &[(&str, bool)], backend: Value) -> Client {
         let pods: Vec<Value> = pods
             .iter()

@@ -1,5 +1,5 @@
-//! `check`: whether an installed operator works, as its own account sees it: what it has to see, and that a replica leads.
-//! `helm test` runs it.
+//! `check`: tests an installed operator with its own account. It must see all objects that it needs, and a replica must
+//! lead. `helm test` runs it.
 
 use std::{fmt::Write, time::Duration};
 
@@ -13,17 +13,17 @@ use crate::runtime::{
     permissions::{self, Blind},
 };
 
-/// The longest time that each answer of the API server is waited for.
+/// Timeout of each answer of the API server.
 const ANSWER: Duration = Duration::from_secs(10);
-/// The longest time for a replica to lead and renew its lease: several durations of a lease.
+/// The longest wait for a leader that renews its lease: several lease durations.
 const LEADING: Duration = Duration::from_secs(60);
-/// Time between two looks at the lease.
+/// Pause between two looks at the lease.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The installation to check.
 #[derive(Args, Clone, Debug)]
 pub struct CheckOptions {
-    /// A namespace that the operator watches; repeatable. None named: all of them.
+    /// A namespace that the operator watches. Repeatable. By default all namespaces.
     #[arg(long = "watch-namespace", value_name = "NAMESPACE")]
     pub watch_namespaces: Vec<String>,
     /// The operator's own namespace.
@@ -31,49 +31,49 @@ pub struct CheckOptions {
     pub operator_namespace: String,
 }
 
-/// A check that fails.
+/// A failed check.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// No cluster is configured.
-    #[error("there is no cluster to ask ({0}); set KUBECONFIG, or run in a pod whose service account token is mounted")]
+    #[error("no cluster is configured ({0}); set KUBECONFIG, or run in a pod with a mounted service account token")]
     Config(String),
-    /// The right to see what denies.
+    /// A permission that the operator must have is missing.
     #[error(transparent)]
     Blind(#[from] Blind),
-    /// McpServers cannot be seen.
+    /// McpServers cannot be listed.
     #[error(
-        "McpServers cannot be listed in {place}: {source}; install the kinds, and give the account the chart's rights"
+        "cannot list McpServers in {place}: {source}; install the kinds, and give the account the chart's permissions"
     )]
     Servers {
-        /// Where.
+        /// The namespace, or all namespaces.
         place: String,
         /// The cause.
         source: Box<kube::Error>,
     },
-    /// Keys cannot be made.
+    /// Keys cannot be created.
     #[error(
-        "Secrets with the keys of authorization servers cannot be created in {place}; give the account the chart's rights"
+        "cannot create Secrets with the keys of authorization servers in {place}; give the account the chart's permissions"
     )]
     Keys {
-        /// Where.
+        /// The namespace, or all namespaces.
         place: String,
     },
     /// The lease cannot be read.
-    #[error("the lease {namespace}/{LEASE} cannot be read: {source}; give the account the chart's rights")]
+    #[error("cannot read the lease {namespace}/{LEASE}: {source}; give the account the chart's permissions")]
     Lease {
         /// The operator's namespace.
         namespace: String,
         /// The cause.
         source: Box<kube::Error>,
     },
-    /// Nobody leads.
+    /// No replica leads.
     #[error(
-        "{holder}: nothing is reconciled; see kubectl --namespace {namespace} logs deployment/mcp-entra-operator --all-pods"
+        "{holder}, so nothing is reconciled; see kubectl --namespace {namespace} logs deployment/mcp-entra-operator --all-pods"
     )]
     NobodyLeads {
         /// The operator's namespace.
         namespace: String,
-        /// The holder that does not renew the lease.
+        /// The cause, with the holder that does not renew the lease.
         holder: String,
     },
     /// The API server does not answer.
@@ -81,15 +81,15 @@ pub enum CheckError {
     Deadline,
 }
 
-/// The checks that succeed, a line each.
+/// Runs the checks, and returns a line for each one that succeeds.
 ///
 /// # Errors
-/// With the first that does not.
+/// The first check that fails.
 pub async fn check(options: &CheckOptions) -> Result<String, CheckError> {
     let config = Config::infer().await.map_err(|error| CheckError::Config(error.to_string()))?;
     let client = Client::try_from(config).map_err(|error| CheckError::Config(error.to_string()))?;
     within(permissions::check(&client, &options.operator_namespace)).await??;
-    let mut told = "every deny can be seen, and every claim\n".to_owned();
+    let mut told = "all denies and claims can be read\n".to_owned();
     let everywhere = [None];
     let places: Vec<Option<&String>> = match options.watch_namespaces.as_slice() {
         [] => everywhere.into(),
@@ -103,14 +103,14 @@ pub async fn check(options: &CheckOptions) -> Result<String, CheckError> {
         };
         let seen = within(servers.list_metadata(&ListParams::default().limit(1))).await?;
         seen.map_err(|source| CheckError::Servers { place: place.clone(), source: source.into() })?;
-        let _ = writeln!(told, "McpServers can be seen in {place}");
+        let _ = writeln!(told, "McpServers can be listed in {place}");
         if !within(permissions::may_make_keys(&client, namespace.map(String::as_str))).await? {
             return Err(CheckError::Keys { place });
         }
-        let _ = writeln!(told, "keys of authorization servers can be made in {place}");
+        let _ = writeln!(told, "keys of authorization servers can be created in {place}");
     }
     let leader = leader(&client, &options.operator_namespace).await?;
-    let _ = writeln!(told, "{leader} leads, and renews its lease");
+    let _ = writeln!(told, "{leader} leads and renews its lease");
     Ok(told)
 }
 
@@ -118,7 +118,7 @@ async fn within<T>(answer: impl Future<Output = T>) -> Result<T, CheckError> {
     tokio::time::timeout(ANSWER, answer).await.map_err(|_| CheckError::Deadline)
 }
 
-/// The replica that renewed the lease during the check.
+/// Returns the replica that renewed the lease during the check.
 async fn leader(client: &Client, namespace: &str) -> Result<String, CheckError> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let (mut first, mut holder) = (None, "no replica leads".to_owned());
@@ -132,7 +132,7 @@ async fn leader(client: &Client, namespace: &str) -> Result<String, CheckError> 
             if first.as_ref().is_some_and(|first| *first != renewed) {
                 return Ok(name);
             }
-            holder = format!("{name} holds the lease, and does not renew it");
+            holder = format!("{name} holds the lease but does not renew it");
             first.get_or_insert(renewed);
         }
         tokio::time::sleep(LOOK).await;

@@ -1,4 +1,4 @@
-//! Manifests as people write them, read from files: YAML documents, of which a command takes the kinds that it knows.
+//! Manifests from files: YAML documents, of which each command uses the kinds that it needs.
 
 use std::{io::Read, path::PathBuf};
 
@@ -15,7 +15,7 @@ pub enum ManifestError {
     /// A file cannot be read.
     #[error("{}: {source}", file.display())]
     File {
-        /// Which; `-` is standard input.
+        /// The file; `-` is standard input.
         file: PathBuf,
         /// The reason.
         source: std::io::Error,
@@ -23,27 +23,27 @@ pub enum ManifestError {
     /// A document is not YAML.
     #[error("{}: {source}", file.display())]
     Yaml {
-        /// In which file.
+        /// The file.
         file: PathBuf,
-        /// Where, and why.
+        /// The position and the cause.
         source: serde_yaml::Error,
     },
-    /// A document is not what its kind says.
-    #[error("{kind} {name}: {source}; kubectl apply --dry-run=server says more")]
+    /// A document does not fit its kind.
+    #[error("{kind} {name}: {source}; see kubectl apply --dry-run=server for details")]
     Kind {
         /// The kind.
         kind: String,
         /// The object's name.
         name: String,
-        /// Which field, and why.
+        /// The field and the cause.
         source: serde_json::Error,
     },
-    /// Nothing to work on.
-    #[error("there is no {0} in these files; add one with -f")]
+    /// No document of the needed kind exists.
+    #[error("these files contain no {0}; add one with -f")]
     Missing(String),
 }
 
-/// The documents of some files.
+/// The documents of the given files.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Manifests(Vec<Value>);
 
@@ -56,7 +56,7 @@ impl Manifests {
             for document in serde_yaml::Deserializer::from_str(&text) {
                 let document = Value::deserialize(document)
                     .map_err(|source| ManifestError::Yaml { file: file.clone(), source })?;
-                // As `kubectl get -o yaml` writes several.
+                // `kubectl get -o yaml` writes several objects as a list.
                 match document.get("items").and_then(Value::as_array) {
                     Some(items) => documents.extend(items.iter().cloned()),
                     None => documents.push(document),
@@ -66,7 +66,7 @@ impl Manifests {
         Ok(Self(documents))
     }
 
-    /// The objects of a namespaced kind, those without a namespace in the one given.
+    /// Returns the objects of a namespaced kind. Those without a namespace get the given one.
     pub(crate) fn of<K>(&self, namespace: &str) -> Result<Vec<K>, ManifestError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
@@ -78,7 +78,7 @@ impl Manifests {
         Ok(objects)
     }
 
-    /// The objects of a kind, as they stand there.
+    /// Returns the objects of a kind, unchanged.
     pub(crate) fn all<K>(&self) -> Result<Vec<K>, ManifestError>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned,
@@ -97,7 +97,7 @@ impl Manifests {
         self.0.iter().filter(is_of).map(read).collect()
     }
 
-    /// The labels of a namespace, if it is among the objects.
+    /// Returns the labels of a namespace, if it is among the documents.
     pub(crate) fn labels_of(&self, namespace: &str) -> Result<Option<Labels>, ManifestError> {
         let namespaces: Vec<Namespace> = self.all()?;
         Ok(namespaces.into_iter().find(|found| found.name_any() == namespace).map(|found| {

@@ -1,4 +1,4 @@
-//! Commands that end by themselves: `check`, `render`, `preview` and `pin`.
+//! One-shot commands: `check`, `render`, `preview` and `pin`.
 
 pub(crate) mod asked_backend;
 pub(crate) mod check;

@@ -1,4 +1,4 @@
-//! `pin`: the digests of the tools that a server's backend offers now, as `spec.backend.pin` takes them.
+//! `pin`: prints the digests of the tools that a server's backend offers now, for `spec.backend.pin`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::{
     mcpserver::pod_status::report::BackendReport,
 };
 
-/// The longest time that the cluster is waited for.
+/// The longest wait for the cluster.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The server whose backend is asked.
+/// The server whose backend is pinned.
 #[derive(Args, Clone, Debug)]
 pub struct PinOptions {
     /// The McpServer, as NAMESPACE/NAME.
@@ -28,7 +28,7 @@ fn full_name(text: &str) -> Result<(String, String), &'static str> {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok((namespace.to_owned(), name.to_owned()))
         }
-        _ => Err("name the McpServer as NAMESPACE/NAME"),
+        _ => Err("write the McpServer as NAMESPACE/NAME"),
     }
 }
 
@@ -36,7 +36,7 @@ fn full_name(text: &str) -> Result<(String, String), &'static str> {
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// No cluster is configured.
-    #[error("there is no cluster to ask ({0}); set KUBECONFIG")]
+    #[error("no cluster is configured ({0}); set KUBECONFIG")]
     Config(String),
     /// The backend cannot be asked.
     #[error(transparent)]
@@ -50,17 +50,17 @@ pub enum PinError {
     )]
     Nothing,
     /// The backend has more tools than a pin takes.
-    #[error("the backend offers {0} tools, and a pin takes {MOST_PINS}; grant its tools by exact name instead")]
+    #[error("the backend offers {0} tools, but a pin allows {MOST_PINS}; grant its tools by exact name instead")]
     TooMany(usize),
-    /// The fragment cannot be written.
+    /// The YAML cannot be written.
     #[error("the pin cannot be written ({0}); report this as a defect")]
     Yaml(#[from] serde_yaml::Error),
 }
 
-/// The fragment of YAML, ready to be printed.
+/// Returns the YAML fragment to print.
 ///
 /// # Errors
-/// If the backend cannot be asked, or offers what cannot be pinned.
+/// The backend cannot be asked, or its tools cannot be pinned.
 pub async fn pin(options: &PinOptions) -> Result<String, PinError> {
     let config = Config::infer().await.map_err(|error| PinError::Config(error.to_string()))?;
     let client = Client::try_from(config).map_err(|error| PinError::Config(error.to_string()))?;
@@ -82,7 +82,7 @@ fn fragment(server: &str, pod: &str, report: &BackendReport) -> Result<String, P
     }
     let yaml = serde_yaml::to_string(&Fragment { pin: &report.tools })?;
     Ok(format!(
-        "# The tools of the backend of {server}, as pod {pod} has them. Look at them, and put this below spec.backend.\n{yaml}"
+        "# The tools of the backend of {server}, as pod {pod} offers them. Review them, and put this under spec.backend.\n{yaml}"
     ))
 }
 
@@ -105,7 +105,7 @@ mod tests {
         );
         let printed = printed.unwrap();
         assert!(
-            printed.starts_with("# The tools of the backend of productivity/time, as pod time-0 has them."),
+            printed.starts_with("# The tools of the backend of productivity/time, as pod time-0 offers them."),
             "{printed}"
         );
         let backend = format!("image: x\ntransport: Stdio\ncommand: [x]\n{printed}");
@@ -120,7 +120,7 @@ mod tests {
         assert!(told(&report(&[])).contains("leave spec.backend.pin out"));
         let mut many = report(&[]);
         many.tools = (0..=MOST_PINS).map(|number| (number.to_string(), "0".to_owned())).collect();
-        assert!(told(&many).contains("257 tools, and a pin takes 256"));
+        assert!(told(&many).contains("257 tools, but a pin allows 256"));
         assert!(full_name("time").is_err() && full_name("a/b/c").is_err() && full_name("/b").is_err());
         assert_eq!(full_name("a/b"), Ok(("a".to_owned(), "b".to_owned())));
     }

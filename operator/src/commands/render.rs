@@ -1,5 +1,5 @@
-//! `render`: the children of McpServers in manifests, offline, as the operator would apply them. What only a cluster
-//! knows (who was there first, which Gateways there are) is as in an empty one.
+//! `render`: prints the children of McpServers in manifests as the operator would apply them, offline. It assumes an
+//! empty cluster: no earlier claims and no Gateways.
 
 use std::path::PathBuf;
 
@@ -29,20 +29,20 @@ use crate::{
     runtime::options::Options,
 };
 
-/// The uid in owner references until the API server has given the McpServer a uid.
+/// The uid in owner references of an McpServer without a uid from the API server.
 const NO_UID: &str = "00000000-0000-0000-0000-000000000000";
 
 /// The manifests to render.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Manifests with McpServers, and the mappings, Namespaces, ConfigMaps and ServiceAccounts that go with them;
-    /// repeatable, `-` for standard input.
+    /// Manifests with McpServers, and the mappings, Namespaces, ConfigMaps and ServiceAccounts that belong to them.
+    /// Repeatable; `-` for standard input.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// Namespace of what names none.
+    /// Namespace of objects without one.
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-    /// Options that the operator would run with.
+    /// Options of the operator.
     #[command(flatten)]
     pub options: Options,
 }
@@ -53,10 +53,10 @@ pub enum RenderError {
     /// The manifests cannot be used.
     #[error(transparent)]
     Manifests(#[from] ManifestError),
-    /// The operator would not apply children for the McpServer.
+    /// The operator would not accept the McpServer.
     #[error("McpServer {name} would not be accepted ({reason}): {message}")]
     Refused {
-        /// Which.
+        /// The name of the McpServer.
         name: String,
         /// The condition's reason.
         reason: String,
@@ -71,10 +71,10 @@ pub enum RenderError {
     Yaml(#[from] serde_yaml::Error),
 }
 
-/// The children of every McpServer in the manifests, as YAML documents in the order in which they would be applied.
+/// Returns the children of every McpServer in the manifests, as YAML documents in the order of applying.
 ///
 /// # Errors
-/// If the manifests cannot be used, or the operator would refuse an McpServer.
+/// The manifests cannot be used, or the operator would not accept an McpServer.
 pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
     let manifests = Manifests::read(&arguments.files)?;
     let mut servers: Vec<McpServer> = manifests.of(&arguments.namespace)?;
@@ -115,7 +115,10 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
             Standing::Held(held) => held,
             Standing::Lost(lost) => return Err(refused(lost.reason(), &lost.message())),
             Standing::Open => {
-                return Err(refused(Reason::OwnershipPending, "the manifests do not decide who holds what it names"));
+                return Err(refused(
+                    Reason::OwnershipPending,
+                    "the manifests do not decide which server holds its host and client id",
+                ));
             }
         };
         validated.hold(&held);
@@ -124,7 +127,7 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
         let policy = build::policy(&owner, Edition::default(), &compile(&Target::of(server, labels.as_ref()), all)?);
         let children = build::children(&validated, &held, Mounted::default());
         if let (Some(_), Some(first)) = (&validated.sign_in, &resolved.keys.made) {
-            rendered.push_str("# With a Secret of the same name, in which the operator puts a random key.\n---\n");
+            rendered.push_str("# A Secret of the same name holds a random key, which the operator creates.\n---\n");
             rendered.push_str(&serde_yaml::to_string(&epoch_config_map(&owner, first)?)?);
         }
         for child in std::iter::once(&policy).chain(&children) {
@@ -135,7 +138,7 @@ pub fn render(arguments: &Arguments) -> Result<String, RenderError> {
     Ok(rendered)
 }
 
-/// The CA certificates under a name and a key.
+/// Returns the CA certificates in a key of a ConfigMap.
 fn certificates(bundle: Option<(&str, &str)>, owner: &Owner, config_maps: &[ConfigMap]) -> ResolvedTrustBundle {
     let Some((name, key)) = bundle else { return ResolvedTrustBundle::Unset };
     let is_named = |found: &&ConfigMap| {

@@ -15,18 +15,18 @@ use crate::{
     policy::{binding::Labels, offered::Offered},
 };
 
-/// The facts that decisions about a server follow from.
+/// The objects that decisions about a server depend on.
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) servers: Vec<McpServer>,
     pub(super) mappings: Vec<McpRoleMapping>,
     pub(super) cluster_mappings: Vec<ClusterMcpRoleMapping>,
     pub(super) namespace_labels: Option<Labels>,
-    /// Mappings that cannot be read.
+    /// Names of unreadable mappings.
     pub(super) unreadable: Vec<String>,
-    /// The names that the server's backend offers, or why they are not known.
+    /// The names that the server's backend offers, or the reason why they are unknown.
     pub(super) backend: Option<Result<Offered, String>>,
-    /// Tools of it that are hidden, since they are not as the pin has them.
+    /// The backend's tools that are hidden because they differ from the pin.
     pub(super) hidden: Vec<String>,
 }
 

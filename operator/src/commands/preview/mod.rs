@@ -15,10 +15,10 @@ use table::table;
 pub use error::PreviewError;
 pub use options::PreviewOptions;
 
-/// The table, ready to be printed.
+/// Returns the table to print.
 ///
 /// # Errors
-/// If the server or what decides about it cannot be read.
+/// The server, or an object that decisions depend on, cannot be read.
 pub async fn preview(options: &PreviewOptions) -> Result<String, PreviewError> {
     let (namespace, known) = if options.files.is_empty() {
         tokio::time::timeout(PATIENCE, from_cluster(options)).await.map_err(|_| PreviewError::Deadline)??

@@ -57,36 +57,36 @@ pub(super) fn table(namespace: &str, options: &PreviewOptions, known: &Known) ->
     let mut note = |note: String| text.push_str(&format!("note: {note}\n"));
     if labels.is_none() && !known.cluster_mappings.is_empty() {
         note(format!(
-            "the labels of namespace {namespace} are not known, so cluster mappings that choose by labels deny and do not grant; add the Namespace to the files"
+            "the labels of namespace {namespace} are unknown, so cluster mappings that select by labels deny but do not grant; add the Namespace to the files"
         ));
     }
     if let Some(redirect_uri) = server.spec.authorization_server.as_ref().and(callback(server.spec.exposure.as_ref())) {
         note(format!(
-            "people sign in by the server itself, too; its app registration must have the redirect URI {redirect_uri} of the platform Web"
+            "users can also sign in at the server itself; its app registration must have the redirect URI {redirect_uri} of the platform Web"
         ));
     }
     let not_offered = Vec::from_iter(server.spec.graph.iter().flat_map(not_offered));
     if !not_offered.is_empty() {
-        note(format!("not offered, since spec.graph.scopes lacks the permission: {}", named(&not_offered)));
+        note(format!("not offered, because spec.graph.scopes lacks the permission: {}", named(&not_offered)));
     }
     match (&server.spec.backend, &known.backend) {
-        (Some(_), Some(Err(error))) => note(format!("only names that mappings name are shown, since {error}")),
-        (Some(_), None) => note("only names that mappings name are shown: offline, no backend is asked".to_owned()),
+        (Some(_), Some(Err(error))) => note(format!("only names from mappings are shown, because {error}")),
+        (Some(_), None) => note("only names from mappings are shown, because no backend is asked offline".to_owned()),
         _ => {}
     }
     if !known.hidden.is_empty() {
-        note(format!("not offered, since they are not as spec.backend.pin has them: {}", named(&known.hidden)));
+        note(format!("not offered, because they differ from spec.backend.pin: {}", named(&known.hidden)));
     }
     if !compiled.left_out.is_empty() {
         note(format!("the policy is too large, so these mappings grant nothing: {}", named(&compiled.left_out)));
     }
     if !known.unreadable.is_empty() {
-        note(format!("these cannot be read and are left out: {}", named(&known.unreadable)));
+        note(format!("these mappings are unreadable and ignored: {}", named(&known.unreadable)));
     }
     Ok(text)
 }
 
-/// The names of the server's backend, if it has one: as a pod told them, or else as far as mappings name them.
+/// Returns the names that the server's backend offers, if it has one. They come from a pod, else from the mappings.
 fn of_backend(server: &McpServer, known: &Known, compiled: &Compiled) -> Option<Offered> {
     let backend = server.spec.backend.as_ref()?;
     if let Some(Ok(offered)) = &known.backend {
@@ -105,7 +105,7 @@ fn of_backend(server: &McpServer, known: &Known, compiled: &Compiled) -> Option<
     })
 }
 
-/// Everything that the server offers to callers of this kind, by kind and name: prompts and resources to users alone.
+/// Returns all operations that the server offers to this kind of caller. Prompts and resources are for users only.
 fn operations(server: &McpServer, caller: CallerKind) -> Vec<Operation<'static>> {
     let mut operations = operations_over(&Vec::from_iter(server.spec.graph.iter().flat_map(offered)));
     if caller == CallerKind::Application {
@@ -125,7 +125,7 @@ fn kind_of(operation: Operation<'_>) -> &'static str {
 fn as_whom(graph: GraphAccess) -> &'static str {
     match graph {
         GraphAccess::OnBehalfOf => "",
-        GraphAccess::Application => ", reaching Graph as the application",
+        GraphAccess::Application => ", calls Graph as the application",
     }
 }
 
@@ -151,25 +151,25 @@ fn caller(options: &PreviewOptions, server: &McpServer) -> Caller {
 fn why(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Denied { mapping, deny, groups_unknown, .. } => {
-            let unknown = if *groups_unknown { ", since the caller's groups are unknown" } else { "" };
+            let unknown = if *groups_unknown { ", because the caller's groups are unknown" } else { "" };
             format!("deny {deny} of {mapping}{unknown}")
         }
         Refusal::ScopesMissing { mapping, grant, scopes } => {
             let scopes = Vec::from_iter(scopes.iter().map(String::as_str)).join(", ");
-            format!("takes the scopes {scopes} (grant {grant} of {mapping})")
+            format!("needs the scopes {scopes} (grant {grant} of {mapping})")
         }
         Refusal::AuthenticationContextMissing { mapping, grant, context } => {
-            format!("takes the authentication context {context} (grant {grant} of {mapping})")
+            format!("needs the authentication context {context} (grant {grant} of {mapping})")
         }
         Refusal::NotGranted(Ways { roles, groups, .. }) => {
             let roles = roles.iter().map(|role| format!("the app role {role}"));
             let ways = Vec::from_iter(roles.chain(groups.iter().map(|group| format!("the group {group}"))));
-            if ways.is_empty() { "no mapping grants it".to_owned() } else { format!("takes {}", ways.join(" or ")) }
+            if ways.is_empty() { "no mapping grants it".to_owned() } else { format!("needs {}", ways.join(" or ")) }
         }
     }
 }
 
-/// Columns of text, aligned.
+/// Text in aligned columns.
 struct Table(Vec<[String; 3]>);
 
 impl fmt::Display for Table {

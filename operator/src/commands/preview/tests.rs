@@ -75,7 +75,7 @@ graph://me/profile  allowed   grant profile of productivity/readers
 ";
     assert_eq!(table, expected);
     let nobody = told("").await;
-    assert!(nobody.contains("get_user_details    refused   takes the app role Mcp.Reader\n"), "{nobody}");
+    assert!(nobody.contains("get_user_details    refused   needs the app role Mcp.Reader\n"), "{nobody}");
 }
 
 #[tokio::test]
@@ -100,8 +100,8 @@ async fn what_a_grant_requires_is_told_until_the_caller_has_it() {
         let table = told(&format!("{sales} {more}")).await;
         table.lines().find(|line| line.starts_with("list_my_messages")).unwrap().to_owned()
     };
-    assert!(mail("").await.ends_with("refused   takes the scopes mail.read (grant mail of productivity/readers)"));
-    assert!(mail("--scope mail.read").await.contains("takes the authentication context c1"));
+    assert!(mail("").await.ends_with("refused   needs the scopes mail.read (grant mail of productivity/readers)"));
+    assert!(mail("--scope mail.read").await.contains("needs the authentication context c1"));
     let all = mail("--scope mail.read --authentication-context c1").await;
     assert!(all.ends_with("allowed   grant mail of productivity/readers"), "{all}");
 }
@@ -110,7 +110,7 @@ async fn what_a_grant_requires_is_told_until_the_caller_has_it() {
 async fn a_deny_of_a_cluster_mapping_is_named() {
     let table = told("--role Mcp.Reader --role Guest").await;
     assert_eq!(table.matches("refused   deny no-guests of guardrails").count(), 2, "{table}");
-    assert!(table.contains("introduce_me        allowed"), "tools alone are denied: {table}");
+    assert!(table.contains("introduce_me        allowed"), "only tools are denied: {table}");
     let prompts_too = MANIFESTS.replace("tools: ['*']}", "tools: ['*'], prompts: ['*'], resources: ['graph://*']}");
     let table = previewed(&prompts_too, "--server graph --role Mcp.Reader --role Guest").await.unwrap();
     assert_eq!(table.matches("refused   deny no-guests of guardrails").count(), 5, "{table}");
@@ -139,7 +139,7 @@ async fn without_the_namespace_cluster_denies_count_and_a_note_says_so() {
 #[tokio::test]
 async fn what_cannot_be_previewed_is_named() {
     let error = previewed(MANIFESTS, "--server grpah").await.unwrap_err().to_string();
-    assert_eq!(error, "there is no McpServer productivity/grpah; there are: productivity/graph");
+    assert_eq!(error, "there is no McpServer productivity/grpah; existing McpServers: productivity/graph");
     let broken = MANIFESTS.replace("namespaceSelector", "namespaceSelecter");
     let error = previewed(&broken, "--server graph").await.unwrap_err().to_string();
     assert!(error.contains("ClusterMcpRoleMapping guardrails") && error.contains("namespaceSelector"), "{error}");
