@@ -191,11 +191,11 @@ impl Whose {
         match self {
             Self::Server => ("", String::new()),
             Self::Backend if said.to_ascii_lowercase().contains("permission denied") || said.contains("EACCES") => (
-                "set spec.backend.runAsUser to the user of its image, or add a folder that it writes to to spec.backend.writableDirs, or ",
+                "set spec.backend.runAsUser to the user of its image, or list the folder that it writes to in spec.backend.writableDirs, or ",
                 option(),
             ),
             Self::Backend if said.contains("Read-only file system") || said.contains("EROFS") => {
-                ("add the folder that it writes to to spec.backend.writableDirs, or ", option())
+                ("list the folder that it writes to in spec.backend.writableDirs, or ", option())
             }
             Self::Backend => ("correct spec.backend.command, args or env, or ", option()),
             Self::Shim | Self::Other => ("", option()),
