@@ -1,4 +1,4 @@
-//! Writes: brings the children to what was built, by server-side apply, where they differ and nowhere else.
+//! Writes of children: brings them to the desired state with server-side apply, only if they differ.
 
 pub(crate) mod replicas;
 
@@ -35,9 +35,9 @@ const ATTEMPTS: u32 = 4;
 /// Names of children that other objects have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Conflict {
-    /// The objects in the way; never empty.
+    /// The conflicting objects; never empty.
     pub(crate) objects: Vec<NameHolder>,
-    /// True if they are only left over from a deleted McpServer of the same name.
+    /// True if all of them belong to a deleted McpServer of the same name.
     pub(crate) collected: bool,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Conflict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NameHolder {
     pub(crate) kind: ChildKind,
-    /// The kind and name of its controller; absent if it has none.
+    /// The kind and name of its controller; none if it has no controller.
     pub(crate) controller: Option<String>,
 }
 
@@ -62,7 +62,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// Writes the children of one McpServer.
+/// The writer of one McpServer's children.
 pub(crate) struct Applier<'a> {
     pub(crate) client: &'a Client,
     pub(crate) owner: &'a Owner,
@@ -70,8 +70,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) memory: &'a mut ServerMemory,
 }
 
-/// Every object that has the name of a wanted child and is not ours, or, if there is none, those that are about to be
-/// collected.
+/// Returns the foreign objects that have names of wanted children. Without any, returns those that the garbage
+/// collector will delete.
 pub(crate) fn conflict(seen: &SeenChildren, wanted: &[ChildKind]) -> Option<Conflict> {
     let all = |whose: Whose| -> Vec<NameHolder> {
         let found = seen.iter().filter(|(kind, found)| found.whose == whose && wanted.contains(kind));
@@ -88,7 +88,7 @@ fn conflict_with(kind: ChildKind, found: &Seen) -> Conflict {
     Conflict { objects, collected: found.whose == Whose::Predecessors }
 }
 
-/// The action where there is no such object.
+/// The action if the object does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Absent {
     Create,
@@ -96,12 +96,12 @@ enum Absent {
 }
 
 impl Applier<'_> {
-    /// Applies one child, if it is not as built.
+    /// Applies one child, if it differs from the desired one.
     pub(crate) async fn child(&mut self, built: &Child) -> Result<(), Failure> {
         self.bring(built, Absent::Create).await.map(drop)
     }
 
-    /// Applies one child where it is there and ours, and creates nothing. Says whether it is there, as built.
+    /// Applies one child if it exists and is ours, and creates none. Returns true if it exists as desired.
     pub(crate) async fn in_place(&mut self, built: &Child) -> Result<bool, Failure> {
         match self.seen.get(&built.kind()) {
             Some(seen) if seen.is_ours() => self.bring(built, Absent::Leave).await,
@@ -122,7 +122,7 @@ impl Applier<'_> {
         let name = built.name();
         let object = format!("{} {name}", kind.kind());
         let mut replaced = false;
-        // One that was neither seen nor made is created without a look: should there be one, the answer is 409.
+        // A child that is in no cache and was not written before is created without a read. A 409 shows that it exists.
         let is_made = self.memory.settled.contains_key(&kind);
         let mut is_known = self.seen.contains_key(&kind) || is_made || absent == Absent::Leave;
         for _ in 0..ATTEMPTS {
@@ -166,7 +166,7 @@ impl Applier<'_> {
                     self.settle(kind, &applied, &desired.hash);
                     return Ok(true);
                 }
-                // Somebody was faster: what they made may be theirs, so it is looked at again.
+                // Another writer was faster. The object may be foreign, so it is read again.
                 Err(error) if code(&error) == Some(409) => {}
                 Err(error) if code(&error) == Some(422) && !replaced => {
                     let uid = live.as_ref().and_then(ResourceExt::uid);
@@ -177,14 +177,14 @@ impl Applier<'_> {
                     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
                     match api.patch(name, &parameters, &Patch::<DynamicObject>::Json(patch)).await {
                         Ok(_) => replaced = true,
-                        // A failed test: it has changed since it was read.
+                        // A failed test in the patch: the object changed since it was read.
                         Err(later) if matches!(code(&later), Some(404 | 409)) => {}
-                        // Whatever fills it, its content goes on elsewhere.
+                        // The ConfigMap cannot be changed, so its content moves to another name.
                         Err(later) if code(&later) == Some(422) && kind.watched_as() == ChildKind::Policy => {
                             self.freeze(kind, name, uid.unwrap_or_default());
                             return Err(Error::Immutable(object).into());
                         }
-                        // The first answer says best why.
+                        // The first error describes the cause best.
                         Err(_) => return Err(self.refused(built, &desired, error).await.into()),
                     }
                 }
@@ -194,16 +194,16 @@ impl Applier<'_> {
         Err(Error::Contended { object, attempts: ATTEMPTS }.into())
     }
 
-    /// Notes that a ConfigMap cannot be changed any more.
+    /// Records that a ConfigMap is immutable.
     fn freeze(&mut self, kind: ChildKind, name: &str, uid: String) {
         let Some(edition) = Edition::of(kind, &self.owner.name, name) else { return };
         tracing::warn!(server = %self.owner.name, namespace = %self.owner.namespace, config_map = name,
-            "a ConfigMap is immutable; its content goes on under another name");
+            "a ConfigMap is immutable; its content is written under another name");
         self.memory.frozen.note(kind, edition, uid);
     }
 
-    /// Tells a child that is refused for what it is from one that the live object cannot be changed into: then the API
-    /// server would accept it as a new object, but for the name, which it looks at last.
+    /// Returns the error of a refused child. A dry-run creation finds out if the child is invalid, or if only this live
+    /// object cannot be changed to it. The API server checks the name last, so a 409 shows that the child is valid.
     async fn refused(&self, built: &Child, desired: &Desired, refusal: kube::Error) -> Error {
         let object = format!("{} {}", built.kind().kind(), built.name());
         let parameters = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
@@ -221,11 +221,11 @@ impl Applier<'_> {
         }
     }
 
-    /// Has a Deployment mount another policy. All its old pods are deleted at once, however it is rolled out otherwise:
-    /// they are told of no change any more.
+    /// Changes the policy that a Deployment mounts. All its old pods are deleted at once, because they receive no more
+    /// updates.
     pub(crate) async fn mount_policy(&self, deployment: &ChildView, policy: &str) -> Result<(), Error> {
         let volume = json!({"name": POLICY_VOLUME, "configMap": {"name": policy}});
-        // Where all old pods are ended first anyhow, the API server takes no numbers.
+        // With the strategy Recreate, the API server accepts no numbers.
         let strategy = match deployment.recreates {
             true => json!({}),
             false => json!({"rollingUpdate": {"maxUnavailable": MOVING}}),
@@ -239,17 +239,17 @@ impl Applier<'_> {
         match api.patch(deployment.name(), &parameters, &Patch::Strategic(&patch)).await {
             Ok(_) => {
                 tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace, policy,
-                    "replaces the pods by such as mount another policy");
+                    "replacing pods to mount another policy");
                 Ok(())
             }
             Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
             Err(error) => {
-                Err(Error::kubernetes(format!("having Deployment {} mount {policy}", deployment.name()))(error))
+                Err(Error::kubernetes(format!("mounting {policy} in Deployment {}", deployment.name()))(error))
             }
         }
     }
 
-    /// Sets an annotation of a child that is left as it is otherwise, if it is still the one that was seen.
+    /// Sets an annotation of a child, if the object is still the one that was seen. It changes nothing else.
     pub(crate) async fn annotate(&self, kind: ChildKind, annotation: &str, value: &str) -> Result<(), Error> {
         let Some(seen) = self.seen.get(&kind).filter(|seen| seen.is_ours()) else { return Ok(()) };
         let name = kind.name(&self.owner.name);
@@ -269,16 +269,16 @@ impl Applier<'_> {
         self.memory.settled.insert(kind, Settled { hash, generation: object.metadata.generation });
     }
 
-    /// Deletes a child that is no longer asked for, as it was seen.
+    /// Deletes an unwanted child, as it was seen.
     pub(crate) async fn prune_seen(&mut self, kind: ChildKind) -> Result<(), Error> {
         let seen = self.seen.get(&kind).cloned();
         self.prune(kind, seen).await
     }
 
-    /// Deletes a child that is no longer asked for, if there is one of ours that is not being deleted already.
+    /// Deletes an unwanted child, if it is ours and is not being deleted yet.
     pub(crate) async fn prune(&mut self, kind: ChildKind, seen: Option<Seen>) -> Result<(), Error> {
         self.memory.settled.remove(&kind);
-        // Until its watch shows that it is leaving, it need not be told again.
+        // Deleting once is enough: the watch may not show the deletion yet.
         let is_told = |seen: &Seen| seen.leaving || self.memory.deleted.get(&kind) == Some(&seen.uid);
         let Some(seen) = seen.filter(|seen| seen.is_ours() && !is_told(seen)) else { return Ok(()) };
         let object = format!("{} {}", kind.kind(), kind.name(&self.owner.name));
@@ -288,7 +288,7 @@ impl Applier<'_> {
         match api.delete(&kind.name(&self.owner.name), &parameters).await {
             Ok(_) => {
                 tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace,
-                    "deleted {object}: it is no longer asked for");
+                    "deleted {object}: it is no longer wanted");
                 self.memory.deleted.insert(kind, seen.uid);
                 Ok(())
             }
@@ -298,21 +298,21 @@ impl Applier<'_> {
     }
 }
 
-/// Begins a hand-over of replicas to an autoscaler, where there is to be one. Says whether the Deployment is still as
-/// it was read.
+/// Begins the hand-over of replicas to an autoscaler, if the Deployment gets one. Returns true if the Deployment did
+/// not change since it was read.
 async fn keep(api: &Api<DynamicObject>, live: &DynamicObject, desired: &Desired) -> Result<bool, Error> {
     if !replicas::is_dropped(live, &desired.value) {
         return Ok(true);
     }
     match replicas::keep(api, live).await {
         Ok(()) => Ok(true),
-        // Somebody has scaled it.
+        // Another client has scaled it.
         Err(error) if code(&error) == Some(409) => Ok(false),
         Err(error) => Err(Error::kubernetes(format!("keeping the replicas of Deployment {}", live.name_any()))(error)),
     }
 }
 
-/// Ends a hand-over of replicas back to the spec.
+/// Ends the hand-over of replicas back to the spec.
 async fn release(api: &Api<DynamicObject>, live: &DynamicObject) -> Result<(), Error> {
     if replicas::is_held_twice(live) {
         let action = format!("releasing the replicas of Deployment {}", live.name_any());
@@ -321,7 +321,7 @@ async fn release(api: &Api<DynamicObject>, live: &DynamicObject) -> Result<(), E
     Ok(())
 }
 
-/// A child as it is applied.
+/// A child in the form that is applied.
 pub(crate) struct Desired {
     pub(crate) value: Value,
     hash: String,
@@ -336,9 +336,9 @@ impl Desired {
         Self { value, hash }
     }
 
-    /// The object to send: for one that was seen, with its uid, so that no namesake that came after it is taken over
-    /// (its version would be contended by every change of its status); for an absent one with version `1`, which
-    /// creates, and answers 409 if one has appeared (`0` would merge into it).
+    /// Returns the object to send. For an existing object it contains the uid, so that a later object of that name is
+    /// never taken over. It does not contain the version, which changes with every status. For a new object it contains
+    /// version `1`, which creates, and gives a 409 if the object exists. Version `0` would merge into it.
     fn guarded(&self, live: Option<&kube::core::ObjectMeta>) -> Value {
         let guard = match live {
             Some(live) => json!({"metadata": {"uid": live.uid}}),
@@ -350,9 +350,9 @@ impl Desired {
     }
 }
 
-/// The patch that puts back what server-side apply cannot: an edited key of a list becomes a second entry, and another
-/// member of a union stays beside ours. The whole spec is replaced, but for what is given once and never changes; of a
-/// ConfigMap its data and annotations, beside which somebody may have filled it.
+/// Returns the patch for changes that server-side apply cannot revert: a changed key of a list adds a second entry, and
+/// another member of a union stays. It replaces the whole spec, except fields that are set once and never change. For a
+/// ConfigMap it replaces data and annotations, and removes binary data.
 fn replacement(live: &Value, desired: &Value) -> Option<json_patch::Patch> {
     let metadata = live.get("metadata")?;
     let mut operations = vec![
@@ -379,11 +379,11 @@ fn replacement(live: &Value, desired: &Value) -> Option<json_patch::Patch> {
 
 fn cause(live: Option<&DynamicObject>, hash: &str) -> &'static str {
     match live {
-        None => "it was absent",
+        None => "it did not exist",
         Some(live) if live.annotations().get(APPLIED_HASH).is_some_and(|applied| applied == hash) => {
-            "somebody had changed it"
+            "it was changed by others"
         }
-        Some(_) => "the spec asks for something else",
+        Some(_) => "the desired state changed",
     }
 }
 
@@ -465,6 +465,6 @@ mod tests {
         let found = conflict(&children, ChildKind::ALL).unwrap();
         let kinds: Vec<ChildKind> = found.objects.iter().map(|taken| taken.kind).collect();
         assert_eq!((kinds, found.collected), (vec![ChildKind::ServiceAccount, ChildKind::Service], false));
-        assert_eq!(conflict(&children, &[ChildKind::Service]).unwrap().objects.len(), 1, "only what is wanted counts");
+        assert_eq!(conflict(&children, &[ChildKind::Service]).unwrap().objects.len(), 1, "only wanted children count");
     }
 }

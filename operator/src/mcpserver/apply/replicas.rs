@@ -1,5 +1,5 @@
-//! Replicas: the number of a Deployment's pods is handed over between the spec and an autoscaler, and never fought for.
-//! A number that its only field manager drops falls to one, so that a second one holds it meanwhile.
+//! Hand-over of a Deployment's number of pods between the spec and an autoscaler. The number falls to one when its only
+//! field manager drops it, so a second manager holds it meanwhile.
 
 use kube::{
     Api, ResourceExt,
@@ -9,22 +9,22 @@ use serde_json::{Value, json};
 
 use crate::MANAGER;
 
-/// The field manager that holds the number while it is handed over to an autoscaler: the autoscaler takes it with the
+/// The field manager that holds the number during the hand-over to an autoscaler. The autoscaler takes it over with its
 /// first change.
 const KEEPER: &str = "mcp-entra-operator-replicas";
 
-/// Says if the operator is about to drop the number, since what it applies no longer has one.
+/// Returns true if the next apply drops the number, because the desired child has none.
 pub(crate) fn is_dropped(live: &DynamicObject, desired: &Value) -> bool {
     desired.pointer("/spec/replicas").is_none() && is_held_by(live, MANAGER)
 }
 
-/// Says if the operator has taken the number back, and the other manager still holds it, too.
+/// Returns true if the operator owns the number again, but the second manager still holds it, too.
 pub(crate) fn is_held_twice(live: &DynamicObject) -> bool {
     is_held_by(live, MANAGER) && is_held_by(live, KEEPER)
 }
 
-/// Holds the number as it is. Nothing is forced, so that one which an autoscaler or a person changes meanwhile is
-/// answered with 409; but for 0, which would keep autoscalers from ever starting a pod.
+/// Holds the number as it is. Nothing is forced, so a concurrent change gives a 409. The exception is 0, which becomes
+/// 1: at 0, an autoscaler never starts a pod.
 pub(crate) async fn keep(api: &Api<DynamicObject>, live: &DynamicObject) -> kube::Result<()> {
     let number = live.data.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     let mut parameters = PatchParams::apply(KEEPER);
@@ -32,7 +32,7 @@ pub(crate) async fn keep(api: &Api<DynamicObject>, live: &DynamicObject) -> kube
     hold(api, live, &parameters, json!({"replicas": number.max(1)})).await
 }
 
-/// Gives up what the other manager holds.
+/// Releases the number from the second manager.
 pub(crate) async fn release(api: &Api<DynamicObject>, live: &DynamicObject) -> kube::Result<()> {
     hold(api, live, &PatchParams::apply(KEEPER), json!({})).await
 }

@@ -1,4 +1,4 @@
-//! The HorizontalPodAutoscaler, which sets the Deployment's number of pods where the spec leaves it that.
+//! Builds the HorizontalPodAutoscaler, which sets the Deployment's number of pods if `spec.autoscaling` is set.
 
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,

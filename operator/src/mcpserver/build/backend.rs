@@ -1,5 +1,5 @@
-//! The containers of a backend: a sidecar with its image, and, where it speaks over stdio, one before it that puts the shim in
-//! place. Neither has a token, or a volume of the server's.
+//! Builds the containers of a backend: a sidecar with its image, and for stdio an init container that installs the
+//! shim. Neither has a token or a volume of the server.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -16,7 +16,8 @@ use crate::{
     objects::names::{BACKEND, INSTALL_SHIM},
 };
 
-/// The annotation by which azure-workload-identity's webhook leaves containers alone: names with semicolons between.
+/// The annotation that excludes containers from azure-workload-identity's webhook: their names, separated by
+/// semicolons.
 pub(super) const SKIP_CONTAINERS: &str = "azure.workload.identity/skip-containers";
 
 const SHIM_VOLUME: &str = "backend-shim";
@@ -28,10 +29,10 @@ const SOCKET_VOLUME: &str = "backend-socket";
 const SOCKET_FOLDER: &str = "/run/mcp-entra/backend";
 const SOCKET: &str = "/run/mcp-entra/backend/backend.sock";
 
-/// The most processes of a backend in a pod: twice the sessions that the server keeps, since those which it has ended take
-/// their time.
+/// The most processes of a backend in a pod: twice the sessions that the server keeps, because processes of ended
+/// sessions take time to exit.
 const PROCESSES: &str = "128";
-/// Size of each folder that the backend may write to.
+/// The size of each folder that the backend may write to.
 const WRITABLE_SIZE: &str = "256Mi";
 
 const BACKEND_RESOURCES: Defaults =
@@ -39,14 +40,14 @@ const BACKEND_RESOURCES: Defaults =
 const SHIM_RESOURCES: Defaults =
     Defaults { requests: [("cpu", "10m"), ("memory", "16Mi")], limits: [("memory", "64Mi")] };
 
-/// Returns the containers that start before the server's, in their order.
+/// Returns the init containers in their order.
 pub(super) fn init_containers(server: &Validated) -> Option<Vec<Container>> {
     let backend = server.backend.as_ref()?;
     let install = (backend.transport == Transport::Stdio).then(|| install_shim(server));
     Some(install.into_iter().chain([sidecar(backend)]).collect())
 }
 
-/// Names of the containers that get no token of Entra's, as azure-workload-identity's webhook reads them.
+/// Returns the names of containers without an Entra token, in the format of azure-workload-identity's webhook.
 pub(super) fn skipped(backend: &Backend) -> String {
     match backend.transport {
         Transport::Stdio => format!("{BACKEND};{INSTALL_SHIM}"),
@@ -54,19 +55,19 @@ pub(super) fn skipped(backend: &Backend) -> String {
     }
 }
 
-/// Returns the volumes of the backend, which the server does not mount.
+/// Returns the backend's own volumes.
 pub(super) fn volumes(backend: &Backend) -> Vec<Volume> {
     let shim = is_stdio(backend).then(|| empty(SHIM_VOLUME.to_owned(), "10Mi", None));
     let writable = (0..backend.writable_dirs.len()).map(|index| empty(writable_volume(index), WRITABLE_SIZE, None));
     shim.into_iter().chain(writable).collect()
 }
 
-/// Returns the volume with the socket that joins backend and server, with the folder that both mount it at.
+/// Returns the volume with the socket between backend and server, and the folder where both mount it.
 pub(super) fn socket_volume(backend: &Backend) -> Option<(&'static str, Volume)> {
     is_stdio(backend).then(|| (SOCKET_FOLDER, empty(SOCKET_VOLUME.to_owned(), "1Mi", Some("Memory".to_owned()))))
 }
 
-/// The server's arguments about the backend.
+/// Returns the server's arguments for the backend.
 pub(super) fn arguments(backend: &Backend) -> Vec<String> {
     match is_stdio(backend) {
         true => vec!["--backend-socket".to_owned(), SOCKET.to_owned()],
@@ -108,8 +109,8 @@ fn sidecar(backend: &Backend) -> Container {
         image: Some(backend.image.clone()),
         command,
         args,
-        // Starts before the server and ends after it, which can answer open calls meanwhile. No startup probe: it would hold
-        // the server back, which says itself that its backend does not answer.
+        // A sidecar starts before the server and ends after it, so that it can answer open calls. A startup probe would
+        // delay the server, which reports by itself that its backend does not answer.
         restart_policy: Some("Always".to_owned()),
         env: (!environment.is_empty()).then_some(environment),
         resources: Some(resources::requirements(backend.resources.as_ref(), &BACKEND_RESOURCES)),
@@ -120,7 +121,8 @@ fn sidecar(backend: &Backend) -> Container {
     }
 }
 
-/// The variables of the spec. Programs that find no home write beside themselves, where nothing can be written.
+/// Returns the variables of the spec, and a home. Programs without a home write to their own folder, which is
+/// read-only.
 fn environment(backend: &Backend) -> Vec<EnvVar> {
     let has_home = backend.env.iter().any(|variable| variable.name == "HOME");
     let home = backend.writable_dirs.first().filter(|_| !has_home);
@@ -155,7 +157,7 @@ fn mount(volume: &str, folder: &str, is_read_only: bool) -> VolumeMount {
     VolumeMount {
         name: volume.to_owned(),
         mount_path: folder.to_owned(),
-        // False is what is absent where it is stored.
+        // The API server stores false as an absent field.
         read_only: is_read_only.then_some(true),
         ..VolumeMount::default()
     }
@@ -166,7 +168,7 @@ fn empty(name: String, size: &str, medium: Option<String>) -> Volume {
     Volume { name, empty_dir: Some(source), ..Volume::default() }
 }
 
-/// The rights of a container: none.
+/// Returns a security context without any privileges.
 fn restricted(user: Option<i64>) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),

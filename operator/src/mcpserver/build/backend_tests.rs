@@ -12,7 +12,7 @@ use crate::{
     objects::{child::ChildKind, fixtures::mk_backend_server, names::TEMPLATE_HASH},
 };
 
-/// The children of a server with a backend, whose spec is changed by a merge patch.
+/// Returns the children of a server with a backend, after a merge patch of its spec.
 fn built(changes: Value) -> Children {
     mk_children(|server| {
         let mut spec = serde_json::to_value(&mk_backend_server().spec).unwrap();
@@ -82,7 +82,7 @@ fn a_backend_over_http_runs_its_image_as_it_is_and_needs_neither_shim_nor_socket
     let [backend] = pod["initContainers"].as_array().unwrap().as_slice() else { panic!("{pod:#}") };
     assert!(backend.get("command").is_none() && backend.get("args").is_none());
     assert_eq!(backend["restartPolicy"], "Always");
-    assert!(backend.get("startupProbe").is_none(), "it would hold the server back");
+    assert!(backend.get("startupProbe").is_none(), "it would delay the server");
     let text = pod.to_string();
     assert!(!text.contains("backend-socket") && !text.contains("backend-shim"), "{text}");
     let mut commanded = http();

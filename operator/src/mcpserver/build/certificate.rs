@@ -1,4 +1,4 @@
-//! The Certificate: cert-manager is asked for the certificate of the exposed host, and keeps it in a Secret.
+//! Builds the Certificate: cert-manager issues the certificate of the exposed host into a Secret.
 
 use kube::api::DynamicObject;
 use mcp_entra_crds::IssuerReference;

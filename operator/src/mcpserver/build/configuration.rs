@@ -1,4 +1,4 @@
-//! The ConfigMap with the server's configuration file. A change restarts the pods.
+//! Builds the ConfigMap with the server's configuration file. A change restarts the pods.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The container of the server: its arguments, environment, ports, probes and rights.
+//! Builds the server's container: arguments, environment, ports, probes and security context.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -17,16 +17,16 @@ use super::{
 };
 use crate::{mcpserver::validate::Validated, objects::config_map_edition::Mounted};
 
-/// Name of the server's container.
+/// The name of the server's container.
 const CONTAINER: &str = "server";
-/// Name of the port with the MCP endpoint.
+/// The name of the port with the MCP endpoint.
 pub(super) const HTTP_PORT_NAME: &str = "http";
 const HTTP_PORT: i32 = 8080;
-/// The port with health, metrics and status; in no Service.
+/// The port with health, metrics and status. No Service contains it.
 pub(crate) const ADMIN_PORT: u16 = 8081;
 pub(super) const ADMIN_PORT_NAME: &str = "admin";
 
-/// Time for endpoints to notice that a pod is leaving, before it is told.
+/// Time for endpoints to stop routing to a leaving pod, before it receives SIGTERM.
 const PRE_STOP_SECONDS: i64 = 5;
 
 pub(super) fn container(server: &Validated, mounted: Mounted) -> Container {
@@ -34,7 +34,7 @@ pub(super) fn container(server: &Validated, mounted: Mounted) -> Container {
         name: CONTAINER.to_owned(),
         image: Some(server.image.clone()),
         args: Some(arguments(server)),
-        // An empty list would be ours to defend.
+        // The operator would own an empty list.
         env: Some(environment(server)).filter(|variables| !variables.is_empty()),
         ports: Some(vec![
             ContainerPort {
@@ -74,7 +74,7 @@ pub(super) fn container(server: &Validated, mounted: Mounted) -> Container {
                 .into_iter()
                 .map(|(folder, volume)| VolumeMount {
                     name: volume.name,
-                    // Never by subPath: a kubelet does not refresh those.
+                    // Not a subPath: the kubelet does not update those.
                     mount_path: folder.to_owned(),
                     read_only: Some(true),
                     ..VolumeMount::default()

@@ -1,4 +1,4 @@
-//! The Deployment: the number of the server's pods, their template, and the way in which they are replaced.
+//! Builds the Deployment: the number of pods, their template, and the strategy to replace them.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Value of `maxUnavailable` while pods mount a policy that they are no longer told of: all of them are deleted at once.
+/// The value of `maxUnavailable` while pods mount a policy without updates: all of them are deleted at once.
 pub(crate) const MOVING: &str = "100%";
 
 pub(super) fn deployment(server: &Validated, mounted: Mounted) -> Deployment {
@@ -34,7 +34,7 @@ pub(super) fn deployment(server: &Validated, mounted: Mounted) -> Deployment {
         spec: Some(DeploymentSpec {
             replicas: match &server.workload.scale {
                 Scale::Fixed(replicas) => Some(*replicas),
-                // Naming a number would fight the autoscaler, or whatever else scales the Deployment.
+                // A number would conflict with the autoscaler, or with other clients that scale the Deployment.
                 Scale::Auto(_) | Scale::External => None,
             },
             selector: LabelSelector { match_labels: Some(server.owner.selector()), match_expressions: None },
@@ -47,8 +47,8 @@ pub(super) fn deployment(server: &Validated, mounted: Mounted) -> Deployment {
     }
 }
 
-/// The way in which pods are replaced. Of pods that remember sessions there is never a second one, which would know of
-/// none.
+/// Returns the strategy to replace pods. With sessions in memory there is never a second pod, because it would not know
+/// the sessions.
 fn strategy(server: &Validated, mounted: Mounted) -> DeploymentStrategy {
     if server.sign_in.as_ref().is_some_and(SignIn::is_in_memory) {
         return DeploymentStrategy { type_: Some(RECREATE.to_owned()), rolling_update: None };

@@ -1,5 +1,5 @@
-//! The PodDisruptionBudget: of several pods, drained nodes take one at a time. A pod alone would be taken with it as
-//! without, so that a server which never has more goes without. A server that others scale may have more at any time.
+//! Builds the PodDisruptionBudget: node drains evict one pod at a time. A server that never has more than one pod gets
+//! none, because its pod would be evicted anyway. A server that others scale gets one.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
@@ -14,7 +14,7 @@ pub(super) fn disruption_budget(owner: &Owner) -> PodDisruptionBudget {
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(LabelSelector { match_labels: Some(owner.selector()), match_expressions: None }),
-            // A pod that does not work anyway must not hold up a node.
+            // A pod that is not ready must not block the drain of a node.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             min_available: None,
         }),

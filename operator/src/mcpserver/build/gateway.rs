@@ -1,5 +1,5 @@
-//! The HTTPRoute, which leads what the server publishes from Gateways to it, and the ListenerSet, which brings a listener
-//! with the server's own certificate to a Gateway. Gateways themselves are never ours.
+//! Builds the HTTPRoute, which routes the published paths from Gateways to the server, and the ListenerSet, which adds
+//! a listener with the server's certificate to a Gateway. The operator never writes Gateways.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, TypeMeta};
@@ -16,10 +16,10 @@ use crate::{
     ownership::Held,
 };
 
-/// The name of the listener that a ListenerSet brings.
+/// The name of the listener in a ListenerSet.
 const LISTENER: &str = "https";
 
-/// The Gateway as a parent of a route or a ListenerSet.
+/// Returns the Gateway as a parent of a route or ListenerSet.
 pub(super) fn parent_of(gateway: &GatewayReference) -> Value {
     let GatewayReference { name, namespace, section_name } = gateway;
     let mut parent = json!({"group": group(), "kind": "Gateway", "name": name, "namespace": namespace,
@@ -30,7 +30,7 @@ pub(super) fn parent_of(gateway: &GatewayReference) -> Value {
     parent
 }
 
-/// The listener of the owner's ListenerSet, as a parent of a route.
+/// Returns the listener of the owner's ListenerSet as a parent of a route.
 pub(super) fn own_listener_of(owner: &Owner) -> Value {
     let kind = ChildKind::ListenerSet;
     json!({"group": group(), "kind": kind.kind(), "name": kind.name(&owner.name), "sectionName": LISTENER})
@@ -80,13 +80,13 @@ pub(super) fn listener_set(
     )
 }
 
-/// An object of a kind that has no type here.
+/// Builds an object of a kind without a Rust type.
 pub(super) fn object(metadata: ObjectMeta, kind: ChildKind, spec: Value) -> DynamicObject {
     let types = TypeMeta { api_version: kind.api_version(), kind: kind.kind().to_owned() };
     DynamicObject { types: Some(types), metadata, data: json!({"spec": spec}) }
 }
 
-/// The metadata of a child that leads clients to the server. An annotation names the host, or host and path.
+/// Returns the metadata of an exposing child. An annotation contains the host, and the path if the child has one.
 pub(super) fn exposing_metadata(owner: &Owner, exposed: &Exposed, kind: ChildKind) -> ObjectMeta {
     let mut metadata = owner.child_metadata(kind);
     let from = exposes(kind, &exposed.host, &exposed.path);

@@ -1,4 +1,4 @@
-//! The Ingress: what the server publishes, on the exposed host, over TLS.
+//! Builds the Ingress: the published paths on the exposed host, with TLS.
 
 use k8s_openapi::api::networking::v1::{
     HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend, IngressSpec,
@@ -53,8 +53,8 @@ pub(super) fn ingress(owner: &Owner, exposed: &Exposed, held: &Held, way: &Ingre
     }
 }
 
-/// Returns true if ingress-nginx takes the path of type `Exact` or `Prefix`: since 1.12 it takes only these characters by
-/// default. Its webhook refuses the whole Ingress otherwise.
+/// Returns true if ingress-nginx accepts the path with type `Exact` or `Prefix`. By default, versions since 1.12 accept
+/// only these characters, and their webhook rejects the whole Ingress otherwise.
 fn is_plain(path: &str) -> bool {
     path.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-'))
 }

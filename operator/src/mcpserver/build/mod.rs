@@ -1,4 +1,4 @@
-//! Building: what was validated becomes Kubernetes objects, one file per kind. `container.rs`, `backend.rs`,
+//! Builds Kubernetes objects from a validated McpServer, one file per kind. `container.rs`, `backend.rs`,
 //! `resources.rs` and `volumes.rs` are parts of the pod template. Pure.
 
 mod autoscaler;
@@ -37,8 +37,7 @@ use crate::{
     ownership::Held,
 };
 
-/// Builds the children of an accepted McpServer that holds what it claims, besides its policy, in the order in which
-/// they are applied.
+/// Builds the children of an accepted McpServer that holds its claims, without the policy, in the order of applying.
 pub(crate) fn children(server: &Validated, held: &Held, mounted: Mounted) -> Vec<Child> {
     let mut children = Vec::new();
     if server.workload.existing_account.is_none() {
@@ -65,7 +64,7 @@ pub(crate) fn children(server: &Validated, held: &Held, mounted: Mounted) -> Vec
     children
 }
 
-/// The children that lead clients to the server.
+/// Builds the children that route clients to the server.
 fn exposing(owner: &Owner, exposed: &Exposed, held: &Held) -> Vec<Child> {
     let issuer = exposed.issuer.as_ref();
     let certificate = issuer.map(|issuer| Child::Certificate(certificate::certificate(owner, exposed, issuer)));
@@ -75,7 +74,7 @@ fn exposing(owner: &Owner, exposed: &Exposed, held: &Held) -> Vec<Child> {
             let ingress = Child::Ingress(ingress::ingress(owner, exposed, held, way));
             certificate.into_iter().chain([ingress]).collect()
         }
-        // A route without a parent leads nowhere.
+        // A route without a parent has no effect.
         (Way::Listeners(gateways), _) if gateways.is_empty() => Vec::new(),
         (Way::Listeners(gateways), _) => {
             vec![route(&gateways.iter().map(gateway::parent_of).collect::<Vec<_>>())]

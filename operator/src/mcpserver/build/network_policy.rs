@@ -1,5 +1,5 @@
-//! The NetworkPolicy: clients reach the MCP endpoint, operator and monitoring the admin port, and the pods what the spec
-//! implies.
+//! Builds the NetworkPolicy: clients reach the MCP endpoint, operator and monitoring reach the admin port, and pods
+//! reach the destinations that the spec implies.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::{
     objects::{child::ChildKind, owner::Owner},
 };
 
-/// The label that the API server itself keeps at each namespace's name.
+/// The label with a namespace's name, which the API server sets.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// The port of DNS.
 const DNS: i32 = 53;
@@ -40,7 +40,7 @@ pub(super) fn network_policy(owner: &Owner, network: &Network) -> NetworkPolicy 
     };
     let dns = ["UDP", "TCP"].map(|protocol| port(protocol, IntOrString::Int(DNS)));
     let outside = network.egress.iter().map(|number| port("TCP", IntOrString::Int((*number).into())));
-    // Containers of a pod share its network: what is kept from the backend is kept from the server, too.
+    // Containers of a pod share its network, so restrictions of the backend also apply to the server.
     let anywhere = network.backend_egress.as_ref().map(|_| anywhere());
     let besides = network.backend_egress.iter().flatten().map(|egress| {
         let ports = egress.ports.iter().map(|number| port("TCP", IntOrString::Int(*number)));
@@ -59,13 +59,13 @@ pub(super) fn network_policy(owner: &Owner, network: &Network) -> NetworkPolicy 
     }
 }
 
-/// All addresses but metadata services, and all pods: some network plugins do not take pods for addresses.
+/// Returns all addresses except metadata services, and all pods: some network plugins do not treat pods as addresses.
 fn anywhere() -> Vec<NetworkPolicyPeer> {
     let pods = NetworkPolicyPeer { namespace_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
     vec![block("0.0.0.0/0"), block("::/0"), pods]
 }
 
-/// A range of addresses but the metadata services in it.
+/// Returns a range of addresses without the metadata services in it.
 fn block(cidr: &str) -> NetworkPolicyPeer {
     let contains = |inner: &&str| {
         let (outer, inner) = (cidr.parse::<IpNet>(), inner.parse::<IpNet>());

@@ -1,5 +1,5 @@
-//! The PodMonitor, by which the Prometheus operator finds the pods' metrics. Not a ServiceMonitor: that finds what a
-//! Service leads to, and the admin port is in none.
+//! Builds the PodMonitor with which the Prometheus operator finds the pods' metrics. A ServiceMonitor cannot: no
+//! Service contains the admin port.
 
 use kube::api::DynamicObject;
 use serde_json::json;

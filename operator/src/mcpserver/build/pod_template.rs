@@ -1,5 +1,5 @@
-//! The pod template: labels and annotations, the pods' rights, and where they run. Labels and annotations of the operator
-//! win over those of the spec.
+//! Builds the pod template: labels and annotations, security context, and scheduling. The operator's labels and
+//! annotations override those of the spec.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -20,23 +20,23 @@ use crate::{
     },
 };
 
-/// The label by which azure-workload-identity knows the pods that it is to project a token into.
+/// The label that makes azure-workload-identity's webhook project a token into a pod.
 const USE_WEBHOOK: &str = "azure.workload.identity/use";
 
-/// The user of the image; any other than root would do.
+/// The user of the image. Any user except root would work.
 const USER: i64 = 65532;
-/// The whole time for a pod's end: the sleep before it is told, the server's own drain, and its running requests.
+/// Time for a pod to end: the sleep before SIGTERM, the server's drain, and its running requests.
 const TERMINATION_GRACE_PERIOD_SECONDS: i64 = 40;
 
-/// Topology keys by which pods are spread by default: nodes and zones.
+/// The default topology keys for the spread of pods: nodes and zones.
 const SPREAD: [&str; 2] = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"];
 
 pub(super) fn pod_template(server: &Validated, mounted: Mounted) -> PodTemplateSpec {
     PodTemplateSpec { metadata: Some(metadata(server)), spec: Some(pod_spec(server, mounted)) }
 }
 
-/// Hash of the pod template: another one is another roll-out. Another edition of the policy does not change it, since pods
-/// that mount the edition before wait for no turn.
+/// Returns the hash of the pod template. A changed hash means a rollout that waits for its turn. The edition of the
+/// policy is left out, because a change of it waits for no turn.
 pub(crate) fn template_hash(server: &Validated, mounted: Mounted) -> String {
     let template = pod_template(server, mounted.with_first_policy());
     let mut digits = hex::encode(Sha256::digest(json_of(&template).to_string()));
@@ -44,7 +44,8 @@ pub(crate) fn template_hash(server: &Validated, mounted: Mounted) -> String {
     digits
 }
 
-/// Hash of what the server reads once, at its start. The policy is not in it: that is reloaded live.
+/// Returns the hash of everything that the server reads only at its start. It does not include the policy, which is
+/// reloaded at run time.
 pub(crate) fn configuration_hash(server: &Validated) -> String {
     let mut hash = Sha256::new();
     hash.update(&server.configuration);
@@ -57,7 +58,7 @@ pub(crate) fn configuration_hash(server: &Validated) -> String {
         hash.update(&ca.certificates);
     }
     if server.workload.injection == Injection::Webhook {
-        // Webhooks look at the ServiceAccount when a pod is created, and not again.
+        // The webhook reads the ServiceAccount only when a pod is created.
         hash.update(server.workload.token_expiration_seconds.to_le_bytes());
     }
     let mut digits = hex::encode(hash.finalize());
@@ -100,7 +101,7 @@ fn pod_spec(server: &Validated, mounted: Mounted) -> PodSpec {
         containers: vec![container(server, mounted)],
         init_containers: backend::init_containers(server),
         volumes: Some(volumes.chain(server.backend.iter().flat_map(backend::volumes)).collect()),
-        // An empty list would be ours to defend; none at all is anybody's to fill.
+        // The operator would own an empty list; others can set an absent one.
         node_selector: (!node_selector.is_empty()).then(|| node_selector.clone()),
         tolerations: (!tolerations.is_empty()).then(|| tolerations.clone()),
         affinity: server.workload.template.affinity.clone(),
@@ -111,7 +112,7 @@ fn pod_spec(server: &Validated, mounted: Mounted) -> PodSpec {
     }
 }
 
-/// The ServiceAccount that the pods run under.
+/// Returns the ServiceAccount of the pods.
 fn service_account_name(server: &Validated) -> String {
     let own = || ChildKind::ServiceAccount.name(&server.owner.name);
     server.workload.existing_account.clone().unwrap_or_else(own)
@@ -127,7 +128,7 @@ fn topology_spread_constraints(server: &Validated) -> Vec<TopologySpreadConstrai
             WhenUnsatisfiable::ScheduleAnyway => "ScheduleAnyway".to_owned(),
         },
         label_selector: Some(LabelSelector { match_labels: Some(server.owner.selector()), match_expressions: None }),
-        // The pods of an older version are about to go, and count for nothing.
+        // Pods of an older version do not count, because they end soon.
         match_label_keys: Some(vec!["pod-template-hash".to_owned()]),
         ..TopologySpreadConstraint::default()
     };

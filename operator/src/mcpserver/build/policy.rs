@@ -1,5 +1,5 @@
-//! The ConfigMap with the compiled policy, which pods reload live. It does not depend on the spec: a policy is written
-//! for a server that is not accepted, too, so that nothing freezes a revocation.
+//! Builds the ConfigMap with the compiled policy, which pods reload at run time. It does not depend on the spec: it is
+//! also written for a server that is not accepted, so that nothing blocks a revocation.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Requests and limits of a container: the operator's defaults, and what the spec says instead.
+//! Builds requests and limits of a container from the operator's defaults and the spec.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ pub(super) const SERVER: Defaults =
 
 type Quantities = BTreeMap<String, Quantity>;
 
-/// A resource that the spec names is left wholly to it: a default of ours could contradict it, as a request that exceeds
-/// its limit.
+/// Returns requests and limits. A resource that the spec sets gets no default, which could contradict it, such as a
+/// request above the limit.
 pub(super) fn requirements(given: Option<&Resources>, ours: &Defaults) -> ResourceRequirements {
     let given = given.cloned().unwrap_or_default();
     let (requests, limits) = (quantities(given.requests), quantities(given.limits));
@@ -43,7 +43,8 @@ fn quantities(amounts: Option<Amounts>) -> Quantities {
         .collect()
 }
 
-/// An amount as the API server stores it, since what is stored is compared with what was built: `1500m`, not `1.5`.
+/// Returns an amount in the form that the API server stores, such as `1500m` for `1.5`. The stored and the built
+/// objects are compared.
 fn canonical(amount: &Amount) -> String {
     let text = match amount {
         Amount::Number(number) => number.to_string(),
@@ -123,7 +124,7 @@ mod tests {
             given(serde_json::json!({"requests": {"cpu": 1}})),
             serde_json::json!({"requests": {"cpu": "1", "memory": "64Mi"}, "limits": {"memory": "256Mi"}})
         );
-        // More than 32 bits.
+        // A number above 32 bits.
         assert_eq!(
             given(serde_json::json!({"limits": {"memory": 3_000_000_000_u64}})),
             serde_json::json!({"requests": {"cpu": "50m"}, "limits": {"memory": "3G"}})

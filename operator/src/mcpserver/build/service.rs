@@ -1,4 +1,4 @@
-//! The Service: the MCP endpoint inside the cluster. The admin port is not in it.
+//! Builds the Service: the MCP endpoint inside the cluster, without the admin port.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},

@@ -1,4 +1,4 @@
-//! The ServiceAccount: the name that the federated credential in Entra trusts.
+//! Builds the ServiceAccount, whose name the federated credential in Entra trusts.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::{
     objects::{child::ChildKind, names::CLIENT_ID},
 };
 
-/// The annotations from which azure-workload-identity takes the rest of what it injects.
+/// Annotations with further settings for azure-workload-identity.
 const TENANT_ID: &str = "azure.workload.identity/tenant-id";
 const TOKEN_EXPIRATION: &str = "azure.workload.identity/service-account-token-expiration";
 
@@ -25,7 +25,7 @@ pub(super) fn service_account(server: &Validated) -> ServiceAccount {
     }
     ServiceAccount {
         metadata,
-        // The server has no business with the Kubernetes API; the token for Entra is projected by the Deployment.
+        // The server does not use the Kubernetes API. The Deployment projects the token for Entra.
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     }

@@ -32,7 +32,7 @@ fn valkey() -> Value {
     }}})
 }
 
-/// The children of a server with this authorization server, at the root of its host or not.
+/// Returns the children of a server with this authorization server, at the root of its host or not.
 fn children_of(authorization_server: Value, root: bool, change: impl FnOnce(&mut McpServer)) -> Children {
     let mut server = mk_server();
     server.spec.authorization_server = Some(serde_json::from_value(authorization_server).unwrap());
@@ -179,6 +179,6 @@ fn another_ca_of_the_store_and_other_keys_restart_the_pods() {
     assert_eq!((before.clone(), asked.clone()), hash("a", 0));
     for other in [hash("b", 0), hash("a", 1)] {
         assert_ne!(other.0, before);
-        assert_ne!(other.1, asked, "whoever asks for it waits for no turn");
+        assert_ne!(other.1, asked, "a request of its author waits for no turn");
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     runtime::options::Options,
 };
 
-/// The children as built, by kind.
+/// Returns the built children by kind.
 pub(super) type Children = BTreeMap<ChildKind, Value>;
 
 pub(super) fn mk_children(change: impl FnOnce(&mut McpServer)) -> Children {
@@ -254,7 +254,7 @@ fn a_route_leads_what_is_published_from_its_gateways_and_names_a_time_where_ther
                         "sectionName": "https"});
     assert_eq!((&spec["parentRefs"], &spec["hostnames"]), (&json!([parent]), &json!(["h.example"])));
     let rule = &spec["rules"][0];
-    assert!(rule.get("timeouts").is_none(), "Gateways that do not know the field refuse the route");
+    assert!(rule.get("timeouts").is_none(), "Gateways without support for the field reject the route");
     assert_eq!(rule["backendRefs"], json!([{"name": "graph", "port": 80}]));
     let paths: Vec<_> = rule["matches"].as_array().unwrap().iter().map(|found| found["path"].clone()).collect();
     assert_eq!(

@@ -1,5 +1,6 @@
-//! The volumes of the pods: the configuration, the policy, the trust bundle, the keys and the session store's password and
-//! CA of an authorization server, a backend's socket, and the projected service account token that is the server's only credential to Entra.
+//! Builds the volumes of pods: configuration, policy, trust bundle, a backend's socket, and the keys, the session
+//! store's password and the CA of an authorization server. The projected service account token is the server's only
+//! credential for Entra.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, EnvVar, KeyToPath, ProjectedVolumeSource, SecretProjection, SecretVolumeSource,
@@ -29,7 +30,7 @@ use crate::{
 pub(super) const CONFIGURATION_FOLDER: &str = "/etc/mcp-entra/config";
 pub(super) const POLICY_FOLDER: &str = "/etc/mcp-entra/policy";
 pub(super) const TRUST_FOLDER: &str = "/etc/mcp-entra/trust";
-/// A file for each key epoch, named by its number.
+/// The folder with a file for each key epoch, named by its number.
 const KEYS_FOLDER: &str = "/etc/mcp-entra/oauth";
 const PASSWORD_FOLDER: &str = "/etc/mcp-entra/session-store";
 const PASSWORD_FILE: &str = "password";
@@ -39,7 +40,7 @@ const TOKEN_FILE: &str = "azure-identity-token";
 
 /// Returns the volumes of the server's container, each with the folder that it is mounted at.
 pub(super) fn volumes(server: &Validated, mounted: Mounted) -> Vec<(&'static str, Volume)> {
-    // One key each: the server needs nothing else of a ConfigMap.
+    // One key each: the server needs nothing else of the ConfigMap.
     let config_map = |volume: &str, name: String, key: &str, folder: &'static str| {
         let source = ConfigMapVolumeSource {
             name,
@@ -74,7 +75,8 @@ pub(super) fn volumes(server: &Validated, mounted: Mounted) -> Vec<(&'static str
     volumes
 }
 
-/// The volume with the keys of an authorization server. Each Secret is its own source, so that one volume shows them all.
+/// Returns the volume with the keys of an authorization server. Each Secret is a source, so one volume contains them
+/// all.
 fn keys(owner: &Owner, epochs: &[u32]) -> Volume {
     let source = |number: &u32| VolumeProjection {
         secret: Some(SecretProjection {
@@ -94,7 +96,7 @@ fn keys(owner: &Owner, epochs: &[u32]) -> Volume {
     }
 }
 
-/// The volume with the password of the session store.
+/// Returns the volume with the password of the session store.
 fn password(reference: &PasswordSecretReference) -> Volume {
     let item = KeyToPath { key: reference.key().to_owned(), path: PASSWORD_FILE.to_owned(), mode: None };
     Volume {
@@ -108,7 +110,7 @@ fn password(reference: &PasswordSecretReference) -> Volume {
     }
 }
 
-/// The variables that tell an authorization server where its files are.
+/// Returns the variables with the file paths of an authorization server.
 pub(super) fn sign_in_variables(sign_in: &SignIn) -> Vec<EnvVar> {
     let variable = |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), value_from: None };
     let mut variables = vec![variable("MCP_ENTRA_OAUTH_KEYS", KEYS_FOLDER.to_owned())];
@@ -120,17 +122,17 @@ pub(super) fn sign_in_variables(sign_in: &SignIn) -> Vec<EnvVar> {
     variables
 }
 
-/// Returns true if the operator has the token projected, and not azure-workload-identity's webhook.
+/// Returns true if the operator projects the token, not azure-workload-identity's webhook.
 pub(super) fn projects_token(server: &Validated) -> bool {
     server.workload.injection == Injection::Operator
 }
 
-/// The path of the projected token in the container.
+/// Returns the path of the projected token in the container.
 pub(super) fn token_path() -> String {
     format!("{TOKEN_FOLDER}/{TOKEN_FILE}")
 }
 
-/// The volume with the projected token. Its name differs from that of the azure-workload-identity webhook's volume.
+/// Returns the volume with the projected token. Its name differs from that of azure-workload-identity's volume.
 fn projected_token(server: &Validated) -> Volume {
     let token = ServiceAccountTokenProjection {
         audience: Some(server.audience.to_owned()),

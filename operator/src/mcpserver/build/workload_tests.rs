@@ -1,4 +1,4 @@
-//! Tests of the children that decide on the number of pods, their identity, their place and their clients.
+//! Tests of the children that set the number of pods, their identity, their scheduling and their clients.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use crate::{
     runtime::options::{Options, PodMonitors},
 };
 
-/// The children of a server whose spec is changed by a merge patch.
+/// Returns the children of a server, after a merge patch of its spec.
 fn built(changes: Value) -> Children {
     mk_children(|server| {
         let mut spec = serde_json::to_value(&server.spec).unwrap();
@@ -85,7 +85,7 @@ fn pods_are_spread_over_nodes_and_zones_unless_the_spec_says_otherwise() {
 
 #[test]
 fn what_the_spec_adds_to_the_pods_stands_beside_what_is_ours_and_never_instead() {
-    // The API server refuses such names; an operator that would allow all others must not depend on that.
+    // The API server rejects such names, but the operator must not depend on that.
     let options = Options {
         allowed_pod_labels: vec!["*".into()],
         allowed_pod_annotations: vec!["*".into()],
@@ -123,7 +123,7 @@ fn what_the_spec_adds_to_the_pods_stands_beside_what_is_ours_and_never_instead()
     assert_eq!((&pod["priorityClassName"], &pod["imagePullSecrets"]), (&json!("apps"), &json!([{"name": "registry"}])));
     assert_eq!(pod["containers"][0]["resources"]["requests"], json!({"cpu": "500m", "memory": "64Mi"}));
     let selector = &children[&ChildKind::Deployment]["spec"]["selector"]["matchLabels"];
-    assert!(selector.get("team").is_none(), "a selector can never change");
+    assert!(selector.get("team").is_none(), "a selector is immutable");
 }
 
 #[test]
@@ -242,11 +242,11 @@ fn only_what_pods_read_at_their_start_restarts_them() {
     ] {
         assert_ne!(template(restarting.clone()), before, "{restarting}");
     }
-    // The webhook sees the account's annotations only when a pod is created.
+    // The webhook reads the account's annotations only when a pod is created.
     assert_ne!(template(webhook(3600)), template(webhook(7200)));
 }
 
-/// The pointers to the values of a document that contain no others.
+/// Returns the pointers to all scalar values of a document.
 fn leaves(value: &Value, at: &str) -> Vec<String> {
     let escaped = |key: &String| key.replace('~', "~0").replace('/', "~1");
     match value {
@@ -315,7 +315,7 @@ fn whatever_is_changed_of_a_child_is_drift_and_whatever_is_added_to_pods_is_none
             ("/spec/template/spec/containers/0/ports", "", json!({"name": "theirs", "containerPort": 1})),
         ] {
             let (parent, member) = pointer.rsplit_once('/').unwrap();
-            // Others add where they like: in front.
+            // Others can add anywhere: at the front.
             let mut there = desired.clone();
             let list = &mut there.pointer_mut(parent).unwrap()[member];
             match list {
@@ -330,7 +330,7 @@ fn whatever_is_changed_of_a_child_is_drift_and_whatever_is_added_to_pods_is_none
 
 #[test]
 fn the_hash_of_an_unchanged_pod_template_stays() {
-    // Another hash rolls out every server of a fleet after an upgrade of the operator.
+    // A changed hash rolls out every server of a fleet after an upgrade of the operator.
     let affinity = json!({
         "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
             {"weight": 1, "preference": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}},
@@ -353,7 +353,7 @@ fn the_hash_of_an_unchanged_pod_template_stays() {
         (json!({"podTemplate": template}), "d669fd2ad4951c8a"),
         (json!({"entra": {"federation": {"injection": "Webhook"}}}), "7b06f4757fd56793"),
     ] {
-        // Pinned with a scope that covers one of the two tools: neither is a change of the pods.
+        // Pinned with a scope that covers one of the two tools. Neither affects the pods.
         changes["graph"] = json!({"scopes": ["User.Read"]});
         assert_eq!(template_hash(changes.clone()), hash, "{changes}");
     }

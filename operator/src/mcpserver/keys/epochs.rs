@@ -1,4 +1,4 @@
-//! The decision which key epochs there are to be. Pure.
+//! Decision about a server's key epochs. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mcp_entra_policy::{KeyEpoch, KeyEpochs};
@@ -9,65 +9,65 @@ use crate::{
     policy::revocation::{compromised_keys, request},
 };
 
-/// Seconds between the making of an epoch that replaces a sound one and its first use: every pod has mounted its key by
-/// then, and accepts what others sign with it.
+/// Seconds between the creation of a rotated epoch and its first use. By then every pod has mounted its key, and
+/// accepts signatures of other pods.
 pub(crate) const LEAD_SECONDS: i64 = 15 * 60;
 
-/// The requests of people, each by a value that it has not had before.
+/// The requests in annotations. Each new value is a new request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Requests {
     /// The value of the annotation [`ROTATE_KEYS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rotation: Option<String>,
-    /// The value of the annotation that tells of a compromise.
+    /// The value of the annotation that reports a compromise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) compromise: Option<String>,
 }
 
 impl Requests {
-    /// The requests by the annotations of an McpServer.
+    /// Reads the requests from an McpServer's annotations.
     pub(crate) fn of(server: &ObjectMeta) -> Self {
         Self { rotation: request(server, ROTATE_KEYS), compromise: compromised_keys(server) }
     }
 }
 
-/// The reason why an epoch began.
+/// The reason for a new epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cause {
-    /// There was none.
+    /// The server had no epoch.
     First,
-    /// Somebody asked for new keys.
+    /// An annotation requested new keys.
     Rotation,
-    /// Somebody said that the keys before are known to others.
+    /// An annotation reported that the earlier keys are compromised.
     Compromise,
 }
 
-/// A key epoch, as its ConfigMap says.
+/// A key epoch, as its ConfigMap describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Epoch {
     pub(crate) number: u32,
-    /// Time from which it signs and seals, in seconds since 1970.
+    /// The time of its first use for signing and sealing, in seconds since 1970.
     pub(crate) used_from: i64,
     pub(crate) cause: Cause,
-    /// The requests that it, and all before it, answer.
+    /// The requests that it and all earlier epochs fulfil.
     #[serde(default)]
     pub(crate) answers: Requests,
 }
 
-/// The epochs that there are to be.
+/// The decision about epochs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// The epoch to be made; the last of `kept`, too.
+    /// The epoch to create, which is also the last of `kept`.
     pub(crate) made: Option<Epoch>,
     /// The epochs that pods use, the newest last; never empty.
     pub(crate) kept: Vec<Epoch>,
-    /// Numbers of epochs that no pod is to use any longer.
+    /// Numbers of epochs that pods no longer need.
     pub(crate) pruned: Vec<u32>,
 }
 
-/// The decision for a server that has no epoch.
+/// Returns the decision for a server without an epoch.
 impl Default for Decision {
     fn default() -> Self {
         decide(&Requests::default(), Vec::new(), 0, 0)
@@ -75,7 +75,7 @@ impl Default for Decision {
 }
 
 impl Decision {
-    /// The epochs as the server's configuration names them.
+    /// Returns the epochs for the server's configuration.
     pub(crate) fn configured(&self) -> KeyEpochs {
         KeyEpochs {
             registration: self.kept.get(registration(&self.kept)).map(|epoch| epoch.number).unwrap_or_default(),
@@ -89,12 +89,12 @@ impl Decision {
     }
 }
 
-/// Decides by the requests and the epochs that there are. `taken` is the highest number whose name is taken by whatever
-/// object, `now` is in seconds since 1970.
+/// Decides from the requests and the existing epochs. `taken` is the highest number whose name any object has. `now` is
+/// in seconds since 1970.
 ///
-/// A compromise ends every epoch before it, at once. A rotation keeps the epoch that it follows, and waits while that one
-/// is itself not used yet: so there are four epochs at most, that of the registrations, one that is about to be used, the one in
-/// use, and, if it is the newest, the one before it.
+/// A compromise ends all earlier epochs at once. A rotation keeps the epoch before it, and waits while that one is not
+/// used yet. So there are at most four epochs: the one of the registrations, the one in use, the next one, and, if
+/// there is no next one, the one before.
 pub(crate) fn decide(requests: &Requests, mut seen: Vec<Epoch>, taken: u32, now: i64) -> Decision {
     seen.sort_by_key(|epoch| epoch.number);
     let made = made(requests, seen.last(), now).map(|(cause, used_from, answers)| {
@@ -117,11 +117,11 @@ pub(crate) fn decide(requests: &Requests, mut seen: Vec<Epoch>, taken: u32, now:
     Decision { made, kept, pruned }
 }
 
-/// The cause, the time and the answers of the epoch that is lacking, if one is.
+/// Returns cause, time and answers of the missing epoch, if there is one.
 fn made(requests: &Requests, newest: Option<&Epoch>, now: i64) -> Option<(Cause, i64, Requests)> {
     let Some(newest) = newest else { return Some((Cause::First, 0, requests.clone())) };
     let is_new = |asked: &Option<String>, answered: &Option<String>| asked.is_some() && asked != answered;
-    // A value that was answered once stays so when the annotation is taken off and put back.
+    // An answered value stays answered when the annotation is removed and added again.
     let answers = Requests {
         rotation: requests.rotation.clone().or_else(|| newest.answers.rotation.clone()),
         compromise: requests.compromise.clone().or_else(|| newest.answers.compromise.clone()),
@@ -133,7 +133,7 @@ fn made(requests: &Requests, newest: Option<&Epoch>, now: i64) -> Option<(Cause,
     is_asked.then(|| (Cause::Rotation, now.saturating_add(LEAD_SECONDS), answers))
 }
 
-/// The place of the epoch that registrations of clients are sealed with: the last that replaces no sound one.
+/// Returns the index of the epoch that seals client registrations: the last one that is not a rotation.
 fn registration(epochs: &[Epoch]) -> usize {
     epochs.iter().rposition(|epoch| epoch.cause != Cause::Rotation).unwrap_or(0)
 }
@@ -160,7 +160,7 @@ mod tests {
         mk(number, Cause::Rotation, used_from, asked(Some(request), None))
     }
 
-    /// The number of the epoch that is made, those that are kept and pruned, and the registration's.
+    /// The number of the created epoch, the kept and pruned ones, and the one of the registrations.
     fn decided(requests: &Requests, seen: &[Epoch]) -> (Option<u32>, Vec<u32>, Vec<u32>, u32) {
         let decision = decide(requests, seen.to_vec(), 0, NOW);
         let configured = decision.configured();
@@ -184,19 +184,19 @@ mod tests {
             ("it is made and not used yet", &r, vec![first(), rotated(2, "r", future)], (None, vec![1, 2], vec![], 1)),
             ("it is used", &r, vec![first(), rotated(2, "r", past)], (None, vec![1, 2], vec![], 1)),
             (
-                "another while one waits, waits",
+                "another one waits for the one before",
                 &asked(Some("s"), None),
                 vec![first(), rotated(2, "r", future)],
                 (None, vec![1, 2], vec![], 1),
             ),
             (
-                "another keeps the one that it follows",
+                "another one keeps the one before",
                 &asked(Some("s"), None),
                 vec![first(), rotated(2, "q", past), rotated(3, "r", past)],
                 (Some(4), vec![1, 3, 4], vec![2], 1),
             ),
             (
-                "the one before is still there after a crash",
+                "the one before still exists after a crash",
                 &asked(Some("s"), None),
                 vec![first(), rotated(2, "q", past), rotated(3, "r", past), rotated(4, "s", future)],
                 (None, vec![1, 3, 4], vec![2], 1),
@@ -211,7 +211,7 @@ mod tests {
             ("a compromise ends all", &c, vec![first(), rotated(2, "r", past)], (Some(3), vec![3], vec![1, 2], 3)),
             ("one that waits, too", &c, vec![first(), rotated(2, "r", future)], (Some(3), vec![3], vec![1, 2], 3)),
             (
-                "after a crash the ended are still there",
+                "after a crash the ended ones still exist",
                 &c,
                 vec![first(), rotated(2, "r", past), compromised(3)],
                 (None, vec![3], vec![1, 2], 3),

@@ -1,9 +1,9 @@
-//! The keys of a server's authorization server, in epochs. Each epoch is a ConfigMap, which says when and why it began, and
-//! a Secret of the same name with a random key, which the ConfigMap owns: the operator creates Secrets, and reads, changes
-//! and deletes none. Where the ConfigMap is deleted, garbage collection takes the Secret.
+//! Keys of a server's authorization server, in epochs. Each epoch is a ConfigMap with its start and cause, and a Secret
+//! of the same name with a random key. The ConfigMap owns the Secret. The operator creates Secrets, but never reads,
+//! changes or deletes one: the garbage collector deletes the Secret after its ConfigMap.
 //!
-//! [`epochs`] decides which epochs there are to be, [`names`] gives them names, [`seen`] reads those that there are,
-//! [`objects`] builds both objects, [`write`] makes what is lacking and deletes what is no longer used.
+//! [`epochs`] decides which epochs should exist, [`names`] names them, [`seen`] reads the existing ones, [`objects`]
+//! builds both objects, [`write`] creates missing epochs and deletes unused ones.
 
 pub(crate) mod epochs;
 pub(crate) mod names;

@@ -1,17 +1,17 @@
-//! Names of key epochs: `<server>-<start of its uid>-oauth-<number>`, for the ConfigMap and the Secret. With the uid no
-//! epoch of a deleted namesake can be taken for one of the server's.
+//! Names of key epochs: `<server>-<start of its uid>-oauth-<number>`, for ConfigMap and Secret. The uid excludes epochs
+//! of a deleted server with the same name.
 
 use crate::objects::owner::Owner;
 
-/// The highest number that a name is taken to have: beyond it a name is somebody's joke.
+/// The highest valid number. It bounds numbers in names that others choose.
 const HIGHEST: u32 = 1_000_000;
 
-/// The name of an epoch's ConfigMap and of its Secret.
+/// Returns the name of an epoch's ConfigMap and Secret.
 pub(crate) fn name(owner: &Owner, number: u32) -> String {
     format!("{}{number}", prefix(owner))
 }
 
-/// The number of the epoch of that name.
+/// Returns the number in the name of an epoch.
 pub(crate) fn number(owner: &Owner, name: &str) -> Option<u32> {
     let digits = name.strip_prefix(&prefix(owner))?;
     let number = digits.parse().ok().filter(|number| (1..=HIGHEST).contains(number))?;

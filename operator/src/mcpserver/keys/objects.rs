@@ -1,4 +1,4 @@
-//! The objects of a key epoch: the ConfigMap that describes it, and the Secret with its key. Both are immutable.
+//! Objects of a key epoch: the ConfigMap that describes it, and the Secret with its key. Both are immutable.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(crate) const SECRET_KEY: &str = "key";
 /// The number of random bytes.
 pub(crate) const KEY_BYTES: usize = 64;
 
-/// The ConfigMap of an epoch, which the McpServer owns.
+/// Builds the ConfigMap of an epoch, which the McpServer owns.
 pub(crate) fn config_map(owner: &Owner, epoch: &Epoch) -> Result<ConfigMap, serde_json::Error> {
     let metadata = owner.child_metadata(ChildKind::Policy);
     Ok(ConfigMap {
@@ -29,10 +29,10 @@ pub(crate) fn config_map(owner: &Owner, epoch: &Epoch) -> Result<ConfigMap, serd
     })
 }
 
-/// The Secret of an epoch, which its ConfigMap owns.
+/// Builds the Secret of an epoch, which its ConfigMap owns.
 pub(super) fn secret(owner: &Owner, number: u32, config_map_uid: &str, key: Vec<u8>) -> Secret {
     let name = name(owner, number);
-    // `true` takes the right to update the finalizers of ConfigMaps (OwnerReferencesPermissionEnforcement).
+    // `true` needs permission to update the finalizers of ConfigMaps (OwnerReferencesPermissionEnforcement).
     let controller = OwnerReference {
         api_version: "v1".to_owned(),
         kind: "ConfigMap".to_owned(),

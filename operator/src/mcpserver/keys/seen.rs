@@ -1,4 +1,4 @@
-//! The key epochs that there are: which, the watch shows; what each says is read once, since it cannot change.
+//! Existing key epochs. The watch shows their names; the content is read once, because it cannot change.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -22,14 +22,14 @@ pub(crate) struct KnownEpoch {
     /// The uid of its ConfigMap.
     pub(super) uid: Box<str>,
     pub(super) epoch: Epoch,
-    /// The time at which its Secret was last created, or found to be there.
+    /// The time when its Secret was last created or found to exist.
     pub(super) secret_made: Option<Instant>,
 }
 
 /// The known epochs of a server, by number.
 pub(crate) type KnownEpochs = BTreeMap<u32, KnownEpoch>;
 
-/// The epochs that there are, and the highest number whose name is taken by whatever object.
+/// Returns the existing epochs, and the highest number whose name any object has.
 pub(crate) async fn epochs(
     client: &Client,
     world: &World,
@@ -65,7 +65,7 @@ async fn read(client: &Client, owner: &Owner, number: u32) -> Result<Option<Know
     let epoch = data.get(EPOCH_KEY).and_then(|text| serde_json::from_str::<Epoch>(text).ok());
     let Some(epoch) = epoch.filter(|epoch| epoch.number == number) else {
         tracing::warn!(server = %owner.name, namespace = %owner.namespace, config_map = name,
-            "a ConfigMap has the name of a key epoch and describes none; it is left alone");
+            "a ConfigMap has the name of a key epoch but does not describe one; it is ignored");
         return Ok(None);
     };
     Ok(metadata.uid.map(|uid| KnownEpoch { uid: uid.into(), epoch, secret_made: None }))

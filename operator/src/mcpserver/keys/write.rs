@@ -1,8 +1,7 @@
-//! Writes of key epochs: ConfigMaps and Secrets that are lacking are created, and ConfigMaps deleted of epochs that no pod
-//! uses any longer.
+//! Writes of key epochs: creates missing ConfigMaps and Secrets, and deletes ConfigMaps of unused epochs.
 //!
-//! The ConfigMap comes first, since it owns the Secret. Whether a Secret is there, nobody may read: its creation is tried
-//! again after a restart of the operator, and while a pod is not ready, which may be waiting for it.
+//! The ConfigMap comes first, because it owns the Secret. The operator has no permission to read Secrets. It tries to
+//! create each Secret again after a restart, and while a pod is not ready, because the pod may wait for the Secret.
 
 use std::time::{Duration, Instant};
 
@@ -26,10 +25,10 @@ use crate::{
     runtime::errors::{Error, code},
 };
 
-/// The time after which the creation of a Secret is tried again while a pod is not ready.
+/// The pause between attempts to create a Secret while a pod is not ready.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Writes the key epochs of one McpServer.
+/// The writer of one McpServer's key epochs.
 pub(crate) struct KeyWriter<'a> {
     pub(crate) client: &'a Client,
     pub(crate) owner: &'a Owner,
@@ -37,7 +36,7 @@ pub(crate) struct KeyWriter<'a> {
 }
 
 impl KeyWriter<'_> {
-    /// Makes what is lacking of the epochs that pods use. `is_waiting` is true while a pod is not ready.
+    /// Creates what is missing for the epochs that pods use. `is_waiting` is true while a pod is not ready.
     pub(crate) async fn make(&mut self, decision: &Decision, is_waiting: bool) -> Result<(), Error> {
         if let Some(epoch) = &decision.made {
             let made = self.make_config_map(epoch).await?;
@@ -59,11 +58,11 @@ impl KeyWriter<'_> {
         match api.create(&parameters(), &config_map(self.owner, epoch)?).await {
             Ok(made) => {
                 tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace, epoch = epoch.number,
-                    cause = ?epoch.cause, used_from = epoch.used_from, "a key epoch begins");
+                    cause = ?epoch.cause, used_from = epoch.used_from, "created a key epoch");
                 let uid = made.metadata.uid.unwrap_or_default().into();
                 Ok(KnownEpoch { uid, epoch: epoch.clone(), secret_made: None })
             }
-            // Its watch is about to show it, and what it says counts.
+            // The watch will show its content, which counts.
             Err(error) if code(&error) == Some(409) => Err(Error::Contended { object, attempts: 1 }),
             Err(error) => Err(Error::kubernetes(format!("creating {object}"))(error)),
         }
@@ -80,7 +79,7 @@ impl KeyWriter<'_> {
         match created {
             Ok(()) => {
                 tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace, secret = name,
-                    "made the key of an epoch");
+                    "created the key of an epoch");
             }
             Err(error) if code(&error) == Some(409) => {}
             Err(error) => return Err(Error::kubernetes(format!("creating Secret {name}"))(error)),
@@ -91,7 +90,7 @@ impl KeyWriter<'_> {
         Ok(())
     }
 
-    /// Deletes the ConfigMaps of these epochs. Garbage collection takes their Secrets.
+    /// Deletes the ConfigMaps of these epochs. The garbage collector deletes their Secrets.
     pub(crate) async fn prune(&mut self, pruned: &[u32]) -> Result<(), Error> {
         let api = Api::<ConfigMap>::namespaced(self.client.clone(), &self.owner.namespace);
         for number in pruned {
@@ -101,7 +100,7 @@ impl KeyWriter<'_> {
             let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
             match api.delete(&name, &parameters).await {
                 Ok(_) => tracing::info!(server = %self.owner.name, namespace = %self.owner.namespace, epoch = number,
-                    "a key epoch ends: no pod uses it any longer"),
+                    "deleted a key epoch that no pod uses"),
                 Err(error) if matches!(code(&error), Some(404 | 409)) => {}
                 Err(error) => return Err(Error::kubernetes(format!("deleting ConfigMap {name}"))(error)),
             }
@@ -114,7 +113,7 @@ fn parameters() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
 
-/// Overwrites what a Secret holds.
+/// Overwrites the content of a Secret in memory.
 fn forget(mut secret: Secret) {
     secret.data.iter_mut().flatten().for_each(|(_, value)| value.0.zeroize());
 }

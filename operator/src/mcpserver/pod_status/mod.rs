@@ -1,4 +1,4 @@
-//! The pods: the reports on their admin ports, and the nudge for those whose policy is old.
+//! Polls of pods' admin ports, and nudges of pods with an old policy.
 
 pub(crate) mod nudge;
 pub(crate) mod reach;
@@ -15,52 +15,52 @@ use crate::{
     runtime::metrics::Metrics,
 };
 
-/// The time that a pod may take to answer.
+/// The timeout of a pod's answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest answer in bytes.
+/// The maximum size of an answer, in bytes.
 pub(crate) const LARGEST_ANSWER: usize = 512 * 1024;
-/// Pods of one server that are asked at once.
+/// The most pods of one server that are polled at once.
 const AT_ONCE: usize = 16;
 
-/// The reason why a pod could not be asked, in a few fixed words: they end up in conditions, where every change is a
-/// write.
+/// The reason why a pod gave no report. The texts are fixed, because they become part of conditions, where each change
+/// is a write.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PollError {
-    #[error("it has no address")]
+    #[error("the pod has no address")]
     NoAddress,
     #[error("{}", words(.0))]
     Request(#[from] reqwest::Error),
-    #[error("it answered with status {0}")]
+    #[error("the pod answered with HTTP status {0}")]
     Status(u16),
-    #[error("it answered with more than {LARGEST_ANSWER} bytes")]
+    #[error("the answer is larger than {LARGEST_ANSWER} bytes")]
     TooLarge,
-    #[error("its answer is not what a server of this version says")]
+    #[error("the answer is not a status of this server version")]
     Unreadable(#[from] serde_json::Error),
 }
 
 fn words(error: &reqwest::Error) -> &'static str {
     if error.is_timeout() {
-        "it did not answer in time"
+        "no answer in time"
     } else if error.is_connect() {
-        "the connection was refused"
+        "connection refused"
     } else {
-        "the connection broke off"
+        "connection lost"
     }
 }
 
-/// A pod, and what it said.
+/// A pod and its report.
 #[derive(Debug)]
 pub(crate) struct PolledPod {
     pub(crate) pod: Arc<PodView>,
     pub(crate) report: Result<Report, PollError>,
 }
 
-/// A client for admin ports: pods are asked directly, or through the one proxy that the operator was told of.
+/// Builds the client for admin ports. Pods are asked directly, or through the configured proxy.
 pub(crate) fn status_client(proxy: Option<&str>) -> reqwest::Result<reqwest::Client> {
     let client = reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        // Kept, the connections to thousands of pods would take more memory than all that is known of them.
+        // Idle connections to thousands of pods would take more memory than everything else about them.
         .pool_max_idle_per_host(0)
         .timeout(TIMEOUT)
         .connect_timeout(TIMEOUT);
@@ -71,7 +71,7 @@ pub(crate) fn status_client(proxy: Option<&str>) -> reqwest::Result<reqwest::Cli
     .build()
 }
 
-/// Asks every running pod, by name.
+/// Polls every running pod, in the given order.
 pub(crate) async fn poll(client: &reqwest::Client, metrics: &Metrics, pods: Vec<Arc<PodView>>) -> Vec<PolledPod> {
     stream::iter(pods.into_iter().filter(|pod| pod.is_running()))
         .map(|pod| async move {
@@ -83,7 +83,7 @@ pub(crate) async fn poll(client: &reqwest::Client, metrics: &Metrics, pods: Vec<
         .await
 }
 
-/// Asks one pod.
+/// Polls one pod.
 pub(crate) async fn poll_one(client: &reqwest::Client, metrics: &Metrics, pod: Arc<PodView>) -> PolledPod {
     let report = ask(client, &pod).await;
     polled(metrics, pod, report)
@@ -92,7 +92,7 @@ pub(crate) async fn poll_one(client: &reqwest::Client, metrics: &Metrics, pod: A
 fn polled(metrics: &Metrics, pod: Arc<PodView>, report: Result<Report, PollError>) -> PolledPod {
     if let Err(error) = &report {
         metrics.poll_failed();
-        tracing::debug!(pod = pod.name(), ?error, "a pod's status cannot be read");
+        tracing::debug!(pod = pod.name(), ?error, "cannot read a pod's status");
     }
     PolledPod { pod, report }
 }
@@ -114,7 +114,7 @@ async fn ask(client: &reqwest::Client, pod: &PodView) -> Result<Report, PollErro
 }
 
 impl PolledPod {
-    /// Says if the pod enforces the policy of that revision.
+    /// Returns true if the pod enforces the policy of this revision.
     pub(crate) fn enforces(&self, revision: &str) -> bool {
         self.report
             .as_ref()
@@ -132,9 +132,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let refused = reqwest::get(format!("http://{address}/status")).await.unwrap_err();
-        assert_eq!(PollError::from(refused).to_string(), "the connection was refused");
+        assert_eq!(PollError::from(refused).to_string(), "connection refused");
         let unreadable = serde_json::from_str::<ServerStatus>("{").unwrap_err();
-        assert_eq!(PollError::from(unreadable).to_string(), "its answer is not what a server of this version says");
+        assert_eq!(PollError::from(unreadable).to_string(), "the answer is not a status of this server version");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The nudge: a write to a pod whose policy is old, after which its kubelet looks at the ConfigMap again.
+//! Nudges of pods with an old policy: a write to the pod makes its kubelet read the ConfigMap again.
 
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,14 @@ use crate::{
     runtime::errors::code,
 };
 
-/// Time between the first two nudges of a pod towards one policy: the kubelet may have looked before its cache had the
-/// new ConfigMap. Each further pause is twice as long, up to [`LONGEST_NUDGE_PAUSES`] doublings.
+/// The pause between the first two nudges of a pod for one policy: the kubelet's cache may have been outdated. Each
+/// further pause is twice as long, up to [`LONGEST_NUDGE_PAUSES`] doublings.
 const NUDGE_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_NUDGE_PAUSES: u32 = 5;
-/// The number of nudges after which counting starts anew.
+/// The number of nudges after which the count restarts.
 const MOST_NUDGES: u64 = 1_000_000;
 
-/// Nudges every pod whose policy is old: each that is ready, and each that serves with another one though it is not.
+/// Nudges pods with an old policy: those that are ready, and those that serve another policy without being ready.
 pub(crate) async fn nudge(
     client: &Client,
     memory: &mut ServerMemory,
@@ -45,8 +45,8 @@ pub(crate) async fn nudge(
     }
 }
 
-/// Nudges a pod whose policy is old: at once towards a new one, ever more rarely towards the same. Nothing is
-/// restarted, and a pod that enforces the policy is left alone. Returns the nudge, if there was one.
+/// Nudges a pod with an old policy: at once for a new policy, with growing pauses for the same one. It restarts
+/// nothing, and skips a pod that enforces the policy. Returns the nudge, if there was one.
 pub(crate) async fn nudge_one(
     client: &Client,
     polled: &PolledPod,
@@ -56,7 +56,7 @@ pub(crate) async fn nudge_one(
 ) -> Option<Nudged> {
     let before = polled.pod.policy_revision.as_deref();
     let count = before.and_then(|value| counts(value, revision));
-    // One that cannot be asked is nudged once a revision: repeating would be writing for ever.
+    // A pod without an answer gets one nudge per revision, to avoid endless writes.
     let asked = polled.report.is_ok() || count.is_none();
     if polled.enforces(revision) || !asked || !is_due(last, revision, count, now) {
         return None;
@@ -72,13 +72,13 @@ pub(crate) async fn nudge_one(
                 namespace,
                 pod = name,
                 revision,
-                "nudged a pod: its policy is old"
+                "nudged a pod with an old policy"
             );
             Some(Nudged { revision: revision.to_owned(), at: now })
         }
         Err(error) if code(&error) == Some(404) => None,
         Err(error) => {
-            tracing::warn!(namespace, pod = name, %error, "a pod cannot be nudged; its kubelet will look by itself");
+            tracing::warn!(namespace, pod = name, %error, "cannot nudge a pod; its kubelet updates the policy later");
             None
         }
     }
@@ -90,7 +90,7 @@ fn is_due(last: Option<&Nudged>, revision: &str, count: Option<u64>, now: Instan
     now.duration_since(last.at) >= NUDGE_PAUSE * 2_u32.pow(doublings)
 }
 
-/// The number of nudges of a pod towards a revision, if there were any.
+/// Returns the number of nudges of a pod for a revision, if there were any.
 fn counts(value: &str, revision: &str) -> Option<u64> {
     match value.strip_prefix(revision)? {
         "" => Some(0),
@@ -98,11 +98,11 @@ fn counts(value: &str, revision: &str) -> Option<u64> {
     }
 }
 
-/// A value that is not there yet: only a change is noticed.
+/// Returns a new value for the annotation, because only a change triggers the kubelet.
 fn next_value(before: Option<&str>, revision: &str) -> String {
     match before.and_then(|value| counts(value, revision)) {
         None => revision.to_owned(),
-        // Whoever may write pods may have written any number.
+        // Anybody with write access to pods can write any number.
         Some(count) => format!("{revision}.{}", count % MOST_NUDGES + 1),
     }
 }
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(next_value(Some("abd.9"), "abc"), "abc");
         assert_eq!(next_value(Some("abcd"), "abc"), "abc");
         let last = format!("abc.{}", u64::MAX);
-        assert_ne!(next_value(Some(&last), "abc"), last, "somebody has counted before");
+        assert_ne!(next_value(Some(&last), "abc"), last, "the count was changed by others");
     }
 
     #[test]

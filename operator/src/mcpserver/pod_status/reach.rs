@@ -1,4 +1,4 @@
-//! Reach: whether ports of a pod, which only its own server should reach, answer the operator.
+//! Reachability of pod ports that only the pod's own server should reach.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,26 +11,26 @@ use tokio::{net::TcpStream, time::timeout};
 
 use crate::mcpserver::{build::ADMIN_PORT, pod_status::PolledPod};
 
-/// The time that a connection may take.
+/// The timeout of a connection.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// Pods of one server that are tried at once.
+/// The most pods of one server that are tried at once.
 const AT_ONCE: usize = 16;
 
-/// The result of trying a pod's ports.
+/// The result of the attempts to reach a pod's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// This port answers.
+    /// This port is reachable.
     Reached(u16),
-    /// The admin port answers, which is let through, and none of the others.
+    /// Only the admin port is reachable, which is allowed.
     Unreached,
-    /// Nothing answers, so that nothing follows.
+    /// No port is reachable, which proves nothing.
     Unproven,
 }
 
-/// Tries the ports of each ready pod that something listens on for others than the pod itself. Returns the results by the
-/// pod's name.
+/// Tries the ports of each ready pod on which a process listens for connections from outside the pod. Returns the
+/// results by pod name.
 pub(crate) async fn reach(polled: &[PolledPod]) -> BTreeMap<String, Reach> {
-    // Owned, since a future that borrows from a stream of borrows is not known to be Send.
+    // Owned values: the future would not be Send with borrowed ones.
     let tries: Vec<_> = polled.iter().filter_map(to_try).collect();
     stream::iter(tries)
         .map(|(name, address, ports)| async move {
@@ -45,7 +45,7 @@ pub(crate) async fn reach(polled: &[PolledPod]) -> BTreeMap<String, Reach> {
         .await
 }
 
-/// The name, the address and the ports of a pod whose ports are to be tried.
+/// Returns name, address and ports of a pod whose ports should be tried.
 fn to_try(polled: &PolledPod) -> Option<(String, Option<IpAddr>, BTreeSet<u16>)> {
     let listens = polled.report.as_ref().ok()?.backend.as_ref()?.listens.as_ref()?;
     let is_tried = polled.pod.is_ready() && !listens.is_empty();

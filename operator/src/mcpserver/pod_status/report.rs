@@ -1,4 +1,4 @@
-//! Reports of pods: the answers of their admin ports, read into a form that can do no harm in a status. Pure.
+//! Reports of pods: answers of their admin ports, in a form that is safe in a status. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,25 +9,25 @@ use mcp_entra_policy::{BackendStatus, ServerStatus, SessionStoreStatus};
 
 use crate::objects::untrusted_text::{Foreign, bounded, value};
 
-/// The most characters of a version.
+/// The maximum length of a version, in characters.
 const LONGEST_VERSION: usize = 64;
-/// The most characters of an issuer's URL.
+/// The maximum length of an issuer's URL, in characters.
 const LONGEST_ISSUER: usize = 1024;
-/// The most characters of a Graph permission, and the most of them.
+/// The maximum length of a Graph permission, and the maximum number of them.
 const LONGEST_PERMISSION: usize = 128;
 const MOST_PERMISSIONS: usize = 64;
-/// The most characters of a name of a backend or of what it offers, and the most names of a kind.
+/// The maximum lengths of names and URIs of a backend, and the maximum number of each kind.
 const LONGEST_NAME: usize = 128;
 const LONGEST_URI: usize = 512;
 const MOST_NAMES: usize = 1024;
-/// The most addresses on which others listen.
+/// The maximum number of listening addresses.
 const MOST_LISTENERS: usize = 8;
 
-/// The part of a pod's answer that the operator uses. A member that says more than it may is absent.
+/// The parts of a pod's answer that the operator uses. An invalid or too long part is absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) version: Option<String>,
-    /// Revision of the policy in force. It is compared, and shown nowhere.
+    /// The revision of the enforced policy. It is only compared, never shown.
     pub(crate) revision: Option<Foreign>,
     pub(crate) policy_error: Option<Foreign>,
     pub(crate) issuer: Option<String>,
@@ -35,15 +35,15 @@ pub(crate) struct Report {
     pub(crate) federation_message: Option<Foreign>,
     pub(crate) keys: usize,
     pub(crate) keys_error: Option<Foreign>,
-    /// It is compared with the spec, and what the spec does not name is shown nowhere.
+    /// Permissions are only compared with the spec. Others are never shown.
     pub(crate) missing_permissions: BTreeSet<String>,
-    /// The session store, where the pod keeps sessions.
+    /// The session store, if the pod uses one.
     pub(crate) session_store: Option<SessionStoreReport>,
-    /// The backend, where the pod has one.
+    /// The backend, if the pod has one.
     pub(crate) backend: Option<BackendReport>,
 }
 
-/// The backend, as a pod finds it.
+/// The state of a backend, as its pod reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BackendReport {
     pub(crate) works: Option<bool>,
@@ -55,9 +55,10 @@ pub(crate) struct BackendReport {
     pub(crate) tools: BTreeMap<String, String>,
     pub(crate) prompts: BTreeSet<String>,
     pub(crate) resources: BTreeSet<String>,
-    /// Tools that are not offered, since the pin does not have them so.
+    /// Tools that are not offered, because they differ from the pin.
     pub(crate) hidden: BTreeSet<String>,
-    /// Addresses on which others than the server listen, and not for the pod alone. Absent where the pod cannot see them.
+    /// Addresses on which other processes than the server listen, without loopback addresses. None if the pod cannot
+    /// see them.
     pub(crate) listens: Option<BTreeSet<SocketAddr>>,
 }
 
@@ -79,7 +80,7 @@ impl From<BackendStatus> for BackendReport {
             prompts: names(status.prompts, LONGEST_NAME),
             resources: names(status.resources, LONGEST_URI),
             hidden: names(status.hidden, LONGEST_NAME),
-            // An address that is none would be one that nobody tries.
+            // An invalid address makes the list unknown, because it cannot be tried.
             listens: status.listens.and_then(|listens| {
                 listens.into_iter().take(MOST_LISTENERS).map(|address| address.parse().ok()).collect()
             }),
@@ -87,7 +88,7 @@ impl From<BackendStatus> for BackendReport {
     }
 }
 
-/// The session store, as a pod finds it.
+/// The state of the session store, as a pod reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SessionStoreReport {
     pub(crate) works: Option<bool>,
@@ -121,7 +122,7 @@ impl From<ServerStatus> for Report {
     }
 }
 
-/// An issuer, if it can be one.
+/// Returns an issuer, if the text can be one.
 pub(crate) fn issuer(text: String) -> Option<String> {
     value(text, LONGEST_ISSUER).filter(|issuer| issuer.starts_with("https://"))
 }
