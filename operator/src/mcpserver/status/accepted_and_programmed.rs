@@ -1,4 +1,4 @@
-//! Accepted, Programmed and Conflicted: whether the spec can be built, and whether the children are as built. Pure.
+//! Conditions Accepted, Programmed and Conflicted: the spec can be built, and the children are as built. Pure.
 
 use std::collections::BTreeSet;
 
@@ -24,15 +24,15 @@ pub(crate) fn accepted(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
             let not_offered = Vec::from_iter(facts.server.spec.graph.iter().flat_map(not_offered));
             let tools = match not_offered.as_slice() {
                 [] => String::new(),
-                tools => format!("; not offered, since spec.graph.scopes lacks the permission: {}", named(tools)),
+                tools => format!("; not offered, because spec.graph.scopes lacks the permission: {}", named(tools)),
             };
-            Verdict::yes(Reason::Accepted, format!("the spec is valid and allowed here{tools}"))
+            Verdict::yes(Reason::Accepted, format!("the spec is valid and allowed{tools}"))
         }
         Some(Err(refusal)) => Verdict::no(refusal.reason, refusal.message.clone()),
         None => Verdict::of_earlier_spec(previous, ConditionType::Accepted).unwrap_or_else(|| {
             Verdict::unknown(
                 Reason::Progressing,
-                "what the spec refers to could not be read yet; the condition Programmed says why",
+                "references in the spec could not be read yet; see the condition Programmed for the cause",
             )
         }),
     }
@@ -47,7 +47,7 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
         return Verdict::no(
             reason,
             format!(
-                "{error}; it is tried again by itself, ever more slowly: remove the cause, or ask whoever runs the cluster"
+                "{error}; the operator retries with growing pauses: remove the cause, or ask the cluster's administrators"
             ),
         );
     }
@@ -58,7 +58,7 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
         return Verdict::no(
             Reason::Progressing,
             format!(
-                "the children of the deleted McpServer of this name are being collected, {} among them; wait until they are gone",
+                "children of the deleted McpServer of the same name still exist: {}; wait until they are deleted",
                 listed(objects, facts.owner)
             ),
         );
@@ -67,7 +67,7 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
         return Verdict::no(
             Reason::Deleting,
             format!(
-                "the McpServer is being deleted, and nothing leads clients to it any more; its pods serve until its finalizers are gone: {}",
+                "the McpServer is being deleted and is no longer exposed; its pods serve until its finalizers are removed: {}",
                 bounded(&facts.server.finalizers().join(", "), SHOWN)
             ),
         );
@@ -75,19 +75,19 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
     if facts.outcome.refusal().is_some() {
         return Verdict::no(
             Reason::NotAccepted,
-            "the children are left as they are, but for the policy, until the spec is accepted; the condition Accepted says what to change",
+            "only the policy is applied until the spec is accepted, and the other children stay as they are; see the condition Accepted for the next step",
         );
     }
     if facts.server.spec.suspend {
         return Verdict::unknown(
             Reason::Suspended,
-            "spec.suspend is true: the children are left as they are, but for the policy; set it to false to have them applied",
+            "spec.suspend is true: only the policy is applied, and the other children stay as they are; set it to false to apply them",
         );
     }
     if facts.is_undecided() {
         return Verdict::no(
             Reason::OwnershipPending,
-            "the operator decides who holds the host and the client id that the spec names; wait a few seconds: if this lasts, ask whoever runs mcp-entra-operator for its log",
+            "the claims on the host and the client id of the spec are not decided yet; wait a few seconds; if this lasts, ask the administrator of mcp-entra-operator for its log",
         );
     }
     if !facts.outcome.missing.is_empty() {
@@ -97,7 +97,7 @@ pub(crate) fn programmed(facts: &Facts<'_>) -> Verdict {
     Verdict::yes(reason, message)
 }
 
-/// The progress of the pods towards those that were built, once everything else is.
+/// Returns the progress of the built pods, after everything else is applied.
 fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
     let Owner { namespace, name, .. } = facts.owner;
     let deployment = facts.child(ChildKind::Deployment);
@@ -105,90 +105,87 @@ fn rolled_out(facts: &Facts<'_>) -> (Reason, String) {
         let resume = resume(namespace, name);
         return (
             Reason::RollOutPaused,
-            format!("the children are applied as built, but no changed pod is rolled out: {resume}"),
+            format!("the children are applied as built, but changed pods are not rolled out: {resume}"),
         );
     }
     let held = |reason, why: String| {
-        let what = "the children are applied as built, but for the pods: they are";
+        let what = "the children are applied as built, except for the pods:";
         (reason, format!("{what} {why}"))
     };
     match &facts.outcome.upgrade {
         Some(Waits::Busy) => {
-            return held(
-                Reason::UpgradeWaiting,
-                "replaced by those of the operator's version once other servers have been; wait".to_owned(),
-            );
+            return held(Reason::UpgradeWaiting, "they are upgraded after other servers; wait".to_owned());
         }
         Some(Waits::HaltedBy(failed)) => {
             return held(
                 Reason::UpgradeHalted,
                 format!(
-                    "left as they are, since those of the operator's version do not come up for McpServer {failed} of this namespace; remove the cause that its condition Available names (kubectl -n {namespace} describe mcpserver {failed})"
+                    "they are not upgraded, because upgraded pods of McpServer {failed} in this namespace do not become ready; remove the cause in its condition Available (kubectl -n {namespace} describe mcpserver {failed})"
                 ),
             );
         }
         Some(Waits::Halted) => {
-            return held(Reason::UpgradeHalted, "left as they are, since those of the operator's version do not come up in several namespaces; ask whoever runs mcp-entra-operator".to_owned());
+            return held(Reason::UpgradeHalted, "they are not upgraded, because upgraded pods in several namespaces do not become ready; ask the administrator of mcp-entra-operator".to_owned());
         }
         Some(Waits::Paused) | None => {}
     }
     let progress = deployment.map(|deployment| progress(deployment, || facts.answers.pods.clone()));
-    let upgraded = "the children are applied as built, and the pods of the operator's version";
+    let upgraded = "the children are applied as built, but";
     match progress {
         Some(Progress::NoRoom) => (
             Reason::UpgradeNoRoom,
             format!(
-                "{upgraded} find no room, so that older ones serve on and other servers are upgraded first; the condition Available says what is missing"
+                "{upgraded} there is no room for the upgraded pods; the older ones keep serving, and other servers are upgraded first; see the condition Available for the missing resource"
             ),
         ),
         Some(Progress::Failed) => (
             Reason::UpgradeFailed,
             format!(
-                "{upgraded} do not come up, so that older ones serve on and no other server of this namespace is upgraded; the condition Available says why"
+                "{upgraded} the upgraded pods do not become ready; the older ones keep serving, and no other server of this namespace is upgraded; see the condition Available for the cause"
             ),
         ),
         _ => (Reason::Applied, format!("the children are applied as built{}", moved(facts))),
     }
 }
 
-/// Names the ConfigMaps that are in use in place of immutable ones.
+/// Names the ConfigMaps that replace immutable ones.
 fn moved(facts: &Facts<'_>) -> String {
     let names = [ChildKind::Policy, ChildKind::Configuration].map(|kind| {
         let (first, name) = (kind.name(&facts.owner.name), facts.outcome.mounted.name(kind, &facts.owner.name));
-        (first != name).then(|| format!("; ConfigMap {name} is mounted, since an earlier one cannot be changed"))
+        (first != name).then(|| format!("; ConfigMap {name} is mounted, because an earlier one is immutable"))
     });
     names.into_iter().flatten().collect()
 }
 
-/// The kinds that a cluster lacks, and their origin.
+/// Returns the message about kinds that the cluster does not serve, with their origin.
 pub(crate) fn not_served(missing: &BTreeSet<ChildKind>) -> String {
     let lacking: Vec<String> = missing
         .iter()
         .map(|kind| format!("{} of {}", kind.kind(), kind.brought_by().unwrap_or("Kubernetes")))
         .collect();
     format!(
-        "this cluster does not serve {}, or does not show the operator what it needs to see of it, so that it cannot be applied; ask whoever runs the cluster to install it: it is noticed by itself",
+        "this cluster does not serve {}, or the operator has no permission to see it, so it cannot be applied; ask the cluster's administrators to install it; the operator then continues by itself",
         lacking.join(", ")
     )
 }
 
-/// The names and values that somebody else has, if they do not become free by themselves.
+/// Returns the names and values that others hold, if they do not become free by themselves.
 pub(crate) fn conflicted(facts: &Facts<'_>) -> Option<(Reason, String)> {
     let conflict = facts.outcome.conflict().filter(|conflict| !conflict.collected);
     let not_owned = conflict.map(|conflict| (Reason::NotOwned, conflict_message(conflict, facts.owner)));
     not_owned.or_else(|| facts.outcome.standing.lost().map(|lost| (lost.reason(), lost.message())))
 }
 
-/// Characters of a controller's name that a message shows: its length is its writer's choice.
+/// The most characters of a controller's name in a message, because others choose its length.
 const SHOWN: usize = 100;
 
-/// The objects in the way, and one command that adopts all that have no controller.
+/// Returns the message about conflicting objects, with one command that adopts all those without a controller.
 fn conflict_message(conflict: &Conflict, owner: &Owner) -> String {
     let (owned, nobodys): (Vec<&NameHolder>, Vec<&NameHolder>) =
         conflict.objects.iter().partition(|taken| taken.controller.is_some());
     let mut said = Vec::new();
     if !nobodys.is_empty() {
-        said.push(format!("nobody's children: {}", listed(nobodys.iter().copied(), owner)));
+        said.push(format!("without an owner: {}", listed(nobodys.iter().copied(), owner)));
     }
     said.extend(owned.iter().map(|taken| {
         let controller: String = taken.controller.iter().flat_map(|title| title.chars()).take(SHOWN).collect();
@@ -196,10 +193,10 @@ fn conflict_message(conflict: &Conflict, owner: &Owner) -> String {
     }));
     let adopt = match nobodys.is_empty() {
         true => String::new(),
-        false => format!("; to give the McpServer what is nobody's, run: {}", adopt_command(&nobodys, owner)),
+        false => format!("; to give the unowned objects to this McpServer, run: {}", adopt_command(&nobodys, owner)),
     };
     format!(
-        "objects exist that have names of this McpServer's children and are not its own; {}; nothing more is applied until they are gone: delete them, or give the McpServer another name{adopt}",
+        "other objects have names of this McpServer's children; {}; nothing more is applied: delete these objects, or give the McpServer another name{adopt}",
         said.join("; ")
     )
 }

@@ -1,4 +1,4 @@
-//! Available: enough pods are ready now, or what keeps them from it and the next step. Pure.
+//! Condition Available: enough pods are ready, or the cause and the next step. Pure.
 
 use std::sync::Arc;
 
@@ -14,27 +14,27 @@ use crate::{
     },
 };
 
-/// The facts that Available follows from.
+/// The facts that Available depends on.
 #[derive(Clone, Copy)]
 pub(crate) struct PodFacts<'a> {
     pub(crate) namespace: &'a str,
-    /// Pods that there should be: with an autoscaler, as many as it has set last.
+    /// The desired number of pods. With an autoscaler it is the last number that it set.
     pub(crate) wanted: i32,
-    /// Ready pods that are enough, if they are fewer: with an autoscaler, the fewest that it may set, so that pods
-    /// which it adds to a server that serves are no outage of it.
+    /// A smaller number of ready pods that is enough. With an autoscaler it is the minimum: pods that it adds are no
+    /// outage until they are ready.
     pub(crate) enough: i32,
     pub(crate) deployment: Option<&'a ChildView>,
-    /// The autoscaler that sets the number of pods, if the spec asks for one.
+    /// The autoscaler that sets the number of pods, if the spec has one.
     pub(crate) autoscaler: Option<&'a ChildView>,
-    /// True if others set the number of pods, since the spec says nothing of it.
+    /// True if others set the number of pods, because the spec does not.
     pub(crate) is_external: bool,
-    /// True if the Deployment has been applied and not been seen since.
+    /// True if the Deployment was applied and the watch has not shown it since.
     pub(crate) is_stale: bool,
     pub(crate) pods: &'a [Arc<PodView>],
     pub(crate) polled: &'a [PolledPod],
 }
 
-/// The verdict that enough pods of the newest spec, and no others, are ready now.
+/// Returns the verdict that enough pods of the newest spec, and no others, are ready.
 pub(crate) fn availability(facts: PodFacts<'_>) -> Verdict {
     let PodFacts { namespace, wanted, deployment, autoscaler, is_external, is_stale, pods, polled, .. } = facts;
     let enough = facts.enough.min(wanted);
@@ -42,7 +42,7 @@ pub(crate) fn availability(facts: PodFacts<'_>) -> Verdict {
         return Verdict::no(
             Reason::ScaledToZero,
             format!(
-                "no pod is wanted: somebody has scaled the Deployment to 0, which its autoscaler leaves so; start one with kubectl -n {namespace} scale deployment {} --replicas=1",
+                "no pod is wanted: the Deployment was scaled to 0, and its autoscaler keeps it there; start one with kubectl -n {namespace} scale deployment {} --replicas=1",
                 deployment.map(ChildView::name).unwrap_or_default()
             ),
         );
@@ -51,7 +51,7 @@ pub(crate) fn availability(facts: PodFacts<'_>) -> Verdict {
         return Verdict::no(
             Reason::ScaledToZero,
             format!(
-                "no pod is wanted: somebody has scaled the Deployment to 0; start one with kubectl -n {namespace} scale deployment {} --replicas=1, or set spec.replicas",
+                "no pod is wanted: the Deployment was scaled to 0; start one with kubectl -n {namespace} scale deployment {} --replicas=1, or set spec.replicas",
                 deployment.map(ChildView::name).unwrap_or_default()
             ),
         );
@@ -63,11 +63,14 @@ pub(crate) fn availability(facts: PodFacts<'_>) -> Verdict {
         );
     }
     let Some(deployment) = deployment else {
-        return Verdict::no(Reason::Progressing, "there is no Deployment yet; the condition Programmed says why");
+        return Verdict::no(
+            Reason::Progressing,
+            "there is no Deployment yet; see the condition Programmed for the cause",
+        );
     };
     let status = deployment.status();
     let ready = status.ready_replicas;
-    // What an autoscaler changes is the number alone.
+    // An autoscaler changes only the number.
     let is_scaled = (autoscaler.is_some() || is_external) && deployment.is_scaling();
     let is_observed = deployment.is_observed() || is_scaled;
     if ready >= enough && !is_stale && is_observed && deployment.is_rolled_out(enough) {
@@ -81,13 +84,13 @@ pub(crate) fn availability(facts: PodFacts<'_>) -> Verdict {
         let resume = resume(namespace, deployment.name());
         return Verdict::no(
             Reason::RollOutPaused,
-            format!("{ready} of {wanted} pods are ready, and the newest version is not rolled out: {resume}"),
+            format!("{ready} of {wanted} pods are ready, but the newest version is not rolled out: {resume}"),
         );
     }
     match trouble {
         Some((_, trouble)) if ready >= enough => Verdict::no(
             Reason::Progressing,
-            format!("the newest version does not come up, and pods of an older one still serve: {trouble}"),
+            format!("the newest version does not become ready, and pods of an older one still serve: {trouble}"),
         ),
         Some((reason, trouble)) => Verdict::no(reason, format!("{ready} of {wanted} pods are ready: {trouble}")),
         None if ready >= enough => Verdict::no(
@@ -97,34 +100,32 @@ pub(crate) fn availability(facts: PodFacts<'_>) -> Verdict {
         None => Verdict::no(
             Reason::Progressing,
             format!(
-                "{ready} of {wanted} pods are ready; wait, or see what holds them up with kubectl -n {namespace} describe pods -l app.kubernetes.io/instance={}",
+                "{ready} of {wanted} pods are ready; wait, or look for the cause with kubectl -n {namespace} describe pods -l app.kubernetes.io/instance={}",
                 deployment.name()
             ),
         ),
     }
 }
 
-/// The next step where somebody has paused a Deployment.
+/// Returns the next step for a paused Deployment.
 pub(crate) fn resume(namespace: &str, name: &str) -> String {
-    format!(
-        "somebody has paused the Deployment; resume it with kubectl -n {namespace} rollout resume deployment/{name}"
-    )
+    format!("the Deployment is paused; resume it with kubectl -n {namespace} rollout resume deployment/{name}")
 }
 
-/// The words about an autoscaler that cannot do its work: the pods serve nevertheless. Its own text changes between
-/// attempts; the reason does not.
+/// Returns the message about an autoscaler that cannot work while the pods serve. It contains the reason, because the
+/// autoscaler's text changes between attempts.
 fn idle(namespace: &str, autoscaler: &ChildView) -> Option<String> {
     let is_idle = |condition: &&ConditionView| condition.type_ == "ScalingActive" && condition.status == "False";
     let condition = autoscaler.status().conditions.iter().find(is_idle)?;
     Some(format!(
-        ", but their number does not follow the load: the autoscaler says {}; check that metrics-server is installed and sees the pods (kubectl -n {namespace} describe hpa {})",
+        ", but their number does not follow the load: the autoscaler reports {}; check that metrics-server is installed and sees the pods (kubectl -n {namespace} describe hpa {})",
         condition.reason.word(),
         autoscaler.name()
     ))
 }
 
-/// The reason why a server that runs is not ready, as it says itself. A fresh one that has no keys yet has no error to
-/// tell either.
+/// Returns the reason of a running server that is not ready, from its own report. A new server without keys has no
+/// error to report yet.
 fn own_words(polled: &PolledPod) -> Option<(Reason, String)> {
     if polled.pod.is_ready() {
         return None;

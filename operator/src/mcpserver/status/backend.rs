@@ -1,4 +1,4 @@
-//! BackendReady and BackendIsolated, and the summary of a backend, by what the pods say of it. Pure.
+//! Conditions BackendReady and BackendIsolated, and the summary of a backend, from the pods' reports. Pure.
 
 use std::collections::BTreeSet;
 
@@ -22,12 +22,12 @@ use crate::{
 /// The most names in a list of the summary.
 const NAMES: usize = 32;
 
-/// The pods that answered, by name, with what they say of their backend.
+/// Returns the pods that answered, by name, with their reports about the backend.
 fn reports<'a>(pods: &'a [&PolledPod]) -> impl Iterator<Item = (&'a str, Option<&'a BackendReport>)> {
     pods.iter().filter_map(|polled| Some((polled.pod.name(), polled.report.as_ref().ok()?.backend.as_ref())))
 }
 
-/// The verdict that every ready pod's backend answers now.
+/// Returns the verdict that the backend of every ready pod answers.
 pub(super) fn ready(facts: &Facts<'_>) -> Verdict {
     let pods = facts.current_pods();
     if pods.is_empty() {
@@ -36,7 +36,7 @@ pub(super) fn ready(facts: &Facts<'_>) -> Verdict {
     let works = |report: Option<&BackendReport>| report.and_then(|report| report.works);
     if let Some((name, report)) = reports(&pods).find(|(_, report)| works(*report) == Some(false)) {
         let message = report.and_then(|report| report.message.as_ref());
-        let said = message.map(|message| format!(", which says: {}", message.quoted())).unwrap_or_default();
+        let said = message.map(|message| format!(", with the message: {}", message.quoted())).unwrap_or_default();
         let Owner { namespace, .. } = facts.owner;
         return Verdict::no(
             Reason::BackendFailed,
@@ -60,19 +60,19 @@ pub(super) fn ready(facts: &Facts<'_>) -> Verdict {
     }
 }
 
-/// Names the tools that are not offered since they are not as the pin has them.
+/// Returns the text about tools that are not offered because they differ from the pin.
 fn hidden(pods: &[&PolledPod]) -> String {
     let hidden = reports(pods).filter_map(|(_, report)| report).flat_map(|report| &report.hidden);
     match Vec::from_iter(BTreeSet::from_iter(hidden.cloned())).as_slice() {
         [] => String::new(),
         hidden => format!(
-            "; not offered, since they are not as spec.backend.pin has them: {}; look at what has changed, and pin that by what mcp-entra-operator pin prints",
+            "; not offered, because they differ from spec.backend.pin: {}; review the changes, and pin the new tools with mcp-entra-operator pin",
             named(hidden)
         ),
     }
 }
 
-/// The verdict that nobody but the server reaches what listens in its pod.
+/// Returns the verdict that only the server reaches the other listeners in its pod.
 pub(super) fn isolated(facts: &Facts<'_>) -> Verdict {
     let pods = facts.current_pods();
     if pods.is_empty() {
@@ -87,7 +87,7 @@ pub(super) fn isolated(facts: &Facts<'_>) -> Verdict {
         return Verdict::no(
             Reason::BackendReached,
             format!(
-                "mcp-entra-operator reached port {port} of pod {name}, where the backend listens, and so may others, past all authentication: this cluster does not enforce spec.networkPolicy; have the backend listen on 127.0.0.1 alone, or install a network plugin that enforces NetworkPolicies"
+                "mcp-entra-operator reached port {port} of pod {name}, where the backend listens, so others may reach it without authentication: this cluster does not enforce spec.networkPolicy; let the backend listen only on 127.0.0.1, or install a network plugin that enforces NetworkPolicies"
             ),
         );
     }
@@ -97,27 +97,25 @@ pub(super) fn isolated(facts: &Facts<'_>) -> Verdict {
         let Some(listens) = report.and_then(|report| report.listens.as_ref()) else {
             return Verdict::unknown(
                 Reason::IsolationUnknown,
-                format!(
-                    "pod {name} does not say what listens in it; wait a few seconds, and if this lasts, see its log"
-                ),
+                format!("pod {name} does not report its listeners; wait a few seconds; if this lasts, see its log"),
             );
         };
         if listens.is_empty() {
             continue;
         }
         let listeners = named(&Vec::from_iter(listens.iter().map(ToString::to_string)));
-        let loopback = "to be sure of it on any network plugin, have the backend listen on 127.0.0.1 alone";
+        let loopback = "to isolate it with any network plugin, let the backend listen only on 127.0.0.1";
         return match reach(name) {
             Some(Reach::Unreached) => Verdict::unknown(
                 Reason::BackendUnreached,
                 format!(
-                    "in pod {name} something listens for others ({listeners}), which mcp-entra-operator cannot reach while it reaches port {ADMIN_PORT}, as spec.networkPolicy has it; {loopback}"
+                    "a process in pod {name} listens on addresses outside loopback ({listeners}); mcp-entra-operator cannot reach them, but reaches port {ADMIN_PORT}, as spec.networkPolicy demands; {loopback}"
                 ),
             ),
             _ => Verdict::unknown(
                 Reason::IsolationUnknown,
                 format!(
-                    "in pod {name} something listens for others ({listeners}), and mcp-entra-operator cannot try those ports, since it reaches pods through a proxy or not at all; {loopback}"
+                    "a process in pod {name} listens on addresses outside loopback ({listeners}), and mcp-entra-operator cannot try them, because it reaches pods through a proxy or not at all; {loopback}"
                 ),
             ),
         };
@@ -126,12 +124,12 @@ pub(super) fn isolated(facts: &Facts<'_>) -> Verdict {
         0 => Verdict::unknown(Reason::StatusUnreachable, unreachable(pods.iter().copied()).unwrap_or_default()),
         _ => Verdict::yes(
             Reason::LoopbackOnly,
-            format!("in {asked} of {} ready pods, nothing but the server listens for others", pods.len()),
+            format!("in {asked} of {} ready pods, only the server listens outside loopback", pods.len()),
         ),
     }
 }
 
-/// The backend as a ready pod finds it. While none can be asked, it is as it was.
+/// Returns the summary from a ready pod's report. Without one, the previous summary stays.
 pub(super) fn summary(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<BackendSummary> {
     facts.server.spec.backend.as_ref()?;
     let Some(report) = working(facts) else { return previous.backend.clone() };
@@ -152,7 +150,7 @@ pub(super) fn summary(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<B
     })
 }
 
-/// Digest of all tools' names and digests.
+/// Returns the digest of all tools' names and digests.
 fn digest(report: &BackendReport) -> String {
     let lines = report.tools.iter().map(|(name, digest)| format!("{name} {digest}\n"));
     revision(lines.collect::<String>().as_bytes())
@@ -166,7 +164,7 @@ fn is_pinned(facts: &Facts<'_>) -> bool {
     facts.server.spec.backend.as_ref().is_some_and(|backend| backend.pin.is_some())
 }
 
-/// The report of the first ready pod whose backend works.
+/// Returns the report of the first ready pod whose backend works.
 fn working<'a>(facts: &Facts<'a>) -> Option<&'a BackendReport> {
     let mut pods = facts.current_pods();
     pods.sort_by_key(|polled| polled.pod.name().to_owned());
@@ -174,7 +172,7 @@ fn working<'a>(facts: &Facts<'a>) -> Option<&'a BackendReport> {
     reports.into_iter().find(|report| report.works == Some(true))
 }
 
-/// The names that the backend offers, once a ready pod has said.
+/// Returns the names that the backend offers, once a ready pod has reported them.
 pub(crate) fn offered(facts: &Facts<'_>) -> Option<Offered> {
     facts.server.spec.backend.as_ref()?;
     let report = working(facts)?;
@@ -186,7 +184,7 @@ pub(crate) fn offered(facts: &Facts<'_>) -> Option<Offered> {
     })
 }
 
-/// The policy in numbers. What of a backend is granted can be counted once a pod has told what there is.
+/// Returns the policy in numbers. Grants for a backend are counted once a pod has reported its names.
 pub(super) fn granted(facts: &Facts<'_>, previous: &McpServerStatus) -> PolicySummary {
     let summary = facts.compiled.summary.clone();
     if facts.server.spec.backend.is_none() {
@@ -275,7 +273,7 @@ mod tests {
             with(&answers(vec![mk_backend_pod("a", json!({"works": false, "message": message}))]), ready).message
         };
         let said = failing("it ended with code 1");
-        assert!(said.contains("pod a does not answer, which says: “it ended with code 1”"), "{said}");
+        assert!(said.contains("pod a does not answer, with the message: “it ended with code 1”"), "{said}");
         assert!(said.ends_with("kubectl logs -n productivity a -c backend"), "{said}");
         assert_harmless(&failing(&hostile()));
     }
@@ -285,7 +283,7 @@ mod tests {
         let pod = mk_backend_pod("a", json!({"works": true, "tools": {"add": "0", "sub": "1"}, "hidden": ["sub"]}));
         let verdict = with(&answers(vec![pod]), ready);
         assert_is(&verdict, State::True, Reason::BackendWorks, "hidden");
-        assert!(verdict.message.contains("spec.backend.pin has them: sub;"), "{}", verdict.message);
+        assert!(verdict.message.contains("differ from spec.backend.pin: sub;"), "{}", verdict.message);
     }
 
     #[test]
@@ -347,6 +345,6 @@ mod tests {
         let policy = told.policy.clone().unwrap();
         assert_eq!((policy.tools, policy.prompts, policy.resources), (1, 0, 0));
         let later = with(&Answers::default(), |facts| status(facts, &told, Timestamp::UNIX_EPOCH));
-        assert_eq!(later.backend, told.backend, "it stays known while no pod can be asked");
+        assert_eq!(later.backend, told.backend, "it stays while no pod can be asked");
     }
 }

@@ -1,5 +1,5 @@
-//! Debounce: which change of a status is written at once, and which may wait a moment for more of it. A server comes up
-//! in many small steps, and each of them told would be a write, an event, and a pass of everybody who watches. Pure.
+//! Debounce of status writes: some changes are written at once, others wait a moment for further ones. A server starts
+//! in many small steps, and each write triggers an event and a pass of every watcher. Pure.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use mcp_entra_crds::{ConditionType, McpServerStatus};
 
 use crate::conditions::condition::{is_awaited, is_good};
 
-/// The time after a write for which the next may wait.
+/// The time after a write for which the next one may wait.
 pub(crate) const MOMENT: Duration = Duration::from_secs(3);
 
-/// Says if the change may wait: it is no bad news, and the server is on its way to be Ready and not there yet.
+/// Returns true if the change may wait: it is not bad news, and the server is still becoming Ready.
 pub(crate) fn may_wait(before: &McpServerStatus, after: &McpServerStatus) -> bool {
     let find = |type_: &str| before.conditions.iter().find(|condition| condition.type_ == type_);
     let is_no_news = |new: &Condition| match find(&new.type_) {
@@ -54,7 +54,7 @@ mod tests {
         assert!(may_wait(&sight, &starting));
         assert!(may_wait(&starting, &exposed));
         assert!(!may_wait(&exposed, &ready));
-        assert!(!may_wait(&ready, &ready), "what changes of a Ready server is told at once");
+        assert!(!may_wait(&ready, &ready), "a change of a Ready server is written at once");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Exposed and CertificateReady: whether clients outside the cluster are led to the server now, by what their
-//! controllers say of the Ingress, the route, the listener and the certificate. Pure.
+//! Conditions Exposed and CertificateReady: clients outside the cluster are routed to the server, according to the
+//! controllers of Ingress, route, listener and certificate. Pure.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use mcp_entra_crds::{Exposure, GatewayReference};
@@ -13,30 +13,30 @@ use crate::{
     },
 };
 
-/// The facts that the verdicts follow from.
+/// The facts that the verdicts depend on.
 #[derive(Clone, Copy)]
 pub(crate) struct Leading<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) exposure: &'a Exposure,
-    /// Gateways and listeners that the spec names and that do not exist, in words.
+    /// Missing Gateways and listeners that the spec names, as text.
     pub(crate) absent: &'a [String],
     pub(crate) ingress: Option<&'a ChildView>,
     pub(crate) route: Option<&'a ChildView>,
-    /// The server's own, or that of the server whose listener it shares.
+    /// The ListenerSet of this server, or of the server whose listener it shares.
     pub(crate) listener_set: Option<&'a ChildView>,
-    /// Its name, whether or not it exists.
+    /// The name of the ListenerSet, even if it does not exist.
     pub(crate) listener_set_name: &'a str,
-    /// The server's own, or that of the server whose listener it shares.
+    /// The Certificate of this server, or of the server whose listener it shares.
     pub(crate) certificate: Option<&'a ChildView>,
     pub(crate) now: Timestamp,
 }
 
-/// Time for controllers that wait for each other's words to take up the newest.
+/// Time for controllers to react to each other's newest conditions.
 const SETTLING: SignedDuration = SignedDuration::from_secs(10);
 
 impl Leading<'_> {
-    /// A rejection by a condition. What follows from words that are about to be taken up is none yet: those of the
-    /// condition itself, and of what it answers to.
+    /// Returns the verdict for a rejecting condition. It is only pending while the condition, or a condition that it
+    /// depends on, is new: controllers may not have reacted yet.
     fn rejected(self, by: &ConditionView, answers_to: Option<&ChildView>, reason: Reason, message: String) -> Verdict {
         let mut conditions = answers_to.into_iter().map(ChildView::status).flat_map(|status| {
             status.listeners.iter().flat_map(|listener| &listener.conditions).chain(&status.conditions)
@@ -46,24 +46,24 @@ impl Leading<'_> {
             since.is_some_and(|since| self.now.duration_since(since.0).abs() < SETTLING)
         };
         match is_new(by) || conditions.any(is_new) {
-            true => Verdict::no(Reason::RoutePending, format!("{message}; it is new, so wait a few seconds first")),
+            true => Verdict::no(Reason::RoutePending, format!("{message}; this is new, so wait a few seconds first")),
             false => Verdict::no(reason, message),
         }
     }
 
-    /// Says if the certificate of the server's own listener is about to be issued.
+    /// Returns true if the certificate of the server's own listener is not issued yet.
     fn awaits_certificate(self) -> bool {
         let is_issued = self.exposure.tls.issuer_ref.is_some();
         is_issued && certificate_ready(self).reason == Reason::CertificatePending.to_string()
     }
 }
 
-/// The verdict that every parent accepts the route.
+/// Returns the verdict that every parent accepts the route.
 pub(crate) fn exposed(leading: Leading<'_>) -> Verdict {
     let Some(gateway) = &leading.exposure.gateway else { return by_ingress(leading.ingress) };
     if !leading.absent.is_empty() {
         let message = format!(
-            "there is no {}, and nothing is exposed there; correct spec.exposure.gateway.parentRefs, or ask whoever runs the Gateway",
+            "there is no {}, so nothing is exposed there; correct spec.exposure.gateway.parentRefs, or ask the Gateway's administrators",
             leading.absent.join(", no ")
         );
         return Verdict::no(Reason::GatewayNotFound, message);
@@ -85,7 +85,7 @@ fn by_ingress(ingress: Option<&ChildView>) -> Verdict {
         }
         None => Verdict::no(
             Reason::AddressPending,
-            "no ingress controller has announced an address for the Ingress; check that one serves the class in spec.exposure.ingress.className",
+            "no ingress controller has set an address for the Ingress; check that one serves the class in spec.exposure.ingress.className",
         ),
     }
 }
@@ -107,7 +107,7 @@ fn at_listener_set(name: &str) -> ParentReferenceView {
     }
 }
 
-/// The name of a parent in a message.
+/// Returns the name of a parent for a message.
 fn name_of(parent: &ParentReferenceView) -> String {
     let kind = parent.kind.as_deref().unwrap_or("Gateway");
     let namespace = parent.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
@@ -123,16 +123,16 @@ fn is_same(one: &ParentReferenceView, other: &ParentReferenceView, namespace: &s
             parent.name.clone(),
         )
     };
-    // Each ListenerSet of ours has one listener, so that its name adds nothing.
+    // Each ListenerSet has one listener, so its name adds nothing.
     let sections = one.section_name == other.section_name || one.section_name.is_none();
     key(one) == key(other) && sections
 }
 
-/// The fault of the server's own listener, if there is one.
+/// Returns the fault of the server's own listener, if there is one.
 fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
     let pending = || {
         let message = format!(
-            "{gateway} has not answered to ListenerSet {}; see that the Gateway exists and that its class supports ListenerSets",
+            "{gateway} has not answered to ListenerSet {}; check that the Gateway exists and that its class supports ListenerSets",
             leading.listener_set_name
         );
         Some(Verdict::no(Reason::RoutePending, message))
@@ -156,19 +156,19 @@ fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
         let mut following = rejected.clone().peekable();
         if following.peek().is_some() && following.all(|condition| follows(&condition)) {
             let message =
-                format!("{gateway} waits for the certificate; the condition CertificateReady says how far it is");
+                format!("{gateway} waits for the certificate; see the condition CertificateReady for its progress");
             return Some(Verdict::no(Reason::CertificatePending, message));
         }
     }
     if let Some(condition) = rejected.next() {
         let advice = match condition.reason.raw() {
             "InvalidCertificateRef" | "RefNotPermitted" | "ListenersNotValid" => {
-                "see that the Secret of spec.exposure.tls exists in this namespace and holds a certificate"
+                "check that the Secret of spec.exposure.tls exists in this namespace and contains a certificate"
             }
             "NotAllowed" => {
-                "ask whoever runs the Gateway to allow ListenerSets of this namespace (spec.allowedListeners)"
+                "ask the Gateway's administrators to allow ListenerSets of this namespace (spec.allowedListeners)"
             }
-            _ => "ask whoever runs the Gateway",
+            _ => "ask the Gateway's administrators",
         };
         let message = format!("{gateway} does not serve the listener of this server: {}; {advice}", said(condition));
         return Some(leading.rejected(condition, leading.certificate, Reason::ListenerRejected, message));
@@ -179,7 +179,7 @@ fn by_listener(leading: Leading<'_>, gateway: &str) -> Option<Verdict> {
     if accepted { None } else { pending() }
 }
 
-/// Says if a condition is about the newest spec.
+/// Returns true if a condition is about the newest spec.
 fn is_current(condition: &ConditionView, generation: Option<i64>) -> bool {
     condition.observed_generation.is_none() || condition.observed_generation >= generation
 }
@@ -200,7 +200,7 @@ fn by_route(leading: Leading<'_>, parents: &[ParentReferenceView]) -> Verdict {
     })
 }
 
-/// The fault of the route at one of its parents, if there is one.
+/// Returns the fault of the route at one of its parents, if there is one.
 fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdict> {
     let name = name_of(parent);
     let answers = || {
@@ -217,11 +217,11 @@ fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdi
     if let Some(condition) = rejected {
         let advice = match condition.reason.raw() {
             "NotAllowedByListeners" => {
-                "ask whoever runs the Gateway to allow routes of this namespace (allowedRoutes of its listener)"
+                "ask the Gateway's administrators to allow routes of this namespace (allowedRoutes of its listener)"
             }
-            "NoMatchingListenerHostname" => "name in spec.exposure.host a host that one of its listeners serves",
+            "NoMatchingListenerHostname" => "set spec.exposure.host to a host that one of its listeners serves",
             "NoMatchingParent" => "correct spec.exposure.gateway.parentRefs",
-            _ => "ask whoever runs the Gateway",
+            _ => "ask the Gateway's administrators",
         };
         let message = format!("{name} does not accept the route: {}; {advice}", said(condition));
         return Some(leading.rejected(condition, leading.listener_set, Reason::RouteRejected, message));
@@ -231,17 +231,16 @@ fn by_parent(leading: Leading<'_>, parent: &ParentReferenceView) -> Option<Verdi
         return None;
     }
     let message =
-        format!("{name} has not answered to the route; see that it exists and that its class has a controller");
+        format!("{name} has not answered to the route; check that it exists and that its class has a controller");
     Some(Verdict::no(Reason::RoutePending, message))
 }
 
-/// The verdict that the certificate is valid at this moment.
+/// Returns the verdict that the certificate is valid now.
 pub(crate) fn certificate_ready(leading: Leading<'_>) -> Verdict {
     let now = leading.now;
     let advice = "see kubectl describe certificate, and the issuer in spec.exposure.tls.issuerRef";
     let pending = || {
-        let message =
-            format!("cert-manager has not said anything of the certificate as it is to be; if this lasts, {advice}");
+        let message = format!("cert-manager has not reported on the present certificate yet; if this lasts, {advice}");
         Verdict::no(Reason::CertificatePending, message)
     };
     let Some(certificate) = leading.certificate else { return pending() };
@@ -252,7 +251,7 @@ pub(crate) fn certificate_ready(leading: Leading<'_>) -> Verdict {
     let not_after = status.not_after.as_ref().map(|time| time.0);
     if let Some(until) = not_after.filter(|until| *until <= now) {
         let why = condition("Issuing").map(|issuing| format!(" ({})", said(issuing))).unwrap_or_default();
-        let message = format!("the certificate expired at {until}, and clients refuse it{why}; {advice}");
+        let message = format!("the certificate expired at {until}, and clients reject it{why}; {advice}");
         return Verdict::no(Reason::CertificateExpired, message);
     }
     let ready = condition("Ready");
@@ -269,10 +268,8 @@ pub(crate) fn certificate_ready(leading: Leading<'_>) -> Verdict {
         }
         (Some(ready), _) if ready.status == "False" => {
             if let Some(issuing) = condition("Issuing").filter(|issuing| issuing.status == "True") {
-                let message = format!(
-                    "cert-manager is about to issue the certificate: {}; if this lasts, {advice}",
-                    said(issuing)
-                );
+                let message =
+                    format!("cert-manager is issuing the certificate: {}; if this lasts, {advice}", said(issuing));
                 return Verdict::no(Reason::CertificatePending, message);
             }
             let why = condition("Issuing").filter(|issuing| issuing.status == "False").unwrap_or(ready);

@@ -1,4 +1,4 @@
-//! The facts that a status follows from.
+//! Facts that a status depends on.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::{
     policy::compile::Compiled,
 };
 
-/// The time for which a ready pod may fail to report the compiled policy before the conditions say so.
+/// Time for a ready pod to report the compiled policy before the conditions show a failure.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
-/// The facts that a pass has found out about one McpServer.
+/// The facts that a pass has found about one McpServer.
 pub(crate) struct Facts<'a> {
     pub(crate) server: &'a McpServer,
     pub(crate) owner: &'a Owner,
@@ -36,7 +36,7 @@ impl<'a> Facts<'a> {
         self.observed.own.get(&kind).map(|child| &**child)
     }
 
-    /// The children that lead clients to the server: where it shares an older server's listener, that one's.
+    /// Returns the children that route clients to the server. A shared listener's children belong to the older server.
     pub(super) fn leading(&self, exposure: &'a Exposure, now: Timestamp) -> Leading<'a> {
         let listener_of = self.outcome.standing.held().and_then(|held| held.listener_of.as_ref());
         let carrying = if listener_of.is_some() { &self.observed.carrying } else { &self.observed.own };
@@ -55,7 +55,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Says whether the spec could be applied, if it were decided who holds what it names.
+    /// Returns true if the spec could be applied, but its claims are undecided.
     pub(crate) fn is_undecided(&self) -> bool {
         self.outcome.standing == Standing::Open
             && !self.server.spec.suspend
@@ -63,7 +63,7 @@ impl<'a> Facts<'a> {
             && self.outcome.accepted().is_some()
     }
 
-    /// Ready pods that were started with the configuration that there should be.
+    /// Returns the ready pods that run with the desired configuration.
     pub(crate) fn current_pods(&self) -> Vec<&'a PolledPod> {
         let settled = self.outcome.accepted().filter(|accepted| accepted.is_settled());
         let configuration = settled.map(configuration_hash);

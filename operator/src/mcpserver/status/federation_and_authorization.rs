@@ -1,4 +1,4 @@
-//! FederationReady and AuthorizationReady: what the pods themselves say of their credential and their policy. Pure.
+//! Conditions FederationReady and AuthorizationReady: the pods' own reports about credential and policy. Pure.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use crate::{
 pub(super) fn no_ready_pods() -> Verdict {
     Verdict::unknown(
         Reason::NoReadyPods,
-        "no pod with this configuration is ready that could be asked; the condition Available says why",
+        "no pod with this configuration is ready; see the condition Available for the cause",
     )
 }
 
-/// The reason why a ready pod cannot be asked, if there is such a pod.
+/// Returns the reason why a ready pod cannot be asked, if there is such a pod.
 pub(super) fn unreachable<'a>(pods: impl IntoIterator<Item = &'a PolledPod>) -> Option<String> {
     let (pod, error) = pods.into_iter().find_map(|polled| Some((&polled.pod, polled.report.as_ref().err()?)))?;
     let name = pod.name();
     Some(format!(
-        "pod {name} is ready, but its status on port 8081 cannot be read: {error}; let NetworkPolicies and proxies pass mcp-entra-operator to that port"
+        "pod {name} is ready, but its status on port 8081 cannot be read: {error}; let NetworkPolicies and proxies admit mcp-entra-operator to that port"
     ))
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
         let (name, report) = failing;
         let said = match &report.federation_message {
             Some(message) => {
-                format!("Entra refuses the service account token of pod {name}, which says: {}", message.quoted())
+                format!("Entra refuses the service account token of pod {name}, with the message: {}", message.quoted())
             }
             None => format!("Entra refuses the service account token of pod {name}; run mcp-entra-server check in it"),
         };
@@ -55,7 +55,7 @@ pub(crate) fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
     } else if working < asked {
         Verdict::unknown(
             Reason::ProbePending,
-            format!("{working} of {all} ready pods have ended their first probe; wait a few seconds"),
+            format!("{working} of {all} ready pods have finished their first probe; wait a few seconds"),
         )
     } else {
         Verdict::yes(
@@ -73,7 +73,7 @@ pub(crate) fn federation(facts: &Facts<'_>, previous: &[Condition]) -> Verdict {
     }
 }
 
-/// Names the Graph permissions without which tools fail.
+/// Returns the text about Graph permissions that lack consent.
 fn without_consent(facts: &Facts<'_>, reports: &[&Report]) -> String {
     let is_missing = |scope: &&String| reports.iter().any(|report| report.missing_permissions.contains(*scope));
     let scopes = facts.server.spec.graph.iter().flat_map(|graph| &graph.scopes);
@@ -81,7 +81,7 @@ fn without_consent(facts: &Facts<'_>, reports: &[&Report]) -> String {
     match missing.as_slice() {
         [] => String::new(),
         missing => format!(
-            "; tools that need {} fail: an administrator of tenant {} consents to it, under API permissions of app registration {}",
+            "; tools that need {} fail: ask an administrator of tenant {} to consent to it, under API permissions of app registration {}",
             missing.join(", "),
             facts.server.spec.entra.tenant_id,
             facts.server.spec.entra.client_id
@@ -95,7 +95,7 @@ pub(crate) fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdic
         return Verdict::no(
             Reason::RevocationUnreadable,
             format!(
-                "the annotation {REVOKE_SESSIONS_BEFORE} is no time as 2026-11-29T12:00:00Z, so that no session is ended by it; correct it: kubectl -n {namespace} annotate --overwrite mcpserver {name} {REVOKE_SESSIONS_BEFORE}=$(date -u +%Y-%m-%dT%H:%M:%SZ)"
+                "the annotation {REVOKE_SESSIONS_BEFORE} is not a time such as 2026-11-29T12:00:00Z, so it ends no session; correct it: kubectl -n {namespace} annotate --overwrite mcpserver {name} {REVOKE_SESSIONS_BEFORE}=$(date -u +%Y-%m-%dT%H:%M:%SZ)"
             ),
         );
     }
@@ -111,7 +111,7 @@ pub(crate) fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdic
         return Verdict::no(
             Reason::PolicyTooLarge,
             format!(
-                "the policy would be larger than 900 KiB; these mappings, the newest, are not in force: {}; merge or remove mappings",
+                "the policy would be larger than 900 KiB; these newest mappings are not in force: {}; merge or remove mappings",
                 named(&facts.compiled.left_out)
             ),
         );
@@ -124,14 +124,14 @@ pub(crate) fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdic
             Some(error) => Verdict::no(
                 Reason::PolicyUnreadable,
                 format!(
-                    "pod {name} enforces an older policy, since it cannot read the newest: {}; if this lasts, see kubectl -n {namespace} logs {name}",
+                    "pod {name} enforces an older policy, because it cannot read the newest one: {}; if this lasts, see kubectl -n {namespace} logs {name}",
                     error.quoted()
                 ),
             ),
             None => Verdict::no(
                 Reason::PolicyLagging,
                 format!(
-                    "pod {name} still enforces an older policy; it is nudged until it has read the newest: if this lasts, see kubectl -n {namespace} describe pod {name}"
+                    "pod {name} still enforces an older policy, and is nudged until it reads the newest one; if this lasts, see kubectl -n {namespace} describe pod {name}"
                 ),
             ),
         },
@@ -139,7 +139,7 @@ pub(crate) fn authorization(facts: &Facts<'_>, previous: &[Condition]) -> Verdic
     as_before_in_grace(facts.answers.lagging, previous, ConditionType::AuthorizationReady, verdict)
 }
 
-/// A change needs a moment to arrive everywhere; until then the condition stays what it was.
+/// Returns the previous verdict while a change has not reached all pods and the grace period lasts.
 fn as_before_in_grace(
     since: Option<Duration>,
     previous: &[Condition],

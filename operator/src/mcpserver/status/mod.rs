@@ -1,4 +1,4 @@
-//! Status: what is so, as conditions (pure), and the one write that says it.
+//! Status of an McpServer: its conditions (pure), and the write.
 
 pub(crate) mod accepted_and_programmed;
 pub(crate) mod available;
@@ -37,7 +37,7 @@ use crate::{
     ownership::Standing,
 };
 
-/// The status that follows from the facts.
+/// Builds the status from the facts.
 pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timestamp) -> McpServerStatus {
     let spec = &facts.server.spec;
     let mut verdicts = vec![
@@ -84,8 +84,8 @@ pub(crate) fn status(facts: &Facts<'_>, previous: &McpServerStatus, now: Timesta
     }
 }
 
-/// The redirect URI that the app registration must have. It is told before anything is exposed, and not of a spec that is
-/// refused, or whose host somebody else holds.
+/// Returns the redirect URI that the app registration needs. It is known before the server is exposed. A refused spec,
+/// or one whose host another server holds, has none.
 fn redirect_uri(facts: &Facts<'_>) -> Option<String> {
     let McpServerSpec { authorization_server, exposure, .. } = &facts.server.spec;
     let is_usable = facts.outcome.refusal().is_none() && facts.outcome.standing.lost().is_none();
@@ -93,20 +93,20 @@ fn redirect_uri(facts: &Facts<'_>) -> Option<String> {
     callback(exposure.as_ref())
 }
 
-/// Says whether clients reach the server, or will, by the address of its exposure.
+/// Returns true if the exposure's address routes clients to the server, now or soon.
 fn is_led_to(facts: &Facts<'_>, exposure: &Exposure) -> bool {
     let is_refused = facts.outcome.refusal().is_some_and(Refusal::hides);
     match facts.outcome.standing {
         _ if is_refused => false,
         Standing::Held(_) => true,
         Standing::Lost(_) => false,
-        // An operator that allows no host does not start over servers that have an address: a spec that was not looked at
+        // An operator that allows no host refuses to start if a server has an address. A spec that was not validated
         // gives none.
         Standing::Open => facts.outcome.validated.is_some() && leads(&facts.observed.own, exposure),
     }
 }
 
-/// The values that a server holds, as it names them. While that is undecided, it holds what it held.
+/// Returns the values that a server holds, as it names them. While they are undecided, the previous ones stay.
 fn ownership(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<Ownership> {
     match facts.outcome.standing {
         Standing::Held(_) => Some(values_of(facts.server)),
@@ -115,7 +115,7 @@ fn ownership(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<Ownership>
     }
 }
 
-/// The values that a spec names.
+/// Returns the values that a spec names.
 fn values_of(server: &McpServer) -> Ownership {
     let exposure = server.spec.exposure.as_ref();
     let mut audiences = vec![server.spec.entra.client_id.clone()];
@@ -127,7 +127,7 @@ fn values_of(server: &McpServer) -> Ownership {
     }
 }
 
-/// The version that every ready pod runs: while they differ, the oldest; while none can be asked, what was known.
+/// Returns the version of the ready pods: the oldest if they differ, the previous one if none answers.
 fn version(facts: &Facts<'_>, previous: &McpServerStatus) -> Option<String> {
     let versions = facts.answers.ready().filter_map(|polled| polled.report.as_ref().ok()?.version.clone());
     let numbers =
@@ -141,7 +141,7 @@ fn pod_facts<'a>(facts: &Facts<'a>) -> PodFacts<'a> {
         wanted: wanted(facts),
         enough: match &facts.server.spec.autoscaling {
             Some(autoscaling) => autoscaling.min_replicas,
-            // Nobody knows the fewest that others want, besides one.
+            // The minimum that others want is unknown, so one pod is enough.
             None if is_external(facts) => 1,
             None => i32::MAX,
         },
@@ -154,18 +154,18 @@ fn pod_facts<'a>(facts: &Facts<'a>) -> PodFacts<'a> {
     }
 }
 
-/// The pods' labels as a query.
+/// Returns the pods' labels as a selector.
 fn selector(owner: &Owner) -> String {
     owner.selector().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }
 
-/// Returns true if neither the spec nor an autoscaler of the operator's says how many pods there are.
+/// Returns true if neither the spec nor the operator's autoscaler sets the number of pods.
 fn is_external(facts: &Facts<'_>) -> bool {
     facts.server.spec.replicas.is_none() && facts.server.spec.autoscaling.is_none()
 }
 
-/// The pods that there should be: with an autoscaler, as many as it has set last, or is about to. At 0 it leaves them.
-/// Where others scale the Deployment, as many as they have set last.
+/// Returns the desired number of pods. With an autoscaler it is the live number, at least the minimum; at 0 the
+/// autoscaler does nothing. Without one it is the number in the spec, else the live number.
 fn wanted(facts: &Facts<'_>) -> i32 {
     let live = || facts.child(ChildKind::Deployment)?.replicas;
     match &facts.server.spec.autoscaling {
@@ -175,7 +175,7 @@ fn wanted(facts: &Facts<'_>) -> i32 {
     }
 }
 
-/// The federated credential as Entra must have it. The issuer stays known while no pod can be asked.
+/// Returns the federated credential that Entra needs. The previous issuer stays while no pod can be asked.
 fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredential {
     let Owner { namespace, name, .. } = facts.owner;
     let issuer = facts.answers.polled.iter().find_map(|polled| polled.report.as_ref().ok()?.issuer.clone());
@@ -189,7 +189,7 @@ fn credential(facts: &Facts<'_>, previous: &McpServerStatus) -> FederatedCredent
     }
 }
 
-/// The verdict that clients outside the cluster are led to the server.
+/// Returns the verdict that clients outside the cluster are routed to the server.
 fn exposed(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
     if let Some(lost) = facts.outcome.standing.lost() {
         return Verdict::no(lost.reason(), lost.message());
@@ -209,10 +209,13 @@ fn certificate(facts: &Facts<'_>, leading: Leading<'_>) -> Verdict {
     exposed::certificate_ready(leading)
 }
 
-/// The status before anything is known: the conditions that are always there.
+/// Returns the first status: the conditions that are always present, all unknown.
 pub(crate) fn at_first_sight(server: &McpServer, now: Timestamp) -> McpServerStatus {
     let verdicts = ConditionType::ALWAYS.iter().map(|type_| {
-        (*type_, Verdict::unknown(Reason::Progressing, "the operator has begun to look at this; wait a few seconds"))
+        (
+            *type_,
+            Verdict::unknown(Reason::Progressing, "the operator has started to reconcile this; wait a few seconds"),
+        )
     });
     McpServerStatus {
         conditions: conditions(&[], verdicts.collect(), server.metadata.generation, now),

@@ -1,4 +1,4 @@
-//! The children of a server as the watches show them after its writes.
+//! Cached children of a server after its writes.
 
 use crate::{
     mcpserver::{outcome::Outcome, pass_memory::ServerMemory},
@@ -6,18 +6,18 @@ use crate::{
     watch::stores::{OwnChildren, World},
 };
 
-/// The children of a server as the watches show them after its writes.
+/// The cached children of a server after its writes.
 #[derive(Debug, Default)]
 pub(crate) struct ObservedChildren {
     pub(crate) own: OwnChildren,
-    /// The children of the earlier server of this host whose listener this one shares, if it shares one.
+    /// The children of the earlier server whose listener this one shares, if it shares one.
     pub(crate) carrying: OwnChildren,
-    /// True if the Deployment has been applied and not been seen since.
+    /// True if the Deployment was applied and the watch has not shown it since.
     pub(crate) deployment_is_stale: bool,
 }
 
 impl ObservedChildren {
-    /// The children after the steps that led to this outcome.
+    /// Returns the cached children after a reconcile with this outcome.
     pub(crate) fn after(outcome: &Outcome, owner: &Owner, world: &World, memory: &ServerMemory) -> Self {
         let own = world.children.of(owner);
         let carrier = outcome.standing.held().and_then(|held| held.listener_of.as_ref());

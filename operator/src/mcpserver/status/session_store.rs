@@ -1,4 +1,4 @@
-//! SessionStoreReady: sessions of the authorization server can be kept now, by what the pods say. Pure.
+//! Condition SessionStoreReady: sessions of the authorization server can be stored, according to the pods. Pure.
 
 use mcp_entra_crds::SessionStore;
 
@@ -10,12 +10,12 @@ use crate::{
     },
 };
 
-/// The verdict by the store that the spec names and the ready pods of its configuration.
+/// Returns the verdict for the store in the spec and the ready pods with its configuration.
 pub(super) fn session_store(store: &SessionStore, pods: &[&PolledPod]) -> Verdict {
     if store.memory.is_some() {
         return Verdict::yes(
             Reason::SessionsInMemory,
-            "sessions are kept in the memory of the one pod: a restart of it signs everybody out; to keep them, name spec.authorizationServer.sessionStore.valkey",
+            "sessions are kept in the memory of the one pod: its restart signs out all users; to keep sessions, set spec.authorizationServer.sessionStore.valkey",
         );
     }
     if pods.is_empty() {
@@ -25,7 +25,7 @@ pub(super) fn session_store(store: &SessionStore, pods: &[&PolledPod]) -> Verdic
     let reports = || pods.iter().filter_map(|polled| Some((polled.pod.name(), polled.report.as_ref().ok()?)));
     if let Some((name, report)) = reports().find(|(_, report)| works(report) == Some(false)) {
         let message = report.session_store.as_ref().and_then(|store| store.message.as_ref());
-        let said = message.map(|message| format!(", which says: {}", message.quoted())).unwrap_or_default();
+        let said = message.map(|message| format!(", with the message: {}", message.quoted())).unwrap_or_default();
         return Verdict::no(
             Reason::SessionStoreFailed,
             format!(
@@ -64,7 +64,7 @@ mod tests {
         serde_json::from_value(json!({"valkey": valkey})).unwrap()
     }
 
-    /// A pod that says that of its store.
+    /// A pod with this report about its store.
     fn mk(name: &str, store: Value) -> PolledPod {
         let mut report = mk_report("new", Some(true)).unwrap();
         report["sessionStore"] = store;
@@ -84,7 +84,7 @@ mod tests {
             ("one works", vec![works()], State::True, Reason::SessionStoreWorks),
             ("one fails", vec![works(), mk("b", json!({"works": false}))], State::False, Reason::SessionStoreFailed),
             ("one has not probed", vec![works(), mk("b", json!({}))], State::Unknown, Reason::ProbePending),
-            ("one says nothing of it", vec![works(), mk("b", Value::Null)], State::Unknown, Reason::ProbePending),
+            ("one does not report it", vec![works(), mk("b", Value::Null)], State::Unknown, Reason::ProbePending),
             ("one cannot be asked", vec![works(), mk_pod("b", true, None)], State::True, Reason::SessionStoreWorks),
             ("none can be asked", vec![mk_pod("b", true, None)], State::Unknown, Reason::StatusUnreachable),
         ] {
@@ -97,7 +97,7 @@ mod tests {
         let memory: SessionStore = serde_json::from_value(json!({"memory": {}})).unwrap();
         let verdict = session_store(&memory, &[]);
         assert_eq!((verdict.state, verdict.reason), (State::True, Reason::SessionsInMemory.to_string()));
-        assert!(verdict.message.contains("a restart of it signs everybody out"));
+        assert!(verdict.message.contains("its restart signs out all users"));
     }
 
     #[test]

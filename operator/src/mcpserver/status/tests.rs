@@ -30,18 +30,18 @@ fn mk_validated(server: &McpServer) -> Validated {
     validate(server, &mk_owner(), &Resolved::default(), &mk_options()).unwrap()
 }
 
-/// The outcome of a pass over a server that is accepted and holds what it names.
+/// The outcome of a pass over an accepted server that holds its claims.
 pub(crate) fn mk_outcome() -> Outcome {
     mk_outcome_of(&mk_server())
 }
 
-/// The same of that server.
+/// Returns the same for this server.
 pub(crate) fn mk_outcome_of(server: &McpServer) -> Outcome {
     let standing = Standing::Held(Held { root: true, listener_of: None });
     Outcome { policy_is_written: true, validated: Some(Ok(mk_validated(server))), standing, ..Outcome::default() }
 }
 
-/// Calls a function with the facts of this outcome and these answers. The compiled policy is `new`.
+/// Calls a function with the facts from this outcome and these answers. The compiled policy is `new`.
 pub(crate) fn with_facts<T>(
     outcome: &Outcome,
     answers: &Answers,
@@ -51,7 +51,7 @@ pub(crate) fn with_facts<T>(
     with_facts_of(&mk_server(), outcome, answers, change, use_of)
 }
 
-/// The same of that server.
+/// Does the same for this server.
 pub(crate) fn with_facts_of<T>(
     server: &McpServer,
     outcome: &Outcome,
@@ -67,12 +67,12 @@ pub(crate) fn with_facts_of<T>(
     use_of(&Facts { server, owner: &owner, compiled: &compiled, outcome, observed: &observed, answers })
 }
 
-/// A pod of the newest configuration, and what it said.
+/// A pod with the newest configuration and this report.
 pub(crate) fn mk_pod(name: &str, ready: bool, report: Option<serde_json::Value>) -> PolledPod {
     mk_pod_of(&mk_server(), name, ready, report)
 }
 
-/// A ready pod of a server with a backend, of which it says that.
+/// A ready pod of a server with a backend, with this report about it.
 pub(crate) fn mk_backend_pod(name: &str, backend: serde_json::Value) -> PolledPod {
     let mut report = mk_report("new", Some(true)).unwrap();
     report["backend"] = backend;
@@ -100,7 +100,7 @@ pub(crate) fn mk_report(revision: &str, works: Option<bool>) -> Option<serde_jso
     }))
 }
 
-/// The status that follows from the answers of pods, after lagging so many seconds.
+/// Returns the status for these answers of pods, after a lag of some seconds.
 fn told(
     polled: impl Into<Vec<PolledPod>>,
     lagging: Option<u64>,
@@ -128,7 +128,7 @@ fn what_a_server_held_it_holds_until_somebody_else_does() {
     let held = after(&nothing, mk_outcome().standing);
     assert!(held.ownership.is_some());
     let undecided = after(&held, Standing::Open);
-    assert_eq!(undecided.ownership, held.ownership, "a claim that cannot be read takes nothing from it");
+    assert_eq!(undecided.ownership, held.ownership, "an unreadable claim changes nothing");
     assert_eq!(after(&held, Standing::Lost(Lost::Host { free_at: None })).ownership, None);
     assert_eq!(after(&nothing, Standing::Open).ownership, None);
 }
@@ -163,7 +163,7 @@ fn a_permission_without_consent_is_named_where_the_spec_names_it_and_takes_no_re
     assert!(!message(&report).contains("consent"));
     report["graph"] = json!({"missingPermissions": ["User.Read", "a pod's own words"]});
     let said = message(&report);
-    assert!(said.contains("tools that need User.Read fail: an administrator"), "{said}");
+    assert!(said.contains("tools that need User.Read fail: ask an administrator"), "{said}");
     assert!(!said.contains("words"), "{said}");
     report["graph"] = json!({"missingPermissions": ["a pod's own words"]});
     assert!(!message(&report).contains("consent"));
@@ -203,7 +203,7 @@ fn pods_of_an_older_configuration_do_not_vouch_for_the_newest() {
     assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::NoReadyPods);
     let status = told([old(), mk_pod("a", true, mk_report("new", None))], None, |_| {});
     assert_says(&status, ConditionType::FederationReady, State::Unknown, Reason::ProbePending);
-    // It serves nevertheless, so its policy matters.
+    // It still serves, so its policy matters.
     let mut lagging = mk_pod("old", true, mk_report("old", Some(true)));
     Arc::get_mut(&mut lagging.pod).unwrap().configuration_hash = None;
     let status = told([lagging], Some(11), |_| {});

@@ -1,4 +1,4 @@
-//! The write of a status, and the memory of it until the watch shows it.
+//! Write of a status, and its memory until the watch shows it.
 
 use std::time::Instant;
 
@@ -21,16 +21,16 @@ use crate::{
     runtime::errors::Error,
 };
 
-/// Tells that the operator has begun to look at a server, if nothing was told of it yet.
+/// Writes a first status, if the server has none yet.
 pub(crate) async fn at_first_sight(context: &Context, server: &McpServer, owner: &Owner, memory: &mut ServerMemory) {
     if current(server, memory).conditions.is_empty() {
         let first = status::at_first_sight(server, Timestamp::now());
-        // A refused status holds up no revocation: the failure is told where it happens, and the pass goes on.
+        // A failed first status must not delay a revocation. The write reports its own failure.
         write(context, server, owner, memory, first).await.ok();
     }
 }
 
-/// The status as far as anyone knows: the one that was written last, if the watch has not shown it yet.
+/// Returns the newest known status: the last written one, if the watch does not show it yet.
 pub(crate) fn current(server: &McpServer, memory: &mut ServerMemory) -> McpServerStatus {
     memory.written.take_if(|written| written.based_on != server.metadata.resource_version);
     match &memory.written {

@@ -1,4 +1,4 @@
-//! The authorization server as validated: its part of the server's configuration, and what the pods mount for it. Pure.
+//! Validation of the authorization server: its part of the configuration, and the volumes of the pods for it. Pure.
 
 use mcp_entra_crds::{
     Client, McpServerSpec, PasswordSecretReference, SessionStore as Asked, ValkeyStore as AskedValkey,
@@ -17,30 +17,30 @@ use crate::{
     objects::{owner::Owner, trust_bundle::Trust},
 };
 
-/// The part of the pods by which they sign people in.
+/// The parts of the pods that sign users in.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SignIn {
-    /// Numbers of the key epochs, whose Secrets they mount.
+    /// Numbers of the key epochs whose Secrets the pods mount.
     pub(crate) epochs: Vec<u32>,
     pub(crate) store: Store,
 }
 
-/// The place where sessions are kept, as the pods reach it.
+/// The session store of the pods.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Store {
-    /// The memory of the one pod that there is.
+    /// The memory of the only pod.
     Memory,
-    /// A server, by the password in that Secret.
+    /// A Valkey server, with its password in a Secret.
     Valkey { password: PasswordSecretReference, ca: Option<Trust> },
 }
 
 impl SignIn {
-    /// Returns true if sessions are in the memory of a pod, so that there must never be two.
+    /// Returns true if sessions are in a pod's memory, so that there must never be a second pod.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.store == Store::Memory
     }
 
-    /// The CA certificates of the connection to the store.
+    /// Returns the CA certificates for the connection to the store.
     pub(crate) fn store_ca(&self) -> Option<&Trust> {
         match &self.store {
             Store::Memory => None,
@@ -49,7 +49,7 @@ impl SignIn {
     }
 }
 
-/// Decides whether the authorization server can be as the spec says. Its root is decided later.
+/// Validates the authorization server. Its place at the host's root is decided later.
 pub(super) fn validate(
     owner: &Owner,
     spec: &McpServerSpec,
@@ -59,7 +59,7 @@ pub(super) fn validate(
     if spec.exposure.is_none() {
         return refuse(
             Reason::InvalidConfiguration,
-            "spec.authorizationServer needs spec.exposure: browsers and clients reach it by the server's URL; expose the server, or remove spec.authorizationServer",
+            "spec.authorizationServer needs spec.exposure: browsers and clients reach it at the server's URL; expose the server, or remove spec.authorizationServer",
         );
     }
     let (session_store, store) = match &asked.session_store {
@@ -68,7 +68,7 @@ pub(super) fn validate(
         _ => {
             return refuse(
                 Reason::InvalidConfiguration,
-                "spec.authorizationServer.sessionStore: name exactly one of memory and valkey",
+                "spec.authorizationServer.sessionStore: set exactly one of memory and valkey",
             );
         }
     };
@@ -95,7 +95,7 @@ fn memory(spec: &McpServerSpec) -> Result<Store, Refusal> {
     refuse(
         Reason::InvalidConfiguration,
         format!(
-            "spec.authorizationServer.sessionStore.memory is the memory of one pod, and {most} are asked for; set spec.replicas or spec.autoscaling.maxReplicas to 1, or name sessionStore.valkey, which pods share"
+            "spec.authorizationServer.sessionStore.memory works with one pod only, but {most} are requested; set spec.replicas or spec.autoscaling.maxReplicas to 1, or set sessionStore.valkey, which pods share"
         ),
     )
 }
@@ -112,8 +112,8 @@ fn valkey_store(owner: &Owner, asked: &AskedValkey, resolved: &Resolved) -> Resu
     Ok((store, Store::Valkey { password: asked.password_secret_ref.clone(), ca }))
 }
 
-/// The prefix of a server's keys in a store that others may share. A server that is deleted and made anew finds nothing of
-/// its predecessor.
+/// Returns the prefix of a server's keys in a store that it may share. A deleted server's successor of the same name
+/// finds none of the old keys.
 fn key_prefix(owner: &Owner) -> String {
     format!("mcp-entra/{}/{}/{}/", owner.namespace, owner.name, owner.short_uid())
 }
@@ -157,12 +157,12 @@ mod tests {
         let memory = || json!({"memory": {}});
         assert!(refused(memory(), |server| server.spec.exposure = None).contains("needs spec.exposure"));
         let two = refused(memory(), |server| server.spec.replicas = Some(2));
-        assert!(two.contains("2 are asked for; set spec.replicas"), "{two}");
+        assert!(two.contains("2 are requested; set spec.replicas"), "{two}");
         let scaled = refused(memory(), |server| {
             server.spec.autoscaling =
                 Some(serde_json::from_value(json!({"minReplicas": 1, "maxReplicas": 3})).unwrap());
         });
-        assert!(scaled.contains("3 are asked for"), "{scaled}");
+        assert!(scaled.contains("3 are requested"), "{scaled}");
         assert!(refused(json!({}), |_| {}).contains("exactly one of memory and valkey"));
         check(memory(), ResolvedTrustBundle::Unset, |server| server.spec.replicas = Some(1)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! The backend as validated: its part of the server's configuration, its image and what it is told of users. Pure.
+//! Validation of the backend: its part of the configuration, its image, and its access to the users' identity. Pure.
 
 use mcp_entra_crds::{Backend, BackendIdentity as Asked, McpServerSpec, OnBehalfOf, Transport};
 use mcp_entra_policy::{BackendConfiguration, BackendIdentity, BackendScope, BackendTransport, HttpBackend};
@@ -10,7 +10,7 @@ use crate::{
     runtime::options::{Options, matches_any},
 };
 
-/// Decides whether the backend can be as the spec says.
+/// Validates the backend.
 pub(super) fn validate(
     owner: &Owner,
     spec: &McpServerSpec,
@@ -19,10 +19,10 @@ pub(super) fn validate(
     let backend = match (&spec.graph, &spec.backend) {
         (Some(_), None) => return Ok(None),
         (None, Some(backend)) => backend,
-        _ => return invalid("name exactly one of spec.graph and spec.backend"),
+        _ => return invalid("set exactly one of spec.graph and spec.backend"),
     };
     if spec.network_policy.is_none() {
-        return invalid("spec.backend needs spec.networkPolicy; name the peers that reach the server in allowFrom");
+        return invalid("spec.backend needs spec.networkPolicy; list the peers that may reach the server in allowFrom");
     }
     image(&backend.image, options)?;
     secrets(owner, backend)?;
@@ -38,7 +38,7 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
     refuse(Reason::InvalidConfiguration, message)
 }
 
-/// Whoever chooses an image chooses what runs in the namespace, with the network of the pods and the Secrets of the backend.
+/// Checks the image. It runs in the namespace, with the network of the pods and the Secrets of the backend.
 fn image(image: &str, options: &Options) -> Result<(), Refusal> {
     if matches_any(&options.allowed_backend_images, image) {
         return Ok(());
@@ -46,12 +46,13 @@ fn image(image: &str, options: &Options) -> Result<(), Refusal> {
     refuse(
         Reason::ImageNotAllowed,
         format!(
-            "spec.backend.image: {image} is not allowed here; name an image that is, or ask whoever runs mcp-entra-operator to start it with --allowed-backend-image={image}"
+            "spec.backend.image: {image} is not allowed; use an allowed image, or ask the administrator of mcp-entra-operator to start it with --allowed-backend-image={image}"
         ),
     )
 }
 
-/// A variable shows a Secret to whoever chooses the command: only those are shown whose name says that they are for it.
+/// Checks the Secrets of variables. A variable shows a Secret to the author of the command, so only Secrets with the
+/// backend's name are allowed.
 fn secrets(Owner { name: server, .. }: &Owner, backend: &Backend) -> Result<(), Refusal> {
     let named = backend.env.iter().filter_map(|variable| Some(&variable.value_from.as_ref()?.secret_key_ref.name));
     let is_ours = |secret: &str| {
@@ -61,7 +62,7 @@ fn secrets(Owner { name: server, .. }: &Owner, backend: &Backend) -> Result<(), 
     match named.into_iter().find(|secret| !is_ours(secret)) {
         None => Ok(()),
         Some(secret) => invalid(format!(
-            "spec.backend.env: Secret {secret} is not named as this server's backend's; put what it needs into a Secret {server}-backend, or {server}-backend. and more"
+            "spec.backend.env: the name of Secret {secret} does not belong to this server's backend; use a Secret named {server}-backend, or {server}-backend. with a suffix"
         )),
     }
 }
@@ -71,13 +72,13 @@ fn transport(backend: &Backend) -> Result<BackendTransport, Refusal> {
         (Transport::Stdio, None) if backend.path.is_none() && !backend.command.is_empty() => {
             Ok(BackendTransport::Stdio {})
         }
-        (Transport::Stdio, _) => {
-            invalid("spec.backend: transport Stdio takes a command, and neither port nor path; correct spec.backend")
-        }
+        (Transport::Stdio, _) => invalid(
+            "spec.backend: transport Stdio needs a command, and allows neither port nor path; correct spec.backend",
+        ),
         (Transport::StreamableHttp, port) => {
             let Some(port) = port.and_then(|port| u16::try_from(port).ok()) else {
                 return invalid(
-                    "spec.backend.port: transport StreamableHttp takes the port that the backend listens on; name it",
+                    "spec.backend.port: transport StreamableHttp needs the port that the backend listens on; set it",
                 );
             };
             let path = backend.path.as_deref().unwrap_or(Backend::DEFAULT_PATH).to_owned();
@@ -94,12 +95,12 @@ fn identity(spec: &McpServerSpec, asked: Option<&Asked>, options: &Options) -> R
             resource(spec, scope, options)?;
             Ok(BackendIdentity::OnBehalfOf(BackendScope { scope: scope.clone() }))
         }
-        Some(_) => invalid("spec.backend.identity: name exactly one of none, assertion and onBehalfOf"),
+        Some(_) => invalid("spec.backend.identity: set exactly one of none, assertion and onBehalfOf"),
     }
 }
 
-/// A token for the server's own registration would let a backend call the server as its users; tokens for another are its
-/// to misuse.
+/// Checks the resource of a scope. With tokens for the server's own registration, a backend could call the server as
+/// its users. It could misuse tokens for another resource.
 fn resource(spec: &McpServerSpec, scope: &str, options: &Options) -> Result<(), Refusal> {
     let field = "spec.backend.identity.onBehalfOf.scope";
     let resource = scope.rsplit_once('/').map_or(scope, |(resource, _)| resource);
@@ -113,7 +114,7 @@ fn resource(spec: &McpServerSpec, scope: &str, options: &Options) -> Result<(), 
         return refuse(
             Reason::ResourceNotAllowed,
             format!(
-                "{field}: {resource} is this server's own app registration, by whose tokens a backend could call it as its users; register the backend's resource by itself in Entra, and name that"
+                "{field}: {resource} is this server's own app registration, so the backend could call the server as its users; create a separate app registration for the backend's resource, and use that"
             ),
         );
     }
@@ -123,7 +124,7 @@ fn resource(spec: &McpServerSpec, scope: &str, options: &Options) -> Result<(), 
     refuse(
         Reason::ResourceNotAllowed,
         format!(
-            "{field}: {resource} is not allowed here; use identity.assertion, or ask whoever runs mcp-entra-operator to start it with --allowed-backend-resource={resource}"
+            "{field}: {resource} is not allowed; use identity.assertion, or ask the administrator of mcp-entra-operator to start it with --allowed-backend-resource={resource}"
         ),
     )
 }
@@ -197,8 +198,8 @@ mod tests {
         for (changes, told) in [
             (json!({"graph": {"scopes": ["User.Read"]}}), "exactly one of spec.graph and spec.backend"),
             (json!({"backend": null}), "exactly one of spec.graph and spec.backend"),
-            (json!({"networkPolicy": null}), "name the peers"),
-            (json!({"backend": {"command": null}}), "takes a command"),
+            (json!({"networkPolicy": null}), "list the peers"),
+            (json!({"backend": {"command": null}}), "needs a command"),
             (json!({"backend": {"port": 3001}}), "neither port nor path"),
             (http(json!({"port": null})), "name it"),
             (json!({"backend": {"identity": {"none": {}, "assertion": {}}}}), "exactly one of none"),
@@ -215,7 +216,7 @@ mod tests {
         for refused in ["registry.example/mcp", "registry.example/mcp2/time:1", "evil/registry.example/mcp/time"] {
             assert_refused(image(refused), Reason::ImageNotAllowed, &format!("--allowed-backend-image={refused}"));
         }
-        // Allowed for servers is not allowed for backends.
+        // Images that are allowed for servers are not allowed for backends.
         assert_refused(image("registry.example/one:1"), Reason::ImageNotAllowed, "--allowed-backend-image=");
     }
 
@@ -228,7 +229,7 @@ mod tests {
         for ours in ["graph-backend", "graph-backend.database"] {
             check(secret(ours)).unwrap();
         }
-        // The last is a key of the authorization server of an McpServer graph-backend.
+        // The last one is a key of the authorization server of an McpServer graph-backend.
         for refused in ["graph", "other-backend", "graph-backends", "graph-backend-0123abcd-oauth-1"] {
             assert_refused(secret(refused), Reason::InvalidConfiguration, "a Secret graph-backend");
         }

@@ -1,4 +1,4 @@
-//! Exposure as validated: by what clients come in, and where TLS ends. There is none without TLS. Pure.
+//! Validation of the exposure: the way of clients to the server, and the place where TLS ends. TLS is mandatory. Pure.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::{
     watch::{gateways::ListenerView, stores::OwnChildren},
 };
 
-/// The way by which clients outside the cluster reach a server.
+/// The exposure of a server to clients outside the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Exposed {
     pub(crate) host: String,
@@ -23,29 +23,29 @@ pub(crate) struct Exposed {
     pub(crate) way: Way,
     /// The issuer of the server's own certificate, if it has one.
     pub(crate) issuer: Option<IssuerReference>,
-    /// Gateways and listeners that the spec names and that do not exist, in words.
+    /// Missing Gateways and listeners that the spec names, as text.
     pub(crate) absent: Vec<String>,
-    /// Time for each request, where a route is to name one.
+    /// The request timeout, if the route should have one.
     pub(crate) request_timeout: Option<String>,
-    /// The server is an authorization server, too, and publishes its metadata.
+    /// True if the server is an authorization server, too, and publishes its metadata.
     pub(crate) signs_in: bool,
 }
 
-/// No limit to the time of a request: answers are streams of events without an end that anybody could know.
+/// No limit for the time of a request: answers are event streams of unknown duration.
 const NO_LIMIT: &str = "0s";
 
-/// By what clients come in.
+/// The way of clients to the server.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Way {
     /// An Ingress.
     Ingress(IngressWay),
-    /// HTTPS listeners of Gateways, which end TLS with certificates of their own: those that there are, perhaps none.
+    /// HTTPS listeners of Gateways with certificates of their own: those that exist, which may be none.
     Listeners(Vec<GatewayReference>),
-    /// A listener of the server's own at a Gateway, with the certificate in that Secret.
+    /// The server's own listener at a Gateway, with the certificate in that Secret.
     OwnListener { gateway: GatewayReference, secret_name: String },
 }
 
-/// An Ingress, whose controller ends TLS with the certificate in the Secret.
+/// An Ingress, whose controller terminates TLS with the certificate in the Secret.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct IngressWay {
     pub(crate) class_name: Option<String>,
@@ -53,8 +53,7 @@ pub(crate) struct IngressWay {
     pub(crate) secret_name: String,
 }
 
-/// Decides whether, and how, the server can be exposed. Where nobody can see Gateways, each that the spec names is taken
-/// to be as it says.
+/// Validates the exposure. If Gateways are not visible, each one in the spec is assumed to be as the spec says.
 pub(crate) fn validate(
     owner: &Owner,
     exposure: &Exposure,
@@ -83,23 +82,23 @@ pub(crate) fn validate(
         (_, _, None) => {
             return refuse(
                 Reason::TlsRequired,
-                "spec.exposure.tls: nothing is exposed without TLS; name an issuerRef or a secretName, or, where a Gateway's HTTPS listener ends TLS, set terminatedByGateway to true",
+                "spec.exposure.tls: TLS is mandatory; set issuerRef or secretName, or, if a Gateway's HTTPS listener terminates TLS, set terminatedByGateway to true",
             );
         }
         (_, _, Some(_)) => {
-            return refuse(Reason::InvalidConfiguration, "spec.exposure: name exactly one of gateway and ingress");
+            return refuse(Reason::InvalidConfiguration, "spec.exposure: set exactly one of gateway and ingress");
         }
     };
     let absent = gateways.into_iter().flatten().filter_map(NamedGateway::absent).collect();
-    // A Gateway that does not know the field may refuse the route.
+    // A Gateway without support for the field may reject the route.
     let all_take_timeouts = gateways.is_some_and(|gateways| gateways.iter().all(|gateway| gateway.takes_timeouts));
     let request_timeout = exposure.request_timeout.clone().or_else(|| all_take_timeouts.then(|| NO_LIMIT.to_owned()));
     let (host, path) = (exposure.host.clone(), exposure.path.clone());
     Ok(Exposed { host, path, way, issuer, absent, request_timeout, signs_in: false })
 }
 
-/// Decides whether the operator's configuration allows a host: one of the list, one below a `*.` domain of it, or any
-/// for `*`. An empty list allows none.
+/// Checks a host against the list: an equal entry, an entry `*.` with a parent domain, or `*`. An empty list allows
+/// none.
 fn allowed_host(host: &str, allowed: &[String]) -> Result<(), Refusal> {
     let is_meant = |allowed: &String| match allowed.strip_prefix("*.") {
         Some(domain) => {
@@ -114,18 +113,18 @@ fn allowed_host(host: &str, allowed: &[String]) -> Result<(), Refusal> {
     refuse(
         Reason::HostNotAllowed,
         format!(
-            "spec.exposure.host: {host} is not allowed here, so that nothing is exposed; name a host that is, or ask whoever runs mcp-entra-operator to add it to the chart's value allowedHosts (--allowed-host={host})"
+            "spec.exposure.host: {host} is not allowed, so nothing is exposed; use an allowed host, or ask the administrator of mcp-entra-operator to add it to the chart's value allowedHosts (--allowed-host={host})"
         ),
     )
 }
 
-/// The Secret that cert-manager keeps the server's certificate in. Cert-manager writes over a Secret of that name, so
-/// that nobody may be able to choose one: the uid is the API server's.
+/// Returns the name of the Secret with cert-manager's certificate. Cert-manager overwrites a Secret of that name, so
+/// authors must not be able to choose it: it contains the uid.
 pub(crate) fn certificate_secret(owner: &Owner) -> String {
     format!("{}-{}-tls", owner.name, owner.short_uid())
 }
 
-/// The part of the spec that leads clients to a child, noted on it. A child with another note is deleted.
+/// Returns the host, and path, for an exposing child's annotation. A child with another value is deleted.
 pub(crate) fn exposes(kind: ChildKind, host: &str, path: &str) -> String {
     match kind {
         ChildKind::Ingress | ChildKind::HttpRoute => format!("{host}{path}"),
@@ -133,7 +132,7 @@ pub(crate) fn exposes(kind: ChildKind, host: &str, path: &str) -> String {
     }
 }
 
-/// Says whether an Ingress or a route among the children leads clients from the host and path of an exposure.
+/// Returns true if an Ingress or a route among the children exposes the host and path of an exposure.
 pub(crate) fn leads(children: &OwnChildren, exposure: &Exposure) -> bool {
     [ChildKind::Ingress, ChildKind::HttpRoute].into_iter().any(|kind| {
         let from = exposes(kind, &exposure.host, &exposure.path);
@@ -146,13 +145,13 @@ fn own_listener(gateway: &GatewayExposure, secret_name: String) -> Result<Way, R
         [gateway] => Ok(Way::OwnListener { gateway: gateway.clone(), secret_name }),
         _ => refuse(
             Reason::InvalidConfiguration,
-            "spec.exposure.gateway.parentRefs: with tls.issuerRef or tls.secretName, name one Gateway",
+            "spec.exposure.gateway.parentRefs: with tls.issuerRef or tls.secretName, set exactly one Gateway",
         ),
     }
 }
 
-/// The listeners that are seen to speak HTTPS. A token that comes in by a plain one has been on the wire for everybody
-/// to read, and one that does not exist yet may become such.
+/// Returns the existing HTTPS listeners. Others are refused: a plain listener would transmit tokens unencrypted, and a
+/// missing one may become plain.
 fn encrypted(gateways: &[NamedGateway]) -> Result<Vec<GatewayReference>, Refusal> {
     let mut encrypted = Vec::new();
     for gateway in gateways {
@@ -164,7 +163,7 @@ fn encrypted(gateways: &[NamedGateway]) -> Result<Vec<GatewayReference>, Refusal
                 return refuse(
                     Reason::TlsRequired,
                     format!(
-                        "spec.exposure.gateway: listener {name} of Gateway {namespace}/{} speaks {protocol}, and nothing is exposed without TLS; name a listener that speaks HTTPS",
+                        "spec.exposure.gateway: listener {name} of Gateway {namespace}/{} has the protocol {protocol}, but TLS is mandatory; use a listener with HTTPS",
                         parent.name
                     ),
                 );
@@ -181,7 +180,7 @@ fn annotations(ingress: &IngressExposure, options: &Options) -> Result<BTreeMap<
         Some(name) => refuse(
             Reason::AnnotationsNotAllowed,
             format!(
-                "spec.exposure.ingress.annotations: {name} is not allowed here; remove it, or ask whoever runs mcp-entra-operator to start it with --allowed-ingress-annotation={name}"
+                "spec.exposure.ingress.annotations: {name} is not allowed; remove it, or ask the administrator of mcp-entra-operator to start it with --allowed-ingress-annotation={name}"
             ),
         ),
     }
@@ -319,7 +318,11 @@ mod tests {
             assert_eq!(check(mk(gateway(), tls), &listeners).unwrap_err().reason, Reason::TlsRequired);
         }
         let refusal = check(mk(gateway(), json!({"terminatedByGateway": true})), &[listener("HTTP")]).unwrap_err();
-        assert!(refusal.message.contains("listener web of Gateway infra/shared speaks HTTP,"), "{}", refusal.message);
+        assert!(
+            refusal.message.contains("listener web of Gateway infra/shared has the protocol HTTP,"),
+            "{}",
+            refusal.message
+        );
         let refusal = check(mk(json!({"ingress": {}}), json!({"terminatedByGateway": true})), &[]).unwrap_err();
         assert_eq!(refusal.reason, Reason::TlsRequired);
     }

@@ -1,4 +1,4 @@
-//! Validating: what the API server's own validation cannot know. What comes out can be built without failing. Pure.
+//! Validation that the API server cannot do. Its result can be built without errors. Pure.
 
 pub(crate) mod authorization_server;
 mod backend;
@@ -37,11 +37,11 @@ pub(crate) use tools::{named_tools, not_offered, offered};
 #[derive(Clone, Debug)]
 pub(crate) struct Validated {
     pub(crate) owner: Owner,
-    /// The server uid that the pods carry: the owner's, or, of an adopted Deployment, that of its first owner.
+    /// The server uid in the pods: the owner's, or that of an adopted Deployment's first owner.
     pub(crate) pods_uid: String,
     /// The server's configuration file.
     pub(crate) configuration: String,
-    /// The same for one that serves the metadata at its host's root, until it is known if it does.
+    /// The configuration file of a server at its host's root, until that is decided.
     root_configuration: Option<String>,
     pub(crate) tenant_id: String,
     pub(crate) client_id: String,
@@ -51,31 +51,31 @@ pub(crate) struct Validated {
     pub(crate) exposure: Option<Exposed>,
     /// The authorization server of clients that cannot sign in to Entra, if there is one.
     pub(crate) sign_in: Option<SignIn>,
-    /// The other MCP server that runs in each pod, if there is one.
+    /// The MCP server that runs as a backend in each pod, if there is one.
     pub(crate) backend: Option<Backend>,
     pub(crate) workload: Workload,
     pub(crate) image: String,
-    /// Hash of what the author asks of the pods.
+    /// The hash of what the author asks of the pods.
     pub(crate) requested_hash: RequestedHash,
-    /// Seconds after which a roll-out that makes no progress has failed.
+    /// Seconds after which a rollout without progress has failed.
     pub(crate) roll_out_deadline_seconds: i32,
 }
 
 impl Validated {
-    /// Settles the configuration by what the server holds.
+    /// Completes the configuration with the server's shares of its host.
     pub(crate) fn hold(&mut self, held: &Held) {
         if let Some(configuration) = self.root_configuration.take().filter(|_| held.root) {
             self.configuration = configuration;
         }
     }
 
-    /// Returns true if the configuration depends on nothing that is not known yet.
+    /// Returns true if the configuration is complete.
     pub(crate) fn is_settled(&self) -> bool {
         self.root_configuration.is_none()
     }
 }
 
-/// Decides whether the McpServer can be built.
+/// Validates an McpServer.
 pub(crate) fn validate(
     server: &McpServer,
     owner: &Owner,
@@ -145,7 +145,7 @@ pub(crate) fn validate(
     })
 }
 
-/// The content of other objects that the pods read at their start, as far as their author asks for it.
+/// Returns the content of referenced objects that pods read only at their start.
 fn read_once(trust: Option<&Trust>, sign_in: Option<&SignIn>) -> ReadOnce {
     ReadOnce {
         certificates: trust.map(|trust| trust.certificates.clone()),
@@ -167,7 +167,7 @@ fn rate_limit(spec: &McpServerSpec) -> RateLimitConfiguration {
     RateLimitConfiguration { per_user: spec.rate_limit.as_ref().map(rate).unwrap_or_default() }
 }
 
-/// Another image runs under the server's identity, and is handed its users' tokens.
+/// Checks the image, which runs with the server's identity and receives its users' tokens.
 fn image(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
     let Some(image) = &spec.image else { return Ok(options.server_image.clone()) };
     if matches_any(&options.allowed_images, image) {
@@ -176,17 +176,17 @@ fn image(spec: &McpServerSpec, options: &Options) -> Result<String, Refusal> {
     refuse(
         Reason::ImageNotAllowed,
         format!(
-            "spec.image: {image} is not allowed here; remove it to run the operator's own, or ask whoever runs mcp-entra-operator to start it with --allowed-image={image}"
+            "spec.image: {image} is not allowed; remove it to use the operator's own, or ask the administrator of mcp-entra-operator to start it with --allowed-image={image}"
         ),
     )
 }
 
-/// The URL that clients connect to.
+/// Returns the URL for clients.
 pub(crate) fn public_url(exposure: Option<&Exposure>) -> Option<String> {
     exposure.map(|exposure| format!("https://{}{}", exposure.host, exposure.path))
 }
 
-/// The redirect URI by which Entra answers the server's own authorization server.
+/// Returns the redirect URI for Entra's answers to the server's own authorization server.
 pub(crate) fn callback(exposure: Option<&Exposure>) -> Option<String> {
     public_url(exposure).map(|url| format!("{url}/callback"))
 }
@@ -210,7 +210,7 @@ fn graph(spec: &McpServerSpec, options: &Options) -> Result<GraphConfiguration, 
             tools: tools::validate(graph)?,
             access: graph.access,
         },
-        // Graph is asked for a user's groups alone.
+        // Graph is only asked for a user's groups.
         None => GraphConfiguration {
             base_url,
             scopes: vec!["User.Read".to_owned()],
@@ -220,7 +220,7 @@ fn graph(spec: &McpServerSpec, options: &Options) -> Result<GraphConfiguration, 
     })
 }
 
-/// Another authority would vouch for anybody, another Graph would be handed users' tokens.
+/// Checks an endpoint. Another authority could vouch for any user, and another Graph would receive users' tokens.
 fn allowed(field: &str, url: &str, allowed: &[String]) -> Result<String, Refusal> {
     if allowed.iter().any(|allowed| allowed == url) {
         return Ok(url.to_owned());
@@ -228,7 +228,7 @@ fn allowed(field: &str, url: &str, allowed: &[String]) -> Result<String, Refusal
     refuse(
         Reason::EndpointsNotAllowed,
         format!(
-            "spec.entra.endpoints.{field}: {url} is not allowed here; remove spec.entra.endpoints to use the cloud's own, or ask whoever runs mcp-entra-operator to start it with --allowed-{field}={url}"
+            "spec.entra.endpoints.{field}: {url} is not allowed; remove spec.entra.endpoints to use the cloud's own, or ask the administrator of mcp-entra-operator to start it with --allowed-{field}={url}"
         ),
     )
 }
@@ -352,7 +352,7 @@ pub(crate) mod tests {
         for (field, authority, graph) in [
             ("authority", "https://login.example:444", "https://graph.example"),
             ("graph", "https://login.example", "https://graph.example.evil"),
-            // What is allowed as the one is not allowed as the other.
+            // A URL that is allowed for one field is not allowed for the other.
             ("authority", "https://graph.example", "https://graph.example"),
             ("graph", "https://login.example", "https://login.example"),
         ] {

@@ -1,8 +1,8 @@
-//! The refusal of a spec.
+//! Refusal of a spec.
 
 use crate::conditions::condition::Reason;
 
-/// The reason why an McpServer cannot be built, as its `Accepted` condition says it.
+/// The reason why an McpServer is not accepted, for its `Accepted` condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) reason: Reason,
@@ -10,7 +10,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Returns true if the server is exposed no longer. After any other refusal it stays exposed as it was.
+    /// Returns true if the refusal ends the exposure. After any other refusal, the server stays exposed.
     pub(crate) fn hides(&self) -> bool {
         matches!(self.reason, Reason::TlsRequired | Reason::HostNotAllowed)
     }

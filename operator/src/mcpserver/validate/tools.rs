@@ -1,5 +1,5 @@
-//! The built-in tools that a server offers: those that `spec.graph.tools` means, as far as `spec.graph.scopes` covers the
-//! permissions that they need. Pure.
+//! Built-in tools that a server offers: those that match `spec.graph.tools` and whose permissions are in
+//! `spec.graph.scopes`. Pure.
 
 use mcp_entra_crds::Graph;
 use mcp_entra_policy::{BUILT_IN_TOOLS, BuiltInTool, Operation, Pattern};
@@ -9,8 +9,8 @@ use crate::{
     mcpserver::validate::refusal::{Refusal, refuse},
 };
 
-/// The named tools, by exact name: the server leaves out by itself those without their scopes. Refuses an entry that means
-/// no tool, and one that means only tools without their scopes.
+/// Returns the exact names of the matching tools. The server itself leaves out those without their scopes. Refuses an
+/// entry that matches no tool, or only tools without their scopes.
 pub(super) fn validate(graph: &Graph) -> Result<Vec<String>, Refusal> {
     graph.tools.iter().try_for_each(|pattern| check(graph, pattern))?;
     Ok(named_tools(graph).map(|tool| tool.name.to_owned()).collect())
@@ -21,19 +21,19 @@ fn check(graph: &Graph, pattern: &str) -> Result<(), Refusal> {
     for tool in meant(pattern) {
         match missing(graph, tool) {
             scopes if scopes.is_empty() => return Ok(()),
-            scopes => lacking.push(format!("{} takes {}", tool.name, scopes.join(" and "))),
+            scopes => lacking.push(format!("{} needs {}", tool.name, scopes.join(" and "))),
         }
     }
     if lacking.is_empty() {
         let hint = match pattern.ends_with('*') {
-            true => " that only reads (one that writes is meant by its full name alone)",
+            true => " that only reads (a tool that writes needs its full name)",
             false => "",
         };
         let there_are = BUILT_IN_TOOLS.iter().map(|tool| tool.name.to_owned());
         return refuse(
             Reason::ToolNotFound,
             format!(
-                "spec.graph.tools: {pattern:?} matches no built-in tool{hint}; correct or remove it; there are: {}",
+                "spec.graph.tools: {pattern:?} matches no built-in tool{hint}; correct or remove it; the built-in tools are: {}",
                 Vec::from_iter(there_are).join(", ")
             ),
         );
@@ -41,27 +41,27 @@ fn check(graph: &Graph, pattern: &str) -> Result<(), Refusal> {
     refuse(
         Reason::GraphScopeMissing,
         format!(
-            "spec.graph.tools: {pattern:?} offers nothing without Graph permissions ({}); add those of one of these tools to spec.graph.scopes and consent to them in Entra, or name other tools",
+            "spec.graph.tools: {pattern:?} matches only tools without their Graph permissions ({}); add the permissions of one of them to spec.graph.scopes and consent to them in Entra, or set other tools",
             named(&lacking)
         ),
     )
 }
 
-/// The built-in tools that a server with this `spec.graph` offers.
+/// Returns the built-in tools that a server with this `spec.graph` offers.
 pub(crate) fn offered(graph: &Graph) -> impl Iterator<Item = &'static BuiltInTool> {
     named_tools(graph).filter(|tool| missing(graph, tool).is_empty())
 }
 
-/// The named tools that are not offered, each with the scopes that it lacks, in words.
+/// Returns the matching tools that are not offered, each with its missing scopes, as text.
 pub(crate) fn not_offered(graph: &Graph) -> Vec<String> {
     let lacking = |tool: &'static BuiltInTool| {
         let scopes = missing(graph, tool);
-        (!scopes.is_empty()).then(|| format!("{} takes {}", tool.name, scopes.join(" and ")))
+        (!scopes.is_empty()).then(|| format!("{} needs {}", tool.name, scopes.join(" and ")))
     };
     named_tools(graph).filter_map(lacking).collect()
 }
 
-/// The built-in tools that `spec.graph.tools` names, with their scopes or without.
+/// Returns the built-in tools that match `spec.graph.tools`, even without their scopes.
 pub(crate) fn named_tools(graph: &Graph) -> impl Iterator<Item = &'static BuiltInTool> {
     BUILT_IN_TOOLS.iter().filter(|tool| graph.tools.iter().any(|pattern| means(pattern, tool)))
 }
@@ -96,7 +96,7 @@ mod tests {
         for (scopes, tools, access, expected) in [
             (&["User.Read", "Mail.Read"][..], &["*"][..], OnBehalfOf, READS),
             (&["User.Read", "Mail.ReadWrite"], &["*"], OnBehalfOf, READS),
-            // A server whose manifest names no tool has `*`.
+            // A server without tools in its manifest has `*`.
             (&["User.Read", "Mail.Read", "Mail.Send", "Calendars.ReadWrite"], &["*"], OnBehalfOf, READS),
             (&["User.Read", "Mail.Send"], &["*", "send_mail"], OnBehalfOf, &["get_user_details", "send_mail"]),
             (&["Calendars.ReadWrite"], &["create_event"], OnBehalfOf, &["create_event"]),
@@ -135,7 +135,7 @@ mod tests {
             (&["Calendars.Read"], &["*"], Reason::GraphScopeMissing, "get_user_details takes User.Read"),
             (&["User.Read"], &["get_*", "lsit_*"], Reason::ToolNotFound, "\"lsit_*\" matches no built-in tool"),
             (&["User.Read"], &["lsit_mail"], Reason::ToolNotFound, "\"lsit_mail\" matches no built-in tool; correct"),
-            (&["Mail.Send"], &["send_*"], Reason::ToolNotFound, "one that writes is meant by its full name alone"),
+            (&["Mail.Send"], &["send_*"], Reason::ToolNotFound, "a tool that writes needs its full name"),
             (
                 &["User.Read", "Mail.ReadWrite"],
                 &["*", "send_mail"],

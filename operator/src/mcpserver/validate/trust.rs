@@ -1,4 +1,4 @@
-//! CA certificates of ConfigMaps that a spec names. Pure.
+//! CA certificates from ConfigMaps that a spec names. Pure.
 
 use mcp_entra_crds::McpServerSpec;
 
@@ -12,7 +12,7 @@ use crate::{
     runtime::options::Options,
 };
 
-/// The trust bundle, if the operator's configuration allows one.
+/// Returns the trust bundle, if the operator's configuration allows one.
 pub(super) fn trust_bundle(
     spec: &McpServerSpec,
     resolved: &ResolvedTrustBundle,
@@ -22,13 +22,13 @@ pub(super) fn trust_bundle(
     if !options.allow_trust_bundles {
         return refuse(
             Reason::TrustBundleNotAllowed,
-            "spec.entra.trustBundle is not allowed here; remove it, or ask whoever runs mcp-entra-operator to start it with --allow-trust-bundles",
+            "spec.entra.trustBundle is not allowed; remove it, or ask the administrator of mcp-entra-operator to start it with --allow-trust-bundles",
         );
     }
     certificates("spec.entra.trustBundle", &bundle.name, &bundle.key, resolved).map(Some)
 }
 
-/// The certificates of a ConfigMap's key, which that field of the spec names.
+/// Returns the certificates in a ConfigMap's key, which `field` of the spec names.
 pub(super) fn certificates(
     field: &str,
     name: &str,
@@ -40,7 +40,7 @@ pub(super) fn certificates(
         ResolvedTrustBundle::NoKey => {
             return refuse(
                 Reason::TrustBundleNotFound,
-                format!("{field}: ConfigMap {name} has no key {key}; add it, or name another in {field}.key"),
+                format!("{field}: ConfigMap {name} has no key {key}; add it, or set another one in {field}.key"),
             );
         }
         ResolvedTrustBundle::NoConfigMap | ResolvedTrustBundle::Unset => {
@@ -55,7 +55,7 @@ pub(super) fn certificates(
     if !certificates.contains("-----BEGIN CERTIFICATE-----") {
         return refuse(
             Reason::TrustBundleInvalid,
-            format!("{field}: key {key} of ConfigMap {name} holds no certificate in PEM; put one there"),
+            format!("{field}: key {key} of ConfigMap {name} contains no certificate in PEM; add one"),
         );
     }
     Ok(Trust { config_map: name.to_owned(), key: key.to_owned(), certificates: certificates.clone() })

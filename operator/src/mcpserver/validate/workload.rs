@@ -1,4 +1,4 @@
-//! The pods as validated: how many, under which account, who reaches them and whom they reach. Pure.
+//! Validation of the pods: their number, their account, and their network peers. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,25 +26,25 @@ use crate::{
 pub(crate) struct Workload {
     pub(crate) scale: Scale,
     pub(crate) injection: Injection,
-    /// Life of the projected token in seconds.
+    /// The lifetime of the projected token, in seconds.
     pub(crate) token_expiration_seconds: i64,
-    /// The ServiceAccount of somebody else that the pods run under; absent: the server's own.
+    /// The foreign ServiceAccount of the pods; none means the server's own.
     pub(crate) existing_account: Option<String>,
-    /// The additions of the spec to the pods.
+    /// The spec's additions to the pods.
     pub(crate) template: PodTemplate,
     pub(crate) network: Option<Network>,
-    /// The PodMonitor by which Prometheus finds the pods, if it is to.
+    /// The PodMonitor for the pods' metrics, if the operator creates one.
     pub(crate) monitored: Option<PodMonitors>,
 }
 
-/// The setter of the number of pods.
+/// The source of the number of pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
     /// The spec.
     Fixed(i32),
-    /// An autoscaler of the operator's.
+    /// An autoscaler of the operator.
     Auto(Autoscaling),
-    /// Somebody who scales the Deployment: a person, or an autoscaler of others. At first there is one pod.
+    /// A person or another autoscaler that scales the Deployment. It starts with one pod.
     External,
 }
 
@@ -59,20 +59,20 @@ impl Scale {
     }
 }
 
-/// The peers that reach the pods, and those that the pods reach.
+/// The network peers of the pods.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Network {
-    /// The peers that reach the MCP endpoint.
+    /// The peers that may reach the MCP endpoint.
     pub(crate) clients: Vec<NetworkPolicyPeer>,
-    /// The namespaces that reach the admin port.
+    /// The namespaces that may reach the admin port.
     pub(crate) admin_namespaces: BTreeSet<String>,
-    /// The TCP ports that the pods reach anywhere, besides DNS.
+    /// The TCP ports that pods may reach at any address, in addition to DNS.
     pub(crate) egress: BTreeSet<u16>,
-    /// Addresses and ports that a backend reaches, besides. Present with a backend: no metadata service is reached then.
+    /// Additional addresses and ports of a backend. With a backend, metadata services are never reachable.
     pub(crate) backend_egress: Option<Vec<BackendEgress>>,
 }
 
-/// Decides whether the pods may be as the spec says.
+/// Validates the pods.
 pub(crate) fn validate(
     owner: &Owner,
     spec: &McpServerSpec,
@@ -102,7 +102,7 @@ pub(crate) fn validate(
     let scale = match (&spec.autoscaling, spec.replicas) {
         (Some(autoscaling), None) => Scale::Auto(autoscaling.clone()),
         (None, Some(replicas)) => Scale::Fixed(replicas),
-        // Nobody else may start a second pod beside the one that remembers.
+        // A second pod would not know the sessions of the first, so nobody else may scale.
         (None, None) if is_in_memory => Scale::Fixed(1),
         (None, None) => Scale::External,
         (Some(_), Some(_)) => {
@@ -123,7 +123,8 @@ pub(crate) fn validate(
     })
 }
 
-/// Refuses a ServiceAccount of somebody else that does not allow the server: whoever runs under it is who its federated credential trusts.
+/// Refuses a foreign ServiceAccount that does not allow the server: its federated credential trusts every pod that runs
+/// as this account.
 fn usable(
     Owner { namespace, name, .. }: &Owner,
     federation: &Federation,
@@ -144,7 +145,7 @@ fn usable(
             return refuse(
                 Reason::ServiceAccountNotFound,
                 format!(
-                    "{field}: there is no ServiceAccount {account_name} in this namespace; create it with the annotation {ALLOW_SERVER}: {name}, or remove the field to get one of the server's own"
+                    "{field}: there is no ServiceAccount {account_name} in this namespace; create it with the annotation {ALLOW_SERVER}: {name}, or remove the field to get the server's own"
                 ),
             );
         }
@@ -153,7 +154,7 @@ fn usable(
         return refuse(
             Reason::ServiceAccountNotAllowed,
             format!(
-                "{field}: ServiceAccount {account_name} does not allow this McpServer; whoever owns it can: kubectl -n {namespace} annotate serviceaccount {account_name} {ALLOW_SERVER}={name}"
+                "{field}: ServiceAccount {account_name} does not allow this McpServer; its owner can allow it with kubectl -n {namespace} annotate serviceaccount {account_name} {ALLOW_SERVER}={name}"
             ),
         );
     }
@@ -161,46 +162,46 @@ fn usable(
         return refuse(
             Reason::ServiceAccountMismatch,
             format!(
-                "{field}: the annotation {CLIENT_ID} of ServiceAccount {account_name}, by which azure-workload-identity knows the app registration, is not spec.entra.clientId; whoever owns it can mend that: kubectl -n {namespace} annotate --overwrite serviceaccount {account_name} {CLIENT_ID}={client_id}"
+                "{field}: the annotation {CLIENT_ID} of ServiceAccount {account_name}, the client id for azure-workload-identity, is not spec.entra.clientId; its owner can correct it with kubectl -n {namespace} annotate --overwrite serviceaccount {account_name} {CLIENT_ID}={client_id}"
             ),
         );
     }
     Ok(())
 }
 
-/// Refuses what the operator's configuration does not allow: what labels and annotations of pods do is for whoever runs
-/// the cluster to know.
+/// Refuses labels or annotations that the operator's configuration does not allow. Only administrators know their
+/// effect on pods.
 fn unasked(what: &str, given: &BTreeMap<String, String>, allowed: &[String]) -> Result<(), Refusal> {
     match given.keys().find(|name| !matches_any(allowed, name)) {
         None => Ok(()),
         Some(name) => refuse(
             Reason::PodTemplateNotAllowed,
             format!(
-                "spec.podTemplate.{what}s: {name} is not allowed here; remove it, or ask whoever runs mcp-entra-operator to start it with --allowed-pod-{what}={name}"
+                "spec.podTemplate.{what}s: {name} is not allowed; remove it, or ask the administrator of mcp-entra-operator to start it with --allowed-pod-{what}={name}"
             ),
         ),
     }
 }
 
-/// Pods of a higher priority take the place of others, whoever's they are.
+/// Checks the priority class: pods with a higher priority evict pods of other owners.
 fn priority(given: Option<&String>, allowed: &[String]) -> Result<(), Refusal> {
     match given.filter(|given| !allowed.contains(given)) {
         None => Ok(()),
         Some(name) => refuse(
             Reason::PriorityClassNotAllowed,
             format!(
-                "spec.podTemplate.priorityClassName: {name} is not allowed here; remove it, or ask whoever runs mcp-entra-operator to start it with --allowed-priority-class={name}"
+                "spec.podTemplate.priorityClassName: {name} is not allowed; remove it, or ask the administrator of mcp-entra-operator to start it with --allowed-priority-class={name}"
             ),
         ),
     }
 }
 
-/// The ports of what the server talks to.
+/// Returns the ports of the server's destinations.
 fn egress(configuration: &ServerConfiguration, environment: &[EnvironmentVariable]) -> BTreeSet<u16> {
     let is_proxy = |variable: &&EnvironmentVariable| variable.name.eq_ignore_ascii_case("HTTPS_PROXY");
     let proxies = environment.iter().filter(is_proxy).map(|variable| variable.value.as_str());
     let port = |address: &str| {
-        // Proxies may be given without a scheme.
+        // A proxy can be set without a scheme.
         let address = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
         reqwest::Url::parse(&address).ok()?.port_or_known_default()
     };
