@@ -1,4 +1,4 @@
-//! The claims of a reconcile: the host and the client id that the spec names, as far as the server is entitled to them.
+//! Claims of a reconcile: the host and the client id in the spec, if the server may claim them.
 
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,11 @@ use crate::{
     watch::{orphaned::leads_from, stores::World},
 };
 
-/// The longest time for which a server waits for another to claim a value first, or for an orphan's route to go. It waits
-/// longer for a server that held the value.
+/// The longest wait for another server that should claim a value first, or for the deletion of an orphan's route. The
+/// wait for a server that held the value has no limit.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Claims what is undecided. Returns the server's standing after that.
+/// Claims undecided values. Returns the new standing of the server.
 pub(crate) async fn claim(
     server: &McpServer,
     context: &Context,
@@ -41,7 +41,7 @@ pub(crate) async fn claim(
     if !is_undecided {
         return Ok(known.clone());
     }
-    // One that could claim and does not must not keep others waiting: the API server decides then.
+    // A server that could claim but does not must not block others. After the limit, the API server decides.
     let is_patient = waited.is_none_or(|waited| waited < LONGEST_WAIT);
     let is_earlier = |other: &McpServer, demand: &Demand| is_to_claim_first(context, other, server, demand, is_patient);
     let must_wait = |demand: &Demand| {
@@ -56,25 +56,25 @@ pub(crate) async fn claim(
         tracing::info!(
             namespace = server.metadata.namespace,
             server = server.metadata.name,
-            "the server waits for a host or client id that another server claims first, or whose claim cannot be read"
+            "the server waits for its host or client id: another server claims it first, or the claim is unreadable"
         );
     }
     Ok(standing)
 }
 
-/// Says if the operator refuses what a demand is for: a host, and with it no client id.
+/// Returns true if the spec's refusal covers the demand. A refused host does not affect the client id.
 fn is_refused(demand: &Demand, validated: &Result<Validated, Refusal>) -> bool {
     demand.claimed.kind == ClaimKind::Host && validated.as_ref().is_err_and(Refusal::hides)
 }
 
-/// Says whether clients are led to a server from the host and path that its spec names.
+/// Returns true if a route from the host and path in the spec leads to the server.
 fn is_live(world: &World, server: &McpServer) -> bool {
     let (Some(exposure), Ok(owner)) = (&server.spec.exposure, Owner::of(server)) else { return false };
     leads(&world.children.of(&owner), exposure)
 }
 
-/// Says whether another server names the value, too, and is to claim it first. Only a server that held it is waited for
-/// without patience.
+/// Returns true if another server also names the value, and should claim it first. Only the wait for a server that held
+/// the value has no limit.
 fn is_to_claim_first(
     context: &Context,
     other: &McpServer,
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(refused(Reason::InvalidConfiguration), [false, false]);
     }
 
-    /// Says for the host and for the client id whether they are refused.
+    /// Returns whether the host and the client id are refused.
     fn is_refused_for(validated: &Result<Validated, Refusal>) -> [bool; 2] {
         let demands: [Demand; 2] = demands(&mk_server()).try_into().unwrap();
         demands.map(|demand| is_refused(&demand, validated))

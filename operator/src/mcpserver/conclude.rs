@@ -1,5 +1,4 @@
-//! The conclusion of a reconcile: the status that follows from its outcome and the pods' answers, and when to look
-//! again. Pure.
+//! Conclusion of a reconcile: the status from its outcome and the pods' answers, and the time of the next look. Pure.
 
 use k8s_openapi::jiff::Timestamp;
 use mcp_entra_crds::McpServerStatus;
@@ -16,19 +15,19 @@ use crate::mcpserver::{
 /// The end of a reconcile.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Conclusion {
-    /// The status to write; absent if it stands there, or if a change of it may wait.
+    /// The status to write; none if it did not change, or if the change can wait.
     pub(crate) status: Option<McpServerStatus>,
     pub(crate) next: NextPass,
 }
 
-/// The time of the next reconcile, unless a watch asks for one before.
+/// The time of the next reconcile, unless a watch triggers an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextPass {
-    /// Something is about to change without a watch telling.
+    /// A change without an event of a watch is expected.
     Soon,
-    /// A name that somebody else's object has may be free: that object need not carry a label that is watched.
+    /// A name that a foreign object has may be free. That object may have no watched label.
     AfterConflict,
-    /// Pods are asked, they do not call.
+    /// The pods are due for a poll.
     AtPoll,
 }
 
@@ -44,11 +43,11 @@ pub(crate) fn conclude(facts: &Facts<'_>, before: &McpServerStatus, told_lately:
     Conclusion { status: differs.then_some(after), next }
 }
 
-/// The time of the next reconcile by what the pods said.
+/// Returns the time of the next reconcile from the pods' answers.
 pub(crate) fn next(is_conflicted: bool, answers: &Answers) -> NextPass {
     let mut reports = answers.polled.iter().filter_map(|polled| polled.report.as_ref().ok());
     let probing = reports.clone().any(|report| report.works.is_none());
-    // A pod that cannot be asked for longer than that will not be a second later.
+    // A pod that was silent for longer will not answer a second later.
     let arriving = answers.lagging.is_some_and(|lagging| lagging < GRACE || reports.next().is_some());
     match is_conflicted {
         _ if arriving || probing => NextPass::Soon,
@@ -94,13 +93,13 @@ mod tests {
         let silent = || mk_pod("c", true, None);
         let undecided = Outcome { standing: Standing::Open, ..mk_outcome() };
         for (case, outcome, answers, expected) in [
-            ("all is so", mk_outcome(), answers(vec![works()], None), NextPass::AtPoll),
+            ("all is well", mk_outcome(), answers(vec![works()], None), NextPass::AtPoll),
             ("no pods", mk_outcome(), answers(vec![], None), NextPass::AtPoll),
             ("a first probe", mk_outcome(), answers(vec![works(), probing()], None), NextPass::Soon),
             ("a pod that lags and answers", mk_outcome(), answers(vec![works()], Some(60)), NextPass::Soon),
             ("a pod that just became silent", mk_outcome(), answers(vec![silent()], Some(1)), NextPass::Soon),
-            ("a pod that is silent for long", mk_outcome(), answers(vec![silent()], Some(60)), NextPass::AtPoll),
-            ("a name that is somebody else's", conflicted(), answers(vec![works()], None), NextPass::AfterConflict),
+            ("a pod that has been silent for long", mk_outcome(), answers(vec![silent()], Some(60)), NextPass::AtPoll),
+            ("a name that a foreign object has", conflicted(), answers(vec![works()], None), NextPass::AfterConflict),
             ("a conflict and a first probe", conflicted(), answers(vec![probing()], None), NextPass::Soon),
             ("an undecided host", undecided, answers(vec![works()], None), NextPass::Soon),
         ] {
@@ -114,7 +113,7 @@ mod tests {
         let answers = answers(vec![], None);
         let first = conclusion(&mk_outcome(), &answers, &McpServerStatus::default(), false);
         let status = first.status.unwrap();
-        assert_eq!(conclusion(&mk_outcome(), &answers, &status, false).status, None, "it stands there");
+        assert_eq!(conclusion(&mk_outcome(), &answers, &status, false).status, None, "it did not change");
 
         let mut earlier = status.clone();
         earlier.replicas = 1;
@@ -123,6 +122,6 @@ mod tests {
         assert_eq!(conclusion(&mk_outcome(), &answers, &earlier, false).status, Some(status));
         let failure = Some(Failure::Error(Error::Deadline(Duration::from_secs(60))));
         let failed = Outcome { failure, ..mk_outcome() };
-        assert!(conclusion(&failed, &answers, &earlier, true).status.is_some(), "an error is told at once");
+        assert!(conclusion(&failed, &answers, &earlier, true).status.is_some(), "an error is reported at once");
     }
 }

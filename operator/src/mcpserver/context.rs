@@ -1,4 +1,4 @@
-//! The context of reconciles: everything that each of them uses.
+//! Context that all reconciles share.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::{
     watch::stores::World,
 };
 
-/// Everything that a reconcile uses.
+/// The clients, caches and memories that all reconciles share.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) pods: reqwest::Client,
     pub(crate) options: Options,
     pub(crate) world: World,
-    /// Which server holds which host and client id.
+    /// The claims of servers on hosts and client ids.
     pub(crate) claims: Claims,
     pub(crate) gate: Gate,
     pub(crate) passes: Passes,

@@ -1,4 +1,4 @@
-//! The writes of a reconcile, in their order: each child that differs, then what is no longer asked for.
+//! Writes of a reconcile in order: first each child that differs, then the deletion of unwanted children.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -26,7 +26,8 @@ use crate::{
     watch::stores::World,
 };
 
-/// Looks who has the children's names: where a name was or may be somebody else's, by what no watch shows, too.
+/// Finds the owners of the children's names. It reads from the API server if a name was foreign in the last pass, or
+/// may be.
 async fn look(
     applier: &mut Applier<'_>,
     context: &Context,
@@ -35,7 +36,7 @@ async fn look(
 ) -> Result<(), Error> {
     let Context { client, world, .. } = context;
     let seen = resolve::children(world, applier.owner, mounted);
-    // Before a server that runs is changed, all names are known: it is not left halfway.
+    // Learn all names before the first change of a running server, so that it is not left half changed.
     let is_unknown = |kind: &&ChildKind| !seen.contains_key(kind) && !applier.memory.settled.contains_key(kind);
     let is_to_be_read = seen.contains_key(&ChildKind::Deployment) && wanted.iter().any(|kind| is_unknown(&kind));
     applier.seen = match applier.memory.is_conflicted || is_to_be_read {
@@ -45,7 +46,7 @@ async fn look(
     Ok(())
 }
 
-/// Decides if the pods as built may be rolled out now, or wait for their turn.
+/// Decides if the built pods may be rolled out now, or must wait for their turn.
 fn turn(
     context: &Context,
     owner: &Owner,
@@ -53,7 +54,7 @@ fn turn(
     seen: &SeenChildren,
 ) -> Result<RollOut, fleet::Waits> {
     let Context { world, options, turns, .. } = context;
-    // Without its configuration no pod would start again.
+    // Without its configuration, no pod could start again.
     if !seen.contains_key(&ChildKind::Configuration) {
         return Ok(RollOut::Requested);
     }
@@ -73,8 +74,8 @@ fn turn(
     fleet::turn(next, fleet, options.at_once.into(), turns, Instant::now())
 }
 
-/// Notes at a Deployment that has to wait what its author asks of the pods, where that is noted in a way that this version
-/// cannot compare. From then on a change of the author's is told from an upgrade, and waits for no turn.
+/// Records the present request of the author on a waiting Deployment, if its record is not comparable. A later change
+/// by the author then differs from an upgrade, and waits for no turn.
 async fn note_request(applier: &mut Applier<'_>, world: &World, requested: &RequestedHash) -> Result<(), Error> {
     let live = world.deployment_of(applier.owner);
     if live.is_none_or(|live| RequestedHash::is_comparable(live.annotation(REQUESTED_HASH))) {
@@ -83,8 +84,8 @@ async fn note_request(applier: &mut Applier<'_>, world: &World, requested: &Requ
     applier.annotate(ChildKind::Deployment, REQUESTED_HASH, requested.as_str()).await
 }
 
-/// Executes a plan: the policy before all, unless some child's name is somebody else's, and the children once it is the
-/// server's turn.
+/// Executes a plan. Without a conflict, it writes the policy first, and the other children when it is the server's
+/// turn.
 pub(crate) async fn execute(
     applier: &mut Applier<'_>,
     context: &Context,
@@ -96,7 +97,7 @@ pub(crate) async fn execute(
     outcome.missing = missing;
     let mounted = outcome.mounted;
     look(applier, context, mounted, &wanted).await.map_err(|error| outcome.stopped(error))?;
-    // It may have been taken or deleted since it was looked at first.
+    // The policy may have been deleted or taken since the first look.
     outcome.policy_is_written &= in_force.is_new || applier.seen.get(&ChildKind::Policy).is_some_and(Seen::is_ours);
     if let Some(conflict) = conflict(&applier.seen, &wanted) {
         return Err(outcome.stopped(Failure::Conflict(conflict)));
@@ -108,7 +109,7 @@ pub(crate) async fn execute(
     let requested = outcome.accepted().map(|validated| validated.requested_hash.clone());
     let Some((children, requested)) = children.zip(requested) else { return Ok(outcome) };
 
-    // The turn is taken last, and given back by whoever does not use it.
+    // The turn is taken last, and given back if it is not used.
     let children = match turn(context, applier.owner, (template_hash(&children), &requested), &applier.seen) {
         Ok(RollOut::Requested) => children,
         Ok(RollOut::Upgrade) => as_upgrade(children),
@@ -124,7 +125,7 @@ pub(crate) async fn execute(
         context.turns.take(&applier.owner.uid);
     }
     if let Err(Failure::Conflict(_)) = converged {
-        // Whoever is to give one name back learns of all others at once.
+        // Report all conflicting names at once.
         applier.memory.is_conflicted = true;
         look(applier, context, mounted, &wanted).await.map_err(|error| outcome.stopped(error))?;
         converged = conflict(&applier.seen, &wanted).map_or(converged, |conflict| Err(Failure::Conflict(conflict)));
@@ -133,11 +134,11 @@ pub(crate) async fn execute(
     Ok(outcome)
 }
 
-/// Applies every child though one fails, so that one refusal holds up nothing else but pods that would have to do without
-/// their NetworkPolicy, and whatever refers to a name that may be somebody else's. Such a name, once known, ends it. Then
-/// deletes what is no longer asked for: an autoscaler before the number of pods is set, the rest last, and only once all
-/// else is there: pods that could not be replaced need their account, and clients a way in. The first failure is told.
-/// Kinds that this cluster lacks now are left alone: their objects may be there nevertheless.
+/// Applies every child, even if one fails. A failed NetworkPolicy ends it, because pods must not start without one. A
+/// foreign name ends it as well, and so does a failed child that others refer to, unless it already exists. Then it
+/// deletes unwanted children. An autoscaler is deleted before the number of pods is set. The others are deleted last and
+/// only after a full success: old pods still need their account, and clients their route. Returns the first failure.
+/// Kinds that the cluster does not serve are left alone, because their objects may still exist.
 async fn converge(
     applier: &mut Applier<'_>,
     children: &[Child],

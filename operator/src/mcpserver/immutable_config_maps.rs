@@ -1,5 +1,5 @@
-//! Editions of a server's ConfigMaps. One that somebody made immutable cannot be changed, and a kubelet serves its copy by
-//! name as long as any pod on the node refers to it. Its content goes on under the next name.
+//! Editions of a server's immutable ConfigMaps. An immutable ConfigMap cannot be changed, and a kubelet serves its copy
+//! by name while any pod on the node refers to it. The content moves to the next name.
 
 use std::collections::HashMap;
 
@@ -15,22 +15,22 @@ use crate::{
     watch::stores::Children,
 };
 
-/// Uids of the ConfigMaps that were found immutable: what a watch of metadata does not show.
+/// Uids of the ConfigMaps that were found immutable, which a watch of metadata does not show.
 #[derive(Debug, Default)]
 pub(crate) struct Frozen(HashMap<(ChildKind, Edition), String>);
 
 impl Frozen {
-    /// Notes that a ConfigMap is immutable.
+    /// Records that a ConfigMap is immutable.
     pub(crate) fn note(&mut self, kind: ChildKind, edition: Edition, uid: String) {
         self.0.insert((kind, edition), uid);
     }
 
-    /// Returns true if some edition of it was found immutable.
+    /// Returns true if an edition of the kind was found immutable.
     pub(crate) fn has_any(&self, kind: ChildKind) -> bool {
         self.0.keys().any(|(frozen, _)| *frozen == kind)
     }
 
-    /// Returns the edition to be written: the one that the Deployment mounts, or the first that can be changed.
+    /// Returns the edition to write: the one that the Deployment mounts, or the first that can be changed.
     pub(crate) fn edition(&self, kind: ChildKind, children: &Children, owner: &Owner) -> Result<Edition, Error> {
         let deployment = children.get(ChildKind::Deployment, owner);
         let deployment = deployment.as_deref().filter(|found| Seen::watched(found, owner).is_for_us());
@@ -42,7 +42,7 @@ impl Frozen {
             let is_frozen = self.0.get(&(kind, *edition)).is_some_and(|uid| {
                 mounted == Some(*edition) || found.as_ref().is_some_and(|found| *found.uid == **uid)
             });
-            // Whoever has the first name is told of, and keeps the rest from being applied.
+            // A foreign object with the first name is a conflict, which is reported elsewhere.
             let is_foreign = |found: &ChildView| !Seen::watched(found, owner).is_for_us();
             let is_taken = *edition != Edition::default() && found.as_deref().is_some_and(is_foreign);
             !is_frozen && !is_taken
@@ -54,7 +54,7 @@ impl Frozen {
     }
 }
 
-/// Returns true if one of these pods mounts another policy than that one, and is not being deleted.
+/// Returns true if a pod mounts another policy and is not being deleted.
 pub(crate) fn is_moving<'a>(pods: impl IntoIterator<Item = &'a PodView>, policy: &str) -> bool {
     pods.into_iter().any(|pod| !pod.leaving && pod.policy.as_deref().is_some_and(|mounted| mounted != policy))
 }
@@ -128,7 +128,7 @@ mod tests {
     fn what_the_pods_mount_is_kept_though_an_earlier_edition_is_free_again() {
         let second = mk_config_map("graph-policy-2", "u2", true);
         assert_eq!(edition(&mk_frozen(&[(0, "u1")]), &[second], Some("graph-policy-2")), Some(1));
-        assert_eq!(edition(&Frozen::default(), &[], Some("graph-policy-2")), Some(1), "it is made anew");
+        assert_eq!(edition(&Frozen::default(), &[], Some("graph-policy-2")), Some(1), "it is created again");
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         };
         let error = frozen.edition(POLICY, &children(&found), &mk_owner()).unwrap_err().to_string();
         assert!(error.contains("delete configmap graph-policy graph-policy-2 "), "{error}");
-        assert_eq!(frozen.edition(POLICY, &children(&[]), &mk_owner()).ok(), Some(Edition(0)), "the command was run");
+        assert_eq!(frozen.edition(POLICY, &children(&[]), &mk_owner()).ok(), Some(Edition(0)), "they were deleted");
     }
 
     #[test]
@@ -169,6 +169,6 @@ mod tests {
         assert!(is_moving(pod(mounts("graph-policy"), false)));
         assert!(!is_moving(pod(mounts("graph-policy"), true)), "it is being deleted");
         assert!(!is_moving(pod(mounts("graph-policy-2"), false)));
-        assert!(!is_moving(pod(json!([]), false)), "it mounts none");
+        assert!(!is_moving(pod(json!([]), false)), "it mounts no policy");
     }
 }

@@ -1,4 +1,4 @@
-//! One reconcile of an McpServer: from what is observed to its children and its status.
+//! One reconcile of an McpServer: from the observed objects to its children and its status.
 
 pub(crate) mod apply;
 pub(crate) mod build;

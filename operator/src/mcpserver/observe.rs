@@ -1,4 +1,4 @@
-//! The first step of a reconcile: the subject, and the policy that follows from what the watches show of its mappings.
+//! First step of a reconcile: the subject, and the policy from the cached mappings.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -13,20 +13,20 @@ use crate::{
     watch::stores::{WatchedServer, World, labels_of},
 };
 
-/// The McpServer of a pass, by what there is to do for it.
+/// The McpServer of a pass, by what the pass does with it.
 #[derive(Clone, Copy)]
 pub(crate) enum Subject<'a> {
-    /// It is there: its spec is brought about.
+    /// The server exists, and its spec is applied.
     Present(&'a McpServer),
-    /// It is being deleted. Its children go with it: the garbage collector follows their owner references. As long as
-    /// somebody's finalizer holds it up, its pods serve.
+    /// The server is being deleted. The garbage collector deletes its children by their owner references. Its pods
+    /// serve as long as a finalizer delays the deletion.
     Leaving(&'a McpServer),
-    /// Nothing but its metadata can be read, as of one of another version of the kind. Its pods serve.
+    /// Only its metadata is readable, such as after a change of the kind's version. Its pods serve.
     Unreadable(&'a ObjectMeta),
 }
 
 impl<'a> Subject<'a> {
-    /// The subject that a watch shows.
+    /// Returns the subject for a watched object.
     pub(crate) fn of(watched: &'a WatchedServer) -> Self {
         match &watched.0 {
             Ok(server) if server.metadata.deletion_timestamp.is_none() => Self::Present(server),
@@ -35,7 +35,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Its metadata, which can always be read.
+    /// Returns its metadata, which is always readable.
     pub(crate) fn metadata(self) -> &'a ObjectMeta {
         match self {
             Self::Present(server) | Self::Leaving(server) => &server.metadata,
@@ -43,7 +43,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The server, if it can be read.
+    /// Returns the server, if it is readable.
     pub(crate) fn readable(self) -> Option<&'a McpServer> {
         match self {
             Self::Present(server) | Self::Leaving(server) => Some(server),
@@ -52,14 +52,14 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Compiles the policy of a server from the mappings that the watches show.
+/// Compiles the policy of a server from the cached mappings.
 pub(crate) fn compile(subject: Subject<'_>, world: &World) -> Result<Compiled, Error> {
     let metadata = subject.metadata();
     let namespace = &metadata.namespace;
     let mappings = world.mappings.state_filter(|mapping| mapping.meta().namespace == *namespace);
     let cluster_mappings = world.cluster_mappings.state();
     let own = mappings.iter().filter_map(|mapping| mapping.0.as_ref().ok()).map(Mapping::from);
-    // Nobody knows the rules of a deny that cannot be read: it denies everything.
+    // The rules of an unreadable mapping are unknown, so it denies everything.
     let unreadable: Vec<ClusterMcpRoleMapping> = cluster_mappings
         .iter()
         .filter_map(|mapping| mapping.0.as_ref().err())

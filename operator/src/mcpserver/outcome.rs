@@ -1,4 +1,4 @@
-//! The outcome of a reconcile's steps, from which its status follows.
+//! Outcome of a reconcile's steps, which its status depends on.
 
 use std::{collections::BTreeSet, mem};
 
@@ -14,22 +14,22 @@ use crate::{
     runtime::errors::Error,
 };
 
-/// The results of a reconcile's steps, as far as it got.
+/// The results of the steps that a reconcile reached.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// True if the policy's ConfigMap holds what was compiled.
+    /// True if the policy's ConfigMap contains the compiled policy.
     pub(crate) policy_is_written: bool,
-    /// The verdict on the spec, once everything that decides it could be read.
+    /// The result of the validation; none until all references could be read.
     pub(crate) validated: Option<Result<Validated, Refusal>>,
-    /// Its standing among the servers that name the same host or client id.
+    /// The standing among the servers that name the same host or client id.
     pub(crate) standing: Standing,
-    /// Kinds that the spec asks for and this cluster lacks.
+    /// Kinds that the spec needs and the cluster does not serve.
     pub(crate) missing: BTreeSet<ChildKind>,
-    /// The reason why the pods as built are not rolled out yet.
+    /// The reason why the built pods are not rolled out yet.
     pub(crate) upgrade: Option<fleet::Waits>,
-    /// The ConfigMaps that the pods are to mount.
+    /// The ConfigMaps that the pods should mount.
     pub(crate) mounted: Mounted,
-    /// The failure that stopped the reconcile, if one did.
+    /// The failure that stopped the reconcile, if there is one.
     pub(crate) failure: Option<Failure>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Stopped(Box<Outcome>);
 
 impl Outcome {
-    /// The outcome of taking away, after which the other steps follow.
+    /// Returns the outcome after the step that takes away.
     pub(crate) fn after(taken: &Taken) -> Self {
         let in_force = taken.in_force.as_ref().ok();
         Self {
@@ -53,17 +53,17 @@ impl Outcome {
         }
     }
 
-    /// The outcome of a reconcile that only takes away.
+    /// Returns the outcome of a reconcile that only takes away.
     pub(crate) fn of_taking_away(taken: Taken) -> Result<Self, Stopped> {
         let mut outcome = Self::after(&taken);
         taken.in_force.map_err(|failure| outcome.stopped(failure))?;
         outcome.done(taken.hidden)
     }
 
-    /// The outcome of the steps, whether they came to their end or were stopped.
+    /// Returns the outcome of the steps, complete or stopped.
     ///
     /// # Errors
-    /// If the failure is nobody's fault and soon over: no condition tells it.
+    /// A temporary failure that needs no condition.
     pub(crate) fn of_steps(ended: Result<Self, Stopped>) -> Result<Self, Error> {
         let mut outcome = ended.unwrap_or_else(|Stopped(outcome)| *outcome);
         match outcome.failure.take() {
@@ -72,7 +72,7 @@ impl Outcome {
         }
     }
 
-    /// The end of all steps. A route that could not be deleted is told last.
+    /// Ends all steps. A route that could not be deleted is the last failure to report.
     pub(crate) fn done(mut self, hidden: Result<(), Error>) -> Result<Self, Stopped> {
         match hidden {
             Ok(()) => Ok(self),
@@ -80,18 +80,18 @@ impl Outcome {
         }
     }
 
-    /// Stops here: everything that was reached moves into the result.
+    /// Stops with a failure. All results so far move into the returned value.
     #[must_use]
     pub(crate) fn stopped(&mut self, failure: impl Into<Failure>) -> Stopped {
         Stopped(Box::new(Self { failure: Some(failure.into()), ..mem::take(self) }))
     }
 
-    /// The spec as validated, if it is accepted.
+    /// Returns the validated spec, if it is accepted.
     pub(crate) fn accepted(&self) -> Option<&Validated> {
         self.validated.as_ref()?.as_ref().ok()
     }
 
-    /// Notes the server's standing, on which its configuration depends.
+    /// Sets the server's standing, which its configuration depends on.
     pub(crate) fn stand(&mut self, standing: Standing) {
         if let (Some(Ok(validated)), Standing::Held(held)) = (&mut self.validated, &standing) {
             validated.hold(held);
@@ -99,12 +99,12 @@ impl Outcome {
         self.standing = standing;
     }
 
-    /// The refusal of the spec, if it is refused.
+    /// Returns the refusal of the spec, if there is one.
     pub(crate) fn refusal(&self) -> Option<&Refusal> {
         self.validated.as_ref()?.as_ref().err()
     }
 
-    /// The names of children that other objects have, if that stopped the reconcile.
+    /// Returns the conflict that stopped the reconcile, if there is one.
     pub(crate) fn conflict(&self) -> Option<&Conflict> {
         match &self.failure {
             Some(Failure::Conflict(conflict)) => Some(conflict),
@@ -112,7 +112,7 @@ impl Outcome {
         }
     }
 
-    /// The error that stopped the reconcile, if one did.
+    /// Returns the error that stopped the reconcile, if there is one.
     pub(crate) fn error(&self) -> Option<&Error> {
         match &self.failure {
             Some(Failure::Error(error)) => Some(error),

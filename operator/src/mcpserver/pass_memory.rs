@@ -1,5 +1,4 @@
-//! The memory that a pass leaves to the next, so that a quiet pass reads and writes nothing. All of it may be lost at
-//! any time.
+//! Memory from one pass to the next, so that a pass without changes reads and writes nothing. Losing it is always safe.
 
 use std::{
     collections::HashMap,
@@ -15,48 +14,48 @@ use crate::{
     runtime::by_uid::ByUid,
 };
 
-/// The memory that the last pass over one McpServer left.
+/// The memory of the last pass over one McpServer.
 #[derive(Debug, Default)]
 pub(crate) struct ServerMemory {
-    /// Children that were found as built, and the version at which they were.
+    /// Children that were found as built, with the version at that time.
     pub(crate) settled: HashMap<ChildKind, Settled>,
     /// ConfigMaps that were found immutable.
     pub(crate) frozen: Frozen,
-    /// Uids of the children that were deleted last.
+    /// Uids of the last deleted children.
     pub(crate) deleted: HashMap<ChildKind, String>,
-    /// The trust bundle that was read last.
+    /// The last read trust bundle.
     pub(crate) trust_bundle: Option<ReadTrustBundle>,
-    /// The CA certificates of the session store that were read last.
+    /// The last read CA certificates of the session store.
     pub(crate) store_ca: Option<ReadTrustBundle>,
     /// The key epochs whose ConfigMaps were read.
     pub(crate) epochs: KnownEpochs,
-    /// The status that was written last, until the watch has shown it.
+    /// The last written status, until the watch shows it.
     pub(crate) written: Option<Box<WrittenStatus>>,
     /// The time of that write.
     pub(crate) told: Option<Instant>,
-    /// True if a child's name was somebody else's object in the last pass.
+    /// True if a foreign object had a child's name in the last pass.
     pub(crate) is_conflicted: bool,
-    /// Not all that the server names is claimed, and nobody else is known to hold it.
+    /// The time since which a value of the server is neither claimed nor held by another server.
     pub(crate) undecided: Since,
-    /// Some ready pod does not report the compiled policy.
+    /// The time since which a ready pod does not report the compiled policy.
     pub(crate) lagging: Since,
-    /// Some ready pod has not ended its first probe, or cannot be asked.
+    /// The time since which a ready pod has no finished probe, or does not answer.
     pub(crate) probing: Since,
     /// The last nudge of each pod, by uid.
     pub(crate) nudged: HashMap<String, Nudged>,
 }
 
-/// Since when something has been so.
+/// The time since which a fact is true.
 #[derive(Debug, Default)]
 pub(crate) struct Since(Option<Instant>);
 
 impl Since {
-    /// Says if it was so when it was noted last.
+    /// Returns true if the fact was true at the last note.
     pub(crate) fn is_so(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Notes whether it is so now, and says for how long it has been.
+    /// Notes if the fact is true now, and returns for how long it has been true.
     pub(crate) fn note(&mut self, is_so: bool, now: Instant) -> Option<Duration> {
         self.0 = is_so.then(|| self.0.unwrap_or(now));
         self.0.map(|since| now.duration_since(since))
@@ -66,7 +65,7 @@ impl Since {
 /// The last nudge of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nudged {
-    /// Towards which policy.
+    /// The revision of the policy that the pod should load.
     pub(crate) revision: String,
     pub(crate) at: Instant,
 }
@@ -74,14 +73,14 @@ pub(crate) struct Nudged {
 /// A child that was found as built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
-    /// Hash of the object, its version, and the child as built; see [`Settled::hash`].
+    /// The hash of the object, its version, and the child as built; see [`Settled::hash`].
     pub(crate) hash: [u8; 16],
     pub(crate) generation: Option<i64>,
 }
 
 impl Settled {
-    /// Hash of everything that must be the same for an object to be as built still: its uid and its version, of which
-    /// [`crate::objects::observed_child::Seen`] tells, and the hash of the child as built.
+    /// Returns the hash of everything that must stay the same for an object to stay as built: its uid and version (see
+    /// [`crate::objects::observed_child::Seen`]), and the hash of the child as built.
     pub(crate) fn hash(uid: &str, version: &str, built: &str) -> [u8; 16] {
         let mut half = [0; 16];
         half.iter_mut().zip(Sha256::digest(format!("{uid} {version} {built}"))).for_each(|(half, byte)| *half = byte);
@@ -89,7 +88,7 @@ impl Settled {
     }
 }
 
-/// A ConfigMap with CA certificates that was read.
+/// A ConfigMap with CA certificates, as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadTrustBundle {
     pub(crate) uid: String,
@@ -98,23 +97,23 @@ pub(crate) struct ReadTrustBundle {
     pub(crate) certificates: Option<String>,
 }
 
-/// A status that was written.
+/// A written status.
 #[derive(Clone, Debug)]
 pub(crate) struct WrittenStatus {
-    /// The version of the McpServer that the pass saw: while the watch still shows it, `status` is newer.
+    /// The version of the McpServer that the pass saw. `status` is newer while the watch still shows this version.
     pub(crate) based_on: Option<String>,
     pub(crate) status: McpServerStatus,
 }
 
 impl ServerMemory {
-    /// Says if the status was written no longer ago than that.
+    /// Returns true if the status was written within the last `moment`.
     pub(crate) fn told_within(&self, moment: Duration) -> bool {
         self.told.is_some_and(|told| told.elapsed() < moment)
     }
 }
 
-/// The memories of all McpServers. A pass takes its own out and puts it back: kube runs one pass at a time over an
-/// object, so nobody else misses it.
+/// The memories of all McpServers. A pass takes its own and puts it back. This is safe because kube runs one pass over
+/// an object at a time.
 pub(crate) type Memories = ByUid<Box<ServerMemory>>;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The plan of a reconcile: which children there are to be, as built. Pure.
+//! Plan of a reconcile: the children that should exist. Pure.
 
 use std::collections::BTreeSet;
 
@@ -13,19 +13,18 @@ use crate::{
     ownership::Held,
 };
 
-/// The children that there are to be.
+/// The children that should exist.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// The children as built, in the order in which they are applied. None while the children are left as they are, but for
-    /// the policy.
+    /// The built children in the order of applying; none if only the policy is applied.
     pub(crate) children: Option<Vec<Child>>,
-    /// The kinds of children that there are to be.
+    /// The kinds of children that should exist.
     pub(crate) wanted: Vec<ChildKind>,
-    /// Kinds that the spec asks for and this cluster lacks.
+    /// Kinds that the spec needs and the cluster does not serve.
     pub(crate) missing: BTreeSet<ChildKind>,
 }
 
-/// Plans the children of a server that is accepted and holds what it names, or the policy alone.
+/// Plans the children of an accepted server that holds its claims, or only the policy.
 pub(crate) fn plan(
     server: Option<(&Validated, &Held)>,
     mounted: Mounted,
@@ -40,7 +39,7 @@ pub(crate) fn plan(
     Plan { wanted: wanted(&children), children: Some(children), missing }
 }
 
-/// The hash of the pod template as built.
+/// Returns the hash of the built pod template.
 pub(crate) fn template_hash(children: &[Child]) -> &str {
     let annotations = children.iter().find_map(|child| match child {
         Child::Deployment(deployment) => deployment.metadata.annotations.as_ref(),
@@ -49,7 +48,7 @@ pub(crate) fn template_hash(children: &[Child]) -> &str {
     annotations.and_then(|annotations| annotations.get(TEMPLATE_HASH)).map_or("", String::as_str)
 }
 
-/// The children as an upgrade that its author did not ask for.
+/// Marks the rollout of the children as an upgrade that the author did not ask for.
 pub(crate) fn as_upgrade(mut children: Vec<Child>) -> Vec<Child> {
     for child in &mut children {
         if let Child::Deployment(deployment) = child {
@@ -60,14 +59,13 @@ pub(crate) fn as_upgrade(mut children: Vec<Child>) -> Vec<Child> {
     children
 }
 
-/// The children without the pods, which wait for their turn.
+/// Returns the children without those that change pods, which wait for their turn.
 pub(crate) fn without_pods(mut children: Vec<Child>) -> Vec<Child> {
     children.retain(|child| !matches!(child, Child::Deployment(_) | Child::Configuration(_)));
     children
 }
 
-/// The children that there are to be: those that every server has, whether or not its spec is accepted now, and those
-/// that were built.
+/// Returns the wanted kinds: those that every server has, even if its spec is not accepted, and those that were built.
 fn wanted(children: &[Child]) -> Vec<ChildKind> {
     let is_built = |kind: &ChildKind| children.iter().any(|child| child.kind() == *kind);
     ChildKind::ALL.iter().copied().filter(|kind| !kind.is_optional() || is_built(kind)).collect()
@@ -116,7 +114,7 @@ mod tests {
         for kind in [ChildKind::Ingress, ChildKind::DisruptionBudget, ChildKind::Deployment] {
             assert!(built.contains(&kind) && whole.wanted.contains(&kind), "{kind:?}");
         }
-        assert!(!whole.wanted.contains(&ChildKind::HttpRoute), "nothing asks for it");
+        assert!(!whole.wanted.contains(&ChildKind::HttpRoute), "the spec does not need it");
         assert!(built.iter().all(|kind| whole.wanted.contains(kind)));
         assert_eq!(lacking.missing, [ChildKind::Ingress].into());
         assert!(!lacking.wanted.contains(&ChildKind::Ingress));

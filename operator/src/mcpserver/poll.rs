@@ -1,4 +1,4 @@
-//! The step of a reconcile that asks the pods what they enforce, and nudges those whose policy is old.
+//! Step of a reconcile that polls the pods for their policy, and nudges those with an old one.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration, time::Instant};
 
@@ -19,26 +19,26 @@ use crate::{
 /// The answers of a server's pods.
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
-    /// All pods, also those that do not run.
+    /// All pods, with those that do not run.
     pub(crate) pods: Vec<Arc<PodView>>,
-    /// The pods that run, with what they said.
+    /// The running pods with their reports.
     pub(crate) polled: Vec<PolledPod>,
-    /// The time for which some ready pod has not reported the compiled policy.
+    /// The time for which a ready pod has not reported the compiled policy.
     pub(crate) lagging: Option<Duration>,
-    /// The time for which some ready pod has not said if its credential works.
+    /// The time for which a ready pod has not reported whether its credential works.
     pub(crate) probing: Option<Duration>,
-    /// The results of trying ports of ready pods that only their own server should reach, by the pod's name.
+    /// The reachability of ports that only the pod's own server should reach, by pod name.
     pub(crate) reach: BTreeMap<String, Reach>,
 }
 
 impl Answers {
-    /// The pods that are ready, with what they said.
+    /// Returns the ready pods with their reports.
     pub(crate) fn ready(&self) -> impl Iterator<Item = &PolledPod> {
         self.polled.iter().filter(|polled| polled.pod.is_ready())
     }
 }
 
-/// Asks the pods. Where the policy is written, nudges those that do not report it.
+/// Polls the pods. If the policy is written, nudges those that do not report it.
 pub(crate) async fn poll(
     owner: &Owner,
     context: &Context,
@@ -55,7 +55,7 @@ pub(crate) async fn poll(
     let is_behind = |polled: &PolledPod| polled.pod.is_ready() && !polled.enforces(compiled.revision());
     let lagging = memory.lagging.note(polled.iter().any(is_behind), now);
     let probing = memory.probing.note(polled.iter().any(is_probing), now);
-    // A proxy answers for pods, or does not, as it likes.
+    // Results through a proxy would only show the proxy's behaviour.
     let reach = match context.options.pod_proxy_url {
         Some(_) => BTreeMap::new(),
         None => reach(&polled).await,
@@ -63,7 +63,7 @@ pub(crate) async fn poll(
     Answers { pods, polled, lagging, probing, reach }
 }
 
-/// Returns true if a ready pod has not said yet whether its credential works.
+/// Returns true if a ready pod has not reported yet whether its credential works.
 fn is_probing(polled: &PolledPod) -> bool {
     polled.pod.is_ready() && !polled.report.as_ref().is_ok_and(|report| report.works.is_some())
 }

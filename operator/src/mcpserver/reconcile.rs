@@ -1,4 +1,4 @@
-//! A reconcile of one McpServer: the steps in their order.
+//! Reconcile of one McpServer: its steps in order.
 
 use std::time::Duration;
 
@@ -40,13 +40,14 @@ use crate::{
     watch::stores::{WatchedServer, World},
 };
 
-/// Time until a name is looked at again that is somebody else's object: that one need not carry a label we watch.
+/// The pause before a foreign object with a child's name is checked again. It may have no watched label.
 const CONFLICT_PAUSE: Duration = Duration::from_secs(5);
 
-/// The longest time between passes, however seldom pods are polled: a trust bundle may have been missed.
+/// The longest pause between passes, regardless of the poll interval: the change of a trust bundle may have been
+/// missed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(54);
 
-/// Brings one McpServer's children and status to what is so.
+/// Updates the children and the status of one McpServer.
 pub(crate) async fn reconcile(server: &WatchedServer, context: &Context, place: Place<'_>) -> Result<Action, Error> {
     context.gate.passed().await?;
     let subject = Subject::of(server);
@@ -57,8 +58,7 @@ pub(crate) async fn reconcile(server: &WatchedServer, context: &Context, place: 
     result
 }
 
-/// One pass: what the mappings withdraw is taken away first, then the spec is brought about, the pods are asked, and the
-/// status tells what came of it.
+/// Runs one pass: takes away what the mappings withdraw, applies the spec, polls the pods, and writes the status.
 async fn pass(
     subject: Subject<'_>,
     owner: &Owner,
@@ -95,8 +95,7 @@ async fn pass(
     outcome.error_or(action(next, context))
 }
 
-/// Brings about what the spec asks for: it is resolved, validated and claimed for; then the children are planned, and the
-/// plan is executed.
+/// Applies the spec: resolves references, validates, claims, plans the children and executes the plan.
 async fn bring_about(
     server: &McpServer,
     context: &Context,
@@ -136,7 +135,7 @@ async fn bring_about(
     outcome.done(taken.hidden)
 }
 
-/// Makes the keys of the authorization server that pods are to use, before any pod asks for them.
+/// Creates the missing keys of the authorization server before a pod mounts them.
 async fn make_keys(
     applier: &mut Applier<'_>,
     world: &World,
@@ -152,7 +151,7 @@ async fn make_keys(
     KeyWriter { client, owner, known: &mut applier.memory.epochs }.make(&resolved.keys, is_waiting).await
 }
 
-/// Ends the key epochs that no pod is to use, once no pod does.
+/// Deletes unneeded key epochs, once no pod uses them.
 async fn prune_keys(
     applier: &mut Applier<'_>,
     world: &World,
@@ -169,17 +168,17 @@ async fn prune_keys(
     KeyWriter { client, owner, known: &mut applier.memory.epochs }.prune(&resolved.keys.pruned).await
 }
 
-/// Notes for the mappings what the server's policy holds. Nothing is known of one whose write failed.
+/// Reports the content of the server's policy to the mappings. After a failed write it is unknown.
 fn note_policy(outcome: &Outcome, owner: &Owner, context: &Context, compiled: &Compiled) {
     if outcome.policy_is_written {
         context.policies.put(owner, compiled.programmed.clone());
     } else if outcome.error().is_none() {
-        // There is none, or it is somebody else's.
+        // There is no ConfigMap, or it belongs to somebody else.
         context.policies.put(owner, ProgrammedPolicy::default());
     }
 }
 
-/// Concludes, and tells it in status and events.
+/// Concludes, and writes status and events.
 async fn tell(facts: &Facts<'_>, context: &Context, memory: &mut ServerMemory) -> Result<NextPass, Error> {
     let before = write::current(facts.server, memory);
     let Conclusion { status, next } = conclude(facts, &before, memory.told_within(MOMENT), Timestamp::now());
@@ -191,10 +190,10 @@ async fn tell(facts: &Facts<'_>, context: &Context, memory: &mut ServerMemory) -
     Ok(next)
 }
 
-/// The request for the next reconcile.
+/// Returns the action for the next reconcile.
 fn action(next: NextPass, context: &Context) -> Action {
     let poll = context.options.status_poll().min(LONGEST_PAUSE);
-    // Up to a tenth later, so that servers do not stay in step.
+    // Up to a tenth longer at random, so that servers do not stay in step.
     let pause = poll.mul_f64(1.0 + rand::random::<f64>() / 10.0);
     match next {
         NextPass::Soon => Action::requeue(SOON),
@@ -239,7 +238,7 @@ mod tests {
 
     type Writes = Arc<Mutex<Vec<(String, Value)>>>;
 
-    /// The metadata of a policy of ours.
+    /// The metadata of a policy of this server.
     fn mk_policy() -> ObjectMeta {
         let mut metadata = mk_owner().child_metadata(ChildKind::Policy);
         metadata.uid = Some("uid-2".into());
@@ -247,7 +246,7 @@ mod tests {
         metadata
     }
 
-    /// An API server that has nothing but a policy, fails at every other object, and notes what is to be written or deleted.
+    /// An API server that has only a policy, fails for all other objects, and records writes and deletions.
     fn mk_client(writes: Writes, metadata: ObjectMeta) -> Client {
         let failed = || {
             let status = kube::core::Status::failure("etcd is slow", "InternalError").with_code(500);
@@ -283,7 +282,7 @@ mod tests {
         Client::new(service, "default")
     }
 
-    /// A server of which nothing but the metadata can be read.
+    /// A server of which only the metadata is readable.
     fn mk_unreadable() -> WatchedServer {
         let mut server = serde_json::to_value(mk_server()).unwrap();
         server["spec"] = json!("of another version");
@@ -324,8 +323,7 @@ mod tests {
         }
     }
 
-    /// A context in which a policy of ours was seen that grants what nobody grants any more, whatever has become of it, and
-    /// what is written.
+    /// A context whose cache has a policy with withdrawn grants. Returns it with the recorded writes.
     fn mk_revoking(live: ObjectMeta) -> (Context, Writes) {
         let writes = Writes::default();
         let mut context = mk_context(mk_client(writes.clone(), live));
@@ -345,7 +343,7 @@ mod tests {
         (context, writes)
     }
 
-    /// The paths of writes, in their order.
+    /// The paths of writes, in order.
     fn paths(writes: &Writes) -> Vec<String> {
         writes.lock().unwrap().iter().map(|(path, _)| path.clone()).collect()
     }
@@ -423,7 +421,7 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (context, writes) = mk_revoking(mk_policy());
         let mut server = mk_server();
-        // Not its first sight: there is something to revoke.
+        // Not the first look at the server: there is something to revoke.
         server.status = Some(status::at_first_sight(&server, Timestamp::UNIX_EPOCH));
         let error = reconcile(&DeserializeGuard(Ok(server)), &context, context.passes.place()).await.unwrap_err();
         assert!(error.to_string().contains("etcd is slow"), "{error}");
@@ -435,6 +433,6 @@ mod tests {
         let conditions = writes[1].1["status"]["conditions"].as_array().unwrap();
         let programmed = conditions.iter().find(|condition| condition["type"] == "Programmed").unwrap();
         assert_eq!((&programmed["status"], &programmed["reason"]), (&json!("False"), &json!("ApplyFailed")));
-        assert!(context.policies.get("uid-1").is_some(), "the mapping controller is told what is held");
+        assert!(context.policies.get("uid-1").is_some(), "the mapping controller gets the content");
     }
 }

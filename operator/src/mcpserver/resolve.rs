@@ -1,7 +1,8 @@
-//! Reads: who owns the children's names now, and the trust bundle's content. What the watches show is taken from
-//! there; the API server is asked for what they do not.
+//! Reads of a reconcile: owners of the children's names, and references of the spec. Caches are preferred; the API server
+//! is asked for the rest.
 //!
-//! A start needs none of them. A child or claim that no watch shows is created, in a way that changes nothing where there
+//! A normal start needs no such read. A child or claim that is in no cache is created in a way that changes no existing
+//! object. If the creation shows that it exists, it is read. If it is foreign, all other names are read, too.
 //! is one of its name. Only then is that one read, and, where it is somebody else's, all other names.
 
 use k8s_openapi::{
@@ -31,7 +32,7 @@ use crate::{
     watch::stores::World,
 };
 
-/// The object that has a child's name, as far as its watch shows one.
+/// Returns the cached object with a child's name.
 pub(crate) fn watched(world: &World, owner: &Owner, kind: ChildKind) -> Option<Seen> {
     named(world, owner, kind, &kind.name(&owner.name))
 }
@@ -40,18 +41,18 @@ fn named(world: &World, owner: &Owner, kind: ChildKind, name: &str) -> Option<Se
     world.children.named(kind, &owner.namespace, name).map(|found| Seen::watched(&found, owner))
 }
 
-/// The policy of an edition, as far as its watch shows one: all ConfigMaps are watched, whosever they are.
+/// Returns the cached policy of an edition. All ConfigMaps are watched, of any owner.
 pub(crate) fn policy(world: &World, owner: &Owner, edition: Edition) -> Option<Seen> {
     named(world, owner, ChildKind::Policy, &edition.name(ChildKind::Policy, &owner.name))
 }
 
-/// The objects that have the children's names, as far as the watches show them.
+/// Returns the cached objects with the children's names.
 pub(crate) fn children(world: &World, owner: &Owner, mounted: Mounted) -> SeenChildren {
     let found = |kind: &ChildKind| named(world, owner, *kind, &mounted.name(*kind, &owner.name));
     ChildKind::ALL.iter().filter_map(|kind| Some((*kind, found(kind)?))).collect()
 }
 
-/// The same, with those that have the names of these children and that no watch shows.
+/// Returns the same, after reading the wanted children that are in no cache.
 pub(crate) async fn all_children(
     client: &Client,
     world: &World,
@@ -60,7 +61,7 @@ pub(crate) async fn all_children(
     wanted: &[ChildKind],
 ) -> Result<SeenChildren, Error> {
     let mut seen = children(world, owner, mounted);
-    // All ConfigMaps are watched, whosever they are.
+    // All ConfigMaps are watched, of any owner.
     for kind in wanted.iter().filter(|kind| kind.watched_as() != ChildKind::Policy) {
         if seen.contains_key(kind) {
             continue;
@@ -76,7 +77,7 @@ pub(crate) async fn all_children(
     Ok(seen)
 }
 
-/// Finds what the spec refers to.
+/// Reads the objects that the spec refers to.
 pub(crate) async fn references(
     client: &Client,
     world: &World,
@@ -101,8 +102,8 @@ pub(crate) async fn references(
     })
 }
 
-/// The server uid that the pods of the live Deployment carry. An adopted Deployment keeps that of its first owner: another
-/// one would change the template, and so restart the pods.
+/// Returns the server uid in the live Deployment's pod template. An adopted Deployment keeps the uid of its first
+/// owner, because a change would restart the pods.
 async fn pods_uid(client: &Client, world: &World, owner: &Owner) -> Result<Option<String>, Error> {
     let Some(found) = world.children.get(ChildKind::Deployment, owner) else { return Ok(None) };
     let noted = found.annotation(SERVER_UID).map(str::to_owned);
@@ -112,7 +113,7 @@ async fn pods_uid(client: &Client, world: &World, owner: &Owner) -> Result<Optio
         Whose::Offered => {}
         Whose::Predecessors | Whose::Foreign => return Ok(None),
     }
-    // Earlier versions note it in the template alone.
+    // Earlier versions wrote it only into the template.
     let name = ChildKind::Deployment.name(&owner.name);
     let api = ChildKind::Deployment.api(client, &owner.namespace);
     let live = api.get_opt(&name).await.map_err(Error::kubernetes(format!("reading Deployment {name}")))?;
@@ -123,7 +124,7 @@ async fn pods_uid(client: &Client, world: &World, owner: &Owner) -> Result<Optio
     Ok(live.as_ref().and_then(uid))
 }
 
-/// The Gateways that the exposure names, where the cluster has such a kind.
+/// Returns the Gateways that the exposure names, if the cluster serves the kind.
 fn gateways(world: &World, server: &McpServer, owner: &Owner) -> Option<Vec<NamedGateway>> {
     if !world.missing([ChildKind::HttpRoute]).is_empty() {
         return None;
@@ -145,8 +146,7 @@ fn gateways(world: &World, server: &McpServer, owner: &Owner) -> Option<Vec<Name
     Some(gateway.into_iter().flat_map(|gateway| &gateway.parent_refs).map(named).collect())
 }
 
-/// Looks at the ServiceAccount of somebody else at every pass: it carries no label that is watched, and what it allows
-/// may be withdrawn.
+/// Reads a foreign ServiceAccount in every pass: it has no watched label, and its permission can be withdrawn.
 async fn account(client: &Client, server: &McpServer, owner: &Owner) -> Result<ResolvedAccount, Error> {
     let federation = server.spec.entra.federation.as_ref();
     let Some(name) = federation.and_then(|federation| federation.service_account_name.as_ref()) else {
@@ -159,7 +159,7 @@ async fn account(client: &Client, server: &McpServer, owner: &Owner) -> Result<R
     Ok(ResolvedAccount::of(account.as_ref().map(|account| &account.metadata), owner))
 }
 
-/// The key epochs of the server's authorization server, if it is to have one.
+/// Returns the key epochs of the server's authorization server, if it has one.
 async fn keys(
     client: &Client,
     world: &World,
@@ -174,7 +174,7 @@ async fn keys(
     Ok(decide(&Requests::of(&server.metadata), seen, taken, Timestamp::now().as_second()))
 }
 
-/// Reads CA certificates by the name and the key of their ConfigMap, if it has changed since it was read last.
+/// Reads CA certificates from a ConfigMap's key, if it changed since the last read.
 async fn certificates(
     (client, world): (&Client, &World),
     owner: &Owner,

@@ -1,4 +1,4 @@
-//! The plain results of the reads of a pass.
+//! Results of the reads of a pass, as plain data.
 
 use std::collections::BTreeMap;
 
@@ -15,19 +15,19 @@ use crate::{
     watch::gateways::ListenerView,
 };
 
-/// The objects that the spec refers to, as they were found.
+/// The objects that the spec refers to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Resolved {
-    /// The server uid that the live Deployment's pods carry; absent if there is no Deployment, or it notes none.
+    /// The server uid of the live Deployment's pods; none without a Deployment or uid.
     pub(crate) pods_uid: Option<String>,
     pub(crate) trust_bundle: ResolvedTrustBundle,
     /// The CA certificates of the session store.
     pub(crate) store_ca: ResolvedTrustBundle,
-    /// The key epochs of the authorization server, if the spec asks for one.
+    /// The key epochs of the authorization server, if the spec has one.
     pub(crate) keys: Decision,
     /// The ServiceAccount that `spec.entra.federation` names.
     pub(crate) account: ResolvedAccount,
-    /// The Gateways that `spec.exposure` names; absent where nobody can see Gateways.
+    /// The Gateways that `spec.exposure` names; none if Gateways are not visible.
     pub(crate) gateways: Option<Vec<NamedGateway>>,
 }
 
@@ -37,9 +37,9 @@ pub(crate) enum ResolvedTrustBundle {
     /// The spec names none.
     #[default]
     Unset,
-    /// There is no such ConfigMap.
+    /// The ConfigMap does not exist.
     NoConfigMap,
-    /// The ConfigMap has no such key.
+    /// The ConfigMap does not have the key.
     NoKey,
     /// The content of the key.
     Content(String),
@@ -51,16 +51,16 @@ pub(crate) enum ResolvedAccount {
     /// The spec names none.
     #[default]
     Unset,
-    /// There is no such ServiceAccount.
+    /// The ServiceAccount does not exist.
     Absent,
-    /// It is this server's own child.
+    /// The ServiceAccount is this server's own child.
     Child,
-    /// The annotations of one that is somebody else's.
+    /// The annotations of a foreign ServiceAccount.
     Existing(BTreeMap<String, String>),
 }
 
 impl ResolvedAccount {
-    /// Returns what a ServiceAccount of the name that the spec gives is to the server, if there is one.
+    /// Returns the state of a found ServiceAccount with the name from the spec.
     pub(crate) fn of(account: Option<&ObjectMeta>, owner: &Owner) -> Self {
         match account {
             None => Self::Absent,
@@ -70,26 +70,26 @@ impl ResolvedAccount {
     }
 }
 
-/// A Gateway that an exposure names, as it is seen.
+/// A Gateway that an exposure names.
 #[derive(Clone, Debug)]
 pub(crate) struct NamedGateway {
-    /// As the spec names it.
+    /// The reference in the spec.
     pub(crate) parent: GatewayReference,
     pub(crate) namespace: String,
-    /// Its listeners; absent where there is no such Gateway.
+    /// Its listeners; none if the Gateway does not exist.
     pub(crate) listeners: Option<Vec<ListenerView>>,
-    /// Its controller sets a time for each request where a route asks for one.
+    /// True if its controller supports request timeouts of routes.
     pub(crate) takes_timeouts: bool,
 }
 
 impl NamedGateway {
-    /// The listener that the spec names, if there is one.
+    /// Returns the listener that the spec names, if it exists.
     pub(crate) fn listener(&self) -> Option<&ListenerView> {
         let section_name = self.parent.section_name.as_ref()?;
         self.listeners.iter().flatten().find(|listener| listener.name == *section_name)
     }
 
-    /// Returns the part of it that does not exist, if one does not.
+    /// Returns the missing Gateway or listener for a message, if one is missing.
     pub(crate) fn absent(&self) -> Option<String> {
         let gateway = format!("Gateway {}/{}", self.namespace, self.parent.name);
         match &self.parent.section_name {
@@ -100,5 +100,5 @@ impl NamedGateway {
     }
 }
 
-/// The objects that have the children's names.
+/// The objects with the children's names.
 pub(crate) type SeenChildren = BTreeMap<ChildKind, Seen>;

@@ -1,5 +1,5 @@
-//! The first writes of a reconcile: the policy is put in force, and what leads clients to the server against its spec is
-//! deleted. Nothing is read from the API server before, so that nothing holds up a revocation.
+//! First writes of a reconcile: applies the policy, and deletes routes that the spec no longer has. It reads nothing
+//! from the API server first, so that nothing delays a revocation.
 
 use mcp_entra_crds::McpServer;
 
@@ -24,28 +24,28 @@ use crate::{
     watch::stores::World,
 };
 
-/// Results of the step. A failure of one part keeps nothing else from being taken away.
+/// The results of the step. A failure of one part does not stop the others.
 pub(crate) struct Taken {
     pub(crate) in_force: Result<InForce, Failure>,
     pub(crate) hidden: Result<(), Error>,
-    /// The server's standing by the claims as they are known.
+    /// The standing of the server, from the cached claims.
     pub(crate) standing: Standing,
 }
 
-/// The policy that a server's pods are to enforce.
+/// The policy that a server's pods should enforce.
 pub(crate) struct InForce {
     pub(crate) policy: Child,
     pub(crate) edition: Edition,
-    /// True if the policy's ConfigMap holds what was compiled.
+    /// True if the policy's ConfigMap contains the compiled policy.
     pub(crate) is_written: bool,
-    /// True if there was none: the watch may not show yet that it was written.
+    /// True if the ConfigMap was created now, so that the watch may not show it yet.
     pub(crate) is_new: bool,
-    /// True while a pod mounts another one.
+    /// True while a pod mounts another policy.
     pub(crate) is_moving: bool,
 }
 
-/// Puts the policy in force, and deletes the routes of an exposure that is gone or lost. Of a server that is being deleted,
-/// all routes go, and go first: its host is free from now on. Of one that cannot be read, the policy is all that is touched.
+/// Applies the policy, and deletes the routes of a removed or lost exposure. If the server is being deleted, all its
+/// routes are deleted first, because its host is free from now on. If it is unreadable, only the policy is written.
 pub(crate) async fn take_away(
     applier: &mut Applier<'_>,
     subject: Subject<'_>,
@@ -71,8 +71,8 @@ pub(crate) async fn take_away(
     Taken { in_force, hidden, standing }
 }
 
-/// Writes the policy where there is one of the server's, or pods that need it, and has the pods mount that: one that cannot
-/// be changed is left for the next edition.
+/// Writes the policy if the server has one, or has pods that need one, and makes the Deployment mount it. An immutable
+/// policy is replaced by the next edition.
 async fn put_in_force(applier: &mut Applier<'_>, world: &World, compiled: &Compiled) -> Result<InForce, Failure> {
     let owner = applier.owner;
     loop {
@@ -80,7 +80,7 @@ async fn put_in_force(applier: &mut Applier<'_>, world: &World, compiled: &Compi
         let policy = build::policy(owner, edition, compiled);
         applier.seen =
             resolve::policy(world, owner, edition).map(|seen| (ChildKind::Policy, seen)).into_iter().collect();
-        // As long as there are pods, there is a policy: they go on enforcing one that somebody has deleted.
+        // A policy must exist while there are pods: they still enforce one that was deleted.
         let is_absent = applier.seen.is_empty();
         let is_missed = is_absent && !world.pods_of(owner).is_empty();
         let written = match is_missed || applier.memory.frozen.has_any(ChildKind::Policy) {
@@ -102,8 +102,8 @@ async fn put_in_force(applier: &mut Applier<'_>, world: &World, compiled: &Compi
     }
 }
 
-/// Deletes what leads clients to the server from elsewhere than its spec says, whatever becomes of the rest of the spec:
-/// the old host may be somebody else's by now.
+/// Deletes children that expose another host or path than the spec, even if the rest of the spec is not accepted.
+/// Another server may hold the old host now.
 async fn hide_old(applier: &mut Applier<'_>, world: &World, server: &McpServer) -> Result<(), Error> {
     let Some(exposure) = &server.spec.exposure else { return Ok(()) };
     let mut hidden = Ok(());
@@ -118,7 +118,7 @@ async fn hide_old(applier: &mut Applier<'_>, world: &World, server: &McpServer) 
     hidden
 }
 
-/// Deletes what leads clients to the server.
+/// Deletes all children that route clients to the server.
 pub(crate) async fn hide(applier: &mut Applier<'_>, world: &World) -> Result<(), Error> {
     let mut hidden = Ok(());
     for kind in ChildKind::EXPOSING {
