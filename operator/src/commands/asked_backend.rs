@@ -129,9 +129,9 @@ pub(crate) mod tests {
         assert_eq!((pod.as_str(), report.tools.len()), ("b", 1));
         let told = async |client: Client| ask(&client, "productivity", "time").await.unwrap_err().to_string();
         let none = told(mk_client(&[("b", false)], Value::Null)).await;
-        assert!(none.starts_with("no pod of productivity/time is ready; kubectl describe"), "{none}");
+        assert!(none.starts_with("no pod of productivity/time is ready; see kubectl describe"), "{none}");
         let fails = told(mk_client(&[("b", true)], json!({"works": false, "message": "it ended"}))).await;
-        assert!(fails.starts_with("the backend in pod b does not answer, which says: “it ended”;"), "{fails}");
+        assert!(fails.starts_with("the backend in pod b does not answer, with the message: “it ended”;"), "{fails}");
         let gone = told(mk_client(&[("c", true)], Value::Null)).await;
         assert!(gone.contains("asking pod c for its status") && gone.contains("pods/proxy"), "{gone}");
     }

@@ -39,8 +39,8 @@ pub(crate) async fn publish_one(recorder: &Recorder, event: &Event, about: &Obje
     let reason = &event.reason;
     match tokio::time::timeout(TIMEOUT, recorder.publish(event, about)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, reason, "an event cannot be published"),
-        Err(_) => tracing::warn!(reason, "an event could not be published in time"),
+        Ok(Err(error)) => tracing::warn!(%error, reason, "cannot publish an event"),
+        Err(_) => tracing::warn!(reason, "cannot publish an event in time"),
     }
 }
 

@@ -252,7 +252,7 @@ mod tests {
         }
         assert!(
             page == expected,
-            "docs/conditions.md is not what the code says; run: REGENERATE=1 cargo test -p mcp-entra-operator --lib every_reason"
+            "docs/conditions.md differs from the code; run: REGENERATE=1 cargo test -p mcp-entra-operator --lib every_reason"
         );
     }
 }

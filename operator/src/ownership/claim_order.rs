@@ -1,7 +1,7 @@
 //! Order of claimants when a claim is lost, or after an upgrade from a version without claims. Pure.
 //!
-//! First comes a server whose status says that it holds the value, then one that is programmed, then one that has a
-//! route, then the older. Only the operator writes a status, but anybody in the namespace can write a route. The API
+//! First comes a server whose status says that it holds the value, then one that is programmed, then one with a route,
+//! then the older. Only the operator writes a status, but anybody in the namespace can write a route. The API
 //! server decides between servers that are not accepted yet: the first to create the claim has it.
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};

@@ -107,14 +107,14 @@ impl Metrics {
         );
         registry.register(
             "mcp_entra_operator_queue_depth",
-            "Objects that are due and wait for running reconciles to end; without those scheduled for later",
+            "Objects that are due but wait, because the maximum number of reconciles runs",
             metrics.queued.clone(),
         );
         registry.register("mcp_entra_operator_running_reconciles", "Reconciles that run now", metrics.running.clone());
         registry.register(
             "mcp_entra_operator_api_requests",
-            "Requests to the API server by verb and HTTP status, which is none where no answer came; a retried one once",
             "Requests to the API server by verb and HTTP status (none without an answer); a retried request counts once",
+            metrics.requests.clone(),
         );
         registry.register(
             "mcp_entra_operator_orphaned_pods",

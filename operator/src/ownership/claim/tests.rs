@@ -116,7 +116,10 @@ fn who_waits_is_told_when_a_value_becomes_free_once_all_its_holders_are_gone() {
     gone.holders[1].vacant_since = None;
     assert_eq!(lost(&gone, &on_host("a", "x", "/x")), Answer::Lost(Lost::Host { free_at: None }));
     let message = Lost::Host { free_at }.message();
-    assert!(message.ends_with("it becomes free at 1970-01-01T00:28:20Z unless its holder comes back"), "{message}");
+    assert!(
+        message.ends_with("it becomes free at 1970-01-01T00:28:20Z unless the other server comes back"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn each_trouble_of_a_pod_is_told_with_a_next_step() {
     assert_no(
         &verdict,
         Reason::CrashLooping,
-        "code 2 saying: “AZURE_CLIENT_SECRET is set”; see kubectl logs --previous -n productivity graph-1",
+        "code 2 with the message: “AZURE_CLIENT_SECRET is set”; see kubectl logs --previous -n productivity graph-1",
     );
     let between_crashes = json!({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 2}}});
     assert_no(&with_container(between_crashes), Reason::CrashLooping, "ended with code 2; see");
@@ -154,10 +154,10 @@ fn each_trouble_of_a_pod_is_told_with_a_next_step() {
 
     for (said, reason, advice) in [
         ("pods \"g\" is forbidden: exceeded quota: q", Reason::QuotaExceeded, "raise the namespace's ResourceQuota"),
-        ("violates PodSecurity \"restricted:latest\"", Reason::PodSecurityViolated, "take back what spec.podTemplate"),
-        ("admission webhook \"p\" denied the request: no", Reason::AdmissionRefused, "mend the policy"),
-        ("failed calling webhook \"p\": refused", Reason::AdmissionRefused, "mend the policy"),
-        ("ValidatingAdmissionPolicy 'p' denied request: no", Reason::AdmissionRefused, "mend the policy"),
+        ("violates PodSecurity \"restricted:latest\"", Reason::PodSecurityViolated, "remove what spec.podTemplate"),
+        ("admission webhook \"p\" denied the request: no", Reason::AdmissionRefused, "correct the policy"),
+        ("failed calling webhook \"p\": refused", Reason::AdmissionRefused, "correct the policy"),
+        ("ValidatingAdmissionPolicy 'p' denied request: no", Reason::AdmissionRefused, "correct the policy"),
         ("serviceaccount \"g\" not found", Reason::PodsRefused, "see kubectl describe replicaset"),
     ] {
         let failure = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}]);
@@ -175,7 +175,7 @@ fn a_roll_out_that_is_stuck_is_told_while_the_old_pods_still_serve() {
         json!({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 2}}});
     let pod = mk_pod(json!({"phase": "Running", "containerStatuses": [crash]}));
     let verdict = available(2, Some(&deployment), &[pod]);
-    assert_no(&verdict, Reason::Progressing, "the newest version does not come up");
+    assert_no(&verdict, Reason::Progressing, "the newest version does not become ready");
     assert!(verdict.message.contains("ended with code 2"), "{}", verdict.message);
 }
 
@@ -236,29 +236,37 @@ fn what_keeps_a_sidecar_from_starting_is_told_with_the_field_at_fault_and_what_h
     };
     let shim = "exec: \"/run/mcp-entra/shim/mcp-entra-shim\": permission denied: unknown";
     for (container, reason, told) in [
-        (waiting("backend", "ErrImagePull", ""), Reason::ImagePullFailed, "or name another in spec.backend.image ("),
-        (waiting("install-shim", "ImagePullBackOff", ""), Reason::ImagePullFailed, "name another in spec.image or"),
+        (
+            waiting("backend", "ErrImagePull", ""),
+            Reason::ImagePullFailed,
+            "or set another image in spec.backend.image (",
+        ),
+        (
+            waiting("install-shim", "ImagePullBackOff", ""),
+            Reason::ImagePullFailed,
+            "set another image in spec.image or",
+        ),
         (
             ended(1, "no module"),
             Reason::CrashLooping,
-            "the backend in pod graph-1 ended with code 1 saying: “no module”; correct spec.backend.command",
+            "the backend in pod graph-1 ended with code 1 with the message: “no module”; correct spec.backend.command",
         ),
         (
             ended(1, "PermissionError: Permission denied"),
             Reason::CrashLooping,
-            "the user of its image in spec.backend.runAsUser",
+            "spec.backend.runAsUser to the user of its image",
         ),
         (
             ended(1, "Read-only file system"),
             Reason::CrashLooping,
             "it writes to in spec.backend.writableDirs, or see kubectl logs --previous -n productivity graph-1 -c backend",
         ),
-        (ended(128, shim), Reason::ContainerFailed, "mounts noexec, so that the shim"),
-        (waiting("backend", "RunContainerError", shim), Reason::ContainerFailed, "mounts noexec, so that the shim"),
+        (ended(128, shim), Reason::ContainerFailed, "with noexec, so the shim"),
+        (waiting("backend", "RunContainerError", shim), Reason::ContainerFailed, "with noexec, so the shim"),
         (
             waiting("backend", "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),
             Reason::ContainerFailed,
-            "by number in spec.backend.runAsUser",
+            "of the image in spec.backend.runAsUser",
         ),
         (
             waiting("backend", "CreateContainerConfigError", "secret \"graph-backend\" not found"),

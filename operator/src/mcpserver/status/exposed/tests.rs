@@ -93,7 +93,7 @@ fn what_accepted_a_route_counts_no_more_once_it_does_not_exist() {
         let leading = Leading { route: Some(&route), listener_set: Some(&set), ..leading(exposure) };
         assert_eq!(exposed(leading).state, State::True);
         let verdict = exposed(Leading { absent: &["Gateway infra/one".to_owned()], ..leading });
-        assert_says(&verdict, State::False, Reason::GatewayNotFound, "there is no Gateway infra/one, and nothing");
+        assert_says(&verdict, State::False, Reason::GatewayNotFound, "there is no Gateway infra/one, so nothing");
     }
 }
 
@@ -125,7 +125,7 @@ fn a_listener_of_the_servers_own_is_accepted_before_its_route_is() {
     let mut secret = good;
     secret["listeners"] =
         json!([{"name": "https", "conditions": [told("ResolvedRefs", "False", "InvalidCertificateRef")]}]);
-    assert_says(&verdict(Some(secret)), State::False, Reason::ListenerRejected, "see that the Secret");
+    assert_says(&verdict(Some(secret)), State::False, Reason::ListenerRejected, "check that the Secret");
 }
 
 #[test]
@@ -155,14 +155,14 @@ fn a_certificate_is_ready_while_it_is_valid_and_told_when_its_renewal_fails() {
     assert_says(&verdict(failed), State::False, Reason::CertificateFailed, "Denied: “because”");
     let issuing =
         json!({"conditions": [told("Ready", "False", "DoesNotExist"), told("Issuing", "True", "DoesNotExist")]});
-    assert_says(&verdict(issuing), State::False, Reason::CertificatePending, "is about to issue");
-    assert_says(&verdict(json!({})), State::False, Reason::CertificatePending, "has not said anything");
+    assert_says(&verdict(issuing), State::False, Reason::CertificatePending, "is issuing");
+    assert_says(&verdict(json!({})), State::False, Reason::CertificatePending, "has not reported");
     // For another host, perhaps.
     let mut of_an_older_spec = valid;
     of_an_older_spec["conditions"][0]["observedGeneration"] = json!(1);
-    assert_says(&verdict(of_an_older_spec), State::False, Reason::CertificatePending, "has not said anything");
+    assert_says(&verdict(of_an_older_spec), State::False, Reason::CertificatePending, "has not reported");
     let none = certificate_ready(leading(&exposure));
-    assert_says(&none, State::False, Reason::CertificatePending, "has not said anything");
+    assert_says(&none, State::False, Reason::CertificatePending, "has not reported");
 }
 
 #[test]
@@ -179,8 +179,8 @@ fn a_listener_without_a_certificate_waits_while_that_is_being_issued_and_is_reje
         exposed(Leading { listener_set: Some(set), certificate: Some(&certificate), ..leading(&exposure) })
     };
     let missing = said("ResolvedRefs", "InvalidCertificateRef");
-    assert_says(&verdict(&missing, "True"), State::False, Reason::CertificatePending, "CertificateReady says");
-    assert_says(&verdict(&missing, "False"), State::False, Reason::ListenerRejected, "see that the Secret");
+    assert_says(&verdict(&missing, "True"), State::False, Reason::CertificatePending, "condition CertificateReady");
+    assert_says(&verdict(&missing, "False"), State::False, Reason::ListenerRejected, "check that the Secret");
     let other = said("Accepted", "NotAllowed");
     assert_says(&verdict(&other, "True"), State::False, Reason::ListenerRejected, "NotAllowed");
 }
@@ -204,7 +204,7 @@ fn a_rejection_counts_once_nothing_that_it_may_follow_from_is_new() {
         assert_says(&verdict(issued, rejected), State::False, Reason::RoutePending, "wait a few seconds first");
     }
     for (issued, rejected) in [(old, old), (skewed, old)] {
-        assert_says(&verdict(issued, rejected), State::False, Reason::ListenerRejected, "see that the Secret");
+        assert_says(&verdict(issued, rejected), State::False, Reason::ListenerRejected, "check that the Secret");
     }
 }
 
