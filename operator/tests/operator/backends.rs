@@ -113,7 +113,7 @@ async fn the_status_follows_what_pods_say_of_their_backend() {
         (backend.works, backend.message) = (Some(false), Some("it ended with code 1".into()));
     });
     let failed = space.condition("BackendReady", "False", "BackendFailed").await;
-    assert!(failed.message.contains("which says: “it ended with code 1”"), "{}", failed.message);
+    assert!(failed.message.contains("with the message: “it ended with code 1”"), "{}", failed.message);
     space.condition("Ready", "False", "BackendFailed").await;
 }
 
@@ -134,7 +134,7 @@ async fn a_sidecar_that_does_not_start_is_told_with_the_field_at_fault() {
     });
     space.kubelet_says(&pod, status).await;
     let failed = space.condition("Available", "False", "ImagePullFailed").await;
-    assert!(failed.message.contains("or name another in spec.backend.image"), "{}", failed.message);
+    assert!(failed.message.contains("or set another image in spec.backend.image"), "{}", failed.message);
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ async fn what_a_deleted_namesake_left_is_awaited_and_no_conflict() {
     space.apply(left).await;
     space.apply(mk_server()).await;
     let waiting = space.condition("Programmed", "False", "Progressing").await;
-    assert!(waiting.message.contains("are being collected"), "{}", waiting.message);
+    assert!(waiting.message.contains("still exist"), "{}", waiting.message);
     let conditions = space.get::<McpServer>("graph").await.unwrap().status.unwrap().conditions;
     assert!(find(&conditions, "Conflicted").is_none());
 

@@ -95,7 +95,7 @@ async fn a_kind_that_is_lost_from_sight_for_a_moment_is_neither_pruned_nor_forgo
 
     out_of_service(&space).await;
     until("the operator has met that", async || {
-        operator.log.text().contains("it cannot be seen what this cluster serves")
+        operator.log.text().contains("cannot discover the kinds that this cluster serves")
     })
     .await;
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": 2}})).await;
@@ -201,7 +201,7 @@ async fn a_route_stays_as_it_is_while_the_gateways_it_leads_from_may_not_be_list
     let _second = cluster.operator().await.unwrap();
     space.edit::<McpServer>("graph", json!({"spec": {"replicas": 2}})).await;
     let missing = space.condition("Programmed", "False", "KindNotServed").await;
-    assert!(missing.message.contains("does not show the operator"), "{}", missing.message);
+    assert!(missing.message.contains("the operator has no permission to see it"), "{}", missing.message);
     until("the rest of the server follows", async || {
         space.get::<Deployment>("graph").await.unwrap().spec.unwrap().replicas == Some(2)
     })

@@ -140,7 +140,7 @@ async fn a_mapping_whose_named_server_is_missing_is_not_current_until_it_comes()
     space.apply_to_cluster(&mk_cluster_mapping(&space, json!({"names": ["graph"]}))).await;
     let missing = space.mapping_condition("readers", "Ready", "False", "ServerNotFound").await;
     assert!(
-        missing.message.contains("there is no McpServer of this name in this namespace: graph"),
+        missing.message.contains("there is no McpServer with this name in this namespace: graph"),
         "{}",
         missing.message
     );

@@ -227,7 +227,7 @@ async fn what_was_orphaned_while_the_operator_was_down_is_revoked_when_it_leads_
     let expected = ["configmaps", "events", "httproutes", "ingresses", "listenersets", "pods"];
     assert_eq!(written(&space.writes(mark)), expected);
     let log = second.log.text();
-    assert!(log.contains("ConfigMap graph-policy belongs to no McpServer any more"), "{log}");
+    assert!(log.contains("the McpServer of ConfigMap graph-policy no longer exists"), "{log}");
     second.shutdown.cancel();
     second.ended.await.unwrap().unwrap();
 }

@@ -82,7 +82,7 @@ async fn an_image_that_admission_rewrites_is_named_with_the_value_of_the_chart_t
     space.apply(mk_server()).await;
     let told = space.condition("Programmed", "False", "Overridden").await.message;
     let field = "Deployment graph does not stay as applied: an admission webhook or policy of this cluster changes it: spec.template.spec.containers[server].image";
-    let values = "is “mirror.example/server:1” and should be “registry.example/mcp-entra-server:test”; if that is a mirror, name it in the chart's value image.registry";
+    let values = "is “mirror.example/server:1” and should be “registry.example/mcp-entra-server:test”; if that is a mirror, set it in the chart's value image.registry";
     assert!(told.starts_with(&format!("{field} {values}")), "{told}");
     space.condition("Ready", "False", "Overridden").await;
     space.mutate_no_longer().await;

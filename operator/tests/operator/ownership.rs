@@ -73,7 +73,7 @@ async fn a_host_stays_with_the_namespace_that_claimed_it_until_it_is_freed_and_t
     assert!(led_by(&later, "graph").await.is_some(), "it is exposed on a host of its own");
     later.edit::<McpServer>("graph", json!({"spec": {"exposure": {"host": host, "path": "/elsewhere"}}})).await;
     let conflicted = later.condition("Conflicted", "True", "HostTaken").await;
-    assert!(conflicted.message.contains("name another host"), "{}", conflicted.message);
+    assert!(conflicted.message.contains("set another host"), "{}", conflicted.message);
     assert!(!conflicted.message.contains(&holder.name), "{}", conflicted.message);
     for type_ in ["Programmed", "Exposed", "Ready"] {
         later.condition(type_, "False", "HostTaken").await;

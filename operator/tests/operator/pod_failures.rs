@@ -112,7 +112,7 @@ async fn pods_that_pod_security_refuses_are_told_of_with_the_field_that_adds_wha
     space.apply(server).await;
     let refused = trouble(&space, "PodSecurityViolated").await;
     assert!(refused.message.contains("violates PodSecurity \"restricted"), "{}", refused.message);
-    assert!(refused.message.contains("take back what spec.podTemplate adds"), "{}", refused.message);
+    assert!(refused.message.contains("remove what spec.podTemplate adds"), "{}", refused.message);
 
     space.edit::<McpServer>("graph", json!({"spec": {"podTemplate": null}})).await;
     made_ready(&space).await;
@@ -139,7 +139,7 @@ async fn pods_that_an_admission_policy_refuses_are_told_of_with_its_own_words() 
     none_is_created(&space, "ask the night watch").await;
     space.apply(mk_hidden()).await;
     let refused = trouble(&space, "AdmissionRefused").await;
-    assert!(refused.message.contains("ask the night watch”; mend the policy or webhook"), "{}", refused.message);
+    assert!(refused.message.contains("ask the night watch”; correct the policy or webhook"), "{}", refused.message);
 
     space.refuse_no_longer("pods").await;
     made_ready(&space).await;

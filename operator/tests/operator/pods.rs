@@ -25,7 +25,7 @@ async fn federation_is_ready_while_every_ready_pods_last_probe_worked() {
         report.federation.message = Some("AADSTS70025: no credential; create it with the issuer above".into());
     });
     let failed = space.condition("FederationReady", "False", "ExchangeFailed").await;
-    assert!(failed.message.contains("pod two, which says: “AADSTS70025: no credential"), "{}", failed.message);
+    assert!(failed.message.contains("pod two, with the message: “AADSTS70025: no credential"), "{}", failed.message);
 
     two.says(|report| report.federation.works = Some(true));
     space.condition("FederationReady", "True", "ExchangeWorks").await;

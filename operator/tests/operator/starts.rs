@@ -77,7 +77,7 @@ async fn leads_by_own_listener(space: &Space) {
     say(space, "Certificate", "graph-tls", json!({"conditions": issuing})).await;
     until("it is told that cert-manager is at work", async || {
         let pending = space.condition("CertificateReady", "False", "CertificatePending").await;
-        pending.message.contains("is about to issue")
+        pending.message.contains("is issuing")
     })
     .await;
     space.condition("Exposed", "False", "CertificatePending").await;

@@ -47,7 +47,12 @@ async fn each_pass_is_a_span_at_the_collector_and_every_line_of_the_log_is_json(
 
     let log = std::fs::read_to_string(&operator.log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.starts_with("leading"))), "{log}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["message"].as_str().is_some_and(|text| text.starts_with("this replica is the leader"))),
+        "{log}"
+    );
     let is_of_pass = |line: &Value| line["span"]["object"] == "traced" && line["span"]["namespace"] == "default";
     assert!(lines.iter().any(is_of_pass), "{log}");
 }
@@ -60,6 +65,6 @@ async fn without_a_collector_nothing_is_sent_and_logs_are_text_where_they_are_as
     scale(&client, "untraced", 0).await;
     assert_eq!(operator.process.terminate(Duration::from_secs(20)).await.code, Some(0));
     let log = std::fs::read_to_string(&operator.log).unwrap();
-    assert!(log.lines().any(|line| line.contains("INFO") && line.contains("leading: this replica")), "{log}");
+    assert!(log.lines().any(|line| line.contains("INFO") && line.contains("this replica is the leader")), "{log}");
     assert!(!log.contains("{\"timestamp"), "{log}");
 }

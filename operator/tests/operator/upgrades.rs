@@ -325,7 +325,7 @@ async fn a_failure_halts_its_own_namespace_and_failures_in_two_halt_the_fleet() 
 
     fleet.suspend("well-x", false).await;
     let halted = fleet.programmed("well-x", "UpgradeHalted").await;
-    assert!(halted.contains("do not come up for McpServer bad-x of this namespace"), "{halted}");
+    assert!(halted.contains("upgraded pods of McpServer bad-x in this namespace"), "{halted}");
     fleet.suspend("well-y", false).await;
     fleet.is_upgraded("well-y").await;
 
@@ -333,7 +333,10 @@ async fn a_failure_halts_its_own_namespace_and_failures_in_two_halt_the_fleet() 
     fleet.programmed("bad-y", "UpgradeFailed").await;
     fleet.suspend("well-z", false).await;
     let halted = fleet.programmed("well-z", "UpgradeHalted").await;
-    assert!(halted.contains("in several namespaces; ask whoever runs mcp-entra-operator"), "{halted}");
+    assert!(
+        halted.contains("in several namespaces do not become ready; ask the administrator of mcp-entra-operator"),
+        "{halted}"
+    );
     // The other teams' names are nobody's business.
     for (space, name) in [(&fleet.spaces[0], "bad-x"), (&fleet.spaces[1], "bad-y")] {
         assert!(!halted.contains(&space.name) && !halted.contains(name), "{halted}");
@@ -364,7 +367,7 @@ async fn a_server_whose_new_pod_finds_no_room_gives_its_turn_back_halts_nobody_a
     // One after the other, in whichever order.
     for (server, missing) in [("full", "exceeded quota"), ("unplaced", "add capacity")] {
         let told = fleet.programmed(server, "UpgradeNoRoom").await;
-        assert!(told.contains("the condition Available says what is missing"), "{told}");
+        assert!(told.contains("see the condition Available for the missing resource"), "{told}");
         let space = fleet.space(server).await;
         let available = space.condition_of(server, "Available", "False", "Progressing").await;
         assert!(available.message.contains(missing), "{}", available.message);

@@ -23,7 +23,7 @@ async fn helm_test_says_who_leads() {
     let told = bed.helm.run(&["test", "mcp-entra", "--namespace", OPERATOR.0, "--logs"]).await.unwrap();
     assert!(told.contains("Succeeded"), "{told}");
     let log = bed.node.logs(OPERATOR.0, "mcp-entra-operator-check").unwrap();
-    assert!(log.contains("every deny can be seen") && log.contains("leads, and renews its lease"), "{log}");
+    assert!(log.contains("all denies and claims can be read") && log.contains("leads and renews its lease"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
