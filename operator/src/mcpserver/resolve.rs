@@ -3,7 +3,6 @@
 //!
 //! A normal start needs no such read. A child or claim that is in no cache is created in a way that changes no existing
 //! object. If the creation shows that it exists, it is read. If it is foreign, all other names are read, too.
-//! is one of its name. Only then is that one read, and, where it is somebody else's, all other names.
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, ServiceAccount},
