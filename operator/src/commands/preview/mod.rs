@@ -1,5 +1,5 @@
-//! `preview`: the tools, prompts and resources that a caller gets of a server, and what grants or denies each. From the
-//! cluster or, offline, from manifests; decided by the function that the server decides by.
+//! `preview`: prints the tools, prompts and resources of a server for a caller, with the grant or deny that decides
+//! each. Its data comes from the cluster or from manifests. The server's own function decides.
 
 mod error;
 mod known;
