@@ -58,5 +58,8 @@ async fn a_second_release_that_watches_the_same_is_refused() {
     assert!(refusal.contains(r#"ClusterRole "mcp-entra-operator""#) && refusal.contains("ownership"), "{refusal}");
     let within = ["--set=watchNamespaces={default}"];
     let refusal = bed.helm.refused(&[&second[..], &values, &within].concat()).await.unwrap();
-    assert!(refusal.contains("release mcp-entra of namespace mcp-entra-system watches every namespace"), "{refusal}");
+    assert!(
+        refusal.contains("release mcp-entra of namespace mcp-entra-system already watches every namespace"),
+        "{refusal}"
+    );
 }

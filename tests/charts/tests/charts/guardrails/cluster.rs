@@ -203,7 +203,7 @@ async fn in_force(plane: &ControlPlane) {
         (
             &client,
             &server(|spec| spec["image"] = json!(IMAGE.replace("registry", "other"))),
-            "(registry.example/mcp-entra",
+            "(allowed: registry.example/mcp-entra",
         ),
         (&client, &server(|spec| spec["image"] = json!("registry.example/mcp-entra/server:1")), "has no digest"),
         (&client, &server(|spec| spec["exposure"] = mk_ingress("other.example")), "is not allowed in the namespace"),
@@ -213,9 +213,9 @@ async fn in_force(plane: &ControlPlane) {
                 spec["exposure"] = mk_ingress("graph.contoso.com");
                 spec["exposure"]["ingress"]["className"] = json!("plain");
             }),
-            "(https-only is)",
+            "(allowed: https-only)",
         ),
-        (&client, &pod(&IMAGE.replace("registry", "other")), "(registry.example/mcp-entra"),
+        (&client, &pod(&IMAGE.replace("registry", "other")), "(allowed: registry.example/mcp-entra"),
         (&client, &pod(tag), "has no digest"),
         (&as_user(plane, "dora", &[]), &account, "only by mcp-entra-operator"),
         (&as_user(plane, OPERATOR, &[]), &mk_pod(IMAGE), "policy-revision"),

@@ -20,7 +20,11 @@ async fn a_namespace_has_its_own_hosts_and_no_neighbour_of_them() {
         assert_refused(ask(TEAM, host).await, "allowed-hosts", "guardrails.allowedHosts.namespaces.productivity");
     }
     // The default is for namespaces that are not named.
-    assert_refused(ask(TEAM, "a.shared.example").await, "allowed-hosts", "(*.mcp.contoso.com, graph.contoso.com is)");
+    assert_refused(
+        ask(TEAM, "a.shared.example").await,
+        "allowed-hosts",
+        "(allowed: *.mcp.contoso.com, graph.contoso.com)",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,12 +32,12 @@ async fn a_namespace_that_is_not_named_has_the_default_and_one_that_is_named_wit
     let guarded = Guarded::get().await;
     let other = guarded.namespace().await;
     ask(&other, "a.shared.example").await.unwrap();
-    assert_refused(ask(&other, "graph.contoso.com").await, "allowed-hosts", "(*.shared.example is)");
+    assert_refused(ask(&other, "graph.contoso.com").await, "allowed-hosts", "(allowed: *.shared.example)");
 
     let named = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "hostless"}});
     let namespaces = kube::Api::<k8s_openapi::api::core::v1::Namespace>::all(guarded.admin());
     namespaces.create(&Default::default(), &serde_json::from_value(named).unwrap()).await.unwrap();
-    assert_refused(ask("hostless", "a.shared.example").await, "allowed-hosts", "(no host is)");
+    assert_refused(ask("hostless", "a.shared.example").await, "allowed-hosts", "(no host is allowed)");
     create(&guarded.person(), "hostless", &mk_server("hostless"), true).await.unwrap();
 }
 
