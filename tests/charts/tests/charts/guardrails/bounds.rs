@@ -111,7 +111,7 @@ async fn the_operator_writes_claims_in_its_own_namespace_and_no_other_config_map
     assert_refused(answer, "operator-bounds", "claims in its own namespace");
     let person = Guarded::get().await.person();
     let answer = create(&person, system, &map("claim-host-0", claim()), true).await;
-    assert_refused(answer, "only-operator-writes", "configmaps that belong");
+    assert_refused(answer, "only-operator-writes", "configmaps of an McpServer");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,7 +319,7 @@ async fn pods_that_the_operator_asks_for_get_no_token_but_for_entra_no_secret_an
         json!({"containers": container(json!({"envFrom": [{"secretRef": {"name": "s"}}]}))}),
         json!({"initContainers": container(json!({"name": "init", "securityContext": {}}))}),
     ] {
-        assert_refused(ask(&kept_out).await, "operator-bounds", "no token but for Entra");
+        assert_refused(ask(&kept_out).await, "operator-bounds", "tokens only for Entra");
     }
 }
 
@@ -366,6 +366,6 @@ async fn a_backend_reads_secrets_that_are_named_for_it_in_its_own_container_and_
         with_volume(json!({"name": "backend-socket", "projected": {"sources": [token]}})),
         with_volume(json!({"name": "backend-socket", "configMap": {"name": "anybodys"}})),
     ] {
-        assert_refused(ask(&kept_out).await, "operator-bounds", "no token but for Entra");
+        assert_refused(ask(&kept_out).await, "operator-bounds", "tokens only for Entra");
     }
 }

@@ -114,7 +114,7 @@ async fn no_label_is_put_on_later() {
         patch(&pods, "probe", &json!({"metadata": {"labels": {label: "routed"}}})).await.unwrap();
     }
     let change = json!({"metadata": {"labels": {"app.kubernetes.io/name": "mcp-entra-server"}}});
-    assert_refused(patch(&pods, "probe", &change).await, "only-operator-writes", "pods that belong");
+    assert_refused(patch(&pods, "probe", &change).await, "only-operator-writes", "pods of an McpServer");
 }
 
 /// A workload of each kind that makes pods, whose pods bear that label.
@@ -193,7 +193,7 @@ async fn what_a_server_or_mapping_says_of_itself_is_the_operators_to_write() {
     let ready = json!({"status": {"replicas": 7}});
     let servers = |client| objects(&client, TEAM, "mcp-entra.dev/v1alpha1", "McpServer");
     let answer = patch_part(&servers(guarded.person()), "routed", "status", &ready).await;
-    assert_refused(answer, "only-operator-writes", "mcpservers that belong");
+    assert_refused(answer, "only-operator-writes", "mcpservers of an McpServer");
     patch_part(&servers(guarded.as_user(OPERATOR, &[])), "routed", "status", &ready).await.unwrap();
     let labelled: Result<DynamicObject, String> =
         patch(&servers(guarded.person()), "routed", &json!({"metadata": {"labels": {"team": "a"}}})).await;
