@@ -66,7 +66,7 @@ async fn each_tool_prompt_and_resource_is_told_with_what_grants_it_or_what_it_ta
     let expected = "\
 TOOL                DECISION  BY
 get_user_details    allowed   grant profile of productivity/readers
-list_my_messages    refused   takes the group Sales
+list_my_messages    refused   needs the group Sales
 PROMPT              DECISION  BY
 introduce_me        allowed   grant profile of productivity/readers
 summarize_inbox     refused   no mapping grants it
@@ -88,7 +88,7 @@ TOOL                DECISION  BY
 get_user_details    allowed   grant profile of productivity/readers
 RESOURCE            DECISION  BY
 graph://me/profile  allowed   grant profile of productivity/readers
-note: only names that mappings name are shown: offline, no backend is asked
+note: only names from mappings are shown, because no backend is asked offline
 ";
     assert_eq!(table, expected);
 }

@@ -201,7 +201,7 @@ mod tests {
             (json!({"networkPolicy": null}), "list the peers"),
             (json!({"backend": {"command": null}}), "needs a command"),
             (json!({"backend": {"port": 3001}}), "neither port nor path"),
-            (http(json!({"port": null})), "name it"),
+            (http(json!({"port": null})), "the port that the backend listens on; set it"),
             (json!({"backend": {"identity": {"none": {}, "assertion": {}}}}), "exactly one of none"),
             (json!({"backend": {"identity": {"onBehalfOf": {"scope": "api://orders/access"}}}}), "use the assertion"),
         ] {
@@ -231,7 +231,7 @@ mod tests {
         }
         // The last one is a key of the authorization server of an McpServer graph-backend.
         for refused in ["graph", "other-backend", "graph-backends", "graph-backend-0123abcd-oauth-1"] {
-            assert_refused(secret(refused), Reason::InvalidConfiguration, "a Secret graph-backend");
+            assert_refused(secret(refused), Reason::InvalidConfiguration, "use a Secret named graph-backend");
         }
     }
 

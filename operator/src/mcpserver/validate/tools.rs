@@ -117,7 +117,7 @@ mod tests {
     fn a_tool_without_its_scopes_is_told_and_stays_in_the_configuration_which_its_server_looks_through() {
         let lacking = graph(&["User.Read"], &["*"], GraphAccess::OnBehalfOf);
         assert_eq!(validate(&lacking).unwrap(), ["get_user_details", "list_my_messages"]);
-        assert_eq!(not_offered(&lacking), ["list_my_messages takes Mail.Read"]);
+        assert_eq!(not_offered(&lacking), ["list_my_messages needs Mail.Read"]);
         assert!(not_offered(&graph(&["User.Read", "Mail.Read"], &["*"], GraphAccess::OnBehalfOf)).is_empty());
         assert!(not_offered(&graph(&["User.Read"], &["get_*"], GraphAccess::OnBehalfOf)).is_empty());
     }
@@ -129,10 +129,10 @@ mod tests {
                 &["User.Read"][..],
                 &["list_my_messages"][..],
                 Reason::GraphScopeMissing,
-                "list_my_messages takes Mail.Read",
+                "list_my_messages needs Mail.Read",
             ),
             (&["User.Read"], &["*", "list_*"], Reason::GraphScopeMissing, "\"list_*\" offers nothing"),
-            (&["Calendars.Read"], &["*"], Reason::GraphScopeMissing, "get_user_details takes User.Read"),
+            (&["Calendars.Read"], &["*"], Reason::GraphScopeMissing, "get_user_details needs User.Read"),
             (&["User.Read"], &["get_*", "lsit_*"], Reason::ToolNotFound, "\"lsit_*\" matches no built-in tool"),
             (&["User.Read"], &["lsit_mail"], Reason::ToolNotFound, "\"lsit_mail\" matches no built-in tool; correct"),
             (&["Mail.Send"], &["send_*"], Reason::ToolNotFound, "a tool that writes needs its full name"),
@@ -140,9 +140,9 @@ mod tests {
                 &["User.Read", "Mail.ReadWrite"],
                 &["*", "send_mail"],
                 Reason::GraphScopeMissing,
-                "send_mail takes Mail.Send",
+                "send_mail needs Mail.Send",
             ),
-            (&["Mail.Send"], &["create_event"], Reason::GraphScopeMissing, "takes Calendars.ReadWrite"),
+            (&["Mail.Send"], &["create_event"], Reason::GraphScopeMissing, "needs Calendars.ReadWrite"),
         ] {
             let graph = graph(scopes, tools, GraphAccess::OnBehalfOf);
             let refusal = validate(&graph).unwrap_err();
