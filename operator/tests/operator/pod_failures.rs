@@ -92,8 +92,9 @@ async fn a_crash_is_told_with_the_last_line_that_the_server_said() {
     let backing_off = waiting("CrashLoopBackOff", "back-off 40s restarting failed container");
     space.kubelet_says(&pod, not_ready(&backing_off, &ended)).await;
     let failed = trouble(&space, "CrashLooping").await;
-    let said =
-        format!("pod {pod} ended with code 2 saying: “ERROR AZURE_CLIENT_SECRET is set; remove it”; see kubectl logs");
+    let said = format!(
+        "pod {pod} ended with code 2 with the message: “ERROR AZURE_CLIENT_SECRET is set; remove it”; see kubectl logs"
+    );
     assert!(failed.message.contains(&said), "{}", failed.message);
     assert!(
         failed.message.ends_with(&format!("kubectl logs --previous -n {} {pod}", space.name)),
