@@ -299,7 +299,7 @@ mod tests {
         let of = |lines: &[String]| verified(lines, &runs);
         assert_eq!(of(&[&one[..], &two[..]].concat()).0, Verified::Whole);
         for (lines, told) in [
-            (one.clone(), format!("FAIL  run {}: all its 2 lines are missing", run(&two))),
+            (one.clone(), format!("FAIL  run {}: all 2 lines are missing", run(&two))),
             ([&one[..1], &two[..]].concat(), format!("FAIL  run {}: its end is missing: lines 2 to 3", run(&one))),
         ] {
             let (verdict, report) = of(&lines);

@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_unknown_code_is_answered_by_its_remedy_and_else_with_where_to_look_it_up() {
-        let busy = "nothing: Entra is busy, and the server tries again.";
+        let busy = "no action needed: Entra is busy, and the server tries again.";
         assert_eq!(step("temporarily_unavailable", 1_234_567), busy);
         assert_eq!(step("invalid_grant", 1_234_567), "sign in again in the client.");
         assert!(step("invalid_client", 1_234_567).contains("https://login.microsoftonline.com/error"));
@@ -352,12 +352,12 @@ mod tests {
         for (code, expected) in [
             (700_016, "check --client-id the-client: tenant the-tenant has no such app registration."),
             (90002, "check --tenant the-tenant and --cloud."),
-            (90033, "nothing: Entra is busy; call again."),
-            (90061, "nothing: Entra is busy; call again."),
+            (90033, "no action needed: Entra is busy; call again."),
+            (90061, "no action needed: Entra is busy; call again."),
             (50173, "sign in again."),
         ] {
             assert_eq!(own_step("invalid_request", code, ""), expected, "{code}");
         }
-        assert_eq!(own_step("temporarily_unavailable", 1_234_567, ""), "nothing: Entra is busy; call again.");
+        assert_eq!(own_step("temporarily_unavailable", 1_234_567, ""), "no action needed: Entra is busy; call again.");
     }
 }

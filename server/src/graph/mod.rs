@@ -378,7 +378,7 @@ mod tests {
             let named = asked(Application, &daemon(), granted, Some("bob@contoso.com"));
             let expected = "https://graph.microsoft.com/v1.0/users/bob@contoso.com/messages".to_owned();
             assert_eq!(named, Ok((expected, false)));
-            assert!(asked(Application, &daemon(), granted, None).unwrap_err().contains("give the argument user"));
+            assert!(asked(Application, &daemon(), granted, None).unwrap_err().contains("set the argument user"));
             for user in ["me", "", "bob", "bob@contoso.com/../alice@contoso.com"] {
                 let refused = asked(Application, &daemon(), granted, Some(user)).unwrap_err();
                 assert!(refused.contains("alice@contoso.com"), "{user}: {refused}");

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_request_that_is_not_confirmed_is_not_said_to_have_failed() {
         let text = unconfirmed("reset".to_owned(), "c1").to_string();
-        for part in ["(reset)", "may have been carried out", "before you call again", "client-request-id c1"] {
+        for part in ["(reset)", "may have carried it out", "before you call again", "client-request-id c1"] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
     }

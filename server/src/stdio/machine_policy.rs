@@ -238,7 +238,7 @@ mod tests {
             ("deviceCode: false", ""),
             ("writes: Forbidden\nwrites: Allowed", "duplicate"),
             ("tenants: contoso.com", "line 1 column 10"),
-            ("tenants: [common]", "\"common\" stands for many tenants"),
+            ("tenants: [common]", "\"common\" means many tenants"),
             ("tenants: [contoso]", "\"contoso\" is neither"),
             ("- a", ""),
         ] {

@@ -119,7 +119,7 @@ pub(super) fn needed_scopes<'a>(tools: impl Iterator<Item = &'a BuiltInTool>) ->
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TenantError {
     /// The name means many tenants.
-    #[error("means many tenants: use the GUID or a verified domain of yours")]
+    #[error("means many tenants: use the GUID or a verified domain of your tenant")]
     Many,
     /// The text is neither a GUID nor a domain.
     #[error("is neither a GUID nor a domain; copy the tenant ID from the Overview of Microsoft Entra ID in the portal")]

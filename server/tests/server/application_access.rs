@@ -79,7 +79,7 @@ async fn an_application_uses_every_tool_for_the_user_whom_it_names_and_for_nobod
         let mut arguments = arguments_for(tool.name);
         let response = site.call(&daemon(tenant), tool.name, arguments.clone()).await;
         let result = response.json::<Value>().await.unwrap()["result"].take();
-        assert!(text(&result).contains("give the argument user"), "{result}");
+        assert!(text(&result).contains("set the argument user"), "{result}");
 
         arguments["user"] = json!(bob);
         let before = graph_requests(tenant).len();
@@ -118,7 +118,7 @@ async fn an_application_that_names_nobody_or_no_user_is_told_so_and_graph_is_not
     let site = site(GraphAccess::Application, GraphAccess::OnBehalfOf).await;
     let tenant = &site.setup.tenant;
     for (arguments, hint) in [
-        (json!({}), "give the argument user"),
+        (json!({}), "set the argument user"),
         (json!({ "user": "me" }), "as alice@contoso.com"),
         (json!({ "user": "" }), "as alice@contoso.com"),
         (json!({ "user": "bob@contoso.com/messages" }), "as alice@contoso.com"),

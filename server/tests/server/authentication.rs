@@ -198,7 +198,7 @@ async fn without_keys_nobody_gets_in_and_the_pod_is_not_ready() {
 
     let readiness = site.admin("/readyz").await;
     assert_eq!(readiness.status(), 503);
-    assert!(readiness.text().await.unwrap().contains("[-] keys: no usable key"));
+    assert!(readiness.text().await.unwrap().contains("[-] keys: no usable signing key"));
     assert_eq!(site.admin("/healthz").await.status(), 200);
 }
 

@@ -165,7 +165,7 @@ async fn a_deny_wins_over_every_grant_hides_the_tool_and_is_named() {
     assert_eq!(line["rule"], json!({ "mapping": "guardrails", "deny": "nobody" }));
     let answer: Value = response.json().await.unwrap();
     let message = answer["error"]["message"].as_str().unwrap();
-    assert!(message.contains("denied by nobody of the ClusterMcpRoleMapping guardrails"), "{message}");
+    assert!(message.contains("The deny nobody of the ClusterMcpRoleMapping guardrails forbids it"), "{message}");
 }
 
 /// A server whose grant to readers requires this.

@@ -120,7 +120,7 @@ fn a_document_that_describes_no_usable_client_is_refused() {
     ] {
         let error = read(&members).unwrap_err();
         assert!(matches!(error, DocumentError::Authentication(_)), "{members}");
-        assert!(error.to_string().contains("public clients alone"), "{error}");
+        assert!(error.to_string().contains("only public clients"), "{error}");
     }
     for redirect_uris in [json!([]), json!(["https://evil.example/"]), json!(["javascript:x"]), json!(null)] {
         let error = read(&json!({"redirect_uris": redirect_uris})).unwrap_err();

@@ -232,13 +232,13 @@ mod tests {
             ("redis://valkey.contoso.com", "not rediss"),
             ("unix:///run/valkey", "not rediss"),
             ("https://valkey.contoso.com", "not rediss"),
-            ("valkey.contoso.com", "no URL"),
+            ("valkey.contoso.com", "not a URL"),
             ("rediss://user@valkey.contoso.com", "user or password"),
             ("rediss://:secret@valkey.contoso.com", "user or password"),
             ("rediss://valkey.contoso.com/0?protocol=resp3", "query or fragment"),
             ("rediss://valkey.contoso.com/#insecure", "query or fragment"),
-            ("rediss://valkey.contoso.com/sessions", "no number"),
-            ("rediss://valkey.contoso.com/-1", "no number"),
+            ("rediss://valkey.contoso.com/sessions", "not a database number"),
+            ("rediss://valkey.contoso.com/-1", "not a database number"),
             ("rediss:///0", "no host"),
         ] {
             let error = server(url).err().unwrap().to_string();
