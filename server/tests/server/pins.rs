@@ -102,5 +102,5 @@ async fn a_pinned_deny_holds_for_tokens_of_that_registration_and_for_those_that_
     let unproven = site.call(&token(&site, CUSTOM, TokenVersion::V1), "get_user_details", json!({})).await;
     assert_eq!(site.audit_of(&unproven).await["reason"], "denied");
     let text = unproven.text().await.unwrap();
-    assert!(text.contains("denied by nobody") && text.contains("does not prove which app registration"), "{text}");
+    assert!(text.contains("The deny nobody") && text.contains("does not prove which app registration"), "{text}");
 }

@@ -90,7 +90,7 @@ async fn a_sign_in_in_a_terminal_is_none_unless_it_is_kept() {
     let shown = browser().sign_in(&address, ALICE).await.unwrap();
     let output = tokio::time::timeout(PATIENCE, terminal.wait_with_output()).await.unwrap().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(shown.status == 400 && !output.status.success() && said.contains("cannot be kept"), "{said}");
+    assert!(shown.status == 400 && !output.status.success() && said.contains("cannot store the tokens"), "{said}");
 }
 
 #[tokio::test]
