@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documentation_lists_every_metric() {
+    fn the_generated_table_lists_every_metric() {
         let metrics = Metrics::default();
         metrics.count("tools/call", "allowed", "granted", Duration::from_secs(1));
         metrics.audit_chain("run", 1);

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documentation_lists_every_metric() {
+    fn the_generated_table_lists_every_metric() {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         metrics.pass(Kind::McpServer, PassResult::Settled, Duration::from_secs(1));

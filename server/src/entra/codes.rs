@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_lists_every_code() {
+    fn the_generated_tables_list_every_code() {
         let page = "docs/troubleshooting.md";
         documentation::hold_section(page, "### Codes of a server in a cluster", &table(false));
         documentation::hold_section(page, "### Codes of local mode", &table(true));

@@ -1,11 +1,11 @@
 //! Comparison of `values.yaml` and `README.md` of each chart with its `values.schema.json`, the only place where values are
-//! documented. `REGENERATE=1 cargo test --workspace --test generated` writes them.
+//! documented. The list of values that an upgrade from an older chart needs is compared, too.
 #![cfg(test)] // without it, clippy treats functions that tests share as non-test code
 
 use std::fs;
 
+use documentation::{hold, repository};
 use serde_yaml::{Mapping, Value};
-use testbed::stack::repository;
 
 const CHARTS: [&str; 2] = ["charts/mcp-entra", "charts/mcp-entra-crds"];
 
@@ -123,19 +123,8 @@ fn readme(chart: &str, entries: &[Entry]) -> String {
     text
 }
 
-fn hold(path: &str, generated: &str) {
-    let file = repository(path);
-    if std::env::var_os("REGENERATE").is_some() {
-        fs::write(&file, generated).unwrap();
-    }
-    assert!(
-        fs::read_to_string(&file).unwrap_or_default() == generated,
-        "{path} is not what the schema says; run: REGENERATE=1 cargo test --workspace --test generated"
-    );
-}
-
 #[test]
-fn values_and_their_tables_are_what_the_schemas_say() {
+fn generated_values_and_their_tables_are_what_the_schemas_say() {
     for chart in CHARTS {
         let schema = read_schema(chart);
         let mut all = Vec::new();
@@ -143,4 +132,33 @@ fn values_and_their_tables_are_what_the_schemas_say() {
         hold(&format!("{chart}/values.yaml"), &values_yaml(&all));
         hold(&format!("{chart}/README.md"), &readme(chart, &all));
     }
+}
+
+/// Collects the paths of the values that are not empty by default. The chart does not render as meant without one of them.
+fn with_defaults(values: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+    match values {
+        serde_json::Value::Object(members) => {
+            for (name, value) in members {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                with_defaults(value, &path, found);
+            }
+        }
+        serde_json::Value::Array(items) if items.is_empty() => {}
+        serde_json::Value::String(text) if text.is_empty() => {}
+        // A key with a slash is one of a map that people replace as a whole.
+        _ if path.contains('/') => {}
+        _ => found.push(path.to_owned()),
+    }
+}
+
+#[test]
+fn the_generated_template_names_each_value_with_a_default() {
+    let values = fs::read_to_string(repository("charts/mcp-entra/values.yaml")).unwrap();
+    let mut paths = Vec::new();
+    with_defaults(&serde_yaml::from_str(&values).unwrap(), "", &mut paths);
+    // People remove limits and labels with null.
+    paths.retain(|path| !path.starts_with("crds.") && !path.starts_with("resources.") && !path.contains(".labels."));
+    let paths = paths.join(" ");
+    let template = format!("{{{{- define \"mcp-entra.valuesWithDefaults\" -}}}}\n{paths}\n{{{{- end }}}}\n");
+    hold("charts/mcp-entra/templates/values/_with-defaults.tpl", &template);
 }

@@ -1,4 +1,4 @@
-//! Parts of pages that are generated from the code: `REGENERATE=1 cargo test --workspace` writes them anew.
+//! Files and parts of pages that are generated from the code. `cargo xtask generate` writes them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::page::repository;
 
-/// Asserts that a page is what the code generates.
+/// Asserts that a file is what the code generates. Writes it if `REGENERATE` is set, as `cargo xtask generate` does.
 pub fn hold(path: &str, generated: &str) {
     let file = repository(path);
     if std::env::var_os("REGENERATE").is_some() {
@@ -15,7 +15,7 @@ pub fn hold(path: &str, generated: &str) {
     }
     assert!(
         std::fs::read_to_string(&file).unwrap_or_default() == generated,
-        "{path} is not what the code generates; run this test again with REGENERATE=1"
+        "{path} is not what the code generates; run `cargo xtask generate`"
     );
 }
 

@@ -14,7 +14,7 @@ use testbed::stack::Stack;
 use testbed::story::{CONTAINER_STEPS, World, play_all};
 use testbed::supervisor::Supervisor;
 
-/// Plays the product's story on a real node: containerd, kubelet, kube-proxy, the images that `cargo image` makes, and
+/// Plays the product's story on a real node: containerd, kubelet, kube-proxy, the images that `cargo xtask image` makes, and
 /// Helm. For root on Linux.
 #[derive(Parser)]
 #[command(version)]

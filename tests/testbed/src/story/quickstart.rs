@@ -18,7 +18,7 @@ const PAGE: &str = "docs/quickstart.md";
 /// The part of the page that is followed.
 const SECTION: &str = "## On a real cluster";
 /// What is not done again: the images are made and at hand.
-const DONE_BEFORE: &str = "cargo image";
+const DONE_BEFORE: &str = "cargo xtask image";
 /// All commands together.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 

@@ -1,35 +1,37 @@
-//! `cargo image`: builds the programs, puts each into a container image, and says what to do with it.
+//! `cargo xtask image`: builds the programs, puts each into a container image, and says what to do with it.
 
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, ValueEnum};
 use image::{Built, LOCAL, Program, Workspace, build, build_root, reference};
 
-/// Makes the container images of the operator and the server as OCI archives in `target/images`, with a bill of materials
-/// beside each.
-#[derive(Parser)]
-struct Arguments {
+/// The images to make.
+#[derive(Args)]
+pub(crate) struct Arguments {
     /// The programs to make images of; all of them where none is named
     programs: Vec<Program>,
-    /// Where the images are to be pushed, such as `registry.contoso.com/platform`; what the chart calls `image.registry`
+    /// The registry to push the images to, such as `registry.contoso.com/platform`; the chart calls it `image.registry`
     #[arg(long, default_value = LOCAL)]
     registry: String,
     /// The images' tag
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     tag: String,
-    /// Write what is in each image into a folder of its name below this one, and make no archive (for charts/Containerfile)
+    /// Write the files of each image into a folder of its name below this one, and make no archive (for charts/Containerfile)
     #[arg(long)]
     root: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
-    let Arguments { programs, registry, tag, root } = Arguments::parse();
-    let programs = if programs.is_empty() { Program::value_variants() } else { &programs };
+/// Makes the images, with a bill of materials beside each.
+///
+/// # Errors
+/// If a program does not build, or an image cannot be made of it.
+pub(crate) fn run(Arguments { programs, registry, tag, root }: &Arguments) -> anyhow::Result<()> {
+    let programs = if programs.is_empty() { Program::value_variants() } else { programs };
     let workspace = Workspace::read()?;
     for program in programs {
-        match &root {
+        match root {
             Some(folder) => build_root(&workspace, *program, &folder.join(program.name()))?,
-            None => describe(&build(&workspace, *program, reference(&registry, *program, &tag)?)?),
+            None => describe(&build(&workspace, *program, reference(registry, *program, tag)?)?),
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! The images held to what is promised of them. The programs themselves take minutes to build, so a small one stands in
-//! for them here; `cargo image` refuses what is dynamic or too large when it makes the real ones.
+//! for them here; `cargo xtask image` refuses what is dynamic or too large when it makes the real ones.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! charts/Containerfile makes the same images as `cargo image`.
+//! charts/Containerfile makes the same images as `cargo xtask image`.
 
 use std::collections::BTreeMap;
 
@@ -34,14 +34,14 @@ fn the_containerfile_copies_what_cargo_image_puts_into_an_image_and_nothing_else
         assert_eq!((source.value.as_ref(), copy.dest.value.as_ref()), (&*format!("/images/{program}/"), "/"));
         assert!(!stage.iter().any(|instruction| matches!(instruction, Instruction::Add(_) | Instruction::Run(_))));
 
-        // Files and flags are those of `cargo image`, which writes them to the folder that is copied.
+        // Files and flags are those of `cargo xtask image`, which writes them to the folder that is copied.
         let made = file.stage(&from.value).unwrap();
         let run = only(
             made.instructions,
             |instruction| if let Instruction::Run(run) = instruction { Some(run) } else { None },
         );
         let Command::Shell(command) = &run.arguments else { panic!("{run:?}") };
-        assert_eq!(command.value.trim(), format!("cargo image {program} --root /images"));
+        assert_eq!(command.value.trim(), format!("cargo xtask image {program} --root /images"));
     });
 }
 

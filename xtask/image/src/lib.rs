@@ -1,4 +1,4 @@
-//! The container images of both programs, as OCI archives and without a daemon: what `cargo image` makes.
+//! The container images of both programs, as OCI archives and without a daemon: what `cargo xtask image` makes.
 //!
 //! [`pack`] decides the bytes of an image from what is to be in it. Around it stands what has to be asked or run: cargo,
 //! which builds the programs and tells what they are made of, and git, which tells of which commit they are.
