@@ -1,12 +1,17 @@
 //! A server with a backend on a real API server: its pods are let in where Pod Security is restricted, nothing of them is
 //! drift, and its status follows what pods say of the backend.
 
+use std::net::Ipv4Addr;
+
 use k8s_openapi::api::{core::v1::Pod, networking::v1::NetworkPolicy};
 use mcp_entra_crds::{McpRoleMapping, McpServer};
 use mcp_entra_policy::BackendStatus;
 use serde_json::{Value, json};
 
-use crate::harness::{Space, find, mk_mapping, mk_server, until};
+use testbed::shared::Shared;
+use tokio::net::TcpListener;
+
+use crate::harness::{Cluster, Space, find, mk_mapping, mk_server, until};
 
 /// A server with a backend over stdio, which uses every field of it.
 pub(crate) fn mk_backend() -> Value {
@@ -115,6 +120,35 @@ async fn the_status_follows_what_pods_say_of_their_backend() {
     let failed = space.condition("BackendReady", "False", "BackendFailed").await;
     assert!(failed.message.contains("with the message: “it ended with code 1”"), "{}", failed.message);
     space.condition("Ready", "False", "BackendFailed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_backend_the_operator_reaches_is_not_ready_until_the_port_is_closed() {
+    // Of its own: the operator of the others polls pods through a proxy.
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let cluster = tokio::task::spawn_blocking(|| CLUSTER.get_or_start(Cluster::bare).unwrap()).await.unwrap();
+    // A loopback address that no other process listens on, as that of a pod.
+    let address = Ipv4Addr::from_bits(0x7f00_0000 | (std::process::id() << 1) & 0x00ff_fffe);
+    let admin = TcpListener::bind((address, 8081)).await.unwrap();
+    tokio::spawn(axum::serve(admin, cluster.pods.router()).into_future());
+    cluster.operator_with(|options| options.pod_proxy_url = None).await.unwrap();
+    let space = Space::on(cluster).await;
+    space.apply(mk_backend()).await;
+    let name = space.bound_pod().await;
+    let pod = space.runs_at(&name, address.to_string()).await;
+    pod.enforces(&space.policy().await);
+    let open = TcpListener::bind((address, 0)).await.unwrap();
+    let port = open.local_addr().unwrap().port();
+    pod.says(|report| {
+        report.backend = Some(BackendStatus { listens: Some([format!("0.0.0.0:{port}")].into()), ..mk_status() });
+    });
+    let reached = space.condition("BackendIsolated", "False", "BackendReached").await;
+    assert!(reached.message.contains(&format!("reached port {port} of pod {name}")), "{}", reached.message);
+    space.condition("Ready", "False", "BackendReached").await;
+
+    drop(open);
+    space.condition("BackendIsolated", "Unknown", "BackendUnreached").await;
+    space.condition("Ready", "True", "Ready").await;
 }
 
 #[tokio::test]

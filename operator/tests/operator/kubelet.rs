@@ -8,7 +8,11 @@ use std::{
     },
 };
 
-use axum::{Json, Router, http::Uri, response::IntoResponse};
+use axum::{
+    Json, Router,
+    http::{HeaderMap, Uri, header::HOST, uri::Authority},
+    response::IntoResponse,
+};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     ResourceExt,
@@ -75,7 +79,11 @@ impl Space {
     /// Has a pod run, and be ready.
     pub(crate) async fn runs(&self, name: &str) -> FakePod {
         static NEXT: AtomicU8 = AtomicU8::new(1);
-        let address = format!("10.244.77.{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.runs_at(name, format!("10.244.77.{}", NEXT.fetch_add(1, Ordering::Relaxed))).await
+    }
+
+    /// Has a pod run at this address, and be ready.
+    pub(crate) async fn runs_at(&self, name: &str, address: String) -> FakePod {
         self.cluster.pods.say(&address, mk_report("none"));
         let ready = json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
                            "conditions": [{"type": "Ready", "status": "True"}]});
@@ -89,7 +97,7 @@ impl Space {
     }
 }
 
-/// What pods answer, by address; the proxy that the operator polls through asks nobody else.
+/// What pods answer, by address, to the proxy that the operator polls through and to an operator without one.
 #[derive(Clone, Default)]
 pub(crate) struct FakePods(Arc<Mutex<HashMap<String, ServerStatus>>>);
 
@@ -100,10 +108,13 @@ impl FakePods {
 
     pub(crate) fn router(&self) -> Router {
         let pods = self.clone();
-        Router::new().fallback(move |uri: Uri| async move {
-            let report = uri.host().and_then(|host| pods.0.lock().unwrap().get(host).cloned());
-            match report {
-                Some(report) if uri.port_u16() == Some(8081) && uri.path() == "/status" => Json(report).into_response(),
+        Router::new().fallback(move |uri: Uri, headers: HeaderMap| async move {
+            // A proxy gets the whole URI, a pod the path.
+            let host = || headers.get(HOST)?.to_str().ok()?.parse().ok();
+            let authority: Option<Authority> = uri.authority().cloned().or_else(host);
+            let asked = authority.filter(|authority| authority.port_u16() == Some(8081) && uri.path() == "/status");
+            match asked.and_then(|authority| pods.0.lock().unwrap().get(authority.host()).cloned()) {
+                Some(report) => Json(report).into_response(),
                 _ => axum::http::StatusCode::BAD_GATEWAY.into_response(),
             }
         })
