@@ -1,1 +1,5 @@
-//! The story of the product, as tests on the testbed: `tests/e2e`. There is nothing here to use.
+//! The product's stories on the testbed: what `cargo demo` and `cargo e2e-node` play in a row, and the tests one by one.
+
+pub mod laptop;
+pub mod report;
+pub mod story;

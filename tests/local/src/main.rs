@@ -17,10 +17,10 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
+use e2e::report::{Evidence, tell};
 use entra_emulator::{Configuration, EntraEmulator};
 use futures::StreamExt;
 use futures::stream;
-use testbed::story::{Evidence, tell};
 
 use cases::{CASES, Case};
 use tools::Tools;

@@ -50,7 +50,7 @@ impl Announced {
     }
 
     /// Where a pod of that sort is dialled.
-    pub(crate) const fn dialable_as(self, pods: Pods, port: u16) -> SocketAddrV4 {
+    pub const fn dialable_as(self, pods: Pods, port: u16) -> SocketAddrV4 {
         match pods {
             Pods::Processes => self.dialable(port),
             Pods::Containers => SocketAddrV4::new(self.announced(), port),

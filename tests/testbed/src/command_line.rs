@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// A program with its arguments, and what it is called in errors.
-pub(crate) struct CommandLine {
+pub struct CommandLine {
     name: String,
     command: Command,
     limit: Duration,
@@ -16,13 +16,16 @@ pub(crate) struct CommandLine {
 
 impl CommandLine {
     /// `name` is what people would type for `command`, which ends within `limit` or is killed.
-    pub(crate) fn new(name: &str, mut command: Command, arguments: &[&str], limit: Duration) -> Self {
+    pub fn new(name: &str, mut command: Command, arguments: &[&str], limit: Duration) -> Self {
         command.args(arguments);
         Self { name: format!("{name} {}", arguments.join(" ")), command, limit }
     }
 
     /// Runs it where it has to succeed, and returns what it prints.
-    pub(crate) async fn succeed(self, input: Option<&str>) -> anyhow::Result<String> {
+    ///
+    /// # Errors
+    /// Where it fails, with what it says, or does not end in time.
+    pub async fn succeed(self, input: Option<&str>) -> anyhow::Result<String> {
         let name = self.name.clone();
         let output = self.output(input).await?;
         ensure!(

@@ -194,7 +194,7 @@ impl Stack {
     }
 
     /// Tells that somebody has installed it by other means.
-    pub(crate) async fn is_installed(&self) {
+    pub async fn is_installed(&self) {
         self.installed.get_or_init(async || ()).await;
     }
 
@@ -203,7 +203,7 @@ impl Stack {
     ///
     /// # Errors
     /// Where the API server refuses something.
-    pub(crate) async fn furnish(&self) -> anyhow::Result<()> {
+    pub async fn furnish(&self) -> anyhow::Result<()> {
         let others = tokio::task::spawn_blocking(|| {
             anyhow::Ok([definitions::gateway_api()?, definitions::cert_manager()?].concat())
         });
@@ -220,7 +220,7 @@ impl Stack {
     }
 
     /// The chart's values here: an Entra of our own, and little patience.
-    pub(crate) fn values(&self) -> Value {
+    pub fn values(&self) -> Value {
         json!({
             "image": {"registry": REGISTRY},
             "allowedHosts": ["*.mcp.contoso.com"],
@@ -239,7 +239,7 @@ impl Stack {
     ///
     /// # Errors
     /// Where it cannot be built.
-    pub(crate) async fn helm(&self) -> anyhow::Result<Helm> {
+    pub async fn helm(&self) -> anyhow::Result<Helm> {
         Helm::with_kubeconfig(&self.supervisor, self.control_plane.kubeconfig()).await
     }
 

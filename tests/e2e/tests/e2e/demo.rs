@@ -24,7 +24,7 @@ async fn the_demo_passes_stays_up_to_be_tried_and_leaves_nothing_behind_when_it_
         }
         said.push(line);
     };
-    let steps = testbed::story::STEPS.len();
+    let steps = e2e::story::STEPS.len();
     let verdict = format!("demo: {steps} of {steps} steps passed in ");
     ensure!(said.iter().any(|line| line.starts_with(&verdict)), "it did not pass:\n{}", said.join("\n"));
     ensure!(folder.is_dir() && !processes_of(&folder)?.is_empty(), "nothing runs in {}", folder.display());
@@ -68,7 +68,7 @@ async fn the_demo_of_a_laptop_passes_and_ends() -> anyhow::Result<()> {
     let output = tokio::process::Command::new(program).args(["--local", "--exit"]).kill_on_drop(true).output();
     let output = tokio::time::timeout(SILENCE, output).await.context("it does not end")??;
     let said = String::from_utf8(output.stdout)?;
-    let steps = testbed::laptop::STEPS.len();
+    let steps = e2e::laptop::STEPS.len();
     let verdict = format!("demo: {steps} of {steps} steps passed in ");
     ensure!(output.status.success() && said.contains(&verdict), "it did not pass:\n{said}");
     Ok(())

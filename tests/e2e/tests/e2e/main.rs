@@ -2,14 +2,15 @@
 //! tenant of its own. A test that disturbs the operator starts a stack of its own.
 
 mod demo;
+mod imports;
 mod pods;
 mod story;
 
 use std::sync::Arc;
 
+use e2e::story::World;
 use testbed::shared::Shared;
 use testbed::stack::Stack;
-use testbed::story::World;
 
 /// A world beside the others, on the stack that all tests share.
 async fn world(name: &str) -> anyhow::Result<World> {

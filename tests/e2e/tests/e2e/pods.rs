@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use e2e::story::{self, World};
 use mcp_entra_crds::ConditionType;
 use serde_json::{Value, json};
 use testbed::network_policy::{Identity, egress::EgressProxy};
-use testbed::story::{self, World};
 use testbed::workload_identity_webhook::WorkloadIdentityWebhook;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,10 +1,10 @@
 //! Each step of the demo's story as a test, in a world of its own.
 
 use anyhow::bail;
+use e2e::story::{self, Step, World};
 use stock_backends::Public;
 use testbed::chart::PUBLIC_BACKEND_IMAGE;
 use testbed::stack::AnyNode;
-use testbed::story::{self, Step, World};
 
 /// Plays a step in a world whose server is Ready, and holds it to leaving evidence.
 async fn in_a_ready_world(name: &str, step: Step) -> anyhow::Result<World> {

@@ -1,8 +1,8 @@
 //! Clients besides the Python SDK.
 
 use anyhow::ensure;
+use e2e::report::Evidence;
 use serde_json::Value;
-use testbed::story::Evidence;
 
 use crate::session::{Client, Session, inspect};
 use crate::world::World;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
-use testbed::story::Evidence;
+use e2e::report::Evidence;
 
 use crate::keyring::Keyring;
 use crate::session::{Client, Session};

@@ -11,7 +11,7 @@ mod token;
 use std::future::Future;
 use std::pin::Pin;
 
-use testbed::story::Evidence;
+use e2e::report::Evidence;
 
 use crate::world::World;
 

@@ -3,8 +3,8 @@
 use std::process::Output;
 
 use anyhow::{Context, ensure};
+use e2e::report::Evidence;
 use serde_json::Value;
-use testbed::story::Evidence;
 
 use crate::session::{Client, Session};
 use crate::world::{Launch, World};

@@ -7,12 +7,12 @@ use axum::Router;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
+use e2e::report::Evidence;
 use mcp_entra_server::oauth::pages::{
     Connect, Consent, Destination, Language, Notice, Problem, Sessions, ShownClient, ShownSession, Verification, Visit,
 };
 use serde::Deserialize;
 use serde_json::json;
-use testbed::story::Evidence;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::Url;

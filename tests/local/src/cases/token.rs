@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use e2e::report::Evidence;
 use entra_emulator::{Fault, FaultKind, Host, Matcher};
 use futures::future::try_join_all;
 use serde_json::{Value, json};
-use testbed::story::Evidence;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 

@@ -10,9 +10,9 @@ use rmcp::transport::auth::{AuthClient, AuthorizationManager};
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::{Value, json};
 
-use super::Evidence;
 use super::callers::call;
 use super::world::{SERVER, World};
+use crate::report::Evidence;
 
 /// The client's redirect URI. Nobody listens there: the browser stops before it.
 const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";

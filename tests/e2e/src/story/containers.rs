@@ -1,5 +1,5 @@
-//! What only real containers show: how confined a server runs, that it survives being killed and hanging, evictions, a
-//! missing image, and a service account token that is renewed.
+//! Steps that need real containers: the server's confinement, a killed and a hanging process, evictions, a missing image,
+//! and a service account token that is renewed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,8 @@ use serde_json::json;
 
 use super::process::Process;
 use super::world::{SERVER, World, merge};
-use super::{Evidence, callers, federation};
+use super::{callers, federation};
+use crate::report::Evidence;
 
 /// The program of a server.
 pub(super) const PROGRAM: &str = "mcp-entra-server";

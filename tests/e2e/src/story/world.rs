@@ -1,4 +1,4 @@
-//! Where a story plays: a namespace of the cluster, a tenant of Entra with its people, and clients that reach both.
+//! The world of a story: a namespace of the cluster, a tenant of Entra with its people, and clients that reach both.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -17,10 +17,9 @@ use kube::api::ListParams;
 use kube::runtime::wait::await_condition;
 use mcp_entra_crds::{ConditionType, McpServer};
 use serde_json::{Value, json};
+use testbed::edge;
+use testbed::stack::{Stack, repository};
 use uuid::Uuid;
-
-use crate::edge;
-use crate::stack::{Stack, repository};
 
 /// Name of the McpServer in `crds/examples`.
 pub(super) const SERVER: &str = "graph";
@@ -37,7 +36,7 @@ pub(super) const SALES: &str = "Sales";
 /// How many groups a token lists.
 const LISTED_GROUPS: usize = 200;
 
-/// Where a story plays.
+/// World of a story.
 pub struct World {
     /// Everything the product runs on.
     pub stack: Arc<Stack>,

@@ -11,15 +11,16 @@ use mcp_entra_crds::ConditionType;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use testbed::chart::{BACKEND, BACKEND_IMAGE};
+use testbed::edge;
+use testbed::stack::AnyNode;
 use tokio::time::timeout;
 
 use super::containers::PROGRAM;
 use super::process::Process;
 use super::world::{READER, World, merge};
-use super::{Evidence, callers, federation};
-use crate::chart::{BACKEND, BACKEND_IMAGE};
-use crate::edge;
-use crate::stack::AnyNode;
+use super::{callers, federation};
+use crate::report::Evidence;
 
 /// The user that the backend's container is to run as.
 const USER: i64 = 1234;

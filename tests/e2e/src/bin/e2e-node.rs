@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use e2e::story::{CONTAINER_STEPS, World, play_all};
 use testbed::chart::{BACKEND, BACKEND_IMAGE, REGISTRY};
 use testbed::container_node::ContainerNode;
 use testbed::definitions;
 use testbed::namespaces;
 use testbed::stack::Stack;
-use testbed::story::{CONTAINER_STEPS, World, play_all};
 use testbed::supervisor::Supervisor;
 
 /// Plays the product's story on a real node: containerd, kubelet, kube-proxy, the images that `cargo xtask image` makes, and

@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::ensure;
 use mcp_entra_crds::ConditionType;
 
-use super::Evidence;
 use super::world::{SERVER, World};
+use crate::report::Evidence;
 
 pub(super) async fn hand_over(world: &World) -> anyhow::Result<Evidence> {
     let start = Instant::now();

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use testbed::chart::REGISTRY;
+use testbed::command_line::CommandLine;
+use testbed::stack::repository;
 
+use super::server;
 use super::world::{SERVER, World, merge};
-use super::{Evidence, server};
-use crate::chart::REGISTRY;
-use crate::command_line::CommandLine;
-use crate::stack::repository;
+use crate::report::Evidence;
 
 /// The page that is followed.
 const PAGE: &str = "docs/quickstart.md";

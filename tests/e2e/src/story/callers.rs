@@ -1,4 +1,4 @@
-//! Who calls, and what they get: nobody, alice with her role, bob without, bob by his group.
+//! Callers and their answers: nobody, alice with her role, bob without one, bob by his group.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::{Value, json};
 
-use super::Evidence;
 use super::world::{READER, SALES, SERVER, World};
+use crate::report::Evidence;
 
 /// An HTTP answer of the server, whole.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt};
 use mcp_entra_crds::ConditionType;
 use serde_json::json;
+use testbed::chart::OPERATOR;
+use testbed::control_plane::{AuditEvent, Marker};
 
-use super::Evidence;
 use super::world::{SERVER, World, merge};
-use crate::chart::OPERATOR;
-use crate::control_plane::{AuditEvent, Marker};
+use crate::report::Evidence;
 
 /// How long nothing may be written.
 const QUIET: Duration = Duration::from_secs(30);

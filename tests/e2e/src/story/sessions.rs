@@ -7,9 +7,9 @@ use base64::prelude::BASE64_STANDARD;
 use entra_emulator::User;
 use serde_json::{Value, json};
 
-use super::Evidence;
 use super::callers::{Answer, apply_sales_mapping, call};
 use super::world::World;
+use crate::report::Evidence;
 
 /// The authentication context that a mapping asks for.
 const CONTEXT: &str = "c1";

@@ -8,9 +8,9 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Evidence;
 use super::callers::call;
 use super::world::World;
+use crate::report::Evidence;
 
 pub(super) async fn refused(world: &World) -> anyhow::Result<Evidence> {
     let tokens = world.sign_in(&world.alice).await?;

@@ -10,8 +10,9 @@ use kube::Api;
 use mcp_entra_crds::ConditionType;
 use serde_json::json;
 
+use super::callers;
 use super::world::{SERVER, World};
-use super::{Evidence, callers};
+use crate::report::Evidence;
 
 /// How long an autoscaler's number has to stand.
 const LEFT_ALONE: Duration = Duration::from_secs(5);

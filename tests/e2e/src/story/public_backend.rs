@@ -3,10 +3,11 @@
 
 use anyhow::ensure;
 use serde_json::{Value, json};
+use testbed::chart::PUBLIC_BACKEND_IMAGE;
 
 use super::world::World;
-use super::{Evidence, backends, callers};
-use crate::chart::PUBLIC_BACKEND_IMAGE;
+use super::{backends, callers};
+use crate::report::Evidence;
 
 /// The server of this step.
 const NAME: &str = "time";

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use e2e::laptop::{self, Laptop};
+use e2e::story::{SERVER, STEPS, World, play_all};
 use mcp_entra_crds::ConditionType;
-use testbed::laptop::{self, Laptop};
 use testbed::stack::Stack;
-use testbed::story::{SERVER, STEPS, World, play_all};
 
 /// Plays the story of an MCP server from `kubectl apply` to a Graph answer, without a secret.
 #[derive(Parser)]

@@ -5,12 +5,13 @@ use anyhow::{Context, ensure};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
+use testbed::address::{Announced, Pods};
+use testbed::chart::BACKEND;
+use testbed::stack::AnyNode;
 
 use super::world::World;
-use super::{Evidence, backends, callers};
-use crate::address::{Announced, Pods};
-use crate::chart::BACKEND;
-use crate::stack::AnyNode;
+use super::{backends, callers};
+use crate::report::Evidence;
 
 /// The server of this step.
 const NAME: &str = "identity";

@@ -4,9 +4,10 @@ use anyhow::{Context, ensure};
 use entra_emulator::{FederatedCredential, LoggedRequest};
 use mcp_entra_crds::ConditionType;
 
+use super::callers;
 use super::server::listed;
 use super::world::{SERVER, World};
-use super::{Evidence, callers};
+use crate::report::Evidence;
 
 const NAME: &str = "kubernetes";
 

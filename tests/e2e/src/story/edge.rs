@@ -4,11 +4,11 @@ use anyhow::{Context, ensure};
 use kube::ResourceExt;
 use mcp_entra_crds::ConditionType;
 use serde_json::json;
+use testbed::certificate_manager::Behaviour;
 use uuid::Uuid;
 
-use super::Evidence;
 use super::world::{World, merge};
-use crate::certificate_manager::Behaviour;
+use crate::report::Evidence;
 
 pub(super) async fn exposure(world: &World) -> anyhow::Result<Evidence> {
     let exposed = world.condition(ConditionType::Exposed, "True").await?;

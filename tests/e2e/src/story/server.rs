@@ -9,8 +9,8 @@ use mcp_entra_crds::ConditionType;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Evidence;
 use super::world::{SERVER, World, merge};
+use crate::report::Evidence;
 
 /// What leads clients to the server, by resource and name.
 const EXPOSING: [(&str, &str); 3] =
